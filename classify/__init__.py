@@ -1,0 +1,1 @@
+"""Cached features become speaker names, scores and honest tables."""

@@ -1,0 +1,14 @@
+"""A table of segments and its audio become layer-wise features in an HDF5 cache (no torch here)."""
+
+from typing import Any
+
+__all__ = ["FeatureStore", "StoreWriter"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the store, and with it h5py, only when it is asked for."""
+    if name in __all__:
+        from . import store
+
+        return getattr(store, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

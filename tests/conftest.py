@@ -1,0 +1,58 @@
+"""Fixtures that several rooms share; nothing here reaches the network."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("SPK_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Return the folder of real voices and annotations, or skip."""
+    if not (DATA / "meetings").is_dir():
+        pytest.skip(f"no real meetings at {DATA}; name their folder in SPK_DATA")
+    return DATA
+
+
+def _encoder(folder: Path, **changes: object) -> Path:
+    import torch
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+    torch.manual_seed(7)
+    config = Wav2Vec2Config(
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=64,
+        conv_dim=(16,) * 7,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=2,
+        vocab_size=8,
+        **changes,
+    )
+    Wav2Vec2Model(config).eval().save_pretrained(folder)
+    normalize = bool(config.feat_extract_norm == "layer")
+    Wav2Vec2FeatureExtractor(
+        do_normalize=normalize, return_attention_mask=normalize
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def layer_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a tiny random encoder of the default's shape: layer norm, stable layer norm."""
+    folder = tmp_path_factory.mktemp("encoder-layer")
+    return _encoder(folder, feat_extract_norm="layer", conv_bias=True, do_stable_layer_norm=True)
+
+
+@pytest.fixture(scope="session")
+def group_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a tiny random encoder of wav2vec2-base's shape: group norm over time."""
+    return _encoder(tmp_path_factory.mktemp("encoder-group"), feat_extract_norm="group")
