@@ -60,6 +60,19 @@ def segment_id(session: str, speaker: str, start: float, end: float) -> str:
     return f"{session}_{speaker}_{start:09.4f}_{end:09.4f}"
 
 
+def sample_span(start: float, end: float, rate: int) -> tuple[int, int]:
+    """Return first and stop sample of a segment: the only place where seconds become samples.
+
+    Both times (s) are rounded, half up, on the grid of `rate` (Hz), so that a segment never
+    depends on where its neighbour ends.
+
+    >>> first, stop = sample_span(35.8939, 35.8939 + 1.5251, 16000)
+    >>> first, stop, stop - first
+    (574302, 598704, 24402)
+    """
+    return math.floor(start * rate + 0.5), math.floor(end * rate + 0.5)
+
+
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read and check a segment table.
 
