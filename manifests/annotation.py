@@ -1,0 +1,140 @@
+"""What the readers of RTTM, TextGrid and CSV share: files, text, names, numbers, bad lines.
+
+A reader turns annotation files into a `Reading`: turns exactly as annotated, and everything that
+it dropped or found remarkable. `manifests/assemble.py` makes the segment table of it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from .table import InputError
+
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # float() also takes nan and 1_0
+LONGEST_NAME = 128  # keeps cut files' names under the 255 bytes of a file system
+
+
+class Turn(NamedTuple):
+    """One speaker's stretch of speech, as annotated."""
+
+    session: str
+    speaker: str  # as in the file, local to its session
+    start: float  # s
+    end: float  # s
+    line: int  # 0-based, in its file (TextGrid: number of the speech interval)
+    place: str  # "file, line N" for messages
+
+
+class Note(NamedTuple):
+    """Something a user should know: what kind, where, what."""
+
+    kind: str
+    place: str
+    message: str
+
+
+@dataclass
+class Reading:
+    """Turns in file order, and notes on what was dropped, clipped or repaired."""
+
+    turns: list[Turn] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+
+    def bad(self, problem: InputError, place: str, *, skip: bool) -> None:
+        """Raise `problem`, or with `skip` note that its line was dropped."""
+        if not skip:
+            raise problem
+        self.notes.append(Note("dropped", place, str(problem)))
+
+
+def find_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return the file `path`, or all files below the folder `path` with one of `suffixes`, sorted.
+
+    Raises
+    ------
+    InputError
+        There is no such file or folder, or the folder holds no such file.
+    """
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"{path}: no such file or folder; correct the path")
+    found = sorted(
+        file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file()
+    )
+    if not found:
+        raise InputError(
+            f"{path}: holds 0 files with suffix {', '.join(suffixes)}; correct the path"
+        )
+    return found
+
+
+def read_text(path: Path) -> str:
+    """Return a text file's content: UTF-8, or UTF-16 where it has a mark or every other byte is 0.
+
+    Raises
+    ------
+    InputError
+        The bytes are neither.
+    """
+    data = path.read_bytes()
+    encoding = "utf-8-sig"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif data[1:2] == b"\0":
+        encoding = "utf-16-le"
+    elif data[:1] == b"\0":
+        encoding = "utf-16-be"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as problem:
+        raise InputError(
+            f"{path}: byte {problem.start} is not {encoding}, expected UTF-8 or UTF-16 text; "
+            "convert the file"
+        ) from None
+
+
+def number(text: str, *, what: str, place: str) -> float:
+    """Return a finite number, or raise `InputError` naming `what` and `place`."""
+    value = float(text) if NUMBER.fullmatch(text) else float("inf")
+    if abs(value) == float("inf"):
+        raise InputError(
+            f"{place}: {what} is {_short(text)}, expected a finite number; correct the line"
+        )
+    return value
+
+
+def plain_name(text: str, *, what: str, place: str) -> str:
+    """Return `text` if it can stand in a file name as it is, or raise `InputError`."""
+    fine = text not in ("", ".", "..") and len(text) <= LONGEST_NAME and text.isprintable()
+    if not fine or "/" in text or "\\" in text or ".." in text:
+        raise InputError(
+            f"{place}: {what} is {_short(text)}, expected a plain name of at most {LONGEST_NAME} "
+            "characters without '/', '\\\\', '..' or control characters; correct the line"
+        )
+    return text
+
+
+def check_turn(turn: Turn) -> Turn:
+    """Return `turn` if its names are plain and its times in order, or raise `InputError`."""
+    plain_name(turn.session, what="session", place=turn.place)
+    plain_name(turn.speaker, what="speaker", place=turn.place)
+    if turn.start < 0:
+        raise InputError(
+            f"{turn.place}: start is '{turn.start:g}' s, expected >= 0; correct the line"
+        )
+    if not turn.end > turn.start:
+        raise InputError(
+            f"{turn.place}: duration is '{turn.end - turn.start:g}' s, expected > 0; "
+            "delete or correct the line"
+        )
+    return turn
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")
