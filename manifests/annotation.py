@@ -7,6 +7,7 @@ it dropped or found remarkable. `manifests/assemble.py` makes the segment table 
 from __future__ import annotations
 
 import codecs
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,8 +102,8 @@ def read_text(path: Path) -> str:
 
 def number(text: str, *, what: str, place: str) -> float:
     """Return a finite number, or raise `InputError` naming `what` and `place`."""
-    value = float(text) if NUMBER.fullmatch(text) else float("inf")
-    if abs(value) == float("inf"):
+    value = float(text) if NUMBER.fullmatch(text) else math.inf
+    if not math.isfinite(value):
         raise InputError(
             f"{place}: {what} is {_short(text)}, expected a finite number; correct the line"
         )
@@ -124,11 +125,11 @@ def check_turn(turn: Turn) -> Turn:
     """Return `turn` if its names are plain and its times in order, or raise `InputError`."""
     plain_name(turn.session, what="session", place=turn.place)
     plain_name(turn.speaker, what="speaker", place=turn.place)
-    if turn.start < 0:
+    if not 0 <= turn.start < math.inf:
         raise InputError(
             f"{turn.place}: start is '{turn.start:g}' s, expected >= 0; correct the line"
         )
-    if not turn.end > turn.start:
+    if not turn.start < turn.end < math.inf:
         raise InputError(
             f"{turn.place}: duration is '{turn.end - turn.start:g}' s, expected > 0; "
             "delete or correct the line"

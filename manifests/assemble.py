@@ -1,0 +1,219 @@
+"""From turns as annotated to the segment table: audio, speaker scope, identity, order.
+
+The `segment_id` is made from the turn as annotated, before clipping and before any scope, so the
+same turn has the same id with and without audio, under every scope and after every selection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .aishell4 import scoped_speaker
+from .annotation import Note, Reading, Turn, find_files
+from .table import InputError, check_table, segment_id
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".w64", ".aiff")
+
+
+def make_table(
+    reading: Reading,
+    *,
+    audio_root: str | Path | None = None,
+    scope: str = "session",
+    identity: str | Path | None = None,
+    skip_bad: bool = False,
+) -> tuple[pd.DataFrame, list[Note]]:
+    """Make the segment table of the turns that a reader found.
+
+    Parameters
+    ----------
+    reading
+        Turns and notes of `read_rttm`, `read_textgrids` or `read_reference_csv`.
+    audio_root
+        Folder with one recording per session, named like it, searched recursively. Without it
+        `audio` is ``{session}.flac`` and ends are not checked, which is noted.
+    scope
+        ``session``, ``series`` or ``corpus``: in which a speaker id means one person.
+    identity
+        CSV with columns session, speaker, person that names the person behind each local id;
+        replaces `scope`.
+    skip_bad
+        Drop and note duplicates and turns after the end of their audio.
+
+    Returns
+    -------
+    table
+        The segment table, sorted by session, start, end and speaker.
+    notes
+        What was dropped, clipped, repaired or left unpaired, in the order it was found.
+
+    Raises
+    ------
+    InputError
+        Duplicate turns, a turn after its audio's end, ambiguous audio, an unknown scope, a
+        speaker that the identity file does not name, or no turn at all.
+    """
+    kept = Reading(notes=list(reading.notes))
+    _drop_duplicates(reading.turns, kept, skip_bad)
+    names = _labels(kept.turns, scope, identity)
+    if audio_root is None:
+        kept.notes.append(Note("unchecked", "audio", "no audio folder: ends were not checked"))
+        rows = [_row(turn, f"{turn.session}.flac", turn.end, names) for turn in kept.turns]
+    else:
+        rows = _paired_rows(kept, Path(audio_root), names, skip_bad)
+    if not rows:
+        raise InputError(
+            f"annotation: holds 0 usable turns of {len(reading.turns)}, expected at least 1; "
+            "correct the folders"
+        )
+    return _table(rows), kept.notes
+
+
+def _drop_duplicates(turns: Sequence[Turn], kept: Reading, skip_bad: bool) -> None:
+    seen: dict[str, str] = {}
+    for turn in turns:
+        name = segment_id(turn.session, turn.speaker, turn.start, turn.end)
+        if name not in seen:
+            seen[name] = turn.place
+            kept.turns.append(turn)
+            continue
+        problem = InputError(
+            f"{turn.place}: the turn of {turn.speaker!r} from {turn.start:g} to {turn.end:g} s is "
+            f"given before in {seen[name]}, expected once; delete the line"
+        )
+        kept.bad(problem, turn.place, skip=skip_bad)
+
+
+def _labels(
+    turns: Sequence[Turn], scope: str, identity: str | Path | None
+) -> Mapping[tuple[str, str], str]:
+    pairs = dict.fromkeys((turn.session, turn.speaker) for turn in turns)
+    if identity is None:
+        return {pair: scoped_speaker(*pair, scope) for pair in pairs}
+    persons = read_identity(identity)
+    unnamed = [pair for pair in pairs if pair not in persons]
+    if unnamed:
+        raise InputError(
+            f"{identity}: {len(unnamed)} of {len(pairs)} speakers have no person, first "
+            f"{unnamed[0][1]!r} of session {unnamed[0][0]!r}; add their rows"
+        )
+    return persons
+
+
+def read_identity(path: str | Path) -> dict[tuple[str, str], str]:
+    """Read the CSV `session,speaker,person`; return ``{(session, local speaker): person}``.
+
+    Raises
+    ------
+    InputError
+        The columns are others, or a pair is named twice.
+    """
+    import pandas as pd
+
+    try:
+        rows = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as problem:
+        raise InputError(f"{path}: cannot be read ({problem}); correct the path") from None
+    if list(rows.columns) != ["session", "speaker", "person"]:
+        raise InputError(
+            f"{path}: columns are {list(rows.columns)}, expected ['session', 'speaker', 'person'];"
+            " rename them"
+        )
+    double = rows[rows.duplicated(["session", "speaker"])]
+    if len(double):
+        raise InputError(
+            f"{path}: {len(double)} speakers are named twice, first {double['speaker'].iloc[0]!r} "
+            f"of session {double['session'].iloc[0]!r}, expected once; delete a row"
+        )
+    return {(row.session, row.speaker): row.person for row in rows.itertuples()}
+
+
+def find_recordings(audio_root: str | Path) -> dict[str, Path]:
+    """Return ``{session: audio file}`` for all audio below a folder, by file name.
+
+    Raises
+    ------
+    InputError
+        The folder holds no audio, or two files of one name.
+    """
+    found: dict[str, Path] = {}
+    for file in find_files(audio_root, AUDIO_SUFFIXES):
+        if file.stem in found:
+            raise InputError(
+                f"{audio_root}: session {file.stem!r} has 2 recordings, {found[file.stem].name} "
+                f"and {file.relative_to(audio_root)}, expected 1; move one away"
+            )
+        found[file.stem] = file
+    return found
+
+
+def _paired_rows(
+    kept: Reading, audio_root: Path, names: Mapping[tuple[str, str], str], skip_bad: bool
+) -> list[dict[str, object]]:
+    recordings = find_recordings(audio_root)
+    sessions = sorted({turn.session for turn in kept.turns})
+    silent = [name for name in sessions if name not in recordings]
+    kept.notes += [Note("unpaired", name, "annotation without audio, dropped") for name in silent]
+    spare = sorted(set(recordings) - set(sessions))
+    kept.notes += [Note("unpaired", name, "audio without annotation") for name in spare]
+    lengths = {name: _seconds(recordings[name]) for name in sessions if name in recordings}
+    rows = []
+    for turn in kept.turns:
+        if turn.session in lengths:
+            file = recordings[turn.session]
+            audio = file.relative_to(audio_root).as_posix() if file != audio_root else file.name
+            end = _clip(turn, lengths[turn.session], kept, skip_bad)
+            if end is not None:
+                rows.append(_row(turn, audio, end, names))
+    return rows
+
+
+def _seconds(file: Path) -> float:
+    import soundfile
+
+    try:
+        info = soundfile.info(str(file))
+    except soundfile.LibsndfileError as problem:
+        raise InputError(f"{file}: cannot be read as audio ({problem}); replace it") from None
+    return float(info.frames / info.samplerate)
+
+
+def _clip(turn: Turn, seconds: float, kept: Reading, skip_bad: bool) -> float | None:
+    if turn.start >= seconds:
+        problem = InputError(
+            f"{turn.place}: start is '{turn.start:g}' s, expected less than the {seconds:g} s of "
+            "its audio; delete or correct the line"
+        )
+        kept.bad(problem, turn.place, skip=skip_bad)
+        return None
+    if turn.end > seconds:
+        kept.notes.append(
+            Note("clipped", turn.place, f"end {turn.end:g} s is cut to the audio's {seconds:g} s")
+        )
+    return min(turn.end, seconds)
+
+
+def _row(
+    turn: Turn, audio: str, end: float, names: Mapping[tuple[str, str], str]
+) -> dict[str, object]:
+    return {
+        "segment_id": segment_id(turn.session, turn.speaker, turn.start, turn.end),
+        "audio": audio,
+        "start": turn.start,
+        "end": end,
+        "speaker": names[turn.session, turn.speaker],
+        "session": turn.session,
+        "line": turn.line,
+    }
+
+
+def _table(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
+    import pandas as pd
+
+    order = ["session", "start", "end", "speaker"]
+    return check_table(pd.DataFrame(rows).sort_values(order, kind="stable", ignore_index=True))
