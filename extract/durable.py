@@ -1,0 +1,108 @@
+"""Files that are whole or absent, even after a power cut, and the lock of a store's one writer."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import BinaryIO
+
+from ..manifests.table import InputError
+
+WRITING = ".writing-"  # begins the names of files that are not complete
+
+
+@contextmanager
+def whole_file(path: Path, needed: int) -> Iterator[BinaryIO]:
+    """Yield a file that gets its name only when complete and on disk; `needed` is its size (bytes).
+
+    Temporary name in the same folder, fsync, rename, fsync of the folder.
+
+    Raises
+    ------
+    InputError
+        The disk is full.
+    """
+    temporary = path.with_name(f"{WRITING}{os.getpid()}-{path.name}")
+    try:
+        with temporary.open("w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as problem:
+        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        temporary.unlink(missing_ok=True)
+        raise InputError(full_disk(path.parent, needed)) from problem
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def full_disk(folder: Path, needed: int) -> str:
+    """Return what to tell when `needed` bytes do not fit into `folder`."""
+    free = shutil.disk_usage(folder).free
+    return (
+        f"{folder}: {free} bytes are free on the disk, expected {needed} bytes; "
+        "free some space and run the same command again, what was committed is kept"
+    )
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's names on disk, so that a power cut does not undo a rename."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class Lock:
+    """The right to write into a folder, held by one process on one machine.
+
+    The kernel gives it back when the process dies, however it dies. Forked children share it:
+    while one of them lives, the folder stays locked.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Take the lock, or raise `InputError` naming who holds it."""
+        self._file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as problem:
+            self._file.seek(0)
+            holder = self._file.read() or "a process that has not said who it is"
+            self._file.close()
+            if problem.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            raise InputError(
+                f"{path.parent}: writing is locked by {holder}, expected no other writer; "
+                "wait for it or end it"
+            ) from None
+        self._file.truncate(0)
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+        self._file.write(json.dumps(holder))
+        self._file.flush()
+
+    def release(self) -> None:
+        """Let the next writer in; a second call does nothing."""
+        if not self._file.closed:
+            self._file.truncate(0)
+            self._file.close()
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Remove what dead writers left half-written; only for the holder of the folder's lock."""
+    leftovers = [path for path in folder.iterdir() if path.name.startswith(WRITING)]
+    for path in leftovers:
+        path.unlink()
+    return len(leftovers)

@@ -1,0 +1,168 @@
+"""The layout of a store folder: its description, its shards' names, its configuration.
+
+``STORE/store.json`` holds schema, configuration, its SHA-256 (the fingerprint) and the versions of
+the libraries that began it. ``STORE/shards/SEQUENCE-FINGERPRINT8-SHA256.h5`` are the commits
+(`shard`), in order. ``STORE/lock`` belongs to the one writer. Names that begin with ``.writing-``
+are incomplete: readers pass over them, the next writer removes them. A packed store is one shard
+file with the rows of all; it is read like a folder and cannot be written to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..manifests.table import InputError
+from .durable import Lock, remove_leftovers, sync_folder, whole_file
+from .shard import DTYPES, SCHEMA
+
+SHARD_NAME = re.compile(r"(\d{6,})-([0-9a-f]{8})-([0-9a-f]{64})\.h5")
+KINDS = ("pooled", "frames")
+
+
+def normal_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the configuration as JSON gives it back, or raise `InputError`."""
+    try:
+        plain = json.loads(json.dumps(dict(config), allow_nan=False))
+    except (TypeError, ValueError) as problem:
+        raise InputError(f"{where}: configuration is not JSON ({problem}); correct it") from None
+    layers, dim = plain.get("layers"), plain.get("dim")
+    if not layers or layers != sorted({*layers}) or not all(type(x) is int for x in layers):
+        raise InputError(f"{where}: layers are {layers!r}, expected ascending numbers; correct it")
+    if type(dim) is not int or dim < 1:
+        raise InputError(f"{where}: dim is {dim!r}, expected a whole number above 0; correct it")
+    for key, choices in (("kind", KINDS), ("dtype", tuple(DTYPES))):
+        if plain.get(key) not in choices:
+            raise InputError(
+                f"{where}: {key} is {plain.get(key)!r}, expected one of {choices}; correct it"
+            )
+    return plain
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a configuration, whatever the order of its keys."""
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def refuse_other_config(old: Mapping[str, Any], new: Mapping[str, Any], where: str) -> None:
+    """Raise `InputError` with exactly the keys that differ, unless none does."""
+    absent = "nothing"
+    keys = sorted({*old, *new})
+    pairs = [(key, old.get(key, absent), new.get(key, absent)) for key in keys]
+    differ = [f"{key}: {was!r}, asked {asked!r}" for key, was, asked in pairs if was != asked]
+    if differ:
+        raise InputError(
+            f"{where}: made with another configuration ({'; '.join(differ)}), expected the same; "
+            "name another store"
+        )
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Read and check ``store.json`` of a store folder."""
+    file = path / "store.json"
+    try:
+        described = json.loads(file.read_bytes())
+        config, found, schema = (
+            described[key] for key in ("configuration", "fingerprint", "schema")
+        )
+        described["versions"]
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no store.json there, expected a store; make it with spk-extract"
+        ) from None
+    except (OSError, ValueError, TypeError, KeyError) as problem:
+        raise InputError(
+            f"{file}: cannot be read ({problem!r}), expected a store's description; "
+            "bring it back from a copy"
+        ) from problem
+    if schema != SCHEMA:
+        raise InputError(
+            f"{file}: schema is {schema!r}, expected {SCHEMA}; use the spk of its time"
+        )
+    if found != fingerprint(config):
+        raise InputError(
+            f"{file}: fingerprint is {found!r}, expected {fingerprint(config)!r}, the "
+            "configuration's; bring the file back from a copy"
+        )
+    return described
+
+
+def shard_paths(path: Path) -> list[Path]:
+    """Return the shards of a store folder in commit order; a strange name is an `InputError`."""
+    folder = path / "shards"
+    names = [file.name for file in folder.iterdir() if not file.name.startswith(".")]
+    strange = sorted(name for name in names if not SHARD_NAME.fullmatch(name))
+    if strange:
+        raise InputError(
+            f"{folder}: {len(strange)} names are no shard's, first {strange[0]!r}, expected "
+            "SEQUENCE-FINGERPRINT-SHA256.h5; move them elsewhere"
+        )
+    return [folder / name for name in sorted(names, key=lambda name: (sequence(name), name))]
+
+
+def sequence(name: str) -> int:
+    """Return the number of a shard, by its name."""
+    return int(name.split("-", maxsplit=1)[0])
+
+
+def take_folder(path: Path, config: Mapping[str, Any], versions: Mapping[str, Any]) -> Lock:
+    """Make or check a store folder for its one writer, and return the lock that is held.
+
+    Raises
+    ------
+    InputError
+        Somebody else writes, it is no store, or one of another configuration.
+    """
+    if path.is_file():
+        raise InputError(
+            f"{path}: it is a file, expected a folder; a packed store is only read, "
+            "use spk-store merge"
+        )
+    _refuse_other_folder(path)
+    (path / "shards").mkdir(parents=True, exist_ok=True)
+    lock = Lock(path / "lock")
+    try:
+        remove_leftovers(path)
+        remove_leftovers(path / "shards")
+        if (path / "store.json").exists():
+            refuse_other_config(read_description(path)["configuration"], config, str(path))
+        else:
+            _describe(path, config, versions)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def _refuse_other_folder(path: Path) -> None:
+    if not path.exists() or (path / "store.json").exists():
+        return
+    ours = (
+        "lock",
+        "shards",
+    )  # a writer may have died, or may live, before the description is there
+    names = {file.name for file in path.iterdir() if not file.name.startswith(".")}
+    shards = (path / "shards").is_dir() and shard_paths(path)
+    if shards or names.difference(ours):
+        raise InputError(
+            f"{path}: no store.json beside {sorted(names)}, expected a store or an empty folder; "
+            "name another folder"
+        )
+
+
+def _describe(path: Path, config: Mapping[str, Any], versions: Mapping[str, Any]) -> None:
+    described = {
+        "schema": SCHEMA,
+        "fingerprint": fingerprint(config),
+        "configuration": config,
+        "versions": versions,
+    }
+    content = json.dumps(described, indent=1, ensure_ascii=False).encode() + b"\n"
+    with whole_file(path / "store.json", len(content)) as file:
+        file.write(content)
+    sync_folder(path.parent)
