@@ -41,7 +41,6 @@ setup(
             "build>=1.2",
             "hypothesis>=6.100",
             "mypy>=1.11",
-            "pandas-stubs>=2.2",
             "pytest>=8.2",
             "ruff>=0.6",
         ]

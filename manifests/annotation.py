@@ -7,13 +7,16 @@ it dropped or found remarkable. `manifests/assemble.py` makes the segment table 
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from .table import InputError
+from .table import InputError, write_whole
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # float() also takes nan and 1_0
 LONGEST_NAME = 128  # keeps cut files' names under the 255 bytes of a file system
@@ -100,6 +103,23 @@ def read_text(path: Path) -> str:
         ) from None
 
 
+def audio_seconds(file: Path) -> float:
+    """Return the length of an audio file (s), from its header.
+
+    Raises
+    ------
+    InputError
+        The file is missing or no audio.
+    """
+    import soundfile
+
+    try:
+        info = soundfile.info(str(file))
+    except soundfile.LibsndfileError as problem:
+        raise InputError(f"{file}: cannot be read as audio ({problem}); replace it") from None
+    return float(info.frames / info.samplerate)
+
+
 def number(text: str, *, what: str, place: str) -> float:
     """Return a finite number, or raise `InputError` naming `what` and `place`."""
     value = float(text) if NUMBER.fullmatch(text) else math.inf
@@ -139,3 +159,18 @@ def check_turn(turn: Turn) -> Turn:
 
 def _short(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+def write_notes(notes: Sequence[Note], table_path: str | Path) -> Path | None:
+    """Write notes as ``TABLE.notes.csv`` beside their table; return its path, None without notes.
+
+    The file of an earlier run is removed where this run has nothing to note.
+    """
+    path = Path(f"{table_path}.notes.csv")
+    if not notes:
+        path.unlink(missing_ok=True)
+        return None
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([Note._fields, *notes])
+    write_whole(path, text.getvalue().encode())
+    return path

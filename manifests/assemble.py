@@ -6,12 +6,13 @@ same turn has the same id with and without audio, under every scope and after ev
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .aishell4 import scoped_speaker
-from .annotation import Note, Reading, Turn, find_files
+from .annotation import Note, Reading, Turn, audio_seconds, find_files
 from .table import InputError, check_table, segment_id
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def make_table(
     """
     kept = Reading(notes=list(reading.notes))
     _drop_duplicates(reading.turns, kept, skip_bad)
-    names = _labels(kept.turns, scope, identity)
+    names = speaker_labels(kept.turns, scope=scope, identity=identity)
     if audio_root is None:
         kept.notes.append(Note("unchecked", "audio", "no audio folder: ends were not checked"))
         rows = [_row(turn, f"{turn.session}.flac", turn.end, names) for turn in kept.turns]
@@ -72,6 +73,19 @@ def make_table(
             "correct the folders"
         )
     return _table(rows), kept.notes
+
+
+def summarise(table: pd.DataFrame, notes: Sequence[Note]) -> str:
+    """Return one line: segments, sessions, speakers, hours, and the notes counted by kind."""
+    hours = float((table["end"] - table["start"]).sum()) / 3600
+    told = [
+        f"{len(table)} segments",
+        f"{table['session'].nunique()} sessions",
+        f"{table['speaker'].nunique()} speakers",
+        f"{hours:.2f} h",
+    ]
+    kinds = Counter(note.kind for note in notes)
+    return ", ".join(told + [f"{count} {kind}" for kind, count in kinds.items()])
 
 
 def _drop_duplicates(turns: Sequence[Turn], kept: Reading, skip_bad: bool) -> None:
@@ -89,9 +103,16 @@ def _drop_duplicates(turns: Sequence[Turn], kept: Reading, skip_bad: bool) -> No
         kept.bad(problem, turn.place, skip=skip_bad)
 
 
-def _labels(
-    turns: Sequence[Turn], scope: str, identity: str | Path | None
+def speaker_labels(
+    turns: Iterable[Turn], *, scope: str = "session", identity: str | Path | None = None
 ) -> Mapping[tuple[str, str], str]:
+    """Return ``{(session, local speaker): label}`` by scope, or by the identity file's persons.
+
+    Raises
+    ------
+    InputError
+        The scope is unknown, or the identity file lacks a speaker.
+    """
     pairs = dict.fromkeys((turn.session, turn.speaker) for turn in turns)
     if identity is None:
         return {pair: scoped_speaker(*pair, scope) for pair in pairs}
@@ -139,8 +160,10 @@ def find_recordings(audio_root: str | Path) -> dict[str, Path]:
     Raises
     ------
     InputError
-        The folder holds no audio, or two files of one name.
+        There is no such folder, it holds no audio, or two files of one name.
     """
+    if not Path(audio_root).is_dir():
+        raise InputError(f"{audio_root}: is no folder, expected the recordings'; correct the path")
     found: dict[str, Path] = {}
     for file in find_files(audio_root, AUDIO_SUFFIXES):
         if file.stem in found:
@@ -161,26 +184,16 @@ def _paired_rows(
     kept.notes += [Note("unpaired", name, "annotation without audio, dropped") for name in silent]
     spare = sorted(set(recordings) - set(sessions))
     kept.notes += [Note("unpaired", name, "audio without annotation") for name in spare]
-    lengths = {name: _seconds(recordings[name]) for name in sessions if name in recordings}
+    lengths = {name: audio_seconds(recordings[name]) for name in sessions if name in recordings}
     rows = []
     for turn in kept.turns:
         if turn.session in lengths:
             file = recordings[turn.session]
-            audio = file.relative_to(audio_root).as_posix() if file != audio_root else file.name
+            audio = file.relative_to(audio_root).as_posix()
             end = _clip(turn, lengths[turn.session], kept, skip_bad)
             if end is not None:
                 rows.append(_row(turn, audio, end, names))
     return rows
-
-
-def _seconds(file: Path) -> float:
-    import soundfile
-
-    try:
-        info = soundfile.info(str(file))
-    except soundfile.LibsndfileError as problem:
-        raise InputError(f"{file}: cannot be read as audio ({problem}); replace it") from None
-    return float(info.frames / info.samplerate)
 
 
 def _clip(turn: Turn, seconds: float, kept: Reading, skip_bad: bool) -> float | None:

@@ -14,9 +14,8 @@ from .annotation import Note, Reading, Turn, check_turn, find_files, number, rea
 from .table import InputError
 
 OTHER_TYPES = frozenset(
-    ("SEGMENT", "NOSCORE", "NO_RT_METADATA", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER")
-    + ("EDIT", "SU", "IP", "CB", "A/P", "SPKR-INFO")
-)
+    ("SEGMENT", "NOSCORE", "NO_RT_METADATA", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT")
+) | {"SU", "IP", "CB", "A/P", "SPKR-INFO"}
 
 
 def read_rttm(path: str | Path, *, skip_bad: bool = False) -> Reading:
