@@ -221,7 +221,9 @@ def _typed(
 
 def _refuse(where: str, wrong: pd.Series, column: str, found: str, expected: str) -> None:
     if len(wrong):
+        first = wrong.iloc[0]
+        shown = repr(first) if isinstance(first, str) else f"{first:g}"
         raise InputError(
-            f"{where}: {column} of {len(wrong)} rows is {found}, first {wrong.iloc[0]!r} "
+            f"{where}: {column} of {len(wrong)} rows is {found}, first {shown} "
             f"in row {int(wrong.index[0]) + 1}, expected {expected}; correct the table"
         )

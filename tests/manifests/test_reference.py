@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import soundfile
+
+from spk.manifests.assemble import make_table
+from spk.manifests.reference import read_reference_csv
+from spk.manifests.rttm import read_rttm
+from spk.manifests.table import InputError
+
+RTTM = "".join(
+    f"SPEAKER s_1 1 {start} 2 <NA> <NA> {speaker} <NA> <NA>\n"
+    for start, speaker in ((5, "001-M"), (1, "001-M"), (3, "002-F"))
+)
+CSV = "path,label\nsegments/s_1_002-F_0002.wav,s_1_002-F\nsegments/s_1_001-M_0000.wav,s_1_001-M\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "rttm").mkdir()
+    (tmp_path / "rttm" / "s_1.rttm").write_text(RTTM)
+    (tmp_path / "data.csv").write_text(CSV)
+    (tmp_path / "segments").mkdir()
+    for name in ("s_1_002-F_0002", "s_1_001-M_0000"):
+        soundfile.write(tmp_path / "segments" / f"{name}.wav", np.zeros(32000), 16000)
+    return tmp_path
+
+
+def test_time_stamps_come_back_from_the_rttms(folder):
+    table, _ = read_reference_csv(folder / "data.csv", rttm_dir=folder / "rttm")
+    assert list(table["start"]) == [3.0, 5.0]
+    assert list(table["line"]) == [2, 0]
+    assert list(table["speaker"]) == ["s_1_002-F", "s_1_001-M"]
+    turns, _ = make_table(read_rttm(folder / "rttm"))
+    assert set(table["segment_id"]) <= set(turns["segment_id"])
+
+
+def test_without_rttms_the_segments_are_the_files_and_that_is_told(folder):
+    table, notes = read_reference_csv(folder / "data.csv", audio_root=folder)
+    assert list(table["audio"]) == ["segments/s_1_002-F_0002.wav", "segments/s_1_001-M_0000.wav"]
+    assert list(table["end"]) == [2.0, 2.0]
+    assert [note.kind for note in notes] == ["untimed"]
+    with pytest.raises(InputError, match=r"s_1_002-F_0002\.wav: cannot be read as audio"):
+        read_reference_csv(folder / "data.csv", audio_root=folder / "rttm")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("segments/s_1_002-F_0002.wav,s_1_001-M", "expected {session}_{speaker}_{NNNN}.wav and"),
+        ("segments/noise.wav,s_1_001-M", "line 4: path is 'segments/noise.wav'"),
+        ("s_1_001-M_0009.wav,s_1_001-M", "line 9 of session 's_1' is in no RTTM"),
+        ("s_1_001-M_0002.wav,s_1_001-M", "speaker is '001-M', expected '002-F' as in s_1.rttm,"),
+    ],
+)
+def test_a_row_that_fits_no_turn_is_told_or_dropped(folder, row, message):
+    (folder / "data.csv").write_text(CSV + row + "\n")
+    with pytest.raises(InputError, match=message):
+        read_reference_csv(folder / "data.csv", rttm_dir=folder / "rttm")
+    table, notes = read_reference_csv(folder / "data.csv", rttm_dir=folder / "rttm", skip_bad=True)
+    assert len(table) == 2
+    assert notes[0].kind == "dropped"
+
+
+def test_other_columns_are_refused(folder):
+    (folder / "data.csv").write_text("file,label\n")
+    with pytest.raises(InputError, match=r"columns are \['file', 'label'\], expected \['path'"):
+        read_reference_csv(folder / "data.csv")
+
+
+def test_the_real_csv_finds_a_turn_of_its_speaker_for_every_row_that_has_an_rttm(real_data):
+    table, notes = read_reference_csv(
+        real_data / "aishell4" / "data_fixed.csv",
+        rttm_dir=real_data / "aishell4" / "rttm",
+        skip_bad=True,
+    )
+    dropped = [note for note in notes if note.kind == "dropped"]
+    assert len(table) + len(dropped) == 9589
+    assert all("is in no RTTM" in note.message for note in dropped)
+    assert table["session"].nunique() == 4
+    assert (table["end"] - table["start"]).min() >= 1.5 - 1e-9

@@ -1,0 +1,140 @@
+import os
+import stat
+
+import pandas as pd
+import pytest
+
+from spk.manifests.table import (
+    InputError,
+    check_predictions,
+    check_table,
+    read_predictions,
+    read_table,
+    sample_span,
+    segment_id,
+    write_predictions,
+    write_table,
+    write_whole,
+)
+
+
+def table(**changes: object) -> pd.DataFrame:
+    columns: dict[str, object] = {
+        "segment_id": ["a", "b"],
+        "audio": ["x.flac", "x.flac"],
+        "start": [0.1, 2.0],
+        "end": [1.9, 3.25],
+        "speaker": ["001", "NA"],
+        "session": ["NA", "0017"],
+    }
+    return pd.DataFrame({**columns, **changes})
+
+
+def predictions(**changes: object) -> pd.DataFrame:
+    columns: dict[str, object] = {
+        "segment_id": ["a", "b"],
+        "session": ["s", "s"],
+        "speaker": ["001", "002"],
+        "predicted": ["001", "001"],
+        "score": [0.9, 0.5],
+        "split": ["test", "test"],
+        "model": ["ridge", "ridge"],
+    }
+    return pd.DataFrame({**columns, **changes})
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_table_is_read_as_it_was_written(tmp_path, suffix):
+    written = table(line=[4, 0], overlap=[0.0, 1 / 3], split=["train", ""])
+    write_table(written, tmp_path / f"t.{suffix}")
+    pd.testing.assert_frame_equal(read_table(tmp_path / f"t.{suffix}"), check_table(written))
+
+
+def test_numbers_and_na_stay_text_in_csv(tmp_path):
+    write_table(table(), tmp_path / "t.csv")
+    read = read_table(tmp_path / "t.csv")
+    assert list(read["speaker"]) == ["001", "NA"]
+    assert list(read["session"]) == ["NA", "0017"]
+
+
+def test_predictions_are_read_as_they_were_written(tmp_path):
+    written = predictions(scores=['{"001": 0.9}', '{"001": 0.5}'])
+    write_predictions(written, tmp_path / "p.csv")
+    pd.testing.assert_frame_equal(read_predictions(tmp_path / "p.csv"), check_predictions(written))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"segment_id": ["a", "a"]}, "segment_id of 1 rows is given before, first 'a' in row 2"),
+        ({"start": [0.1, 3.25]}, "start of 1 rows is below 0 or not before its end, first 3.25"),
+        ({"start": [-0.1, 2]}, "expected 0 <= start < end; correct the table"),
+        ({"end": [1.9, float("inf")]}, "end of 1 rows is not a finite number, first inf"),
+        ({"end": ["x", 1]}, "column 'end' holds what is not float64"),
+        ({"session": ["", "s"]}, "session of 1 rows is empty"),
+        ({"overlap": [0, 1.1]}, "overlap of 1 rows is out of range, first 1.1"),
+        ({"split": ["train", "dev"]}, "split of 1 rows is unknown, first 'dev'"),
+        ({"utt": [1, 2]}, r"columns \['utt'\] are unknown"),
+    ],
+)
+def test_a_wrong_table_is_refused_with_its_first_offender(changes, message):
+    with pytest.raises(InputError, match=message):
+        check_table(table(**changes))
+
+
+def test_missing_columns_are_named():
+    with pytest.raises(InputError, match=r"t.csv: columns \['session'\] are missing, found"):
+        check_table(table().drop(columns="session"), where="t.csv")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"score": [0.9, 1.5]}, "score of 1 rows is out of range, first 1.5 in row 2"),
+        ({"segment_id": ["a", "a"]}, "first 'a of ridge' in row 2"),
+    ],
+)
+def test_wrong_predictions_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        check_predictions(predictions(**changes))
+
+
+def test_files_that_are_no_tables_are_refused(tmp_path):
+    (tmp_path / "t.parquet").write_bytes(b"no parquet")
+    with pytest.raises(InputError, match="t.parquet: cannot be read"):
+        read_table(tmp_path / "t.parquet")
+    with pytest.raises(InputError, match="u.csv: no such file; make it with spk-manifests"):
+        read_table(tmp_path / "u.csv")
+    with pytest.raises(InputError, match="suffix is '.txt', expected .csv or .parquet"):
+        read_table(tmp_path / "t.txt")
+
+
+def test_seconds_become_samples_as_counted_by_hand():
+    # 35.8939 s * 16000 = 574302.4 and 37.4190 s * 16000 = 598704.0
+    assert sample_span(35.8939, 37.4190, 16000) == (574302, 598704)
+    assert sample_span(0.5 / 16000, 1, 16000) == (1, 16000), "halves are rounded up"
+
+
+def test_the_id_of_a_turn_sorts_by_time_and_keeps_a_tenth_of_a_millisecond():
+    ids = [segment_id("s", "a", start, start + 1) for start in (9.5, 10.25, 1000.0001)]
+    assert ids == sorted(ids)
+    assert ids[2] == "s_a_1000.0001_1001.0001"
+
+
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
+    file = tmp_path / "t.csv"
+    write_whole(file, b"old")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+    with pytest.raises(OSError, match="disk"):
+        write_whole(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_written_files_have_the_permissions_of_the_umask(tmp_path):
+    mask = os.umask(0o027)
+    try:
+        write_whole(tmp_path / "t.csv", b"x")
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "t.csv").stat().st_mode) == 0o640

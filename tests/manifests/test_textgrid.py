@@ -1,0 +1,117 @@
+import pytest
+
+from spk.manifests.rttm import read_rttm
+from spk.manifests.table import InputError
+from spk.manifests.textgrid import has_speech, read_textgrids
+
+TIERS = {
+    "001-M": [(0.0, 1.5, ""), (1.5, 3.25, '他说 "好" <sil>'), (3.25, 20.0, "<sil>")],
+    "002-F": [(0.0, 2.0, "嗯 [1] 2 xmin = 3"), (2.0, 20.0, "")],
+}
+
+
+def long_form(tiers=TIERS, end=20.0):
+    lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", "xmin = 0 "]
+    lines += [f"xmax = {end} ", "tiers? <exists> ", f"size = {len(tiers)} ", "item []: "]
+    for number, (name, intervals) in enumerate(tiers.items(), 1):
+        lines += [f"    item [{number}]:", '        class = "IntervalTier" ']
+        lines += [f'        name = "{name}" ', "        xmin = 0 "]
+        lines += [f"        xmax = {intervals[-1][1]} "]
+        lines += [f"        intervals: size = {len(intervals)} "]
+        for index, (start, stop, mark) in enumerate(intervals, 1):
+            mark = mark.replace('"', '""')
+            lines += [f"        intervals [{index}]:", f"            xmin = {start} "]
+            lines += [f"            xmax = {stop} ", f'            text = "{mark}" ']
+    return "\n".join(lines) + "\n"
+
+
+def short_form(tiers=TIERS, end=20.0):
+    lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", "0", str(end)]
+    lines += ["<exists>", str(len(tiers))]
+    for name, intervals in tiers.items():
+        lines += ['"IntervalTier"', f'"{name}"', "0", str(intervals[-1][1]), str(len(intervals))]
+        for start, stop, mark in intervals:
+            doubled = mark.replace('"', '""')
+            lines += [str(start), str(stop), f'"{doubled}"']
+    return "\n".join(lines) + "\n"
+
+
+def read(folder, text, encoding="utf-8", **options):
+    (folder / "s1.TextGrid").write_bytes(text.encode(encoding))
+    return read_textgrids(folder, **options)
+
+
+@pytest.mark.parametrize("form", [long_form, short_form])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_every_form_and_encoding_gives_the_same_turns(tmp_path, form, encoding):
+    reading = read(tmp_path, form(), encoding)
+    assert [turn[:5] for turn in reading.turns] == [
+        ("s1", "001-M", 1.5, 3.25, 0),
+        ("s1", "002-F", 0.0, 2.0, 1),
+    ]
+    assert [note.message for note in reading.notes] == ["1 intervals hold only non-lexical marks"]
+
+
+def test_all_of_the_corpus_marks_alone_are_no_speech():
+    assert not has_speech(" <sil><$> <> <%> <#> & <-> <_> ")
+    assert has_speech("<%> 好")
+
+
+def test_a_tier_that_ends_before_its_file_is_read_and_told(tmp_path):
+    tiers = {"001-M": [(0.0, 1.0, ""), (1.0, 2.0, "a")], "002-F": [(0.0, 20.0, "b")]}
+    reading = read(tmp_path, long_form(tiers))
+    assert [turn[:4] for turn in reading.turns] == [("s1", "001-M", 1, 2), ("s1", "002-F", 0, 20)]
+    assert [note.kind for note in reading.notes] == ["repaired"]
+    assert "tier '001-M' ends at 2 s, its file at 20 s" in reading.notes[0].message
+
+
+def test_a_tier_with_fewer_intervals_than_announced_is_read_and_told(tmp_path):
+    text = short_form().replace('"001-M"\n0\n20.0\n3\n', '"001-M"\n0\n20.0\n5\n')
+    reading = read(tmp_path, text)
+    assert [turn.speaker for turn in reading.turns] == ["001-M", "002-F"]
+    assert "tier '001-M' has 3 intervals, announced 5" in {n.message for n in reading.notes}
+
+
+def test_point_tiers_are_passed_over_and_told(tmp_path):
+    points = '"TextTier"\n"marks"\n0\n20\n1\n3.5\n"beep"\n'
+    text = short_form().replace("<exists>\n2\n", f"<exists>\n3\n{points}")
+    reading = read(tmp_path, text)
+    assert len(reading.turns) == 2
+    assert "tier 'marks' is a TextTier with 1 points, not speech" in reading.notes[0].message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "s1.TextGrid: ends at line 1 where a quoted text is expected"),
+        ('"ooTextFile"\n"Sound"\n', "line 1: is not a TextGrid"),
+        (short_form()[:-30], "s1.TextGrid: ends at line"),
+        (short_form().replace("\n3\n", "\n-3\n"), "line 12: size is '-3', expected a whole number"),
+        (
+            short_form({"a": [(3.0, 2.0, "x"), (2.0, 20.0, "")]}),
+            "line 14: duration is '-1' s, expected > 0",
+        ),
+        (short_form({"a/b": [(0.0, 20.0, "x")]}), "speaker is 'a/b', expected a plain name"),
+    ],
+)
+def test_a_broken_file_is_refused_with_its_line(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        read(tmp_path, text)
+
+
+def test_bad_intervals_can_be_dropped_and_are_listed(tmp_path):
+    tiers = {"a": [(3.0, 2.0, "x"), (2.0, 20.0, "y")]}
+    reading = read(tmp_path, short_form(tiers), skip_bad=True)
+    assert [turn[2:4] for turn in reading.turns] == [(2.0, 20.0)]
+    assert [note.kind for note in reading.notes] == ["dropped"]
+
+
+def test_a_textgrid_made_of_a_real_rttm_gives_its_turns_back(real_data, tmp_path):
+    turns = read_rttm(real_data / "meetings/TextGrid/20990101_S_R001S01C01.rttm").turns
+    end = max(turn.end for turn in turns) + 1
+    tiers: dict[str, list] = {}
+    for turn in turns:
+        tiers.setdefault(turn.speaker, []).append((turn.start, turn.end, "话"))
+    silent = {name: [*sorted(tier), (end - 0.5, end, "")] for name, tier in tiers.items()}
+    found = read(tmp_path, long_form(silent, end)).turns
+    assert sorted(turn[1:4] for turn in found) == sorted(turn[1:4] for turn in turns)
