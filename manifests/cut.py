@@ -1,0 +1,263 @@
+"""Cut meetings into one mono 16 kHz file per segment, each recording decoded once.
+
+A folder of cut segments holds
+
+``{session}_{speaker}_{NNNN}.wav``
+    16-bit mono at 16 kHz; ``NNNN`` is the 0-based line of the annotation, as in the reference
+    project. From a 16-bit recording with one channel taken, the samples are the recording's own.
+``segments.csv``
+    the reference's listing, columns ``path,label``: sessions sorted, lines in order inside.
+``segments.table.csv``
+    the segment table of these files: same ids, start 0. Features made from it join the old table.
+``cut.json``
+    what was asked for. Cutting again goes on where it stopped; a file that was cut from another
+    recording, span, channel or format is never passed off as the one asked for.
+
+A file takes its final name when it is complete and on disk, so every segment file that can be seen
+is whole. The two tables are written last: they are there when all files are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .recording import RATE, Recording, Span, cut_recording, inspect, is_whole
+from .request import agree, only_writer
+from .table import InputError, check_table, sample_span, write_table, write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMATS = ("wav", "flac")
+LISTING = "segments.csv"
+TABLE = "segments.table.csv"
+
+
+@dataclass(frozen=True)
+class CutReport:
+    """What `cut` did: its two tables, and how much of the work was new."""
+
+    table: pd.DataFrame  # segment table of the cut files, rows as given
+    listing: pd.DataFrame  # path, label
+    written: int  # files cut now
+    complete: int  # files found complete
+    decoded: int  # recordings opened for cutting
+    decoded_seconds: float  # s of audio decoded, over all recordings
+
+
+def cut(
+    table: pd.DataFrame,
+    audio_root: str | Path,
+    out: str | Path,
+    *,
+    format: str = "wav",  # noqa: A002  (the command's option is --format)
+    channel: str | int = "0",
+    resample: bool = False,
+    workers: int = 0,
+) -> CutReport:
+    """Cut every segment of `table` to a mono 16 kHz file in `out`; see the module for its files.
+
+    Parameters
+    ----------
+    table
+        Segment table; `line` names the files (without it, `segment_id` does).
+    audio_root
+        Folder that the table's `audio` is relative to.
+    out
+        Folder to write to; may hold an earlier, interrupted cut of the same request.
+    format
+        ``wav`` or ``flac``, both 16 bits.
+    channel
+        0-based index of the channel to take, or ``mean`` for the equal average of all.
+    resample
+        Convert other sample rates to 16 kHz (each segment on its own); otherwise they are refused.
+    workers
+        Recordings cut at a time, >= 0; 0 means one per core.
+
+    Returns
+    -------
+    CutReport
+
+    Raises
+    ------
+    InputError
+        The table or an option is wrong, a recording is missing, damaged, too short or of another
+        rate, or `out` holds segments of another request. What was cut until then stays.
+    """
+    settings = {"format": format, "channel": str(channel), "resample": resample}
+    _check_settings(settings, workers)
+    table = check_table(table)
+    names = file_names(table, format)
+    spans, recordings = _plan(table, names, Path(audio_root), settings)
+    with only_writer(Path(out)):
+        agree(Path(out), _asked(settings, spans, recordings))
+        todo = _unfinished(Path(out), spans, recordings)
+        seconds = _cut_all(todo, recordings, Path(out), workers)
+        cut_table = _cut_table(table, names, spans, recordings)
+        listing = _listing(table, names, str(out))
+        write_table(cut_table, Path(out, TABLE))
+        write_whole(Path(out, LISTING), listing.to_csv(index=False, lineterminator="\n").encode())
+    written = sum(map(len, todo.values()))
+    return CutReport(cut_table, listing, written, len(table) - written, len(todo), seconds)
+
+
+def file_names(table: pd.DataFrame, format: str = "wav") -> list[str]:  # noqa: A002
+    """Return the name of each row's cut file, as the reference names it, in table order.
+
+    ``{session}_{speaker}_{NNNN}`` with the speaker as the annotation has it and NNNN the 0-based
+    annotation line; ``{segment_id}`` where the table has no column `line`.
+
+    Raises
+    ------
+    InputError
+        Two segments get one name, or a name is no plain file name.
+    """
+    if "line" in table:
+        names = [
+            f"{_local(row.segment_id, row.session, row.speaker)}_{row.line:04d}.{format}"
+            for row in table.itertuples()
+        ]
+    else:
+        names = [f"{identity}.{format}" for identity in table["segment_id"]]
+    seen: dict[str, str] = {}
+    for name, identity in zip(names, table["segment_id"], strict=True):
+        if "/" in name or "\\" in name or not name.isprintable() or name.startswith("."):
+            raise InputError(
+                f"table: segment {identity!r} would be cut to {name!r}, expected a plain file "
+                "name; correct its session and speaker"
+            )
+        if name in seen:
+            raise InputError(
+                f"table: segments {seen[name]!r} and {identity!r} would both be cut to {name!r}, "
+                "expected one name each; correct the column 'line'"
+            )
+        seen[name] = identity
+    return names
+
+
+def _local(identity: str, session: str, speaker: str) -> str:
+    """Return ``{session}_{local speaker}``, whatever scope the table's speakers have."""
+    if speaker.startswith(f"{session}_"):
+        return speaker  # session scope
+    stem = identity.rsplit("_", 2)[0]  # table.segment_id: session_local_start_end
+    return stem if stem.startswith(f"{session}_") else f"{session}_{speaker}"
+
+
+def _check_settings(settings: Mapping[str, object], workers: int) -> None:
+    if settings["format"] not in FORMATS:
+        raise InputError(
+            f"format: {settings['format']!r} is unknown, expected wav or flac; pass one"
+        )
+    channel = str(settings["channel"])
+    if channel != "mean" and not (channel.isascii() and channel.isdigit()):
+        raise InputError(
+            f"channel: {channel!r} is unknown, expected mean or a 0-based index; pass one"
+        )
+    if workers < 0:
+        raise InputError(f"workers: {workers} is below 0, expected 0 (one per core) or more")
+
+
+def _plan(
+    table: pd.DataFrame, names: list[str], root: Path, settings: Mapping[str, object]
+) -> tuple[dict[str, list[Span]], dict[str, Recording]]:
+    """Look at every recording's header before anything is cut, and place the segments in it."""
+    if not len(table):
+        raise InputError("table: 0 segments are listed, expected at least 1; select fewer away")
+    recordings = {
+        audio: inspect(
+            root / audio, channel=str(settings["channel"]), resample=bool(settings["resample"])
+        )
+        for audio in sorted(set(table["audio"]))
+    }
+    spans: dict[str, list[Span]] = {audio: [] for audio in recordings}
+    for row, name in zip(table.itertuples(), names, strict=True):
+        recording = recordings[row.audio]
+        span = Span(name, *sample_span(row.start, row.end, recording.rate))
+        if not span.first < span.stop <= recording.frames:
+            raise InputError(
+                f"{recording.path}: segment {row.segment_id!r} takes samples {span.first} to "
+                f"{span.stop}, expected at least 1 of {recording.frames}; make the table again "
+                "with this audio folder"
+            )
+        spans[row.audio].append(span)
+    return spans, recordings
+
+
+def _asked(
+    settings: Mapping[str, object],
+    spans: Mapping[str, list[Span]],
+    recordings: Mapping[str, Recording],
+) -> dict[str, dict[str, Any]]:
+    """Return all that decides the content of the files, for `request.agree`."""
+    return {
+        "settings": dict(settings),
+        "bytes": {audio: recording.size for audio, recording in recordings.items()},
+        "segments": {
+            span.name: [audio, span.first, span.stop]
+            for audio, parts in spans.items()
+            for span in parts
+        },
+    }
+
+
+def _unfinished(
+    out: Path, spans: Mapping[str, list[Span]], recordings: Mapping[str, Recording]
+) -> dict[str, list[Span]]:
+    """Return per recording the spans whose file is missing or not whole."""
+    left = {
+        audio: [
+            span for span in parts if not is_whole(out / span.name, recordings[audio].samples(span))
+        ]
+        for audio, parts in spans.items()
+    }
+    return {audio: parts for audio, parts in left.items() if parts}
+
+
+def _cut_all(
+    todo: Mapping[str, list[Span]],
+    recordings: Mapping[str, Recording],
+    out: Path,
+    workers: int,
+) -> float:
+    """Cut several recordings at a time, longest first; return the seconds decoded.
+
+    Threads, not processes: libsndfile decodes without the interpreter's lock, and a killed run
+    leaves no worker behind that goes on writing.
+    """
+    from tqdm import tqdm
+
+    longest = sorted(todo, key=lambda audio: -recordings[audio].frames)
+    pool = ThreadPoolExecutor(workers or len(os.sched_getaffinity(0)))
+    jobs = [pool.submit(cut_recording, recordings[audio], todo[audio], out) for audio in longest]
+    try:
+        done = tqdm(as_completed(jobs), total=len(jobs), unit=" recordings", disable=None)
+        return sum(job.result() for job in done)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _cut_table(
+    table: pd.DataFrame,
+    names: list[str],
+    spans: Mapping[str, list[Span]],
+    recordings: Mapping[str, Recording],
+) -> pd.DataFrame:
+    """Return the segment table of the cut files: `audio`, `start` and `end` (s) replaced."""
+    seconds = {
+        span.name: recordings[audio].samples(span) / RATE
+        for audio, parts in spans.items()
+        for span in parts
+    }
+    return table.assign(audio=names, start=0.0, end=[seconds[name] for name in names])
+
+
+def _listing(table: pd.DataFrame, names: list[str], out: str) -> pd.DataFrame:
+    """Return the reference's CSV: path (from where `out` is given) and label."""
+    order = [column for column in ("session", "line", "start", "segment_id") if column in table]
+    listed = table.assign(path=[os.path.join(out, name) for name in names], label=table["speaker"])
+    return listed.sort_values(order, kind="stable")[["path", "label"]].reset_index(drop=True)
