@@ -1,0 +1,97 @@
+"""Divide a table into train, valid and test by a named method, and record how it was done.
+
+`chronological` (default), `blocked-k`, `leave-one-session-out`, `enrol` and `roll-call` purge what
+would leak; `random` is the reference project's and leaks (`manifests/methods.py` says how each
+works and what its parameters mean). Every segment gets train, valid, test, or '' (purged).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from . import methods
+from .table import SPLITS, InputError
+
+METHODS: dict[str, Callable[..., methods.Assigned]] = {
+    "chronological": methods.chronological,
+    "blocked-k": methods.blocked,
+    "leave-one-session-out": methods.leave_one_session_out,
+    "enrol": methods.enrol,
+    "roll-call": methods.roll_call,
+    "random": methods.random,
+}
+
+
+def split(
+    table: pd.DataFrame, method: str = "chronological", **parameters: Any
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the table with a new column `split`, and a record of how it was made.
+
+    Parameters
+    ----------
+    table
+        Segment table; a column `split` it has is replaced.
+    method
+        One of `METHODS`.
+    parameters
+        The keyword arguments of that method's function in `manifests/methods.py`.
+
+    Returns
+    -------
+    tuple
+        The table in the order given, and {"method", "parameters", "counts" (per split, and
+        purged), "purged" (by reason), "leaky", "untrained" (speakers with test but no training
+        segments), "untested" (speakers without test segments)}.
+
+    Raises
+    ------
+    InputError
+        The method or a parameter is unknown or out of range, or the table does not allow it.
+    """
+    if method not in METHODS:
+        raise InputError(f"method: is {method!r}, expected one of {', '.join(METHODS)}; correct it")
+    settings = _settings(method, parameters)
+    if not len(table):
+        raise InputError("table: holds 0 segments, expected at least 1; drop fewer of them")
+    table = table.reset_index(drop=True)
+    splits, purged = METHODS[method](table, **settings)
+    table = table.assign(split=splits)
+    counts = {name: int((splits == name).sum()) for name in SPLITS}
+    record = {
+        "method": method,
+        "parameters": settings,
+        "counts": {**counts, "purged": int((splits == "").sum())},
+        "purged": purged,
+        "leaky": method == "random",
+    }
+    return table, record | _left_out(table)
+
+
+def _settings(method: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return the method's parameters with its defaults filled in."""
+    known = list(inspect.signature(METHODS[method]).parameters.values())[1:]
+    names = [parameter.name for parameter in known]
+    for name in parameters:
+        if name not in names:
+            raise InputError(
+                f"{name}: is no parameter of {method}, expected some of {', '.join(names)}; "
+                "leave it out"
+            )
+    settings = {p.name: parameters.get(p.name, p.default) for p in known}
+    for name, value in settings.items():
+        if value is inspect.Parameter.empty:
+            raise InputError(f"{name}: is not given, expected it for {method}; add it")
+    return settings
+
+
+def _left_out(table: pd.DataFrame) -> dict[str, list[str]]:
+    """Return which speakers cannot be recognised for want of training, and which are not tested."""
+    speakers = {name: set(table["speaker"][table["split"] == name]) for name in SPLITS}
+    return {
+        "untrained": sorted(speakers["test"] - speakers["train"]),
+        "untested": sorted(set(table["speaker"]) - speakers["test"]),
+    }
