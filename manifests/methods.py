@@ -44,9 +44,10 @@ def chronological(
 
 
 def blocked(table: pd.DataFrame, *, folds: int = 5, fold: int = 0, gap: float = 2.0) -> Assigned:
-    """Cut each speaker's time into blocks; one is test, the next one validation.
+    """Cut each speaker's segments into blocks in order of time; one is test, the next validation.
 
-    Every segment but those of the roll call is test in exactly one fold.
+    The roll call stays in train; every other segment is test in exactly one fold (a speaker with
+    fewer segments than folds is not tested in all of them).
 
     Parameters
     ----------
@@ -61,8 +62,8 @@ def blocked(table: pd.DataFrame, *, folds: int = 5, fold: int = 0, gap: float = 
         raise InputError(f"folds: is {folds}, expected >= 3 (test, valid, train); correct it")
     if not 0 <= fold < folds:
         raise InputError(f"fold: is {fold}, expected 0 to {folds - 1}; correct it")
-    rank, size = _order(table)
-    block = rank * folds // np.maximum(size, folds)
+    rank, size = _order_after(table, roll_call_mask(table))
+    block = rank * folds // np.maximum(size, folds)  # -1 for the roll call
     place = [block == fold, block == (fold + 1) % folds]
     return purge(table, np.select(place, ["test", "valid"], "train"), gap=gap, order=KEEP_TEST)
 
@@ -110,8 +111,8 @@ def enrol(
     """Train on the first seconds of each speaker's speech in a session, test on the rest.
 
     Validation is the part of the rest that follows the enrolment: it chooses layers and penalties
-    but nobody's voice is learnt from it. Where segments leak, enrolment stays and the rest gives
-    way, since an enrolment is short.
+    but nobody's voice is learnt from it. Where segments leak, enrolment stays whole, since it is
+    short, and the later part gives way: validation to train, test to both.
 
     Parameters
     ----------
@@ -201,10 +202,8 @@ def random(
 def _after(table: pd.DataFrame, train: np.ndarray, valid_share: float, gap: float) -> Assigned:
     """Let validation and then test follow `train`, which holds the first of each speaker."""
     _share("valid_share", valid_share)
-    rank, size = _order(table)
-    speaker = group_codes(table, ("session", "speaker"))
-    taken = np.bincount(speaker, weights=train).astype(int)[speaker]
-    place = [train, rank - taken < _part(size - taken, valid_share)]
+    rank, size = _order_after(table, train)
+    place = [train, rank < _part(size, valid_share)]
     return purge(table, np.select(place, ["train", "valid"], "test"), gap=gap, order=KEEP_TRAIN)
 
 
@@ -236,6 +235,14 @@ def _order(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     groups = ordered.groupby(["session", "speaker"], sort=False)["start"]
     rank, size = groups.cumcount().sort_index(), groups.transform("size").sort_index()
     return rank.to_numpy(dtype=int), size.to_numpy(dtype=int)
+
+
+def _order_after(table: pd.DataFrame, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return `_order` among the segments that are not `first` (negative ranks for those)."""
+    rank, size = _order(table)
+    speaker = group_codes(table, ("session", "speaker"))
+    taken = np.bincount(speaker, weights=first).astype(int)[speaker]
+    return rank - taken, size - taken
 
 
 def _part(size: np.ndarray, share: float) -> np.ndarray:

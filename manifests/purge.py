@@ -17,9 +17,9 @@ from .rollcall import roll_call_mask
 from .table import InputError
 from .timeline import RECORDING, check_timeline, neighbours
 
-# (who gives way, to whom), in order. A test that must not shrink, or training that must not.
+# (who gives way, to whom), in order. Either test stays whole, or training (an enrolment) does.
 KEEP_TEST = (("valid", ("test",)), ("train", ("valid", "test")))
-KEEP_TRAIN = (("valid", ("train", "test")), ("test", ("train",)))
+KEEP_TRAIN = (("valid", ("train",)), ("test", ("train", "valid")))
 
 Order = Sequence[tuple[str, tuple[str, ...]]]
 
