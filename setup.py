@@ -49,7 +49,7 @@ setup(
         "console_scripts": [
             "spk-manifests=spk.manifests.cli:main",
             "spk-extract=spk.extract.cli:main",
-            "spk-store=spk.extract.cli:store",
+            "spk-store=spk.extract.store_cli:store",
             "spk-classify=spk.classify.cli:main",
         ]
     },

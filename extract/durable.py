@@ -42,17 +42,22 @@ def whole_file(path: Path, needed: int) -> Iterator[BinaryIO]:
         if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         temporary.unlink(missing_ok=True)
-        raise InputError(full_disk(path.parent, needed)) from problem
+        raise InputError(_full(path.parent, needed)) from problem
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def full_disk(folder: Path, needed: int) -> str:
-    """Return what to tell when `needed` bytes do not fit into `folder`."""
+def refuse_full_disk(folder: Path, needed: int) -> None:
+    """Raise `InputError` unless `needed` bytes are free on the folder's disk."""
+    if shutil.disk_usage(folder).free < needed:
+        raise InputError(_full(folder, needed))
+
+
+def _full(folder: Path, needed: int) -> str:
     free = shutil.disk_usage(folder).free
     return (
         f"{folder}: {free} bytes are free on the disk, expected {needed} bytes; "
-        "free some space and run the same command again, what was committed is kept"
+        "free some space and run the same command again"
     )
 
 
@@ -89,9 +94,14 @@ class Lock:
             ) from None
         self._file.truncate(0)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
-        self._file.write(json.dumps(holder))
+        ours = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+        self._file.write(json.dumps(ours))
         self._file.flush()
+
+    @property
+    def held(self) -> bool:
+        """Whether this process may still write."""
+        return not self._file.closed
 
     def release(self) -> None:
         """Let the next writer in; a second call does nothing."""

@@ -4,8 +4,8 @@ Datasets, all contiguous and uncompressed: ``features (layers, total, dim)`` flo
 layer-major, so that one layer is one run of bytes; ``offset (n+1,)``: segment i owns the rows
 ``offset[i]:offset[i+1]`` (one row when pooled, its frames when not); ``crc32 (n, layers)`` of
 those bytes; ``segment_id (n,)`` UTF-8; ``duration`` (s), ``frames``, ``audio_bytes`` and
-``audio_crc32``, all ``(n,)``; ``rejected``: a JSON list. Attributes: ``schema``, ``fingerprint``, ``configuration`` and
-``versions`` (JSON).
+``audio_crc32``, all ``(n,)``; ``rejected``: a JSON list. Attributes: ``schema``, ``fingerprint``,
+``configuration`` and ``versions`` (JSON).
 
 After HDF5's own bytes stand 56 more, which HDF5 does not look at: a mark, where the features' bytes
 begin, how many they are, and the SHA-256 of everything else. So a file is proved whole before HDF5
@@ -71,23 +71,17 @@ class Shard:
     attributes: dict[str, Any]  # ATTRIBUTES, decoded
 
 
-def audio_identity(samples: np.ndarray) -> tuple[int, int]:
-    """Return size (bytes) and CRC-32 of decoded samples (n,), as little-endian float32."""
-    content = np.ascontiguousarray(samples, dtype="<f4")
-    return content.nbytes, zlib.crc32(content)
-
-
 def checksums(features: np.ndarray, offset: np.ndarray) -> np.ndarray:
     """Return the CRC-32 (n, layers) of the features (layers, total, dim) of each segment."""
     spans = list(pairwise(offset.tolist()))
-    sums = [[zlib.crc32(layer[first:stop]) for first, stop in spans] for layer in features]
+    sums = [[zlib.crc32(layer[first:stop].data) for first, stop in spans] for layer in features]
     return np.array(sums, dtype="<u4").reshape(len(features), len(spans)).T.copy()
 
 
 def shard_image(
     features: np.ndarray,
     offset: np.ndarray,
-    columns: Mapping[str, Sequence[Any]],
+    columns: Mapping[str, Any],
     rejected: Sequence[Mapping[str, str]],
     attributes: Mapping[str, Any],
 ) -> bytearray:
@@ -112,7 +106,7 @@ def shard_image(
         file.flush()
         image = bytearray(file.id.get_file_image())
     stop = start + features.nbytes
-    image[start:stop] = memoryview(features).cast("B") if features.size else b""
+    image[start:stop] = features.data.cast("B") if features.size else b""
     digest = hashlib.sha256(memoryview(image)[:start])
     digest.update(memoryview(image)[stop:])
     return image + trailer(start, features.nbytes, digest)
@@ -126,7 +120,7 @@ def trailer(start: int, size: int, digest: Any) -> bytes:
 
 
 def encode_columns(
-    columns: Mapping[str, Sequence[Any]],
+    columns: Mapping[str, Any],
     rejected: Sequence[Mapping[str, str]],
     offset: np.ndarray,
     crc32: np.ndarray,
@@ -234,7 +228,7 @@ def _refuse_changed(
     expected = shard.crc32[segments, position].tolist()
     first = 0
     for place, stop in enumerate(ends.tolist()):
-        if zlib.crc32(rows[first:stop]) != expected[place]:
+        if zlib.crc32(rows[first:stop].data) != expected[place]:
             segment_id = str(shard.columns["segment_id"][segments[place]])
             raise _damaged(shard.path, f"other bytes for {segment_id!r}, layer place {position}")
         first = stop

@@ -67,6 +67,7 @@ class StoreWriter:
         self._commit_rows, self._commit_seconds = commit_rows, commit_seconds
         self._rows: dict[str, _Row] = {}
         self._rejections: dict[str, dict[str, str]] = {}
+        self._bytes = 0
         self._since = 0.0
         self._lock = take_folder(self.path, self.config, self.versions)
         try:
@@ -110,7 +111,8 @@ class StoreWriter:
         frames
             Number of frames that were pooled or are given.
         audio_bytes, audio_crc32
-            `shard.audio_identity` of the decoded samples.
+            Identity of the decoded samples, before normalisation: `size` and `crc32` of
+            `audio.Audio`.
 
         Raises
         ------
@@ -122,6 +124,7 @@ class StoreWriter:
         row = _Row(stored, (duration, frames, audio_bytes, audio_crc32))
         self._start_clock()
         self._rows[segment_id] = row
+        self._bytes += stored.nbytes
         self._rejections.pop(segment_id, None)
         self._commit_if_due()
 
@@ -148,12 +151,16 @@ class StoreWriter:
         name = f"{self._sequence:06d}-{mark}-{hashlib.sha256(image).hexdigest()}.h5"
         with whole_file(self.path / "shards" / name, len(image)) as file:
             file.write(image)
-        self._sequence += 1
+        # in this order Ctrl-C between any two lines costs no row and doubles none: the same rows
+        # with the same number give the same name and bytes
         self.done.update(self._rows)
         self.rejected.update({row["segment_id"]: row["code"] for row in self._rejections.values()})
         for segment_id in self._rows:
             self.rejected.pop(segment_id, None)
-        self._rows, self._rejections = {}, {}
+        self._rows = {}
+        self._rejections = {}
+        self._bytes = 0
+        self._sequence += 1
 
     def close(self) -> None:
         """Commit what waits and let the next writer in; a second call does nothing."""
@@ -208,6 +215,8 @@ class StoreWriter:
         return np.ascontiguousarray(stored[:, None] if pooled else stored.swapaxes(0, 1))
 
     def _refuse_known(self, segment_id: str) -> None:
+        if not self._lock.held:
+            raise ValueError(f"{self.path}: the writer is closed")  # a bug of the caller
         if not segment_id or "\0" in segment_id:
             raise InputError(
                 f"{self.path}: segment_id is {segment_id!r}, expected text; correct it"
@@ -224,7 +233,6 @@ class StoreWriter:
 
     def _commit_if_due(self) -> None:
         waiting = len(self._rows) + len(self._rejections)
-        size = sum(row.features.nbytes for row in self._rows.values())
         late = time.monotonic() - self._since >= self._commit_seconds
-        if late or waiting >= self._commit_rows or size >= COMMIT_BYTES:
+        if late or waiting >= self._commit_rows or self._bytes >= COMMIT_BYTES:
             self.commit()

@@ -1,0 +1,220 @@
+"""Work on whole stores: tell what they hold, prove them, merge them (pack and export: `export`)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..manifests.table import InputError
+from .layout import SHARD_NAME, read_description, refuse_other_config, shard_paths
+from .reader import FeatureStore
+from .shard import Shard, read_layer, read_shard
+from .store import StoreWriter
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BLOCK = 256  # segments held in memory at once, at all layers
+
+
+def info(path: str | Path) -> dict[str, Any]:
+    """Return what a store holds.
+
+    Returns
+    -------
+    dict
+        `segments`, `hours`, `layers`, `dim`, `kind`, `bytes` (on disk), `shards`, `rejected`
+        (code -> count), `configuration`, `fingerprint`, `versions`.
+    """
+    store = FeatureStore.open(path)
+    return {
+        "segments": len(store),
+        "hours": float(store.rows()["duration"].sum()) / 3600,
+        "layers": store.layers,
+        "dim": store.dim,
+        "kind": store.kind,
+        "bytes": sum(shard.path.stat().st_size for shard in store.shards),
+        "shards": len(store.shards),
+        "rejected": dict(Counter(row["code"] for row in store.rejected())),
+        "configuration": store.config,
+        "fingerprint": store.fingerprint,
+        "versions": store.versions,
+    }
+
+
+def merge(paths: Sequence[str | Path], out: str | Path) -> int:
+    """Copy the rows of several stores of one configuration into the store folder `out`.
+
+    A segment that several stores hold with the same bytes is copied once. `out` may exist: a merge
+    that was stopped goes on.
+
+    Returns
+    -------
+    int
+        Segments in `out`.
+
+    Raises
+    ------
+    InputError
+        Configurations differ, or a segment has other features in another store.
+    """
+    stores = [FeatureStore.open(path) for path in paths]
+    there = [FeatureStore.open(out)] if (Path(out) / "store.json").exists() else []
+    for store in [*there, *stores][1:]:
+        refuse_other_config([*there, *stores][0].config, store.config, str(store.path))
+    _refuse_conflicts([*there, *stores])
+    with StoreWriter(out, stores[0].config, versions=stores[0].versions) as writer:
+        taken = set(writer.done)
+        for store in stores:
+            for shard in store.shards:
+                _copy(shard, store.kind, writer, taken)
+        for store in stores:
+            for row in store.rejected():
+                if row["segment_id"] not in taken and row["segment_id"] not in writer.rejected:
+                    writer.reject(**row)
+    return len(taken)
+
+
+def _refuse_conflicts(stores: Sequence[FeatureStore]) -> None:
+    seen: dict[str, tuple[bytes, Path]] = {}
+    conflicts = []
+    for store in stores:
+        for shard in store.shards:
+            for name, sums in zip(shard.columns["segment_id"].tolist(), shard.crc32, strict=True):
+                before, path = seen.setdefault(name, (sums.tobytes(), store.path))
+                if before != sums.tobytes():
+                    conflicts.append(f"{name!r} in {path} and {store.path}")
+    if conflicts:
+        raise InputError(
+            f"merge: {len(conflicts)} segments have different features, first {conflicts[0]}, "
+            "expected the same; leave out one of the stores"
+        )
+
+
+def _copy(shard: Shard, kind: str, writer: StoreWriter, taken: set[str]) -> None:
+    names = shard.columns["segment_id"].tolist()
+    new = np.array([place for place, name in enumerate(names) if name not in taken], dtype=np.int64)
+    for segments in _blocks(new):
+        layers = [read_layer(shard, place, segments) for place in range(shard.shape[0])]
+        block = np.stack(layers, axis=1)  # (rows, layers, dim)
+        sizes = np.diff(shard.offset)[segments]
+        parts = np.split(block, np.cumsum(sizes)[:-1])
+        for segment, part in zip(segments.tolist(), parts, strict=True):
+            writer.add(
+                names[segment],
+                part if kind == "frames" else part[0],
+                duration=float(shard.columns["duration"][segment]),
+                frames=int(shard.columns["frames"][segment]),
+                audio_bytes=int(shard.columns["audio_bytes"][segment]),
+                audio_crc32=int(shard.columns["audio_crc32"][segment]),
+            )
+            taken.add(names[segment])
+
+
+def _blocks(segments: np.ndarray) -> Iterator[np.ndarray]:
+    for first in range(0, len(segments), BLOCK):
+        yield segments[first : first + BLOCK]
+
+
+def verify(
+    path: str | Path, *, table: pd.DataFrame | None = None, audio: str | Path | None = None
+) -> list[str]:
+    """Read every byte of a store and return what is wrong with it, a line each.
+
+    Checked are the SHA-256 of each shard, its types and configuration, the CRC-32 of each segment
+    at each layer, and that no id is given twice; with `table` and `audio` also that the samples
+    the features came from are still those that are decoded now.
+
+    Parameters
+    ----------
+    table
+        The segment table the store was made of.
+    audio
+        Root of the table's audio files.
+
+    Raises
+    ------
+    InputError
+        There is no store, or only one of `table` and `audio` is given.
+    """
+    path = Path(path)
+    if (table is None) != (audio is None):
+        raise InputError(
+            f"{path}: one of table and audio is given, expected both or none; name the other too"
+        )
+    single = path.is_file()
+    if not single:
+        read_description(path)
+    faults = [
+        fault
+        for shard in ([path] if single else shard_paths(path))
+        for fault in _shard_faults(shard, named=not single)
+    ]
+    if faults:
+        return faults
+    try:
+        store = FeatureStore.open(path)  # finds foreign shards and ids given twice
+    except InputError as problem:
+        return [str(problem)]
+    return [] if table is None or audio is None else _audio_faults(store, table, Path(audio))
+
+
+def _shard_faults(path: Path, *, named: bool) -> list[str]:
+    match = SHARD_NAME.fullmatch(path.name)
+    if named and match and match[3] != _sha256(path):
+        return [f"{path}: the content does not match the SHA-256 in the name"]
+    try:
+        shard = read_shard(path)
+    except InputError as problem:
+        return [str(problem)]
+    if named and match and match[2] != shard.attributes["fingerprint"][:8]:
+        return [f"{path}: the name has another fingerprint than the content"]
+    faults = []
+    for position in range(shard.shape[0]):
+        for segments in _blocks(np.arange(len(shard.crc32))):
+            try:
+                read_layer(shard, position, segments)
+            except InputError as problem:
+                faults.append(str(problem))
+    return faults
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[str]:
+    from .audio import Reading, Rejected, Segment, read_segment
+
+    config = store.config
+    reading = Reading(config["rate"], config["channel"], config["resample"], shortest=1)
+    rows = store.rows()
+    sums = zip(rows["audio_bytes"].tolist(), rows["audio_crc32"].tolist(), strict=True)
+    expected = dict(zip(rows["segment_id"].tolist(), sums, strict=True))
+    there = table[table["segment_id"].isin(expected)]
+    faults = []
+    if len(there) < len(expected):
+        faults.append(f"{store.path}: {len(expected) - len(there)} segments are not in the table")
+    for row in there.itertuples():
+        segment = Segment(row.segment_id, str(root / row.audio), row.start, row.end)
+        try:
+            found = read_segment(segment, reading)
+        except Rejected as problem:
+            faults.append(
+                f"{row.audio}: segment {row.segment_id!r} {problem.code}: {problem.message}"
+            )
+            continue
+        if (found.size, found.crc32) != expected[row.segment_id]:
+            faults.append(
+                f"{row.audio}: segment {row.segment_id!r} has other samples than were encoded"
+            )
+    return faults
