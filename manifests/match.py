@@ -1,0 +1,253 @@
+"""Rename a folder of segments to what a CSV lists (the reference's rename_segments_to_match_csv).
+
+Files and rows are ``{session}_{speaker}_{number}.wav``. Whoever cut the files may have numbered
+them otherwise than the CSV: among the kept segments instead of by annotation line, from 1, per
+speaker, without leading zeros. What stays is the order of a speaker's segments. So per session:
+
+- *By name*: if, for each speaker, the names there are among the listed ones or the other way round,
+  every file keeps its name; rows without a file are missing, files without a row are extra.
+- *By order* otherwise: a speaker with as many files as rows, whose file numbers run without a gap
+  (in the speaker or in the session) or share no number with the rows, gets them in order.
+- A speaker of whom neither holds is *ambiguous*: none of the files is touched.
+
+Renaming goes over hidden names in two phases, with its plan on disk (``match.*.json``), so that
+chains and cycles work, no file is ever overwritten, and a killed run is finished by the next one.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from .request import only_writer
+from .table import InputError, write_whole
+
+AUDIO_SUFFIXES = (".wav", ".flac")
+NUMBERED = re.compile(r"((.+)_[^_]+)_(\d+)(\.[^.]+)")  # stem, session, number, suffix
+ASIDE, PLACE = "match.aside.json", "match.place.json"  # the plan, named for the phase that runs
+
+
+@dataclass
+class MatchReport:
+    """What `match_csv` found, file names throughout; `renamed` holds (old, new)."""
+
+    renamed: list[tuple[str, str]] = field(default_factory=list)  # in a dry run: would be
+    kept: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # listed, without a file
+    extra: list[str] = field(default_factory=list)  # files, not listed
+    ambiguous: list[str] = field(default_factory=list)  # one line a speaker: who, and why
+
+
+@dataclass
+class _Speaker:
+    """One speaker's files and rows as ``(number, name)``, sorted."""
+
+    files: list[tuple[int, str]] = field(default_factory=list)
+    rows: list[tuple[int, str]] = field(default_factory=list)
+
+
+def match_csv(
+    segments_dir: str | Path, csv_path: str | Path, *, dry_run: bool = False
+) -> MatchReport:
+    """Rename the audio files in a folder to the names that a CSV lists.
+
+    Parameters
+    ----------
+    segments_dir
+        Folder of segment files (wav or flac); its subfolders are not looked into.
+    csv_path
+        CSV with the columns ``path,label``; of `path` only the file name counts.
+    dry_run
+        Report and change nothing.
+
+    Returns
+    -------
+    MatchReport
+
+    Raises
+    ------
+    InputError
+        The folder or the CSV cannot be used, or a name to be given is taken by something else.
+    """
+    folder = Path(segments_dir)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is no folder, expected the segments'; correct the path")
+    listed = _listed(Path(csv_path))
+    if dry_run:
+        if any((folder / plan).exists() for plan in (ASIDE, PLACE)):
+            raise InputError(
+                f"{folder}: holds a renaming that was interrupted, expected none; run without "
+                "--dry-run to finish it"
+            )
+        return match_names(_audio_files(folder), listed)
+    with only_writer(folder):
+        _finish(folder)
+        report = match_names(_audio_files(folder), listed)
+        _rename(folder, report.renamed)
+    return report
+
+
+def match_names(files: Iterable[str], listed: Iterable[str]) -> MatchReport:
+    """Tell which of `files` is which of the `listed` names; the module says how.
+
+    >>> match_names(["S_1-M_0.wav", "S_1-M_1.wav"], ["S_1-M_0003.wav", "S_1-M_0007.wav"]).renamed
+    [('S_1-M_0.wav', 'S_1-M_0003.wav'), ('S_1-M_1.wav', 'S_1-M_0007.wav')]
+    """
+    report = MatchReport()
+    sessions: dict[str, dict[str, _Speaker]] = defaultdict(lambda: defaultdict(_Speaker))
+    unnumbered = _Speaker()
+    for kind, names in (("files", files), ("rows", listed)):
+        for name in sorted(names):
+            match = NUMBERED.fullmatch(name)
+            speaker = sessions[match[2]][match[1] + match[4]] if match else unnumbered
+            getattr(speaker, kind).append((int(match[3]) if match else 0, name))
+    _by_name(unnumbered, report)
+    for speakers in sessions.values():
+        _match_session(speakers, report)
+    return report
+
+
+def _match_session(speakers: dict[str, _Speaker], report: MatchReport) -> None:
+    for speaker in speakers.values():
+        speaker.files.sort()
+        speaker.rows.sort()
+    if all(_nested(speaker) for speaker in speakers.values()):
+        for speaker in speakers.values():
+            _by_name(speaker, report)
+        return
+    running = _runs(number for speaker in speakers.values() for number, _ in speaker.files)
+    for name, speaker in speakers.items():
+        if not speaker.files or not speaker.rows:
+            _by_name(speaker, report)
+        elif reason := _doubt(speaker, running):
+            report.ambiguous.append(f"{name}: {reason}")
+        else:
+            _by_order(speaker, report)
+
+
+def _nested(speaker: _Speaker) -> bool:
+    files, rows = set(speaker.files), set(speaker.rows)
+    return files <= rows or rows <= files
+
+
+def _runs(numbers: Iterable[int]) -> bool:
+    """Return whether the numbers run without a gap and without a double."""
+    ordered = sorted(numbers)
+    return ordered == list(range(ordered[0], ordered[0] + len(ordered))) if ordered else False
+
+
+def _doubt(speaker: _Speaker, session_runs: bool) -> str:
+    """Return why a speaker's files cannot be told by their order, or nothing."""
+    if len(speaker.files) != len(speaker.rows):
+        return f"{len(speaker.files)} files for {len(speaker.rows)} rows"
+    numbers = [number for number, _ in speaker.files]
+    if len(set(numbers)) < len(numbers):
+        return "several files have the same number"
+    shared = set(numbers) & {number for number, _ in speaker.rows}
+    if shared and not session_runs and not _runs(numbers):
+        return f"{len(shared)} of {len(numbers)} numbers are listed, the others are not"
+    return ""
+
+
+def _by_name(speaker: _Speaker, report: MatchReport) -> None:
+    files = {name for _, name in speaker.files}
+    rows = {name for _, name in speaker.rows}
+    report.kept += sorted(files & rows)
+    report.missing += sorted(rows - files)
+    report.extra += sorted(files - rows)
+
+
+def _by_order(speaker: _Speaker, report: MatchReport) -> None:
+    for (_, old), (_, new) in zip(speaker.files, speaker.rows, strict=True):
+        if old == new:
+            report.kept.append(old)
+        else:
+            report.renamed.append((old, new))
+
+
+def _listed(path: Path) -> list[str]:
+    """Return the file names that a CSV lists, in its order."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as problem:
+        raise InputError(f"{path}: cannot be read ({problem}); correct the path") from None
+    if not rows or rows[0] != ["path", "label"]:
+        raise InputError(
+            f"{path}: columns are {rows[0] if rows else []}, expected ['path', 'label']; "
+            "rename them"
+        )
+    names = []
+    seen: set[str] = set()
+    for line, row in enumerate(rows[1:], start=2):
+        if not row:  # an empty line
+            continue
+        name = PurePosixPath(row[0].replace("\\", "/")).name
+        if not name.isprintable() or not name.lower().endswith(AUDIO_SUFFIXES) or name in seen:
+            raise InputError(
+                f"{path}, line {line}: path is {row[0]!r}, expected a .wav or .flac "
+                "file that is not listed before; correct the row"
+            )
+        seen.add(name)
+        names.append(name)
+    return names
+
+
+def _audio_files(folder: Path) -> list[str]:
+    return [
+        file.name
+        for file in folder.iterdir()
+        if file.suffix.lower() in AUDIO_SUFFIXES and not file.name.startswith(".")
+    ]
+
+
+def _rename(folder: Path, pairs: list[tuple[str, str]]) -> None:
+    """Rename all pairs (old, new), over hidden names; refuse before the first if one is taken."""
+    leaving = {old for old, _ in pairs}
+    for old, new in pairs:
+        taken = [name for name in (new, _hidden(new)) if os.path.lexists(folder / name)]
+        if set(taken) - leaving:
+            raise InputError(
+                f"{folder}: {old!r} would become {new!r}, but {taken[0]!r} is there and not to be "
+                "renamed; move it away"
+            )
+    if pairs:
+        write_whole(folder / ASIDE, json.dumps(pairs, ensure_ascii=False, indent=0).encode())
+        _finish(folder)
+
+
+def _finish(folder: Path) -> None:
+    """Carry out the plan on disk from wherever it stands."""
+    if (folder / ASIDE).exists():
+        for old, new in _plan(folder / ASIDE):
+            if not (folder / _hidden(new)).exists():
+                _move(folder / old, folder / _hidden(new))
+        os.replace(folder / ASIDE, folder / PLACE)
+    if (folder / PLACE).exists():
+        for _, new in _plan(folder / PLACE):
+            if (folder / _hidden(new)).exists():
+                _move(folder / _hidden(new), folder / new)
+        (folder / PLACE).unlink()
+
+
+def _plan(path: Path) -> list[tuple[str, str]]:
+    return [(old, new) for old, new in json.loads(path.read_bytes())]
+
+
+def _hidden(name: str) -> str:
+    return f".{name}.match"
+
+
+def _move(old: Path, new: Path) -> None:
+    if os.path.lexists(new) or not old.exists():
+        state = "is gone" if not old.exists() else f"would overwrite {new.name!r}"
+        raise InputError(
+            f"{old}: {state}, expected what {ASIDE} or {PLACE} says; put it right and run again"
+        )
+    os.rename(old, new)
