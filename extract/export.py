@@ -64,8 +64,8 @@ def export(path: str | Path, out: str | Path) -> int:
 
     ``.npz``: `segment_id`, `duration` (s), `frames`, `audio_bytes`, `audio_crc32`, `offset`,
     `configuration` (JSON), and per layer ``layer_N (rows, dim)`` in the stored dtype; segment i
-    owns the rows ``offset[i]:offset[i+1]``. ``.parquet`` (pooled stores): a row per segment, ``layer_N``
-    a float32 list of length dim; the configuration in the schema's metadata.
+    owns the rows ``offset[i]:offset[i+1]``. ``.parquet`` (pooled stores): a row per segment,
+    ``layer_N`` a float32 list of length dim; the configuration in the schema's metadata.
 
     Returns
     -------

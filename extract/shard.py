@@ -78,14 +78,16 @@ def checksums(features: np.ndarray, offset: np.ndarray) -> np.ndarray:
     return np.array(sums, dtype="<u4").reshape(len(features), len(spans)).T.copy()
 
 
-def shard_image(
+def shard_parts(
     features: np.ndarray,
     offset: np.ndarray,
     columns: Mapping[str, Any],
     rejected: Sequence[Mapping[str, str]],
     attributes: Mapping[str, Any],
-) -> bytearray:
-    """Return the bytes of a shard file, built in memory: HDF5 touches no disk that may be full.
+) -> tuple[memoryview, memoryview, bytes]:
+    """Return the bytes of a shard file, in three parts to be written one after the other.
+
+    HDF5 builds its part in memory, so that it touches no disk that may be full.
 
     Parameters
     ----------
@@ -104,12 +106,12 @@ def shard_image(
     with h5py.File("shard", "w", driver="core", backing_store=False) as file:
         start = fill(file, small, attributes, features.shape, features.dtype)
         file.flush()
-        image = bytearray(file.id.get_file_image())
+        image = memoryview(file.id.get_file_image())
     stop = start + features.nbytes
-    image[start:stop] = features.data.cast("B") if features.size else b""
-    digest = hashlib.sha256(memoryview(image)[:start])
-    digest.update(memoryview(image)[stop:])
-    return image + trailer(start, features.nbytes, digest)
+    digest = hashlib.sha256(image[:start])
+    digest.update(image[stop:])
+    content = features.data.cast("B") if features.size else memoryview(b"")
+    return image[:start], content, bytes(image[stop:]) + trailer(start, features.nbytes, digest)
 
 
 def trailer(start: int, size: int, digest: Any) -> bytes:

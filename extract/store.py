@@ -21,7 +21,7 @@ from ..manifests.table import InputError
 from .durable import whole_file
 from .layout import fingerprint, normal_config, sequence, take_folder
 from .reader import FeatureStore
-from .shard import COLUMNS, DTYPES, shard_image
+from .shard import COLUMNS, DTYPES, shard_parts
 
 __all__ = ["FeatureStore", "StoreWriter"]
 
@@ -146,11 +146,14 @@ class StoreWriter:
         """
         if not self._rows and not self._rejections:
             return
-        image = self._image()
+        parts = self._parts()
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(part)
         mark = fingerprint(self.config)[:8]
-        name = f"{self._sequence:06d}-{mark}-{hashlib.sha256(image).hexdigest()}.h5"
-        with whole_file(self.path / "shards" / name, len(image)) as file:
-            file.write(image)
+        name = f"{self._sequence:06d}-{mark}-{digest.hexdigest()}.h5"
+        with whole_file(self.path / "shards" / name, sum(map(len, parts))) as file:
+            file.writelines(parts)
         # in this order Ctrl-C between any two lines costs no row and doubles none: the same rows
         # with the same number give the same name and bytes
         self.done.update(self._rows)
@@ -170,13 +173,13 @@ class StoreWriter:
             self._rows, self._rejections = {}, {}
             self._lock.release()
 
-    def _image(self) -> bytearray:
+    def _parts(self) -> tuple[memoryview, memoryview, bytes]:
         layers, dim = len(self.config["layers"]), self.config["dim"]
         parts = [row.features for row in self._rows.values()]
         empty = np.empty((layers, 0, dim), dtype=DTYPES[self.config["dtype"]])
         table = zip(*(row.columns for row in self._rows.values()), strict=True)
         columns = dict(zip(COLUMNS, table, strict=True)) if parts else dict.fromkeys(COLUMNS, ())
-        return shard_image(
+        return shard_parts(
             np.concatenate(parts, axis=1) if parts else empty,
             np.cumsum([0, *(part.shape[1] for part in parts)]),
             {"segment_id": list(self._rows), **columns},
