@@ -109,6 +109,102 @@ def csv(path: str, table: str, **options: Any) -> None:
     _write_segments(*read_reference_csv(path, **options), table)
 
 
+@main.command()
+@click.argument("table", type=click.Path())
+@click.argument("out", type=click.Path())
+@click.option("--sessions", multiple=True, help="Session to keep; may be given again. [all]")
+@click.option("--min-seconds", type=float, default=0.0, show_default=True, help="Shortest, in s.")
+@click.option("--max-seconds", type=float, help="Longest, in s.")
+@click.option("--max-overlap", type=float, help="Greatest share, 0..1, with another voice.")
+@click.option(
+    "--min-segments", type=int, default=1, show_default=True, help="Fewest per speaker, at the end."
+)
+@click.option("--keep-roll-call", is_flag=True, help="Keep the opening roll call in any case.")
+def select(table: str, out: str, **options: Any) -> None:
+    """Choose segments of TABLE by session, duration, overlap and number; write them to OUT."""
+    from . import select as room
+    from .annotation import Note, write_notes
+    from .split import copy_record
+    from .table import read_table, write_table
+
+    kept, dropped = room.select(read_table(table), **options)
+    write_table(kept, out)
+    copy_record(table, out)
+    write_notes([Note(rule, name, "dropped") for rule, ids in dropped for name in ids], out)
+    for rule, ids in dropped:
+        click.echo(f"{rule}: dropped {len(ids)}")
+    click.echo(f"{out}: {len(kept)} segments kept")
+
+
+@main.command()
+@click.argument("table", type=click.Path())
+@click.argument("out", type=click.Path())
+@click.option(
+    "--method",
+    type=click.Choice(
+        ("chronological", "blocked-k", "leave-one-session-out", "enrol", "roll-call", "random")
+    ),
+    default="chronological",
+    show_default=True,
+)
+@click.option("--test-share", type=float, help="Share of each speaker's segments, 0..1. [0.2]")
+@click.option("--valid-share", type=float, help="Share of the rest, 0..1. [0.15; random: 0]")
+@click.option("--gap", type=float, help="Purge what is nearer than this, in s. [2]")
+@click.option("--folds", type=int, help="blocked-k: number of blocks. [5]")
+@click.option("--fold", type=int, help="blocked-k: the block that is test, from 0. [0]")
+@click.option("--session", help="leave-one-session-out: the session that is test.")
+@click.option(
+    "--unknown",
+    type=click.Choice(("refuse", "purge")),
+    help="leave-one-session-out: speakers of no other session. [refuse]",
+)
+@click.option("--seconds", type=float, help="enrol: speech of each speaker to train on. [15]")
+@click.option("--seed", type=int, help="random: the seed. [42]")
+@click.option(
+    "--within", type=click.Choice(("session", "corpus")), help="random: where to draw. [session]"
+)
+def split(table: str, out: str, method: str, **options: Any) -> None:
+    """Divide TABLE into train, valid and test; write it to OUT, and how to OUT.split.json."""
+    from . import split as room
+    from .table import read_table, write_table
+
+    given = {name: value for name, value in options.items() if value is not None}
+    divided, record = room.split(read_table(table), method, **given)
+    write_table(divided, out)
+    room.write_record(record, out)
+    click.echo(f"{out}: {room.summarise(record)}")
+
+
+@main.command()
+@click.argument("table", type=click.Path())
+@click.option("--out", "-o", type=click.Path(), help="Write the report to this CSV too.")
+def leaks(table: str, out: str | None) -> None:
+    """Tell how far the test segments of TABLE are known from training."""
+    from . import leaks as room
+    from .table import read_table
+
+    _show(room.leaks(read_table(table)), out, digits=3)
+
+
+@main.command()
+@click.argument("table", type=click.Path())
+@click.option("--out", "-o", type=click.Path(), help="Write the description to this CSV too.")
+def describe(table: str, out: str | None) -> None:
+    """Count speakers, segments, minutes and overlap of TABLE, per session and in all."""
+    from . import select as room
+    from .table import read_table
+
+    _show(room.describe(read_table(table)), out, digits=2)
+
+
+def _show(report: Any, out: str | None, *, digits: int) -> None:
+    from .table import write_whole
+
+    click.echo(report.round(digits).to_string(index=False))
+    if out is not None:
+        write_whole(out, report.to_csv(index=False, lineterminator="\n").encode())
+
+
 def _write_segments(segments: Any, notes: Any, path: str) -> None:
     from .annotation import write_notes
     from .assemble import summarise

@@ -8,13 +8,15 @@ works and what its parameters mean). Every segment gets train, valid, test, or '
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from . import methods
-from .table import SPLITS, InputError
+from .table import SPLITS, InputError, write_whole
 
 METHODS: dict[str, Callable[..., methods.Assigned]] = {
     "chronological": methods.chronological,
@@ -95,3 +97,50 @@ def _left_out(table: pd.DataFrame) -> dict[str, list[str]]:
         "untrained": sorted(speakers["test"] - speakers["train"]),
         "untested": sorted(set(table["speaker"]) - speakers["test"]),
     }
+
+
+def write_record(record: dict[str, Any], table_path: str | Path) -> None:
+    """Write how a table was split beside it, as ``TABLE.split.json``."""
+    write_whole(_record_path(table_path), json.dumps(record, indent=1).encode())
+
+
+def read_record(table_path: str | Path) -> dict[str, Any] | None:
+    """Return how a table was split, or None where nobody wrote it down.
+
+    Raises
+    ------
+    InputError
+        The record is damaged.
+    """
+    path = _record_path(table_path)
+    if not path.exists():
+        return None
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as problem:
+        raise InputError(f"{path}: cannot be read ({problem}); run spk-manifests split") from None
+
+
+def copy_record(old_table: str | Path, new_table: str | Path) -> None:
+    """Let a table made of another one's rows keep its record; without one, leave none behind."""
+    record = read_record(old_table)
+    if record is None:
+        _record_path(new_table).unlink(missing_ok=True)
+    else:
+        write_record(record, new_table)
+
+
+def summarise(record: dict[str, Any]) -> str:
+    """Return one line: the method, the counts, what was purged why, and who cannot be tested."""
+    counts = ", ".join(f"{count} {name}" for name, count in record["counts"].items())
+    reasons = ", ".join(f"{count} {why}" for why, count in record["purged"].items() if count)
+    told = f"{record['method']}{' (leaky)' if record['leaky'] else ''}: {counts}"
+    told += f" ({reasons})" if reasons else ""
+    for name in ("untrained", "untested"):
+        if record[name]:
+            told += f"; {len(record[name])} speakers {name}"
+    return told
+
+
+def _record_path(table_path: str | Path) -> Path:
+    return Path(f"{table_path}.split.json")

@@ -19,9 +19,9 @@ def long_form(tiers=TIERS, end=20.0):
         lines += [f"        xmax = {intervals[-1][1]} "]
         lines += [f"        intervals: size = {len(intervals)} "]
         for index, (start, stop, mark) in enumerate(intervals, 1):
-            mark = mark.replace('"', '""')
+            doubled = mark.replace('"', '""')
             lines += [f"        intervals [{index}]:", f"            xmin = {start} "]
-            lines += [f"            xmax = {stop} ", f'            text = "{mark}" ']
+            lines += [f"            xmax = {stop} ", f'            text = "{doubled}" ']
     return "\n".join(lines) + "\n"
 
 

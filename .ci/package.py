@@ -1,0 +1,61 @@
+"""Build wheel and sdist, look into both, and run each from an empty environment."""
+
+import subprocess
+import sys
+import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("manifests", "extract", "classify")
+
+
+def run(*command: str, cwd: Path = ROOT) -> str:
+    """Run a command, show what it says when it fails, return its output."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def expected_files() -> set[str]:
+    """Return the wheel's files as the checkout has them."""
+    modules = {f"spk/{room}/{file.name}" for room in ROOMS for file in (ROOT / room).glob("*.py")}
+    return modules | {"spk/__init__.py", "spk/py.typed"}
+
+
+def check_wheel(wheel: Path) -> None:
+    """Refuse a wheel that holds anything but the packages and its own description."""
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    if names != expected_files():
+        sys.exit(f"{wheel.name}: differs from the checkout in {sorted(names ^ expected_files())}")
+
+
+def check_install(archive: Path, folder: Path) -> None:
+    """Install an archive without its dependencies but click; every command must answer --help."""
+    venv.create(folder, with_pip=True)
+    python = str(folder / "bin" / "python")
+    constraints = ("-c", str(ROOT / "constraints.txt"))
+    run(python, "-m", "pip", "install", "-q", "--no-deps", str(archive), cwd=folder)
+    run(python, "-m", "pip", "install", "-q", *constraints, "click", cwd=folder)
+    for command in ("spk-manifests", "spk-extract", "spk-store", "spk-classify"):
+        if "Usage:" not in run(str(folder / "bin" / command), "--help", cwd=folder):
+            sys.exit(f"{archive.name}: {command} --help shows no usage")
+
+
+def main() -> None:
+    """Build, look, install and run."""
+    with tempfile.TemporaryDirectory() as scratch:
+        dist = Path(scratch) / "dist"
+        run(sys.executable, "-m", "build", "--outdir", str(dist), str(ROOT))
+        (wheel,) = dist.glob("*.whl")
+        (sdist,) = dist.glob("*.tar.gz")
+        check_wheel(wheel)
+        for archive in (wheel, sdist):
+            check_install(archive, Path(scratch) / archive.suffix.lstrip("."))
+            print(f"{archive.name}: installs into an empty environment, its commands answer")
+
+
+if __name__ == "__main__":
+    main()

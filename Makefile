@@ -1,0 +1,43 @@
+# `make demo` and `make test` do all set-up from a fresh clone; nothing else is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+DEMO ?= demo-out
+# One path by which mypy and doctests see the repository root as the package `spk`.
+AS_SPK := $(VENV)/src
+
+.PHONY: help demo test lint format package clean
+help:
+	@echo "make demo     the whole way on synthetic meetings: table, features, sweep, names, scores"
+	@echo "make test     all tests"
+	@echo "make lint     ruff and mypy"
+	@echo "make package  build wheel and sdist, install each into an empty environment, run it"
+
+$(READY): setup.py pyproject.toml constraints.txt .ci/mend_torchaudio.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/python .ci/mend_torchaudio.py
+	mkdir -p $(AS_SPK) && ln -sfn "$(CURDIR)" $(AS_SPK)/spk
+	touch $(READY)
+
+demo: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh "$(DEMO)"
+
+test: $(READY)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=$(AS_SPK) $(BIN)/mypy -p spk.manifests -p spk.extract -p spk.classify
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+package: $(READY)
+	$(BIN)/python .ci/package.py
+
+clean:
+	rm -rf build dist *.egg-info $(DEMO)

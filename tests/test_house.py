@@ -1,0 +1,115 @@
+"""Promises about the house itself: who may import whom, how long things are, what examples say."""
+
+import ast
+import doctest
+import graphlib
+import importlib
+import io
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("manifests", "extract", "classify")  # each may import itself and those before it
+FILES = {
+    f"{room}.{file.stem}": file for room in ROOMS for file in sorted((ROOT / room).glob("*.py"))
+}
+WITH_TORCH = ("extract.encoder", "extract.frontend", "extract.layers", "extract.pooling")
+LONGEST_FUNCTION = 40  # code lines
+LONGEST_FILE = 300
+NO_LAYOUT = frozenset(
+    (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+)
+
+
+def imports_of(module):
+    """Yield the modules of spk that a module imports, as `room.file`."""
+    room = module.split(".")[0]
+    for node in ast.walk(ast.parse(FILES[module].read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            parts = [room] if node.level == 1 else []
+            parts += node.module.split(".") if node.module else []
+            names = [alias.name for alias in node.names] if len(parts) < 2 else [None]
+            yield from (".".join(p for p in (*parts, name) if p) for name in names)
+
+
+def functions_of(path):
+    tree = ast.parse(path.read_text())
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return [node for node in ast.walk(tree) if isinstance(node, kinds)]
+
+
+def code_lines(path):
+    tokens = tokenize.generate_tokens(io.StringIO(path.read_text()).readline)
+    return {token.start[0] for token in tokens if token.type not in NO_LAYOUT}
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_a_room_imports_only_itself_and_the_rooms_before_it(module):
+    order = {room: place for place, room in enumerate(ROOMS)}
+    room = module.split(".")[0]
+    for imported in imports_of(module):
+        assert order.get(imported.split(".")[0], -1) <= order[room], f"{module} imports {imported}"
+
+
+def test_no_two_files_import_each_other():
+    graph = {module: {name for name in imports_of(module) if name in FILES} for module in FILES}
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(FILES)
+
+
+def test_what_needs_no_torch_imports_none():
+    modules = [f"spk.{name}" for name in FILES if name not in WITH_TORCH]
+    code = (
+        f"import sys, importlib; [importlib.import_module(m) for m in {modules}]; "
+        "print([m for m in ('torch', 'torchaudio', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["manifests", "extract", "classify"])
+def test_help_imports_nothing_heavy(command):
+    heavy = ("numpy", "pandas", "h5py", "sklearn", "lightgbm", "matplotlib", "torch", "soundfile")
+    code = (
+        f"import sys, spk.{command}.cli; print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_functions_are_read_in_one_breath(module):
+    path = FILES[module]
+    code = code_lines(path)
+    long = {}
+    for node in functions_of(path):
+        documented = ast.get_docstring(node) is not None
+        first = node.body[min(documented, len(node.body) - 1)].lineno
+        size = len([line for line in code if first <= line <= node.end_lineno])
+        if size > LONGEST_FUNCTION:
+            long[node.name] = size
+    assert long == {}
+    assert path.read_text().count("\n") <= LONGEST_FILE
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_public_functions_have_a_docstring(module):
+    tree = ast.parse(FILES[module].read_text())
+    assert ast.get_docstring(tree), "the module says what it promises"
+    public = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+    bare = [n.name for n in public if n.name[0] != "_" and not ast.get_docstring(n)]
+    assert bare == []
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_examples_in_docstrings_are_true(module):
+    assert doctest.testmod(importlib.import_module(f"spk.{module}")).failed == 0
+
+
+def test_there_is_no_assert_outside_tests():
+    for path in FILES.values():
+        nodes = ast.walk(ast.parse(path.read_text()))
+        assert not [node.lineno for node in nodes if isinstance(node, ast.Assert)], path
