@@ -1,0 +1,103 @@
+"""Each command once as a user types it, and once with what the user can repair."""
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from spk.manifests.cli import main
+from spk.manifests.split import read_record
+from spk.manifests.table import read_table
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words):
+        return CliRunner().invoke(main, [str(word) for word in words])
+
+    return call
+
+
+@pytest.fixture
+def annotated(tmp_path):
+    lines = [
+        f"SPEAKER L_R001S01C01 1 {start} {length} <NA> <NA> {name} <NA> <NA>\n"
+        for name, offset in (("001-M", 0), ("002-F", 6))
+        for start, length in [(offset + 12 * k, 1 + k % 3) for k in range(12)]
+    ]
+    (tmp_path / "rttm").mkdir()
+    (tmp_path / "rttm" / "L_R001S01C01.rttm").write_text("".join(lines))
+    return tmp_path / "rttm"
+
+
+def test_rttm_makes_a_table_and_says_that_ends_were_not_checked(run, annotated):
+    done = run("rttm", annotated, "t.csv")
+    assert done.output == (
+        "t.csv: 24 segments, 1 sessions, 2 speakers, 0.01 h, 1 unchecked; see t.csv.notes.csv\n"
+    )
+    assert done.exit_code == 0
+    assert len(read_table("t.csv")) == 24
+
+
+def test_a_bad_line_is_one_line_and_exit_code_1_or_dropped(run, annotated):
+    with open(annotated / "L_R001S01C01.rttm", "a") as file:
+        file.write("SPEAKER L_R001S01C01 1 5 -0.2 <NA> <NA> 001-M <NA> <NA>\n")
+    done = run("rttm", annotated, "t.csv")
+    assert done.exit_code == 1
+    assert done.output == (
+        "L_R001S01C01.rttm, line 25: duration is '-0.2' s, expected > 0; "
+        "delete or correct the line\n"
+    )
+    assert "1 dropped" in run("rttm", annotated, "t.csv", "--skip-bad").output
+    assert list(pd.read_csv("t.csv.notes.csv")["kind"]) == ["dropped", "unchecked"]
+
+
+def test_textgrid_and_csv_make_tables(run, annotated, tmp_path):
+    grid = (
+        '"ooTextFile"\n"TextGrid"\n0\n5\n<exists>\n1\n"IntervalTier"\n"001-M"\n0\n5\n1\n0\n5\n"a"\n'
+    )
+    (tmp_path / "s1.TextGrid").write_text(grid)
+    assert run("textgrid", "s1.TextGrid", "g.parquet").exit_code == 0
+    assert list(read_table("g.parquet")["speaker"]) == ["s1_001-M"]
+    (tmp_path / "data.csv").write_text(
+        "path,label\nL_R001S01C01_001-M_0002.wav,L_R001S01C01_001-M\n"
+    )
+    assert run("csv", "data.csv", "c.csv", "--rttm-dir", annotated).exit_code == 0
+    assert list(read_table("c.csv")["start"]) == [24.0]
+    missing = run("csv", "data.csv", "d.csv")
+    assert (missing.exit_code, missing.output.count("\n")) == (1, 1)
+
+
+def test_select_tells_what_each_rule_dropped_and_lists_it(run, annotated):
+    run("rttm", annotated, "t.csv", "--scope", "series")
+    done = run("select", "t.csv", "s.csv", "--min-seconds", "1.5", "--max-seconds", "2.5")
+    assert done.output.splitlines() == [
+        "min_seconds 1.5: dropped 8",
+        "max_seconds 2.5: dropped 8",
+        "s.csv: 8 segments kept",
+    ]
+    assert len(pd.read_csv("s.csv.notes.csv")) == 16
+    assert run("select", "t.csv", "s.csv", "--min-seconds", "9").exit_code == 1
+
+
+def test_split_records_how_and_the_record_follows_the_rows(run, annotated):
+    run("rttm", annotated, "t.csv")
+    done = run("split", "t.csv", "c.csv", "--gap", "0.5")
+    assert done.output.startswith("c.csv: chronological: 16 train, 4 valid, 4 test, 0 purged")
+    assert read_record("c.csv")["parameters"]["gap"] == 0.5
+    run("select", "c.csv", "s.csv", "--min-seconds", "1.5")
+    assert read_record("s.csv")["method"] == "chronological"
+    refused = run("split", "t.csv", "c.csv", "--folds", "4")
+    assert refused.exit_code == 1
+    assert "folds: is no parameter of chronological" in refused.output
+
+
+def test_leaks_and_describe_print_and_write_a_table(run, annotated):
+    run("rttm", annotated, "t.csv")
+    assert run("leaks", "t.csv").exit_code == 1
+    run("split", "t.csv", "r.csv", "--method", "random")
+    assert "within_0.5" in run("leaks", "r.csv", "-o", "leaks.csv").output
+    assert list(pd.read_csv("leaks.csv")["session"]) == ["L_R001S01C01", "all"]
+    assert "minutes" in run("describe", "t.csv", "-o", "d.csv").output
+    assert list(pd.read_csv("d.csv")["segments"]) == [24, 24]
