@@ -29,8 +29,8 @@ def only_writer(out: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"{out}: another process is writing here, expected one at a time; wait for it or name "
-                "another folder"
+                f"{out}: another process is writing here, expected one at a time; wait for it or "
+                "name another folder"
             ) from None
         for part in out.glob(".*.part"):  # left by a killed run
             part.unlink()
