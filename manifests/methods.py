@@ -34,7 +34,7 @@ def chronological(
     gap
         Distance in s, >= 0, up to which segments of different splits are too near.
     """
-    _share("test_share", test_share, above=0.0)
+    _share("test_share", test_share, positive=True)
     _share("valid_share", valid_share)
     rank, size = _order(table)
     tests = _part(size, test_share)
@@ -180,14 +180,16 @@ def random(
     valid_share
         Share of the rest, drawn likewise, 0 (none) to 1 exclusive.
     seed
-        `random_state`, >= 0.
+        `random_state`, 0 to 2**32 - 1.
     within
         Draw in each `session` by itself (session models), or in the whole `corpus` at once.
     """
-    _share("test_share", test_share, above=0.0)
+    _share("test_share", test_share, positive=True)
     _share("valid_share", valid_share)
     if within not in ("session", "corpus"):
         raise InputError(f"within: is {within!r}, expected 'session' or 'corpus'; correct it")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed: is {seed}, expected 0 to {2**32 - 1}; correct it")
     ordered = _ordered(table, by_line=True)
     parts = [ordered] if within == "corpus" else [part for _, part in ordered.groupby("session")]
     splits = np.full(len(table), "train", dtype=object)
@@ -262,7 +264,8 @@ def _check_known(held: pd.Series, strange: pd.Series, session: str, unknown: str
         )
 
 
-def _share(name: str, value: float, *, above: float = -1.0) -> None:
-    if not max(above, -1e-12) < value < 1:
-        least = "> 0" if above == 0 else ">= 0"
+def _share(name: str, value: float, *, positive: bool = False) -> None:
+    """Raise `InputError` unless 0 <= `value` < 1 (0 < `value` < 1 where it must be positive)."""
+    if not 0 <= value < 1 or (positive and value == 0):
+        least = "> 0" if positive else ">= 0"
         raise InputError(f"{name}: is {value:g}, expected {least} and < 1; correct it")

@@ -81,7 +81,8 @@ def select(
     InputError
         A limit is out of range, a session is unknown, or no segment is left.
     """
-    _check(table, sessions, min_seconds, max_seconds, max_overlap)
+    _check_sessions(table, sessions)
+    _check_limits(min_seconds, max_seconds, max_overlap, min_segments)
     table = _with_overlap(table, needed=max_overlap is not None)
     spared = roll_call_mask(table) if keep_roll_call else np.zeros(len(table), dtype=bool)
     duration = seconds(table)
@@ -125,27 +126,28 @@ def _with_overlap(table: pd.DataFrame, *, needed: bool) -> pd.DataFrame:
     return table
 
 
-def _check(
-    table: pd.DataFrame,
-    sessions: Sequence[str] | None,
-    min_seconds: float,
-    max_seconds: float | None,
-    max_overlap: float | None,
-) -> None:
+def _check_sessions(table: pd.DataFrame, sessions: Sequence[str] | None) -> None:
     unknown = sorted(set(sessions or ()) - set(table["session"]))
     if unknown:
         raise InputError(
             f"sessions: {len(unknown)} are not in the table, first {unknown[0]!r}, "
             f"expected some of its {table['session'].nunique()}; correct the names"
         )
-    if min_seconds < 0:
+
+
+def _check_limits(
+    min_seconds: float, max_seconds: float | None, max_overlap: float | None, min_segments: int
+) -> None:
+    if not min_seconds >= 0:
         raise InputError(f"min_seconds: is {min_seconds:g} s, expected >= 0; correct it")
-    if max_seconds is not None and max_seconds < max(min_seconds, 1e-6):
+    if max_seconds is not None and not max_seconds >= max(min_seconds, 1e-6):
         raise InputError(
             f"max_seconds: is {max_seconds:g} s, expected > 0 and >= {min_seconds:g}; correct it"
         )
     if max_overlap is not None and not 0 <= max_overlap <= 1:
         raise InputError(f"max_overlap: is {max_overlap:g}, expected 0..1; correct it")
+    if min_segments < 1:
+        raise InputError(f"min_segments: is {min_segments}, expected >= 1; correct it")
 
 
 def describe(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,406 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spk.manifests.assemble import make_table
+from spk.manifests.leaks import leaks
+from spk.manifests.rollcall import roll_call_mask
+from spk.manifests.rttm import read_rttm
+from spk.manifests.select import select
+from spk.manifests.split import METHODS, split
+from spk.manifests.table import InputError, check_table
+
+PURGED = ["chronological", "blocked-k", "leave-one-session-out", "enrol", "roll-call"]
+
+
+def _table(turns: list[tuple[str, float, float]], session: str = "m") -> pd.DataFrame:
+    rows = [
+        (f"{session}{i}", f"{session}.flac", float(start), float(end), name, session)
+        for i, (name, start, end) in enumerate(turns)
+    ]
+    return pd.DataFrame(rows, columns=["segment_id", "audio", "start", "end", "speaker", "session"])
+
+
+def _alone(count: int, name: str = "a", session: str = "m", every: float = 10) -> pd.DataFrame:
+    """Return `count` segments of 5 s of one speaker, one each `every` s."""
+    return _table([(name, i * every, i * every + 5) for i in range(count)], session)
+
+
+def _two_sessions() -> pd.DataFrame:
+    """Return two sessions of the same three speakers: roll call, then 24 turns with overlap."""
+    call = [(name, 2.0 * i, 2.0 * i + 1) for i, name in enumerate("abc")]
+    talk = [("abc"[i % 3], 10 + 4 * i, 14.2 + 4 * i) for i in range(24)]
+    return pd.concat([_table(call + talk, "m"), _table(call + talk, "n")], ignore_index=True)
+
+
+def _parameters(method: str) -> dict[str, object]:
+    return {"session": "n"} if method == "leave-one-session-out" else {}
+
+
+def _runs(splits: pd.Series) -> list[tuple[str, int]]:
+    values, counts = splits.tolist(), []
+    for value in values:
+        if counts and counts[-1][0] == value:
+            counts[-1] = (value, counts[-1][1] + 1)
+        else:
+            counts.append((value, 1))
+    return counts
+
+
+# What each method promises, by hand
+
+
+def test_chronological_is_train_then_valid_then_test():
+    made, record = split(_alone(20), gap=1.0)
+    assert _runs(made["split"]) == [("train", 14), ("valid", 2), ("test", 4)]
+    assert record == {
+        "method": "chronological",
+        "parameters": {"test_share": 0.2, "valid_share": 0.15, "gap": 1.0},
+        "counts": {"train": 14, "valid": 2, "test": 4, "purged": 0},
+        "purged": {"roll call": 0, "shared audio": 0, "too near": 0},
+        "leaky": False,
+        "untrained": [],
+        "untested": [],
+    }
+
+
+def test_chronological_purges_what_lies_within_the_gap():
+    # Segments are 5 s apart: the last of valid touches test, the last of train touches valid.
+    made, record = split(_alone(20), gap=5.0)
+    assert _runs(made["split"]) == [
+        ("train", 13),
+        ("", 1),
+        ("valid", 1),
+        ("", 1),
+        ("test", 4),
+    ]
+    assert record["purged"] == {"roll call": 0, "shared audio": 0, "too near": 2}
+
+
+def test_chronological_purges_shared_audio_even_without_a_gap():
+    # b's first and only training segment lies under a's test segment.
+    table = pd.concat([_alone(5), _table([("b", 42, 44), ("b", 60, 62)], "m")])
+    table["segment_id"] = [f"i{i}" for i in range(7)]
+    made, record = split(table, gap=0.0, valid_share=0.0)
+    assert made["split"].tolist() == ["train"] * 4 + ["test", "", "test"]
+    assert record["purged"]["shared audio"] == 1
+    assert record["untrained"] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(1, ["train"]), (2, ["train", "test"]), (3, ["train", "valid", "test"])],
+)
+def test_chronological_serves_speakers_of_few_segments(count, expected):
+    made, record = split(_alone(count))
+    assert made["split"].tolist() == expected
+    assert record["untested"] == ([] if count > 1 else ["a"])
+
+
+def test_chronological_cuts_each_session_of_a_speaker():
+    made, _ = split(pd.concat([_alone(10, session="m"), _alone(10, session="n")]))
+    assert made[made["split"] == "test"].groupby("session").size().to_dict() == {"m": 2, "n": 2}
+
+
+def test_blocks_are_contiguous_and_each_is_test_once():
+    tests = []
+    for fold in range(5):
+        made, _ = split(_alone(10), "blocked-k", fold=fold, gap=1.0)
+        tests.append(np.flatnonzero(made["split"] == "test").tolist())
+        valid = np.flatnonzero(made["split"] == "valid").tolist()
+        assert valid == [(2 * fold + 2) % 10, (2 * fold + 3) % 10]
+    assert tests == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+
+
+def test_every_segment_but_the_roll_call_is_test_in_one_fold():
+    table = _two_sessions()
+    tested = sum(
+        (split(table, "blocked-k", folds=4, fold=fold)[0]["split"] == "test").astype(int)
+        for fold in range(4)
+    )
+    assert tested.tolist() == [0 if called else 1 for called in roll_call_mask(table)]
+
+
+def test_one_session_is_left_out_whole_but_for_its_roll_call():
+    table = _two_sessions()
+    made, record = split(table, "leave-one-session-out", session="n", gap=0.0)
+    assert (made["split"][(table["session"] == "n") & ~roll_call_mask(table)] == "test").all()
+    assert (made["split"][table["session"] == "m"] != "test").all()
+    assert record["purged"]["roll call"] == 3
+    assert record["purged"]["unknown speaker"] == 0
+
+
+def test_a_speaker_whom_no_other_session_knows_is_refused_or_purged():
+    table = pd.concat([_alone(5, "a", "m"), _alone(5, "a", "n"), _alone(2, "b", "n", 100)])
+    table["segment_id"] = [f"i{i}" for i in range(12)]
+    with pytest.raises(InputError, match=r"session n: 1 of 2 speakers .* first 'b'"):
+        split(table, "leave-one-session-out", session="n")
+    made, record = split(table, "leave-one-session-out", session="n", unknown="purge")
+    assert record["purged"]["unknown speaker"] == 2
+    assert (made["split"][made["speaker"] == "b"] == "").all()
+
+
+def test_enrolment_takes_whole_segments_until_the_seconds_are_reached():
+    for wanted, segments in ((5.0, 1), (10.0, 2), (10.1, 3), (12.0, 3)):
+        made, _ = split(_alone(10), "enrol", seconds=wanted, gap=1.0)
+        assert _runs(made["split"])[0] == ("train", segments)
+
+
+def test_enrolment_is_followed_by_validation_and_test():
+    made, _ = split(_alone(22), "enrol", seconds=10.0, gap=1.0)
+    assert _runs(made["split"]) == [("train", 2), ("valid", 3), ("test", 17)]
+
+
+def test_enrolment_stays_whole_and_the_later_part_gives_way():
+    made, record = split(_alone(22), "enrol", seconds=10.0, gap=5.0)
+    assert _runs(made["split"]) == [("train", 2), ("", 1), ("valid", 2), ("", 1), ("test", 16)]
+    assert record["purged"]["too near"] == 2
+
+
+def test_the_roll_call_alone_enrols():
+    table = _two_sessions()
+    made, _ = split(table, "roll-call")
+    assert ((made["split"] == "train").to_numpy() == roll_call_mask(table)).all()
+
+
+def test_speakers_who_do_not_answer_the_roll_call_are_purged_and_counted():
+    table = _table([("a", 0, 1), ("b", 2, 3), ("a", 10, 20), ("c", 30, 40), ("b", 50, 60)])
+    made, record = split(table, "roll-call", valid_share=0.0)
+    assert made["split"].tolist() == ["train", "train", "test", "", "test"]
+    assert record["purged"]["not enrolled"] == 1
+
+
+def test_a_session_without_a_roll_call_is_refused():
+    with pytest.raises(InputError, match="1 sessions have no roll call, first 'm'"):
+        split(_alone(5), "roll-call")
+
+
+# The reference's split
+
+
+def _reference(real_data) -> pd.DataFrame:
+    reference = pd.read_csv(real_data / "aishell4/data_fixed.csv", dtype=str)
+    reference["session"] = reference["label"].str.rsplit("_", n=1).str[0]
+    return reference
+
+
+def _from_reference(reference: pd.DataFrame) -> pd.DataFrame:
+    line = reference["path"].str.extract(r"_(\d{4})\.wav")[0].astype(int)
+    return pd.DataFrame(
+        {
+            "segment_id": reference["path"],
+            "audio": reference["path"],
+            "start": 0.0,
+            "end": 2.0,
+            "speaker": reference["label"],
+            "session": reference["session"],
+            "line": line,
+        }
+    ).sample(frac=1, random_state=1)
+
+
+def test_random_in_the_corpus_draws_the_rows_of_the_reference(real_data):
+    from sklearn.model_selection import train_test_split
+
+    reference = _reference(real_data)
+    _, test = train_test_split(
+        reference, test_size=0.2, random_state=42, stratify=reference["label"]
+    )
+    made, record = split(_from_reference(reference), "random", within="corpus")
+    assert set(made["segment_id"][made["split"] == "test"]) == set(test["path"])
+    assert record["counts"] == {"train": 7671, "valid": 0, "test": 1918, "purged": 0}
+    assert record["leaky"]
+
+
+def test_random_within_sessions_draws_the_rows_of_the_reference(real_data):
+    from sklearn.model_selection import train_test_split
+
+    reference = _reference(real_data)
+    expected = set()
+    for _, part in reference.groupby("session"):
+        _, test = train_test_split(part, test_size=0.2, random_state=42, stratify=part["label"])
+        expected |= set(test["path"])
+    made, _ = split(_from_reference(reference), "random")
+    assert set(made["segment_id"][made["split"] == "test"]) == expected
+
+
+def test_random_validation_is_drawn_out_of_train():
+    table = pd.concat([_alone(20, "a"), _alone(20, "b", every=11)])
+    table["segment_id"] = [f"i{i}" for i in range(40)]
+    without, _ = split(table, "random")
+    made, record = split(table, "random", valid_share=0.25)
+    assert record["counts"] == {"train": 24, "valid": 8, "test": 8, "purged": 0}
+    assert ((made["split"] == "test") == (without["split"] == "test")).all()
+
+
+def test_random_needs_two_segments_of_each_speaker():
+    table = pd.concat([_alone(20, "a"), _alone(1, "b")])
+    table["segment_id"] = [f"i{i}" for i in range(21)]
+    with pytest.raises(InputError, match="session m: 21 segments of 2 speakers cannot be drawn"):
+        split(table, "random")
+
+
+# What holds for every method
+
+TURNS = st.lists(
+    st.tuples(
+        st.sampled_from("mn"), st.sampled_from("abc"), st.integers(0, 400), st.integers(1, 20)
+    ),
+    min_size=1,
+    max_size=30,
+    unique=True,
+)
+
+
+def _drawn(turns: list[tuple[str, str, int, int]]) -> pd.DataFrame:
+    """Return the turns after a roll call of everybody in two sessions, so that all methods run."""
+    rows = [
+        (f"{m}-{p}-{s}-{d}", f"{m}.flac", s / 2, (s + d) / 2, p, m)
+        for m, p, s, d in [(m, p, 3 * i, 1) for m in "mn" for i, p in enumerate("abc")]
+        + [(m, p, 20 + s, d) for m, p, s, d in turns]
+    ]
+    return pd.DataFrame(rows, columns=["segment_id", "audio", "start", "end", "speaker", "session"])
+
+
+@settings(max_examples=12, deadline=None)
+@given(TURNS, st.sampled_from([0.0, 2.0, 7.5]))
+@pytest.mark.parametrize("method", PURGED)
+def test_no_two_splits_come_nearer_than_the_gap(method, turns, gap):
+    made, _ = split(_drawn(turns), method, gap=gap, **_parameters(method))
+    parts = {name: made[made["split"] == name] for name in ("train", "valid", "test")}
+    for one, other in (("train", "valid"), ("train", "test"), ("valid", "test")):
+        for _, a in parts[one].iterrows():
+            same = parts[other][parts[other]["audio"] == a["audio"]]
+            assert (np.maximum(same["start"] - a["end"], a["start"] - same["end"]) > gap).all()
+
+
+@settings(max_examples=12, deadline=None)
+@given(TURNS)
+@pytest.mark.parametrize("method", PURGED)
+def test_every_segment_has_one_split_and_the_record_counts_them(method, turns):
+    table = _drawn(turns)
+    made, record = split(table, method, **_parameters(method))
+    assert made["segment_id"].tolist() == table["segment_id"].tolist()
+    assert made["split"].isin(["train", "valid", "test", ""]).all()
+    assert sum(record["counts"].values()) == len(table)
+    assert sum(record["purged"].values()) == record["counts"]["purged"]
+    check_table(made)
+    json.dumps(record)
+
+
+@settings(max_examples=12, deadline=None)
+@given(TURNS, st.randoms(use_true_random=False))
+@pytest.mark.parametrize("method", PURGED)
+def test_the_order_of_rows_changes_no_segments_split(method, turns, random):
+    table = _drawn(turns)
+    order = list(range(len(table)))
+    random.shuffle(order)
+    parameters = _parameters(method)
+    made = split(table, method, **parameters)[0].set_index("segment_id")["split"]
+    mixed = split(table.iloc[order], method, **parameters)[0].set_index("segment_id")["split"]
+    assert mixed.sort_index().equals(made.sort_index())
+
+
+def test_the_order_of_rows_changes_nothing_in_a_random_draw():
+    table = _two_sessions()
+    made = split(table, "random")[0].set_index("segment_id")["split"]
+    mixed = split(table.iloc[::-1], "random")[0].set_index("segment_id")["split"]
+    assert mixed.sort_index().equals(made.sort_index())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_splits_are_one_split(method):
+    once, record = split(_two_sessions(), method, **_parameters(method))
+    twice, again = split(once, method, **_parameters(method))
+    assert twice.equals(once)
+    assert again == record
+
+
+def test_another_seed_draws_other_rows():
+    table = _two_sessions()
+    one, other = (split(table, "random", seed=seed)[0]["split"] for seed in (1, 2))
+    assert not one.equals(other)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "told"),
+    [
+        ("chronologic", {}, "method: is 'chronologic', expected one of chronological, blocked-k"),
+        ("enrol", {"folds": 3}, "folds: is no parameter of enrol, expected some of seconds"),
+        ("leave-one-session-out", {}, "session: is not given, expected it for leave-one"),
+        ("leave-one-session-out", {"session": "x"}, "session: 'x' is not in the table"),
+        ("leave-one-session-out", {"session": "n", "unknown": "x"}, "unknown: is 'x'"),
+        ("chronological", {"test_share": 0.0}, "test_share: is 0, expected > 0 and < 1"),
+        ("chronological", {"valid_share": 1.0}, "valid_share: is 1, expected >= 0 and < 1"),
+        ("chronological", {"valid_share": float("nan")}, "valid_share: is nan"),
+        ("chronological", {"gap": -1.0}, "gap: is -1 s, expected >= 0"),
+        ("chronological", {"gap": float("nan")}, "gap: is nan s"),
+        ("blocked-k", {"folds": 2}, "folds: is 2, expected >= 3"),
+        ("blocked-k", {"fold": 5}, "fold: is 5, expected 0 to 4"),
+        ("enrol", {"seconds": 0.0}, "seconds: is 0 s, expected > 0"),
+        ("random", {"within": "series"}, "within: is 'series', expected 'session' or 'corpus'"),
+        ("random", {"seed": -1}, "seed: is -1, expected 0 to 4294967295"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(method, parameters, told):
+    with pytest.raises(InputError, match=told):
+        split(_two_sessions(), method, **parameters)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_empty_table_is_refused(method):
+    with pytest.raises(InputError, match="table: holds 0 segments"):
+        split(_table([]), method, **_parameters(method))
+
+
+def test_cut_files_cannot_be_split_by_time():
+    table = _two_sessions()
+    table["audio"] = table["segment_id"] + ".wav"
+    with pytest.raises(InputError, match="2 sessions lie in several audio files"):
+        split(table)
+
+
+# Real meetings
+
+
+def _real(real_data, folder: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    table, _ = make_table(read_rttm(real_data / folder))
+    return table, select(table, min_seconds=1.5, keep_roll_call=True)[0]
+
+
+@pytest.mark.parametrize("folder", ["aishell4/rttm", "meetings/TextGrid"])
+def test_chronological_loses_no_speaker_of_the_real_meetings(real_data, folder):
+    _, table = _real(real_data, folder)
+    made, record = split(table)
+    assert record["untrained"] == record["untested"] == []
+    assert record["counts"]["purged"] < 0.2 * len(table)
+    assert set(made["speaker"][made["split"] == "valid"]) <= set(table["speaker"])
+
+
+@pytest.mark.parametrize("method", ["chronological", "blocked-k", "enrol", "roll-call"])
+def test_the_roll_call_of_the_real_meetings_is_never_test(real_data, method):
+    for folder in ("aishell4/rttm", "meetings/TextGrid"):
+        for table in _real(real_data, folder):
+            made, _ = split(table, method)
+            assert not (roll_call_mask(table) & (made["split"] == "test")).any()
+
+
+def test_one_cut_through_the_session_would_lose_speakers(real_data):
+    _, table = _real(real_data, "aishell4/rttm")
+    late = table[table.groupby("session")["start"].rank(pct=True) > 0.8]
+    assert table["speaker"].nunique() - late["speaker"].nunique() >= 5
+
+
+def test_purged_splits_of_the_real_meetings_leak_nothing(real_data):
+    for folder in ("aishell4/rttm", "meetings/TextGrid"):
+        for method in ("chronological", "blocked-k", "enrol", "roll-call"):
+            report = leaks(split(_real(real_data, folder)[1], method)[0])
+            found = report[["within_0.5", "within_2", "shared", "identical"]]
+            assert (found.to_numpy() == 0).all()
