@@ -1,0 +1,156 @@
+"""One segment out of a recording: mono float32 samples at the encoder's rate, or a coded rejection.
+
+Only the segment's own samples are decoded. What the user must repair for the whole run (a sample
+rate, a channel that is not there) is an `InputError`; what is wrong with one segment is a
+`Rejected` with one of `CODES`, so that the rest of the table goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..manifests.table import InputError, sample_span
+
+CODES = {
+    "unreadable": "the file is missing or cannot be decoded",
+    "past-end": "the recording ends before the segment does",
+    "too-short": "fewer samples than the encoder's receptive field",
+    "not-finite": "samples are NaN or infinite",
+    "silent": "all samples are equal (digital silence)",
+}
+
+
+class Rejected(Exception):  # noqa: N818 (a finding about one segment, not a failure of the program)
+    """One segment that has no features: `code` is one of `CODES`, `message` says what is found."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What a decoder needs to know: `path` to the recording, `start` and `end` in seconds."""
+
+    segment_id: str
+    path: str
+    start: float
+    end: float
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How segments are read: rate (Hz), channel policy, and the fewest samples accepted."""
+
+    rate: int = 16000
+    channel: str = "0"
+    resample: bool = False
+    shortest: int = 400
+
+
+@dataclass(frozen=True)
+class Audio:
+    """A segment's samples (float32, mono) and the identity of what was decoded."""
+
+    samples: np.ndarray
+    size: int  # bytes of `samples`
+    crc32: int  # of the bytes of `samples`
+
+
+def check_channel(channel: str) -> str:
+    """Return `channel` if it is ``mean`` or an index from 0, or raise `InputError`."""
+    if channel != "mean" and not (channel.isascii() and channel.isdigit()):
+        raise InputError(
+            f"--channel: value is {channel!r}, expected an index from 0 or 'mean'; give one of them"
+        )
+    return channel if channel == "mean" else str(int(channel))
+
+
+def read_segment(segment: Segment, reading: Reading) -> Audio:
+    """Return a segment's samples at `reading.rate`.
+
+    Raises
+    ------
+    Rejected
+        This segment can't be used; the code is one of `CODES`.
+    InputError
+        The recording's rate or channels are not what the run was told.
+    """
+    samples, rate = _decode(segment, reading)
+    if not np.isfinite(samples).all():
+        raise Rejected("not-finite", f"{int((~np.isfinite(samples)).sum())} samples are not finite")
+    if rate != reading.rate:
+        samples = _resampled(samples, rate, reading.rate)
+    if len(samples) < reading.shortest:
+        raise Rejected(
+            "too-short", f"segment has {len(samples)} samples, expected at least {reading.shortest}"
+        )
+    if samples.min() == samples.max():
+        raise Rejected("silent", f"all {len(samples)} samples are {samples[0]:g}")
+    samples = np.ascontiguousarray(samples, dtype=np.float32)
+    return Audio(samples, samples.nbytes, zlib.crc32(samples.data))
+
+
+def _decode(segment: Segment, reading: Reading) -> tuple[np.ndarray, int]:
+    import soundfile
+
+    try:
+        file = soundfile.SoundFile(segment.path)
+    except (OSError, RuntimeError) as problem:  # LibsndfileError is a RuntimeError
+        raise Rejected("unreadable", f"{segment.path}: {problem}") from None
+    with file:
+        _check_rate(file.samplerate, segment.path, reading)
+        first, stop = sample_span(segment.start, segment.end, file.samplerate)
+        if stop > file.frames:
+            raise Rejected("past-end", _ends_early(segment, file.frames, file.samplerate))
+        try:
+            file.seek(first)
+            block = file.read(stop - first, dtype="float32", always_2d=True)
+        except (OSError, RuntimeError) as problem:
+            raise Rejected("unreadable", f"{segment.path}: {problem}") from None
+        if len(block) != stop - first:
+            raise Rejected("past-end", _ends_early(segment, first + len(block), file.samplerate))
+        return _mono(block, reading.channel, segment.path), file.samplerate
+
+
+def _ends_early(segment: Segment, samples: int, rate: int) -> str:
+    return f"{segment.path}: ends at {samples / rate:.4f} s, the segment at {segment.end:.4f} s"
+
+
+def _check_rate(rate: int, path: str, reading: Reading) -> None:
+    if rate != reading.rate and not reading.resample:
+        raise InputError(
+            f"{Path(path).name}: sample rate is {rate} Hz, expected {reading.rate} Hz; "
+            "pass --resample"
+        )
+
+
+def _mono(block: np.ndarray, channel: str, path: str) -> np.ndarray:
+    """Return one channel of a block (samples, channels), or the channels' equal average."""
+    if channel == "mean":
+        return block.mean(axis=1, dtype=np.float32)
+    if int(channel) >= block.shape[1]:
+        raise InputError(
+            f"{Path(path).name}: channels are {block.shape[1]}, expected more than {channel}; "
+            "pass --channel 0 or mean"
+        )
+    return block[:, int(channel)]
+
+
+def _resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """Resample by a polyphase low-pass filter (scipy's default, Kaiser 5.0)."""
+    from scipy.signal import resample_poly
+
+    shared = math.gcd(rate, wanted)
+    return resample_poly(samples, wanted // shared, rate // shared)

@@ -1,0 +1,179 @@
+"""Where an encoder's files lie and what they say, before any weight is loaded (no torch here).
+
+An encoder is named by a local folder or a hub id. A hub id is resolved to a commit hash; a folder
+has the revision "local", its weights' hash tells it apart. Weights are safetensors, or a
+``pytorch_model.bin`` that is read with ``weights_only``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..manifests.table import InputError
+
+MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat")
+NORMALIZED = "zero mean, unit variance per segment"  # population variance, epsilon 1e-7
+NOT_NORMALIZED = "none"
+
+DEMO = "demo"
+DEMO_SEED = 20240
+DEMO_SHAPE: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "conv_dim": (64,) * 7,
+    "conv_bias": True,
+    "num_conv_pos_embeddings": 32,
+    "num_conv_pos_embedding_groups": 4,
+    "feat_extract_norm": "layer",
+    "do_stable_layer_norm": True,
+    "vocab_size": 8,
+}
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An encoder's files: `config` is config.json, `weights` are absent where not asked for."""
+
+    name: str
+    folder: Path
+    revision: str
+    config: dict[str, Any]
+    normalize: bool
+    rate: int  # Hz
+    weights: tuple[Path, ...] = ()
+
+    @property
+    def layer_count(self) -> int:
+        """Number of transformer layers (all six model types have 12 where nothing is said)."""
+        return int(self.config.get("num_hidden_layers", 12))
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of a state (768 where nothing is said)."""
+        return int(self.config.get("hidden_size", 768))
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what identifies the encoder; reads the weights once, to hash them."""
+        return {
+            "encoder": self.name,
+            "revision": self.revision,
+            "weights_sha256": _sha256(*self.weights),
+            "encoder_config_sha256": _sha256(self.folder / "config.json"),
+            "untrained": False,
+            "normalization": NORMALIZED if self.normalize else NOT_NORMALIZED,
+        }
+
+
+def find_checkpoint(name: str, *, revision: str | None = None, weights: bool = True) -> Checkpoint:
+    """Return the files of an encoder; `weights` false looks for its configuration alone.
+
+    Raises
+    ------
+    InputError
+        No such folder, not in the hub's cache and not to be fetched, or an architecture that has
+        no waveform front end of the wav2vec2 kind.
+    """
+    if Path(name).is_dir():
+        if revision is not None:
+            raise InputError(
+                f"--revision: value is {revision!r} for the folder {name}, expected a hub id; "
+                "leave it out"
+            )
+        return _read(Path(name).resolve().name, Path(name), "local", weights)
+    if not _HUB_ID.fullmatch(name):
+        raise InputError(
+            f"--encoder: {name!r} is no folder, expected a folder or a hub id like "
+            "facebook/wav2vec2-base; correct it"
+        )
+    folder = _fetch(name, revision, ["*.json"])
+    for pattern in _WEIGHTS if weights else ():
+        if not _weights(folder):
+            _fetch(name, folder.name, [pattern])
+    if weights and not _weights(folder):
+        raise InputError(_not_at_hand(name, "its weights are not in the hub's cache"))
+    return _read(name, folder, folder.name, weights)
+
+
+def _fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except Exception as problem:  # offline, unknown, gated, timed out: a dozen kinds, one repair
+        raise InputError(_not_at_hand(name, str(problem).split("\n")[0])) from problem
+
+
+def _not_at_hand(name: str, found: str) -> str:
+    return (
+        f"{name}: encoder is not at hand ({found}), expected it in the hub's cache or a folder; "
+        f"run `hf download {name}` where there is a network, or give a folder with --encoder"
+    )
+
+
+def _read(name: str, folder: Path, revision: str, weights: bool) -> Checkpoint:
+    config = _json(folder / "config.json")
+    kind = config.get("model_type")
+    if kind not in MODEL_TYPES:
+        raise InputError(
+            f"{name}: model_type is {kind!r}, expected one of {list(MODEL_TYPES)}; "
+            "choose an encoder of that kind"
+        )
+    files = tuple(_weights(folder)) if weights else ()
+    if weights and not files:
+        raise InputError(
+            f"{folder}: files {list(_WEIGHTS)} are missing, expected one; save the model there"
+        )
+    normalize, rate = _preprocessing(folder, config)
+    return Checkpoint(name, folder, revision, config, normalize, rate, files)
+
+
+def _preprocessing(folder: Path, config: dict[str, Any]) -> tuple[bool, int]:
+    """Return whether waveforms are normalised, and the rate (Hz).
+
+    Without preprocessor_config.json: as fairseq trained them, encoders with layer norm in the
+    front end on normalised waveforms, those with group norm on waveforms as they are; 16 kHz.
+    """
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        norm = config.get("feat_extract_norm", "group")
+        return norm == "layer" or config["model_type"] == "data2vec-audio", 16000
+    found = _json(path)
+    return bool(found.get("do_normalize", True)), int(found.get("sampling_rate", 16000))
+
+
+def _weights(folder: Path) -> list[Path]:
+    """Return the weight files: safetensors where there are any."""
+    for pattern in _WEIGHTS:
+        files = sorted(folder.glob(pattern))
+        if files:
+            return files
+    return []
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise InputError(
+            f"{path}: cannot be read ({problem}), expected a JSON object; save the model again"
+        ) from None
+
+
+def _sha256(*paths: Path) -> str:
+    """Return the SHA-256 of the files' bytes, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,157 @@
+"""The commands ``spk-extract`` and ``spk-store``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from ..manifests.cli import Command
+from .store_cli import store
+
+__all__ = ["main", "store"]
+
+REJECTED = 3  # exit code: all done, but some segments have no features
+
+
+@click.command(cls=Command)
+@click.version_option(package_name="spk-toolkit")
+@click.argument("table", type=click.Path())
+@click.argument("store_path", metavar="STORE", type=click.Path())
+@click.option(
+    "--audio-root",
+    default=".",
+    show_default=True,
+    type=click.Path(),
+    help="Folder that the table's relative paths start from.",
+)
+@click.option(
+    "--encoder",
+    default="jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn",
+    show_default=True,
+    help="Hub id, local folder, or demo (tiny, untrained).",
+)
+@click.option("--revision", help="Branch, tag or commit of a hub id.")
+@click.option("--layers", default="all", show_default=True, help="all, 0-12, or 4,8.")
+@click.option(
+    "--pooling",
+    type=click.Choice(("mean+std", "mean", "std", "max")),
+    default="mean+std",
+    show_default=True,
+    help="Statistics over a segment's frames.",
+)
+@click.option("--frames", is_flag=True, help="Store every frame instead of pooled features.")
+@click.option(
+    "--channel", default="0", show_default=True, help="Index from 0, or mean (equal average)."
+)
+@click.option("--resample", is_flag=True, help="Accept recordings of another sample rate.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
+@click.option(
+    "--dtype",
+    type=click.Choice(("auto", "float32", "bfloat16", "float16")),
+    default="auto",
+    show_default=True,
+    help="Number format to compute in; auto: bfloat16 on a GPU that has it, float32 on a CPU.",
+)
+@click.option(
+    "--store-dtype",
+    type=click.Choice(("float16", "float32")),
+    default="float16",
+    show_default=True,
+    help="Number format to store.",
+)
+@click.option(
+    "--batch-seconds",
+    type=float,
+    default=60.0,
+    show_default=True,
+    help="Audio in a batch, in s, padding counted.",
+)
+@click.option(
+    "--workers",
+    type=int,
+    help="Processes that decode audio; 0 decodes here.  [default: number of cores, at most 4]",
+)
+@click.option(
+    "--max-seconds",
+    type=float,
+    default=40.0,
+    show_default=True,
+    help="Longer segments, in s, are encoded in windows whose statistics add up.",
+)
+@click.option(
+    "--shard",
+    default="1/1",
+    show_default=True,
+    help="Part i of n, i from 1 to n; write each to a store of its own, then spk-store merge.",
+)
+@click.option(
+    "--verify",
+    type=int,
+    default=0,
+    show_default=True,
+    help="First encode so many random segments alone and in batches, and tell the difference.",
+)
+@click.option("--strict", is_flag=True, help="Stop at the first segment that is rejected.")
+@click.option("--retry-rejected", is_flag=True, help="Try rejected segments again.")
+@click.option("--plan", is_flag=True, help="Tell segments, hours and cache size; do nothing.")
+def main(table: str, store_path: str, plan: bool, **options: Any) -> None:
+    """Write the encoder's features of every segment in TABLE to the cache STORE, a folder.
+
+    Run it again to go on where it stopped. Exit code: 0 all done, 1 something to repair, 3 some
+    segments were rejected (listed in STORE.rejected.csv), 130 or 143 interrupted.
+    """
+    from ..manifests.table import read_table
+    from .options import Options
+
+    segments, settings = read_table(table), Options(**options)
+    if plan:
+        from .plan import plan as plan_run
+
+        click.echo(str(plan_run(segments, settings)))
+        return
+    from .run import extract
+
+    with _signals() as caught:
+        summary = extract(segments, store_path, settings, stop=lambda: bool(caught), tell=_tell)
+    click.echo(str(summary))
+    if summary.interrupted:
+        click.echo("interrupted; run the same command to go on", err=True)
+        sys.exit(128 + caught[0])
+    sys.exit(REJECTED if summary.rejected else 0)
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """While open, the first Ctrl-C or SIGTERM is only noted, so that a batch is finished first.
+
+    The second one acts as it always did.
+    """
+    caught: list[int] = []
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = {kind: signal.getsignal(kind) for kind in kinds}
+
+    def note(number: int, _frame: object) -> None:
+        caught.append(number)
+        _restore(before)
+        _tell("stopping after this batch; once more to stop at once")
+
+    for kind in kinds:
+        signal.signal(kind, note)
+    try:
+        yield caught
+    finally:
+        _restore(before)
+
+
+def _restore(handlers: dict[signal.Signals, Any]) -> None:
+    for kind, handler in handlers.items():
+        signal.signal(kind, handler)

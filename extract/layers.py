@@ -1,0 +1,100 @@
+"""The transformer's layers, state by state: each is handed on as it passes and then forgotten.
+
+Works by hooks on the model's own layers, so that relative position biases, adapters inside a
+layer and whatever attention kernel transformers chose stay as they are.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+Take = Callable[[int, torch.Tensor], None]
+
+
+class _LastAskedFor(Exception):  # noqa: N818 (no failure: the layers above need not run)
+    """Raised out of the layer loop once the last state asked for was seen."""
+
+
+def visit_layers(
+    encoder: Any,
+    hidden: torch.Tensor,
+    mask: torch.Tensor | None,
+    layers: Collection[int],
+    take: Take,
+) -> None:
+    """Run a transformer over `hidden` (n, time, d) and hand ``(layer, state)`` to `take`.
+
+    Stops after the last of `layers`. Where `mask` (n, time) is false, frames are padding: nobody
+    attends to them, and the positional convolution sees zeros.
+    """
+    with _taps(encoder.layers, layers, take), _silent_padding(encoder.pos_conv_embed, mask):
+        try:
+            last = _run(encoder, hidden, mask)
+        except _LastAskedFor:
+            return
+    take(len(encoder.layers), last)
+
+
+def _run(encoder: Any, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    with warnings.catch_warnings():  # WavLM joins a bool mask and a float bias, as torch allows
+        warnings.filterwarnings("ignore", message=".*mismatched key_padding_mask.*")
+        return encoder(hidden, attention_mask=mask)[0]
+
+
+@contextmanager
+def _taps(blocks: nn.ModuleList, layers: Collection[int], take: Take) -> Iterator[None]:
+    """While open, each block's input or output that is one of `layers` goes to `take`."""
+    final = max(layers)
+
+    def hand_on(layer: int, state: torch.Tensor) -> None:
+        if layer in layers:
+            take(layer, state)
+        if layer == final:
+            raise _LastAskedFor
+
+    def entering(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        hand_on(0, inputs[0])
+
+    def leaving(layer: int) -> Callable[..., None]:
+        return lambda _module, _inputs, output: hand_on(layer, first(output))
+
+    handles = [blocks[0].register_forward_pre_hook(entering)]
+    # The last block has no tap: its state counts after the final layer norm.
+    for i, block in enumerate(blocks[:-1], start=1):
+        handles.append(block.register_forward_hook(leaving(i)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _silent_padding(module: nn.Module, mask: torch.Tensor | None) -> Iterator[None]:
+    """While open, every convolution inside `module` sees zeros where `mask` (n, time) is false.
+
+    A stack of positional convolutions (data2vec-audio) or a norm before one (HuBERT with batch
+    norm) would else carry padding into the last real frames.
+    """
+
+    def zero(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0].masked_fill(~mask[:, None], 0.0), *inputs[1:])  # type: ignore[index]
+
+    convolutions = [part for part in module.modules() if isinstance(part, nn.Conv1d)]
+    handles = [part.register_forward_pre_hook(zero) for part in convolutions if mask is not None]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def first(output: Any) -> torch.Tensor:
+    """Return what a module gives, or the first of several things."""
+    return output[0] if isinstance(output, tuple) else output

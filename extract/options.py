@@ -1,0 +1,127 @@
+"""What an extraction is told, and what it tells."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..manifests.table import InputError
+from .audio import check_channel
+
+DEFAULT_ENCODER = "jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn"
+STORE_DTYPES = ("float16", "float32")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of a run; each is an option of ``spk-extract`` with this name and default."""
+
+    audio_root: str = "."  # folder that relative paths of the table start from
+    encoder: str = DEFAULT_ENCODER
+    revision: str | None = None
+    layers: str = "all"  # or 0-12, or 4,8
+    pooling: str = "mean+std"
+    frames: bool = False  # store every frame instead of pooled features
+    channel: str = "0"  # index from 0, or mean
+    resample: bool = False
+    device: str = "auto"
+    dtype: str = "auto"  # the encoder computes in
+    store_dtype: str = "float16"
+    batch_seconds: float = 60.0  # s of audio, padding counted
+    workers: int | None = None  # None: min(cores, 4)
+    max_seconds: float = 40.0  # s; longer segments are encoded in windows
+    shard: str = "1/1"
+    verify: int = 0  # number of segments
+    strict: bool = False
+    retry_rejected: bool = False
+
+    def __post_init__(self) -> None:
+        check_channel(self.channel)
+        if self.store_dtype not in STORE_DTYPES:
+            raise InputError(
+                f"--store-dtype: value is {self.store_dtype!r}, expected one of "
+                f"{list(STORE_DTYPES)}; correct it"
+            )
+        for name, least in (("batch_seconds", 0.0), ("max_seconds", 0.1)):
+            if not getattr(self, name) > least:
+                raise InputError(
+                    f"--{name.replace('_', '-')}: value is {getattr(self, name)} s, expected more "
+                    f"than {least} s; correct it"
+                )
+        for name in ("workers", "verify"):
+            if (getattr(self, name) or 0) < 0:
+                raise InputError(
+                    f"--{name}: value is {getattr(self, name)}, expected 0 or more; correct it"
+                )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did."""
+
+    store: str
+    segments: int  # with features in the store, of those asked for
+    new: int  # of these, made in this run
+    seconds: float  # of audio encoded in this run
+    wall: float  # s the encoding took
+    rejected: dict[str, int] = field(default_factory=dict)  # code -> segments asked for
+    interrupted: bool = False
+    difference: float | None = None  # largest relative one that --verify found
+    compute_dtype: str = "float32"
+    untrained: bool = False
+
+    def __str__(self) -> str:
+        """Return one line."""
+        parts = [
+            f"{self.store}: {self.segments:,} segments have features, {self.new:,} of them new"
+        ]
+        if self.new:
+            parts.append(f"{self.seconds / self.wall:.1f} times real time")
+        if self.difference is not None:
+            parts.append(
+                f"largest relative difference of {self.compute_dtype} in a batch from float32 "
+                f"alone {self.difference:.1e}"
+            )
+        if self.rejected:
+            reasons = ", ".join(f"{code} {count}" for code, count in sorted(self.rejected.items()))
+            parts.append(f"{sum(self.rejected.values())} rejected ({reasons}), see {self.listing}")
+        if self.untrained:
+            parts.append("the encoder is untrained")
+        return "; ".join(parts)
+
+    @property
+    def listing(self) -> str:
+        """Name of the file that lists the rejected segments."""
+        return rejected_listing(self.store)
+
+
+def parse_layers(text: str, count: int) -> list[int]:
+    """Return the states that `text` names, ascending: ``all``, ``0-12``, ``4,8`` or ``0,4-6``.
+
+    Raises
+    ------
+    InputError
+        Not of that form, named twice, or beyond `count`, the encoder's last.
+    """
+    if text == "all":
+        return list(range(count + 1))
+    layers: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip(), re.ASCII)
+        if not found:
+            raise InputError(
+                f"--layers: value is {text!r}, expected all, 0-12 or 4,8; correct {part!r}"
+            )
+        first, last = int(found[1]), int(found[2] or found[1])
+        layers += range(first, min(last, count + 1) + 1)
+    if not layers or len({*layers}) < len(layers) or max(layers) > count:
+        raise InputError(
+            f"--layers: value is {text!r}, expected each layer once, from 0 to {count}; correct it"
+        )
+    return sorted(layers)
+
+
+def rejected_listing(store: str | Path) -> str:
+    """Return the name of the CSV that lists a store's rejected segments, beside the store."""
+    return f"{str(store).rstrip('/')}.rejected.csv"

@@ -1,0 +1,75 @@
+"""Which segments a run takes, in which order, and what it would cost; no weight is loaded here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..manifests.table import InputError
+from .audio import Segment
+from .batches import sort_segments, take_shard
+from .checkpoint import DEMO, DEMO_SHAPE, find_checkpoint
+from .options import Options, parse_layers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FRAMES_PER_SECOND = 50  # one frame per 320 samples at 16 kHz
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do: `size` is the estimated bytes of the store, absent where `note` says."""
+
+    segments: int
+    seconds: float
+    size: int | None
+    note: str
+
+    def __str__(self) -> str:
+        """Return one line."""
+        size = "unknown" if self.size is None else f"about {self.size / 1e6:,.1f} MB"
+        return (
+            f"{self.segments:,} segments, {self.seconds / 3600:.2f} h, cache {size} ({self.note})"
+        )
+
+
+def plan(table: pd.DataFrame, options: Options) -> Plan:
+    """Return what `extract` would do; nothing is decoded and no weight is loaded."""
+    segments = choose_segments(table, options)
+    seconds = sum(segment.duration for segment in segments)
+    try:
+        count, hidden = _shape(options)
+    except InputError as problem:
+        return Plan(len(segments), seconds, None, str(problem))
+    layers, dim = len(parse_layers(options.layers, count)), row_width(options, hidden)
+    rows = seconds * FRAMES_PER_SECOND if options.frames else len(segments)
+    size = int(rows * layers * dim * np.dtype(options.store_dtype).itemsize)
+    return Plan(len(segments), seconds, size, f"{layers} layers x {dim}, {options.store_dtype}")
+
+
+def choose_segments(table: pd.DataFrame, options: Options) -> list[Segment]:
+    """Return this shard's segments, sorted."""
+    root = Path(options.audio_root)
+    columns = (table[name].tolist() for name in ("segment_id", "audio", "start", "end"))
+    segments = [
+        Segment(segment_id, str(root / audio), start, end)
+        for segment_id, audio, start, end in zip(*columns, strict=True)
+    ]
+    return take_shard(sort_segments(segments), options.shard)
+
+
+def _shape(options: Options) -> tuple[int, int]:
+    """Return the encoder's number of layers and width of a state, by its configuration alone."""
+    if options.encoder == DEMO:
+        return DEMO_SHAPE["num_hidden_layers"], DEMO_SHAPE["hidden_size"]
+    checkpoint = find_checkpoint(options.encoder, revision=options.revision, weights=False)
+    return checkpoint.layer_count, checkpoint.hidden_size
+
+
+def row_width(options: Options, hidden: int) -> int:
+    """Return how many numbers a layer's row has, of states of width `hidden`."""
+    return hidden * (2 if options.pooling == "mean+std" and not options.frames else 1)

@@ -1,0 +1,64 @@
+"""A segment's states become one vector per layer: statistics over its own frames, in float32.
+
+``mean``, ``std`` (population form, two passes; one frame gives 0), ``max``, and ``mean+std``,
+which is the mean's numbers followed by the deviation's. Statistics of windows of one segment add
+up to the segment's (Chan, Golub and LeVeque 1979, eq. 2.1).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+POOLINGS = ("mean+std", "mean", "std", "max")
+
+
+def real(lengths: torch.Tensor, size: int, device: torch.device | str) -> torch.Tensor:
+    """Return a bool mask (n, size), true where a position is before its row's length (n,)."""
+    return torch.arange(size, device=device)[None] < lengths.to(device)[:, None]
+
+
+def pool(states: torch.Tensor, frames: torch.Tensor, pooling: str = "mean+std") -> torch.Tensor:
+    """Pool states (n, time, d) over each row's first `frames` (n,) frames.
+
+    Returns
+    -------
+    torch.Tensor
+        (n, d) float32, or (n, 2 d) for ``mean+std``.
+    """
+    states = states.float()
+    mask = None
+    if int(frames.min()) < states.shape[1]:
+        mask = real(frames, states.shape[1], states.device)[..., None]
+    if pooling == "max":
+        return _only(states, mask, -torch.inf).amax(1)
+    count = frames.to(states.device)[:, None].float()
+    mean = _only(states, mask, 0.0).sum(1) / count
+    if pooling == "mean":
+        return mean
+    std = (_only(states - mean[:, None], mask, 0.0).square().sum(1) / count).sqrt()
+    return std if pooling == "std" else torch.cat([mean, std], dim=1)
+
+
+def _only(states: torch.Tensor, mask: torch.Tensor | None, filling: float) -> torch.Tensor:
+    return states if mask is None else torch.where(mask, states, filling)
+
+
+def merge(features: np.ndarray, frames: np.ndarray, pooling: str) -> np.ndarray:
+    """Merge pooled windows (w, layers, dim) of `frames` (w,) frames to those of all frames.
+
+    Returns
+    -------
+    np.ndarray
+        (layers, dim) float32. ``std`` alone does not add up: pool ``mean+std`` and take a half.
+    """
+    if pooling == "max":
+        return features.max(axis=0)
+    share = (frames / frames.sum())[:, None, None]
+    wide = features.astype(np.float64)
+    if pooling == "mean":
+        return (share * wide).sum(axis=0).astype(np.float32)
+    mean, std = np.split(wide, 2, axis=2)
+    whole = (share * mean).sum(axis=0)
+    spread = (share * (std**2 + (mean - whole) ** 2)).sum(axis=0)
+    return np.concatenate([whole, np.sqrt(spread)], axis=1).astype(np.float32)

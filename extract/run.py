@@ -1,0 +1,135 @@
+"""A table and its audio become a store of features: the whole flow of ``spk-extract``.
+
+Plan, sort by length, batch by seconds, decode ahead, encode, commit. A segment that cannot be used
+is recorded with its reason and the rest goes on; what is committed is never done again.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..manifests.table import InputError, write_whole
+from .audio import Segment, check_channel
+from .job import Job
+from .options import Options, Summary, parse_layers, rejected_listing
+from .plan import choose_segments, row_width
+from .shard import SCHEMA
+from .store import FeatureStore, StoreWriter
+from .verify import verify_batches
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .encoder import Encoder
+
+
+def extract(
+    table: pd.DataFrame,
+    store: str | Path,
+    options: Options | None = None,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Summary:
+    """Write the features of a table's segments to a store; do only what is not there yet.
+
+    Parameters
+    ----------
+    table
+        Segment table (`spk.manifests.table`).
+    store
+        Folder; made if absent.
+    stop
+        Asked between batches; true ends the run with all that was computed committed.
+    tell
+        Is given what the user should know at once, a line at a time.
+
+    Raises
+    ------
+    InputError
+        An option or file is not what the run needs, the store is of another configuration, or,
+        with `options.strict`, a segment is rejected.
+    """
+    from .encoder import load_encoder
+
+    options = options or Options()
+    segments = choose_segments(table, options)
+    _refuse_absent(segments, options)
+    encoder = load_encoder(
+        options.encoder, revision=options.revision, device=options.device, dtype=options.dtype
+    )
+    layers = parse_layers(options.layers, encoder.layer_count)
+    difference = verify_batches(encoder, segments, layers, options) if options.verify else None
+    with StoreWriter(store, _config(encoder, layers, options), versions=_versions()) as writer:
+        skipped = writer.done if options.retry_rejected else writer.done | set(writer.rejected)
+        todo = [segment for segment in segments if segment.segment_id not in skipped]
+        job = Job(encoder, layers, options, writer, tell)
+        interrupted = job.run(todo, stop)
+    listed = _list_rejected(store)
+    return Summary(
+        store=str(store),
+        segments=sum(segment.segment_id in writer.done for segment in segments),
+        new=job.new,
+        seconds=job.seconds,
+        wall=job.wall,
+        rejected=Counter(listed[s.segment_id] for s in segments if s.segment_id in listed),
+        interrupted=interrupted,
+        difference=difference,
+        compute_dtype=encoder.provenance()["compute_dtype"],
+        untrained=encoder.provenance()["untrained"],
+    )
+
+
+def _refuse_absent(segments: Sequence[Segment], options: Options) -> None:
+    """Refuse a table none of whose recordings is there: all would be rejected, and remembered."""
+    paths = sorted({segment.path for segment in segments})
+    if paths and not any(Path(path).is_file() for path in paths):
+        raise InputError(
+            f"{options.audio_root}: {len(paths)} of {len(paths)} recordings are missing, first "
+            f"{paths[0]!r}, expected them there; name their folder with --audio-root"
+        )
+
+
+def _config(encoder: Encoder, layers: Sequence[int], options: Options) -> dict[str, Any]:
+    """Return what the store's rows depend on; another configuration is another store."""
+    known = encoder.provenance()
+    names = ("encoder", "revision", "weights_sha256", "encoder_config_sha256", "untrained")
+    more = ("layer_definition", "compute_dtype", "rate", "normalization")
+    return {
+        "schema": SCHEMA,
+        "kind": "frames" if options.frames else "pooled",
+        **{name: known[name] for name in (*names, *more)},
+        "layers": list(layers),
+        "pooling": "none" if options.frames else options.pooling,
+        "dim": row_width(options, encoder.hidden_size),
+        "dtype": options.store_dtype,
+        "channel": check_channel(options.channel),
+        "resample": options.resample,
+        "max_seconds": options.max_seconds,
+    }
+
+
+def _versions() -> dict[str, str]:
+    names = ("spk-toolkit", "torch", "transformers", "numpy", "soundfile")
+    return {name: version(name) for name in names}
+
+
+def _list_rejected(store: str | Path) -> dict[str, str]:
+    """Write the store's rejected segments to STORE.rejected.csv; return id -> code."""
+    rows = FeatureStore.open(store).rejected()
+    path = Path(rejected_listing(store))
+    if not rows:
+        path.unlink(missing_ok=True)
+        return {}
+    text = io.StringIO()
+    sheet = csv.DictWriter(text, ("segment_id", "code", "message"), lineterminator="\n")
+    sheet.writeheader()
+    sheet.writerows(rows)
+    write_whole(path, text.getvalue().encode())
+    return {row["segment_id"]: row["code"] for row in rows}

@@ -1,0 +1,84 @@
+"""Does a segment's batch change its features? Measured on the user's own segments."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..manifests.table import InputError
+from .audio import Audio, Segment
+from .batches import make_batches, read_batches
+from .job import reading_of
+from .options import Options
+
+if TYPE_CHECKING:
+    from .encoder import Encoder
+
+BATCH_TOLERANCE = 1e-5  # relative, in float32
+
+
+def verify_batches(
+    encoder: Encoder, segments: Sequence[Segment], layers: Sequence[int], options: Options
+) -> float:
+    """Compare random segments in a batch with the same ones alone.
+
+    Parameters
+    ----------
+    encoder
+        In another number format than float32 the ones alone are computed by a float32 copy, so
+        that the difference is what the format costs.
+    options
+        `verify` says how many; they are not sorted, so their padding is longer than in a run.
+
+    Returns
+    -------
+    float
+        The largest difference of a layer's vector (mean and std), relative to its length.
+
+    Raises
+    ------
+    InputError
+        More than `BATCH_TOLERANCE` in float32.
+    """
+    exact = encoder.provenance()["compute_dtype"] == "float32"
+    alone = encoder if exact else _in_float32(options)
+    picked = random.Random(0).sample(list(segments), min(options.verify, len(segments)))  # noqa: S311
+    largest = 0.0
+    batches = make_batches(picked, options.batch_seconds)
+    for read in read_batches(batches, reading_of(encoder, options), workers=0):
+        waveforms = [audio.samples for _, audio in read if isinstance(audio, Audio)]
+        if waveforms:
+            together = _vectors(encoder, waveforms, layers, options)
+            single = [_vectors(alone, [waveform], layers, options)[0] for waveform in waveforms]
+            largest = max(largest, relative_difference(together, np.stack(single)))
+    if exact and largest > BATCH_TOLERANCE:
+        raise InputError(
+            f"--verify: features differ by {largest:.1e} between in a batch and alone, expected at "
+            f"most {BATCH_TOLERANCE:.0e}; pass --batch-seconds 0.1, which encodes each alone"
+        )
+    return largest
+
+
+def _in_float32(options: Options) -> Encoder:
+    from .encoder import load_encoder
+
+    return load_encoder(
+        options.encoder, revision=options.revision, device=options.device, dtype="float32"
+    )
+
+
+def _vectors(
+    encoder: Encoder, waveforms: Sequence[np.ndarray], layers: Sequence[int], options: Options
+) -> np.ndarray:
+    return encoder.encode(waveforms, layers=layers, max_seconds=options.max_seconds)[0]
+
+
+def relative_difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest distance of vectors (..., dim), relative to the expected one's length."""
+    wide = expected.astype(np.float64)
+    distance = np.linalg.norm(found - wide, axis=-1)
+    length = np.maximum(np.linalg.norm(wide, axis=-1), np.finfo(float).tiny)
+    return float((distance / length).max())

@@ -1,0 +1,107 @@
+"""Weights into a model: a checkpoint's, or the demo encoder's, made from a seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..manifests.table import InputError
+from .checkpoint import DEMO, DEMO_SEED, DEMO_SHAPE, NORMALIZED, Checkpoint
+
+
+def load_model(checkpoint: Checkpoint) -> nn.Module:
+    """Return a checkpoint's encoder in float32 on the CPU, weight norm folded.
+
+    Raises
+    ------
+    InputError
+        The weights cannot be read, or some are missing (they would be random).
+    """
+    from transformers import AutoModel
+
+    with _quiet():
+        try:
+            model, found = AutoModel.from_pretrained(
+                checkpoint.folder,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except Exception as problem:  # each format's reader has its own kinds
+            raise InputError(
+                f"{checkpoint.folder}: weights cannot be read ({problem}); fetch them again"
+            ) from problem
+    # Used in training only, so checkpoints may lack it.
+    missing = sorted(key for key in found["missing_keys"] if "masked_spec_embed" not in key)
+    missing += sorted(str(key) for key in found.get("mismatched_keys", ()))
+    if missing:
+        raise InputError(
+            f"{checkpoint.folder}: {len(missing)} weights are missing or of another shape, first "
+            f"{missing[0]!r}, expected all of them; fetch the model again"
+        )
+    return fold_weight_norm(model.float())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from drawing bars and from listing heads that are rightly left out."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def fold_weight_norm(model: nn.Module) -> nn.Module:
+    """Replace weight norm by the weights it gives, once, in the dtype the model has now."""
+    for module in list(model.modules()):
+        if nn.utils.parametrize.is_parametrized(module, "weight"):
+            nn.utils.parametrize.remove_parametrizations(module, "weight")
+        elif hasattr(module, "weight_g"):
+            nn.utils.remove_weight_norm(module)
+    return model
+
+
+def demo_model() -> tuple[nn.Module, dict[str, Any]]:
+    """Return the tiny untrained encoder and its provenance; the same weights on every machine."""
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+    with torch.random.fork_rng(devices=[]):
+        model = fold_weight_norm(Wav2Vec2Model(Wav2Vec2Config(**DEMO_SHAPE)))
+    rng = np.random.default_rng(DEMO_SEED)
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.named_parameters()):
+        values = _drawn(name, tuple(weight.shape), rng)
+        digest.update(values.tobytes())
+        weight.data.copy_(torch.from_numpy(values))
+    shape = hashlib.sha256(repr(sorted(DEMO_SHAPE.items())).encode())
+    return model, {
+        "encoder": DEMO,
+        "revision": f"seed {DEMO_SEED}",
+        "weights_sha256": digest.hexdigest(),
+        "encoder_config_sha256": shape.hexdigest(),
+        "untrained": True,
+        "normalization": NORMALIZED,
+    }
+
+
+def _drawn(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Draw weights that keep a state's size from layer to layer (He et al. 2015, eq. 10)."""
+    if "norm" in name:
+        return np.full(shape, name.endswith("weight"), dtype=np.float32)
+    if len(shape) < 2:
+        return rng.uniform(-0.1, 0.1, shape).astype(np.float32)
+    scale = np.sqrt(2.0 / np.prod(shape[1:]))
+    return (scale * rng.standard_normal(shape)).astype(np.float32)
