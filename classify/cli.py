@@ -1,0 +1,189 @@
+"""The command ``spk-classify``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..manifests.cli import Group
+
+CLASSIFIERS = "centroid, ridge, lda, logistic, linear-svm, lightgbm"
+
+
+@click.group(cls=Group)
+@click.version_option(package_name="spk-toolkit")
+def main() -> None:
+    """Tell who speaks in each segment, from cached features: try, fit, predict, score."""
+
+
+def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of `sweep.Settings`, with its names and defaults."""
+    options = [
+        click.option(
+            "--within",
+            type=click.Choice(["session", "corpus"]),
+            default="session",
+            show_default=True,
+            help="A closed set of speakers per meeting, or one over all labels.",
+        ),
+        click.option(
+            "--layers", default="all", show_default=True, help="all, a range 0-12 or a list 4,8."
+        ),
+        click.option(
+            "--combine",
+            type=click.Choice(["alone", "concat", "average"]),
+            default="alone",
+            show_default=True,
+            help="Each layer alone, or all of them in one vector.",
+        ),
+        click.option(
+            "--pooling-part",
+            type=click.Choice(["mean", "std", "both"]),
+            default="both",
+            show_default=True,
+            help="Part of a vector pooled as mean+std.",
+        ),
+        click.option(
+            "--classifiers",
+            default="centroid,ridge,lda,logistic",
+            show_default=True,
+            help=f"Some of {CLASSIFIERS}, separated by commas, or all.",
+        ),
+        click.option(
+            "--penalty",
+            type=float,
+            help="Ridge's alpha, LDA's shrinkage (0..1), 1/C of the others. "
+            "[default: chosen on validation]",
+        ),
+        click.option("--seed", default=0, show_default=True, help="Of everything drawn."),
+        click.option("--jobs", default=0, show_default=True, help="Processes; 0: one per core."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("table", type=click.Path(path_type=Path))
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@_settings
+def sweep(table: Path, store: Path, out: Path, **settings: Any) -> None:
+    """Compare layers and classifiers on validation, score the chosen one on test, write to OUT.
+
+    TABLE is a segment table with a split, STORE its features. OUT receives sweep.csv, sweep.png,
+    predictions.csv and metrics.csv (the chosen one on test) and config.json.
+    """
+    from ..manifests.table import read_table
+    from .data import split_method
+    from .outcome import evaluate
+    from .show import outcome_text, write_outcome
+    from .sweep import Settings
+
+    outcome = evaluate(
+        read_table(table), store, Settings(**settings), split=split_method(table), tell=click.echo
+    )
+    write_outcome(outcome, out)
+    click.echo(outcome_text(outcome))
+    click.echo(f"wrote {out}/sweep.csv, sweep.png, predictions.csv, metrics.csv, config.json")
+
+
+@main.command()
+@click.argument("table", type=click.Path(path_type=Path))
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path))
+@_settings
+def fit(table: Path, store: Path, model: Path, **settings: Any) -> None:
+    """Fit on the train rows of TABLE what validation chooses, and keep it in the folder MODEL.
+
+    Name one layer, classifier and penalty to fit exactly that. Test rows are not read.
+    """
+    from ..manifests.table import read_table
+    from .data import split_method
+    from .folder import save_model
+    from .outcome import choose_and_fit
+    from .sweep import Settings
+
+    fitted, facts = choose_and_fit(
+        read_table(table), store, Settings(**settings), split=split_method(table), tell=click.echo
+    )
+    save_model(fitted, model)
+    click.echo("\n".join(facts))
+    click.echo(f"wrote {model}: {fitted.name}, {len(fitted.fitted)} classifiers, fitted on train")
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("table", type=click.Path(path_type=Path))
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("predictions", type=click.Path(path_type=Path))
+@click.option(
+    "--split",
+    type=click.Choice(["train", "valid", "test", "all"]),
+    default="test",
+    show_default=True,
+    help="Rows of TABLE that are named; all for a table without a split.",
+)
+def predict(model: Path, table: Path, store: Path, predictions: Path, split: str) -> None:
+    """Name the speakers of TABLE's segments with MODEL; STORE must be of the model's encoder."""
+    from ..manifests.table import read_table, write_predictions
+    from .data import open_store
+    from .folder import load_model
+    from .model import predict as name_speakers
+
+    named, left_out = name_speakers(
+        load_model(model), read_table(table), open_store(store), split=split
+    )
+    write_predictions(named, predictions)
+    for what, why in left_out.items():
+        click.echo(f"left out: {what}, {why}")
+    click.echo(f"wrote {predictions}: {len(named)} segments, {named['model'].iloc[0]}")
+
+
+@main.command()
+@click.argument("predictions", type=click.Path(path_type=Path))
+@click.option(
+    "--table",
+    type=click.Path(path_type=Path),
+    help="Segment table: adds durations, overlaps and the training majority.",
+)
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), help="Every measure, as .csv or .json."
+)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "valid", "test", "all"]),
+    default="test",
+    show_default=True,
+    help="Rows that are scored.",
+)
+@click.option("--resamples", default=1000, show_default=True, help="Of the bootstrap.")
+@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
+def score(
+    predictions: Path,
+    table: Path | None,
+    output: Path | None,
+    split: str,
+    resamples: int,
+    seed: int,
+) -> None:
+    """Measure PREDICTIONS, with 95 % intervals over meetings and segments."""
+    from ..manifests.table import read_predictions, read_table
+    from .data import split_method
+    from .score import score as measure
+    from .show import measures_text, write_measures
+
+    segments = None if table is None else read_table(table)
+    facts = [] if table is None else [f"split: {split_method(table)}"]
+    measures = measure(
+        read_predictions(predictions), segments, split=split, resamples=resamples, seed=seed
+    )
+    if output is not None:
+        write_measures(measures, output, facts=facts)
+    click.echo("\n".join([*facts, measures_text(measures)]))
+    click.echo(
+        f"{measures['model'].nunique()} models scored" + (f", wrote {output}" if output else "")
+    )

@@ -1,0 +1,222 @@
+"""The chosen classifier fitted on train, and its names for the segments of any table and store.
+
+Within sessions a model holds one closed-set classifier per meeting; segments of a meeting it does
+not know are left out and told. It reads features of its own encoder and configuration only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..extract.store import FeatureStore
+from ..manifests.table import InputError, check_predictions
+from .calibrate import probabilities
+from .classifiers import Fitted, finish, fit_path
+from .data import LayerSet, Task, match, read_features
+from .sweep import TUNING, Settings, Trial, make_fold
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# not compared between stores: which layers lie there, in which precision and file format
+FREE_KEYS = ("layers", "dtype", "schema")
+
+
+@dataclass(frozen=True)
+class Model:
+    """Fitted classifiers and where they come from.
+
+    Attributes
+    ----------
+    fitted : {session, or "corpus": Fitted}
+    temperature : float
+        Divides the scores before the softmax; found on validation.
+    config : dict
+        The store's configuration: encoder, revision, hash of the weights, pooling, channel ...
+    origin : dict
+        Split method, seed, numbers of segments, versions.
+    """
+
+    classifier: str
+    penalty: float | None
+    layers: LayerSet
+    part: str
+    within: str
+    temperature: float
+    fitted: Mapping[str, Fitted]
+    config: Mapping[str, Any]
+    origin: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Return what the predictions' model column says; an untrained encoder is named."""
+        kind = "layer" if self.layers.combine == "alone" else "layers"
+        untrained = ", untrained encoder" if self.config.get("untrained") else ""
+        return f"{self.classifier}, {kind} {self.layers.name}{untrained}"
+
+
+def fit(
+    table: pd.DataFrame,
+    store: FeatureStore,
+    tasks: Sequence[Task],
+    trial: Trial,
+    settings: Settings,
+    *,
+    split: str = "unknown",
+) -> Model:
+    """Fit the chosen trial on train, one classifier per task; validation gave its temperature.
+
+    Parameters
+    ----------
+    table : segment table
+        Rows with features, as `data.match` returns them; `tasks` hold its row numbers.
+    split : str
+        How the table was split; kept in the model's origin.
+    """
+    rows = np.unique(np.concatenate([task.rows[s] for task in tasks for s in TUNING]))
+    ids = table["segment_id"].to_numpy(str)[rows]
+    X = read_features(store, ids, trial.layers, settings.pooling_part)
+    fitted = {}
+    for task in tasks:
+        train, valid = (X[np.searchsorted(rows, task.rows[s])] for s in TUNING)
+        fold = make_fold(task, train, valid, settings.seed)
+        head = fit_path(trial.classifier, fold, [trial.penalty])[0]
+        fitted[task.name] = finish(head, fold.rotation, task.labels)
+    return Model(
+        classifier=trial.classifier,
+        penalty=trial.penalty,
+        layers=trial.layers,
+        part=settings.pooling_part,
+        within=settings.within,
+        temperature=trial.temperature,
+        fitted=fitted,
+        config=dict(store.config),
+        origin=_origin(tasks, settings, split),
+    )
+
+
+def _origin(tasks: Sequence[Task], settings: Settings, split: str) -> dict[str, Any]:
+    return {
+        "fitted_on": "train",
+        "chosen_and_calibrated_on": "valid",
+        "split": split,
+        "seed": settings.seed,
+        "segments": {s: int(sum(len(task.rows[s]) for task in tasks)) for s in TUNING},
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the installed versions of what makes the numbers."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("spk-toolkit", "numpy", "scipy", "scikit-learn", "lightgbm"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from a checkout that is not installed
+            found[name] = "not installed"
+    return found
+
+
+def predict(
+    model: Model, table: pd.DataFrame, store: FeatureStore, *, split: str = "test"
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Name the speaker of each segment of a split, in table order.
+
+    Parameters
+    ----------
+    split : "train", "valid", "test" or "all"
+        The rows that are named; ``all`` for a table without a split.
+
+    Returns
+    -------
+    predictions : DataFrame
+        A predictions table with `scores`.
+    left_out : {what: why}
+        Sessions without a model, and rejected segments.
+
+    Raises
+    ------
+    InputError
+        The store is of another encoder or configuration, lacks segments, or nothing is left.
+    """
+    check_config(model, store)
+    known, rejected = match(_rows_of(table, split), store)
+    left_out = {"rejected": f"{len(rejected)} segments without features"} if len(rejected) else {}
+    sessions = known["session"].to_numpy(str)
+    if model.within == "session":
+        for name in sorted(set(sessions) - set(model.fitted)):
+            left_out[name] = f"{int(np.sum(sessions == name))} segments, no model of this session"
+        known = known[np.isin(sessions, list(model.fitted))].reset_index(drop=True)
+    if not len(known):
+        raise InputError(
+            f"table: 0 of {len(table)} segments are of sessions {sorted(model.fitted)[:3]} ... "
+            "that the model knows, expected at least 1; run spk-classify fit on this table"
+        )
+    return _named(model, known, store), left_out
+
+
+def _rows_of(table: pd.DataFrame, split: str) -> pd.DataFrame:
+    if split == "all":
+        return table
+    rows = table[table["split"] == split] if "split" in table else table[:0]
+    if not len(rows):
+        raise InputError(
+            f"table: 0 of {len(table)} segments have split {split!r}, expected at least 1; "
+            "pass --split all, or run spk-manifests split"
+        )
+    return rows
+
+
+def check_config(model: Model, store: FeatureStore) -> None:
+    """Raise `InputError` with the keys that differ unless the store fits the model."""
+    where = str(store.path)
+    ours, theirs = model.config, store.config
+    keys = [key for key in {**ours, **theirs} if key not in FREE_KEYS]
+    differ = [key for key in keys if ours.get(key) != theirs.get(key)]
+    if differ:
+        pairs = "; ".join(f"{key} {theirs.get(key)!r}, not {ours.get(key)!r}" for key in differ)
+        raise InputError(
+            f"{where}: configuration is another than the model's ({pairs}), expected the same; "
+            "run spk-extract with the model's options, or fit a model on this store"
+        )
+    missing = [layer for layer in model.layers.layers if layer not in store.layers]
+    if missing:
+        raise InputError(
+            f"{where}: layers {missing} are missing, found {list(store.layers)}; "
+            "run spk-extract with these layers"
+        )
+
+
+def _named(model: Model, table: pd.DataFrame, store: FeatureStore) -> pd.DataFrame:
+    ids, sessions = (table[name].to_numpy(str) for name in ("segment_id", "session"))
+    X = read_features(store, ids, model.layers, model.part)
+    predicted = np.empty(len(table), dtype=object)
+    score = np.empty(len(table))
+    scores = np.empty(len(table), dtype=object)
+    for name, fitted in model.fitted.items():
+        rows = np.flatnonzero(sessions == name) if model.within == "session" else np.arange(len(X))
+        if not len(rows):
+            continue
+        chances = probabilities(fitted.scores(X[rows]), model.temperature)
+        best = chances.argmax(axis=1)
+        predicted[rows] = np.array(fitted.labels, dtype=object)[best]
+        score[rows] = np.minimum(chances.max(axis=1), 1.0)
+        scores[rows] = [_as_json(fitted.labels, row) for row in chances]
+    split = table.get("split", "")
+    named = table[["segment_id", "session", "speaker"]].assign(
+        predicted=predicted, score=score, split=split, model=model.name, scores=scores
+    )
+    return check_predictions(named)
+
+
+def _as_json(labels: Sequence[str], chances: np.ndarray) -> str:
+    """Return {label: probability to six digits}; the predictions table's `scores`."""
+    pairs = {label: float(f"{chance:.6g}") for label, chance in zip(labels, chances, strict=True)}
+    return json.dumps(pairs, ensure_ascii=False)

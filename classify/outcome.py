@@ -1,0 +1,285 @@
+"""A whole experiment: chosen on validation, fitted on train, scored on test once, and put in words.
+
+Over the corpus a classifier is also rewarded for knowing the room. So two numbers stand beside its
+accuracy: the accuracy after folding the labels of one person in a series into one, and how well
+the meeting alone is recognised from the same features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..extract.store import FeatureStore
+from ..manifests.aishell4 import series_speaker
+from ..manifests.table import InputError
+from .data import Task, Teller, make_tasks, match, open_store
+from .measures import mean_interval
+from .model import Model, fit, predict
+from .score import score
+from .sweep import TUNING, Settings, Trial, choose, sweep
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an experiment gave.
+
+    Attributes
+    ----------
+    trials : list of Trial
+        Validation only.
+    predictions, measures : DataFrame
+        Of the chosen trial, on test.
+    baselines : {"chance", "majority": accuracy 0..1 on validation}
+    facts : tuple of str
+        Sentences to show with the table: what was left out, which encoder and split, notes.
+    """
+
+    settings: Settings
+    split: str
+    trials: Sequence[Trial]
+    chosen: Trial
+    model: Model
+    predictions: pd.DataFrame
+    measures: pd.DataFrame
+    baselines: Mapping[str, float]
+    skipped: Mapping[str, str]
+    facts: tuple[str, ...]
+    conclusion: str
+
+
+def evaluate(
+    table: pd.DataFrame,
+    store: str | Path,
+    settings: Settings | None = None,
+    *,
+    split: str = "unknown",
+    tell: Teller = lambda text: None,
+) -> Outcome:
+    """Sweep, choose on validation, fit on train, predict and score test once.
+
+    Parameters
+    ----------
+    table : segment table with a split
+    store : path of the store
+    split : str
+        How the table was split (`data.split_method`); named in the outcome.
+    tell : function of one str
+        Receives what is worth knowing while it runs.
+
+    Raises
+    ------
+    InputError
+        Segments have no features, a split is missing, or a setting is unknown.
+    """
+    settings = settings or Settings()
+    opened = open_store(store)
+    known, rejected = match(table, opened)
+    tasks, skipped = make_tasks(known, settings.within)
+    trials = sweep(known, opened, tasks, settings, tell=tell)
+    chosen = choose(trials)
+    model = fit(known, opened, tasks, chosen, settings, split=split)
+    tested = known.iloc[_rows(tasks, "test")].reset_index(drop=True)
+    predictions, _ = predict(model, tested, opened)
+    facts = [_encoder(model), f"split: {split}", *_left_out(rejected, skipped, tasks, tested=True)]
+    facts += sorted({note for trial in trials for note in trial.notes})
+    conclusion = conclude(known, tasks, trials, chosen, predictions)
+    if settings.within == "corpus":
+        conclusion += " " + beside_corpus(known, opened, chosen, settings, predictions)
+    return Outcome(
+        settings=settings,
+        split=split,
+        trials=trials,
+        chosen=chosen,
+        model=model,
+        predictions=predictions,
+        measures=score(predictions, known, seed=settings.seed),
+        baselines=baselines(tasks, "valid"),
+        skipped=skipped,
+        facts=tuple(facts),
+        conclusion=conclusion,
+    )
+
+
+def choose_and_fit(
+    table: pd.DataFrame,
+    store: str | Path,
+    settings: Settings | None = None,
+    *,
+    split: str = "unknown",
+    tell: Teller = lambda text: None,
+) -> tuple[Model, list[str]]:
+    """Return the model that validation chooses, fitted on train, and what was left out.
+
+    Test rows are not read. Parameters and Raises as in `evaluate`.
+    """
+    settings = settings or Settings()
+    opened = open_store(store)
+    known, rejected = match(table, opened)
+    tasks, skipped = make_tasks(known, settings.within, needed=TUNING)
+    chosen = choose(sweep(known, opened, tasks, settings, tell=tell))
+    model = fit(known, opened, tasks, chosen, settings, split=split)
+    facts = [_encoder(model), f"split: {split}", *_left_out(rejected, skipped, tasks)]
+    facts += [*chosen.notes, _chosen_on(model, chosen)]
+    if settings.within == "corpus":
+        facts.append("this also rewards knowing the room: spk-classify sweep says how much")
+    return model, facts
+
+
+def _chosen_on(model: Model, chosen: Trial) -> str:
+    low, high = chosen.interval
+    accuracy = f"{chosen.accuracy:.1%} ({low:.1%} to {high:.1%})"
+    return f"chosen on validation: {model.name}, penalty {chosen.penalty}, accuracy {accuracy}"
+
+
+def _rows(tasks: Sequence[Task], split: str) -> np.ndarray:
+    return np.sort(np.concatenate([task.rows[split] for task in tasks]))
+
+
+def _encoder(model: Model) -> str:
+    revision = f" at {model.config.get('revision')}" if model.config.get("revision") else ""
+    untrained = " (untrained encoder)" if model.config.get("untrained") else ""
+    return f"encoder: {model.config.get('encoder')}{revision}{untrained}"
+
+
+def _left_out(
+    rejected: pd.DataFrame,
+    skipped: Mapping[str, str],
+    tasks: Sequence[Task],
+    *,
+    tested: bool = False,
+) -> list[str]:
+    facts = [f"left out: {name}, {reason}" for name, reason in skipped.items()]
+    if len(rejected):
+        first = rejected["segment_id"].iloc[0]
+        facts.append(f"left out: {len(rejected)} segments rejected at extraction, first {first!r}")
+    for split in ("valid", "test") if tested else ("valid",):
+        unknown = sum(int(np.sum(task.codes[split] < 0)) for task in tasks)
+        if unknown:
+            facts.append(f"{split}: {unknown} segments of labels not in train count as wrong")
+    return facts
+
+
+def baselines(tasks: Sequence[Task], split: str) -> dict[str, float]:
+    """Return the accuracy of a guess and of each task's majority label in train."""
+    sizes = np.array([len(task.rows[split]) for task in tasks])
+    chance = np.array([1 / len(task.labels) for task in tasks])
+    hits = sum(int(np.sum(task.codes[split] == task.majority)) for task in tasks)
+    return {"chance": float(sizes @ chance / sizes.sum()), "majority": float(hits / sizes.sum())}
+
+
+def beside_corpus(
+    table: pd.DataFrame,
+    store: FeatureStore,
+    chosen: Trial,
+    settings: Settings,
+    predictions: pd.DataFrame,
+) -> str:
+    """Return the two sentences that must stand beside an accuracy over all labels."""
+    folded = folded_accuracy(table, predictions)
+    shown = "not available, the names tell no series" if folded is None else f"{folded:.1%}"
+    count, accuracy = meeting_accuracy(table, store, chosen, settings)
+    return (
+        f"Accuracy after folding labels to the same person in a series: {shown}. The meeting alone "
+        f"is recognised in {accuracy:.1%} of {count} test segments from the same features."
+    )
+
+
+def folded_accuracy(table: pd.DataFrame, predictions: pd.DataFrame) -> float | None:
+    """Return the accuracy with labels folded to persons in series; None where names do not tell.
+
+    Source of the persons: same date, room and number are one person (almost always; see
+    `manifests.aishell4`).
+    """
+    pairs = zip(table["session"], table["speaker"], strict=True)
+    try:
+        persons: dict[str, set[str]] = {}
+        for session, speaker in sorted(set(pairs)):
+            persons.setdefault(speaker, set()).add(series_speaker(session, speaker))
+    except InputError:
+        return None
+    if any(len(found) > 1 for found in persons.values()):
+        return None
+    truth, predicted = (predictions[name] for name in ("speaker", "predicted"))
+    return float(np.mean([persons[a] == persons[b] for a, b in zip(truth, predicted, strict=True)]))
+
+
+def meeting_accuracy(
+    table: pd.DataFrame, store: FeatureStore, chosen: Trial, settings: Settings
+) -> tuple[int, float]:
+    """Return how many test segments there are, and how often their meeting is recognised.
+
+    The chosen layers and classifier learn sessions instead of speakers, with a penalty of their
+    own from validation. One meeting only: always recognised.
+    """
+    if table["session"].nunique() < 2:
+        return int((table["split"] == "test").sum()), 1.0
+    tasks, _ = make_tasks(table, "corpus", target="session")
+    layers = ",".join(map(str, chosen.layers.layers))
+    same = replace(settings, layers=layers, classifiers=chosen.classifier, jobs=1)
+    trial = choose(sweep(table, store, tasks, same))
+    model = fit(table, store, tasks, trial, same)
+    named, _ = predict(model, table.iloc[_rows(tasks, "test")].reset_index(drop=True), store)
+    return len(named), float((named["predicted"] == named["session"]).mean())
+
+
+def conclude(
+    table: pd.DataFrame,
+    tasks: Sequence[Task],
+    trials: Sequence[Trial],
+    chosen: Trial,
+    predictions: pd.DataFrame,
+) -> str:
+    """Say what was found, and no difference that its paired interval does not carry."""
+    correct = (predictions["speaker"] == predictions["predicted"]).to_numpy()
+    meetings = predictions["session"].to_numpy(str)
+    low, high = mean_interval(correct, meetings)
+    count = len(set(meetings))
+    places = (
+        f"{count} meetings"
+        if count > 1
+        else "1 meeting (so the interval is over its segments only)"
+    )
+    return (
+        f"{predictions['model'].iloc[0]}: chosen on validation ({chosen.accuracy:.1%}), it names "
+        f"{correct.mean():.1%} ({low:.1%} to {high:.1%}) of {len(correct)} test segments in "
+        f"{places}; {_against_majority(table, tasks, predictions)}. {_rivals(tasks, table, trials)}"
+    )
+
+
+def _against_majority(table: pd.DataFrame, tasks: Sequence[Task], predictions: pd.DataFrame) -> str:
+    rows = np.concatenate([task.rows["test"] for task in tasks])
+    hits = np.concatenate([task.codes["test"] == task.majority for task in tasks])
+    usual = hits[np.argsort(rows)]
+    correct = (predictions["speaker"] == predictions["predicted"]).to_numpy()
+    gain = correct.astype(int) - usual.astype(int)
+    low, _ = mean_interval(gain, predictions["session"].to_numpy(str))
+    verb = "above" if low > 0 else "not shown to be above"
+    return f"{verb} the majority class ({usual.mean():.1%}); chance {_chance(tasks):.1%}"
+
+
+def _chance(tasks: Sequence[Task]) -> float:
+    return baselines(tasks, "test")["chance"]
+
+
+def _rivals(tasks: Sequence[Task], table: pd.DataFrame, trials: Sequence[Trial]) -> str:
+    """Say how many other combinations validation does not show to be worse than the chosen one."""
+    if len(trials) == 1:
+        return "Nothing else was tried."
+    chosen = choose(trials)
+    meetings = table["session"].to_numpy(str)[np.concatenate([t.rows["valid"] for t in tasks])]
+    equal = 0
+    for trial in trials:
+        gain = chosen.correct.astype(int) - trial.correct.astype(int)
+        equal += trial is not chosen and mean_interval(gain, meetings)[0] <= 0
+    return (
+        f"Of {len(trials) - 1} other combinations of layers and classifier, {equal} are not shown "
+        "to be worse on validation (95 % interval of the paired difference)."
+    )

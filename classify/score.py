@@ -1,0 +1,280 @@
+"""A predictions table becomes measures with intervals, in all and by meeting, speaker and kind.
+
+The result is long: one row per model, stratum, group and measure. Measures over all segments:
+
+- ``accuracy`` over segments pooled, ``accuracy_meetings`` its mean over meetings,
+  ``balanced_accuracy``, ``macro_f1``; ``accuracy_time`` weighted by duration (needs a table);
+- ``top3``, ``log_loss``, ``calibration_error`` and the verification view ``eer`` and ``min_dcf``
+  (p = 0.01), each segment a trial against each candidate (need `scores`);
+- ``majority`` and ``chance``: always naming the speaker with most training segments (without a
+  table: with most of the scored ones, which flatters it), and a guess among the candidates.
+
+By ``session``, ``speaker``, ``duration`` and ``overlap``: accuracy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..manifests.table import InputError
+from .measures import (
+    RESAMPLES,
+    Trials,
+    balanced_accuracy,
+    calibration_error,
+    equal_error_rate,
+    log_loss,
+    macro_f1,
+    mean_interval,
+    meeting_mean,
+    min_dcf,
+    percentiles,
+    resample,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DURATIONS = ((1.0, "<1 s"), (2.0, "1-2 s"), (5.0, "2-5 s"), (np.inf, ">5 s"))
+OVERLAPS = ((0.2, "<20 %"), (0.5, "20-50 %"), (np.inf, ">50 %"))
+COLUMNS = ("model", "stratum", "group", "measure", "value", "low", "high", "segments")
+Group = tuple[str, str, np.ndarray]  # stratum, group, chosen rows (n,) bool
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """One model's predictions as arrays over its n segments; None where nothing tells."""
+
+    sessions: np.ndarray  # (n,) int
+    truth: np.ndarray  # (n,) int
+    predicted: np.ndarray  # (n,) int
+    score: np.ndarray  # (n,) 0..1
+    candidates: np.ndarray  # (n,) int, how many
+    majority: np.ndarray  # (n,) bool, the majority label is right
+    duration: np.ndarray | None  # (n,) s
+    chances: np.ndarray | None  # (n, most candidates), NaN where none
+    column: np.ndarray | None  # (n,) the truth's column of `chances`, or -1
+
+    @property
+    def correct(self) -> np.ndarray:
+        return self.truth == self.predicted
+
+
+def score(
+    predictions: pd.DataFrame,
+    table: pd.DataFrame | None = None,
+    *,
+    split: str = "test",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return every measure of a predictions table, with 95 % bootstrap intervals.
+
+    Parameters
+    ----------
+    table : segment table, optional
+        Joined by segment id; gives durations, overlaps and the training majority.
+    split : "train", "valid", "test" or "all"
+        The rows that are scored.
+
+    Returns
+    -------
+    DataFrame
+        Columns `COLUMNS`; one row per model, stratum, group and measure.
+
+    Raises
+    ------
+    InputError
+        No row is of this split, `scores` cannot be read, or the table lacks a segment.
+    """
+    import pandas as pd
+
+    if resamples < 1:
+        raise InputError(f"resamples: {resamples} is given, expected 1 or more; correct it")
+    chosen = predictions if split == "all" else predictions[predictions["split"] == split]
+    if not len(chosen):
+        raise InputError(
+            f"predictions: 0 of {len(predictions)} rows have split {split!r}, expected at least 1; "
+            f"pass --split with one of {[*sorted(set(predictions['split'])), 'all']}"
+        )
+    parts = []
+    for model, rows in chosen.groupby("model", sort=False):
+        joined = _join(rows.reset_index(drop=True), table)
+        lines = _overall(_arrays(joined, table), resamples, seed) + _strata(joined, resamples, seed)
+        parts.append(pd.DataFrame(lines, columns=list(COLUMNS[1:])).assign(model=model))
+    return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+
+
+def _join(rows: pd.DataFrame, table: pd.DataFrame | None) -> pd.DataFrame:
+    if table is None:
+        return rows
+    indexed = table.set_index("segment_id")
+    unknown = rows["segment_id"][~rows["segment_id"].isin(indexed.index)]
+    if len(unknown):
+        raise InputError(
+            f"table: {len(unknown)} of {len(rows)} predicted segments are missing, "
+            f"first {unknown.iloc[0]!r}; pass the table that was predicted"
+        )
+    found = indexed.loc[rows["segment_id"]].reset_index()
+    rows = rows.assign(duration=found["end"] - found["start"])
+    return rows.assign(overlap=found["overlap"]) if "overlap" in found else rows
+
+
+def _arrays(rows: pd.DataFrame, table: pd.DataFrame | None) -> _Rows:
+    labels = sorted(set(rows["speaker"]) | set(rows["predicted"]))
+    number = {label: code for code, label in enumerate(labels)}
+    scores = [_parse(text) for text in rows["scores"]] if "scores" in rows else None
+    candidates = _candidates(rows, scores)
+    majority = _majority(rows, candidates, table)
+    chances, column = (None, None) if scores is None else _matrix(scores, list(rows["speaker"]))
+    return _Rows(
+        sessions=np.unique(rows["session"].to_numpy(str), return_inverse=True)[1],
+        truth=rows["speaker"].map(number).to_numpy(np.int64),
+        predicted=rows["predicted"].map(number).to_numpy(np.int64),
+        score=rows["score"].to_numpy(np.float64),
+        candidates=np.array([len(names) for names in candidates]),
+        majority=rows["speaker"].to_numpy(str) == majority,
+        duration=rows["duration"].to_numpy(np.float64) if "duration" in rows else None,
+        chances=chances,
+        column=column,
+    )
+
+
+def _parse(text: str) -> dict[str, float]:
+    try:
+        found = {str(name): float(value) for name, value in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError):
+        found = {}
+    if not found or not all(0 <= value <= 1 for value in found.values()):
+        raise InputError(
+            f"predictions: scores are {text[:80]!r}, expected a JSON object "
+            "{speaker: probability 0..1}; predict again with spk-classify"
+        )
+    return found
+
+
+def _matrix(scores: list[dict[str, float]], truth: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    chances = np.full((len(scores), max(map(len, scores))), np.nan)
+    column = np.full(len(scores), -1)
+    for row, (named, label) in enumerate(zip(scores, truth, strict=True)):
+        chances[row, : len(named)] = list(named.values())
+        column[row] = list(named).index(label) if label in named else -1
+    return chances, column
+
+
+def _candidates(rows: pd.DataFrame, scores: list[dict[str, float]] | None) -> list[tuple[str, ...]]:
+    """Return each row's candidates: those with a score, or else its meeting's scored speakers."""
+    if scores is not None:
+        return [tuple(named) for named in scores]
+    present = rows.groupby("session")["speaker"].unique()
+    return [tuple(present[session]) for session in rows["session"]]
+
+
+def _majority(
+    rows: pd.DataFrame, candidates: list[tuple[str, ...]], table: pd.DataFrame | None
+) -> np.ndarray:
+    """Return for each row the candidate with most training segments (the first of equals)."""
+    if table is not None and "split" in table and (table["split"] == "train").any():
+        counts = table["speaker"][table["split"] == "train"].value_counts().to_dict()
+    else:
+        counts = rows["speaker"].value_counts().to_dict()
+    best = {names: max(sorted(names), key=lambda n: counts.get(n, 0)) for names in set(candidates)}
+    return np.array([best[names] for names in candidates])
+
+
+def _measures(rows: _Rows) -> dict[str, Callable[[np.ndarray, np.ndarray], float]]:
+    """Return each measure as a function of resampled row numbers (m,) and groups (m,)."""
+    correct, duration = rows.correct.astype(np.float64), rows.duration
+    found: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+        "accuracy": lambda k, _: float(correct[k].mean()),
+        "accuracy_meetings": lambda k, group: meeting_mean(correct[k], group),
+        "balanced_accuracy": lambda k, _: balanced_accuracy(rows.truth[k], rows.predicted[k]),
+        "macro_f1": lambda k, _: macro_f1(rows.truth[k], rows.predicted[k]),
+        "calibration_error": lambda k, _: calibration_error(rows.score[k], correct[k]),
+        "majority": lambda k, _: float(rows.majority[k].mean()),
+        "chance": lambda k, _: float(np.mean(1 / rows.candidates[k])),
+    }
+    if duration is not None:
+        found["accuracy_time"] = lambda k, _: float(correct[k] @ duration[k] / duration[k].sum())
+    if rows.chances is not None and rows.column is not None:
+        found.update(_probability_measures(rows.chances, rows.column))
+    return found
+
+
+def _probability_measures(
+    chances: np.ndarray, column: np.ndarray
+) -> dict[str, Callable[[np.ndarray, np.ndarray], float]]:
+    true = np.where(column >= 0, chances[np.arange(len(column)), column], 0)
+    above = np.nansum(chances > true[:, None], axis=1)  # candidates likelier than the true one
+    top3 = ((above < 3) & (column >= 0)).astype(np.float64)
+    trials = Trials(chances, column)
+
+    def rates(k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return trials.rates(np.bincount(k, minlength=len(column)))
+
+    return {
+        "top3": lambda k, _: float(top3[k].mean()),
+        "log_loss": lambda k, _: log_loss(true[k]),
+        "eer": lambda k, _: equal_error_rate(*rates(k)),
+        "min_dcf": lambda k, _: min_dcf(*rates(k)),
+    }
+
+
+def _overall(rows: _Rows, resamples: int, seed: int) -> list[tuple[object, ...]]:
+    measures = _measures(rows)
+    everything = np.arange(len(rows.truth))
+    drawn: dict[str, list[float]] = {name: [] for name in measures}
+    for chosen, group in resample(rows.sessions, resamples, seed):
+        for name, measure in measures.items():
+            drawn[name].append(measure(chosen, group))
+    return [
+        (
+            "all",
+            "",
+            name,
+            measure(everything, rows.sessions),
+            *percentiles(np.array(drawn[name])),
+            len(everything),
+        )
+        for name, measure in measures.items()
+    ]
+
+
+def _strata(rows: pd.DataFrame, resamples: int, seed: int) -> list[tuple[object, ...]]:
+    correct = (rows["speaker"] == rows["predicted"]).to_numpy()
+    sessions = rows["session"].to_numpy(str)
+    lines: list[tuple[object, ...]] = []
+    for stratum, group, chosen in _groups(rows):
+        values = correct[chosen]
+        low, high = mean_interval(values, sessions[chosen], resamples, seed)
+        lines.append((stratum, group, "accuracy", values.mean(), low, high, len(values)))
+    return lines
+
+
+def _groups(rows: pd.DataFrame) -> list[Group]:
+    groups: list[Group] = []
+    for stratum in ("session", "speaker"):
+        values = rows[stratum].to_numpy(str)
+        groups += [(stratum, name, values == name) for name in sorted(set(values))]
+    for stratum, bins in (("duration", DURATIONS), ("overlap", OVERLAPS)):
+        if stratum in rows:
+            names = [_bin(stratum, value, bins) for value in rows[stratum]]
+            order = ["0", *(name for _, name in bins)]
+            groups += [(stratum, name, np.array(names) == name) for name in order if name in names]
+    return groups
+
+
+def _bin(stratum: str, value: float, bins: tuple[tuple[float, str], ...]) -> str:
+    """Return the bin of a value; edges belong to the bin above, at the last edge to the bin below.
+
+    So that 1-2 s is 1 <= d < 2 and >5 s is d > 5, as their names say.
+    """
+    if stratum == "overlap" and value == 0:
+        return "0"
+    last = bins[-2][0]
+    return next(name for edge, name in bins if value < edge or value == edge == last)

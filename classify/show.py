@@ -1,0 +1,151 @@
+"""An outcome as aligned text and as files."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..manifests.table import InputError, write_predictions, write_whole
+from .outcome import Outcome
+from .plot import plot_sweep
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
+    """Return `sweep.csv`'s rows: validation for every trial, test for the chosen one only."""
+    test = outcome.measures.query("stratum == 'all' and measure == 'accuracy'").iloc[0]
+    rows = []
+    for trial in outcome.trials:
+        chosen = trial is outcome.chosen
+        rows.append(
+            {
+                "layers": trial.layers.name,
+                "classifier": trial.classifier,
+                "penalty": "" if trial.penalty is None else trial.penalty,
+                "valid_accuracy": trial.accuracy,
+                "valid_low": trial.interval[0],
+                "valid_high": trial.interval[1],
+                "valid_log_loss": trial.log_loss,
+                "chosen": "yes" if chosen else "",
+                "test_accuracy": test["value"] if chosen else "",
+                "test_low": test["low"] if chosen else "",
+                "test_high": test["high"] if chosen else "",
+            }
+        )
+    return rows
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """Return what `sweep` prints: facts, the table, measures of the chosen, a conclusion."""
+    rows = [{key: _short(key, value) for key, value in row.items()} for row in trial_rows(outcome)]
+    blocks = [
+        "\n".join(outcome.facts),
+        aligned(rows),
+        measures_text(outcome.measures),
+        outcome.conclusion,
+    ]
+    return "\n\n".join(blocks)
+
+
+def measures_text(measures: pd.DataFrame) -> str:
+    """Return measures as aligned text, each model's over all segments and by meeting and kind.
+
+    Speakers are left to the file.
+    """
+    blocks = []
+    for model, rows in measures.groupby("model", sort=False):
+        shown = rows[rows["stratum"] != "speaker"].drop(columns="model")
+        lines = [
+            {key: _short(key, value) for key, value in row.items()}
+            for row in shown.to_dict("records")
+        ]
+        blocks.append(f"{model}\n{aligned(lines)}")
+    return "\n\n".join(blocks)
+
+
+def _short(key: str, value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}" if key == "penalty" else f"{value:.3f}"
+    return str(value)
+
+
+def aligned(rows: Sequence[Mapping[str, str]]) -> str:
+    """Return rows of text under their keys, columns two spaces apart, numbers to the right.
+
+    >>> print(aligned([{"layer": "3", "name": "ridge"}, {"layer": "12", "name": "lda"}]))
+    layer  name
+        3  ridge
+       12  lda
+    """
+    table = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    right = [all(_is_number(text) for text in column[1:]) for column in zip(*table, strict=True)]
+    lines = []
+    for line in table:
+        cells = zip(line, widths, right, strict=True)
+        lines.append("  ".join(t.rjust(w) if r else t.ljust(w) for t, w, r in cells).rstrip())
+    return "\n".join(lines)
+
+
+def _is_number(text: str) -> bool:
+    return text == "" or text.replace(".", "", 1).replace("-", "", 1).replace("e+", "").isdigit()
+
+
+def write_outcome(outcome: Outcome, folder: str | Path) -> None:
+    """Write `sweep.csv`, `sweep.png`, `predictions.csv`, `metrics.csv` and `config.json`."""
+    import pandas as pd
+
+    folder = Path(folder)
+    trials = pd.DataFrame(trial_rows(outcome)).to_csv(index=False, lineterminator="\n")
+    write_whole(folder / "sweep.csv", trials.encode())
+    write_whole(folder / "sweep.png", plot_sweep(outcome))
+    write_predictions(outcome.predictions, folder / "predictions.csv")
+    write_measures(outcome.measures, folder / "metrics.csv")
+    config = json.dumps(_config(outcome), indent=1, ensure_ascii=False)
+    write_whole(folder / "config.json", config.encode())
+
+
+def _config(outcome: Outcome) -> dict[str, Any]:
+    model = outcome.model
+    return {
+        "settings": asdict(outcome.settings),
+        "split": outcome.split,
+        "store": dict(model.config),
+        "chosen": {
+            "classifier": model.classifier,
+            "penalty": model.penalty,
+            "layers": list(model.layers.layers),
+            "combine": model.layers.combine,
+            "temperature": model.temperature,
+        },
+        "origin": dict(model.origin),
+        "skipped_sessions": dict(outcome.skipped),
+        "facts": list(outcome.facts),
+        "conclusion": outcome.conclusion,
+    }
+
+
+def write_measures(measures: pd.DataFrame, path: str | Path, *, facts: Sequence[str] = ()) -> None:
+    """Write measures as CSV, or as JSON with `facts` (NaN becomes null), by suffix."""
+    path = Path(path)
+    if path.suffix == ".csv":
+        write_whole(path, measures.to_csv(index=False, lineterminator="\n").encode())
+    elif path.suffix == ".json":
+        rows = [
+            {key: None if _is_nan(value) else value for key, value in row.items()}
+            for row in measures.to_dict("records")
+        ]
+        text = json.dumps({"facts": list(facts), "measures": rows}, indent=1, ensure_ascii=False)
+        write_whole(path, text.encode())
+    else:
+        raise InputError(f"{path}: suffix is {path.suffix!r}, expected .csv or .json; rename it")
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
