@@ -420,15 +420,17 @@ def test_no_kill_loses_or_changes_an_acknowledged_row(
         process = start_writer(tmp_path / "a", store_config, count)
         assert process.stdout
         process.stdout.readline()  # the lock of the writer killed before did not block this one
-        time.sleep(draws.uniform(0, 0.05))
+        lines = [process.stdout.readline() for _ in range(draws.randrange(4))]
+        time.sleep(draws.uniform(0, 0.02))
         process.send_signal(signal.SIGKILL)
-        acknowledged |= set(process.communicate()[0].split()[:-1] if process.stdout else ())
+        lines += process.communicate()[0].splitlines(keepends=True)
+        acknowledged |= {line.strip() for line in lines if line.endswith("\n")}
         store = FeatureStore.open(tmp_path / "a")
         assert acknowledged <= set(store.ids().tolist())
         for layer in store.layers:
             expected = [float(name[1:]) for name in store.ids()]
             np.testing.assert_array_equal(store.read(store.ids(), layer)[:, 0], expected)
-    assert len(acknowledged) > KILLS
+    assert len(acknowledged) >= KILLS  # the writers did get somewhere
     final = len(store) + len(store.rejected()) + 20
     for path in (tmp_path / "a", tmp_path / "uninterrupted"):
         process = start_writer(path, store_config, final)
