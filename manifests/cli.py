@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 import click
 
+from .cut_cli import cut, match_csv
 from .table import InputError
 
 
@@ -36,6 +37,10 @@ class Group(_Told, click.Group):
 @click.version_option(package_name="spk-toolkit")
 def main() -> None:
     """Turn meetings (audio and RTTM, TextGrid or CSV) into a table of segments."""
+
+
+main.add_command(cut)
+main.add_command(match_csv)
 
 
 AUDIO_ROOT = click.option(
@@ -195,6 +200,21 @@ def describe(table: str, out: str | None) -> None:
     from .table import read_table
 
     _show(room.describe(read_table(table)), out, digits=2)
+
+
+@main.command()
+@click.argument("out", type=click.Path())
+@click.option("--sessions", type=int, default=4, show_default=True, help="Meetings, 1 to 20.")
+@click.option("--minutes", type=float, default=5.0, show_default=True, help="Of each, 1 to 60.")
+@click.option("--speakers", type=int, default=5, show_default=True, help="In each, 2 to 9.")
+@click.option("--channels", type=int, default=8, show_default=True, help="Of the last, 1 to 16.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Draws everything.")
+def demo(out: str, **options: Any) -> None:
+    """Write a synthetic AISHELL-4-shaped corpus to the folder OUT: same seed, same bytes."""
+    from .demo import demo as write_corpus
+
+    names = write_corpus(out, **options)
+    click.echo(f"{out}: {len(names)} sessions, {names[0]} to {names[-1]}")
 
 
 def _show(report: Any, out: str | None, *, digits: int) -> None:

@@ -99,9 +99,9 @@ def cut(
         todo = _unfinished(Path(out), spans, recordings)
         seconds = _cut_all(todo, recordings, Path(out), workers)
         cut_table = _cut_table(table, names, spans, recordings)
-        listing = _listing(table, names, str(out))
+        listing = list_files(table, out, format=format)
         write_table(cut_table, Path(out, TABLE))
-        write_whole(Path(out, LISTING), listing.to_csv(index=False, lineterminator="\n").encode())
+        write_listing(listing, Path(out, LISTING))
     written = sum(map(len, todo.values()))
     return CutReport(cut_table, listing, written, len(table) - written, len(todo), seconds)
 
@@ -256,8 +256,22 @@ def _cut_table(
     return table.assign(audio=names, start=0.0, end=[seconds[name] for name in names])
 
 
-def _listing(table: pd.DataFrame, names: list[str], out: str) -> pd.DataFrame:
-    """Return the reference's CSV: path (from where `out` is given) and label."""
+def list_files(
+    table: pd.DataFrame,
+    out: str | Path,
+    *,
+    format: str = "wav",  # noqa: A002
+) -> pd.DataFrame:
+    """Return the reference's CSV of a cut to `out`, which needs no audio: `path` and `label`.
+
+    Sessions are sorted, lines in order inside; a path starts with `out` as it is given.
+    """
     order = [column for column in ("session", "line", "start", "segment_id") if column in table]
-    listed = table.assign(path=[os.path.join(out, name) for name in names], label=table["speaker"])
-    return listed.sort_values(order, kind="stable")[["path", "label"]].reset_index(drop=True)
+    paths = [os.path.join(out, name) for name in file_names(table, format)]
+    listed = table.assign(path=paths, label=table["speaker"]).sort_values(order, kind="stable")
+    return listed[["path", "label"]].reset_index(drop=True)
+
+
+def write_listing(listing: pd.DataFrame, path: str | Path) -> None:
+    """Write the reference's CSV, whole or not at all."""
+    write_whole(path, listing.to_csv(index=False, lineterminator="\n").encode())

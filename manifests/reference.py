@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from .annotation import Note, Reading, Turn, audio_seconds, plain_name
 from .assemble import make_table, speaker_labels
 from .rttm import read_rttm
+from .select import select
 from .table import InputError, check_table
 
 if TYPE_CHECKING:
@@ -71,6 +72,31 @@ def read_reference_csv(
         Note("untimed", str(path), "times in the session are unknown without --rttm-dir")
     )
     return _files_table(rows.turns, Path(audio_root or "."), names), rows.notes
+
+
+def prepare_segments(
+    rttm_dir: str | Path, pcm_dir: str | Path | None = None, *, min_seconds: float = 1.5
+) -> tuple[pd.DataFrame, list[Note]]:
+    """Make the table that the reference's prepare_segments_from_rttm.py cuts by.
+
+    Parameters
+    ----------
+    rttm_dir
+        Folder of RTTMs.
+    pcm_dir
+        Folder of the recordings; without it ends are not checked, which is noted.
+    min_seconds
+        Shortest duration (s) that is kept; the reference's is 1.5.
+
+    Returns
+    -------
+    tuple
+        The segment table, and notes of what was dropped or clipped.
+    """
+    table, notes = make_table(read_rttm(rttm_dir), audio_root=pcm_dir)
+    kept, dropped = select(table, min_seconds=min_seconds)
+    notes += [Note(rule, name, "dropped") for rule, names in dropped for name in names]
+    return kept, notes
 
 
 def _read_rows(path: str | Path, skip_bad: bool) -> Reading:

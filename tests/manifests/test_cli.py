@@ -101,3 +101,39 @@ def test_leaks_and_describe_print_and_write_a_table(run, annotated):
     assert list(pd.read_csv("leaks.csv")["session"]) == ["L_R001S01C01", "all"]
     assert "minutes" in run("describe", "t.csv", "-o", "d.csv").output
     assert list(pd.read_csv("d.csv")["segments"]) == [24, 24]
+
+
+def test_demo_cut_and_match_work_together_in_both_spellings(run, tmp_path):
+    assert run("demo", "d", "--sessions", "1", "--minutes", "1", "--channels", "1").exit_code == 0
+    done = run("cut", "--rttm_dir", "d/TextGrid", "--pcm_dir", "d/wav", "--output_dir", "seg")
+    assert done.exit_code == 0
+    listed = pd.read_csv("seg/segments.csv")
+    assert all((tmp_path / path).is_file() for path in listed["path"])
+    assert f"{len(listed)} files written, 0 found complete" in done.output
+    run("rttm", "d/TextGrid", "t.csv", "--audio-root", "d/wav")
+    run("select", "t.csv", "s.csv", "--min-seconds", "1.5")
+    again = run("cut", "s.csv", "seg", "--audio-root", "d/wav")
+    assert f"0 files written, {len(listed)} found complete" in again.output
+    moved = tmp_path / listed["path"][0]
+    moved.rename(tmp_path / "gone.wav")
+    told = run("match-csv", "--segments_dir", "seg", "--csv_path", "seg/segments.csv", "--dry-run")
+    assert f"missing: {moved.name}\n" in told.output
+    assert f"0 renamed, {len(listed) - 1} kept, 1 missing, 0 extra, 0 ambiguous" in told.output
+    assert run("cut", "s.csv").exit_code == 1
+    assert run("match-csv", "--segments_dir", "none", "--csv_path", "s.csv").exit_code == 1
+    assert run("demo", "d", "--minutes", "0").exit_code == 1
+
+
+def test_the_real_reference_csv_is_regenerated_from_the_real_rttms(run, real_data):
+    rttms = real_data / "aishell4" / "rttm"
+    run("cut", "--rttm_dir", rttms, "--output_dir", "./data/segments", "--listing-only")
+    ours = pd.read_csv("data/segments/segments.csv")
+    theirs = pd.read_csv(real_data / "aishell4" / "data_fixed.csv")
+    parts = [
+        rows.assign(session=rows["label"].str.rsplit("_", n=1).str[0]) for rows in (ours, theirs)
+    ]
+    both = set(parts[0]["session"]) & set(parts[1]["session"])
+    assert len(both) == 4
+    ours, theirs = (rows[rows["session"].isin(both)].reset_index(drop=True) for rows in parts)
+    assert len(theirs) == 1239
+    pd.testing.assert_frame_equal(ours, theirs)
