@@ -218,9 +218,9 @@ def _draw(table: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, p
         )
     except ValueError as problem:
         raise InputError(
-            f"session {table['session'].iloc[0]}: {len(table)} segments of "
-            f"{table['speaker'].nunique()} speakers cannot be drawn by speaker ({problem}); "
-            "select with a larger min_segments"
+            f"table: {len(table)} segments of {table['speaker'].nunique()} speakers, first of "
+            f"session {table['session'].iloc[0]!r}, cannot be drawn by speaker ({problem}); "
+            "select with a larger min_segments, or change the share"
         ) from None
 
 

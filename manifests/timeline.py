@@ -116,11 +116,8 @@ class Stretches:
 def stretches(table: pd.DataFrame) -> Stretches:
     """Sweep over the recordings of a table and count who speaks between any two events."""
     check_timeline(table)
-    code, start, end = (
-        group_codes(table, RECORDING),
-        table["start"].to_numpy(),
-        table["end"].to_numpy(),
-    )
+    code = group_codes(table, RECORDING)
+    start, end = table["start"].to_numpy(), table["end"].to_numpy()
     own_code, own_start, own_end = _own_speech(table)
     # A segment inside its speaker's own longer one changes nobody's count, but is cut there too.
     times = np.concatenate([own_start, own_end, start, end])
@@ -130,8 +127,7 @@ def stretches(table: pd.DataFrame) -> Stretches:
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     times, codes = times[order], codes[order]
-    seconds = np.zeros(len(times))
-    seconds[:-1] = np.where(codes[1:] == codes[:-1], np.diff(times), 0.0)
+    seconds = np.diff(times, append=times[-1:])  # from one recording to the next nobody speaks
     speakers = np.cumsum(change[order])
     asked = place[2 * len(own_start) :]
     return Stretches(codes, seconds, speakers, asked[: len(start)], asked[len(start) :])
