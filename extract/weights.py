@@ -23,11 +23,10 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
     InputError
         The weights cannot be read, or some are missing (they would be random).
     """
-    from transformers import AutoModel
-
+    transformers = _transformers()
     with _quiet():
         try:
-            model, found = AutoModel.from_pretrained(
+            model, found = transformers.AutoModel.from_pretrained(
                 checkpoint.folder,
                 trust_remote_code=False,
                 local_files_only=True,
@@ -46,6 +45,21 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
             f"{missing[0]!r}, expected all of them; fetch the model again"
         )
     return fold_weight_norm(model.float())
+
+
+def _transformers() -> Any:
+    """Import transformers with its models: an add-on that does not fit torch breaks them late."""
+    try:
+        import transformers
+
+        transformers.Wav2Vec2Model.__name__  # noqa: B018 (its modules are imported on first use)
+    except (ImportError, OSError, RuntimeError) as problem:
+        raise InputError(
+            f"transformers: its models cannot be imported ({problem}), expected builds that fit "
+            f"torch {torch.__version__}; run `pip uninstall torchaudio torchvision`, which spk "
+            "does not use"
+        ) from problem
+    return transformers
 
 
 @contextmanager
@@ -76,10 +90,10 @@ def fold_weight_norm(model: nn.Module) -> nn.Module:
 
 def demo_model() -> tuple[nn.Module, dict[str, Any]]:
     """Return the tiny untrained encoder and its provenance; the same weights on every machine."""
-    from transformers import Wav2Vec2Config, Wav2Vec2Model
-
+    transformers = _transformers()
     with torch.random.fork_rng(devices=[]):
-        model = fold_weight_norm(Wav2Vec2Model(Wav2Vec2Config(**DEMO_SHAPE)))
+        config = transformers.Wav2Vec2Config(**DEMO_SHAPE)
+        model = fold_weight_norm(transformers.Wav2Vec2Model(config))
     rng = np.random.default_rng(DEMO_SEED)
     digest = hashlib.sha256()
     for name, weight in sorted(model.named_parameters()):

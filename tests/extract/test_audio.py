@@ -1,0 +1,135 @@
+"""One segment out of a recording."""
+
+import zlib
+
+import numpy as np
+import pytest
+import soundfile
+
+from spk.extract.audio import Reading, Rejected, Segment, check_channel, read_segment
+from spk.manifests.table import InputError
+
+RATE = 16000
+SINE_TOLERANCE = 2e-3  # ripple of the resampling filter in the pass band
+
+
+def write(path, samples, rate=RATE, subtype=None):
+    soundfile.write(path, samples, rate, subtype=subtype)
+    return str(path)
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, shape).astype(np.float32)
+
+
+def rejection(path, start, end, **changes):
+    with pytest.raises(Rejected) as found:
+        read_segment(Segment("s", str(path), start, end), Reading(**changes))
+    return found.value.code, found.value.message
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_a_segment_is_its_own_samples_and_no_other(tmp_path, suffix):
+    path = write(tmp_path / f"a.{suffix}", noise(3 * RATE), subtype="PCM_16")
+    whole, _ = soundfile.read(path, dtype="float32")
+    audio = read_segment(Segment("s", path, 0.50003, 1.25), Reading())
+    assert audio.samples.dtype == np.float32
+    np.testing.assert_array_equal(audio.samples, whole[8000:20000])  # 0.50003 s is sample 8000.48
+
+
+def test_the_identity_is_size_and_checksum_of_the_samples(tmp_path):
+    path = write(tmp_path / "a.wav", noise(RATE), subtype="FLOAT")
+    audio = read_segment(Segment("s", path, 0.0, 1.0), Reading())
+    assert audio.size == 4 * RATE
+    assert audio.crc32 == zlib.crc32(noise(RATE).tobytes())
+
+
+def test_the_channel_is_the_one_asked_for_or_the_equal_average(tmp_path):
+    block = noise(RATE, 3)
+    segment = Segment("s", write(tmp_path / "a.wav", block, subtype="FLOAT"), 0.0, 1.0)
+    for channel in (0, 2):
+        audio = read_segment(segment, Reading(channel=str(channel)))
+        np.testing.assert_array_equal(audio.samples, block[:, channel])
+    average = read_segment(segment, Reading(channel="mean")).samples
+    np.testing.assert_allclose(average, block.sum(axis=1) / 3, atol=1e-7)  # float32 rounding
+
+
+def test_a_channel_that_is_not_there_is_refused(tmp_path):
+    path = write(tmp_path / "a.wav", noise(RATE, 2))
+    with pytest.raises(InputError, match=r"a\.wav: channels are 2, expected more than 5; pass"):
+        read_segment(Segment("s", path, 0.0, 1.0), Reading(channel="5"))
+
+
+@pytest.mark.parametrize("channel", ["", "left", "-1", "1.0", "²"])
+def test_a_channel_that_is_neither_index_nor_mean_is_refused(channel):
+    with pytest.raises(InputError, match="expected an index from 0 or 'mean'"):
+        check_channel(channel)
+
+
+def test_a_channel_has_one_spelling():
+    assert check_channel("01") == check_channel("1") == "1"
+
+
+def test_another_rate_is_refused_until_resampling_is_asked_for(tmp_path):
+    path = write(tmp_path / "a.wav", noise(44100), rate=44100)
+    with pytest.raises(InputError, match=r"a\.wav: sample rate is 44100 Hz, expected 16000 Hz; pa"):
+        read_segment(Segment("s", path, 0.0, 1.0), Reading())
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 48000])
+def test_resampling_keeps_a_sine(tmp_path, rate):
+    times = np.arange(2 * rate) / rate
+    path = write(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * 440 * times), rate, "FLOAT")
+    audio = read_segment(Segment("s", path, 0.5, 1.5), Reading(resample=True))
+    assert len(audio.samples) == RATE
+    expected = 0.5 * np.sin(2 * np.pi * 440 * (0.5 + np.arange(RATE) / RATE))
+    inner = slice(400, -400)  # the filter sees nothing beyond the segment's ends
+    np.testing.assert_allclose(audio.samples[inner], expected[inner], atol=SINE_TOLERANCE)
+
+
+def test_a_file_that_is_missing_or_no_audio_is_unreadable(tmp_path):
+    (tmp_path / "text.wav").write_text("no audio")
+    assert rejection(tmp_path / "absent.wav", 0.0, 1.0)[0] == "unreadable"
+    assert rejection(tmp_path / "text.wav", 0.0, 1.0)[0] == "unreadable"
+
+
+def test_a_torn_file_gives_a_rejection_and_never_other_samples(tmp_path):
+    path = tmp_path / "a.flac"
+    write(path, noise(10 * RATE), subtype="PCM_16")
+    path.write_bytes(path.read_bytes()[:100_000])
+    assert rejection(path, 8.0, 9.0)[0] in ("unreadable", "past-end")
+
+
+def test_a_segment_after_the_recording_ends_is_told(tmp_path):
+    code, message = rejection(write(tmp_path / "a.wav", noise(RATE)), 0.5, 1.001)
+    assert code == "past-end"
+    assert "ends at 1.0000 s, the segment at 1.0010 s" in message
+
+
+def test_a_segment_shorter_than_the_receptive_field_is_told(tmp_path):
+    path = write(tmp_path / "a.wav", noise(RATE))
+    code, message = rejection(path, 0.0, 399 / RATE)
+    assert (code, message) == ("too-short", "segment has 399 samples, expected at least 400")
+    assert len(read_segment(Segment("s", path, 0.0, 400 / RATE), Reading()).samples) == 400
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_samples_that_are_not_finite_are_told(tmp_path, value):
+    samples = noise(RATE)
+    samples[77] = value
+    path = write(tmp_path / "a.wav", samples, subtype="FLOAT")
+    assert rejection(path, 0.0, 1.0) == ("not-finite", "1 samples are not finite")
+    read_segment(Segment("s", path, 0.5, 1.0), Reading())  # the rest of the file is usable
+
+
+@pytest.mark.parametrize("level", [0.0, 0.25])
+def test_digital_silence_is_told(tmp_path, level):
+    path = write(tmp_path / "a.wav", np.full(RATE, level))
+    assert rejection(path, 0.0, 1.0) == ("silent", f"all 16000 samples are {level:g}")
+
+
+def test_real_recordings_decode_as_soundfile_decodes_them_whole(real_data):
+    path = sorted((real_data / "meetings" / "wav").glob("*.flac"))[0]
+    block, rate = soundfile.read(path, start=12345, stop=98765, dtype="float32", always_2d=True)
+    audio = read_segment(Segment("s", str(path), 12345 / rate, 98765 / rate), Reading())
+    np.testing.assert_array_equal(audio.samples, block[:, 0])

@@ -1,0 +1,245 @@
+"""The encoder against plain transformers, and against itself in other batches."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from spk.extract.encoder import load_encoder
+from spk.manifests.table import InputError
+
+SAME = 1e-5  # relative, float32: kernels add up in another order when shapes differ
+LENGTHS = (16000, 400, 5000, 31000, 719, 17777, 23456, 8000)
+LAYER = {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True}
+KINDS = {
+    "wav2vec2-layer": ("Wav2Vec2", LAYER),
+    "wav2vec2-group": ("Wav2Vec2", {}),
+    "hubert": ("Hubert", {}),
+    "hubert-batch-norm": ("Hubert", {"conv_pos_batch_norm": True}),
+    "wavlm": ("WavLM", {}),
+    "wavlm-layer": ("WavLM", LAYER),
+    "data2vec-audio": ("Data2VecAudio", {"conv_pos_kernel_size": 19, "num_conv_pos_embeddings": 5}),
+    "unispeech-sat": ("UniSpeechSat", LAYER),
+    "unispeech": ("UniSpeech", {}),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def folder(request, tmp_path_factory):
+    name, changes = KINDS[request.param]
+    shape = {
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "conv_dim": (16,) * 7,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 2,
+        "vocab_size": 8,
+    }
+    torch.manual_seed(3)
+    config = getattr(transformers, f"{name}Config")(**{**shape, **changes})
+    model = getattr(transformers, f"{name}Model")(config).eval()
+    for module in model.modules():  # running statistics that are not those of an untouched norm
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.running_mean.normal_()
+    path = tmp_path_factory.mktemp(request.param)
+    model.save_pretrained(path)
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def waveforms():
+    rng = np.random.default_rng(0)
+    return [
+        (np.linspace(0.02, 0.2, n) * rng.standard_normal(n) + 0.01).astype(np.float32)
+        for n in LENGTHS
+    ]
+
+
+def plain_states(folder, waveform):
+    """Return (frames, layers, hidden) by transformers alone, the last one after the final norm."""
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    processor = transformers.AutoFeatureExtractor.from_pretrained(folder)
+    values = processor(waveform, sampling_rate=16000, return_tensors="pt").input_values
+    with torch.no_grad():
+        found = model(values, output_hidden_states=True)
+    states = [*found.hidden_states[:-1], found.last_hidden_state]
+    return torch.stack(states, dim=2)[0].numpy()
+
+
+def difference(found, expected):
+    assert found.shape == expected.shape
+    return (np.linalg.norm(found - expected, axis=-1) / np.linalg.norm(expected, axis=-1)).max()
+
+
+def test_states_in_a_batch_are_those_of_plain_transformers_alone(folder, waveforms):
+    found = load_encoder(str(folder)).states(waveforms, layers=[0, 1, 2, 3])
+    for states, waveform in zip(found, waveforms, strict=True):
+        assert difference(states, plain_states(folder, waveform)) < SAME
+
+
+def test_features_are_mean_and_deviation_of_those_states(folder, waveforms):
+    features, frames = load_encoder(str(folder)).encode(waveforms, layers=[0, 1, 2, 3])
+    assert features.dtype == np.float32
+    for row, count, waveform in zip(features, frames, waveforms, strict=True):
+        states = plain_states(folder, waveform)
+        assert count == len(states)
+        expected = np.concatenate([states.mean(axis=0), states.std(axis=0)], axis=-1)
+        assert difference(row, expected) < SAME
+
+
+def test_features_do_not_depend_on_the_batch(folder, waveforms):
+    encoder = load_encoder(str(folder))
+    together, frames = encoder.encode(waveforms, layers=[0, 1, 2, 3])
+    for i, waveform in enumerate(waveforms):
+        alone, count = encoder.encode([waveform], layers=[0, 1, 2, 3])
+        assert count[0] == frames[i]
+        assert difference(together[i], alone[0]) < SAME
+
+
+def test_features_do_not_depend_on_the_order(group_encoder, waveforms):
+    encoder = load_encoder(str(group_encoder))
+    there, _ = encoder.encode(waveforms, layers=[3])
+    back, _ = encoder.encode(waveforms[::-1], layers=[3])
+    assert difference(back[::-1], there) < SAME
+
+
+def test_layers_come_as_asked_and_do_not_depend_on_each_other(layer_encoder, waveforms):
+    encoder = load_encoder(str(layer_encoder))
+    every, _ = encoder.encode(waveforms, layers=[0, 1, 2, 3])
+    some, _ = encoder.encode(waveforms, layers=[2, 0])
+    np.testing.assert_array_equal(some, every[:, [2, 0]])
+
+
+def test_layers_above_the_last_asked_for_do_not_run(layer_encoder, waveforms):
+    encoder = load_encoder(str(layer_encoder))
+    seen = []
+    blocks = encoder._model.encoder.layers
+    for i, block in enumerate(blocks, start=1):
+        block.register_forward_pre_hook(lambda module, inputs, i=i: seen.append(i))
+    encoder.encode(waveforms, layers=[1])
+    assert seen == [1]
+
+
+def test_every_pooling_is_a_part_of_the_same_statistics(layer_encoder, waveforms):
+    encoder = load_encoder(str(layer_encoder))
+    both, _ = encoder.encode(waveforms, layers=[1, 3])
+    mean, _ = encoder.encode(waveforms, layers=[1, 3], pooling="mean")
+    std, _ = encoder.encode(waveforms, layers=[1, 3], pooling="std")
+    np.testing.assert_array_equal(np.concatenate([mean, std], axis=2), both)
+    largest, _ = encoder.encode(waveforms, layers=[1, 3], pooling="max")
+    states = encoder.states(waveforms, layers=[1, 3])
+    expected = np.stack([rows.max(axis=0) for rows in states])
+    np.testing.assert_allclose(largest, expected, rtol=SAME)
+
+
+@pytest.mark.parametrize("pooling", ["mean+std", "std", "max"])
+def test_windows_of_a_long_waveform_add_up(layer_encoder, waveforms, pooling):
+    encoder = load_encoder(str(layer_encoder))
+    waveform = waveforms[3]  # 31000 samples: three windows of at most 0.7 s
+    found, frames = encoder.encode([waveform], layers=[2], pooling=pooling, max_seconds=0.7)
+    scaled = (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
+    encoder._provenance["normalization"] = "none"  # the whole is normalised, not its windows
+    states = [encoder.states([part], layers=[2])[0] for part in np.array_split(scaled, 3)]
+    rows = np.concatenate(states)[:, 0]
+    assert frames[0] == len(rows)
+    parts = {"mean": rows.mean(axis=0), "std": rows.std(axis=0), "max": rows.max(axis=0)}
+    expected = np.concatenate([parts[name] for name in pooling.split("+")])
+    assert difference(found[0, 0], expected) < SAME
+
+
+def test_windows_of_states_follow_each_other(layer_encoder, waveforms):
+    encoder = load_encoder(str(layer_encoder))
+    long, short = encoder.states([waveforms[3], waveforms[0]], layers=[2], max_seconds=1.0)
+    assert len(long) == 2 * math.floor((15500 - 400) / 320 + 1)
+    np.testing.assert_array_equal(short, encoder.states([waveforms[0]], layers=[2])[0])
+
+
+def test_without_a_preprocessor_the_norm_decides_on_normalisation(tmp_path, layer_encoder):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((layer_encoder / name).read_bytes())
+    assert load_encoder(str(tmp_path)).provenance()["normalization"].startswith("zero mean")
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["feat_extract_norm"] == "layer"
+
+
+def test_a_preprocessor_that_does_not_normalise_is_obeyed(group_encoder, waveforms):
+    encoder = load_encoder(str(group_encoder))  # its do_normalize is false
+    assert encoder.provenance()["normalization"] == "none"
+    found = encoder.states([waveforms[0]], layers=[0, 1, 2, 3])[0]
+    assert difference(found, plain_states(group_encoder, waveforms[0])) < SAME
+
+
+def test_the_convolution_of_positions_has_its_weight_norm_folded(layer_encoder):
+    encoder = load_encoder(str(layer_encoder), dtype="bfloat16")
+    plain = transformers.AutoModel.from_pretrained(layer_encoder)
+    conv = encoder._model.encoder.pos_conv_embed.conv
+    assert not hasattr(conv, "parametrizations")
+    torch.testing.assert_close(
+        conv.weight, plain.encoder.pos_conv_embed.conv.weight.bfloat16(), rtol=0, atol=0
+    )
+
+
+def test_bfloat16_stays_near_float32(layer_encoder, waveforms):
+    exact, _ = load_encoder(str(layer_encoder)).encode(waveforms, layers=[3])
+    encoder = load_encoder(str(layer_encoder), dtype="bfloat16")
+    assert encoder.provenance()["compute_dtype"] == "bfloat16"
+    assert 1e-5 < difference(encoder.encode(waveforms, layers=[3])[0], exact) < 5e-2
+
+
+def test_auto_on_a_cpu_is_float32(layer_encoder):
+    encoder = load_encoder(str(layer_encoder), device="cpu")
+    assert encoder.provenance()["compute_dtype"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cpu", "dtype": "float16"}, "'float16' on a CPU, expected float32 or bfloat16"),
+        ({"dtype": "int8"}, "--dtype: value is 'int8', expected one of"),
+        ({"device": "gpu"}, "--device: value is 'gpu', expected auto, cpu, cuda"),
+        ({"device": "cuda:99"}, "--device: 'cuda:99' is not there"),
+    ],
+)
+def test_a_device_or_format_that_is_not_there_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        load_encoder("demo", **options)
+
+
+def test_layers_poolings_and_waveforms_are_checked(layer_encoder, waveforms):
+    encoder = load_encoder(str(layer_encoder))
+    with pytest.raises(InputError, match=r"--layers: value is \[4\], expected 0 to 3"):
+        encoder.encode(waveforms, layers=[0, 4])
+    with pytest.raises(InputError, match="--pooling: value is 'median', expected one of"):
+        encoder.encode(waveforms, layers=[0], pooling="median")
+    with pytest.raises(InputError, match="waveform 1: samples are 399, expected at least 400"):
+        encoder.encode([waveforms[0], waveforms[0][:399]], layers=[0])
+
+
+def test_the_demo_encoder_is_the_same_each_time_and_says_untrained(waveforms):
+    first, second = load_encoder("demo"), load_encoder("demo")
+    assert first.provenance() == second.provenance()
+    assert first.provenance()["untrained"] is True
+    features, _ = first.encode(waveforms, layers=range(first.layer_count + 1))
+    again, _ = second.encode(waveforms, layers=range(first.layer_count + 1))
+    np.testing.assert_array_equal(features, again)
+
+
+def test_the_demo_encoder_leaves_the_users_random_numbers_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    load_encoder("demo")
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_the_demo_encoder_does_not_depend_on_the_batch(waveforms):
+    encoder = load_encoder("demo")
+    together, _ = encoder.encode(waveforms, layers=[0, 5])
+    alone = np.concatenate([encoder.encode([w], layers=[0, 5])[0] for w in waveforms])
+    assert difference(together, alone) < SAME
