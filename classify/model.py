@@ -18,7 +18,7 @@ from ..manifests.table import InputError, check_predictions
 from .calibrate import probabilities
 from .classifiers import Fitted, finish, fit_path
 from .data import LayerSet, Task, match, read_features
-from .sweep import TUNING, Settings, Trial, make_fold
+from .sweep import TUNING, Settings, Trial, make_fold, one_thread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,12 +81,8 @@ def fit(
     rows = np.unique(np.concatenate([task.rows[s] for task in tasks for s in TUNING]))
     ids = table["segment_id"].to_numpy(str)[rows]
     X = read_features(store, ids, trial.layers, settings.pooling_part)
-    fitted = {}
-    for task in tasks:
-        train, valid = (X[np.searchsorted(rows, task.rows[s])] for s in TUNING)
-        fold = make_fold(task, train, valid, settings.seed)
-        head = fit_path(trial.classifier, fold, [trial.penalty])[0]
-        fitted[task.name] = finish(head, fold.rotation, task.labels)
+    with one_thread([trial.classifier]):
+        fitted = {task.name: _fit_task(task, X, rows, trial, settings) for task in tasks}
     return Model(
         classifier=trial.classifier,
         penalty=trial.penalty,
@@ -98,6 +94,15 @@ def fit(
         config=dict(store.config),
         origin=_origin(tasks, settings, split),
     )
+
+
+def _fit_task(
+    task: Task, X: np.ndarray, rows: np.ndarray, trial: Trial, settings: Settings
+) -> Fitted:
+    train, valid = (X[np.searchsorted(rows, task.rows[s])] for s in TUNING)
+    fold = make_fold(task, train, valid, settings.seed)
+    head = fit_path(trial.classifier, fold, [trial.penalty])[0]
+    return finish(head, fold.rotation, task.labels)
 
 
 def _origin(tasks: Sequence[Task], settings: Settings, split: str) -> dict[str, Any]:

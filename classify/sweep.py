@@ -7,7 +7,8 @@ algebra inside each runs on one thread, so results do not depend on the number o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -166,10 +167,21 @@ def _run(work: Sequence[_Work]) -> list[list[Trial]]:
 
 
 def _try_share(work: _Work) -> list[Trial]:
+    with one_thread(classifier_names(work.settings)):
+        return [trial for layer_set in work.sets for trial in _try_layers(work, layer_set)]
+
+
+@contextmanager
+def one_thread(classifiers: Sequence[str]) -> Iterator[None]:
+    """Hold linear algebra to one thread: processes do not fight, and sums have one order."""
+    import scipy.linalg  # noqa: F401  the limit holds only for libraries that are loaded
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+    if not {"logistic", "linear-svm"}.isdisjoint(classifiers):
+        import sklearn.linear_model
+        import sklearn.svm  # noqa: F401
     with threadpool_limits(1):
-        return [trial for layer_set in work.sets for trial in _try_layers(work, layer_set)]
+        yield
 
 
 def _try_layers(work: _Work, layer_set: LayerSet) -> list[Trial]:

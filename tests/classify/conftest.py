@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spk.extract.store import StoreWriter
+from spk.extract.store import FeatureStore, StoreWriter
 from spk.manifests.table import segment_id
 
 CONFIG = {
@@ -32,7 +32,7 @@ SPLITS = ("train",) * 6 + ("valid",) * 2 + ("test",) * 2
 SPREAD = (6.0, 1.0, 3.0)  # noise per layer around a voice of variance 1: layer 1 is best
 
 
-def toy_table(sessions=SESSIONS, speakers=3, repeats=2):
+def make_table(sessions=SESSIONS, speakers=3, repeats=2):
     """Return a table in which every speaker has ten segments of 1.5 s per repeat."""
     rows = []
     for session in sessions:
@@ -47,7 +47,7 @@ def toy_table(sessions=SESSIONS, speakers=3, repeats=2):
     return pd.DataFrame(rows, columns=columns).assign(audio="a.wav")
 
 
-def toy_features(table, layers=3, dim=24, seed=0):
+def make_features(table, layers=3, dim=24, seed=0):
     """Return (n, layers, dim) float32: a voice per label and noise that differs by layer."""
     rng = np.random.default_rng(seed)
     voices = {label: rng.normal(size=dim) for label in sorted(set(table["speaker"]))}
@@ -56,7 +56,7 @@ def toy_features(table, layers=3, dim=24, seed=0):
     return (centre[:, None] + noise).astype(np.float32)
 
 
-def write_store(path, ids, features, rejected=(), **changes):
+def make_store(path, ids, features, rejected=(), **changes):
     """Write a pooled store of `features` (n, layers, dim); `changes` go to its configuration."""
     config = {**CONFIG, "layers": list(range(features.shape[1])), "dim": features.shape[2]}
     with StoreWriter(path, {**config, **changes}) as writer:
@@ -68,17 +68,37 @@ def write_store(path, ids, features, rejected=(), **changes):
 
 
 @pytest.fixture(scope="session")
+def toy_table():
+    return make_table
+
+
+@pytest.fixture(scope="session")
+def toy_features():
+    return make_features
+
+
+@pytest.fixture(scope="session")
+def write_store():
+    return make_store
+
+
+@pytest.fixture(scope="session")
 def table():
-    return toy_table()
+    return make_table()
 
 
 @pytest.fixture(scope="session")
 def features(table):
-    return toy_features(table)
+    return make_features(table)
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory, table, features):
+def store_path(tmp_path_factory, table, features):
     path = tmp_path_factory.mktemp("classify") / "store"
     order = np.random.default_rng(1).permutation(len(table))  # not the table's order
-    return write_store(path, table["segment_id"].to_numpy()[order], features[order])
+    return make_store(path, table["segment_id"].to_numpy()[order], features[order])
+
+
+@pytest.fixture(scope="session")
+def store(store_path):
+    return FeatureStore.open(store_path)
