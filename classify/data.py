@@ -7,7 +7,6 @@ rejected are left out and counted; segments the store knows nothing about are re
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..extract.store import FeatureStore
+from ..manifests.split import read_record
 from ..manifests.table import SPLITS, InputError
 
 if TYPE_CHECKING:
@@ -246,17 +246,12 @@ def split_method(path: str | Path) -> str:
 
     ``"random (leaky)"`` for the reference's split, ``"unknown"`` without a note.
     """
-    path = Path(path)
-    note = path.with_name(f"{path.stem}.split.json")
-    if not note.exists():
-        note = path.with_name(f"{path.name}.split.json")
-    if not note.exists():
+    record = read_record(path)
+    if record is None:
         return "unknown"
-    try:
-        method = str(json.loads(note.read_text(encoding="utf-8"))["method"])
-    except (ValueError, KeyError, TypeError) as problem:
-        raise InputError(f"{note}: holds no method ({problem}); split the table again") from None
-    return "random (leaky)" if method == "random" else method
+    if "method" not in record:
+        raise InputError(f"{path}: its split's record names no method; split the table again")
+    return "random (leaky)" if record["method"] == "random" else str(record["method"])
 
 
 Teller = Callable[[str], Any]  # where progress and notes go: click.echo, print, list.append

@@ -161,11 +161,11 @@ def test_a_store_of_frames_is_refused(tmp_path, features, write_store):
 def test_the_split_method_is_read_from_the_note_beside_the_table(tmp_path):
     path = tmp_path / "t.csv"
     assert split_method(path) == "unknown"
-    note = tmp_path / "t.split.json"
+    note = tmp_path / "t.csv.split.json"
     note.write_text(json.dumps({"method": "chronological", "parameters": {}}))
     assert split_method(path) == "chronological"
     note.write_text(json.dumps({"method": "random", "parameters": {}}))
     assert split_method(path) == "random (leaky)"
-    note.write_text("[]")
-    with pytest.raises(InputError, match="holds no method"):
+    note.write_text("{}")
+    with pytest.raises(InputError, match="names no method"):
         split_method(path)

@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+
+from spk.classify.data import make_tasks
+from spk.classify.sweep import Settings, choose, sweep
+from spk.manifests.table import InputError
+
+FAST = Settings(classifiers="ridge,lda", jobs=1)
+
+
+def test_trials_are_layers_by_classifiers_and_the_telling_layer_wins(table, store):
+    tasks, _ = make_tasks(table, "session")
+    trials = sweep(table, store, tasks, FAST)
+    names = [(trial.layers.name, trial.classifier) for trial in trials]
+    assert names == [(layer, name) for layer in "012" for name in ("ridge", "lda")]
+    assert choose(trials).layers.name == "1"
+    for trial in trials:
+        assert trial.interval[0] <= trial.accuracy <= trial.interval[1]
+        assert trial.accuracy == trial.correct.mean()
+
+
+def test_validation_accuracy_is_a_pipelines_of_scikit_learn(table, features, store):
+    from sklearn.linear_model import RidgeClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    tasks, _ = make_tasks(table, "session")
+    settings = Settings(classifiers="ridge", layers="2", penalty=100.0, jobs=1)
+    (trial,) = sweep(table, store, tasks, settings)
+    right = []
+    for task in tasks:
+        model = make_pipeline(StandardScaler(), RidgeClassifier(alpha=100.0))
+        model.fit(features[task.rows["train"], 2], task.codes["train"])
+        right += list(model.predict(features[task.rows["valid"], 2]) == task.codes["valid"])
+    np.testing.assert_array_equal(trial.correct, right)
+
+
+def test_test_rows_are_not_read(tmp_path, table, features, write_store):
+    tasks, _ = make_tasks(table, "session")
+    path = write_store(tmp_path / "whole", table["segment_id"], features)
+    spoilt = features.copy()
+    spoilt[table["split"] == "test"] = 1e4
+    other = write_store(tmp_path / "spoilt", table["segment_id"], spoilt)
+    assert same(*(sweep(table, open_(name), tasks, FAST) for name in (path, other)))
+
+
+def open_(path):
+    from spk.extract.store import FeatureStore
+
+    return FeatureStore.open(path)
+
+
+def same(first, second):
+    return all(
+        (a.name, a.penalty, a.temperature, a.interval)
+        == (b.name, b.penalty, b.temperature, b.interval)
+        and np.array_equal(a.correct, b.correct)
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def test_two_processes_give_what_one_gives(table, store):
+    tasks, _ = make_tasks(table, "session")
+    two = Settings(classifiers="ridge,lda", jobs=2)
+    assert same(sweep(table, store, tasks, FAST), sweep(table, store, tasks, two))
+
+
+def test_equals_are_decided_by_log_loss(table, store):
+    tasks, _ = make_tasks(table, "session")
+    trials = sweep(table, store, tasks, Settings(layers="1", jobs=1))
+    best = choose(trials)
+    equals = [trial for trial in trials if trial.accuracy == best.accuracy]
+    assert len(equals) > 1
+    assert best.log_loss == min(trial.log_loss for trial in equals)
+
+
+def test_trees_are_counted_before_they_grow(table, store):
+    tasks, _ = make_tasks(table, "session")
+    told = []
+    settings = Settings(classifiers="lightgbm", layers="1", jobs=1)
+    sweep(table, store, tasks, settings, tell=told.append)
+    assert told == ["lightgbm: at most 2700 trees (300 rounds, 1 layer sets)"]  # 9 speakers
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (Settings(classifiers="ridge,forest"), "'forest' is given"),
+        (Settings(classifiers="ridge,ridge"), "names one twice"),
+        (Settings(jobs=-1), "-1 is given, expected 0"),
+        (Settings(layers="9"), "9 is not in the store"),
+        (Settings(pooling_part="max"), "'max' is given, expected one of mean, std, both"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(table, store, settings, expected):
+    tasks, _ = make_tasks(table, "session")
+    with pytest.raises(InputError, match=expected):
+        sweep(table, store, tasks, settings)
