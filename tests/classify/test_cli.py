@@ -1,0 +1,85 @@
+import json
+import subprocess
+import sys
+from dataclasses import fields
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from spk.classify.cli import main
+from spk.classify.sweep import Settings
+from spk.manifests.table import write_table
+
+FAST = ["--classifiers", "ridge", "--layers", "1", "--jobs", "1"]
+
+
+@pytest.fixture(scope="module")
+def table_path(tmp_path_factory, table):
+    path = tmp_path_factory.mktemp("cli") / "table.csv"
+    write_table(table, path)
+    path.with_name("table.csv.split.json").write_text('{"method": "random", "parameters": {}}')
+    return path
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_sweep_fit_predict_and_score_follow_each_other(tmp_path, table_path, store_path):
+    swept = run("sweep", table_path, store_path, tmp_path / "out", *FAST)
+    assert swept.exit_code == 0, swept.output
+    assert "split: random (leaky)" in swept.output
+    assert (tmp_path / "out" / "sweep.png").stat().st_size > 0
+    fitted = run("fit", table_path, store_path, tmp_path / "model", *FAST)
+    assert fitted.exit_code == 0, fitted.output
+    assert "3 classifiers, fitted on train" in fitted.output
+    named = tmp_path / "p.csv"
+    predicted = run("predict", tmp_path / "model", table_path, store_path, named)
+    assert predicted.exit_code == 0, predicted.output
+    same = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert pd.read_csv(named).equals(same)
+    scored = run("score", named, "--table", table_path, "-o", tmp_path / "m.json")
+    assert scored.exit_code == 0, scored.output
+    assert "split: random (leaky)" in scored.output
+    assert json.loads((tmp_path / "m.json").read_text())["facts"] == ["split: random (leaky)"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sweep", "TABLE", "nowhere", "out"],
+        ["fit", "TABLE", "nowhere", "model"],
+        ["predict", "nowhere", "TABLE", "nowhere", "p.csv"],
+        ["score", "nowhere.csv"],
+    ],
+)
+def test_what_the_user_can_repair_is_one_line_and_exit_1(table_path, arguments):
+    arguments = [table_path if argument == "TABLE" else argument for argument in arguments]
+    told = run(*arguments)
+    assert told.exit_code == 1
+    assert len(told.output.splitlines()) == 1
+    assert "nowhere" in told.output
+
+
+@pytest.mark.parametrize("name", ["sweep", "fit"])
+def test_options_are_the_settings_with_their_defaults(name):
+    options = {
+        p.name: p.default for p in main.commands[name].params if p.param_type_name == "option"
+    }
+    unset = {
+        name: None if repr(value) == "Sentinel.UNSET" else value for name, value in options.items()
+    }
+    assert unset == {field.name: field.default for field in fields(Settings)}
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from spk.classify.cli import main\n"
+        "main(['sweep', '--help'], standalone_mode=False)\n"
+        "heavy = {'torch', 'sklearn', 'pandas', 'numpy', 'lightgbm', 'matplotlib', 'h5py'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,165 @@
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from spk.classify.outcome import choose_and_fit, evaluate, folded_accuracy
+from spk.classify.plot import plot_sweep
+from spk.classify.show import aligned, outcome_text, trial_rows, write_measures, write_outcome
+from spk.classify.sweep import Settings
+from spk.manifests.table import InputError, read_predictions
+
+FAST = Settings(classifiers="ridge,centroid", jobs=1)
+
+
+@pytest.fixture(scope="module")
+def outcome(table, store_path):
+    return evaluate(table, store_path, FAST, split="chronological")
+
+
+def test_test_is_scored_for_the_chosen_trial_only(outcome):
+    rows = trial_rows(outcome)
+    assert len(rows) == 6
+    scored = [row for row in rows if row["test_accuracy"] != ""]
+    assert [row["chosen"] for row in scored] == ["yes"]
+    right = (outcome.predictions["speaker"] == outcome.predictions["predicted"]).mean()
+    assert scored[0]["test_accuracy"] == pytest.approx(right)
+    assert set(outcome.predictions["split"]) == {"test"}
+
+
+def test_the_choice_does_not_depend_on_test(tmp_path, table, features, write_store, outcome):
+    spoilt = features.copy()
+    spoilt[table["split"] == "test"] *= -1
+    path = write_store(tmp_path / "s", table["segment_id"], spoilt)
+    other = evaluate(table, path, FAST)
+    assert other.chosen.name == outcome.chosen.name
+    assert other.chosen.penalty == outcome.chosen.penalty
+    assert (other.predictions["speaker"] == other.predictions["predicted"]).mean() < 0.5
+
+
+def test_two_runs_are_one_run(table, store_path, outcome):
+    again = evaluate(table, store_path, FAST, split="chronological")
+    pd.testing.assert_frame_equal(again.predictions, outcome.predictions)
+    pd.testing.assert_frame_equal(again.measures, outcome.measures)
+    assert again.conclusion == outcome.conclusion
+
+
+def test_the_conclusion_carries_interval_majority_and_rivals(outcome):
+    told = outcome.conclusion
+    assert "of 36 test segments in 3 meetings" in told
+    assert "; above the majority class (33.3%); chance 33.3%." in told
+    assert "Of 5 other combinations of layers and classifier" in told
+
+
+def test_features_that_tell_nothing_are_not_said_to_beat_the_majority(
+    tmp_path, table, features, write_store
+):
+    import numpy as np
+
+    noise = np.random.default_rng(9).normal(size=features.shape).astype(np.float32)
+    path = write_store(tmp_path / "s", table["segment_id"], noise)
+    told = evaluate(table, path, replace(FAST, layers="0", classifiers="ridge")).conclusion
+    assert "not shown to be above the majority class" in told
+    assert "Nothing else was tried." in told
+
+
+def test_an_untrained_encoder_and_a_leaky_split_are_named_with_every_score(
+    tmp_path, table, features, write_store
+):
+    path = write_store(tmp_path / "s", table["segment_id"], features, untrained=True)
+    outcome = evaluate(table, path, replace(FAST, layers="1"), split="random (leaky)")
+    assert set(outcome.predictions["model"]) == {f"{outcome.chosen.name}, untrained encoder"}
+    assert set(outcome.measures["model"]) == set(outcome.predictions["model"])
+    assert "untrained encoder" in outcome.conclusion
+    text = outcome_text(outcome)
+    assert "encoder: toy at 0000000000000000000000000000000000000000 (untrained encoder)" in text
+    assert "split: random (leaky)" in text
+
+
+def test_within_corpus_folding_and_the_meeting_stand_beside(table, store_path):
+    outcome = evaluate(table, store_path, replace(FAST, within="corpus", layers="1"))
+    assert "Accuracy after folding labels to the same person in a series: " in outcome.conclusion
+    assert "The meeting alone is recognised in" in outcome.conclusion
+    assert "of 36 test segments from the same features" in outcome.conclusion
+
+
+def test_folding_joins_the_same_number_in_a_series(table):
+    first, second, third = sorted(set(table["session"]))  # the first two are one series
+    predictions = pd.DataFrame(
+        {
+            "speaker": [f"{first}_001-M", f"{first}_001-M", f"{first}_001-M"],
+            "predicted": [f"{second}_001-M", f"{second}_002-M", f"{third}_001-M"],
+        }
+    )
+    assert folded_accuracy(table, predictions) == pytest.approx(1 / 3)
+
+
+def test_folding_needs_names_that_tell_the_series(table, store_path, toy_table):
+    other = toy_table(sessions=("monday", "tuesday"))
+    assert folded_accuracy(other, other.assign(predicted=other["speaker"])) is None
+
+
+def test_what_is_left_out_is_told(tmp_path, table, features, write_store):
+    session = sorted(set(table["session"]))[0]
+    few = table[(table["session"] != session) | (table["split"] != "test")].reset_index(drop=True)
+    path = write_store(
+        tmp_path / "s", table["segment_id"][1:], features[1:], rejected=table["segment_id"][:1]
+    )
+    outcome = evaluate(few, path, replace(FAST, layers="1"))
+    assert f"left out: {session}, no test segments" in outcome.facts
+    told = f"left out: 1 segments rejected at extraction, first {table['segment_id'][0]!r}"
+    assert told in outcome.facts
+
+
+def test_labels_without_training_segments_are_told(table, store_path):
+    label = table["speaker"][0]
+    changed = table.copy()
+    changed.loc[(table["speaker"] == label) & (table["split"] == "train"), "split"] = ""
+    outcome = evaluate(changed, store_path, replace(FAST, layers="1"))
+    assert "test: 4 segments of labels not in train count as wrong" in outcome.facts
+
+
+def test_fit_needs_no_test_rows_and_chooses_as_the_sweep_does(table, store_path, outcome):
+    untested = table[table["split"] != "test"].reset_index(drop=True)
+    model, facts = choose_and_fit(untested, store_path, FAST, split="chronological")
+    assert model.name == outcome.model.name
+    assert model.temperature == outcome.model.temperature
+    assert facts[-1].startswith(f"chosen on validation: {outcome.chosen.name}, penalty")
+
+
+def test_an_outcome_is_written_whole(tmp_path, outcome):
+    write_outcome(outcome, tmp_path / "out")
+    names = ["config.json", "metrics.csv", "predictions.csv", "sweep.csv", "sweep.png"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == names
+    trials = pd.read_csv(tmp_path / "out" / "sweep.csv")
+    assert list(trials["layers"]) == [0, 0, 1, 1, 2, 2]
+    assert trials["test_accuracy"].notna().sum() == 1
+    named = read_predictions(tmp_path / "out" / "predictions.csv")
+    assert list(named["predicted"]) == list(outcome.predictions["predicted"])
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["store"]["encoder"] == "toy"
+    assert config["split"] == "chronological"
+    assert config["settings"]["classifiers"] == "ridge,centroid"
+
+
+def test_the_plot_is_the_same_png_every_time(outcome):
+    image = plot_sweep(outcome)
+    assert image.startswith(b"\x89PNG\r\n")
+    assert image == plot_sweep(outcome)
+
+
+def test_measures_are_written_by_suffix(tmp_path, outcome):
+    write_measures(outcome.measures, tmp_path / "m.json", facts=["split: x"])
+    read = json.loads((tmp_path / "m.json").read_text())
+    assert read["facts"] == ["split: x"]
+    assert len(read["measures"]) == len(outcome.measures)
+    write_measures(outcome.measures, tmp_path / "m.csv")
+    assert len(pd.read_csv(tmp_path / "m.csv")) == len(outcome.measures)
+    with pytest.raises(InputError, match=r"suffix is '.txt', expected .csv or .json"):
+        write_measures(outcome.measures, tmp_path / "m.txt")
+
+
+def test_columns_are_aligned():
+    text = aligned([{"layer": "3", "name": "ridge"}, {"layer": "12", "name": "lda"}])
+    assert text == "layer  name\n    3  ridge\n   12  lda"
