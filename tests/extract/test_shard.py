@@ -3,6 +3,7 @@
 import binascii
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,13 +34,14 @@ def write(path: Path) -> Path:
     return path
 
 
-def seal(path: Path) -> None:
+def seal(path: Path, shift: int = 0) -> None:
     """Give any HDF5 file the last bytes that prove it whole, as a forger would."""
     with h5py.File(path, "r") as file:
         features = file.get("features")
         start, size = 0, 0
         if isinstance(features, h5py.Dataset) and not features.chunks:
             start, size = features.id.get_offset() or 0, features.id.get_storage_size()
+    start += shift
     content = path.read_bytes()
     rest = hashlib.sha256(content[:start] + content[start + size :])
     path.write_bytes(content + trailer(start, size, rest))
@@ -75,7 +77,9 @@ def test_a_shard_gives_back_what_went_in(tmp_path: Path) -> None:
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
-    assert write(tmp_path / "a.h5").read_bytes() == write(tmp_path / "b.h5").read_bytes()
+    before = write(tmp_path / "a.h5").read_bytes()
+    time.sleep(1.1)  # HDF5 keeps whole seconds where it keeps times
+    assert write(tmp_path / "b.h5").read_bytes() == before
 
 
 def test_no_flipped_byte_comes_back_as_a_value(tmp_path: Path) -> None:
@@ -137,8 +141,8 @@ def references(file: h5py.File) -> None:
 
 
 HOSTILE = {
-    "external link": replace("frames", link=h5py.ExternalLink("/etc/passwd", "frames")),
-    "soft link": replace("frames", link=h5py.SoftLink("/duration")),
+    "external link": replace("frames", link=h5py.ExternalLink("other.h5", "frames")),
+    "soft link": replace("frames", link=h5py.SoftLink("/audio_bytes")),
     "external storage": external,
     "virtual": virtual,
     "references": references,
@@ -148,7 +152,7 @@ HOSTILE = {
     "group": lambda file: (file.__delitem__("frames"), file.create_group("frames")),
     "more": lambda file: file.create_dataset("extra", data=1),
     "less": lambda file: file.__delitem__("crc32"),
-    "text attribute": lambda file: file.attrs.__setitem__("fingerprint", "variable length"),
+    "text attribute": lambda file: file.attrs.__setitem__("fingerprint", '"ab"'),
     "shape": replace("duration", data=np.zeros(3)),
     "offset": replace("offset", data=np.array([0, 6, 5])),
     "features missing": replace("features", data=np.zeros((0, 5, 3), "<f2")),
@@ -158,6 +162,7 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_our_writer_never_makes_is_refused(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / "a.h5")
+    write(tmp_path / "other.h5")  # what an external link finds when it is followed
     path.write_bytes(path.read_bytes()[: -TRAILER.size])
     with h5py.File(path, "r+") as file:
         HOSTILE[name](file)
@@ -175,3 +180,18 @@ def test_a_sealed_copy_is_read(tmp_path: Path) -> None:
         replace("duration", data=np.array([1.5, 2.0]))(file)
     seal(path)
     assert everything(path) == before
+
+
+def test_features_stand_where_the_last_bytes_say(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5")
+    path.write_bytes(path.read_bytes()[: -TRAILER.size])
+    seal(path, shift=-2)
+    with pytest.raises(InputError, match="features elsewhere than its last bytes say"):
+        read_shard(path)
+
+
+def test_any_other_hdf5_file_is_told_apart(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"] = np.zeros(3)
+    with pytest.raises(InputError, match="bytes without the mark of a whole file"):
+        read_shard(tmp_path / "a.h5")

@@ -365,6 +365,27 @@ def test_a_full_disk_is_told_in_bytes_and_loses_nothing(
     assert FeatureStore.open(tmp_path / "a").ids().tolist() == ["s"]
 
 
+def test_a_shard_gets_its_name_after_its_bytes_and_before_its_folder_are_on_disk(
+    tmp_path: Path, store_config: dict[str, Any], row: dict[str, Any], monkeypatch: Any
+) -> None:
+    steps: list[str] = []
+    rename = Path.replace
+
+    def sync(handle: int) -> None:
+        steps.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+
+    monkeypatch.setattr(durable.os, "fsync", sync)
+    monkeypatch.setattr(
+        Path, "replace", lambda old, new: (steps.append(f"to {new.name}"), rename(old, new))
+    )
+    writer = StoreWriter(tmp_path / "a", store_config)
+    writer.add("s", np.ones((3, 4)), **row)
+    steps.clear()
+    writer.close()
+    name = next((tmp_path / "a" / "shards").iterdir()).name
+    assert steps == [f".writing-{os.getpid()}-{name}", f"to {name}", "shards"]
+
+
 def test_what_is_no_store_is_left_alone(tmp_path: Path, make_store: Make) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"no store\.json beside \['notes\.txt'\]"):
