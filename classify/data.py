@@ -211,7 +211,7 @@ def _check_splits(table: pd.DataFrame, needed: Sequence[str]) -> None:
     found = set(table["split"]) if "split" in table else set()
     for split in needed:
         if split not in found:
-            option = " --valid SHARE" if split == "valid" else ""
+            option = " --valid-share SHARE" if split == "valid" else ""
             raise InputError(
                 f"table: 0 segments have split {split!r}, expected at least 1; "
                 f"run spk-manifests split{option} on it"

@@ -68,7 +68,6 @@ def rotate(X: np.ndarray) -> Rotation:
     scale = np.sqrt(np.einsum("ij,ij->j", Z, Z) / len(Z))
     # rounding leaves a constant feature with a deviation of a few units in its last place
     scale[scale <= 10 * np.finfo(np.float64).eps * np.abs(mean)] = 1
-    scale[scale == 0] = 1
     Z /= scale
     dual = len(Z) <= Z.shape[1]
     values, vectors = _spectrum(Z @ Z.T if dual else Z.T @ Z)

@@ -90,7 +90,8 @@ def evaluate(
     predictions, _ = predict(model, tested, opened)
     facts = [_encoder(model), f"split: {split}", *_left_out(rejected, skipped, tasks, tested=True)]
     facts += sorted({note for trial in trials for note in trial.notes})
-    conclusion = conclude(known, tasks, trials, chosen, predictions)
+    measures = score(predictions, known, seed=settings.seed)
+    conclusion = conclude(known, tasks, trials, predictions, measures)
     if settings.within == "corpus":
         conclusion += " " + beside_corpus(known, opened, chosen, settings, predictions)
     return Outcome(
@@ -100,7 +101,7 @@ def evaluate(
         chosen=chosen,
         model=model,
         predictions=predictions,
-        measures=score(predictions, known, seed=settings.seed),
+        measures=measures,
         baselines=baselines(tasks, "valid"),
         skipped=skipped,
         facts=tuple(facts),
@@ -234,13 +235,12 @@ def conclude(
     table: pd.DataFrame,
     tasks: Sequence[Task],
     trials: Sequence[Trial],
-    chosen: Trial,
     predictions: pd.DataFrame,
+    measures: pd.DataFrame,
 ) -> str:
     """Say what was found, and no difference that its paired interval does not carry."""
-    correct = (predictions["speaker"] == predictions["predicted"]).to_numpy()
-    meetings = predictions["session"].to_numpy(str)
-    low, high = mean_interval(correct, meetings)
+    found = measures.query("stratum == 'all' and measure == 'accuracy'").iloc[0]
+    meetings = predictions["session"]
     count = len(set(meetings))
     places = (
         f"{count} meetings"
@@ -248,9 +248,10 @@ def conclude(
         else "1 meeting (so the interval is over its segments only)"
     )
     return (
-        f"{predictions['model'].iloc[0]}: chosen on validation ({chosen.accuracy:.1%}), it names "
-        f"{correct.mean():.1%} ({low:.1%} to {high:.1%}) of {len(correct)} test segments in "
-        f"{places}; {_against_majority(table, tasks, predictions)}. {_rivals(tasks, table, trials)}"
+        f"{found['model']}: chosen on validation ({choose(trials).accuracy:.1%}), it names "
+        f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%}) of {len(predictions)} "
+        f"test segments in {places}; {_against_majority(table, tasks, predictions)}. "
+        f"{_rivals(tasks, table, trials)}"
     )
 
 

@@ -34,7 +34,7 @@ def plot_sweep(outcome: Outcome) -> bytes:
     step = -(-len(names) // 26)
     axes.set_xticks(range(0, len(names), step), names[::step])
     axes.set(xlabel="layer", ylabel="accuracy on validation", ylim=(0, 1.02), title=_title(outcome))
-    axes.legend(loc="lower left", ncols=2, fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=150, metadata={"Software": None})
     return image.getvalue()

@@ -43,6 +43,21 @@ if TYPE_CHECKING:
 DURATIONS = ((1.0, "<1 s"), (2.0, "1-2 s"), (5.0, "2-5 s"), (np.inf, ">5 s"))
 OVERLAPS = ((0.2, "<20 %"), (0.5, "20-50 %"), (np.inf, ">50 %"))
 COLUMNS = ("model", "stratum", "group", "measure", "value", "low", "high", "segments")
+MEASURES = (  # over all segments, in the order they are shown
+    "accuracy",
+    "accuracy_meetings",
+    "accuracy_time",
+    "balanced_accuracy",
+    "macro_f1",
+    "top3",
+    "log_loss",
+    "calibration_error",
+    "eer",
+    "min_dcf",
+    "majority",
+    "chance",
+)
+Measure = Callable[[np.ndarray, np.ndarray], float]  # of row numbers (m,) and groups (m,)
 Group = tuple[str, str, np.ndarray]  # stratum, group, chosen rows (n,) bool
 
 
@@ -187,10 +202,10 @@ def _majority(
     return np.array([best[names] for names in candidates])
 
 
-def _measures(rows: _Rows) -> dict[str, Callable[[np.ndarray, np.ndarray], float]]:
+def _measures(rows: _Rows) -> dict[str, Measure]:
     """Return each measure as a function of resampled row numbers (m,) and groups (m,)."""
     correct, duration = rows.correct.astype(np.float64), rows.duration
-    found: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    found: dict[str, Measure] = {
         "accuracy": lambda k, _: float(correct[k].mean()),
         "accuracy_meetings": lambda k, group: meeting_mean(correct[k], group),
         "balanced_accuracy": lambda k, _: balanced_accuracy(rows.truth[k], rows.predicted[k]),
@@ -203,12 +218,10 @@ def _measures(rows: _Rows) -> dict[str, Callable[[np.ndarray, np.ndarray], float
         found["accuracy_time"] = lambda k, _: float(correct[k] @ duration[k] / duration[k].sum())
     if rows.chances is not None and rows.column is not None:
         found.update(_probability_measures(rows.chances, rows.column))
-    return found
+    return {name: found[name] for name in MEASURES if name in found}
 
 
-def _probability_measures(
-    chances: np.ndarray, column: np.ndarray
-) -> dict[str, Callable[[np.ndarray, np.ndarray], float]]:
+def _probability_measures(chances: np.ndarray, column: np.ndarray) -> dict[str, Measure]:
     true = np.where(column >= 0, chances[np.arange(len(column)), column], 0)
     above = np.nansum(chances > true[:, None], axis=1)  # candidates likelier than the true one
     top3 = ((above < 3) & (column >= 0)).astype(np.float64)
@@ -232,17 +245,11 @@ def _overall(rows: _Rows, resamples: int, seed: int) -> list[tuple[object, ...]]
     for chosen, group in resample(rows.sessions, resamples, seed):
         for name, measure in measures.items():
             drawn[name].append(measure(chosen, group))
-    return [
-        (
-            "all",
-            "",
-            name,
-            measure(everything, rows.sessions),
-            *percentiles(np.array(drawn[name])),
-            len(everything),
-        )
-        for name, measure in measures.items()
-    ]
+    found: list[tuple[object, ...]] = []
+    for name, measure in measures.items():
+        value, ends = measure(everything, rows.sessions), percentiles(np.array(drawn[name]))
+        found.append(("all", "", name, value, *ends, len(everything)))
+    return found
 
 
 def _strata(rows: pd.DataFrame, resamples: int, seed: int) -> list[tuple[object, ...]]:

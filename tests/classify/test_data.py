@@ -140,7 +140,9 @@ def test_the_majority_is_the_label_with_most_training_segments(table):
 
 
 def test_a_missing_validation_split_is_refused_with_the_repair(table):
-    with pytest.raises(InputError, match=r"0 segments have split 'valid'.*split --valid SHARE"):
+    with pytest.raises(
+        InputError, match=r"0 segments have split 'valid'.*split --valid-share SHARE"
+    ):
         make_tasks(table[table["split"] != "valid"].reset_index(drop=True), "session")
     with pytest.raises(InputError, match="0 segments have split 'train'"):
         make_tasks(table.drop(columns="split"), "session")

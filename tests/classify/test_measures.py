@@ -113,6 +113,12 @@ def test_a_trivial_system_costs_one():
     assert equal_error_rate(misses, false) == pytest.approx(0.5)
 
 
+def test_min_dcf_weighs_both_errors_by_the_prior():
+    # thresholds cost .5, .5 * .5 + .5 * .1 = .3 and .5; always accepting costs .5
+    misses, false = np.array([1, 0.5, 0]), np.array([0, 0.1, 1])
+    assert min_dcf(misses, false, prior=0.5) == pytest.approx(0.3 / 0.5)
+
+
 def test_weights_are_repeated_rows():
     scores, truth = trials(2, rows=20)
     weights = np.random.default_rng(0).integers(0, 3, size=20)

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from spk.classify.classifiers import PENALTIES
 from spk.classify.data import make_tasks
 from spk.classify.sweep import Settings, choose, sweep
 from spk.manifests.table import InputError
@@ -67,11 +70,23 @@ def test_two_processes_give_what_one_gives(table, store):
 
 def test_equals_are_decided_by_log_loss(table, store):
     tasks, _ = make_tasks(table, "session")
-    trials = sweep(table, store, tasks, Settings(layers="1", jobs=1))
-    best = choose(trials)
-    equals = [trial for trial in trials if trial.accuracy == best.accuracy]
+    (trial,) = sweep(table, store, tasks, Settings(classifiers="ridge", layers="1", jobs=1))
+    surer = replace(trial, classifier="surer", log_loss=trial.log_loss / 2)
+    worse = replace(trial, classifier="worse", log_loss=0.0, accuracy=trial.accuracy - 0.1)
+    assert choose([trial, surer, worse]).classifier == "surer"
+
+
+def test_equal_penalties_are_decided_by_log_loss(table, store):
+    tasks, _ = make_tasks(table, "session")
+    (trial,) = sweep(table, store, tasks, Settings(classifiers="ridge", layers="1", jobs=1))
+    alone = [
+        sweep(table, store, tasks, replace(FAST, classifiers="ridge", layers="1", penalty=penalty))
+        for penalty in PENALTIES["ridge"]
+    ]
+    equals = [one for (one,) in alone if one.accuracy == trial.accuracy]
     assert len(equals) > 1
-    assert best.log_loss == min(trial.log_loss for trial in equals)
+    assert trial.log_loss == min(one.log_loss for one in equals)
+    assert trial.accuracy == max(one.accuracy for (one,) in alone)
 
 
 def test_trees_are_counted_before_they_grow(table, store):
