@@ -1,20 +1,17 @@
-"""Segments in batches of like length, read ahead by worker processes.
+"""Segments in batches of like length, read ahead by worker threads.
 
 A batch holds at most so many seconds, padding counted; sorted by length hardly anything is padded.
 The longest come first, so that a batch that is too large for the device shows at once.
+
+Threads, not processes: libsndfile decodes without the interpreter's lock, nothing is copied
+between processes, and a process pool waits forever when a worker is killed while it answers.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..manifests.table import InputError
 from .audio import Audio, Reading, Rejected, Segment, read_segment
@@ -68,32 +65,26 @@ def read_batches(
     Parameters
     ----------
     workers
-        Number of processes that decode ahead; 0 decodes here.
+        Number of threads that decode ahead; 0 decodes here, batch by batch.
 
     Raises
     ------
     InputError
-        A recording's rate or channels are not what the run was told, or a worker was killed.
+        A recording's rate or channels are not what the run was told.
     """
     if workers == 0:
         for batch in batches:
             yield [_read(segment, reading) for segment in batch]
         return
-    # Spawned, not forked: a fork of a process that runs torch's threads may hang.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _prepare_worker)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
         yield from _ahead(pool, batches, reading)
-    except BrokenProcessPool:
-        raise InputError(
-            "--workers: a decoding process was killed, expected all to live (memory may be short); "
-            "pass --workers 0"
-        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _ahead(
-    pool: ProcessPoolExecutor, batches: Iterable[Sequence[Segment]], reading: Reading
+    pool: ThreadPoolExecutor, batches: Iterable[Sequence[Segment]], reading: Reading
 ) -> Iterator[list[Read]]:
     waiting: deque[list[Future[Read]]] = deque()
     for batch in batches:
@@ -113,17 +104,3 @@ def _read(segment: Segment, reading: Reading) -> Read:
         raise
     except Exception as problem:
         raise RuntimeError(f"{segment.segment_id}: reading {segment.path} failed") from problem
-
-
-def _prepare_worker() -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"  # the cores belong to the encoder and the other workers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the run decides
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-
-
-def _leave_with_parent() -> None:
-    """End this worker when the run is killed: nobody would ever tell it to stop."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)

@@ -35,7 +35,7 @@ REJECTED = 3  # exit code: all done, but some segments have no features
     show_default=True,
     help="Hub id, local folder, or demo (tiny, untrained).",
 )
-@click.option("--revision", help="Branch, tag or commit of a hub id.")
+@click.option("--revision", default=None, help="Branch, tag or commit of a hub id.")
 @click.option("--layers", default="all", show_default=True, help="all, 0-12, or 4,8.")
 @click.option(
     "--pooling",
@@ -74,7 +74,8 @@ REJECTED = 3  # exit code: all done, but some segments have no features
 @click.option(
     "--workers",
     type=int,
-    help="Processes that decode audio; 0 decodes here.  [default: number of cores, at most 4]",
+    default=None,
+    help="Threads that decode audio ahead; 0: none.  [default: number of cores, at most 4]",
 )
 @click.option(
     "--max-seconds",

@@ -1,0 +1,155 @@
+"""The command spk-extract, as a user runs it."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import click
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+from spk.extract.cli import main
+from spk.extract.job import Job
+from spk.extract.options import Options
+from spk.extract.store import FeatureStore
+from spk.manifests.table import segment_id, write_table
+
+RUN = "from spk.extract.cli import main\nif __name__ == '__main__':\n    main()\n"
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Return a folder with a recording and two tables: usable.csv, and spoilt.csv."""
+    root = tmp_path_factory.mktemp("corpus")
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 60 * 16000)
+    samples[:16000] = 0
+    soundfile.write(root / "S01.flac", samples, 16000)
+    rows = [
+        {
+            "segment_id": segment_id("S01", "001", float(start), start + 0.5),
+            "audio": "S01.flac",
+            "start": float(start),
+            "end": start + 0.5,
+            "speaker": "001",
+            "session": "S01",
+        }
+        for start in range(59)
+    ]
+    write_table(pd.DataFrame(rows), root / "spoilt.csv")
+    write_table(pd.DataFrame(rows[1:]), root / "usable.csv")
+    (root / "run.py").write_text(RUN)
+    return root
+
+
+def call(corpus, table, store, *more):
+    options = ["--encoder", "demo", "--audio-root", str(corpus), "--workers", "0", *more]
+    return CliRunner().invoke(main, [str(corpus / table), str(store), *options])
+
+
+def test_a_run_tells_one_line_and_ends_with_0(corpus, tmp_path):
+    result = call(corpus, "usable.csv", tmp_path / "store")
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout.splitlines()) == 1
+    assert "58 segments have features, 58 of them new" in result.stdout
+    assert "times real time" in result.stdout
+    assert "the encoder is untrained" in result.stdout
+    assert result.stderr == ""
+
+
+def test_rejected_segments_end_with_3_and_are_listed(corpus, tmp_path):
+    for _ in range(2):  # a resumed run says so too
+        result = call(corpus, "spoilt.csv", tmp_path / "store")
+        assert result.exit_code == 3
+        assert "1 rejected (silent 1), see" in result.stdout
+    assert pd.read_csv(tmp_path / "store.rejected.csv")["code"].tolist() == ["silent"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--channel", "3"], "S01.flac: channels are 1, expected more than 3"),
+        (["--layers", "0-99"], "--layers: value is '0-99'"),
+        (["--shard", "2"], "--shard: value is '2', expected i/n"),
+        (["--encoder", "/no/such"], "--encoder: '/no/such' is no folder"),
+        (["--audio-root", "/no/such"], "/no/such: 1 of 1 recordings are missing"),
+        (["--dtype", "float16", "--device", "cpu"], "--dtype: value is 'float16' on a CPU"),
+    ],
+)
+def test_what_the_user_can_repair_is_one_line_and_1(corpus, tmp_path, more, message):
+    result = call(corpus, "usable.csv", tmp_path / "store", *more)
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert message in result.stderr
+
+
+def test_a_plan_makes_nothing(corpus, tmp_path):
+    result = call(corpus, "usable.csv", tmp_path / "store", "--plan")
+    assert result.exit_code == 0
+    assert result.stdout == "58 segments, 0.01 h, cache about 0.1 MB (6 layers x 128, float16)\n"
+    assert not (tmp_path / "store").exists()
+
+
+def test_options_have_the_names_and_defaults_of_the_settings():
+    context = click.Context(main)
+    others = ("table", "store_path", "plan", "version", "help")
+    found = {p.name: p.get_default(context) for p in main.params if p.name not in others}
+    assert found == {field.name: field.default for field in dataclasses.fields(Options)}
+
+
+def test_help_and_plan_do_without_torch(corpus, tmp_path):
+    code = (
+        "import sys\nfrom click.testing import CliRunner\nfrom spk.extract.cli import main\n"
+        "result = CliRunner().invoke(main, sys.argv[1:])\n"
+        "sys.exit(result.exit_code or ('torch' in sys.modules))"
+    )
+    table = str(corpus / "usable.csv")
+    for arguments in (["--help"], [table, str(tmp_path / "s"), "--plan", "--encoder", "demo"]):
+        assert subprocess.run([sys.executable, "-c", code, *arguments], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_a_batch_with_its_own_code(
+    corpus, tmp_path, monkeypatch, number
+):
+    take = Job._take
+
+    def interrupted(self, read):
+        os.kill(os.getpid(), number)
+        take(self, read)
+
+    monkeypatch.setattr(Job, "_take", interrupted)
+    before = signal.getsignal(number)
+    result = call(corpus, "usable.csv", tmp_path / "store", "--batch-seconds", "4")
+    assert result.exit_code == 128 + number
+    assert "8 segments have features, 8 of them new" in result.stdout
+    assert result.stderr.splitlines()[-1] == "interrupted; run the same command to go on"
+    assert signal.getsignal(number) is before
+    assert len(FeatureStore.open(tmp_path / "store").ids()) == 8
+
+
+def test_ctrl_c_in_a_terminal_leaves_a_whole_store_and_no_traceback(corpus, tmp_path):
+    store = tmp_path / "store"
+    options = ["--encoder", "demo", "--audio-root", str(corpus), "--batch-seconds", "0.1"]
+    process = subprocess.Popen(
+        [sys.executable, "run.py", "usable.csv", str(store), "--workers", "1", *options],
+        cwd=corpus,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    while not (store / "store.json").exists() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.5)  # whatever was reached, the store must agree with the line
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    kept = len(FeatureStore.open(store).ids())
+    assert f"{kept} segments have features" in out
+    assert process.returncode == (130 if kept < 58 else 0)
+    assert "Traceback" not in err

@@ -1,0 +1,406 @@
+"""The whole flow: a table and its audio become a store."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from spk.extract.job import Halving
+from spk.extract.options import Options, parse_layers
+from spk.extract.plan import plan
+from spk.extract.run import extract
+from spk.extract.store import FeatureStore
+from spk.extract.verify import relative_difference
+from spk.manifests.table import InputError, check_table, segment_id
+
+SAME = 1e-5  # relative, float32: batches differ in shape, and kernels in the order they add up
+DURATIONS = (0.3, 2.0, 0.7, 1.1, 0.05, 3.1, 0.9, 0.4, 1.6, 0.3, 2.2, 0.5)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Return a folder with two recordings and a table of 24 usable segments in mixed order."""
+    root = tmp_path_factory.mktemp("corpus")
+    rows = []
+    for k, session in enumerate(("S02", "S01")):
+        rng = np.random.default_rng(k)
+        soundfile.write(root / f"{session}.flac", rng.uniform(-0.5, 0.5, (16 * 16000, 2)), 16000)
+        start = 0.25
+        for i, duration in enumerate(DURATIONS):
+            rows.append(row(f"{session}.flac", start, start + duration, f"00{i % 3}-M", session))
+            start += duration
+    return root, check_table(pd.DataFrame(rows))
+
+
+def row(audio, start, end, speaker="001-M", session="S01"):
+    return {
+        "segment_id": segment_id(session, speaker, start, end),
+        "audio": audio,
+        "start": start,
+        "end": end,
+        "speaker": speaker,
+        "session": session,
+    }
+
+
+def settings(root, **changes):
+    known = {"encoder": "demo", "audio_root": str(root), "workers": 0, "store_dtype": "float32"}
+    return Options(**{**known, **changes})
+
+
+def features(store, ids):
+    opened = FeatureStore.open(store)
+    return np.stack([opened.read(ids, layer) for layer in opened.layers], axis=1)
+
+
+@pytest.fixture(scope="module")
+def whole(corpus, tmp_path_factory):
+    """Return the store of one plain run, and its summary."""
+    root, table = corpus
+    store = tmp_path_factory.mktemp("whole") / "store"
+    return store, extract(table, store, settings(root))
+
+
+def test_every_segment_has_features_of_its_own_samples(corpus, whole):
+    from spk.extract.encoder import load_encoder
+
+    root, table = corpus
+    store, summary = whole
+    assert (summary.segments, summary.new, summary.rejected) == (24, 24, {})
+    encoder = load_encoder("demo")
+    found = features(store, table["segment_id"].tolist())
+    for vector, line in zip(found, table.itertuples(), strict=True):
+        samples, _ = soundfile.read(root / line.audio, dtype="float32")
+        part = samples[int(line.start * 16000 + 0.5) : int(line.end * 16000 + 0.5), 0]
+        expected, _ = encoder.encode([part], layers=range(6))
+        assert relative_difference(vector, expected[0]) < SAME
+
+
+@pytest.mark.parametrize(
+    "changes", [{"batch_seconds": 0.1}, {"batch_seconds": 7.0}, {"workers": 2}]
+)
+def test_batches_and_workers_do_not_change_rows(corpus, whole, tmp_path, changes):
+    root, table = corpus
+    extract(table, tmp_path / "store", settings(root, **changes))
+    ids = table["segment_id"].tolist()
+    expected = features(whole[0], ids)
+    assert relative_difference(features(tmp_path / "store", ids), expected) < SAME
+
+
+def test_the_order_of_the_table_does_not_change_rows(corpus, whole, tmp_path):
+    root, table = corpus
+    extract(table.sample(frac=1, random_state=1), tmp_path / "store", settings(root))
+    ids = table["segment_id"].tolist()
+    np.testing.assert_array_equal(features(tmp_path / "store", ids), features(whole[0], ids))
+
+
+def test_an_interrupted_run_goes_on_to_the_same_store(corpus, whole, tmp_path):
+    root, table = corpus
+    store, options = tmp_path / "store", settings(root, batch_seconds=6.0)
+    asked = []
+
+    def stop():
+        asked.append(None)
+        return len(asked) > 2
+
+    first = extract(table, store, options, stop=stop)
+    assert first.interrupted
+    assert 0 < first.segments < 24
+    assert len(FeatureStore.open(store).ids()) == first.segments
+    second = extract(table, store, options)
+    assert not second.interrupted
+    assert second.new == 24 - first.segments
+    ids = table["segment_id"].tolist()
+    assert relative_difference(features(store, ids), features(whole[0], ids)) < SAME
+    assert extract(table, store, options).new == 0
+
+
+def test_what_was_encoded_before_an_exception_is_kept(corpus, tmp_path, monkeypatch):
+    root, table = corpus
+    calls = []
+    encode = Halving.__call__
+
+    def failing(self, waveforms):
+        calls.append(None)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return encode(self, waveforms)
+
+    monkeypatch.setattr(Halving, "__call__", failing)
+    with pytest.raises(KeyboardInterrupt):
+        extract(table, tmp_path / "store", settings(root, batch_seconds=8.0))
+    assert 0 < len(FeatureStore.open(tmp_path / "store").ids()) < 24
+
+
+@pytest.fixture
+def spoilt(corpus, tmp_path):
+    """Return a folder and a table in which four segments cannot be used."""
+    root, table = corpus
+    for file in root.glob("*.flac"):
+        shutil.copy(file, tmp_path)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(32000), 16000)
+    rows = [
+        row("absent.flac", 0.0, 1.0, session="A"),
+        row("silent.wav", 0.0, 1.0, session="B"),
+        row("S01.flac", 15.5, 16.5, session="C"),
+        row("S01.flac", 1.0, 1.02, session="D"),
+    ]
+    return tmp_path, check_table(pd.concat([table, pd.DataFrame(rows)]))
+
+
+def test_unusable_segments_are_listed_and_the_rest_goes_on(spoilt):
+    root, table = spoilt
+    store = root / "store"
+    summary = extract(table, store, settings(root))
+    assert summary.segments == 24
+    assert summary.rejected == {"unreadable": 1, "silent": 1, "past-end": 1, "too-short": 1}
+    listed = pd.read_csv(f"{store}.rejected.csv").set_index("segment_id")
+    assert listed["code"].to_dict() == dict(
+        zip(
+            table["segment_id"].tail(4),
+            ["unreadable", "silent", "past-end", "too-short"],
+            strict=True,
+        )
+    )
+    told = listed["message"][table["segment_id"].iloc[-1]]
+    assert told == "segment has 320 samples, expected at least 400"
+    assert "4 rejected (past-end 1, silent 1, too-short 1, unreadable 1), see" in str(summary)
+
+
+def test_rejected_segments_are_tried_again_only_when_asked(spoilt):
+    root, table = spoilt
+    store = root / "store"
+    extract(table, store, settings(root))
+    soundfile.write(root / "absent.flac", np.random.default_rng(9).uniform(-1, 1, 32000), 16000)
+    again = extract(table, store, settings(root))
+    assert (again.new, sum(again.rejected.values())) == (0, 4)
+    retried = extract(table, store, settings(root, retry_rejected=True))
+    assert (retried.new, sum(retried.rejected.values())) == (1, 3)
+    assert len(pd.read_csv(f"{store}.rejected.csv")) == 3
+
+
+def test_the_list_goes_when_nothing_is_rejected_any_more(spoilt):
+    root, table = spoilt
+    table = table[table["audio"].isin(["S01.flac", "absent.flac"])].iloc[:-2]
+    store = root / "store"
+    extract(table, store, settings(root))
+    listing = root / "store.rejected.csv"
+    assert listing.exists()
+    soundfile.write(root / "absent.flac", np.random.default_rng(9).uniform(-1, 1, 32000), 16000)
+    extract(table, store, settings(root, retry_rejected=True))
+    assert not listing.exists()
+
+
+def test_strict_stops_at_the_first_rejected_segment(spoilt):
+    root, table = spoilt
+    with pytest.raises(InputError, match="C_001-M.*: past-end: .*or leave out --strict"):
+        extract(table, root / "store", settings(root, strict=True))
+
+
+def test_a_wrong_audio_root_is_told_before_anything_is_rejected(corpus, tmp_path):
+    _, table = corpus
+    with pytest.raises(InputError, match="2 of 2 recordings are missing.*--audio-root"):
+        extract(table, tmp_path / "store", settings(tmp_path))
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"layers": "0-2"}, "layers"),
+        ({"pooling": "max"}, "pooling"),
+        ({"channel": "1"}, "channel"),
+        ({"dtype": "bfloat16"}, "compute_dtype"),
+        ({"store_dtype": "float16"}, "dtype"),
+        ({"max_seconds": 2.0}, "max_seconds"),
+        ({"resample": True}, "resample"),
+        ({"frames": True}, "kind"),
+    ],
+)
+def test_a_store_of_another_configuration_is_refused(corpus, whole, changes, key):
+    root, table = corpus
+    with pytest.raises(InputError, match=rf"another configuration.*\b{key}: "):
+        extract(table, whole[0], settings(root, **changes))
+
+
+def test_the_store_says_where_its_features_come_from(whole, layer_encoder, corpus, tmp_path):
+    root, table = corpus
+    config = FeatureStore.open(whole[0]).config
+    assert (config["encoder"], config["untrained"], config["channel"]) == ("demo", True, "0")
+    assert config["layer_definition"].endswith("the last is after the final layer norm")
+    extract(table.head(1), tmp_path / "store", settings(root, encoder=str(layer_encoder)))
+    config = FeatureStore.open(tmp_path / "store").config
+    assert (config["revision"], config["untrained"], config["dim"]) == ("local", False, 64)
+    assert config["layers"] == [0, 1, 2, 3]
+    assert len(config["weights_sha256"]) == 64
+
+
+def test_shards_add_up_to_the_whole(corpus, whole, tmp_path):
+    root, table = corpus
+    ids = []
+    for i in (1, 2, 3):
+        store = tmp_path / str(i)
+        assert extract(table, store, settings(root, shard=f"{i}/3")).new == 8
+        part = FeatureStore.open(store).ids().tolist()
+        assert relative_difference(features(store, part), features(whole[0], part)) < SAME
+        ids += part
+    assert sorted(ids) == sorted(table["segment_id"])
+
+
+def test_frames_are_the_states_that_are_pooled(corpus, whole, tmp_path):
+    root, table = corpus
+    store = tmp_path / "store"
+    extract(table, store, settings(root, frames=True, layers="0,5"))
+    opened = FeatureStore.open(store)
+    assert (opened.kind, opened.dim, opened.config["pooling"]) == ("frames", 64, "none")
+    ids = table["segment_id"].tolist()
+    for name, vector in zip(ids, features(whole[0], ids), strict=True):
+        rows = opened.read_frames(name, 5)
+        expected = np.concatenate([rows.mean(axis=0), rows.std(axis=0)])
+        assert relative_difference(vector[5], expected) < SAME
+
+
+def test_the_channel_asked_for_is_the_one_encoded(corpus, whole, tmp_path):
+    root, table = corpus
+    extract(table, tmp_path / "store", settings(root, channel="1"))
+    ids = table["segment_id"].tolist()
+    other = features(tmp_path / "store", ids)
+    assert relative_difference(other, features(whole[0], ids)) > 1e-3
+
+
+def test_long_segments_are_encoded_in_windows(corpus, tmp_path):
+    root, table = corpus
+    summary = extract(table, tmp_path / "store", settings(root, max_seconds=0.5))
+    assert summary.new == 24
+
+
+def test_verify_measures_the_batch(corpus, tmp_path, group_encoder):
+    root, table = corpus
+    options = settings(root, encoder=str(group_encoder), verify=6)
+    summary = extract(table, tmp_path / "store", options)
+    assert 0 < summary.difference < SAME
+    assert "largest relative difference of float32 in a batch from float32 alone" in str(summary)
+
+
+def test_verify_tells_what_bfloat16_costs(corpus, tmp_path):
+    root, table = corpus
+    summary = extract(table, tmp_path / "store", settings(root, verify=4, dtype="bfloat16"))
+    assert 1e-4 < summary.difference < 1e-1
+
+
+def test_verify_finds_an_encoder_that_mixes_its_batch(corpus, tmp_path, monkeypatch):
+    from spk.extract.encoder import Encoder
+
+    root, table = corpus
+    encode = Encoder.encode
+
+    def leaking(self, waveforms, **options):
+        features, frames = encode(self, waveforms, **options)
+        return features + 1e-3 * len(waveforms), frames
+
+    monkeypatch.setattr(Encoder, "encode", leaking)
+    with pytest.raises(InputError, match="features differ by .* expected at most 1e-05"):
+        extract(table, tmp_path / "store", settings(root, verify=6))
+
+
+def test_a_batch_too_large_for_memory_is_halved_and_told_once(corpus, whole, tmp_path, monkeypatch):
+    import torch
+
+    from spk.extract.encoder import Encoder
+
+    root, table = corpus
+    encode = Encoder.encode
+    sizes = []
+
+    def small(self, waveforms, **options):
+        sizes.append(len(waveforms))
+        if len(waveforms) > 3:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return encode(self, waveforms, **options)
+
+    monkeypatch.setattr(Encoder, "encode", small)
+    lines = []
+    summary = extract(table, tmp_path / "store", settings(root), tell=lines.append)
+    assert summary.new == 24
+    assert len(lines) == 1
+    assert "too large for the device's memory" in lines[0]
+    ids = table["segment_id"].tolist()
+    assert relative_difference(features(tmp_path / "store", ids), features(whole[0], ids)) < SAME
+
+
+def test_one_waveform_too_large_for_memory_is_told():
+    def never(waveforms):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(InputError, match="a waveform of 7 samples alone.*smaller --max-seconds"):
+        Halving(never, lambda line: None)([np.zeros(7), np.zeros(5)])
+
+
+def test_another_runtime_error_is_not_taken_for_memory():
+    def broken(waveforms):
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        Halving(broken, lambda line: None)([np.zeros(7), np.zeros(5)])
+
+
+def test_a_plan_counts_and_estimates_without_audio_or_weights(corpus, whole, layer_encoder):
+    _, table = corpus
+    found = plan(table, Options(encoder=str(layer_encoder), audio_root="nowhere"))
+    assert (found.segments, found.size) == (24, 24 * 4 * 64 * 2)
+    assert found.seconds == pytest.approx(2 * sum(DURATIONS))
+    assert str(found) == "24 segments, 0.01 h, cache about 0.0 MB (4 layers x 64, float16)"
+
+
+def test_a_plan_for_an_encoder_that_is_not_at_hand_says_so(corpus, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    found = plan(corpus[1], Options())
+    assert found.size is None
+    assert "cache unknown (jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn: enc" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [("all", [0, 1, 2, 3, 4]), ("0-2", [0, 1, 2]), ("4,1", [1, 4]), ("0, 2-3", [0, 2, 3])],
+)
+def test_layers_are_read_as_written(text, layers):
+    assert parse_layers(text, 4) == layers
+
+
+@pytest.mark.parametrize("text", ["", "5", "0-5", "-1", "a", "1,1", "3-2", "1-", "0-999999999999"])
+def test_layers_that_are_not_there_are_refused(text):
+    with pytest.raises(InputError, match="--layers: value is"):
+        parse_layers(text, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_seconds": 0.0}, "--batch-seconds: value is 0.0 s, expected more than 0.0 s"),
+        ({"max_seconds": 0.01}, "--max-seconds: value is 0.01 s"),
+        ({"max_seconds": float("nan")}, "--max-seconds: value is nan s"),
+        ({"workers": -1}, "--workers: value is -1, expected 0 or more"),
+        ({"verify": -1}, "--verify: value is -1, expected 0 or more"),
+        ({"store_dtype": "int8"}, "--store-dtype: value is 'int8'"),
+        ({"channel": "left"}, "--channel: value is 'left'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        Options(**changes)
+
+
+def test_real_meetings_give_features(real_data, tmp_path):
+    root = real_data / "meetings"
+    rows = []
+    for file in sorted((root / "TextGrid").glob("*.rttm"))[:2]:
+        lines = [line.split() for line in file.read_text().splitlines() if line.strip()][:6]
+        for _, session, _, start, duration, _, _, speaker, *_ in lines:
+            times = float(start), float(start) + float(duration)
+            rows.append(row(f"wav/{session}.flac", *times, speaker, session))
+    table = check_table(pd.DataFrame(rows))
+    summary = extract(table, tmp_path / "store", settings(root, verify=5))
+    assert (summary.segments, summary.rejected) == (12, {})
+    assert summary.difference < SAME
