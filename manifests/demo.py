@@ -22,7 +22,7 @@ import numpy as np
 
 from .recording import write_audio
 from .table import InputError, sample_span, write_whole
-from .voices import RATE, Voice, draw_voice, speak
+from .voices import RATE, Voice, draw_voices, speak
 
 SERIES = ("20990301_S_R001", "20990302_M_R002")
 SEXES = "MFMMFMFFM"  # of speakers 001 to 009
@@ -90,8 +90,7 @@ def demo(
     _refuse_others(out / "wav", names)
     people = ["session,speaker,person"]
     for index, (name, (series, number)) in enumerate(zip(names, places, strict=True)):
-        draw = np.random.default_rng([seed, series])
-        voices = [draw_voice(draw, sex) for sex in SEXES[:speakers]]
+        voices = draw_voices(np.random.default_rng([seed, series]), SEXES[:speakers])
         rng = np.random.default_rng([seed, series, number])
         _write_session(
             out, name, voices, rng, minutes * 60, channels * (index == sessions - 1) or 1

@@ -27,6 +27,7 @@ VOWELS = {  # Hz of the first three formants of a man
     "乌": (310, 800, 2300),
     "鱼": (290, 1950, 2350),
 }
+TIMBRE = 7.0  # dB, how far people's spectra differ besides formants and tilt
 TONES = ((1.15, 1.15), (0.9, 1.2), (0.85, 0.8), (1.25, 0.75))  # pitch at begin, end, of its mean
 
 
@@ -41,26 +42,52 @@ class Voice:
     formants: tuple[float, ...]  # own deviation of each of the five formants, factor
     bandwidth: float  # factor
     tilt: float  # dB per octave above 500 Hz
+    timbre: tuple[float, ...]  # dB at nine frequencies from 0 to 8 kHz, closer at the bottom
     breath: float  # noise beside the pulses, of their level
     jitter: float  # of a period
     pace: float  # s per syllable
 
 
-def draw_voice(rng: np.random.Generator, sex: str) -> Voice:
-    """Draw a person."""
-    woman = sex == "F"
-    return Voice(
-        sex=sex,
-        pitch=rng.uniform(175, 260) if woman else rng.uniform(88, 150),
-        liveliness=rng.uniform(0.5, 1.3),
-        tract=rng.uniform(1.08, 1.22) if woman else rng.uniform(0.92, 1.06),
-        formants=tuple(rng.normal(1, (0.03, 0.04, 0.05, 0.07, 0.07))),
-        bandwidth=rng.uniform(0.8, 1.6),
-        tilt=rng.uniform(-12, -3),
-        breath=rng.uniform(0.01, 0.12),
-        jitter=rng.uniform(0.004, 0.02),
-        pace=rng.uniform(0.17, 0.26),
-    )
+def draw_voices(rng: np.random.Generator, sexes: str) -> list[Voice]:
+    """Draw people, one per letter of `sexes`, spread over what voices can be: no two are twins."""
+    count = len(sexes)
+    tilt, breath = _spread(rng, count, -16, 2), _spread(rng, count, 0.01, 0.12)
+    size, pitch = _spread(rng, count, 0, 1), _spread(rng, count, 0, 1)
+    timbre = _apart(rng, count)
+    return [
+        Voice(
+            sex=sex,
+            pitch=float(175 + 85 * pitch[index] if sex == "F" else 88 + 62 * pitch[index]),
+            liveliness=rng.uniform(0.5, 1.3),
+            tract=float(0.92 + 0.14 * size[index] + 0.16 * (sex == "F")),
+            formants=tuple(rng.normal(1, (0.03, 0.04, 0.05, 0.07, 0.07))),
+            bandwidth=rng.uniform(0.8, 1.6),
+            tilt=float(tilt[index]),
+            breath=float(breath[index]),
+            timbre=tuple(timbre[index]),
+            jitter=rng.uniform(0.004, 0.02),
+            pace=rng.uniform(0.17, 0.26),
+        )
+        for index, sex in enumerate(sexes)
+    ]
+
+
+def _apart(rng: np.random.Generator, count: int) -> list[np.ndarray]:
+    """Draw `count` timbres, each the one of 30 that is least like the ones before."""
+    drawn: list[np.ndarray] = []
+    for _ in range(count):
+        candidates = rng.normal(0, TIMBRE, (30, 9))
+        distance = [
+            min([float(np.std(one - other)) for other in drawn], default=0) for one in candidates
+        ]
+        drawn.append(candidates[int(np.argmax(distance))])
+    return drawn
+
+
+def _spread(rng: np.random.Generator, count: int, low: float, high: float) -> np.ndarray:
+    """Draw one number (count,) from each of as many equal parts of low..high, in random order."""
+    places = (rng.permutation(count) + rng.uniform(0.2, 0.8, count)) / count
+    return low + (high - low) * places
 
 
 def speak(voice: Voice, samples: int, rng: np.random.Generator) -> tuple[np.ndarray, str]:
@@ -83,7 +110,7 @@ def speak(voice: Voice, samples: int, rng: np.random.Generator) -> tuple[np.ndar
         One vowel a syllable.
     """
     count = max(1, round(samples / RATE / voice.pace))
-    syllables = rng.integers(len(VOWELS), size=count)
+    syllables = _balanced(rng, len(VOWELS), count)
     edges = _edges(rng, count, samples)
     frames = samples // HOP + 2
     times = np.arange(frames) * HOP
@@ -96,6 +123,12 @@ def speak(voice: Voice, samples: int, rng: np.random.Generator) -> tuple[np.ndar
     fade = np.minimum(1, np.minimum(np.arange(samples), np.arange(samples)[::-1]) / (0.01 * RATE))
     signal *= fade / (np.sqrt(np.mean(signal**2)) + 1e-6)
     return signal.astype(np.float32), "".join(list(VOWELS)[index] for index in syllables)
+
+
+def _balanced(rng: np.random.Generator, kinds: int, count: int) -> np.ndarray:
+    """Draw `count` of the numbers 0 to kinds - 1, each about as often: deck after deck."""
+    decks = [rng.permutation(kinds) for _ in range(-(-count // kinds))]
+    return np.concatenate(decks)[:count]
 
 
 def _edges(rng: np.random.Generator, count: int, samples: int) -> np.ndarray:
@@ -136,7 +169,7 @@ def _loudness(
     index = np.clip(np.searchsorted(edges, times, side="right") - 1, 0, len(edges) - 2)
     place = (times - edges[index]) / np.diff(edges)[index]  # 0..1 within the syllable
     stress = rng.uniform(0.6, 1.2, len(edges) - 1)[index]
-    consonant = (rng.random(len(edges) - 1) < 0.6)[index]
+    consonant = (_balanced(rng, 5, len(edges) - 1) < 3)[index]
     voiced = np.clip((place - 0.25 * consonant) / 0.15, 0, 1) * np.clip((1 - place) / 0.12, 0.1, 1)
     strength = rng.uniform(0.05, 0.3, len(edges) - 1)[index]
     hiss = consonant * strength * np.clip((0.3 - place) / 0.1, 0, 1)
@@ -173,8 +206,12 @@ def _resonance(centre: np.ndarray, width: np.ndarray, z: np.ndarray) -> np.ndarr
 
 def _tilt(voice: Voice, rng: np.random.Generator) -> np.ndarray:
     frequency = np.arange(BINS // 2 + 1) * RATE / BINS
-    slope = voice.tilt + rng.normal(0, 1.0)
-    return np.maximum(frequency / 500, 1).astype(np.float32) ** np.float32(slope / 6.02)
+    slope = voice.tilt + rng.normal(0, 0.3)
+    points = 8000 * np.linspace(0, 1, len(voice.timbre)) ** 2
+    level = slope * np.log2(np.maximum(frequency / 500, 1)) + np.interp(
+        frequency, points, voice.timbre
+    )
+    return (10 ** (level / 20)).astype(np.float32)
 
 
 def _hiss_filter(voice: Voice, rng: np.random.Generator) -> np.ndarray:
