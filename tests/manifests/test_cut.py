@@ -208,6 +208,14 @@ def test_segments_of_unknown_origin_are_not_taken_for_ours(meeting, tmp_path):
     assert (tmp_path / "out" / "S1_001-M_0001.wav").read_bytes() == b"somebody's"
 
 
+def test_what_a_killed_run_left_half_written_goes_away(meeting, tmp_path):
+    turns, root = meeting
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".S1_009-M_0099.wav.part").write_bytes(b"half")
+    cut(turns, root, tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".*.part"))
+
+
 def test_two_processes_do_not_cut_to_one_folder(meeting, tmp_path):
     import fcntl
 

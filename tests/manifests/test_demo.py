@@ -129,6 +129,21 @@ def test_a_series_has_the_same_people_and_the_other_one_others(corpus):
     assert not set(first.values()) & set(third.values())
 
 
+def test_the_people_of_two_series_have_other_voices(tmp_path, monkeypatch):
+    drawn = {}
+
+    def recording(rng, sexes):
+        voices = draw_voices(rng, sexes)
+        drawn[len(drawn)] = voices
+        return voices
+
+    monkeypatch.setattr("spk.manifests.demo.draw_voices", recording)
+    demo(tmp_path, sessions=4, minutes=1, speakers=2, channels=1)
+    assert drawn[0] == drawn[1]
+    assert drawn[2] == drawn[3]
+    assert all(voice not in drawn[0] for voice in drawn[2])
+
+
 def test_speech_stands_out_of_the_room_and_does_not_clip(corpus, segments):
     name = segments["audio"].iloc[0]
     samples, _ = soundfile.read(corpus / "wav" / name, always_2d=True)
