@@ -37,13 +37,14 @@ class Job:
     ) -> None:
         self._options, self._writer = options, writer
         self._reading = reading_of(encoder, options)
+        self._batch_seconds = options.batch_seconds or encoder.batch_seconds
         self._encode = Halving(_encoding(encoder, layers, options), tell)
         self.new, self.seconds, self.wall = 0, 0.0, 0.0
 
     def run(self, todo: Sequence[Segment], stop: Callable[[], bool]) -> bool:
         """Encode `todo`; return whether `stop` ended it early."""
         begun = time.perf_counter()
-        batches = make_batches(todo, self._options.batch_seconds)
+        batches = make_batches(todo, self._batch_seconds)
         workers = _workers(self._options) if todo else 0
         with (
             _bar(todo) as bar,

@@ -28,7 +28,7 @@ class Options:
     device: str = "auto"
     dtype: str = "auto"  # the encoder computes in
     store_dtype: str = "float16"
-    batch_seconds: float = 60.0  # s of audio, padding counted
+    batch_seconds: float | None = None  # s of audio, padding counted; None: as suits the device
     workers: int | None = None  # None: min(cores, 4)
     max_seconds: float = 40.0  # s; longer segments are encoded in windows
     shard: str = "1/1"
@@ -44,7 +44,7 @@ class Options:
                 f"{list(STORE_DTYPES)}; correct it"
             )
         for name, least in (("batch_seconds", 0.0), ("max_seconds", 0.1)):
-            if not getattr(self, name) > least:
+            if getattr(self, name) is not None and not getattr(self, name) > least:
                 raise InputError(
                     f"--{name.replace('_', '-')}: value is {getattr(self, name)} s, expected more "
                     f"than {least} s; correct it"

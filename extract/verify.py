@@ -47,7 +47,7 @@ def verify_batches(
     alone = encoder if exact else _in_float32(options)
     picked = random.Random(0).sample(list(segments), min(options.verify, len(segments)))  # noqa: S311
     largest = 0.0
-    batches = make_batches(picked, options.batch_seconds)
+    batches = make_batches(picked, options.batch_seconds or encoder.batch_seconds)
     for read in read_batches(batches, reading_of(encoder, options), workers=0):
         waveforms = [audio.samples for _, audio in read if isinstance(audio, Audio)]
         if waveforms:
