@@ -73,8 +73,8 @@ def sync_folder(folder: Path) -> None:
 class Lock:
     """The right to write into a folder, held by one process on one machine.
 
-    The kernel gives it back when the process dies, however it dies. Forked children share it:
-    while one of them lives, the folder stays locked.
+    The kernel gives it back when the process dies, however it dies. Forked children do not keep it,
+    so that workers that outlive a killed writer do not lock out the next one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -97,6 +97,7 @@ class Lock:
         ours = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
         self._file.write(json.dumps(ours))
         self._file.flush()
+        os.register_at_fork(after_in_child=self._file.close)
 
     @property
     def held(self) -> bool:

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from spk.extract import durable
+from spk.extract import store as store_module
 from spk.extract.shard import read_shard
 from spk.extract.store import FeatureStore, StoreWriter
 from spk.manifests.table import InputError
@@ -244,6 +245,16 @@ def test_rows_are_committed_by_number_and_by_time(
         assert writer.done == {"s0", "s2"}
 
 
+def test_large_rows_are_committed_by_size(
+    tmp_path: Path, store_config: dict[str, Any], row: dict[str, Any], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(store_module, "COMMIT_BYTES", 2 * 3 * 4 * 2)  # two rows in float16
+    with StoreWriter(tmp_path / "a", store_config) as writer:
+        for number in range(5):
+            writer.add(f"s{number}", np.ones((3, 4)), **row)
+        assert writer.done == {"s0", "s1", "s2", "s3"}
+
+
 @pytest.mark.parametrize("problem", [KeyboardInterrupt, RuntimeError])
 def test_finished_rows_survive_an_exception(
     tmp_path: Path,
@@ -295,6 +306,39 @@ def test_a_second_writer_is_told_who_holds_the_lock(
         with pytest.raises(InputError, match=told):
             StoreWriter(tmp_path / "a", store_config)
     StoreWriter(tmp_path / "a", store_config).close()
+
+
+FORKING_WRITER = """
+import json, os, sys, time
+from spk.extract.store import StoreWriter
+
+writer = StoreWriter(sys.argv[1], json.loads(sys.argv[2]))
+child = os.fork()
+if child == 0:
+    time.sleep(60)
+print(child, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_worker_that_outlives_a_killed_writer_does_not_hold_the_lock(
+    tmp_path: Path, store_config: dict[str, Any]
+) -> None:
+    command = [sys.executable, "-c", FORKING_WRITER, str(tmp_path / "a"), json.dumps(store_config)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    child = int(process.stdout.readline())
+    try:
+        time.sleep(0.2)  # the child lets go as its first act
+        with pytest.raises(InputError, match=f'locked by {{"pid": {process.pid},'):
+            StoreWriter(tmp_path / "a", store_config)
+        process.kill()
+        process.wait()
+        StoreWriter(tmp_path / "a", store_config).close()
+        os.kill(child, 0)  # and it was alive all the time
+    finally:
+        os.kill(child, signal.SIGKILL)
+        process.stdout.close()
 
 
 def test_leftovers_are_passed_over_and_cleaned(tmp_path: Path, make_store: Make) -> None:
