@@ -104,6 +104,7 @@ def test_a_segment_after_the_recording_ends_is_told(tmp_path):
     code, message = rejection(write(tmp_path / "a.wav", noise(RATE)), 0.5, 1.001)
     assert code == "past-end"
     assert "ends at 1.0000 s, the segment at 1.0010 s" in message
+    assert rejection(tmp_path / "a.wav", 2.0, 3.0)[0] == "past-end"  # wholly beyond the end
 
 
 def test_a_segment_shorter_than_the_receptive_field_is_told(tmp_path):
