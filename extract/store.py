@@ -212,7 +212,7 @@ class StoreWriter:
         if self.config["dtype"] == "float16" and largest > FLOAT16_MAX:
             raise InputError(
                 f"{where} reach {largest:g}, expected at most {FLOAT16_MAX} in float16; "
-                "make a store of dtype float32"
+                "pass --store-dtype float32 and name another store"
             )
         stored = features.astype(DTYPES[self.config["dtype"]])
         return np.ascontiguousarray(stored[:, None] if pooled else stored.swapaxes(0, 1))
