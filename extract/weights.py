@@ -14,6 +14,8 @@ from torch import nn
 from ..manifests.table import InputError
 from .checkpoint import DEMO, DEMO_SEED, DEMO_SHAPE, NORMALIZED, Checkpoint
 
+FIRST_CONVOLUTION = "feature_extractor.conv_layers.0.conv.weight"
+
 
 def load_model(checkpoint: Checkpoint) -> nn.Module:
     """Return a checkpoint's encoder in float32 on the CPU, weight norm folded.
@@ -97,7 +99,8 @@ def demo_model() -> tuple[nn.Module, dict[str, Any]]:
     rng = np.random.default_rng(DEMO_SEED)
     digest = hashlib.sha256()
     for name, weight in sorted(model.named_parameters()):
-        values = _drawn(name, tuple(weight.shape), rng)
+        draw = _filters if name == FIRST_CONVOLUTION else _drawn
+        values = draw(name, tuple(weight.shape), rng)
         digest.update(values.tobytes())
         weight.data.copy_(torch.from_numpy(values))
     shape = hashlib.sha256(repr(sorted(DEMO_SHAPE.items())).encode())
@@ -119,3 +122,14 @@ def _drawn(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.nd
         return rng.uniform(-0.1, 0.1, shape).astype(np.float32)
     scale = np.sqrt(2.0 / np.prod(shape[1:]))
     return (scale * rng.standard_normal(shape)).astype(np.float32)
+
+
+def _filters(_: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Draw a bank of Hann-windowed cosines of random phase, 100 to 7000 Hz on the mel scale."""
+    count, _, size = shape
+    mels = np.linspace(*(np.log1p(np.array([100.0, 7000.0]) / 700)), count)
+    hertz = 700 * np.expm1(mels)[:, None]
+    phase = rng.uniform(0, 2 * np.pi, count)[:, None]
+    waves = np.hanning(size) * np.cos(2 * np.pi * hertz * np.arange(size) / 16000 + phase)
+    waves /= np.linalg.norm(waves, axis=1, keepdims=True)
+    return waves[:, None].astype(np.float32)

@@ -1,0 +1,86 @@
+"""The whole way on real voices, command by command: two random encoders, two splits.
+
+Usage: ``python benchmarks/meetings.py MEETINGS OUT``. MEETINGS holds ``wav`` and ``TextGrid``.
+Prints a row per encoder and split with the accuracy of each classifier at the layer that
+validation chose, and writes them to ``benchmarks/results/meetings.csv``.
+"""
+
+import csv
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+from encoders import KINDS, write_encoder
+
+RESULTS = Path(__file__).with_name("results") / "meetings.csv"
+CLASSIFIERS = ("centroid", "ridge", "lda", "logistic", "linear-svm", "lightgbm")
+SPLITS = {"chronological": (), "random": ("--valid-share", "0.15")}
+
+
+def run(*words: object) -> str:
+    """Run a command as a user types it; return what it printed."""
+    command = [str(word) for word in words]
+    print("$", *command, flush=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 3):
+        sys.exit(done.stdout + done.stderr)
+    return done.stdout + done.stderr
+
+
+def tables(meetings: Path, out: Path) -> dict[str, Path]:
+    """Make the segment table and its splits."""
+    print(run("spk-manifests", "rttm", meetings, out / "turns.csv", "--audio-root", meetings))
+    chosen = ("spk-manifests", "select", out / "turns.csv", out / "segments.csv")
+    print(run(*chosen, "--min-seconds", "1.5"))
+    found = {}
+    for method, options in SPLITS.items():
+        found[method] = out / f"{method}.csv"
+        split = ("spk-manifests", "split", out / "segments.csv", found[method])
+        print(run(*split, "--method", method, *options))
+        print(run("spk-manifests", "leaks", found[method]).splitlines()[-1])
+    return found
+
+
+def scored(table: Path, store: Path, out: Path, classifier: str) -> dict[str, object]:
+    """Sweep one classifier over all layers; return its test accuracy with the interval."""
+    started = time.perf_counter()
+    run("spk-classify", "sweep", table, store, out, "--classifiers", classifier)
+    seconds = time.perf_counter() - started
+    chosen = pd.read_csv(out / "sweep.csv").query("chosen == 'yes'").iloc[0]
+    names = ("layers", "valid_accuracy", "test_accuracy", "test_low", "test_high")
+    return {**{name: chosen[name] for name in names}, "sweep_seconds": round(seconds, 1)}
+
+
+def main(meetings: Path, out: Path) -> None:
+    """Run everything and write the rows."""
+    out.mkdir(parents=True, exist_ok=True)
+    split_tables = tables(meetings, out)
+    rows = []
+    for kind in KINDS:
+        store = out / f"features-{kind}"
+        encoder = write_encoder(out / f"encoder-{kind}", kind)
+        extract = ("spk-extract", split_tables["chronological"], store, "--audio-root", meetings)
+        told = run(*extract, "--encoder", encoder, "--verify", "32")
+        print(told)
+        speed = re.search(r"([\d.]+) times real time", told)
+        size = sum(file.stat().st_size for file in store.rglob("*.h5"))
+        for method, table in split_tables.items():
+            for classifier in CLASSIFIERS:
+                found = scored(table, store, out / f"{kind}-{method}-{classifier}", classifier)
+                row = {"encoder": kind, "split": method, "classifier": classifier, **found}
+                row |= {"times_real_time": speed and speed[1], "store_bytes": size}
+                print(row, flush=True)
+                rows.append(row)
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("w", newline="") as file:
+        sheet = csv.DictWriter(file, rows[0], lineterminator="\n")
+        sheet.writeheader()
+        sheet.writerows(rows)
+    print(RESULTS)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
