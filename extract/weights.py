@@ -124,10 +124,10 @@ def _drawn(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.nd
     return (scale * rng.standard_normal(shape)).astype(np.float32)
 
 
-def _filters(_: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def _filters(_name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Draw a bank of Hann-windowed cosines of random phase, 100 to 7000 Hz on the mel scale."""
-    count, _, size = shape
-    mels = np.linspace(*(np.log1p(np.array([100.0, 7000.0]) / 700)), count)
+    count, size = shape[0], shape[-1]
+    mels = np.linspace(np.log1p(100 / 700), np.log1p(7000 / 700), count)
     hertz = 700 * np.expm1(mels)[:, None]
     phase = rng.uniform(0, 2 * np.pi, count)[:, None]
     waves = np.hanning(size) * np.cos(2 * np.pi * hertz * np.arange(size) / 16000 + phase)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import click
@@ -43,33 +44,41 @@ main.add_command(cut)
 main.add_command(match_csv)
 
 
-AUDIO_ROOT = click.option(
-    "--audio-root",
-    type=click.Path(path_type=str),
-    help="Folder of the recordings, searched recursively; without it ends are not checked.",
-)
-SCOPE = click.option(
-    "--scope",
-    type=click.Choice(("session", "series", "corpus")),
-    default="session",
-    show_default=True,
-    help="Where a speaker id means one person.",
-)
-IDENTITY = click.option(
-    "--identity", type=click.Path(), help="CSV session,speaker,person that names everybody."
-)
-SKIP_BAD = click.option(
-    "--skip-bad", is_flag=True, help="Drop and list bad lines instead of stopping at the first."
-)
+def _annotated(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the arguments and options of `assemble.make_table`, with its names and defaults."""
+    options = [
+        click.argument("path", type=click.Path()),
+        click.argument("table", type=click.Path()),
+        click.option(
+            "--audio-root",
+            type=click.Path(),
+            help="Folder of the recordings, searched below; without it ends are not checked.",
+        ),
+        click.option(
+            "--scope",
+            type=click.Choice(("session", "series", "corpus")),
+            default="session",
+            show_default=True,
+            help="Where a speaker id means one person.",
+        ),
+        click.option(
+            "--identity",
+            type=click.Path(),
+            help="CSV session,speaker,person that names everybody.",
+        ),
+        click.option(
+            "--skip-bad",
+            is_flag=True,
+            help="Drop and list bad lines instead of stopping at the first.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @main.command()
-@click.argument("path", type=click.Path())
-@click.argument("table", type=click.Path())
-@AUDIO_ROOT
-@SCOPE
-@IDENTITY
-@SKIP_BAD
+@_annotated
 def rttm(path: str, table: str, skip_bad: bool, **options: Any) -> None:
     """Make the segment table TABLE (.csv or .parquet) of the RTTM file or folder PATH."""
     from .assemble import make_table
@@ -80,12 +89,7 @@ def rttm(path: str, table: str, skip_bad: bool, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("path", type=click.Path())
-@click.argument("table", type=click.Path())
-@AUDIO_ROOT
-@SCOPE
-@IDENTITY
-@SKIP_BAD
+@_annotated
 def textgrid(path: str, table: str, skip_bad: bool, **options: Any) -> None:
     """Make the segment table TABLE (.csv or .parquet) of the TextGrid file or folder PATH."""
     from .assemble import make_table
@@ -96,13 +100,8 @@ def textgrid(path: str, table: str, skip_bad: bool, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("path", type=click.Path())
-@click.argument("table", type=click.Path())
+@_annotated
 @click.option("--rttm-dir", type=click.Path(), help="RTTMs that the files were cut by.")
-@AUDIO_ROOT
-@SCOPE
-@IDENTITY
-@SKIP_BAD
 def csv(path: str, table: str, **options: Any) -> None:
     """Make the segment table TABLE of a reference CSV PATH (columns path,label).
 

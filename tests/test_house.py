@@ -17,7 +17,9 @@ ROOMS = ("manifests", "extract", "classify")  # each may import itself and those
 FILES = {
     f"{room}.{file.stem}": file for room in ROOMS for file in sorted((ROOT / room).glob("*.py"))
 }
-WITH_TORCH = ("extract.encoder", "extract.frontend", "extract.layers", "extract.pooling")
+WITH_TORCH = tuple(
+    f"extract.{name}" for name in ("device", "encoder", "frontend", "layers", "pooling", "weights")
+)
 LONGEST_FUNCTION = 40  # code lines
 LONGEST_FILE = 300
 NO_LAYOUT = frozenset(
