@@ -1,0 +1,76 @@
+"""Every command's options carry the names and defaults of the function that it calls."""
+
+import dataclasses
+import inspect
+
+import click
+import pytest
+
+from spk.classify.cli import main as classify
+from spk.classify.model import predict
+from spk.classify.score import score
+from spk.classify.sweep import Settings
+from spk.extract.cli import main as extract
+from spk.extract.options import Options
+from spk.manifests.assemble import make_table
+from spk.manifests.cli import main as manifests
+from spk.manifests.cut import cut
+from spk.manifests.demo import demo
+from spk.manifests.match import match_csv
+from spk.manifests.reference import read_reference_csv
+from spk.manifests.select import select
+from spk.manifests.split import METHODS
+
+CUT_SOURCE = {"rttm_dir", "pcm_dir", "output_dir", "min_seconds", "listing_only", "audio_root"}
+CALLS = [
+    (manifests.commands["rttm"], make_table, set()),
+    (manifests.commands["textgrid"], make_table, set()),
+    (manifests.commands["csv"], read_reference_csv, set()),
+    (manifests.commands["select"], select, set()),
+    (manifests.commands["cut"], cut, CUT_SOURCE),
+    (manifests.commands["match-csv"], match_csv, {"segments_dir", "csv_path"}),
+    (manifests.commands["demo"], demo, set()),
+    (extract, Options, {"plan"}),
+    (classify.commands["sweep"], Settings, set()),
+    (classify.commands["fit"], Settings, set()),
+    (classify.commands["predict"], predict, set()),
+    (classify.commands["score"], score, {"table", "output"}),
+]
+
+
+def defaults_of(function):
+    """Return {name: default} of the keyword arguments (of a dataclass: the fields)."""
+    if dataclasses.is_dataclass(function):
+        return {field.name: field.default for field in dataclasses.fields(function)}
+    found = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in found if p.kind is p.KEYWORD_ONLY}
+
+
+def options_of(command):
+    """Return {name: value} as a body sees them when no more than needed is typed."""
+    words = ["word"] * sum(isinstance(p, click.Argument) for p in command.params)
+    options = [o for o in command.params if isinstance(o, click.Option) and o.name != "version"]
+    words += [word for o in options if o.required for word in (o.opts[0], "word")]
+    values = command.make_context(command.name, words).params
+    return {o.name: None if values[o.name] == () else values[o.name] for o in options}
+
+
+@pytest.mark.parametrize(
+    ("command", "function", "own"), CALLS, ids=lambda v: getattr(v, "name", "")
+)
+def test_options_are_the_functions_arguments_with_their_defaults(command, function, own):
+    options = {name: value for name, value in options_of(command).items() if name not in own}
+    assert options == defaults_of(function)
+
+
+def test_split_offers_every_parameter_of_every_method_and_no_default_of_its_own():
+    options = options_of(manifests.commands["split"])
+    assert options.pop("method") == "chronological"
+    known = {name for method in METHODS.values() for name in defaults_of(method)}
+    assert set(options) == known
+    assert set(options.values()) == {None}
+
+
+def test_split_names_the_methods_there_are():
+    (method,) = [o for o in manifests.commands["split"].params if o.name == "method"]
+    assert set(method.type.choices) == set(METHODS)
