@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from spk.classify.calibrate import probabilities
 from spk.classify.classifiers import PENALTIES, TREE_AXES, Fold, finish, fit_path, penalties_of
 from spk.classify.linear import rotate
 from spk.manifests.table import InputError
@@ -56,6 +57,16 @@ def test_trees_stop_early_on_few_principal_components(parts):
     model = lightgbm.Booster(model_str=head.booster)
     assert model.num_feature() == TREE_AXES
     assert model.num_trees() < 3 * 300
+
+
+def test_trees_score_before_the_softmax(parts):
+    import lightgbm
+
+    fold = make_fold(parts)
+    head = fit_path("lightgbm", fold, [None])[0]
+    scores = head.scores(fold.rotation, parts[2], fold.valid)
+    expected = lightgbm.Booster(model_str=head.booster).predict(fold.valid[:, :TREE_AXES])
+    np.testing.assert_allclose(probabilities(scores, 1.0), expected, atol=EXACT)
 
 
 def test_trees_without_validation_are_refused(parts):
