@@ -3,6 +3,17 @@
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
+
+
+class BuildPackages(build_py):
+    """Build the packages without this file, which lies in the root of `spk`."""
+
+    def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
+        """Return (package, module, file) of a package's modules."""
+        found = super().find_package_modules(package, package_dir)
+        return [module for module in found if module[1] != Path(__file__).stem]
+
 
 README = Path(__file__).with_name("README.md")
 
@@ -16,6 +27,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",
+    cmdclass={"build_py": BuildPackages},
     package_dir={"spk": "."},
     packages=["spk", "spk.manifests", "spk.extract", "spk.classify"],
     package_data={"spk": ["py.typed"]},
