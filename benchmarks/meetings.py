@@ -1,4 +1,4 @@
-"""The whole way on real voices, command by command: two random encoders, two splits.
+"""The whole way on real voices, command by command: untrained encoders, two splits.
 
 Usage: ``python benchmarks/meetings.py MEETINGS OUT``. MEETINGS holds ``wav`` and ``TextGrid``.
 Prints a row per encoder and split with the accuracy of each classifier at the layer that
@@ -50,8 +50,9 @@ def scored(table: Path, store: Path, out: Path, classifier: str) -> dict[str, ob
     run("spk-classify", "sweep", table, store, out, "--classifiers", classifier)
     seconds = time.perf_counter() - started
     chosen = pd.read_csv(out / "sweep.csv").query("chosen == 'yes'").iloc[0]
-    names = ("layers", "valid_accuracy", "test_accuracy", "test_low", "test_high")
-    return {**{name: chosen[name] for name in names}, "sweep_seconds": round(seconds, 1)}
+    shares = ("valid_accuracy", "test_accuracy", "test_low", "test_high")
+    found = {"layers": int(chosen["layers"]), **{name: f"{chosen[name]:.3f}" for name in shares}}
+    return {**found, "sweep_seconds": f"{seconds:.1f}"}
 
 
 def main(meetings: Path, out: Path) -> None:
@@ -59,9 +60,9 @@ def main(meetings: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     split_tables = tables(meetings, out)
     rows = []
-    for kind in KINDS:
+    for kind in (*KINDS, "demo"):
         store = out / f"features-{kind}"
-        encoder = write_encoder(out / f"encoder-{kind}", kind)
+        encoder = "demo" if kind == "demo" else write_encoder(out / f"encoder-{kind}", kind)
         extract = ("spk-extract", split_tables["chronological"], store, "--audio-root", meetings)
         told = run(*extract, "--encoder", encoder, "--verify", "32")
         print(told)
