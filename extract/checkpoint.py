@@ -2,7 +2,8 @@
 
 An encoder is named by a local folder or a hub id. A hub id is resolved to a commit hash; a folder
 has the revision "local", its weights' hash tells it apart. Weights are safetensors, or a
-``pytorch_model.bin`` that is read with ``weights_only``.
+``pytorch_model.bin`` that is read with ``weights_only``. w2v-BERT 2.0 hears through a feature
+extractor of its own, so its folder must have that one's ``preprocessor_config.json`` too.
 """
 
 from __future__ import annotations
@@ -16,9 +17,16 @@ from typing import Any
 
 from ..manifests.table import InputError
 
-MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat")
+W2V_BERT = "wav2vec2-bert"
+MODEL_TYPES = (
+    *("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat"),
+    W2V_BERT,
+)
 NORMALIZED = "zero mean, unit variance per segment"  # population variance, epsilon 1e-7
 NOT_NORMALIZED = "none"
+EXTRACTOR = "SeamlessM4TFeatureExtractor"
+LOG_MEL = f"log-mel of {EXTRACTOR}, zero mean and unit variance per bin and segment"
+STRIDE = 2  # log-mel frames of 10 ms that make one of the encoder's
 
 DEMO = "demo"
 DEMO_SEED = 20240
@@ -53,19 +61,23 @@ class Checkpoint:
     folder: Path
     revision: str
     config: dict[str, Any]
-    normalize: bool
+    normalization: str
     rate: int  # Hz
     weights: tuple[Path, ...] = ()
 
     @property
     def layer_count(self) -> int:
-        """Number of transformer layers (all six model types have 12 where nothing is said)."""
-        return int(self.config.get("num_hidden_layers", 12))
+        """Number of transformer layers (where nothing is said, 24 of w2v-BERT, else 12)."""
+        return int(self.config.get("num_hidden_layers", 24 if self._large else 12))
 
     @property
     def hidden_size(self) -> int:
-        """Width of a state (768 where nothing is said)."""
-        return int(self.config.get("hidden_size", 768))
+        """Width of a state (where nothing is said, 1024 of w2v-BERT, else 768)."""
+        return int(self.config.get("hidden_size", 1024 if self._large else 768))
+
+    @property
+    def _large(self) -> bool:
+        return self.config["model_type"] == W2V_BERT
 
     def provenance(self) -> dict[str, Any]:
         """Return what identifies the encoder; reads the weights once, to hash them."""
@@ -75,7 +87,7 @@ class Checkpoint:
             "weights_sha256": _sha256(*self.weights),
             "encoder_config_sha256": _sha256(self.folder / "config.json"),
             "untrained": False,
-            "normalization": NORMALIZED if self.normalize else NOT_NORMALIZED,
+            "normalization": self.normalization,
         }
 
 
@@ -85,8 +97,8 @@ def find_checkpoint(name: str, *, revision: str | None = None, weights: bool = T
     Raises
     ------
     InputError
-        No such folder, not in the hub's cache and not to be fetched, or an architecture that has
-        no waveform front end of the wav2vec2 kind.
+        No such folder, not in the hub's cache and not to be fetched, or an architecture whose
+        front end is neither wav2vec2's nor w2v-BERT's.
     """
     if Path(name).is_dir():
         if revision is not None:
@@ -138,12 +150,12 @@ def _read(name: str, folder: Path, revision: str, weights: bool) -> Checkpoint:
         raise InputError(
             f"{folder}: files {list(_WEIGHTS)} are missing, expected one; save the model there"
         )
-    normalize, rate = _preprocessing(folder, config)
-    return Checkpoint(name, folder, revision, config, normalize, rate, files)
+    normalization, rate = (_log_mel if kind == W2V_BERT else _preprocessing)(folder, config)
+    return Checkpoint(name, folder, revision, config, normalization, rate, files)
 
 
-def _preprocessing(folder: Path, config: dict[str, Any]) -> tuple[bool, int]:
-    """Return whether waveforms are normalised, and the rate (Hz).
+def _preprocessing(folder: Path, config: dict[str, Any]) -> tuple[str, int]:
+    """Return how waveforms are normalised, and the rate (Hz).
 
     Without preprocessor_config.json: as fairseq trained them, encoders with layer norm in the
     front end on normalised waveforms, those with group norm on waveforms as they are; 16 kHz.
@@ -151,9 +163,37 @@ def _preprocessing(folder: Path, config: dict[str, Any]) -> tuple[bool, int]:
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         norm = config.get("feat_extract_norm", "group")
-        return norm == "layer" or config["model_type"] == "data2vec-audio", 16000
+        layer = norm == "layer" or config["model_type"] == "data2vec-audio"
+        return NORMALIZED if layer else NOT_NORMALIZED, 16000
     found = _json(path)
-    return bool(found.get("do_normalize", True)), int(found.get("sampling_rate", 16000))
+    wanted = NORMALIZED if found.get("do_normalize", True) else NOT_NORMALIZED
+    return wanted, int(found.get("sampling_rate", 16000))
+
+
+def _log_mel(folder: Path, config: dict[str, Any]) -> tuple[str, int]:
+    """Return the same for w2v-BERT, whose feature extractor must be there and fit the model."""
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        raise InputError(
+            f"{path}: file is missing, expected the settings of {EXTRACTOR}; save them there"
+        )
+    found = _json(path)
+    bins = config.get("feature_projection_input_dim", 80 * STRIDE) // STRIDE
+    _expect(path, "feature_extractor_type", found.get("feature_extractor_type"), EXTRACTOR)
+    _expect(path, "stride", found.get("stride", 2), STRIDE)
+    _expect(path, "num_mel_bins", found.get("num_mel_bins", 80), bins)
+    # The other kinds hold tables of positions, which a cast to bfloat16 would round.
+    positions = config.get("position_embeddings_type", "relative_key")
+    _expect(folder / "config.json", "position_embeddings_type", positions, "relative_key")
+    return LOG_MEL, int(found.get("sampling_rate", 16000))
+
+
+def _expect(path: Path, name: str, found: object, expected: object) -> None:
+    if found != expected:
+        raise InputError(
+            f"{path}: {name} is {found!r}, expected {expected!r}; choose an encoder like "
+            "facebook/w2v-bert-2.0"
+        )
 
 
 def _weights(folder: Path) -> list[Path]:

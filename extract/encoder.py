@@ -3,9 +3,10 @@
 State 0 enters the first transformer layer, state k leaves layer k, and the last state is the
 encoder's output, after its final layer norm where it has one (`LAYER_DEFINITION`): as s3prl,
 fairseq and transformers 4 number them. transformers 5 gives the last one before the norm.
+w2v-BERT has no norm after its layers, and what may follow them (an adapter) is left out.
 
 Promise: in float32 a segment's features differ by less than 1e-5 (relative) between one batch
-and another, whether the front end has layer norm or group norm.
+and another, whether the front end has layer norm, group norm or log-mel features.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import numpy as np
 import torch
 
 from ..manifests.table import InputError
-from .checkpoint import DEMO, NORMALIZED, find_checkpoint
+from .checkpoint import DEMO, find_checkpoint
 from .device import choose_device, choose_dtype, exact
-from .frontend import convolve, frame_counts, normalize, pad, receptive_field
+from .frontend import LogMel, Waveforms
 from .layers import Take, first, visit_layers
 from .pooling import POOLINGS, merge, pool, real
-from .weights import demo_model, load_model
+from .weights import demo_model, load_front_end, load_model
 
 LAYER_DEFINITION = (
     "0 enters the first transformer layer, k leaves layer k, the last is after the final layer norm"
@@ -57,10 +58,14 @@ def load_encoder(
     where = choose_device(device)
     number = choose_dtype(dtype, where)
     if name == DEMO:
-        return Encoder(*demo_model(), rate=16000, device=where, dtype=number)
+        model, provenance = demo_model()
+        front: Waveforms | LogMel = Waveforms(model, normalized=True)
+        return Encoder(model, front, provenance, rate=16000, device=where, dtype=number)
     checkpoint = find_checkpoint(name, revision=revision)
     model = load_model(checkpoint)
-    return Encoder(model, checkpoint.provenance(), rate=checkpoint.rate, device=where, dtype=number)
+    front = load_front_end(checkpoint, model)
+    provenance = checkpoint.provenance()
+    return Encoder(model, front, provenance, rate=checkpoint.rate, device=where, dtype=number)
 
 
 class Encoder:
@@ -83,6 +88,7 @@ class Encoder:
     def __init__(
         self,
         model: Any,  # one of transformers', all shaped alike
+        front: Waveforms | LogMel,
         provenance: Mapping[str, Any],
         *,
         rate: int,
@@ -91,12 +97,12 @@ class Encoder:
     ) -> None:
         self._model = model.eval().requires_grad_(False).to(device, dtype)
         self._provenance = dict(provenance)
-        self._front = self._model.feature_extractor.conv_layers
+        self._front = front
         self._device, self._dtype = device, dtype
         self.layer_count = len(self._model.encoder.layers)
         self.hidden_size = int(self._model.config.hidden_size)
         self.rate = rate
-        self.shortest = receptive_field(self._front)
+        self.shortest = front.shortest
         self.batch_seconds = BATCH_SECONDS[device.type]
 
     def provenance(self) -> dict[str, Any]:
@@ -129,14 +135,15 @@ class Encoder:
         pooling
             One of `POOLINGS`.
         max_seconds
-            A longer waveform is encoded in equal windows whose statistics add up.
+            A longer waveform is encoded in equal windows whose statistics add up; at least twice
+            `shortest`.
 
         Returns
         -------
         tuple
             Features (n, layers, dim) float32, and the number of frames (n,) int64.
         """
-        self._check(waveforms, layers)
+        self._check(waveforms, layers, max_seconds)
         if pooling not in POOLINGS:
             raise InputError(
                 f"--pooling: value is {pooling!r}, expected one of {list(POOLINGS)}; correct it"
@@ -146,7 +153,7 @@ class Encoder:
         frames = np.empty(len(waveforms), np.int64)
         short, long = self._by_length(waveforms, max_seconds)
         if short:
-            batch, lengths = self._prepared([waveforms[i] for i in short])
+            batch, lengths = self._front.prepare([waveforms[i] for i in short], self._device)
             features[short], frames[short] = self._pooled(batch, lengths, layers, pooling)
         for i in long:
             features[i], frames[i] = self._windows(waveforms[i], layers, pooling, max_seconds)
@@ -160,11 +167,11 @@ class Encoder:
         max_seconds: float = math.inf,
     ) -> list[np.ndarray]:
         """Return each waveform's own states, (frames, layers, hidden_size) float32."""
-        self._check(waveforms, layers)
+        self._check(waveforms, layers, max_seconds)
         found: dict[int, np.ndarray] = {}
         short, long = self._by_length(waveforms, max_seconds)
         if short:
-            batch, lengths = self._prepared([waveforms[i] for i in short])
+            batch, lengths = self._front.prepare([waveforms[i] for i in short], self._device)
             found.update(zip(short, self._whole(batch, lengths, layers), strict=True))
         for i in long:
             parts = [
@@ -181,7 +188,9 @@ class Encoder:
         long = [i for i, row in enumerate(waveforms) if len(row) > max_seconds * self.rate]
         return [i for i in range(len(waveforms)) if i not in set(long)], long
 
-    def _check(self, waveforms: Sequence[np.ndarray], layers: Sequence[int]) -> None:
+    def _check(
+        self, waveforms: Sequence[np.ndarray], layers: Sequence[int], max_seconds: float
+    ) -> None:
         wrong = [layer for layer in layers if not 0 <= layer <= self.layer_count]
         if wrong or not len(layers):
             raise InputError(
@@ -194,16 +203,15 @@ class Encoder:
                 f"waveform {short[0]}: samples are {len(waveforms[short[0]])}, expected at least "
                 f"{self.shortest}; leave it out"
             )
-
-    def _prepared(self, waveforms: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-        batch, lengths = pad(list(waveforms), self._device)
-        if self._provenance["normalization"] == NORMALIZED:
-            batch = normalize(batch, lengths)
-        return batch, lengths
+        least = 2 * self.shortest / self.rate  # equal windows may be half as long as allowed
+        if not max_seconds >= least:
+            raise InputError(
+                f"--max-seconds: value is {max_seconds} s, expected at least {least} s; pass more"
+            )
 
     def _cut(self, waveform: np.ndarray, max_seconds: float) -> list[torch.Tensor]:
-        """Normalise a waveform as a whole; cut it into equal windows (1, samples)."""
-        batch, _ = self._prepared([waveform])
+        """Prepare a waveform as a whole; cut it into equal windows (1, length, ...)."""
+        batch, _ = self._front.prepare([waveform], self._device)
         count = math.ceil(len(waveform) / (max_seconds * self.rate))
         return list(torch.tensor_split(batch, count, dim=1))
 
@@ -222,7 +230,7 @@ class Encoder:
     def _pooled(
         self, batch: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int], pooling: str
     ) -> tuple[np.ndarray, np.ndarray]:
-        frames = frame_counts(self._front, lengths)
+        frames = self._front.frames(lengths)
         kept: dict[int, torch.Tensor] = {}
 
         def take(layer: int, states: torch.Tensor) -> None:
@@ -242,23 +250,23 @@ class Encoder:
 
         self._visit(batch, lengths, layers, take)
         states = np.stack([kept[layer] for layer in layers], axis=2)
-        frames = frame_counts(self._front, lengths).tolist()
+        frames = self._front.frames(lengths).tolist()
         return [row[:count] for row, count in zip(states, frames, strict=True)]
 
     @torch.inference_mode()
     def _visit(
         self, batch: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int], take: Take
     ) -> None:
-        """Run the encoder over a batch (n, samples); states pass through `take`."""
+        """Run the encoder over a prepared batch; states pass through `take`."""
         with exact(self._device, self._dtype):
             self._forward(batch, lengths, layers, take)
 
     def _forward(
         self, batch: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int], take: Take
     ) -> None:
-        hidden = convolve(self._front, batch.to(self._dtype), lengths)
+        hidden = self._front(batch.to(self._dtype), lengths)
         hidden = first(self._model.feature_projection(hidden))
-        frames = frame_counts(self._front, lengths)
+        frames = self._front.frames(lengths)
         mask = None  # equal lengths need none, and keep the fast attention kernels
         if int(frames.min()) < hidden.shape[1]:
             mask = real(frames, hidden.shape[1], hidden.device)

@@ -31,9 +31,11 @@ def visit_layers(
     """Run a transformer over `hidden` (n, time, d) and hand ``(layer, state)`` to `take`.
 
     Stops after the last of `layers`. Where `mask` (n, time) is false, frames are padding: nobody
-    attends to them, and the positional convolution sees zeros.
+    attends to them, and the positional convolution sees zeros. w2v-BERT has none: its positions
+    are in the attention, and its layers' own convolutions look back only, never at padding.
     """
-    with _taps(encoder.layers, layers, take), _silent_padding(encoder.pos_conv_embed, mask):
+    positions = getattr(encoder, "pos_conv_embed", nn.Identity())
+    with _taps(encoder.layers, layers, take), _silent_padding(positions, mask):
         try:
             last = _run(encoder, hidden, mask)
         except _LastAskedFor:
@@ -65,7 +67,7 @@ def _taps(blocks: nn.ModuleList, layers: Collection[int], take: Take) -> Iterato
         return lambda _module, _inputs, output: hand_on(layer, first(output))
 
     handles = [blocks[0].register_forward_pre_hook(entering)]
-    # The last block has no tap: its state counts after the final layer norm.
+    # The last block has no tap: its state counts after the final layer norm, if there is one.
     for i, block in enumerate(blocks[:-1], start=1):
         handles.append(block.register_forward_hook(leaving(i)))
     try:

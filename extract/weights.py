@@ -1,4 +1,4 @@
-"""Weights into a model: a checkpoint's, or the demo encoder's, made from a seed."""
+"""Weights into a model: a checkpoint's, or the demo encoder's, made from a seed; its front end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from ..manifests.table import InputError
-from .checkpoint import DEMO, DEMO_SEED, DEMO_SHAPE, NORMALIZED, Checkpoint
+from .checkpoint import DEMO, DEMO_SEED, DEMO_SHAPE, EXTRACTOR, LOG_MEL, NORMALIZED, Checkpoint
+from .frontend import LogMel, Waveforms
 
 FIRST_CONVOLUTION = "feature_extractor.conv_layers.0.conv.weight"
 
@@ -47,6 +48,14 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
             f"{missing[0]!r}, expected all of them; fetch the model again"
         )
     return fold_weight_norm(model.float())
+
+
+def load_front_end(checkpoint: Checkpoint, model: nn.Module) -> Waveforms | LogMel:
+    """Return what turns waveforms into the input of a checkpoint's feature projection."""
+    if checkpoint.normalization == LOG_MEL:
+        extractor = getattr(_transformers(), EXTRACTOR)
+        return LogMel(extractor.from_pretrained(checkpoint.folder, local_files_only=True))
+    return Waveforms(model, normalized=checkpoint.normalization == NORMALIZED)
 
 
 def _transformers() -> Any:

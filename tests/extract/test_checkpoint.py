@@ -79,11 +79,45 @@ def test_a_folder_has_no_revision(layer_encoder):
         find_checkpoint(str(layer_encoder), revision="main")
 
 
-@pytest.mark.parametrize("kind", ["wav2vec2-bert", "whisper", "wav2vec2-conformer", None])
+@pytest.mark.parametrize("kind", ["sew", "whisper", "wav2vec2-conformer", None])
 def test_another_architecture_is_refused(copy, kind):
     change(copy, model_type=kind)
     with pytest.raises(InputError, match=f"model_type is {kind!r}, expected one of"):
         load_encoder(str(copy))
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("preprocessor_config.json", None, "file is missing, expected the settings of Seamless"),
+        (
+            "preprocessor_config.json",
+            {"feature_extractor_type": "Wav2Vec2FeatureExtractor"},
+            "feature_extractor_type is 'Wav2Vec2FeatureExtractor', expected 'Seamless",
+        ),
+        ("preprocessor_config.json", {"stride": 4}, "stride is 4, expected 2; choose"),
+        ("preprocessor_config.json", {"num_mel_bins": 40}, "num_mel_bins is 40, expected 80"),
+        (
+            "config.json",
+            {"position_embeddings_type": "rotary"},
+            "position_embeddings_type is 'rotary', expected 'relative_key'",
+        ),
+    ],
+)
+def test_w2v_bert_needs_the_feature_extractor_that_it_was_trained_with(
+    tmp_path, file, changes, message
+):
+    settings = {"config.json": {"model_type": "wav2vec2-bert"}}
+    settings["preprocessor_config.json"] = {"feature_extractor_type": "SeamlessM4TFeatureExtractor"}
+    for name, content in settings.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    known = find_checkpoint(str(tmp_path), weights=False)
+    assert (known.layer_count, known.hidden_size, known.rate) == (24, 1024, 16000)
+    (tmp_path / file).unlink()
+    if changes is not None:
+        (tmp_path / file).write_text(json.dumps({**settings[file], **changes}))
+    with pytest.raises(InputError, match=rf"{file}: {message}"):
+        find_checkpoint(str(tmp_path), weights=False)
 
 
 def test_a_folder_without_weights_or_configuration_is_refused(copy):

@@ -12,7 +12,7 @@ from spk.extract.encoder import load_encoder
 from spk.manifests.table import InputError
 
 SAME = 1e-5  # relative, float32: kernels add up in another order when shapes differ
-LENGTHS = (16000, 400, 5000, 31000, 719, 17777, 23456, 8000)
+LENGTHS = (16000, 400, 5000, 31000, 719, 17777, 23456, 8000, 560)
 LAYER = {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True}
 KINDS = {
     "wav2vec2-layer": ("Wav2Vec2", LAYER),
@@ -24,32 +24,60 @@ KINDS = {
     "data2vec-audio": ("Data2VecAudio", {"conv_pos_kernel_size": 19, "num_conv_pos_embeddings": 5}),
     "unispeech-sat": ("UniSpeechSat", LAYER),
     "unispeech": ("UniSpeech", {}),
+    "w2v-bert": ("Wav2Vec2Bert", {}),
+    "w2v-bert-adapter": (
+        "Wav2Vec2Bert",
+        {
+            "add_adapter": True,
+            "use_intermediate_ffn_before_adapter": True,
+            "output_hidden_size": 16,
+        },
+    ),
 }
+TRANSFORMER = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "vocab_size": 8,
+}
+CONVOLUTIONS = {
+    "conv_dim": (16,) * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 2,
+}
+# Positions are clipped within the test's lengths, and weights large enough that they matter.
+CONFORMER = {"right_max_position_embeddings": 3, "initializer_range": 0.3}
+
+
+def save_encoder(path, name, **changes):
+    bert = name == "Wav2Vec2Bert"
+    shape = {**TRANSFORMER, **(CONFORMER if bert else CONVOLUTIONS), **changes}
+    torch.manual_seed(3)
+    model = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**shape))
+    for module in model.modules():  # not those of an untouched norm or table
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.running_mean.normal_()
+        if isinstance(module, torch.nn.Embedding) and bert:
+            module.weight.data.normal_()
+    model.eval().save_pretrained(path)
+    if bert:
+        processor = transformers.SeamlessM4TFeatureExtractor(padding_value=1.0)  # as the real one
+    else:
+        processor = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)
+    processor.save_pretrained(path)
+    return path
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def folder(request, tmp_path_factory):
     name, changes = KINDS[request.param]
-    shape = {
-        "hidden_size": 32,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "conv_dim": (16,) * 7,
-        "num_conv_pos_embeddings": 16,
-        "num_conv_pos_embedding_groups": 2,
-        "vocab_size": 8,
-    }
-    torch.manual_seed(3)
-    config = getattr(transformers, f"{name}Config")(**{**shape, **changes})
-    model = getattr(transformers, f"{name}Model")(config).eval()
-    for module in model.modules():  # running statistics that are not those of an untouched norm
-        if isinstance(module, torch.nn.BatchNorm1d):
-            module.running_mean.normal_()
-    path = tmp_path_factory.mktemp(request.param)
-    model.save_pretrained(path)
-    transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(path)
-    return path
+    return save_encoder(tmp_path_factory.mktemp(request.param), name, **changes)
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    return save_encoder(tmp_path_factory.mktemp("bert"), "Wav2Vec2Bert")
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +89,26 @@ def waveforms():
     ]
 
 
+@pytest.fixture
+def long_enough(folder, waveforms):
+    """Return the waveforms that make a frame: two windows of 400 samples, 160 apart, or one."""
+    least = 560 if "bert" in folder.name else 400
+    return [waveform for waveform in waveforms if len(waveform) >= least]
+
+
 def plain_states(folder, waveform):
     """Return (frames, layers, hidden) by transformers alone, the last one after the final norm."""
     model = transformers.AutoModel.from_pretrained(folder).eval()
     processor = transformers.AutoFeatureExtractor.from_pretrained(folder)
-    values = processor(waveform, sampling_rate=16000, return_tensors="pt").input_values
+    inputs = processor(waveform, sampling_rate=16000, return_tensors="pt")
+    bert = "input_features" in inputs  # has no final norm, but the processor's frames of padding
+    if not bert:
+        inputs.pop("attention_mask", None)
     with torch.no_grad():
-        found = model(values, output_hidden_states=True)
-    states = [*found.hidden_states[:-1], found.last_hidden_state]
-    return torch.stack(states, dim=2)[0].numpy()
+        found = model(**inputs, output_hidden_states=True)
+    last = found.hidden_states[-1] if bert else found.last_hidden_state
+    states = torch.stack([*found.hidden_states[:-1], last], dim=2)[0].numpy()
+    return states[inputs["attention_mask"][0].numpy() == 1] if bert else states
 
 
 def difference(found, expected):
@@ -77,26 +116,26 @@ def difference(found, expected):
     return (np.linalg.norm(found - expected, axis=-1) / np.linalg.norm(expected, axis=-1)).max()
 
 
-def test_states_in_a_batch_are_those_of_plain_transformers_alone(folder, waveforms):
-    found = load_encoder(str(folder)).states(waveforms, layers=[0, 1, 2, 3])
-    for states, waveform in zip(found, waveforms, strict=True):
+def test_states_in_a_batch_are_those_of_plain_transformers_alone(folder, long_enough):
+    found = load_encoder(str(folder)).states(long_enough, layers=[0, 1, 2, 3])
+    for states, waveform in zip(found, long_enough, strict=True):
         assert difference(states, plain_states(folder, waveform)) < SAME
 
 
-def test_features_are_mean_and_deviation_of_those_states(folder, waveforms):
-    features, frames = load_encoder(str(folder)).encode(waveforms, layers=[0, 1, 2, 3])
+def test_features_are_mean_and_deviation_of_those_states(folder, long_enough):
+    features, frames = load_encoder(str(folder)).encode(long_enough, layers=[0, 1, 2, 3])
     assert features.dtype == np.float32
-    for row, count, waveform in zip(features, frames, waveforms, strict=True):
+    for row, count, waveform in zip(features, frames, long_enough, strict=True):
         states = plain_states(folder, waveform)
         assert count == len(states)
         expected = np.concatenate([states.mean(axis=0), states.std(axis=0)], axis=-1)
         assert difference(row, expected) < SAME
 
 
-def test_features_do_not_depend_on_the_batch(folder, waveforms):
+def test_features_do_not_depend_on_the_batch(folder, long_enough):
     encoder = load_encoder(str(folder))
-    together, frames = encoder.encode(waveforms, layers=[0, 1, 2, 3])
-    for i, waveform in enumerate(waveforms):
+    together, frames = encoder.encode(long_enough, layers=[0, 1, 2, 3])
+    for i, waveform in enumerate(long_enough):
         alone, count = encoder.encode([waveform], layers=[0, 1, 2, 3])
         assert count[0] == frames[i]
         assert difference(together[i], alone[0]) < SAME
@@ -144,7 +183,7 @@ def test_windows_of_a_long_waveform_add_up(layer_encoder, waveforms, pooling):
     waveform = waveforms[3]  # 31000 samples: three windows of at most 0.7 s
     found, frames = encoder.encode([waveform], layers=[2], pooling=pooling, max_seconds=0.7)
     scaled = (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
-    encoder._provenance["normalization"] = "none"  # the whole is normalised, not its windows
+    encoder._front.normalized = False  # the whole is normalised, not its windows
     states = [encoder.states([part], layers=[2])[0] for part in np.array_split(scaled, 3)]
     rows = np.concatenate(states)[:, 0]
     assert frames[0] == len(rows)
@@ -158,6 +197,63 @@ def test_windows_of_states_follow_each_other(layer_encoder, waveforms):
     long, short = encoder.states([waveforms[3], waveforms[0]], layers=[2], max_seconds=1.0)
     assert len(long) == 2 * math.floor((15500 - 400) / 320 + 1)
     np.testing.assert_array_equal(short, encoder.states([waveforms[0]], layers=[2])[0])
+
+
+@pytest.mark.parametrize("pooling", ["mean+std", "std", "max"])
+def test_windows_of_log_mel_frames_add_up_and_none_is_lost(bert, waveforms, pooling):
+    encoder = load_encoder(str(bert))
+    found, frames = encoder.encode([waveforms[3]], layers=[2], pooling=pooling, max_seconds=0.7)
+    processor = transformers.AutoFeatureExtractor.from_pretrained(bert)
+    inputs = processor(waveforms[3], sampling_rate=16000, return_tensors="pt").input_features
+    assert frames[0] == inputs.shape[1] == 96  # of 192 log-mel frames; in three windows
+    model = transformers.AutoModel.from_pretrained(bert).eval()
+    with torch.no_grad():
+        states = [
+            model(part, output_hidden_states=True).hidden_states[2][0]
+            for part in torch.tensor_split(inputs, 3, dim=1)
+        ]
+    rows = torch.cat(states).numpy()
+    parts = {"mean": rows.mean(axis=0), "std": rows.std(axis=0), "max": rows.max(axis=0)}
+    expected = np.concatenate([parts[name] for name in pooling.split("+")])
+    assert difference(found[0, 0], expected) < SAME
+    whole = encoder.states([waveforms[3]], layers=[2], max_seconds=0.7)[0]
+    assert difference(whole[:, 0], rows) < SAME
+
+
+@pytest.mark.parametrize("samples", [1121, 1440, 3361, 5600])
+def test_the_shortest_windows_allowed_have_a_frame_each(bert, layer_encoder, samples):
+    waveform = np.random.default_rng(1).standard_normal(samples).astype(np.float32)
+    for folder, shortest in ((bert, 560), (layer_encoder, 400)):
+        encoder = load_encoder(str(folder))
+        least = 2 * shortest / 16000
+        features, _ = encoder.encode([waveform], layers=[3], max_seconds=least)
+        assert np.isfinite(features).all()
+        with pytest.raises(InputError, match=f"--max-seconds: value is .* at least {least} s"):
+            encoder.encode([waveform], layers=[3], max_seconds=least - 1e-4)
+
+
+def test_w2v_bert_says_its_front_end_and_its_shortest_segment(bert, waveforms):
+    encoder = load_encoder(str(bert))
+    expected = (
+        "log-mel of SeamlessM4TFeatureExtractor, zero mean and unit variance per bin and segment"
+    )
+    assert encoder.provenance()["normalization"] == expected
+    assert (encoder.rate, encoder.layer_count, encoder.hidden_size) == (16000, 3, 32)
+    assert encoder.encode([waveforms[8]], layers=[0])[1].tolist() == [1]  # 560 samples
+    with pytest.raises(InputError, match="waveform 0: samples are 559, expected at least 560"):
+        encoder.encode([waveforms[8][:559]], layers=[0])
+
+
+def test_half_a_frame_of_padding_is_no_frame(bert, waveforms):
+    odd = waveforms[2]  # 5000 samples: 29 log-mel frames, of which the processor makes 15 pairs
+    _, frames = load_encoder(str(bert)).encode([waveforms[0], odd], layers=[0])
+    assert frames.tolist() == [49, 14]
+
+
+def test_w2v_bert_in_bfloat16_stays_near_float32(bert, waveforms):
+    exact, _ = load_encoder(str(bert)).encode(waveforms[2:5], layers=[3])
+    near, _ = load_encoder(str(bert), dtype="bfloat16").encode(waveforms[2:5], layers=[3])
+    assert 1e-5 < difference(near, exact) < 5e-2
 
 
 def test_without_a_preprocessor_the_norm_decides_on_normalisation(tmp_path, layer_encoder):
