@@ -27,7 +27,7 @@ VOWELS = {  # Hz of the first three formants of a man
     "乌": (310, 800, 2300),
     "鱼": (290, 1950, 2350),
 }
-TIMBRE = 5.0  # dB, how far spectra differ beside formants and tilt; more is easier to tell
+TIMBRE = 2.0  # dB, how far spectra differ beside formants and tilt; more is easier to tell
 TONES = ((1.15, 1.15), (0.9, 1.2), (0.85, 0.8), (1.25, 0.75))  # pitch at begin, end, of its mean
 
 
