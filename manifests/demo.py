@@ -79,7 +79,8 @@ def demo(
     Raises
     ------
     InputError
-        A number is out of its range, or `out` holds recordings of something else.
+        A number is out of its range, or `out` holds recordings of something else or cannot be
+        written.
     """
     _check(sessions=(sessions, 1, 20), minutes=(minutes, 1, 60), speakers=(speakers, 2, 9))
     _check(channels=(channels, 1, 16), seed=(seed, 0, 2**32 - 1))
@@ -129,7 +130,6 @@ def _write_session(
 ) -> None:
     turns = _conversation(rng, len(voices), seconds)
     audio = _recording(voices, turns, rng, seconds, channels)
-    (out / "wav").mkdir(parents=True, exist_ok=True)
     write_audio(out / "wav" / f"{name}.flac", audio)
     labels = [_speaker(voices, person) for person in range(len(voices))]
     annotation = out / "TextGrid" / name

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .table import InputError
+from .table import InputError, writing
 
 RATE = 16000  # Hz of every file written
 BLOCK_SECONDS = 20  # decoded at a time: 5 MB of an 8-channel recording
@@ -154,17 +154,24 @@ def write_audio(path: Path, samples: np.ndarray) -> None:
 
     The file is made under a hidden name ending in ``.part`` and renamed when it is on disk.
     Encoded in memory first: a disk that is full must raise here, not inside libsndfile.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written.
     """
     import soundfile
 
     image = io.BytesIO()
     soundfile.write(image, samples, RATE, subtype="PCM_16", format=path.suffix[1:].upper())
     part = path.with_name(f".{path.name}.part")
-    with open(part, "wb") as file:
-        file.write(image.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(image.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
 
 
 def is_whole(path: Path, samples: int) -> bool:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .table import InputError, write_whole
+from .table import InputError, write_whole, writing
 
 REQUEST = "cut.json"
 PARTS = ("settings", "bytes", "segments")  # {option: value}, {audio: size}, {name: [audio, span]}
@@ -20,11 +20,19 @@ PARTS = ("settings", "bytes", "segments")  # {option: value}, {audio: size}, {na
 
 @contextmanager
 def only_writer(out: Path) -> Iterator[None]:
-    """Hold the folder `out` for this process; the lock goes with it, however it ends."""
+    """Hold the folder `out` for this process; the lock goes with it, however it ends.
+
+    Raises
+    ------
+    InputError
+        Another process holds it, or it cannot be written.
+    """
     import fcntl
 
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "w") as handle:
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        handle = open(out / ".lock", "w")  # noqa: SIM115  (only opening may tell of the folder)
+    with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

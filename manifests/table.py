@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,6 +105,8 @@ def check_table(table: pd.DataFrame, where: str = "table") -> pd.DataFrame:
     for column in ("start", "end"):
         wrong = table[column][~table[column].map(math.isfinite)]
         _refuse(where, wrong, column, "not a finite number", "seconds")
+    if "line" in table:
+        _refuse(where, table["line"][table["line"] < 0], "line", "below 0", "0 or more")
     late = table["start"][(table["start"] < 0) | (table["start"] >= table["end"])]
     _refuse(where, late, "start", "below 0 or not before its end", "0 <= start < end")
     if "overlap" in table:
@@ -135,9 +138,31 @@ def check_predictions(predictions: pd.DataFrame, where: str = "predictions") -> 
     return predictions
 
 
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Tell as `InputError` why `path` cannot be written: no leave, no room, a file for a folder."""
+    try:
+        yield
+    except OSError as problem:
+        raise InputError(
+            f"{path}: cannot be written ({problem.strerror or problem}), expected a folder with "
+            "room and leave to write; name another place"
+        ) from problem
+
+
 def write_whole(path: str | Path, content: bytes) -> None:
-    """Write a file under its final name only when it is complete (temporary name, then rename)."""
-    path = Path(path)
+    """Write a file under its final name only when it is complete (temporary name, then rename).
+
+    Raises
+    ------
+    InputError
+        The file cannot be written; one of that name from before is left as it is.
+    """
+    with writing(path):
+        _write_and_rename(Path(path), content)
+
+
+def _write_and_rename(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -211,12 +236,22 @@ def _typed(
     table = table.copy()
     for name in found:
         try:
-            table[name] = table[name].astype(schema[name])
+            table[name] = _cast(table[name], schema[name])
         except (TypeError, ValueError) as problem:
             raise InputError(
                 f"{where}: column {name!r} holds what is not {schema[name]} ({problem}); correct it"
             ) from None
     return table[[name for name in schema if name in found]].reset_index(drop=True)
+
+
+def _cast(column: pd.Series, dtype: str) -> pd.Series:
+    """Return the column as `dtype`; raise `ValueError` where that would lose something."""
+    if dtype == "str" and column.isna().any():
+        raise ValueError(f"row {int(column.isna().to_numpy().argmax()) + 1} is missing")
+    cast = column.astype(dtype)
+    if dtype == "int64" and (cast != column.astype("float64")).any():
+        raise ValueError("not all are whole")
+    return cast
 
 
 def _refuse(where: str, wrong: pd.Series, column: str, found: str, expected: str) -> None:

@@ -1,7 +1,9 @@
 """Each command once as a user types it, and once with what the user can repair."""
 
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from click.testing import CliRunner
 
 from spk.manifests.cli import main
@@ -122,6 +124,31 @@ def test_demo_cut_and_match_work_together_in_both_spellings(run, tmp_path):
     assert run("cut", "s.csv").exit_code == 1
     assert run("match-csv", "--segments_dir", "none", "--csv_path", "s.csv").exit_code == 1
     assert run("demo", "d", "--minutes", "0").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("rttm", "rttm", "file/t.csv"),
+        ("select", "t.csv", "file/t.csv"),
+        ("split", "t.csv", "file/t.csv"),
+        ("describe", "t.csv", "-o", "file/t.csv"),
+        ("cut", "t.csv", "file", "--audio-root", "wav"),
+        ("demo", "file", "--minutes", "1", "--sessions", "1"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_place_that_cannot_be_written_is_one_line(run, annotated, tmp_path, words):
+    run("rttm", annotated, "t.csv")
+    (tmp_path / "wav").mkdir()
+    soundfile.write(tmp_path / "wav" / "L_R001S01C01.flac", np.zeros(160 * 16000), 16000)
+    (tmp_path / "file").write_text("")
+    done = run(*words)
+    told = done.output.splitlines()[-1]
+    assert told.startswith("file")
+    assert "cannot be written" in told
+    assert done.exit_code == 1
+    assert (tmp_path / "file").read_text() == ""
 
 
 def test_the_real_reference_csv_is_regenerated_from_the_real_rttms(run, real_data):

@@ -74,6 +74,9 @@ def test_predictions_are_read_as_they_were_written(tmp_path):
         ({"session": ["", "s"]}, "session of 1 rows is empty"),
         ({"overlap": [0, 1.1]}, "overlap of 1 rows is out of range, first 1.1"),
         ({"split": ["train", "dev"]}, "split of 1 rows is unknown, first 'dev'"),
+        ({"speaker": ["001", None]}, "'speaker' holds what is not str .row 2 is missing"),
+        ({"line": [1, 2.7]}, "'line' holds what is not int64 .not all are whole"),
+        ({"line": [0, -1]}, "line of 1 rows is below 0, first -1 in row 2"),
         ({"utt": [1, 2]}, r"columns \['utt'\] are unknown"),
     ],
 )
@@ -125,10 +128,22 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
     file = tmp_path / "t.csv"
     write_whole(file, b"old")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
-    with pytest.raises(OSError, match="disk"):
+    with pytest.raises(InputError, match=r"t\.csv: cannot be written \(disk\), expected a folder"):
         write_whole(file, b"new")
     assert file.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_a_table_with_a_missing_name_is_refused_in_parquet_too(tmp_path):
+    table(speaker=["001", None]).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"t\.parquet: column 'speaker' .*row 2 is missing"):
+        read_table(tmp_path / "t.parquet")
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"t\.csv: cannot be written \(File exists\), expected"):
+        write_table(table(), tmp_path / "file" / "t.csv")
 
 
 def test_written_files_have_the_permissions_of_the_umask(tmp_path):
