@@ -19,7 +19,7 @@ from typing import NamedTuple
 from .table import InputError, write_whole
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # float() also takes nan and 1_0
-LONGEST_NAME = 128  # keeps cut files' names under the 255 bytes of a file system
+LONGEST_NAME = 100  # bytes; two of them and two times fit in the 255 of a file's name
 
 
 class Turn(NamedTuple):
@@ -48,6 +48,13 @@ class Reading:
     turns: list[Turn] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
 
+    def add(self, part: Reading, name: str) -> None:
+        """Take what was read of one file; note where that is no turn at all."""
+        self.turns += part.turns
+        self.notes += part.notes
+        if not part.turns:
+            self.notes.append(Note("empty", name, "the file holds no turn"))
+
     def bad(self, problem: InputError, place: str, *, skip: bool) -> None:
         """Raise `problem`, or with `skip` note that its line was dropped."""
         if not skip:
@@ -69,13 +76,18 @@ def find_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder; correct the path")
     found = sorted(
-        file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file()
-    )
+        file for file in path.rglob("*") if file.suffix.lower() in suffixes and not file.is_dir()
+    )  # a link to nothing is found too, so that reading it tells
     if not found:
         raise InputError(
             f"{path}: holds 0 files with suffix {', '.join(suffixes)}; correct the path"
         )
     return found
+
+
+def name_below(path: str | Path, file: Path) -> str:
+    """Return how messages call a file found by `find_files`: its path below the folder `path`."""
+    return file.name if file == Path(path) else file.relative_to(path).as_posix()
 
 
 def read_text(path: Path) -> str:
@@ -84,9 +96,15 @@ def read_text(path: Path) -> str:
     Raises
     ------
     InputError
-        The bytes are neither.
+        The bytes are neither, or the file cannot be opened.
     """
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as problem:
+        raise InputError(
+            f"{path}: cannot be read ({problem.strerror}), expected a text file; correct or "
+            "delete it"
+        ) from None
     encoding = "utf-8-sig"
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
@@ -132,11 +150,11 @@ def number(text: str, *, what: str, place: str) -> float:
 
 def plain_name(text: str, *, what: str, place: str) -> str:
     """Return `text` if it can stand in a file name as it is, or raise `InputError`."""
-    fine = text not in ("", ".", "..") and len(text) <= LONGEST_NAME and text.isprintable()
+    fine = text not in ("", ".", "..") and text.isprintable() and len(text.encode()) <= LONGEST_NAME
     if not fine or "/" in text or "\\" in text or ".." in text:
         raise InputError(
             f"{place}: {what} is {_short(text)}, expected a plain name of at most {LONGEST_NAME} "
-            "characters without '/', '\\\\', '..' or control characters; correct the line"
+            "bytes without '/', '\\\\', '..' or control characters; correct the line"
         )
     return text
 

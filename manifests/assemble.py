@@ -132,7 +132,7 @@ def read_identity(path: str | Path) -> dict[tuple[str, str], str]:
     Raises
     ------
     InputError
-        The columns are others, or a pair is named twice.
+        The columns are others, a pair is named twice, or a person has no name.
     """
     import pandas as pd
 
@@ -150,6 +150,13 @@ def read_identity(path: str | Path) -> dict[tuple[str, str], str]:
         raise InputError(
             f"{path}: {len(double)} speakers are named twice, first {double['speaker'].iloc[0]!r} "
             f"of session {double['session'].iloc[0]!r}, expected once; delete a row"
+        )
+    nameless = rows[rows["person"].isna() | (rows["person"] == "")]
+    if len(nameless):
+        raise InputError(
+            f"{path}: person of {len(nameless)} speakers is empty, first that of "
+            f"{nameless['speaker'].iloc[0]!r} in session {nameless['session'].iloc[0]!r}, "
+            "expected a name; add it or delete the row"
         )
     return {(row.session, row.speaker): row.person for row in rows.itertuples()}
 
@@ -179,9 +186,11 @@ def _paired_rows(
     kept: Reading, audio_root: Path, names: Mapping[tuple[str, str], str], skip_bad: bool
 ) -> list[dict[str, object]]:
     recordings = find_recordings(audio_root)
-    sessions = sorted({turn.session for turn in kept.turns})
-    silent = [name for name in sessions if name not in recordings]
-    kept.notes += [Note("unpaired", name, "annotation without audio, dropped") for name in silent]
+    sessions = Counter(turn.session for turn in kept.turns)
+    kept.notes += [
+        Note("unpaired", name, f"annotation without audio, {sessions[name]} turns dropped")
+        for name in sorted(set(sessions) - set(recordings))
+    ]
     spare = sorted(set(recordings) - set(sessions))
     kept.notes += [Note("unpaired", name, "audio without annotation") for name in spare]
     lengths = {name: audio_seconds(recordings[name]) for name in sessions if name in recordings}

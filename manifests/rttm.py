@@ -10,7 +10,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .annotation import Note, Reading, Turn, check_turn, find_files, number, read_text
+from .annotation import (
+    Note,
+    Reading,
+    Turn,
+    check_turn,
+    find_files,
+    name_below,
+    number,
+    read_text,
+)
 from .table import InputError
 
 OTHER_TYPES = frozenset(
@@ -40,11 +49,13 @@ def read_rttm(path: str | Path, *, skip_bad: bool = False) -> Reading:
     """
     reading = Reading()
     for file in find_files(path, (".rttm",)):
-        _read_file(file, reading, skip_bad)
+        name = name_below(path, file)
+        reading.add(_read_file(file, name, skip_bad), name)
     return reading
 
 
-def _read_file(file: Path, reading: Reading, skip_bad: bool) -> None:
+def _read_file(file: Path, name: str, skip_bad: bool) -> Reading:
+    reading = Reading()
     others = 0
     for line, text in enumerate(read_text(file).split("\n")):
         fields = text.split()
@@ -53,15 +64,16 @@ def _read_file(file: Path, reading: Reading, skip_bad: bool) -> None:
         if fields[0] in OTHER_TYPES:
             others += 1
             continue
-        place = f"{file.name}, line {line + 1}"
+        place = f"{name}, line {line + 1}"
         try:
             reading.turns.append(parse_line(fields, line=line, place=place))
         except InputError as problem:
             reading.bad(problem, place, skip=skip_bad)
     if others:
         reading.notes.append(
-            Note("ignored", file.name, f"{others} lines hold no turn (other than SPEAKER)")
+            Note("ignored", name, f"{others} lines hold no turn (other than SPEAKER)")
         )
+    return reading
 
 
 def parse_line(fields: list[str], *, line: int, place: str) -> Turn:

@@ -14,7 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from .annotation import NUMBER, Note, Reading, Turn, check_turn, find_files, read_text
+from .annotation import (
+    NUMBER,
+    Note,
+    Reading,
+    Turn,
+    check_turn,
+    find_files,
+    name_below,
+    read_text,
+)
 from .table import InputError
 
 NON_LEXICAL = ("<sil>", "<$>", "<>", "<%>", "<#>", "<->", "<_>", "&")
@@ -52,10 +61,11 @@ def read_textgrids(path: str | Path, *, skip_bad: bool = False) -> Reading:
     """
     reading = Reading()
     for file in find_files(path, (".textgrid",)):
+        name = name_below(path, file)
         try:
-            _Parser(file, reading, skip_bad).read()
-        except InputError as problem:
-            reading.bad(problem, file.name, skip=skip_bad)
+            reading.add(_Parser(file, name, skip_bad).read(), name)
+        except InputError as problem:  # nothing of the file is kept
+            reading.bad(problem, name, skip=skip_bad)
     return reading
 
 
@@ -84,25 +94,33 @@ def _tokens(text: str) -> Iterator[Token]:
 class _Parser:
     """One file's tokens, read in order into the turns of a `Reading`."""
 
-    def __init__(self, file: Path, reading: Reading, skip_bad: bool) -> None:
-        self.file, self.reading, self.skip_bad = file, reading, skip_bad
+    def __init__(self, file: Path, name: str, skip_bad: bool) -> None:
+        self.session, self.name, self.skip_bad = file.stem, name, skip_bad
+        self.reading = Reading()
         self.tokens = _tokens(read_text(file))
         self.ahead = next(self.tokens, None)
         self.line = 1
         self.count = 0  # speech intervals
         self.marks = 0  # intervals that hold only non-lexical marks
 
-    def read(self) -> None:
+    def read(self) -> Reading:
         if (self._string(), self._string()) != ("ooTextFile", "TextGrid"):
             raise InputError(
-                f"{self.file.name}, line 1: is not a TextGrid, expected "
+                f"{self.name}, line 1: is not a TextGrid, expected "
                 "'File type = \"ooTextFile\"'; save it as a text file in Praat"
             )
         _, end = self._number(), self._number()
-        for _ in range(self._count()):
+        tiers = self._count()
+        for _ in range(tiers):
             self._tier(end)
+        if self.ahead is not None:
+            raise InputError(
+                f"{self.name}, line {self.ahead.line}: found {self.ahead.text[:40]!r} after "
+                f"{tiers} tiers, expected the file's end; correct the number of tiers"
+            )
         if self.marks:
             self._note("silence", f"{self.marks} intervals hold only non-lexical marks")
+        return self.reading
 
     def _tier(self, file_end: float) -> None:
         kind, speaker = self._string(), self._string()
@@ -134,14 +152,14 @@ class _Parser:
 
     def _interval(self, speaker: str) -> float:
         start, end = self._number(), self._number()
-        place = f"{self.file.name}, line {self.line}"
+        place = f"{self.name}, line {self.line}"
         mark = self._string()
         if not mark.strip():
             return end
         if not has_speech(mark):
             self.marks += 1
             return end
-        turn = Turn(self.file.stem, speaker, start, end, self.count, place)
+        turn = Turn(self.session, speaker, start, end, self.count, place)
         self.count += 1
         try:
             self.reading.turns.append(check_turn(turn))
@@ -150,7 +168,7 @@ class _Parser:
         return end
 
     def _note(self, kind: str, message: str) -> None:
-        self.reading.notes.append(Note(kind, self.file.name, message))
+        self.reading.notes.append(Note(kind, self.name, message))
 
     def _number(self) -> float:
         return float(self._next(quoted=False))
@@ -159,7 +177,7 @@ class _Parser:
         value = self._next(quoted=False)
         if not value.isdecimal():
             raise InputError(
-                f"{self.file.name}, line {self.line}: size is {value[:40]!r}, "
+                f"{self.name}, line {self.line}: size is {value[:40]!r}, "
                 "expected a whole number; correct the line"
             )
         return int(value)
@@ -172,13 +190,13 @@ class _Parser:
         expected = "a quoted text" if quoted else "a number"
         if token is None:
             raise InputError(
-                f"{self.file.name}: ends at line {self.line} where {expected} is expected; "
+                f"{self.name}: ends at line {self.line} where {expected} is expected; "
                 "the file is cut short, take it from the corpus again"
             )
         self.line = token.line
         if token.quoted != quoted:
             raise InputError(
-                f"{self.file.name}, line {token.line}: found {token.text[:40]!r}, "
+                f"{self.name}, line {token.line}: found {token.text[:40]!r}, "
                 f"expected {expected}; correct the line"
             )
         return token.text

@@ -56,6 +56,15 @@ def test_what_has_no_partner_is_dropped_and_listed(tmp_path):
     table, notes = make_table(Reading([turn("a"), turn("b")]), audio_root=tmp_path)
     assert set(table["session"]) == {"a"}
     assert [note[:2] for note in notes] == [("unpaired", "b"), ("unpaired", "c")]
+    assert notes[0].message == "annotation without audio, 1 turns dropped"
+
+
+def test_duplicates_in_two_files_of_one_name_are_told_by_their_paths(tmp_path):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.rttm").write_text("SPEAKER a 1 1 2 <NA> <NA> b <NA> <NA>\n")
+    with pytest.raises(InputError, match=r"y/a\.rttm, line 1: .* before in x/a\.rttm, line 1"):
+        make_table(read_rttm(tmp_path))
 
 
 def test_duplicates_are_refused_with_both_places_or_dropped():
@@ -101,6 +110,9 @@ def test_the_identity_file_names_persons_across_sessions(tmp_path):
     assert list(table["speaker"]) == ["anna", "anna"]
     with pytest.raises(InputError, match="1 of 2 speakers have no person, first '003-M' of"):
         make_table(Reading([turn("a"), turn("a", "003-M")]), identity=people)
+    people.write_text("session,speaker,person\na,001-M,anna\nb,002-F,\nc,001-M\n")
+    with pytest.raises(InputError, match=r"people\.csv: person of 2 speakers is empty, .*'002-F'"):
+        make_table(Reading([turn("a")]), identity=people)
     people.write_text("session,speaker,person\na,001-M,anna\na,001-M,bert\n")
     with pytest.raises(InputError, match="1 speakers are named twice, first '001-M' of session"):
         make_table(Reading([turn("a")]), identity=people)

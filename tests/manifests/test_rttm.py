@@ -51,6 +51,7 @@ def test_folders_are_searched_below(tmp_path):
         (GOOD.replace("s1", "a/b"), "line 2: session is 'a/b', expected a plain name"),
         (GOOD.replace("s1", "a\x07"), r"line 2: session is 'a\\x07', expected a plain name"),
         (GOOD.replace("001-M", ".."), r"line 2: speaker is '\.\.', expected a plain name"),
+        (GOOD.replace("001-M", "说" * 34), "expected a plain name of at most 100 bytes"),
         (GOOD.replace("SPEAKER", "SPEKER"), "line 2: type is 'SPEKER', expected 'SPEAKER'"),
     ],
 )
@@ -68,6 +69,20 @@ def test_other_line_types_of_the_format_are_counted(tmp_path):
     reading = read_rttm(write(tmp_path, f"{info}\n{GOOD}\n{info}\n"))
     assert len(reading.turns) == 1
     assert reading.notes[0].message.startswith("2 lines hold no turn")
+
+
+def test_a_file_without_turns_is_told_by_its_path(tmp_path):
+    (tmp_path / "deep").mkdir()
+    write(tmp_path / "deep", "\n")
+    write(tmp_path, GOOD)
+    assert [note[:2] for note in read_rttm(tmp_path).notes] == [("empty", "deep/s1.rttm")]
+
+
+def test_a_link_to_nothing_is_refused(tmp_path):
+    write(tmp_path, GOOD)
+    (tmp_path / "s2.rttm").symlink_to(tmp_path / "gone")
+    with pytest.raises(InputError, match=r"s2\.rttm: cannot be read \(No such file or directory"):
+        read_rttm(tmp_path)
 
 
 def test_binary_and_missing_files_are_refused(tmp_path):

@@ -91,6 +91,10 @@ def test_point_tiers_are_passed_over_and_told(tmp_path):
             short_form({"a": [(3.0, 2.0, "x"), (2.0, 20.0, "")]}),
             "line 14: duration is '-1' s, expected > 0",
         ),
+        (
+            short_form().replace("<exists>\n2\n", "<exists>\n1\n"),
+            "line 22: found 'IntervalTier' after 1 tiers, expected the file's end",
+        ),
         (short_form({"a/b": [(0.0, 20.0, "x")]}), "speaker is 'a/b', expected a plain name"),
     ],
 )
@@ -104,6 +108,18 @@ def test_bad_intervals_can_be_dropped_and_are_listed(tmp_path):
     reading = read(tmp_path, short_form(tiers), skip_bad=True)
     assert [turn[2:4] for turn in reading.turns] == [(2.0, 20.0)]
     assert [note.kind for note in reading.notes] == ["dropped"]
+
+
+def test_nothing_is_kept_of_a_file_that_is_dropped(tmp_path):
+    (tmp_path / "whole.TextGrid").write_text(short_form())
+    reading = read(tmp_path, short_form()[:-30], skip_bad=True)
+    assert {turn.session for turn in reading.turns} == {"whole"}
+    assert ("dropped", "s1.TextGrid") in [note[:2] for note in reading.notes]
+
+
+def test_a_file_without_speech_is_told(tmp_path):
+    reading = read(tmp_path, short_form({"001-M": [(0.0, 20.0, "")]}))
+    assert [note[:2] for note in reading.notes] == [("empty", "s1.TextGrid")]
 
 
 def test_a_textgrid_made_of_a_real_rttm_gives_its_turns_back(real_data, tmp_path):
