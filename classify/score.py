@@ -193,13 +193,25 @@ def _candidates(rows: pd.DataFrame, scores: list[dict[str, float]] | None) -> li
 def _majority(
     rows: pd.DataFrame, candidates: list[tuple[str, ...]], table: pd.DataFrame | None
 ) -> np.ndarray:
-    """Return for each row the candidate with most training segments (the first of equals)."""
-    if table is not None and "split" in table and (table["split"] == "train").any():
-        counts = table["speaker"][table["split"] == "train"].value_counts().to_dict()
-    else:
-        counts = rows["speaker"].value_counts().to_dict()
-    best = {names: max(sorted(names), key=lambda n: counts.get(n, 0)) for names in set(candidates)}
-    return np.array([best[names] for names in candidates])
+    """Return for each row the candidate with most training segments (the first of equals).
+
+    Counted in the row's own meeting where that holds every candidate, else everywhere: a person
+    may be in several meetings and lead in one.
+    """
+    train = rows[:0] if table is None or "split" not in table else table[table["split"] == "train"]
+    counted = train if len(train) else rows
+    everywhere = counted["speaker"].value_counts().to_dict()
+    meetings = {
+        session: speakers.value_counts().to_dict()
+        for session, speakers in counted.groupby("session")["speaker"]
+    }
+    best = {}
+    keys = list(zip(rows["session"], candidates, strict=True))
+    for session, names in set(keys):
+        here = meetings.get(session, {})
+        counts = here if here.keys() >= set(names) else everywhere
+        best[session, names] = max(sorted(names), key=lambda name: counts.get(name, 0))
+    return np.array([best[key] for key in keys])
 
 
 def _measures(rows: _Rows) -> dict[str, Measure]:
@@ -224,7 +236,8 @@ def _measures(rows: _Rows) -> dict[str, Measure]:
 def _probability_measures(chances: np.ndarray, column: np.ndarray) -> dict[str, Measure]:
     true = np.where(column >= 0, chances[np.arange(len(column)), column], 0)
     above = np.nansum(chances > true[:, None], axis=1)  # candidates likelier than the true one
-    top3 = ((above < 3) & (column >= 0)).astype(np.float64)
+    equals = np.maximum(np.nansum(chances == true[:, None], axis=1), 1)  # tried in random order
+    top3 = np.where(column >= 0, np.clip((3 - above) / equals, 0, 1), 0.0)
     trials = Trials(chances, column)
 
     def rates(k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

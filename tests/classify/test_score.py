@@ -89,6 +89,17 @@ def test_the_majority_without_a_table_is_the_scored_ones(small):
     assert "accuracy_time" not in set(found["measure"])
 
 
+def test_the_majority_of_a_person_in_several_meetings_is_each_meetings_own():
+    both = {"x": 0.5, "y": 0.5}
+    predictions = make_predictions([("A", "x", both), ("B", "y", both)])
+    train = [("A", "x")] * 3 + [("A", "y")] + [("B", "x")] + [("B", "y")] * 5  # y leads in all
+    table = pd.DataFrame([("A", "x"), ("B", "y"), *train], columns=["session", "speaker"])
+    ids = [*predictions["segment_id"], *(f"t{k}" for k in range(len(train)))]
+    split = ["test"] * 2 + ["train"] * len(train)
+    table = table.assign(segment_id=ids, audio="a.wav", start=0.0, end=1.0, split=split)
+    assert value(score(predictions, table, resamples=FEW), "majority") == 1
+
+
 def test_measures_are_scikit_learns(small):
     found = score(small, resamples=FEW)
     truth, predicted = small["speaker"], small["predicted"]
@@ -178,3 +189,9 @@ def test_scores_that_cannot_be_read_are_refused(small, text):
 def test_no_resamples_are_refused(small):
     with pytest.raises(InputError, match="0 is given, expected 1 or more"):
         score(small, resamples=0)
+
+
+def test_equal_scores_do_not_all_come_first():
+    alike = {label: 0.2 for label in "abcde"}
+    found = score(make_predictions([("A", label, alike) for label in "abcde"]), resamples=FEW)
+    assert value(found, "top3") == pytest.approx(3 / 5, abs=EXACT)
