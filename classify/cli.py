@@ -174,13 +174,14 @@ def score(
     from ..manifests.table import read_predictions, read_table
     from .data import split_method
     from .score import score as measure
-    from .show import measures_text, write_measures
+    from .show import measures_text, warnings_of, write_measures
 
     segments = None if table is None else read_table(table)
     facts = [] if table is None else [f"split: {split_method(table)}"]
     measures = measure(
         read_predictions(predictions), segments, split=split, resamples=resamples, seed=seed
     )
+    facts += warnings_of(measures)
     if output is not None:
         write_measures(measures, output, facts=facts)
     click.echo("\n".join([*facts, measures_text(measures)]))

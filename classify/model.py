@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # not compared between stores: which layers lie there, in which precision and file format
 FREE_KEYS = ("layers", "dtype", "schema")
+WITHIN_CORPUS = ", within corpus"  # in a model's name, so that its scores carry the warning below
+KNOWS_THE_ROOM = "this also rewards knowing the room: spk-classify sweep says how much"
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,12 @@ class Model:
 
     @property
     def name(self) -> str:
-        """Return what the predictions' model column says; an untrained encoder is named."""
+        """Return what the predictions' model column says: also what makes its scores doubtful."""
         kind = "layer" if self.layers.combine == "alone" else "layers"
+        corpus = WITHIN_CORPUS if self.within == "corpus" else ""
         untrained = ", untrained encoder" if self.config.get("untrained") else ""
-        return f"{self.classifier}, {kind} {self.layers.name}{untrained}"
+        leaky = f", split {self.origin['split']}" if "leaky" in self.origin.get("split", "") else ""
+        return f"{self.classifier}, {kind} {self.layers.name}{corpus}{untrained}{leaky}"
 
 
 def fit(

@@ -19,7 +19,7 @@ from ..manifests.aishell4 import series_speaker
 from ..manifests.table import InputError
 from .data import Task, Teller, make_tasks, match, open_store
 from .measures import mean_interval
-from .model import Model, fit, predict
+from .model import KNOWS_THE_ROOM, Model, fit, predict
 from .score import score
 from .sweep import TUNING, Settings, Trial, choose, sweep
 
@@ -88,7 +88,8 @@ def evaluate(
     model = fit(known, opened, tasks, chosen, settings, split=split)
     tested = known.iloc[_rows(tasks, "test")].reset_index(drop=True)
     predictions, _ = predict(model, tested, opened)
-    facts = [_encoder(model), f"split: {split}", *_left_out(rejected, skipped, tasks, tested=True)]
+    facts = [f"encoder: {encoder_text(model)}", f"split: {split}"]
+    facts += _left_out(rejected, skipped, tasks, tested=True)
     facts += sorted({note for trial in trials for note in trial.notes})
     measures = score(predictions, known, seed=settings.seed)
     conclusion = conclude(known, tasks, trials, predictions, measures)
@@ -127,10 +128,10 @@ def choose_and_fit(
     tasks, skipped = make_tasks(known, settings.within, needed=TUNING)
     chosen = choose(sweep(known, opened, tasks, settings, tell=tell))
     model = fit(known, opened, tasks, chosen, settings, split=split)
-    facts = [_encoder(model), f"split: {split}", *_left_out(rejected, skipped, tasks)]
-    facts += [*chosen.notes, _chosen_on(model, chosen)]
+    facts = [f"encoder: {encoder_text(model)}", f"split: {split}"]
+    facts += [*_left_out(rejected, skipped, tasks), *chosen.notes, _chosen_on(model, chosen)]
     if settings.within == "corpus":
-        facts.append("this also rewards knowing the room: spk-classify sweep says how much")
+        facts.append(KNOWS_THE_ROOM)
     return model, facts
 
 
@@ -144,10 +145,11 @@ def _rows(tasks: Sequence[Task], split: str) -> np.ndarray:
     return np.sort(np.concatenate([task.rows[split] for task in tasks]))
 
 
-def _encoder(model: Model) -> str:
+def encoder_text(model: Model) -> str:
+    """Return the encoder's name and revision, and whether it is untrained."""
     revision = f" at {model.config.get('revision')}" if model.config.get("revision") else ""
     untrained = " (untrained encoder)" if model.config.get("untrained") else ""
-    return f"encoder: {model.config.get('encoder')}{revision}{untrained}"
+    return f"{model.config.get('encoder')}{revision}{untrained}"
 
 
 def _left_out(

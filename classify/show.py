@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..manifests.table import InputError, write_predictions, write_whole
-from .outcome import Outcome
+from .model import KNOWS_THE_ROOM, WITHIN_CORPUS
+from .outcome import Outcome, encoder_text
 from .plot import plot_sweep
 
 if TYPE_CHECKING:
@@ -97,13 +98,21 @@ def _is_number(text: str) -> bool:
     return text == "" or text.replace(".", "", 1).replace("-", "", 1).replace("e+", "").isdigit()
 
 
+def warnings_of(measures: pd.DataFrame) -> list[str]:
+    """Return what must stand beside measures of models over all labels."""
+    models = [name for name in dict.fromkeys(measures["model"]) if WITHIN_CORPUS in name]
+    return [f"{name}: {KNOWS_THE_ROOM}" for name in models]
+
+
 def write_outcome(outcome: Outcome, folder: str | Path) -> None:
     """Write `sweep.csv`, `sweep.png`, `predictions.csv`, `metrics.csv` and `config.json`."""
     import pandas as pd
 
     folder = Path(folder)
-    trials = pd.DataFrame(trial_rows(outcome)).to_csv(index=False, lineterminator="\n")
-    write_whole(folder / "sweep.csv", trials.encode())
+    trials = pd.DataFrame(trial_rows(outcome))
+    trials = trials.assign(encoder=encoder_text(outcome.model), split=outcome.split)
+    text = trials.to_csv(index=False, lineterminator="\n")
+    write_whole(folder / "sweep.csv", text.encode())
     write_whole(folder / "sweep.png", plot_sweep(outcome))
     write_predictions(outcome.predictions, folder / "predictions.csv")
     write_measures(outcome.measures, folder / "metrics.csv")

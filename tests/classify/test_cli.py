@@ -45,6 +45,17 @@ def test_sweep_fit_predict_and_score_follow_each_other(tmp_path, table_path, sto
     assert json.loads((tmp_path / "m.json").read_text())["facts"] == ["split: random (leaky)"]
 
 
+def test_scores_over_all_labels_say_where_the_room_is_told_apart(tmp_path, table_path, store_path):
+    corpus = [*FAST, "--within", "corpus"]
+    assert run("fit", table_path, store_path, tmp_path / "model", *corpus).exit_code == 0
+    named = run("predict", tmp_path / "model", table_path, store_path, tmp_path / "p.csv")
+    assert named.exit_code == 0
+    scored = run("score", tmp_path / "p.csv", "-o", tmp_path / "m.json")
+    told = "rewards knowing the room: spk-classify sweep says how much"
+    assert told in scored.output
+    assert told in json.loads((tmp_path / "m.json").read_text())["facts"][0]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

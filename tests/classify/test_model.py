@@ -162,6 +162,7 @@ def test_an_untrained_encoder_is_named_in_the_model_column(model):
 def test_a_corpus_model_scores_every_label(table, store):
     named, _ = predict(make_model(table, store, within="corpus"), table, store)
     assert all(len(json.loads(text)) == 9 for text in named["scores"])
+    assert set(named["model"]) == {"ridge, layer 1, within corpus"}
 
 
 def test_the_origin_says_what_the_model_learnt_from(model):

@@ -69,12 +69,17 @@ def test_an_untrained_encoder_and_a_leaky_split_are_named_with_every_score(
 ):
     path = write_store(tmp_path / "s", table["segment_id"], features, untrained=True)
     outcome = evaluate(table, path, replace(FAST, layers="1"), split="random (leaky)")
-    assert set(outcome.predictions["model"]) == {f"{outcome.chosen.name}, untrained encoder"}
+    name = f"{outcome.chosen.name}, untrained encoder, split random (leaky)"
+    assert set(outcome.predictions["model"]) == {name}
     assert set(outcome.measures["model"]) == set(outcome.predictions["model"])
     assert "untrained encoder" in outcome.conclusion
     text = outcome_text(outcome)
     assert "encoder: toy at 0000000000000000000000000000000000000000 (untrained encoder)" in text
     assert "split: random (leaky)" in text
+    write_outcome(outcome, tmp_path / "out")
+    for file in ("sweep.csv", "metrics.csv", "predictions.csv"):
+        rows = (tmp_path / "out" / file).read_text().splitlines()[1:]
+        assert all("untrained" in row and "random (leaky)" in row for row in rows)
 
 
 def test_within_corpus_folding_and_the_meeting_stand_beside(table, store_path):

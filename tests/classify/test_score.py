@@ -192,6 +192,6 @@ def test_no_resamples_are_refused(small):
 
 
 def test_equal_scores_do_not_all_come_first():
-    alike = {label: 0.2 for label in "abcde"}
+    alike = dict.fromkeys("abcde", 0.2)
     found = score(make_predictions([("A", label, alike) for label in "abcde"]), resamples=FEW)
     assert value(found, "top3") == pytest.approx(3 / 5, abs=EXACT)
