@@ -185,9 +185,13 @@ def split(table: str, out: str, method: str, **options: Any) -> None:
 def leaks(table: str, out: str | None) -> None:
     """Tell how far the test segments of TABLE are known from training."""
     from . import leaks as room
+    from .split import read_record, summarise
     from .table import read_table
 
-    _show(room.leaks(read_table(table)), out, digits=3)
+    report = room.leaks(read_table(table))
+    record = read_record(table)
+    click.echo(f"{table}: {summarise(record) if record else 'nobody wrote down how it was split'}")
+    _show(report, out, digits=3)
 
 
 @main.command()
@@ -227,8 +231,10 @@ def _show(report: Any, out: str | None, *, digits: int) -> None:
 def _write_segments(segments: Any, notes: Any, path: str) -> None:
     from .annotation import write_notes
     from .assemble import summarise
+    from .split import drop_record
     from .table import write_table
 
     write_table(segments, path)
+    drop_record(path)
     listed = write_notes(notes, path)
     click.echo(f"{path}: {summarise(segments, notes)}" + (f"; see {listed}" if listed else ""))

@@ -11,19 +11,17 @@ from .table import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .annotation import Note
+
 
 @click.command()
 @click.argument("table", type=click.Path(), required=False)
 @click.argument("out", type=click.Path(), required=False)
-@click.option(
-    "--audio-root", type=click.Path(), default=".", show_default=True, help="As in TABLE."
-)
+@click.option("--audio-root", type=click.Path(), help="Folder that TABLE's audio is in. [.]")
 @click.option("--rttm-dir", "--rttm_dir", type=click.Path(), help="Instead of TABLE: RTTM folder.")
 @click.option("--pcm-dir", "--pcm_dir", type=click.Path(), help="With --rttm-dir: recordings.")
 @click.option("--output-dir", "--output_dir", type=click.Path(), help="With --rttm-dir: OUT.")
-@click.option(
-    "--min-seconds", type=float, default=1.5, show_default=True, help="With --rttm-dir: shortest."
-)
+@click.option("--min-seconds", type=float, help="With --rttm-dir: shortest, in s. [1.5]")
 @click.option("--format", type=click.Choice(("wav", "flac")), default="wav", show_default=True)
 @click.option("--channel", default="0", show_default=True, help="Index from 0, or mean.")
 @click.option("--resample", is_flag=True, help="Accept other sample rates than 16000 Hz.")
@@ -35,20 +33,36 @@ def cut(table: str | None, out: str | None, listing_only: bool, **options: Any) 
     Or, as the reference project's prepare_segments_from_rttm.py:
     --rttm_dir RTTM --pcm_dir AUDIO --output_dir OUT.
     """
-    from .cut import LISTING, list_files, write_listing
+    from .cut import LISTING, TABLE, list_files, write_listing
     from .cut import cut as cut_table
+    from .split import copy_record, drop_record
 
-    segments, folder, root = _cut_source(table, out, options, check_ends=not listing_only)
+    segments, folder, root, notes = _cut_source(table, out, options, check_ends=not listing_only)
     if listing_only:
         listing = list_files(segments, folder, format=options["format"])
         write_listing(listing, f"{folder}/{LISTING}")
         click.echo(f"{folder}/{LISTING}: {len(listing)} files listed, none cut")
-        return
-    done = cut_table(segments, root, folder, **options)
-    click.echo(
-        f"{folder}: {done.written} files written, {done.complete} found complete, "
-        f"{done.decoded} recordings ({done.decoded_seconds / 60:.1f} min) decoded"
-    )
+    else:
+        done = cut_table(segments, root, folder, **options)
+        if table:
+            copy_record(table, f"{folder}/{TABLE}")
+        else:
+            drop_record(f"{folder}/{TABLE}")
+        click.echo(
+            f"{folder}: {done.written} files written, {done.complete} found complete, "
+            f"{done.decoded} recordings ({done.decoded_seconds / 60:.1f} min) decoded"
+        )
+    if notes is not None:
+        _tell(segments, notes, f"{folder}/{LISTING}")
+
+
+def _tell(segments: pd.DataFrame, notes: list[Note], listing: str) -> None:
+    """Say what was left out on the way from the RTTMs to the listing, and list it beside it."""
+    from .annotation import write_notes
+    from .assemble import summarise
+
+    listed = write_notes(notes, listing)
+    click.echo(f"{listing}: {summarise(segments, notes)}" + (f"; see {listed}" if listed else ""))
 
 
 @click.command("match-csv")
@@ -71,24 +85,31 @@ def match_csv(segments_dir: str, csv_path: str, dry_run: bool) -> None:
 
 def _cut_source(
     table: str | None, out: str | None, options: dict[str, Any], *, check_ends: bool
-) -> tuple[pd.DataFrame, str, str]:
-    """Take the source's options out of `options`; return table, output folder, audio root."""
+) -> tuple[pd.DataFrame, str, str, list[Note] | None]:
+    """Take the source's options out of `options`; return table, output folder, audio root, notes.
+
+    Notes are None where a table was given: who made it has told them.
+    """
     names = ("rttm_dir", "pcm_dir", "output_dir", "min_seconds", "audio_root")
-    rttm_dir, pcm_dir, output_dir, min_seconds, audio_root = (options.pop(n) for n in names)
-    if table and out and not (rttm_dir or pcm_dir or output_dir):
+    source = {name: options.pop(name) for name in names}
+    given = {name for name in names if source[name] is not None}
+    if table and out and given <= {"audio_root"}:
         from .table import read_table
 
-        return read_table(table), out, audio_root
-    if table or not (rttm_dir and output_dir and (pcm_dir or not check_ends)):
+        return read_table(table), out, source["audio_root"] or ".", None
+    needed = {"rttm_dir", "output_dir"} | ({"pcm_dir"} if check_ends else set())
+    if table or "audio_root" in given or not needed <= given:
+        words = [word for word in (table, out) if word] + [
+            f"--{name.replace('_', '-')}" for name in names if name in given
+        ]
         raise InputError(
-            "spk-manifests cut: source is incomplete, expected TABLE OUT, or --rttm_dir, --pcm_dir "
-            "and --output_dir; give one of the two"
+            f"spk-manifests cut: source is {' '.join(words) or 'not given'!r}, expected TABLE OUT "
+            "[--audio-root], or --rttm-dir, --pcm-dir, --output-dir [--min-seconds]; give one of "
+            "the two"
         )
-    from .annotation import write_notes
-    from .cut import LISTING
     from .reference import prepare_segments
 
-    root = pcm_dir if check_ends else None
-    segments, notes = prepare_segments(rttm_dir, root, min_seconds=min_seconds)
-    write_notes(notes, f"{output_dir}/{LISTING}")
-    return segments, output_dir, pcm_dir
+    limit = {} if source["min_seconds"] is None else {"min_seconds": source["min_seconds"]}
+    root = source["pcm_dir"] if check_ends else None
+    segments, notes = prepare_segments(source["rttm_dir"], root, **limit)
+    return segments, source["output_dir"], source["pcm_dir"], notes

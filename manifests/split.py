@@ -121,11 +121,16 @@ def read_record(table_path: str | Path) -> dict[str, Any] | None:
         raise InputError(f"{path}: cannot be read ({problem}); run spk-manifests split") from None
 
 
+def drop_record(table_path: str | Path) -> None:
+    """Remove the record of a table that was there before, which says nothing of the new one."""
+    _record_path(table_path).unlink(missing_ok=True)
+
+
 def copy_record(old_table: str | Path, new_table: str | Path) -> None:
     """Let a table made of another one's rows keep its record; without one, leave none behind."""
     record = read_record(old_table)
     if record is None:
-        _record_path(new_table).unlink(missing_ok=True)
+        drop_record(new_table)
     else:
         write_record(record, new_table)
 

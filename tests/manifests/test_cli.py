@@ -90,16 +90,22 @@ def test_split_records_how_and_the_record_follows_the_rows(run, annotated):
     assert read_record("c.csv")["parameters"]["gap"] == 0.5
     run("select", "c.csv", "s.csv", "--min-seconds", "1.5")
     assert read_record("s.csv")["method"] == "chronological"
+    run("rttm", annotated, "s.csv")
+    assert read_record("s.csv") is None
     refused = run("split", "t.csv", "c.csv", "--folds", "4")
     assert refused.exit_code == 1
     assert "folds: is no parameter of chronological" in refused.output
 
 
-def test_leaks_and_describe_print_and_write_a_table(run, annotated):
+def test_leaks_and_describe_print_and_write_a_table(run, annotated, tmp_path):
     run("rttm", annotated, "t.csv")
     assert run("leaks", "t.csv").exit_code == 1
     run("split", "t.csv", "r.csv", "--method", "random")
-    assert "within_0.5" in run("leaks", "r.csv", "-o", "leaks.csv").output
+    told = run("leaks", "r.csv", "-o", "leaks.csv").output
+    assert told.startswith("r.csv: random (leaky): 19 train, 0 valid, 5 test, 0 purged\n")
+    assert "within_0.5" in told
+    (tmp_path / "r.csv.split.json").unlink()
+    assert run("leaks", "r.csv").output.startswith("r.csv: nobody wrote down how it was split\n")
     assert list(pd.read_csv("leaks.csv")["session"]) == ["L_R001S01C01", "all"]
     assert "minutes" in run("describe", "t.csv", "-o", "d.csv").output
     assert list(pd.read_csv("d.csv")["segments"]) == [24, 24]
@@ -126,6 +132,55 @@ def test_demo_cut_and_match_work_together_in_both_spellings(run, tmp_path):
     assert run("demo", "d", "--minutes", "0").exit_code == 1
 
 
+@pytest.fixture
+def recorded(tmp_path):
+    (tmp_path / "wav").mkdir()
+    soundfile.write(tmp_path / "wav" / "L_R001S01C01.flac", np.zeros(160 * 16000), 16000)
+    return tmp_path / "wav"
+
+
+def test_the_table_of_a_cut_keeps_how_it_was_split(run, annotated, recorded):
+    run("rttm", annotated, "t.csv")
+    run("split", "t.csv", "r.csv", "--method", "random")
+    assert run("cut", "r.csv", "seg", "--audio-root", recorded).exit_code == 0
+    assert read_record("seg/segments.table.csv") == read_record("r.csv")
+    assert run("cut", "t.csv", "seg", "--audio-root", recorded).exit_code == 0
+    assert read_record("seg/segments.table.csv") is None
+
+
+def test_what_the_references_spelling_leaves_out_is_told_and_listed(run, annotated, recorded):
+    words = ("--rttm_dir", annotated, "--pcm_dir", recorded, "--output_dir", "seg")
+    told = run("cut", *words).output.splitlines()
+    assert told[-2].startswith("seg: 16 files written")
+    assert told[-1] == (
+        "seg/segments.csv: 16 segments, 1 sessions, 2 speakers, 0.01 h, 8 min_seconds 1.5; "
+        "see seg/segments.csv.notes.csv"
+    )
+    assert len(pd.read_csv("seg/segments.csv.notes.csv")) == 8
+    assert run("cut", *words, "--format", "flac").exit_code == 1
+    assert "24 segments" in run("cut", *words[:4], "--output_dir", "all", "--min-seconds", 0).output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("t.csv", "seg", "--min-seconds", "3"),
+        ("t.csv", "seg", "--rttm_dir", "rttm"),
+        ("--rttm_dir", "rttm", "--pcm_dir", "wav", "--output_dir", "seg", "--audio-root", "wav"),
+        ("--rttm_dir", "rttm", "--output_dir", "seg"),
+        ("t.csv",),
+        (),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(run, annotated, recorded, words):
+    run("rttm", annotated, "t.csv")
+    done = run("cut", *words)
+    assert done.exit_code == 1
+    shown = [word.replace("_", "-") for word in words if word.startswith("--")]
+    assert "spk-manifests cut: source is" in done.output
+    assert all(word in done.output for word in shown)
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -138,10 +193,8 @@ def test_demo_cut_and_match_work_together_in_both_spellings(run, tmp_path):
     ],
     ids=lambda words: words[0],
 )
-def test_a_place_that_cannot_be_written_is_one_line(run, annotated, tmp_path, words):
+def test_a_place_that_cannot_be_written_is_one_line(run, annotated, recorded, tmp_path, words):
     run("rttm", annotated, "t.csv")
-    (tmp_path / "wav").mkdir()
-    soundfile.write(tmp_path / "wav" / "L_R001S01C01.flac", np.zeros(160 * 16000), 16000)
     (tmp_path / "file").write_text("")
     done = run(*words)
     told = done.output.splitlines()[-1]
