@@ -190,19 +190,22 @@ def make_tasks(
     _check_splits(table, needed)
     sessions = table["session"].to_numpy(str)
     tasks, skipped = [], {}
-    for name in sorted(set(sessions)) if within == "session" else ["corpus"]:
+    for name in sorted(set(map(str, sessions))) if within == "session" else ["corpus"]:
         rows = np.arange(len(table)) if within == "corpus" else np.flatnonzero(sessions == name)
         task = _make_task(table, name, rows, target)
         reason = _unfit(task, needed)
         if reason:
-            skipped[name] = reason
+            counts = ", ".join(f"{len(task.rows[part])} {part}" for part in SPLITS)
+            skipped[name] = f"{reason} ({counts})"
         else:
             tasks.append(task)
     if not tasks:
         first = next(iter(skipped))
+        option = "pass --within corpus, or " if within == "session" else ""
         raise InputError(
             f"table: {len(skipped)} of {len(skipped)} tasks cannot be done, first {first!r} "
-            f"({skipped[first]}), expected at least 1; split it again with spk-manifests split"
+            f"({skipped[first]}), expected at least 1; {option}split it again with spk-manifests "
+            "split"
         )
     return tasks, skipped
 

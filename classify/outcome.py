@@ -189,9 +189,13 @@ def beside_corpus(
     folded = folded_accuracy(table, predictions)
     shown = "not available, the names tell no series" if folded is None else f"{folded:.1%}"
     count, accuracy = meeting_accuracy(table, store, chosen, settings)
+    if count:
+        meeting = f"is recognised in {accuracy:.1%} of {count} test segments from the same features"
+    else:
+        meeting = "cannot be recognised: no test segment is of a meeting in train"
     return (
-        f"Accuracy after folding labels to the same person in a series: {shown}. The meeting alone "
-        f"is recognised in {accuracy:.1%} of {count} test segments from the same features."
+        f"Accuracy after folding labels to the same person in a series: {shown}. "
+        f"The meeting alone {meeting}."
     )
 
 
@@ -217,19 +221,21 @@ def folded_accuracy(table: pd.DataFrame, predictions: pd.DataFrame) -> float | N
 def meeting_accuracy(
     table: pd.DataFrame, store: FeatureStore, chosen: Trial, settings: Settings
 ) -> tuple[int, float]:
-    """Return how many test segments there are, and how often their meeting is recognised.
+    """Return how many test segments are of meetings in train, and how often these are recognised.
 
     The chosen layers and classifier learn sessions instead of speakers, with a penalty of their
-    own from validation. One meeting only: always recognised.
+    own from validation. One meeting only: always recognised. None of these segments: NaN.
     """
-    if table["session"].nunique() < 2:
-        return int((table["split"] == "test").sum()), 1.0
+    meetings = set(table["session"][table["split"] == "train"])
+    tested = table[(table["split"] == "test") & table["session"].isin(meetings)]
+    if not len(tested) or len(meetings) < 2:
+        return len(tested), 1.0 if len(tested) else float("nan")
     tasks, _ = make_tasks(table, "corpus", target="session")
     layers = ",".join(map(str, chosen.layers.layers))
     same = replace(settings, layers=layers, classifiers=chosen.classifier, jobs=1)
     trial = choose(sweep(table, store, tasks, same))
     model = fit(table, store, tasks, trial, same)
-    named, _ = predict(model, table.iloc[_rows(tasks, "test")].reset_index(drop=True), store)
+    named, _ = predict(model, tested.reset_index(drop=True), store)
     return len(named), float((named["predicted"] == named["session"]).mean())
 
 

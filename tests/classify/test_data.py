@@ -116,8 +116,8 @@ def test_sessions_that_cannot_be_done_are_listed_with_the_reason(table):
     tasks, skipped = make_tasks(short.reset_index(drop=True), "session")
     assert [task.name for task in tasks] == [third]
     assert skipped == {
-        first: "1 label in train, fewer than two",
-        second: "no test segments",
+        first: "1 label in train, fewer than two (12 train, 4 valid, 4 test)",
+        second: "no test segments (36 train, 12 valid, 0 test)",
     }
 
 
@@ -150,7 +150,8 @@ def test_a_missing_validation_split_is_refused_with_the_repair(table):
 
 def test_a_table_without_any_task_is_refused(table):
     one = table[table["speaker"] == table["speaker"][0]].reset_index(drop=True)
-    with pytest.raises(InputError, match="1 of 1 tasks cannot be done"):
+    expected = "1 of 1 tasks cannot be done, first '20.*; pass --within corpus, or split it again"
+    with pytest.raises(InputError, match=expected):
         make_tasks(one, "session")
 
 

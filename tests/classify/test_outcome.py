@@ -89,6 +89,20 @@ def test_within_corpus_folding_and_the_meeting_stand_beside(table, store_path):
     assert "of 36 test segments from the same features" in outcome.conclusion
 
 
+@pytest.mark.parametrize("left", [2, 1])
+def test_a_meeting_that_is_not_in_train_is_not_said_to_be_hard_to_recognise(
+    tmp_path, features, table, write_store, left
+):
+    sessions = sorted(set(table["session"]))[: left + 1]
+    known = table["session"].isin(sessions)
+    apart = table[known].reset_index(drop=True)
+    apart["split"] = apart["split"].replace("test", "train")
+    apart.loc[apart["session"] == sessions[-1], "split"] = "test"
+    path = write_store(tmp_path / "s", apart["segment_id"], features[known])
+    told = evaluate(apart, path, replace(FAST, within="corpus", layers="1")).conclusion
+    assert "cannot be recognised: no test segment is of a meeting in train." in told
+
+
 def test_folding_joins_the_same_number_in_a_series(table):
     first, second, third = sorted(set(table["session"]))  # the first two are one series
     predictions = pd.DataFrame(
@@ -112,7 +126,7 @@ def test_what_is_left_out_is_told(tmp_path, table, features, write_store):
         tmp_path / "s", table["segment_id"][1:], features[1:], rejected=table["segment_id"][:1]
     )
     outcome = evaluate(few, path, replace(FAST, layers="1"))
-    assert f"left out: {session}, no test segments" in outcome.facts
+    assert f"left out: {session}, no test segments (35 train, 12 valid, 0 test)" in outcome.facts
     told = f"left out: 1 segments rejected at extraction, first {table['segment_id'][0]!r}"
     assert told in outcome.facts
 
