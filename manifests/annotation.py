@@ -131,6 +131,8 @@ def audio_seconds(file: Path) -> float:
     """
     import soundfile
 
+    if not file.exists():  # of which libsndfile says "System error."
+        raise InputError(f"{file}: no such file, expected audio; correct the audio folder")
     try:
         info = soundfile.info(str(file))
     except soundfile.LibsndfileError as problem:

@@ -106,7 +106,7 @@ def csv(path: str, table: str, **options: Any) -> None:
     """Make the segment table TABLE of a reference CSV PATH (columns path,label).
 
     With --rttm-dir the segments are turns in session time, and --audio-root holds the recordings.
-    Without it they are the cut files, each from 0 s to its end, found below --audio-root.
+    Without it they are the cut files, each from 0 s to its end; PATH names them from --audio-root.
     """
     from .reference import read_reference_csv
 

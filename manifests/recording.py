@@ -55,8 +55,8 @@ def inspect(path: Path, *, channel: str, resample: bool) -> Recording:
     import soundfile
 
     try:
+        size = path.stat().st_size  # first: of a missing file libsndfile says "System error."
         info = soundfile.info(path)
-        size = path.stat().st_size
     except (OSError, soundfile.LibsndfileError) as problem:
         raise InputError(
             f"{path}: cannot be read ({problem}), expected an audio file; correct the audio folder"

@@ -8,14 +8,14 @@ RTTMs give the time stamps back that the CSV has lost.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from .annotation import Note, Reading, Turn, audio_seconds, plain_name
 from .assemble import make_table, speaker_labels
 from .rttm import read_rttm
-from .select import select
+from .select import overlap_share, select
 from .table import InputError, check_table
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def read_reference_csv(
     -------
     table
         Sorted as by `make_table`, or in the CSV's order where the segments are the cut files.
+        With `rttm_dir` it has the column `overlap`, from all turns of the RTTMs, listed or not.
     notes
         What was dropped, clipped or left unpaired.
 
@@ -59,19 +60,21 @@ def read_reference_csv(
     ------
     InputError
         Other columns, a row whose file name and label do not belong together, a row without its
-        turn in the RTTMs, or a cut file that is missing.
+        turn in the RTTMs, or a cut file that is missing or listed twice.
     """
     rows = _read_rows(path, skip_bad)
     if rttm_dir is not None:
-        turns = recover_turns(rows, read_rttm(rttm_dir, skip_bad=skip_bad), skip_bad=skip_bad)
-        return make_table(
+        annotated = read_rttm(rttm_dir, skip_bad=skip_bad)
+        turns = recover_turns(rows, annotated, skip_bad=skip_bad)
+        table, notes = make_table(
             turns, audio_root=audio_root, scope=scope, identity=identity, skip_bad=skip_bad
         )
+        return _with_overlap(table, annotated, audio_root), notes
     names = speaker_labels(rows.turns, scope=scope, identity=identity)
     rows.notes.append(
         Note("untimed", str(path), "times in the session are unknown without --rttm-dir")
     )
-    return _files_table(rows.turns, Path(audio_root or "."), names), rows.notes
+    return _files_table(rows, Path(audio_root or "."), names, skip_bad), rows.notes
 
 
 def prepare_segments(
@@ -149,6 +152,10 @@ def recover_turns(rows: Reading, annotated: Reading, *, skip_bad: bool = False) 
     """
     turns = {(turn.session, turn.line): turn for turn in annotated.turns}
     found = Reading(notes=rows.notes + annotated.notes)
+    spare = {turn.session for turn in annotated.turns} - {row.session for row in rows.turns}
+    found.notes += [
+        Note("unpaired", name, "RTTM without a row in the CSV") for name in sorted(spare)
+    ]
     for row in rows.turns:
         try:
             found.turns.append(_turn_of(row, turns))
@@ -172,21 +179,47 @@ def _turn_of(row: Turn, turns: Mapping[tuple[str, int], Turn]) -> Turn:
     return turn
 
 
+def _with_overlap(
+    table: pd.DataFrame, annotated: Reading, audio_root: str | Path | None
+) -> pd.DataFrame:
+    """Add the share in which somebody else speaks too: also in turns that the CSV leaves out."""
+    sessions = set(table["session"])
+    turns = [turn for turn in annotated.turns if turn.session in sessions]
+    every, _ = make_table(Reading(turns), audio_root=audio_root, skip_bad=True)
+    shares = dict(zip(every["segment_id"], overlap_share(every), strict=True))
+    return table.assign(overlap=table["segment_id"].map(shares))
+
+
 def _files_table(
-    rows: Sequence[Turn], audio_root: Path, names: Mapping[tuple[str, str], str]
+    rows: Reading, audio_root: Path, names: Mapping[tuple[str, str], str], skip_bad: bool
 ) -> pd.DataFrame:
     import pandas as pd
 
-    segments = [
-        {
-            "segment_id": PurePosixPath(row.place.replace("\\", "/")).stem,
-            "audio": row.place,
-            "start": 0.0,
-            "end": audio_seconds(audio_root / row.place),
-            "speaker": names[row.session, row.speaker],
-            "session": row.session,
-            "line": row.line,
-        }
-        for row in rows
-    ]
-    return check_table(pd.DataFrame(segments))
+    segments: dict[str, dict[str, object]] = {}
+    for row in rows.turns:
+        try:
+            segment = _file_row(row, audio_root, names[row.session, row.speaker])
+            if segment["segment_id"] in segments:
+                raise InputError(f"{row.place}: is listed before, expected once; delete the row")
+            segments[str(segment["segment_id"])] = segment
+        except InputError as problem:
+            rows.bad(problem, row.place, skip=skip_bad)
+    if not segments:
+        raise InputError(
+            f"{audio_root}: holds 0 of the {len(rows.turns)} listed files, expected at least 1; "
+            "correct the audio folder"
+        )
+    return check_table(pd.DataFrame(list(segments.values())))
+
+
+def _file_row(row: Turn, audio_root: Path, speaker: str) -> dict[str, object]:
+    audio = row.place.replace("\\", "/")
+    return {
+        "segment_id": PurePosixPath(audio).stem,
+        "audio": audio,
+        "start": 0.0,
+        "end": audio_seconds(audio_root / audio),
+        "speaker": speaker,
+        "session": row.session,
+        "line": row.line,
+    }

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 
@@ -39,8 +40,44 @@ def test_without_rttms_the_segments_are_the_files_and_that_is_told(folder):
     assert list(table["audio"]) == ["segments/s_1_002-F_0002.wav", "segments/s_1_001-M_0000.wav"]
     assert list(table["end"]) == [2.0, 2.0]
     assert [note.kind for note in notes] == ["untimed"]
-    with pytest.raises(InputError, match=r"s_1_002-F_0002\.wav: cannot be read as audio"):
-        read_reference_csv(folder / "data.csv", audio_root=folder / "rttm")
+
+
+def test_cut_files_that_are_missing_or_listed_twice_are_told_or_dropped(folder):
+    rows = CSV + "other/s_1_001-M_0000.wav,s_1_001-M\n"
+    (folder / "data.csv").write_text(rows)
+    (folder / "segments" / "s_1_002-F_0002.wav").unlink()
+    with pytest.raises(InputError, match=r"s_1_002-F_0002\.wav: no such file, expected audio"):
+        read_reference_csv(folder / "data.csv", audio_root=folder)
+    (folder / "other").mkdir()
+    (folder / "segments" / "s_1_001-M_0000.wav").rename(folder / "other" / "s_1_001-M_0000.wav")
+    (folder / "data.csv").write_text(rows + rows.splitlines()[-1] + "\n")
+    table, notes = read_reference_csv(folder / "data.csv", audio_root=folder, skip_bad=True)
+    assert list(table["audio"]) == ["other/s_1_001-M_0000.wav"]
+    told = [note.message for note in notes if note.kind == "dropped"]
+    assert ["no such file" in message for message in told] == [True, True, False]
+    assert told[2] == ("other/s_1_001-M_0000.wav: is listed before, expected once; delete the row")
+    with pytest.raises(InputError, match="rttm: holds 0 of the 4 listed files, expected at"):
+        read_reference_csv(folder / "data.csv", audio_root=folder / "rttm", skip_bad=True)
+
+
+def test_paths_of_windows_lead_to_the_same_files(folder):
+    there, _ = read_reference_csv(folder / "data.csv", audio_root=folder)
+    (folder / "data.csv").write_bytes(CSV.replace("/", "\\").replace("\n", "\r\n").encode())
+    here, _ = read_reference_csv(folder / "data.csv", audio_root=folder)
+    pd.testing.assert_frame_equal(here, there)
+
+
+def test_overlap_is_counted_from_the_turns_that_the_csv_leaves_out_too(folder):
+    file = folder / "rttm" / "s_1.rttm"
+    file.write_text(RTTM + "SPEAKER s_1 1 6.5 1 <NA> <NA> 003-F <NA> <NA>\n")
+    table, _ = read_reference_csv(folder / "data.csv", rttm_dir=folder / "rttm")
+    assert list(table["overlap"]) == [0, 0.25]
+
+
+def test_rttms_that_the_csv_does_not_list_are_told(folder):
+    (folder / "rttm" / "s_2.rttm").write_text(RTTM.replace("s_1", "s_2"))
+    _, notes = read_reference_csv(folder / "data.csv", rttm_dir=folder / "rttm")
+    assert [note[:2] for note in notes] == [("unpaired", "s_2"), ("unchecked", "audio")]
 
 
 @pytest.mark.parametrize(
