@@ -196,7 +196,9 @@ def _asked(
     """Return all that decides the content of the files, for `request.agree`."""
     return {
         "settings": dict(settings),
-        "bytes": {audio: recording.size for audio, recording in recordings.items()},
+        "recordings": {
+            audio: [recording.size, recording.mark] for audio, recording in recordings.items()
+        },
         "segments": {
             span.name: [audio, span.first, span.stop]
             for audio, parts in spans.items()

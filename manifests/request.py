@@ -15,7 +15,8 @@ from typing import Any
 from .table import InputError, write_whole, writing
 
 REQUEST = "cut.json"
-PARTS = ("settings", "bytes", "segments")  # {option: value}, {audio: size}, {name: [audio, span]}
+# {option: value}, {audio: [bytes, CRC-32 of parts]}, {name: [audio, first, stop]}
+PARTS = ("settings", "recordings", "segments")
 
 
 @contextmanager

@@ -71,9 +71,19 @@ def test_a_changed_request_is_refused(meeting, tmp_path, audio):
     with pytest.raises(InputError, match=r"4 of the segments differ, first 'S1_001-M_0000.wav'"):
         cut(moved, root, out)
     audio(root / "S1.flac", 46, channels=3, seed=9)
-    with pytest.raises(InputError, match=r"1 of the bytes differ, first 'S1.flac'"):
+    with pytest.raises(InputError, match=r"1 of the recordings differ, first 'S1.flac'"):
         cut(turns, root, out)
     assert snapshot(out) == before
+
+
+def test_another_recording_of_the_same_size_is_refused(meeting, tmp_path, audio):
+    turns, root = meeting
+    turns["audio"] = "S1.wav"
+    size = audio(root / "S1.wav", 45, seed=0).stat().st_size
+    cut(turns, root, tmp_path / "out")
+    assert audio(root / "S1.wav", 45, seed=1).stat().st_size == size
+    with pytest.raises(InputError, match=r"1 of the recordings differ, first 'S1.wav'"):
+        cut(turns, root, tmp_path / "out")
 
 
 def test_segments_of_unknown_origin_are_not_taken_for_ours(meeting, tmp_path):
