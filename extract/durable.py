@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 
-from ..manifests.table import InputError
+from ..manifests.table import InputError, writing
 
 WRITING = ".writing-"  # begins the names of files that are not complete
 
@@ -28,8 +28,14 @@ def whole_file(path: Path, needed: int) -> Iterator[BinaryIO]:
     Raises
     ------
     InputError
-        The disk is full.
+        The disk is full, or the folder cannot be written to.
     """
+    with writing(path.parent), _whole_file(path, needed) as file:
+        yield file
+
+
+@contextmanager
+def _whole_file(path: Path, needed: int) -> Iterator[BinaryIO]:
     temporary = path.with_name(f"{WRITING}{os.getpid()}-{path.name}")
     try:
         with temporary.open("w+b") as file:

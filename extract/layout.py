@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..manifests.table import InputError
+from ..manifests.table import InputError, writing
 from .durable import Lock, remove_leftovers, sync_folder, whole_file
 from .shard import DTYPES, SCHEMA
 
@@ -95,7 +95,13 @@ def read_description(path: Path) -> dict[str, Any]:
 def shard_paths(path: Path) -> list[Path]:
     """Return the shards of a store folder in commit order; a strange name is an `InputError`."""
     folder = path / "shards"
-    names = [file.name for file in folder.iterdir() if not file.name.startswith(".")]
+    try:
+        names = [file.name for file in folder.iterdir() if not file.name.startswith(".")]
+    except OSError as problem:
+        raise InputError(
+            f"{folder}: cannot be read ({problem.strerror}), expected the store's shards; "
+            "bring them back from a copy"
+        ) from None
     strange = sorted(name for name in names if not SHARD_NAME.fullmatch(name))
     if strange:
         raise InputError(
@@ -116,7 +122,8 @@ def take_folder(path: Path, config: Mapping[str, Any], versions: Mapping[str, An
     Raises
     ------
     InputError
-        Somebody else writes, it is no store, or one of another configuration.
+        Somebody else writes, it is no store, or one of another configuration, or it cannot be
+        written to.
     """
     if path.is_file():
         raise InputError(
@@ -124,11 +131,13 @@ def take_folder(path: Path, config: Mapping[str, Any], versions: Mapping[str, An
             "use spk-store merge"
         )
     _refuse_other_folder(path)
-    (path / "shards").mkdir(parents=True, exist_ok=True)
-    lock = Lock(path / "lock")
+    with writing(path):
+        (path / "shards").mkdir(parents=True, exist_ok=True)
+        lock = Lock(path / "lock")
     try:
-        remove_leftovers(path)
-        remove_leftovers(path / "shards")
+        with writing(path):
+            remove_leftovers(path)
+            remove_leftovers(path / "shards")
         if (path / "store.json").exists():
             refuse_other_config(read_description(path)["configuration"], config, str(path))
         else:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..manifests.table import InputError
-from .layout import normal_config, read_description, refuse_other_config, shard_paths
+from .layout import fingerprint, normal_config, read_description, refuse_other_config, shard_paths
 from .shard import COLUMNS, DTYPES, Shard, read_layer, read_shard
 
 
@@ -147,7 +147,12 @@ class FeatureStore:
 
 
 def _refuse_foreign(store: FeatureStore, shard: Shard) -> None:
-    refuse_other_config(store.config, shard.attributes["configuration"], str(shard.path))
+    refuse_other_config(shard.attributes["configuration"], store.config, str(shard.path))
+    if shard.attributes["fingerprint"] != fingerprint(store.config):
+        raise InputError(
+            f"{shard.path}: fingerprint is {shard.attributes['fingerprint']!r}, expected "
+            f"{fingerprint(store.config)!r}; delete the file and run spk-extract again"
+        )
     expected = (len(store.layers), store.dim, DTYPES[store.config["dtype"]])
     found = (shard.shape[0], shard.shape[2], shard.dtype)
     if found != expected:

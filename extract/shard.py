@@ -36,9 +36,7 @@ SCHEMA = 1
 TRAILER = struct.Struct("<8sQQ32s")
 MARK = b"spkshard"
 DTYPES: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
-COLUMNS: dict[
-    str, np.dtype
-] = {  # name -> stored dtype (segment_id: fixed width, as the longest needs)
+COLUMNS: dict[str, np.dtype] = {  # beside segment_id: fixed width, as the longest needs
     "duration": np.dtype("<f8"),
     "frames": np.dtype("<i8"),
     "audio_bytes": np.dtype("<i8"),
@@ -52,6 +50,7 @@ KINDS = {  # dataset -> numpy kind: no object, reference or variable-length type
     "crc32": "u",
     "rejected": "u",
 }
+REASON = ("segment_id", "code", "message")
 ATTRIBUTES = ("schema", "fingerprint", "configuration", "versions")
 REPAIR = "delete the file and run spk-extract again"
 
@@ -177,14 +176,17 @@ def read_shard(path: Path) -> Shard:
             small = {name: file[name][()] for name in KINDS if name != "features"}
             features = file["features"]
             shape, dtype, found = features.shape, features.dtype, features.id.get_offset() or 0
-    except (OSError, KeyError, UnicodeDecodeError, json.JSONDecodeError) as problem:
+        ids = np.array([raw.decode() for raw in small["segment_id"]], dtype=np.str_)
+        listed = json.loads(bytes(small["rejected"]))
+        rejected = [{key: row[key] for key in REASON} for row in listed]
+    except (OSError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as problem:
         raise _damaged(path, str(problem)) from problem
+    if (schema := attributes["schema"]) != SCHEMA:
+        raise InputError(f"{path}: schema is {schema}, expected {SCHEMA}; use the spk of its time")
     if (found, int(np.prod(shape)) * dtype.itemsize) != (start, size):
         raise _damaged(path, "features elsewhere than its last bytes say")
     _refuse_shapes(path, shape, small)
-    columns = {name: small[name] for name in COLUMNS}
-    columns["segment_id"] = np.array([raw.decode() for raw in small["segment_id"]], dtype=np.str_)
-    rejected = json.loads(small["rejected"].tobytes())
+    columns = {"segment_id": ids, **{name: small[name] for name in COLUMNS}}
     return Shard(
         path, start, shape, dtype, small["offset"], small["crc32"], columns, rejected, attributes
     )
@@ -238,7 +240,11 @@ def _refuse_changed(
 
 def _proved(path: Path) -> tuple[int, int]:
     """Return where the features begin and their size, once every other byte is proved."""
-    with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except OSError as problem:
+        raise InputError(f"{path}: cannot be read ({problem.strerror}); let it be read") from None
+    with file:
         end = os.fstat(file.fileno()).st_size - TRAILER.size
         file.seek(max(end, 0))
         last = file.read()

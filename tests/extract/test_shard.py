@@ -155,6 +155,11 @@ HOSTILE = {
     "text attribute": lambda file: file.attrs.__setitem__("fingerprint", '"ab"'),
     "shape": replace("duration", data=np.zeros(3)),
     "offset": replace("offset", data=np.array([0, 6, 5])),
+    "ids that are no text": replace("segment_id", data=np.array([b"a", b"\xff"])),
+    "reasons that are no rows": replace("rejected", data=np.frombuffer(b"[1]", "u1")),
+    "a reason without a code": replace(
+        "rejected", data=np.frombuffer(b'[{"segment_id": 1}]', "u1")
+    ),
     "features missing": replace("features", data=np.zeros((0, 5, 3), "<f2")),
 }
 
@@ -180,6 +185,16 @@ def test_a_sealed_copy_is_read(tmp_path: Path) -> None:
         replace("duration", data=np.array([1.5, 2.0]))(file)
     seal(path)
     assert everything(path) == before
+
+
+def test_a_shard_of_another_schema_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5")
+    path.write_bytes(path.read_bytes()[: -TRAILER.size])
+    with h5py.File(path, "r+") as file:
+        file.attrs["schema"] = np.bytes_(b"2")
+    seal(path)
+    with pytest.raises(InputError, match=r"a\.h5: schema is 2, expected 1; use the spk of its"):
+        read_shard(path)
 
 
 def test_features_stand_where_the_last_bytes_say(tmp_path: Path) -> None:

@@ -472,7 +472,18 @@ def test_foreign_files_among_the_shards_are_refused(tmp_path: Path, make_store: 
         FeatureStore.open(tmp_path / "a")
     (tmp_path / "a" / "shards" / "copy.h5").unlink()
     shutil.copy(next((tmp_path / "b" / "shards").iterdir()), tmp_path / "a" / "shards")
-    with pytest.raises(InputError, match="channel: '0', asked 'mean'"):
+    with pytest.raises(InputError, match="channel: 'mean', asked '0'"):
+        FeatureStore.open(tmp_path / "a")
+
+
+def test_a_shard_whose_fingerprint_is_not_its_configurations_is_refused(
+    tmp_path: Path, make_store: Make, monkeypatch: Any
+) -> None:
+    make_store(tmp_path / "a", IDS)
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "fingerprint", lambda config: "0" * 64)
+        make_store(tmp_path / "a", ["forged"])
+    with pytest.raises(InputError, match="fingerprint is '0{64}', expected '[0-9a-f]{64}'; delete"):
         FeatureStore.open(tmp_path / "a")
 
 
