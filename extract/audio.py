@@ -102,15 +102,32 @@ def read_segment(segment: Segment, reading: Reading) -> Audio:
     return Audio(samples, samples.nbytes, zlib.crc32(samples.data))
 
 
+def check_recording(path: str, reading: Reading) -> None:
+    """Raise `InputError` where a recording's rate or channels are not what the run was told.
+
+    Only the header is read. What cannot be opened passes: its segments are rejected one by one.
+    """
+    import soundfile
+
+    try:
+        found = soundfile.info(path)
+    except (OSError, RuntimeError, TypeError):
+        return
+    _check_rate(found.samplerate, path, reading)
+    _check_channels(found.channels, path, reading)
+
+
 def _decode(segment: Segment, reading: Reading) -> tuple[np.ndarray, int]:
     import soundfile
 
     try:
         file = soundfile.SoundFile(segment.path)
-    except (OSError, RuntimeError) as problem:  # LibsndfileError is a RuntimeError
+    except (OSError, RuntimeError, TypeError) as problem:  # LibsndfileError is a RuntimeError,
+        # and TypeError what soundfile says of a suffix that means headerless (.raw)
         raise Rejected("unreadable", f"{segment.path}: {problem}") from None
     with file:
         _check_rate(file.samplerate, segment.path, reading)
+        _check_channels(file.channels, segment.path, reading)
         first, stop = sample_span(segment.start, segment.end, file.samplerate)
         if stop > file.frames:
             raise Rejected("past-end", _ends_early(segment, file.frames, file.samplerate))
@@ -121,7 +138,7 @@ def _decode(segment: Segment, reading: Reading) -> tuple[np.ndarray, int]:
             raise Rejected("unreadable", f"{segment.path}: {problem}") from None
         if len(block) != stop - first:
             raise Rejected("past-end", _ends_early(segment, first + len(block), file.samplerate))
-        return _mono(block, reading.channel, segment.path), file.samplerate
+        return _mono(block, reading.channel), file.samplerate
 
 
 def _ends_early(segment: Segment, samples: int, rate: int) -> str:
@@ -136,15 +153,18 @@ def _check_rate(rate: int, path: str, reading: Reading) -> None:
         )
 
 
-def _mono(block: np.ndarray, channel: str, path: str) -> np.ndarray:
+def _check_channels(count: int, path: str, reading: Reading) -> None:
+    if reading.channel != "mean" and int(reading.channel) >= count:
+        raise InputError(
+            f"{Path(path).name}: channels are {count}, expected more than {reading.channel}; "
+            "pass --channel 0 or mean"
+        )
+
+
+def _mono(block: np.ndarray, channel: str) -> np.ndarray:
     """Return one channel of a block (samples, channels), or the channels' equal average."""
     if channel == "mean":
         return block.mean(axis=1, dtype=np.float32)
-    if int(channel) >= block.shape[1]:
-        raise InputError(
-            f"{Path(path).name}: channels are {block.shape[1]}, expected more than {channel}; "
-            "pass --channel 0 or mean"
-        )
     return block[:, int(channel)]
 
 

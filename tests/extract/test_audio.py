@@ -89,6 +89,8 @@ def test_resampling_keeps_a_sine(tmp_path, rate):
 
 def test_a_file_that_is_missing_or_no_audio_is_unreadable(tmp_path):
     (tmp_path / "text.wav").write_text("no audio")
+    (tmp_path / "headerless.raw").write_bytes(bytes(64000))
+    assert rejection(tmp_path / "headerless.raw", 0.0, 1.0)[0] == "unreadable"
     assert rejection(tmp_path / "absent.wav", 0.0, 1.0)[0] == "unreadable"
     assert rejection(tmp_path / "text.wav", 0.0, 1.0)[0] == "unreadable"
 
