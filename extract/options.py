@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ..manifests.table import InputError
 from .audio import check_channel
+from .listing import rejected_listing
 
 DEFAULT_ENCODER = "jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn"
 STORE_DTYPES = ("float16", "float32")
@@ -44,11 +45,17 @@ class Options:
                 f"{list(STORE_DTYPES)}; correct it"
             )
         for name, least in (("batch_seconds", 0.0), ("max_seconds", 0.1)):
-            if getattr(self, name) is not None and not getattr(self, name) > least:
+            value = getattr(self, name)
+            if value is not None and not least < value < math.inf:
                 raise InputError(
-                    f"--{name.replace('_', '-')}: value is {getattr(self, name)} s, expected more "
-                    f"than {least} s; correct it"
+                    f"--{name.replace('_', '-')}: value is {value} s, expected more "
+                    f"than {least} s, and finite; correct it"
                 )
+        if self.frames and self.pooling != "mean+std":
+            raise InputError(
+                f"--pooling: value is {self.pooling!r} beside --frames, expected none there, since "
+                "frames are stored unpooled; leave out one of the two"
+            )
         for name in ("workers", "verify"):
             if (getattr(self, name) or 0) < 0:
                 raise InputError(
@@ -120,8 +127,3 @@ def parse_layers(text: str, count: int) -> list[int]:
             f"--layers: value is {text!r}, expected each layer once, from 0 to {count}; correct it"
         )
     return sorted(layers)
-
-
-def rejected_listing(store: str | Path) -> str:
-    """Return the name of the CSV that lists a store's rejected segments, beside the store."""
-    return f"{str(store).rstrip('/')}.rejected.csv"

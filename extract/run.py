@@ -6,21 +6,20 @@ is recorded with its reason and the rest goes on; what is committed is never don
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..manifests.table import InputError, write_whole
-from .audio import Segment, check_channel
-from .job import Job
-from .options import Options, Summary, parse_layers, rejected_listing
+from ..manifests.table import InputError
+from .audio import Segment, check_channel, check_recording
+from .job import Job, reading_of
+from .listing import list_rejected
+from .options import Options, Summary, parse_layers
 from .plan import choose_segments, row_width
 from .shard import SCHEMA
-from .store import FeatureStore, StoreWriter
+from .store import StoreWriter
 from .verify import verify_batches
 
 if TYPE_CHECKING:
@@ -65,13 +64,18 @@ def extract(
         options.encoder, revision=options.revision, device=options.device, dtype=options.dtype
     )
     layers = parse_layers(options.layers, encoder.layer_count)
+    for path in sorted({segment.path for segment in segments}):  # not in the middle of a long run
+        check_recording(path, reading_of(encoder, options))
     difference = verify_batches(encoder, segments, layers, options) if options.verify else None
     with StoreWriter(store, _config(encoder, layers, options), versions=_versions()) as writer:
         skipped = writer.done if options.retry_rejected else writer.done | set(writer.rejected)
         todo = [segment for segment in segments if segment.segment_id not in skipped]
         job = Job(encoder, layers, options, writer, tell)
-        interrupted = job.run(todo, stop)
-    listed = _list_rejected(store)
+        try:
+            interrupted = job.run(todo, stop)
+        finally:  # what ends a run early does not take its rejections off the list
+            writer.commit()
+            listed = list_rejected(store)
     return Summary(
         store=str(store),
         segments=sum(segment.segment_id in writer.done for segment in segments),
@@ -118,18 +122,3 @@ def _config(encoder: Encoder, layers: Sequence[int], options: Options) -> dict[s
 def _versions() -> dict[str, str]:
     names = ("spk-toolkit", "torch", "transformers", "numpy", "soundfile")
     return {name: version(name) for name in names}
-
-
-def _list_rejected(store: str | Path) -> dict[str, str]:
-    """Write the store's rejected segments to STORE.rejected.csv; return id -> code."""
-    rows = FeatureStore.open(store).rejected()
-    path = Path(rejected_listing(store))
-    if not rows:
-        path.unlink(missing_ok=True)
-        return {}
-    text = io.StringIO()
-    sheet = csv.DictWriter(text, ("segment_id", "code", "message"), lineterminator="\n")
-    sheet.writeheader()
-    sheet.writerows(rows)
-    write_whole(path, text.getvalue().encode())
-    return {row["segment_id"]: row["code"] for row in rows}

@@ -206,8 +206,8 @@ class StoreWriter:
         if not np.isfinite(largest):
             wrong = int((~np.isfinite(features)).sum())
             raise InputError(
-                f"{where} hold {wrong} values that are not finite, expected numbers; reject the "
-                "segment, or compute in float32"
+                f"{where} hold {wrong} values that are not finite, expected numbers; pass "
+                "--dtype float32, or take the segment out of the table"
             )
         if self.config["dtype"] == "float16" and largest > FLOAT16_MAX:
             raise InputError(

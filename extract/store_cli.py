@@ -52,9 +52,14 @@ def verify_(path: str, table: str | None, audio: str | None) -> None:
 @click.argument("paths", metavar="STORES...", nargs=-1, required=True)
 def merge_(out: str, paths: tuple[str, ...]) -> None:
     """Copy the rows of STORES, folders or packed files of one configuration, into folder OUT."""
+    from .listing import rejected_listing
+    from .reader import FeatureStore
     from .tools import merge
 
-    click.echo(f"{out}: {merge(paths, out)} segments of {len(paths)} stores")
+    told = f"{out}: {merge(paths, out)} segments of {len(paths)} stores"
+    if rejected := len(FeatureStore.open(out).rejected()):
+        told += f"; {rejected} rejected, see {rejected_listing(out)}"
+    click.echo(told)
 
 
 @store.command("pack")

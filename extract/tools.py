@@ -12,6 +12,7 @@ import numpy as np
 
 from ..manifests.table import InputError
 from .layout import SHARD_NAME, read_description, refuse_other_config, shard_paths
+from .listing import list_rejected
 from .reader import FeatureStore
 from .shard import Shard, read_layer, read_shard
 from .store import StoreWriter
@@ -51,7 +52,8 @@ def merge(paths: Sequence[str | Path], out: str | Path) -> int:
     """Copy the rows of several stores of one configuration into the store folder `out`.
 
     A segment that several stores hold with the same bytes is copied once. `out` may exist: a merge
-    that was stopped goes on.
+    that was stopped goes on. Segments that are rejected in one store and have features in none are
+    listed in OUT.rejected.csv.
 
     Returns
     -------
@@ -66,7 +68,7 @@ def merge(paths: Sequence[str | Path], out: str | Path) -> int:
     stores = [FeatureStore.open(path) for path in paths]
     there = [FeatureStore.open(out)] if (Path(out) / "store.json").exists() else []
     for store in [*there, *stores][1:]:
-        refuse_other_config([*there, *stores][0].config, store.config, str(store.path))
+        refuse_other_config(store.config, [*there, *stores][0].config, str(store.path))
     _refuse_conflicts([*there, *stores])
     with StoreWriter(out, stores[0].config, versions=stores[0].versions) as writer:
         taken = set(writer.done)
@@ -77,6 +79,7 @@ def merge(paths: Sequence[str | Path], out: str | Path) -> int:
             for row in store.rejected():
                 if row["segment_id"] not in taken and row["segment_id"] not in writer.rejected:
                     writer.reject(**row)
+    list_rejected(out)
     return len(taken)
 
 

@@ -41,12 +41,12 @@ def verify_batches(
     Raises
     ------
     InputError
-        More than `BATCH_TOLERANCE` in float32.
+        More than `BATCH_TOLERANCE` in float32, or none of the segments can be used.
     """
     exact = encoder.provenance()["compute_dtype"] == "float32"
     alone = encoder if exact else _in_float32(options)
     picked = random.Random(0).sample(list(segments), min(options.verify, len(segments)))  # noqa: S311
-    largest = 0.0
+    largest = -1.0
     batches = make_batches(picked, options.batch_seconds or encoder.batch_seconds)
     for read in read_batches(batches, reading_of(encoder, options), workers=0):
         waveforms = [audio.samples for _, audio in read if isinstance(audio, Audio)]
@@ -54,12 +54,17 @@ def verify_batches(
             together = _vectors(encoder, waveforms, layers, options)
             single = [_vectors(alone, [waveform], layers, options)[0] for waveform in waveforms]
             largest = max(largest, relative_difference(together, np.stack(single)))
+    if picked and largest < 0:
+        raise InputError(
+            f"--verify: none of the {len(picked)} segments drawn can be used, expected one at "
+            "least; pass a larger number"
+        )
     if exact and largest > BATCH_TOLERANCE:
         raise InputError(
             f"--verify: features differ by {largest:.1e} between in a batch and alone, expected at "
             f"most {BATCH_TOLERANCE:.0e}; pass --batch-seconds 0.1, which encodes each alone"
         )
-    return largest
+    return max(largest, 0.0)
 
 
 def _in_float32(options: Options) -> Encoder:

@@ -18,7 +18,7 @@ ORDER = {
     "manifests": "table annotation rttm textgrid aishell4 assemble timeline rollcall select purge "
     "methods split leaks reference recording request cut match voices demo cut_cli cli",
     "extract": "audio pooling device checkpoint frontend layers weights encoder durable shard "
-    "layout reader store options batches plan job verify run tools export store_cli cli",
+    "layout reader listing store options batches plan job verify run tools export store_cli cli",
     "classify": "data linear classifiers calibrate measures sweep model folder score outcome plot "
     "show estimator cli",
 }

@@ -381,6 +381,8 @@ def test_layers_that_are_not_there_are_refused(text):
         ({"batch_seconds": 0.0}, "--batch-seconds: value is 0.0 s, expected more than 0.0 s"),
         ({"max_seconds": 0.01}, "--max-seconds: value is 0.01 s"),
         ({"max_seconds": float("nan")}, "--max-seconds: value is nan s"),
+        ({"max_seconds": float("inf")}, "--max-seconds: value is inf s, .*and finite"),
+        ({"frames": True, "pooling": "max"}, "--pooling: value is 'max' beside --frames"),
         ({"workers": -1}, "--workers: value is -1, expected 0 or more"),
         ({"verify": -1}, "--verify: value is -1, expected 0 or more"),
         ({"store_dtype": "int8"}, "--store-dtype: value is 'int8'"),

@@ -89,7 +89,7 @@ def test_verify_finds_a_renamed_shard_a_double_and_a_foreign_one(
     assert "2 segments have features twice" in verify(tmp_path / "a")[0]
     Path(double).unlink()
     foreign = shutil.copy(shards(tmp_path / "c")[0], tmp_path / "a" / "shards")
-    assert "channel: '0', asked 'mean'" in verify(tmp_path / "a")[0]
+    assert "channel: 'mean', asked '0'" in verify(tmp_path / "a")[0]
     Path(foreign).unlink()
     first, second, *_ = shards(tmp_path / "a")
     first.rename(second.with_name(second.name.replace("000001", "000009")))
@@ -190,6 +190,6 @@ def test_merge_refuses_conflicts_and_writes_nothing(
 def test_merge_refuses_another_configuration(tmp_path: Path, make_store: Make) -> None:
     make_store(tmp_path / "a", IDS)
     make_store(tmp_path / "b", ["new"], revision="9876fed")
-    with pytest.raises(InputError, match="b: .*revision: '0123abc', asked '9876fed'"):
+    with pytest.raises(InputError, match="b: .*revision: '9876fed', asked '0123abc'"):
         merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
