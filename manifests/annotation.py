@@ -153,10 +153,12 @@ def number(text: str, *, what: str, place: str) -> float:
 def plain_name(text: str, *, what: str, place: str) -> str:
     """Return `text` if it can stand in a file name as it is, or raise `InputError`."""
     fine = text not in ("", ".", "..") and text.isprintable() and len(text.encode()) <= LONGEST_NAME
+    fine = fine and text == text.strip()
     if not fine or "/" in text or "\\" in text or ".." in text:
         raise InputError(
             f"{place}: {what} is {_short(text)}, expected a plain name of at most {LONGEST_NAME} "
-            "bytes without '/', '\\\\', '..' or control characters; correct the line"
+            "bytes without '/', '\\\\', '..', control characters or blanks around it; correct the "
+            "line"
         )
     return text
 

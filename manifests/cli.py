@@ -223,6 +223,8 @@ def demo(out: str, **options: Any) -> None:
 def _show(report: Any, out: str | None, *, digits: int) -> None:
     from .table import write_whole
 
+    if out is not None and not out.lower().endswith(".csv"):
+        raise InputError(f"{out}: is no .csv file, expected one; rename it")
     click.echo(report.round(digits).to_string(index=False))
     if out is not None:
         write_whole(out, report.to_csv(index=False, lineterminator="\n").encode())

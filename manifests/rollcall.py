@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from .timeline import check_timeline
+
 LATEST = 95.0  # s; where the latest roll call known in AISHELL-4 ends
 
 
@@ -19,7 +21,13 @@ def roll_call_mask(table: pd.DataFrame) -> np.ndarray:
     A session has a roll call where its first turns are of at least two different people before
     anybody speaks again; only turns that start within the first `LATEST` seconds are taken. Turns
     that were dropped from the table (they are often shorter than 1.5 s) cannot be found.
+
+    Raises
+    ------
+    InputError
+        A session lies in several audio files, so that nobody knows what opened it.
     """
+    check_timeline(table)
     columns = ["session", "start", "end", "speaker", "segment_id"]
     ordered = table[columns].reset_index(drop=True).sort_values(columns, kind="stable")
     again = ordered.duplicated(["session", "speaker"])

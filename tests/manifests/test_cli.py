@@ -109,6 +109,11 @@ def test_leaks_and_describe_print_and_write_a_table(run, annotated, tmp_path):
     assert list(pd.read_csv("leaks.csv")["session"]) == ["L_R001S01C01", "all"]
     assert "minutes" in run("describe", "t.csv", "-o", "d.csv").output
     assert list(pd.read_csv("d.csv")["segments"]) == [24, 24]
+    refused = run("describe", "t.csv", "-o", "d.parquet")
+    assert (refused.exit_code, refused.output) == (
+        1,
+        "d.parquet: is no .csv file, expected one; rename it\n",
+    )
 
 
 def test_demo_cut_and_match_work_together_in_both_spellings(run, tmp_path):

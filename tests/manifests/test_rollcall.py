@@ -1,8 +1,10 @@
 import pandas as pd
+import pytest
 
 from spk.manifests.assemble import make_table
 from spk.manifests.rollcall import roll_call_mask
 from spk.manifests.rttm import read_rttm
+from spk.manifests.table import InputError
 
 
 def _table(turns: list[tuple[str, float, float]], session: str = "m") -> pd.DataFrame:
@@ -32,6 +34,12 @@ def test_each_session_has_its_own_roll_call():
     second = _table([("b", 0, 2), ("a", 3, 4), ("b", 5, 6)], "n")
     both = pd.concat([first, second]).sample(frac=1, random_state=0)
     assert set(both["segment_id"][roll_call_mask(both)]) == {"m0", "m1", "n0", "n1"}
+
+
+def test_files_cut_out_of_a_session_tell_no_roll_call():
+    table = _table([("a", 0, 2), ("b", 0, 3), ("a", 0, 4)])
+    with pytest.raises(InputError, match="1 sessions lie in several audio files, first 'm' in 3"):
+        roll_call_mask(table.assign(audio=table["segment_id"]))
 
 
 def test_an_empty_table_has_no_roll_call():

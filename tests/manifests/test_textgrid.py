@@ -95,6 +95,7 @@ def test_point_tiers_are_passed_over_and_told(tmp_path):
             short_form().replace("<exists>\n2\n", "<exists>\n1\n"),
             "line 22: found 'IntervalTier' after 1 tiers, expected the file's end",
         ),
+        (short_form({"a ": [(0.0, 20.0, "x")]}), "speaker is 'a ', expected .* blanks around it"),
         (short_form({"a/b": [(0.0, 20.0, "x")]}), "speaker is 'a/b', expected a plain name"),
     ],
 )
