@@ -16,6 +16,7 @@ import numpy as np
 
 from ..manifests.table import InputError
 from .linear import Rotation, class_means, lda_path, ridge_path, unit
+from .trees import END
 
 PENALTIES: dict[str, tuple[float | None, ...]] = {
     "centroid": (None,),
@@ -242,6 +243,7 @@ def _trees(fold: Fold) -> Head:
         callbacks=[lightgbm.early_stopping(TREE_PATIENCE, verbose=False)],
     )
     text = model.model_to_string(num_iteration=model.best_iteration)
+    text = text[: text.index(END)] + END  # without LightGBM's own settings
     return Head("trees", np.zeros((0, 0)), np.zeros(fold.classes), booster=text)
 
 

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from ..manifests.table import InputError, write_whole
-from .classifiers import Fitted
-from .data import LayerSet
+from .classifiers import PENALTIES, Fitted
+from .data import COMBINE, PARTS, WITHIN, LayerSet
 from .model import Model
+from .trees import check_trees
 
 SCHEMA = 1
 ARRAYS = ("mean", "scale", "weights", "intercept")
@@ -91,7 +92,8 @@ def load_model(path: str | Path) -> Model:
     Raises
     ------
     InputError
-        It is not a model folder, of another schema, or a file is missing or was changed.
+        It is not a model folder, of another schema, a file is missing or was changed, or its
+        content is not what `save_model` writes: whoever made the folder need not be trusted.
     """
     path = Path(path)
     try:
@@ -107,7 +109,9 @@ def load_model(path: str | Path) -> Model:
                 for number, entry in enumerate(description["fitted"])
             }
         return _model(description, fitted)
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as problem:
+    except InputError:
+        raise
+    except Exception as problem:  # json, zip and numpy raise a dozen kinds for a damaged file
         raise InputError(
             f"{path}: is not a model ({problem!r}), expected what spk-classify fit writes; "
             "fit it again"
@@ -139,12 +143,74 @@ def _checked(path: Path, name: str, sha256: str) -> bytes:
 def _fitted(
     entry: Mapping[str, Any], number: int, arrays: Mapping[str, np.ndarray], files: dict[str, bytes]
 ) -> Fitted:
-    booster = files[f"{number}.txt"].decode() if entry["kind"] == "trees" else ""
     values = {name: arrays[f"{number}.{name}"] for name in ARRAYS}
-    return Fitted(kind=entry["kind"], labels=tuple(entry["labels"]), booster=booster, **values)
+    kind, labels = entry["kind"], entry["labels"]
+    _need(_texts(labels) and len(labels) > 1, "labels", labels)
+    booster = files[f"{number}.txt"].decode() if kind == "trees" else ""
+    if kind == "trees":
+        check_trees(booster, len(labels), len(values["weights"]))
+    _check_arrays(values, len(labels), trees=kind == "trees")
+    return Fitted(kind=kind, labels=tuple(labels), booster=booster, **values)
+
+
+def _check_arrays(values: Mapping[str, np.ndarray], labels: int, *, trees: bool) -> None:
+    rows, width = len(values["weights"]) if trees else labels, values["mean"].size
+    shapes = {"mean": (width,), "scale": (width,), "weights": (rows, width), "intercept": (labels,)}
+    for name, shape in shapes.items():
+        value = values[name]
+        _need(value.dtype == np.float64, f"type of {name}", value.dtype)
+        _need(value.shape == shape, f"shape of {name}", value.shape)
+        _need(bool(np.isfinite(value).all()), name, "not finite")
+    _need(bool((values["scale"] > 0).all()), "scale", "not above 0")
+
+
+def _need(condition: bool, what: str, found: object) -> None:
+    if not condition:
+        raise ValueError(f"{what}: {str(found)[:80]}")
+
+
+def _texts(values: object) -> bool:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        return False
+    return len(set(values)) == len(values)
+
+
+def _check_description(found: Mapping[str, Any], fitted: Mapping[str, Fitted]) -> None:
+    """Refuse what JSON may hold in another type or range than `save_model` writes."""
+    choices = {
+        "classifier": tuple(PENALTIES),
+        "combine": COMBINE,
+        "pooling_part": PARTS,
+        "within": WITHIN,
+    }
+    for key, expected in choices.items():
+        _need(found[key] in expected, key, found[key])
+    for key in ("penalty", "temperature"):
+        number = type(found[key]) in (int, float) and 0 < found[key] < np.inf
+        _need(number or (key == "penalty" and found[key] is None), key, found[key])
+    layers, config, origin = found["layers"], found["config"], found["origin"]
+    whole = isinstance(layers, list) and all(type(layer) is int for layer in layers)
+    count = len(layers) == 1 if found["combine"] == "alone" else len(layers) > 0
+    _need(whole and count, "layers", layers)
+    _need(isinstance(config, dict), "config", config)
+    _need(isinstance(origin, dict) and isinstance(origin["split"], str), "origin", origin)
+    _need(bool(fitted) and _texts([entry["name"] for entry in found["fitted"]]), "fitted", "names")
+
+
+def _check_kinds(found: Mapping[str, Any], fitted: Mapping[str, Fitted]) -> None:
+    """Refuse classifiers of another kind, or of other features, than the description says."""
+    config, kinds = found["config"], {"centroid": "cosine", "lightgbm": "trees"}
+    whole = found["pooling_part"] in ("both", config["pooling"])
+    width = config["dim"] if whole else config["dim"] // 2
+    width *= len(found["layers"]) if found["combine"] == "concat" else 1
+    expected = (kinds.get(found["classifier"], "linear"), width)
+    for name, one in fitted.items():
+        _need((one.kind, len(one.mean)) == expected, name, f"{one.kind} of {len(one.mean)}")
 
 
 def _model(description: Mapping[str, Any], fitted: dict[str, Fitted]) -> Model:
+    _check_description(description, fitted)
+    _check_kinds(description, fitted)
     return Model(
         classifier=description["classifier"],
         penalty=description["penalty"],
