@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,48 +22,43 @@ def main() -> None:
 
 def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of `sweep.Settings`, with its names and defaults."""
+    option = partial(click.option, show_default=True)
     options = [
-        click.option(
+        option(
             "--within",
             type=click.Choice(["session", "corpus"]),
             default="session",
-            show_default=True,
             help="A closed set of speakers per meeting, or one over all labels.",
         ),
-        click.option(
-            "--layers", default="all", show_default=True, help="all, a range 0-12 or a list 4,8."
-        ),
-        click.option(
+        option("--layers", default="all", help="all, a range 0-12 or a list 4,8."),
+        option(
             "--combine",
             type=click.Choice(["alone", "concat", "average"]),
             default="alone",
-            show_default=True,
             help="Each layer alone, or all of them in one vector.",
         ),
-        click.option(
+        option(
             "--pooling-part",
             type=click.Choice(["mean", "std", "both"]),
             default="both",
-            show_default=True,
             help="Part of a vector pooled as mean+std.",
         ),
-        click.option(
+        option(
             "--classifiers",
             default="centroid,ridge,lda,logistic",
-            show_default=True,
             help=f"Some of {CLASSIFIERS}, separated by commas, or all.",
         ),
-        click.option(
+        option(
             "--penalty",
             type=float,
             help="Ridge's alpha, LDA's shrinkage (0..1), 1/C of the others. "
             "[default: chosen on validation]",
         ),
-        click.option("--seed", default=0, show_default=True, help="Of everything drawn."),
-        click.option("--jobs", default=0, show_default=True, help="Processes; 0: one per core."),
+        option("--seed", default=0, help="Of everything drawn."),
+        option("--jobs", default=0, help="Processes; 0: one per core."),
     ]
-    for option in reversed(options):
-        command = option(command)
+    for add in reversed(options):
+        command = add(command)
     return command
 
 

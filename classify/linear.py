@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+ALIKE = 1e-6  # entries of an eigenvector that differ by less are equal
+
 
 @dataclass(frozen=True)
 class Rotation:
@@ -60,8 +62,8 @@ def rotate(X: np.ndarray) -> Rotation:
     """Standardise `X` (n, d) and turn it onto its principal axes.
 
     >>> rotate(np.array([[0.0, 1], [2, 1]])).train.round(6)
-    array([[-1.],
-           [ 1.]])
+    array([[ 1.],
+           [-1.]])
     """
     mean = X.mean(axis=0, dtype=np.float64)
     Z = np.subtract(X, mean, dtype=np.float64)
@@ -78,12 +80,16 @@ def rotate(X: np.ndarray) -> Rotation:
 
 
 def _spectrum(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return eigenvalues (r,), falling and above rounding, and eigenvectors (m, r), sign fixed."""
+    """Return eigenvalues (r,), falling and above rounding, and eigenvectors (m, r), sign fixed.
+
+    The first of the largest entries is positive, whichever of equals rounding made larger.
+    """
     values, vectors = np.linalg.eigh(gram)
     values, vectors = values[::-1], vectors[:, ::-1]
     keep = values > max(values[0], 0) * len(gram) * np.finfo(np.float64).eps
     values, vectors = values[keep], vectors[:, keep]
-    largest = np.abs(vectors).argmax(axis=0)
+    size = np.abs(vectors)
+    largest = (size > (1 - ALIKE) * size.max(axis=0, initial=0)).argmax(axis=0)
     return values, vectors * np.sign(vectors[largest, np.arange(len(values))])
 
 

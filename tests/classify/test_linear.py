@@ -128,3 +128,10 @@ def test_lda_with_one_segment_per_class_stays_finite():
     scores = SpeakerClassifier("lda", 0.5).fit(X, np.arange(4)).decision_function(X)
     assert np.isfinite(scores).all()
     np.testing.assert_array_equal(scores.argmax(axis=1), np.arange(4))
+
+
+def test_axes_have_the_same_sign_whichever_of_equals_rounding_made_larger():
+    for tiny in (0.0, 1e-12, -1e-12):
+        np.testing.assert_allclose(rotate(np.array([[tiny], [2.0]])).train, [[1], [-1]])
+        turned = rotate(np.array([[0.0, tiny], [2.0, -tiny]])).train
+        np.testing.assert_allclose(turned[:, :1] / abs(turned[0, 0]), [[1], [-1]])
