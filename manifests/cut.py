@@ -95,6 +95,8 @@ def cut(
     names = file_names(table, format)
     spans, recordings = _plan(table, names, Path(audio_root), settings)
     with only_writer(Path(out)):
+        for part in Path(out).glob(f".*.{format}.part"):  # left by a killed run
+            part.unlink()
         agree(Path(out), _asked(settings, spans, recordings))
         todo = _unfinished(Path(out), spans, recordings)
         seconds = _cut_all(todo, recordings, Path(out), workers)

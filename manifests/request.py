@@ -41,8 +41,6 @@ def only_writer(out: Path) -> Iterator[None]:
                 f"{out}: another process is writing here, expected one at a time; wait for it or "
                 "name another folder"
             ) from None
-        for part in out.glob(".*.part"):  # left by a killed run
-            part.unlink()
         yield
 
 

@@ -200,6 +200,12 @@ def test_a_renaming_stopped_after_any_step_is_finished_by_the_next_run(
     assert stopped == 2 + 2 * len(pairs)  # the plan, each aside, its phase, each into place
 
 
+def test_hidden_files_of_others_are_left_alone(tmp_path):
+    segments = folder(tmp_path / "segments", [*names(*LINES), ".mine.wav.part"])
+    match_csv(segments, listing(tmp_path / "a.csv", names(*LINES)))
+    assert (segments / ".mine.wav.part").is_file()
+
+
 def test_nothing_is_overwritten(tmp_path):
     segments = folder(tmp_path / "segments", names(7, 8))
     (segments / names(1)[0]).mkdir()
