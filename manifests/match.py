@@ -85,7 +85,9 @@ def match_csv(
                 f"{folder}: holds a renaming that was interrupted, expected none; run without "
                 "--dry-run to finish it"
             )
-        return match_names(_audio_files(folder), listed)
+        report = match_names(_audio_files(folder), listed)
+        _check_free(folder, report.renamed)
+        return report
     with only_writer(folder):
         _finish(folder)
         report = match_names(_audio_files(folder), listed)
@@ -203,12 +205,14 @@ def _audio_files(folder: Path) -> list[str]:
     return [
         file.name
         for file in folder.iterdir()
-        if file.suffix.lower() in AUDIO_SUFFIXES and not file.name.startswith(".")
+        if file.suffix.lower() in AUDIO_SUFFIXES
+        and not file.name.startswith(".")
+        and file.is_file()
     ]
 
 
-def _rename(folder: Path, pairs: list[tuple[str, str]]) -> None:
-    """Rename all pairs (old, new), over hidden names; refuse before the first if one is taken."""
+def _check_free(folder: Path, pairs: list[tuple[str, str]]) -> None:
+    """Raise `InputError` if a name to be given is taken by what keeps it."""
     leaving = {old for old, _ in pairs}
     for old, new in pairs:
         taken = [name for name in (new, _hidden(new)) if os.path.lexists(folder / name)]
@@ -217,6 +221,11 @@ def _rename(folder: Path, pairs: list[tuple[str, str]]) -> None:
                 f"{folder}: {old!r} would become {new!r}, but {taken[0]!r} is there and not to be "
                 "renamed; move it away"
             )
+
+
+def _rename(folder: Path, pairs: list[tuple[str, str]]) -> None:
+    """Rename all pairs (old, new), over hidden names; refuse before the first if one is taken."""
+    _check_free(folder, pairs)
     if pairs:
         write_whole(folder / ASIDE, json.dumps(pairs, ensure_ascii=False, indent=0).encode())
         _finish(folder)

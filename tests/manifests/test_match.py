@@ -211,6 +211,9 @@ def test_nothing_is_overwritten(tmp_path):
     (segments / names(1)[0]).mkdir()
     with pytest.raises(InputError, match=r"'S1_001-M_0001.wav' is there and not to be renamed"):
         match._rename(segments, list(zip(names(7, 8), names(0, 1), strict=True)))
+    for dry_run in (True, False):
+        with pytest.raises(InputError, match=r"'S1_001-M_0008.wav' would become"):
+            match_csv(segments, listing(tmp_path / "a.csv", names(0, 1)), dry_run=dry_run)
     assert (segments / names(7)[0]).read_text() == names(7)[0]
 
 
