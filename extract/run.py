@@ -22,6 +22,8 @@ from .shard import SCHEMA
 from .store import StoreWriter
 from .verify import verify_batches
 
+SAME_LENGTH = 1e-3  # s; a segment cut to a file of its own is a whole number of samples
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -52,8 +54,8 @@ def extract(
     Raises
     ------
     InputError
-        An option or file is not what the run needs, the store is of another configuration, or,
-        with `options.strict`, a segment is rejected.
+        An option or file is not what the run needs, the store is of another configuration or has
+        features of a segment of other length, or, with `options.strict`, a segment is rejected.
     """
     from .encoder import load_encoder
 
@@ -68,6 +70,7 @@ def extract(
         check_recording(path, reading_of(encoder, options))
     difference = verify_batches(encoder, segments, layers, options) if options.verify else None
     with StoreWriter(store, _config(encoder, layers, options), versions=_versions()) as writer:
+        _refuse_changed(segments, writer)
         skipped = writer.done if options.retry_rejected else writer.done | set(writer.rejected)
         todo = [segment for segment in segments if segment.segment_id not in skipped]
         job = Job(encoder, layers, options, writer, tell)
@@ -97,6 +100,24 @@ def _refuse_absent(segments: Sequence[Segment], options: Options) -> None:
         raise InputError(
             f"{options.audio_root}: {len(paths)} of {len(paths)} recordings are missing, first "
             f"{paths[0]!r}, expected them there; name their folder with --audio-root"
+        )
+
+
+def _refuse_changed(segments: Sequence[Segment], writer: StoreWriter) -> None:
+    """Refuse segments whose length is no longer that of the samples their features came from."""
+    known = writer.durations
+    changed = [
+        segment
+        for segment in segments
+        if abs(known.get(segment.segment_id, segment.duration) - segment.duration) > SAME_LENGTH
+    ]
+    if changed:
+        first = changed[0]
+        raise InputError(
+            f"{writer.path}: {len(changed)} segments have another length in the table, first "
+            f"{first.segment_id!r} with {first.duration:.4f} s, expected "
+            f"{known[first.segment_id]:.4f} s, of which the features are; give changed segments "
+            "another segment_id, or name another store"
         )
 
 

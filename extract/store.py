@@ -48,6 +48,8 @@ class StoreWriter:
     ----------
     done
         Ids with committed features.
+    durations
+        Id -> length (s) of the segments that had features when the writer opened the store.
     rejected
         Id -> code of committed rejections without features.
     """
@@ -75,7 +77,11 @@ class StoreWriter:
         except BaseException:
             self._lock.release()
             raise
-        self.done: set[str] = set(store.ids().tolist())
+        rows = store.rows()
+        self.durations = dict(
+            zip(rows["segment_id"].tolist(), rows["duration"].tolist(), strict=True)
+        )
+        self.done: set[str] = set(self.durations)
         self.rejected = {row["segment_id"]: row["code"] for row in store.rejected()}
         self._sequence = max((sequence(shard.path.name) for shard in store.shards), default=-1) + 1
 

@@ -117,6 +117,19 @@ def test_an_interrupted_run_goes_on_to_the_same_store(corpus, whole, tmp_path):
     assert extract(table, store, options).new == 0
 
 
+def test_a_segment_whose_times_changed_under_its_id_is_refused(corpus, tmp_path):
+    root, table = corpus
+    store = tmp_path / "store"
+    extract(table, store, settings(root))
+    cut = table.assign(end=table["end"] - 6e-5)  # as a file of whole samples has it
+    assert extract(cut, store, settings(root)).new == 0
+    changed = table.copy()
+    changed.loc[1, "start"] += 0.1
+    name = changed.loc[1, "segment_id"]
+    with pytest.raises(InputError, match=f"1 segments have another length.*{name}.* with 1.9000 s"):
+        extract(changed, store, settings(root))
+
+
 def test_what_was_encoded_before_an_exception_is_kept(corpus, tmp_path, monkeypatch):
     root, table = corpus
     calls = []
