@@ -11,6 +11,7 @@ import click
 
 from ..manifests.cli import Group
 
+SEED = click.IntRange(0, 2**32 - 1)  # what scikit-learn takes
 CLASSIFIERS = "centroid, ridge, lda, logistic, linear-svm, lightgbm"
 
 
@@ -54,7 +55,7 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Ridge's alpha, LDA's shrinkage (0..1), 1/C of the others. "
             "[default: chosen on validation]",
         ),
-        option("--seed", default=0, help="Of everything drawn."),
+        option("--seed", type=SEED, default=0, help="Of everything drawn."),
         option("--jobs", default=0, help="Processes; 0: one per core."),
     ]
     for add in reversed(options):
@@ -99,10 +100,11 @@ def fit(table: Path, store: Path, model: Path, **settings: Any) -> None:
     """
     from ..manifests.table import read_table
     from .data import split_method
-    from .folder import save_model
+    from .folder import check_free, save_model
     from .outcome import choose_and_fit
     from .sweep import Settings
 
+    check_free(model)
     fitted, facts = choose_and_fit(
         read_table(table), store, Settings(**settings), split=split_method(table), tell=click.echo
     )
@@ -157,7 +159,7 @@ def predict(model: Path, table: Path, store: Path, predictions: Path, split: str
     help="Rows that are scored.",
 )
 @click.option("--resamples", default=1000, show_default=True, help="Of the bootstrap.")
-@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the bootstrap.")
 def score(
     predictions: Path,
     table: Path | None,

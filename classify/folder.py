@@ -38,8 +38,7 @@ def save_model(model: Model, path: str | Path) -> None:
         Something of this name is there.
     """
     path = Path(path)
-    if path.exists():
-        raise InputError(f"{path}: exists, expected no such folder; name another or remove it")
+    check_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
@@ -50,6 +49,12 @@ def save_model(model: Model, path: str | Path) -> None:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def check_free(path: str | Path) -> None:
+    """Raise `InputError` where something has this name: before hours of fitting, not after."""
+    if os.path.lexists(path):
+        raise InputError(f"{path}: exists, expected no such folder; name another or remove it")
 
 
 def _files(model: Model) -> dict[str, bytes]:

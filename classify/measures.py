@@ -2,7 +2,8 @@
 
 Intervals are percentile intervals (95 %) of a two-layer bootstrap: meetings are drawn with
 replacement, then segments within each drawn meeting. With one meeting only its segments vary, and
-such an interval says nothing about other meetings.
+such an interval says nothing about other meetings. Resampled segments repeat, which raises the
+expected calibration error: its interval may lie above its value.
 """
 
 from __future__ import annotations

@@ -257,8 +257,13 @@ def _trial(
 
 
 def _loss(scores: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
-    """Return the calibrated log-loss over rows of known label, and the temperature it needs."""
+    """Return the calibrated log-loss over rows of known label, and the temperature it needs.
+
+    NaN and 1 where no row's label is known.
+    """
     known = codes >= 0
+    if not known.any():
+        return float("nan"), 1.0
     temperature = find_temperature(scores, codes)
     chances = probabilities(scores[known], temperature)
     return log_loss(chances[np.arange(len(chances)), codes[known]]), temperature

@@ -56,6 +56,19 @@ def test_scores_over_all_labels_say_where_the_room_is_told_apart(tmp_path, table
     assert told in json.loads((tmp_path / "m.json").read_text())["facts"][0]
 
 
+def test_a_model_that_is_there_is_refused_before_anything_is_fitted(tmp_path, table_path):
+    told = run("fit", table_path, "nowhere", tmp_path)
+    assert told.exit_code == 1
+    assert "exists, expected no such folder" in told.output
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_generator_takes_is_refused(tmp_path, table_path, store_path, seed):
+    told = run("sweep", table_path, store_path, tmp_path / "out", *FAST, "--seed", seed)
+    assert told.exit_code == 2
+    assert f"{seed} is not in the range" in told.output
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

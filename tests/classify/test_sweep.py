@@ -111,3 +111,12 @@ def test_a_setting_that_cannot_be_is_refused(table, store, settings, expected):
     tasks, _ = make_tasks(table, "session")
     with pytest.raises(InputError, match=expected):
         sweep(table, store, tasks, settings)
+
+
+def test_validation_labels_that_are_all_unknown_give_no_log_loss(table, store):
+    strange = table.copy()
+    strange.loc[strange["split"] == "valid", "speaker"] = "newcomer"
+    tasks, _ = make_tasks(strange, "session")
+    for trial in sweep(strange, store, tasks, replace(FAST, layers="1")):
+        assert np.isnan(trial.log_loss)
+        assert (trial.accuracy, trial.temperature) == (0, 1)
