@@ -217,6 +217,15 @@ def test_nothing_is_overwritten(tmp_path):
     assert (segments / names(7)[0]).read_text() == names(7)[0]
 
 
+def test_a_file_that_came_while_a_renaming_was_interrupted_is_not_overwritten(tmp_path):
+    segments = folder(tmp_path / "segments", [".b.wav.match", "b.wav"])
+    (segments / match.PLACE).write_text('[["a.wav", "b.wav"]]')
+    with pytest.raises(InputError, match="would overwrite 'b.wav', expected what match.aside"):
+        match_csv(segments, listing(tmp_path / "a.csv", ["b.wav"]))
+    assert (segments / "b.wav").read_text() == "b.wav"
+    assert (segments / ".b.wav.match").is_file()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
