@@ -54,8 +54,11 @@ class Job:
                 self._take(read)
                 bar.update(sum(segment.duration for segment, _ in read))
                 self.wall = time.perf_counter() - begun
-                bar.set_postfix_str(f"{self.new} segments, {self.seconds / self.wall:.0f}x", False)
+                bar.set_description_str(self._told(), refresh=False)
         return stopped
+
+    def _told(self) -> str:
+        return f"{self.new} segments, {self.seconds / self.wall:.0f} times real time, "
 
     def _take(self, read: Sequence[Read]) -> None:
         good: list[tuple[Segment, Audio]] = []
@@ -162,5 +165,5 @@ def _bar(todo: Iterable[Segment]) -> tqdm:
     from tqdm import tqdm
 
     seconds = sum(segment.duration for segment in todo)
-    shape = "{percentage:3.0f}%|{bar}| {postfix} real time, {remaining} left"
+    shape = "{percentage:3.0f}%|{bar}| {desc}{remaining} left"
     return tqdm(total=seconds, disable=None, bar_format=shape, leave=False)

@@ -1,10 +1,15 @@
 """The command spk-extract, as a user runs it."""
 
 import dataclasses
+import fcntl
 import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 
 import click
@@ -154,3 +159,23 @@ def test_ctrl_c_in_a_terminal_leaves_a_whole_store_and_no_traceback(corpus, tmp_
     if kept < 58:  # else the machine was so fast that the signal came after the end
         assert process.returncode == 130
         assert f"{kept} segments have features" in out
+
+
+def test_a_terminal_shows_segments_speed_and_time_left(corpus, tmp_path):
+    run, terminal = pty.fork()
+    if run == 0:
+        os.chdir(corpus)
+        options = ["--encoder", "demo", "--batch-seconds", "4", "--workers", "0"]
+        command = [sys.executable, "run.py", "usable.csv", str(tmp_path / "store"), *options]
+        os.execve(sys.executable, command, {**os.environ, "TQDM_MININTERVAL": "0"})
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 40, 120, 0, 0))  # a new one has 0
+    shown = b""
+    try:
+        while block := os.read(terminal, 4096):
+            shown += block
+    except OSError:  # how Linux tells that the other end of a terminal is closed
+        pass
+    finally:
+        os.close(terminal)
+        os.waitpid(run, 0)
+    assert re.search(r"%\|[^|]*\| \d+ segments, \d+ times real time, [\d:]+ left", shown.decode())
