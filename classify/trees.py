@@ -52,7 +52,7 @@ def check_trees(text: str, classes: int, axes: int) -> None:
 def _pairs(text: str, keys: set[str]) -> dict[str, str]:
     lines = [line.partition("=") for line in text.split("\n") if line]
     found = {key: value for key, _, value in lines}
-    if len(lines) > len(found) or found.keys() != keys:
+    if len(lines) > len(found) or found.keys() != keys or "=" in "".join(found.values()):
         raise ValueError(f"trees: lines are {[line[0] for line in lines]}, not {sorted(keys)}")
     return found
 
