@@ -2,7 +2,7 @@
 
 Usage: ``python benchmarks/kills.py TABLE AUDIO_ROOT ENCODER OUT [KILLS]``. A third of the kills
 come at any moment of a run, a third once the writer is at work, and a third inside a commit: as
-soon as a half-written shard is seen, or up to 2 ms later. After every ``kill -9`` the store must
+soon as a half-written shard is seen, or up to 0.5 ms later. After every ``kill -9`` the store must
 open, ``spk-store verify`` must be clean, no committed row may be missing and each must equal the
 uninterrupted run's; at the end both hold the same rows and rejected segments.
 
@@ -68,7 +68,7 @@ def wait_for(moment: str, store: Path, run: subprocess.Popen, whole: float, rng:
     limit = time.perf_counter() + LONGEST
     while not reached(store, run.pid) and run.poll() is None and time.perf_counter() < limit:
         pass  # asleep it would miss a commit, which takes some milliseconds
-    time.sleep(rng.uniform(0.0, 0.002 if moment == "commit" else 0.3 * whole))
+    time.sleep(rng.uniform(0.0, 0.0005 if moment == "commit" else 0.3 * whole))
 
 
 def differences(store: FeatureStore, reference: FeatureStore) -> tuple[int, int]:
