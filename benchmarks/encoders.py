@@ -4,7 +4,7 @@
 the transformer, normalised waveforms); ``group`` one of wav2vec2-base's (group norm over time).
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 SHAPE = {
@@ -41,5 +41,8 @@ def write_encoder(folder: Path, kind: str, seed: int = 0, **shape: object) -> Pa
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Write one random encoder of each kind.")
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
     for name in KINDS:
-        print(write_encoder(Path(sys.argv[1]) / name, name))
+        print(write_encoder(folder / name, name))

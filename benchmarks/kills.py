@@ -10,6 +10,7 @@ A resumed run cuts what is left into other batches, and kernels add up in anothe
 values are compared twice: to the last bit, and relative to the length of the vector.
 """
 
+import argparse
 import random
 import subprocess
 import sys
@@ -135,4 +136,8 @@ def main(table: str, root: str, encoder: str, out: str, kills: str = "21") -> No
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description="Kill an extraction at random moments.")
+    for name in ("table", "root", "encoder", "out"):
+        parser.add_argument(name)
+    parser.add_argument("kills", nargs="?", default="20")
+    main(**vars(parser.parse_args()))

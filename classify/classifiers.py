@@ -230,7 +230,7 @@ def _trees(fold: Fold) -> Head:
     if fold.valid is None or fold.valid_codes is None or not np.any(fold.valid_codes >= 0):
         raise InputError(
             "lightgbm: 0 validation segments are given, expected at least 1 to stop by; "
-            "run spk-manifests split --valid-share SHARE"
+            "run spk-manifests split with its method and --valid-share SHARE"
         )
     axes, known = min(TREE_AXES, fold.rotation.train.shape[1]), fold.valid_codes >= 0
     train = lightgbm.Dataset(fold.rotation.train[:, :axes], fold.codes)

@@ -184,5 +184,5 @@ def score(
         write_measures(measures, output, facts=facts)
     click.echo("\n".join([*facts, measures_text(measures)]))
     click.echo(
-        f"{measures['model'].nunique()} models scored" + (f", wrote {output}" if output else "")
+        f"models scored: {measures['model'].nunique()}" + (f", wrote {output}" if output else "")
     )

@@ -187,7 +187,7 @@ def make_tasks(
         The table has no split, a needed split is empty everywhere, or no task is left.
     """
     require("within", within, WITHIN)
-    _check_splits(table, needed)
+    check_splits(table, needed)
     sessions = table["session"].to_numpy(str)
     tasks, skipped = [], {}
     for name in sorted(set(map(str, sessions))) if within == "session" else ["corpus"]:
@@ -210,14 +210,15 @@ def make_tasks(
     return tasks, skipped
 
 
-def _check_splits(table: pd.DataFrame, needed: Sequence[str]) -> None:
+def check_splits(table: pd.DataFrame, needed: Sequence[str] = SPLITS) -> None:
+    """Raise `InputError` unless the table has segments of every split in `needed`."""
     found = set(table["split"]) if "split" in table else set()
     for split in needed:
         if split not in found:
-            option = " --valid-share SHARE" if split == "valid" else ""
+            option = ", its method and --valid-share SHARE" if split == "valid" else ""
             raise InputError(
                 f"table: 0 segments have split {split!r}, expected at least 1; "
-                f"run spk-manifests split{option} on it"
+                f"make it anew with spk-manifests split{option}"
             )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from ..extract.store import FeatureStore
 from ..manifests.aishell4 import series_speaker
 from ..manifests.table import InputError
-from .data import Task, Teller, make_tasks, match, open_store
+from .data import Task, Teller, check_splits, make_tasks, match, open_store
 from .measures import mean_interval
 from .model import KNOWS_THE_ROOM, Model, fit, predict
 from .score import score
@@ -80,6 +80,7 @@ def evaluate(
         Segments have no features, a split is missing, or a setting is unknown.
     """
     settings = settings or Settings()
+    check_splits(table)
     opened = open_store(store)
     known, rejected = match(table, opened)
     tasks, skipped = make_tasks(known, settings.within)
@@ -123,6 +124,7 @@ def choose_and_fit(
     Test rows are not read. Parameters and Raises as in `evaluate`.
     """
     settings = settings or Settings()
+    check_splits(table, TUNING)
     opened = open_store(store)
     known, rejected = match(table, opened)
     tasks, skipped = make_tasks(known, settings.within, needed=TUNING)

@@ -7,9 +7,8 @@ The result is long: one row per model, stratum, group and measure. Measures over
 - ``top3``, ``log_loss``, ``calibration_error`` and the verification view ``eer`` and ``min_dcf``
   (p = 0.01), each segment a trial against each candidate (need `scores`);
 - ``majority`` and ``chance``: always naming the speaker with most training segments (without a
-  table: with most of the scored ones, which flatters it), and a guess among the candidates.
-
-By ``session``, ``speaker``, ``duration`` and ``overlap``: accuracy.
+  table: with most of the scored ones, which flatters it), and a guess among the candidates;
+- by ``session``, ``speaker``, ``duration`` and ``overlap``: accuracy alone.
 """
 
 from __future__ import annotations
@@ -252,8 +251,7 @@ def _probability_measures(chances: np.ndarray, column: np.ndarray) -> dict[str, 
 
 
 def _overall(rows: _Rows, resamples: int, seed: int) -> list[tuple[object, ...]]:
-    measures = _measures(rows)
-    everything = np.arange(len(rows.truth))
+    measures, everything = _measures(rows), np.arange(len(rows.truth))
     drawn: dict[str, list[float]] = {name: [] for name in measures}
     for chosen, group in resample(rows.sessions, resamples, seed):
         for name, measure in measures.items():
@@ -261,6 +259,8 @@ def _overall(rows: _Rows, resamples: int, seed: int) -> list[tuple[object, ...]]
     found: list[tuple[object, ...]] = []
     for name, measure in measures.items():
         value, ends = measure(everything, rows.sessions), percentiles(np.array(drawn[name]))
+        if name == "calibration_error":  # resampling can only add to it: no interval
+            ends = (np.nan, np.nan)
         found.append(("all", "", name, value, *ends, len(everything)))
     return found
 

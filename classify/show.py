@@ -72,7 +72,7 @@ def measures_text(measures: pd.DataFrame) -> str:
 
 def _short(key: str, value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:g}" if key == "penalty" else f"{value:.3f}"
+        return f"{value:g}" if key == "penalty" else f"{value:.3f}".replace("nan", "")
     return str(value)
 
 

@@ -5,6 +5,11 @@ from typing import Any
 __all__ = ["FeatureStore", "StoreWriter"]
 
 
+def __dir__() -> list[str]:
+    """Name what can be had from here."""
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """Import the store, and with it h5py, only when it is asked for."""
     if name in __all__:

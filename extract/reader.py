@@ -34,6 +34,10 @@ class FeatureStore:
         The checked shards, in commit order.
     """
 
+    def __repr__(self) -> str:
+        """Return what the store is, in one line."""
+        return f"<FeatureStore {self.path}: {len(self)} segments, {len(self.layers)} layers>"
+
     def __init__(self, path: Path, described: Mapping[str, Any], shards: list[Shard]) -> None:
         self.path = path
         self.config = normal_config(described["configuration"], str(path))

@@ -20,6 +20,7 @@ def info_(path: str) -> None:
     from .tools import info
 
     found = info(path)
+    found["hours"] = f"{found['hours']:.2f}"
     for key in ("configuration", "versions", "rejected"):
         found[key] = (
             "".join(f"\n  {name}: {value}" for name, value in found[key].items()) or " none"
@@ -48,10 +49,13 @@ def verify_(path: str, table: str | None, audio: str | None) -> None:
 
 
 @store.command("merge")
-@click.argument("out")
 @click.argument("paths", metavar="STORES...", nargs=-1, required=True)
-def merge_(out: str, paths: tuple[str, ...]) -> None:
-    """Copy the rows of STORES, folders or packed files of one configuration, into folder OUT."""
+@click.argument("out")
+def merge_(paths: tuple[str, ...], out: str) -> None:
+    """Copy the rows of STORES, folders or packed files of one configuration, into folder OUT.
+
+    OUT is new, or a store that a merge has made or is to grow.
+    """
     from .listing import rejected_listing
     from .reader import FeatureStore
     from .tools import merge

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 BLOCK = 256  # segments held in memory at once, at all layers
 
+ROUNDING = 1e-3  # relative to a vector's length; a step of float16 is 2**-10 of a number
+
 
 def info(path: str | Path) -> dict[str, Any]:
     """Return what a store holds.
@@ -51,7 +53,8 @@ def info(path: str | Path) -> dict[str, Any]:
 def merge(paths: Sequence[str | Path], out: str | Path) -> int:
     """Copy the rows of several stores of one configuration into the store folder `out`.
 
-    A segment that several stores hold with the same bytes is copied once. `out` may exist: a merge
+    A segment that several stores hold is copied once, from the first; their features may differ by
+    `ROUNDING`, since another batch may round a float16 the other way. `out` may exist: a merge
     that was stopped goes on. Segments that are rejected in one store and have features in none are
     listed in OUT.rejected.csv.
 
@@ -84,19 +87,39 @@ def merge(paths: Sequence[str | Path], out: str | Path) -> int:
 
 
 def _refuse_conflicts(stores: Sequence[FeatureStore]) -> None:
-    seen: dict[str, tuple[bytes, Path]] = {}
+    seen: dict[str, tuple[bytes, FeatureStore]] = {}
     conflicts = []
     for store in stores:
         for shard in store.shards:
             for name, sums in zip(shard.columns["segment_id"].tolist(), shard.crc32, strict=True):
-                before, path = seen.setdefault(name, (sums.tobytes(), store.path))
-                if before != sums.tobytes():
-                    conflicts.append(f"{name!r} in {path} and {store.path}")
+                before, first = seen.setdefault(name, (sums.tobytes(), store))
+                if before != sums.tobytes() and (apart := _apart(name, first, store)) > ROUNDING:
+                    conflicts.append(
+                        f"{name!r} in {first.path} and {store.path}, {apart:.1e} apart"
+                    )
     if conflicts:
         raise InputError(
             f"merge: {len(conflicts)} segments have different features, first {conflicts[0]}, "
-            "expected the same; leave out one of the stores"
+            f"expected at most {ROUNDING:.0e} (what other batches round to); "
+            "leave out one of the stores"
         )
+
+
+def _apart(name: str, first: FeatureStore, second: FeatureStore) -> float:
+    """Return the largest distance of a layer's features in two stores, relative to their length."""
+    largest = 0.0
+    for layer in first.layers:
+        a, b = (_values(store, name, layer) for store in (first, second))
+        if a.shape != b.shape:
+            return float("inf")
+        length = max(float(np.linalg.norm(a)), float(np.finfo(np.float32).tiny))
+        largest = max(largest, float(np.linalg.norm(a - b)) / length)
+    return largest
+
+
+def _values(store: FeatureStore, name: str, layer: int) -> np.ndarray:
+    frames = store.kind == "frames"
+    return store.read_frames(name, layer) if frames else store.read([name], layer)
 
 
 def _copy(shard: Shard, kind: str, writer: StoreWriter, taken: set[str]) -> None:

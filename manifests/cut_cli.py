@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from .annotation import Note
 
+SHOWN = 10  # names of a kind that match-csv prints; a corpus has thousands
+
 
 @click.command()
 @click.argument("table", type=click.Path(), required=False)
@@ -69,18 +71,24 @@ def _tell(segments: pd.DataFrame, notes: list[Note], listing: str) -> None:
 @click.option("--segments-dir", "--segments_dir", type=click.Path(), required=True)
 @click.option("--csv-path", "--csv_path", type=click.Path(), required=True)
 @click.option("--dry-run", is_flag=True, help="Tell what would be renamed, and rename nothing.")
-def match_csv(segments_dir: str, csv_path: str, dry_run: bool) -> None:
+@click.option("--out", "-o", type=click.Path(), help="Write every name to this CSV: kind,name,new.")
+def match_csv(segments_dir: str, csv_path: str, dry_run: bool, out: str | None) -> None:
     """Rename a folder of segment files to what a reference CSV lists; never overwrite."""
     from .match import match_csv as rename
+    from .match import write_rows
 
     report = rename(segments_dir, csv_path, dry_run=dry_run)
-    for old, new in report.renamed:
-        click.echo(f"{'would rename' if dry_run else 'renamed'} {old} to {new}")
-    for kind in ("missing", "extra", "ambiguous"):
-        for name in getattr(report, kind):
-            click.echo(f"{kind}: {name}")
-    counts = ("renamed", "kept", "missing", "extra", "ambiguous")
-    click.echo(", ".join(f"{len(getattr(report, kind))} {kind}" for kind in counts))
+    found = report.rows()
+    if out is not None:
+        write_rows(found, out)
+    for kind in ("renamed", "missing", "extra", "ambiguous"):
+        rows = [row for row in found if row[0] == kind]
+        for _, name, new in rows[:SHOWN]:
+            told = f"{'would rename' if dry_run else 'renamed'} {name} to {new}"
+            click.echo(told if kind == "renamed" else f"{kind}: {name}")
+        if len(rows) > SHOWN:
+            click.echo(f"{kind}: {len(rows) - SHOWN} more, listed by --out FILE")
+    click.echo(report.summary())
 
 
 def _cut_source(

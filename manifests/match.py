@@ -17,6 +17,7 @@ chains and cycles work, no file is ever overwritten, and a killed run is finishe
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -42,6 +43,18 @@ class MatchReport:
     missing: list[str] = field(default_factory=list)  # listed, without a file
     extra: list[str] = field(default_factory=list)  # files, not listed
     ambiguous: list[str] = field(default_factory=list)  # one line a speaker: who, and why
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return everything that was found as (kind, name, new name or nothing)."""
+        found = [("renamed", old, new) for old, new in self.renamed]
+        for kind in ("kept", "missing", "extra", "ambiguous"):
+            found += [(kind, name, "") for name in getattr(self, kind)]
+        return found
+
+    def summary(self) -> str:
+        """Return the counts in one line."""
+        kinds = ("renamed", "kept", "missing", "extra", "ambiguous")
+        return ", ".join(f"{len(getattr(self, kind))} {kind}" for kind in kinds)
 
 
 @dataclass
@@ -93,6 +106,13 @@ def match_csv(
         report = match_names(_audio_files(folder), listed)
         _rename(folder, report.renamed)
     return report
+
+
+def write_rows(rows: Iterable[tuple[str, str, str]], path: str | Path) -> None:
+    """Write `MatchReport.rows` as a CSV ``kind,name,new``, whole or not at all."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("kind", "name", "new"), *rows])
+    write_whole(path, text.getvalue().encode())
 
 
 def match_names(files: Iterable[str], listed: Iterable[str]) -> MatchReport:

@@ -149,7 +149,7 @@ def roll_call(table: pd.DataFrame, *, valid_share: float = 0.15, gap: float = 2.
     if missing:
         raise InputError(
             f"table: {len(missing)} sessions have no roll call, first {missing[0]!r}, expected "
-            "turns of different speakers at the start; select with keep_roll_call, or use enrol"
+            "turns of different speakers at the start; select with --keep-roll-call, or use enrol"
         )
     splits, counts = _after(table, train, valid_share, gap)
     speaker = group_codes(table, ("session", "speaker"))
@@ -218,9 +218,10 @@ def _draw(table: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, p
         )
     except ValueError as problem:
         raise InputError(
-            f"table: {len(table)} segments of {table['speaker'].nunique()} speakers, first of "
-            f"session {table['session'].iloc[0]!r}, cannot be drawn by speaker ({problem}); "
-            "select with a larger min_segments, or change the share"
+            f"session {table['session'].iloc[0]!r}: a share of {share:g} of its {len(table)} "
+            f"segments of {table['speaker'].nunique()} speakers cannot be drawn by speaker, "
+            f"expected at least 1 of each on both sides ({problem}); "
+            "give a larger share, or select with a larger --min-segments"
         ) from None
 
 
@@ -259,8 +260,8 @@ def _check_known(held: pd.Series, strange: pd.Series, session: str, unknown: str
     if unknown == "refuse" and len(strange):
         raise InputError(
             f"session {session}: {strange.nunique()} of {held.nunique()} speakers are in no other "
-            f"session, first {strange.iloc[0]!r}, expected all; make the table with scope series "
-            "or corpus or an identity file, or purge them with unknown"
+            f"session, first {strange.iloc[0]!r}, expected all; make the table with --scope series "
+            "or corpus or with --identity, or pass --unknown purge"
         )
 
 

@@ -93,4 +93,4 @@ def parse_line(fields: list[str], *, line: int, place: str) -> Turn:
         )
     start = number(fields[3], what="onset", place=place)
     duration = number(fields[4], what="duration", place=place)
-    return check_turn(Turn(fields[1], fields[7], start, start + duration, line, place))
+    return check_turn(Turn(fields[1], fields[7], start, round(start + duration, 6), line, place))

@@ -223,8 +223,13 @@ def _typed(
     found = list(table.columns)
     missing = [name for name in needed if name not in found]
     if missing:
+        maker = "spk-manifests rttm, textgrid or csv"
+        if found == ["path", "label"]:
+            maker = "spk-manifests csv"
+        elif "predicted" in needed:
+            maker = "spk-classify predict"
         raise InputError(
-            f"{where}: columns {missing} are missing, found {found}; write the table with spk"
+            f"{where}: columns {missing} are missing, found {found}; make the table with {maker}"
         )
     unknown = [name for name in found if name not in needed and name not in optional]
     if unknown:

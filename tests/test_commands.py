@@ -28,7 +28,7 @@ CALLS = [
     (manifests.commands["csv"], read_reference_csv, set()),
     (manifests.commands["select"], select, set()),
     (manifests.commands["cut"], cut, CUT_SOURCE),
-    (manifests.commands["match-csv"], match_csv, {"segments_dir", "csv_path"}),
+    (manifests.commands["match-csv"], match_csv, {"segments_dir", "csv_path", "out"}),
     (manifests.commands["demo"], demo, set()),
     (extract, Options, {"plan"}),
     (classify.commands["sweep"], Settings, set()),

@@ -141,7 +141,7 @@ def test_the_majority_is_the_label_with_most_training_segments(table):
 
 def test_a_missing_validation_split_is_refused_with_the_repair(table):
     with pytest.raises(
-        InputError, match=r"0 segments have split 'valid'.*split --valid-share SHARE"
+        InputError, match=r"0 segments have split 'valid'.*split, its method and --valid-share"
     ):
         make_tasks(table[table["split"] != "valid"].reset_index(drop=True), "session")
     with pytest.raises(InputError, match="0 segments have split 'train'"):

@@ -48,7 +48,7 @@ def test_verify_lists_the_faults_and_exits_1(tmp_path: Path, make_store: Make) -
 def test_merge_pack_and_export_write_what_they_say(tmp_path: Path, make_store: Make) -> None:
     make_store(tmp_path / "a", IDS[:4])
     make_store(tmp_path / "b", IDS[4:])
-    result = run("merge", tmp_path / "all", tmp_path / "a", tmp_path / "b")
+    result = run("merge", tmp_path / "a", tmp_path / "b", tmp_path / "all")
     assert result.output == f"{tmp_path / 'all'}: 10 segments of 2 stores\n"
     assert run("pack", tmp_path / "all", tmp_path / "all.h5").exit_code == 0
     assert FeatureStore.open(tmp_path / "all.h5").ids().tolist() == IDS
@@ -61,7 +61,7 @@ def test_merge_pack_and_export_write_what_they_say(tmp_path: Path, make_store: M
     [
         ("info", "absent"),
         ("verify", "absent"),
-        ("merge", "out", "absent"),
+        ("merge", "absent", "out"),
         ("pack", "absent", "out.h5"),
         ("export", "absent", "out.npz"),
     ],

@@ -193,3 +193,16 @@ def test_merge_refuses_another_configuration(tmp_path: Path, make_store: Make) -
     with pytest.raises(InputError, match="b: .*revision: '9876fed', asked '0123abc'"):
         merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_merge_takes_the_rounding_of_another_batch_for_the_same(
+    tmp_path: Path, make_store: Make, store_config: dict[str, Any], row: dict[str, Any]
+) -> None:
+    features = make_store(tmp_path / "a", IDS[:2])
+    with StoreWriter(tmp_path / "b", store_config) as writer:
+        for name, values in zip(IDS, features, strict=False):
+            writer.add(name, np.nextafter(values.astype(np.float16), np.float16(9)), **row)
+    assert merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out") == 2
+    np.testing.assert_array_equal(
+        FeatureStore.open(tmp_path / "out").read(IDS[:2], 2), features[:, 1]
+    )

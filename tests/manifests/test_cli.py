@@ -209,6 +209,17 @@ def test_a_place_that_cannot_be_written_is_one_line(run, annotated, recorded, tm
     assert (tmp_path / "file").read_text() == ""
 
 
+def test_match_csv_shows_ten_of_a_kind_and_writes_all_where_asked(run, tmp_path):
+    (tmp_path / "seg").mkdir()
+    rows = "".join(f"seg/s_1-M_{line:04d}.wav,s_1-M\n" for line in range(12))
+    (tmp_path / "data.csv").write_text("path,label\n" + rows)
+    typed = ("match-csv", "--segments_dir", "seg", "--csv_path", "data.csv")
+    lines = run(*typed, "-o", "all.csv").output.splitlines()
+    assert lines[:2] == ["missing: s_1-M_0000.wav", "missing: s_1-M_0001.wav"]
+    assert lines[10] == "missing: 2 more, listed by --out FILE"
+    assert list(pd.read_csv("all.csv")["kind"]) == ["missing"] * 12
+
+
 def test_the_real_reference_csv_is_regenerated_from_the_real_rttms(run, real_data):
     rttms = real_data / "aishell4" / "rttm"
     run("cut", "--rttm_dir", rttms, "--output_dir", "./data/segments", "--listing-only")

@@ -233,5 +233,5 @@ def test_random_validation_is_drawn_out_of_train():
 def test_random_needs_two_segments_of_each_speaker():
     table = pd.concat([_alone(20, "a"), _alone(1, "b")])
     table["segment_id"] = [f"i{i}" for i in range(21)]
-    with pytest.raises(InputError, match="21 segments of 2 speakers, first of session 'm', cannot"):
+    with pytest.raises(InputError, match="0.2 of its 21 segments of 2 speakers cannot"):
         split(table, "random")
