@@ -139,5 +139,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Kill an extraction at random moments.")
     for name in ("table", "root", "encoder", "out"):
         parser.add_argument(name)
-    parser.add_argument("kills", nargs="?", default="20")
+    parser.add_argument("kills", nargs="?", default="21")
     main(**vars(parser.parse_args()))
