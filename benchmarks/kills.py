@@ -89,6 +89,17 @@ def differences(store: FeatureStore, reference: FeatureStore) -> tuple[int, int]
     return int(bits.sum()), int(wrong.sum())
 
 
+def killed(words: list[str], moment: str, store: Path, whole: float, rng: random.Random) -> Counter:
+    """Start an extraction and kill it at a moment; return what kind of kill it was."""
+    run = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(moment, store, run, whole, rng)
+    ended = run.poll() is not None
+    run.kill()
+    run.wait()
+    torn = half_written(store, run.pid)
+    return Counter({"after the end": int(ended), "inside a commit": int(torn)})
+
+
 def main(table: str, root: str, encoder: str, out: str, kills: str = "21") -> None:
     """Run, kill, look; print one row per kill and the sum."""
     folder = Path(out)
@@ -101,17 +112,8 @@ def main(table: str, root: str, encoder: str, out: str, kills: str = "21") -> No
     rng, store, rows, sums = random.Random(0), folder / "killed", 0, Counter()
     for kill in range(int(kills)):
         moment = MOMENTS[kill % len(MOMENTS)]
-        run = subprocess.Popen(
-            command(table, store, root, encoder),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        wait_for(moment, store, run, whole, rng)
-        sums["after the end"] += run.poll() is not None
-        run.kill()
-        run.wait()
-        torn = half_written(store, run.pid)
-        sums["inside a commit"] += torn
+        kind = killed(command(table, store, root, encoder), moment, store, whole, rng)
+        sums.update(kind)
         if not (store / "store.json").exists():
             print(f"kill {kill} ({moment}): no store yet", flush=True)
             continue
@@ -122,7 +124,10 @@ def main(table: str, root: str, encoder: str, out: str, kills: str = "21") -> No
         if len(found) < rows:
             sys.exit(f"kill {kill}: {rows - len(found)} committed rows are lost")
         what = f"{len(found)} rows (+{len(found) - rows})"
-        print(f"kill {kill} ({moment}{', torn' * torn}): {what}, {wrong} wrong", flush=True)
+        print(
+            f"kill {kill} ({moment}{', torn' * kind['inside a commit']}): {what}, {wrong} wrong",
+            flush=True,
+        )
         rows = len(found)
         if rows == len(reference):  # begin anew, so that every kill has something to hit
             store, rows = folder / f"killed-{kill}", 0

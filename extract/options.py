@@ -68,7 +68,8 @@ class Summary:
     """What a run did."""
 
     store: str
-    segments: int  # with features in the store, of those asked for
+    asked: int  # segments of the table (of this shard)
+    segments: int  # of these, with features in the store
     new: int  # of these, made in this run
     seconds: float  # of audio encoded in this run
     wall: float  # s the encoding took
@@ -81,7 +82,8 @@ class Summary:
     def __str__(self) -> str:
         """Return one line."""
         parts = [
-            f"{self.store}: {self.segments:,} segments have features, {self.new:,} of them new"
+            f"{self.store}: {self.segments:,} of {self.asked:,} segments have features, "
+            f"{self.new:,} of them new"
         ]
         if self.new:
             parts.append(f"{self.seconds / self.wall:.1f} times real time")

@@ -81,6 +81,7 @@ def extract(
             listed = list_rejected(store)
     return Summary(
         store=str(store),
+        asked=len(segments),
         segments=sum(segment.segment_id in writer.done for segment in segments),
         new=job.new,
         seconds=job.seconds,

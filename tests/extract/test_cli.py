@@ -61,7 +61,7 @@ def test_a_run_tells_one_line_and_ends_with_0(corpus, tmp_path):
     result = call(corpus, "usable.csv", tmp_path / "store")
     assert result.exit_code == 0, result.output
     assert len(result.stdout.splitlines()) == 1
-    assert "58 segments have features, 58 of them new" in result.stdout
+    assert "58 of 58 segments have features, 58 of them new" in result.stdout
     assert "times real time" in result.stdout
     assert "the encoder is untrained" in result.stdout
     assert result.stderr == ""
@@ -132,7 +132,7 @@ def test_a_signal_ends_the_run_after_a_batch_with_its_own_code(
     before = signal.getsignal(number)
     result = call(corpus, "usable.csv", tmp_path / "store", "--batch-seconds", "4")
     assert result.exit_code == 128 + number
-    assert "8 segments have features, 8 of them new" in result.stdout
+    assert "8 of 58 segments have features, 8 of them new" in result.stdout
     assert result.stderr.splitlines()[-1] == "interrupted; run the same command to go on"
     assert signal.getsignal(number) is before
     assert len(FeatureStore.open(tmp_path / "store").ids()) == 8
@@ -158,7 +158,7 @@ def test_ctrl_c_in_a_terminal_leaves_a_whole_store_and_no_traceback(corpus, tmp_
     assert "Traceback" not in err
     if kept < 58:  # else the machine was so fast that the signal came after the end
         assert process.returncode == 130
-        assert f"{kept} segments have features" in out
+        assert f"{kept} of 58 segments have features" in out
 
 
 def test_a_terminal_shows_segments_speed_and_time_left(corpus, tmp_path):
