@@ -75,7 +75,7 @@ def sweep(table: Path, store: Path, out: Path, **settings: Any) -> None:
     predictions.csv and metrics.csv (the chosen one on test) and config.json.
     """
     from ..manifests.table import read_table
-    from .data import split_method
+    from ..manifests.tasks import split_method
     from .outcome import evaluate
     from .show import outcome_text, write_outcome
     from .sweep import Settings
@@ -99,7 +99,7 @@ def fit(table: Path, store: Path, model: Path, **settings: Any) -> None:
     Name one layer, classifier and penalty to fit exactly that. Test rows are not read.
     """
     from ..manifests.table import read_table
-    from .data import split_method
+    from ..manifests.tasks import split_method
     from .folder import check_free, save_model
     from .outcome import choose_and_fit
     from .sweep import Settings
@@ -170,7 +170,7 @@ def score(
 ) -> None:
     """Measure PREDICTIONS, with 95 % intervals over meetings and segments."""
     from ..manifests.table import read_predictions, read_table
-    from .data import split_method
+    from ..manifests.tasks import split_method
     from .score import score as measure
     from .show import measures_text, warnings_of, write_measures
 

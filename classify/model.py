@@ -15,9 +15,10 @@ import numpy as np
 
 from ..extract.store import FeatureStore
 from ..manifests.table import InputError, check_predictions
+from ..manifests.tasks import Task
 from .calibrate import probabilities
 from .classifiers import Fitted, finish, fit_path
-from .data import LayerSet, Task, match, read_features
+from .data import LayerSet, match, read_features
 from .sweep import TUNING, Settings, Trial, make_fold, one_thread
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ import numpy as np
 from ..extract.store import FeatureStore
 from ..manifests.aishell4 import series_speaker
 from ..manifests.table import InputError
-from .data import Task, Teller, check_splits, make_tasks, match, open_store
+from ..manifests.tasks import Task, check_splits, make_tasks
+from .data import Teller, match, open_store
 from .measures import mean_interval
 from .model import KNOWS_THE_ROOM, Model, fit, predict
 from .score import score

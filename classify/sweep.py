@@ -16,9 +16,10 @@ import numpy as np
 
 from ..extract.store import FeatureStore
 from ..manifests.table import InputError
+from ..manifests.tasks import Task
 from .calibrate import find_temperature, pad, probabilities
 from .classifiers import PENALTIES, TREE_ROUNDS, Fold, fit_path, penalties_of
-from .data import LayerSet, Task, Teller, layer_sets, read_features
+from .data import LayerSet, Teller, layer_sets, read_features
 from .linear import rotate
 from .measures import log_loss, mean_interval
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # itself and the rooms before it.
 ORDER = {
     "manifests": "table annotation rttm textgrid aishell4 assemble timeline rollcall select purge "
-    "methods split leaks reference recording request cut match voices demo cut_cli cli",
+    "methods split tasks leaks reference recording request cut match voices demo cut_cli cli",
     "extract": "audio pooling device checkpoint frontend layers weights encoder durable shard "
     "layout reader listing store options batches plan job verify run tools export store_cli cli",
     "classify": "data linear trees classifiers calibrate measures sweep model folder score outcome "
