@@ -12,19 +12,17 @@ and another, whether the front end has layer norm, group norm or log-mel feature
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..manifests.table import InputError
-from .checkpoint import DEMO, find_checkpoint
 from .device import choose_device, choose_dtype, exact
-from .frontend import LogMel, Waveforms
 from .layers import Take, first, visit_layers
 from .pooling import POOLINGS, merge, pool, real
-from .weights import demo_model, load_front_end, load_model
+from .weights import Parts, load_parts
 
 LAYER_DEFINITION = (
     "0 enters the first transformer layer, k leaves layer k, the last is after the final layer norm"
@@ -57,15 +55,7 @@ def load_encoder(
     """
     where = choose_device(device)
     number = choose_dtype(dtype, where)
-    if name == DEMO:
-        model, provenance = demo_model()
-        front: Waveforms | LogMel = Waveforms(model, normalized=True)
-        return Encoder(model, front, provenance, rate=16000, device=where, dtype=number)
-    checkpoint = find_checkpoint(name, revision=revision)
-    model = load_model(checkpoint)
-    front = load_front_end(checkpoint, model)
-    provenance = checkpoint.provenance()
-    return Encoder(model, front, provenance, rate=checkpoint.rate, device=where, dtype=number)
+    return Encoder(load_parts(name, revision=revision), device=where, dtype=number)
 
 
 class Encoder:
@@ -87,22 +77,19 @@ class Encoder:
 
     def __init__(
         self,
-        model: Any,  # one of transformers', all shaped alike
-        front: Waveforms | LogMel,
-        provenance: Mapping[str, Any],
+        parts: Parts,
         *,
-        rate: int,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        self._model = model.eval().requires_grad_(False).to(device, dtype)
-        self._provenance = dict(provenance)
-        self._front = front
+        self._model = parts.model.eval().requires_grad_(False).to(device, dtype)
+        self._provenance = parts.provenance
+        self._front = parts.front
         self._device, self._dtype = device, dtype
         self.layer_count = len(self._model.encoder.layers)
         self.hidden_size = int(self._model.config.hidden_size)
-        self.rate = rate
-        self.shortest = front.shortest
+        self.rate = parts.rate
+        self.shortest = parts.front.shortest
         self.batch_seconds = BATCH_SECONDS[device.type]
 
     def provenance(self) -> dict[str, Any]:

@@ -30,21 +30,25 @@ def visit_layers(
 ) -> None:
     """Run a transformer over `hidden` (n, time, d) and hand ``(layer, state)`` to `take`.
 
-    Stops after the last of `layers`. Where `mask` (n, time) is false, frames are padding: nobody
-    attends to them, and the positional convolution sees zeros. w2v-BERT has none: its positions
-    are in the attention, and its layers' own convolutions look back only, never at padding.
+    Stops after the last of `layers`. Where `mask` (n, time) is false, frames are padding.
     """
-    positions = getattr(encoder, "pos_conv_embed", nn.Identity())
-    with _taps(encoder.layers, layers, take), _silent_padding(positions, mask):
+    with _taps(encoder.layers, layers, take):
         try:
-            last = _run(encoder, hidden, mask)
+            last = run_layers(encoder, hidden, mask)
         except _LastAskedFor:
             return
     take(len(encoder.layers), last)
 
 
-def _run(encoder: Any, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    with warnings.catch_warnings():  # WavLM joins a bool mask and a float bias, as torch allows
+def run_layers(encoder: Any, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Return a transformer's output (n, time, d); nothing of the padding reaches a real frame.
+
+    Nobody attends to padding, and the positional convolution sees zeros there. w2v-BERT has none:
+    its positions are in the attention, and its layers' own convolutions look back only.
+    """
+    positions = getattr(encoder, "pos_conv_embed", nn.Identity())
+    with _silent_padding(positions, mask), warnings.catch_warnings():
+        # WavLM joins a bool mask and a float bias, as torch allows
         warnings.filterwarnings("ignore", message=".*mismatched key_padding_mask.*")
         return encoder(hidden, attention_mask=mask)[0]
 
