@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,6 +165,16 @@ def test_files_and_places_of_noise_vary(tmp_path):
     assert len({noise.tobytes() for noise in heard}) == len(heard)
 
 
+def test_files_are_chosen_by_name_however_the_folder_lists_them(tmp_path, monkeypatch):
+    for index in range(4):
+        folder = write(tmp_path / "noise" / f"{index}.wav", speech(seed=index))
+    told = {"noise_prob": 1.0, "noise_dir": folder}
+    heard = [augmented(speech(), i, **told).tobytes() for i in range(5)]
+    listed = Path.rglob
+    monkeypatch.setattr(Path, "rglob", lambda *given: sorted(listed(*given), reverse=True))
+    assert heard == [augmented(speech(), i, **told).tobytes() for i in range(5)]
+
+
 def test_a_short_noise_file_is_repeated(tmp_path):
     folder = write(tmp_path / "noise" / "a.flac", speech(1000))
     samples = speech(3500)
@@ -171,6 +182,8 @@ def test_a_short_noise_file_is_repeated(tmp_path):
     np.testing.assert_allclose(heard[:1000], heard[1000:2000], atol=ROUNDING)
     np.testing.assert_allclose(heard[:500], heard[3000:], atol=ROUNDING)
     assert heard.std() > 0.1
+    again = augmented(samples, 1, noise_prob=1.0, noise_dir=folder, noise_snr="0,0") - samples
+    assert np.abs(heard[:1000] - again[:1000]).max() > 0.1  # it begins at another place
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(8000, 3), (44100, 3), (8000, 0.5)])
@@ -186,9 +199,9 @@ def test_noise_of_another_rate_keeps_its_pitch_and_only_the_first_channel(tmp_pa
     assert spectrum[300] < 0.01 * spectrum[1000]
 
 
-@pytest.mark.parametrize("level", [0.0, 0.25])
-def test_silent_noise_and_silent_segments_give_no_nan(tmp_path, level):
-    folder = write(tmp_path / "noise" / "a.wav", np.full(RATE, level))
+@pytest.mark.parametrize(("level", "rate"), [(0.0, RATE), (0.25, RATE), (0.0, 8000), (0.0, 48000)])
+def test_silent_noise_and_silent_segments_give_no_nan(tmp_path, level, rate):
+    folder = write(tmp_path / "noise" / "a.wav", np.full(3 * RATE, level), rate)
     samples = speech()
     mixed = augmented(samples, noise_prob=1.0, noise_dir=folder)
     np.testing.assert_array_equal(mixed, samples)
@@ -244,6 +257,15 @@ def test_a_measured_room_begins_at_its_peak_and_is_convolved(tmp_path):
     expected *= np.linalg.norm(samples) / np.linalg.norm(expected)
     heard = augmented(samples, reverb_prob=1.0, reverb_dir=folder)
     np.testing.assert_allclose(heard, expected, atol=ROUNDING)
+
+
+def test_every_measured_room_is_chosen(tmp_path):
+    click = speech(400) * 0
+    click[0] = 1
+    for index in range(1, 4):
+        folder = write(tmp_path / "rooms" / f"{index}.wav", np.eye(400)[0] - np.eye(400)[index] / 2)
+    heard = [augmented(click, i, reverb_prob=1.0, reverb_dir=folder) for i in range(30)]
+    assert {int(response.argmin()) for response in heard} == {1, 2, 3}
 
 
 def test_convolution_is_that_of_numpy():
