@@ -1,4 +1,4 @@
-"""A run's settings: read as written, checked each and together, and never quietly something else."""
+"""A run's settings: read as written, checked each and together."""
 
 import dataclasses
 import math
@@ -273,7 +273,7 @@ def test_a_wrong_value_is_told_where_it_was_given(tmp_path):
     ("name", "value", "expected"),
     [
         ("within", "meeting", "one of ['session', 'corpus']"),
-        ("seed", -1, "a whole number from 0 to 4294967295"),
+        ("seed", -1, "a whole number from 0 up to 4294967295"),
         ("seed", True, "a whole number"),
         ("seed", 1.5, "a whole number"),
         ("seed", None, "a whole number"),
@@ -301,11 +301,11 @@ def test_a_wrong_value_is_told_where_it_was_given(tmp_path):
         ("unfreeze", "3:-1", "EPOCH:LAYERS,..."),
         ("unfreeze", "3:8", "fewer layers than freeze_encoder_layers, 8"),
         ("states", "first", "last, mix or a state's number from 0"),
-        ("mask_dims", 1.1, "a number from 0.0 to 1.0"),
+        ("mask_dims", 1.1, "a number from 0.0 up to 1.0"),
         ("dropout", 1.0, "a number from 0, below 1"),
-        ("learning_rate", 0, "a number above 0 to 1"),
-        ("learning_rate", 3e5, "a number above 0 to 1"),
-        ("head_learning_rate", "fast", "a number above 0 to 1, or none"),
+        ("learning_rate", 0, "a number above 0 up to 1"),
+        ("learning_rate", 3e5, "a number above 0 up to 1"),
+        ("head_learning_rate", "fast", "a number above 0 up to 1, or none"),
         ("speed_factors", "0.9,", "numbers from 0.5 to 2"),
         ("speed_factors", "0.1", "numbers from 0.5 to 2"),
         ("noise_snr", "20,5", "two numbers from -60 to 60, the lower first"),
@@ -358,13 +358,13 @@ def test_convolutions_are_not_trained_through_frozen_layers():
         ("seed\n", "content is a scalar"),
         ("seed: 1\nmax_epochs: 2\nseed: 1\n", "key 'seed' is given twice, .* in line 3"),
         ("seed: [1\n", "line 2: cannot be read"),
-        ("seed: 1\n---\nseed: 2\n", "cannot be read"),
+        ("seed: 1\n---\nseed: 2\n", "line 2: cannot be read .*a single document"),
         ('log_dir: "\\UFFFFFFFF"\n', "cannot be read"),
         ("[" * 5000, "cannot be read"),
         ("seed: {a: 1}\n", "seed is a mapping"),
-        ("sessions: [[A]]\n", "sessions is a list of lists"),
-        ("sessions: &a [*a]\n", "sessions is a list of lists"),
-        ("sessions: [{A: B}]\n", "sessions is a list of lists"),
+        ("sessions: [[A]]\n", "sessions is a nested list"),
+        ("sessions: &a [*a]\n", "sessions is a nested list"),
+        ("sessions: [{A: B}]\n", "sessions is a nested list"),
         ("seed: [1]\n", "seed is a list of 1"),
         ("? [a]\n: 1\n", "key is a sequence"),
         ("<<: {seed: 1}\n", "key '<<' is unknown"),
