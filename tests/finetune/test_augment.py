@@ -13,10 +13,12 @@ import soundfile
 
 from spk.finetune.augment import (
     Augmenter,
+    Clip,
     add_noise,
     change_speed,
     coloured_noise,
     draw_channel,
+    recorded_noise,
     reverberate,
     rng_of,
     simulated_room,
@@ -205,6 +207,8 @@ def test_silent_noise_and_silent_segments_give_no_nan(tmp_path, level, rate):
     samples = speech()
     mixed = augmented(samples, noise_prob=1.0, noise_dir=folder)
     np.testing.assert_array_equal(mixed, samples)
+    clip = Clip(f"{folder}/a.wav", 3 * RATE, rate)
+    np.testing.assert_array_equal(recorded_noise(clip, RATE, RATE, 0.3), np.zeros(RATE))
     nothing = np.zeros(RATE, dtype=np.float32)
     silent = augmented(nothing, **dict.fromkeys(KINDS, 1.0), speed_factors="0.8")
     np.testing.assert_array_equal(silent, np.zeros(RATE * 10 // 8))
