@@ -74,7 +74,7 @@ class Augmenter:
             (config.noise_prob, self._noise),
             (config.gain_prob, self._gain),
         )
-        if any(probability for probability, _ in self._kinds[:-1]):
+        if config.speed_prob or config.noise_prob:
             _functional()  # tell now and not in a worker that it can't be imported
 
     @property
@@ -157,13 +157,12 @@ def reverberate(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
 
     Source: Ko et al. 2017, A study on data augmentation of reverberant speech.
     """
-    import torch
+    from scipy.signal import fftconvolve  # torch's rounds as the number of its threads goes
 
-    before = torch.from_numpy(samples.astype(np.float64))
-    cut = torch.from_numpy(response[: len(samples)].astype(np.float64))
-    after = _functional().fftconvolve(before, cut)[: len(samples)].numpy()
-    level = np.linalg.norm(after)
-    return after * (np.linalg.norm(before.numpy()) / level) if level > 0 else samples
+    before = samples.astype(np.float64)
+    after = fftconvolve(before, response[: len(samples)].astype(np.float64))[: len(samples)]
+    level = _norm(after)
+    return after * (_norm(before) / level) if level > 0 else samples
 
 
 def coloured_noise(count: int, color: str, rate: int, rng: np.random.Generator) -> np.ndarray:
@@ -188,7 +187,7 @@ def add_noise(samples: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
     """
     import torch
 
-    level = np.linalg.norm(noise.astype(np.float64))
+    level = _norm(noise.astype(np.float64))
     if level == 0:
         return samples
     tensors = (samples.astype(np.float64), noise / level, np.float64(snr))
@@ -280,6 +279,10 @@ def _clip(path: Path, option: str) -> Clip:
     return Clip(str(path), found.frames, found.samplerate)
 
 
+def _norm(samples: np.ndarray) -> float:
+    return math.sqrt(np.square(samples).sum())  # numpy's own rounds as BLAS has threads
+
+
 def _within(limits: str, rng: np.random.Generator) -> float:
     low, high = numbers(limits)
     return rng.uniform(low, high)
@@ -292,7 +295,7 @@ def _functional() -> ModuleType:
     except (ImportError, OSError) as problem:
         raise InputError(
             f"torchaudio: import fails ({str(problem).splitlines()[0]}), expected one that fits "
-            "torch for speed, noise and reverberation; run `python .ci/mend_torchaudio.py` (a CPU "
+            "torch for speed and noise; run `python .ci/mend_torchaudio.py` (a CPU "
             "torch), install a torchaudio that fits, or switch these augmentations off"
         ) from None
     return functional
