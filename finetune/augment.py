@@ -4,9 +4,8 @@ Each kind has a probability and draws from a generator of its own, spawned from 
 that no kind's outcome depends on another's setting. Nothing else is random: the same seed, epoch
 and segment give the same bytes in any process of a machine (another may round otherwise).
 
-Levels: reverberation returns the root mean square it was given, noise is added to the segment as
-it stands, gain comes last. An encoder that scales every segment to unit variance (as those with
-layer norm do) doesn't see the gain.
+Reverberation keeps the root mean square; noise is added to what that leaves. An encoder that
+scales every segment to unit variance (as those with layer norm do) doesn't see the gain.
 """
 
 from __future__ import annotations
@@ -295,7 +294,7 @@ def _functional() -> ModuleType:
     except (ImportError, OSError) as problem:
         raise InputError(
             f"torchaudio: import fails ({str(problem).splitlines()[0]}), expected one that fits "
-            "torch for speed and noise; run `python .ci/mend_torchaudio.py` (a CPU "
-            "torch), install a torchaudio that fits, or switch these augmentations off"
+            "torch; run `python .ci/mend_torchaudio.py` (a CPU torch), install a torchaudio that "
+            "fits, or switch speed and noise off"
         ) from None
     return functional
