@@ -229,7 +229,7 @@ def test_a_simulated_room_has_its_reverberation_time(seconds):
         seconds, rel=0.1
     )
     assert np.abs(heard[int(seconds * RATE) + 1 :]).max() < ROUNDING
-    assert heard[int(0.95 * seconds * RATE) : int(seconds * RATE)].all()  # it lasts for RT60
+    assert np.abs(heard[int(0.95 * seconds * RATE) :]).max() > 5 * ROUNDING  # it lasts for RT60
     assert np.abs(heard).argmax() == 0
 
 
