@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 from ..manifests.table import InputError
 from .audio import Audio, Reading, Rejected, Segment, read_segment
 
+Part = TypeVar("Part")
 Read = tuple[Segment, "Audio | Rejected"]
 AHEAD = 3  # batches that are read while one is encoded
 
@@ -25,8 +27,8 @@ def sort_segments(segments: Iterable[Segment]) -> list[Segment]:
     return sorted(segments, key=lambda s: (-round(s.duration, 4), s.path, s.start, s.segment_id))
 
 
-def take_shard(segments: Sequence[Segment], shard: str) -> list[Segment]:
-    """Return part ``i/n`` (i from 1 to n) of sorted segments: every n-th, so all parts are alike.
+def take_shard(segments: Sequence[Part], shard: str) -> list[Part]:
+    """Return part ``i/n`` (i from 1 to n) of sorted things: every n-th, so all parts are alike.
 
     Raises
     ------

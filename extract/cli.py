@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from ..manifests.cli import Command
+from .signals import noted_signals
 from .store_cli import store
 
 __all__ = ["main", "store"]
@@ -116,7 +114,7 @@ def main(table: str, store_path: str, plan: bool, **options: Any) -> None:
         return
     from .run import extract
 
-    with _signals() as caught:
+    with noted_signals(_tell) as caught:
         summary = extract(segments, store_path, settings, stop=lambda: bool(caught), tell=_tell)
     click.echo(str(summary))
     if summary.interrupted:
@@ -127,31 +125,3 @@ def main(table: str, store_path: str, plan: bool, **options: Any) -> None:
 
 def _tell(line: str) -> None:
     click.echo(line, err=True)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """While open, the first Ctrl-C or SIGTERM is only noted, so that a batch is finished first.
-
-    The second one acts as it always did.
-    """
-    caught: list[int] = []
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    before = {kind: signal.getsignal(kind) for kind in kinds}
-
-    def note(number: int, _frame: object) -> None:
-        caught.append(number)
-        _restore(before)
-        _tell("stopping after this batch; once more to stop at once")
-
-    for kind in kinds:
-        signal.signal(kind, note)
-    try:
-        yield caught
-    finally:
-        _restore(before)
-
-
-def _restore(handlers: dict[signal.Signals, Any]) -> None:
-    for kind, handler in handlers.items():
-        signal.signal(kind, handler)

@@ -35,6 +35,7 @@ def extract(
     store: str | Path,
     options: Options | None = None,
     *,
+    encoder: Encoder | None = None,
     stop: Callable[[], bool] = lambda: False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Summary:
@@ -46,6 +47,8 @@ def extract(
         Segment table (`spk.manifests.table`).
     store
         Folder; made if absent.
+    encoder
+        Taken instead of the one that `options` name, such as a fine-tuned one.
     stop
         Asked between batches; true ends the run with all that was computed committed.
     tell
@@ -62,7 +65,7 @@ def extract(
     options = options or Options()
     segments = choose_segments(table, options)
     _refuse_absent(segments, options)
-    encoder = load_encoder(
+    encoder = encoder or load_encoder(
         options.encoder, revision=options.revision, device=options.device, dtype=options.dtype
     )
     layers = parse_layers(options.layers, encoder.layer_count)

@@ -1,0 +1,69 @@
+"""What became of a task, as the file ``result.json`` in its folder and as one line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from ..manifests.table import InputError, write_whole
+
+
+@dataclass(frozen=True)
+class Result:
+    """One session's end; `state` is done or skipped. Accuracies are over segments, 0..1."""
+
+    session: str
+    state: str
+    reason: str = ""
+    speakers: int = 0
+    epochs: int = 0
+    best_epoch: int | None = None  # from 0
+    seconds: float = 0.0  # wall time of training
+    valid_segments: int = 0
+    valid_accuracy: float | None = None
+    test_segments: int = 0
+    test_accuracy: float | None = None
+    checkpoint: str = ""
+    rejected: dict[str, str] = field(default_factory=dict)  # segment id -> why
+
+
+def write_result(folder: Path, result: Result) -> None:
+    """Write a result, the sign that its task is finished."""
+    write_whole(folder / "result.json", json.dumps(asdict(result), indent=1).encode())
+
+
+def read_result(folder: Path) -> Result | None:
+    """Return the result of a finished task, None where it is not finished.
+
+    Raises
+    ------
+    InputError
+        The file is damaged.
+    """
+    path = folder / "result.json"
+    if not path.is_file():
+        return None
+    try:
+        return Result(**json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as problem:
+        raise InputError(
+            f"{path}: cannot be read ({problem}), expected a result of spk-finetune; delete "
+            f"{folder} to train that session again"
+        ) from None
+
+
+def result_line(result: Result, folder: Path) -> str:
+    """Return what is told when a session is finished."""
+    told = f"{result.session}: {result.state}"
+    if result.state == "done":
+        told += (
+            f", {result.epochs} epochs in {result.seconds:.0f} s, best {result.best_epoch}, "
+            f"validation {result.valid_accuracy:.1%} of {result.valid_segments}, "
+            f"test {result.test_accuracy:.1%} of {result.test_segments} segments"
+        )
+    if result.reason:
+        told += f" ({result.reason})"
+    if result.rejected:
+        told += f", {len(result.rejected)} segments rejected"
+    return f"{told}, {folder.name}"

@@ -1,0 +1,171 @@
+"""The whole of ``spk-finetune fit``: a table, settings and devices become a finished fleet.
+
+One process works through the sessions; with more devices or workers, several do, each taking the
+next session whose folder nobody holds. One model for the whole corpus is trained by all devices
+together instead.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..extract.signals import noted_signals
+from ..manifests.table import InputError
+from .config import Config
+from .fleet import Fleet, count_rejected, plan_fleet, settle, summary, work, write_tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Tell = Callable[[str], None]
+PATIENCE = 0.5  # s between two looks at the workers
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run left: `sessions` is the table of that name, `text` its last line."""
+
+    sessions: pd.DataFrame
+    text: str
+    busy: tuple[str, ...] = ()  # sessions that another process works on
+    interrupted: bool = False
+    rejected: int = 0  # segments that could not be used
+
+
+def fit(
+    table: pd.DataFrame,
+    config: Config,
+    *,
+    split: str = "unknown",
+    stop: Callable[[], bool] = lambda: False,
+    tell: Tell = lambda line: None,
+) -> Summary:
+    """Train a table's sessions, or go on where a run with the same folder stopped.
+
+    Parameters
+    ----------
+    table
+        Segment table with a split.
+    split
+        How it was split (`manifests.tasks.split_method`); a leaky one is named in the predictions.
+    stop
+        Asked between batches; true ends the run, and the last epochs are kept.
+    tell
+        Is given a line per session.
+
+    Raises
+    ------
+    InputError
+        The table, the encoder, a setting or a device is not what the run needs.
+    """
+    fleet = plan_fleet(table, config, split)
+    devices = choose_devices(config, tell)
+    settle(fleet)
+    together = config.within == "corpus"
+    workers = devices[:1] if together else devices * config.workers_per_device
+    if len(workers) == 1:
+        ranks = len(devices) if together else 1
+        busy, interrupted = _train_all(fleet, workers[0], stop, tell, ranks=ranks)
+    else:
+        busy, interrupted = _side_by_side(fleet, workers, stop)
+    sessions = write_tables(fleet)
+    return Summary(
+        sessions,
+        summary(fleet, sessions),
+        busy=tuple(busy),
+        interrupted=interrupted,
+        rejected=count_rejected(fleet),
+    )
+
+
+def choose_devices(config: Config, tell: Tell) -> list[str]:
+    """Return the devices to train on, as torch names them.
+
+    ``gpu`` where there is none is the CPU, as in the reference project; that is told.
+
+    Raises
+    ------
+    InputError
+        More GPUs are asked for than there are.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if config.accelerator != "cpu" else 0
+    if config.accelerator == "gpu" and not count:
+        tell("--accelerator: 'gpu' is asked for and none is there; training on the CPU")
+    if not count:
+        return ["cpu"] * config.devices
+    if config.devices > count:
+        raise InputError(
+            f"--devices: value is {config.devices}, expected at most {count}, the GPUs there are; "
+            "correct it"
+        )
+    return [f"cuda:{number}" for number in range(config.devices)]
+
+
+def _train_all(
+    fleet: Fleet, device: str, stop: Callable[[], bool], tell: Tell, *, ranks: int = 1
+) -> tuple[list[str], bool]:
+    """Train what is open on one device; return the busy sessions and whether `stop` ended it."""
+    from lightning.pytorch.utilities.rank_zero import _get_rank
+
+    from .callbacks import Interrupted
+    from .training import Run, train
+
+    run = Run(fleet.table, fleet.config, fleet.split, device=device, ranks=ranks, stop=stop)
+    try:
+        busy = work(fleet, partial(train, run=run), tell, alone=not _get_rank())
+    except Interrupted:
+        return [], True
+    return busy, stop()
+
+
+def _side_by_side(
+    fleet: Fleet, devices: Sequence[str], stop: Callable[[], bool]
+) -> tuple[list[str], bool]:
+    """Let one process per entry of `devices` work; they share the sessions by their locks."""
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, (os.cpu_count() or 1) // len(devices))
+    workers = [context.Process(target=_worker, args=(fleet, device, threads)) for device in devices]
+    for worker in workers:
+        worker.start()
+    asked = False
+    while any(worker.is_alive() for worker in workers):
+        for worker in workers:
+            worker.join(PATIENCE)
+        if stop() and not asked:
+            asked = True
+            for worker in workers:
+                worker.terminate()  # SIGTERM: each ends after its batch
+    _refuse_failed([worker.exitcode or 0 for worker in workers])
+    return [], asked
+
+
+def _worker(fleet: Fleet, device: str, threads: int) -> None:
+    """Work in a process of its own."""
+    import torch
+
+    torch.set_num_threads(threads)
+    tell = partial(print, file=sys.stderr, flush=True)
+    with noted_signals(lambda line: None) as caught:
+        try:
+            _, interrupted = _train_all(fleet, device, lambda: bool(caught), print)
+        except InputError as problem:
+            tell(str(problem))
+            sys.exit(1)
+    sys.exit(128 + caught[0] if interrupted else 0)
+
+
+def _refuse_failed(codes: Sequence[int]) -> None:
+    failed = [code for code in codes if code not in (0, 130, 143)]
+    if failed:
+        raise InputError(
+            f"workers: {len(failed)} of {len(codes)} ended early, first with code {failed[0]}, "
+            "expected 0; see above, and run the same command to go on"
+        )

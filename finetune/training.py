@@ -1,0 +1,262 @@
+"""One task trained, from its rows to its result: the flow of a single model.
+
+Its folder ``version_X`` holds ``task.json`` (what it is of), ``metrics.csv`` and TensorBoard's
+events, the checkpoints, and at the end ``predictions.csv`` and ``result.json``; the last is written
+last, and a task that has one is finished. The epoch is chosen on validation; test is scored once,
+from that epoch's checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as lightning
+import pandas as pd
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from ..extract.device import choose_dtype, out_of_memory
+from ..extract.weights import Parts, load_parts
+from ..manifests.table import InputError, write_predictions
+from ..manifests.tasks import Task
+from .callbacks import History, callbacks, checkpoints
+from .config import Config
+from .data import Waveforms, load
+from .module import SpeakerModule, Subject
+from .outcome import Result, write_result
+from .prefix import PrefixCache, refuse_cache
+from .sets import data_sets, lacking, reading_of
+from .tuned import fill, model_name, predictions, read_checkpoint, score_segments
+
+PREFIX = "prefix"  # folder of what the frozen layers give
+# Layers that open later, and states that nobody reads, leave parameters without a gradient.
+DISTRIBUTED = "ddp_find_unused_parameters_true"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the tasks of a fleet share.
+
+    Attributes
+    ----------
+    split : str
+        How the table was split; a leaky one is named in the predictions.
+    device : str
+        ``cpu`` or ``cuda:1``.
+    ranks : int
+        Processes that train one model together, each on a device of its own.
+    stop : function
+        Asked between batches; true ends the run.
+    """
+
+    table: pd.DataFrame
+    config: Config
+    split: str = "unknown"
+    device: str = "cpu"
+    ranks: int = 1
+    stop: Callable[[], bool] = lambda: False
+
+
+def train(task: Task, folder: Path, run: Run) -> Result:
+    """Train one task in its folder, or go on where it stopped.
+
+    Raises
+    ------
+    InputError
+        The table, the encoder or a setting is not what the run needs, or memory was too small.
+    Interrupted
+        `run.stop` said so; the last epoch is kept.
+    """
+    config = run.config
+    parts = load_parts(config.pretrained_model, revision=config.revision)
+    sets, rejected = data_sets(task, run.table, reading_of(parts, config), config)
+    reason = lacking(task, sets)
+    if reason:
+        result = Result(task.name, "skipped", reason, rejected=rejected)
+        write_result(folder, result)
+        return result
+    module = _module(task, parts, sets["train"], folder, run)
+    history = _fit(module, sets, folder, run, rate=parts.rate)
+    if history is None:  # one of several processes on one model: the first goes on alone
+        return Result(task.name, "helped")
+    best = read_checkpoint(_path(folder, task.name, "best", config))
+    fill(module, best)
+    scored = _scored(module, sets, run, task)
+    write_predictions(scored, folder / "predictions.csv")
+    result = Result(
+        task.name,
+        "done",
+        speakers=len(task.labels),
+        epochs=len(history.rows),
+        best_epoch=int(best["epoch"]),
+        seconds=round(sum(row["seconds"] for row in history.rows), 1),
+        checkpoint=_shown(_path(folder, task.name, "best", config), folder.parent),
+        rejected=rejected,
+        **_accuracies(scored),
+    )
+    write_result(folder, result)
+    _path(folder, task.name, "last", config).unlink(missing_ok=True)
+    shutil.rmtree(folder / PREFIX, ignore_errors=True)
+    return result
+
+
+def _shown(path: Path, root: Path) -> str:
+    """Return a path from the fleet's folder where it lies there, so that the folder may move."""
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def stem_of(name: str) -> str:
+    """Return a session's name as part of a file's: nothing that leads to another folder.
+
+    >>> stem_of("../a b"), stem_of("20200706_L_R001S01C01")
+    ('.._a_b', '20200706_L_R001S01C01')
+    """
+    return re.sub(r"[^\w.-]", "_", name)
+
+
+def _path(folder: Path, task: str, kind: str, config: Config) -> Path:
+    return folder / config.checkpoint_dir / f"{stem_of(task)}-{kind}.ckpt"
+
+
+def _module(
+    task: Task, parts: Parts, train_set: Waveforms, folder: Path, run: Run
+) -> SpeakerModule:
+    config = run.config
+    subject = Subject(task.name, task.labels, parts.provenance, run.split)
+    codes = torch.from_numpy(train_set.codes)
+    if not config.cache_prefix:
+        return SpeakerModule(parts, subject, config, codes=codes)
+    cache = PrefixCache(folder / PREFIX, _sign(subject, train_set, config))
+    module = SpeakerModule(parts, subject, config, codes=codes, cache=cache)
+    refuse_cache(config, module.trunk.wanted, module.trunk.cut, module.trunk.least)
+    return module
+
+
+def _sign(subject: Subject, train_set: Waveforms, config: Config) -> str:
+    """Return a fingerprint of all that the frozen layers' output in a batch depends on."""
+    content = [asdict(config), dict(subject.encoder), [asdict(s) for s in train_set.segments]]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _fit(
+    module: SpeakerModule, sets: dict[str, Waveforms], folder: Path, run: Run, *, rate: int
+) -> History | None:
+    """Train to the end, from the last epoch kept; None in all but the first of several processes.
+
+    Raises
+    ------
+    InputError
+        Memory was too small; says which --batch-seconds would have fitted.
+    """
+    config, name = run.config, module.subject.task
+    history = History(folder / "metrics.csv")
+    saving = checkpoints(folder / config.checkpoint_dir, stem_of(name), config)
+    last = _last(folder, name, config)
+    begun = 0 if last is None else int(read_checkpoint(last)["epoch"]) + 1
+    with _quiet():
+        trainer = _trainer(folder, run, callbacks(saving, history, config, run.stop))
+        part = (trainer.global_rank, trainer.world_size)
+        loaders = (
+            load(sets["train"].training(), config, shuffled=True, epoch=begun, part=part),
+            load(sets["valid"], config, part=part),
+        )
+        try:
+            trainer.fit(module, *loaders, ckpt_path=last, weights_only=True)
+        except Exception as problem:
+            if not out_of_memory(problem):
+                raise
+            raise InputError(_too_large(module.largest, rate, config)) from None
+    return history if trainer.is_global_zero else None
+
+
+def _last(folder: Path, name: str, config: Config) -> Path | None:
+    """Return the checkpoint to go on from, if there is one and it is wanted."""
+    given = config.resume_from_checkpoint
+    if isinstance(given, str) and read_checkpoint(given)["spk"]["task"] == name:
+        return Path(given)
+    own = _path(folder, name, "last", config)
+    return own if own.is_file() and given is not False else None
+
+
+def _trainer(folder: Path, run: Run, added: list[lightning.Callback]) -> lightning.Trainer:
+    config, device = run.config, torch.device(run.device)
+    one = [device.index or 0] if device.type == "cuda" else 1
+    bfloat16 = choose_dtype(config.precision, device) == torch.bfloat16
+    return lightning.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=one if run.ranks == 1 else run.ranks,
+        strategy="auto" if run.ranks == 1 else DISTRIBUTED,
+        precision="bf16-mixed" if bfloat16 else "32-true",
+        max_epochs=config.max_epochs,
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.gradient_clip or None,
+        log_every_n_steps=config.log_every_n_steps,
+        logger=TensorBoardLogger(folder.parent, name="", version=folder.name),
+        callbacks=added,
+        enable_progress_bar=sys.stderr.isatty(),
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # `Batches` gives each process its part
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning from advising on what is meant as it is; its bar stays."""
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _too_large(fitted: int, rate: int, config: Config) -> str:
+    """Return what to do about a batch that was too large: what has fitted, or else a half."""
+    seconds = fitted / rate if fitted else config.batch_seconds / 2
+    why = "the largest that has fitted" if fitted else "a half; none has fitted yet"
+    return (
+        f"--batch-seconds: a batch of up to {config.batch_seconds:g} s is too large for the "
+        f"device's memory, expected it to fit; pass --batch-seconds {seconds:.1f} ({why}), or "
+        "--gradient-checkpointing"
+    )
+
+
+def _scored(
+    module: SpeakerModule, sets: dict[str, Waveforms], run: Run, task: Task
+) -> pd.DataFrame:
+    """Return the predictions of validation and test, in the table's order within each."""
+    module.to(run.device)
+    tables = []
+    for split in ("valid", "test"):
+        found = sets[split]
+        rows = run.table.set_index("segment_id", drop=False).loc[
+            [segment.segment_id for segment in found.segments]
+        ]
+        scores = score_segments(module, found, run.config)
+        name = model_name(module.subject, run.config)
+        tables.append(predictions(rows, scores, task.labels, module.temperature, name))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _accuracies(scored: pd.DataFrame) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for split in ("valid", "test"):
+        rows = scored[scored["split"] == split]
+        found[f"{split}_segments"] = len(rows)
+        found[f"{split}_accuracy"] = float((rows["speaker"] == rows["predicted"]).mean())
+    return found
