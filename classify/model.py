@@ -15,7 +15,7 @@ import numpy as np
 
 from ..extract.store import FeatureStore
 from ..manifests.table import InputError, check_predictions
-from ..manifests.tasks import Task
+from ..manifests.tasks import WITHIN_CORPUS, Task
 from .calibrate import probabilities
 from .classifiers import Fitted, finish, fit_path
 from .data import LayerSet, match, read_features
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 # not compared between stores: which layers lie there, in which precision and file format
 FREE_KEYS = ("layers", "dtype", "schema")
-WITHIN_CORPUS = ", within corpus"  # in a model's name, so that its scores carry the warning below
 KNOWS_THE_ROOM = "this also rewards knowing the room: spk-classify sweep says how much"
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WITHIN = ("session", "corpus")
+WITHIN_CORPUS = ", within corpus"  # in a model's name, so that its scores carry a warning
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def check_splits(table: pd.DataFrame, needed: Sequence[str] = SPLITS) -> None:
 def _make_task(table: pd.DataFrame, name: str, rows: np.ndarray, target: str) -> Task:
     split = table["split"].to_numpy(str)[rows]
     label = table[target].to_numpy(str)[rows]
-    labels = tuple(sorted(set(label[split == "train"])))
+    labels = tuple(sorted(map(str, set(label[split == "train"]))))
     number = {text: code for code, text in enumerate(labels)}
     codes = np.array([number.get(text, -1) for text in label], dtype=np.int64)
     return Task(

@@ -17,17 +17,23 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = {
     "manifests": "table annotation rttm textgrid aishell4 assemble timeline rollcall select purge "
     "methods split tasks leaks reference recording request cut match voices demo cut_cli cli",
-    "extract": "audio pooling device checkpoint frontend layers weights encoder durable shard "
-    "layout reader listing store options batches plan job verify run tools export store_cli cli",
+    "extract": "signals audio pooling device checkpoint frontend layers weights encoder durable "
+    "shard layout reader listing store options batches plan job verify run tools export store_cli "
+    "cli",
     "classify": "data linear trees classifiers calibrate measures sweep model folder score compare "
     "outcome plot show estimator cli",
+    "finetune": "forms check settings config augment heads trunk data prefix module tuned sets "
+    "callbacks outcome training fleet run predict cli",
 }
 ROOMS = tuple(ORDER)
 FILES = {
     f"{room}.{file.stem}": file for room in ROOMS for file in sorted((ROOT / room).glob("*.py"))
 }
-WITH_TORCH = tuple(
-    f"extract.{name}" for name in ("device", "encoder", "frontend", "layers", "pooling", "weights")
+TORCH_IN_EXTRACT = ("device", "encoder", "frontend", "layers", "pooling", "weights")
+TORCH_IN_FINETUNE = ("heads", "trunk", "data", "prefix", "module", "tuned", "sets", "callbacks")
+WITH_TORCH = (
+    *(f"extract.{name}" for name in TORCH_IN_EXTRACT),
+    *(f"finetune.{name}" for name in (*TORCH_IN_FINETUNE, "training")),
 )
 LONGEST_FUNCTION = 40  # code lines
 LONGEST_FILE = 300
@@ -81,7 +87,7 @@ def test_what_needs_no_torch_imports_none():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["manifests", "extract", "classify"])
+@pytest.mark.parametrize("command", ["manifests", "extract", "classify", "finetune"])
 def test_help_imports_nothing_heavy(command):
     heavy = ("numpy", "pandas", "h5py", "sklearn", "lightgbm", "matplotlib", "torch", "soundfile")
     code = (
