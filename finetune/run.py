@@ -113,14 +113,15 @@ def _train_all(
     fleet: Fleet, device: str, stop: Callable[[], bool], tell: Tell, *, ranks: int = 1
 ) -> tuple[list[str], bool]:
     """Train what is open on one device; return the busy sessions and whether `stop` ended it."""
-    from lightning.pytorch.utilities.rank_zero import _get_rank
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
     from .callbacks import Interrupted
     from .training import Run, train
 
+    alone = not getattr(rank_zero_only, "rank", 0)
     run = Run(fleet.table, fleet.config, fleet.split, device=device, ranks=ranks, stop=stop)
     try:
-        busy = work(fleet, partial(train, run=run), tell, alone=not _get_rank())
+        busy = work(fleet, partial(train, run=run), tell, alone=alone)
     except Interrupted:
         return [], True
     return busy, stop()
