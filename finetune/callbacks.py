@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from ..manifests.table import write_whole
 from .config import Config
+from .module import MERIT
 
 
 class Interrupted(Exception):  # noqa: N818 (the user's wish, not a failure)
@@ -66,7 +67,8 @@ class History(lightning.Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, _module: Any) -> None:
         """Add the epoch's row and write the file."""
-        logged = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        found = sorted(trainer.callback_metrics.items())
+        logged = {name: float(value) for name, value in found if name != MERIT}
         self.rows.append(
             {
                 "epoch": trainer.current_epoch,
@@ -109,7 +111,7 @@ def checkpoints(folder: Path, stem: str, config: Config) -> tuple[ModelCheckpoin
         "save_on_train_epoch_end": True,
     }
     monitored: dict[str, Any] = {
-        "monitor": config.checkpoint_monitor,
+        "monitor": _monitored(config),
         "mode": config.checkpoint_mode,
         "save_weights_only": True,
     }
@@ -122,6 +124,10 @@ def checkpoints(folder: Path, stem: str, config: Config) -> tuple[ModelCheckpoin
     return best, ModelCheckpoint(filename=name, save_top_k=count, **monitored, **always), last
 
 
+def _monitored(config: Config) -> str:
+    return MERIT if config.checkpoint_monitor == "val_acc" else config.checkpoint_monitor
+
+
 def callbacks(
     saving: tuple[ModelCheckpoint, ...],
     history: History,
@@ -132,7 +138,7 @@ def callbacks(
     found: list[lightning.Callback] = [Stopping(stop), history]
     if config.patience is not None:
         early = EarlyStopping(
-            config.checkpoint_monitor,
+            _monitored(config),
             mode=config.checkpoint_mode,
             patience=config.patience,
             check_on_train_epoch_end=True,

@@ -224,6 +224,8 @@ def load(
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=config.num_workers,
+        # Else each new iterator takes a number from the generator that dropout draws from.
+        generator=torch.Generator(),
         persistent_workers=config.num_workers > 0,
     )
 

@@ -35,8 +35,8 @@ class Pooling(nn.Module):
 
     def forward(self, states: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """Pool states (n, time, width) over each row's first `frames` (n,): (n, size) float32."""
-        states = states.float()
         mask = real(frames, states.shape[1], states.device)[..., None]
+        states = states.float().masked_fill(~mask, 0.0)  # padding may hold anything, even inf
         if self.method == "max":
             return states.masked_fill(~mask, -torch.inf).amax(1)
         mean, std = moments(states, self._weights(states, mask))
@@ -56,7 +56,6 @@ class Pooling(nn.Module):
 
 def moments(states: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return weighted mean and deviation (n, width) of states (n, time, width)."""
-    states = states.masked_fill(weights == 0, 0.0)  # padding may hold anything, even inf
     mean = (weights * states).sum(1)
     variance = (weights * (states - mean[:, None]).square()).sum(1)
     return mean, (variance + EPSILON).sqrt()
@@ -99,9 +98,9 @@ class Head(nn.Module):
         hidden = self.body(pooled)
         if self.scale is None:
             return self.out(hidden).float()
-        return self.scale * functional.linear(
-            functional.normalize(hidden.float()), functional.normalize(self.out.weight)
-        )
+        with torch.autocast(hidden.device.type, enabled=False):  # a margin is small beside 1
+            weight = functional.normalize(self.out.weight.float())
+            return self.scale * functional.linear(functional.normalize(hidden.float()), weight)
 
 
 def loss(

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from ..extract.layers import first, run_layers
 from ..extract.pooling import real
@@ -74,9 +75,6 @@ class Trunk(nn.Module):
         super().__init__()
         self.model = parts.model.float().requires_grad_(False)
         self.model.config.layerdrop = 0.0
-        if config.gradient_checkpointing:
-            again = {"use_reentrant": False}
-            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=again)
         self.front, self.rate, self._config = parts.front, parts.rate, config
         self.layer_count = len(self.model.encoder.layers)
         self.wanted = parse_states(config.states, self.layer_count)
@@ -217,7 +215,7 @@ class Trunk(nn.Module):
         states.setdefault(self.cut, hidden)
         layers = self.model.encoder.layers
         for number in range(self.cut, self.top):
-            output = layers[number](hidden, **keywords)
+            output = self._through(layers[number], hidden, keywords)
             hidden = first(output)
             if "position_bias" in keywords:  # WavLM: made by the first layer, for all above
                 keywords["position_bias"] = output[1]
@@ -225,6 +223,12 @@ class Trunk(nn.Module):
         if self.top == self.layer_count and self._norm_at_the_end:
             states[self.top] = self.model.encoder.layer_norm(hidden)
         return [states[number] for number in self.wanted]
+
+    def _through(self, layer: nn.Module, hidden: torch.Tensor, keywords: dict[str, Any]) -> Any:
+        """Run a layer; what is open may forget its inner states and compute them again."""
+        if self._config.gradient_checkpointing and layer.training:
+            return checkpoint(layer, hidden, use_reentrant=False, **keywords)
+        return layer(hidden, **keywords)
 
 
 def parse_states(states: str, layer_count: int) -> tuple[int, ...]:
