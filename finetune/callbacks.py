@@ -13,11 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
+import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ..manifests.table import write_whole
 from .config import Config
 from .module import MERIT
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are complete and on disk, or absent; a full disk is an `InputError`."""
+
+    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint under its name only when it is whole."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_whole(path, content.getvalue())
 
 
 class Interrupted(Exception):  # noqa: N818 (the user's wish, not a failure)
@@ -93,9 +105,7 @@ class History(lightning.Callback):
 def _csv(rows: list[dict[str, float]]) -> bytes:
     import pandas as pd
 
-    text = io.StringIO()
-    pd.DataFrame(rows).to_csv(text, index=False, lineterminator="\n")
-    return text.getvalue().encode()
+    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").encode()
 
 
 def checkpoints(folder: Path, stem: str, config: Config) -> tuple[ModelCheckpoint, ...]:

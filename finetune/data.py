@@ -187,9 +187,8 @@ class Waveforms(Dataset[Batch]):
             ) from None
 
     def _any_channel(self, segment: Segment, rng: np.random.Generator) -> np.ndarray:
-        if not self._config.channel_prob:
-            return self._read(segment)
-        return self._read(segment, draw_channel(self._config, _channels(segment.path), rng))
+        count = _channels(segment.path) if self._config.channel_prob else 1
+        return self._read(segment, draw_channel(self._config, count, rng))
 
     def _crop(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         seconds = self._config.crop_seconds

@@ -197,7 +197,8 @@ def refuse_other(found: Mapping[str, Any] | None, subject: Subject) -> None:
             "checkpoint: does not say what it was trained on, expected one of spk-finetune; "
             "name another"
         )
-    pairs = [(name, found["encoder"].get(name), subject.encoder[name]) for name in IDENTITY[1:]]
+    same = ("weights_sha256", "encoder_config_sha256")  # wherever it lies now
+    pairs = [(name, found["encoder"].get(name), subject.encoder[name]) for name in same]
     pairs.append(("task", found["task"], subject.task))
     pairs.append(("labels", tuple(found["labels"]), subject.labels))
     for name, old, new in pairs:

@@ -25,12 +25,13 @@ import lightning.pytorch as lightning
 import pandas as pd
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..extract.device import choose_dtype, out_of_memory
 from ..extract.weights import Parts, load_parts
-from ..manifests.table import InputError, write_predictions
+from ..manifests.table import InputError, write_predictions, writing
 from ..manifests.tasks import Task
-from .callbacks import History, callbacks, checkpoints
+from .callbacks import History, Interrupted, WholeCheckpoints, callbacks, checkpoints
 from .config import Config
 from .data import Waveforms, load
 from .module import SpeakerModule, Subject
@@ -172,7 +173,10 @@ def _fit(
             load(sets["valid"], config, part=part),
         )
         try:
-            trainer.fit(module, *loaders, ckpt_path=last, weights_only=True)
+            with writing(folder):  # TensorBoard tells a full disk as it comes
+                trainer.fit(module, *loaders, ckpt_path=last, weights_only=True)
+        except SIGTERMException:  # Lightning looks for that signal too
+            raise Interrupted from None
         except Exception as problem:
             if not out_of_memory(problem):
                 raise
@@ -204,6 +208,7 @@ def _trainer(folder: Path, run: Run, added: list[lightning.Callback]) -> lightni
         log_every_n_steps=config.log_every_n_steps,
         logger=TensorBoardLogger(folder.parent, name="", version=folder.name),
         callbacks=added,
+        plugins=[WholeCheckpoints()],
         enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,
         num_sanity_val_steps=0,

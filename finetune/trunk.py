@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ..extract.layers import first, run_layers
+from ..extract.layers import first, mixed_masks, run_layers
 from ..extract.pooling import real
 from ..extract.weights import Parts
 from ..manifests.table import InputError
@@ -227,7 +227,12 @@ class Trunk(nn.Module):
     def _through(self, layer: nn.Module, hidden: torch.Tensor, keywords: dict[str, Any]) -> Any:
         """Run a layer; what is open may forget its inner states and compute them again."""
         if self._config.gradient_checkpointing and layer.training:
-            return checkpoint(layer, hidden, use_reentrant=False, **keywords)
+            return checkpoint(_run, layer, hidden, keywords, use_reentrant=False)
+        return _run(layer, hidden, keywords)
+
+
+def _run(layer: nn.Module, hidden: torch.Tensor, keywords: dict[str, Any]) -> Any:
+    with mixed_masks():
         return layer(hidden, **keywords)
 
 
