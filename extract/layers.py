@@ -47,10 +47,16 @@ def run_layers(encoder: Any, hidden: torch.Tensor, mask: torch.Tensor | None) ->
     its positions are in the attention, and its layers' own convolutions look back only.
     """
     positions = getattr(encoder, "pos_conv_embed", nn.Identity())
-    with _silent_padding(positions, mask), warnings.catch_warnings():
-        # WavLM joins a bool mask and a float bias, as torch allows
-        warnings.filterwarnings("ignore", message=".*mismatched key_padding_mask.*")
+    with _silent_padding(positions, mask), mixed_masks():
         return encoder(hidden, attention_mask=mask)[0]
+
+
+@contextmanager
+def mixed_masks() -> Iterator[None]:
+    """While open, torch says nothing of WavLM's bool mask beside a float bias, which it allows."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*mismatched key_padding_mask.*")
+        yield
 
 
 @contextmanager

@@ -218,7 +218,7 @@ class Trunk(nn.Module):
             output = self._through(layers[number], hidden, keywords)
             hidden = first(output)
             if "position_bias" in keywords:  # WavLM: made by the first layer, for all above
-                keywords["position_bias"] = output[1]
+                keywords = {**keywords, "position_bias": output[1]}  # checkpoints keep the old
             states[number + 1] = hidden
         if self.top == self.layer_count and self._norm_at_the_end:
             states[self.top] = self.model.encoder.layer_norm(hidden)
