@@ -188,7 +188,13 @@ class Waveforms(Dataset[Batch]):
 
     def _any_channel(self, segment: Segment, rng: np.random.Generator) -> np.ndarray:
         count = _channels(segment.path) if self._config.channel_prob else 1
-        return self._read(segment, draw_channel(self._config, count, rng))
+        channel = draw_channel(self._config, count, rng)
+        try:
+            return self._read(segment, channel)
+        except InputError:
+            if channel is None:
+                raise
+            return self._read(segment)  # another microphone may have been silent
 
     def _crop(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         seconds = self._config.crop_seconds

@@ -184,10 +184,8 @@ class SpeakerModule(lightning.LightningModule):
 
     def trained_names(self) -> set[str]:
         """Return the names of the tensors that are ever open to training, and the head's own."""
-        open_ones = {id(p) for _, parameters in self.trunk.groups() for p in parameters}
-        names = {name for name, p in self.trunk.named_parameters() if id(p) in open_ones}
         own = {name for name in self.state_dict() if not name.startswith("trunk.")}
-        return own | {f"trunk.{name}" for name in names}
+        return own | {f"trunk.{name}" for name in self.trunk.trained_names()}
 
 
 def refuse_other(found: Mapping[str, Any] | None, subject: Subject) -> None:

@@ -132,19 +132,32 @@ class Trunk(nn.Module):
 
         The factor is `layer_decay` to the power of the distance from the topmost layer.
         """
+        decay = self._config.layer_decay
+        groups = [
+            (decay**distance, [p for part in modules for p in part.parameters()])
+            for distance, modules in self._ever_open()
+        ]
+        return [(factor, parameters) for factor, parameters in groups if parameters]
+
+    def trained_names(self) -> set[str]:
+        """Return the names of the tensors that are ever open, running statistics among them."""
+        modules = [part for _, found in self._ever_open() for part in found]
+        tensors = [t for part in modules for t in part.state_dict(keep_vars=True).values()]
+        ids = {id(tensor) for tensor in tensors}
+        state = self.state_dict(keep_vars=True)
+        return {name for name, tensor in state.items() if id(tensor) in ids}
+
+    def _ever_open(self) -> list[tuple[int, list[nn.Module]]]:
+        """Return (distance from the topmost layer, modules)."""
         below = range(self.least, self.top)
-        parts = [(self.top - 1 - number, [self.model.encoder.layers[number]]) for number in below]
+        layers = self.model.encoder.layers
+        parts = [(self.top - 1 - number, [layers[number]]) for number in below]
         if self.least < self.layer_count:
             parts.append((0, list(self._exit())))
         if self.least == 0:
             parts.append((self.top, list(self._entry())))
             parts.append((self.top + 1, list(self._convolutions())))
-        decay = self._config.layer_decay
-        groups = [
-            (decay**distance, [p for part in modules for p in part.parameters()])
-            for distance, modules in parts
-        ]
-        return [(factor, parameters) for factor, parameters in groups if parameters]
+        return parts
 
     def prepare(
         self, waveforms: list[np.ndarray], device: torch.device
