@@ -29,7 +29,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Write a checkpoint under its name only when it is whole."""
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        write_whole(path, content.getvalue())
+        write_whole(path, content.getbuffer())
 
 
 class Interrupted(Exception):  # noqa: N818 (the user's wish, not a failure)
@@ -129,9 +129,16 @@ def checkpoints(folder: Path, stem: str, config: Config) -> tuple[ModelCheckpoin
     last = ModelCheckpoint(filename=f"{stem}-last", **always)
     if config.checkpoint_save_top_k == 1:
         return best, last
-    count = config.checkpoint_save_top_k
-    name = f"{stem}-{{epoch:03d}}"
-    return best, ModelCheckpoint(filename=name, save_top_k=count, **monitored, **always), last
+    name, count = f"{stem}-{{epoch:03d}}", config.checkpoint_save_top_k
+    return best, _MoreBest(filename=name, save_top_k=count, **monitored, **always), last
+
+
+class _MoreBest(ModelCheckpoint):
+    """The several best; under a key of its own in the last checkpoint, beside the best one's."""
+
+    @property
+    def state_key(self) -> str:
+        return f"several {super().state_key}"
 
 
 def _monitored(config: Config) -> str:

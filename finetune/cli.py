@@ -99,7 +99,8 @@ def fit(table: str | None, config: str | None, **given: Any) -> None:
             stop=lambda: bool(caught),
             tell=click.echo,
         )
-    click.echo(done.text)
+    if done.text:
+        click.echo(done.text)
     if done.busy:
         _tell(f"another process works on {len(done.busy)} sessions, first {done.busy[0]!r}")
     if done.interrupted:

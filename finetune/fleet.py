@@ -105,22 +105,34 @@ def _not_asked(name: str, config: Config) -> str:
 def settle(fleet: Fleet) -> None:
     """Write the settings into the fleet's folder, or refuse ones that give other results.
 
+    Before any epoch is finished there, others may still be chosen.
+
     Raises
     ------
     InputError
         The folder holds a fleet of other settings, or cannot be written to.
     """
-    path = Path(fleet.config.log_dir) / "config.yaml"
-    if path.is_file():
-        names = differences(read_config(path), fleet.config)
+    root = Path(fleet.config.log_dir)
+    path = root / "config.yaml"
+    begun = [*root.glob("version_*/metrics.csv"), *root.glob("version_*/result.json")]
+    if path.is_file() and begun:
+        names = _differing(read_config(path), fleet.config)
         if names:
             raise InputError(
                 f"{path}: settings {names} differ from those given, expected the same for one "
                 "fleet; give them as there, or name another --log-dir"
             )
-    with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
     write_config(fleet.config, path)
+
+
+def _differing(old: Config, new: Config) -> list[str]:
+    """Return the settings that give other results; devices count where they share a model."""
+    names = differences(old, new)
+    if new.within == "corpus" and old.devices != new.devices:
+        names.append("devices")
+    return names
 
 
 def work(
@@ -231,16 +243,21 @@ def summary(fleet: Fleet, sessions: pd.DataFrame) -> str:
     """Return the last line of a run: how many sessions are in which state, and the test score."""
     states = ", ".join(f"{n} {state}" for state, n in Counter(sessions["state"]).items())
     done = sessions[sessions["state"] == "done"]
-    told = f"{fleet.config.log_dir}: {states}"
+    told = f"{fleet.config.log_dir}: {states}; see sessions.csv there"
     if len(done):
         segments = done["test_segments"].sum()
         pooled = (done["test_accuracy"] * done["test_segments"]).sum() / segments
-        told += f"; test accuracy {pooled:.1%} of {segments} segments"
+        told += f" and predictions.csv; test accuracy {pooled:.1%} of {segments} segments"
         told += f", mean over sessions {done['test_accuracy'].mean():.1%}" * (len(done) > 1)
-    return told + "; see sessions.csv and predictions.csv there"
+    return told
 
 
 def count_rejected(fleet: Fleet) -> int:
     """Return how many segments of the finished sessions could not be used."""
     found = (read_result(fleet.folder(version)) for version in range(len(fleet.names)))
     return sum(len(result.rejected) for result in found if result)
+
+
+def open_tasks(fleet: Fleet) -> list[Task]:
+    """Return the tasks asked for that are not finished."""
+    return [task for version, task in fleet.tasks.items() if not read_result(fleet.folder(version))]

@@ -58,7 +58,8 @@ def result_line(result: Result, folder: Path) -> str:
     told = f"{result.session}: {result.state}"
     if result.state == "done":
         told += (
-            f", {result.epochs} epochs in {result.seconds:.0f} s, best {result.best_epoch}, "
+            f", {result.epochs} epochs in {result.seconds:.0f} s, "
+            f"best {result.best_epoch} (from 0), "
             f"validation {result.valid_accuracy:.1%} of {result.valid_segments}, "
             f"test {result.test_accuracy:.1%} of {result.test_segments} segments"
         )

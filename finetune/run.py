@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING
 from ..extract.signals import noted_signals
 from ..manifests.table import InputError
 from .config import Config
-from .fleet import Fleet, count_rejected, plan_fleet, settle, summary, work, write_tables
+from .fleet import (
+    Fleet,
+    count_rejected,
+    open_tasks,
+    plan_fleet,
+    settle,
+    summary,
+    work,
+    write_tables,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,9 +38,12 @@ PATIENCE = 0.5  # s between two looks at the workers
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run left: `sessions` is the table of that name, `text` its last line."""
+    """What a run left: `sessions` is the table of that name, `text` its last line.
 
-    sessions: pd.DataFrame
+    A process that only helped another one with its model has neither.
+    """
+
+    sessions: pd.DataFrame | None
     text: str
     busy: tuple[str, ...] = ()  # sessions that another process works on
     interrupted: bool = False
@@ -74,6 +86,8 @@ def fit(
         busy, interrupted = _train_all(fleet, workers[0], stop, tell, ranks=ranks)
     else:
         busy, interrupted = _side_by_side(fleet, workers, stop)
+    if together and len(devices) > 1 and not _first_rank():
+        return Summary(sessions=None, text="", interrupted=interrupted)
     sessions = write_tables(fleet)
     return Summary(
         sessions,
@@ -113,18 +127,22 @@ def _train_all(
     fleet: Fleet, device: str, stop: Callable[[], bool], tell: Tell, *, ranks: int = 1
 ) -> tuple[list[str], bool]:
     """Train what is open on one device; return the busy sessions and whether `stop` ended it."""
-    from lightning.pytorch.utilities.rank_zero import rank_zero_only
-
     from .callbacks import Interrupted
     from .training import Run, train
 
-    alone = not getattr(rank_zero_only, "rank", 0)
     run = Run(fleet.table, fleet.config, fleet.split, device=device, ranks=ranks, stop=stop)
     try:
-        busy = work(fleet, partial(train, run=run), tell, alone=alone)
+        busy = work(fleet, partial(train, run=run), tell, alone=ranks == 1 or _first_rank())
     except Interrupted:
         return [], True
     return busy, stop()
+
+
+def _first_rank() -> bool:
+    """Tell whether this is the first of the processes that share a model."""
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    return not getattr(rank_zero_only, "rank", 0)
 
 
 def _side_by_side(
@@ -145,7 +163,7 @@ def _side_by_side(
             for worker in workers:
                 worker.terminate()  # SIGTERM: each ends after its batch
     _refuse_failed([worker.exitcode or 0 for worker in workers])
-    return [], asked
+    return [task.name for task in open_tasks(fleet)], asked
 
 
 def _worker(fleet: Fleet, device: str, threads: int) -> None:

@@ -185,12 +185,19 @@ def _fit(
 
 
 def _last(folder: Path, name: str, config: Config) -> Path | None:
-    """Return the checkpoint to go on from, if there is one and it is wanted."""
-    given = config.resume_from_checkpoint
-    if isinstance(given, str) and read_checkpoint(given)["spk"]["task"] == name:
-        return Path(given)
+    """Return the checkpoint to go on from, if there is one and it is wanted: the later of two."""
     own = _path(folder, name, "last", config)
-    return own if own.is_file() and given is not False else None
+    found = [own] if own.is_file() and config.resume_from_checkpoint is not False else []
+    if isinstance(config.resume_from_checkpoint, str):
+        given = Path(config.resume_from_checkpoint)
+        checkpoint = read_checkpoint(given)
+        if "optimizer_states" not in checkpoint:
+            raise InputError(
+                f"{given}: holds no state of the optimiser, expected a checkpoint ending in "
+                "-last.ckpt; name that one"
+            )
+        found += [given] if checkpoint["spk"]["task"] == name else []
+    return max(found, key=lambda path: int(read_checkpoint(path)["epoch"]), default=None)
 
 
 def _trainer(folder: Path, run: Run, added: list[lightning.Callback]) -> lightning.Trainer:
@@ -225,6 +232,7 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\..*")
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
             yield
     finally:
         log.setLevel(level)
@@ -237,7 +245,7 @@ def _too_large(fitted: int, rate: int, config: Config) -> str:
     return (
         f"--batch-seconds: a batch of up to {config.batch_seconds:g} s is too large for the "
         f"device's memory, expected it to fit; pass --batch-seconds {seconds:.1f} ({why}), or "
-        "--gradient-checkpointing"
+        "--gradient-checkpointing, and another --log-dir where this one holds finished epochs"
     )
 
 

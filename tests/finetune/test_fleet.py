@@ -300,6 +300,62 @@ def test_a_folder_of_another_program_is_refused(corpus, whole, tmp_path):
         fit(corpus[1], config)
 
 
+def test_settings_may_change_until_an_epoch_is_finished(corpus, whole, tmp_path):
+    wrong = replace(whole[0], log_dir=str(tmp_path), freeze_encoder_layers=8, unfreeze="")
+    with pytest.raises(InputError, match="--freeze-encoder-layers"):
+        fit(corpus[1], wrong)
+    config = replace(whole[0], log_dir=str(tmp_path), max_epochs=1, sessions=(first(corpus),))
+    assert fit(corpus[1], config).sessions["state"].tolist() == ["done", "not asked"]
+
+
+def test_several_best_epochs_are_kept_where_asked_for(corpus, whole, tmp_path):
+    config = replace(
+        whole[0], log_dir=str(tmp_path), checkpoint_save_top_k=-1, sessions=(first(corpus),)
+    )
+    calls = []
+    fit(corpus[1], config, stop=lambda: bool(calls.append(None)) or len(calls) > 7)
+    fit(corpus[1], config)
+    kept = sorted(path.name for path in (tmp_path / "version_0" / "checkpoints").glob("*.ckpt"))
+    name = first(corpus)
+    assert kept == [*(f"{name}-{epoch:03d}.ckpt" for epoch in range(3)), f"{name}-best.ckpt"]
+    assert equals(whole[0], config, 0)
+
+
+def test_going_on_from_a_checkpoint_without_its_optimiser_is_refused(corpus, whole, tmp_path):
+    name = first(corpus)
+    best = Path(whole[0].log_dir) / "version_0" / "checkpoints" / f"{name}-best.ckpt"
+    config = replace(whole[0], log_dir=str(tmp_path), resume_from_checkpoint=str(best))
+    with pytest.raises(InputError, match="holds no state of the optimiser"):
+        fit(corpus[1], config)
+
+
+def test_going_on_from_a_checkpoint_by_name_equals_the_uninterrupted_run(corpus, whole, tmp_path):
+    config = replace(whole[0], log_dir=str(tmp_path / "one"), sessions=(first(corpus),))
+    calls = []
+    fit(corpus[1], config, stop=lambda: bool(calls.append(None)) or len(calls) > 7)
+    (last,) = (tmp_path / "one" / "version_0" / "checkpoints").glob("*-last.ckpt")
+    other = replace(config, log_dir=str(tmp_path / "two"), resume_from_checkpoint=str(last))
+    fit(corpus[1], other)
+    assert equals(whole[0], other, 0)
+
+
+def test_a_model_for_all_is_trained_by_two_processes_together(corpus, tmp_path):
+    words = [sys.executable, str(Path(sys.executable).with_name("spk-finetune")), "fit"]
+    words += [str(corpus[0] / "table.csv"), "--config", "baseline", "--max-epochs", "1"]
+    words += ["--audio-root", str(corpus[0] / "wav"), "--log-dir", str(tmp_path / "logs")]
+    words += ["--pretrained-model", "demo", "--accelerator", "cpu", "--devices", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test accuracy") == 1
+    history = pd.read_csv(tmp_path / "logs" / "version_0" / "metrics.csv")
+    from spk.finetune.data import cut_batches
+
+    train = corpus[1][corpus[1]["split"] == "train"]
+    batches = cut_batches((train["end"] - train["start"]).tolist(), 40.0, 8)
+    assert history["step"].iloc[-1] == -(-len(batches) // 2)
+
+
 def test_sessions_before_start_meeting_are_left_out_and_listed(corpus, whole, tmp_path):
     names = sorted(set(corpus[1]["session"]))
     config = replace(whole[0], log_dir=str(tmp_path), start_meeting=names[1], max_epochs=1)
