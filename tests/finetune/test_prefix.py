@@ -77,6 +77,17 @@ def test_scores_and_gradients_are_the_same_bits_with_it_and_without(
         assert all(torch.equal(other[name], value) for name, value in found[0].items())
 
 
+def test_the_state_at_the_cut_itself_may_be_kept(make_module, make_batch, tmp_path):
+    kept = PrefixCache(tmp_path / "kept", "a")
+    scores = []
+    for cache in (None, kept, kept):
+        module = make_module("layer", freeze_encoder_layers=2, states="2", cache=cache).train()
+        torch.manual_seed(4)
+        scores.append(module(make_batch()))
+    assert torch.equal(scores[0], scores[1])
+    assert torch.equal(scores[0], scores[2])
+
+
 def test_it_is_read_instead_of_running_what_lies_below(make_module, make_batch, tmp_path):
     kept = PrefixCache(tmp_path / "kept", "a")
     module = make_module("layer", freeze_encoder_layers=2, cache=kept).train()
