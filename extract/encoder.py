@@ -12,7 +12,7 @@ and another, whether the front end has layer norm, group norm or log-mel feature
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,17 +20,17 @@ import torch
 
 from ..manifests.table import InputError
 from .checkpoint import DEMO, find_checkpoint
-from .device import choose_device, choose_dtype, exact
+from .device import Lane, choose_device, choose_dtype, exact, fitting_seconds
 from .frontend import LogMel, Waveforms
 from .layers import Take, first, visit_layers
-from .pooling import POOLINGS, merge, pool, real
+from .pooling import POOLINGS, Real, merge, pool
+from .stages import Stages
 from .weights import demo_model, load_front_end, load_model
 
 LAYER_DEFINITION = (
     "0 enters the first transformer layer, k leaves layer k, the last is after the final layer norm"
 )
-# A CPU is fastest while a batch stays near its caches; a GPU wants many rows.
-BATCH_SECONDS = {"cpu": 20.0, "cuda": 240.0}
+Pooled = tuple[np.ndarray, np.ndarray]  # features (n, layers, dim) and frames (n,)
 
 
 def load_encoder(
@@ -82,7 +82,9 @@ class Encoder:
     shortest
         Fewest samples that make one frame.
     batch_seconds
-        Audio in a batch that suits the device, in s.
+        Audio in a batch that suits the device and its free memory, in s.
+    stages
+        Where the time goes; measures only while it is told to.
     """
 
     def __init__(
@@ -103,7 +105,9 @@ class Encoder:
         self.hidden_size = int(self._model.config.hidden_size)
         self.rate = rate
         self.shortest = front.shortest
-        self.batch_seconds = BATCH_SECONDS[device.type]
+        self.batch_seconds = fitting_seconds(device, dtype)
+        self.stages = Stages(device)
+        self._lane = Lane(device)
 
     def provenance(self) -> dict[str, Any]:
         """Return what identifies the encoder and the way it computes."""
@@ -143,21 +147,33 @@ class Encoder:
         tuple
             Features (n, layers, dim) float32, and the number of frames (n,) int64.
         """
+        return self.submit(waveforms, layers=layers, pooling=pooling, max_seconds=max_seconds)()
+
+    def submit(
+        self,
+        waveforms: Sequence[np.ndarray],
+        *,
+        layers: Sequence[int],
+        pooling: str = "mean+std",
+        max_seconds: float = math.inf,
+    ) -> Callable[[], Pooled]:
+        """Tell the device to do what `encode` does; return what waits for it and gives it.
+
+        A GPU then works while the next batch is made ready. On a CPU it is done at once.
+        """
         self._check(waveforms, layers, max_seconds)
         if pooling not in POOLINGS:
             raise InputError(
                 f"--pooling: value is {pooling!r}, expected one of {list(POOLINGS)}; correct it"
             )
-        width = self.hidden_size * (2 if pooling == "mean+std" else 1)
-        features = np.empty((len(waveforms), len(layers), width), np.float32)
-        frames = np.empty(len(waveforms), np.int64)
         short, long = self._by_length(waveforms, max_seconds)
+        parts: list[tuple[list[int], Callable[[], Pooled]]] = []
         if short:
-            batch, lengths = self._front.prepare([waveforms[i] for i in short], self._device)
-            features[short], frames[short] = self._pooled(batch, lengths, layers, pooling)
+            batch, lengths = self._prepared([waveforms[i] for i in short])
+            parts.append((short, self._pooled(batch, lengths, layers, pooling)))
         for i in long:
-            features[i], frames[i] = self._windows(waveforms[i], layers, pooling, max_seconds)
-        return features, frames
+            parts.append(([i], self._windows(waveforms[i], layers, pooling, max_seconds)))
+        return parts[0][1] if not long else lambda: _in_order(parts)
 
     def states(
         self,
@@ -171,7 +187,7 @@ class Encoder:
         found: dict[int, np.ndarray] = {}
         short, long = self._by_length(waveforms, max_seconds)
         if short:
-            batch, lengths = self._front.prepare([waveforms[i] for i in short], self._device)
+            batch, lengths = self._prepared([waveforms[i] for i in short])
             found.update(zip(short, self._whole(batch, lengths, layers), strict=True))
         for i in long:
             parts = [
@@ -209,36 +225,50 @@ class Encoder:
                 f"--max-seconds: value is {max_seconds} s, expected at least {least} s; pass more"
             )
 
+    @torch.inference_mode()
+    def _prepared(self, waveforms: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        with self.stages("transfer"):
+            return self._front.prepare(waveforms, self._lane)
+
     def _cut(self, waveform: np.ndarray, max_seconds: float) -> list[torch.Tensor]:
         """Prepare a waveform as a whole; cut it into equal windows (1, length, ...)."""
-        batch, _ = self._front.prepare([waveform], self._device)
+        batch, _ = self._prepared([waveform])
         count = math.ceil(len(waveform) / (max_seconds * self.rate))
         return list(torch.tensor_split(batch, count, dim=1))
 
     def _windows(
         self, waveform: np.ndarray, layers: Sequence[int], pooling: str, max_seconds: float
-    ) -> tuple[np.ndarray, int]:
+    ) -> Callable[[], Pooled]:
         inner = "mean+std" if pooling == "std" else pooling
         parts = [
             self._pooled(window, torch.tensor([window.shape[1]]), layers, inner)
             for window in self._cut(waveform, max_seconds)
         ]
-        frames = np.concatenate([counts for _, counts in parts])
-        merged = merge(np.concatenate([rows for rows, _ in parts]), frames, inner)
-        return merged[:, -self.hidden_size :] if pooling == "std" else merged, int(frames.sum())
+
+        def whole() -> Pooled:
+            found = [part() for part in parts]
+            frames = np.concatenate([counts for _, counts in found])
+            merged = merge(np.concatenate([rows for rows, _ in found]), frames, inner)[None]
+            kept = merged[..., -self.hidden_size :] if pooling == "std" else merged
+            return kept, frames.sum(keepdims=True)
+
+        return whole
 
     def _pooled(
         self, batch: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int], pooling: str
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> Callable[[], Pooled]:
         frames = self._front.frames(lengths)
+        known = Real(frames, int(frames.max()), self._device)
         kept: dict[int, torch.Tensor] = {}
 
         def take(layer: int, states: torch.Tensor) -> None:
-            kept[layer] = pool(states, frames, pooling)
+            with self.stages("pooling"):
+                kept[layer] = pool(states, known, pooling)
 
-        self._visit(batch, lengths, layers, take)
-        features = torch.stack([kept[layer] for layer in layers], dim=1)
-        return features.cpu().numpy(), frames.numpy()
+        self._visit(batch, lengths, known, layers, take)
+        with self.stages("transfer"):
+            arriving = self._lane.back(torch.stack([kept[layer] for layer in layers], dim=1))
+        return lambda: (arriving(), frames.numpy())
 
     def _whole(
         self, batch: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]
@@ -248,26 +278,36 @@ class Encoder:
         def take(layer: int, states: torch.Tensor) -> None:
             kept[layer] = states.float().cpu().numpy()
 
-        self._visit(batch, lengths, layers, take)
+        frames = self._front.frames(lengths)
+        known = Real(frames, int(frames.max()), self._device)
+        self._visit(batch, lengths, known, layers, take)
         states = np.stack([kept[layer] for layer in layers], axis=2)
-        frames = self._front.frames(lengths).tolist()
-        return [row[:count] for row, count in zip(states, frames, strict=True)]
+        return [row[:count] for row, count in zip(states, frames.tolist(), strict=True)]
 
     @torch.inference_mode()
     def _visit(
-        self, batch: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int], take: Take
+        self,
+        batch: torch.Tensor,
+        lengths: torch.Tensor,
+        known: Real,
+        layers: Sequence[int],
+        take: Take,
     ) -> None:
-        """Run the encoder over a prepared batch; states pass through `take`."""
-        with exact(self._device, self._dtype):
-            self._forward(batch, lengths, layers, take)
+        """Run the encoder over a prepared batch; states pass through `take`.
 
-    def _forward(
-        self, batch: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int], take: Take
-    ) -> None:
-        hidden = self._front(batch.to(self._dtype), lengths)
-        hidden = first(self._model.feature_projection(hidden))
-        frames = self._front.frames(lengths)
-        mask = None  # equal lengths need none, and keep the fast attention kernels
-        if int(frames.min()) < hidden.shape[1]:
-            mask = real(frames, hidden.shape[1], hidden.device)
-        visit_layers(self._model.encoder, hidden, mask, layers, take)
+        Frames of equal number need no mask, and keep the fast attention kernels.
+        """
+        with exact(self._device, self._dtype):
+            with self.stages("CNN"):
+                hidden = self._front(batch.to(self._dtype), lengths)
+            with self.stages("layers"):
+                hidden = first(self._model.feature_projection(hidden))
+                visit_layers(self._model.encoder, hidden, known.mask, layers, take)
+
+
+def _in_order(parts: Sequence[tuple[list[int], Callable[[], Pooled]]]) -> Pooled:
+    """Return the rows of parts, each with the places of its rows, in the order of the places."""
+    found = [(places, *wait()) for places, wait in parts]
+    order = np.argsort([place for places, _, _ in found for place in places])
+    features = np.concatenate([rows for _, rows, _ in found])
+    return features[order], np.concatenate([frames for _, _, frames in found])[order]
