@@ -75,8 +75,8 @@ class Lane:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._gpu = device.type == "cuda"
-        self._going = torch.cuda.Stream(device) if self._gpu else None
-        self._coming = torch.cuda.Stream(device) if self._gpu else None
+        if self._gpu:
+            self._going, self._coming = torch.cuda.Stream(device), torch.cuda.Stream(device)
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         """Return memory on the CPU for a batch that goes `there`."""
@@ -133,7 +133,7 @@ def seconds_in(free: int, itemsize: int) -> float:
     Examples
     --------
     >>> seconds_in(4 << 30, itemsize=2), seconds_in(80 << 30, itemsize=2)
-    (187.0, 240.0)
+    (131.0, 240.0)
     """
     return max(1.0, min(GPU_SECONDS, float(SPARE * free // (POSITIONS * itemsize))))
 

@@ -12,7 +12,8 @@ and another, whether the front end has layer norm, group norm or log-mel feature
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,17 +21,17 @@ import torch
 
 from ..manifests.table import InputError
 from .checkpoint import DEMO, find_checkpoint
-from .device import Lane, choose_device, choose_dtype, exact, fitting_seconds
-from .frontend import LogMel, Waveforms
-from .layers import Take, first, visit_layers
-from .pooling import POOLINGS, Real, merge, pool
+from .device import Lane, choose_device, choose_dtype, exact, fitting_seconds, kept_memory
+from .frontend import LogMel, Waveforms, check_lengths
+from .layers import Take, check_layers, first, visit_layers
+from .pooling import Pooled, Real, check_pooling, in_order, merge, pool
+from .spans import Spans
 from .stages import Stages
 from .weights import demo_model, load_front_end, load_model
 
 LAYER_DEFINITION = (
     "0 enters the first transformer layer, k leaves layer k, the last is after the final layer norm"
 )
-Pooled = tuple[np.ndarray, np.ndarray]  # features (n, layers, dim) and frames (n,)
 
 
 def load_encoder(
@@ -83,8 +84,6 @@ class Encoder:
         Fewest samples that make one frame.
     batch_seconds
         Audio in a batch that suits the device and its free memory, in s.
-    stages
-        Where the time goes; measures only while it is told to.
     """
 
     def __init__(
@@ -100,13 +99,13 @@ class Encoder:
         self._model = model.eval().requires_grad_(False).to(device, dtype)
         self._provenance = dict(provenance)
         self._front = front
-        self._device, self._dtype = device, dtype
+        self.device, self._dtype = device, dtype
         self.layer_count = len(self._model.encoder.layers)
         self.hidden_size = int(self._model.config.hidden_size)
         self.rate = rate
         self.shortest = front.shortest
         self.batch_seconds = fitting_seconds(device, dtype)
-        self.stages = Stages(device)
+        self._stages = Stages(device)
         self._lane = Lane(device)
 
     def provenance(self) -> dict[str, Any]:
@@ -119,6 +118,16 @@ class Encoder:
             "hidden_size": self.hidden_size,
             "rate": self.rate,
         }
+
+    @contextmanager
+    def at_work(self, spans: Spans | None = None) -> Iterator[None]:
+        """Keep memory for the next batch while open; measure the stages into `spans`."""
+        with kept_memory(self.device), self._stages.watching(spans):
+            yield
+
+    def frames_of(self, seconds: float) -> int:
+        """Return how many frames so much audio gives."""
+        return int(self._front.frames(torch.tensor([round(seconds * self.rate)])))
 
     def encode(
         self,
@@ -147,33 +156,28 @@ class Encoder:
         tuple
             Features (n, layers, dim) float32, and the number of frames (n,) int64.
         """
-        return self.submit(waveforms, layers=layers, pooling=pooling, max_seconds=max_seconds)()
+        return self.submit(waveforms, layers, pooling, max_seconds)()
 
     def submit(
         self,
         waveforms: Sequence[np.ndarray],
-        *,
         layers: Sequence[int],
-        pooling: str = "mean+std",
-        max_seconds: float = math.inf,
+        pooling: str,
+        max_seconds: float,
     ) -> Callable[[], Pooled]:
         """Tell the device to do what `encode` does; return what waits for it and gives it.
 
         A GPU then works while the next batch is made ready. On a CPU it is done at once.
         """
         self._check(waveforms, layers, max_seconds)
-        if pooling not in POOLINGS:
-            raise InputError(
-                f"--pooling: value is {pooling!r}, expected one of {list(POOLINGS)}; correct it"
-            )
+        check_pooling(pooling)
         short, long = self._by_length(waveforms, max_seconds)
-        parts: list[tuple[list[int], Callable[[], Pooled]]] = []
+        parts = []
         if short:
             batch, lengths = self._prepared([waveforms[i] for i in short])
-            parts.append((short, self._pooled(batch, lengths, layers, pooling)))
-        for i in long:
-            parts.append(([i], self._windows(waveforms[i], layers, pooling, max_seconds)))
-        return parts[0][1] if not long else lambda: _in_order(parts)
+            parts = [(short, self._pooled(batch, lengths, layers, pooling))]
+        parts += [([i], self._windows(waveforms[i], layers, pooling, max_seconds)) for i in long]
+        return parts[0][1] if short and not long else lambda: in_order(parts)
 
     def states(
         self,
@@ -187,8 +191,8 @@ class Encoder:
         found: dict[int, np.ndarray] = {}
         short, long = self._by_length(waveforms, max_seconds)
         if short:
-            batch, lengths = self._prepared([waveforms[i] for i in short])
-            found.update(zip(short, self._whole(batch, lengths, layers), strict=True))
+            states = self._whole(*self._prepared([waveforms[i] for i in short]), layers)
+            found.update(zip(short, states, strict=True))
         for i in long:
             parts = [
                 self._whole(window, torch.tensor([window.shape[1]]), layers)[0]
@@ -207,18 +211,8 @@ class Encoder:
     def _check(
         self, waveforms: Sequence[np.ndarray], layers: Sequence[int], max_seconds: float
     ) -> None:
-        wrong = [layer for layer in layers if not 0 <= layer <= self.layer_count]
-        if wrong or not len(layers):
-            raise InputError(
-                f"--layers: value is {wrong or 'empty'}, expected 0 to {self.layer_count}; "
-                "ask for layers the encoder has"
-            )
-        short = [i for i, waveform in enumerate(waveforms) if len(waveform) < self.shortest]
-        if short:
-            raise InputError(
-                f"waveform {short[0]}: samples are {len(waveforms[short[0]])}, expected at least "
-                f"{self.shortest}; leave it out"
-            )
+        check_layers(layers, self.layer_count)
+        check_lengths(waveforms, self.shortest)
         least = 2 * self.shortest / self.rate  # equal windows may be half as long as allowed
         if not max_seconds >= least:
             raise InputError(
@@ -227,7 +221,7 @@ class Encoder:
 
     @torch.inference_mode()
     def _prepared(self, waveforms: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-        with self.stages("transfer"):
+        with self._stages("transfer"):
             return self._front.prepare(waveforms, self._lane)
 
     def _cut(self, waveform: np.ndarray, max_seconds: float) -> list[torch.Tensor]:
@@ -258,15 +252,15 @@ class Encoder:
         self, batch: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int], pooling: str
     ) -> Callable[[], Pooled]:
         frames = self._front.frames(lengths)
-        known = Real(frames, int(frames.max()), self._device)
+        known = Real(frames, int(frames.max()), self.device)
         kept: dict[int, torch.Tensor] = {}
 
         def take(layer: int, states: torch.Tensor) -> None:
-            with self.stages("pooling"):
+            with self._stages("pooling"):
                 kept[layer] = pool(states, known, pooling)
 
-        self._visit(batch, lengths, known, layers, take)
-        with self.stages("transfer"):
+        self._visit(batch, lengths, known.mask, layers, take)
+        with self._stages("transfer"):
             arriving = self._lane.back(torch.stack([kept[layer] for layer in layers], dim=1))
         return lambda: (arriving(), frames.numpy())
 
@@ -279,8 +273,8 @@ class Encoder:
             kept[layer] = states.float().cpu().numpy()
 
         frames = self._front.frames(lengths)
-        known = Real(frames, int(frames.max()), self._device)
-        self._visit(batch, lengths, known, layers, take)
+        mask = Real(frames, int(frames.max()), self.device).mask
+        self._visit(batch, lengths, mask, layers, take)
         states = np.stack([kept[layer] for layer in layers], axis=2)
         return [row[:count] for row, count in zip(states, frames.tolist(), strict=True)]
 
@@ -289,25 +283,17 @@ class Encoder:
         self,
         batch: torch.Tensor,
         lengths: torch.Tensor,
-        known: Real,
+        mask: Any,
         layers: Sequence[int],
         take: Take,
     ) -> None:
         """Run the encoder over a prepared batch; states pass through `take`.
 
-        Frames of equal number need no mask, and keep the fast attention kernels.
+        `mask` is none for rows of equal length, which keeps the fast attention kernels.
         """
-        with exact(self._device, self._dtype):
-            with self.stages("CNN"):
+        with exact(self.device, self._dtype):
+            with self._stages("CNN"):
                 hidden = self._front(batch.to(self._dtype), lengths)
-            with self.stages("layers"):
+            with self._stages("layers"):
                 hidden = first(self._model.feature_projection(hidden))
-                visit_layers(self._model.encoder, hidden, known.mask, layers, take)
-
-
-def _in_order(parts: Sequence[tuple[list[int], Callable[[], Pooled]]]) -> Pooled:
-    """Return the rows of parts, each with the places of its rows, in the order of the places."""
-    found = [(places, *wait()) for places, wait in parts]
-    order = np.argsort([place for places, _, _ in found for place in places])
-    features = np.concatenate([rows for _, rows, _ in found])
-    return features[order], np.concatenate([frames for _, _, frames in found])[order]
+                visit_layers(self._model.encoder, hidden, mask, layers, take)

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..manifests.table import InputError
 from .audio import as_float
 from .device import Lane
 from .pooling import Real
@@ -89,6 +90,16 @@ class LogMel:
     def __call__(self, batch: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return the batch, which the extractor made whole."""
         return batch
+
+
+def check_lengths(waveforms: Sequence[np.ndarray], shortest: int) -> None:
+    """Raise `InputError` where a waveform has fewer than `shortest` samples."""
+    short = [i for i, waveform in enumerate(waveforms) if len(waveform) < shortest]
+    if short:
+        raise InputError(
+            f"waveform {short[0]}: samples are {len(waveforms[short[0]])}, expected at least "
+            f"{shortest}; leave it out"
+        )
 
 
 def pad(rows: Sequence[np.ndarray], lane: Lane) -> tuple[torch.Tensor, torch.Tensor]:
@@ -169,7 +180,7 @@ def convolution(conv: nn.Conv1d, states: torch.Tensor) -> torch.Tensor:
     count = (states.shape[1] - size) // stride + 1
     whole = states.dtype != torch.float32 or states.shape[2] == 1
     step = size if whole else stride
-    total = conv.bias
+    total: Any = conv.bias  # and then the products so far
     for first in range(0, size, step):
         wide = min(step, size - first)
         rows = states[:, first:].as_strided(
@@ -181,9 +192,7 @@ def convolution(conv: nn.Conv1d, states: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def _product(
-    rows: torch.Tensor, weight: torch.Tensor, added: torch.Tensor | None
-) -> torch.Tensor:
+def _product(rows: torch.Tensor, weight: torch.Tensor, added: torch.Tensor | None) -> torch.Tensor:
     """Return rows (n, count, d) times weight (out, d), plus a bias (out,) or an earlier product."""
     if added is None or added.dim() == 1:
         return functional.linear(rows, weight, added)

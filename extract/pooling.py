@@ -7,10 +7,23 @@ up to the segment's (Chan, Golub and LeVeque 1979, eq. 2.1).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 
+from ..manifests.table import InputError
+
+Pooled = tuple[np.ndarray, np.ndarray]  # features (n, layers, dim) and frames (n,)
 POOLINGS = ("mean+std", "mean", "std", "max")
+
+
+def check_pooling(pooling: str) -> None:
+    """Raise `InputError` where `pooling` is none of `POOLINGS`."""
+    if pooling not in POOLINGS:
+        raise InputError(
+            f"--pooling: value is {pooling!r}, expected one of {list(POOLINGS)}; correct it"
+        )
 
 
 def real(lengths: torch.Tensor, size: int, device: torch.device | str) -> torch.Tensor:
@@ -84,3 +97,11 @@ def merge(features: np.ndarray, frames: np.ndarray, pooling: str) -> np.ndarray:
     whole = (share * mean).sum(axis=0)
     spread = (share * (std**2 + (mean - whole) ** 2)).sum(axis=0)
     return np.concatenate([whole, np.sqrt(spread)], axis=1).astype(np.float32)
+
+
+def in_order(parts: Sequence[tuple[list[int], Callable[[], Pooled]]]) -> Pooled:
+    """Return the rows of parts, each with the places of its rows, in the order of the places."""
+    found = [(places, *wait()) for places, wait in parts]
+    order = np.argsort([place for places, _, _ in found for place in places])
+    features = np.concatenate([rows for _, rows, _ in found])
+    return features[order], np.concatenate([frames for _, _, frames in found])[order]

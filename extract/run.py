@@ -18,7 +18,9 @@ from .job import Job, reading_of
 from .listing import list_rejected
 from .options import Options, Summary, parse_layers
 from .plan import choose_segments, row_width
+from .profile import write_profile
 from .shard import SCHEMA
+from .spans import Spans
 from .store import StoreWriter
 from .verify import verify_batches
 
@@ -37,6 +39,7 @@ def extract(
     *,
     stop: Callable[[], bool] = lambda: False,
     tell: Callable[[str], None] = lambda line: None,
+    spans: Spans | None = None,
 ) -> Summary:
     """Write the features of a table's segments to a store; do only what is not there yet.
 
@@ -50,6 +53,8 @@ def extract(
         Asked between batches; true ends the run with all that was computed committed.
     tell
         Is given what the user should know at once, a line at a time.
+    spans
+        Is filled with where the time went.
 
     Raises
     ------
@@ -69,16 +74,21 @@ def extract(
     for path in sorted({segment.path for segment in segments}):  # not in the middle of a long run
         check_recording(path, reading_of(encoder, options))
     difference = verify_batches(encoder, segments, layers, options) if options.verify else None
-    with StoreWriter(store, _config(encoder, layers, options), versions=_versions()) as writer:
+    with StoreWriter(
+        store, configuration(encoder, layers, options), versions=_versions()
+    ) as writer:
         _refuse_changed(segments, writer)
         skipped = writer.done if options.retry_rejected else writer.done | set(writer.rejected)
         todo = [segment for segment in segments if segment.segment_id not in skipped]
-        job = Job(encoder, layers, options, writer, tell)
+        spans = spans or (Spans() if options.profile else None)
+        job = Job(encoder, layers, options, writer, tell, spans)
         try:
             interrupted = job.run(todo, stop)
         finally:  # what ends a run early does not take its rejections off the list
             writer.commit()
             listed = list_rejected(store)
+    if options.profile and spans:
+        write_profile(options.profile, spans, job, encoder)
     return Summary(
         store=str(store),
         asked=len(segments),
@@ -122,7 +132,7 @@ def _refuse_changed(segments: Sequence[Segment], writer: StoreWriter) -> None:
         )
 
 
-def _config(encoder: Encoder, layers: Sequence[int], options: Options) -> dict[str, Any]:
+def configuration(encoder: Encoder, layers: Sequence[int], options: Options) -> dict[str, Any]:
     """Return what the store's rows depend on; another configuration is another store."""
     known = encoder.provenance()
     names = ("encoder", "revision", "weights_sha256", "encoder_config_sha256", "untrained")

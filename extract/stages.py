@@ -13,10 +13,9 @@ Events = tuple[str, torch.cuda.Event, torch.cuda.Event]
 
 
 class Stages:
-    """Blocks of an encoder's work, each a stage; measured between `watch` and `settle`.
+    """Blocks of an encoder's work, each a stage; measured only inside `watching`.
 
-    On a GPU the blocks only tell the device what to do, so events on the device measure them, and
-    `settle` asks when they came.
+    On a GPU the blocks only tell the device what to do, so events on the device measure them.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -25,12 +24,18 @@ class Stages:
         self._events: list[Events] = []
         self._zero: tuple[float, torch.cuda.Event] | None = None
 
-    def watch(self, spans: Spans | None) -> None:
-        """Measure into `spans` from now on."""
-        self._spans, self._events = spans, []
+    @contextmanager
+    def watching(self, spans: Spans | None) -> Iterator[None]:
+        """Measure into `spans` while open; afterwards wait for the device, whose events tell."""
+        self._spans = spans
         if spans is not None and self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
             self._zero = spans.now(), self._event()
+        try:
+            yield
+            self._settle()
+        finally:
+            self._spans, self._zero, self._events = None, None, []
 
     def __call__(self, name: str) -> AbstractContextManager[None]:
         """Return a block that is the stage `name`."""
@@ -38,15 +43,14 @@ class Stages:
             return nullcontext()
         return self._spans.stage(name) if self._zero is None else self._measured(name)
 
-    def settle(self) -> None:
-        """Wait for the device, hand over what its events say, and measure no more."""
-        if self._spans is not None and self._zero is not None:
-            torch.cuda.synchronize(self._device)
-            begun, zero = self._zero
-            for name, start, end in self._events:
-                times = (begun + zero.elapsed_time(event) / 1e3 for event in (start, end))
-                self._spans.found.append(Span(name, str(self._device), *times))
-        self._spans, self._zero, self._events = None, None, []
+    def _settle(self) -> None:
+        if self._spans is None or self._zero is None:
+            return
+        torch.cuda.synchronize(self._device)
+        begun, zero = self._zero
+        for name, start, end in self._events:
+            first, last = (begun + zero.elapsed_time(event) / 1e3 for event in (start, end))
+            self._spans.found.append(Span(name, str(self._device), first, last))
 
     @contextmanager
     def _measured(self, name: str) -> Iterator[None]:

@@ -17,8 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = {
     "manifests": "table annotation rttm textgrid aishell4 assemble timeline rollcall select purge "
     "methods split leaks reference recording request cut match voices demo cut_cli cli",
-    "extract": "spans audio pooling device stages checkpoint frontend layers weights encoder durable shard "
-    "layout reader listing store options batches plan job verify run tools export store_cli cli",
+    "extract": "spans audio pooling device stages checkpoint frontend layers weights encoder "
+    "durable shard layout reader listing store writing options batches plan job profile verify run "
+    "tools export store_cli cli",
     "classify": "data linear trees classifiers calibrate measures sweep model folder score outcome "
     "plot show estimator cli",
 }
@@ -27,7 +28,8 @@ FILES = {
     f"{room}.{file.stem}": file for room in ROOMS for file in sorted((ROOT / room).glob("*.py"))
 }
 WITH_TORCH = tuple(
-    f"extract.{name}" for name in ("device", "encoder", "frontend", "layers", "pooling", "stages", "weights")
+    f"extract.{name}"
+    for name in ("device", "encoder", "frontend", "layers", "pooling", "stages", "weights")
 )
 LONGEST_FUNCTION = 40  # code lines
 LONGEST_FILE = 300

@@ -10,7 +10,7 @@ from spk.extract.spans import Span, Spans, stage
 
 @pytest.fixture
 def spans():
-    """Return spans made by hand: layers of 10 s with 3 s of pooling inside, beside 4 s of decode."""
+    """Return 10 s of layers with 3 s of pooling inside, beside 4 s of decode."""
     found = Spans()
     found.found = [
         Span("pooling", "main", 2.0, 4.0),
