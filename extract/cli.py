@@ -98,7 +98,8 @@ REJECTED = 3  # exit code: all done, but some segments have no features
     type=int,
     default=0,
     show_default=True,
-    help="First encode so many random segments alone and in batches, and tell the difference.",
+    help="First encode so many random segments alone in float32 and in batches, and tell the "
+    "difference; of another --dtype also layer by layer.",
 )
 @click.option(
     "--profile",

@@ -73,7 +73,9 @@ def extract(
     layers = parse_layers(options.layers, encoder.layer_count)
     for path in sorted({segment.path for segment in segments}):  # not in the middle of a long run
         check_recording(path, reading_of(encoder, options))
-    difference = verify_batches(encoder, segments, layers, options) if options.verify else None
+    difference = None
+    if options.verify:
+        difference = verify_batches(encoder, segments, layers, options, tell)
     with StoreWriter(
         store, configuration(encoder, layers, options), versions=_versions()
     ) as writer:
