@@ -68,7 +68,9 @@ LARGE = {
     "num_attention_heads": 16,
     "intermediate_size": 4096,
 }
+NANO = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "conv_dim": (16,) * 7}
 SIZES: dict[str, tuple[str, dict[str, Any]]] = {
+    "nano": ("layer", {**NANO, "intermediate_size": 64}),  # for many segments
     "tiny": ("layer", {}),
     "base": ("group", BASE),
     "large": ("layer", LARGE),
@@ -129,7 +131,7 @@ def write_corpus(folder: Path, lengths: np.ndarray, args: argparse.Namespace) ->
     rng = np.random.default_rng(1)
     noise = rng.integers(-9000, 9000, (600 * RATE, args.channels), dtype=np.int16)
     rows: list[dict[str, Any]] = []
-    start, file = 0.0, 0
+    start, file, name = 0.0, 0, ""
     for i, length in enumerate(lengths.tolist()):
         if not rows or start + length > 600:
             start, file = 0.0, file + 1
