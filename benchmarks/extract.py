@@ -175,7 +175,9 @@ class _Wave:
         self._file.setpos(place)
 
     def read(self, count: int, dtype: str, always_2d: bool) -> np.ndarray:
-        found = np.frombuffer(self._file.readframes(count), np.int16).reshape(-1, self.channels)
+        found = np.frombuffer(bytearray(self._file.readframes(count)), np.int16).reshape(
+            -1, self.channels
+        )
         return found if dtype == "int16" else found / np.float32(32768)
 
 
