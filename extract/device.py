@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
@@ -138,27 +138,32 @@ def seconds_in(free: int, itemsize: int) -> float:
     return max(1.0, min(GPU_SECONDS, float(SPARE * free // (POSITIONS * itemsize))))
 
 
-_TRIM, _MAPPED = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of glibc's malloc.h
-_LARGEST, _DEFAULTS = 2**31 - 1, {_TRIM: 128 * 1024, _MAPPED: 65536}
+# Parameters of glibc's malloc.h, what they are while a CPU works, and what they are set to after:
+# the bounds that glibc's own rule reaches in a process that has freed large blocks.
+TRIM, MAP_FROM, MAPS = -1, -3, -4  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX
+WORKING = {TRIM: 2**31 - 1, MAPS: 0}
+RESTING = {TRIM: 64 << 20, MAP_FROM: 32 << 20, MAPS: 65536}
 
 
 @contextmanager
 def kept_memory(device: torch.device) -> Iterator[None]:
     """While open, memory that a CPU's tensors leave is kept for the next ones.
 
-    The C library's habit is to give large blocks back to the system, which must clear each page
-    again when it is asked for the next one: up to half of a forward pass. Elsewhere than with
-    glibc nothing changes.
+    The C library's habit is to give the largest blocks back to the system, which must clear every
+    page again for the next one. Elsewhere than with glibc nothing changes.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if device.type == "cpu" else None
-    if mallopt is None:
+    library = ctypes.CDLL(None) if device.type == "cpu" else None
+    if library is None or not hasattr(library, "mallopt"):
         yield
         return
-    mallopt(_TRIM, _LARGEST)
-    mallopt(_MAPPED, 0)
+    _set(library, WORKING)
     try:
         yield
     finally:
-        for name, value in _DEFAULTS.items():
-            mallopt(name, value)
-        ctypes.CDLL(None).malloc_trim(0)
+        _set(library, RESTING)
+        library.malloc_trim(0)
+
+
+def _set(library: ctypes.CDLL, values: Mapping[int, int]) -> None:
+    for name, value in values.items():
+        library.mallopt(name, value)

@@ -56,14 +56,18 @@ def test_integers_are_the_float32_samples_to_the_last_bit(tmp_path, suffix):
     assert (whole.size, whole.crc32) == (wide.size, wide.crc32)
 
 
-def test_what_is_no_integer_is_not_read_as_one(tmp_path):
-    segment = Segment("s", write(tmp_path / "a.wav", noise(RATE, 2), subtype="PCM_24"), 0.0, 1.0)
-    assert read_segment(segment, Reading(integers=True)).samples.dtype == np.float32
-    short = Segment("s", write(tmp_path / "b.wav", noise(RATE, 2)), 0.0, 1.0)
-    average = read_segment(short, Reading(channel="mean", integers=True))
-    assert average.samples.dtype == np.float32
-    other = read_segment(short, Reading(rate=8000, resample=True, integers=True))
-    assert other.samples.dtype == np.float32
+@pytest.mark.parametrize(
+    ("subtype", "changes"),
+    [("PCM_24", {}), ("PCM_16", {"channel": "mean"}), ("PCM_16", {"rate": 8000, "resample": True})],
+)
+def test_what_is_no_integer_is_not_read_as_one(tmp_path, subtype, changes):
+    path = write(tmp_path / "a.wav", noise(RATE, 2), subtype=subtype)
+    found, expected = (
+        read_segment(Segment("s", path, 0.0, 1.0), Reading(integers=integers, **changes))
+        for integers in (True, False)
+    )
+    assert found.samples.dtype == np.float32
+    np.testing.assert_array_equal(found.samples, expected.samples)
 
 
 def test_the_identity_is_size_and_checksum_of_the_samples(tmp_path):

@@ -55,7 +55,7 @@ def test_memory_is_kept_while_a_cpu_works_and_given_back_after(monkeypatch):
     with pytest.raises(KeyError):
         work()
     assert said[:3] == [(-1, 2**31 - 1), (-4, 0), "work"]
-    assert said[3:] == [(-1, 128 * 1024), (-4, 65536), ("trim", 0)]
+    assert said[3:] == [(-1, 64 << 20), (-3, 32 << 20), (-4, 65536), ("trim", 0)]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -192,6 +192,16 @@ def test_windows_of_a_long_waveform_add_up(layer_encoder, waveforms, pooling):
     assert difference(found[0, 0], expected) < SAME
 
 
+def test_long_and_short_waveforms_come_in_the_order_given(layer_encoder, waveforms):
+    encoder = load_encoder(str(layer_encoder))
+    rows = [waveforms[i] for i in (0, 3, 2)]  # the second alone is longer than a window
+    together, frames = encoder.encode(rows, layers=[0, 2], max_seconds=1.5)
+    for row, found, count in zip(rows, together, frames, strict=True):
+        alone, counts = encoder.encode([row], layers=[0, 2], max_seconds=1.5)
+        np.testing.assert_allclose(found, alone[0], rtol=1e-3, atol=1e-4)
+        assert count == counts[0]
+
+
 def test_windows_of_states_follow_each_other(layer_encoder, waveforms):
     encoder = load_encoder(str(layer_encoder))
     long, short = encoder.states([waveforms[3], waveforms[0]], layers=[2], max_seconds=1.0)
