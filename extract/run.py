@@ -39,7 +39,6 @@ def extract(
     *,
     stop: Callable[[], bool] = lambda: False,
     tell: Callable[[str], None] = lambda line: None,
-    spans: Spans | None = None,
 ) -> Summary:
     """Write the features of a table's segments to a store; do only what is not there yet.
 
@@ -53,8 +52,6 @@ def extract(
         Asked between batches; true ends the run with all that was computed committed.
     tell
         Is given what the user should know at once, a line at a time.
-    spans
-        Is filled with where the time went.
 
     Raises
     ------
@@ -76,13 +73,12 @@ def extract(
     difference = None
     if options.verify:
         difference = verify_batches(encoder, segments, layers, options, tell)
-    with StoreWriter(
-        store, configuration(encoder, layers, options), versions=_versions()
-    ) as writer:
+    config = configuration(encoder, layers, options)
+    spans = Spans() if options.profile else None
+    with StoreWriter(store, config, versions=_versions()) as writer:
         _refuse_changed(segments, writer)
         skipped = writer.done if options.retry_rejected else writer.done | set(writer.rejected)
         todo = [segment for segment in segments if segment.segment_id not in skipped]
-        spans = spans or (Spans() if options.profile else None)
         job = Job(encoder, layers, options, writer, tell, spans)
         try:
             interrupted = job.run(todo, stop)
