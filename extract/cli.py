@@ -66,7 +66,11 @@ REJECTED = 3  # exit code: all done, but some segments have no features
     "--batch-seconds",
     type=float,
     default=None,
-    help="Audio in a batch, in s, padding counted.  [default: 20 on a CPU, 240 on a GPU]",
+    help="Audio in a batch, in s, padding counted.  [default: 20 on a CPU; on a GPU what its free "
+    "memory holds, at most 240]",
+)
+@click.option(
+    "--buckets", is_flag=True, help="Batch only segments of equally many frames: no padding."
 )
 @click.option(
     "--workers",
@@ -92,7 +96,14 @@ REJECTED = 3  # exit code: all done, but some segments have no features
     type=int,
     default=0,
     show_default=True,
-    help="First encode so many random segments alone and in batches, and tell the difference.",
+    help="First encode so many random segments alone in float32 and in batches, and tell the "
+    "difference; of another --dtype also layer by layer.",
+)
+@click.option(
+    "--profile",
+    type=click.Path(dir_okay=False),
+    default=None,
+    help="File to write where the time went to, as text; beside it FILE.trace.json for Chrome.",
 )
 @click.option("--strict", is_flag=True, help="Stop at the first segment that is rejected.")
 @click.option("--retry-rejected", is_flag=True, help="Try rejected segments again.")

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..manifests.table import InputError
+
 Take = Callable[[int, torch.Tensor], None]
 
 
@@ -105,6 +107,16 @@ def _silent_padding(module: nn.Module, mask: torch.Tensor | None) -> Iterator[No
     finally:
         for handle in handles:
             handle.remove()
+
+
+def check_layers(layers: Collection[int], count: int) -> None:
+    """Raise `InputError` where there is none of `layers`, or one that is not 0 to `count`."""
+    wrong = [layer for layer in layers if not 0 <= layer <= count]
+    if wrong or not len(layers):
+        raise InputError(
+            f"--layers: value is {wrong or 'empty'}, expected 0 to {count}; "
+            "ask for layers the encoder has"
+        )
 
 
 def first(output: Any) -> torch.Tensor:

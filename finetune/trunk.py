@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from ..extract.device import Lane
 from ..extract.layers import first, mixed_masks, run_layers
 from ..extract.pooling import real
 from ..extract.weights import Parts
@@ -163,7 +164,7 @@ class Trunk(nn.Module):
         self, waveforms: list[np.ndarray], device: torch.device
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the front end's batch on the device, and lengths (n,) on the CPU."""
-        return self.front.prepare(waveforms, device)
+        return self.front.prepare(waveforms, Lane(device))
 
     def enter(self, batch: torch.Tensor, lengths: torch.Tensor) -> Entered:
         """Run a prepared batch up to the cut."""

@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = {
     "manifests": "table annotation rttm textgrid aishell4 assemble timeline rollcall select purge "
     "methods split tasks leaks reference recording request cut match voices demo cut_cli cli",
-    "extract": "signals audio pooling device checkpoint frontend layers weights encoder durable "
-    "shard layout reader listing store options batches plan job verify run tools export store_cli "
-    "cli",
+    "extract": "signals spans audio pooling device stages checkpoint frontend layers weights "
+    "encoder durable shard layout reader listing store writing options batches plan job profile "
+    "verify run tools export store_cli cli",
     "classify": "data linear trees classifiers calibrate measures sweep model folder score compare "
     "outcome plot show estimator cli",
     "finetune": "forms check settings config augment heads trunk data prefix module tuned sets "
@@ -29,7 +29,7 @@ ROOMS = tuple(ORDER)
 FILES = {
     f"{room}.{file.stem}": file for room in ROOMS for file in sorted((ROOT / room).glob("*.py"))
 }
-TORCH_IN_EXTRACT = ("device", "encoder", "frontend", "layers", "pooling", "weights")
+TORCH_IN_EXTRACT = (*("device", "encoder", "frontend", "layers", "pooling", "stages", "weights"),)
 TORCH_IN_FINETUNE = ("heads", "trunk", "data", "prefix", "module", "tuned", "sets", "callbacks")
 WITH_TORCH = (
     *(f"extract.{name}" for name in TORCH_IN_EXTRACT),

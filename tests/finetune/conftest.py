@@ -39,8 +39,11 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 def encoder_of(
     layer_encoder: Path, group_encoder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:
-    """Return a function that gives the folder of an encoder: layer, group, or one of `KINDS`."""
-    ready = {"layer": layer_encoder, "group": group_encoder}
+    """Return a function that gives the folder of an encoder: layer, group, or one of `KINDS`.
+
+    The demo encoder, of five layers, has none and is its own name.
+    """
+    ready = {"layer": layer_encoder, "group": group_encoder, "demo": Path("demo")}
 
     @cache
     def folder(kind: str) -> Path:

@@ -106,6 +106,14 @@ def test_the_encoder_may_lie_elsewhere_but_not_be_another(saved, encoder_of, tmp
         load_tuned(path, encoder=str(encoder_of("group")))
 
 
+def test_another_encoder_is_told_as_such_even_where_the_settings_do_not_fit_it(
+    make_module, encoder_of, tmp_path
+):
+    path = save(make_module("demo", freeze_encoder_layers=4), tmp_path / "a.ckpt")
+    with pytest.raises(InputError, match="checkpoint of M1: weights_sha256 is"):
+        load_tuned(path, encoder=str(encoder_of("layer")))  # of three layers
+
+
 class Trap:
     """Pickled as a call that makes a file."""
 
@@ -195,7 +203,7 @@ def test_predictions_are_calibrated_chances_by_hand():
     rows = pd.DataFrame(
         {"segment_id": ["s0", "s1"], "session": "M1", "speaker": ["b", "z"], "split": "test"}
     )
-    scores = np.array([[0.0, 2 * np.log(3), 0.0], [1000.0, 0.0, 0.0]], np.float32)
+    scores = np.array([[0.0, 2 * np.log(3), 0.0], [1e4, 0.0, 0.0]], np.float32)
     table = predictions(rows, scores, ("a", "b", "ü"), 2.0, "m")
     assert table["predicted"].tolist() == ["b", "a"]
     assert table["score"].tolist() == pytest.approx([0.6, 1.0])
