@@ -125,7 +125,7 @@ def checkpoints(folder: Path, stem: str, config: Config) -> tuple[ModelCheckpoin
         "mode": config.checkpoint_mode,
         "save_weights_only": True,
     }
-    best = ModelCheckpoint(filename=f"{stem}-best", save_top_k=1, **monitored, **always)
+    best = _Best(filename=f"{stem}-best", save_top_k=1, **monitored, **always)
     last = ModelCheckpoint(filename=f"{stem}-last", **always)
     if config.checkpoint_save_top_k == 1:
         return best, last
@@ -133,7 +133,21 @@ def checkpoints(folder: Path, stem: str, config: Config) -> tuple[ModelCheckpoin
     return best, _MoreBest(filename=name, save_top_k=count, **monitored, **always), last
 
 
-class _MoreBest(ModelCheckpoint):
+class _Best(ModelCheckpoint):
+    """The best epoch's checkpoint, remembered also where the folder has moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the last checkpoint's memory, its paths taken to this folder."""
+        state, folder = dict(state_dict), Path(str(self.dirpath))
+        state["dirpath"] = self.dirpath
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[name] = str(folder / Path(state[name]).name) if state[name] else ""
+        best = state["best_k_models"].items()
+        state["best_k_models"] = {str(folder / Path(path).name): value for path, value in best}
+        super().load_state_dict(state)
+
+
+class _MoreBest(_Best):
     """The several best; under a key of its own in the last checkpoint, beside the best one's."""
 
     @property

@@ -10,20 +10,20 @@ used, ``rejected.csv``.
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..extract.batches import take_shard
 from ..extract.durable import Lock
 from ..manifests.table import InputError, read_predictions, write_predictions, write_whole, writing
-from ..manifests.tasks import Task, make_tasks
+from ..manifests.tasks import Task, make_tasks, rows_sha256
 from .config import Config, differences, read_config, write_config
-from .outcome import Result, read_result, result_line
+from .outcome import PREFIX, Result, checkpoint_folder, read_result, result_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,6 +150,7 @@ def work(
     for version, task in fleet.tasks.items():
         folder = fleet.folder(version)
         if read_result(folder):
+            _tidy(folder, fleet.config)
             continue
         if not alone:
             train(task, folder)
@@ -159,10 +160,34 @@ def work(
                 busy.append(task.name)
             elif not read_result(folder):  # another process may have finished it just now
                 _claim(folder, task, fleet.table)
+                _remove(_torn(folder, fleet.config))
                 result = train(task, folder)
                 tell(result_line(result, folder))
                 write_tables(fleet)
     return busy
+
+
+def _tidy(folder: Path, config: Config) -> None:
+    """Remove what a kill after a session's end has left."""
+    found = [*_torn(folder, config), *checkpoint_folder(folder, config).glob("*-last.ckpt")]
+    found += [folder / PREFIX] if (folder / PREFIX).is_dir() else []
+    if found:
+        with _held(folder) as held:
+            _remove(found if held else [])
+
+
+def _torn(folder: Path, config: Config) -> list[Path]:
+    """Return files that a killed writer left half-written."""
+    places = (folder, checkpoint_folder(folder, config))
+    return [path for place in places for path in place.glob(".*") if path.is_file()]
+
+
+def _remove(found: Sequence[Path]) -> None:
+    for path in found:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -184,12 +209,10 @@ def _held(folder: Path) -> Iterator[bool]:
 def _claim(folder: Path, task: Task, table: pd.DataFrame) -> None:
     """Write what a folder is of; refuse one that is of something else."""
     path = folder / "task.json"
-    rows = [row for part in task.rows.values() for row in part]
-    columns = ["segment_id", "audio", "start", "end", "speaker", "session", "split"]
-    content = table.iloc[rows][columns].to_csv(index=False).encode()
-    claim = {"session": task.name, "segments_sha256": sha256(content).hexdigest()}
+    claim = {"session": task.name, "rows_sha256": rows_sha256(task, table)}
     if not path.is_file():
-        foreign = [entry.name for entry in folder.iterdir() if entry.name != "lock"]
+        names = (entry.name for entry in folder.iterdir())
+        foreign = [name for name in names if name != "lock" and not name.startswith(".")]
         if foreign:
             raise InputError(
                 f"{folder}: holds {foreign[0]!r} of another program, expected nothing or a fleet "

@@ -38,6 +38,8 @@ class Subject:
     labels: tuple[str, ...]
     encoder: Mapping[str, Any]
     split: str = "unknown"
+    rows: str = ""  # fingerprint of the task's rows
+    trained: frozenset[str] = frozenset()  # ids of the training segments
 
 
 class SpeakerModule(lightning.LightningModule):
@@ -121,10 +123,11 @@ class SpeakerModule(lightning.LightningModule):
         scores, codes = (torch.cat(found) for found in zip(*self._checked, strict=True))
         self._checked.clear()
         self.temperature = find_temperature(scores, codes)
-        self._log(MERIT, torch.tensor(merit(scores, codes)), 1)
+        self._log(MERIT, torch.tensor(merit(scores, codes), device=self.device), 1)
 
     def _log(self, name: str, value: torch.Tensor, count: int) -> None:
-        shared = self.trainer.world_size > 1
+        # Every process validates on all segments, so that they choose alike.
+        shared = self.trainer.world_size > 1 and name.startswith("train")
         self.log(name, value, on_step=False, on_epoch=True, batch_size=count, sync_dist=shared)
 
     def transfer_batch_to_device(self, batch: Batch, _device: Any, _loader: int) -> Batch:
@@ -172,6 +175,8 @@ class SpeakerModule(lightning.LightningModule):
             "task": self.subject.task,
             "labels": list(self.subject.labels),
             "split": self.subject.split,
+            "rows": self.subject.rows,
+            "trained": sorted(self.subject.trained),
             "encoder": {name: self.subject.encoder[name] for name in IDENTITY},
             "settings": asdict(self.settings),
             "temperature": self.temperature,

@@ -1,17 +1,41 @@
-"""What became of a task, as the file ``result.json`` in its folder and as one line."""
+"""Where a task's files lie, and what became of it: ``result.json`` in its folder, and one line."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..manifests.table import InputError, write_whole
+from .config import Config
+
+PREFIX = "prefix"  # folder of what the frozen layers give
+
+
+def stem_of(name: str) -> str:
+    """Return a session's name as part of a file's: nothing that leads to another folder.
+
+    >>> stem_of("../a b"), stem_of("20200706_L_R001S01C01")
+    ('.._a_b', '20200706_L_R001S01C01')
+    """
+    return re.sub(r"[^\w.-]", "_", name)
+
+
+def checkpoint_folder(folder: Path, config: Config) -> Path:
+    """Return where a session's checkpoints lie: below its folder, or in an absolute one's part."""
+    given = Path(config.checkpoint_dir)
+    return given / folder.name if given.is_absolute() else folder / given
+
+
+def checkpoint_path(folder: Path, session: str, kind: str, config: Config) -> Path:
+    """Return the path of a session's checkpoint; `kind` is best or last."""
+    return checkpoint_folder(folder, config) / f"{stem_of(session)}-{kind}.ckpt"
 
 
 @dataclass(frozen=True)
 class Result:
-    """One session's end; `state` is done or skipped. Accuracies are over segments, 0..1."""
+    """One session's end; `state` is done, skipped or failed. Accuracies are over segments, 0..1."""
 
     session: str
     state: str

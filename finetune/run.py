@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ def fit(
     devices = choose_devices(config, tell)
     settle(fleet)
     together = config.within == "corpus"
+    _refuse_together(config, len(devices) if together else 1)
     workers = devices[:1] if together else devices * config.workers_per_device
     if len(workers) == 1:
         ranks = len(devices) if together else 1
@@ -96,6 +98,15 @@ def fit(
         interrupted=interrupted,
         rejected=count_rejected(fleet),
     )
+
+
+def _refuse_together(config: Config, ranks: int) -> None:
+    """Refuse what processes that share a model would not do alike."""
+    if ranks > 1 and config.unfreeze:
+        raise InputError(
+            f"--unfreeze: value is {config.unfreeze!r} with {ranks} devices on one model, expected "
+            "nothing, since layers that open later would not be kept equal; leave out one of both"
+        )
 
 
 def choose_devices(config: Config, tell: Tell) -> list[str]:
@@ -130,12 +141,28 @@ def _train_all(
     from .callbacks import Interrupted
     from .training import Run, train
 
+    _refuse_unused(fleet)
     run = Run(fleet.table, fleet.config, fleet.split, device=device, ranks=ranks, stop=stop)
     try:
         busy = work(fleet, partial(train, run=run), tell, alone=ranks == 1 or _first_rank())
     except Interrupted:
         return [], True
     return busy, stop()
+
+
+def _refuse_unused(fleet: Fleet) -> None:
+    """Refuse a checkpoint to go on from that none of the sessions is of."""
+    given = fleet.config.resume_from_checkpoint
+    if not isinstance(given, str):
+        return
+    from .tuned import read_checkpoint
+
+    session = read_checkpoint(given)["spk"]["task"]
+    if session not in [task.name for task in fleet.tasks.values()]:
+        raise InputError(
+            f"--resume-from-checkpoint: {given} is of {session!r}, expected one of the sessions to "
+            "be trained; leave it out, or ask for that session"
+        )
 
 
 def _first_rank() -> bool:
@@ -149,8 +176,12 @@ def _side_by_side(
     fleet: Fleet, devices: Sequence[str], stop: Callable[[], bool]
 ) -> tuple[list[str], bool]:
     """Let one process per entry of `devices` work; they share the sessions by their locks."""
+    import torch
+
     context = multiprocessing.get_context("spawn")
-    threads = max(1, (os.cpu_count() or 1) // len(devices))
+    known = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    threads = max(1, min(torch.get_num_threads(), cores // len(devices)))
     workers = [context.Process(target=_worker, args=(fleet, device, threads)) for device in devices]
     for worker in workers:
         worker.start()
@@ -162,8 +193,10 @@ def _side_by_side(
             asked = True
             for worker in workers:
                 worker.terminate()  # SIGTERM: each ends after its batch
+    if asked:
+        return [], True
     _refuse_failed([worker.exitcode or 0 for worker in workers])
-    return [task.name for task in open_tasks(fleet)], asked
+    return [task.name for task in open_tasks(fleet)], False
 
 
 def _worker(fleet: Fleet, device: str, threads: int) -> None:
@@ -173,6 +206,7 @@ def _worker(fleet: Fleet, device: str, threads: int) -> None:
     torch.set_num_threads(threads)
     tell = partial(print, file=sys.stderr, flush=True)
     with noted_signals(lambda line: None) as caught:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent has it too, and says SIGTERM
         try:
             _, interrupted = _train_all(fleet, device, lambda: bool(caught), print)
         except InputError as problem:
@@ -182,7 +216,7 @@ def _worker(fleet: Fleet, device: str, threads: int) -> None:
 
 
 def _refuse_failed(codes: Sequence[int]) -> None:
-    failed = [code for code in codes if code not in (0, 130, 143)]
+    failed = [code for code in codes if code]
     if failed:
         raise InputError(
             f"workers: {len(failed)} of {len(codes)} ended early, first with code {failed[0]}, "

@@ -45,7 +45,9 @@ def data_sets(
     """Return each split's usable segments, and why others are not."""
     segments = segments_of(table, config.audio_root)
     chosen = [segments[i] for part in task.rows.values() for i in part]
-    for path in sorted({segment.path for segment in chosen}):
+    paths = sorted({segment.path for segment in chosen})
+    _refuse_absent(paths, config)
+    for path in paths:
         check_recording(path, reading)
     held, rejected = read_all(chosen, reading)
     sets = {}
@@ -54,6 +56,15 @@ def data_sets(
         kept = [segments[i] for i in rows[good]]
         sets[split] = Waveforms(kept, task.codes[split][good], reading, held, config)
     return sets, {name: _why(found) for name, found in rejected.items()}
+
+
+def _refuse_absent(paths: list[str], config: Config) -> None:
+    absent = [path for path in paths if not Path(path).is_file()]
+    if absent:
+        raise InputError(
+            f"{config.audio_root}: {len(absent)} of {len(paths)} recordings are missing, first "
+            f"{absent[0]!r}, expected them there; name their folder with --audio-root"
+        )
 
 
 def _why(found: Rejected) -> str:
@@ -65,5 +76,7 @@ def lacking(task: Task, sets: dict[str, Waveforms]) -> str:
     for split, found in sets.items():
         if not len(found):
             return f"no {split} segments: all {len(task.rows[split])} were rejected"
+    if (sets["valid"].codes < 0).all():
+        return "no validation segment of a speaker in train"
     left = len(set(sets["train"].codes.tolist()))
     return "" if left >= 2 else f"{left} speaker in train, the others' segments were rejected"

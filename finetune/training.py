@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import shutil
 import sys
 import warnings
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
+import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -30,18 +30,29 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from ..extract.device import choose_dtype, out_of_memory
 from ..extract.weights import Parts, load_parts
 from ..manifests.table import InputError, write_predictions, writing
-from ..manifests.tasks import Task
+from ..manifests.tasks import Task, rows_sha256
 from .callbacks import History, Interrupted, WholeCheckpoints, callbacks, checkpoints
 from .config import Config
 from .data import Waveforms, load
 from .module import SpeakerModule, Subject
-from .outcome import Result, write_result
+from .outcome import (
+    PREFIX,
+    Result,
+    checkpoint_folder,
+    checkpoint_path,
+    stem_of,
+    write_result,
+)
 from .prefix import PrefixCache, refuse_cache
+from .resume import last_checkpoint
 from .sets import data_sets, lacking, reading_of
 from .tuned import fill, model_name, predictions, read_checkpoint, score_segments
 
-PREFIX = "prefix"  # folder of what the frozen layers give
 # Layers that open later, and states that nobody reads, leave parameters without a gradient.
+DIVERGED = (
+    "scores are not finite, so the training diverged: a lower --learning-rate, a lower "
+    "--gradient-clip or --precision float32, in another --log-dir"
+)
 DISTRIBUTED = "ddp_find_unused_parameters_true"
 
 
@@ -91,9 +102,14 @@ def train(task: Task, folder: Path, run: Run) -> Result:
     history = _fit(module, sets, folder, run, rate=parts.rate)
     if history is None:  # one of several processes on one model: the first goes on alone
         return Result(task.name, "helped")
-    best = read_checkpoint(_path(folder, task.name, "best", config))
+    best = read_checkpoint(checkpoint_path(folder, task.name, "best", config))
     fill(module, best)
-    scored = _scored(module, sets, run, task)
+    scores = _scores(module, sets, run, rate=parts.rate)
+    if not all(np.isfinite(found).all() for found in scores.values()):
+        result = Result(task.name, "failed", DIVERGED, rejected=rejected)
+        write_result(folder, result)
+        return result
+    scored = _named(module, sets, scores, run)
     write_predictions(scored, folder / "predictions.csv")
     result = Result(
         task.name,
@@ -102,12 +118,12 @@ def train(task: Task, folder: Path, run: Run) -> Result:
         epochs=len(history.rows),
         best_epoch=int(best["epoch"]),
         seconds=round(sum(row["seconds"] for row in history.rows), 1),
-        checkpoint=_shown(_path(folder, task.name, "best", config), folder.parent),
+        checkpoint=_shown(checkpoint_path(folder, task.name, "best", config), folder.parent),
         rejected=rejected,
         **_accuracies(scored),
     )
     write_result(folder, result)
-    _path(folder, task.name, "last", config).unlink(missing_ok=True)
+    checkpoint_path(folder, task.name, "last", config).unlink(missing_ok=True)
     shutil.rmtree(folder / PREFIX, ignore_errors=True)
     return result
 
@@ -117,36 +133,35 @@ def _shown(path: Path, root: Path) -> str:
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
-def stem_of(name: str) -> str:
-    """Return a session's name as part of a file's: nothing that leads to another folder.
-
-    >>> stem_of("../a b"), stem_of("20200706_L_R001S01C01")
-    ('.._a_b', '20200706_L_R001S01C01')
-    """
-    return re.sub(r"[^\w.-]", "_", name)
-
-
-def _path(folder: Path, task: str, kind: str, config: Config) -> Path:
-    return folder / config.checkpoint_dir / f"{stem_of(task)}-{kind}.ckpt"
-
-
 def _module(
     task: Task, parts: Parts, train_set: Waveforms, folder: Path, run: Run
 ) -> SpeakerModule:
     config = run.config
-    subject = Subject(task.name, task.labels, parts.provenance, run.split)
+    subject = Subject(
+        task.name,
+        task.labels,
+        parts.provenance,
+        run.split,
+        rows=rows_sha256(task, run.table),
+        trained=frozenset(segment.segment_id for segment in train_set.segments),
+    )
     codes = torch.from_numpy(train_set.codes)
     if not config.cache_prefix:
         return SpeakerModule(parts, subject, config, codes=codes)
-    cache = PrefixCache(folder / PREFIX, _sign(subject, train_set, config))
+    cache = PrefixCache(folder / PREFIX, _sign(subject, train_set, run))
     module = SpeakerModule(parts, subject, config, codes=codes, cache=cache)
     refuse_cache(config, module.trunk.wanted, module.trunk.cut, module.trunk.least)
     return module
 
 
-def _sign(subject: Subject, train_set: Waveforms, config: Config) -> str:
+def _sign(subject: Subject, train_set: Waveforms, run: Run) -> str:
     """Return a fingerprint of all that the frozen layers' output in a batch depends on."""
-    content = [asdict(config), dict(subject.encoder), [asdict(s) for s in train_set.segments]]
+    config, device = run.config, torch.device(run.device)
+    names = ("batch_seconds", "batch_size", "channel", "resample", "states", "unfreeze")
+    settings = {name: getattr(config, name) for name in (*names, "freeze_encoder_layers")}
+    computing = [device.type, str(choose_dtype(config.precision, device)), run.config.max_epochs]
+    segments = [asdict(segment) for segment in train_set.segments]
+    content = [settings, computing, dict(subject.encoder), segments]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -162,42 +177,23 @@ def _fit(
     """
     config, name = run.config, module.subject.task
     history = History(folder / "metrics.csv")
-    saving = checkpoints(folder / config.checkpoint_dir, stem_of(name), config)
-    last = _last(folder, name, config)
+    saving = checkpoints(checkpoint_folder(folder, config), stem_of(name), config)
+    last = last_checkpoint(folder, module.subject, config)
     begun = 0 if last is None else int(read_checkpoint(last)["epoch"]) + 1
     with _quiet():
         trainer = _trainer(folder, run, callbacks(saving, history, config, run.stop))
         part = (trainer.global_rank, trainer.world_size)
         loaders = (
             load(sets["train"].training(), config, shuffled=True, epoch=begun, part=part),
-            load(sets["valid"], config, part=part),
+            load(sets["valid"], config),
         )
         try:
-            with writing(folder):  # TensorBoard tells a full disk as it comes
+            # TensorBoard tells a full disk as it comes.
+            with writing(folder), _enough_memory(module, rate):
                 trainer.fit(module, *loaders, ckpt_path=last, weights_only=True)
         except SIGTERMException:  # Lightning looks for that signal too
             raise Interrupted from None
-        except Exception as problem:
-            if not out_of_memory(problem):
-                raise
-            raise InputError(_too_large(module.largest, rate, config)) from None
     return history if trainer.is_global_zero else None
-
-
-def _last(folder: Path, name: str, config: Config) -> Path | None:
-    """Return the checkpoint to go on from, if there is one and it is wanted: the later of two."""
-    own = _path(folder, name, "last", config)
-    found = [own] if own.is_file() and config.resume_from_checkpoint is not False else []
-    if isinstance(config.resume_from_checkpoint, str):
-        given = Path(config.resume_from_checkpoint)
-        checkpoint = read_checkpoint(given)
-        if "optimizer_states" not in checkpoint:
-            raise InputError(
-                f"{given}: holds no state of the optimiser, expected a checkpoint ending in "
-                "-last.ckpt; name that one"
-            )
-        found += [given] if checkpoint["spk"]["task"] == name else []
-    return max(found, key=lambda path: int(read_checkpoint(path)["epoch"]), default=None)
 
 
 def _trainer(folder: Path, run: Run, added: list[lightning.Callback]) -> lightning.Trainer:
@@ -238,31 +234,45 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _too_large(fitted: int, rate: int, config: Config) -> str:
-    """Return what to do about a batch that was too large: what has fitted, or else a half."""
-    seconds = fitted / rate if fitted else config.batch_seconds / 2
-    why = "the largest that has fitted" if fitted else "a half; none has fitted yet"
-    return (
-        f"--batch-seconds: a batch of up to {config.batch_seconds:g} s is too large for the "
-        f"device's memory, expected it to fit; pass --batch-seconds {seconds:.1f} ({why}), or "
-        "--gradient-checkpointing, and another --log-dir where this one holds finished epochs"
-    )
+@contextmanager
+def _enough_memory(module: SpeakerModule, rate: int) -> Iterator[None]:
+    """Turn a batch that was too large for the device into advice: what has fitted, or less."""
+    try:
+        yield
+    except Exception as problem:
+        if not out_of_memory(problem):
+            raise
+        asked, fitted = module.settings.batch_seconds, module.largest / rate
+        seconds, why = 0.75 * asked, "three quarters of it"
+        if 0 < fitted < seconds:
+            seconds, why = fitted, "the largest that has fitted"
+        raise InputError(
+            f"--batch-seconds: a batch of up to {asked:g} s, or one longer segment, is too large "
+            f"for the device's memory, expected it to fit; pass --batch-seconds {seconds:.1f} "
+            f"({why}), --crop-seconds or --gradient-checkpointing, and another --log-dir where "
+            "this one holds finished epochs"
+        ) from None
 
 
-def _scored(
-    module: SpeakerModule, sets: dict[str, Waveforms], run: Run, task: Task
+def _scores(
+    module: SpeakerModule, sets: dict[str, Waveforms], run: Run, *, rate: int
+) -> dict[str, np.ndarray]:
+    """Return the scores (n, labels) of validation and test."""
+    module.to(run.device)
+    with _enough_memory(module, rate):
+        return {part: score_segments(module, sets[part], run.config) for part in ("valid", "test")}
+
+
+def _named(
+    module: SpeakerModule, sets: dict[str, Waveforms], scores: dict[str, np.ndarray], run: Run
 ) -> pd.DataFrame:
     """Return the predictions of validation and test, in the table's order within each."""
-    module.to(run.device)
+    table = run.table.set_index("segment_id", drop=False)
+    name, labels = model_name(module.subject, run.config), module.subject.labels
     tables = []
-    for split in ("valid", "test"):
-        found = sets[split]
-        rows = run.table.set_index("segment_id", drop=False).loc[
-            [segment.segment_id for segment in found.segments]
-        ]
-        scores = score_segments(module, found, run.config)
-        name = model_name(module.subject, run.config)
-        tables.append(predictions(rows, scores, task.labels, module.temperature, name))
+    for split, found in scores.items():
+        rows = table.loc[[segment.segment_id for segment in sets[split].segments]]
+        tables.append(predictions(rows, found, labels, module.temperature, name))
     return pd.concat(tables, ignore_index=True)
 
 

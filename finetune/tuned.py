@@ -48,7 +48,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "it again"
         ) from None
     known = checkpoint.get("spk") if isinstance(checkpoint, dict) else None
-    wanted = {"task", "labels", "split", "encoder", "settings", "temperature"}
+    wanted = {"task", "labels", "split", "rows", "trained", "encoder", "settings", "temperature"}
     if not isinstance(known, dict) or not wanted <= set(known) or "state_dict" not in checkpoint:
         raise InputError(
             f"{path}: does not say what it was trained on, expected a checkpoint of spk-finetune; "
@@ -72,11 +72,18 @@ def load_tuned(path: str | Path, *, encoder: str | None = None) -> SpeakerModule
     """
     checkpoint = read_checkpoint(path)
     known = checkpoint["spk"]
-    config = _settings(path, known["settings"])
+    config = settings_of(path, known["settings"])
     name = encoder or config.pretrained_model
     parts = load_parts(name, revision=_revision(name, known["encoder"]))
     split = str(known["split"])
-    subject = Subject(known["task"], tuple(known["labels"]), parts.provenance, split)
+    subject = Subject(
+        known["task"],
+        tuple(known["labels"]),
+        parts.provenance,
+        split,
+        rows=str(known["rows"]),
+        trained=frozenset(known["trained"]),
+    )
     refuse_other(known, subject)
     module = SpeakerModule(parts, subject, config)
     fill(module, checkpoint)
@@ -106,7 +113,8 @@ def fill(module: SpeakerModule, checkpoint: dict[str, Any]) -> None:
         )
 
 
-def _settings(path: str | Path, found: dict[str, Any]) -> Config:
+def settings_of(path: str | Path, found: dict[str, Any]) -> Config:
+    """Return the settings that a checkpoint was made with, or raise `InputError`."""
     try:
         return Config(**{**found, "sessions": tuple(found.get("sessions", ()))})
     except TypeError as problem:

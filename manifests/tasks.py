@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,6 +102,13 @@ def _make_task(table: pd.DataFrame, name: str, rows: np.ndarray, target: str) ->
         {part: rows[split == part] for part in SPLITS},
         {part: codes[split == part] for part in SPLITS},
     )
+
+
+def rows_sha256(task: Task, table: pd.DataFrame) -> str:
+    """Return a fingerprint of a task's rows: what was cut where, of whom, in which split."""
+    rows = [row for part in task.rows.values() for row in part]
+    columns = ["segment_id", "audio", "start", "end", "speaker", "session", "split"]
+    return sha256(table.iloc[rows][columns].to_csv(index=False).encode()).hexdigest()
 
 
 def _unfit(task: Task, needed: Sequence[str]) -> str:

@@ -23,17 +23,20 @@ ORDER = {
     "classify": "data linear trees classifiers calibrate measures sweep model folder score compare "
     "outcome plot show estimator cli",
     "finetune": "forms check settings config augment heads trunk data prefix module tuned sets "
-    "callbacks outcome training fleet run predict cli",
+    "callbacks outcome resume training fleet run predict cli",
 }
 ROOMS = tuple(ORDER)
 FILES = {
     f"{room}.{file.stem}": file for room in ROOMS for file in sorted((ROOT / room).glob("*.py"))
 }
-TORCH_IN_EXTRACT = (*("device", "encoder", "frontend", "layers", "pooling", "stages", "weights"),)
-TORCH_IN_FINETUNE = ("heads", "trunk", "data", "prefix", "module", "tuned", "sets", "callbacks")
+TORCH_IN_EXTRACT = ("device", "encoder", "frontend", "layers", "pooling", "stages", "weights")
+TORCH_IN_FINETUNE = (
+    *("heads", "trunk", "data", "prefix", "module", "tuned", "sets", "callbacks", "resume"),
+    "training",
+)
 WITH_TORCH = (
     *(f"extract.{name}" for name in TORCH_IN_EXTRACT),
-    *(f"finetune.{name}" for name in (*TORCH_IN_FINETUNE, "training")),
+    *(f"finetune.{name}" for name in TORCH_IN_FINETUNE),
 )
 LONGEST_FUNCTION = 40  # code lines
 LONGEST_FILE = 300

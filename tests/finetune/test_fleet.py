@@ -256,8 +256,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(corpus, whol
     assert equals(whole[0], config, 0)
 
 
-def test_two_processes_share_the_sessions_and_change_nothing(corpus, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 2)  # one thread each, as the other run has
+def test_two_processes_share_the_sessions_and_change_nothing(corpus, whole, tmp_path):
     config = replace(whole[0], log_dir=str(tmp_path), workers_per_device=2, accelerator="cpu")
     fit(corpus[1], config)
     assert equals(whole[0], config, 0)
@@ -356,6 +355,100 @@ def test_a_model_for_all_is_trained_by_two_processes_together(corpus, tmp_path):
     assert history["step"].iloc[-1] == -(-len(batches) // 2)
 
 
+def test_a_folder_that_moved_remembers_its_best_epoch(corpus, whole, tmp_path, monkeypatch):
+    merits = iter([0.9, 0.1, 0.2, 0.9, 0.1, 0.2])  # of one run, and of one stopped in epoch 1
+    monkeypatch.setattr("spk.finetune.module.merit", lambda *_: next(merits))
+    config = replace(whole[0], log_dir=str(tmp_path / "one"), sessions=(first(corpus),))
+    assert fit(corpus[1], config).sessions["best_epoch"].iloc[0] == 0
+    steps = pd.read_csv(tmp_path / "one" / "version_0" / "metrics.csv")["step"].iloc[0]
+    calls = []
+    begun = replace(config, log_dir=str(tmp_path / "begun"))
+    fit(corpus[1], begun, stop=lambda: bool(calls.append(None)) or len(calls) > steps)
+    (tmp_path / "begun").rename(tmp_path / "two")
+    moved = replace(config, log_dir=str(tmp_path / "two"))
+    fit(corpus[1], moved)
+    assert equals(config, moved, 0)
+
+
+def test_a_checkpoint_of_another_run_is_refused(corpus, whole, tmp_path):
+    config = replace(whole[0], log_dir=str(tmp_path / "one"), sessions=(first(corpus),))
+    calls = []
+    fit(corpus[1], config, stop=lambda: bool(calls.append(None)) or len(calls) > 7)
+    (last,) = (tmp_path / "one" / "version_0" / "checkpoints").glob("*-last.ckpt")
+    other = replace(config, log_dir=str(tmp_path / "two"), resume_from_checkpoint=str(last))
+    with pytest.raises(InputError, match=r"other values of \['head_size'\]"):
+        fit(corpus[1], replace(other, head_size=8))
+    fewer = corpus[1].drop(corpus[1].index[0]).reset_index(drop=True)
+    with pytest.raises(InputError, match=r"other values of \[\"the table's rows\"\]"):
+        fit(fewer, replace(other, log_dir=str(tmp_path / "four")))
+    names = sorted(set(corpus[1]["session"]))
+    with pytest.raises(InputError, match="expected one of the sessions to be trained"):
+        fit(corpus[1], replace(other, sessions=(names[1],)))
+    (last.parent / last.name.replace("-last", "-best")).unlink()
+    with pytest.raises(InputError, match="the best epoch so far, .* is missing"):
+        fit(corpus[1], replace(other, log_dir=str(tmp_path / "three")))
+
+
+def test_an_absolute_folder_of_checkpoints_keeps_sessions_apart(corpus, whole, tmp_path):
+    config = replace(whole[0], log_dir=str(tmp_path / "logs"), max_epochs=1)
+    fit(corpus[1], replace(config, checkpoint_dir=str(tmp_path / "kept")))
+    kept = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("kept/*/*.ckpt"))
+    names = sorted(set(corpus[1]["session"]))
+    assert kept == [f"kept/version_{i}/{name}-best.ckpt" for i, name in enumerate(names)]
+
+
+def test_scores_that_are_not_finite_fail_their_session_alone(corpus, whole, tmp_path, monkeypatch):
+    from spk.finetune import training
+
+    score = training.score_segments
+
+    def diverged(module, *rest):
+        found = score(module, *rest)
+        return found * float("nan") if module.subject.task == first(corpus) else found
+
+    monkeypatch.setattr(training, "score_segments", diverged)
+    done = fit(corpus[1], replace(whole[0], log_dir=str(tmp_path), max_epochs=1))
+    assert done.sessions["state"].tolist() == ["failed", "done"]
+    assert "the training diverged" in done.sessions["reason"].iloc[0]
+
+
+def test_absent_recordings_are_told_and_nothing_is_skipped_for_it(corpus, whole, tmp_path):
+    config = replace(whole[0], log_dir=str(tmp_path), max_epochs=1, sessions=(first(corpus),))
+    with pytest.raises(InputError, match="1 of 1 recordings are missing, .*--audio-root"):
+        fit(corpus[1], replace(config, audio_root=str(tmp_path)))
+    assert fit(corpus[1], config).sessions["state"].tolist() == ["done", "not asked"]
+
+
+def test_leftovers_of_a_kill_go(corpus, whole, tmp_path):
+    config = replace(whole[0], log_dir=str(tmp_path), max_epochs=1, sessions=(first(corpus),))
+    (tmp_path / "version_0").mkdir()
+    (tmp_path / "version_0" / ".task.json.abc").touch()  # killed while that was written
+    fit(corpus[1], config)
+    checkpoints = tmp_path / "version_0" / "checkpoints"
+    (checkpoints / f"{first(corpus)}-last.ckpt").touch()
+    (checkpoints / ".x-last.ckpt.abc").touch()
+    (tmp_path / "version_0" / "prefix").mkdir()
+    fit(corpus[1], config)
+    assert [path.name for path in checkpoints.iterdir()] == [f"{first(corpus)}-best.ckpt"]
+    left = {path.name for path in (tmp_path / "version_0").iterdir()}
+    assert not left & {"prefix", ".task.json.abc"}
+
+
+def test_layers_that_open_later_are_refused_with_several_processes(corpus, whole, tmp_path):
+    config = replace(whole[0], log_dir=str(tmp_path), within="corpus", devices=2, accelerator="cpu")
+    with pytest.raises(InputError, match="--unfreeze: value is '1:2' with 2 devices on one model"):
+        fit(corpus[1], config)
+
+
+def test_validation_of_strangers_alone_is_no_validation(corpus, whole, tmp_path):
+    table = corpus[1].copy()
+    ours = (table["session"] == first(corpus)) & (table["split"] == "valid")
+    table.loc[ours, "speaker"] = f"{first(corpus)}_099-M"
+    done = fit(table, replace(whole[0], log_dir=str(tmp_path), max_epochs=1))
+    assert done.sessions["state"].tolist() == ["skipped", "done"]
+    assert done.sessions["reason"].iloc[0] == "no validation segment of a speaker in train"
+
+
 def test_sessions_before_start_meeting_are_left_out_and_listed(corpus, whole, tmp_path):
     names = sorted(set(corpus[1]["session"]))
     config = replace(whole[0], log_dir=str(tmp_path), start_meeting=names[1], max_epochs=1)
@@ -413,7 +506,7 @@ def test_too_little_memory_names_the_seconds_that_fitted(corpus, whole, tmp_path
 
     monkeypatch.setattr(SpeakerModule, "training_step", small)
     config = replace(whole[0], log_dir=str(tmp_path))
-    with pytest.raises(InputError, match=r"pass --batch-seconds 1\d\.\d \(the largest that has"):
+    with pytest.raises(InputError, match=r"pass --batch-seconds 11\.2 \(three quarters of it\)"):
         fit(corpus[1], config)
 
 
