@@ -108,11 +108,16 @@ def loss(
 ) -> torch.Tensor:
     """Return the training loss of scores (n, labels) against codes (n,): a mean over segments.
 
-    `weights` (labels,) are those of the classes; ``aam`` sets the margin before cross-entropy.
+    `weights` (labels,) are those of the classes: each segment's loss is multiplied by that of its
+    label, and divided by no sum of the batch's own weights, which would undo them in a small batch.
+    ``aam`` sets the margin before cross-entropy.
     """
     if config.loss == "aam":
         scores = with_margin(scores / config.scale, codes, config.margin) * config.scale
-    return functional.cross_entropy(scores, codes, weights, label_smoothing=config.label_smoothing)
+    losses = functional.cross_entropy(
+        scores, codes, label_smoothing=config.label_smoothing, reduction="none"
+    )
+    return (losses if weights is None else losses * weights[codes]).mean()
 
 
 def with_margin(cosines: torch.Tensor, codes: torch.Tensor, margin: float) -> torch.Tensor:

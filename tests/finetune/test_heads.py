@@ -221,12 +221,25 @@ def test_a_label_without_a_segment_has_a_finite_weight():
     assert torch.isfinite(class_weights(torch.tensor([0, 0, 2]), 3)).all()
 
 
-def test_smoothing_and_weights_are_those_of_torch():
+def test_smoothing_is_that_of_torch_and_weights_are_those_of_the_segments_by_hand():
     scores, codes, weights = torch.randn(6, 3), torch.arange(6) % 3, torch.tensor([0.5, 1.0, 2.0])
-    found = loss(scores, codes, Config(label_smoothing=0.1), weights)
-    expected = nn.CrossEntropyLoss(weights, label_smoothing=0.1)(scores, codes)
-    assert torch.equal(found, expected)
-    # By hand without weights: 0.9 of the truth's log-loss and 0.1 of the mean of all.
+    config = Config(label_smoothing=0.1)
+    expected = nn.CrossEntropyLoss(label_smoothing=0.1)(scores, codes)
+    torch.testing.assert_close(loss(scores, codes, config), expected)
+    # 0.9 of the truth's log-loss and 0.1 of the mean of all, times the weight of the truth.
     logs = -torch.log_softmax(scores, dim=1)
-    by_hand = 0.9 * logs[range(6), codes].mean() + 0.1 * logs.mean()
-    torch.testing.assert_close(loss(scores, codes, Config(label_smoothing=0.1)), by_hand)
+    losses = 0.9 * logs[range(6), codes] + 0.1 * logs.mean(1)
+    torch.testing.assert_close(loss(scores, codes, config), losses.mean())
+    by_hand = sum(float(weights[code] * one) for code, one in zip(codes, losses, strict=True)) / 6
+    assert float(loss(scores, codes, config, weights)) == pytest.approx(by_hand, rel=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_class_weights_count_alike_in_batches_of_every_size(smoothing):
+    config, codes = Config(label_smoothing=smoothing), torch.tensor([0, 0, 0, 1])
+    weights, scores = class_weights(codes, 2), torch.randn(4, 2)
+    whole = loss(scores, codes, config, weights)
+    ones = [loss(scores[i : i + 1], codes[i : i + 1], config, weights) for i in range(4)]
+    torch.testing.assert_close(torch.stack(ones).mean(), whole)
+    plain = loss(scores[3:], codes[3:], config)
+    torch.testing.assert_close(ones[3], 2 * plain)  # 4 segments / (2 labels x 1 of this label)
