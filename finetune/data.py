@@ -9,6 +9,7 @@ interruption.
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -229,10 +230,16 @@ def load(
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=config.num_workers,
+        worker_init_fn=_deaf,
         # Else each new iterator takes a number from the generator that dropout draws from.
         generator=torch.Generator(),
         persistent_workers=config.num_workers > 0,
     )
+
+
+def _deaf(_number: int) -> None:
+    """Let a reading process ignore Ctrl-C, which reaches all: the process that trains ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:

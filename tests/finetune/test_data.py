@@ -1,6 +1,8 @@
 """Batches are complete, limited, repeatable; waveforms depend on seed, epoch and segment alone."""
 
 import dataclasses
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -222,3 +224,17 @@ def test_other_processes_give_the_same_bytes(segments):
         assert here.ask.epoch == 1
         assert here.codes.tolist() == there.codes.tolist()
         assert same(here.waveforms, there.waveforms)
+
+
+class Interrupting(Waveforms):
+    """Ctrl-C comes in the middle of each batch."""
+
+    def __getitem__(self, ask):
+        os.kill(os.getpid(), signal.SIGINT)
+        return super().__getitem__(ask)
+
+
+def test_ctrl_c_is_the_training_process_own_affair(segments):
+    dataset = Interrupting(segments, np.zeros(9), Reading(), {}, Config())
+    found = [*load(dataset, Config(num_workers=1, batch_seconds=2.0))]
+    assert sorted(place for batch in found for place in batch.ask.places) == [*range(9)]
