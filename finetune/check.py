@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, field, fields
 from os import PathLike, fspath
 from types import NoneType
@@ -19,6 +19,7 @@ from ..manifests.table import InputError
 from .forms import WHOLE, number, unfreeze_steps, whole
 
 UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # no name of a file or a speaker needs them
+CORRECT = "correct it"
 MODES = {"val_acc": "max", "val_loss": "min"}  # what is monitored -> which is better
 LONGEST_SHOWN = 60  # characters of a wrong value
 
@@ -74,36 +75,39 @@ def checked(
 
 def agreed(fit: Mapping[str, Any], where: Mapping[str, str]) -> None:
     """Raise `InputError` where settings, each in range, contradict each other."""
-    frozen = fit["freeze_encoder_layers"]
+    for name, expected, repair in _contradictions(fit):
+        raise refusal(name, fit[name], expected, repair=repair, where=where)
+
+
+def _contradictions(fit: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield (setting, what is expected of it, the repair)."""
     if fit["checkpoint_save_top_k"] == 0:
-        raise refusal(
-            "checkpoint_save_top_k", 0, "a whole number from 1, or -1 for all", where=where
-        )
-    if not fit["freeze_feature_extractor"] and frozen != 0:
-        raise refusal(
-            "freeze_feature_extractor",
-            False,
-            f"true beside freeze_encoder_layers {frozen}, since what lies below frozen layers "
-            "would train through them",
-            repair="set freeze_encoder_layers to 0",
-            where=where,
-        )
-    steps = unfreeze_steps(fit["unfreeze"])
-    if steps and frozen != "all" and steps[0][1] >= frozen:
-        raise refusal(
-            "unfreeze",
-            fit["unfreeze"],
-            f"fewer layers than freeze_encoder_layers, {frozen}",
-            where=where,
-        )
+        yield "checkpoint_save_top_k", "a whole number from 1, or -1 for all", CORRECT
     mode = MODES[fit["checkpoint_monitor"]]
     if fit["checkpoint_mode"] != mode:
-        raise refusal(
-            "checkpoint_mode",
-            fit["checkpoint_mode"],
-            f"{mode} for {fit['checkpoint_monitor']}",
-            where=where,
+        yield "checkpoint_mode", f"{mode} for {fit['checkpoint_monitor']}", CORRECT
+    yield from _never_open(fit)
+    for name, chance in (("noise_dir", "noise_prob"), ("reverb_dir", "reverb_prob")):
+        if fit[name] is not None and not fit[chance]:
+            told = f"none beside {chance} 0, with which nothing is taken from it"
+            yield name, told, f"leave it out, or set {chance}"
+
+
+def _never_open(fit: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield what would be asked to train and never does."""
+    frozen, last = fit["freeze_encoder_layers"], fit["max_epochs"] - 1
+    if not fit["freeze_feature_extractor"] and frozen != 0:
+        told = (
+            f"true beside freeze_encoder_layers {frozen}, since what lies below frozen layers "
+            "would train through them"
         )
+        yield "freeze_feature_extractor", told, "set freeze_encoder_layers to 0"
+    steps = unfreeze_steps(fit["unfreeze"])
+    if steps and frozen != "all" and steps[0][1] >= frozen:
+        yield "unfreeze", f"fewer layers than freeze_encoder_layers, {frozen}", CORRECT
+    if steps and steps[-1][0] > last:
+        told = f"epochs up to {last}, the last (from 0) of max_epochs {last + 1}"
+        yield "unfreeze", told, "leave out the later steps"
 
 
 def refusal(
@@ -111,7 +115,7 @@ def refusal(
     value: Any,
     expected: str,
     *,
-    repair: str = "correct it",
+    repair: str = CORRECT,
     where: Mapping[str, str] | None = None,
 ) -> InputError:
     """Return the error that tells a setting's wrong value, in its file or as an option."""

@@ -300,6 +300,9 @@ def test_a_wrong_value_is_told_where_it_was_given(tmp_path):
         ("unfreeze", "3:4,5:4", "EPOCH:LAYERS,..."),
         ("unfreeze", "3:-1", "EPOCH:LAYERS,..."),
         ("unfreeze", "3:8", "fewer layers than freeze_encoder_layers, 8"),
+        ("unfreeze", "3:4,40:0", "epochs up to 39, the last (from 0) of max_epochs 40"),
+        ("noise_dir", "noise", "none beside noise_prob 0, with which nothing is taken from it"),
+        ("reverb_dir", "rooms", "none beside reverb_prob 0, with which nothing is taken from it"),
         ("states", "first", "last, mix or a state's number from 0"),
         ("mask_dims", 1.1, "a number from 0.0 up to 1.0"),
         ("dropout", 1.0, "a number from 0, below 1"),
@@ -347,6 +350,17 @@ def test_convolutions_are_not_trained_through_frozen_layers():
         "to 0"
     )
     assert Config(freeze_feature_extractor=False, freeze_encoder_layers=0).states == "last"
+
+
+def test_layers_may_open_in_the_last_epoch_and_not_after_it(tmp_path):
+    assert Config(unfreeze="3:4,6:0", max_epochs=7).max_epochs == 7
+    path = written(tmp_path, "unfreeze: 3:4,6:0\nmax_epochs: 6\n")
+    with pytest.raises(InputError) as caught:
+        read_config(path)
+    assert str(caught.value) == (
+        f"{path}: unfreeze is '3:4,6:0', expected epochs up to 5, the last (from 0) of max_epochs "
+        "6; leave out the later steps"
+    )
 
 
 @pytest.mark.parametrize(
