@@ -81,7 +81,7 @@ class Trunk(nn.Module):
         self.wanted = parse_states(config.states, self.layer_count)
         self.top = max(self.wanted)
         frozen_layers(config, 0, self.layer_count)  # refuse more than there are
-        self.least = frozen_layers(config, config.max_epochs, self.layer_count)
+        self.least = frozen_layers(config, config.max_epochs - 1, self.layer_count)
         self.cut = min(self.least, self.top, self.layer_count - 1)
         self.set_epoch(0)
 
@@ -171,28 +171,28 @@ class Trunk(nn.Module):
         hidden = first(self.model.feature_projection(self.front(batch, lengths)))
         frames = self.front.frames(lengths)
         if self.training:
-            hidden = self._masked(hidden)
+            hidden = self._masked(hidden, frames)
         mask = None
         if int(frames.min()) < hidden.shape[1]:
             mask = real(frames, hidden.shape[1], hidden.device)
         return self._below(hidden, mask, frames)
 
-    def _masked(self, hidden: torch.Tensor) -> torch.Tensor:
+    def _masked(self, hidden: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """Set a stretch of time and one of dimensions to 0 in each row, where asked for.
 
+        The time mask lies in a row's own frames and covers at most half of them.
         Source: Park et al. (2019), SpecAugment, one mask of each kind.
         """
-        time = round(self._config.mask_seconds / FRAME)
-        dims = round(self._config.mask_dims * hidden.shape[2])
-        if not time and not dims:
-            return hidden
-        from torchaudio.functional import mask_along_axis_iid
-
-        spectra = hidden.transpose(1, 2)[:, None]
-        for axis, most in ((3, time), (2, dims)):
-            if most:
-                spectra = mask_along_axis_iid(spectra, most, 0.0, axis)
-        return spectra[:, 0].transpose(1, 2)
+        rows, longest, width = hidden.shape
+        time = int(self._config.mask_seconds / FRAME + 1e-9)  # 0.3 / 0.02 is just below 15
+        dims = int(self._config.mask_dims * width + 1e-9)
+        if time:
+            mask = _stretches((frames // 2).clamp(max=time), frames, longest)
+            hidden = hidden.masked_fill(mask.to(hidden.device)[:, :, None], 0.0)
+        if dims:
+            mask = _stretches(torch.full((rows,), dims), torch.full((rows,), width), width)
+            hidden = hidden.masked_fill(mask.to(hidden.device)[:, None], 0.0)
+        return hidden
 
     def _below(
         self, hidden: torch.Tensor, mask: torch.Tensor | None, frames: torch.Tensor
@@ -243,6 +243,18 @@ class Trunk(nn.Module):
         if self._config.gradient_checkpointing and layer.training:
             return checkpoint(_run, layer, hidden, keywords, use_reentrant=False)
         return _run(layer, hidden, keywords)
+
+
+def _stretches(most: torch.Tensor, sizes: torch.Tensor, longest: int) -> torch.Tensor:
+    """Return a mask (n, longest), in each row one stretch of 0 to `most` places below `sizes`.
+
+    Drawn on the CPU, in float32, from torch's generator: alike on every device.
+    """
+    draws = torch.rand(2, len(sizes))
+    lengths = (draws[0] * (most + 1)).long().minimum(most)  # a product may round up to most + 1
+    starts = (draws[1] * (sizes - lengths + 1)).long().minimum(sizes - lengths)[:, None]
+    places = torch.arange(longest)
+    return (places >= starts) & (places < starts + lengths[:, None])
 
 
 def _run(layer: nn.Module, hidden: torch.Tensor, keywords: dict[str, Any]) -> Any:

@@ -235,7 +235,7 @@ def test_masks_are_one_stretch_of_at_most_the_stated_share(make_trunk):
     torch.manual_seed(3)
     lengths = {"time": [], "dims": []}
     for _ in range(40):
-        mask = trunk._masked(torch.ones(3, 49, 32)) == 0
+        mask = trunk._masked(torch.ones(3, 49, 32), torch.tensor([49, 49, 49])) == 0
         times, dims = mask.all(dim=2), mask.all(dim=1)
         assert torch.equal(mask, times[:, :, None] | dims[:, None])
         for name, found in (("time", times), ("dims", dims)):
@@ -245,6 +245,29 @@ def test_masks_are_one_stretch_of_at_most_the_stated_share(make_trunk):
         assert len({tuple(row.tolist()) for row in times}) > 1  # drawn for each row
     assert 0.1 / FRAME < max(lengths["time"]) <= 0.2 / FRAME
     assert 4 < max(lengths["dims"]) <= 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_masks_lie_in_a_rows_own_frames_and_leave_half_of_them(make_trunk, dtype):
+    trunk = make_trunk("layer", freeze_encoder_layers=1, mask_seconds=0.3, mask_dims=0.1)
+    frames, seen = torch.tensor([1, 9, 400]), set()
+    trunk.set_epoch(0)
+    for seed in range(200):
+        torch.manual_seed(seed)
+        mask = trunk._masked(torch.ones(3, 400, 1000, dtype=dtype), frames) == 0
+        times, dims = mask.all(dim=2), mask.all(dim=1)
+        assert not any(times[row, count:].any() for row, count in enumerate(frames))
+        seen.add(tuple(times.sum(1).tolist()))
+        assert dims.sum(1).max() <= 100
+    assert [max(counts) for counts in zip(*seen, strict=True)] == [0, 4, 15]
+    torch.manual_seed(199)
+    again = trunk._masked(torch.ones(3, 400, 1000, dtype=dtype), frames) == 0
+    assert torch.equal(again, mask)
+
+
+def test_a_layer_that_opens_in_the_last_epoch_is_counted_as_open(make_trunk):
+    trunk = make_trunk("layer", freeze_encoder_layers=2, unfreeze="3:1", max_epochs=4)
+    assert (trunk.least, trunk.cut) == (1, 1)
 
 
 def test_groups_hold_what_is_ever_open_once_with_its_factor(make_trunk):
