@@ -107,7 +107,7 @@ def test_the_exit_code_tells_rejected_segments(table, model, tmp_path):
     assert "left out: M9, 2 segments, no model of this session" in done.output
 
 
-def test_a_gpu_that_is_not_there_is_told(table, model, monkeypatch):
+def test_a_gpu_that_is_not_there_is_told(table, model, monkeypatch, tmp_path):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     rows, folder = table
     for accelerator, count in (("gpu", 1), ("auto", 0), ("cpu", 0)):
@@ -115,6 +115,8 @@ def test_a_gpu_that_is_not_there_is_told(table, model, monkeypatch):
         predict(model(), rows, audio_root=folder, accelerator=accelerator, tell=told.append)
         expected = "--accelerator: 'gpu' is asked for and none is there; naming on the CPU"
         assert told == [expected] * count
+    done = command(rows, folder, tmp_path, model(), "--accelerator", "gpu")
+    assert expected in done.output
 
 
 @pytest.mark.parametrize(
