@@ -55,12 +55,29 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Ridge's alpha, LDA's shrinkage (0..1), 1/C of the others. "
             "[default: chosen on validation]",
         ),
+    ]
+    for add in reversed([*options, *_how(option)]):
+        command = add(command)
+    return command
+
+
+def _how(option: Callable[..., Any]) -> list[Any]:
+    """Return the options that say how the others are compared."""
+    return [
+        option(
+            "--folds",
+            default=0,
+            help="Cross-validate over train and valid in so many blocks of time per speaker; "
+            "0: the validation rows decide.",
+        ),
+        option(
+            "--gap",
+            default=2.0,
+            help="s; with --folds, what lies nearer to a held-out segment is not learnt.",
+        ),
         option("--seed", type=SEED, default=0, help="Of everything drawn."),
         option("--jobs", default=0, help="Processes; 0: one per core."),
     ]
-    for add in reversed(options):
-        command = add(command)
-    return command
 
 
 @main.command()
@@ -72,7 +89,8 @@ def sweep(table: Path, store: Path, out: Path, **settings: Any) -> None:
     """Compare layers and classifiers on validation, score the chosen one on test, write to OUT.
 
     TABLE is a segment table with a split, STORE its features. OUT receives sweep.csv, sweep.png,
-    predictions.csv and metrics.csv (the chosen one on test) and config.json.
+    predictions.csv and metrics.csv (the chosen one on test) and config.json. Finished trials are
+    kept in OUT/cells.jsonl: a stopped sweep goes on where it was, another setting begins anew.
     """
     from ..manifests.table import read_table
     from .data import split_method
@@ -81,7 +99,12 @@ def sweep(table: Path, store: Path, out: Path, **settings: Any) -> None:
     from .sweep import Settings
 
     outcome = evaluate(
-        read_table(table), store, Settings(**settings), split=split_method(table), tell=click.echo
+        read_table(table),
+        store,
+        Settings(**settings),
+        split=split_method(table),
+        tell=click.echo,
+        keep=out / "cells.jsonl",
     )
     write_outcome(outcome, out)
     click.echo(outcome_text(outcome))
@@ -109,8 +132,9 @@ def fit(table: Path, store: Path, model: Path, **settings: Any) -> None:
         read_table(table), store, Settings(**settings), split=split_method(table), tell=click.echo
     )
     save_model(fitted, model)
+    on = fitted.origin["fitted_on"]
     click.echo("\n".join(facts))
-    click.echo(f"wrote {model}: {fitted.name}, {len(fitted.fitted)} classifiers, fitted on train")
+    click.echo(f"wrote {model}: {fitted.name}, {len(fitted.fitted)} classifiers, fitted on {on}")
 
 
 @main.command()
@@ -186,3 +210,51 @@ def score(
     click.echo(
         f"models scored: {measures['model'].nunique()}" + (f", wrote {output}" if output else "")
     )
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    default="report.html",
+    show_default=True,
+    help="The page.",
+)
+@click.option(
+    "--table",
+    type=click.Path(path_type=Path),
+    help="Segment table: adds durations, overlaps, the split and its leaks.",
+)
+@click.option(
+    "--audio-root",
+    type=click.Path(path_type=Path),
+    help="Folder of the recordings: adds clips of the errors; needs --table.",
+)
+@click.option(
+    "--errors",
+    default=20,
+    show_default=True,
+    help="Most confident mistakes that are shown of each run.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "valid", "test", "all"]),
+    default="test",
+    show_default=True,
+    help="Rows that are reported.",
+)
+@click.option("--title", default="Who speaks when", show_default=True, help="Of the page.")
+def report(runs: tuple[str, ...], output: Path, **options: Any) -> None:
+    """Show RUNs side by side on one page, which needs no network.
+
+    A RUN is a folder that `sweep` wrote, or a predictions table (of `predict` or of fine-tuning);
+    NAME=PATH gives it another name than its own.
+    """
+    from ..manifests.table import write_whole
+    from .report import report as page
+
+    content = page(runs, **options).encode()
+    write_whole(output, content)
+    click.echo(f"wrote {output}: {len(runs)} runs, {len(content) / 1e6:.1f} MB")

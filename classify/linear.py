@@ -67,9 +67,7 @@ def rotate(X: np.ndarray) -> Rotation:
     """
     mean = X.mean(axis=0, dtype=np.float64)
     Z = np.subtract(X, mean, dtype=np.float64)
-    scale = np.sqrt(np.einsum("ij,ij->j", Z, Z) / len(Z))
-    # rounding leaves a constant feature with a deviation of a few units in its last place
-    scale[scale <= 10 * np.finfo(np.float64).eps * np.abs(mean)] = 1
+    scale = deviation(Z, mean)
     Z /= scale
     dual = len(Z) <= Z.shape[1]
     values, vectors = _spectrum(Z @ Z.T if dual else Z.T @ Z)
@@ -77,6 +75,14 @@ def rotate(X: np.ndarray) -> Rotation:
         root = np.sqrt(values)
         return Rotation(mean, scale, vectors * root, vectors / root, Z)
     return Rotation(mean, scale, Z @ vectors, vectors, None)
+
+
+def deviation(centred: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return the deviation (d,) of features `centred` (n, d) about `mean` (d,); 1 if constant."""
+    scale = np.sqrt(np.einsum("ij,ij->j", centred, centred) / len(centred))
+    # rounding leaves a constant feature with a deviation of a few units in its last place
+    scale[scale <= 10 * np.finfo(np.float64).eps * np.abs(mean)] = 1
+    return scale
 
 
 def _spectrum(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -153,8 +159,13 @@ def lda_path(
 
 def class_means(X: np.ndarray, codes: np.ndarray, classes: int) -> np.ndarray:
     """Return the mean of each class's rows, (classes, d)."""
-    chosen = (np.arange(classes)[:, None] == codes).astype(X.dtype)
-    return (chosen @ X) / chosen.sum(axis=1, keepdims=True)
+    counts = np.bincount(codes, minlength=classes).astype(X.dtype)
+    return class_sums(X, codes, classes) / counts[:, None]
+
+
+def class_sums(X: np.ndarray, codes: np.ndarray, classes: int) -> np.ndarray:
+    """Return the sum of each class's rows, (classes, d)."""
+    return (np.arange(classes)[:, None] == codes).astype(X.dtype) @ X
 
 
 def unit(X: np.ndarray) -> np.ndarray:

@@ -111,8 +111,8 @@ def _fit_task(
 
 def _origin(tasks: Sequence[Task], settings: Settings, split: str) -> dict[str, Any]:
     return {
-        "fitted_on": "train",
-        "chosen_and_calibrated_on": "valid",
+        "fitted_on": "train and valid" if settings.folds else "train",
+        "chosen_and_calibrated_on": f"{settings.folds} folds" if settings.folds else "valid",
         "split": split,
         "seed": settings.seed,
         "segments": {s: int(sum(len(task.rows[s]) for task in tasks)) for s in TUNING},

@@ -19,8 +19,9 @@ ORDER = {
     "methods split leaks reference recording request cut match voices demo cut_cli cli",
     "extract": "audio pooling device checkpoint frontend layers weights encoder durable shard "
     "layout reader listing store options batches plan job verify run tools export store_cli cli",
-    "classify": "data linear trees classifiers calibrate measures sweep model folder score outcome "
-    "plot show estimator cli",
+    "classify": "data folds linear sums trees classifiers crossval calibrate measures trials cells "
+    "conclude sweep model folder score compare outcome "
+    "plot show estimator runs svg figures mistakes tables meetings report cli",
 }
 ROOMS = tuple(ORDER)
 FILES = {
