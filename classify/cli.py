@@ -213,6 +213,41 @@ def score(
 
 
 @main.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option("--model-a", help="The model of A to take, where it holds several.")
+@click.option("--model-b", help="The model of B to take, where it holds several.")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), help="Every number, as .csv or .json."
+)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "valid", "test", "all"]),
+    default="test",
+    show_default=True,
+    help="Rows that are compared.",
+)
+@click.option("--resamples", default=1000, show_default=True, help="Of the bootstrap.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of everything drawn.")
+def compare(a: Path, b: Path, output: Path | None, **settings: Any) -> None:
+    """Compare the predictions tables A and B on the segments that both hold.
+
+    Prints accuracies, B - A with 95 % intervals, who alone is right how often and McNemar's p, over
+    all and by meeting, and concludes no more than the interval carries.
+    """
+    from ..manifests.table import read_predictions
+    from .compare import compare as pair
+    from .show import comparison_facts, comparison_text, write_measures
+
+    found = pair(read_predictions(a), read_predictions(b), **settings)
+    if output is not None:
+        facts = [*comparison_facts(found), found.conclusion]
+        write_measures(found.rows, output, facts=facts)
+        click.echo(f"wrote {output}")
+    click.echo(comparison_text(found))
+
+
+@main.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option(
     "--output",
@@ -245,7 +280,7 @@ def score(
     show_default=True,
     help="Rows that are reported.",
 )
-@click.option("--title", default="Who speaks when", show_default=True, help="Of the page.")
+@click.option("--title", default="Who speaks in the meeting", show_default=True, help="Of the page.")
 def report(runs: tuple[str, ...], output: Path, **options: Any) -> None:
     """Show RUNs side by side on one page, which needs no network.
 

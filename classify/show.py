@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..manifests.table import InputError, write_predictions, write_whole
+from .compare import Comparison
 from .model import KNOWS_THE_ROOM, WITHIN_CORPUS
 from .outcome import Outcome, encoder_text
 from .plot import plot_sweep
@@ -70,7 +71,28 @@ def measures_text(measures: pd.DataFrame) -> str:
     return "\n\n".join(blocks)
 
 
+def comparison_facts(found: Comparison) -> list[str]:
+    """Return what stands above a comparison: the models, what was not compared, warnings."""
+    import pandas as pd
+
+    return [*found.facts, *warnings_of(pd.DataFrame({"model": found.models}))]
+
+
+def comparison_text(found: Comparison) -> str:
+    """Return what `compare` prints: facts, the rows, the conclusion.
+
+    Which meeting the segments belong to that were not compared is left to the file.
+    """
+    shown = found.rows.drop(columns=["unpaired_a", "unpaired_b"])
+    rows = [
+        {key: _short(key, value) for key, value in row.items()} for row in shown.to_dict("records")
+    ]
+    return "\n\n".join(["\n".join(comparison_facts(found)), aligned(rows), found.conclusion])
+
+
 def _short(key: str, value: Any) -> str:
+    if key in ("p", "p_holm"):  # three decimals would make a small one 0
+        return f"{value:.2g}".replace("nan", "")
     if isinstance(value, float):
         return f"{value:g}" if key == "penalty" else f"{value:.3f}".replace("nan", "")
     return str(value)
@@ -95,7 +117,8 @@ def aligned(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return text == "" or text.replace(".", "", 1).replace("-", "", 1).replace("e+", "").isdigit()
+    digits = text.replace("e-", "").replace("e+", "").replace(".", "", 1).replace("-", "", 1)
+    return text == "" or digits.isdigit()
 
 
 def warnings_of(measures: pd.DataFrame) -> list[str]:

@@ -7,6 +7,7 @@ import click
 import pytest
 
 from spk.classify.cli import main as classify
+from spk.classify.compare import compare
 from spk.classify.model import predict
 from spk.classify.score import score
 from spk.classify.sweep import Settings
@@ -35,6 +36,7 @@ CALLS = [
     (classify.commands["fit"], Settings, set()),
     (classify.commands["predict"], predict, set()),
     (classify.commands["score"], score, {"table", "output"}),
+    (classify.commands["compare"], compare, {"output"}),
 ]
 
 
