@@ -30,11 +30,12 @@ setup(
     cmdclass={"build_py": BuildPackages},
     package_dir={"spk": "."},
     packages=["spk", "spk.manifests", "spk.extract", "spk.classify"],
-    package_data={"spk": ["py.typed"]},
+    package_data={"spk": ["py.typed"], "spk.classify": ["templates/*"]},
     include_package_data=False,
     install_requires=[
         "click>=8.1",
         "h5py>=3.10",
+        "jinja2>=3.1",
         "lightgbm>=4.3",
         "matplotlib>=3.8",
         "numpy>=1.26",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("manifests", "extract", "classify")
+TEMPLATES = ROOT / "classify" / "templates"
 
 
 def run(*command: str, cwd: Path = ROOT) -> str:
@@ -22,7 +23,8 @@ def run(*command: str, cwd: Path = ROOT) -> str:
 def expected_files() -> set[str]:
     """Return the wheel's files as the checkout has them."""
     modules = {f"spk/{room}/{file.name}" for room in ROOMS for file in (ROOT / room).glob("*.py")}
-    return modules | {"spk/__init__.py", "spk/py.typed"}
+    templates = {f"spk/classify/templates/{file.name}" for file in TEMPLATES.iterdir()}
+    return modules | templates | {"spk/__init__.py", "spk/py.typed"}
 
 
 def check_wheel(wheel: Path) -> None:

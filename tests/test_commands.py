@@ -9,6 +9,7 @@ import pytest
 from spk.classify.cli import main as classify
 from spk.classify.compare import compare
 from spk.classify.model import predict
+from spk.classify.report import report
 from spk.classify.score import score
 from spk.classify.sweep import Settings
 from spk.extract.cli import main as extract
@@ -36,6 +37,7 @@ CALLS = [
     (classify.commands["fit"], Settings, set()),
     (classify.commands["predict"], predict, set()),
     (classify.commands["score"], score, {"table", "output"}),
+    (classify.commands["report"], report, {"output"}),
     (classify.commands["compare"], compare, {"output"}),
 ]
 
