@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from ..manifests.cli import Group
+from .chosen_cli import SEED, curve, open_set
 from .report_cli import report
 
-SEED = click.IntRange(0, 2**32 - 1)  # what scikit-learn takes
 CLASSIFIERS = "centroid, ridge, lda, logistic, linear-svm, lightgbm"
 
 
@@ -22,6 +22,8 @@ def main() -> None:
     """Tell who speaks in each segment, from cached features: try, fit, predict, score."""
 
 
+main.add_command(curve)
+main.add_command(open_set)
 main.add_command(report)
 
 

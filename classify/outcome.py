@@ -88,7 +88,7 @@ def evaluate(
     """
     settings = settings or Settings()
     opened = open_store(store)
-    known, rejected, tasks, skipped = _prepare(table, opened, settings, SPLITS)
+    known, rejected, tasks, skipped = prepare(table, opened, settings, SPLITS)
     cells = Cells(keep, fingerprint_of(known, opened, tasks, settings)) if keep else None
     trials = sweep(known, opened, tasks, settings, tell=tell, cells=cells)
     chosen = choose(trials)
@@ -131,7 +131,7 @@ def choose_and_fit(
     """
     settings = settings or Settings()
     opened = open_store(store)
-    known, rejected, tasks, skipped = _prepare(table, opened, settings, TUNING)
+    known, rejected, tasks, skipped = prepare(table, opened, settings, TUNING)
     chosen = choose(sweep(known, opened, tasks, settings, tell=tell))
     model = fit(known, opened, tasks, chosen, settings, split=split)
     facts = [f"encoder: {encoder_text(model)}", f"split: {split}", *_fold_facts(tasks, settings)]
@@ -141,12 +141,13 @@ def choose_and_fit(
     return model, facts
 
 
-def _prepare(
+def prepare(
     table: pd.DataFrame, store: FeatureStore, settings: Settings, needed: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[Task], dict[str, str]]:
-    """Return the rows with features, the rejected ones, the tasks, and the sessions left out.
+    """Return the rows with features, the rejected ones, the tasks, and {session left out: why}.
 
-    With folds, validation rows are named train, and nobody needs any.
+    `needed` are the splits that must have rows. With folds, validation rows are named train, and
+    nobody needs any.
     """
     classifier_names(settings)
     if settings.folds:

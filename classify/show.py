@@ -181,3 +181,17 @@ def write_measures(measures: pd.DataFrame, path: str | Path, *, facts: Sequence[
 
 def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
+
+
+def frame_text(frame: pd.DataFrame) -> str:
+    """Return a table of numbers as aligned text, shares with three digits."""
+    return aligned([{k: _plain(v) for k, v in row.items()} for row in frame.to_dict("records")])
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if float(value).is_integer() else _short("", value)
+
+
+def write_frame(frame: pd.DataFrame, path: str | Path) -> None:
+    """Write a table of numbers as CSV."""
+    write_whole(Path(path), frame.to_csv(index=False, lineterminator="\n").encode())

@@ -8,7 +8,9 @@ import pytest
 
 from spk.classify.cli import main as classify
 from spk.classify.compare import compare
+from spk.classify.learning import learning_curve
 from spk.classify.model import predict
+from spk.classify.openset import open_set
 from spk.classify.report import report
 from spk.classify.score import score
 from spk.classify.sweep import Settings
@@ -37,6 +39,8 @@ CALLS = [
     (classify.commands["fit"], Settings, set()),
     (classify.commands["predict"], predict, set()),
     (classify.commands["score"], score, {"table", "output"}),
+    (classify.commands["curve"], learning_curve, set()),
+    (classify.commands["open-set"], open_set, set()),
     (classify.commands["report"], report, {"output"}),
     (classify.commands["compare"], compare, {"output"}),
 ]
