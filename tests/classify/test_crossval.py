@@ -110,12 +110,22 @@ def test_a_feature_that_varies_in_one_block_only_is_exact_all_the_same(name, wil
         assert_same(ours, *fold_by_fold(X, y, 4, cuts, pipeline(name, penalty)))
 
 
-def test_lda_without_spread_within_classes_is_fitted_on_rows():
+def test_lda_with_hardly_any_spread_within_classes_is_exact_all_the_same():
     X, y = cloud(300, 10, 4)
-    X = X[:4][y] + 1e-6 * X
+    X = X[:4][y].astype(np.float64) + 1e-6 * X
     cuts = blocks(300)
     found, _ = cross_validate(X, y, 4, cuts, {"lda": (0.5,)})
-    assert (found["lda"][0].argmax(axis=1) == y).all()
+    scores, names = fold_by_fold(X, y, 4, cuts, pipeline("lda", 0.5))
+    np.testing.assert_array_equal(found["lda"][0].argmax(axis=1), names)
+    np.testing.assert_allclose(found["lda"][0], scores, rtol=EXACT)
+
+
+def test_scores_stand_in_the_order_of_rows_whichever_fold_held_them_out():
+    X, y = cloud(300, 40, 4)
+    parts = np.array_split(np.random.default_rng(3).permutation(300), FOLDS)
+    cuts = [(np.setdiff1d(np.arange(300), part), part) for part in parts]
+    found, _ = cross_validate(X, y, 4, cuts, {"ridge": (10.0,)})
+    assert_same(found["ridge"][0], *fold_by_fold(X, y, 4, cuts, pipeline("ridge", 10.0)))
 
 
 @pytest.mark.parametrize("shape", [(60, 90, 3), (300, 40, 3)])

@@ -3,10 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spk.classify.data import make_tasks
+from spk.classify.data import LayerSet, make_tasks
 from spk.classify.folds import add_folds, join_tuning
 from spk.classify.outcome import choose_and_fit, evaluate
 from spk.classify.sweep import Settings, choose, sweep
+from spk.classify.trials import Validated, make_trial
 from spk.manifests.table import InputError
 
 FAST = Settings(classifiers="ridge,lda", jobs=1, folds=3, gap=0.4)
@@ -122,16 +123,23 @@ def test_folds_need_no_validation_rows(table, store_path):
     assert set(outcome.predictions["split"]) == {"test"}
 
 
-def test_a_label_that_a_fold_did_not_learn_is_wrong_and_gives_no_log_loss(table, store):
-    label = table["speaker"][0]
-    own = np.flatnonzero((table["speaker"] == label) & (table["split"] == "train"))
-    rare = table.copy()
-    rare.loc[own[2:], "split"] = ""  # the roll call's and one more
-    rare.loc[own[:1], "split"] = ""
-    rare.loc[(rare["speaker"] == label) & (rare["split"] == "valid"), "split"] = ""
-    joined, tasks, _ = folded(rare)
-    (trial,) = sweep(joined, store, tasks, replace(FAST, layers="1", classifiers="ridge"))
-    assert np.isfinite(trial.log_loss)
+def test_a_label_that_a_fold_did_not_learn_is_wrong_and_in_no_log_loss():
+    rng = np.random.default_rng(0)
+    scores, codes = rng.normal(size=(40, 3)), np.arange(40) % 3
+    unlearnt = scores.copy()
+    unlearnt[:4, 2] = -np.inf  # of these rows, the third is of class 2
+    layer, meetings = LayerSet((0,)), np.full(40, "m")
+    settings = Settings(penalty=1.0)
+
+    def trial(scores, codes):
+        outcome = Validated([scores], [""])
+        return make_trial(layer, "ridge", [outcome], codes, meetings[: len(codes)], settings)
+
+    whole, known = trial(unlearnt, codes), trial(np.delete(unlearnt, 2, 0), np.delete(codes, 2))
+    assert not whole.correct[2]
+    assert whole.log_loss == pytest.approx(known.log_loss)
+    assert whole.temperature == pytest.approx(known.temperature)
+    assert whole.accuracy == pytest.approx(known.accuracy * 39 / 40)
 
 
 @pytest.mark.parametrize(
