@@ -40,9 +40,9 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
         option("--layers", default="all", help="all, a range 0-12 or a list 4,8."),
         option(
             "--combine",
-            type=click.Choice(["alone", "concat", "average"]),
+            type=click.Choice(["alone", "concat", "average", "pairs", "triples"]),
             default="alone",
-            help="Each layer alone, or all of them in one vector.",
+            help="Each layer alone, all of them in one vector, or every two or three in one.",
         ),
         option(
             "--pooling-part",

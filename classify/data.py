@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COMBINE = ("alone", "concat", "average")
+SEARCHES = {"pairs": 2, "triples": 3}  # every so many layers, each combination in one vector
 PARTS = ("mean", "std", "both")
 WITHIN = ("session", "corpus")
 
@@ -64,14 +66,15 @@ class Task:
 def layer_sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]:
     """Return what `layers` (``all``, ``0-12``, ``4,8``) and `combine` ask of a store.
 
-    ``alone`` gives one set per layer, ``concat`` and ``average`` one set of them all.
+    ``alone`` gives one set per layer, ``concat`` and ``average`` one set of them all, ``pairs`` and
+    ``triples`` every two or three of them, concatenated.
 
     Raises
     ------
     InputError
-        The text is not a list of layers, or the store does not hold one of them.
+        The text is not a list of layers, there are too few, or the store does not hold one of them.
     """
-    require("combine", combine, COMBINE)
+    require("combine", combine, (*COMBINE, *SEARCHES))
     chosen = list(store.layers) if layers.strip() == "all" else _numbers(layers)
     missing = [layer for layer in chosen if layer not in store.layers]
     if missing:
@@ -81,6 +84,13 @@ def layer_sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]
         )
     if combine == "alone":
         return [LayerSet((layer,)) for layer in chosen]
+    if combine in SEARCHES:
+        if len(chosen) < SEARCHES[combine]:
+            raise InputError(
+                f"layers: {len(chosen)} are given for {combine}, expected at least "
+                f"{SEARCHES[combine]}; correct --layers"
+            )
+        return [LayerSet(several, "concat") for several in combinations(chosen, SEARCHES[combine])]
     return [LayerSet(tuple(chosen), combine)]
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+MOST_SHOWN = 200  # trials; 25 layers by six classifiers are shown whole
+
+
 def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
     """Return `sweep.csv`'s rows: validation for every trial, test for the chosen one only."""
     test = outcome.measures.query("stratum == 'all' and measure == 'accuracy'").iloc[0]
@@ -45,10 +48,14 @@ def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
 
 def outcome_text(outcome: Outcome) -> str:
     """Return what `sweep` prints: facts, the table, measures of the chosen, a conclusion."""
-    rows = [{key: _short(key, value) for key, value in row.items()} for row in trial_rows(outcome)]
+    found = trial_rows(outcome)
+    best = sorted(found, key=lambda row: -row["valid_accuracy"])[:MOST_SHOWN]
+    shown = found if len(found) <= MOST_SHOWN else best
+    rows = [{key: _short(key, value) for key, value in row.items()} for row in shown]
+    more = f"\nthe best {len(shown)} of {len(found)}" if len(shown) < len(found) else ""
     blocks = [
         "\n".join(outcome.facts),
-        aligned(rows),
+        aligned(rows) + more,
         measures_text(outcome.measures),
         outcome.conclusion,
     ]

@@ -27,7 +27,7 @@ class Settings:
     ----------
     within : "session" (a closed set per meeting) or "corpus" (one over all labels)
     layers : "all", "0-12" or "4,8"
-    combine : "alone", "concat" or "average" of these layers
+    combine : "alone", "concat" or "average" of these layers; every "pairs" or "triples" of them
     pooling_part : "mean", "std" or "both" of the pooled vector
     classifiers : names, separated by commas
     penalty : the only one tried, or None for each classifier's own path

@@ -182,3 +182,19 @@ def test_measures_are_written_by_suffix(tmp_path, outcome):
 def test_columns_are_aligned():
     text = aligned([{"layer": "3", "name": "ridge"}, {"layer": "12", "name": "lda"}])
     assert text == "layer  name\n    3  ridge\n   12  lda"
+
+
+def test_of_very_many_trials_the_best_are_printed(outcome, monkeypatch):
+    monkeypatch.setattr("spk.classify.show.MOST_SHOWN", 2)
+    told = outcome_text(outcome)
+    assert "the best 2 of 6" in told
+    assert told.count(" yes ") == 1
+    accuracies = sorted(trial.accuracy for trial in outcome.trials)
+    assert all(f"{accuracy:.3f}" in told for accuracy in accuracies[-2:])
+
+
+def test_a_chosen_pair_is_fitted_scored_and_asked_for_the_meeting(table, store_path, tmp_path):
+    pairs = replace(FAST, combine="pairs", within="corpus")
+    outcome = evaluate(table, store_path, pairs)
+    assert outcome.model.name.endswith(f"layers {outcome.chosen.layers.name}, within corpus")
+    assert "The meeting alone is recognised in" in outcome.conclusion

@@ -120,3 +120,16 @@ def test_validation_labels_that_are_all_unknown_give_no_log_loss(table, store):
     for trial in sweep(strange, store, tasks, replace(FAST, layers="1")):
         assert np.isnan(trial.log_loss)
         assert (trial.accuracy, trial.temperature) == (0, 1)
+
+
+def test_a_pair_is_scored_as_its_layers_in_one_vector(table, store):
+    tasks, _ = make_tasks(table, "session")
+    pairs = sweep(table, store, tasks, replace(FAST, combine="pairs"))
+    assert [trial.layers.name for trial in pairs[::2]] == ["concat:0+1", "concat:0+2", "concat:1+2"]
+    both = sweep(table, store, tasks, replace(FAST, combine="concat", layers="1,2"))
+    for one, other in zip(pairs[4:], both, strict=True):
+        assert (one.layers, one.penalty, one.log_loss) == (
+            other.layers,
+            other.penalty,
+            other.log_loss,
+        )
