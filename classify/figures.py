@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.patches import Patch
 
-WIDTH, NARROW = 4.7, 3.4  # inches; two or three stand beside each other on a laptop
+WIDTH, NARROW = 4.7, 3.2  # inches; two or three stand beside each other on a laptop
 MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "<": "◀", ">": "▶"}
 CONFIDENCE_BINS = 10
+LONGEST_LEVEL, MOST_LEVEL = 5, 6  # letters and columns up to which names stand level
+LONGEST_NAME = 22  # letters of a name that a figure shows; the tables show it whole
+LETTER = 0.075  # inches of a letter, about
 MOST_NUMBERED = 16  # rows or columns of a heat map whose cells are still labelled
 
 
@@ -45,6 +48,11 @@ def marker(number: int) -> str:
 def glyph(number: int) -> str:
     """Return that marker as a letter, for legends in HTML."""
     return MARKERS[marker(number)]
+
+
+def _fitting(names: Sequence[str]) -> list[str]:
+    """Return names short enough for a figure."""
+    return [n if len(n) <= LONGEST_NAME else f"{n[: LONGEST_NAME - 1]}…" for n in names]
 
 
 def single_layers(trials: pd.DataFrame) -> pd.DataFrame:
@@ -142,7 +150,7 @@ def bars(
             axes.barh(y, value, thick * 0.86, color=hue(number), alpha=0.55)
             axes.hlines(y, low, high, color=INK, lw=1.1)
             axes.plot(value, y, "|", color=INK, ms=5)
-        axes.set_yticks(range(len(groups)), groups)
+        axes.set_yticks(range(len(groups)), _fitting(groups))
         axes.set_ylim(len(groups) - 0.45, -0.55)
         _percent(axes, "x")
 
@@ -179,17 +187,24 @@ def heat_map(trials: pd.DataFrame, *, name: str) -> Markup:
 def confusion(counts: np.ndarray, names: tuple[list[str], list[str]], *, name: str) -> Markup:
     """Draw how often speakers in rows were taken for speakers in columns, `counts` (r, c) int."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    rows, columns = (_fitting(part) for part in names)
+    longest = max(map(len, columns))
+    level = longest <= LONGEST_LEVEL and len(columns) <= MOST_LEVEL
     labelled = max(counts.shape) <= MOST_NUMBERED
     texts = [[str(c) if c and labelled else "" for c in row] for row in counts]
 
     def paint(axes: Axes) -> None:
-        _cells(axes, shares, texts, names)
-        for row in range(min(counts.shape)):
-            axes.add_patch(_frame(row, row))
-        axes.tick_params(axis="x", rotation=45 if max(map(len, names[1])) > 3 else 0)
+        _cells(axes, shares, texts, (rows, columns))
+        for place in range(len(rows)):
+            axes.add_patch(_frame(place, place))
+        if not level:
+            for text in axes.get_xticklabels():
+                text.set(rotation=45, ha="right", rotation_mode="anchor")
         axes.set(xlabel="taken for", ylabel="who it was")
 
-    size = (min(NARROW, 1.5 + 0.36 * counts.shape[1]), 1.1 + 0.3 * counts.shape[0])
+    width = 0.6 + LETTER * max(map(len, rows)) + (0.42 if labelled else 0.25) * len(columns)
+    below = 0.6 if level else 0.5 + 0.75 * LETTER * longest
+    size = (width, below + (0.32 if labelled else 0.2) * len(rows))
     return draw(paint, name=name, size=size, label="Confusion matrix")
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from markupsafe import Markup
 
-ELSEWHERE = "elsewhere"  # taken for a speaker of another meeting
+ELSEWHERE = "other"  # taken for a speaker of another meeting
 
 
 @dataclass(frozen=True)

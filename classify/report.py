@@ -33,16 +33,16 @@ from .mistakes import Clips, Mistake, find_mistakes, players
 from .model import versions
 from .runs import Run, read_runs
 from .score import score
+from .sentences import cautions, summary
 from .tables import (
     CONFIDENCE,
     MEANING,
     NAMING,
-    cautions,
     differences,
     leaks_table,
     pairs_of,
+    provenance,
     runs_table,
-    summary,
     trials_table,
 )
 
@@ -118,7 +118,7 @@ def report(
         listen={"table": table is not None, "audio": audio_root is not None, "errors": errors},
         sounds=sounds,
         division=None if table is None or segments is None else _division(table, segments),
-        sources=[_source(run) for run in found],
+        provenance=provenance(found),
         command=_command(runs, table=table, audio_root=audio_root, errors=errors, split=split),
         versions={**versions(), **_drawn_with()},
     )
@@ -255,25 +255,6 @@ def _division(path: str | Path, table: pd.DataFrame) -> dict[str, Any]:
         "leaks": shares,
         "why": why,
     }
-
-
-def _source(run: Run) -> dict[str, str]:
-    """Return what is known of a run's making, as {name: value}."""
-    facts = {"predictions": run.source[0], "SHA-256 of these": run.source[1]}
-    return {**facts, "model": run.model, **_flat(run.config)}
-
-
-def _flat(config: Any, prefix: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            found.update(_flat(value, f"{name}."))
-        elif isinstance(value, list):
-            found[name] = ", ".join(map(str, value))
-        else:
-            found[name] = "" if value is None else str(value)
-    return found
 
 
 def _drawn_with() -> dict[str, str]:

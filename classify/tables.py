@@ -1,17 +1,14 @@
-"""The report's tables and sentences: what they say, as plain text; the template shows it.
-
-A sentence claims a difference only where the interval of the paired difference carries it.
-"""
+"""The report's tables, as plain text and numbers; the template shows them."""
 
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .compare import Comparison, compare
-from .model import KNOWS_THE_ROOM, WITHIN_CORPUS
+from .compare import ALPHA, Comparison, compare
 from .runs import Run
 
 if TYPE_CHECKING:
@@ -24,6 +21,7 @@ NAMING = (
     *NO_MERIT,
 )
 CONFIDENCE = ("log_loss", "calibration_error", "eer", "min_dcf")  # low is good
+TOLD_ABOVE = ("facts", "conclusion")  # of a configuration, on another place of the page
 MEANING = {
     "accuracy": "share of segments named rightly",
     "accuracy_meetings": "mean of the meetings' accuracies",
@@ -182,69 +180,11 @@ def differences(runs: Sequence[Run], pairs: Mapping[tuple[int, int], Comparison]
 
 
 def _verdict(row: pd.Series, a: str, b: str) -> str:
-    if row["low"] > 0:
-        return f"{b} is better"
-    return f"{a} is better" if row["high"] < 0 else "no difference"
-
-
-def summary(
-    runs: Sequence[Run],
-    measures: Sequence[pd.DataFrame],
-    pairs: Mapping[tuple[int, int], Comparison],
-) -> list[tuple[int | None, str]]:
-    """Return (its place, what it does) for each run, and (None, which differences are shown)."""
-    told: list[tuple[int | None, str]] = []
-    for place, (run, table) in enumerate(zip(runs, measures, strict=True)):
-        found = overall(table)
-        row, meetings = found["accuracy"], run.predictions["session"].nunique()
-        places = f"{meetings} meetings" if meetings > 1 else "1 meeting (intervals: its segments)"
-        room = f" ({KNOWS_THE_ROOM})" if WITHIN_CORPUS in run.model else ""
-        text = (
-            f"names {percent(row['value'])} ({span(row['low'], row['high'])}) of "
-            f"{len(run.predictions)} segments in {places}; always naming the most frequent "
-            f"speaker gives {percent(found['majority']['value'])}, guessing "
-            f"{percent(found['chance']['value'])}{room}."
-        )
-        told.append((place, text))
-    return told + [(None, text) for text in _shown(runs, pairs)]
-
-
-def _shown(runs: Sequence[Run], pairs: Mapping[tuple[int, int], Comparison]) -> list[str]:
-    if len(runs) < 2:
-        return []
-    if not pairs:
-        return ["No two runs share a segment, so none are compared."]
-    told = []
-    for (a, b), found in pairs.items():
-        row = found.rows[found.rows["stratum"] == "all"].iloc[0]
-        value, low, high = (row[name] for name in ("difference", "low", "high"))
-        if high < 0:
-            a, b, value, low, high = b, a, -value, -high, -low  # noqa: PLW2901
-        if low > 0:
-            points = f"{100 * value:.1f} points ({span(low, high)})"
-            told.append(f"{runs[b].name} is better than {runs[a].name} by {points}")
-    rest = len(pairs) - len(told)
-    if not told:
-        return ["No difference between runs is shown."]
-    more = f"; in {rest} of {len(pairs)} pairs no difference is shown" if rest else ""
-    return [f"On the segments that both name, {', '.join(told)}{more}."]
-
-
-def cautions(runs: Sequence[Run], pairs: Mapping[tuple[int, int], Comparison]) -> list[str]:
-    """Return what must stand beside the differences."""
-    found = [
-        fact
-        for pair in pairs.values()
-        for fact in pair.facts
-        if not fact.startswith(("A: ", "B: ", "not compared"))
-    ]
-    corpus = {WITHIN_CORPUS in run.model for run in runs}
-    if pairs and len(corpus) > 1:
-        found.append(
-            "runs within the corpus choose among all speakers, the others among a meeting's: "
-            "their difference is one of tasks too"
-        )
-    return list(dict.fromkeys(found))
+    if row["low"] <= 0 <= row["high"]:
+        return "no difference"
+    if row["p"] >= ALPHA:
+        return "unsettled: interval and test disagree"
+    return f"{b if row['low'] > 0 else a} is better"
 
 
 def trials_table(trials: pd.DataFrame, most: int = 200) -> Table:
@@ -284,3 +224,40 @@ def leaks_table(report: pd.DataFrame) -> Table:
         for row in report.to_dict("records")
     ]
     return Table(heads, rows)
+
+
+def provenance(runs: Sequence[Run]) -> Table:
+    """Return what is known of each run's making, a column per run; what differs is marked."""
+    known = [_source(run) for run in runs]
+    rows = []
+    for key in dict.fromkeys(key for facts in known for key in facts):
+        values = [facts.get(key, "") for facts in known]
+        differs = len(set(values)) > 1
+        rows.append([Cell(key), *(Cell(value, best=differs) for value in values)])
+    return Table([("", ""), *((run.name, run.model) for run in runs)], rows)
+
+
+def _source(run: Run) -> dict[str, str]:
+    facts = {"predictions": run.source[0], "SHA-256 of these": run.source[1], "model": run.model}
+    shown = {key: value for key, value in run.config.items() if key not in TOLD_ABOVE}
+    if isinstance(settings := run.config.get("settings"), dict):
+        options = [
+            (f"--{k.replace('_', '-')}", str(v)) for k, v in settings.items() if v is not None
+        ]
+        words = shlex.join([word for option in options for word in option])
+        facts["command"] = f"spk-classify sweep TABLE STORE OUT {words}"
+        shown.pop("settings")
+    return {**facts, **_flat(shown)}
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            found.update(_flat(value, f"{name}."))
+        elif isinstance(value, list):
+            found[name] = ", ".join(map(str, value))
+        else:
+            found[name] = "" if value is None else str(value)
+    return found

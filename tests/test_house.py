@@ -21,7 +21,8 @@ ORDER = {
     "layout reader listing store options batches plan job verify run tools export store_cli cli",
     "classify": "data folds linear sums trees classifiers crossval calibrate measures trials cells "
     "conclude sweep model folder score compare outcome "
-    "chosen learning openset plot show chosen_cli estimator runs svg figures mistakes tables meetings report report_cli cli",
+    "chosen learning openset plot show chosen_cli estimator runs svg figures mistakes tables "
+    "meetings sentences report report_cli cli",
 }
 ROOMS = tuple(ORDER)
 FILES = {
