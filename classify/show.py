@@ -191,12 +191,13 @@ def _is_nan(value: Any) -> bool:
 
 
 def frame_text(frame: pd.DataFrame) -> str:
-    """Return a table of numbers as aligned text, shares with three digits."""
-    return aligned([{k: _plain(v) for k, v in row.items()} for row in frame.to_dict("records")])
+    """Return a table of numbers as aligned text: shares with three digits, thresholds with six."""
+    return aligned([{k: _plain(k, v) for k, v in row.items()} for row in frame.to_dict("records")])
 
 
-def _plain(value: Any) -> str:
-    return f"{value:g}" if float(value).is_integer() else _short("", value)
+def _plain(key: str, value: Any) -> str:
+    whole = float(value).is_integer() or key == "threshold"
+    return f"{value:g}" if whole else _short(key, value)
 
 
 def write_frame(frame: pd.DataFrame, path: str | Path) -> None:
