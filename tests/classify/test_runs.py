@@ -37,7 +37,10 @@ def test_a_table_of_two_models_is_two_runs(heard_table, predicted, tmp_path):
     table = heard_table()
     both = [predicted(table, {1}, "x"), predicted(table, {2}, "y")]
     write_predictions(pd.concat(both), tmp_path / "both.csv")
-    assert [run.name for run in read_runs([str(tmp_path / "both.csv")])] == ["both: x", "both: y"]
+    runs = read_runs([str(tmp_path / "both.csv")])
+    assert [run.name for run in runs] == ["both: x", "both: y"]
+    assert [run.model for run in runs] == ["x", "y"]
+    assert [len(run.predictions) for run in runs] == [20, 20]
 
 
 def test_one_name_for_two_runs_is_refused(heard):

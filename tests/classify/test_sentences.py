@@ -34,6 +34,14 @@ def test_no_difference_is_claimed_that_the_interval_does_not_carry(make_runs):
     assert told(make_runs({1, 2}, {2}))[-1] == (None, "No difference between runs is shown.")
 
 
+def test_no_difference_is_claimed_that_one_meeting_alone_shows(make_runs):
+    runs = make_runs(range(8), ())
+    row = pairs_of(runs)[0, 1].rows.iloc[0]
+    assert row["low"] == 0
+    assert row["p"] < 0.05
+    assert told(runs)[-1] == (None, "No difference between runs is shown.")
+
+
 def test_no_difference_is_claimed_where_mcnemar_disagrees_with_the_interval(make_runs):
     runs = make_runs({0, 1, 2, 10, 11}, ())  # five of five: the exact p is 2 / 2^5 = 0.0625
     row = pairs_of(runs)[0, 1].rows.iloc[0]
