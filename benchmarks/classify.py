@@ -17,6 +17,7 @@ the row began, ``peak_gb`` this process's largest memory up to the end of our pa
 
 import argparse
 import csv
+import multiprocessing
 import os
 import resource
 import tempfile
@@ -76,7 +77,17 @@ CONFIG = {
 
 
 def write_store(path: Path, codes: np.ndarray, layers: int, dim: int) -> FeatureStore:
-    """Write random features (n, layers, dim) with a centre per class, and open them."""
+    """Write random features (n, layers, dim) with a centre per class, and open them.
+
+    In a process of its own, so that the writer's memory is not counted as ours.
+    """
+    writer = multiprocessing.Process(target=_write, args=(path, codes, layers, dim))
+    writer.start()
+    writer.join()
+    return FeatureStore.open(path)
+
+
+def _write(path: Path, codes: np.ndarray, layers: int, dim: int) -> None:
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(codes.max() + 1, layers, dim)).astype(np.float32)
     config = {**CONFIG, "layers": list(range(layers)), "dim": dim}
@@ -86,7 +97,6 @@ def write_store(path: Path, codes: np.ndarray, layers: int, dim: int) -> Feature
             row = 0.15 * centres[code] + noise
             facts = {"frames": 74, "audio_bytes": 48000, "audio_crc32": 7}
             writer.add(f"s{number:06d}", row, duration=1.5, **facts)
-    return FeatureStore.open(path)
 
 
 def blocks(rows: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -2,10 +2,10 @@
 
 With many more rows than features a fold's mean, deviation and scatter matrix are the total's less
 those of the rows it does not learn; centring and standardising are algebra on them. Ridge and LDA
-need nothing else: one Cholesky factor per penalty solves for all classes. (Measured at 2048
-features: an eigendecomposition costs as much as about thirteen factors.) Sums are taken of
-features standardised over all rows, so little is lost to cancellation; where a fold would lose
-more than that, `FoldSums` is refused and the caller fits the fold's rows themselves.
+need nothing else: one Cholesky factor per penalty solves for all classes. (On one thread, at 2048
+features, an eigendecomposition took as long as fourteen factors.) Sums are taken of features
+standardised over all rows, so little is lost to cancellation; where a fold would lose more than
+that, `FoldSums` is refused and the caller fits the fold's rows themselves.
 
 Source: Engstrom and Jensen (2024), Shortcutting cross-validation, arXiv 2401.13185 (total minus
 fold, with centring and scaling); Hastie, Tibshirani and Friedman (2009), 3.4.1 and 4.3.
@@ -20,6 +20,7 @@ import numpy as np
 
 from .linear import class_sums, deviation, unit
 
+ROWS_AT_ONCE = 2048  # in float64; the layer itself stays as it was read
 LEAST_VARIANCE = 1e-6  # of a feature in a fold, or within classes: a share of the whole
 
 
@@ -58,16 +59,20 @@ class TotalSums:
     def __init__(self, X: np.ndarray, codes: np.ndarray, classes: int) -> None:
         self._X, self._codes, self._classes = X, codes, classes
         self._mean = X.mean(axis=0, dtype=np.float64)
-        self._scale = deviation(np.subtract(X, self._mean, dtype=np.float64), self._mean)
+        self._scale = _deviation(X, self._mean)
         self._gram, self._sums, self._counts = self._of(np.arange(len(X)))
 
     def _of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return gram (d, d), class sums (classes, d) and counts of globally standardised rows."""
-        U = np.subtract(self._X[rows], self._mean, dtype=np.float64)
-        U /= self._scale
-        codes = self._codes[rows]
-        counts = np.bincount(codes, minlength=self._classes).astype(np.float64)
-        return U.T @ U, class_sums(U, codes, self._classes), counts
+        width = self._X.shape[1]
+        gram, sums = np.zeros((width, width)), np.zeros((self._classes, width))
+        for part in np.split(rows, range(ROWS_AT_ONCE, len(rows), ROWS_AT_ONCE)):
+            U = np.subtract(self._X[part], self._mean, dtype=np.float64)
+            U /= self._scale
+            gram += U.T @ U
+            sums += class_sums(U, self._codes[part], self._classes)
+        counts = np.bincount(self._codes[rows], minlength=self._classes).astype(np.float64)
+        return gram, sums, counts
 
     def without(self, learnt: np.ndarray) -> FoldSums | None:
         """Return the sums of the rows `learnt` (positions), by taking away those of the others.
@@ -97,6 +102,13 @@ class TotalSums:
     def _constant(self, learnt: np.ndarray, columns: np.ndarray) -> bool:
         rows = self._X[np.ix_(learnt, columns)]
         return bool((rows == rows[:1]).all())
+
+
+def _deviation(X: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return `linear.deviation` of raw rows, some features at a time."""
+    parts = np.array_split(np.arange(X.shape[1]), -(-X.shape[1] // 256))
+    centred = (np.subtract(X[:, k], mean[k], dtype=np.float64) for k in parts)
+    return np.concatenate([deviation(Z, mean[k]) for Z, k in zip(centred, parts, strict=True)])
 
 
 def ridge_scores(fold: FoldSums, rows: np.ndarray, penalties: Sequence[float]) -> list[np.ndarray]:
