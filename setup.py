@@ -36,6 +36,7 @@ setup(
         "click>=8.1",
         "h5py>=3.10",
         "jinja2>=3.1",
+        "joblib>=1.3",  # parallel results as they come
         "lightgbm>=4.3",
         "matplotlib>=3.8",
         "numpy>=1.26",
