@@ -6,6 +6,7 @@ A headless Chromium is driven over its debugging pipe (Chrome DevTools protocol,
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 
@@ -14,6 +15,7 @@ import pytest
 from spk.classify.report import report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE = 120  # s, for a sign of life from the browser
 EVIL = "<script>document.title='taken'</script>"  # a speaker of the toy meetings
 
 
@@ -102,9 +104,10 @@ class Browser:
     def _until(self, wanted):
         while True:
             while b"\0" not in self._rest:
-                block = os.read(self._from.fileno(), 1 << 20)
+                ready, _, _ = select.select([self._from], [], [], PATIENCE)
+                block = os.read(self._from.fileno(), 1 << 20) if ready else b""
                 if not block:
-                    raise RuntimeError("the browser has ended")
+                    raise RuntimeError("the browser has ended, or does not answer")
                 self._rest += block
             line, _, self._rest = self._rest.partition(b"\0")
             found = json.loads(line)
@@ -238,6 +241,7 @@ def test_every_player_loads_its_clip(page):
     lengths = page.run("""Promise.all([...document.querySelectorAll("audio")].map((player) =>
         new Promise((done) => {
             if (player.readyState > 0) return done(player.duration);
+            if (!player.src) return done(-2);
             player.addEventListener("loadedmetadata", () => done(player.duration));
             player.addEventListener("error", () => done(-1));
             player.load();
