@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
-NOT_IN_A_CELL = ("layers", "classifiers", "jobs")  # settings that choose cells, not what is in one
+# settings that choose cells, or what is made of the chosen one, not what is in a cell
+NOT_IN_A_CELL = ("layers", "classifiers", "jobs", "calibration")
 
 
 class Cells:
@@ -136,7 +137,11 @@ def _line(trial: Trial) -> str:
 def _trial(line: dict[str, Any]) -> Trial:
     bits = np.frombuffer(base64.b64decode(line["correct"]), np.uint8)
     correct = np.unpackbits(bits, count=line["count"]).astype(bool)
-    layers = LayerSet(tuple(line["layers"]["layers"]), line["layers"]["combine"])
+    layers = LayerSet(
+        tuple(line["layers"]["layers"]),
+        line["layers"]["combine"],
+        tuple(line["layers"]["weights"]),
+    )
     low, high = line["interval"]
     changed: dict[str, Any] = {
         "layers": layers,

@@ -37,11 +37,12 @@ class Chosen:
     table: pd.DataFrame
     tasks: Sequence[Task]
     X: np.ndarray
+    layers: LayerSet
 
     def fit(self, task: Task, penalties: Sequence[float | None]) -> tuple[Rotation, list[Head]]:
         """Fit the chosen classifier on a task's training rows, once per penalty."""
         train, valid = self.X[task.rows["train"]], self.X[task.rows["valid"]]
-        fold = make_fold(task, train, valid, self.settings.seed)
+        fold = make_fold(task, train, valid, self.settings.seed, self.layers)
         return fold.rotation, fit_path(self.classifier, fold, penalties)
 
     def scores(self, rotation: Rotation, head: Head, rows: np.ndarray) -> np.ndarray:
@@ -62,7 +63,8 @@ def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> Chos
     _check_store(config["store"], opened)
     settings, chosen = Settings(**config["settings"]), config["chosen"]
     known, _, tasks, _ = prepare(table, opened, settings, SPLITS)
-    layers = LayerSet(tuple(chosen["layers"]), chosen["combine"])
+    weights = tuple(chosen.get("weights", ()))  # none in runs from before there were mixes
+    layers = LayerSet(tuple(chosen["layers"]), chosen["combine"], weights)
     ids = known["segment_id"].to_numpy(str)
     return Chosen(
         settings=settings,
@@ -72,6 +74,7 @@ def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> Chos
         table=known,
         tasks=tasks,
         X=read_features(opened, ids, layers, settings.pooling_part),
+        layers=layers,
     )
 
 

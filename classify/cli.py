@@ -40,9 +40,10 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
         option("--layers", default="all", help="all, a range 0-12 or a list 4,8."),
         option(
             "--combine",
-            type=click.Choice(["alone", "concat", "average", "pairs", "triples"]),
+            type=click.Choice(["alone", "concat", "average", "pairs", "triples", "mix"]),
             default="alone",
-            help="Each layer alone, all of them in one vector, or every two or three in one.",
+            help="Each layer alone, all of them in one vector, every two or three in one, or all "
+            "with weights learnt on validation.",
         ),
         option(
             "--pooling-part",
@@ -80,6 +81,12 @@ def _how(option: Callable[..., Any]) -> list[Any]:
             "--gap",
             default=2.0,
             help="s; with --folds, what lies nearer to a held-out segment is not learnt.",
+        ),
+        option(
+            "--calibration",
+            type=click.Choice(["temperature", "isotonic"]),
+            default="temperature",
+            help="Of probabilities, on validation: one number for all, or a curve per speaker.",
         ),
         option("--seed", type=SEED, default=0, help="Of everything drawn."),
         option("--jobs", default=0, help="Processes; 0: one per core."),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .calibrate import FEW
 from .data import Task
 from .measures import mean_interval
-from .trials import Trial, choose
+from .trials import Settings, Trial, choose
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,3 +77,66 @@ def _rivals(tasks: Sequence[Task], table: pd.DataFrame, trials: Sequence[Trial])
         f"Of {len(trials) - 1} other combinations of layers and classifier, {equal} are not shown "
         "to be worse on validation (95 % interval of the paired difference)."
     )
+
+
+def mix_facts(chosen: Trial) -> list[str]:
+    """Say the weights of a mix, and that validation has seen them."""
+    if not chosen.layers.weights:
+        return []
+    pairs = zip(chosen.layers.layers, chosen.layers.weights, strict=True)
+    told = ", ".join(f"layer {layer} {weight:.3f}" for layer, weight in pairs)
+    return [f"mix: {told}; learnt on what validates it, so that accuracy is flattered"]
+
+
+def fold_facts(tasks: Sequence[Task], settings: Settings) -> list[str]:
+    """Say what is held out in turn, and what each fold does not learn for being too near."""
+    if not settings.folds:
+        return []
+    held = sum(len(task.rows["valid"]) for task in tasks)
+    near = [len(t.rows["train"]) - len(a) - len(b) for t in tasks for a, b in t.cuts]
+    return [
+        f"folds: {settings.folds} blocks of time per speaker, {held} segments of train and valid "
+        f"held out in turn; {sum(near)} times a segment within {settings.gap:g} s was not learnt"
+    ]
+
+
+def curve_facts(tasks: Sequence[Task], settings: Settings) -> list[str]:
+    """Say how many labels have too few validation segments for a curve of their own."""
+    if settings.calibration != "isotonic":
+        return []
+    counts = [
+        (int(np.sum(task.codes["valid"] == code)), str(label))
+        for task in tasks
+        for code, label in enumerate(task.labels)
+    ]
+    few = [(count, label) for count, label in counts if count < FEW]
+    rough = (
+        f"{len(few)} of {len(counts)} labels have fewer than {FEW} validation segments, first "
+        f"{few[0][1]!r} with {few[0][0]}: their curves are rough, and --calibration temperature "
+        "is safer"
+        if few
+        else f"each of {len(counts)} labels has at least {FEW} validation segments"
+    )
+    return [f"calibration: isotonic, a curve per label; {rough}"]
+
+
+def left_out(
+    rejected: pd.DataFrame,
+    skipped: Mapping[str, str],
+    tasks: Sequence[Task],
+    *,
+    tested: bool = False,
+) -> list[str]:
+    """Say which sessions and segments are left out, and how many of unknown labels count as wrong.
+
+    `tested`: of test, too.
+    """
+    facts = [f"left out: {name}, {reason}" for name, reason in skipped.items()]
+    if len(rejected):
+        first = rejected["segment_id"].iloc[0]
+        facts.append(f"left out: {len(rejected)} segments rejected at extraction, first {first!r}")
+    for split in ("valid", "test") if tested else ("valid",):
+        unknown = sum(int(np.sum(task.codes[split] < 0)) for task in tasks)
+        if unknown:
+            facts.append(f"{split}: {unknown} segments of labels not in train count as wrong")
+    return facts

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..manifests.table import InputError
 from .classifiers import Fold, fit_path
-from .linear import rotate
+from .linear import Rotation, rotate
 from .sums import FoldSums, TotalSums, centroid_scores, lda_scores, ridge_scores
 
 Cut = tuple[np.ndarray, np.ndarray]  # positions learnt, positions held out
@@ -31,6 +31,7 @@ def cross_validate(
     paths: Paths,
     *,
     seed: int = 0,
+    weights: Sequence[float] = (),
 ) -> tuple[Scores, dict[str, list[str]]]:
     """Score each held-out row once by every classifier and penalty.
 
@@ -42,6 +43,8 @@ def cross_validate(
         Positions of rows; no row is held out twice.
     paths : {classifier: penalties}
         As `classifiers.penalties_of` gives them; LightGBM has no rows to stop by and is refused.
+    weights : sequence of float
+        Of a mix of layers, which is always fitted on a fold's rows.
 
     Returns
     -------
@@ -56,7 +59,7 @@ def cross_validate(
             "leave out --folds"
         )
     shared = None
-    if any(_by_sums(len(learnt), X, paths) for learnt, _ in cuts):
+    if not weights and any(_by_sums(len(learnt), X, paths) for learnt, _ in cuts):
         shared = TotalSums(X, codes, classes)
     found = {name: [np.empty((0, classes))] * len(path) for name, path in paths.items()}
     notes = {name: [""] * len(path) for name, path in paths.items()}
@@ -65,7 +68,8 @@ def cross_validate(
         scored = _from_sums(sums, X[held], paths) if sums else {}
         rest = {name: path for name, path in paths.items() if name not in scored}
         if rest:
-            scored |= _from_rows(X[learnt], codes[learnt], classes, X[held], rest, seed, notes)
+            rotation = rotate(X[learnt], weights)
+            scored |= _from_rows(rotation, codes[learnt], classes, X[held], rest, seed, notes)
         for name, blocks in scored.items():
             found[name] = [np.concatenate(pair) for pair in zip(found[name], blocks, strict=True)]
     order = np.argsort(np.concatenate([held for _, held in cuts]))
@@ -92,7 +96,7 @@ def _from_sums(sums: FoldSums, rows: np.ndarray, paths: Paths) -> Scores:
 
 
 def _from_rows(
-    X: np.ndarray,
+    rotation: Rotation,
     codes: np.ndarray,
     classes: int,
     rows: np.ndarray,
@@ -102,7 +106,6 @@ def _from_rows(
 ) -> Scores:
     """Fit a fold's rows themselves; classes that they lack have -inf."""
     present, local = np.unique(codes, return_inverse=True)
-    rotation = rotate(X)
     fold, turned = Fold(rotation, local, len(present), seed=seed), rotation.turn(rows)
     found: Scores = {}
     for name, path in paths.items():

@@ -22,7 +22,7 @@ from ..manifests.table import SPLITS, InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-COMBINE = ("alone", "concat", "average")
+COMBINE = ("alone", "concat", "average", "mix")
 SEARCHES = {"pairs": 2, "triples": 3}  # every so many layers, each combination in one vector
 PARTS = ("mean", "std", "both")
 WITHIN = ("session", "corpus")
@@ -30,14 +30,18 @@ WITHIN = ("session", "corpus")
 
 @dataclass(frozen=True)
 class LayerSet:
-    """The layers that make one feature vector: one alone, several in a row, or their mean."""
+    """The layers that make one feature vector: one alone, several in a row, or their mean.
+
+    A mix is several in a row, each with a weight > 0; the weights sum to 1 (`mix.mix_layers`).
+    """
 
     layers: tuple[int, ...]
     combine: str = "alone"
+    weights: tuple[float, ...] = ()
 
     @property
     def name(self) -> str:
-        """Return `"7"`, `"concat:4+8"` or `"average:4+8"`."""
+        """Return `"7"`, `"concat:4+8"`, `"average:4+8"` or `"mix:4+8"`."""
         numbers = "+".join(map(str, self.layers))
         return numbers if self.combine == "alone" else f"{self.combine}:{numbers}"
 
@@ -66,8 +70,8 @@ class Task:
 def layer_sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]:
     """Return what `layers` (``all``, ``0-12``, ``4,8``) and `combine` ask of a store.
 
-    ``alone`` gives one set per layer, ``concat`` and ``average`` one set of them all, ``pairs`` and
-    ``triples`` every two or three of them, concatenated.
+    ``alone`` gives one set per layer, ``concat`` and ``average`` one set of them all, ``mix`` one
+    that has no weights yet, ``pairs`` and ``triples`` every two or three of them, concatenated.
 
     Raises
     ------
@@ -82,7 +86,7 @@ def layer_sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]
             f"layers: {missing[0]} is not in the store, expected some of {list(store.layers)}; "
             "run spk-extract with this layer"
         )
-    if combine == "alone":
+    if combine == "alone" or (combine == "mix" and len(chosen) == 1):
         return [LayerSet((layer,)) for layer in chosen]
     if combine in SEARCHES:
         if len(chosen) < SEARCHES[combine]:
@@ -167,7 +171,7 @@ def read_features(
     require("pooling-part", part, PARTS)
     keep = _columns(store, part)
     blocks = (store.read(ids, layer)[:, keep] for layer in layer_set.layers)
-    if layer_set.combine == "concat":
+    if layer_set.combine in ("concat", "mix"):
         return np.concatenate(list(blocks), axis=1)
     total = next(blocks).astype(np.float32)
     for block in blocks:

@@ -18,7 +18,7 @@ from ..extract.store import FeatureStore
 from ..manifests.aishell4 import series_speaker
 from ..manifests.table import SPLITS, InputError
 from .cells import Cells, fingerprint_of
-from .conclude import baselines, conclude
+from .conclude import baselines, conclude, curve_facts, fold_facts, left_out, mix_facts
 from .data import Task, Teller, check_splits, make_tasks, match, open_store
 from .folds import add_folds, join_tuning
 from .model import KNOWS_THE_ROOM, Model, fit, predict
@@ -95,8 +95,13 @@ def evaluate(
     model = fit(known, opened, tasks, chosen, settings, split=split)
     tested = known.iloc[_rows(tasks, "test")].reset_index(drop=True)
     predictions, _ = predict(model, tested, opened)
-    facts = [f"encoder: {encoder_text(model)}", f"split: {split}", *_fold_facts(tasks, settings)]
-    facts += _left_out(rejected, skipped, tasks, tested=True)
+    facts = [
+        f"encoder: {encoder_text(model)}",
+        f"split: {split}",
+        *mix_facts(chosen),
+        *fold_facts(tasks, settings),
+    ]
+    facts += [*curve_facts(tasks, settings), *left_out(rejected, skipped, tasks, tested=True)]
     facts += sorted({note for trial in trials for note in trial.notes})
     measures = score(predictions, known, seed=settings.seed)
     conclusion = conclude(known, tasks, trials, predictions, measures)
@@ -134,8 +139,14 @@ def choose_and_fit(
     known, rejected, tasks, skipped = prepare(table, opened, settings, TUNING)
     chosen = choose(sweep(known, opened, tasks, settings, tell=tell))
     model = fit(known, opened, tasks, chosen, settings, split=split)
-    facts = [f"encoder: {encoder_text(model)}", f"split: {split}", *_fold_facts(tasks, settings)]
-    facts += [*_left_out(rejected, skipped, tasks), *chosen.notes, _chosen_on(model, chosen)]
+    facts = [
+        f"encoder: {encoder_text(model)}",
+        f"split: {split}",
+        *mix_facts(chosen),
+        *fold_facts(tasks, settings),
+    ]
+    facts += [*curve_facts(tasks, settings), *left_out(rejected, skipped, tasks)]
+    facts += [*chosen.notes, _chosen_on(model, chosen)]
     if settings.within == "corpus":
         facts.append(KNOWS_THE_ROOM)
     return model, facts
@@ -163,18 +174,6 @@ def prepare(
     return known, rejected, tasks, skipped
 
 
-def _fold_facts(tasks: Sequence[Task], settings: Settings) -> list[str]:
-    """Say what is held out in turn, and what each fold does not learn for being too near."""
-    if not settings.folds:
-        return []
-    held = sum(len(task.rows["valid"]) for task in tasks)
-    near = [len(t.rows["train"]) - len(a) - len(b) for t in tasks for a, b in t.cuts]
-    return [
-        f"folds: {settings.folds} blocks of time per speaker, {held} segments of train and valid "
-        f"held out in turn; {sum(near)} times a segment within {settings.gap:g} s was not learnt"
-    ]
-
-
 def _chosen_on(model: Model, chosen: Trial) -> str:
     low, high = chosen.interval
     accuracy = f"{chosen.accuracy:.1%} ({low:.1%} to {high:.1%})"
@@ -190,24 +189,6 @@ def encoder_text(model: Model) -> str:
     revision = f" at {model.config.get('revision')}" if model.config.get("revision") else ""
     untrained = " (untrained encoder)" if model.config.get("untrained") else ""
     return f"{model.config.get('encoder')}{revision}{untrained}"
-
-
-def _left_out(
-    rejected: pd.DataFrame,
-    skipped: Mapping[str, str],
-    tasks: Sequence[Task],
-    *,
-    tested: bool = False,
-) -> list[str]:
-    facts = [f"left out: {name}, {reason}" for name, reason in skipped.items()]
-    if len(rejected):
-        first = rejected["segment_id"].iloc[0]
-        facts.append(f"left out: {len(rejected)} segments rejected at extraction, first {first!r}")
-    for split in ("valid", "test") if tested else ("valid",):
-        unknown = sum(int(np.sum(task.codes[split] < 0)) for task in tasks)
-        if unknown:
-            facts.append(f"{split}: {unknown} segments of labels not in train count as wrong")
-    return facts
 
 
 def beside_corpus(

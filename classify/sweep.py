@@ -18,9 +18,10 @@ from ..extract.store import FeatureStore
 from ..manifests.table import InputError
 from .cells import Cells, unfinished
 from .classifiers import TREE_ROUNDS, Fold, fit_path, penalties_of
-from .crossval import cross_validate
+from .crossval import Paths, cross_validate
 from .data import LayerSet, Task, Teller, layer_sets, read_features
 from .linear import rotate
+from .mix import mix_layers
 from .trials import Settings, Trial, Validated, choose, classifier_names, make_trial
 
 __all__ = [
@@ -84,6 +85,10 @@ def sweep(
     """
     names = classifier_names(settings)
     sets = layer_sets(settings.layers, settings.combine, store)
+    if settings.combine == "mix" and sets[0].combine == "mix":
+        with one_thread(["ridge"]):
+            ids = table["segment_id"].to_numpy(str)
+            sets = [mix_layers(ids, store, tasks, sets[0].layers, settings, tell=tell)]
     cells = Cells() if cells is None else cells
     todo = unfinished(cells, sets, settings)
     _tell_plan(tasks, len(sets) * len(names), todo, tell)
@@ -161,7 +166,9 @@ def _try_layers(work: _Work, layer_set: LayerSet, names: Sequence[str]) -> list[
     with one_thread(names):
         for task in work.tasks:
             train, valid = (X[np.searchsorted(rows, task.rows[s])] for s in TUNING)
-            for name, outcome in _validate(task, train, valid, names, work.settings).items():
+            paths = {name: penalties_of(name, work.settings.penalty) for name in names}
+            fitted = validate(task, train, valid, paths, layer_set, work.settings.seed)
+            for name, outcome in fitted.items():
                 outcomes[name].append(outcome)
     codes = np.concatenate([task.codes["valid"] for task in work.tasks])
     meetings = np.concatenate([work.sessions[task.rows["valid"]] for task in work.tasks])
@@ -171,16 +178,25 @@ def _try_layers(work: _Work, layer_set: LayerSet, names: Sequence[str]) -> list[
     ]
 
 
-def _validate(
-    task: Task, train: np.ndarray, valid: np.ndarray, names: Sequence[str], settings: Settings
+def validate(
+    task: Task,
+    train: np.ndarray,
+    valid: np.ndarray,
+    paths: Paths,
+    layers: LayerSet,
+    seed: int,
 ) -> dict[str, Validated]:
-    """Return each classifier's scores of a task's validation rows, once per penalty."""
-    paths = {name: penalties_of(name, settings.penalty) for name in names}
+    """Return each classifier's scores of a task's validation rows, once per penalty in `paths`.
+
+    `train` (n, d) and `valid` (m, d) are the task's rows of `layers`; with folds, train has both.
+    """
     if task.cuts:
-        codes, classes = task.codes["train"], len(task.labels)
-        found, notes = cross_validate(train, codes, classes, task.cuts, paths, seed=settings.seed)
-        return {name: Validated(found[name], notes[name]) for name in names}
-    fold = make_fold(task, train, valid, settings.seed)
+        codes, classes, weights = task.codes["train"], len(task.labels), layers.weights
+        found, notes = cross_validate(
+            train, codes, classes, task.cuts, paths, seed=seed, weights=weights
+        )
+        return {name: Validated(found[name], notes[name]) for name in paths}
+    fold = make_fold(task, train, valid, seed, layers)
     turned = fold.valid if fold.valid is not None else np.zeros((0, 0))
     outcomes = {}
     for name, path in paths.items():
@@ -190,9 +206,11 @@ def _validate(
     return outcomes
 
 
-def make_fold(task: Task, train: np.ndarray, valid: np.ndarray, seed: int) -> Fold:
-    """Return a task's training rows turned, with its validation rows beside them."""
-    rotation = rotate(train)
+def make_fold(
+    task: Task, train: np.ndarray, valid: np.ndarray, seed: int, layers: LayerSet
+) -> Fold:
+    """Return a task's training rows of `layers` turned, with its validation rows beside them."""
+    rotation = rotate(train, layers.weights)
     turned = rotation.turn(valid) if len(valid) else None
     codes = task.codes
     return Fold(rotation, codes["train"], len(task.labels), turned, codes["valid"], seed)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..manifests.table import InputError
-from .calibrate import find_temperature, pad, probabilities
+from .calibrate import CALIBRATIONS, find_temperature, pad, probabilities
 from .classifiers import PENALTIES, penalties_of
-from .data import LayerSet
+from .data import LayerSet, require
 from .folds import check_folds
 from .measures import log_loss, mean_interval
 
@@ -27,12 +27,14 @@ class Settings:
     ----------
     within : "session" (a closed set per meeting) or "corpus" (one over all labels)
     layers : "all", "0-12" or "4,8"
-    combine : "alone", "concat" or "average" of these layers; every "pairs" or "triples" of them
+    combine : "alone", "concat" or "average" of these layers; every "pairs" or "triples" of them;
+        "mix" with learnt weights
     pooling_part : "mean", "std" or "both" of the pooled vector
     classifiers : names, separated by commas
     penalty : the only one tried, or None for each classifier's own path
     folds : of cross-validation over train and valid; 0 = the validation rows decide
     gap : s; with folds, what lies nearer to a held-out segment is not learnt
+    calibration : "temperature" or "isotonic", of the chosen one's probabilities; names stay
     seed : of resampling, the linear SVM and LightGBM
     jobs : processes; 0 = one per core
     """
@@ -45,6 +47,7 @@ class Settings:
     penalty: float | None = None
     folds: int = 0
     gap: float = 2.0
+    calibration: str = "temperature"
     seed: int = 0
     jobs: int = 0
 
@@ -92,6 +95,7 @@ def classifier_names(settings: Settings) -> list[str]:
     With folds, ``all`` leaves out LightGBM, which needs validation rows to stop by.
     """
     check_folds(settings.folds, settings.gap)
+    require("calibration", settings.calibration, CALIBRATIONS)
     text = settings.classifiers
     every = [name for name in PENALTIES if not (settings.folds and name == "lightgbm")]
     names = every if text == "all" else [name.strip() for name in text.split(",")]
@@ -121,7 +125,7 @@ def make_trial(
     """
     penalties = penalties_of(name, settings.penalty)
     blocks = [pad([outcome.scores[k] for outcome in outcomes]) for k in range(len(penalties))]
-    codes = _learnt(codes, blocks[0])
+    codes = learnt_codes(codes, blocks[0])
     accuracies = [float(np.mean(block.argmax(axis=1) == codes)) for block in blocks]
     equals = [k for k, accuracy in enumerate(accuracies) if accuracy == max(accuracies)]
     losses = {k: _loss(blocks[k], codes) for k in equals}
@@ -141,7 +145,7 @@ def make_trial(
     )
 
 
-def _learnt(codes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def learnt_codes(codes: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Return the codes, -1 also where the row's fold has learnt no such class (score -inf)."""
     found = scores[np.arange(len(codes)), np.maximum(codes, 0)]
     return np.where(np.isneginf(found), -1, codes)

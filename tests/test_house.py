@@ -19,8 +19,8 @@ ORDER = {
     "methods split leaks reference recording request cut match voices demo cut_cli cli",
     "extract": "audio pooling device checkpoint frontend layers weights encoder durable shard "
     "layout reader listing store options batches plan job verify run tools export store_cli cli",
-    "classify": "data folds linear sums trees classifiers crossval calibrate measures trials cells "
-    "conclude sweep model folder score compare outcome "
+    "classify": "data folds linear sums trees classifiers crossval calibrate measures trials mix "
+    "cells conclude sweep model folder score compare outcome "
     "chosen learning openset plot show chosen_cli estimator runs svg figures mistakes tables "
     "meetings sentences report report_cli cli",
 }

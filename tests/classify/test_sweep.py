@@ -103,6 +103,7 @@ def test_trees_are_counted_before_they_grow(table, store):
         (Settings(classifiers="ridge,forest"), "'forest' is given"),
         (Settings(classifiers="ridge,ridge"), "names one twice"),
         (Settings(jobs=-1), "-1 is given, expected 0"),
+        (Settings(calibration="platt"), "'platt' is given, expected one of temperature, isotonic"),
         (Settings(layers="9"), "9 is not in the store"),
         (Settings(pooling_part="max"), "'max' is given, expected one of mean, std, both"),
     ],
