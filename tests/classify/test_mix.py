@@ -136,8 +136,9 @@ def test_the_weight_goes_to_the_layer_that_carries_the_signal(tmp_path, table, w
 
 
 def test_one_layer_asked_is_that_layer_alone(table, store):
-    tasks, _ = make_tasks(table, "session")
-    (one,) = sweep(table, store, tasks, replace(MIX, layers="1"))
+    tasks, told = make_tasks(table, "session")[0], []
+    (one,) = sweep(table, store, tasks, replace(MIX, layers="1"), tell=told.append)
+    assert not told  # there is nothing to learn
     (alone,) = sweep(table, store, tasks, replace(MIX, layers="1", combine="alone"))
     assert one.layers == LayerSet((1,))
     assert (one.penalty, one.log_loss, one.name) == (alone.penalty, alone.log_loss, alone.name)
