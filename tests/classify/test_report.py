@@ -68,6 +68,15 @@ def test_a_learning_curve_is_drawn_where_there_is_one(heard, tmp_path):
     assert 'id="learning"' in report([str(tmp_path)])
 
 
+def test_a_sweep_of_combined_layers_alone_has_a_table_and_no_figures(heard, tmp_path):
+    write_predictions(read_predictions(heard / "two.csv"), tmp_path / "predictions.csv")
+    head = "layers,classifier,valid_accuracy,valid_low,valid_high,chosen"
+    (tmp_path / "sweep.csv").write_text(f"{head}\nconcat:0+1,lda,0.625,0.5,0.75,yes\n")
+    page = report([str(tmp_path)])
+    assert "62.5 %<small>50.0 to 75.0</small>" in page
+    assert "Accuracy on validation by layer" not in page
+
+
 def test_without_audio_the_page_says_how_to_get_it(heard):
     page = report([str(heard / "two.csv")])
     assert "<code>--audio-root FOLDER</code>" in page
