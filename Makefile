@@ -30,7 +30,7 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	MYPYPATH=$(AS_SPK) $(BIN)/mypy -p spk.manifests -p spk.extract -p spk.classify
+	MYPYPATH=$(AS_SPK) $(BIN)/mypy -p spk.manifests -p spk.extract -p spk.classify -p spk.finetune
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -29,8 +29,12 @@ setup(
     python_requires=">=3.10",
     cmdclass={"build_py": BuildPackages},
     package_dir={"spk": "."},
-    packages=["spk", "spk.manifests", "spk.extract", "spk.classify"],
-    package_data={"spk": ["py.typed"], "spk.classify": ["templates/*"]},
+    packages=["spk", "spk.manifests", "spk.extract", "spk.classify", "spk.finetune"],
+    package_data={
+        "spk": ["py.typed"],
+        "spk.classify": ["templates/*"],
+        "spk.finetune": ["presets/*.yaml"],
+    },
     include_package_data=False,
     install_requires=[
         "click>=8.1",
@@ -38,13 +42,16 @@ setup(
         "jinja2>=3.1",
         "joblib>=1.3",  # parallel results as they come
         "lightgbm>=4.3",
+        "lightning>=2.4",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "pandas>=2.2",
         "pyarrow>=14",
+        "pyyaml>=6",
         "scikit-learn>=1.5",
         "scipy>=1.11",
         "soundfile>=0.12",
+        "tensorboard>=2.14",
         "torch>=2.4",
         "torchaudio>=2.4",
         "tqdm>=4.66",
@@ -65,6 +72,7 @@ setup(
             "spk-extract=spk.extract.cli:main",
             "spk-store=spk.extract.store_cli:store",
             "spk-classify=spk.classify.cli:main",
+            "spk-finetune=spk.finetune.cli:main",
         ]
     },
     classifiers=[

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("manifests", "extract", "classify")
+ROOMS = ("manifests", "extract", "classify", "finetune")
 TEMPLATES = ROOT / "classify" / "templates"
 
 
@@ -23,8 +23,11 @@ def run(*command: str, cwd: Path = ROOT) -> str:
 def expected_files() -> set[str]:
     """Return the wheel's files as the checkout has them."""
     modules = {f"spk/{room}/{file.name}" for room in ROOMS for file in (ROOT / room).glob("*.py")}
+    presets = {
+        f"spk/{file.relative_to(ROOT).as_posix()}" for file in ROOT.glob("finetune/presets/*.yaml")
+    }
     templates = {f"spk/classify/templates/{file.name}" for file in TEMPLATES.iterdir()}
-    return modules | templates | {"spk/__init__.py", "spk/py.typed"}
+    return modules | presets | templates | {"spk/__init__.py", "spk/py.typed"}
 
 
 def check_wheel(wheel: Path) -> None:
@@ -41,7 +44,7 @@ def check_install(archive: Path, folder: Path) -> None:
     constraints = ("-c", str(ROOT / "constraints.txt"))
     run(python, "-m", "pip", "install", "-q", "--no-deps", str(archive), cwd=folder)
     run(python, "-m", "pip", "install", "-q", *constraints, "click", cwd=folder)
-    for command in ("spk-manifests", "spk-extract", "spk-store", "spk-classify"):
+    for command in ("spk-manifests", "spk-extract", "spk-store", "spk-classify", "spk-finetune"):
         if "Usage:" not in run(str(folder / "bin" / command), "--help", cwd=folder):
             sys.exit(f"{archive.name}: {command} --help shows no usage")
 

@@ -31,9 +31,9 @@ import pandas as pd
 
 from spk.classify.classifiers import PENALTIES
 from spk.classify.crossval import cross_validate
-from spk.classify.data import make_tasks
 from spk.classify.sweep import Settings, one_thread, sweep
 from spk.extract.store import FeatureStore, StoreWriter
+from spk.manifests.tasks import make_tasks
 
 SMALL = {
     "segments": 1500,

@@ -19,7 +19,8 @@ import numpy as np
 
 from ..extract.store import FeatureStore
 from ..manifests.table import write_whole
-from .data import LayerSet, Task
+from ..manifests.tasks import Task
+from .data import LayerSet
 from .trials import Settings, Trial, classifier_names
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ import numpy as np
 
 from ..extract.store import FeatureStore
 from ..manifests.table import SPLITS, InputError
+from ..manifests.tasks import Task
 from .classifiers import Head, fit_path
-from .data import LayerSet, Task, open_store, read_features
+from .data import LayerSet, open_store, read_features
 from .linear import Rotation
 from .model import FREE_KEYS
 from .outcome import prepare

@@ -106,7 +106,7 @@ def sweep(table: Path, store: Path, out: Path, **settings: Any) -> None:
     kept in OUT/cells.jsonl: a stopped sweep goes on where it was, another setting begins anew.
     """
     from ..manifests.table import read_table
-    from .data import split_method
+    from ..manifests.tasks import split_method
     from .outcome import evaluate
     from .show import outcome_text, write_outcome
     from .sweep import Settings
@@ -135,7 +135,7 @@ def fit(table: Path, store: Path, model: Path, **settings: Any) -> None:
     Name one layer, classifier and penalty to fit exactly that. Test rows are not read.
     """
     from ..manifests.table import read_table
-    from .data import split_method
+    from ..manifests.tasks import split_method
     from .folder import check_free, save_model
     from .outcome import choose_and_fit
     from .sweep import Settings
@@ -207,7 +207,7 @@ def score(
 ) -> None:
     """Measure PREDICTIONS, with 95 % intervals over meetings and segments."""
     from ..manifests.table import read_predictions, read_table
-    from .data import split_method
+    from ..manifests.tasks import split_method
     from .score import score as measure
     from .show import measures_text, warnings_of, write_measures
 

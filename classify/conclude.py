@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..manifests.tasks import Task
 from .calibrate import FEW
-from .data import Task
 from .measures import mean_interval
 from .trials import Settings, Trial, choose
 

@@ -1,13 +1,12 @@
-"""Store and table become X and y, in table order, and the closed-set tasks on them.
+"""Store and table become X, in table order.
 
-A task is one closed set of labels: a meeting's speakers (``within="session"``) or everybody
-(``within="corpus"``). Rows whose split is empty (purged) are in no task. Segments that extraction
-rejected are left out and counted; segments the store knows nothing about are refused.
+Segments that extraction rejected are left out and counted; segments the store knows nothing about
+are refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..extract.store import FeatureStore
-from ..manifests.split import read_record
-from ..manifests.table import SPLITS, InputError
+from ..manifests.table import InputError
+from ..manifests.tasks import require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 COMBINE = ("alone", "concat", "average", "mix")
 SEARCHES = {"pairs": 2, "triples": 3}  # every so many layers, each combination in one vector
 PARTS = ("mean", "std", "both")
-WITHIN = ("session", "corpus")
 
 
 @dataclass(frozen=True)
@@ -44,27 +42,6 @@ class LayerSet:
         """Return `"7"`, `"concat:4+8"`, `"average:4+8"` or `"mix:4+8"`."""
         numbers = "+".join(map(str, self.layers))
         return numbers if self.combine == "alone" else f"{self.combine}:{numbers}"
-
-
-@dataclass(frozen=True)
-class Task:
-    """One closed set: `rows[split]` are row numbers of the table, `codes[split]` index `labels`.
-
-    A code is -1 where the label has no training segment (always counted as wrong). `cuts` are the
-    folds of cross-validation, (learnt, held out) as positions in ``rows["train"]``; then
-    ``rows["valid"]`` are all that are held out in turn. Without folds there are none.
-    """
-
-    name: str
-    labels: tuple[str, ...]
-    rows: Mapping[str, np.ndarray]
-    codes: Mapping[str, np.ndarray]
-    cuts: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
-
-    @property
-    def majority(self) -> int:
-        """Return the code of the label with most training segments (the first of equals)."""
-        return int(np.argmax(np.bincount(self.codes["train"], minlength=len(self.labels))))
 
 
 def layer_sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]:
@@ -112,14 +89,6 @@ def _numbers(layers: str) -> list[int]:
             "each layer once; correct --layers"
         )
     return numbers
-
-
-def require(where: str, value: str, choices: Sequence[str]) -> None:
-    """Raise `InputError` unless `value` is one of `choices`."""
-    if value not in choices:
-        raise InputError(
-            f"{where}: {value!r} is given, expected one of {', '.join(choices)}; correct it"
-        )
 
 
 def open_store(path: str | Path) -> FeatureStore:
@@ -189,90 +158,6 @@ def _columns(store: FeatureStore, part: str) -> slice:
             "'mean+std'; pass --pooling-part both"
         )
     return slice(0, dim // 2) if part == "mean" else slice(dim // 2, None)
-
-
-def make_tasks(
-    table: pd.DataFrame, within: str, *, needed: Sequence[str] = SPLITS, target: str = "speaker"
-) -> tuple[list[Task], dict[str, str]]:
-    """Return the tasks that can be done, in order of name, and {session: why not} for the others.
-
-    `needed` are the splits in which a task must have segments; `target` is the column of labels.
-
-    Raises
-    ------
-    InputError
-        The table has no split, a needed split is empty everywhere, or no task is left.
-    """
-    require("within", within, WITHIN)
-    check_splits(table, needed)
-    sessions = table["session"].to_numpy(str)
-    tasks, skipped = [], {}
-    for name in sorted(set(map(str, sessions))) if within == "session" else ["corpus"]:
-        rows = np.arange(len(table)) if within == "corpus" else np.flatnonzero(sessions == name)
-        task = _make_task(table, name, rows, target)
-        reason = _unfit(task, needed)
-        if reason:
-            counts = ", ".join(f"{len(task.rows[part])} {part}" for part in SPLITS)
-            skipped[name] = f"{reason} ({counts})"
-        else:
-            tasks.append(task)
-    if not tasks:
-        first = next(iter(skipped))
-        option = "pass --within corpus, or " if within == "session" else ""
-        raise InputError(
-            f"table: {len(skipped)} of {len(skipped)} tasks cannot be done, first {first!r} "
-            f"({skipped[first]}), expected at least 1; {option}split it again with spk-manifests "
-            "split"
-        )
-    return tasks, skipped
-
-
-def check_splits(table: pd.DataFrame, needed: Sequence[str] = SPLITS) -> None:
-    """Raise `InputError` unless the table has segments of every split in `needed`."""
-    found = set(table["split"]) if "split" in table else set()
-    for split in needed:
-        if split not in found:
-            option = ", its method and --valid-share SHARE" if split == "valid" else ""
-            raise InputError(
-                f"table: 0 segments have split {split!r}, expected at least 1; "
-                f"make it anew with spk-manifests split{option}"
-            )
-
-
-def _make_task(table: pd.DataFrame, name: str, rows: np.ndarray, target: str) -> Task:
-    split = table["split"].to_numpy(str)[rows]
-    label = table[target].to_numpy(str)[rows]
-    labels = tuple(sorted(set(label[split == "train"])))
-    number = {text: code for code, text in enumerate(labels)}
-    codes = np.array([number.get(text, -1) for text in label], dtype=np.int64)
-    return Task(
-        name,
-        labels,
-        {part: rows[split == part] for part in SPLITS},
-        {part: codes[split == part] for part in SPLITS},
-    )
-
-
-def _unfit(task: Task, needed: Sequence[str]) -> str:
-    empty = [split for split in needed if not len(task.rows[split])]
-    if empty:
-        return f"no {empty[0]} segments"
-    if len(task.labels) < 2:
-        return f"{len(task.labels)} label in train, fewer than two"
-    return ""
-
-
-def split_method(path: str | Path) -> str:
-    """Return how a table was split, from the note `spk-manifests split` leaves beside it.
-
-    ``"random (leaky)"`` for the reference's split, ``"unknown"`` without a note.
-    """
-    record = read_record(path)
-    if record is None:
-        return "unknown"
-    if "method" not in record:
-        raise InputError(f"{path}: its split's record names no method; split the table again")
-    return "random (leaky)" if record["method"] == "random" else str(record["method"])
 
 
 Teller = Callable[[str], Any]  # where progress and notes go: click.echo, print, list.append

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from ..manifests.table import InputError, write_whole
+from ..manifests.tasks import WITHIN
 from .calibrate import CALIBRATIONS
 from .classifiers import PENALTIES, Fitted
-from .data import COMBINE, PARTS, WITHIN, LayerSet
+from .data import COMBINE, PARTS, LayerSet
 from .model import Model
 from .trees import check_trees
 

@@ -17,8 +17,8 @@ import numpy as np
 from ..manifests.methods import time_blocks
 from ..manifests.rollcall import roll_call_mask
 from ..manifests.table import InputError
+from ..manifests.tasks import Task
 from ..manifests.timeline import RECORDING, has_timeline, neighbours
-from .data import Task
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..manifests.table import InputError
+from ..manifests.tasks import Task
 from .chosen import Chosen, read_chosen
 from .classifiers import penalties_of
-from .data import Task
 from .measures import percentiles, resample
 from .sweep import one_thread
 

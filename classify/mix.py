@@ -21,8 +21,9 @@ import numpy as np
 
 from ..extract.store import FeatureStore
 from ..manifests.table import InputError
+from ..manifests.tasks import Task
 from .classifiers import penalties_of
-from .data import LayerSet, Task, Teller, read_features
+from .data import LayerSet, Teller, read_features
 from .linear import deviation
 from .trials import Settings, classifier_names
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from ..extract.store import FeatureStore
 from ..manifests.table import InputError, check_predictions
+from ..manifests.tasks import WITHIN_CORPUS, Task
 from .calibrate import calibrated, fit_curves
 from .classifiers import Fitted, finish, fit_path
-from .data import LayerSet, Task, match, read_features
+from .data import LayerSet, match, read_features
 from .sweep import TUNING, Settings, Trial, make_fold, one_thread, validate
 from .trials import learnt_codes
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 # not compared between stores: which layers lie there, in which precision and file format
 FREE_KEYS = ("layers", "dtype", "schema")
-WITHIN_CORPUS = ", within corpus"  # in a model's name, so that its scores carry the warning below
 KNOWS_THE_ROOM = "this also rewards knowing the room: spk-classify sweep says how much"
 
 

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..manifests.table import InputError
+from ..manifests.tasks import Task
 from .calibrate import probabilities
 from .chosen import Chosen, read_chosen
-from .data import Task
 from .measures import mean_interval
 from .sweep import one_thread
 

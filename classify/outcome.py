@@ -17,9 +17,10 @@ import numpy as np
 from ..extract.store import FeatureStore
 from ..manifests.aishell4 import series_speaker
 from ..manifests.table import SPLITS, InputError
+from ..manifests.tasks import Task, check_splits, make_tasks
 from .cells import Cells, fingerprint_of
 from .conclude import baselines, conclude, curve_facts, fold_facts, left_out, mix_facts
-from .data import Task, Teller, check_splits, make_tasks, match, open_store
+from .data import Teller, match, open_store
 from .folds import add_folds, join_tuning
 from .model import KNOWS_THE_ROOM, Model, fit, predict
 from .score import score

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..manifests.table import InputError, write_predictions, write_whole
+from ..manifests.tasks import WITHIN_CORPUS
 from .compare import Comparison
-from .model import KNOWS_THE_ROOM, WITHIN_CORPUS
+from .model import KNOWS_THE_ROOM
 from .outcome import Outcome, encoder_text
 from .plot import plot_sweep
 

@@ -16,10 +16,11 @@ import numpy as np
 
 from ..extract.store import FeatureStore
 from ..manifests.table import InputError
+from ..manifests.tasks import Task
 from .cells import Cells, unfinished
 from .classifiers import TREE_ROUNDS, Fold, fit_path, penalties_of
 from .crossval import Paths, cross_validate
-from .data import LayerSet, Task, Teller, layer_sets, read_features
+from .data import LayerSet, Teller, layer_sets, read_features
 from .linear import rotate
 from .mix import mix_layers
 from .trials import Settings, Trial, Validated, choose, classifier_names, make_trial

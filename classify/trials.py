@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..manifests.table import InputError
+from ..manifests.tasks import require
 from .calibrate import CALIBRATIONS, find_temperature, pad, probabilities
 from .classifiers import PENALTIES, penalties_of
-from .data import LayerSet, require
+from .data import LayerSet
 from .folds import check_folds
 from .measures import log_loss, mean_interval
 

@@ -11,6 +11,7 @@ import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,21 +52,26 @@ class Segment:
 
 @dataclass(frozen=True)
 class Reading:
-    """How segments are read: rate (Hz), channel policy, and the fewest samples accepted."""
+    """How segments are read: rate (Hz), channel policy, and the fewest samples accepted.
+
+    With `integers`, samples of a 16-bit file stay int16: half the bytes to hand on. Divided by
+    32768 they are the same float32 numbers, to the last bit.
+    """
 
     rate: int = 16000
     channel: str = "0"
     resample: bool = False
     shortest: int = 400
+    integers: bool = False
 
 
 @dataclass(frozen=True)
 class Audio:
-    """A segment's samples (float32, mono) and the identity of what was decoded."""
+    """A segment's samples (mono, float32 or int16) and the identity of what was decoded."""
 
     samples: np.ndarray
-    size: int  # bytes of `samples`
-    crc32: int  # of the bytes of `samples`
+    size: int  # bytes of `samples` as float32
+    crc32: int  # of the bytes of `samples` as float32
 
 
 def check_channel(channel: str) -> str:
@@ -87,8 +93,9 @@ def read_segment(segment: Segment, reading: Reading) -> Audio:
     InputError
         The recording's rate or channels are not what the run was told.
     """
-    samples, rate = _decode(segment, reading)
-    if not np.isfinite(samples).all():
+    decoded, rate = _decode(segment, reading)
+    samples = as_float(decoded)
+    if decoded.dtype != np.int16 and not np.isfinite(samples).all():
         raise Rejected("not-finite", f"{int((~np.isfinite(samples)).sum())} samples are not finite")
     if rate != reading.rate:
         samples = _resampled(samples, rate, reading.rate)
@@ -99,7 +106,15 @@ def read_segment(segment: Segment, reading: Reading) -> Audio:
     if samples.min() == samples.max():
         raise Rejected("silent", f"all {len(samples)} samples are {samples[0]:g}")
     samples = np.ascontiguousarray(samples, dtype=np.float32)
-    return Audio(samples, samples.nbytes, zlib.crc32(samples.data))
+    kept = samples if decoded.dtype != np.int16 else np.ascontiguousarray(decoded)
+    return Audio(kept, samples.nbytes, zlib.crc32(samples.data))
+
+
+def as_float(samples: np.ndarray) -> np.ndarray:
+    """Return samples as float32; int16 is divided by 32768, as libsndfile does."""
+    if samples.dtype != np.int16:
+        return samples
+    return np.multiply(samples, np.float32(1 / 32768), dtype=np.float32)
 
 
 def check_recording(path: str, reading: Reading) -> None:
@@ -133,12 +148,18 @@ def _decode(segment: Segment, reading: Reading) -> tuple[np.ndarray, int]:
             raise Rejected("past-end", _ends_early(segment, file.frames, file.samplerate))
         try:
             file.seek(first)
-            block = file.read(stop - first, dtype="float32", always_2d=True)
+            block = file.read(stop - first, dtype=_kind(file, reading), always_2d=True)
         except (OSError, RuntimeError) as problem:
             raise Rejected("unreadable", f"{segment.path}: {problem}") from None
         if len(block) != stop - first:
             raise Rejected("past-end", _ends_early(segment, first + len(block), file.samplerate))
         return _mono(block, reading.channel), file.samplerate
+
+
+def _kind(file: Any, reading: Reading) -> str:
+    """Return the number format to decode to; what is averaged or resampled is no integer."""
+    whole = file.subtype == "PCM_16" and reading.channel != "mean"
+    return "int16" if reading.integers and whole and file.samplerate == reading.rate else "float32"
 
 
 def _ends_early(segment: Segment, samples: int, rate: int) -> str:

@@ -10,13 +10,17 @@ between processes, and a process pool waits forever when a worker is killed whil
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 from ..manifests.table import InputError
 from .audio import Audio, Reading, Rejected, Segment, read_segment
+from .spans import Spans, stage
 
+Part = TypeVar("Part")
 Read = tuple[Segment, "Audio | Rejected"]
+Frames = Callable[[float], int]  # of so many seconds
 AHEAD = 3  # batches that are read while one is encoded
 
 
@@ -25,8 +29,8 @@ def sort_segments(segments: Iterable[Segment]) -> list[Segment]:
     return sorted(segments, key=lambda s: (-round(s.duration, 4), s.path, s.start, s.segment_id))
 
 
-def take_shard(segments: Sequence[Segment], shard: str) -> list[Segment]:
-    """Return part ``i/n`` (i from 1 to n) of sorted segments: every n-th, so all parts are alike.
+def take_shard(segments: Sequence[Part], shard: str) -> list[Part]:
+    """Return part ``i/n`` (i from 1 to n) of sorted things: every n-th, so all parts are alike.
 
     Raises
     ------
@@ -41,24 +45,41 @@ def take_shard(segments: Sequence[Segment], shard: str) -> list[Segment]:
     return list(segments[int(part) - 1 :: int(parts)])
 
 
-def make_batches(segments: Iterable[Segment], batch_seconds: float) -> list[list[Segment]]:
+def make_batches(
+    segments: Iterable[Segment], batch_seconds: float, frames: Frames | None = None
+) -> list[list[Segment]]:
     """Cut segments into batches, in order: longest times number is at most `batch_seconds`.
 
-    A segment longer than that is a batch of its own.
+    A segment longer than that is a batch of its own. With `frames`, the segments of a batch also
+    have an equal number of frames, so that none is padded.
     """
     batches: list[list[Segment]] = []
     longest = 0.0
     for segment in segments:
         longest = max(longest, segment.duration)
-        if not batches or longest * (len(batches[-1]) + 1) > batch_seconds:
+        unequal = frames and batches and frames(batches[-1][0].duration) != frames(segment.duration)
+        if not batches or unequal or longest * (len(batches[-1]) + 1) > batch_seconds:
             batches.append([])
             longest = segment.duration
         batches[-1].append(segment)
     return batches
 
 
+def padding(batches: Iterable[Sequence[Segment]]) -> float:
+    """Return the share of padding in batches, by durations; 0 without segments."""
+    padded = real = 0.0
+    for batch in batches:
+        padded += len(batch) * max(segment.duration for segment in batch)
+        real += sum(segment.duration for segment in batch)
+    return 1 - real / padded if padded else 0.0
+
+
 def read_batches(
-    batches: Iterable[Sequence[Segment]], reading: Reading, *, workers: int
+    batches: Iterable[Sequence[Segment]],
+    reading: Reading,
+    *,
+    workers: int,
+    spans: Spans | None = None,
 ) -> Generator[list[Read], None, None]:
     """Yield each batch with its audio, or why it has none, in order.
 
@@ -74,30 +95,34 @@ def read_batches(
     """
     if workers == 0:
         for batch in batches:
-            yield [_read(segment, reading) for segment in batch]
+            yield [_read(segment, reading, spans) for segment in batch]
         return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
-        yield from _ahead(pool, batches, reading)
+        yield from _ahead(pool, batches, reading, spans)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, batches: Iterable[Sequence[Segment]], reading: Reading
+    pool: ThreadPoolExecutor,
+    batches: Iterable[Sequence[Segment]],
+    reading: Reading,
+    spans: Spans | None,
 ) -> Iterator[list[Read]]:
     waiting: deque[list[Future[Read]]] = deque()
     for batch in batches:
-        waiting.append([pool.submit(_read, segment, reading) for segment in batch])
+        waiting.append([pool.submit(_read, segment, reading, spans) for segment in batch])
         if len(waiting) > AHEAD:
             yield [future.result() for future in waiting.popleft()]
     while waiting:
         yield [future.result() for future in waiting.popleft()]
 
 
-def _read(segment: Segment, reading: Reading) -> Read:
+def _read(segment: Segment, reading: Reading, spans: Spans | None) -> Read:
     try:
-        return segment, read_segment(segment, reading)
+        with stage(spans, "decode"):
+            return segment, read_segment(segment, reading)
     except Rejected as found:
         return segment, found
     except InputError:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from ..manifests.cli import Command
+from .signals import noted_signals
 from .store_cli import store
 
 __all__ = ["main", "store"]
@@ -68,7 +66,11 @@ REJECTED = 3  # exit code: all done, but some segments have no features
     "--batch-seconds",
     type=float,
     default=None,
-    help="Audio in a batch, in s, padding counted.  [default: 20 on a CPU, 240 on a GPU]",
+    help="Audio in a batch, in s, padding counted.  [default: 20 on a CPU; on a GPU what its free "
+    "memory holds, at most 240]",
+)
+@click.option(
+    "--buckets", is_flag=True, help="Batch only segments of equally many frames: no padding."
 )
 @click.option(
     "--workers",
@@ -94,7 +96,14 @@ REJECTED = 3  # exit code: all done, but some segments have no features
     type=int,
     default=0,
     show_default=True,
-    help="First encode so many random segments alone and in batches, and tell the difference.",
+    help="First encode so many random segments alone in float32 and in batches, and tell the "
+    "difference; of another --dtype also layer by layer.",
+)
+@click.option(
+    "--profile",
+    type=click.Path(dir_okay=False),
+    default=None,
+    help="File to write where the time went to, as text; beside it FILE.trace.json for Chrome.",
 )
 @click.option("--strict", is_flag=True, help="Stop at the first segment that is rejected.")
 @click.option("--retry-rejected", is_flag=True, help="Try rejected segments again.")
@@ -116,7 +125,7 @@ def main(table: str, store_path: str, plan: bool, **options: Any) -> None:
         return
     from .run import extract
 
-    with _signals() as caught:
+    with noted_signals(_tell) as caught:
         summary = extract(segments, store_path, settings, stop=lambda: bool(caught), tell=_tell)
     click.echo(str(summary))
     if summary.interrupted:
@@ -127,31 +136,3 @@ def main(table: str, store_path: str, plan: bool, **options: Any) -> None:
 
 def _tell(line: str) -> None:
     click.echo(line, err=True)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """While open, the first Ctrl-C or SIGTERM is only noted, so that a batch is finished first.
-
-    The second one acts as it always did.
-    """
-    caught: list[int] = []
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    before = {kind: signal.getsignal(kind) for kind in kinds}
-
-    def note(number: int, _frame: object) -> None:
-        caught.append(number)
-        _restore(before)
-        _tell("stopping after this batch; once more to stop at once")
-
-    for kind in kinds:
-        signal.signal(kind, note)
-    try:
-        yield caught
-    finally:
-        _restore(before)
-
-
-def _restore(handlers: dict[signal.Signals, Any]) -> None:
-    for kind, handler in handlers.items():
-        signal.signal(kind, handler)

@@ -1,9 +1,12 @@
-"""Which device computes, in which number format, and whether its memory was too small."""
+"""Which device computes, in which number format, how data gets there, and its memory."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import ctypes
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+import numpy as np
 import torch
 
 from ..manifests.table import InputError
@@ -60,3 +63,107 @@ def out_of_memory(problem: Exception) -> bool:
     if found and torch.cuda.is_available():
         torch.cuda.empty_cache()
     return found
+
+
+class Lane:
+    """The way of batches to a device and of features back, beside its computing.
+
+    On a GPU both ways have a stream of their own and memory that the GPU reads by itself (pinned);
+    on a CPU nothing is copied.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._gpu = device.type == "cuda"
+        if self._gpu:
+            self._going, self._coming = torch.cuda.Stream(device), torch.cuda.Stream(device)
+
+    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+        """Return memory on the CPU for a batch that goes `there`."""
+        return torch.empty(shape, dtype=dtype, pin_memory=self._gpu)
+
+    def there(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return a batch on the device; what the device is told next waits for it."""
+        if not self._gpu:
+            return batch
+        with torch.cuda.stream(self._going):
+            moved = batch.to(self.device, non_blocking=True)
+        computing = torch.cuda.current_stream(self.device)
+        computing.wait_stream(self._going)
+        moved.record_stream(computing)
+        return moved
+
+    def back(self, found: torch.Tensor) -> Callable[[], np.ndarray]:
+        """Send a tensor to the CPU; return what waits for it and gives it."""
+        if not self._gpu:
+            return found.numpy
+        host = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
+        arrived = torch.cuda.Event(blocking=True)
+        self._coming.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._coming):
+            host.copy_(found, non_blocking=True)
+            arrived.record()
+        found.record_stream(self._coming)
+
+        def wait() -> np.ndarray:
+            arrived.synchronize()
+            return host.numpy()
+
+        return wait
+
+
+# Numbers that a second of audio takes at its peak, in the front end: 3200 positions of 512 channels
+# out of the first convolution, norm and activation, and the second's windows and output.
+POSITIONS = (3200 * 3 + 1600 * 4) * 512
+CPU_SECONDS = 20.0  # a CPU is fastest while a batch stays near its caches
+GPU_SECONDS = 240.0  # enough rows for every kernel; more only takes memory
+SPARE = 0.5  # share of the free memory that a batch may take; the next one is prepared beside it
+
+
+def fitting_seconds(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the audio, in s, that suits a batch on this device with the memory free now."""
+    if device.type == "cpu":
+        return CPU_SECONDS
+    return seconds_in(torch.cuda.mem_get_info(device)[0], dtype.itemsize)
+
+
+def seconds_in(free: int, itemsize: int) -> float:
+    """Return how many s of audio a batch may hold with so many bytes free; at least 1.
+
+    Examples
+    --------
+    >>> seconds_in(4 << 30, itemsize=2), seconds_in(80 << 30, itemsize=2)
+    (131.0, 240.0)
+    """
+    return max(1.0, min(GPU_SECONDS, float(SPARE * free // (POSITIONS * itemsize))))
+
+
+# Parameters of glibc's malloc.h, what they are while a CPU works, and what they are set to after:
+# the bounds that glibc's own rule reaches in a process that has freed large blocks.
+TRIM, MAP_FROM, MAPS = -1, -3, -4  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX
+WORKING = {TRIM: 2**31 - 1, MAPS: 0}
+RESTING = {TRIM: 64 << 20, MAP_FROM: 32 << 20, MAPS: 65536}
+
+
+@contextmanager
+def kept_memory(device: torch.device) -> Iterator[None]:
+    """While open, memory that a CPU's tensors leave is kept for the next ones.
+
+    The C library's habit is to give the largest blocks back to the system, which must clear every
+    page again for the next one. Elsewhere than with glibc nothing changes.
+    """
+    library = ctypes.CDLL(None) if device.type == "cpu" else None
+    if library is None or not hasattr(library, "mallopt"):
+        yield
+        return
+    _set(library, WORKING)
+    try:
+        yield
+    finally:
+        _set(library, RESTING)
+        library.malloc_trim(0)
+
+
+def _set(library: ctypes.CDLL, values: Mapping[int, int]) -> None:
+    for name, value in values.items():
+        library.mallopt(name, value)

@@ -12,25 +12,25 @@ and another, whether the front end has layer norm, group norm or log-mel feature
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..manifests.table import InputError
-from .checkpoint import DEMO, find_checkpoint
-from .device import choose_device, choose_dtype, exact
-from .frontend import LogMel, Waveforms
-from .layers import Take, first, visit_layers
-from .pooling import POOLINGS, merge, pool, real
-from .weights import demo_model, load_front_end, load_model
+from .device import Lane, choose_device, choose_dtype, exact, fitting_seconds, kept_memory
+from .frontend import check_lengths
+from .layers import Take, check_layers, first, visit_layers
+from .pooling import Pooled, Real, check_pooling, in_order, merge, pool
+from .spans import Spans
+from .stages import Stages
+from .weights import Parts, load_parts
 
 LAYER_DEFINITION = (
     "0 enters the first transformer layer, k leaves layer k, the last is after the final layer norm"
 )
-# A CPU is fastest while a batch stays near its caches; a GPU wants many rows.
-BATCH_SECONDS = {"cpu": 20.0, "cuda": 240.0}
 
 
 def load_encoder(
@@ -57,15 +57,7 @@ def load_encoder(
     """
     where = choose_device(device)
     number = choose_dtype(dtype, where)
-    if name == DEMO:
-        model, provenance = demo_model()
-        front: Waveforms | LogMel = Waveforms(model, normalized=True)
-        return Encoder(model, front, provenance, rate=16000, device=where, dtype=number)
-    checkpoint = find_checkpoint(name, revision=revision)
-    model = load_model(checkpoint)
-    front = load_front_end(checkpoint, model)
-    provenance = checkpoint.provenance()
-    return Encoder(model, front, provenance, rate=checkpoint.rate, device=where, dtype=number)
+    return Encoder(load_parts(name, revision=revision), device=where, dtype=number)
 
 
 class Encoder:
@@ -82,28 +74,27 @@ class Encoder:
     shortest
         Fewest samples that make one frame.
     batch_seconds
-        Audio in a batch that suits the device, in s.
+        Audio in a batch that suits the device and its free memory, in s.
     """
 
     def __init__(
         self,
-        model: Any,  # one of transformers', all shaped alike
-        front: Waveforms | LogMel,
-        provenance: Mapping[str, Any],
+        parts: Parts,
         *,
-        rate: int,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        self._model = model.eval().requires_grad_(False).to(device, dtype)
-        self._provenance = dict(provenance)
-        self._front = front
-        self._device, self._dtype = device, dtype
+        self._model = parts.model.eval().requires_grad_(False).to(device, dtype)
+        self._provenance = parts.provenance
+        self._front = parts.front
+        self.device, self._dtype = device, dtype
         self.layer_count = len(self._model.encoder.layers)
         self.hidden_size = int(self._model.config.hidden_size)
-        self.rate = rate
-        self.shortest = front.shortest
-        self.batch_seconds = BATCH_SECONDS[device.type]
+        self.rate = parts.rate
+        self.shortest = parts.front.shortest
+        self.batch_seconds = fitting_seconds(device, dtype)
+        self._stages = Stages(device)
+        self._lane = Lane(device)
 
     def provenance(self) -> dict[str, Any]:
         """Return what identifies the encoder and the way it computes."""
@@ -115,6 +106,16 @@ class Encoder:
             "hidden_size": self.hidden_size,
             "rate": self.rate,
         }
+
+    @contextmanager
+    def at_work(self, spans: Spans | None = None) -> Iterator[None]:
+        """Keep memory for the next batch while open; measure the stages into `spans`."""
+        with kept_memory(self.device), self._stages.watching(spans):
+            yield
+
+    def frames_of(self, seconds: float) -> int:
+        """Return how many frames so much audio gives."""
+        return int(self._front.frames(torch.tensor([round(seconds * self.rate)])))
 
     def encode(
         self,
@@ -143,21 +144,28 @@ class Encoder:
         tuple
             Features (n, layers, dim) float32, and the number of frames (n,) int64.
         """
+        return self.submit(waveforms, layers, pooling, max_seconds)()
+
+    def submit(
+        self,
+        waveforms: Sequence[np.ndarray],
+        layers: Sequence[int],
+        pooling: str,
+        max_seconds: float,
+    ) -> Callable[[], Pooled]:
+        """Tell the device to do what `encode` does; return what waits for it and gives it.
+
+        A GPU then works while the next batch is made ready. On a CPU it is done at once.
+        """
         self._check(waveforms, layers, max_seconds)
-        if pooling not in POOLINGS:
-            raise InputError(
-                f"--pooling: value is {pooling!r}, expected one of {list(POOLINGS)}; correct it"
-            )
-        width = self.hidden_size * (2 if pooling == "mean+std" else 1)
-        features = np.empty((len(waveforms), len(layers), width), np.float32)
-        frames = np.empty(len(waveforms), np.int64)
+        check_pooling(pooling)
         short, long = self._by_length(waveforms, max_seconds)
+        parts = []
         if short:
-            batch, lengths = self._front.prepare([waveforms[i] for i in short], self._device)
-            features[short], frames[short] = self._pooled(batch, lengths, layers, pooling)
-        for i in long:
-            features[i], frames[i] = self._windows(waveforms[i], layers, pooling, max_seconds)
-        return features, frames
+            batch, lengths = self._prepared([waveforms[i] for i in short])
+            parts = [(short, self._pooled(batch, lengths, layers, pooling))]
+        parts += [([i], self._windows(waveforms[i], layers, pooling, max_seconds)) for i in long]
+        return parts[0][1] if short and not long else lambda: in_order(parts)
 
     def states(
         self,
@@ -171,8 +179,8 @@ class Encoder:
         found: dict[int, np.ndarray] = {}
         short, long = self._by_length(waveforms, max_seconds)
         if short:
-            batch, lengths = self._front.prepare([waveforms[i] for i in short], self._device)
-            found.update(zip(short, self._whole(batch, lengths, layers), strict=True))
+            states = self._whole(*self._prepared([waveforms[i] for i in short]), layers)
+            found.update(zip(short, states, strict=True))
         for i in long:
             parts = [
                 self._whole(window, torch.tensor([window.shape[1]]), layers)[0]
@@ -191,54 +199,58 @@ class Encoder:
     def _check(
         self, waveforms: Sequence[np.ndarray], layers: Sequence[int], max_seconds: float
     ) -> None:
-        wrong = [layer for layer in layers if not 0 <= layer <= self.layer_count]
-        if wrong or not len(layers):
-            raise InputError(
-                f"--layers: value is {wrong or 'empty'}, expected 0 to {self.layer_count}; "
-                "ask for layers the encoder has"
-            )
-        short = [i for i, waveform in enumerate(waveforms) if len(waveform) < self.shortest]
-        if short:
-            raise InputError(
-                f"waveform {short[0]}: samples are {len(waveforms[short[0]])}, expected at least "
-                f"{self.shortest}; leave it out"
-            )
+        check_layers(layers, self.layer_count)
+        check_lengths(waveforms, self.shortest)
         least = 2 * self.shortest / self.rate  # equal windows may be half as long as allowed
         if not max_seconds >= least:
             raise InputError(
                 f"--max-seconds: value is {max_seconds} s, expected at least {least} s; pass more"
             )
 
+    @torch.inference_mode()
+    def _prepared(self, waveforms: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        with self._stages("transfer"):
+            return self._front.prepare(waveforms, self._lane)
+
     def _cut(self, waveform: np.ndarray, max_seconds: float) -> list[torch.Tensor]:
         """Prepare a waveform as a whole; cut it into equal windows (1, length, ...)."""
-        batch, _ = self._front.prepare([waveform], self._device)
+        batch, _ = self._prepared([waveform])
         count = math.ceil(len(waveform) / (max_seconds * self.rate))
         return list(torch.tensor_split(batch, count, dim=1))
 
     def _windows(
         self, waveform: np.ndarray, layers: Sequence[int], pooling: str, max_seconds: float
-    ) -> tuple[np.ndarray, int]:
+    ) -> Callable[[], Pooled]:
         inner = "mean+std" if pooling == "std" else pooling
         parts = [
             self._pooled(window, torch.tensor([window.shape[1]]), layers, inner)
             for window in self._cut(waveform, max_seconds)
         ]
-        frames = np.concatenate([counts for _, counts in parts])
-        merged = merge(np.concatenate([rows for rows, _ in parts]), frames, inner)
-        return merged[:, -self.hidden_size :] if pooling == "std" else merged, int(frames.sum())
+
+        def whole() -> Pooled:
+            found = [part() for part in parts]
+            frames = np.concatenate([counts for _, counts in found])
+            merged = merge(np.concatenate([rows for rows, _ in found]), frames, inner)[None]
+            kept = merged[..., -self.hidden_size :] if pooling == "std" else merged
+            return kept, frames.sum(keepdims=True)
+
+        return whole
 
     def _pooled(
         self, batch: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int], pooling: str
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> Callable[[], Pooled]:
         frames = self._front.frames(lengths)
+        known = Real(frames, int(frames.max()), self.device)
         kept: dict[int, torch.Tensor] = {}
 
         def take(layer: int, states: torch.Tensor) -> None:
-            kept[layer] = pool(states, frames, pooling)
+            with self._stages("pooling"):
+                kept[layer] = pool(states, known, pooling)
 
-        self._visit(batch, lengths, layers, take)
-        features = torch.stack([kept[layer] for layer in layers], dim=1)
-        return features.cpu().numpy(), frames.numpy()
+        self._visit(batch, lengths, known.mask, layers, take)
+        with self._stages("transfer"):
+            arriving = self._lane.back(torch.stack([kept[layer] for layer in layers], dim=1))
+        return lambda: (arriving(), frames.numpy())
 
     def _whole(
         self, batch: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]
@@ -248,26 +260,28 @@ class Encoder:
         def take(layer: int, states: torch.Tensor) -> None:
             kept[layer] = states.float().cpu().numpy()
 
-        self._visit(batch, lengths, layers, take)
+        frames = self._front.frames(lengths)
+        mask = Real(frames, int(frames.max()), self.device).mask
+        self._visit(batch, lengths, mask, layers, take)
         states = np.stack([kept[layer] for layer in layers], axis=2)
-        frames = self._front.frames(lengths).tolist()
-        return [row[:count] for row, count in zip(states, frames, strict=True)]
+        return [row[:count] for row, count in zip(states, frames.tolist(), strict=True)]
 
     @torch.inference_mode()
     def _visit(
-        self, batch: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int], take: Take
+        self,
+        batch: torch.Tensor,
+        lengths: torch.Tensor,
+        mask: Any,
+        layers: Sequence[int],
+        take: Take,
     ) -> None:
-        """Run the encoder over a prepared batch; states pass through `take`."""
-        with exact(self._device, self._dtype):
-            self._forward(batch, lengths, layers, take)
+        """Run the encoder over a prepared batch; states pass through `take`.
 
-    def _forward(
-        self, batch: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int], take: Take
-    ) -> None:
-        hidden = self._front(batch.to(self._dtype), lengths)
-        hidden = first(self._model.feature_projection(hidden))
-        frames = self._front.frames(lengths)
-        mask = None  # equal lengths need none, and keep the fast attention kernels
-        if int(frames.min()) < hidden.shape[1]:
-            mask = real(frames, hidden.shape[1], hidden.device)
-        visit_layers(self._model.encoder, hidden, mask, layers, take)
+        `mask` is none for rows of equal length, which keeps the fast attention kernels.
+        """
+        with exact(self.device, self._dtype):
+            with self._stages("CNN"):
+                hidden = self._front(batch.to(self._dtype), lengths)
+            with self._stages("layers"):
+                hidden = first(self._model.feature_projection(hidden))
+                visit_layers(self._model.encoder, hidden, mask, layers, take)

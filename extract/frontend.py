@@ -19,8 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
-from .pooling import real
+from ..manifests.table import InputError
+from .audio import as_float
+from .device import Lane
+from .pooling import Real
 
 EPSILON = 1e-7  # added to the variance, as transformers' Wav2Vec2FeatureExtractor does
 WINDOW, HOP = 400, 160  # samples of a log-mel frame, as transformers' SeamlessM4TFeatureExtractor
@@ -35,10 +39,12 @@ class Waveforms:
         self.shortest = receptive_field(self._layers)
 
     def prepare(
-        self, waveforms: Sequence[np.ndarray], device: torch.device
+        self, waveforms: Sequence[np.ndarray], lane: Lane
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a batch (n, samples) on the device, and lengths (n,) in samples on the CPU."""
-        batch, lengths = pad(waveforms, device)
+        batch, lengths = pad(waveforms, lane)
+        if batch.dtype == torch.int16:
+            batch = batch.float() / 32768
         return normalize(batch, lengths) if self.normalized else batch, lengths
 
     def frames(self, lengths: torch.Tensor) -> torch.Tensor:
@@ -58,10 +64,10 @@ class LogMel:
         self.shortest = WINDOW + (extractor.stride - 1) * HOP
 
     def prepare(
-        self, waveforms: Sequence[np.ndarray], device: torch.device
+        self, waveforms: Sequence[np.ndarray], lane: Lane
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a batch (n, frames, channels) on the device, and frames (n,) on the CPU."""
-        return pad([self._features(waveform) for waveform in waveforms], device)
+        return pad([self._features(as_float(waveform)) for waveform in waveforms], lane)
 
     def _features(self, waveform: np.ndarray) -> np.ndarray:
         """Return (frames, channels) float32 of one segment alone.
@@ -86,24 +92,45 @@ class LogMel:
         return batch
 
 
-def pad(
-    rows: Sequence[np.ndarray], device: torch.device | str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return rows (length, ...) as a batch (n, length, ...) float32 on the device, and lengths."""
+def check_lengths(waveforms: Sequence[np.ndarray], shortest: int) -> None:
+    """Raise `InputError` where a waveform has fewer than `shortest` samples."""
+    short = [i for i, waveform in enumerate(waveforms) if len(waveform) < shortest]
+    if short:
+        raise InputError(
+            f"waveform {short[0]}: samples are {len(waveforms[short[0]])}, expected at least "
+            f"{shortest}; leave it out"
+        )
+
+
+def pad(rows: Sequence[np.ndarray], lane: Lane) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return rows (length, ...) as a batch (n, length, ...) on the device, and lengths (n,).
+
+    The batch is int16 where all rows are, else float32.
+    """
     lengths = torch.tensor([len(row) for row in rows])
-    batch = torch.zeros(len(rows), int(lengths.max()), *rows[0].shape[1:], dtype=torch.float32)
+    whole = all(row.dtype == np.int16 for row in rows)
+    shape = (len(rows), int(lengths.max()), *rows[0].shape[1:])
+    batch = lane.empty(shape, torch.int16 if whole else torch.float32)
     for place, row in zip(batch, rows, strict=True):
-        place[: len(row)] = torch.from_numpy(row)
-    return batch.to(device, non_blocking=True), lengths
+        place[: len(row)] = torch.from_numpy(row if whole else as_float(row))
+        place[len(row) :] = 0
+    return lane.there(batch), lengths
 
 
 def normalize(batch: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """Give each row (n, samples) zero mean and unit variance over its own samples; padding is 0."""
-    mask = real(lengths, batch.shape[1], batch.device)
-    count = lengths.to(batch.device)[:, None].float()
-    mean = torch.where(mask, batch, 0.0).sum(1, keepdim=True) / count
-    centred = torch.where(mask, batch - mean, 0.0)
+    known = Real(lengths, batch.shape[1], batch.device)
+    count = known.count[:, None]
+    centred = _silenced(batch - batch.sum(1, keepdim=True) / count, known)  # padding adds 0
     return centred * (centred.square().sum(1, keepdim=True) / count + EPSILON).rsqrt()
+
+
+def _silenced(values: torch.Tensor, known: Real) -> torch.Tensor:
+    """Return values (n, size) or (n, size, d) with zeros at padding."""
+    if known.mask is None:
+        return values
+    mask = known.mask if values.dim() == known.mask.dim() else known.mask[..., None]
+    return torch.where(mask, values, 0.0)
 
 
 def frame_counts(layers: Iterable[Any], samples: torch.Tensor) -> torch.Tensor:
@@ -126,29 +153,61 @@ def convolve(layers: Iterable[Any], batch: torch.Tensor, lengths: torch.Tensor) 
     """Run a wav2vec2-kind front end: batch (n, samples) to (n, frames, channels).
 
     No convolution pads, so a real frame sees real samples only; group norm is the one exception.
+    Channels come last throughout: the layers' norms then need no transposed copies, and a
+    convolution is a product of matrices.
     """
-    states = batch[:, None]
+    states = batch[..., None]
     for layer in layers:
         lengths = _positions(layer.conv, lengths)
+        states = convolution(layer.conv, states)
         norm = getattr(layer, "layer_norm", None)
         if isinstance(norm, nn.GroupNorm):
-            states = layer.activation(group_norm(norm, layer.conv(states), lengths))
-        else:
-            states = layer(states)
-    return states.transpose(1, 2)
+            states = group_norm(norm, states, lengths)
+        elif norm is not None:
+            states = norm(states)
+        states = layer.activation(states)
+    return states
+
+
+def convolution(conv: nn.Conv1d, states: torch.Tensor) -> torch.Tensor:
+    """Convolve states (n, time, channels) without padding: (n, positions, out channels).
+
+    In float32 a window of `stride` steps is a row of a matrix that lies in memory as it is, and a
+    longer window is the sum of two such products. Narrower formats would round between the two, so
+    there the windows are copied; so are those over samples, where the products are thin.
+    """
+    size, stride = conv.kernel_size[0], conv.stride[0]
+    count = (states.shape[1] - size) // stride + 1
+    whole = states.dtype != torch.float32 or states.shape[2] == 1
+    step = size if whole else stride
+    total: Any = conv.bias  # and then the products so far
+    for first in range(0, size, step):
+        wide = min(step, size - first)
+        rows = states[:, first:].as_strided(
+            (len(states), count, wide * states.shape[2]),
+            (states.stride(0), stride * states.stride(1), 1),
+        )
+        weight = conv.weight[:, :, first : first + wide].transpose(1, 2).flatten(1)
+        total = _product(rows, weight, total)
+    return total
+
+
+def _product(rows: torch.Tensor, weight: torch.Tensor, added: torch.Tensor | None) -> torch.Tensor:
+    """Return rows (n, count, d) times weight (out, d), plus a bias (out,) or an earlier product."""
+    if added is None or added.dim() == 1:
+        return functional.linear(rows, weight, added)
+    return added.baddbmm_(rows, weight.t().expand(len(rows), -1, -1))
 
 
 def group_norm(norm: nn.GroupNorm, states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Normalise states (n, channels, time), one group per channel, over real positions only."""
-    if int(lengths.min()) == states.shape[2]:
-        return norm(states)
-    mask = real(lengths, states.shape[2], states.device)[:, None]
-    count = lengths.to(states.device)[:, None, None].float()
+    """Normalise states (n, time, channels), one group per channel, over real positions only."""
+    known = Real(lengths, states.shape[1], states.device)
+    count = known.count[:, None, None]
     wide = states.float()
-    centred = wide - torch.where(mask, wide, 0.0).sum(2, keepdim=True) / count
-    variance = torch.where(mask, centred, 0.0).square().sum(2, keepdim=True) / count
-    scaled = (centred * (variance + norm.eps).rsqrt()).to(states.dtype)
-    return scaled * norm.weight[:, None] + norm.bias[:, None]
+    centred = wide - _silenced(wide, known).sum(1, keepdim=True) / count
+    variance = _silenced(centred, known).square().sum(1, keepdim=True) / count
+    scale = (variance + norm.eps).rsqrt() * norm.weight.float()
+    return torch.addcmul(norm.bias.float(), centred, scale).to(states.dtype)
 
 
 def _positions(conv: nn.Conv1d, lengths: torch.Tensor) -> torch.Tensor:

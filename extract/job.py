@@ -1,27 +1,37 @@
-"""One run over batches: audio in, committed rows out, and smaller batches where memory is short."""
+"""One run over batches: audio in, committed rows out, and smaller batches where memory is short.
+
+Three things go on at once: threads decode the batches to come, the device encodes one, and a
+thread writes those before. The queues between them are short, so memory is bounded; what fails in
+any of them ends the run and names the segment.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..manifests.table import InputError
 from .audio import Audio, Reading, Segment, check_channel
-from .batches import Read, make_batches, read_batches
+from .batches import Read, make_batches, padding, read_batches
 from .options import Options
+from .spans import Spans, stage
 from .store import StoreWriter
+from .writing import Writing
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
     from .encoder import Encoder
 
-Encode = Callable[[Sequence[np.ndarray]], list[tuple[np.ndarray, int]]]
+Good = list[tuple[Segment, Audio]]
+Wait = Callable[[], list[tuple[np.ndarray, int]]]  # gives each waveform's features and frames
+Encode = Callable[[Sequence[np.ndarray]], Wait]
 
 
 class Job:
@@ -34,34 +44,49 @@ class Job:
         options: Options,
         writer: StoreWriter,
         tell: Callable[[str], None],
+        spans: Spans | None = None,
     ) -> None:
-        self._options, self._writer = options, writer
+        self._options, self._writer, self._spans = options, writer, spans
+        self._encoder = encoder
         self._reading = reading_of(encoder, options)
-        self._batch_seconds = options.batch_seconds or encoder.batch_seconds
+        self.batch_seconds = options.batch_seconds or encoder.batch_seconds
         self._encode = Halving(_encoding(encoder, layers, options), tell)
-        self.new, self.seconds, self.wall = 0, 0.0, 0.0
+        self._flying: tuple[Good, Wait] | None = None
+        self.new, self.seconds, self.wall, self.padding = 0, 0.0, 0.0, 0.0
 
     def run(self, todo: Sequence[Segment], stop: Callable[[], bool]) -> bool:
         """Encode `todo`; return whether `stop` ended it early."""
         begun = time.perf_counter()
-        batches = make_batches(todo, self._batch_seconds)
+        frames = self._encoder.frames_of if self._options.buckets else None
+        batches = make_batches(todo, self.batch_seconds, frames)
+        self.padding = padding(batches)
         workers = _workers(self._options) if todo else 0
-        with (
-            _bar(todo) as bar,
-            closing(read_batches(batches, self._reading, workers=workers)) as found,
-        ):
-            while not (stopped := stop()) and (read := next(found, None)) is not None:
-                self._take(read)
+        reading = read_batches(batches, self._reading, workers=workers, spans=self._spans)
+        with ExitStack() as closed:
+            closed.enter_context(self._encoder.at_work(self._spans))
+            writing = closed.enter_context(Writing(self._spans))
+            found = closed.enter_context(closing(reading))
+            bar = closed.enter_context(_bar(todo))
+            closed.callback(self._land, writing)
+            while not (stopped := stop()) and (read := self._next(found)) is not None:
+                self._take(read, writing)
                 bar.update(sum(segment.duration for segment, _ in read))
                 self.wall = time.perf_counter() - begun
                 bar.set_description_str(self._told(), refresh=False)
+            self._land(writing)
+            writing.put(self._writer.commit)
+        self.wall = time.perf_counter() - begun
         return stopped
 
     def _told(self) -> str:
         return f"{self.new} segments, {self.seconds / self.wall:.0f} times real time, "
 
-    def _take(self, read: Sequence[Read]) -> None:
-        good: list[tuple[Segment, Audio]] = []
+    def _next(self, found: Iterator[list[Read]]) -> list[Read] | None:
+        with stage(self._spans, "wait for audio"):
+            return next(found, None)
+
+    def _take(self, read: Sequence[Read], writing: Writing) -> None:
+        good: Good = []
         for segment, audio in read:
             if isinstance(audio, Audio):
                 good.append((segment, audio))
@@ -71,21 +96,49 @@ class Job:
                     f"{segment.segment_id}: {audio.code}: {audio.message}, expected a usable "
                     "segment; correct the table, or leave out --strict"
                 )
-            self._writer.reject(segment.segment_id, audio.code, audio.message)
+            refused = (segment.segment_id, audio.code, audio.message)
+            writing.put(partial(self._writer.reject, *refused))
         if not good:
             return
-        rows = self._encode([audio.samples for _, audio in good])
+        with _named(good, "encoding"):
+            wait = self._encode([audio.samples for _, audio in good])
+        self._land(writing)
+        self._flying = good, wait
+
+    def _land(self, writing: Writing) -> None:
+        """Hand on the batch that the device is at, while it has the next one to do."""
+        if self._flying is None:
+            return
+        (good, wait), self._flying = self._flying, None
+        with _named(good, "encoding"), stage(self._spans, "wait for device"):
+            rows = wait()
+        writing.put(partial(self._write, good, rows))
+        self.new += len(good)
+        self.seconds += sum(segment.duration for segment, _ in good)
+
+    def _write(self, good: Good, rows: Sequence[tuple[np.ndarray, int]]) -> None:
         for (segment, audio), (features, frames) in zip(good, rows, strict=True):
-            self._writer.add(
-                segment.segment_id,
-                features,
-                duration=segment.duration,
-                frames=frames,
-                audio_bytes=audio.size,
-                audio_crc32=audio.crc32,
-            )
-            self.new += 1
-            self.seconds += segment.duration
+            with _named([(segment, audio)], "writing"):
+                self._writer.add(
+                    segment.segment_id,
+                    features,
+                    duration=segment.duration,
+                    frames=frames,
+                    audio_bytes=audio.size,
+                    audio_crc32=audio.crc32,
+                )
+
+
+@contextmanager
+def _named(good: Good, what: str) -> Iterator[None]:
+    """Have an exception that the user can't repair name the segments it came with."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as problem:
+        others = f" and {len(good) - 1} more in its batch" if len(good) > 1 else ""
+        raise RuntimeError(f"{good[0][0].segment_id}{others}: {what} failed") from problem
 
 
 class Halving:
@@ -95,18 +148,19 @@ class Halving:
         self._encode, self._tell = encode, tell
         self._limit = np.inf  # samples, padding counted, that a batch may have
 
-    def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, int]]:
-        """Return features and number of frames of each waveform."""
+    def __call__(self, waveforms: Sequence[np.ndarray]) -> Wait:
+        """Return what gives features and number of frames of each waveform."""
         padded = len(waveforms) * max(len(waveform) for waveform in waveforms)
         if padded <= self._limit or len(waveforms) == 1:
-            rows = self._tried(waveforms)
-            if rows is not None:
-                return rows
+            wait = self._tried(waveforms)
+            if wait is not None:
+                return wait
             self._shrink(waveforms, padded)
         middle = len(waveforms) // 2
-        return self(waveforms[:middle]) + self(waveforms[middle:])
+        halves = self(waveforms[:middle]), self(waveforms[middle:])
+        return lambda: [row for half in halves for row in half()]
 
-    def _tried(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, int]] | None:
+    def _tried(self, waveforms: Sequence[np.ndarray]) -> Wait | None:
         from .device import out_of_memory
 
         try:
@@ -133,15 +187,18 @@ class Halving:
 def _encoding(encoder: Encoder, layers: Sequence[int], options: Options) -> Encode:
     """Return the function that a run encodes batches with."""
 
-    def pooled(waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, int]]:
-        features, frames = encoder.encode(
-            waveforms, layers=layers, pooling=options.pooling, max_seconds=options.max_seconds
-        )
-        return list(zip(features, frames.tolist(), strict=True))
+    def pooled(waveforms: Sequence[np.ndarray]) -> Wait:
+        wait = encoder.submit(waveforms, layers, options.pooling, options.max_seconds)
 
-    def whole(waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, int]]:
+        def rows() -> list[tuple[np.ndarray, int]]:
+            features, frames = wait()
+            return list(zip(features, frames.tolist(), strict=True))
+
+        return rows
+
+    def whole(waveforms: Sequence[np.ndarray]) -> Wait:
         states = encoder.states(waveforms, layers=layers, max_seconds=options.max_seconds)
-        return [(rows, len(rows)) for rows in states]
+        return lambda: [(rows, len(rows)) for rows in states]
 
     return whole if options.frames else pooled
 
@@ -153,6 +210,7 @@ def reading_of(encoder: Encoder, options: Options) -> Reading:
         channel=check_channel(options.channel),
         resample=options.resample,
         shortest=encoder.shortest,
+        integers=True,
     )
 
 

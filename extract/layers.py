@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..manifests.table import InputError
+
 Take = Callable[[int, torch.Tensor], None]
 
 
@@ -30,23 +32,33 @@ def visit_layers(
 ) -> None:
     """Run a transformer over `hidden` (n, time, d) and hand ``(layer, state)`` to `take`.
 
-    Stops after the last of `layers`. Where `mask` (n, time) is false, frames are padding: nobody
-    attends to them, and the positional convolution sees zeros. w2v-BERT has none: its positions
-    are in the attention, and its layers' own convolutions look back only, never at padding.
+    Stops after the last of `layers`. Where `mask` (n, time) is false, frames are padding.
     """
-    positions = getattr(encoder, "pos_conv_embed", nn.Identity())
-    with _taps(encoder.layers, layers, take), _silent_padding(positions, mask):
+    with _taps(encoder.layers, layers, take):
         try:
-            last = _run(encoder, hidden, mask)
+            last = run_layers(encoder, hidden, mask)
         except _LastAskedFor:
             return
     take(len(encoder.layers), last)
 
 
-def _run(encoder: Any, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    with warnings.catch_warnings():  # WavLM joins a bool mask and a float bias, as torch allows
-        warnings.filterwarnings("ignore", message=".*mismatched key_padding_mask.*")
+def run_layers(encoder: Any, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Return a transformer's output (n, time, d); nothing of the padding reaches a real frame.
+
+    Nobody attends to padding, and the positional convolution sees zeros there. w2v-BERT has none:
+    its positions are in the attention, and its layers' own convolutions look back only.
+    """
+    positions = getattr(encoder, "pos_conv_embed", nn.Identity())
+    with _silent_padding(positions, mask), mixed_masks():
         return encoder(hidden, attention_mask=mask)[0]
+
+
+@contextmanager
+def mixed_masks() -> Iterator[None]:
+    """While open, torch says nothing of WavLM's bool mask beside a float bias, which it allows."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*mismatched key_padding_mask.*")
+        yield
 
 
 @contextmanager
@@ -95,6 +107,16 @@ def _silent_padding(module: nn.Module, mask: torch.Tensor | None) -> Iterator[No
     finally:
         for handle in handles:
             handle.remove()
+
+
+def check_layers(layers: Collection[int], count: int) -> None:
+    """Raise `InputError` where there is none of `layers`, or one that is not 0 to `count`."""
+    wrong = [layer for layer in layers if not 0 <= layer <= count]
+    if wrong or not len(layers):
+        raise InputError(
+            f"--layers: value is {wrong or 'empty'}, expected 0 to {count}; "
+            "ask for layers the encoder has"
+        )
 
 
 def first(output: Any) -> torch.Tensor:

@@ -30,10 +30,12 @@ class Options:
     dtype: str = "auto"  # the encoder computes in
     store_dtype: str = "float16"
     batch_seconds: float | None = None  # s of audio, padding counted; None: as suits the device
+    buckets: bool = False  # only segments of an equal number of frames in a batch
     workers: int | None = None  # None: min(cores, 4)
     max_seconds: float = 40.0  # s; longer segments are encoded in windows
     shard: str = "1/1"
     verify: int = 0  # number of segments
+    profile: str | None = None  # file that tells where the time went
     strict: bool = False
     retry_rejected: bool = False
 

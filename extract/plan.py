@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,33 +23,55 @@ FRAMES_PER_SECOND = 50  # one frame per 320 samples at 16 kHz
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do: `size` is the estimated bytes of the store, absent where `note` says."""
+    """What a run would do: `size` is the estimated bytes of the store, absent where `note` says.
+
+    `channels` are the most that one of the recordings has.
+    """
 
     segments: int
     seconds: float
     size: int | None
     note: str
+    channels: int = 1
 
     def __str__(self) -> str:
-        """Return one line."""
+        """Return one line, and another where cutting first would save time."""
         size = "unknown" if self.size is None else f"about {self.size / 1e6:,.1f} MB"
-        return (
-            f"{self.segments:,} segments, {self.seconds / 3600:.2f} h, cache {size} ({self.note})"
+        line = f"{self.segments:,} segments, {self.seconds / 3600:.2f} h, cache {size}"
+        advice = (
+            f"\nrecordings have up to {self.channels} channels, and all are decoded to read one; "
+            "where you extract more than once, or on a GPU, cut first: spk-manifests cut"
         )
+        return f"{line} ({self.note})" + (advice if self.channels > 1 else "")
 
 
 def plan(table: pd.DataFrame, options: Options) -> Plan:
     """Return what `extract` would do; nothing is decoded and no weight is loaded."""
     segments = choose_segments(table, options)
     seconds = sum(segment.duration for segment in segments)
+    channels = _channels(segments)
     try:
         count, hidden = _shape(options)
     except InputError as problem:
-        return Plan(len(segments), seconds, None, str(problem))
+        return Plan(len(segments), seconds, None, str(problem), channels)
     layers, dim = len(parse_layers(options.layers, count)), row_width(options, hidden)
     rows = seconds * FRAMES_PER_SECOND if options.frames else len(segments)
     size = int(rows * layers * dim * np.dtype(options.store_dtype).itemsize)
-    return Plan(len(segments), seconds, size, f"{layers} layers x {dim}, {options.store_dtype}")
+    note = f"{layers} layers x {dim}, {options.store_dtype}"
+    return Plan(len(segments), seconds, size, note, channels)
+
+
+def _channels(segments: Sequence[Segment]) -> int:
+    """Return the most channels of a recording, by the headers of those that are there."""
+    import soundfile
+
+    most = 1
+    for path in {segment.path for segment in segments}:
+        try:
+            most = max(most, soundfile.info(path).channels)
+        except (OSError, RuntimeError, TypeError):
+            continue
+    return most
 
 
 def choose_segments(table: pd.DataFrame, options: Options) -> list[Segment]:

@@ -7,10 +7,23 @@ up to the segment's (Chan, Golub and LeVeque 1979, eq. 2.1).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 
+from ..manifests.table import InputError
+
+Pooled = tuple[np.ndarray, np.ndarray]  # features (n, layers, dim) and frames (n,)
 POOLINGS = ("mean+std", "mean", "std", "max")
+
+
+def check_pooling(pooling: str) -> None:
+    """Raise `InputError` where `pooling` is none of `POOLINGS`."""
+    if pooling not in POOLINGS:
+        raise InputError(
+            f"--pooling: value is {pooling!r}, expected one of {list(POOLINGS)}; correct it"
+        )
 
 
 def real(lengths: torch.Tensor, size: int, device: torch.device | str) -> torch.Tensor:
@@ -18,7 +31,30 @@ def real(lengths: torch.Tensor, size: int, device: torch.device | str) -> torch.
     return torch.arange(size, device=device)[None] < lengths.to(device)[:, None]
 
 
-def pool(states: torch.Tensor, frames: torch.Tensor, pooling: str = "mean+std") -> torch.Tensor:
+class Real:
+    """Which positions of a padded batch are real, asked for once and used at every layer.
+
+    Attributes
+    ----------
+    mask
+        (n, size) bool on the device, true where real; None where all rows are of that length.
+    count
+        (n,) float32 on the device: each row's length.
+    """
+
+    def __init__(self, lengths: torch.Tensor, size: int, device: torch.device | str) -> None:
+        """Take `lengths` (n,) on the CPU, so that the device is not waited for."""
+        there = lengths
+        if torch.device(device).type == "cuda":  # from pageable memory the copy would wait
+            there = lengths.pin_memory().to(device, non_blocking=True)
+        equal = int(lengths.min()) == size
+        self.mask = None if equal else real(there, size, device)
+        self.count = there.float()
+
+
+def pool(
+    states: torch.Tensor, frames: torch.Tensor | Real, pooling: str = "mean+std"
+) -> torch.Tensor:
     """Pool states (n, time, d) over each row's first `frames` (n,) frames.
 
     Returns
@@ -27,12 +63,11 @@ def pool(states: torch.Tensor, frames: torch.Tensor, pooling: str = "mean+std") 
         (n, d) float32, or (n, 2 d) for ``mean+std``.
     """
     states = states.float()
-    mask = None
-    if int(frames.min()) < states.shape[1]:
-        mask = real(frames, states.shape[1], states.device)[..., None]
+    known = frames if isinstance(frames, Real) else Real(frames, states.shape[1], states.device)
+    mask = None if known.mask is None else known.mask[..., None]
     if pooling == "max":
         return _only(states, mask, -torch.inf).amax(1)
-    count = frames.to(states.device)[:, None].float()
+    count = known.count[:, None]
     mean = _only(states, mask, 0.0).sum(1) / count
     if pooling == "mean":
         return mean
@@ -62,3 +97,11 @@ def merge(features: np.ndarray, frames: np.ndarray, pooling: str) -> np.ndarray:
     whole = (share * mean).sum(axis=0)
     spread = (share * (std**2 + (mean - whole) ** 2)).sum(axis=0)
     return np.concatenate([whole, np.sqrt(spread)], axis=1).astype(np.float32)
+
+
+def in_order(parts: Sequence[tuple[list[int], Callable[[], Pooled]]]) -> Pooled:
+    """Return the rows of parts, each with the places of its rows, in the order of the places."""
+    found = [(places, *wait()) for places, wait in parts]
+    order = np.argsort([place for places, _, _ in found for place in places])
+    features = np.concatenate([rows for _, rows, _ in found])
+    return features[order], np.concatenate([frames for _, _, frames in found])[order]

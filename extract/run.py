@@ -18,7 +18,9 @@ from .job import Job, reading_of
 from .listing import list_rejected
 from .options import Options, Summary, parse_layers
 from .plan import choose_segments, row_width
+from .profile import write_profile
 from .shard import SCHEMA
+from .spans import Spans
 from .store import StoreWriter
 from .verify import verify_batches
 
@@ -35,6 +37,7 @@ def extract(
     store: str | Path,
     options: Options | None = None,
     *,
+    encoder: Encoder | None = None,
     stop: Callable[[], bool] = lambda: False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Summary:
@@ -46,6 +49,8 @@ def extract(
         Segment table (`spk.manifests.table`).
     store
         Folder; made if absent.
+    encoder
+        Taken instead of the one that `options` name, such as a fine-tuned one.
     stop
         Asked between batches; true ends the run with all that was computed committed.
     tell
@@ -62,23 +67,29 @@ def extract(
     options = options or Options()
     segments = choose_segments(table, options)
     _refuse_absent(segments, options)
-    encoder = load_encoder(
+    encoder = encoder or load_encoder(
         options.encoder, revision=options.revision, device=options.device, dtype=options.dtype
     )
     layers = parse_layers(options.layers, encoder.layer_count)
     for path in sorted({segment.path for segment in segments}):  # not in the middle of a long run
         check_recording(path, reading_of(encoder, options))
-    difference = verify_batches(encoder, segments, layers, options) if options.verify else None
-    with StoreWriter(store, _config(encoder, layers, options), versions=_versions()) as writer:
+    difference = None
+    if options.verify:
+        difference = verify_batches(encoder, segments, layers, options, tell)
+    config = configuration(encoder, layers, options)
+    spans = Spans() if options.profile else None
+    with StoreWriter(store, config, versions=_versions()) as writer:
         _refuse_changed(segments, writer)
         skipped = writer.done if options.retry_rejected else writer.done | set(writer.rejected)
         todo = [segment for segment in segments if segment.segment_id not in skipped]
-        job = Job(encoder, layers, options, writer, tell)
+        job = Job(encoder, layers, options, writer, tell, spans)
         try:
             interrupted = job.run(todo, stop)
         finally:  # what ends a run early does not take its rejections off the list
             writer.commit()
             listed = list_rejected(store)
+    if options.profile and spans:
+        write_profile(options.profile, spans, job, encoder)
     return Summary(
         store=str(store),
         asked=len(segments),
@@ -122,7 +133,7 @@ def _refuse_changed(segments: Sequence[Segment], writer: StoreWriter) -> None:
         )
 
 
-def _config(encoder: Encoder, layers: Sequence[int], options: Options) -> dict[str, Any]:
+def configuration(encoder: Encoder, layers: Sequence[int], options: Options) -> dict[str, Any]:
     """Return what the store's rows depend on; another configuration is another store."""
     known = encoder.provenance()
     names = ("encoder", "revision", "weights_sha256", "encoder_config_sha256", "untrained")

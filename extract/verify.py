@@ -1,9 +1,9 @@
-"""Does a segment's batch change its features? Measured on the user's own segments."""
+"""Does a segment's batch, or the number format, change its features? Measured on own segments."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,11 @@ BATCH_TOLERANCE = 1e-5  # relative, in float32
 
 
 def verify_batches(
-    encoder: Encoder, segments: Sequence[Segment], layers: Sequence[int], options: Options
+    encoder: Encoder,
+    segments: Sequence[Segment],
+    layers: Sequence[int],
+    options: Options,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> float:
     """Compare random segments in a batch with the same ones alone.
 
@@ -32,6 +36,8 @@ def verify_batches(
         that the difference is what the format costs.
     options
         `verify` says how many; they are not sorted, so their padding is longer than in a run.
+    tell
+        Is given what another format than float32 costs, a line for each layer.
 
     Returns
     -------
@@ -46,25 +52,41 @@ def verify_batches(
     exact = encoder.provenance()["compute_dtype"] == "float32"
     alone = encoder if exact else _in_float32(options)
     picked = random.Random(0).sample(list(segments), min(options.verify, len(segments)))  # noqa: S311
-    largest = -1.0
+    pairs: list[tuple[np.ndarray, np.ndarray]] = []
     batches = make_batches(picked, options.batch_seconds or encoder.batch_seconds)
     for read in read_batches(batches, reading_of(encoder, options), workers=0):
         waveforms = [audio.samples for _, audio in read if isinstance(audio, Audio)]
         if waveforms:
             together = _vectors(encoder, waveforms, layers, options)
             single = [_vectors(alone, [waveform], layers, options)[0] for waveform in waveforms]
-            largest = max(largest, relative_difference(together, np.stack(single)))
-    if picked and largest < 0:
+            pairs.append((together, np.stack(single)))
+    if picked and not pairs:
         raise InputError(
             f"--verify: none of the {len(picked)} segments drawn can be used, expected one at "
             "least; pass a larger number"
         )
+    if not pairs:
+        return 0.0
+    found, expected = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    largest = relative_difference(found, expected)
+    if not exact:
+        for place, layer in enumerate(layers):
+            tell(_cost(layer, found[:, place], expected[:, place]))
     if exact and largest > BATCH_TOLERANCE:
         raise InputError(
             f"--verify: features differ by {largest:.1e} between in a batch and alone, expected at "
             f"most {BATCH_TOLERANCE:.0e}; pass --batch-seconds 0.1, which encodes each alone"
         )
-    return max(largest, 0.0)
+    return largest
+
+
+def _cost(layer: int, found: np.ndarray, expected: np.ndarray) -> str:
+    """Return a line on one layer's vectors (n, dim) in a narrow format beside float32's."""
+    errors = [relative_difference(a, b) for a, b in zip(found, expected, strict=True)]
+    return (
+        f"layer {layer}: relative error {np.median(errors):.1e} (median), {max(errors):.1e} "
+        f"(largest); cosine {cosines(found, expected).min():.6f} (smallest)"
+    )
 
 
 def _in_float32(options: Options) -> Encoder:
@@ -87,3 +109,10 @@ def relative_difference(found: np.ndarray, expected: np.ndarray) -> float:
     distance = np.linalg.norm(found - wide, axis=-1)
     length = np.maximum(np.linalg.norm(wide, axis=-1), np.finfo(float).tiny)
     return float((distance / length).max())
+
+
+def cosines(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Return the cosine of the angle between vectors (n, dim), pair by pair: (n,)."""
+    a, b = found.astype(np.float64), expected.astype(np.float64)
+    lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    return (a * b).sum(axis=-1) / np.maximum(lengths, np.finfo(float).tiny)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,40 @@ import torch
 from torch import nn
 
 from ..manifests.table import InputError
-from .checkpoint import DEMO, DEMO_SEED, DEMO_SHAPE, EXTRACTOR, LOG_MEL, NORMALIZED, Checkpoint
+from .checkpoint import (
+    DEMO,
+    DEMO_SEED,
+    DEMO_SHAPE,
+    EXTRACTOR,
+    LOG_MEL,
+    NORMALIZED,
+    Checkpoint,
+    find_checkpoint,
+)
 from .frontend import LogMel, Waveforms
 
 FIRST_CONVOLUTION = "feature_extractor.conv_layers.0.conv.weight"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an encoder is made of: `provenance` identifies it, `rate` is in Hz."""
+
+    model: Any  # one of transformers', all shaped alike; float32 on the CPU
+    front: Waveforms | LogMel
+    provenance: dict[str, Any]
+    rate: int
+
+
+def load_parts(name: str, *, revision: str | None = None) -> Parts:
+    """Load an encoder by folder, hub id or ``demo``; raises `InputError` where it cannot be had."""
+    if name == DEMO:
+        model, provenance = demo_model()
+        return Parts(model, Waveforms(model, normalized=True), provenance, rate=16000)
+    checkpoint = find_checkpoint(name, revision=revision)
+    model = load_model(checkpoint)
+    front = load_front_end(checkpoint, model)
+    return Parts(model, front, checkpoint.provenance(), rate=checkpoint.rate)
 
 
 def load_model(checkpoint: Checkpoint) -> nn.Module:

@@ -150,7 +150,7 @@ def writing(path: str | Path) -> Iterator[None]:
         ) from problem
 
 
-def write_whole(path: str | Path, content: bytes) -> None:
+def write_whole(path: str | Path, content: bytes | memoryview) -> None:
     """Write a file under its final name only when it is complete (temporary name, then rename).
 
     Raises
@@ -162,7 +162,7 @@ def write_whole(path: str | Path, content: bytes) -> None:
         _write_and_rename(Path(path), content)
 
 
-def _write_and_rename(path: Path, content: bytes) -> None:
+def _write_and_rename(path: Path, content: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -5,6 +5,7 @@ import inspect
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from spk.classify.cli import main as classify
 from spk.classify.compare import compare
@@ -16,6 +17,10 @@ from spk.classify.score import score
 from spk.classify.sweep import Settings
 from spk.extract.cli import main as extract
 from spk.extract.options import Options
+from spk.finetune.cli import main as finetune
+from spk.finetune.config import Config, read_config
+from spk.finetune.predict import embed
+from spk.finetune.predict import predict as name_speakers
 from spk.manifests.assemble import make_table
 from spk.manifests.cli import main as manifests
 from spk.manifests.cut import cut
@@ -43,7 +48,10 @@ CALLS = [
     (classify.commands["open-set"], open_set, set()),
     (classify.commands["report"], report, {"output"}),
     (classify.commands["compare"], compare, {"output"}),
+    (finetune.commands["predict"], name_speakers, set()),
 ]
+SETTINGS = dataclasses.fields(Config)
+FIT = {option.name: option for option in finetune.commands["fit"].params}
 
 
 def defaults_of(function):
@@ -82,3 +90,52 @@ def test_split_offers_every_parameter_of_every_method_and_no_default_of_its_own(
 def test_split_names_the_methods_there_are():
     (method,) = [o for o in manifests.commands["split"].params if o.name == "method"]
     assert set(method.type.choices) == set(METHODS)
+
+
+def test_fit_offers_every_setting_and_leaves_what_is_not_typed_to_the_file():
+    options = options_of(finetune.commands["fit"])
+    assert set(options) == {"config"} | {known.name for known in SETTINGS}
+    assert set(options.values()) == {None}
+
+
+@pytest.mark.parametrize("known", SETTINGS, ids=lambda known: known.name)
+def test_fit_tells_a_settings_meaning_and_default(known):
+    said = {None: "none", "": "none", (): "all", True: "yes", False: "no"}
+    # 1 equals True, and 0 False
+    default = str(known.default) if type(known.default) in (int, float) else known.default
+    told = f"{known.metadata['help']}  [{said.get(default, default)}]"
+    assert FIT[known.name].help == told
+
+
+@pytest.mark.parametrize(
+    "known", [known for known in SETTINGS if known.metadata["choices"]], ids=lambda k: k.name
+)
+def test_fit_shows_a_settings_choices_and_refuses_others(known):
+    choices = known.metadata["choices"]
+    assert FIT[known.name].metavar.split("|") == list(choices)
+    option = FIT[known.name].opts[0]
+    done = CliRunner().invoke(finetune, ["fit", "table.csv", option, "another"])
+    assert (done.exit_code, done.exception.__class__) == (1, SystemExit)
+    assert f"{option}: value is 'another', expected one of {list(choices)}" in done.output
+
+
+def words_of(option, value):
+    """Return what is typed for an option to have a value."""
+    if option.is_flag:
+        return (option.opts if value else option.secondary_opts)[:1]
+    return [option.opts[0], "true" if value is True else str(value)]
+
+
+def test_fit_takes_each_default_as_it_is_typed():
+    kept = {known.name: known.default for known in SETTINGS if known.default not in (None, (), "")}
+    words = [word for name, value in kept.items() for word in words_of(FIT[name], value)]
+    values = finetune.commands["fit"].make_context("fit", words).params
+    typed = {name: value for name, value in values.items() if value not in (None, ())}
+    assert set(typed) == set(kept)
+    assert read_config(None, typed) == Config()
+
+
+def test_embed_takes_options_of_extraction_and_the_encoders_place():
+    options = options_of(finetune.commands["embed"])
+    assert options.pop("encoder") is defaults_of(embed)["encoder"]
+    assert options.items() <= defaults_of(Options).items()

@@ -16,20 +16,29 @@ ROOT = Path(__file__).resolve().parents[1]
 # itself and the rooms before it.
 ORDER = {
     "manifests": "table annotation rttm textgrid aishell4 assemble timeline rollcall select purge "
-    "methods split leaks reference recording request cut match voices demo cut_cli cli",
-    "extract": "audio pooling device checkpoint frontend layers weights encoder durable shard "
-    "layout reader listing store options batches plan job verify run tools export store_cli cli",
+    "methods split tasks leaks reference recording request cut match voices demo cut_cli cli",
+    "extract": "signals spans audio pooling device stages checkpoint frontend layers weights "
+    "encoder durable shard layout reader listing store writing options batches plan job profile "
+    "verify run tools export store_cli cli",
     "classify": "data folds linear sums trees classifiers crossval calibrate measures trials mix "
     "cells conclude sweep model folder score compare outcome "
     "chosen learning openset plot show chosen_cli estimator runs svg figures mistakes tables "
     "meetings sentences report report_cli cli",
+    "finetune": "forms check settings config augment heads trunk data prefix module tuned sets "
+    "callbacks outcome resume training fleet run predict cli",
 }
 ROOMS = tuple(ORDER)
 FILES = {
     f"{room}.{file.stem}": file for room in ROOMS for file in sorted((ROOT / room).glob("*.py"))
 }
-WITH_TORCH = tuple(
-    f"extract.{name}" for name in ("device", "encoder", "frontend", "layers", "pooling", "weights")
+TORCH_IN_EXTRACT = ("device", "encoder", "frontend", "layers", "pooling", "stages", "weights")
+TORCH_IN_FINETUNE = (
+    *("heads", "trunk", "data", "prefix", "module", "tuned", "sets", "callbacks", "resume"),
+    "training",
+)
+WITH_TORCH = (
+    *(f"extract.{name}" for name in TORCH_IN_EXTRACT),
+    *(f"finetune.{name}" for name in TORCH_IN_FINETUNE),
 )
 LONGEST_FUNCTION = 40  # code lines
 LONGEST_FILE = 300
@@ -83,7 +92,7 @@ def test_what_needs_no_torch_imports_none():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["manifests", "extract", "classify"])
+@pytest.mark.parametrize("command", ["manifests", "extract", "classify", "finetune"])
 def test_help_imports_nothing_heavy(command):
     heavy = ("numpy", "pandas", "h5py", "sklearn", "lightgbm", "matplotlib", "torch", "soundfile")
     code = (

@@ -6,10 +6,10 @@ import pytest
 
 from spk.classify import sweep as module
 from spk.classify.cells import Cells, fingerprint_of
-from spk.classify.data import make_tasks
 from spk.classify.outcome import evaluate
 from spk.classify.sweep import Settings, sweep
 from spk.extract.store import FeatureStore
+from spk.manifests.tasks import make_tasks
 
 FAST = Settings(classifiers="ridge,lda", jobs=1)
 

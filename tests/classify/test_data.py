@@ -6,13 +6,12 @@ import pytest
 from spk.classify.data import (
     LayerSet,
     layer_sets,
-    make_tasks,
     match,
     open_store,
     read_features,
-    split_method,
 )
 from spk.manifests.table import InputError
+from spk.manifests.tasks import make_tasks, split_method
 
 
 def test_features_come_in_table_order(store, table, features):

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from spk.classify.data import make_tasks
 from spk.classify.folder import load_model, save_model
 from spk.classify.model import fit
 from spk.classify.sweep import Settings, choose, sweep
 from spk.manifests.table import InputError
+from spk.manifests.tasks import make_tasks
 
 
 @pytest.fixture(scope="module")

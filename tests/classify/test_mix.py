@@ -10,7 +10,7 @@ from spk.classify import mix as module
 from spk.classify.chosen import read_chosen
 from spk.classify.classifiers import Fold, fit_path
 from spk.classify.crossval import cross_validate
-from spk.classify.data import LayerSet, make_tasks
+from spk.classify.data import LayerSet
 from spk.classify.folder import load_model, save_model
 from spk.classify.folds import add_folds, join_tuning
 from spk.classify.linear import rotate
@@ -21,6 +21,7 @@ from spk.classify.show import write_outcome
 from spk.classify.sweep import Settings, choose, sweep
 from spk.extract.store import FeatureStore
 from spk.manifests.table import InputError
+from spk.manifests.tasks import make_tasks
 
 EXACT = 1e-8  # two float64 solutions of one linear system
 SLOPE = 1e-5  # central differences of a step of 1e-5

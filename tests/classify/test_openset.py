@@ -5,12 +5,12 @@ import pytest
 from click.testing import CliRunner
 
 from spk.classify.cli import main
-from spk.classify.data import make_tasks
 from spk.classify.openset import COLUMNS, find_threshold, open_set, without
 from spk.classify.outcome import evaluate
 from spk.classify.show import write_outcome
 from spk.classify.sweep import Settings
 from spk.manifests.table import InputError, write_table
+from spk.manifests.tasks import make_tasks
 
 FAST = Settings(classifiers="ridge", layers="1", penalty=10.0, jobs=1)
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from spk.classify.classifiers import PENALTIES
-from spk.classify.data import make_tasks
 from spk.classify.sweep import Settings, choose, sweep
 from spk.manifests.table import InputError
+from spk.manifests.tasks import make_tasks
 
 FAST = Settings(classifiers="ridge,lda", jobs=1)
 

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from spk.extract.audio import Reading, Rejected, Segment, check_channel, read_segment
+from spk.extract.audio import (
+    Reading,
+    Rejected,
+    Segment,
+    as_float,
+    check_channel,
+    read_segment,
+)
 from spk.manifests.table import InputError
 
 RATE = 16000
@@ -35,6 +42,32 @@ def test_a_segment_is_its_own_samples_and_no_other(tmp_path, suffix):
     audio = read_segment(Segment("s", path, 0.50003, 1.25), Reading())
     assert audio.samples.dtype == np.float32
     np.testing.assert_array_equal(audio.samples, whole[8000:20000])  # 0.50003 s is sample 8000.48
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_integers_are_the_float32_samples_to_the_last_bit(tmp_path, suffix):
+    block = np.random.default_rng(3).integers(-32768, 32768, (RATE, 3), dtype=np.int16)
+    path = write(tmp_path / f"a.{suffix}", block)
+    segment = Segment("s", path, 0.1, 0.9)
+    wide = read_segment(segment, Reading(channel="2"))
+    whole = read_segment(segment, Reading(channel="2", integers=True))
+    assert (wide.samples.dtype, whole.samples.dtype) == (np.float32, np.int16)
+    np.testing.assert_array_equal(as_float(whole.samples), wide.samples)
+    assert (whole.size, whole.crc32) == (wide.size, wide.crc32)
+
+
+@pytest.mark.parametrize(
+    ("subtype", "changes"),
+    [("PCM_24", {}), ("PCM_16", {"channel": "mean"}), ("PCM_16", {"rate": 8000, "resample": True})],
+)
+def test_what_is_no_integer_is_not_read_as_one(tmp_path, subtype, changes):
+    path = write(tmp_path / "a.wav", noise(RATE, 2), subtype=subtype)
+    found, expected = (
+        read_segment(Segment("s", path, 0.0, 1.0), Reading(integers=integers, **changes))
+        for integers in (True, False)
+    )
+    assert found.samples.dtype == np.float32
+    np.testing.assert_array_equal(found.samples, expected.samples)
 
 
 def test_the_identity_is_size_and_checksum_of_the_samples(tmp_path):

@@ -124,9 +124,9 @@ def test_a_signal_ends_the_run_after_a_batch_with_its_own_code(
 ):
     take = Job._take
 
-    def interrupted(self, read):
+    def interrupted(self, read, writing):
         os.kill(os.getpid(), number)
-        take(self, read)
+        take(self, read, writing)
 
     monkeypatch.setattr(Job, "_take", interrupted)
     before = signal.getsignal(number)

@@ -192,6 +192,16 @@ def test_windows_of_a_long_waveform_add_up(layer_encoder, waveforms, pooling):
     assert difference(found[0, 0], expected) < SAME
 
 
+def test_long_and_short_waveforms_come_in_the_order_given(layer_encoder, waveforms):
+    encoder = load_encoder(str(layer_encoder))
+    rows = [waveforms[i] for i in (0, 3, 2)]  # the second alone is longer than a window
+    together, frames = encoder.encode(rows, layers=[0, 2], max_seconds=1.5)
+    for row, found, count in zip(rows, together, frames, strict=True):
+        alone, counts = encoder.encode([row], layers=[0, 2], max_seconds=1.5)
+        np.testing.assert_allclose(found, alone[0], rtol=1e-3, atol=1e-4)
+        assert count == counts[0]
+
+
 def test_windows_of_states_follow_each_other(layer_encoder, waveforms):
     encoder = load_encoder(str(layer_encoder))
     long, short = encoder.states([waveforms[3], waveforms[0]], layers=[2], max_seconds=1.0)
@@ -339,3 +349,30 @@ def test_the_demo_encoder_does_not_depend_on_the_batch(waveforms):
     together, _ = encoder.encode(waveforms, layers=[0, 5])
     alone = np.concatenate([encoder.encode([w], layers=[0, 5])[0] for w in waveforms])
     assert difference(together, alone) < SAME
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_is_told_what_to_do_without_being_waited_for(layer_encoder):
+    encoder = load_encoder(str(layer_encoder), device="cuda", dtype="float32")
+    rng = np.random.default_rng(0)
+    rows = [rng.uniform(-1, 1, 8000).astype(np.float32) for _ in range(3)]
+    expected = encoder.encode(rows, layers=[0, 3])[0]  # and what is set up on first use is there
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        wait = encoder.submit(rows, [0, 3], "mean+std", math.inf)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    np.testing.assert_allclose(wait()[0], expected, rtol=SAME, atol=SAME)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpus_float32_features_are_a_cpus(layer_encoder, group_encoder):
+    rng = np.random.default_rng(0)
+    rows = [rng.uniform(-1, 1, count).astype(np.float32) for count in LENGTHS]
+    for folder in (layer_encoder, group_encoder):
+        found, expected = (
+            load_encoder(str(folder), device=device, dtype="float32").encode(rows, layers=[0, 3])[0]
+            for device in ("cuda", "cpu")
+        )
+        error = np.linalg.norm(found - expected, axis=-1) / np.linalg.norm(expected, axis=-1)
+        assert error.max() < 10 * SAME  # other kernels

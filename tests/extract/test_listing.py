@@ -43,10 +43,10 @@ def test_what_was_rejected_before_a_run_broke_is_listed(corpus, monkeypatch, pro
     root, table = corpus
     take = Job._take
 
-    def breaking(self, read):
+    def breaking(self, read, writing):
         if read[0][0].start > 3:
             raise problem
-        take(self, read)
+        take(self, read, writing)
 
     monkeypatch.setattr(Job, "_take", breaking)
     with pytest.raises(problem):

@@ -1,6 +1,11 @@
 """The whole flow: a table and its audio become a store."""
 
+import json
+import re
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -11,9 +16,9 @@ from spk.extract.job import Halving
 from spk.extract.options import Options, parse_layers
 from spk.extract.plan import plan
 from spk.extract.run import extract
-from spk.extract.store import FeatureStore
-from spk.extract.verify import relative_difference
-from spk.manifests.table import InputError, check_table, segment_id
+from spk.extract.store import FeatureStore, StoreWriter
+from spk.extract.verify import cosines, relative_difference
+from spk.manifests.table import InputError, check_table, segment_id, write_table
 
 SAME = 1e-5  # relative, float32: batches differ in shape, and kernels in the order they add up
 DURATIONS = (0.3, 2.0, 0.7, 1.1, 0.05, 3.1, 0.9, 0.4, 1.6, 0.3, 2.2, 0.5)
@@ -79,7 +84,14 @@ def test_every_segment_has_features_of_its_own_samples(corpus, whole):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"batch_seconds": 0.1}, {"batch_seconds": 7.0}, {"workers": 2}]
+    "changes",
+    [
+        {"batch_seconds": 0.1},
+        {"batch_seconds": 7.0},
+        {"workers": 2},
+        {"buckets": True},
+        {"buckets": True, "batch_seconds": 7.0, "workers": 3},
+    ],
 )
 def test_batches_and_workers_do_not_change_rows(corpus, whole, tmp_path, changes):
     root, table = corpus
@@ -87,6 +99,29 @@ def test_batches_and_workers_do_not_change_rows(corpus, whole, tmp_path, changes
     ids = table["segment_id"].tolist()
     expected = features(whole[0], ids)
     assert relative_difference(features(tmp_path / "store", ids), expected) < SAME
+
+
+@pytest.mark.parametrize("kind", ["layer_encoder", "group_encoder"])
+@pytest.mark.parametrize("buckets", [False, True])
+def test_rows_are_those_of_a_plain_loop(corpus, tmp_path, kind, buckets, request):
+    import torch
+    from transformers import AutoFeatureExtractor, AutoModel
+
+    root, table = corpus
+    folder = request.getfixturevalue(kind)
+    extract(table, tmp_path / "store", settings(root, encoder=str(folder), buckets=buckets))
+    found = features(tmp_path / "store", table["segment_id"].tolist())
+    processor = AutoFeatureExtractor.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder).eval()
+    for vectors, line in zip(found, table.itertuples(), strict=True):
+        samples, _ = soundfile.read(root / line.audio)
+        part = samples[int(line.start * 16000 + 0.5) : int(line.end * 16000 + 0.5), 0]
+        made = processor(part, sampling_rate=16000, return_tensors="pt")
+        with torch.inference_mode():
+            out = model(made["input_values"], output_hidden_states=True)
+        states = torch.stack([*out.hidden_states[:-1], out.last_hidden_state])[:, 0].numpy()
+        expected = np.concatenate([states.mean(axis=1), states.std(axis=1)], axis=1)
+        assert relative_difference(vectors, expected) < SAME
 
 
 def test_the_order_of_the_table_does_not_change_rows(corpus, whole, tmp_path):
@@ -303,6 +338,33 @@ def test_verify_tells_what_bfloat16_costs(corpus, tmp_path):
     assert 1e-4 < summary.difference < 1e-1
 
 
+def test_verify_tells_what_bfloat16_costs_layer_by_layer(corpus, tmp_path):
+    root, table = corpus
+    lines = []
+    options = settings(root, verify=4, dtype="bfloat16", layers="0,5")
+    summary = extract(table, tmp_path / "store", options, tell=lines.append)
+    found = [
+        re.fullmatch(
+            r"layer (\d): relative error (\S+) \(median\), (\S+) \(largest\); "
+            r"cosine (\S+) \(smallest\)",
+            line,
+        ).groups()
+        for line in lines
+    ]
+    assert [layer for layer, *_ in found] == ["0", "5"]
+    assert max(float(most) for _, _, most, _ in found) == pytest.approx(summary.difference, rel=0.1)
+    assert all(float(half) <= float(most) for _, half, most, _ in found)
+    assert all(0.99 < float(cosine) <= 1 for *_, cosine in found)
+    lines.clear()
+    extract(table, tmp_path / "exact", settings(root, verify=4), tell=lines.append)
+    assert lines == []
+
+
+def test_cosines_are_of_the_angle():
+    found = cosines(np.array([[3.0, 0.0], [1.0, 1.0], [0.0, 2.0]]), np.eye(3, 2))
+    np.testing.assert_allclose(found, [1.0, 0.5**0.5, 0.0])
+
+
 def test_verify_finds_an_encoder_that_mixes_its_batch(corpus, tmp_path, monkeypatch):
     from spk.extract.encoder import Encoder
 
@@ -324,16 +386,14 @@ def test_a_batch_too_large_for_memory_is_halved_and_told_once(corpus, whole, tmp
     from spk.extract.encoder import Encoder
 
     root, table = corpus
-    encode = Encoder.encode
-    sizes = []
+    submit = Encoder.submit
 
-    def small(self, waveforms, **options):
-        sizes.append(len(waveforms))
+    def small(self, waveforms, *settings):
         if len(waveforms) > 3:
             raise torch.cuda.OutOfMemoryError("out of memory")
-        return encode(self, waveforms, **options)
+        return submit(self, waveforms, *settings)
 
-    monkeypatch.setattr(Encoder, "encode", small)
+    monkeypatch.setattr(Encoder, "submit", small)
     lines = []
     summary = extract(table, tmp_path / "store", settings(root), tell=lines.append)
     assert summary.new == 24
@@ -341,6 +401,82 @@ def test_a_batch_too_large_for_memory_is_halved_and_told_once(corpus, whole, tmp
     assert "too large for the device's memory" in lines[0]
     ids = table["segment_id"].tolist()
     assert relative_difference(features(tmp_path / "store", ids), features(whole[0], ids)) < SAME
+
+
+def test_a_bug_in_encoding_names_the_segments(corpus, tmp_path, monkeypatch):
+    from spk.extract.encoder import Encoder
+
+    root, table = corpus
+
+    def broken(self, waveforms, *settings):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(Encoder, "submit", broken)
+    with pytest.raises(RuntimeError, match="S01_002-M_.* and 1 more in its batch: encoding fail"):
+        extract(table, tmp_path / "store", settings(root, batch_seconds=7.0))
+
+
+def test_a_bug_in_writing_names_the_segment_and_ends_the_run(corpus, tmp_path, monkeypatch):
+    root, table = corpus
+    add = StoreWriter.add
+    added = []
+
+    def broken(self, name, features, **rest):
+        added.append(name)
+        if len(added) == 3:
+            raise RuntimeError("the library's own")
+        add(self, name, features, **rest)
+
+    monkeypatch.setattr(StoreWriter, "add", broken)
+    with pytest.raises(RuntimeError) as found:
+        extract(table, tmp_path / "store", settings(root, batch_seconds=4.0))
+    assert str(found.value) == f"{added[2]}: writing failed"
+    assert set(FeatureStore.open(tmp_path / "store").ids()) == set(added[:2])
+
+
+def test_the_profile_tells_where_the_time_went(corpus, tmp_path):
+    root, table = corpus
+    file = tmp_path / "profile.txt"
+    extract(table, tmp_path / "store", settings(root, profile=str(file), workers=2))
+    page = file.read_text()
+    assert page.startswith("segments: 24\naudio: 26.3 s in ")
+    for stage in ("decode", "transfer", "CNN", "layers", "pooling", "writing"):
+        assert f" {stage} " in page
+    assert "busiest row: MainThread" in page
+    events = json.loads((tmp_path / "profile.txt.trace.json").read_text())["traceEvents"]
+    assert sum(event["name"] == "decode" for event in events) == 24
+
+
+def test_a_killed_run_is_completed_by_the_same_command(corpus, whole, tmp_path):
+    root, table = corpus
+    write_table(table, tmp_path / "table.csv")
+    store = tmp_path / "store"
+    code = f"""
+import os, signal
+from spk.extract.options import Options
+from spk.extract.run import extract
+from spk.extract.store import StoreWriter
+from spk.manifests.table import read_table
+
+commit = StoreWriter.commit
+
+def killed(self):
+    commit(self)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+StoreWriter.commit = killed
+StoreWriter._commit_if_due = lambda self: len(self._rows) >= 5 and self.commit()
+options = Options(encoder="demo", audio_root={str(root)!r}, workers=2, store_dtype="float32",
+                  batch_seconds=3.0)
+extract(read_table({str(tmp_path / "table.csv")!r}), {str(store)!r}, options)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    kept = len(FeatureStore.open(store))
+    assert 5 <= kept < 24
+    assert extract(table, store, settings(root)).new == 24 - kept
+    ids = table["segment_id"].tolist()
+    assert relative_difference(features(store, ids), features(whole[0], ids)) < SAME
 
 
 def test_one_waveform_too_large_for_memory_is_told():
@@ -365,6 +501,13 @@ def test_a_plan_counts_and_estimates_without_audio_or_weights(corpus, whole, lay
     assert (found.segments, found.size) == (24, 24 * 4 * 64 * 2)
     assert found.seconds == pytest.approx(2 * sum(DURATIONS))
     assert str(found) == "24 segments, 0.01 h, cache about 0.0 MB (4 layers x 64, float16)"
+
+
+def test_a_plan_advises_to_cut_where_recordings_have_channels(corpus, layer_encoder):
+    root, table = corpus
+    told = str(plan(table, Options(encoder=str(layer_encoder), audio_root=str(root))))
+    assert "recordings have up to 2 channels, and all are decoded to read one" in told
+    assert told.endswith("cut first: spk-manifests cut")
 
 
 def test_a_plan_for_an_encoder_that_is_not_at_hand_says_so(corpus, monkeypatch, tmp_path):

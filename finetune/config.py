@@ -1,0 +1,279 @@
+"""The settings of a fine-tuning run: a dataclass, its YAML file, and the presets.
+
+Every field is a key of the file and an option of ``spk-finetune fit``, under the same name and
+default. The keys of the reference project's config.yaml keep their names and meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from .check import MODES, agreed, checked, refusal, setting
+from .forms import all_form, among, channel_form, shard_form, span, state_form, unfreeze_steps
+from .settings import read_settings, refuse_unknown, write_settings
+
+# As in extract/options.py, which imports numpy; a test compares the two.
+DEFAULT_ENCODER = "jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn"
+POOLINGS = ("mean", "max", "mean+std", "mean+std+max", "attentive")
+SHARE: dict[str, Any] = {"least": 0.0, "most": 1.0}
+DECIBEL: dict[str, Any] = {
+    "parse": span(-60, 60),
+    "expected": "two numbers from -60 to 60, the lower first",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a run. Each is checked; those that contradict each other are refused."""
+
+    # task
+    within: str = setting(
+        "session", "One model per session, or one for all (corpus).", choices=("session", "corpus")
+    )
+    seed: int = setting(42, "Seed of all that is random.", least=0, most=2**32 - 1)
+    max_epochs: int = setting(40, "Most epochs.", least=1)
+    patience: int | None = setting(
+        3, "Epochs without a better monitored value before stopping; none: never.", least=1
+    )
+
+    # batches
+    batch_size: int | None = setting(None, "Most segments in a batch.", least=1)
+    batch_seconds: float = setting(40.0, "Most audio in a batch, in s, padding counted.", over=0)
+    accumulate: int = setting(1, "Batches per optimiser step.", least=1)
+    crop_seconds: float | None = setting(None, "Length of random crops in training, in s.", over=0)
+    num_workers: int = setting(0, "Processes that read and augment.", least=0, result=False)
+    log_every_n_steps: int = setting(
+        10, "Steps between two lines of the log.", least=1, result=False
+    )
+
+    # audio
+    csv_path: str | None = setting(None, "The table, where TABLE is not given.", result=False)
+    audio_root: str = setting(
+        ".", "Folder that the table's relative paths start from.", result=False
+    )
+    sample_rate: int | None = setting(None, "Rate in Hz, checked against the encoder's.", least=1)
+    channel: str = setting(
+        "0",
+        "Index from 0, or mean (equal average).",
+        parse=channel_form,
+        expected="an index from 0 or 'mean'",
+    )
+    resample: bool = setting(False, "Accept recordings of another sample rate.")
+
+    # encoder
+    pretrained_model: str = setting(DEFAULT_ENCODER, "Hub id, or local folder.")
+    revision: str | None = setting(None, "Branch, tag or commit of a hub id.")
+    freeze_feature_extractor: bool = setting(True, "Do not train the convolutions.")
+    freeze_encoder_layers: int | str = setting(
+        8,
+        "Lowest layers not trained, from 0, or all.",
+        parse=all_form,
+        least=0,
+        expected="a whole number from 0, or all",
+    )
+    unfreeze: str = setting(
+        "",
+        "EPOCH:LAYERS,...: from that epoch (of 0, 1, ...) so few stay frozen.",
+        parse=unfreeze_steps,
+        expected="EPOCH:LAYERS,... such as 3:4,6:0, epochs rising from 1, layers falling",
+    )
+    states: str = setting(
+        "last",
+        "Layer whose output is pooled: last, mix (learned), or a number.",
+        parse=state_form,
+        expected="last, mix or a state's number from 0",
+    )
+    mask_seconds: float = setting(0.0, "Longest time mask in training, in s; 0: none.", least=0)
+    mask_dims: float = setting(
+        0.0, "Largest share of dimensions masked in training; 0: none.", **SHARE
+    )
+
+    # head
+    pooling_method: str = setting(
+        "mean+std", "Statistics over a segment's frames.", choices=POOLINGS
+    )
+    head: str = setting(
+        "mlp", "mlp: Linear, BatchNorm, ReLU, Dropout, Linear.", choices=("mlp", "linear")
+    )
+    head_size: int = setting(256, "Units of the mlp.", least=1)
+    dropout: float = setting(0.3, "Share of the mlp's units dropped in training.", least=0, under=1)
+    loss: str = setting(
+        "cross-entropy", "aam: additive angular margin.", choices=("cross-entropy", "aam")
+    )
+    margin: float = setting(0.2, "Margin of aam, in radians.", least=0, under=1.5)
+    scale: float = setting(30.0, "Scale of aam.", over=0)
+    label_smoothing: float = setting(
+        0.0, "Share of the truth given to all speakers.", least=0, under=1
+    )
+    class_weights: str = setting(
+        "none", "balanced: rare speakers weigh more.", choices=("none", "balanced")
+    )
+
+    # optimiser
+    learning_rate: float = setting(3e-5, "Of the encoder (AdamW).", over=0, most=1)
+    head_learning_rate: float | None = setting(
+        None, "Of the head; none: learning_rate.", over=0, most=1
+    )
+    layer_decay: float = setting(
+        1.0, "Factor of the learning rate per layer downwards.", over=0, most=1
+    )
+    weight_decay: float = setting(0.01, "Of AdamW.", **SHARE)
+    lr_step: int = setting(3, "Epochs between two falls of the learning rates.", least=1)
+    lr_gamma: float = setting(0.95, "Factor of each fall.", over=0, most=1)
+    gradient_clip: float = setting(1.0, "Largest norm of the gradient; 0: any.", least=0)
+
+    # augmentation, in training only
+    speed_prob: float = setting(0.0, "Probability of another speed.", **SHARE)
+    speed_factors: str = setting(
+        "0.9,1.1",
+        "Speeds to choose from.",
+        parse=among(0.5, 2),
+        expected="numbers from 0.5 to 2, such as 0.9,1.1",
+    )
+    noise_prob: float = setting(0.0, "Probability of added noise.", **SHARE)
+    noise_dir: str | None = setting(None, "Folder of recorded noise.")
+    noise_snr: str = setting("5,20", "Lowest and highest signal to noise, in dB.", **DECIBEL)
+    noise_color: str = setting(
+        "pink", "Of made noise, where noise_dir is not given.", choices=("white", "pink", "brown")
+    )
+    reverb_prob: float = setting(0.0, "Probability of reverberation.", **SHARE)
+    reverb_dir: str | None = setting(None, "Folder of recorded room responses.")
+    reverb_seconds: str = setting(
+        "0.2,0.8",
+        "Shortest and longest RT60 of made rooms, in s.",
+        parse=span(0.01, 10),
+        expected="two numbers from 0.01 to 10, the lower first",
+    )
+    gain_prob: float = setting(0.0, "Probability of another level.", **SHARE)
+    gain_db: str = setting("-6,6", "Lowest and highest gain, in dB.", **DECIBEL)
+    channel_prob: float = setting(
+        0.0, "Probability of a random channel instead of `channel`.", **SHARE
+    )
+
+    # outputs
+    checkpoint_monitor: str = setting(
+        "val_acc", "What the best epoch is chosen by.", choices=tuple(MODES)
+    )
+    checkpoint_mode: str = setting(
+        "max", "Which is better: max for val_acc, min for val_loss.", choices=("max", "min")
+    )
+    checkpoint_save_top_k: int = setting(
+        1,
+        "Checkpoints kept; -1: all.",
+        least=-1,
+        result=False,
+        expected="a whole number from 1, or -1 for all",
+    )
+    checkpoint_dir: str = setting(
+        "checkpoints", "Folder in each version's, or absolute.", result=False
+    )
+    log_dir: str = setting("lightning_logs", "Folder of the runs.", result=False)
+    keep_encoder: bool = setting(False, "Let checkpoints hold frozen tensors too.", result=False)
+
+    # going on
+    resume_from_checkpoint: bool | str = setting(
+        True,
+        "Go on with unfinished sessions; false: anew; or a checkpoint's path.",
+        result=False,
+        expected="true, false or a path",
+    )
+    start_meeting: str = setting("", "Leave out the sessions before this one.", result=False)
+    sessions: tuple[str, ...] = setting((), "Only these sessions; none named: all.", result=False)
+    shard: str = setting(
+        "1/1",
+        "Part i of n of the sessions.",
+        parse=shard_form,
+        result=False,
+        expected="i/n with i from 1 to n, such as 1/4",
+    )
+
+    # hardware
+    accelerator: str = setting(
+        "auto",
+        "Where to compute; cuda is taken for gpu.",
+        choices=("auto", "cpu", "gpu", "cuda"),
+        also={"cuda": "gpu"},  # what torch calls the reference's accelerator
+    )
+    devices: int = setting(1, "How many.", least=1, result=False)
+    workers_per_device: int = setting(1, "Sessions trained at once on each.", least=1, result=False)
+    precision: str = setting(
+        "auto", "auto: bfloat16 on a GPU that has it.", choices=("auto", "float32", "bfloat16")
+    )
+    gradient_checkpointing: bool = setting(False, "Less memory, more time.")
+    cache_prefix: bool = setting(False, "Keep what the frozen layers say.", result=False)
+
+    def __post_init__(self) -> None:
+        for name, value in _settled(vars(self), {}).items():
+            object.__setattr__(self, name, value)
+
+
+def _settled(values: Mapping[str, Any], where: Mapping[str, str]) -> dict[str, Any]:
+    fit = checked(Config, values, where)
+    agreed(fit, where)
+    return fit
+
+
+def read_config(source: str | Path | None, given: Mapping[str, Any] | None = None) -> Config:
+    """Return the settings of a file or preset, with those given in their place.
+
+    Parameters
+    ----------
+    source
+        A YAML file, or ``transfer`` or ``baseline``; None: the defaults.
+    given
+        What was typed, by name; a None means none.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or a key or value is refused.
+    """
+    given, known = given or {}, [key.name for key in fields(Config)]
+    told = {} if source is None else read_settings(source, known)
+    for name in given:
+        refuse_unknown(name, known, "command line: option")
+    where = {name: str(source) for name in told if name not in given}
+    return Config(**_settled({**told, **given}, where))
+
+
+def write_config(config: Config, path: str | Path) -> None:
+    """Write every setting as YAML, whole or not at all; `read_config` gives an equal one back."""
+    write_settings(vars(config), path)
+
+
+def frozen_layers(config: Config, epoch: int, layer_count: int) -> int:
+    """Return how many transformer layers, from the lowest, are frozen in an epoch (0-based).
+
+    Raises
+    ------
+    InputError
+        The encoder has fewer than `layer_count`.
+
+    Examples
+    --------
+    >>> [frozen_layers(Config(unfreeze="3:4,6:0"), epoch, 24) for epoch in (2, 3, 7)]
+    [8, 4, 0]
+    """
+    told = config.freeze_encoder_layers
+    frozen = layer_count if isinstance(told, str) else told
+    if frozen > layer_count:
+        raise refusal(
+            "freeze_encoder_layers", told, f"at most {layer_count}, the encoder's layers, or all"
+        )
+    for first, left in unfreeze_steps(config.unfreeze):
+        if left >= layer_count:
+            raise refusal(
+                "unfreeze", config.unfreeze, f"fewer than {layer_count}, the encoder's layers"
+            )
+        if epoch >= first:
+            frozen = left
+    return frozen
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """Return the names of the settings that differ and may change results."""
+    telling = [known.name for known in fields(Config) if known.metadata["result"]]
+    return [name for name in telling if getattr(old, name) != getattr(new, name)]

@@ -1,0 +1,286 @@
+"""Many tasks trained one after the other or side by side, stopped at any moment and gone on with.
+
+The folder ``log_dir`` holds ``config.yaml`` (the resolved settings) and one folder ``version_X``
+per session, X being the session's place among the table's, so that several processes and machines
+agree on it. Whoever works on a session holds the lock of its folder. After each one the fleet's
+tables are written anew: ``sessions.csv``, ``predictions.csv`` and, where segments could not be
+used, ``rejected.csv``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..extract.batches import take_shard
+from ..extract.durable import Lock
+from ..manifests.table import InputError, read_predictions, write_predictions, write_whole, writing
+from ..manifests.tasks import Task, make_tasks, rows_sha256
+from .config import Config, differences, read_config, write_config
+from .outcome import PREFIX, Result, checkpoint_folder, read_result, result_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SESSION_COLUMNS = (
+    *("session", "version", "state", "reason", "speakers", "epochs", "best_epoch", "seconds"),
+    *("valid_segments", "valid_accuracy", "test_segments", "test_accuracy", "checkpoint"),
+)
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What is to be trained.
+
+    Attributes
+    ----------
+    tasks : {version: Task}
+        Those asked for.
+    names : tuple of str
+        Of all of the table's sessions, in the order of their versions.
+    left_out : {session: reason}
+        Sessions that cannot be trained, or are not asked for.
+    """
+
+    table: pd.DataFrame
+    config: Config
+    split: str
+    tasks: dict[int, Task]
+    names: tuple[str, ...]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def folder(self, version: int) -> Path:
+        """Return a session's folder."""
+        return Path(self.config.log_dir) / f"version_{version}"
+
+
+def plan_fleet(table: pd.DataFrame, config: Config, split: str = "unknown") -> Fleet:
+    """Return which sessions are to be trained, and why others are not.
+
+    Raises
+    ------
+    InputError
+        No task can be done, or `sessions` or `start_meeting` names no session of the table.
+    """
+    tasks, left_out = make_tasks(table, config.within)
+    names = tuple(sorted({*left_out, *(task.name for task in tasks)}))
+    _refuse_unknown(config, names)
+    wanted = {task.name: task for task in tasks}
+    for name in list(wanted):
+        reason = _not_asked(name, config)
+        if reason:
+            left_out[name] = reason
+            del wanted[name]
+    ours = take_shard(sorted(wanted), config.shard)
+    left_out |= {name: f"not in shard {config.shard}" for name in wanted if name not in ours}
+    chosen = {names.index(name): wanted[name] for name in ours}
+    return Fleet(table, config, split, chosen, names, left_out)
+
+
+def _refuse_unknown(config: Config, names: Sequence[str]) -> None:
+    asked = [*config.sessions, *([config.start_meeting] if config.start_meeting else [])]
+    for name in asked:
+        if name not in names:
+            option = "--start-meeting" if name == config.start_meeting else "--sessions"
+            raise InputError(
+                f"{option}: {name!r} is not in the table, expected one of its {len(names)} "
+                f"sessions such as {names[0]!r}; correct it"
+            )
+
+
+def _not_asked(name: str, config: Config) -> str:
+    if config.sessions and name not in config.sessions:
+        return "not among --sessions"
+    if name < config.start_meeting:
+        return f"before --start-meeting {config.start_meeting}"
+    return ""
+
+
+def settle(fleet: Fleet) -> None:
+    """Write the settings into the fleet's folder, or refuse ones that give other results.
+
+    Before any epoch is finished there, others may still be chosen.
+
+    Raises
+    ------
+    InputError
+        The folder holds a fleet of other settings, or cannot be written to.
+    """
+    root = Path(fleet.config.log_dir)
+    path = root / "config.yaml"
+    begun = [*root.glob("version_*/metrics.csv"), *root.glob("version_*/result.json")]
+    if path.is_file() and begun:
+        names = _differing(read_config(path), fleet.config)
+        if names:
+            raise InputError(
+                f"{path}: settings {names} differ from those given, expected the same for one "
+                "fleet; give them as there, or name another --log-dir"
+            )
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+    write_config(fleet.config, path)
+
+
+def _differing(old: Config, new: Config) -> list[str]:
+    """Return the settings that give other results; devices count where they share a model."""
+    names = differences(old, new)
+    if new.within == "corpus" and old.devices != new.devices:
+        names.append("devices")
+    return names
+
+
+def work(
+    fleet: Fleet,
+    train: Callable[[Task, Path], Result],
+    tell: Callable[[str], None],
+    *,
+    alone: bool = True,
+) -> list[str]:
+    """Train what is neither finished nor in another process's hands; return the names of these.
+
+    `alone` is false in a process that only helps another one with its model.
+    """
+    busy = []
+    for version, task in fleet.tasks.items():
+        folder = fleet.folder(version)
+        if read_result(folder):
+            _tidy(folder, fleet.config)
+            continue
+        if not alone:
+            train(task, folder)
+            continue
+        with _held(folder) as held:
+            if not held:
+                busy.append(task.name)
+            elif not read_result(folder):  # another process may have finished it just now
+                _claim(folder, task, fleet.table)
+                _remove(_torn(folder, fleet.config))
+                result = train(task, folder)
+                tell(result_line(result, folder))
+                write_tables(fleet)
+    return busy
+
+
+def _tidy(folder: Path, config: Config) -> None:
+    """Remove what a kill after a session's end has left."""
+    found = [*_torn(folder, config), *checkpoint_folder(folder, config).glob("*-last.ckpt")]
+    found += [folder / PREFIX] if (folder / PREFIX).is_dir() else []
+    if found:
+        with _held(folder) as held:
+            _remove(found if held else [])
+
+
+def _torn(folder: Path, config: Config) -> list[Path]:
+    """Return files that a killed writer left half-written."""
+    places = (folder, checkpoint_folder(folder, config))
+    return [path for place in places for path in place.glob(".*") if path.is_file()]
+
+
+def _remove(found: Sequence[Path]) -> None:
+    for path in found:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Hold a folder's lock while open; false where another process has it."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = Lock(folder / "lock")
+    except InputError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _claim(folder: Path, task: Task, table: pd.DataFrame) -> None:
+    """Write what a folder is of; refuse one that is of something else."""
+    path = folder / "task.json"
+    claim = {"session": task.name, "rows_sha256": rows_sha256(task, table)}
+    if not path.is_file():
+        names = (entry.name for entry in folder.iterdir())
+        foreign = [name for name in names if name != "lock" and not name.startswith(".")]
+        if foreign:
+            raise InputError(
+                f"{folder}: holds {foreign[0]!r} of another program, expected nothing or a fleet "
+                "of spk-finetune; name another --log-dir"
+            )
+        write_whole(path, json.dumps(claim).encode())
+    elif json.loads(path.read_bytes()) != claim:
+        raise InputError(
+            f"{folder}: was begun with other segments of {task.name!r}, expected those of the "
+            "table; give the table as it was, or name another --log-dir"
+        )
+
+
+def write_tables(fleet: Fleet) -> pd.DataFrame:
+    """Write the fleet's tables from what is finished; return that of the sessions."""
+    import pandas as pd
+
+    root = Path(fleet.config.log_dir)
+    rows, tables, rejected = [], [], []
+    for version, name in enumerate(fleet.names):
+        folder = fleet.folder(version)
+        result = read_result(folder) or _open_result(name, folder, fleet)
+        rows.append({"version": version, **asdict(result)})
+        if result.state == "done":
+            tables.append(read_predictions(folder / "predictions.csv"))
+        rejected += [(name, segment, why) for segment, why in result.rejected.items()]
+    sessions = pd.DataFrame(rows)[list(SESSION_COLUMNS)]
+    sessions["best_epoch"] = sessions["best_epoch"].astype("Int64")
+    write_whole(root / "sessions.csv", _csv(sessions))
+    if tables:
+        write_predictions(pd.concat(tables, ignore_index=True), root / "predictions.csv")
+    if rejected:
+        columns = ["session", "segment_id", "reason"]
+        write_whole(root / "rejected.csv", _csv(pd.DataFrame(rejected, columns=columns)))
+    return sessions
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+def _open_result(name: str, folder: Path, fleet: Fleet) -> Result:
+    """Return the row of a session that is not finished."""
+    if name in fleet.left_out:
+        asked = fleet.left_out[name].startswith(("not ", "before "))
+        return Result(name, "not asked" if asked else "skipped", fleet.left_out[name])
+    return Result(name, "unfinished" if (folder / "task.json").is_file() else "waiting")
+
+
+def summary(fleet: Fleet, sessions: pd.DataFrame) -> str:
+    """Return the last line of a run: how many sessions are in which state, and the test score."""
+    states = ", ".join(f"{n} {state}" for state, n in Counter(sessions["state"]).items())
+    done = sessions[sessions["state"] == "done"]
+    told = f"{fleet.config.log_dir}: {states}; see sessions.csv there"
+    if len(done):
+        segments = done["test_segments"].sum()
+        pooled = (done["test_accuracy"] * done["test_segments"]).sum() / segments
+        told += f" and predictions.csv; test accuracy {pooled:.1%} of {segments} segments"
+        told += f", mean over sessions {done['test_accuracy'].mean():.1%}" * (len(done) > 1)
+    return told
+
+
+def count_rejected(fleet: Fleet) -> int:
+    """Return how many segments of the finished sessions could not be used."""
+    found = (read_result(fleet.folder(version)) for version in range(len(fleet.names)))
+    return sum(len(result.rejected) for result in found if result)
+
+
+def open_tasks(fleet: Fleet) -> list[Task]:
+    """Return the tasks asked for that are not finished."""
+    return [task for version, task in fleet.tasks.items() if not read_result(fleet.folder(version))]

@@ -1,0 +1,105 @@
+"""What the frozen layers make of each training batch, computed once and kept on disk.
+
+Exact, because it is kept batch by batch: the same segments in the same batch go through the same
+operations, and what is read back are the same bits. It holds only where nothing below the cut
+changes from epoch to epoch; `refuse_cache` says where it does.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..extract.durable import refuse_full_disk
+from ..manifests.table import InputError, write_whole
+from .config import Config
+from .data import Ask
+from .trunk import Entered
+
+CHANGING = (
+    *("crop_seconds", "mask_seconds", "mask_dims", "speed_prob", "noise_prob", "reverb_prob"),
+    *("gain_prob", "channel_prob"),
+)
+FRAMES, HIDDEN = "frames", "hidden"
+
+
+class PrefixCache:
+    """A folder with one file per batch; `put` writes it whole, `get` gives it back.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if absent; another run's content is removed.
+    fingerprint : str
+        Of everything that the content depends on: encoder, settings, segments.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self._folder = folder
+        sign = folder / "fingerprint"
+        if folder.is_dir() and (not sign.is_file() or sign.read_text() != fingerprint):
+            shutil.rmtree(folder)
+        write_whole(sign, fingerprint.encode())
+
+    def get(self, ask: Ask, device: torch.device) -> Entered | None:
+        """Return what was kept for this batch, on the device, or None."""
+        from safetensors import safe_open
+
+        path = self._path(ask)
+        if not path.is_file():
+            return None
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            keywords = json.loads(file.metadata()["keywords"])
+        hidden, frames = tensors.pop(HIDDEN), tensors.pop(FRAMES).cpu()
+        return Entered({}, hidden, keywords | tensors, frames)
+
+    def put(self, ask: Ask, entered: Entered) -> None:
+        """Keep what reached the cut."""
+        from safetensors.torch import save
+
+        tensors = {HIDDEN: entered.hidden, FRAMES: entered.frames}
+        plain: dict[str, Any] = {}
+        for name, value in entered.keywords.items():
+            (tensors if isinstance(value, torch.Tensor) else plain)[name] = value
+        tensors = {name: value.detach().contiguous() for name, value in tensors.items()}
+        refuse_full_disk(self._folder, sum(value.nbytes for value in tensors.values()))
+        write_whole(self._path(ask), save(tensors, metadata={"keywords": json.dumps(plain)}))
+
+    def remove(self) -> None:
+        """Delete all of it; nothing is lost that could not be computed again."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, ask: Ask) -> Path:
+        return self._folder / f"{ask.number:06d}.safetensors"
+
+
+def refuse_cache(config: Config, wanted: Sequence[int], cut: int, least: int) -> None:
+    """Raise `InputError` where the frozen layers' output would differ between epochs, or is little.
+
+    Parameters
+    ----------
+    wanted : numbers of the states that the head reads
+    cut : layers that would be kept
+    least : layers that stay frozen to the end
+    """
+    changing = [name for name in CHANGING if getattr(config, name)]
+    reason = ""
+    if changing:
+        reason = f"{changing[0]} is {getattr(config, changing[0])!r}, which changes what is below"
+    elif least == 0:
+        reason = "freeze_encoder_layers is 0 (in the end), so that nothing stays as it was"
+    elif min(wanted) < cut:
+        reason = (
+            f"states are {config.states!r}, and state {min(wanted)} lies below the cut at {cut}"
+        )
+    if reason:
+        raise InputError(
+            f"--cache-prefix: {reason}, expected frozen layers whose output never changes; leave "
+            "out one of the two"
+        )

@@ -1,0 +1,224 @@
+"""The whole of ``spk-finetune fit``: a table, settings and devices become a finished fleet.
+
+One process works through the sessions; with more devices or workers, several do, each taking the
+next session whose folder nobody holds. One model for the whole corpus is trained by all devices
+together instead.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..extract.signals import noted_signals
+from ..manifests.table import InputError
+from .config import Config
+from .fleet import (
+    Fleet,
+    count_rejected,
+    open_tasks,
+    plan_fleet,
+    settle,
+    summary,
+    work,
+    write_tables,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Tell = Callable[[str], None]
+PATIENCE = 0.5  # s between two looks at the workers
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run left: `sessions` is the table of that name, `text` its last line.
+
+    A process that only helped another one with its model has neither.
+    """
+
+    sessions: pd.DataFrame | None
+    text: str
+    busy: tuple[str, ...] = ()  # sessions that another process works on
+    interrupted: bool = False
+    rejected: int = 0  # segments that could not be used
+
+
+def fit(
+    table: pd.DataFrame,
+    config: Config,
+    *,
+    split: str = "unknown",
+    stop: Callable[[], bool] = lambda: False,
+    tell: Tell = lambda line: None,
+) -> Summary:
+    """Train a table's sessions, or go on where a run with the same folder stopped.
+
+    Parameters
+    ----------
+    table
+        Segment table with a split.
+    split
+        How it was split (`manifests.tasks.split_method`); a leaky one is named in the predictions.
+    stop
+        Asked between batches; true ends the run, and the last epochs are kept.
+    tell
+        Is given a line per session.
+
+    Raises
+    ------
+    InputError
+        The table, the encoder, a setting or a device is not what the run needs.
+    """
+    fleet = plan_fleet(table, config, split)
+    devices = choose_devices(config, tell)
+    settle(fleet)
+    together = config.within == "corpus"
+    _refuse_together(config, len(devices) if together else 1)
+    workers = devices[:1] if together else devices * config.workers_per_device
+    if len(workers) == 1:
+        ranks = len(devices) if together else 1
+        busy, interrupted = _train_all(fleet, workers[0], stop, tell, ranks=ranks)
+    else:
+        busy, interrupted = _side_by_side(fleet, workers, stop)
+    if together and len(devices) > 1 and not _first_rank():
+        return Summary(sessions=None, text="", interrupted=interrupted)
+    sessions = write_tables(fleet)
+    return Summary(
+        sessions,
+        summary(fleet, sessions),
+        busy=tuple(busy),
+        interrupted=interrupted,
+        rejected=count_rejected(fleet),
+    )
+
+
+def _refuse_together(config: Config, ranks: int) -> None:
+    """Refuse what processes that share a model would not do alike."""
+    if ranks > 1 and config.unfreeze:
+        raise InputError(
+            f"--unfreeze: value is {config.unfreeze!r} with {ranks} devices on one model, expected "
+            "nothing, since layers that open later would not be kept equal; leave out one of both"
+        )
+
+
+def choose_devices(config: Config, tell: Tell) -> list[str]:
+    """Return the devices to train on, as torch names them.
+
+    ``gpu`` where there is none is the CPU, as in the reference project; that is told.
+
+    Raises
+    ------
+    InputError
+        More GPUs are asked for than there are.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if config.accelerator != "cpu" else 0
+    if config.accelerator == "gpu" and not count:
+        tell("--accelerator: 'gpu' is asked for and none is there; training on the CPU")
+    if not count:
+        return ["cpu"] * config.devices
+    if config.devices > count:
+        raise InputError(
+            f"--devices: value is {config.devices}, expected at most {count}, the GPUs there are; "
+            "correct it"
+        )
+    return [f"cuda:{number}" for number in range(config.devices)]
+
+
+def _train_all(
+    fleet: Fleet, device: str, stop: Callable[[], bool], tell: Tell, *, ranks: int = 1
+) -> tuple[list[str], bool]:
+    """Train what is open on one device; return the busy sessions and whether `stop` ended it."""
+    from .callbacks import Interrupted
+    from .training import Run, train
+
+    _refuse_unused(fleet)
+    run = Run(fleet.table, fleet.config, fleet.split, device=device, ranks=ranks, stop=stop)
+    try:
+        busy = work(fleet, partial(train, run=run), tell, alone=ranks == 1 or _first_rank())
+    except Interrupted:
+        return [], True
+    return busy, stop()
+
+
+def _refuse_unused(fleet: Fleet) -> None:
+    """Refuse a checkpoint to go on from that none of the sessions is of."""
+    given = fleet.config.resume_from_checkpoint
+    if not isinstance(given, str):
+        return
+    from .tuned import read_checkpoint
+
+    session = read_checkpoint(given)["spk"]["task"]
+    if session not in [task.name for task in fleet.tasks.values()]:
+        raise InputError(
+            f"--resume-from-checkpoint: {given} is of {session!r}, expected one of the sessions to "
+            "be trained; leave it out, or ask for that session"
+        )
+
+
+def _first_rank() -> bool:
+    """Tell whether this is the first of the processes that share a model."""
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    return not getattr(rank_zero_only, "rank", 0)
+
+
+def _side_by_side(
+    fleet: Fleet, devices: Sequence[str], stop: Callable[[], bool]
+) -> tuple[list[str], bool]:
+    """Let one process per entry of `devices` work; they share the sessions by their locks."""
+    import torch
+
+    context = multiprocessing.get_context("spawn")
+    known = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    threads = max(1, min(torch.get_num_threads(), cores // len(devices)))
+    workers = [context.Process(target=_worker, args=(fleet, device, threads)) for device in devices]
+    for worker in workers:
+        worker.start()
+    asked = False
+    while any(worker.is_alive() for worker in workers):
+        for worker in workers:
+            worker.join(PATIENCE)
+        if stop() and not asked:
+            asked = True
+            for worker in workers:
+                worker.terminate()  # SIGTERM: each ends after its batch
+    if asked:
+        return [], True
+    _refuse_failed([worker.exitcode or 0 for worker in workers])
+    return [task.name for task in open_tasks(fleet)], False
+
+
+def _worker(fleet: Fleet, device: str, threads: int) -> None:
+    """Work in a process of its own."""
+    import torch
+
+    torch.set_num_threads(threads)
+    tell = partial(print, file=sys.stderr, flush=True)
+    with noted_signals(lambda line: None) as caught:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent has it too, and says SIGTERM
+        try:
+            _, interrupted = _train_all(fleet, device, lambda: bool(caught), print)
+        except InputError as problem:
+            tell(str(problem))
+            sys.exit(1)
+    sys.exit(128 + caught[0] if interrupted else 0)
+
+
+def _refuse_failed(codes: Sequence[int]) -> None:
+    failed = [code for code in codes if code]
+    if failed:
+        raise InputError(
+            f"workers: {len(failed)} of {len(codes)} ended early, first with code {failed[0]}, "
+            "expected 0; see above, and run the same command to go on"
+        )

@@ -1,0 +1,225 @@
+"""Checkpoints on disk: what is read is what was saved, nothing in it runs, others are refused."""
+
+import json
+import pickle
+import shutil
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from spk.extract.audio import Reading
+from spk.finetune.config import Config
+from spk.finetune.data import Ask, Batch, Waveforms
+from spk.finetune.module import Subject
+from spk.finetune.tuned import (
+    computing,
+    fill,
+    load_tuned,
+    model_name,
+    predictions,
+    read_checkpoint,
+    score_segments,
+)
+from spk.manifests.table import InputError
+from spk.manifests.tasks import WITHIN_CORPUS
+
+
+def save(module, path, weights_only=False):
+    """Write a model by Lightning's own hand."""
+    import lightning.pytorch as lightning
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        trainer = lightning.Trainer(
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.strategy.connect(module)
+        trainer.save_checkpoint(path, weights_only=weights_only)
+    return path
+
+
+def changed(module, batch):
+    """Take a step in training mode, so that everything open differs from the encoder's."""
+    module.train()
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.5)
+    module(batch).square().mean().backward()
+    optimiser.step()
+    module.temperature = 1.75
+    return module
+
+
+@pytest.fixture(scope="module")
+def saved(make_module, make_batch, tmp_path_factory):
+    """Return a trained model and its checkpoint; what trains is the last layer and the head."""
+    module = changed(make_module("layer", freeze_encoder_layers=2), make_batch())
+    return module, save(module, tmp_path_factory.mktemp("saved") / "M1-best.ckpt")
+
+
+def test_lightnings_checkpoint_holds_what_trained_alone(saved):
+    module, path = saved
+    found = read_checkpoint(path)["state_dict"]
+    assert {*found} == module.trained_names()
+    assert all(torch.equal(found[name], module.state_dict()[name]) for name in found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("layer", {"freeze_encoder_layers": 2}),
+        ("layer", {"freeze_encoder_layers": 2, "keep_encoder": True}),
+        ("group", {"freeze_encoder_layers": "all", "states": "mix", "head": "linear"}),
+        ("hubert", {"freeze_encoder_layers": 0, "freeze_feature_extractor": False}),
+        ("wavlm", {"freeze_encoder_layers": 0, "pooling_method": "attentive", "loss": "aam"}),
+    ],
+)
+def test_what_is_loaded_scores_as_what_was_saved(make_module, make_batch, tmp_path, kind, settings):
+    module = make_module(kind, **settings)
+    with torch.no_grad():
+        before = module.eval()(make_batch())
+    changed(module, make_batch())
+    path = save(module, tmp_path / "a.ckpt", weights_only=True)
+    loaded = load_tuned(path)
+    assert not loaded.training
+    with torch.no_grad():
+        expected = module.eval()(make_batch())
+        assert torch.equal(loaded(make_batch()), expected)
+        assert not torch.equal(before, expected)
+    assert loaded.temperature == 1.75
+    assert loaded.subject == module.subject
+    assert loaded.settings == module.settings
+
+
+def test_the_encoder_may_lie_elsewhere_but_not_be_another(saved, encoder_of, tmp_path):
+    module, path = saved
+    elsewhere = shutil.copytree(encoder_of("layer"), tmp_path / "moved")
+    loaded = load_tuned(path, encoder=str(elsewhere))
+    for name, value in module.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    with pytest.raises(InputError, match="checkpoint of M1: weights_sha256 is '[0-9a-f]{64}', exp"):
+        load_tuned(path, encoder=str(encoder_of("group")))
+
+
+def test_another_encoder_is_told_as_such_even_where_the_settings_do_not_fit_it(
+    make_module, encoder_of, tmp_path
+):
+    path = save(make_module("demo", freeze_encoder_layers=4), tmp_path / "a.ckpt")
+    with pytest.raises(InputError, match="checkpoint of M1: weights_sha256 is"):
+        load_tuned(path, encoder=str(encoder_of("layer")))  # of three layers
+
+
+class Trap:
+    """Pickled as a call that makes a file."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def __reduce__(self):
+        return (open, (str(self._path), "w"))
+
+
+def test_nothing_in_a_checkpoint_is_run(saved, tmp_path):
+    content = torch.load(saved[1], weights_only=True)
+    touched = tmp_path / "touched"
+    torch.save({**content, "trap": Trap(touched)}, tmp_path / "trap.ckpt")
+    (tmp_path / "plain.ckpt").write_bytes(pickle.dumps(Trap(touched)))
+    for name in ("trap.ckpt", "plain.ckpt"):
+        with pytest.raises(InputError, match=f"{name}: cannot be read .* train it again"):
+            read_checkpoint(tmp_path / name)
+        assert not touched.exists()
+    torch.load(tmp_path / "trap.ckpt", weights_only=False)["trap"].close()
+    assert touched.exists()  # the trap is one
+
+
+def test_damaged_missing_and_foreign_files_are_refused(saved, tmp_path):
+    whole = saved[1].read_bytes()
+    path = tmp_path / "a.ckpt"
+    for content in (whole[: len(whole) // 2], whole[:-30], b"", b"text", whole[100:]):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="a.ckpt: cannot be read .*expected a checkpoint of"):
+            read_checkpoint(path)
+    with pytest.raises(InputError, match="no.ckpt: no such file, expected a checkpoint"):
+        read_checkpoint(tmp_path / "no.ckpt")
+    known = read_checkpoint(saved[1])["spk"]
+    del known["labels"]
+    foreign = [{"state_dict": {}}, {"state_dict": {}, "spk": known}, {"spk": {}}, torch.ones(2), []]
+    for content in foreign:
+        torch.save(content, path)
+        with pytest.raises(InputError, match="a.ckpt: does not say what it was trained on"):
+            read_checkpoint(path)
+
+
+def test_tensors_that_are_missing_or_do_not_fit_are_refused(saved, make_module):
+    module = make_module("layer", freeze_encoder_layers=2)
+    checkpoint = read_checkpoint(saved[1])
+    state = checkpoint["state_dict"]
+    fill(module, checkpoint)
+    lacking = {name: value for name, value in state.items() if name != "head.out.bias"}
+    with pytest.raises(
+        InputError, match="M1: 1 tensors are missing and 0 do not .*'head.out.bias'"
+    ):
+        fill(module, {**checkpoint, "state_dict": lacking})
+    with pytest.raises(InputError, match="0 tensors are missing and 1 do not fit, first 'more'"):
+        fill(module, {**checkpoint, "state_dict": {**state, "more": torch.ones(1)}})
+    with pytest.raises(InputError, match="0 tensors .* 1 do not fit, first 'size mismatch.*out.bi"):
+        fill(module, {**checkpoint, "state_dict": {**state, "head.out.bias": torch.ones(9)}})
+
+
+def test_settings_of_another_version_are_refused(saved, tmp_path):
+    content = torch.load(saved[1], weights_only=True)
+    content["spk"]["settings"]["of_tomorrow"] = 1
+    torch.save(content, tmp_path / "a.ckpt")
+    with pytest.raises(InputError, match="a.ckpt: settings do not fit this version .*of_tomorrow"):
+        load_tuned(tmp_path / "a.ckpt")
+
+
+def test_scores_come_in_the_order_of_the_segments(saved, segments):
+    module, config = saved[0], Config(batch_seconds=2.0)
+    found = Waveforms(segments, np.zeros(9, np.int64), Reading(), {}, config)
+    scores = score_segments(module.train(), found, config)
+    assert scores.shape == (9, 3)
+    assert scores.dtype == np.float32
+    for place in range(9):
+        batch = found[Ask(0, 0, (place,))]
+        with torch.no_grad():
+            alone = module(Batch(batch.ask, batch.waveforms, batch.codes))[0]
+        np.testing.assert_allclose(scores[place], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_the_precision_of_the_settings_is_that_of_the_model():
+    cpu, ones = torch.device("cpu"), torch.ones(2, 2)
+    for precision, expected in (("auto", torch.float32), ("bfloat16", torch.bfloat16)):
+        with computing(Config(precision=precision), cpu):
+            assert (ones @ ones).dtype == expected
+
+
+def test_predictions_are_calibrated_chances_by_hand():
+    rows = pd.DataFrame(
+        {"segment_id": ["s0", "s1"], "session": "M1", "speaker": ["b", "z"], "split": "test"}
+    )
+    scores = np.array([[0.0, 2 * np.log(3), 0.0], [1e4, 0.0, 0.0]], np.float32)
+    table = predictions(rows, scores, ("a", "b", "ü"), 2.0, "m")
+    assert table["predicted"].tolist() == ["b", "a"]
+    assert table["score"].tolist() == pytest.approx([0.6, 1.0])
+    assert json.loads(table["scores"][0]) == {"a": 0.2, "b": 0.6, "ü": 0.2}
+    assert table[["segment_id", "split", "model"]].to_numpy().tolist() == [
+        ["s0", "test", "m"],
+        ["s1", "test", "m"],
+    ]
+
+
+def test_the_models_name_says_what_makes_scores_doubtful():
+    def named(untrained=False, split="random", **settings):
+        subject = Subject("M", ("a", "b"), {"encoder": "e", "untrained": untrained}, split)
+        return model_name(subject, Config(**settings))
+
+    assert named() == "finetune e"
+    assert named(untrained=True) == "finetune e, untrained encoder"
+    assert named(split="leaky") == "finetune e, split leaky"
+    assert named(within="corpus") == f"finetune e{WITHIN_CORPUS}"
