@@ -77,6 +77,13 @@ def test_a_sweep_of_combined_layers_alone_has_a_table_and_no_figures(heard, tmp_
     assert "Accuracy on validation by layer" not in page
 
 
+def test_a_run_without_words_stands_beside_one_with_them(heard, tmp_path):
+    write_predictions(read_predictions(heard / "two.csv"), tmp_path / "predictions.csv")
+    (tmp_path / "config.json").write_text('{"conclusion": "It names them all."}')
+    page = report([str(tmp_path), str(heard / "two.csv")])
+    assert page.count("It names them all.") == 1
+
+
 def test_without_audio_the_page_says_how_to_get_it(heard):
     page = report([str(heard / "two.csv")])
     assert "<code>--audio-root FOLDER</code>" in page
