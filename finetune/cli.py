@@ -82,8 +82,7 @@ def fit(table: str | None, config: str | None, **given: Any) -> None:
     from ..manifests.tasks import split_method
     from .config import read_config
 
-    chosen = {name: value for name, value in given.items() if value not in (None, ())}
-    settings = read_config(config, chosen)
+    settings = read_config(config, _chosen(given))
     path = table or settings.csv_path
     if path is None:
         raise InputError(
@@ -109,6 +108,17 @@ def fit(table: str | None, config: str | None, **given: Any) -> None:
     sys.exit(BUSY if done.busy else REJECTED if done.rejected else 0)
 
 
+def _chosen(given: dict[str, Any]) -> dict[str, Any]:
+    """Return what was typed; of an option that may be repeated, each part between commas."""
+    chosen = {}
+    for name, value in given.items():
+        if isinstance(value, tuple) and value:
+            chosen[name] = tuple(part for text in value for part in text.split(","))
+        elif value not in (None, ()):
+            chosen[name] = value
+    return chosen
+
+
 @main.command()
 @click.argument("checkpoint", type=click.Path())
 @click.argument("table", type=click.Path())
@@ -130,15 +140,20 @@ def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> No
     """Name the speakers of TABLE's segments; write the predictions table PREDICTIONS.
 
     CHECKPOINT is a .ckpt file, or the folder of a fleet: each session is named by its own model.
+    Exit code: 0 all done, 1 something to repair, 3 some segments could not be used.
     """
     from ..manifests.table import read_table, write_predictions
     from .predict import predict as name_speakers
 
-    named, left_out = name_speakers(checkpoint, read_table(table), **options)
-    write_predictions(named, predictions)
-    for what, why in left_out.items():
+    named = name_speakers(checkpoint, read_table(table), **options, tell=_tell)
+    write_predictions(named.table, predictions)
+    for what, why in {**named.left_out, **named.rejected}.items():
         click.echo(f"left out: {what}, {why}")
-    click.echo(f"wrote {predictions}: {len(named)} segments, {named['model'].iloc[0]}")
+    for note in named.notes:
+        click.echo(note)
+    told = f"{len(named.table)} segments, {named.table['model'].iloc[0]}"
+    click.echo(f"wrote {predictions}: {told}")
+    sys.exit(REJECTED if named.rejected else 0)
 
 
 @main.command()
@@ -155,8 +170,12 @@ def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> No
     show_default=True,
     help="Statistics over a segment's frames.",
 )
-@click.option("--channel", default="0", show_default=True, help="Index from 0, or mean.")
-@click.option("--resample", is_flag=True, help="Accept recordings of another sample rate.")
+@click.option("--channel", help="Index from 0, or mean.  [as in training]")
+@click.option(
+    "--resample/--no-resample",
+    default=None,
+    help="Accept recordings of another sample rate.  [as in training]",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32 or bfloat16.")
 def embed(
@@ -166,7 +185,6 @@ def embed(
 
     CHECKPOINT is one .ckpt file. Exit codes as of spk-extract.
     """
-    from ..extract.options import Options
     from ..manifests.table import read_table
     from .predict import embed as extract_tuned
 
@@ -175,7 +193,7 @@ def embed(
             checkpoint,
             read_table(table),
             store_path,
-            Options(**options),
+            options,
             encoder=encoder,
             stop=lambda: bool(caught),
             tell=_tell,

@@ -46,7 +46,7 @@ class Config:
     crop_seconds: float | None = setting(None, "Length of random crops in training, in s.", over=0)
     num_workers: int = setting(0, "Processes that read and augment.", least=0, result=False)
     log_every_n_steps: int = setting(
-        10, "Steps between two lines of the log.", least=1, result=False
+        10, "No effect (each epoch is logged once); the reference has it.", least=1, result=False
     )
 
     # audio
@@ -86,7 +86,9 @@ class Config:
         parse=state_form,
         expected="last, mix or a state's number from 0",
     )
-    mask_seconds: float = setting(0.0, "Longest time mask in training, in s; 0: none.", least=0)
+    mask_seconds: float = setting(
+        0.0, "Longest time mask in training, in s, of half a segment at most; 0: none.", least=0
+    )
     mask_dims: float = setting(
         0.0, "Largest share of dimensions masked in training; 0: none.", **SHARE
     )

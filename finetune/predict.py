@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,32 @@ from .run import choose_devices
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..extract.options import Options, Summary
+    from ..extract.options import Summary
     from .module import SpeakerModule
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Named:
+    """What `predict` gives.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A predictions table with `scores`, of one model name.
+    left_out : {session: why}
+        Sessions of which no segment is named.
+    rejected : {segment id: why}
+        Segments that cannot be used.
+    notes : lines
+        What makes the names doubtful.
+    """
+
+    table: pd.DataFrame
+    left_out: dict[str, str]
+    rejected: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def predict(
@@ -29,8 +53,12 @@ def predict(
     encoder: str | None = None,
     accelerator: str = "auto",
     batch_seconds: float = 40.0,
-) -> tuple[pd.DataFrame, dict[str, str]]:
+    **hooks: Tell,
+) -> Named:
     """Name the speaker of each segment of a split.
+
+    Segments that are not of the split train and were trained on are counted in the model's name:
+    figures on them say little about others.
 
     Parameters
     ----------
@@ -38,56 +66,98 @@ def predict(
         A checkpoint, or a fleet's folder: each session is named by its own model.
     encoder
         Folder or hub id of the encoder, where it is no longer where the checkpoint says.
-
-    Returns
-    -------
-    predictions : DataFrame
-        A predictions table with `scores`.
-    left_out : {what: why}
-        Sessions without a model, and segments that cannot be used.
+    hooks
+        `tell`, which is given a line where there is no GPU and one was asked for.
 
     Raises
     ------
     InputError
         A checkpoint or its encoder cannot be had, or nothing is left.
     """
-    import pandas as pd
-
     rows = _rows_of(table, split)
+    device = _device(accelerator, **hooks)
     tables: list[pd.DataFrame] = []
-    left_out: dict[str, str] = {}
+    rejected: dict[str, str] = {}
     known: set[str] = set()
+    trained: set[str] = set()
     for path in _checkpoints(checkpoint):
         module = _loaded(path, encoder)
         ours = rows if module.settings.within == "corpus" else _of(rows, module.subject.task)
-        known |= set(ours["session"])
         if not len(ours):
             continue
-        config = replace(
-            module.settings,
-            audio_root=audio_root,
-            accelerator=accelerator,
-            devices=1,
-            batch_seconds=batch_seconds,
-        )
-        named, rejected = _named(module, ours.reset_index(drop=True), config)
-        left_out |= rejected
-        tables.append(named)
-    for name in sorted(set(rows["session"]) - known):
-        left_out[name] = f"{len(_of(rows, name))} segments, no model of this session"
-    if not tables:
+        config = replace(module.settings, audio_root=audio_root, batch_seconds=batch_seconds)
+        named, unfit = _named(module.to(device), ours.reset_index(drop=True), config)
+        known |= set(ours["session"])
+        rejected |= unfit
+        if named is not None:
+            tables.append(named)
+            trained |= _trained(module, named)
+    _refuse_nothing(checkpoint, rows, rejected, named=len(tables))
+    table, notes = _honest(tables, trained)
+    return Named(table, _left_out(rows, known, rejected), rejected, notes)
+
+
+def _device(accelerator: str, tell: Tell = lambda line: None) -> str:
+    """Return the one device to compute on."""
+    told = "--accelerator: 'gpu' is asked for and none is there; naming on the CPU"
+    (device,) = choose_devices(Config(accelerator=accelerator), lambda _: tell(told))
+    return device
+
+
+def _trained(module: SpeakerModule, named: pd.DataFrame) -> set[str]:
+    """Return which of the segments outside train the model was trained on."""
+    return set(named["segment_id"][named["split"] != "train"]) & module.subject.trained
+
+
+def _honest(tables: list[pd.DataFrame], trained: set[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return one table, and the notes, that say how many segments were trained on."""
+    import pandas as pd
+
+    table = pd.concat(tables, ignore_index=True)
+    if not trained:
+        return table, ()
+    note = (
+        f"{len(trained)} of {len(table)} segments are not of the split train and were trained on, "
+        f"first {min(trained)!r}; the model's name says so"
+    )
+    return table.assign(model=table["model"] + f", {len(trained)} training segments"), (note,)
+
+
+def _left_out(rows: pd.DataFrame, known: set[str], rejected: Mapping[str, str]) -> dict[str, str]:
+    """Return the sessions of which nothing is named, and why."""
+    left_out = {}
+    for name, part in rows.groupby("session"):
+        if name not in known:
+            left_out[str(name)] = f"{len(part)} segments, no model of this session"
+        elif part["segment_id"].isin(rejected).all():
+            left_out[str(name)] = f"{len(part)} segments, all rejected"
+    return left_out
+
+
+def _refuse_nothing(
+    checkpoint: str | Path, rows: pd.DataFrame, rejected: Mapping[str, str], *, named: int
+) -> None:
+    """Raise `InputError` where nothing is left to be named."""
+    if named:
+        return
+    if rejected:
+        name, why = next(iter(rejected.items()))
         raise InputError(
-            f"table: 0 of {len(rows)} segments are of a session that {checkpoint} knows, expected "
-            "at least 1; name another checkpoint or table"
+            f"table: {len(rejected)} of {len(rows)} segments are rejected and the others of no "
+            f"session with a model, first {name!r} ({why}), expected at least 1 that can be used; "
+            "look at --audio-root"
         )
-    return pd.concat(tables, ignore_index=True), left_out
+    raise InputError(
+        f"table: 0 of {len(rows)} segments are of a session that {checkpoint} knows, expected "
+        "at least 1; name another checkpoint or table"
+    )
 
 
 def embed(
     checkpoint: str | Path,
     table: pd.DataFrame,
     store: str | Path,
-    options: Options,
+    options: Mapping[str, Any],
     *,
     encoder: str | None = None,
     **hooks: Any,
@@ -99,12 +169,14 @@ def embed(
     checkpoint
         One checkpoint: a store is of one encoder.
     options
-        As of ``spk-extract``; its encoder and revision are the checkpoint's.
+        Some of `spk.extract.options.Options`, by name. The encoder is the checkpoint's, and so
+        are `channel` and `resample` where they are not given or None.
     hooks
         `stop` and `tell` of `extract`.
     """
     from ..extract.device import choose_device, choose_dtype
     from ..extract.encoder import Encoder
+    from ..extract.options import Options
     from ..extract.run import extract
 
     paths = list(_checkpoints(checkpoint))
@@ -113,13 +185,13 @@ def embed(
             f"{checkpoint}: holds {len(paths)} models, first {paths[0]}, expected one checkpoint, "
             "since a store is of one encoder; name one"
         )
-    device = choose_device(options.device)
-    tuned = Encoder(
-        tuned_parts(_loaded(paths[0], encoder)),
-        device=device,
-        dtype=choose_dtype(options.dtype, device),
-    )
-    return extract(table, store, options, encoder=tuned, **hooks)
+    module = _loaded(paths[0], encoder)
+    given = {name: value for name, value in options.items() if value is not None}
+    trained = {name: getattr(module.settings, name) for name in ("channel", "resample")}
+    whole = Options(**{**trained, **given})
+    device = choose_device(whole.device)
+    tuned = Encoder(tuned_parts(module), device=device, dtype=choose_dtype(whole.dtype, device))
+    return extract(table, store, whole, encoder=tuned, **hooks)
 
 
 def tuned_parts(module: SpeakerModule) -> Any:
@@ -181,7 +253,8 @@ def _of(rows: pd.DataFrame, session: str) -> pd.DataFrame:
 
 def _named(
     module: SpeakerModule, rows: pd.DataFrame, config: Config
-) -> tuple[pd.DataFrame, dict[str, str]]:
+) -> tuple[pd.DataFrame | None, dict[str, str]]:
+    """Return the predictions of a session's usable segments, if any, and why others are not."""
     import numpy as np
 
     from .data import Waveforms, read_all
@@ -190,14 +263,13 @@ def _named(
 
     reading = reading_of(module.trunk, config)
     segments = segments_of(rows, config.audio_root)
-    held, rejected = read_all(segments, reading)
+    held, found = read_all(segments, reading)
+    rejected = {name: f"{why.code}: {why.message}" for name, why in found.items()}
     good = [segment for segment in segments if segment.segment_id not in rejected]
+    if not good:
+        return None, rejected
     codes = np.full(len(good), -1)
-    (device,) = choose_devices(config, lambda line: None)
-    scores = score_segments(
-        module.to(device), Waveforms(good, codes, reading, held, config), config
-    )
+    scores = score_segments(module, Waveforms(good, codes, reading, held, config), config)
     kept = rows[~rows["segment_id"].isin(rejected)]
     name = model_name(module.subject, config)
-    named = predictions(kept, scores, module.subject.labels, module.temperature, name)
-    return named, {k: f"{found.code}: {found.message}" for k, found in rejected.items()}
+    return predictions(kept, scores, module.subject.labels, module.temperature, name), rejected

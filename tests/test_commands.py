@@ -138,4 +138,5 @@ def test_fit_takes_each_default_as_it_is_typed():
 def test_embed_takes_options_of_extraction_and_the_encoders_place():
     options = options_of(finetune.commands["embed"])
     assert options.pop("encoder") is defaults_of(embed)["encoder"]
+    assert [options.pop(name) for name in ("channel", "resample")] == [None, None]  # the training's
     assert options.items() <= defaults_of(Options).items()

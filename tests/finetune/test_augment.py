@@ -402,18 +402,18 @@ def test_drawing_a_channel_leaves_the_waveform_s_draws():
 
 @pytest.mark.parametrize("option", ["noise_dir", "reverb_dir"])
 def test_folders_that_are_missing_or_hold_no_audio_are_refused(tmp_path, option):
-    told = f"--{option.replace('_', '-')}"
+    told, chance = f"--{option.replace('_', '-')}", {option.replace("dir", "prob"): 1.0}
     (tmp_path / "notes.txt").write_text("no audio")
     with pytest.raises(InputError, match=rf"^{told}: '.*absent' is no folder, expected one that"):
-        Augmenter(Config(**{option: tmp_path / "absent"}), RATE)
+        Augmenter(Config(**chance, **{option: tmp_path / "absent"}), RATE)
     with pytest.raises(InputError, match=rf"^{told}: audio files in '.*' are 0, expected \.wav or"):
-        Augmenter(Config(**{option: tmp_path}), RATE)
+        Augmenter(Config(**chance, **{option: tmp_path}), RATE)
     (tmp_path / "b.wav").write_text("no audio")
     with pytest.raises(InputError, match=rf"b\.wav: cannot be read \(.*; remove .* from {told}"):
-        Augmenter(Config(**{option: tmp_path}), RATE)
+        Augmenter(Config(**chance, **{option: tmp_path}), RATE)
     write(tmp_path / "b.wav", np.zeros(0))
     with pytest.raises(InputError, match=rf"b\.wav: samples are 0, expected .* from {told}"):
-        Augmenter(Config(**{option: tmp_path}), RATE)
+        Augmenter(Config(**chance, **{option: tmp_path}), RATE)
 
 
 def test_a_noise_file_with_values_that_are_no_numbers_is_told(tmp_path):

@@ -236,5 +236,9 @@ class Interrupting(Waveforms):
 
 def test_ctrl_c_is_the_training_process_own_affair(segments):
     dataset = Interrupting(segments, np.zeros(9), Reading(), {}, Config())
-    found = [*load(dataset, Config(num_workers=1, batch_seconds=2.0))]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        found = [*load(dataset, Config(num_workers=1, batch_seconds=2.0))]
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert sorted(place for batch in found for place in batch.ask.places) == [*range(9)]
