@@ -71,7 +71,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     try:
         held = json.loads(path.read_bytes())
         return {part: dict(held[part]) for part in PARTS}
-    except (ValueError, KeyError, TypeError) as problem:
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise InputError(
             f"{path}: cannot be read ({problem!r}), expected what cut wrote; name another folder"
         ) from None

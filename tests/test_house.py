@@ -18,8 +18,8 @@ ORDER = {
     "manifests": "table annotation rttm textgrid aishell4 assemble timeline rollcall select purge "
     "methods split tasks leaks reference recording request cut match voices demo cut_cli cli",
     "extract": "signals audio pooling device checkpoint frontend layers weights encoder durable "
-    "shard layout reader listing store options batches plan job verify run tools export store_cli "
-    "cli",
+    "contents shard layout reader listing store options batches plan job verify run tools export "
+    "store_cli cli",
     "classify": "data linear trees classifiers calibrate measures sweep model folder score compare "
     "outcome plot show estimator cli",
     "finetune": "forms check settings config augment heads trunk data prefix module tuned sets "
