@@ -153,8 +153,23 @@ def _read(name: str, folder: Path, revision: str, weights: bool) -> Checkpoint:
         raise InputError(
             f"{folder}: files {list(_WEIGHTS)} are missing, expected one; save the model there"
         )
+    _refuse_elsewhere(folder, files)
     normalization, rate = (_log_mel if kind == W2V_BERT else _preprocessing)(folder, config)
     return Checkpoint(name, folder, revision, config, normalization, rate, files)
+
+
+def _refuse_elsewhere(folder: Path, files: tuple[Path, ...]) -> None:
+    """Refuse an index of weights in several files that names others than those that are hashed."""
+    kinds = {file.suffix for file in files}
+    for index in sorted(folder.glob("*.index.json")):
+        if Path(index.name.removesuffix(".index.json")).suffix in kinds:
+            named = _json(index).get("weight_map")
+            strange = {*named.values()} - {file.name for file in files} if named else {None}
+            if strange:
+                raise InputError(
+                    f"{index}: weights are in {min(map(repr, strange))}, expected files of its "
+                    "folder; save the model again"
+                )
 
 
 def _refuse_kernels(folder: Path, config: dict[str, Any]) -> None:
