@@ -1,6 +1,7 @@
 """Files that mean harm are refused with a message and run nothing; nothing reaches the network."""
 
 import ast
+import hashlib
 import json
 import os
 import pickle
@@ -180,10 +181,8 @@ def model(fitted, told):
         for what in ("t.csv", "store"):
             os.symlink(fitted / what, what)
         Path("model", name).write_bytes(content)
-        described = json.loads(Path("model/model.json").read_bytes())
         if name != "model.json":
-            import hashlib
-
+            described = json.loads(Path("model/model.json").read_bytes())
             described["sha256"][name] = hashlib.sha256(content).hexdigest()
             Path("model/model.json").write_text(json.dumps(described))
         return told("spk-classify predict model t.csv store p.csv", longest=2000)
