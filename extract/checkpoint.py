@@ -135,7 +135,7 @@ def _fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
 def _not_at_hand(name: str, found: str) -> str:
     return (
         f"{name}: encoder is not at hand ({found}), expected it in the hub's cache or a folder; "
-        f"run `hf download {name}` where there is a network, or name a folder instead"
+        f"run `hf download {name}` where there is a network, or name a folder with --encoder"
     )
 
 
