@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from .model import Model
 from .trees import check_trees
 
 SCHEMA = 1
+LARGEST = 1 << 30  # bytes of one file, all of which is held in memory
 ARRAYS = ("mean", "scale", "weights", "intercept")
 
 
@@ -116,6 +118,7 @@ def load_model(path: str | Path) -> Model:
         description.setdefault("calibration", "temperature")  # folders from before there were
         description.setdefault("weights", [])  # curves and mixes
         files = {name: _checked(path, name, sha) for name, sha in description["sha256"].items()}
+        _refuse_compressed(files["arrays.npz"])
         with np.load(io.BytesIO(files["arrays.npz"]), allow_pickle=False) as arrays:
             fitted = {
                 entry["name"]: _fitted(entry, number, arrays, files)
@@ -138,12 +141,25 @@ def load_model(path: str | Path) -> Model:
 
 def _read(path: Path, name: str) -> bytes:
     try:
-        return (path / name).read_bytes()
+        with (path / name).open("rb") as file:
+            content = file.read(LARGEST + 1)
     except OSError as problem:
         raise InputError(
             f"{path}: {name!r} cannot be read ({problem.strerror}), expected a model folder; "
             "make it with spk-classify fit"
         ) from None
+    if len(content) > LARGEST:
+        raise InputError(
+            f"{path}: {name!r} has over {LARGEST} bytes, expected a model's; fit it again"
+        )
+    return content
+
+
+def _refuse_compressed(archive: bytes) -> None:
+    """Refuse arrays that are larger in memory than on disk; `save_model` compresses none."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as names:
+        for entry in names.infolist():
+            _need(entry.compress_type == zipfile.ZIP_STORED, "compressed array", entry.filename)
 
 
 def _checked(path: Path, name: str, sha256: str) -> bytes:
