@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 DEMO ?= demo-out
+FUZZ_SECONDS ?= 600
 # One path by which mypy and doctests see the repository root as the package `spk`.
 AS_SPK := $(VENV)/src
 
-.PHONY: help demo test lint format package clean
+.PHONY: help demo test fuzz audit lint format package clean
 help:
 	@echo "make demo     the whole way on synthetic meetings: table, features, sweep, names, scores"
 	@echo "make test     all tests"
+	@echo "make fuzz     the readers and the store's opener, $(FUZZ_SECONDS) s each"
+	@echo "make audit    known faults of the pinned versions (asks pypi.org)"
 	@echo "make lint     ruff and mypy"
 	@echo "make package  build wheel and sdist, install each into an empty environment, run it"
 
@@ -26,6 +29,16 @@ demo: $(READY)
 
 test: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+# Guided by coverage where atheris has a build for this Python; else hypothesis draws the bytes.
+fuzz: $(READY)
+	-$(BIN)/python -m pip install --quiet atheris
+	for target in rttm textgrid csv store; do \
+	  $(BIN)/python -W ignore tests/faults/fuzz.py $$target $(FUZZ_SECONDS) || exit 1; done
+
+audit: $(READY)
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python -m pip_audit -r constraints.txt --no-deps --disable-pip
 
 lint: $(READY)
 	$(BIN)/ruff check .

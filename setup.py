@@ -30,11 +30,17 @@ setup(
     cmdclass={"build_py": BuildPackages},
     package_dir={"spk": "."},
     packages=["spk", "spk.manifests", "spk.extract", "spk.classify", "spk.finetune"],
-    package_data={"spk": ["py.typed"], "spk.finetune": ["presets/*.yaml"]},
+    package_data={
+        "spk": ["py.typed"],
+        "spk.classify": ["templates/*"],
+        "spk.finetune": ["presets/*.yaml"],
+    },
     include_package_data=False,
     install_requires=[
         "click>=8.1",
         "h5py>=3.10",
+        "jinja2>=3.1",
+        "joblib>=1.3",  # parallel results as they come
         "lightgbm>=4.3",
         "lightning>=2.4",
         "matplotlib>=3.8",

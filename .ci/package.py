@@ -9,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("manifests", "extract", "classify", "finetune")
+TEMPLATES = ROOT / "classify" / "templates"
 
 
 def run(*command: str, cwd: Path = ROOT) -> str:
@@ -25,7 +26,8 @@ def expected_files() -> set[str]:
     presets = {
         f"spk/{file.relative_to(ROOT).as_posix()}" for file in ROOT.glob("finetune/presets/*.yaml")
     }
-    return modules | presets | {"spk/__init__.py", "spk/py.typed"}
+    templates = {f"spk/classify/templates/{file.name}" for file in TEMPLATES.iterdir()}
+    return modules | presets | templates | {"spk/__init__.py", "spk/py.typed"}
 
 
 def check_wheel(wheel: Path) -> None:

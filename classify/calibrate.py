@@ -1,8 +1,13 @@
-"""Scores become probabilities by one temperature, found on validation rows.
+"""Scores become probabilities by one temperature, found on validation rows, or by rising curves.
+
+The curves are isotonic regressions, one per class against the rest, of the probabilities that the
+temperature gives; what they give is normalised over the candidates. They need many validation rows
+per class, the temperature needs few.
 
 Source: Guo, Pleiss, Sun and Weinberger (2017), On calibration of modern neural networks, 4.2;
-targets softened after Platt (1999), so that a validation set without one mistake does not ask for
-a temperature of 0.
+Zadrozny and Elkan (2002), Transforming classifier scores into accurate multiclass probability
+estimates; targets softened after Platt (1999), so that a validation set without one mistake does
+not ask for certainty.
 """
 
 from __future__ import annotations
@@ -11,6 +16,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+CALIBRATIONS = ("temperature", "isotonic")
+FEW = 10  # validation rows of a class; a curve through fewer is rough
 LOG_RANGE = 14.0  # natural logarithm; scores differ by classifier from 1e-3 to 1e4
 
 
@@ -70,3 +77,45 @@ def soft_targets(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
     targets = np.where(candidates, rest / others, 0.0)
     targets[rows, codes] = 1 - rest
     return targets
+
+
+def fit_curves(scores: np.ndarray, codes: np.ndarray, temperature: float) -> np.ndarray:
+    """Return the knots (m, 3) of one rising curve per class: class, probability before, after.
+
+    A class without a row keeps the probabilities that the temperature gives.
+
+    Parameters
+    ----------
+    scores : (n, classes) float64
+        -inf where a row has no such candidate; it is then not in that class's curve.
+    codes : (n,) int
+        True class; -1 is left out.
+    temperature : float, > 0
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    scores, codes = scores[codes >= 0], codes[codes >= 0]
+    chances = probabilities(scores, temperature)
+    knots = []
+    for label in range(scores.shape[1]):
+        rows = np.isfinite(scores[:, label])
+        right = codes[rows] == label
+        before, after = np.array([0.0, 1.0]), np.array([0.0, 1.0])
+        if right.any():
+            ends = 1 / (np.sum(~right) + 2), 1 - 1 / (np.sum(right) + 2)  # Platt's targets
+            curve = IsotonicRegression().fit(chances[rows, label], np.where(right, *ends[::-1]))
+            before, after = curve.X_thresholds_, curve.y_thresholds_
+        knots.append(np.column_stack([np.full(len(before), float(label)), before, after]))
+    return np.concatenate(knots)
+
+
+def calibrated(scores: np.ndarray, temperature: float, knots: np.ndarray | None) -> np.ndarray:
+    """Return probabilities (n, classes) of finite `scores`; without `knots` the temperature's."""
+    chances = probabilities(scores, temperature)
+    if knots is None:
+        return chances
+    curves = [knots[knots[:, 0] == label, 1:].T for label in range(scores.shape[1])]
+    risen = np.column_stack(
+        [np.interp(column, *curve) for column, curve in zip(chances.T, curves, strict=True)]
+    )
+    return risen / risen.sum(axis=1, keepdims=True)

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from ..manifests.cli import Group
+from .chosen_cli import SEED, curve, open_set
+from .report_cli import report
 
-SEED = click.IntRange(0, 2**32 - 1)  # what scikit-learn takes
 CLASSIFIERS = "centroid, ridge, lda, logistic, linear-svm, lightgbm"
 
 
@@ -19,6 +20,11 @@ CLASSIFIERS = "centroid, ridge, lda, logistic, linear-svm, lightgbm"
 @click.version_option(package_name="spk-toolkit")
 def main() -> None:
     """Tell who speaks in each segment, from cached features: try, fit, predict, score."""
+
+
+main.add_command(curve)
+main.add_command(open_set)
+main.add_command(report)
 
 
 def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -34,9 +40,10 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
         option("--layers", default="all", help="all, a range 0-12 or a list 4,8."),
         option(
             "--combine",
-            type=click.Choice(["alone", "concat", "average"]),
+            type=click.Choice(["alone", "concat", "average", "pairs", "triples", "mix"]),
             default="alone",
-            help="Each layer alone, or all of them in one vector.",
+            help="Each layer alone, all of them in one vector, every two or three in one, or all "
+            "with weights learnt on validation.",
         ),
         option(
             "--pooling-part",
@@ -55,12 +62,35 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Ridge's alpha, LDA's shrinkage (0..1), 1/C of the others. "
             "[default: chosen on validation]",
         ),
+    ]
+    for add in reversed([*options, *_how(option)]):
+        command = add(command)
+    return command
+
+
+def _how(option: Callable[..., Any]) -> list[Any]:
+    """Return the options that say how the others are compared."""
+    return [
+        option(
+            "--folds",
+            default=0,
+            help="Cross-validate over train and valid in so many blocks of time per speaker; "
+            "0: the validation rows decide.",
+        ),
+        option(
+            "--gap",
+            default=2.0,
+            help="s; with --folds, what lies nearer to a held-out segment is not learnt.",
+        ),
+        option(
+            "--calibration",
+            type=click.Choice(["temperature", "isotonic"]),
+            default="temperature",
+            help="Of probabilities, on validation: one number for all, or a curve per speaker.",
+        ),
         option("--seed", type=SEED, default=0, help="Of everything drawn."),
         option("--jobs", default=0, help="Processes; 0: one per core."),
     ]
-    for add in reversed(options):
-        command = add(command)
-    return command
 
 
 @main.command()
@@ -72,7 +102,8 @@ def sweep(table: Path, store: Path, out: Path, **settings: Any) -> None:
     """Compare layers and classifiers on validation, score the chosen one on test, write to OUT.
 
     TABLE is a segment table with a split, STORE its features. OUT receives sweep.csv, sweep.png,
-    predictions.csv and metrics.csv (the chosen one on test) and config.json.
+    predictions.csv and metrics.csv (the chosen one on test) and config.json. Finished trials are
+    kept in OUT/cells.jsonl: a stopped sweep goes on where it was, another setting begins anew.
     """
     from ..manifests.table import read_table
     from ..manifests.tasks import split_method
@@ -81,7 +112,12 @@ def sweep(table: Path, store: Path, out: Path, **settings: Any) -> None:
     from .sweep import Settings
 
     outcome = evaluate(
-        read_table(table), store, Settings(**settings), split=split_method(table), tell=click.echo
+        read_table(table),
+        store,
+        Settings(**settings),
+        split=split_method(table),
+        tell=click.echo,
+        keep=out / "cells.jsonl",
     )
     write_outcome(outcome, out)
     click.echo(outcome_text(outcome))
@@ -109,8 +145,9 @@ def fit(table: Path, store: Path, model: Path, **settings: Any) -> None:
         read_table(table), store, Settings(**settings), split=split_method(table), tell=click.echo
     )
     save_model(fitted, model)
+    on = fitted.origin["fitted_on"]
     click.echo("\n".join(facts))
-    click.echo(f"wrote {model}: {fitted.name}, {len(fitted.fitted)} classifiers, fitted on train")
+    click.echo(f"wrote {model}: {fitted.name}, {len(fitted.fitted)} classifiers, fitted on {on}")
 
 
 @main.command()

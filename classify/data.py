@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,20 +21,25 @@ from ..manifests.tasks import require
 if TYPE_CHECKING:
     import pandas as pd
 
-COMBINE = ("alone", "concat", "average")
+COMBINE = ("alone", "concat", "average", "mix")
+SEARCHES = {"pairs": 2, "triples": 3}  # every so many layers, each combination in one vector
 PARTS = ("mean", "std", "both")
 
 
 @dataclass(frozen=True)
 class LayerSet:
-    """The layers that make one feature vector: one alone, several in a row, or their mean."""
+    """The layers that make one feature vector: one alone, several in a row, or their mean.
+
+    A mix is several in a row, each with a weight > 0; the weights sum to 1 (`mix.mix_layers`).
+    """
 
     layers: tuple[int, ...]
     combine: str = "alone"
+    weights: tuple[float, ...] = ()
 
     @property
     def name(self) -> str:
-        """Return `"7"`, `"concat:4+8"` or `"average:4+8"`."""
+        """Return `"7"`, `"concat:4+8"`, `"average:4+8"` or `"mix:4+8"`."""
         numbers = "+".join(map(str, self.layers))
         return numbers if self.combine == "alone" else f"{self.combine}:{numbers}"
 
@@ -41,14 +47,15 @@ class LayerSet:
 def layer_sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]:
     """Return what `layers` (``all``, ``0-12``, ``4,8``) and `combine` ask of a store.
 
-    ``alone`` gives one set per layer, ``concat`` and ``average`` one set of them all.
+    ``alone`` gives one set per layer, ``concat`` and ``average`` one set of them all, ``mix`` one
+    that has no weights yet, ``pairs`` and ``triples`` every two or three of them, concatenated.
 
     Raises
     ------
     InputError
-        The text is not a list of layers, or the store does not hold one of them.
+        The text is not a list of layers, there are too few, or the store does not hold one of them.
     """
-    require("combine", combine, COMBINE)
+    require("combine", combine, (*COMBINE, *SEARCHES))
     chosen = list(store.layers) if layers.strip() == "all" else _numbers(layers)
     missing = [layer for layer in chosen if layer not in store.layers]
     if missing:
@@ -56,8 +63,15 @@ def layer_sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]
             f"layers: {missing[0]} is not in the store, expected some of {list(store.layers)}; "
             "run spk-extract with this layer"
         )
-    if combine == "alone":
+    if combine == "alone" or (combine == "mix" and len(chosen) == 1):
         return [LayerSet((layer,)) for layer in chosen]
+    if combine in SEARCHES:
+        if len(chosen) < SEARCHES[combine]:
+            raise InputError(
+                f"layers: {len(chosen)} are given for {combine}, expected at least "
+                f"{SEARCHES[combine]}; correct --layers"
+            )
+        return [LayerSet(several, "concat") for several in combinations(chosen, SEARCHES[combine])]
     return [LayerSet(tuple(chosen), combine)]
 
 
@@ -126,7 +140,7 @@ def read_features(
     require("pooling-part", part, PARTS)
     keep = _columns(store, part)
     blocks = (store.read(ids, layer)[:, keep] for layer in layer_set.layers)
-    if layer_set.combine == "concat":
+    if layer_set.combine in ("concat", "mix"):
         return np.concatenate(list(blocks), axis=1)
     total = next(blocks).astype(np.float32)
     for block in blocks:

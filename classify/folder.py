@@ -2,7 +2,7 @@
 
 ``model.json`` says what the model is, which file holds what, and the SHA-256 of each file;
 ``arrays.npz`` holds ``<number>.mean``, ``.scale``, ``.weights``, ``.intercept`` of each classifier
-(float64), ``<number>.txt`` its trees.
+(float64), ``<number>.knots`` of isotonic calibration, ``<number>.txt`` its trees.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ import numpy as np
 
 from ..manifests.table import InputError, write_whole
 from ..manifests.tasks import WITHIN
+from .calibrate import CALIBRATIONS
 from .classifiers import PENALTIES, Fitted
 from .data import COMBINE, PARTS, LayerSet
 from .model import Model
 from .trees import check_trees
 
 SCHEMA = 1
+LARGEST = 1 << 30  # bytes of one file, all of which is held in memory
 ARRAYS = ("mean", "scale", "weights", "intercept")
 
 
@@ -60,8 +63,10 @@ def check_free(path: str | Path) -> None:
 
 def _files(model: Model) -> dict[str, bytes]:
     arrays, files = {}, {}
-    for number, fitted in enumerate(model.fitted.values()):
+    for number, (task, fitted) in enumerate(model.fitted.items()):
         arrays.update({f"{number}.{name}": getattr(fitted, name) for name in ARRAYS})
+        if model.knots:
+            arrays[f"{number}.knots"] = model.knots[task]
         if fitted.booster:
             files[f"{number}.txt"] = fitted.booster.encode()
     image = io.BytesIO()
@@ -80,9 +85,11 @@ def _description(model: Model) -> dict[str, Any]:
         "penalty": model.penalty,
         "layers": list(model.layers.layers),
         "combine": model.layers.combine,
+        "weights": list(model.layers.weights),
         "pooling_part": model.part,
         "within": model.within,
         "temperature": model.temperature,
+        "calibration": "isotonic" if model.knots else "temperature",
         "fitted": [
             {"name": name, "kind": fitted.kind, "labels": list(fitted.labels)}
             for name, fitted in model.fitted.items()
@@ -108,13 +115,21 @@ def load_model(path: str | Path) -> Model:
             raise InputError(
                 f"{path}: schema is {description['schema']!r}, expected {SCHEMA}; fit it again"
             )
+        description.setdefault("calibration", "temperature")  # folders from before there were
+        description.setdefault("weights", [])  # curves and mixes
         files = {name: _checked(path, name, sha) for name, sha in description["sha256"].items()}
+        _refuse_compressed(files["arrays.npz"])
         with np.load(io.BytesIO(files["arrays.npz"]), allow_pickle=False) as arrays:
             fitted = {
                 entry["name"]: _fitted(entry, number, arrays, files)
                 for number, entry in enumerate(description["fitted"])
             }
-        return _model(description, fitted)
+            curved = fitted if description["calibration"] == "isotonic" else {}
+            knots = {
+                name: _knots(arrays[f"{number}.knots"], len(fitted[name].labels))
+                for number, name in enumerate(curved)
+            }
+        return _model(description, fitted, knots)
     except InputError:
         raise
     except Exception as problem:  # json, zip and numpy raise a dozen kinds for a damaged file
@@ -126,12 +141,25 @@ def load_model(path: str | Path) -> Model:
 
 def _read(path: Path, name: str) -> bytes:
     try:
-        return (path / name).read_bytes()
+        with (path / name).open("rb") as file:
+            content = file.read(LARGEST + 1)
     except OSError as problem:
         raise InputError(
             f"{path}: {name!r} cannot be read ({problem.strerror}), expected a model folder; "
             "make it with spk-classify fit"
         ) from None
+    if len(content) > LARGEST:
+        raise InputError(
+            f"{path}: {name!r} has over {LARGEST} bytes, expected a model's; fit it again"
+        )
+    return content
+
+
+def _refuse_compressed(archive: bytes) -> None:
+    """Refuse arrays that are larger in memory than on disk; `save_model` compresses none."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as names:
+        for entry in names.infolist():
+            _need(entry.compress_type == zipfile.ZIP_STORED, "compressed array", entry.filename)
 
 
 def _checked(path: Path, name: str, sha256: str) -> bytes:
@@ -170,6 +198,17 @@ def _check_arrays(values: Mapping[str, np.ndarray], labels: int, *, trees: bool)
     _need(bool((values["scale"] > 0).all()), "scale", "not above 0")
 
 
+def _knots(knots: np.ndarray, labels: int) -> np.ndarray:
+    """Return knots that hold a rising curve of probabilities for each label, and nothing else."""
+    _need(knots.dtype == np.float64 and knots.ndim == 2 and knots.shape[1] == 3, "knots", "type")
+    numbers = np.unique(knots[:, 0])
+    _need(np.array_equal(numbers, np.arange(labels)), "labels of knots", numbers)
+    _need(bool(((knots[:, 1:] >= 0) & (knots[:, 1:] <= 1)).all()), "knots", "not 0 to 1")
+    same = np.diff(knots[:, 0]) == 0
+    _need(bool((np.diff(knots, axis=0)[same] >= 0).all()), "knots", "not rising")
+    return knots
+
+
 def _need(condition: bool, what: str, found: object) -> None:
     if not condition:
         raise ValueError(f"{what}: {str(found)[:80]}")
@@ -185,6 +224,7 @@ def _check_description(found: Mapping[str, Any], fitted: Mapping[str, Fitted]) -
     """Refuse what JSON may hold in another type or range than `save_model` writes."""
     choices = {
         "classifier": tuple(PENALTIES),
+        "calibration": CALIBRATIONS,
         "combine": COMBINE,
         "pooling_part": PARTS,
         "within": WITHIN,
@@ -198,9 +238,17 @@ def _check_description(found: Mapping[str, Any], fitted: Mapping[str, Fitted]) -
     whole = isinstance(layers, list) and all(type(layer) is int for layer in layers)
     count = len(layers) == 1 if found["combine"] == "alone" else len(layers) > 0
     _need(whole and count, "layers", layers)
+    _check_weights(found["weights"], len(layers) if found["combine"] == "mix" else 0)
     _need(isinstance(config, dict), "config", config)
     _need(isinstance(origin, dict) and isinstance(origin["split"], str), "origin", origin)
     _need(bool(fitted) and _texts([entry["name"] for entry in found["fitted"]]), "fitted", "names")
+
+
+def _check_weights(weights: object, count: int) -> None:
+    numbers = isinstance(weights, list) and all(type(weight) is float for weight in weights)
+    _need(isinstance(weights, list) and numbers and len(weights) == count, "weights", weights)
+    if isinstance(weights, list) and weights:
+        _need(min(weights) > 0 and abs(sum(weights) - 1) < 1e-6, "weights", weights)
 
 
 def _check_kinds(found: Mapping[str, Any], fitted: Mapping[str, Fitted]) -> None:
@@ -208,23 +256,30 @@ def _check_kinds(found: Mapping[str, Any], fitted: Mapping[str, Fitted]) -> None
     config, kinds = found["config"], {"centroid": "cosine", "lightgbm": "trees"}
     whole = found["pooling_part"] in ("both", config["pooling"])
     width = config["dim"] if whole else config["dim"] // 2
-    width *= len(found["layers"]) if found["combine"] == "concat" else 1
+    width *= len(found["layers"]) if found["combine"] in ("concat", "mix") else 1
     expected = (kinds.get(found["classifier"], "linear"), width)
     for name, one in fitted.items():
         _need((one.kind, len(one.mean)) == expected, name, f"{one.kind} of {len(one.mean)}")
 
 
-def _model(description: Mapping[str, Any], fitted: dict[str, Fitted]) -> Model:
+def _model(
+    description: Mapping[str, Any], fitted: dict[str, Fitted], knots: dict[str, np.ndarray]
+) -> Model:
     _check_description(description, fitted)
     _check_kinds(description, fitted)
     return Model(
         classifier=description["classifier"],
         penalty=description["penalty"],
-        layers=LayerSet(tuple(description["layers"]), description["combine"]),
+        layers=LayerSet(
+            tuple(description["layers"]),
+            description["combine"],
+            tuple(description["weights"]),
+        ),
         part=description["pooling_part"],
         within=description["within"],
         temperature=description["temperature"],
         fitted=fitted,
         config=description["config"],
         origin=description["origin"],
+        knots=knots,
     )

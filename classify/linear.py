@@ -58,8 +58,10 @@ class Rotation:
         return turned if self.centred is None else turned @ self.centred
 
 
-def rotate(X: np.ndarray) -> Rotation:
+def rotate(X: np.ndarray, weights: Sequence[float] = ()) -> Rotation:
     """Standardise `X` (n, d) and turn it onto its principal axes.
+
+    With `weights` (k,) > 0, k equal blocks of features (layers) are scaled by them (`mixed`).
 
     >>> rotate(np.array([[0.0, 1], [2, 1]])).train.round(6)
     array([[ 1.],
@@ -67,16 +69,37 @@ def rotate(X: np.ndarray) -> Rotation:
     """
     mean = X.mean(axis=0, dtype=np.float64)
     Z = np.subtract(X, mean, dtype=np.float64)
-    scale = np.sqrt(np.einsum("ij,ij->j", Z, Z) / len(Z))
-    # rounding leaves a constant feature with a deviation of a few units in its last place
-    scale[scale <= 10 * np.finfo(np.float64).eps * np.abs(mean)] = 1
+    scale = deviation(Z, mean)
     Z /= scale
+    if weights:
+        factor = mixed(Z, weights)
+        Z *= factor
+        scale = scale / factor
     dual = len(Z) <= Z.shape[1]
     values, vectors = _spectrum(Z @ Z.T if dual else Z.T @ Z)
     if dual:
         root = np.sqrt(values)
         return Rotation(mean, scale, vectors * root, vectors / root, Z)
     return Rotation(mean, scale, Z @ vectors, vectors, None)
+
+
+def mixed(Z: np.ndarray, weights: Sequence[float]) -> np.ndarray:
+    """Return factors (d,) with which k equal blocks of `Z` (n, d) add ``weights`` x kernel.
+
+    A block's kernel is divided so that its trace is n x d/k, as it is without constant features.
+    """
+    blocks = Z.reshape(len(Z), len(weights), -1)
+    trace = np.einsum("nkd,nkd->k", blocks, blocks) / (len(Z) * blocks.shape[2])
+    root = np.sqrt(np.asarray(weights) / np.where(trace == 0, 1, trace))
+    return np.repeat(root, blocks.shape[2])
+
+
+def deviation(centred: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return the deviation (d,) of features `centred` (n, d) about `mean` (d,); 1 if constant."""
+    scale = np.sqrt(np.einsum("ij,ij->j", centred, centred) / len(centred))
+    # rounding leaves a constant feature with a deviation of a few units in its last place
+    scale[scale <= 10 * np.finfo(np.float64).eps * np.abs(mean)] = 1
+    return scale
 
 
 def _spectrum(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -153,8 +176,13 @@ def lda_path(
 
 def class_means(X: np.ndarray, codes: np.ndarray, classes: int) -> np.ndarray:
     """Return the mean of each class's rows, (classes, d)."""
-    chosen = (np.arange(classes)[:, None] == codes).astype(X.dtype)
-    return (chosen @ X) / chosen.sum(axis=1, keepdims=True)
+    counts = np.bincount(codes, minlength=classes).astype(X.dtype)
+    return class_sums(X, codes, classes) / counts[:, None]
+
+
+def class_sums(X: np.ndarray, codes: np.ndarray, classes: int) -> np.ndarray:
+    """Return the sum of each class's rows, (classes, d)."""
+    return (np.arange(classes)[:, None] == codes).astype(X.dtype) @ X
 
 
 def unit(X: np.ndarray) -> np.ndarray:

@@ -155,3 +155,18 @@ def mean_interval(
     drawn = rng.integers(len(sizes), size=(count, len(sizes)))
     counts = rng.multinomial(sizes[drawn], shares[drawn]).sum(axis=1)
     return percentiles((counts[:, 1] - counts[:, 0]) / counts.sum(axis=1))
+
+
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of the share `hits` of `count` >= 1, within one meeting.
+
+    Unlike a bootstrap it has a width where all or none are right. It takes segments for
+    independent and says nothing of other meetings. Source: Wilson (1927), by SciPy.
+
+    >>> [round(end, 3) for end in wilson(55, 61)]
+    [0.802, 0.954]
+    """
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, count).proportion_ci(LEVEL, method="wilson")
+    return float(found.low), float(found.high)

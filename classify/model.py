@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +16,11 @@ import numpy as np
 from ..extract.store import FeatureStore
 from ..manifests.table import InputError, check_predictions
 from ..manifests.tasks import WITHIN_CORPUS, Task
-from .calibrate import probabilities
+from .calibrate import calibrated, fit_curves
 from .classifiers import Fitted, finish, fit_path
 from .data import LayerSet, match, read_features
-from .sweep import TUNING, Settings, Trial, make_fold, one_thread
+from .sweep import TUNING, Settings, Trial, make_fold, one_thread, validate
+from .trials import learnt_codes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +43,8 @@ class Model:
         The store's configuration: encoder, revision, hash of the weights, pooling, channel ...
     origin : dict
         Split method, seed, numbers of segments, versions.
+    knots : {session, or "corpus": (m, 3) float64}
+        Of isotonic calibration, as `calibrate.fit_curves` gives them; empty: the temperature's.
     """
 
     classifier: str
@@ -53,6 +56,7 @@ class Model:
     fitted: Mapping[str, Fitted]
     config: Mapping[str, Any]
     origin: Mapping[str, Any]
+    knots: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -75,6 +79,8 @@ def fit(
 ) -> Model:
     """Fit the chosen trial on train, one classifier per task; validation gave its temperature.
 
+    Isotonic curves are fitted on the scores of the same validation rows (or held-out folds).
+
     Parameters
     ----------
     table : segment table
@@ -87,6 +93,8 @@ def fit(
     X = read_features(store, ids, trial.layers, settings.pooling_part)
     with one_thread([trial.classifier]):
         fitted = {task.name: _fit_task(task, X, rows, trial, settings) for task in tasks}
+        curved = tasks if settings.calibration == "isotonic" else []
+        knots = {task.name: _fit_curves(task, X, rows, trial, settings) for task in curved}
     return Model(
         classifier=trial.classifier,
         penalty=trial.penalty,
@@ -97,6 +105,7 @@ def fit(
         fitted=fitted,
         config=dict(store.config),
         origin=_origin(tasks, settings, split),
+        knots=knots,
     )
 
 
@@ -104,15 +113,25 @@ def _fit_task(
     task: Task, X: np.ndarray, rows: np.ndarray, trial: Trial, settings: Settings
 ) -> Fitted:
     train, valid = (X[np.searchsorted(rows, task.rows[s])] for s in TUNING)
-    fold = make_fold(task, train, valid, settings.seed)
+    fold = make_fold(task, train, valid, settings.seed, trial.layers)
     head = fit_path(trial.classifier, fold, [trial.penalty])[0]
     return finish(head, fold.rotation, task.labels)
 
 
+def _fit_curves(
+    task: Task, X: np.ndarray, rows: np.ndarray, trial: Trial, settings: Settings
+) -> np.ndarray:
+    train, valid = (X[np.searchsorted(rows, task.rows[s])] for s in TUNING)
+    path = {trial.classifier: (trial.penalty,)}
+    found = validate(task, train, valid, path, trial.layers, settings.seed)
+    scores = found[trial.classifier].scores[0]
+    return fit_curves(scores, learnt_codes(task.codes["valid"], scores), trial.temperature)
+
+
 def _origin(tasks: Sequence[Task], settings: Settings, split: str) -> dict[str, Any]:
     return {
-        "fitted_on": "train",
-        "chosen_and_calibrated_on": "valid",
+        "fitted_on": "train and valid" if settings.folds else "train",
+        "chosen_and_calibrated_on": f"{settings.folds} folds" if settings.folds else "valid",
         "split": split,
         "seed": settings.seed,
         "segments": {s: int(sum(len(task.rows[s]) for task in tasks)) for s in TUNING},
@@ -213,10 +232,11 @@ def _named(model: Model, table: pd.DataFrame, store: FeatureStore) -> pd.DataFra
         rows = np.flatnonzero(sessions == name) if model.within == "session" else np.arange(len(X))
         if not len(rows):
             continue
-        chances = probabilities(fitted.scores(X[rows]), model.temperature)
-        best = chances.argmax(axis=1)
+        found = fitted.scores(X[rows])
+        chances = calibrated(found, model.temperature, model.knots.get(name))
+        best = found.argmax(axis=1)  # a flat piece of a curve does not change who is named
         predicted[rows] = np.array(fitted.labels, dtype=object)[best]
-        score[rows] = np.minimum(chances.max(axis=1), 1.0)
+        score[rows] = np.minimum(chances[np.arange(len(best)), best], 1.0)
         scores[rows] = [_as_json(fitted.labels, row) for row in chances]
     split = table.get("split", "")
     named = table[["segment_id", "session", "speaker"]].assign(

@@ -16,13 +16,15 @@ import numpy as np
 
 from ..extract.store import FeatureStore
 from ..manifests.aishell4 import series_speaker
-from ..manifests.table import InputError
+from ..manifests.table import SPLITS, InputError
 from ..manifests.tasks import Task, check_splits, make_tasks
+from .cells import Cells, fingerprint_of
+from .conclude import baselines, conclude, curve_facts, fold_facts, left_out, mix_facts
 from .data import Teller, match, open_store
-from .measures import mean_interval
+from .folds import add_folds, join_tuning
 from .model import KNOWS_THE_ROOM, Model, fit, predict
 from .score import score
-from .sweep import TUNING, Settings, Trial, choose, sweep
+from .sweep import TUNING, Settings, Trial, choose, classifier_names, sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,8 +65,11 @@ def evaluate(
     *,
     split: str = "unknown",
     tell: Teller = lambda text: None,
+    keep: Path | None = None,
 ) -> Outcome:
     """Sweep, choose on validation, fit on train, predict and score test once.
+
+    With folds, train and valid are cross-validated and the chosen one is fitted on both.
 
     Parameters
     ----------
@@ -74,6 +79,8 @@ def evaluate(
         How the table was split (`data.split_method`); named in the outcome.
     tell : function of one str
         Receives what is worth knowing while it runs.
+    keep : path, optional
+        A file for finished trials; what it holds of the same sweep is not tried again.
 
     Raises
     ------
@@ -81,17 +88,21 @@ def evaluate(
         Segments have no features, a split is missing, or a setting is unknown.
     """
     settings = settings or Settings()
-    check_splits(table)
     opened = open_store(store)
-    known, rejected = match(table, opened)
-    tasks, skipped = make_tasks(known, settings.within)
-    trials = sweep(known, opened, tasks, settings, tell=tell)
+    known, rejected, tasks, skipped = prepare(table, opened, settings, SPLITS)
+    cells = Cells(keep, fingerprint_of(known, opened, tasks, settings)) if keep else None
+    trials = sweep(known, opened, tasks, settings, tell=tell, cells=cells)
     chosen = choose(trials)
     model = fit(known, opened, tasks, chosen, settings, split=split)
     tested = known.iloc[_rows(tasks, "test")].reset_index(drop=True)
     predictions, _ = predict(model, tested, opened)
-    facts = [f"encoder: {encoder_text(model)}", f"split: {split}"]
-    facts += _left_out(rejected, skipped, tasks, tested=True)
+    facts = [
+        f"encoder: {encoder_text(model)}",
+        f"split: {split}",
+        *mix_facts(chosen),
+        *fold_facts(tasks, settings),
+    ]
+    facts += [*curve_facts(tasks, settings), *left_out(rejected, skipped, tasks, tested=True)]
     facts += sorted({note for trial in trials for note in trial.notes})
     measures = score(predictions, known, seed=settings.seed)
     conclusion = conclude(known, tasks, trials, predictions, measures)
@@ -125,17 +136,43 @@ def choose_and_fit(
     Test rows are not read. Parameters and Raises as in `evaluate`.
     """
     settings = settings or Settings()
-    check_splits(table, TUNING)
     opened = open_store(store)
-    known, rejected = match(table, opened)
-    tasks, skipped = make_tasks(known, settings.within, needed=TUNING)
+    known, rejected, tasks, skipped = prepare(table, opened, settings, TUNING)
     chosen = choose(sweep(known, opened, tasks, settings, tell=tell))
     model = fit(known, opened, tasks, chosen, settings, split=split)
-    facts = [f"encoder: {encoder_text(model)}", f"split: {split}"]
-    facts += [*_left_out(rejected, skipped, tasks), *chosen.notes, _chosen_on(model, chosen)]
+    facts = [
+        f"encoder: {encoder_text(model)}",
+        f"split: {split}",
+        *mix_facts(chosen),
+        *fold_facts(tasks, settings),
+    ]
+    facts += [*curve_facts(tasks, settings), *left_out(rejected, skipped, tasks)]
+    facts += [*chosen.notes, _chosen_on(model, chosen)]
     if settings.within == "corpus":
         facts.append(KNOWS_THE_ROOM)
     return model, facts
+
+
+def prepare(
+    table: pd.DataFrame, store: FeatureStore, settings: Settings, needed: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame, list[Task], dict[str, str]]:
+    """Return the rows with features, the rejected ones, the tasks, and {session left out: why}.
+
+    `needed` are the splits that must have rows. With folds, validation rows are named train, and
+    nobody needs any.
+    """
+    classifier_names(settings)
+    if settings.folds:
+        needed = [name for name in needed if name != "valid"]
+    check_splits(table, needed)
+    known, rejected = match(table, store)
+    if settings.folds:
+        known = join_tuning(known)
+    tasks, skipped = make_tasks(known, settings.within, needed=needed)
+    if settings.folds:
+        tasks, unfolded = add_folds(tasks, known, settings.folds, gap=settings.gap)
+        skipped |= unfolded
+    return known, rejected, tasks, skipped
 
 
 def _chosen_on(model: Model, chosen: Trial) -> str:
@@ -153,32 +190,6 @@ def encoder_text(model: Model) -> str:
     revision = f" at {model.config.get('revision')}" if model.config.get("revision") else ""
     untrained = " (untrained encoder)" if model.config.get("untrained") else ""
     return f"{model.config.get('encoder')}{revision}{untrained}"
-
-
-def _left_out(
-    rejected: pd.DataFrame,
-    skipped: Mapping[str, str],
-    tasks: Sequence[Task],
-    *,
-    tested: bool = False,
-) -> list[str]:
-    facts = [f"left out: {name}, {reason}" for name, reason in skipped.items()]
-    if len(rejected):
-        first = rejected["segment_id"].iloc[0]
-        facts.append(f"left out: {len(rejected)} segments rejected at extraction, first {first!r}")
-    for split in ("valid", "test") if tested else ("valid",):
-        unknown = sum(int(np.sum(task.codes[split] < 0)) for task in tasks)
-        if unknown:
-            facts.append(f"{split}: {unknown} segments of labels not in train count as wrong")
-    return facts
-
-
-def baselines(tasks: Sequence[Task], split: str) -> dict[str, float]:
-    """Return the accuracy of a guess and of each task's majority label in train."""
-    sizes = np.array([len(task.rows[split]) for task in tasks])
-    chance = np.array([1 / len(task.labels) for task in tasks])
-    hits = sum(int(np.sum(task.codes[split] == task.majority)) for task in tasks)
-    return {"chance": float(sizes @ chance / sizes.sum()), "majority": float(hits / sizes.sum())}
 
 
 def beside_corpus(
@@ -233,65 +244,13 @@ def meeting_accuracy(
     tested = table[(table["split"] == "test") & table["session"].isin(meetings)]
     if not len(tested) or len(meetings) < 2:
         return len(tested), 1.0 if len(tested) else float("nan")
-    tasks, _ = make_tasks(table, "corpus", target="session")
+    needed = ("train", "test") if settings.folds else SPLITS
+    tasks, _ = make_tasks(table, "corpus", needed=needed, target="session")
+    if settings.folds:
+        tasks, _ = add_folds(tasks, table, settings.folds, gap=settings.gap)
     layers = ",".join(map(str, chosen.layers.layers))
     same = replace(settings, layers=layers, classifiers=chosen.classifier, jobs=1)
     trial = choose(sweep(table, store, tasks, same))
     model = fit(table, store, tasks, trial, same)
     named, _ = predict(model, tested.reset_index(drop=True), store)
     return len(named), float((named["predicted"] == named["session"]).mean())
-
-
-def conclude(
-    table: pd.DataFrame,
-    tasks: Sequence[Task],
-    trials: Sequence[Trial],
-    predictions: pd.DataFrame,
-    measures: pd.DataFrame,
-) -> str:
-    """Say what was found, and no difference that its paired interval does not carry."""
-    found = measures.query("stratum == 'all' and measure == 'accuracy'").iloc[0]
-    meetings = predictions["session"]
-    count = len(set(meetings))
-    places = (
-        f"{count} meetings"
-        if count > 1
-        else "1 meeting (so the interval is over its segments only)"
-    )
-    return (
-        f"{found['model']}: chosen on validation ({choose(trials).accuracy:.1%}), it names "
-        f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%}) of {len(predictions)} "
-        f"test segments in {places}; {_against_majority(table, tasks, predictions)}. "
-        f"{_rivals(tasks, table, trials)}"
-    )
-
-
-def _against_majority(table: pd.DataFrame, tasks: Sequence[Task], predictions: pd.DataFrame) -> str:
-    rows = np.concatenate([task.rows["test"] for task in tasks])
-    hits = np.concatenate([task.codes["test"] == task.majority for task in tasks])
-    usual = hits[np.argsort(rows)]
-    correct = (predictions["speaker"] == predictions["predicted"]).to_numpy()
-    gain = correct.astype(int) - usual.astype(int)
-    low, _ = mean_interval(gain, predictions["session"].to_numpy(str))
-    verb = "above" if low > 0 else "not shown to be above"
-    return f"{verb} the majority class ({usual.mean():.1%}); chance {_chance(tasks):.1%}"
-
-
-def _chance(tasks: Sequence[Task]) -> float:
-    return baselines(tasks, "test")["chance"]
-
-
-def _rivals(tasks: Sequence[Task], table: pd.DataFrame, trials: Sequence[Trial]) -> str:
-    """Say how many other combinations validation does not show to be worse than the chosen one."""
-    if len(trials) == 1:
-        return "Nothing else was tried."
-    chosen = choose(trials)
-    meetings = table["session"].to_numpy(str)[np.concatenate([t.rows["valid"] for t in tasks])]
-    equal = 0
-    for trial in trials:
-        gain = chosen.correct.astype(int) - trial.correct.astype(int)
-        equal += trial is not chosen and mean_interval(gain, meetings)[0] <= 0
-    return (
-        f"Of {len(trials) - 1} other combinations of layers and classifier, {equal} are not shown "
-        "to be worse on validation (95 % interval of the paired difference)."
-    )

@@ -162,7 +162,7 @@ def _arrays(rows: pd.DataFrame, table: pd.DataFrame | None) -> _Rows:
 def _parse(text: str) -> dict[str, float]:
     try:
         found = {str(name): float(value) for name, value in json.loads(text).items()}
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         found = {}
     if not found or not all(0 <= value <= 1 for value in found.values()):
         raise InputError(

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+MOST_SHOWN = 200  # trials; 25 layers by six classifiers are shown whole
+
+
 def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
     """Return `sweep.csv`'s rows: validation for every trial, test for the chosen one only."""
     test = outcome.measures.query("stratum == 'all' and measure == 'accuracy'").iloc[0]
@@ -46,10 +49,14 @@ def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
 
 def outcome_text(outcome: Outcome) -> str:
     """Return what `sweep` prints: facts, the table, measures of the chosen, a conclusion."""
-    rows = [{key: _short(key, value) for key, value in row.items()} for row in trial_rows(outcome)]
+    found = trial_rows(outcome)
+    best = sorted(found, key=lambda row: -row["valid_accuracy"])[:MOST_SHOWN]
+    shown = found if len(found) <= MOST_SHOWN else best
+    rows = [{key: _short(key, value) for key, value in row.items()} for row in shown]
+    more = f"\nthe best {len(shown)} of {len(found)}" if len(shown) < len(found) else ""
     blocks = [
         "\n".join(outcome.facts),
-        aligned(rows),
+        aligned(rows) + more,
         measures_text(outcome.measures),
         outcome.conclusion,
     ]
@@ -155,7 +162,9 @@ def _config(outcome: Outcome) -> dict[str, Any]:
             "penalty": model.penalty,
             "layers": list(model.layers.layers),
             "combine": model.layers.combine,
+            "weights": list(model.layers.weights),
             "temperature": model.temperature,
+            "calibration": "isotonic" if model.knots else "temperature",
         },
         "origin": dict(model.origin),
         "skipped_sessions": dict(outcome.skipped),
@@ -182,3 +191,18 @@ def write_measures(measures: pd.DataFrame, path: str | Path, *, facts: Sequence[
 
 def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
+
+
+def frame_text(frame: pd.DataFrame) -> str:
+    """Return a table of numbers as aligned text: shares with three digits, thresholds with six."""
+    return aligned([{k: _plain(k, v) for k, v in row.items()} for row in frame.to_dict("records")])
+
+
+def _plain(key: str, value: Any) -> str:
+    whole = float(value).is_integer() or key == "threshold"
+    return f"{value:g}" if whole else _short(key, value)
+
+
+def write_frame(frame: pd.DataFrame, path: str | Path) -> None:
+    """Write a table of numbers as CSV."""
+    write_whole(Path(path), frame.to_csv(index=False, lineterminator="\n").encode())

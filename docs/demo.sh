@@ -23,4 +23,5 @@ run spk-classify sweep table.csv features sweep
 run spk-classify fit table.csv features model
 run spk-classify predict model table.csv features predictions.csv
 run spk-classify score predictions.csv --table table.csv
-printf '\nThe accuracy by layer is drawn in %s/sweep/sweep.png\n' "$PWD"
+run spk-classify report sweep --table table.csv --audio-root corpus/wav -o report.html
+printf '\nThe accuracy by layer is drawn in %s/sweep/sweep.png, everything is told in %s/report.html\n' "$PWD" "$PWD"

@@ -22,8 +22,12 @@ CODES = {
     "past-end": "the recording ends before the segment does",
     "too-short": "fewer samples than the encoder's receptive field",
     "not-finite": "samples are NaN or infinite",
+    "out-of-range": "samples beyond the full scale of 32 bits, which no recording reaches",
     "silent": "all samples are equal (digital silence)",
 }
+
+
+LARGEST = 2.0**31  # some programs write integers as floats; far beyond, float32 sums overflow
 
 
 class Rejected(Exception):  # noqa: N818 (a finding about one segment, not a failure of the program)
@@ -97,6 +101,8 @@ def read_segment(segment: Segment, reading: Reading) -> Audio:
     samples = as_float(decoded)
     if decoded.dtype != np.int16 and not np.isfinite(samples).all():
         raise Rejected("not-finite", f"{int((~np.isfinite(samples)).sum())} samples are not finite")
+    if (largest := float(np.abs(samples).max(initial=0))) > LARGEST:
+        raise Rejected("out-of-range", f"samples reach {largest:g}, expected at most {LARGEST:g}")
     if rate != reading.rate:
         samples = _resampled(samples, rate, reading.rate)
     if len(samples) < reading.shortest:
@@ -185,7 +191,8 @@ def _check_channels(count: int, path: str, reading: Reading) -> None:
 def _mono(block: np.ndarray, channel: str) -> np.ndarray:
     """Return one channel of a block (samples, channels), or the channels' equal average."""
     if channel == "mean":
-        return block.mean(axis=1, dtype=np.float32)
+        with np.errstate(over="ignore"):  # an infinite average is rejected as such
+            return block.mean(axis=1, dtype=np.float32)
     return block[:, int(channel)]
 
 

@@ -28,6 +28,8 @@ EXTRACTOR = "SeamlessM4TFeatureExtractor"
 LOG_MEL = f"log-mel of {EXTRACTOR}, zero mean and unit variance per bin and segment"
 STRIDE = 2  # log-mel frames of 10 ms that make one of the encoder's
 
+ATTENTION = ("eager", "sdpa")  # transformers' own; other names may be kernels of the hub
+
 DEMO = "demo"
 DEMO_SEED = 20240
 DEMO_SHAPE: dict[str, Any] = {
@@ -133,13 +135,14 @@ def _fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
 def _not_at_hand(name: str, found: str) -> str:
     return (
         f"{name}: encoder is not at hand ({found}), expected it in the hub's cache or a folder; "
-        f"run `hf download {name}` where there is a network, or name a folder instead"
+        f"run `hf download {name}` where there is a network, or name a folder with --encoder"
     )
 
 
 def _read(name: str, folder: Path, revision: str, weights: bool) -> Checkpoint:
     config = _json(folder / "config.json")
     kind = config.get("model_type")
+    _refuse_kernels(folder, config)
     if kind not in MODEL_TYPES:
         raise InputError(
             f"{name}: model_type is {kind!r}, expected one of {list(MODEL_TYPES)}; "
@@ -150,8 +153,34 @@ def _read(name: str, folder: Path, revision: str, weights: bool) -> Checkpoint:
         raise InputError(
             f"{folder}: files {list(_WEIGHTS)} are missing, expected one; save the model there"
         )
+    _refuse_elsewhere(folder, files)
     normalization, rate = (_log_mel if kind == W2V_BERT else _preprocessing)(folder, config)
     return Checkpoint(name, folder, revision, config, normalization, rate, files)
+
+
+def _refuse_elsewhere(folder: Path, files: tuple[Path, ...]) -> None:
+    """Refuse an index of weights in several files that names others than those that are hashed."""
+    kinds = {file.suffix for file in files}
+    for index in sorted(folder.glob("*.index.json")):
+        if Path(index.name.removesuffix(".index.json")).suffix in kinds:
+            named = _json(index).get("weight_map")
+            strange = {*named.values()} - {file.name for file in files} if named else {None}
+            if strange:
+                raise InputError(
+                    f"{index}: weights are in {min(map(repr, strange))}, expected files of its "
+                    "folder; save the model again"
+                )
+
+
+def _refuse_kernels(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse a configuration that has transformers fetch compiled attention from the hub."""
+    for key in ("attn_implementation", "_attn_implementation"):
+        found = config.get(key)
+        if found not in (None, *ATTENTION):
+            raise InputError(
+                f"{folder / 'config.json'}: {key} is {found!r}, expected one of {list(ATTENTION)} "
+                "or nothing: others may be programs from elsewhere; delete the line"
+            )
 
 
 def _preprocessing(folder: Path, config: dict[str, Any]) -> tuple[str, int]:
@@ -207,8 +236,11 @@ def _weights(folder: Path) -> list[Path]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"a {type(found).__name__}")
+        return found
+    except (OSError, ValueError, RecursionError) as problem:
         raise InputError(
             f"{path}: cannot be read ({problem}), expected a JSON object; save the model again"
         ) from None

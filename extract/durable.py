@@ -85,7 +85,9 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         """Take the lock, or raise `InputError` naming who holds it."""
-        self._file = path.open("a+", encoding="utf-8")
+        # A store from elsewhere may hold a link of this name to a file of the user's.
+        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+        self._file = os.fdopen(number, "a+", encoding="utf-8")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as problem:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..manifests.table import InputError, writing
+from .contents import mapping
 from .durable import Lock, remove_leftovers, sync_folder, whole_file
 from .shard import DTYPES, SCHEMA
 
@@ -28,10 +29,11 @@ def normal_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return the configuration as JSON gives it back, or raise `InputError`."""
     try:
         plain = json.loads(json.dumps(dict(config), allow_nan=False))
-    except (TypeError, ValueError) as problem:
+    except (TypeError, ValueError, RecursionError) as problem:
         raise InputError(f"{where}: configuration is not JSON ({problem}); correct it") from None
     layers, dim = plain.get("layers"), plain.get("dim")
-    if not layers or layers != sorted({*layers}) or not all(type(x) is int for x in layers):
+    whole = isinstance(layers, list) and all(type(layer) is int for layer in layers)
+    if not whole or not layers or layers != sorted({*layers}):
         raise InputError(f"{where}: layers are {layers!r}, expected ascending numbers; correct it")
     if type(dim) is not int or dim < 1:
         raise InputError(f"{where}: dim is {dim!r}, expected a whole number above 0; correct it")
@@ -67,15 +69,14 @@ def read_description(path: Path) -> dict[str, Any]:
     file = path / "store.json"
     try:
         described = json.loads(file.read_bytes())
-        config, found, schema = (
-            described[key] for key in ("configuration", "fingerprint", "schema")
-        )
-        described["versions"]
+        found, schema = described["fingerprint"], described["schema"]
+        expected = fingerprint(mapping(described, "configuration"))
+        mapping(described, "versions")
     except FileNotFoundError:
         raise InputError(
             f"{path}: no store.json there, expected a store; make it with spk-extract"
         ) from None
-    except (OSError, ValueError, TypeError, KeyError) as problem:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as problem:
         raise InputError(
             f"{file}: cannot be read ({problem!r}), expected a store's description; "
             "bring it back from a copy"
@@ -84,9 +85,9 @@ def read_description(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{file}: schema is {schema!r}, expected {SCHEMA}; use the spk of its time"
         )
-    if found != fingerprint(config):
+    if found != expected:
         raise InputError(
-            f"{file}: fingerprint is {found!r}, expected {fingerprint(config)!r}, the "
+            f"{file}: fingerprint is {found!r}, expected {expected!r}, the "
             "configuration's; bring the file back from a copy"
         )
     return described

@@ -6,6 +6,7 @@ is recorded with its reason and the rest goes on; what is committed is never don
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -108,7 +109,7 @@ def extract(
 def _refuse_absent(segments: Sequence[Segment], options: Options) -> None:
     """Refuse a table none of whose recordings is there: all would be rejected, and remembered."""
     paths = sorted({segment.path for segment in segments})
-    if paths and not any(Path(path).is_file() for path in paths):
+    if paths and not any(os.path.isfile(path) for path in paths):
         raise InputError(
             f"{options.audio_root}: {len(paths)} of {len(paths)} recordings are missing, first "
             f"{paths[0]!r}, expected them there; name their folder with --audio-root"

@@ -31,28 +31,24 @@ import h5py
 import numpy as np
 
 from ..manifests.table import InputError
+from .contents import (
+    ATTRIBUTES,
+    COLUMNS,
+    DTYPES,
+    KINDS,
+    REASON,
+    damaged,
+    mapping,
+    refuse_shapes,
+    refuse_strange,
+    text_of,
+)
+
+__all__ = ["COLUMNS", "DTYPES", "SCHEMA"]  # the first two belong to `contents`
 
 SCHEMA = 1
 TRAILER = struct.Struct("<8sQQ32s")
 MARK = b"spkshard"
-DTYPES: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
-COLUMNS: dict[str, np.dtype] = {  # beside segment_id: fixed width, as the longest needs
-    "duration": np.dtype("<f8"),
-    "frames": np.dtype("<i8"),
-    "audio_bytes": np.dtype("<i8"),
-    "audio_crc32": np.dtype("<u4"),
-}
-KINDS = {  # dataset -> numpy kind: no object, reference or variable-length type gets through
-    **{name: dtype.kind for name, dtype in COLUMNS.items()},
-    "features": "f",
-    "segment_id": "S",
-    "offset": "i",
-    "crc32": "u",
-    "rejected": "u",
-}
-REASON = ("segment_id", "code", "message")
-ATTRIBUTES = ("schema", "fingerprint", "configuration", "versions")
-REPAIR = "delete the file and run spk-extract again"
 
 
 @dataclass(frozen=True)
@@ -171,21 +167,22 @@ def read_shard(path: Path) -> Shard:
     start, size = _proved(path)
     try:
         with h5py.File(path, "r", locking=False) as file:
-            _refuse_strange(path, file)
+            refuse_strange(path, file)
             attributes = {name: json.loads(file.attrs[name]) for name in ATTRIBUTES}
+            mapping(attributes, "configuration"), mapping(attributes, "versions")
             small = {name: file[name][()] for name in KINDS if name != "features"}
             features = file["features"]
             shape, dtype, found = features.shape, features.dtype, features.id.get_offset() or 0
         ids = np.array([raw.decode() for raw in small["segment_id"]], dtype=np.str_)
         listed = json.loads(bytes(small["rejected"]))
-        rejected = [{key: row[key] for key in REASON} for row in listed]
-    except (OSError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as problem:
-        raise _damaged(path, str(problem)) from problem
+        rejected = [{key: text_of(row[key]) for key in REASON} for row in listed]
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as problem:
+        raise damaged(path, str(problem)) from problem
     if (schema := attributes["schema"]) != SCHEMA:
         raise InputError(f"{path}: schema is {schema}, expected {SCHEMA}; use the spk of its time")
     if (found, int(np.prod(shape)) * dtype.itemsize) != (start, size):
-        raise _damaged(path, "features elsewhere than its last bytes say")
-    _refuse_shapes(path, shape, small)
+        raise damaged(path, "features elsewhere than its last bytes say")
+    refuse_shapes(path, shape, small)
     columns = {"segment_id": ids, **{name: small[name] for name in COLUMNS}}
     return Shard(
         path, start, shape, dtype, small["offset"], small["crc32"], columns, rejected, attributes
@@ -234,7 +231,7 @@ def _refuse_changed(
     for place, stop in enumerate(ends.tolist()):
         if zlib.crc32(rows[first:stop].data) != expected[place]:
             segment_id = str(shard.columns["segment_id"][segments[place]])
-            raise _damaged(shard.path, f"other bytes for {segment_id!r}, layer place {position}")
+            raise damaged(shard.path, f"other bytes for {segment_id!r}, layer place {position}")
         first = stop
 
 
@@ -249,52 +246,14 @@ def _proved(path: Path) -> tuple[int, int]:
         file.seek(max(end, 0))
         last = file.read()
         if end < 0 or not last.startswith(MARK):
-            raise _damaged(path, f"{end + TRAILER.size} bytes without the mark of a whole file")
+            raise damaged(path, f"{end + TRAILER.size} bytes without the mark of a whole file")
         _, start, size, expected = TRAILER.unpack(last)
         if start + size > end:
-            raise _damaged(path, f"{end} bytes, fewer than its features need")
+            raise damaged(path, f"{end} bytes, fewer than its features need")
         file.seek(0)
         digest = hashlib.sha256(file.read(start))
         file.seek(start + size)
         digest.update(file.read()[:-32])
     if digest.digest() != expected:
-        raise _damaged(path, "a content that does not match its SHA-256")
+        raise damaged(path, "a content that does not match its SHA-256")
     return start, size
-
-
-def _refuse_strange(path: Path, file: h5py.File) -> None:
-    """Refuse all that a writer of ours never makes, before any of it is followed or read."""
-    if set(file) != set(KINDS) or set(file.attrs) != set(ATTRIBUTES):
-        raise _damaged(path, f"datasets {sorted(file)} and attributes {sorted(file.attrs)}")
-    for name in ATTRIBUTES:
-        if file.attrs.get_id(name).dtype.kind != "S":
-            raise _damaged(path, f"attribute {name!r} of a type that is not text")
-    for name, kind in KINDS.items():
-        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-            raise _damaged(path, f"a link out of the file at {name!r}")
-        dataset = file[name]
-        if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != kind:
-            raise _damaged(path, f"another type at {name!r}")
-        if dataset.is_virtual or dataset.external or dataset.chunks:
-            raise _damaged(path, f"virtual, external or chunked storage at {name!r}")
-        if dataset.id.get_storage_size() != dataset.nbytes:
-            raise _damaged(path, f"storage that is not allocated at {name!r}")
-
-
-def _refuse_shapes(path: Path, shape: tuple[int, ...], small: Mapping[str, np.ndarray]) -> None:
-    count = len(small["segment_id"])
-    offset = small["offset"]
-    fits = (
-        len(shape) == 3
-        and all(small[name].shape == (count,) for name in COLUMNS)
-        and small["crc32"].shape == (count, shape[0])
-        and offset.shape == (count + 1,)
-        and (offset[0], offset[-1]) == (0, shape[1])
-        and bool((np.diff(offset) > 0).all())
-    )
-    if not fits:
-        raise _damaged(path, "datasets whose shapes do not fit each other")
-
-
-def _damaged(path: Path, found: str) -> InputError:
-    return InputError(f"{path}: the file holds {found}, expected a shard as written; {REPAIR}")

@@ -219,7 +219,7 @@ def _claim(folder: Path, task: Task, table: pd.DataFrame) -> None:
                 "of spk-finetune; name another --log-dir"
             )
         write_whole(path, json.dumps(claim).encode())
-    elif json.loads(path.read_bytes()) != claim:
+    elif path.read_bytes() != json.dumps(claim).encode():
         raise InputError(
             f"{folder}: was begun with other segments of {task.name!r}, expected those of the "
             "table; give the table as it was, or name another --log-dir"

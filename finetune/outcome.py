@@ -70,7 +70,7 @@ def read_result(folder: Path) -> Result | None:
         return None
     try:
         return Result(**json.loads(path.read_bytes()))
-    except (ValueError, TypeError) as problem:
+    except (ValueError, TypeError, RecursionError) as problem:
         raise InputError(
             f"{path}: cannot be read ({problem}), expected a result of spk-finetune; delete "
             f"{folder} to train that session again"

@@ -232,7 +232,17 @@ def _checkpoints(path: str | Path) -> Iterator[Path]:
         )
     for folder, result in zip(folders, map(read_result, folders), strict=True):
         if result and result.checkpoint:
-            yield folder.parent / result.checkpoint
+            yield _inside(folder, result.checkpoint)
+
+
+def _inside(folder: Path, checkpoint: str) -> Path:
+    """Return the checkpoint that a result names, which may not climb out of its fleet's folder."""
+    if ".." in Path(checkpoint).parts:
+        raise InputError(
+            f"{folder / 'result.json'}: checkpoint is {checkpoint!r}, expected a file below "
+            f"{folder.parent}; name the .ckpt file itself"
+        )
+    return folder.parent / checkpoint
 
 
 def _rows_of(table: pd.DataFrame, split: str) -> pd.DataFrame:

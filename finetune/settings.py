@@ -106,6 +106,8 @@ def _pairs(source: str | Path, content: bytes) -> list[tuple[Any, Any]]:
     if not isinstance(node, yaml.MappingNode):
         kind = "nothing" if node is None else f"a {node.id}"
         raise InputError(f"{source}: content is {kind}, expected lines 'key: value'; correct it")
+    if node.tag != f"{TAG}map":
+        raise InputError(f"{source}: tag is {node.tag!r}, expected none; delete it")
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
             raise InputError(f"{source}: key is a {key.id}, expected a name; correct it")

@@ -10,13 +10,14 @@ import codecs
 import csv
 import io
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from .table import InputError, write_whole
+from .table import LATEST, InputError, write_whole
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # float() also takes nan and 1_0
 LONGEST_NAME = 100  # bytes; two of them and two times fit in the 255 of a file's name
@@ -71,9 +72,9 @@ def find_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
         There is no such file or folder, or the folder holds no such file.
     """
     path = Path(path)
-    if path.is_file():
+    if os.path.isfile(path):  # Path.is_file raises where a name is too long for the disk
         return [path]
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise InputError(f"{path}: no such file or folder; correct the path")
     found = sorted(
         file for file in path.rglob("*") if file.suffix.lower() in suffixes and not file.is_dir()
@@ -131,11 +132,11 @@ def audio_seconds(file: Path) -> float:
     """
     import soundfile
 
-    if not file.exists():  # of which libsndfile says "System error."
+    if not os.path.isfile(file):  # of which libsndfile says "System error."
         raise InputError(f"{file}: no such file, expected audio; correct the audio folder")
     try:
         info = soundfile.info(str(file))
-    except soundfile.LibsndfileError as problem:
+    except (soundfile.LibsndfileError, TypeError) as problem:  # TypeError: a suffix without header
         raise InputError(f"{file}: cannot be read as audio ({problem}); replace it") from None
     return float(info.frames / info.samplerate)
 
@@ -171,7 +172,11 @@ def check_turn(turn: Turn) -> Turn:
         raise InputError(
             f"{turn.place}: start is '{turn.start:g}' s, expected >= 0; correct the line"
         )
-    if not turn.start < turn.end < math.inf:
+    if turn.end > LATEST:
+        raise InputError(
+            f"{turn.place}: end is '{turn.end:g}' s, expected at most {LATEST:g}; correct the line"
+        )
+    if not turn.start < turn.end:
         raise InputError(
             f"{turn.place}: duration is '{turn.end - turn.start:g}' s, expected > 0; "
             "delete or correct the line"

@@ -30,7 +30,7 @@ from .request import only_writer
 from .table import InputError, write_whole
 
 AUDIO_SUFFIXES = (".wav", ".flac")
-NUMBERED = re.compile(r"((.+)_[^_]+)_(\d+)(\.[^.]+)")  # stem, session, number, suffix
+NUMBERED = re.compile(r"((.+)_[^_]+)_(\d{1,18})(\.[^.]+)")  # stem, session, number, suffix
 ASIDE, PLACE = "match.aside.json", "match.place.json"  # the plan, named for the phase that runs
 
 
@@ -266,7 +266,20 @@ def _finish(folder: Path) -> None:
 
 
 def _plan(path: Path) -> list[tuple[str, str]]:
-    return [(old, new) for old, new in json.loads(path.read_bytes())]
+    """Return the pairs (old, new) of a plan on disk: names in its folder, whoever wrote it."""
+    try:
+        pairs = [(str(old), str(new)) for old, new in list(json.loads(path.read_bytes()))]
+        strange = [
+            name for pair in pairs for name in pair if Path(name).name != name or name == ".."
+        ]
+    except (ValueError, TypeError, RecursionError) as problem:
+        strange = [repr(problem)]
+    if strange:
+        raise InputError(
+            f"{path}: holds {strange[0]!r:.80}, expected pairs of file names; delete "
+            "it, look which files have their new names, and run again"
+        )
+    return pairs
 
 
 def _hidden(name: str) -> str:

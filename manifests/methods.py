@@ -62,10 +62,18 @@ def blocked(table: pd.DataFrame, *, folds: int = 5, fold: int = 0, gap: float = 
         raise InputError(f"folds: is {folds}, expected >= 3 (test, valid, train); correct it")
     if not 0 <= fold < folds:
         raise InputError(f"fold: is {fold}, expected 0 to {folds - 1}; correct it")
-    rank, size = _order_after(table, roll_call_mask(table))
-    block = rank * folds // np.maximum(size, folds)  # -1 for the roll call
+    block = time_blocks(table, folds, roll_call_mask(table))
     place = [block == fold, block == (fold + 1) % folds]
     return purge(table, np.select(place, ["test", "valid"], "train"), gap=gap, order=KEEP_TEST)
+
+
+def time_blocks(table: pd.DataFrame, folds: int, kept: np.ndarray) -> np.ndarray:
+    """Return the block (n,) int of each segment: 0 to `folds` - 1 in order of its speaker's time.
+
+    Segments that are `kept` (n,) bool are in no block and get a negative number.
+    """
+    rank, size = _order_after(table, kept)
+    return rank * folds // np.maximum(size, folds)
 
 
 def leave_one_session_out(

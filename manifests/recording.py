@@ -61,7 +61,7 @@ def inspect(path: Path, *, channel: str, resample: bool) -> Recording:
         size = path.stat().st_size  # first: of a missing file libsndfile says "System error."
         info = soundfile.info(path)
         mark = _mark(path, size)
-    except (OSError, soundfile.LibsndfileError) as problem:
+    except (OSError, TypeError, soundfile.LibsndfileError) as problem:  # TypeError: no header
         raise InputError(
             f"{path}: cannot be read ({problem}), expected an audio file; correct the audio folder"
         ) from None
@@ -107,7 +107,9 @@ def cut_recording(recording: Recording, spans: list[Span], out: Path) -> float:
         reached += len(block)
         for span in spans:
             if span.stop <= reached:
-                samples = _finished(held[span.first - origin : span.stop - origin], recording.rate)
+                taken = held[span.first - origin : span.stop - origin]
+                _refuse_broken(recording, span, taken)
+                samples = _finished(taken, recording.rate)
                 write_audio(out / span.name, samples)
         spans = [span for span in spans if span.stop > reached]
         if not spans:
@@ -146,6 +148,16 @@ def _mono(block: np.ndarray, channel: str) -> np.ndarray:
         return block[:, 0]
     mean = block.mean(axis=1, dtype=np.float64)
     return np.rint(mean).astype(np.int16) if block.dtype == np.int16 else mean.astype(np.float32)
+
+
+def _refuse_broken(recording: Recording, span: Span, samples: np.ndarray) -> None:
+    """Raise `InputError` where a float recording holds NaN or infinity: no 16 bits mean that."""
+    wrong = int((~np.isfinite(samples)).sum())
+    if wrong:
+        raise InputError(
+            f"{recording.path}: {wrong} samples of {span.name!r} are NaN or infinite, expected "
+            "numbers; take the segment out of the table, or replace the recording"
+        )
 
 
 def _finished(samples: np.ndarray, rate: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from .table import InputError, check_table
 if TYPE_CHECKING:
     import pandas as pd
 
-CUT_NAME = re.compile(r"(.+)_([^_]+)_(\d{4,})")
+CUT_NAME = re.compile(r"(.+)_([^_]+)_(\d{4,9})")
 
 
 def read_reference_csv(

@@ -7,6 +7,7 @@ request may add files; it may not give another meaning to one that is there.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,9 @@ def only_writer(out: Path) -> Iterator[None]:
 
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        handle = open(out / ".lock", "w")  # noqa: SIM115  (only opening may tell of the folder)
+        # A folder from elsewhere may hold a link of this name to a file of the user's.
+        number = os.open(out / ".lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        handle = os.fdopen(number, "w")  # only opening may tell of the folder
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,7 +74,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     try:
         held = json.loads(path.read_bytes())
         return {part: dict(held[part]) for part in PARTS}
-    except (ValueError, KeyError, TypeError) as problem:
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise InputError(
             f"{path}: cannot be read ({problem!r}), expected what cut wrote; name another folder"
         ) from None

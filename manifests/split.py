@@ -116,9 +116,20 @@ def read_record(table_path: str | Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return dict(json.loads(path.read_bytes()))
-    except (ValueError, TypeError) as problem:
+        return _checked(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError) as problem:
         raise InputError(f"{path}: cannot be read ({problem}); run spk-manifests split") from None
+
+
+def _checked(record: Any) -> dict[str, Any]:
+    """Return a record of the form that `split` gives, or raise `ValueError` naming what is not."""
+    forms = {"method": str, "parameters": dict, "counts": dict, "purged": dict, "leaky": bool}
+    forms |= {"untrained": list, "untested": list}
+    wrong = [k for k, kind in forms.items() if not isinstance(dict(record).get(k), kind)]
+    counts = [] if wrong else [*record["counts"].values(), *record["purged"].values()]
+    if wrong or not all(type(count) is int for count in counts):
+        raise ValueError(f"{', '.join(wrong) or 'counts'} missing or of another type")
+    return dict(record)
 
 
 def drop_record(table_path: str | Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ if TYPE_CHECKING:  # pandas takes a second to import, and `--help` needs only In
     import pandas as pd
 
 SPLITS = ("train", "valid", "test")
+LATEST = 1e7  # s, 116 days: no recording is longer, and every sample has its own number up to there
+UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f]")  # control characters; some steer a terminal
 
 SEGMENT_COLUMNS = {
     "segment_id": "str",  # unique; from recording, speaker, start and end as annotated
@@ -105,10 +108,12 @@ def check_table(table: pd.DataFrame, where: str = "table") -> pd.DataFrame:
     for column in ("start", "end"):
         wrong = table[column][~table[column].map(math.isfinite)]
         _refuse(where, wrong, column, "not a finite number", "seconds")
+        late = table[column][table[column] > LATEST]
+        _refuse(where, late, column, "too late", f"at most {LATEST:g} s")
     if "line" in table:
         _refuse(where, table["line"][table["line"] < 0], "line", "below 0", "0 or more")
-    late = table["start"][(table["start"] < 0) | (table["start"] >= table["end"])]
-    _refuse(where, late, "start", "below 0 or not before its end", "0 <= start < end")
+    early = table["start"][(table["start"] < 0) | (table["start"] >= table["end"])]
+    _refuse(where, early, "start", "below 0 or not before its end", "0 <= start < end")
     if "overlap" in table:
         wrong = table["overlap"][~table["overlap"].between(0, 1)]
         _refuse(where, wrong, "overlap", "out of range", "0..1")
@@ -199,7 +204,8 @@ def _read(path: str | Path, columns: Mapping[str, str]) -> pd.DataFrame:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; make it with spk-manifests") from None
     except Exception as problem:  # pandas and pyarrow raise a dozen kinds for a damaged file
-        raise InputError(f"{path}: cannot be read ({problem}); write it again") from problem
+        reason = " ".join(str(problem).split())  # some reasons have several lines
+        raise InputError(f"{path}: cannot be read ({reason}); write it again") from problem
 
 
 def _write(table: pd.DataFrame, path: str | Path) -> None:
@@ -242,11 +248,16 @@ def _typed(
     for name in found:
         try:
             table[name] = _cast(table[name], schema[name])
-        except (TypeError, ValueError) as problem:
+        except (TypeError, ValueError, OverflowError) as problem:
             raise InputError(
                 f"{where}: column {name!r} holds what is not {schema[name]} ({problem}); correct it"
             ) from None
-    return table[[name for name in schema if name in found]].reset_index(drop=True)
+    table = table[[name for name in schema if name in found]].reset_index(drop=True)
+    for name in (name for name in table if schema[name] == "str"):
+        if UNSEEN.search("".join(table[name])):
+            wrong = table[name][table[name].map(lambda text: UNSEEN.search(text) is not None)]
+            _refuse(where, wrong, name, "text with a control character", "plain text")
+    return table
 
 
 def _cast(column: pd.Series, dtype: str) -> pd.Series:

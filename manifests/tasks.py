@@ -28,13 +28,16 @@ WITHIN_CORPUS = ", within corpus"  # in a model's name, so that its scores carry
 class Task:
     """One closed set: `rows[split]` are row numbers of the table, `codes[split]` index `labels`.
 
-    A code is -1 where the label has no training segment (always counted as wrong).
+    A code is -1 where the label has no training segment (always counted as wrong). `cuts` are the
+    folds of cross-validation, (learnt, held out) as positions in ``rows["train"]``; then
+    ``rows["valid"]`` are all that are held out in turn. Without folds there are none.
     """
 
     name: str
     labels: tuple[str, ...]
     rows: Mapping[str, np.ndarray]
     codes: Mapping[str, np.ndarray]
+    cuts: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
 
     @property
     def majority(self) -> int:

@@ -28,6 +28,7 @@ from .table import InputError
 
 NON_LEXICAL = ("<sil>", "<$>", "<>", "<%>", "<#>", "<->", "<_>", "&")
 TOKEN = re.compile(r'"((?:[^"]|"")*)"|\[\d*\]|<exists>|<absent>|([^\s"\[\]]+)')
+LONGEST_COUNT = 9  # digits; int() refuses thousands
 TIER_END_SLACK = 0.01  # s; Praat writes a tier's and the file's end with different rounding
 
 
@@ -175,7 +176,7 @@ class _Parser:
 
     def _count(self) -> int:
         value = self._next(quoted=False)
-        if not value.isdecimal():
+        if not value.isdecimal() or len(value) > LONGEST_COUNT:
             raise InputError(
                 f"{self.name}, line {self.line}: size is {value[:40]!r}, "
                 "expected a whole number; correct the line"

@@ -9,7 +9,10 @@ from click.testing import CliRunner
 
 from spk.classify.cli import main as classify
 from spk.classify.compare import compare
+from spk.classify.learning import learning_curve
 from spk.classify.model import predict
+from spk.classify.openset import open_set
+from spk.classify.report import report
 from spk.classify.score import score
 from spk.classify.sweep import Settings
 from spk.extract.cli import main as extract
@@ -41,6 +44,9 @@ CALLS = [
     (classify.commands["fit"], Settings, set()),
     (classify.commands["predict"], predict, set()),
     (classify.commands["score"], score, {"table", "output"}),
+    (classify.commands["curve"], learning_curve, set()),
+    (classify.commands["open-set"], open_set, set()),
+    (classify.commands["report"], report, {"output"}),
     (classify.commands["compare"], compare, {"output"}),
     (finetune.commands["predict"], name_speakers, set()),
 ]

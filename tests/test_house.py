@@ -18,10 +18,12 @@ ORDER = {
     "manifests": "table annotation rttm textgrid aishell4 assemble timeline rollcall select purge "
     "methods split tasks leaks reference recording request cut match voices demo cut_cli cli",
     "extract": "signals spans audio pooling device stages checkpoint frontend layers weights "
-    "encoder durable shard layout reader listing store writing options batches plan job profile "
-    "verify run tools export store_cli cli",
-    "classify": "data linear trees classifiers calibrate measures sweep model folder score compare "
-    "outcome plot show estimator cli",
+    "encoder durable contents shard layout reader listing store writing options batches plan job "
+    "profile verify run tools export store_cli cli",
+    "classify": "data folds linear sums trees classifiers crossval calibrate measures trials mix "
+    "cells conclude sweep model folder score compare outcome "
+    "chosen learning openset plot show chosen_cli estimator runs svg figures mistakes tables "
+    "meetings sentences report report_cli cli",
     "finetune": "forms check settings config augment heads trunk data prefix module tuned sets "
     "callbacks outcome resume training fleet run predict cli",
 }

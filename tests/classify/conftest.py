@@ -1,11 +1,13 @@
 """A synthetic corpus for classify: a table with a split, and a store whose layer 1 tells voices."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from spk.extract.store import FeatureStore, StoreWriter
-from spk.manifests.table import segment_id
+from spk.manifests.table import segment_id, write_predictions, write_table
 
 CONFIG = {
     "schema": 1,
@@ -102,3 +104,82 @@ def store_path(tmp_path_factory, table, features):
 @pytest.fixture(scope="session")
 def store(store_path):
     return FeatureStore.open(store_path)
+
+
+EVIL = "<script>document.title='taken'</script>"
+MEETINGS = ("A&<b>", "B")
+
+
+def make_recordings(folder, sessions):
+    """Write a mono 16 kHz file per session: twenty seconds of noise."""
+    import soundfile
+
+    folder.mkdir()
+    for number, session in enumerate(sessions):
+        noise = np.random.default_rng(number).normal(0, 0.1, 20 * 16000)
+        soundfile.write(folder / f"{sessions.index(session)}.wav", noise, 16000, subtype="PCM_16")
+
+
+def make_heard_table():
+    """Return a table of two meetings, two speakers each, with four training and five test rows."""
+    rows = []
+    for number, session in enumerate(MEETINGS):
+        for turn in range(18):
+            label = (EVIL, f"{session}_002-F")[turn % 2]
+            split = "train" if turn < 8 else "test"
+            start, end = turn * 1.0, turn * 1.0 + 0.5 + 0.05 * (turn % 5)
+            name = segment_id(session, label, start, end)
+            rows.append(
+                (name, f"{number}.wav", start, end, label, session, 0.1 * (turn % 3), split)
+            )
+    columns = ["segment_id", "audio", "start", "end", "speaker", "session", "overlap", "split"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def make_predictions(table, wrong, model="ridge, layer 1"):
+    """Return predictions of the test rows, of which the rows numbered `wrong` are mistaken."""
+    test = table[table["split"] == "test"].reset_index(drop=True)
+    others = {session: sorted(set(rows["speaker"])) for session, rows in table.groupby("session")}
+    rows = []
+    for number, row in test.iterrows():
+        swapped = next(name for name in others[row["session"]] if name != row["speaker"])
+        predicted = swapped if number in wrong else row["speaker"]
+        score = 0.5 + 0.02 * number
+        chances = {
+            name: score if name == predicted else 1 - score for name in others[row["session"]]
+        }
+        rows.append((row["segment_id"], row["session"], row["speaker"], predicted, score, chances))
+    columns = ["segment_id", "session", "speaker", "predicted", "score", "scores"]
+    named = pd.DataFrame(rows, columns=columns).assign(split="test", model=model)
+    return named.assign(scores=named["scores"].map(json.dumps))
+
+
+@pytest.fixture(scope="session")
+def heard(tmp_path_factory):
+    """Return a folder with what a report is made of: table.csv, wav/, a run `one` and `two.csv`."""
+    folder = tmp_path_factory.mktemp("heard")
+    make_recordings(folder / "wav", MEETINGS)
+    table = make_heard_table()
+    write_table(table, folder / "table.csv")
+    write_predictions(make_predictions(table, {2, 5, 11}), folder / "one" / "predictions.csv")
+    write_predictions(make_predictions(table, {2}, "lda, layer 0"), folder / "two.csv")
+    sweep = [
+        f"{layer},{name},1,{0.5 + 0.1 * layer},0.3,0.9,0.7,{'yes' if layer else ''}"
+        for layer in (0, 1)
+        for name in ("ridge",)
+    ]
+    head = "layers,classifier,penalty,valid_accuracy,valid_low,valid_high,valid_log_loss,chosen"
+    (folder / "one" / "sweep.csv").write_text("\n".join([head, *sweep]) + "\n")
+    config = {"settings": {"within": "session", "penalty": None}, "store": {"encoder": EVIL}}
+    (folder / "one" / "config.json").write_text(json.dumps({**config, "facts": [EVIL]}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def heard_table():
+    return make_heard_table
+
+
+@pytest.fixture(scope="session")
+def predicted():
+    return make_predictions

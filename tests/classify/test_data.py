@@ -171,3 +171,11 @@ def test_the_split_method_is_read_from_the_note_beside_the_table(tmp_path):
     note.write_text("{}")
     with pytest.raises(InputError, match="names no method"):
         split_method(path)
+
+
+def test_pairs_and_triples_are_every_two_or_three_layers_in_one_vector(store):
+    pairs = layer_sets("all", "pairs", store)
+    assert [one.name for one in pairs] == ["concat:0+1", "concat:0+2", "concat:1+2"]
+    assert [one.layers for one in layer_sets("all", "triples", store)] == [(0, 1, 2)]
+    with pytest.raises(InputError, match="layers: 2 are given for triples, expected at least 3"):
+        layer_sets("0-1", "triples", store)

@@ -48,8 +48,12 @@ def forge(source, target, name="", content=b"", **changes):
         ("layers", "1"),
         ("layers", [1, 2]),
         ("combine", "sum"),
+        ("weights", [1.0]),
+        ("weights", None),
         ("pooling_part", "mean"),
         ("within", "room"),
+        ("calibration", "platt"),
+        ("calibration", "isotonic"),
         ("config", []),
         ("origin", {"split": 1}),
         ("fitted", []),
@@ -92,6 +96,56 @@ def test_arrays_of_another_kind_are_refused(tmp_path, saved, name, change):
     image = io.BytesIO()
     np.savez(image, **{**arrays, name: change(arrays[name])})
     forged = forge(saved / "ridge", tmp_path / "m", "arrays.npz", image.getvalue())
+    with pytest.raises(InputError, match="is not a model"):
+        load_model(forged)
+
+
+@pytest.mark.parametrize(
+    "weights", [[0.5], [1.5, -0.5], [0.5, 0.6], ["a", "b"], [float("nan")] * 2]
+)
+def test_weights_that_are_not_shares_of_the_layers_are_refused(tmp_path, mixed, weights):
+    with pytest.raises(InputError, match="is not a model"):
+        load_model(forge(mixed, tmp_path / "m", weights=weights))
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory, table, store):
+    """Return a model folder of a mix of two layers."""
+    path, tasks = tmp_path_factory.mktemp("mixed") / "model", make_tasks(table, "session")[0]
+    settings = Settings(layers="1,2", combine="mix", classifiers="ridge", jobs=1)
+    model = fit(table, store, tasks, choose(sweep(table, store, tasks, settings)), settings)
+    assert len(model.layers.weights) == 2
+    save_model(model, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def curved(tmp_path_factory, table, store):
+    """Return a model folder with isotonic curves."""
+    path, tasks = tmp_path_factory.mktemp("curved") / "model", make_tasks(table, "session")[0]
+    settings = Settings(layers="1", classifiers="ridge", calibration="isotonic", jobs=1)
+    trial = choose(sweep(table, store, tasks, settings))
+    save_model(fit(table, store, tasks, trial, settings), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: a[:, :2],
+        lambda a: a.astype(np.float32),
+        lambda a: a[a[:, 0] > 0],
+        lambda a: a * [1, 1, np.nan],
+        lambda a: a * [1, 1, 2],
+        lambda a: a[::-1],
+    ],
+)
+def test_curves_that_do_not_rise_from_0_to_1_for_each_label_are_refused(tmp_path, curved, change):
+    with np.load(curved / "arrays.npz") as file:
+        arrays = dict(file)
+    image = io.BytesIO()
+    np.savez(image, **{**arrays, "0.knots": np.ascontiguousarray(change(arrays["0.knots"]))})
+    forged = forge(curved, tmp_path / "m", "arrays.npz", image.getvalue())
     with pytest.raises(InputError, match="is not a model"):
         load_model(forged)
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from spk.classify.calibrate import fit_curves
 from spk.classify.folder import load_model, save_model
 from spk.classify.model import fit, predict
 from spk.classify.sweep import Settings, choose, sweep
@@ -171,3 +172,40 @@ def test_the_origin_says_what_the_model_learnt_from(model):
     assert model.origin["segments"] == {"train": 108, "valid": 36}
     assert model.origin["split"] == "chronological"
     assert model.config["encoder"] == "toy"
+
+
+@pytest.mark.parametrize("changes", [{}, {"folds": 3}, {"classifiers": "lda", "within": "corpus"}])
+def test_isotonic_curves_change_probabilities_and_no_name(tmp_path, table, store, changes):
+    plain = make_model(table, store, layers="2", **changes)
+    model = make_model(table, store, layers="2", calibration="isotonic", **changes)
+    assert (model.temperature, model.penalty) == (plain.temperature, plain.penalty)
+    assert sorted(model.knots) == sorted(model.fitted)
+    first, second = predict(plain, table, store)[0], predict(model, table, store)[0]
+    assert list(first["predicted"]) == list(second["predicted"])
+    assert not np.allclose(first["score"], second["score"], atol=0.01)
+    for row in second.to_dict("records"):
+        scores = json.loads(row["scores"])
+        assert sum(scores.values()) == pytest.approx(1, abs=9 * SIX_DIGITS)
+        assert scores[row["predicted"]] == pytest.approx(row["score"], rel=5 * SIX_DIGITS)
+    save_model(model, tmp_path / "model")
+    assert predict(load_model(tmp_path / "model"), table, store)[0].equals(second)
+
+
+def test_isotonic_curves_are_fitted_on_validation_scores_alone(table, store):
+    model = make_model(table, store, calibration="isotonic")
+    tasks, _ = make_tasks(table, "session")
+    for task in tasks:
+        valid = table.iloc[task.rows["valid"]]
+        scores = model.fitted[task.name].scores(store.read(valid["segment_id"].to_numpy(str), 1))
+        knots = fit_curves(scores, task.codes["valid"], model.temperature)
+        np.testing.assert_allclose(model.knots[task.name], knots, atol=SIX_DIGITS)
+
+
+def test_a_folder_from_before_there_were_curves_is_read(tmp_path, model, table, store):
+    save_model(model, tmp_path / "model")
+    file = tmp_path / "model" / "model.json"
+    description = json.loads(file.read_text())
+    assert description.pop("calibration") == "temperature"
+    file.write_text(json.dumps(description))
+    again = predict(load_model(tmp_path / "model"), table, store)[0]
+    assert again.equals(predict(model, table, store)[0])

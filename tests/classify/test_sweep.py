@@ -103,6 +103,7 @@ def test_trees_are_counted_before_they_grow(table, store):
         (Settings(classifiers="ridge,forest"), "'forest' is given"),
         (Settings(classifiers="ridge,ridge"), "names one twice"),
         (Settings(jobs=-1), "-1 is given, expected 0"),
+        (Settings(calibration="platt"), "'platt' is given, expected one of temperature, isotonic"),
         (Settings(layers="9"), "9 is not in the store"),
         (Settings(pooling_part="max"), "'max' is given, expected one of mean, std, both"),
     ],
@@ -120,3 +121,16 @@ def test_validation_labels_that_are_all_unknown_give_no_log_loss(table, store):
     for trial in sweep(strange, store, tasks, replace(FAST, layers="1")):
         assert np.isnan(trial.log_loss)
         assert (trial.accuracy, trial.temperature) == (0, 1)
+
+
+def test_a_pair_is_scored_as_its_layers_in_one_vector(table, store):
+    tasks, _ = make_tasks(table, "session")
+    pairs = sweep(table, store, tasks, replace(FAST, combine="pairs"))
+    assert [trial.layers.name for trial in pairs[::2]] == ["concat:0+1", "concat:0+2", "concat:1+2"]
+    both = sweep(table, store, tasks, replace(FAST, combine="concat", layers="1,2"))
+    for one, other in zip(pairs[4:], both, strict=True):
+        assert (one.layers, one.penalty, one.log_loss) == (
+            other.layers,
+            other.penalty,
+            other.log_loss,
+        )

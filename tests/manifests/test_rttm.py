@@ -44,7 +44,7 @@ def test_folders_are_searched_below(tmp_path):
         (GOOD.replace("35.8939", "1_0"), "line 2: onset is '1_0', expected a finite number"),
         (GOOD.replace("35.8939", "1e999"), "line 2: onset is '1e999', expected a finite"),
         (GOOD.replace("35.8939", "-1"), "line 2: start is '-1' s, expected >= 0"),
-        (GOOD.replace("35.8939", "1e17"), "line 2: duration is '0' s, expected > 0"),
+        (GOOD.replace("35.8939", "1e17"), r"line 2: end is '1e\+17' s, expected at most"),
         (" ".join(GOOD.split()[:8]), "line 2: has 8 fields, expected 9 or 10"),
         (GOOD + " x", "line 2: has 11 fields, expected 9 or 10"),
         (GOOD.replace("s1", "../x"), r"line 2: session is '\.\./x', expected a plain name"),

@@ -1,0 +1,307 @@
+"""The sweep engine against the scikit-learn loop a user would write, both sides in one run.
+
+Usage: ``python benchmarks/classify.py [--full] [--csv FILE]``. Features are random with a centre
+per class. Rows:
+
+- ``corpus``: one task over all classes, folds x penalties, every layer of a store read in turn;
+- ``session``: a closed set per meeting, from train to valid, by `spk.classify.sweep`;
+- ``growth``: the corpus task at a quarter, half and all of the segments, one layer.
+
+Both sides run on one thread and count CPU seconds, so that a busy machine blurs them less.
+scikit-learn is timed on a few (layer, fold, penalty) cells and multiplied; ``measured`` says how
+many of how many. Ours is timed on all layers of the store, of which ``--layers`` says the number.
+``wall`` is what a user waits for ours, a process per core. ``difference`` is the largest between
+scores of measured cells, ``changed`` counts predictions that differ, ``load`` is the machine's when
+the row began, ``peak_gb`` this process's largest memory up to the end of our part.
+"""
+
+import argparse
+import csv
+import multiprocessing
+import os
+import resource
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from spk.classify.classifiers import PENALTIES
+from spk.classify.crossval import cross_validate
+from spk.classify.sweep import Settings, one_thread, sweep
+from spk.extract.store import FeatureStore, StoreWriter
+from spk.manifests.tasks import make_tasks
+
+SMALL = {
+    "segments": 1500,
+    "layers": 2,
+    "dim": 256,
+    "classes": 40,
+    "sessions": 4,
+    "per_session": 120,
+}
+FULL = {
+    "segments": 10_000,
+    "layers": 25,
+    "dim": 2048,
+    "classes": 200,
+    "sessions": 30,
+    "per_session": 300,
+}
+FOLDS = 5
+PATHS = {
+    "ridge": tuple(10.0 ** np.linspace(0, 6, 13)),
+    "lda": tuple(np.linspace(0.01, 0.97, 13)),
+}
+CONFIG = {
+    "schema": 1,
+    "kind": "pooled",
+    "encoder": "random",
+    "revision": None,
+    "weights_sha256": "0" * 64,
+    "encoder_config_sha256": "0" * 64,
+    "untrained": True,
+    "layer_definition": "random",
+    "pooling": "mean+std",
+    "dtype": "float16",
+    "compute_dtype": "float32",
+    "rate": 16000,
+    "channel": "0",
+    "resample": False,
+    "normalization": "none",
+    "max_seconds": 30.0,
+}
+
+
+def write_store(path: Path, codes: np.ndarray, layers: int, dim: int) -> FeatureStore:
+    """Write random features (n, layers, dim) with a centre per class, and open them.
+
+    In a process of its own, so that the writer's memory is not counted as ours.
+    """
+    writer = multiprocessing.Process(target=_write, args=(path, codes, layers, dim))
+    writer.start()
+    writer.join()
+    return FeatureStore.open(path)
+
+
+def _write(path: Path, codes: np.ndarray, layers: int, dim: int) -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(codes.max() + 1, layers, dim)).astype(np.float32)
+    config = {**CONFIG, "layers": list(range(layers)), "dim": dim}
+    with StoreWriter(path, config) as writer:
+        for number, code in enumerate(codes):
+            noise = rng.standard_normal((layers, dim), dtype=np.float32)
+            row = 0.15 * centres[code] + noise
+            facts = {"frames": 74, "audio_bytes": 48000, "audio_crc32": 7}
+            writer.add(f"s{number:06d}", row, duration=1.5, **facts)
+
+
+def blocks(rows: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return folds as (learnt, held out): rows of any class lie scattered, so each has all."""
+    parts = np.array_split(np.random.default_rng(1).permutation(rows), FOLDS)
+    return [(np.setdiff1d(np.arange(rows), part), np.sort(part)) for part in parts]
+
+
+def pipeline(name: str, penalty: float) -> Any:
+    """Return what a user would write."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.linear_model import LogisticRegression, RidgeClassifier
+    from sklearn.neighbors import NearestCentroid
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = {
+        "ridge": lambda: RidgeClassifier(alpha=penalty),
+        "lda": lambda: LinearDiscriminantAnalysis(solver="lsqr", shrinkage=penalty),
+        "logistic": lambda: LogisticRegression(C=1 / penalty, max_iter=5000),
+        "centroid": NearestCentroid,
+    }[name]()
+    return make_pipeline(StandardScaler(), model)
+
+
+def peak() -> float:
+    """Return this process's largest memory so far, GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def ours_corpus(store: FeatureStore, codes: np.ndarray, name: str) -> tuple[float, list[Any]]:
+    """Return the seconds for every layer, fold and penalty, and the first layer's scores."""
+    ids, cuts, first = store.ids(), blocks(len(codes)), []
+    started = time.process_time()
+    for layer in store.layers:
+        X = store.read(ids, layer)
+        scores, _ = cross_validate(X, codes, int(codes.max()) + 1, cuts, {name: PATHS[name]})
+        first = first or scores[name]
+    return time.process_time() - started, first
+
+
+def theirs_corpus(
+    X: np.ndarray, codes: np.ndarray, name: str, cells: int, scores: list[np.ndarray]
+) -> tuple[float, float, int]:
+    """Return seconds per cell (fit and score), the largest difference, and changed predictions."""
+    cuts, chosen = blocks(len(codes)), np.linspace(0, len(PATHS[name]) - 1, cells).astype(int)
+    seconds, difference, changed = 0.0, 0.0, 0
+    for cell, number in enumerate(chosen):
+        learnt, held = cuts[cell % FOLDS]
+        started = time.process_time()
+        model = pipeline(name, PATHS[name][number]).fit(X[learnt], codes[learnt])
+        found = model.decision_function(X[held])
+        seconds += time.process_time() - started
+        ours = scores[number][held]
+        difference = max(difference, float(np.abs(found - ours).max()))
+        changed += int((found.argmax(axis=1) != ours.argmax(axis=1)).sum())
+    return seconds / cells, difference, changed
+
+
+def corpus_rows(size: dict[str, int], cells: int, layers: int, folder: Path) -> list[dict]:
+    """Time both sides on one task over all classes."""
+    codes = np.arange(size["segments"]) % size["classes"]
+    store = write_store(folder / "corpus", codes, layers, size["dim"])
+    rows = []
+    for name, path in PATHS.items():
+        load = os.getloadavg()[0]
+        seconds, scores = ours_corpus(store, codes, name)
+        memory = peak()
+        for dtype in ("float64", "float32") if name == "ridge" else ("float64",):
+            X = store.read(store.ids(), 0).astype(dtype)
+            one, difference, changed = theirs_corpus(X, codes, name, cells, scores)
+            every = FOLDS * len(path) * layers
+            rows.append(
+                {
+                    "case": "corpus",
+                    "classifier": name,
+                    "size": f"{size['segments']} x {layers} x {size['dim']} x {size['classes']}",
+                    "fits": every,
+                    "ours_cpu_s": round(seconds, 2),
+                    "theirs": f"scikit-learn {dtype}",
+                    "theirs_cpu_s": round(one * every, 2),
+                    "measured": f"{cells} of {every}",
+                    "ratio": round(one * every / seconds, 1),
+                    "difference": f"{difference:.1e}",
+                    "changed": changed,
+                    "peak_gb": round(memory, 2),
+                    "load": round(load, 1),
+                }
+            )
+            show(rows[-1])
+    return rows
+
+
+def session_table(sessions: int, per_session: int) -> pd.DataFrame:
+    """Return a table of `sessions` meetings with seven speakers each, four fifths of it train."""
+    rows = np.arange(sessions * per_session)
+    session, turn = rows // per_session, rows % per_session
+    speaker = [f"m{a:02d}_{b}" for a, b in zip(session, turn % 7, strict=True)]
+    share = turn / per_session
+    return pd.DataFrame(
+        {
+            "segment_id": [f"s{row:06d}" for row in rows],
+            "audio": [f"m{a:02d}.wav" for a in session],
+            "start": 2.0 * turn,
+            "end": 2.0 * turn + 1.5,
+            "speaker": speaker,
+            "session": [f"m{a:02d}" for a in session],
+            "split": np.select([share < 0.68, share < 0.8], ["train", "valid"], "test"),
+        }
+    )
+
+
+def session_rows(size: dict[str, int], cells: int, layers: int, folder: Path) -> list[dict]:
+    """Time `sweep`, and the loop over `cells` meetings, one layer and a penalty in the middle."""
+    table = session_table(size["sessions"], size["per_session"])
+    codes = np.unique(table["speaker"], return_inverse=True)[1]
+    store = write_store(folder / "session", codes, layers, size["dim"])
+    tasks, _ = make_tasks(table, "session")
+    ids, rows = table["segment_id"].to_numpy(str), []
+    for name in ("centroid", "ridge", "lda", "logistic"):
+        load, started = os.getloadavg()[0], time.perf_counter()
+        sweep(table, store, tasks, Settings(classifiers=name))
+        wall, started = time.perf_counter() - started, time.process_time()
+        sweep(table, store, tasks, Settings(classifiers=name, jobs=1))
+        seconds = time.process_time() - started
+        X, started = store.read(ids, 0), time.process_time()
+        penalty = PENALTIES[name][len(PENALTIES[name]) // 2]
+        for task in tasks[:cells]:
+            train, valid = task.rows["train"], task.rows["valid"]
+            model = pipeline(name, penalty or 0).fit(X[train], task.codes["train"])
+            model.predict(X[valid])
+        one = (time.process_time() - started) / cells
+        count = len(tasks) * layers * len(PENALTIES[name])
+        theirs = one * count
+        rows.append(
+            {
+                "case": "session",
+                "classifier": name,
+                "size": f"{size['sessions']} x {size['per_session']} x {layers} x {size['dim']}",
+                "fits": count,
+                "ours_cpu_s": round(seconds, 2),
+                "theirs": "scikit-learn float32",
+                "theirs_cpu_s": round(theirs, 2),
+                "measured": f"{cells} of {count}",
+                "ratio": round(theirs / seconds, 1),
+                "wall": round(wall, 2),
+                "load": round(load, 1),
+            }
+        )
+        show(rows[-1])
+    return rows
+
+
+def growth_rows(size: dict[str, int], folder: Path) -> list[dict]:
+    """Time our corpus task at n/4, n/2 and n; say with which power of n it grew."""
+    rows: list[dict] = []
+    last = 0.0
+    for share in (4, 2, 1):
+        codes = np.arange(size["segments"] // share) % size["classes"]
+        store = write_store(folder / f"growth{share}", codes, 1, size["dim"])
+        load = os.getloadavg()[0]
+        seconds, _ = ours_corpus(store, codes, "ridge")
+        rows.append(
+            {
+                "case": "growth",
+                "classifier": "ridge",
+                "size": f"{len(codes)} x 1 x {size['dim']} x {size['classes']}",
+                "fits": FOLDS * len(PATHS["ridge"]),
+                "ours_cpu_s": round(seconds, 2),
+                "measured": f"grew as n^{np.log2(seconds / last):.2f}" if last else "",
+                "load": round(load, 1),
+            }
+        )
+        show(rows[-1])
+        last = seconds
+    return rows
+
+
+def show(row: dict) -> None:
+    """Print one row."""
+    print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+
+
+def main(full: bool, layers: int | None, cells: int, cases: str, out: Path | None) -> None:
+    """Run the cases and write the rows."""
+    warnings.simplefilter("ignore")  # convergence of the loop's lbfgs is not our matter
+    size = FULL if full else SMALL
+    layers, rows = layers or size["layers"], []
+    with tempfile.TemporaryDirectory() as folder, one_thread(["logistic"]):
+        if "corpus" in cases:
+            rows += corpus_rows(size, cells, layers, Path(folder))
+        if "session" in cases:
+            rows += session_rows(size, cells, layers, Path(folder))
+        if "growth" in cases:
+            rows += growth_rows(size, Path(folder))
+    if out is not None:
+        pd.DataFrame(rows).to_csv(out, index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
+        print(out)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="The sweep engine against a scikit-learn loop.")
+    parser.add_argument("--full", action="store_true", help="10,000 x 25 x 2048 x 200 classes")
+    parser.add_argument("--layers", type=int, help="layers in the store, fewer than the size's")
+    parser.add_argument("--cells", type=int, default=2, help="scikit-learn fits that are timed")
+    parser.add_argument("--cases", default="corpus,session,growth")
+    parser.add_argument("--csv", dest="out", type=Path)
+    main(**vars(parser.parse_args()))

@@ -1,0 +1,154 @@
+"""Finished cells (layers x classifier) of a sweep on disk, so that a stopped one goes on.
+
+``cells.jsonl``: the first line is the fingerprint of everything a cell depends on: the table's
+segments, the store's configuration and files, the settings, the versions. Then one line per cell.
+A file of another fingerprint is begun anew; a line that was cut off by a kill is taken out.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..extract.store import FeatureStore
+from ..manifests.table import write_whole
+from ..manifests.tasks import Task
+from .data import LayerSet
+from .trials import Settings, Trial, classifier_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1
+# settings that choose cells, or what is made of the chosen one, not what is in a cell
+NOT_IN_A_CELL = ("layers", "classifiers", "jobs", "calibration")
+
+
+class Cells:
+    """The finished trials of one sweep, kept in a file as they come.
+
+    Parameters
+    ----------
+    path : path of the file; None keeps nothing
+    mark : str
+        Fingerprint, as `fingerprint_of` gives it.
+    """
+
+    def __init__(self, path: Path | None = None, mark: str = "") -> None:
+        self._path = path
+        self._trials: dict[tuple[LayerSet, str], Trial] = {}
+        if path is None:
+            return
+        lines = _whole_lines(path)
+        same = lines[:1] == [{"schema": SCHEMA, "fingerprint": mark}]
+        for line in lines[1:] if same else []:
+            self._remember(_trial(line))
+        head = json.dumps({"schema": SCHEMA, "fingerprint": mark})
+        kept = [head, *(_line(trial) for trial in self._trials.values())]
+        write_whole(path, "".join(f"{line}\n" for line in kept).encode())
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    def get(self, layers: LayerSet, classifier: str) -> Trial | None:
+        """Return a finished trial, or None."""
+        return self._trials.get((layers, classifier))
+
+    def add(self, trial: Trial) -> None:
+        """Keep a finished trial; it is on disk when this returns."""
+        self._remember(trial)
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(_line(trial) + "\n")
+
+    def _remember(self, trial: Trial) -> None:
+        self._trials[trial.layers, trial.classifier] = trial
+
+
+def fingerprint_of(
+    table: pd.DataFrame, store: FeatureStore, tasks: Sequence[Task], settings: Settings
+) -> str:
+    """Return the SHA-256 (hex) of all that a cell's numbers depend on.
+
+    Of the store: its configuration, and names, sizes and times of its files (not their content,
+    which may be gigabytes).
+    """
+    chosen = {name: value for name, value in asdict(settings).items() if name not in NOT_IN_A_CELL}
+    columns = [name for name in ("segment_id", "session", "speaker", "split") if name in table]
+    digest = hashlib.sha256()
+    told = [chosen, dict(store.config), _files(store.path), _versions()]
+    digest.update(json.dumps(told, sort_keys=True, default=str).encode())
+    digest.update(table[columns].to_csv(index=False).encode())
+    for task in tasks:
+        digest.update(json.dumps([task.name, *task.labels]).encode())
+        for part in (
+            task.rows["train"],
+            task.rows["valid"],
+            *(p for cut in task.cuts for p in cut),
+        ):
+            digest.update(np.ascontiguousarray(part, dtype=np.int64).tobytes() + b"|")
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("numpy", "scipy", "scikit-learn", "lightgbm")}
+
+
+def _files(path: Path) -> list[tuple[str, int, int]]:
+    files = sorted(path.rglob("*.h5")) if path.is_dir() else [path]
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+def unfinished(
+    cells: Cells, sets: Sequence[LayerSet], settings: Settings
+) -> list[tuple[LayerSet, list[str]]]:
+    """Return for each layer set with work left the classifiers that are not finished."""
+    names = classifier_names(settings)
+    left = [(one, [name for name in names if cells.get(one, name) is None]) for one in sets]
+    return [(one, missing) for one, missing in left if missing]
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the file's lines up to the first that is no JSON object."""
+    found: list[dict[str, Any]] = []
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+        try:
+            found.append(dict(json.loads(line)))
+        except (ValueError, TypeError):
+            break
+    return found
+
+
+def _line(trial: Trial) -> str:
+    fields = asdict(trial)
+    fields["correct"] = base64.b64encode(np.packbits(trial.correct).tobytes()).decode()
+    fields["count"] = len(trial.correct)
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def _trial(line: dict[str, Any]) -> Trial:
+    bits = np.frombuffer(base64.b64decode(line["correct"]), np.uint8)
+    correct = np.unpackbits(bits, count=line["count"]).astype(bool)
+    layers = LayerSet(
+        tuple(line["layers"]["layers"]),
+        line["layers"]["combine"],
+        tuple(line["layers"]["weights"]),
+    )
+    low, high = line["interval"]
+    changed: dict[str, Any] = {
+        "layers": layers,
+        "correct": correct,
+        "interval": (low, high),
+        "notes": tuple(line["notes"]),
+    }
+    rest = {name: value for name, value in line.items() if name not in {"count", *changed}}
+    return Trial(**rest, **changed)

@@ -1,0 +1,142 @@
+"""What a sweep found, in words that claim no difference which the interval does not carry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..manifests.tasks import Task
+from .calibrate import FEW
+from .measures import mean_interval
+from .trials import Settings, Trial, choose
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def baselines(tasks: Sequence[Task], split: str) -> dict[str, float]:
+    """Return the accuracy of a guess and of each task's majority label in train."""
+    sizes = np.array([len(task.rows[split]) for task in tasks])
+    chance = np.array([1 / len(task.labels) for task in tasks])
+    hits = sum(int(np.sum(task.codes[split] == task.majority)) for task in tasks)
+    return {"chance": float(sizes @ chance / sizes.sum()), "majority": float(hits / sizes.sum())}
+
+
+def conclude(
+    table: pd.DataFrame,
+    tasks: Sequence[Task],
+    trials: Sequence[Trial],
+    predictions: pd.DataFrame,
+    measures: pd.DataFrame,
+) -> str:
+    """Say what was found, and no difference that its paired interval does not carry."""
+    found = measures.query("stratum == 'all' and measure == 'accuracy'").iloc[0]
+    meetings = predictions["session"]
+    count = len(set(meetings))
+    places = (
+        f"{count} meetings"
+        if count > 1
+        else "1 meeting (so the interval is over its segments only)"
+    )
+    return (
+        f"{found['model']}: chosen on validation ({choose(trials).accuracy:.1%}), it names "
+        f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%}) of {len(predictions)} "
+        f"test segments in {places}; {_against_majority(table, tasks, predictions)}. "
+        f"{_rivals(tasks, table, trials)}"
+    )
+
+
+def _against_majority(table: pd.DataFrame, tasks: Sequence[Task], predictions: pd.DataFrame) -> str:
+    rows = np.concatenate([task.rows["test"] for task in tasks])
+    hits = np.concatenate([task.codes["test"] == task.majority for task in tasks])
+    usual = hits[np.argsort(rows)]
+    correct = (predictions["speaker"] == predictions["predicted"]).to_numpy()
+    gain = correct.astype(int) - usual.astype(int)
+    low, _ = mean_interval(gain, predictions["session"].to_numpy(str))
+    verb = "above" if low > 0 else "not shown to be above"
+    return f"{verb} the majority class ({usual.mean():.1%}); chance {_chance(tasks):.1%}"
+
+
+def _chance(tasks: Sequence[Task]) -> float:
+    return baselines(tasks, "test")["chance"]
+
+
+def _rivals(tasks: Sequence[Task], table: pd.DataFrame, trials: Sequence[Trial]) -> str:
+    """Say how many other combinations validation does not show to be worse than the chosen one."""
+    if len(trials) == 1:
+        return "Nothing else was tried."
+    chosen = choose(trials)
+    meetings = table["session"].to_numpy(str)[np.concatenate([t.rows["valid"] for t in tasks])]
+    equal = 0
+    for trial in trials:
+        gain = chosen.correct.astype(int) - trial.correct.astype(int)
+        equal += trial is not chosen and mean_interval(gain, meetings)[0] <= 0
+    return (
+        f"Of {len(trials) - 1} other combinations of layers and classifier, {equal} are not shown "
+        "to be worse on validation (95 % interval of the paired difference)."
+    )
+
+
+def mix_facts(chosen: Trial) -> list[str]:
+    """Say the weights of a mix, and that validation has seen them."""
+    if not chosen.layers.weights:
+        return []
+    pairs = zip(chosen.layers.layers, chosen.layers.weights, strict=True)
+    told = ", ".join(f"layer {layer} {weight:.3f}" for layer, weight in pairs)
+    return [f"mix: {told}; learnt on what validates it, so that accuracy is flattered"]
+
+
+def fold_facts(tasks: Sequence[Task], settings: Settings) -> list[str]:
+    """Say what is held out in turn, and what each fold does not learn for being too near."""
+    if not settings.folds:
+        return []
+    held = sum(len(task.rows["valid"]) for task in tasks)
+    near = [len(t.rows["train"]) - len(a) - len(b) for t in tasks for a, b in t.cuts]
+    return [
+        f"folds: {settings.folds} blocks of time per speaker, {held} segments of train and valid "
+        f"held out in turn; {sum(near)} times a segment within {settings.gap:g} s was not learnt"
+    ]
+
+
+def curve_facts(tasks: Sequence[Task], settings: Settings) -> list[str]:
+    """Say how many labels have too few validation segments for a curve of their own."""
+    if settings.calibration != "isotonic":
+        return []
+    counts = [
+        (int(np.sum(task.codes["valid"] == code)), str(label))
+        for task in tasks
+        for code, label in enumerate(task.labels)
+    ]
+    few = [(count, label) for count, label in counts if count < FEW]
+    rough = (
+        f"{len(few)} of {len(counts)} labels have fewer than {FEW} validation segments, first "
+        f"{few[0][1]!r} with {few[0][0]}: their curves are rough, and --calibration temperature "
+        "is safer"
+        if few
+        else f"each of {len(counts)} labels has at least {FEW} validation segments"
+    )
+    return [f"calibration: isotonic, a curve per label; {rough}"]
+
+
+def left_out(
+    rejected: pd.DataFrame,
+    skipped: Mapping[str, str],
+    tasks: Sequence[Task],
+    *,
+    tested: bool = False,
+) -> list[str]:
+    """Say which sessions and segments are left out, and how many of unknown labels count as wrong.
+
+    `tested`: of test, too.
+    """
+    facts = [f"left out: {name}, {reason}" for name, reason in skipped.items()]
+    if len(rejected):
+        first = rejected["segment_id"].iloc[0]
+        facts.append(f"left out: {len(rejected)} segments rejected at extraction, first {first!r}")
+    for split in ("valid", "test") if tested else ("valid",):
+        unknown = sum(int(np.sum(task.codes[split] < 0)) for task in tasks)
+        if unknown:
+            facts.append(f"{split}: {unknown} segments of labels not in train count as wrong")
+    return facts

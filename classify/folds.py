@@ -1,0 +1,99 @@
+"""Folds of cross-validation over train and valid: blocks in time per speaker, purged at the seams.
+
+Each speaker's segments in a session are cut into blocks of consecutive ones; every block is held
+out once, except the opening roll call, which is always learnt. What lies within `gap` seconds of a
+held-out segment, or shares audio with one, is not learnt in that fold, whoever speaks in it. Test
+rows and rows that the split purged are in no fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..manifests.methods import time_blocks
+from ..manifests.rollcall import roll_call_mask
+from ..manifests.table import InputError
+from ..manifests.tasks import Task
+from ..manifests.timeline import RECORDING, has_timeline, neighbours
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FEWEST = 2  # folds
+
+
+def join_tuning(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with its validation rows named train: folds take both."""
+    return table.assign(split=table["split"].replace({"valid": "train"}))
+
+
+def check_folds(folds: int, gap: float) -> None:
+    """Raise `InputError` unless there are no folds, or at least two, and `gap` is >= 0 s."""
+    if folds != 0 and folds < FEWEST:
+        raise InputError(
+            f"folds: {folds} is given, expected 0 (validation rows) or {FEWEST} and more; "
+            "correct --folds"
+        )
+    if not gap >= 0:
+        raise InputError(f"gap: {gap:g} s is given, expected >= 0; correct --gap")
+
+
+def add_folds(
+    tasks: Sequence[Task], table: pd.DataFrame, folds: int, *, gap: float = 2.0
+) -> tuple[list[Task], dict[str, str]]:
+    """Return the tasks with `cuts`, and {task: why not} for those that cannot be folded.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        Made from `table` after `join_tuning`.
+    folds : int, >= 2
+    gap : float, >= 0
+        Distance in s up to which a segment is too near to a held-out one to be learnt. Where a
+        session lies in several audio files its times tell nothing, and nothing is purged.
+
+    Returns
+    -------
+    tasks : list of Task
+        ``rows["valid"]`` and ``codes["valid"]`` are the rows that are held out in turn.
+    skipped : {name: reason}
+    """
+    check_folds(folds, gap)
+    folded, skipped = [], {}
+    for task in tasks:
+        part = table.iloc[task.rows["train"]].reset_index(drop=True)
+        cuts = [cut for cut in _cuts(part, folds, gap) if len(cut[1])]
+        empty = sum(not len(learnt) for learnt, _ in cuts)
+        if empty or not cuts:
+            skipped[task.name] = f"{empty} of {folds} folds have nothing left to learn from"
+            continue
+        held = np.sort(np.concatenate([held for _, held in cuts]))
+        rows = {**task.rows, "valid": task.rows["train"][held]}
+        codes = {**task.codes, "valid": task.codes["train"][held]}
+        folded.append(replace(task, rows=rows, codes=codes, cuts=tuple(cuts)))
+    if not folded:
+        name, reason = next(iter(skipped.items()))
+        raise InputError(
+            f"table: 0 of {len(skipped)} tasks can be folded, first {name!r} ({reason}), "
+            "expected at least 1; lower --folds or --gap"
+        )
+    return folded, skipped
+
+
+def _cuts(table: pd.DataFrame, folds: int, gap: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    timed = has_timeline(table)
+    kept = roll_call_mask(table) if timed else np.zeros(len(table), bool)
+    block = time_blocks(table, folds, kept)
+    return [_cut(table, block == fold, gap if timed else None) for fold in range(folds)]
+
+
+def _cut(table: pd.DataFrame, held: np.ndarray, gap: float | None) -> tuple[np.ndarray, np.ndarray]:
+    learnt = ~held
+    if gap is not None:
+        near = neighbours(table, learnt, held, by=RECORDING, gap=gap) > 0
+        learnt[np.flatnonzero(learnt)[near]] = False
+    return np.flatnonzero(learnt), np.flatnonzero(held)

@@ -1,0 +1,164 @@
+"""The learning curve: accuracy on test against seconds of speech learnt per speaker.
+
+Each speaker's training segments are taken whole, in an order, until so many seconds are reached;
+a longer enrolment holds every shorter one. The first draw takes them in order of time, as an
+enrolment would, the others in a random order. Layer and classifier are those of a finished sweep;
+the penalty is chosen anew for each length on validation (with folds: the sweep's). A speaker with
+less speech gives all of it; test segments are the same for every length, and choose nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..manifests.table import InputError
+from ..manifests.tasks import Task
+from .chosen import Chosen, read_chosen
+from .classifiers import penalties_of
+from .measures import percentiles, resample
+from .sweep import one_thread
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("seconds", "accuracy", "low", "high", "segments", "speakers", "speech", "worst", "best")
+TICK = 6  # digits of a second that are compared: 10.0000000001 s are 10 s
+
+
+def learning_curve(
+    table: pd.DataFrame,
+    store: str | Path,
+    run: str | Path,
+    *,
+    seconds: str = "1,2,5,10,30,60",
+    draws: int = 5,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return the accuracy on test by seconds of speech per speaker, of what `run` chose.
+
+    Parameters
+    ----------
+    table, store
+        Those of the sweep.
+    run : folder that `spk-classify sweep` wrote
+    seconds : numbers > 0, separated by commas
+    draws : int, >= 1
+        The first in order of time, the others at random from `seed`.
+
+    Returns
+    -------
+    DataFrame
+        Columns `COLUMNS`: accuracy as mean over draws with its 95 % interval over meetings and
+        segments; number of test segments; speakers who have that much; mean speech learnt per
+        speaker (s); accuracy of the worst and the best draw.
+
+    Raises
+    ------
+    InputError
+        The folder is no sweep's, the store another one, or a number is out of range.
+    """
+    import pandas as pd
+
+    lengths = _lengths(seconds)
+    if draws < 1:
+        raise InputError(f"draws: {draws} is given, expected 1 or more; correct --draws")
+    chosen = read_chosen(run, table, store)
+    duration = (chosen.table["end"] - chosen.table["start"]).to_numpy(np.float64)
+    orders = [_order(chosen.table, draw, seed) for draw in range(draws)]
+    rows = []
+    with one_thread([chosen.classifier]):
+        for length in lengths:
+            tasks = [
+                [_enrol(task, order, duration, length) for task in chosen.tasks] for order in orders
+            ]
+            rows.append(_row(chosen, tasks, duration, length, seed))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _lengths(text: str) -> list[float]:
+    try:
+        found = [float(piece) for piece in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(0 < length < np.inf for length in found):
+        raise InputError(
+            f"seconds: {text!r} is given, expected numbers above 0 as in '1,5,30'; "
+            "correct --seconds"
+        )
+    return sorted(set(found))
+
+
+def _order(table: pd.DataFrame, draw: int, seed: int) -> np.ndarray:
+    """Return the place (n,) of each row: in order of time, or at random."""
+    if draw:
+        return np.random.default_rng([seed, draw]).permutation(len(table))
+    columns = [table[name].to_numpy() for name in ("segment_id", "end", "start", "session")]
+    place = np.empty(len(table), np.int64)
+    place[np.lexsort(columns)] = np.arange(len(table))
+    return place
+
+
+def _enrol(task: Task, order: np.ndarray, duration: np.ndarray, length: float) -> Task:
+    """Return the task with each label's first segments in `order`, until `length` s are reached."""
+    rows, codes = task.rows["train"], task.codes["train"]
+    first = np.lexsort((order[rows], codes))
+    speech, label = duration[rows[first]], codes[first]
+    so_far = np.cumsum(speech) - speech
+    begun = so_far[np.searchsorted(label, label)]  # what the labels before have spoken
+    taken = np.sort(first[np.round(so_far - begun, TICK) < length])
+    return replace(
+        task,
+        rows={**task.rows, "train": rows[taken]},
+        codes={**task.codes, "train": codes[taken]},
+    )
+
+
+def _row(
+    chosen: Chosen,
+    draws: Sequence[Sequence[Task]],
+    duration: np.ndarray,
+    length: float,
+    seed: int,
+) -> tuple[float, ...]:
+    """Return one length's line: `COLUMNS`."""
+    correct = np.stack([_correct(chosen, tasks) for tasks in draws])
+    rows = np.concatenate([task.rows["test"] for task in chosen.tasks])
+    meetings = np.unique(chosen.table["session"].to_numpy(str)[rows], return_inverse=True)[1]
+    mean = correct.mean(axis=0)
+    low, high = percentiles(np.array([mean[k].mean() for k, _ in resample(meetings, seed=seed)]))
+    spoken = np.concatenate([_spoken(task, duration) for tasks in draws for task in tasks])
+    every = np.concatenate([_spoken(task, duration) for task in chosen.tasks])
+    reached = int((np.round(every, TICK) >= length).sum())
+    each = correct.mean(axis=1)
+    shares = (mean.mean(), low, high, correct.shape[1], reached)
+    return (length, *shares, spoken.mean(), each.min(), each.max())
+
+
+def _spoken(task: Task, duration: np.ndarray) -> np.ndarray:
+    """Return the training speech (labels,) of each label in s."""
+    return np.bincount(task.codes["train"], weights=duration[task.rows["train"]])
+
+
+def _correct(chosen: Chosen, tasks: Sequence[Task]) -> np.ndarray:
+    """Return which test segments (n,) 0 or 1 are named rightly, tasks one after the other."""
+    path: Sequence[float | None] = (chosen.penalty,)
+    if not chosen.settings.folds and chosen.settings.penalty is None:
+        path = penalties_of(chosen.classifier)
+    right: list[list[np.ndarray]] = [[] for _ in path]
+    hits = np.zeros(len(path))
+    for task in tasks:
+        rotation, heads = chosen.fit(task, path)
+        for number, head in enumerate(heads):
+            for split in ("valid", "test"):
+                named = chosen.scores(rotation, head, task.rows[split]).argmax(axis=1)
+                correct = named == task.codes[split]
+                if split == "valid":
+                    hits[number] += correct.sum()
+                else:
+                    right[number].append(correct)
+    return np.concatenate(right[int(hits.argmax())]).astype(np.float64)

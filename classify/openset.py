@@ -1,0 +1,174 @@
+"""Open set: each speaker is left out in turn and must not be taken for one of the others.
+
+A segment is accepted where its best score (the calibrated probability of the speaker it is taken
+for, `score` of the predictions table) reaches a threshold. The threshold that lets a wanted share
+of strangers in is found on validation; what it does is counted on test: how many strangers it
+lets in (false accepts), and how many segments of known speakers it both accepts and names rightly
+(detection and identification).
+
+Source: Phillips, Grother and Micheals (2011), Evaluation methods in face recognition, in Handbook
+of Face Recognition, 21.2 (open-set identification).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..manifests.table import InputError
+from ..manifests.tasks import Task
+from .calibrate import probabilities
+from .chosen import Chosen, read_chosen
+from .measures import mean_interval
+from .sweep import one_thread
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = (
+    "wanted",
+    "threshold",
+    "false_accepts",
+    "false_low",
+    "false_high",
+    "identified",
+    "low",
+    "high",
+    "strangers",
+    "known",
+)
+FEWEST = 3  # speakers of a task: one is left out, two are told apart
+
+
+def open_set(
+    table: pd.DataFrame,
+    store: str | Path,
+    run: str | Path,
+    *,
+    false_accepts: str = "0.01,0.05,0.1",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return what the choice of `run` does with speakers it has not learnt, on test.
+
+    Parameters
+    ----------
+    table, store
+        Those of the sweep.
+    run : folder that `spk-classify sweep` wrote, without folds
+    false_accepts : shares of strangers let in, 0..1 exclusive, separated by commas
+
+    Returns
+    -------
+    DataFrame
+        Columns `COLUMNS`, one row per wanted share: the threshold that gives it on validation;
+        false accepts on test, and detection and identification, each with its 95 % interval; the
+        number of trials of strangers and of known speakers (a segment is a trial of each model).
+
+    Raises
+    ------
+    InputError
+        The folder is no sweep's, it was folded (so validation was learnt), no task has three
+        speakers, or a share is out of range.
+    """
+    import pandas as pd
+
+    wanted = _shares(false_accepts)
+    chosen = read_chosen(run, table, store)
+    if chosen.settings.folds:
+        raise InputError(
+            f"{run}: was swept with --folds {chosen.settings.folds}, expected validation rows that "
+            "were not learnt; sweep without --folds"
+        )
+    tasks = [task for task in chosen.tasks if len(task.labels) >= FEWEST]
+    if not tasks:
+        raise InputError(
+            f"{run}: 0 of {len(chosen.tasks)} tasks have {FEWEST} speakers, expected at least 1; "
+            "select more meetings"
+        )
+    with one_thread([chosen.classifier]):
+        trials = {name: _trials(chosen, tasks, name) for name in ("valid", "test")}
+    rows = [(share, *_row(trials, share, seed)) for share in wanted]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _shares(text: str) -> list[float]:
+    try:
+        found = [float(piece) for piece in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(0 < share < 1 for share in found):
+        raise InputError(
+            f"false-accepts: {text!r} is given, expected shares between 0 and 1 as in '0.01,0.1'; "
+            "correct --false-accepts"
+        )
+    return sorted(set(found))
+
+
+Trials = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # score, right, stranger, session
+
+
+def _trials(chosen: Chosen, tasks: Sequence[Task], split: str) -> Trials:
+    """Return score (n,), named rightly, stranger (bool) and session of each segment and model."""
+    found = [
+        _left_out(chosen, task, code, split) for task in tasks for code in range(len(task.labels))
+    ]
+    score, right, stranger, session = (np.concatenate(part) for part in zip(*found, strict=True))
+    return score, right, stranger, session
+
+
+def _left_out(chosen: Chosen, task: Task, code: int, split: str) -> Trials:
+    """Score a split by a classifier that has not learnt label `code`."""
+    fewer = without(task, code)
+    rotation, heads = chosen.fit(fewer, (chosen.penalty,))
+    known = fewer.codes[split] >= 0
+    asked = known | (task.codes[split] == code)  # people whom nobody ever learnt are no trials
+    scores = chosen.scores(rotation, heads[0], task.rows[split])[asked]
+    chances = probabilities(scores, chosen.temperature)
+    right = scores.argmax(axis=1) == fewer.codes[split][asked]
+    session = chosen.table["session"].to_numpy(str)[task.rows[split][asked]]
+    return chances.max(axis=1), right, ~known[asked], session
+
+
+def without(task: Task, code: int) -> Task:
+    """Return the task without label `code`: it is not learnt, and its segments have code -1."""
+    keep = task.codes["train"] != code
+    rows = {**task.rows, "train": task.rows["train"][keep]}
+    codes = {**task.codes, "train": task.codes["train"][keep]}
+    fewer = {
+        split: np.where(found == code, -1, found - (found > code)) for split, found in codes.items()
+    }
+    labels = task.labels[:code] + task.labels[code + 1 :]
+    return replace(task, labels=labels, rows=rows, codes=fewer)
+
+
+def find_threshold(scores: np.ndarray, share: float) -> float:
+    """Return the least score that at most `share` of the strangers' `scores` (n,) reach.
+
+    >>> find_threshold(np.array([0.2, 0.4, 0.6, 0.8]), 0.25)
+    0.8
+    """
+    falling = np.sort(scores)[::-1]
+    allowed = int(np.floor(share * len(falling) + 1e-9))
+    if allowed == 0:
+        return float(np.nextafter(falling[0], np.inf))
+    least = falling[allowed - 1]
+    if allowed < len(falling) and falling[allowed] == least:  # equals are let in together
+        above = falling[falling > least]
+        return float(above[-1]) if len(above) else float(np.nextafter(least, np.inf))
+    return float(least)
+
+
+def _row(trials: dict[str, Trials], share: float, seed: int) -> tuple[float, ...]:
+    score, _, stranger, _ = trials["valid"]
+    threshold = find_threshold(score[stranger], share) if stranger.any() else np.nan
+    score, right, stranger, session = trials["test"]
+    accepted = score >= threshold
+    numbers: list[float] = [threshold]
+    for value, rows in ((accepted, stranger), (accepted & right, ~stranger)):
+        numbers.append(float(value[rows].mean()))
+        numbers += mean_interval(value[rows], session[rows], seed=seed)
+    return (*numbers, int(stranger.sum()), int((~stranger).sum()))

@@ -1,0 +1,156 @@
+"""What a report is made of: folders of runs and predictions tables, one model under one name.
+
+A run is a folder with ``predictions.csv`` (or ``.parquet``), or such a table alone, from a sweep,
+from `predict` or from fine-tuning alike. What else lies in the folder is read where it is there:
+``config.json``, ``sweep.csv`` (validation by layers and classifier) and ``learning.csv`` (accuracy
+by seconds of speech per speaker: `LEARNING`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..manifests.table import InputError, read_predictions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TRIALS = ("layers", "classifier", "valid_accuracy", "valid_low", "valid_high")  # of sweep.csv
+LEARNING = ("seconds", "accuracy", "low", "high", "segments", "speakers")  # of learning.csv
+TABLES = ("predictions.csv", "predictions.parquet")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model's predictions, and what is known of how they came about.
+
+    Attributes
+    ----------
+    predictions : DataFrame
+        Rows of the split that is reported, all of one model.
+    source : str
+        Name and SHA-256 of the predictions file.
+    trials, learning : DataFrame or None
+        As in ``sweep.csv`` and ``learning.csv``.
+    config : dict
+        As in ``config.json``; empty where there is none.
+    """
+
+    name: str
+    predictions: pd.DataFrame
+    source: tuple[str, str]
+    trials: pd.DataFrame | None = None
+    learning: pd.DataFrame | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def model(self) -> str:
+        """Return the model as its predictions name it."""
+        return str(self.predictions["model"].iloc[0])
+
+
+def read_runs(runs: Sequence[str], *, split: str = "test") -> list[Run]:
+    """Return the runs that `runs` name as PATH or NAME=PATH, in their order.
+
+    A table of several models becomes one run per model, named ``NAME: MODEL``.
+
+    Raises
+    ------
+    InputError
+        A path or a table is not there or not readable, has no row of `split`, or two runs have
+        one name.
+    """
+    found = [run for text in runs for run in _read_run(*_named(text), split)]
+    if not found:
+        raise InputError("report: 0 runs are given, expected at least 1; name a run's folder")
+    for run in found:
+        if sum(run.name == other.name for other in found) > 1:
+            raise InputError(
+                f"{run.name}: name is given to several runs, expected a name each; "
+                "pass NAME=PATH with other names"
+            )
+    return found
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if equals and name and not Path(text).exists():
+        return name, Path(path)
+    whole = Path(text)
+    return (whole.resolve().name if whole.is_dir() else whole.stem), whole
+
+
+def _read_run(name: str, path: Path, split: str) -> list[Run]:
+    table = _table_of(path)
+    everything = read_predictions(table)
+    rows = everything if split == "all" else everything[everything["split"] == split]
+    if not len(rows):
+        raise InputError(
+            f"{table}: 0 of {len(everything)} rows have split {split!r}, expected at least 1; "
+            f"pass --split with one of {[*sorted(set(everything['split'])), 'all']}"
+        )
+    source = (table.name, hashlib.sha256(table.read_bytes()).hexdigest())
+    beside = _beside(path) if path.is_dir() else {}
+    models = list(dict.fromkeys(rows["model"]))
+    return [
+        Run(
+            name if len(models) == 1 else f"{name}: {model}",
+            rows[rows["model"] == model].reset_index(drop=True),
+            source,
+            **beside,
+        )
+        for model in models
+    ]
+
+
+def _table_of(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    for name in TABLES:
+        if (path / name).is_file():
+            return path / name
+    raise InputError(
+        f"{path}: no {' or '.join(TABLES)} is in the folder, expected one; name a folder that "
+        "spk-classify sweep wrote, or a predictions table"
+    )
+
+
+def _beside(folder: Path) -> dict[str, Any]:
+    config = folder / "config.json"
+    return {
+        "trials": _read_csv(folder / "sweep.csv", TRIALS),
+        "learning": _read_csv(folder / "learning.csv", LEARNING),
+        "config": _read_json(config) if config.is_file() else {},
+    }
+
+
+def _read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame | None:
+    import pandas as pd
+
+    if not path.is_file():
+        return None
+    try:
+        table = pd.read_csv(path, dtype={"layers": "str", "classifier": "str"})
+        missing = [name for name in columns if name not in table]
+        numbers = [name for name in columns if name not in ("layers", "classifier")]
+        table = table.astype(dict.fromkeys(numbers if not missing else [], "float64"))
+    except (OSError, ValueError) as problem:  # pandas' own parser errors are ValueErrors
+        raise InputError(f"{path}: cannot be read ({problem}); make the run again") from problem
+    if missing or not len(table):
+        raise InputError(
+            f"{path}: columns {missing} are missing in {len(table)} rows, expected "
+            f"{list(columns)} and at least 1 row; make the run again"
+        )
+    return table
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as problem:
+        raise InputError(f"{path}: cannot be read ({problem}); make the run again") from problem

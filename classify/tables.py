@@ -1,0 +1,263 @@
+"""The report's tables, as plain text and numbers; the template shows them."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .compare import ALPHA, Comparison, compare
+from .runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NO_SHARE = ("log_loss", "min_dcf")
+NO_MERIT = ("majority", "chance")  # what the task gives, not the run
+NAMING = (
+    *("accuracy", "accuracy_meetings", "accuracy_time", "balanced_accuracy", "macro_f1", "top3"),
+    *NO_MERIT,
+)
+CONFIDENCE = ("log_loss", "calibration_error", "eer", "min_dcf")  # low is good
+TOLD_ABOVE = ("facts", "conclusion")  # of a configuration, on another place of the page
+MEANING = {
+    "accuracy": "share of segments named rightly",
+    "accuracy_meetings": "mean of the meetings' accuracies",
+    "accuracy_time": "accuracy weighted by duration",
+    "balanced_accuracy": "mean of the speakers' accuracies",
+    "macro_f1": "mean of the speakers' F1",
+    "top3": "the right name is among the three most probable",
+    "log_loss": "mean of -log of the right name's probability; low is good",
+    "calibration_error": "mean gap of confidence and accuracy, 15 bins; low is good, no interval",
+    "eer": "equal error rate of verifying a claimed name; low is good",
+    "min_dcf": "least detection cost at a prior of 0.01; low is good",
+    "majority": "accuracy of always naming the most frequent speaker",
+    "chance": "accuracy of guessing",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell shows, a smaller second line, and what it is sorted by (else the text)."""
+
+    text: str
+    note: str = ""
+    sort: float | None = None
+    best: bool = False
+    run: int | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings with their meaning, and rows of cells."""
+
+    heads: Sequence[tuple[str, str]]
+    rows: Sequence[Sequence[Cell]]
+
+
+def percent(value: float, places: int = 1) -> str:
+    """Return a share as per cent; nothing for NaN.
+
+    >>> percent(0.8171), percent(float("nan"))
+    ('81.7 %', '')
+    """
+    return "" if math.isnan(value) else f"{100 * value:.{places}f} %"
+
+
+def span(low: float, high: float, places: int = 1) -> str:
+    """Return an interval of shares in per cent, or nothing where it has no ends.
+
+    >>> span(0.685, 0.951)
+    '68.5 to 95.1'
+    """
+    return "" if math.isnan(low) else f"{100 * low:.{places}f} to {100 * high:.{places}f}"
+
+
+def share(value: float, low: float = math.nan, high: float = math.nan) -> Cell:
+    """Return a cell of a share 0..1 with its interval below."""
+    return Cell(percent(value), span(low, high), value)
+
+
+def number(value: float, text: str = "{:g}") -> Cell:
+    """Return a cell of a number; empty for NaN."""
+    return Cell("" if math.isnan(value) else text.format(value), sort=value)
+
+
+def run_cell(run: Run, place: int) -> Cell:
+    """Return a cell that names a run, marked with its colour."""
+    return Cell(run.name, run.model if run.model != run.name else "", run=place)
+
+
+def overall(measures: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return {measure: its row} of what `score` says of all segments of one run."""
+    rows = measures[measures["stratum"] == "all"]
+    return {row["measure"]: row for _, row in rows.iterrows()}
+
+
+def runs_table(
+    runs: Sequence[Run], measures: Sequence[pd.DataFrame], names: Sequence[str]
+) -> Table:
+    """Return these measures of every run; the best is marked where all name the same segments.
+
+    `measures[k]` is what `score` says of run k; `names` are some of `score.MEASURES`.
+    """
+    found = [overall(table) for table in measures]
+    shown = [name for name in names if any(name in rows for rows in found)]
+    best = _best(found, shown) if _same_segments(runs) else {}
+    rows = []
+    for place, (run, values) in enumerate(zip(runs, found, strict=True)):
+        counts = [len(run.predictions), run.predictions["session"].nunique()]
+        cells = [run_cell(run, place), *(number(count) for count in counts)]
+        cells += [_measure(values.get(name), best.get(name)) for name in shown]
+        rows.append(cells)
+    heads = [("run", ""), ("segments", ""), ("meetings", "")]
+    return Table([*heads, *((name.replace("_", " "), MEANING[name]) for name in shown)], rows)
+
+
+def _same_segments(runs: Sequence[Run]) -> bool:
+    ids = [frozenset(run.predictions["segment_id"]) for run in runs]
+    return len(runs) > 1 and len(set(ids)) == 1
+
+
+def _best(found: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> dict[str, float]:
+    best = {}
+    for name in shown:
+        values = [rows[name]["value"] for rows in found if name in rows]
+        if name not in NO_MERIT and not any(map(math.isnan, values)):
+            best[name] = min(values) if name in CONFIDENCE else max(values)
+    return best
+
+
+def _measure(row: pd.Series | None, best: float | None) -> Cell:
+    if row is None or math.isnan(row["value"]):
+        return Cell("")
+    value, low, high = float(row["value"]), float(row["low"]), float(row["high"])
+    if row["measure"] in NO_SHARE:
+        note = "" if math.isnan(low) else f"{low:.2f} to {high:.2f}"
+        return Cell(f"{value:.2f}", note, value, best == value)
+    return Cell(percent(value), span(low, high), value, best == value)
+
+
+def pairs_of(runs: Sequence[Run]) -> dict[tuple[int, int], Comparison]:
+    """Return the comparison of each two runs that share segments, by their places."""
+    found = {}
+    for b in range(len(runs)):
+        for a in range(b):
+            first, second = runs[a].predictions, runs[b].predictions
+            if first["segment_id"].isin(second["segment_id"]).any():
+                found[a, b] = compare(first, second, split="all")
+    return found
+
+
+def differences(runs: Sequence[Run], pairs: Mapping[tuple[int, int], Comparison]) -> Table:
+    """Return each two runs' paired difference over all the segments that both name."""
+    rows = []
+    for (a, b), found in pairs.items():
+        row = found.rows[found.rows["stratum"] == "all"].iloc[0]
+        points = Cell(
+            f"{100 * row['difference']:+.1f}", span(row["low"], row["high"]), row["difference"]
+        )
+        counts = (row[name] for name in ("segments", "only_a", "only_b"))
+        rows.append(
+            [
+                *(Cell(runs[k].name, run=k) for k in (a, b)),
+                *(share(row[name]) for name in ("accuracy_a", "accuracy_b")),
+                points,
+                *(number(count) for count in counts),
+                number(row["p"], "{:.2g}"),
+                Cell(_verdict(row, runs[a].name, runs[b].name)),
+            ]
+        )
+    heads = (
+        *(("A", ""), ("B", ""), ("accuracy of A", ""), ("accuracy of B", "")),
+        ("B - A, points", "95 % interval below"),
+        ("segments", "that both name"),
+        *(("only A right", ""), ("only B right", ""), ("McNemar p", "exact test"), ("shown", "")),
+    )
+    return Table(heads, rows)
+
+
+def _verdict(row: pd.Series, a: str, b: str) -> str:
+    if row["low"] <= 0 <= row["high"]:
+        return "no difference"
+    if row["p"] >= ALPHA:
+        return "unsettled: interval and test disagree"
+    return f"{b if row['low'] > 0 else a} is better"
+
+
+def trials_table(trials: pd.DataFrame, most: int = 200) -> Table:
+    """Return a sweep's best `most` trials by accuracy on validation."""
+    rows = []
+    best = trials.sort_values("valid_accuracy", ascending=False, kind="stable").head(most)
+    for row in best.to_dict("records"):
+        layers, penalty = row["layers"], float(row.get("penalty", math.nan))
+        rows.append(
+            [
+                Cell(layers, sort=float(layers) if layers.isdigit() else None),
+                Cell(row["classifier"]),
+                number(penalty),
+                share(row["valid_accuracy"], row["valid_low"], row["valid_high"]),
+                number(float(row.get("valid_log_loss", math.nan)), "{:.3f}"),
+                Cell("yes" if row.get("chosen") == "yes" else ""),
+            ]
+        )
+    names = ("layers", "classifier", "penalty", "accuracy on validation", "log-loss", "chosen")
+    return Table([(name, "") for name in names], rows)
+
+
+def leaks_table(report: pd.DataFrame) -> Table:
+    """Return `manifests.leaks.leaks` as a table of shares of the test segments."""
+    heads = [("meeting", ""), ("train", "segments"), ("test", "segments")]
+    for name in report.columns[3:]:
+        if name.startswith("within_"):
+            distance = name.removeprefix("within_")
+            heads.append((f"within {distance} s", "of a training segment of the same speaker"))
+    heads += [("shared audio", "with another's training segment"), ("identical", "audio in train")]
+    rows = [
+        [
+            Cell(row["session"], best=row["session"] == "all"),
+            *(number(row[name]) for name in ("train", "test")),
+            *(share(row[name]) for name in report.columns[3:]),
+        ]
+        for row in report.to_dict("records")
+    ]
+    return Table(heads, rows)
+
+
+def provenance(runs: Sequence[Run]) -> Table:
+    """Return what is known of each run's making, a column per run; what differs is marked."""
+    known = [_source(run) for run in runs]
+    rows = []
+    for key in dict.fromkeys(key for facts in known for key in facts):
+        values = [facts.get(key, "") for facts in known]
+        differs = len(set(values)) > 1
+        rows.append([Cell(key), *(Cell(value, best=differs) for value in values)])
+    return Table([("", ""), *((run.name, run.model) for run in runs)], rows)
+
+
+def _source(run: Run) -> dict[str, str]:
+    facts = {"predictions": run.source[0], "SHA-256 of these": run.source[1], "model": run.model}
+    shown = {key: value for key, value in run.config.items() if key not in TOLD_ABOVE}
+    if isinstance(settings := run.config.get("settings"), dict):
+        options = [
+            (f"--{k.replace('_', '-')}", str(v)) for k, v in settings.items() if v is not None
+        ]
+        words = shlex.join([word for option in options for word in option])
+        facts["command"] = f"spk-classify sweep TABLE STORE OUT {words}"
+        shown.pop("settings")
+    return {**facts, **_flat(shown)}
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            found.update(_flat(value, f"{name}."))
+        elif isinstance(value, list):
+            found[name] = ", ".join(map(str, value))
+        else:
+            found[name] = "" if value is None else str(value)
+    return found

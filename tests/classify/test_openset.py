@@ -1,0 +1,127 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from spk.classify.cli import main
+from spk.classify.openset import COLUMNS, find_threshold, open_set, without
+from spk.classify.outcome import evaluate
+from spk.classify.show import write_outcome
+from spk.classify.sweep import Settings
+from spk.manifests.table import InputError, write_table
+from spk.manifests.tasks import make_tasks
+
+FAST = Settings(classifiers="ridge", layers="1", penalty=10.0, jobs=1)
+
+
+@pytest.fixture(scope="module")
+def outcome(table, store_path):
+    return evaluate(table, store_path, FAST)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, outcome):
+    folder = tmp_path_factory.mktemp("openset") / "run"
+    write_outcome(outcome, folder)
+    return folder
+
+
+def by_hand(table, X, temperature, split):
+    """Return score, right and stranger of each trial, by scikit-learn's ridge."""
+    from scipy.special import softmax
+    from sklearn.linear_model import RidgeClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    trials = []
+    for _, part in table.groupby("session"):
+        for speaker in sorted(set(part["speaker"])):
+            train = part.index[(part["split"] == "train") & (part["speaker"] != speaker)]
+            asked = part.index[part["split"] == split]
+            model = make_pipeline(StandardScaler(), RidgeClassifier(alpha=10.0))
+            model.fit(X[train].astype(float), table["speaker"][train])
+            second = model.decision_function(X[asked].astype(float))  # two are left
+            chances = softmax(np.stack([-second, second], axis=1) / temperature, axis=1)
+            truth = table["speaker"][asked].to_numpy()
+            named = model.classes_[chances.argmax(axis=1)]
+            trials += zip(chances.max(axis=1), named == truth, truth == speaker, strict=True)
+    score, right, stranger = (np.array(part) for part in zip(*trials, strict=True))
+    return score, right, stranger
+
+
+def test_rates_are_those_counted_by_hand(table, features, store_path, run, outcome):
+    found = open_set(table, store_path, run, false_accepts="0.5,0.1").to_dict("records")
+    assert tuple(found[0]) == COLUMNS
+    assert [row["wanted"] for row in found] == [0.1, 0.5]
+    temperature = outcome.model.temperature
+    valid, _, strange = by_hand(table, features[:, 1], temperature, "valid")
+    score, right, stranger = by_hand(table, features[:, 1], temperature, "test")
+    for row in found:
+        reached = (valid[strange] >= row["threshold"] - 1e-9).mean()
+        assert row["wanted"] - 1 / strange.sum() < reached <= row["wanted"]
+        accepted = score >= row["threshold"]
+        assert row["false_accepts"] == pytest.approx(accepted[stranger].mean())
+        assert row["identified"] == pytest.approx((accepted & right)[~stranger].mean())
+        assert (row["strangers"], row["known"]) == (36, 72)
+        assert row["low"] <= row["identified"] <= row["high"]
+
+
+def test_a_speaker_left_out_is_neither_learnt_nor_a_candidate(table):
+    task = make_tasks(table, "session")[0][0]
+    fewer = without(task, 1)
+    assert fewer.labels == (task.labels[0], task.labels[2])
+    for split in ("train", "valid", "test"):
+        truth = table["speaker"].to_numpy()[fewer.rows[split]]
+        named = np.array([*fewer.labels, "nobody"])[fewer.codes[split]]
+        assert set(truth[named == "nobody"]) <= {task.labels[1]}
+        assert (truth == named)[named != "nobody"].all()
+    assert -1 not in fewer.codes["train"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "share", "expected"),
+    [
+        ([0.1, 0.2, 0.3, 0.4], 0.5, 0.3),
+        ([0.1, 0.2, 0.3, 0.4], 0.49, 0.4),
+        ([0.1, 0.3, 0.3, 0.4], 0.5, 0.4),  # equals are let in together
+        ([0.3, 0.3, 0.1], 0.34, np.nextafter(0.3, 1)),
+        ([0.1, 0.2], 0.1, np.nextafter(0.2, 1)),  # nobody
+    ],
+)
+def test_a_threshold_lets_in_no_more_than_wanted(scores, share, expected):
+    threshold = find_threshold(np.array(scores), share)
+    assert threshold == expected
+    assert (np.array(scores) >= threshold).mean() <= share
+
+
+def test_a_folded_sweep_has_no_rows_to_set_a_threshold_on(tmp_path, table, store_path):
+    folded = replace(FAST, folds=3, gap=0.4)
+    write_outcome(evaluate(table, store_path, folded), tmp_path / "run")
+    with pytest.raises(InputError, match="was swept with --folds 3"):
+        open_set(table, store_path, tmp_path / "run")
+
+
+def test_two_speakers_are_too_few(tmp_path, toy_table, toy_features, write_store):
+    table = toy_table(speakers=2)
+    path = write_store(tmp_path / "s", table["segment_id"], toy_features(table))
+    write_outcome(evaluate(table, path, FAST), tmp_path / "run")
+    with pytest.raises(InputError, match="0 of 3 tasks have 3 speakers"):
+        open_set(table, path, tmp_path / "run")
+
+
+@pytest.mark.parametrize("text", ["x", "0", "1", "0.1,2", ""])
+def test_shares_that_cannot_be_are_refused(table, store_path, run, text):
+    with pytest.raises(InputError, match="expected shares between 0 and 1"):
+        open_set(table, store_path, run, false_accepts=text)
+
+
+def test_the_command_writes_its_rates_beside_the_sweep(tmp_path, table, store_path, run):
+    write_table(table, tmp_path / "t.csv")
+    words = ["open-set", str(tmp_path / "t.csv"), str(store_path), str(run)]
+    told = CliRunner().invoke(main, words)
+    assert told.exit_code == 0, told.output
+    assert (run / "openset.csv").read_text().startswith("wanted,threshold,false_accepts")
+    wrong = CliRunner().invoke(main, [*words[:3], "nowhere"])
+    assert wrong.exit_code == 1
+    assert len(wrong.output.splitlines()) == 1
