@@ -13,7 +13,7 @@ help:
 	@echo "make demo     the whole way on synthetic meetings: table, features, sweep, names, scores"
 	@echo "make test     all tests"
 	@echo "make fuzz     the readers and the store's opener, $(FUZZ_SECONDS) s each"
-	@echo "make audit    known faults of the pinned versions (asks pypi.org)"
+	@echo "make audit    known faults of the pinned versions (needs the network)"
 	@echo "make lint     ruff and mypy"
 	@echo "make package  build wheel and sdist, install each into an empty environment, run it"
 
