@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from spk.classify.cli import main
 from spk.classify.sweep import Settings
+from spk.manifests.split import write_record
 from spk.manifests.table import write_table
 
 FAST = ["--classifiers", "ridge", "--layers", "1", "--jobs", "1"]
@@ -18,7 +19,8 @@ FAST = ["--classifiers", "ridge", "--layers", "1", "--jobs", "1"]
 def table_path(tmp_path_factory, table):
     path = tmp_path_factory.mktemp("cli") / "table.csv"
     write_table(table, path)
-    path.with_name("table.csv.split.json").write_text('{"method": "random", "parameters": {}}')
+    record = {"method": "random", "parameters": {}, "counts": {}, "purged": {}, "leaky": True}
+    write_record({**record, "untrained": [], "untested": []}, path)
     return path
 
 

@@ -164,12 +164,14 @@ def test_the_split_method_is_read_from_the_note_beside_the_table(tmp_path):
     path = tmp_path / "t.csv"
     assert split_method(path) == "unknown"
     note = tmp_path / "t.csv.split.json"
-    note.write_text(json.dumps({"method": "chronological", "parameters": {}}))
+    rest = {"parameters": {}, "counts": {}, "purged": {}, "leaky": False}
+    rest |= {"untrained": [], "untested": []}
+    note.write_text(json.dumps({"method": "chronological", **rest}))
     assert split_method(path) == "chronological"
-    note.write_text(json.dumps({"method": "random", "parameters": {}}))
+    note.write_text(json.dumps({"method": "random", **rest}))
     assert split_method(path) == "random (leaky)"
     note.write_text("{}")
-    with pytest.raises(InputError, match="names no method"):
+    with pytest.raises(InputError, match="method, parameters, .* missing or of another type"):
         split_method(path)
 
 

@@ -303,7 +303,9 @@ def test_settings_may_change_until_an_epoch_is_finished(corpus, whole, tmp_path)
     wrong = replace(whole[0], log_dir=str(tmp_path), freeze_encoder_layers=8, unfreeze="")
     with pytest.raises(InputError, match="--freeze-encoder-layers"):
         fit(corpus[1], wrong)
-    config = replace(whole[0], log_dir=str(tmp_path), max_epochs=1, sessions=(first(corpus),))
+    config = replace(
+        whole[0], log_dir=str(tmp_path), max_epochs=1, unfreeze="", sessions=(first(corpus),)
+    )
     assert fit(corpus[1], config).sessions["state"].tolist() == ["done", "not asked"]
 
 
@@ -390,7 +392,7 @@ def test_a_checkpoint_of_another_run_is_refused(corpus, whole, tmp_path):
 
 
 def test_an_absolute_folder_of_checkpoints_keeps_sessions_apart(corpus, whole, tmp_path):
-    config = replace(whole[0], log_dir=str(tmp_path / "logs"), max_epochs=1)
+    config = replace(whole[0], log_dir=str(tmp_path / "logs"), max_epochs=1, unfreeze="")
     fit(corpus[1], replace(config, checkpoint_dir=str(tmp_path / "kept")))
     kept = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("kept/*/*.ckpt"))
     names = sorted(set(corpus[1]["session"]))
@@ -407,20 +409,24 @@ def test_scores_that_are_not_finite_fail_their_session_alone(corpus, whole, tmp_
         return found * float("nan") if module.subject.task == first(corpus) else found
 
     monkeypatch.setattr(training, "score_segments", diverged)
-    done = fit(corpus[1], replace(whole[0], log_dir=str(tmp_path), max_epochs=1))
+    done = fit(corpus[1], replace(whole[0], log_dir=str(tmp_path), max_epochs=1, unfreeze=""))
     assert done.sessions["state"].tolist() == ["failed", "done"]
     assert "the training diverged" in done.sessions["reason"].iloc[0]
 
 
 def test_absent_recordings_are_told_and_nothing_is_skipped_for_it(corpus, whole, tmp_path):
-    config = replace(whole[0], log_dir=str(tmp_path), max_epochs=1, sessions=(first(corpus),))
+    config = replace(
+        whole[0], log_dir=str(tmp_path), max_epochs=1, unfreeze="", sessions=(first(corpus),)
+    )
     with pytest.raises(InputError, match="1 of 1 recordings are missing, .*--audio-root"):
         fit(corpus[1], replace(config, audio_root=str(tmp_path)))
     assert fit(corpus[1], config).sessions["state"].tolist() == ["done", "not asked"]
 
 
 def test_leftovers_of_a_kill_go(corpus, whole, tmp_path):
-    config = replace(whole[0], log_dir=str(tmp_path), max_epochs=1, sessions=(first(corpus),))
+    config = replace(
+        whole[0], log_dir=str(tmp_path), max_epochs=1, unfreeze="", sessions=(first(corpus),)
+    )
     (tmp_path / "version_0").mkdir()
     (tmp_path / "version_0" / ".task.json.abc").touch()  # killed while that was written
     fit(corpus[1], config)
@@ -444,14 +450,16 @@ def test_validation_of_strangers_alone_is_no_validation(corpus, whole, tmp_path)
     table = corpus[1].copy()
     ours = (table["session"] == first(corpus)) & (table["split"] == "valid")
     table.loc[ours, "speaker"] = f"{first(corpus)}_099-M"
-    done = fit(table, replace(whole[0], log_dir=str(tmp_path), max_epochs=1))
+    done = fit(table, replace(whole[0], log_dir=str(tmp_path), max_epochs=1, unfreeze=""))
     assert done.sessions["state"].tolist() == ["skipped", "done"]
     assert done.sessions["reason"].iloc[0] == "no validation segment of a speaker in train"
 
 
 def test_sessions_before_start_meeting_are_left_out_and_listed(corpus, whole, tmp_path):
     names = sorted(set(corpus[1]["session"]))
-    config = replace(whole[0], log_dir=str(tmp_path), start_meeting=names[1], max_epochs=1)
+    config = replace(
+        whole[0], log_dir=str(tmp_path), start_meeting=names[1], max_epochs=1, unfreeze=""
+    )
     done = fit(corpus[1], config)
     assert done.sessions["state"].tolist() == ["not asked", "done"]
     assert done.sessions["reason"].iloc[0] == f"before --start-meeting {names[1]}"
@@ -476,7 +484,7 @@ def test_a_session_of_one_speaker_is_skipped_with_the_reason(corpus, whole, tmp_
     if not (lonely["session"] == name).any():
         speaker = table[table["session"] == name]["speaker"].iloc[0]
         lonely = table[(table["session"] != name) | (table["speaker"] == speaker)]
-    config = replace(whole[0], log_dir=str(tmp_path), max_epochs=1)
+    config = replace(whole[0], log_dir=str(tmp_path), max_epochs=1, unfreeze="")
     done = fit(lonely.reset_index(drop=True), config)
     assert done.sessions["state"].tolist() == ["skipped", "done"]
     assert done.sessions["reason"].iloc[0].startswith("1 label in train, fewer than two")
@@ -486,7 +494,9 @@ def test_rejected_segments_are_listed(corpus, whole, tmp_path):
     table = corpus[1].copy()
     row = table.index[(table["session"] == first(corpus)) & (table["split"] == "train")][0]
     table.loc[row, "end"] = table.loc[row, "start"] + 0.01
-    config = replace(whole[0], log_dir=str(tmp_path), sessions=(first(corpus),), max_epochs=1)
+    config = replace(
+        whole[0], log_dir=str(tmp_path), sessions=(first(corpus),), max_epochs=1, unfreeze=""
+    )
     done = fit(table, config)
     listed = pd.read_csv(tmp_path / "rejected.csv")
     assert listed["segment_id"].tolist() == [table.loc[row, "segment_id"]]
