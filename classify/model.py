@@ -15,7 +15,7 @@ import numpy as np
 
 from ..extract.store import FeatureStore
 from ..manifests.table import InputError, check_predictions
-from ..manifests.tasks import WITHIN_CORPUS, Task
+from ..manifests.tasks import WITHIN_CORPUS, Task, rows_of_split
 from .calibrate import calibrated, fit_curves
 from .classifiers import Fitted, finish, fit_path
 from .data import LayerSet, match, read_features
@@ -175,7 +175,7 @@ def predict(
         The store is of another encoder or configuration, lacks segments, or nothing is left.
     """
     check_config(model, store)
-    known, rejected = match(_rows_of(table, split), store)
+    known, rejected = match(rows_of_split(table, split), store)
     left_out = {"rejected": f"{len(rejected)} segments without features"} if len(rejected) else {}
     sessions = known["session"].to_numpy(str)
     if model.within == "session":
@@ -188,18 +188,6 @@ def predict(
             "that the model knows, expected at least 1; run spk-classify fit on this table"
         )
     return _named(model, known, store), left_out
-
-
-def _rows_of(table: pd.DataFrame, split: str) -> pd.DataFrame:
-    if split == "all":
-        return table
-    rows = table[table["split"] == split] if "split" in table else table[:0]
-    if not len(rows):
-        raise InputError(
-            f"table: 0 of {len(table)} segments have split {split!r}, expected at least 1; "
-            "pass --split all, or run spk-manifests split"
-        )
-    return rows
 
 
 def check_config(model: Model, store: FeatureStore) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..manifests.table import InputError
+from ..manifests.tasks import rows_of_split
 from .config import Config
 from .outcome import read_result
 from .run import choose_devices
@@ -74,7 +75,7 @@ def predict(
     InputError
         A checkpoint or its encoder cannot be had, or nothing is left.
     """
-    rows = _rows_of(table, split)
+    rows = rows_of_split(table, split)
     device = _device(accelerator, **hooks)
     tables: list[pd.DataFrame] = []
     rejected: dict[str, str] = {}
@@ -243,18 +244,6 @@ def _inside(folder: Path, checkpoint: str) -> Path:
             f"{folder.parent}; name the .ckpt file itself"
         )
     return folder.parent / checkpoint
-
-
-def _rows_of(table: pd.DataFrame, split: str) -> pd.DataFrame:
-    if split == "all":
-        return table
-    rows = table[table["split"] == split] if "split" in table else table[:0]
-    if not len(rows):
-        raise InputError(
-            f"table: 0 of {len(table)} segments have split {split!r}, expected at least 1; "
-            "pass --split all, or run spk-manifests split"
-        )
-    return rows
 
 
 def _of(rows: pd.DataFrame, session: str) -> pd.DataFrame:

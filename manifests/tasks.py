@@ -107,6 +107,19 @@ def _make_task(table: pd.DataFrame, name: str, rows: np.ndarray, target: str) ->
     )
 
 
+def rows_of_split(table: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Return the rows of a split, or all; raise `InputError` where there are none."""
+    if split == "all":
+        return table
+    rows = table[table["split"] == split] if "split" in table else table[:0]
+    if not len(rows):
+        raise InputError(
+            f"table: 0 of {len(table)} segments have split {split!r}, expected at least 1; "
+            "pass --split all, or run spk-manifests split"
+        )
+    return rows
+
+
 def rows_sha256(task: Task, table: pd.DataFrame) -> str:
     """Return a fingerprint of a task's rows: what was cut where, of whom, in which split."""
     rows = [row for part in task.rows.values() for row in part]

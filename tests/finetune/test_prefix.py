@@ -121,5 +121,5 @@ def test_where_the_output_would_differ_it_is_refused(settings, wanted, least, me
 
 
 def test_frozen_layers_that_never_change_are_kept():
-    refuse_cache(Config(), (3,), 2, 2)
-    refuse_cache(Config(states="2"), (2,), 2, 2)
+    assert refuse_cache(Config(), (3,), 2, 2) is None  # and raises nothing
+    assert refuse_cache(Config(states="2"), (2,), 2, 2) is None
