@@ -28,7 +28,7 @@ demo: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh "$(DEMO)"
 
 test: $(READY)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 # Guided by coverage where atheris has a build for this Python; else hypothesis draws the bytes.
 fuzz: $(READY)

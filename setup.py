@@ -63,6 +63,7 @@ setup(
             "hypothesis>=6.100",
             "mypy>=1.11",
             "pytest>=8.2",
+            "pytest-xdist>=3.6",
             "ruff>=0.6",
         ]
     },
