@@ -32,8 +32,9 @@ import numpy as np
 import pandas as pd
 
 from spk.classify.classifiers import PENALTIES
-from spk.classify.crossval import cross_validate
-from spk.classify.folds import add_folds
+from spk.classify.crossval import cross_validate, score_folds
+from spk.classify.data import LayerSet
+from spk.classify.sums import TotalSums
 from spk.classify.sweep import Settings, one_thread, sweep
 from spk.extract.store import FeatureStore, StoreWriter
 from spk.manifests.tasks import make_tasks
@@ -265,26 +266,33 @@ def growth_rows(size: dict[str, int], folder: Path) -> Iterator[dict]:
 
 
 def both_rows(size: dict[str, int], folder: Path) -> Iterator[dict]:
-    """Time our sweep of one layer with both standardisations, and with one."""
+    """Time ridge on one layer with both standardisations, and with one: corpus and sessions."""
     table = session_table(size["sessions"], size["per_session"])
-    table = table.assign(split=table["split"].replace({"valid": "train"}))
-    codes = np.arange(len(table)) % size["classes"]
-    store = write_store(folder / "both", codes, 1, size["dim"])
-    whole = table.assign(speaker=[f"p{code:03d}" for code in codes])
-    for within, labels in (("session", table), ("corpus", whole)):
-        tasks, _ = make_tasks(labels, within, needed=("train",))
-        tasks, _ = add_folds(tasks, labels, FOLDS, gap=0.0)
+    speakers = np.unique(table["speaker"], return_inverse=True)[1]
+    store = write_store(folder / "both", speakers, 1, size["dim"])
+    tasks, _ = make_tasks(table, "session")
+    X, path = store.read(store.ids(), 0), PENALTIES["ridge"]
+    codes = np.arange(len(X)) % size["classes"]
+
+    def sessions(way: str) -> None:
+        sweep(table, store, tasks, Settings(classifiers="ridge", standardise=way, jobs=1))
+
+    def corpus(way: str) -> None:
+        rows = TotalSums(X, codes, size["classes"], blocks(len(X)))
+        for one in ("yes", "no") if way == "both" else (way,):
+            score_folds(rows, {"ridge": path}, layers=LayerSet((0,), standardise=one))
+
+    for name, run, fits in (("session", sessions, len(tasks)), ("corpus", corpus, FOLDS)):
         load, seconds = os.getloadavg()[0], []
         for way in ("yes", "both"):
             started = time.process_time()
-            sweep(labels, store, tasks, Settings(classifiers="ridge", standardise=way, jobs=1))
+            run(way)
             seconds.append(time.process_time() - started)
-        fits = 2 * FOLDS * len(tasks) * len(PENALTIES["ridge"])
         yield {
-            "case": "both",
+            "case": f"both, {name}",
             "classifier": "ridge",
-            "size": f"{len(tasks)} tasks, {len(table)} x 1 x {size['dim']}",
-            "fits": fits,
+            "size": f"{len(X)} x 1 x {size['dim']}",
+            "fits": 2 * fits * len(path),
             "ours_cpu_s": round(seconds[1], 2),
             "theirs": "ours, standardise yes",
             "theirs_cpu_s": round(seconds[0], 2),
