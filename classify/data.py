@@ -166,6 +166,8 @@ def read_features(
     require("pooling-part", part, PARTS)
     keep = _columns(store, part)
     blocks = (store.read(ids, layer)[:, keep] for layer in layer_set.layers)
+    if len(layer_set.layers) == 1:
+        return np.ascontiguousarray(next(blocks))
     if layer_set.combine in ("concat", "mix"):
         return np.concatenate(list(blocks), axis=1)
     total = next(blocks).astype(np.float32)
