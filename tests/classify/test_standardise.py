@@ -20,6 +20,7 @@ from spk.classify.openset import open_set
 from spk.classify.outcome import choose_and_fit, evaluate, prepare
 from spk.classify.runs import read_runs
 from spk.classify.show import outcome_text, write_outcome
+from spk.classify.sums import TotalSums
 from spk.classify.sweep import Settings, choose, sweep
 from spk.extract.store import FeatureStore
 from spk.manifests.table import InputError, write_predictions
@@ -206,3 +207,14 @@ def test_a_picture_has_a_line_for_each_way(outcome, monkeypatch):
     plot_sweep(outcome)
     lines = ["ridge", "centroid", "ridge, not standardised", "centroid, not standardised"]
     assert labels == [*((name, 2) for name in lines), ("chosen", 1)]
+
+
+def test_rows_are_summed_once_for_both(table, path, monkeypatch):
+    summed, real = [], TotalSums._of
+    monkeypatch.setattr(TotalSums, "_of", lambda self, rows: summed.append(1) or real(self, rows))
+    store = FeatureStore.open(path)
+    # a gap of 0 purges nothing here
+    settings = replace(BOTH, layers="1", within="corpus", folds=3, gap=0.0)
+    known, _, tasks, _ = prepare(table, store, settings, ("train", "valid"))
+    sweep(known, store, tasks, settings)
+    assert len(summed) == 3 + 1  # folds, and what is never held out
