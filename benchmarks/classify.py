@@ -5,24 +5,26 @@ per class. Rows:
 
 - ``corpus``: one task over all classes, folds x penalties, every layer of a store read in turn;
 - ``session``: a closed set per meeting, from train to valid, by `spk.classify.sweep`;
-- ``growth``: the corpus task at a quarter, half and all of the segments, one layer.
+- ``growth``: the corpus task at a quarter, half and all of the segments, one layer;
+- ``both``: what ``--standardise both`` costs against one of the two, for ridge on one layer.
 
 Both sides run on one thread and count CPU seconds, so that a busy machine blurs them less.
 scikit-learn is timed on a few (layer, fold, penalty) cells and multiplied; ``measured`` says how
 many of how many. Ours is timed on all layers of the store, of which ``--layers`` says the number.
 ``wall`` is what a user waits for ours, a process per core. ``difference`` is the largest between
 scores of measured cells, ``changed`` counts predictions that differ, ``load`` is the machine's when
-the row began, ``peak_gb`` this process's largest memory up to the end of our part.
+the row began, ``peak_gb`` this process's largest memory up to the end of our part. The file is
+written anew after each row, so a stopped run keeps what it has measured.
 """
 
 import argparse
-import csv
 import multiprocessing
 import os
 import resource
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,9 @@ import numpy as np
 import pandas as pd
 
 from spk.classify.classifiers import PENALTIES
-from spk.classify.crossval import cross_validate
+from spk.classify.crossval import cross_validate, score_folds
+from spk.classify.data import LayerSet
+from spk.classify.sums import TotalSums
 from spk.classify.sweep import Settings, one_thread, sweep
 from spk.extract.store import FeatureStore, StoreWriter
 from spk.manifests.tasks import make_tasks
@@ -156,11 +160,10 @@ def theirs_corpus(
     return seconds / cells, difference, changed
 
 
-def corpus_rows(size: dict[str, int], cells: int, layers: int, folder: Path) -> list[dict]:
+def corpus_rows(size: dict[str, int], cells: int, layers: int, folder: Path) -> Iterator[dict]:
     """Time both sides on one task over all classes."""
     codes = np.arange(size["segments"]) % size["classes"]
     store = write_store(folder / "corpus", codes, layers, size["dim"])
-    rows = []
     for name, path in PATHS.items():
         load = os.getloadavg()[0]
         seconds, scores = ours_corpus(store, codes, name)
@@ -169,25 +172,21 @@ def corpus_rows(size: dict[str, int], cells: int, layers: int, folder: Path) -> 
             X = store.read(store.ids(), 0).astype(dtype)
             one, difference, changed = theirs_corpus(X, codes, name, cells, scores)
             every = FOLDS * len(path) * layers
-            rows.append(
-                {
-                    "case": "corpus",
-                    "classifier": name,
-                    "size": f"{size['segments']} x {layers} x {size['dim']} x {size['classes']}",
-                    "fits": every,
-                    "ours_cpu_s": round(seconds, 2),
-                    "theirs": f"scikit-learn {dtype}",
-                    "theirs_cpu_s": round(one * every, 2),
-                    "measured": f"{cells} of {every}",
-                    "ratio": round(one * every / seconds, 1),
-                    "difference": f"{difference:.1e}",
-                    "changed": changed,
-                    "peak_gb": round(memory, 2),
-                    "load": round(load, 1),
-                }
-            )
-            show(rows[-1])
-    return rows
+            yield {
+                "case": "corpus",
+                "classifier": name,
+                "size": f"{size['segments']} x {layers} x {size['dim']} x {size['classes']}",
+                "fits": every,
+                "ours_cpu_s": round(seconds, 2),
+                "theirs": f"scikit-learn {dtype}",
+                "theirs_cpu_s": round(one * every, 2),
+                "measured": f"{cells} of {every}",
+                "ratio": round(one * every / seconds, 1),
+                "difference": f"{difference:.1e}",
+                "changed": changed,
+                "peak_gb": round(memory, 2),
+                "load": round(load, 1),
+            }
 
 
 def session_table(sessions: int, per_session: int) -> pd.DataFrame:
@@ -209,13 +208,13 @@ def session_table(sessions: int, per_session: int) -> pd.DataFrame:
     )
 
 
-def session_rows(size: dict[str, int], cells: int, layers: int, folder: Path) -> list[dict]:
+def session_rows(size: dict[str, int], cells: int, layers: int, folder: Path) -> Iterator[dict]:
     """Time `sweep`, and the loop over `cells` meetings, one layer and a penalty in the middle."""
     table = session_table(size["sessions"], size["per_session"])
     codes = np.unique(table["speaker"], return_inverse=True)[1]
     store = write_store(folder / "session", codes, layers, size["dim"])
     tasks, _ = make_tasks(table, "session")
-    ids, rows = table["segment_id"].to_numpy(str), []
+    ids = table["segment_id"].to_numpy(str)
     for name in ("centroid", "ridge", "lda", "logistic"):
         load, started = os.getloadavg()[0], time.perf_counter()
         sweep(table, store, tasks, Settings(classifiers=name))
@@ -231,48 +230,75 @@ def session_rows(size: dict[str, int], cells: int, layers: int, folder: Path) ->
         one = (time.process_time() - started) / cells
         count = len(tasks) * layers * len(PENALTIES[name])
         theirs = one * count
-        rows.append(
-            {
-                "case": "session",
-                "classifier": name,
-                "size": f"{size['sessions']} x {size['per_session']} x {layers} x {size['dim']}",
-                "fits": count,
-                "ours_cpu_s": round(seconds, 2),
-                "theirs": "scikit-learn float32",
-                "theirs_cpu_s": round(theirs, 2),
-                "measured": f"{cells} of {count}",
-                "ratio": round(theirs / seconds, 1),
-                "wall": round(wall, 2),
-                "load": round(load, 1),
-            }
-        )
-        show(rows[-1])
-    return rows
+        yield {
+            "case": "session",
+            "classifier": name,
+            "size": f"{size['sessions']} x {size['per_session']} x {layers} x {size['dim']}",
+            "fits": count,
+            "ours_cpu_s": round(seconds, 2),
+            "theirs": "scikit-learn float32",
+            "theirs_cpu_s": round(theirs, 2),
+            "measured": f"{cells} of {count}",
+            "ratio": round(theirs / seconds, 1),
+            "wall": round(wall, 2),
+            "load": round(load, 1),
+        }
 
 
-def growth_rows(size: dict[str, int], folder: Path) -> list[dict]:
+def growth_rows(size: dict[str, int], folder: Path) -> Iterator[dict]:
     """Time our corpus task at n/4, n/2 and n; say with which power of n it grew."""
-    rows: list[dict] = []
     last = 0.0
     for share in (4, 2, 1):
         codes = np.arange(size["segments"] // share) % size["classes"]
         store = write_store(folder / f"growth{share}", codes, 1, size["dim"])
         load = os.getloadavg()[0]
         seconds, _ = ours_corpus(store, codes, "ridge")
-        rows.append(
-            {
-                "case": "growth",
-                "classifier": "ridge",
-                "size": f"{len(codes)} x 1 x {size['dim']} x {size['classes']}",
-                "fits": FOLDS * len(PATHS["ridge"]),
-                "ours_cpu_s": round(seconds, 2),
-                "measured": f"grew as n^{np.log2(seconds / last):.2f}" if last else "",
-                "load": round(load, 1),
-            }
-        )
-        show(rows[-1])
+        yield {
+            "case": "growth",
+            "classifier": "ridge",
+            "size": f"{len(codes)} x 1 x {size['dim']} x {size['classes']}",
+            "fits": FOLDS * len(PATHS["ridge"]),
+            "ours_cpu_s": round(seconds, 2),
+            "measured": f"grew as n^{np.log2(seconds / last):.2f}" if last else "",
+            "load": round(load, 1),
+        }
         last = seconds
-    return rows
+
+
+def both_rows(size: dict[str, int], folder: Path) -> Iterator[dict]:
+    """Time ridge on one layer with both standardisations, and with one: corpus and sessions."""
+    table = session_table(size["sessions"], size["per_session"])
+    speakers = np.unique(table["speaker"], return_inverse=True)[1]
+    store = write_store(folder / "both", speakers, 1, size["dim"])
+    tasks, _ = make_tasks(table, "session")
+    X, path = store.read(store.ids(), 0), PENALTIES["ridge"]
+    codes = np.arange(len(X)) % size["classes"]
+
+    def sessions(way: str) -> None:
+        sweep(table, store, tasks, Settings(classifiers="ridge", standardise=way, jobs=1))
+
+    def corpus(way: str) -> None:
+        rows = TotalSums(X, codes, size["classes"], blocks(len(X)))
+        for one in ("yes", "no") if way == "both" else (way,):
+            score_folds(rows, {"ridge": path}, layers=LayerSet((0,), standardise=one))
+
+    for name, run, fits in (("session", sessions, len(tasks)), ("corpus", corpus, FOLDS)):
+        load, seconds = os.getloadavg()[0], []
+        for way in ("yes", "both"):
+            started = time.process_time()
+            run(way)
+            seconds.append(time.process_time() - started)
+        yield {
+            "case": f"both, {name}",
+            "classifier": "ridge",
+            "size": f"{len(X)} x 1 x {size['dim']}",
+            "fits": 2 * fits * len(path),
+            "ours_cpu_s": round(seconds[1], 2),
+            "theirs": "ours, standardise yes",
+            "theirs_cpu_s": round(seconds[0], 2),
+            "ratio": round(seconds[0] / seconds[1], 2),
+            "load": round(load, 1),
+        }
 
 
 def show(row: dict) -> None:
@@ -285,16 +311,21 @@ def main(full: bool, layers: int | None, cells: int, cases: str, out: Path | Non
     warnings.simplefilter("ignore")  # convergence of the loop's lbfgs is not our matter
     size = FULL if full else SMALL
     layers, rows = layers or size["layers"], []
-    with tempfile.TemporaryDirectory() as folder, one_thread(["logistic"]):
-        if "corpus" in cases:
-            rows += corpus_rows(size, cells, layers, Path(folder))
-        if "session" in cases:
-            rows += session_rows(size, cells, layers, Path(folder))
-        if "growth" in cases:
-            rows += growth_rows(size, Path(folder))
-    if out is not None:
-        pd.DataFrame(rows).to_csv(out, index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
-        print(out)
+    pipeline("ridge", 1.0)  # scikit-learn is loaded before anything is timed
+    with tempfile.TemporaryDirectory() as name, one_thread(["linear-svm"]):
+        folder = Path(name)
+        made = {
+            "corpus": lambda: corpus_rows(size, cells, layers, folder),
+            "session": lambda: session_rows(size, cells, layers, folder),
+            "growth": lambda: growth_rows(size, folder),
+            "both": lambda: both_rows(size, folder),
+        }
+        for case in cases.split(","):
+            for row in made[case]():
+                show(row)
+                rows.append(row)
+                if out is not None:
+                    pd.DataFrame(rows).to_csv(out, index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":
@@ -302,6 +333,6 @@ if __name__ == "__main__":
     parser.add_argument("--full", action="store_true", help="10,000 x 25 x 2048 x 200 classes")
     parser.add_argument("--layers", type=int, help="layers in the store, fewer than the size's")
     parser.add_argument("--cells", type=int, default=2, help="scikit-learn fits that are timed")
-    parser.add_argument("--cases", default="corpus,session,growth")
+    parser.add_argument("--cases", default="corpus,session,growth,both")
     parser.add_argument("--csv", dest="out", type=Path)
     main(**vars(parser.parse_args()))

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
+Share = list[tuple[LayerSet, list[str]]]  # layer sets of the same features, with classifiers
 # settings that choose cells, or what is made of the chosen one, not what is in a cell
-NOT_IN_A_CELL = ("layers", "classifiers", "jobs", "calibration")
+NOT_IN_A_CELL = ("layers", "standardise", "classifiers", "jobs", "calibration")
 
 
 class Cells:
@@ -108,13 +109,18 @@ def _files(path: Path) -> list[tuple[str, int, int]]:
     return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
-def unfinished(
-    cells: Cells, sets: Sequence[LayerSet], settings: Settings
-) -> list[tuple[LayerSet, list[str]]]:
-    """Return for each layer set with work left the classifiers that are not finished."""
+def unfinished(cells: Cells, sets: Sequence[LayerSet], settings: Settings) -> list[Share]:
+    """Return for each layer set with work left the classifiers that are not finished.
+
+    Layer sets of the same features, standardised or not, make one share of the work.
+    """
     names = classifier_names(settings)
-    left = [(one, [name for name in names if cells.get(one, name) is None]) for one in sets]
-    return [(one, missing) for one, missing in left if missing]
+    shares: dict[LayerSet, Share] = {}
+    for one in sets:
+        missing = [name for name in names if cells.get(one, name) is None]
+        if missing:
+            shares.setdefault(replace(one, standardise="yes"), []).append((one, missing))
+    return list(shares.values())
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
@@ -142,6 +148,7 @@ def _trial(line: dict[str, Any]) -> Trial:
         tuple(line["layers"]["layers"]),
         line["layers"]["combine"],
         tuple(line["layers"]["weights"]),
+        line["layers"].get("standardise", "yes"),  # cells from before there was a choice
     )
     low, high = line["interval"]
     changed: dict[str, Any] = {

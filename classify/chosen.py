@@ -64,8 +64,9 @@ def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> Chos
     _check_store(config["store"], opened)
     settings, chosen = Settings(**config["settings"]), config["chosen"]
     known, _, tasks, _ = prepare(table, opened, settings, SPLITS)
-    weights = tuple(chosen.get("weights", ()))  # none in runs from before there were mixes
-    layers = LayerSet(tuple(chosen["layers"]), chosen["combine"], weights)
+    weights = tuple(chosen.get("weights", ()))  # none of both in runs from before
+    way = chosen.get("standardise", "yes")
+    layers = LayerSet(tuple(chosen["layers"]), chosen["combine"], weights, way)
     ids = known["segment_id"].to_numpy(str)
     return Chosen(
         settings=settings,

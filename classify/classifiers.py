@@ -1,21 +1,22 @@
 """Six classifiers by name, each fitted along a path of penalties within one fold.
 
-Ridge, LDA and centroid are ours (`linear`), logistic regression and the linear SVM scikit-learn's,
-trees LightGBM's; all see training rows standardised and turned by `linear.rotate`. A penalty is
-what grows with the regularisation: ridge's alpha, LDA's shrinkage (0..1), 1/C of the others;
-``None`` for centroid and LightGBM, whose number of rounds the validation rows choose.
+Ridge, LDA and centroid are ours (`linear`), logistic regression is scikit-learn's problem, solved
+on the axes (`logistic`), the linear SVM is scikit-learn's, trees are LightGBM's; all see training
+rows standardised and turned by `linear.rotate`. A penalty is what grows with the regularisation:
+ridge's alpha, LDA's shrinkage (0..1), 1/C of the others; ``None`` for centroid and LightGBM, whose
+number of rounds the validation rows choose.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ..manifests.table import InputError
 from .linear import Rotation, class_means, lda_path, ridge_path, unit
+from .logistic import logistic_path
 from .trees import END
 
 PENALTIES: dict[str, tuple[float | None, ...]] = {
@@ -29,8 +30,7 @@ PENALTIES: dict[str, tuple[float | None, ...]] = {
 TREE_AXES = 64  # principal components the trees see
 TREE_ROUNDS = 300  # at most; each grows one tree per class
 TREE_PATIENCE = 20  # rounds without a better validation log-loss
-TOLERANCE = 1e-6  # of lbfgs, on its gradient; 1e-4 leaves scores off by 0.01, and takes as long
-ITERATIONS = 5000  # of lbfgs and liblinear; enough for every penalty above on 300 segments
+ITERATIONS = 5000  # of liblinear; enough for every penalty above on 300 segments
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,15 @@ def fit_path(classifier: str, fold: Fold, penalties: Sequence[float | None]) -> 
     if classifier == "lda":
         pairs = lda_path(fold.rotation, fold.codes, fold.classes, strengths)
         return [Head("linear", *pair) for pair in pairs]
-    return _sklearn_path(classifier, fold, strengths)
+    if classifier == "logistic":
+        found = logistic_path(train, fold.codes, fold.classes, strengths)
+        told = [_note(classifier, p, done) for p, (*_, done) in zip(strengths, found, strict=True)]
+        return [Head("linear", *one[:2], note=note) for one, note in zip(found, told, strict=True)]
+    return _svm_path(fold, strengths)
+
+
+def _note(classifier: str, penalty: float, converged: bool) -> str:
+    return "" if converged else f"{classifier} did not converge at penalty {penalty:g}"
 
 
 def _centroid(fold: Fold) -> Head:
@@ -184,35 +192,24 @@ def _centroid(fold: Fold) -> Head:
     return Head("cosine", unit(means), np.zeros(fold.classes))
 
 
-def _sklearn_path(classifier: str, fold: Fold, penalties: Sequence[float]) -> list[Head]:
-    """Fit from the strongest penalty to the weakest, each starting where the last one ended."""
+def _svm_path(fold: Fold, penalties: Sequence[float]) -> list[Head]:
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
+    from sklearn.svm import LinearSVC
 
-    model = _sklearn_model(classifier, fold.seed)
+    model = LinearSVC(max_iter=ITERATIONS, dual="auto", random_state=fold.seed)
     axes = fold.rotation.train.shape[1]
     train = fold.rotation.train if axes else np.zeros((len(fold.codes), 1))
-    heads = {}
-    for penalty in sorted(penalties, reverse=True):
+    heads = []
+    for penalty in penalties:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # told by the note below
             model.set_params(C=1 / penalty).fit(train, fold.codes)
-        stopped = np.max(model.n_iter_) >= ITERATIONS
-        note = f"{classifier} did not converge at penalty {penalty:g}" if stopped else ""
+        note = _note("linear-svm", penalty, bool(np.max(model.n_iter_) < ITERATIONS))
         weights, intercept = _all_classes(model.coef_[:, :axes], model.intercept_)
-        heads[penalty] = Head("linear", weights, intercept, note=note)
-    return [heads[penalty] for penalty in penalties]
-
-
-def _sklearn_model(classifier: str, seed: int) -> Any:
-    if classifier == "logistic":
-        from sklearn.linear_model import LogisticRegression
-
-        return LogisticRegression(warm_start=True, max_iter=ITERATIONS, tol=TOLERANCE)
-    from sklearn.svm import LinearSVC
-
-    return LinearSVC(max_iter=ITERATIONS, dual="auto", random_state=seed)
+        heads.append(Head("linear", weights, intercept, note=note))
+    return heads
 
 
 def _all_classes(weights: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -72,6 +72,13 @@ def _how(option: Callable[..., Any]) -> list[Any]:
     """Return the options that say how the others are compared."""
     return [
         option(
+            "--standardise",
+            type=click.Choice(["yes", "no", "both"]),
+            default="yes",
+            help="Each feature to variance 1 by the training rows; no: all divided by one number, "
+            "their mean variance 1; both: validation decides.",
+        ),
+        option(
             "--folds",
             default=0,
             help="Cross-validate over train and valid in so many blocks of time per speaker; "

@@ -14,12 +14,13 @@ import numpy as np
 
 from ..manifests.table import InputError
 from .classifiers import Fold, fit_path
+from .data import LayerSet
 from .linear import Rotation, rotate
-from .sums import FoldSums, TotalSums, centroid_scores, lda_scores, ridge_scores
+from .sums import Cut, FoldSums, TotalSums, centroid_scores, lda_scores, ridge_scores
 
-Cut = tuple[np.ndarray, np.ndarray]  # positions learnt, positions held out
 Paths = Mapping[str, Sequence[float | None]]  # penalties by classifier
 Scores = dict[str, list[np.ndarray]]  # by classifier, one (m, classes) per penalty
+ALONE = LayerSet((0,))
 BY_SUMS = ("ridge", "lda", "centroid")
 
 
@@ -31,7 +32,7 @@ def cross_validate(
     paths: Paths,
     *,
     seed: int = 0,
-    weights: Sequence[float] = (),
+    layers: LayerSet = ALONE,
 ) -> tuple[Scores, dict[str, list[str]]]:
     """Score each held-out row once by every classifier and penalty.
 
@@ -43,8 +44,9 @@ def cross_validate(
         Positions of rows; no row is held out twice.
     paths : {classifier: penalties}
         As `classifiers.penalties_of` gives them; LightGBM has no rows to stop by and is refused.
-    weights : sequence of float
-        Of a mix of layers, which is always fitted on a fold's rows.
+    layers : LayerSet
+        Of `X`: tells how features are standardised, and the weights of a mix, which is always
+        fitted on a fold's rows.
 
     Returns
     -------
@@ -53,31 +55,34 @@ def cross_validate(
     notes : {classifier: [str per penalty]}
         Of fits that did not converge.
     """
+    return score_folds(TotalSums(X, codes, classes, cuts), paths, seed=seed, layers=layers)
+
+
+def score_folds(
+    rows: TotalSums, paths: Paths, *, seed: int = 0, layers: LayerSet = ALONE
+) -> tuple[Scores, dict[str, list[str]]]:
+    """Do what `cross_validate` does with rows that are cross-validated several times."""
     if "lightgbm" in paths:
         raise InputError(
             "lightgbm: 0 validation segments are given, expected at least 1 to stop by; "
             "leave out --folds"
         )
-    shared = None
-    if not weights and any(_by_sums(len(learnt), X, paths) for learnt, _ in cuts):
-        shared = TotalSums(X, codes, classes)
+    X, codes, classes, way = rows.X, rows.codes, rows.classes, layers.standardise
     found = {name: [np.empty((0, classes))] * len(path) for name, path in paths.items()}
     notes = {name: [""] * len(path) for name, path in paths.items()}
-    for learnt, held in cuts:
-        sums = shared.without(learnt) if shared and _by_sums(len(learnt), X, paths) else None
-        scored = _from_sums(sums, X[held], paths) if sums else {}
+    for number, (learnt, held) in enumerate(rows.cuts):
+        many = len(learnt) > X.shape[1] and not layers.weights
+        summed = many and not set(BY_SUMS).isdisjoint(paths)
+        part = rows.without(number, way) if summed else None
+        scored = _from_sums(part, X[held], paths) if part else {}
         rest = {name: path for name, path in paths.items() if name not in scored}
         if rest:
-            rotation = rotate(X[learnt], weights)
+            rotation = rotate(X[learnt], layers.weights, way)
             scored |= _from_rows(rotation, codes[learnt], classes, X[held], rest, seed, notes)
         for name, blocks in scored.items():
             found[name] = [np.concatenate(pair) for pair in zip(found[name], blocks, strict=True)]
-    order = np.argsort(np.concatenate([held for _, held in cuts]))
+    order = np.argsort(np.concatenate([held for _, held in rows.cuts]))
     return {name: [block[order] for block in blocks] for name, blocks in found.items()}, notes
-
-
-def _by_sums(learnt: int, X: np.ndarray, paths: Paths) -> bool:
-    return learnt > X.shape[1] and not set(BY_SUMS).isdisjoint(paths)
 
 
 def _from_sums(sums: FoldSums, rows: np.ndarray, paths: Paths) -> Scores:

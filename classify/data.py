@@ -7,7 +7,7 @@ are refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 COMBINE = ("alone", "concat", "average", "mix")
 SEARCHES = {"pairs": 2, "triples": 3}  # every so many layers, each combination in one vector
+NOT_STANDARDISED = ", not standardised"
 PARTS = ("mean", "std", "both")
+STANDARDISE = ("yes", "no")  # each feature by its own deviation, or all by one number
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,13 @@ class LayerSet:
     """The layers that make one feature vector: one alone, several in a row, or their mean.
 
     A mix is several in a row, each with a weight > 0; the weights sum to 1 (`mix.mix_layers`).
+    `standardise` says how `linear.rotate` scales their features.
     """
 
     layers: tuple[int, ...]
     combine: str = "alone"
     weights: tuple[float, ...] = ()
+    standardise: str = "yes"
 
     @property
     def name(self) -> str:
@@ -43,18 +47,40 @@ class LayerSet:
         numbers = "+".join(map(str, self.layers))
         return numbers if self.combine == "alone" else f"{self.combine}:{numbers}"
 
+    @property
+    def told(self) -> str:
+        """Return `"layer 7"`, `"layers mix:4+8"` or `"layer 7, not standardised"`."""
+        kind = "layer" if self.combine == "alone" else "layers"
+        return f"{kind} {self.name}" + ("" if self.standardise == "yes" else NOT_STANDARDISED)
 
-def layer_sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]:
+
+def layer_sets(
+    layers: str, combine: str, store: FeatureStore, standardise: str = "yes"
+) -> list[LayerSet]:
     """Return what `layers` (``all``, ``0-12``, ``4,8``) and `combine` ask of a store.
 
     ``alone`` gives one set per layer, ``concat`` and ``average`` one set of them all, ``mix`` one
     that has no weights yet, ``pairs`` and ``triples`` every two or three of them, concatenated.
+    `standardise` ``both`` gives each twice, one after the other.
 
     Raises
     ------
     InputError
-        The text is not a list of layers, there are too few, or the store does not hold one of them.
+        The text is not a list of layers, there are too few, the store does not hold one of them,
+        or a mix is not to be standardised.
     """
+    require("standardise", standardise, (*STANDARDISE, "both"))
+    if combine == "mix" and standardise != "yes":
+        raise InputError(
+            f"standardise: {standardise!r} is given for a mix, expected 'yes'; leave out "
+            "--standardise or --combine mix"
+        )
+    ways = STANDARDISE if standardise == "both" else (standardise,)
+    sets = _sets(layers, combine, store)
+    return [replace(one, standardise=way) for one in sets for way in ways]
+
+
+def _sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]:
     require("combine", combine, (*COMBINE, *SEARCHES))
     chosen = list(store.layers) if layers.strip() == "all" else _numbers(layers)
     missing = [layer for layer in chosen if layer not in store.layers]
@@ -140,6 +166,8 @@ def read_features(
     require("pooling-part", part, PARTS)
     keep = _columns(store, part)
     blocks = (store.read(ids, layer)[:, keep] for layer in layer_set.layers)
+    if len(layer_set.layers) == 1:
+        return np.ascontiguousarray(next(blocks))
     if layer_set.combine in ("concat", "mix"):
         return np.concatenate(list(blocks), axis=1)
     total = next(blocks).astype(np.float32)

@@ -12,7 +12,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..manifests.tasks import require
 from .classifiers import Fold, finish, fit_path, penalties_of
+from .data import STANDARDISE
 from .linear import rotate
 
 
@@ -26,6 +28,7 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
         Ridge's alpha, LDA's shrinkage, 1/C of the others; None takes the middle of its path.
     seed : int
         Of the linear SVM.
+    standardise : "yes" (each feature to variance 1) or "no" (their mean to 1, by one number)
 
     Attributes
     ----------
@@ -34,11 +37,16 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
     """
 
     def __init__(
-        self, classifier: str = "ridge", penalty: float | None = None, seed: int = 0
+        self,
+        classifier: str = "ridge",
+        penalty: float | None = None,
+        seed: int = 0,
+        standardise: str = "yes",
     ) -> None:
         self.classifier = classifier
         self.penalty = penalty
         self.seed = seed
+        self.standardise = standardise
 
     def fit(self, X: Any, y: Any) -> SpeakerClassifier:
         """Fit on `X` (n, d) and labels `y` (n,); at least two classes."""
@@ -48,7 +56,9 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
         if len(self.classes_) < 2:
             raise ValueError(f"y: 1 class is given ({self.classes_[0]!r}), expected two or more")
         penalties = penalties_of(self.classifier, self.penalty)
-        fold = Fold(rotate(X), codes, len(self.classes_), seed=self.seed)
+        require("standardise", self.standardise, STANDARDISE)
+        rotation = rotate(X, standardise=self.standardise)
+        fold = Fold(rotation, codes, len(self.classes_), seed=self.seed)
         head = fit_path(self.classifier, fold, [penalties[len(penalties) // 2]])[0]
         self.fitted_ = finish(head, fold.rotation, [str(label) for label in self.classes_])
         return self

@@ -24,7 +24,7 @@ from ..manifests.table import InputError, write_whole
 from ..manifests.tasks import WITHIN
 from .calibrate import CALIBRATIONS
 from .classifiers import PENALTIES, Fitted
-from .data import COMBINE, PARTS, LayerSet
+from .data import COMBINE, PARTS, STANDARDISE, LayerSet
 from .model import Model
 from .trees import check_trees
 
@@ -86,6 +86,7 @@ def _description(model: Model) -> dict[str, Any]:
         "layers": list(model.layers.layers),
         "combine": model.layers.combine,
         "weights": list(model.layers.weights),
+        "standardise": model.layers.standardise,
         "pooling_part": model.part,
         "within": model.within,
         "temperature": model.temperature,
@@ -116,7 +117,8 @@ def load_model(path: str | Path) -> Model:
                 f"{path}: schema is {description['schema']!r}, expected {SCHEMA}; fit it again"
             )
         description.setdefault("calibration", "temperature")  # folders from before there were
-        description.setdefault("weights", [])  # curves and mixes
+        description.setdefault("weights", [])  # curves and mixes,
+        description.setdefault("standardise", "yes")  # and a choice of standardisation
         files = {name: _checked(path, name, sha) for name, sha in description["sha256"].items()}
         _refuse_compressed(files["arrays.npz"])
         with np.load(io.BytesIO(files["arrays.npz"]), allow_pickle=False) as arrays:
@@ -227,6 +229,7 @@ def _check_description(found: Mapping[str, Any], fitted: Mapping[str, Fitted]) -
         "calibration": CALIBRATIONS,
         "combine": COMBINE,
         "pooling_part": PARTS,
+        "standardise": STANDARDISE,
         "within": WITHIN,
     }
     for key, expected in choices.items():
@@ -259,6 +262,8 @@ def _check_kinds(found: Mapping[str, Any], fitted: Mapping[str, Fitted]) -> None
     width *= len(found["layers"]) if found["combine"] in ("concat", "mix") else 1
     expected = (kinds.get(found["classifier"], "linear"), width)
     for name, one in fitted.items():
+        even = found["standardise"] != "no" or len(np.unique(one.scale)) == 1
+        _need(even, name, "not divided by one number")
         _need((one.kind, len(one.mean)) == expected, name, f"{one.kind} of {len(one.mean)}")
 
 
@@ -274,6 +279,7 @@ def _model(
             tuple(description["layers"]),
             description["combine"],
             tuple(description["weights"]),
+            description["standardise"],
         ),
         part=description["pooling_part"],
         within=description["within"],

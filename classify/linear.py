@@ -1,7 +1,8 @@
 """Ridge and LDA along a whole path of penalties from one eigendecomposition, and nearest centroid.
 
-Training rows are standardised (mean 0, variance 1 per feature, from these rows only) and turned
-onto their own principal axes. Every classifier here sees only inner products, so nothing is lost:
+Training rows are standardised (mean 0, variance 1 per feature, from these rows only; or mean 0 and
+all features divided by one number, so that their mean variance is 1) and turned onto their own
+principal axes. Every classifier here sees only inner products, so nothing is lost:
 with n rows of d features there are r <= min(n, d) axes, found in the smaller of the n x n (dual)
 and the d x d (primal) problem. Weights are found among the r axes and turned back.
 
@@ -26,7 +27,7 @@ class Rotation:
     Attributes
     ----------
     mean, scale : (d,) float64
-        Per feature, of the training rows; a constant feature has scale 1.
+        Per feature, of the training rows (`deviation`).
     train : (n, r) float64
         The training rows; columns are orthogonal, in falling order of variance.
     mix : (n, r) or (d, r) float64
@@ -58,8 +59,8 @@ class Rotation:
         return turned if self.centred is None else turned @ self.centred
 
 
-def rotate(X: np.ndarray, weights: Sequence[float] = ()) -> Rotation:
-    """Standardise `X` (n, d) and turn it onto its principal axes.
+def rotate(X: np.ndarray, weights: Sequence[float] = (), standardise: str = "yes") -> Rotation:
+    """Standardise `X` (n, d) as `deviation` has it, and turn it onto its principal axes.
 
     With `weights` (k,) > 0, k equal blocks of features (layers) are scaled by them (`mixed`).
 
@@ -69,7 +70,7 @@ def rotate(X: np.ndarray, weights: Sequence[float] = ()) -> Rotation:
     """
     mean = X.mean(axis=0, dtype=np.float64)
     Z = np.subtract(X, mean, dtype=np.float64)
-    scale = deviation(Z, mean)
+    scale = deviation(Z, mean, standardise)
     Z /= scale
     if weights:
         factor = mixed(Z, weights)
@@ -94,12 +95,31 @@ def mixed(Z: np.ndarray, weights: Sequence[float]) -> np.ndarray:
     return np.repeat(root, blocks.shape[2])
 
 
-def deviation(centred: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Return the deviation (d,) of features `centred` (n, d) about `mean` (d,); 1 if constant."""
+def deviation(centred: np.ndarray, mean: np.ndarray, standardise: str = "yes") -> np.ndarray:
+    """Return what features `centred` (n, d) about `mean` (d,) are divided by, (d,).
+
+    ``yes``: each by its own deviation, 1 if it is constant. ``no``: all by `common`.
+    """
     scale = np.sqrt(np.einsum("ij,ij->j", centred, centred) / len(centred))
     # rounding leaves a constant feature with a deviation of a few units in its last place
-    scale[scale <= 10 * np.finfo(np.float64).eps * np.abs(mean)] = 1
+    constant = scale <= 10 * np.finfo(np.float64).eps * np.abs(mean)
+    if standardise == "no":
+        return common(np.where(constant, 0, scale**2))
+    scale[constant] = 1
     return scale
+
+
+def common(variance: np.ndarray) -> np.ndarray:
+    """Return (d,) times one number: the root of the mean `variance` (d,); 1 if nothing varies.
+
+    A classifier of rows divided by s with ridge's alpha, or 1/C, a is the classifier of the rows
+    themselves with a s^2 (its scores are the same); LDA with constant shrinkage and centroid do
+    not depend on s.
+
+    >>> common(np.array([9.0, 0.0, 3.0]))
+    array([2., 2., 2.])
+    """
+    return np.full(len(variance), np.sqrt(variance.mean()) or 1.0)
 
 
 def _spectrum(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,7 @@ from ..manifests.tasks import WITHIN_CORPUS, Task, rows_of_split
 from .calibrate import calibrated, fit_curves
 from .classifiers import Fitted, finish, fit_path
 from .data import LayerSet, match, read_features
+from .sums import TotalSums
 from .sweep import TUNING, Settings, Trial, make_fold, one_thread, validate
 from .trials import learnt_codes
 
@@ -61,11 +62,10 @@ class Model:
     @property
     def name(self) -> str:
         """Return what the predictions' model column says: also what makes its scores doubtful."""
-        kind = "layer" if self.layers.combine == "alone" else "layers"
         corpus = WITHIN_CORPUS if self.within == "corpus" else ""
         untrained = ", untrained encoder" if self.config.get("untrained") else ""
         leaky = f", split {self.origin['split']}" if "leaky" in self.origin.get("split", "") else ""
-        return f"{self.classifier}, {kind} {self.layers.name}{corpus}{untrained}{leaky}"
+        return f"{self.classifier}, {self.layers.told}{corpus}{untrained}{leaky}"
 
 
 def fit(
@@ -123,7 +123,8 @@ def _fit_curves(
 ) -> np.ndarray:
     train, valid = (X[np.searchsorted(rows, task.rows[s])] for s in TUNING)
     path = {trial.classifier: (trial.penalty,)}
-    found = validate(task, train, valid, path, trial.layers, settings.seed)
+    summed = TotalSums(train, task.codes["train"], len(task.labels), task.cuts)
+    found = validate(task, summed, valid, path, trial.layers, settings.seed)
     scores = found[trial.classifier].scores[0]
     return fit_curves(scores, learnt_codes(task.codes["valid"], scores), trial.temperature)
 

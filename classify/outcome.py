@@ -249,7 +249,8 @@ def meeting_accuracy(
     if settings.folds:
         tasks, _ = add_folds(tasks, table, settings.folds, gap=settings.gap)
     layers = ",".join(map(str, chosen.layers.layers))
-    same = replace(settings, layers=layers, classifiers=chosen.classifier, jobs=1)
+    way = chosen.layers.standardise
+    same = replace(settings, layers=layers, classifiers=chosen.classifier, standardise=way, jobs=1)
     trial = choose(sweep(table, store, tasks, same))
     model = fit(table, store, tasks, trial, same)
     named, _ = predict(model, tested.reset_index(drop=True), store)

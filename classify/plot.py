@@ -1,4 +1,4 @@
-"""The sweep as a picture: validation accuracy by layer, one line per classifier."""
+"""The sweep as a picture: validation accuracy by layer, a line per classifier."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import io
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from .data import NOT_STANDARDISED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,8 +27,9 @@ def plot_sweep(outcome: Outcome) -> bytes:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     names = list(dict.fromkeys(trial.layers.name for trial in outcome.trials))
-    for number, classifier in enumerate(dict.fromkeys(t.classifier for t in outcome.trials)):
-        _line(axes, outcome, classifier, f"C{number}")
+    lines = dict.fromkeys((t.classifier, t.layers.standardise) for t in outcome.trials)
+    for number, line in enumerate(lines):
+        _line(axes, outcome, line, f"C{number}")
     place = names.index(outcome.chosen.layers.name)
     axes.plot(place, outcome.chosen.accuracy, "o", ms=11, mfc="none", mec="black", label="chosen")
     for name, style in (("majority", "--"), ("chance", ":")):
@@ -40,11 +43,12 @@ def plot_sweep(outcome: Outcome) -> bytes:
     return image.getvalue()
 
 
-def _line(axes: Axes, outcome: Outcome, classifier: str, color: str) -> None:
-    trials = [trial for trial in outcome.trials if trial.classifier == classifier]
+def _line(axes: Axes, outcome: Outcome, line: tuple[str, str], color: str) -> None:
+    trials = [t for t in outcome.trials if (t.classifier, t.layers.standardise) == line]
+    label = line[0] + ("" if line[1] == "yes" else NOT_STANDARDISED)
     x = np.arange(len(trials))  # every classifier has every layer set, in the same order
     low, high = np.array([trial.interval for trial in trials]).T
-    axes.plot(x, [trial.accuracy for trial in trials], ".-", color=color, label=classifier)
+    axes.plot(x, [trial.accuracy for trial in trials], ".-", color=color, label=label)
     axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
 
 

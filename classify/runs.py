@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..manifests.table import InputError, read_predictions
+from .data import NOT_STANDARDISED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,6 +147,9 @@ def _read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame | None:
             f"{path}: columns {missing} are missing in {len(table)} rows, expected "
             f"{list(columns)} and at least 1 row; make the run again"
         )
+    if "standardise" in table:  # a classifier of its own in every figure and table
+        plain = table["classifier"] + NOT_STANDARDISED
+        table["classifier"] = table["classifier"].where(table["standardise"] != "no", plain)
     return table
 
 

@@ -33,6 +33,7 @@ def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
             {
                 "layers": trial.layers.name,
                 "classifier": trial.classifier,
+                "standardise": trial.layers.standardise,
                 "penalty": "" if trial.penalty is None else trial.penalty,
                 "valid_accuracy": trial.accuracy,
                 "valid_low": trial.interval[0],
@@ -52,7 +53,8 @@ def outcome_text(outcome: Outcome) -> str:
     found = trial_rows(outcome)
     best = sorted(found, key=lambda row: -row["valid_accuracy"])[:MOST_SHOWN]
     shown = found if len(found) <= MOST_SHOWN else best
-    rows = [{key: _short(key, value) for key, value in row.items()} for row in shown]
+    told = [key for key in shown[0] if key != "standardise" or len(_ways(outcome)) > 1]
+    rows = [{key: _short(key, row[key]) for key in told} for row in shown]
     more = f"\nthe best {len(shown)} of {len(found)}" if len(shown) < len(found) else ""
     blocks = [
         "\n".join(outcome.facts),
@@ -61,6 +63,10 @@ def outcome_text(outcome: Outcome) -> str:
         outcome.conclusion,
     ]
     return "\n\n".join(blocks)
+
+
+def _ways(outcome: Outcome) -> set[str]:
+    return {trial.layers.standardise for trial in outcome.trials} | {"yes"}
 
 
 def measures_text(measures: pd.DataFrame) -> str:
@@ -163,6 +169,7 @@ def _config(outcome: Outcome) -> dict[str, Any]:
             "layers": list(model.layers.layers),
             "combine": model.layers.combine,
             "weights": list(model.layers.weights),
+            "standardise": model.layers.standardise,
             "temperature": model.temperature,
             "calibration": "isotonic" if model.knots else "temperature",
         },

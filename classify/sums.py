@@ -1,11 +1,12 @@
 """Sums over the rows of one task, computed once, from which every fold takes its own away.
 
 With many more rows than features a fold's mean, deviation and scatter matrix are the total's less
-those of the rows it does not learn; centring and standardising are algebra on them. Ridge and LDA
-need nothing else: one Cholesky factor per penalty solves for all classes. (On one thread, at 2048
-features, an eigendecomposition took as long as fourteen factors.) Sums are taken of features
-standardised over all rows, so little is lost to cancellation; where a fold would lose more than
-that, `FoldSums` is refused and the caller fits the fold's rows themselves.
+those of the rows it does not learn; centring and standardising are algebra on them. The total is
+the sum over the folds' held-out rows, so each row is multiplied once. Ridge and LDA need nothing
+else: one Cholesky factor per penalty solves for all classes, and one product scores the held-out
+rows for all penalties. Sums are taken of features standardised over all rows, so little is lost to
+cancellation; where a fold would lose more than that, `FoldSums` is refused and the caller fits the
+fold's rows themselves.
 
 Source: Engstrom and Jensen (2024), Shortcutting cross-validation, arXiv 2401.13185 (total minus
 fold, with centring and scaling); Hastie, Tibshirani and Friedman (2009), 3.4.1 and 4.3.
@@ -13,14 +14,18 @@ fold, with centring and scaling); Hastie, Tibshirani and Friedman (2009), 3.4.1 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from .linear import class_sums, deviation, unit
+from .linear import class_sums, common, deviation, unit
 
+Cut = tuple[np.ndarray, np.ndarray]  # positions learnt, positions held out
+Sums = tuple[np.ndarray, np.ndarray, np.ndarray]  # gram (d, d), class sums (classes, d), counts
 ROWS_AT_ONCE = 2048  # in float64; the layer itself stays as it was read
+MOST_BYTES = 1e9  # of the folds' grams; more are not kept, but taken twice
 LEAST_VARIANCE = 1e-6  # of a feature in a fold, or within classes: a share of the whole
 
 
@@ -54,53 +59,90 @@ class FoldSums:
 
 
 class TotalSums:
-    """Sums over all rows `X` (n, d) with `codes` (n,) of `classes`, for any number of folds."""
+    """Rows `X` (n, d) with `codes` (n,) of `classes`, and sums over them and over those of `cuts`.
 
-    def __init__(self, X: np.ndarray, codes: np.ndarray, classes: int) -> None:
-        self._X, self._codes, self._classes = X, codes, classes
-        self._mean = X.mean(axis=0, dtype=np.float64)
-        self._scale = _deviation(X, self._mean)
-        self._gram, self._sums, self._counts = self._of(np.arange(len(X)))
+    No row is held out twice, and none by the cut that learns it. Sums are taken when they are
+    first asked for.
+    """
 
-    def _of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __init__(self, X: np.ndarray, codes: np.ndarray, classes: int, cuts: Sequence[Cut]) -> None:
+        self.X, self.codes, self.classes, self.cuts = X, codes, classes, cuts
+
+    @cached_property
+    def _centre(self) -> tuple[np.ndarray, np.ndarray]:
+        mean = self.X.mean(axis=0, dtype=np.float64)
+        return mean, _deviation(self.X, mean)
+
+    @cached_property
+    def _sums(self) -> tuple[Sums, list[Sums]]:
+        """Return the sums of all rows, and those of each cut's held-out rows (not too many)."""
+        held = [rows for _, rows in self.cuts]
+        total = self._of(np.setdiff1d(np.arange(len(self.X)), np.concatenate(held)))
+        kept = []
+        for rows in held:
+            part = self._of(rows)
+            for whole, piece in zip(total, part, strict=True):
+                np.add(whole, piece, out=whole)
+            if len(held) * part[0].nbytes <= MOST_BYTES:
+                kept.append(part)
+        return total, kept
+
+    def _of(self, rows: np.ndarray) -> Sums:
         """Return gram (d, d), class sums (classes, d) and counts of globally standardised rows."""
-        width = self._X.shape[1]
-        gram, sums = np.zeros((width, width)), np.zeros((self._classes, width))
+        width, (mean, scale) = self.X.shape[1], self._centre
+        gram, sums = np.zeros((width, width)), np.zeros((self.classes, width))
         for part in np.split(rows, range(ROWS_AT_ONCE, len(rows), ROWS_AT_ONCE)):
-            U = np.subtract(self._X[part], self._mean, dtype=np.float64)
-            U /= self._scale
+            U = np.subtract(self.X[part], mean, dtype=np.float64)
+            U /= scale
             gram += U.T @ U
-            sums += class_sums(U, self._codes[part], self._classes)
-        counts = np.bincount(self._codes[rows], minlength=self._classes).astype(np.float64)
+            sums += class_sums(U, self.codes[part], self.classes)
+        counts = np.bincount(self.codes[rows], minlength=self.classes).astype(np.float64)
         return gram, sums, counts
 
-    def without(self, learnt: np.ndarray) -> FoldSums | None:
-        """Return the sums of the rows `learnt` (positions), by taking away those of the others.
+    def _learnt(self, fold: int) -> Sums:
+        """Return the sums of the rows that a cut learns: the total's less the others'."""
+        (learnt, held), (total, kept) = self.cuts[fold], self._sums
+        others = np.setdiff1d(np.arange(len(self.X)), learnt)
+        first = kept[fold] if kept else self._of(held)
+        gram, sums, counts = (whole - part for whole, part in zip(total, first, strict=True))
+        purged = np.setdiff1d(others, held)
+        if len(purged):
+            for left, part in zip((gram, sums, counts), self._of(purged), strict=True):
+                np.subtract(left, part, out=left)
+        return gram, sums, counts
 
-        None where the difference would be inexact: a feature varies in the fold by less than
-        `LEAST_VARIANCE` of what it does elsewhere, and is not constant there.
+    def without(self, fold: int, standardise: str = "yes") -> FoldSums | None:
+        """Return the sums of the rows that cut number `fold` learns.
+
+        `standardise` is `linear.deviation`'s. None where the difference of sums would be inexact:
+        a feature varies in the fold by less than `LEAST_VARIANCE` of what it does elsewhere, and
+        is not constant there.
         """
-        others = np.setdiff1d(np.arange(len(self._X)), learnt)
-        gram, sums, counts = self._of(others)
-        np.subtract(self._gram, gram, out=gram)
-        sums, counts = self._sums - sums, self._counts - counts
+        learnt = self.cuts[fold][0]
+        gram, sums, counts = self._learnt(fold)
+        total_mean, total_scale = self._centre
         mean = sums.sum(axis=0) / len(learnt)
         gram -= len(learnt) * np.outer(mean, mean)
         variance = gram.diagonal() / len(learnt)
         still = np.flatnonzero(variance < LEAST_VARIANCE)
         if not self._constant(learnt, still):
             return None
-        scale = np.sqrt(np.where(variance < LEAST_VARIANCE, 1, variance))
+        if standardise == "no":
+            variance[still] = 0
+            whole = common(variance * total_scale**2)
+            scale = whole / total_scale
+        else:
+            scale = np.sqrt(np.where(variance < LEAST_VARIANCE, 1, variance))
+            whole = scale * total_scale
+            whole[still] = 1  # as `linear.deviation` has it
         sums = (sums - counts[:, None] * mean) / scale
         gram /= scale
         gram /= scale[:, None]
         gram[still], gram[:, still], sums[:, still] = 0, 0, 0
-        whole = scale * self._scale
-        whole[still] = 1  # as `linear.deviation` has it
-        return FoldSums(self._mean + mean * self._scale, whole, gram, counts, sums)
+        return FoldSums(total_mean + mean * total_scale, whole, gram, counts, sums)
 
     def _constant(self, learnt: np.ndarray, columns: np.ndarray) -> bool:
-        rows = self._X[np.ix_(learnt, columns)]
+        rows = self.X[np.ix_(learnt, columns)]
         return bool((rows == rows[:1]).all())
 
 
@@ -119,7 +161,7 @@ def ridge_scores(fold: FoldSums, rows: np.ndarray, penalties: Sequence[float]) -
     Z, targets = fold.standardise(rows), 2 * fold.sums.T
     intercept = np.where(fold.counts > 0, 2 * fold.counts / fold.counts.sum() - 1, -np.inf)
     solved = _solve(fold.gram, [(1.0, penalty) for penalty in penalties], targets)
-    return [Z @ weights + intercept for weights in solved]
+    return [block + intercept for block in _products(Z, solved)]
 
 
 def lda_scores(
@@ -139,11 +181,9 @@ def lda_scores(
     Z = fold.standardise(rows)
     prior = np.log(np.where(present, fold.counts, 1) / total)
     solved = _solve(within, [(1 - c, c * spread) for c in shrinkages], means.T)
-    found = []
-    for weights in solved:
-        constant = prior - 0.5 * np.einsum("dk,kd->k", weights, means)
-        found.append(Z @ weights + np.where(present, constant, -np.inf))
-    return found
+    halves = (0.5 * np.einsum("dk,kd->k", weights, means) for weights in solved)
+    constants = [np.where(present, prior - half, -np.inf) for half in halves]
+    return [b + c for b, c in zip(_products(Z, solved), constants, strict=True)]
 
 
 def centroid_scores(fold: FoldSums, rows: np.ndarray) -> np.ndarray:
@@ -154,12 +194,25 @@ def centroid_scores(fold: FoldSums, rows: np.ndarray) -> np.ndarray:
 
 def _solve(
     gram: np.ndarray, mixes: Sequence[tuple[float, float]], right: np.ndarray
-) -> Iterator[np.ndarray]:
-    """Yield the solution (d, k) of ``(a gram + b I) W = right`` for each (a, b)."""
+) -> list[np.ndarray]:
+    """Return the solution (d, k) of ``(a gram + b I) W = right`` for each (a, b).
+
+    The solutions lie side by side in memory, so that `_products` takes one product for all.
+    """
     from scipy.linalg import cho_factor, cho_solve
 
-    for factor, penalty in mixes:
-        matrix = np.multiply(gram, factor, order="F")
+    matrix, width = np.empty_like(gram.T), right.shape[1]
+    every = np.empty((len(right), len(mixes) * width), order="F")
+    blocks = [every[:, k * width : (k + 1) * width] for k in range(len(mixes))]
+    for block, (factor, penalty) in zip(blocks, mixes, strict=True):
+        np.multiply(gram.T, factor, out=matrix)  # symmetric, and in the order LAPACK wants
         matrix[np.diag_indices_from(matrix)] += penalty
         cholesky = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
-        yield cho_solve(cholesky, right, check_finite=False)
+        block[:] = cho_solve(cholesky, right, check_finite=False)
+    return blocks
+
+
+def _products(Z: np.ndarray, blocks: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return ``Z @ block`` (m, k) for each of the `blocks` of `_solve`."""
+    together = Z @ np.asarray(blocks[0].base)
+    return np.split(together, len(blocks), axis=1)

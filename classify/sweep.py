@@ -17,12 +17,13 @@ import numpy as np
 from ..extract.store import FeatureStore
 from ..manifests.table import InputError
 from ..manifests.tasks import Task
-from .cells import Cells, unfinished
+from .cells import Cells, Share, unfinished
 from .classifiers import TREE_ROUNDS, Fold, fit_path, penalties_of
-from .crossval import Paths, cross_validate
+from .crossval import Paths, score_folds
 from .data import LayerSet, Teller, layer_sets, read_features
 from .linear import rotate
 from .mix import mix_layers
+from .sums import TotalSums
 from .trials import Settings, Trial, Validated, choose, classifier_names, make_trial
 
 __all__ = [
@@ -85,7 +86,7 @@ def sweep(
         A setting is unknown or not in the store, or LightGBM has nothing to stop by.
     """
     names = classifier_names(settings)
-    sets = layer_sets(settings.layers, settings.combine, store)
+    sets = layer_sets(settings.layers, settings.combine, store, settings.standardise)
     if settings.combine == "mix" and sets[0].combine == "mix":
         with one_thread(["ridge"]):
             ids = table["segment_id"].to_numpy(str)
@@ -95,7 +96,7 @@ def sweep(
     _tell_plan(tasks, len(sets) * len(names), todo, tell)
     ids, sessions = table["segment_id"].to_numpy(str), table["session"].to_numpy(str)
     work = _Work(store, ids, sessions, tasks, settings)
-    with _bar(sum(len(missing) for _, missing in todo)) as bar:
+    with _bar(sum(len(missing) for share in todo for _, missing in share)) as bar:
         for trials in _run(work, todo):
             for trial in trials:
                 cells.add(trial)
@@ -104,13 +105,12 @@ def sweep(
     return [trial for trial in found if trial is not None]
 
 
-def _tell_plan(
-    tasks: Sequence[Task], every: int, todo: Sequence[tuple[LayerSet, list[str]]], tell: Teller
-) -> None:
-    left = sum(len(missing) for _, missing in todo)
+def _tell_plan(tasks: Sequence[Task], every: int, todo: Sequence[Share], tell: Teller) -> None:
+    every_missing = [missing for share in todo for _, missing in share]
+    left = sum(map(len, every_missing))
     if left < every:
         tell(f"{every - left} of {every} combinations were finished before and are not tried again")
-    grown = sum("lightgbm" in missing for _, missing in todo)
+    grown = sum("lightgbm" in missing for missing in every_missing)
     if grown:
         trees = sum(len(task.labels) for task in tasks) * TREE_ROUNDS * grown
         tell(f"lightgbm: at most {trees} trees ({TREE_ROUNDS} rounds, {grown} layer sets)")
@@ -133,17 +133,17 @@ def _processes(jobs: int, sets: int) -> int:
     return min(jobs, sets)
 
 
-def _run(work: _Work, todo: Sequence[tuple[LayerSet, list[str]]]) -> Iterator[list[Trial]]:
-    """Yield each layer set's trials as they are finished, in the order of sets."""
+def _run(work: _Work, todo: Sequence[Share]) -> Iterator[list[Trial]]:
+    """Yield each share's trials as they are finished, in order."""
     jobs = _processes(work.settings.jobs, len(todo))
     if jobs <= 1:
-        yield from (_try_layers(work, *one) for one in todo)
+        yield from (_try_layers(work, share) for share in todo)
         return
     from joblib import Parallel, delayed, parallel_config
 
     with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1):
-        shares = Parallel(return_as="generator", batch_size=1, pre_dispatch=f"{jobs}")
-        yield from shares(delayed(_try_layers)(work, *one) for one in todo)
+        each = Parallel(return_as="generator", batch_size=1, pre_dispatch=f"{jobs}")
+        yield from each(delayed(_try_layers)(work, share) for share in todo)
 
 
 @contextmanager
@@ -152,36 +152,42 @@ def one_thread(classifiers: Sequence[str]) -> Iterator[None]:
     import scipy.linalg  # noqa: F401  the limit holds only for libraries that are loaded
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    if not {"logistic", "linear-svm"}.isdisjoint(classifiers):
-        import sklearn.linear_model
+    if "linear-svm" in classifiers:
         import sklearn.svm  # noqa: F401
     with threadpool_limits(1):
         yield
 
 
-def _try_layers(work: _Work, layer_set: LayerSet, names: Sequence[str]) -> list[Trial]:
-    """Fit classifiers on every task with one set of layers."""
+def _try_layers(work: _Work, share: Share) -> list[Trial]:
+    """Fit classifiers on every task with one set of layers, which is read once."""
     rows = np.unique(np.concatenate([task.rows[s] for task in work.tasks for s in TUNING]))
-    X = read_features(work.store, work.ids[rows], layer_set, work.settings.pooling_part)
-    outcomes: dict[str, list[Validated]] = {name: [] for name in names}
-    with one_thread(names):
+    X = read_features(work.store, work.ids[rows], share[0][0], work.settings.pooling_part)
+    cells = [(layer_set, name) for layer_set, names in share for name in names]
+    outcomes: dict[tuple[LayerSet, str], list[Validated]] = {cell: [] for cell in cells}
+    with one_thread([name for _, name in cells]):
         for task in work.tasks:
             train, valid = (X[np.searchsorted(rows, task.rows[s])] for s in TUNING)
-            paths = {name: penalties_of(name, work.settings.penalty) for name in names}
-            fitted = validate(task, train, valid, paths, layer_set, work.settings.seed)
-            for name, outcome in fitted.items():
-                outcomes[name].append(outcome)
+            for cell, outcome in _validate_share(work, task, train, valid, share):
+                outcomes[cell].append(outcome)
     codes = np.concatenate([task.codes["valid"] for task in work.tasks])
     meetings = np.concatenate([work.sessions[task.rows["valid"]] for task in work.tasks])
-    return [
-        make_trial(layer_set, name, outcomes[name], codes, meetings, work.settings)
-        for name in names
-    ]
+    return [make_trial(*cell, outcomes[cell], codes, meetings, work.settings) for cell in cells]
+
+
+def _validate_share(
+    work: _Work, task: Task, train: np.ndarray, valid: np.ndarray, share: Share
+) -> Iterator[tuple[tuple[LayerSet, str], Validated]]:
+    """Yield what validation says of each cell; sums over folds are taken once for all of them."""
+    rows = TotalSums(train, task.codes["train"], len(task.labels), task.cuts)
+    for layer_set, names in share:
+        paths = {name: penalties_of(name, work.settings.penalty) for name in names}
+        fitted = validate(task, rows, valid, paths, layer_set, work.settings.seed)
+        yield from (((layer_set, name), outcome) for name, outcome in fitted.items())
 
 
 def validate(
     task: Task,
-    train: np.ndarray,
+    rows: TotalSums,
     valid: np.ndarray,
     paths: Paths,
     layers: LayerSet,
@@ -189,15 +195,13 @@ def validate(
 ) -> dict[str, Validated]:
     """Return each classifier's scores of a task's validation rows, once per penalty in `paths`.
 
-    `train` (n, d) and `valid` (m, d) are the task's rows of `layers`; with folds, train has both.
+    `rows` and `valid` (m, d) are the task's training and validation rows of `layers`; with folds,
+    the first has both.
     """
     if task.cuts:
-        codes, classes, weights = task.codes["train"], len(task.labels), layers.weights
-        found, notes = cross_validate(
-            train, codes, classes, task.cuts, paths, seed=seed, weights=weights
-        )
+        found, notes = score_folds(rows, paths, seed=seed, layers=layers)
         return {name: Validated(found[name], notes[name]) for name in paths}
-    fold = make_fold(task, train, valid, seed, layers)
+    fold = make_fold(task, rows.X, valid, seed, layers)
     turned = fold.valid if fold.valid is not None else np.zeros((0, 0))
     outcomes = {}
     for name, path in paths.items():
@@ -211,7 +215,7 @@ def make_fold(
     task: Task, train: np.ndarray, valid: np.ndarray, seed: int, layers: LayerSet
 ) -> Fold:
     """Return a task's training rows of `layers` turned, with its validation rows beside them."""
-    rotation = rotate(train, layers.weights)
+    rotation = rotate(train, layers.weights, layers.standardise)
     turned = rotation.turn(valid) if len(valid) else None
     codes = task.codes
     return Fold(rotation, codes["train"], len(task.labels), turned, codes["valid"], seed)

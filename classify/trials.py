@@ -31,6 +31,8 @@ class Settings:
     combine : "alone", "concat" or "average" of these layers; every "pairs" or "triples" of them;
         "mix" with learnt weights
     pooling_part : "mean", "std" or "both" of the pooled vector
+    standardise : "yes" (each feature to variance 1 by the training rows), "no" (all divided by one
+        number, so that their mean variance is 1), or "both" of these
     classifiers : names, separated by commas
     penalty : the only one tried, or None for each classifier's own path
     folds : of cross-validation over train and valid; 0 = the validation rows decide
@@ -44,6 +46,7 @@ class Settings:
     layers: str = "all"
     combine: str = "alone"
     pooling_part: str = "both"
+    standardise: str = "yes"
     classifiers: str = "centroid,ridge,lda,logistic"
     penalty: float | None = None
     folds: int = 0
@@ -73,8 +76,7 @@ class Trial:
     @property
     def name(self) -> str:
         """Return what a model column says, as in ``ridge, layer 5``."""
-        kind = "layer" if self.layers.combine == "alone" else "layers"
-        return f"{self.classifier}, {kind} {self.layers.name}"
+        return f"{self.classifier}, {self.layers.told}"
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ ORDER = {
     "extract": "signals spans audio pooling device stages checkpoint frontend layers weights "
     "encoder durable contents shard layout reader listing store writing options batches plan job "
     "profile verify run tools export store_cli cli",
-    "classify": "data folds linear sums trees classifiers crossval calibrate measures trials mix "
-    "cells conclude sweep model folder score compare outcome "
+    "classify": "data folds linear logistic sums trees classifiers crossval calibrate measures "
+    "trials mix cells conclude sweep model folder score compare outcome "
     "chosen learning openset plot show chosen_cli estimator runs svg figures mistakes tables "
     "meetings sentences report report_cli cli",
     "finetune": "forms check settings config augment heads trunk data prefix module tuned sets "

@@ -24,9 +24,9 @@ def counted(monkeypatch):
     """Count the layer sets that are tried, by name, with the classifiers."""
     tried, real = [], module._try_layers
 
-    def count(work, layer_set, names):
-        tried.append((layer_set.name, *names))
-        return real(work, layer_set, names)
+    def count(work, share):
+        tried.extend((layer_set.name, *names) for layer_set, names in share)
+        return real(work, share)
 
     monkeypatch.setattr(module, "_try_layers", count)
     return tried
@@ -81,8 +81,23 @@ def mark(table, store, tasks, **changes):
 
 
 def test_what_chooses_cells_does_not_change_the_fingerprint(table, store, tasks):
-    same = {"layers": "1", "classifiers": "ridge", "jobs": 2, "calibration": "isotonic"}
-    assert mark(table, store, tasks) == mark(table, store, tasks, **same)
+    same = {"layers": "1", "classifiers": "ridge", "jobs": 2, "standardise": "both"}
+    assert mark(table, store, tasks) == mark(table, store, tasks, **same, calibration="isotonic")
+
+
+def test_cells_from_before_there_was_a_choice_of_standardisation_are_used(
+    tmp_path, table, store, tasks, counted
+):
+    path = tmp_path / "cells.jsonl"
+    before = sweep(table, store, tasks, FAST, cells=Cells(path, "a"))
+    old = path.read_text().replace(', "standardise": "yes"', "")
+    assert old != path.read_text()
+    path.write_text(old)
+    counted.clear()
+    both = sweep(table, store, tasks, replace(FAST, standardise="both"), cells=Cells(path, "a"))
+    assert counted == [(layer, "ridge", "lda") for layer in "012"]
+    assert_same(before, [trial for trial in both if trial.layers.standardise == "yes"])
+    assert len(Cells(path, "a")) == 12
 
 
 def test_another_table_split_or_store_changes_the_fingerprint(

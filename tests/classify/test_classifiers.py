@@ -87,7 +87,7 @@ def test_trees_know_two_classes(parts):
 
 
 def test_a_fit_that_does_not_converge_is_told(parts, monkeypatch):
-    monkeypatch.setattr("spk.classify.classifiers.ITERATIONS", 2)
+    monkeypatch.setattr("spk.classify.logistic.ITERATIONS", 2)
     notes = [head.note for head in fit_path("logistic", make_fold(parts), [1.0])]
     assert notes == ["logistic did not converge at penalty 1"]
 

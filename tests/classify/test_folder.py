@@ -51,6 +51,7 @@ def forge(source, target, name="", content=b"", **changes):
         ("weights", [1.0]),
         ("weights", None),
         ("pooling_part", "mean"),
+        ("standardise", "perhaps"),
         ("within", "room"),
         ("calibration", "platt"),
         ("calibration", "isotonic"),

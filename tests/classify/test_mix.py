@@ -188,7 +188,8 @@ def test_a_mix_is_cross_validated_as_its_folds_fitted_one_by_one(shape):
     X, y = rng.normal(size=(rows, 2 * dim)), np.arange(rows) % 3
     parts = np.array_split(np.arange(rows), 3)
     cuts = [(np.setdiff1d(np.arange(rows), held), held) for held in parts]
-    found, _ = cross_validate(X, y, 3, cuts, {"ridge": (5.0,)}, weights=(0.9, 0.1))
+    mixed = LayerSet((0, 1), "mix", (0.9, 0.1))
+    found, _ = cross_validate(X, y, 3, cuts, {"ridge": (5.0,)}, layers=mixed)
     root = np.repeat(np.sqrt([0.9, 0.1]), dim)
     for learnt, held in cuts:
         scaler = StandardScaler().fit(X[learnt])

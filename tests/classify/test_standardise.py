@@ -1,0 +1,220 @@
+"""Features standardised one by one, or divided by one number: tried, chosen, kept, read back."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.linear_model import RidgeClassifier
+
+from spk.classify import sweep as module
+from spk.classify.chosen import read_chosen
+from spk.classify.data import LayerSet
+from spk.classify.folder import load_model, save_model
+from spk.classify.learning import learning_curve
+from spk.classify.linear import rotate
+from spk.classify.model import fit, predict
+from spk.classify.openset import open_set
+from spk.classify.outcome import choose_and_fit, evaluate, prepare
+from spk.classify.runs import read_runs
+from spk.classify.show import outcome_text, write_outcome
+from spk.classify.sums import TotalSums
+from spk.classify.sweep import Settings, choose, sweep
+from spk.extract.store import FeatureStore
+from spk.manifests.table import InputError, write_predictions
+from spk.manifests.tasks import make_tasks
+
+BOTH = Settings(classifiers="ridge,centroid", layers="0,1", standardise="both", jobs=1)
+PLAIN = LayerSet((1,), standardise="no")
+TELLING = 4  # of 24 features; they vary more than the others
+
+
+@pytest.fixture(scope="module")
+def loud(table, features):
+    """Return (n, 3, 24) float32: few features of large variance tell voices, the others nothing."""
+    rng = np.random.default_rng(5)
+    noise = rng.normal(size=features.shape)
+    noise[..., :TELLING] = 8 * features[..., :TELLING]
+    return noise.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory, table, loud, write_store):
+    return write_store(tmp_path_factory.mktemp("loud") / "store", table["segment_id"], loud)
+
+
+@pytest.fixture(scope="module")
+def outcome(table, path):
+    return evaluate(table, path, BOTH)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, outcome):
+    folder = tmp_path_factory.mktemp("standardise") / "run"
+    write_outcome(outcome, folder)
+    return folder
+
+
+def numbers(trials):
+    return [(t.classifier, t.penalty, t.accuracy, t.log_loss, t.temperature) for t in trials]
+
+
+@pytest.mark.parametrize("folds", [0, 3])
+@pytest.mark.parametrize("within", ["session", "corpus"])
+def test_both_are_tried_as_each_alone_and_a_layer_is_read_once(
+    table, path, monkeypatch, folds, within
+):
+    read, real = [], module.read_features
+    monkeypatch.setattr(module, "read_features", lambda *a: read.append(a[2].name) or real(*a))
+    store, settings = FeatureStore.open(path), replace(BOTH, folds=folds, within=within)
+    known, _, tasks, _ = prepare(table, store, settings, ("train", "valid"))
+    trials = sweep(known, store, tasks, settings)
+    assert read == ["0", "1"]
+    names = [(t.layers.name, t.layers.standardise, t.classifier) for t in trials]
+    every = [(layer, way) for layer in "01" for way in ("yes", "no")]
+    assert names == [(*one, name) for one in every for name in ("ridge", "centroid")]
+    for way in ("yes", "no"):
+        alone = sweep(known, store, tasks, replace(settings, standardise=way))
+        assert numbers(alone) == numbers([t for t in trials if t.layers.standardise == way])
+    assert choose(trials).layers == PLAIN
+    assert choose(trials).name.endswith(", layer 1, not standardised")
+
+
+def test_what_is_not_standardised_is_named_by_scikit_learns_pipeline(table, loud, outcome):
+    assert outcome.chosen.layers == PLAIN
+    assert outcome.chosen.classifier == "ridge"
+    tested = outcome.predictions
+    for session, part in table.groupby("session"):
+        X, test = loud[part.index, 1].astype(np.float64), (part["split"] == "test").to_numpy()
+        train = (part["split"] == "train").to_numpy()
+        alpha = outcome.chosen.penalty * X[train].var(axis=0).mean()
+        centred = X - X[train].mean(axis=0)
+        model = RidgeClassifier(alpha=alpha).fit(centred[train], part["speaker"][train])
+        named = tested["predicted"][tested["session"] == session]
+        np.testing.assert_array_equal(named, model.predict(centred[test]))
+
+
+def test_the_choice_stands_in_every_file_of_a_run(run, outcome):
+    config = json.loads((run / "config.json").read_text())
+    assert config["settings"]["standardise"] == "both"
+    assert config["chosen"]["standardise"] == "no"
+    rows = pd.read_csv(run / "sweep.csv", dtype=str, keep_default_na=False)
+    assert list(rows["standardise"]) == ["yes", "yes", "no", "no"] * 2
+    assert list(rows["standardise"][rows["chosen"] == "yes"]) == ["no"]
+    assert set(outcome.predictions["model"]) == {"ridge, layer 1, not standardised"}
+    text = outcome_text(outcome)
+    assert "standardise" in text
+    same = replace(outcome, trials=[t for t in outcome.trials if t.layers.standardise == "yes"])
+    assert "standardise " not in outcome_text(same)  # a column of nothing but yes
+
+
+def test_a_report_takes_both_for_classifiers_of_their_own(tmp_path, run, outcome):
+    write_predictions(outcome.predictions, tmp_path / "predictions.csv")
+    (tmp_path / "sweep.csv").write_bytes((run / "sweep.csv").read_bytes())
+    (found,) = read_runs([str(tmp_path)])
+    names = ["ridge", "centroid", "ridge, not standardised", "centroid, not standardised"]
+    assert list(found.trials["classifier"]) == names * 2
+
+
+def test_a_model_is_kept_and_loaded_with_its_choice(tmp_path, table, path, outcome):
+    save_model(outcome.model, tmp_path / "model")
+    model = load_model(tmp_path / "model")
+    assert model.layers == PLAIN
+    tested = table[table["split"] == "test"].reset_index(drop=True)
+    named, _ = predict(model, tested, FeatureStore.open(path))
+    assert named.equals(outcome.predictions)
+
+
+def test_a_model_from_before_there_was_a_choice_is_standardised(tmp_path, table, store):
+    tasks, settings = make_tasks(table, "session")[0], Settings(layers="1", jobs=1)
+    trial = choose(sweep(table, store, tasks, settings))
+    save_model(fit(table, store, tasks, trial, settings), tmp_path / "model")
+    file = tmp_path / "model" / "model.json"
+    description = json.loads(file.read_text())
+    assert description.pop("standardise") == "yes"
+    file.write_text(json.dumps(description))
+    assert load_model(tmp_path / "model").layers == LayerSet((1,))
+    file.write_text(json.dumps({**description, "standardise": "no"}))
+    with pytest.raises(InputError, match="not divided by one number"):
+        load_model(tmp_path / "model")
+
+
+def test_curve_and_open_set_take_what_the_run_chose(table, path, run, outcome):
+    chosen = read_chosen(run, table, path)
+    assert chosen.layers == PLAIN
+    test = outcome.measures.query("stratum == 'all' and measure == 'accuracy'").iloc[0]["value"]
+    found = learning_curve(table, path, run, seconds="1000", draws=1)
+    assert found["accuracy"].tolist() == [test]
+    rotation, _ = chosen.fit(chosen.tasks[0], [chosen.penalty])
+    assert len(set(rotation.scale)) == 1
+    config = json.loads((run / "config.json").read_text())
+    other = run.parent / "standardised"
+    other.mkdir()
+    del config["chosen"]["standardise"]  # a run from before
+    (other / "config.json").write_text(json.dumps(config))
+    assert read_chosen(other, table, path).layers == LayerSet((1,))
+    rates = [open_set(table, path, one)["identified"].tolist() for one in (run, other)]
+    assert rates[0] != rates[1]
+
+
+def test_fit_takes_the_setting(table, path):
+    model, facts = choose_and_fit(table, path, replace(BOTH, standardise="no", classifiers="lda"))
+    assert model.layers.standardise == "no"
+    assert any("not standardised" in fact for fact in facts)
+
+
+def test_trees_see_the_principal_axes_of_centred_features(loud):
+    X = loud[:60, 0]
+    theirs = PCA(5).fit_transform(X.astype(np.float64))
+    ours = rotate(X, standardise="no")
+    np.testing.assert_allclose(np.abs(ours.train[:, :5] * ours.scale[0]), np.abs(theirs), atol=1e-6)
+
+
+@pytest.mark.parametrize("way", ["no", "both"])
+def test_a_mix_is_standardised_or_refused(table, store, way):
+    tasks, _ = make_tasks(table, "session")
+    with pytest.raises(InputError, match=f"{way!r} is given for a mix, expected 'yes'"):
+        sweep(table, store, tasks, Settings(combine="mix", standardise=way, jobs=1))
+
+
+def test_an_unknown_way_is_refused(table, store):
+    tasks, _ = make_tasks(table, "session")
+    with pytest.raises(InputError, match="'robust' is given, expected one of yes, no, both"):
+        sweep(table, store, tasks, Settings(standardise="robust", jobs=1))
+
+
+def test_the_meeting_is_recognised_from_features_scaled_alike(table, path, monkeypatch, outcome):
+    from spk.classify import outcome as whole
+
+    asked, real = [], whole.sweep
+    monkeypatch.setattr(whole, "sweep", lambda *a: asked.append(a[3].standardise) or real(*a))
+    corpus = replace(BOTH, within="corpus")
+    whole.meeting_accuracy(table, FeatureStore.open(path), outcome.chosen, corpus)
+    assert asked == ["no"]
+
+
+def test_a_picture_has_a_line_for_each_way(outcome, monkeypatch):
+    from matplotlib.axes import Axes
+
+    from spk.classify.plot import plot_sweep
+
+    labels, real = [], Axes.plot
+    monkeypatch.setattr(
+        Axes, "plot", lambda *a, **k: labels.append((k["label"], np.size(a[1]))) or real(*a, **k)
+    )
+    plot_sweep(outcome)
+    lines = ["ridge", "centroid", "ridge, not standardised", "centroid, not standardised"]
+    assert labels == [*((name, 2) for name in lines), ("chosen", 1)]
+
+
+def test_rows_are_summed_once_for_both(table, path, monkeypatch):
+    summed, real = [], TotalSums._of
+    monkeypatch.setattr(TotalSums, "_of", lambda self, rows: summed.append(1) or real(self, rows))
+    store = FeatureStore.open(path)
+    # a gap of 0 purges nothing here
+    settings = replace(BOTH, layers="1", within="corpus", folds=3, gap=0.0)
+    known, _, tasks, _ = prepare(table, store, settings, ("train", "valid"))
+    sweep(known, store, tasks, settings)
+    assert len(summed) == 3 + 1  # folds, and what is never held out
