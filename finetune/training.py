@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 import sys
 import warnings
@@ -161,7 +162,9 @@ def _sign(subject: Subject, train_set: Waveforms, run: Run) -> str:
     settings = {name: getattr(config, name) for name in (*names, "freeze_encoder_layers")}
     computing = [device.type, str(choose_dtype(config.precision, device)), run.config.max_epochs]
     segments = [asdict(segment) for segment in train_set.segments]
-    content = [settings, computing, dict(subject.encoder), segments]
+    found = {segment.path: os.stat(segment.path) for segment in train_set.segments}
+    files = [(path, file.st_size, file.st_mtime_ns) for path, file in sorted(found.items())]
+    content = [settings, computing, dict(subject.encoder), segments, files]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

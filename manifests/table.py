@@ -155,6 +155,11 @@ def writing(path: str | Path) -> Iterator[None]:
         ) from problem
 
 
+def is_special(path: str | Path) -> bool:
+    """Return whether there is a folder, pipe or device: to open one may take forever."""
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
 def write_whole(path: str | Path, content: bytes | memoryview) -> None:
     """Write a file under its final name only when it is complete (temporary name, then rename).
 
