@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..extract.store import FeatureStore
-from ..manifests.table import write_whole
+from ..manifests.table import write_whole, writing
 from ..manifests.tasks import Task
 from .data import LayerSet
 from .trials import Settings, Trial, classifier_names
@@ -65,7 +65,7 @@ class Cells:
         """Keep a finished trial; it is on disk when this returns."""
         self._remember(trial)
         if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
+            with writing(self._path), self._path.open("a", encoding="utf-8") as file:
                 file.write(_line(trial) + "\n")
 
     def _remember(self, trial: Trial) -> None:
