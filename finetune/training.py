@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -228,12 +229,21 @@ def _quiet() -> Iterator[None]:
     log = logging.getLogger("lightning.pytorch")
     level = log.level
     log.setLevel(logging.ERROR)
+    hook = threading.excepthook
+
+    def heard(problem: threading.ExceptHookArgs) -> None:
+        # TensorBoard's thread; where it cannot write, training cannot either, and says so
+        if not issubclass(problem.exc_type, OSError):
+            hook(problem)
+
+    threading.excepthook = heard
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\..*")
             warnings.filterwarnings("ignore", message="This DataLoader will create")
             yield
     finally:
+        threading.excepthook = hook
         log.setLevel(level)
 
 

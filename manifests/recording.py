@@ -196,7 +196,7 @@ def write_audio(path: Path, samples: np.ndarray) -> None:
     image = io.BytesIO()
     soundfile.write(image, samples, RATE, subtype="PCM_16", format=path.suffix[1:].upper())
     part = path.with_name(f".{path.name}.part")
-    with writing(path):
+    with writing(path, image.getbuffer().nbytes):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
             file.write(image.getbuffer())

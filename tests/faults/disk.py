@@ -7,6 +7,7 @@ is deleted while it works. A job must end with one line; what is there must be w
 with room the same command must end with what an undisturbed run gives.
 """
 
+import re
 import resource
 import shutil
 import sys
@@ -131,7 +132,9 @@ def judge(job: Job, out: Path, done: Told, counts: Counter) -> list[str]:
     counts["rounds"] += 1
     counts["finished"] += finished
     counts["told in a line"] += done.clear and not finished
-    counts["with bytes"] += "bytes are free on the disk, expected" in done.err
+    counts["with bytes"] += (
+        re.search(r"expected \d+ bytes|room for \d+ bytes", done.err) is not None
+    )
     if not done.clear:
         broken.append(f"ended with {done.code} and {done.err[-800:]!r} {done.trace[-1500:]}")
     try:

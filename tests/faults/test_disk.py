@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 
 import pytest
 
@@ -9,6 +10,8 @@ from spk.classify.cells import Cells
 from spk.extract import durable
 from spk.extract.durable import Lock, refuse_full_disk
 from spk.extract.export import pack
+from spk.finetune import fleet
+from spk.finetune.training import _quiet
 from spk.manifests.table import InputError
 
 
@@ -32,6 +35,7 @@ def test_a_job_is_told_loses_nothing_and_goes_on(disk, jobs, kind):
     assert counts["told in a line"] + counts["finished"] == len(jobs)
     assert counts["told in a line"] >= len(jobs) - 2
     assert counts["lost or wrong"] == 0
+    assert kind == "read-only" or counts["with bytes"] > 0
 
 
 def test_a_folder_that_goes_is_told(disk, jobs):
@@ -98,3 +102,26 @@ def test_a_place_that_cannot_be_made_is_told(tmp_path, jobs):
         pack(store, tmp_path / "file" / "below" / "packed.h5")
     with pytest.raises(InputError, match=r"cannot be written \(No such file or directory\)"):
         refuse_full_disk(tmp_path / "absent", 1)
+
+
+def test_a_session_s_folder_that_goes_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(fleet, "rows_sha256", lambda *_: "0")
+    task = fleet.Task("S1", (), {}, {})
+    with pytest.raises(InputError, match=r"cannot be written \(No such file or directory\)"):
+        fleet._claim(tmp_path / "version_0", task, None)
+
+
+@pytest.mark.parametrize(("problem", "heard"), [(FileNotFoundError, 0), (ValueError, 1)])
+def test_only_what_training_tells_itself_is_not_heard_of_threads(monkeypatch, problem, heard):
+    told = []
+
+    def fail():
+        raise problem
+
+    monkeypatch.setattr(threading, "excepthook", told.append)
+    with _quiet():
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+    assert len(told) == heard
+    assert threading.excepthook == told.append
