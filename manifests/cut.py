@@ -105,6 +105,7 @@ def cut(
         listing = list_files(table, out, format=format)
         write_table(cut_table, Path(out, TABLE))
         write_listing(listing, Path(out, LISTING))
+        _refuse_gone(Path(out), names)  # the tables' folder is made again where it has gone
     written = sum(map(len, todo.values()))
     return CutReport(cut_table, listing, written, len(table) - written, len(todo), seconds)
 

@@ -10,7 +10,7 @@ from spk.classify.cells import Cells
 from spk.extract import durable
 from spk.extract.durable import Lock, refuse_full_disk
 from spk.extract.export import pack
-from spk.finetune import fleet
+from spk.finetune import fleet, run
 from spk.finetune.training import _quiet
 from spk.manifests.table import InputError
 
@@ -109,6 +109,15 @@ def test_a_session_s_folder_that_goes_is_told(tmp_path, monkeypatch):
     task = fleet.Task("S1", (), {}, {})
     with pytest.raises(InputError, match=r"cannot be written \(No such file or directory\)"):
         fleet._claim(tmp_path / "version_0", task, None)
+
+
+def test_a_finished_session_that_is_gone_is_told(tmp_path):
+    tasks = {0: fleet.Task("S1", (), {}, {}), 1: fleet.Task("S2", (), {}, {})}
+    asked = fleet.Fleet(None, fleet.Config(log_dir=str(tmp_path)), "random", tasks, ("S1", "S2"))
+    with pytest.raises(InputError, match="2 finished sessions are gone, first 'S1', expected all"):
+        run._refuse_gone(asked, [], False)
+    run._refuse_gone(asked, ["S1", "S2"], False)  # another process has them
+    run._refuse_gone(asked, [], True)
 
 
 @pytest.mark.parametrize(("problem", "heard"), [(FileNotFoundError, 0), (ValueError, 1)])

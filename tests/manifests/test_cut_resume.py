@@ -66,6 +66,14 @@ def test_files_that_go_while_others_are_cut_are_told(meeting, tmp_path, monkeypa
     assert not (out / TABLE).exists()
 
 
+def test_files_that_go_after_they_were_cut_are_told(meeting, tmp_path, monkeypatch):
+    turns, root = meeting
+    out = tmp_path / "out"
+    monkeypatch.setattr("spk.manifests.cut.write_table", lambda *_: shutil.rmtree(out))
+    with pytest.raises(InputError, match="5 of 5 files that were cut are gone"):
+        cut(turns, root, out)
+
+
 def test_more_segments_may_be_added(meeting, tmp_path):
     turns, root = meeting
     cut(turns[:2], root, tmp_path / "out")
