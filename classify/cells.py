@@ -2,7 +2,8 @@
 
 ``cells.jsonl``: the first line is the fingerprint of everything a cell depends on: the table's
 segments, the store's configuration and files, the settings, the versions. Then one line per cell.
-A file of another fingerprint is begun anew; a line that was cut off by a kill is taken out.
+Each line has the CRC-32 of its other fields: one that a kill cut off, and all from a damaged one
+on, are taken out. A file of another fingerprint is begun anew.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..extract.store import FeatureStore
-from ..manifests.table import write_whole
+from ..manifests.table import write_whole, writing
 from ..manifests.tasks import Task
 from .data import LayerSet
 from .trials import Settings, Trial, classifier_names
@@ -26,7 +28,7 @@ from .trials import Settings, Trial, classifier_names
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA = 1
+SCHEMA = 2
 Share = list[tuple[LayerSet, list[str]]]  # layer sets of the same features, with classifiers
 # settings that choose cells, or what is made of the chosen one, not what is in a cell
 NOT_IN_A_CELL = ("layers", "standardise", "classifiers", "jobs", "calibration")
@@ -51,9 +53,9 @@ class Cells:
         same = lines[:1] == [{"schema": SCHEMA, "fingerprint": mark}]
         for line in lines[1:] if same else []:
             self._remember(_trial(line))
-        head = json.dumps({"schema": SCHEMA, "fingerprint": mark})
+        head = _signed({"schema": SCHEMA, "fingerprint": mark})
         kept = [head, *(_line(trial) for trial in self._trials.values())]
-        write_whole(path, "".join(f"{line}\n" for line in kept).encode())
+        write_whole(path, b"".join(kept))
 
     def __len__(self) -> int:
         return len(self._trials)
@@ -66,8 +68,8 @@ class Cells:
         """Keep a finished trial; it is on disk when this returns."""
         self._remember(trial)
         if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(_line(trial) + "\n")
+            with writing(self._path), self._path.open("ab") as file:
+                file.write(_line(trial))
 
     def _remember(self, trial: Trial) -> None:
         self._trials[trial.layers, trial.classifier] = trial
@@ -124,21 +126,34 @@ def unfinished(cells: Cells, sets: Sequence[LayerSet], settings: Settings) -> li
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the file's lines up to the first that is no JSON object."""
+    """Return the file's lines up to the first that is not as it was written."""
     found: list[dict[str, Any]] = []
     for line in path.read_bytes().split(b"\n") if path.exists() else []:
         try:
-            found.append(dict(json.loads(line)))
-        except (ValueError, TypeError):
+            fields = dict(json.loads(line))
+        except (ValueError, TypeError, RecursionError):
             break
+        if fields.pop("crc32", None) != _crc32(fields):
+            break
+        found.append(fields)
     return found
 
 
-def _line(trial: Trial) -> str:
+def _line(trial: Trial) -> bytes:
     fields = asdict(trial)
     fields["correct"] = base64.b64encode(np.packbits(trial.correct).tobytes()).decode()
     fields["count"] = len(trial.correct)
-    return json.dumps(fields, ensure_ascii=False)
+    return _signed(fields)
+
+
+def _signed(fields: dict[str, Any]) -> bytes:
+    """Return a line of the file."""
+    whole = {**fields, "crc32": _crc32(fields)}
+    return json.dumps(whole, ensure_ascii=False).encode() + b"\n"
+
+
+def _crc32(fields: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _trial(line: dict[str, Any]) -> Trial:

@@ -112,21 +112,24 @@ def sweep(table: Path, store: Path, out: Path, **settings: Any) -> None:
     predictions.csv and metrics.csv (the chosen one on test) and config.json. Finished trials are
     kept in OUT/cells.jsonl: a stopped sweep goes on where it was, another setting begins anew.
     """
+    from ..manifests.request import only_writer
     from ..manifests.table import read_table
     from ..manifests.tasks import split_method
     from .outcome import evaluate
     from .show import outcome_text, write_outcome
     from .sweep import Settings
 
-    outcome = evaluate(
-        read_table(table),
-        store,
-        Settings(**settings),
-        split=split_method(table),
-        tell=click.echo,
-        keep=out / "cells.jsonl",
-    )
-    write_outcome(outcome, out)
+    rows, split = read_table(table), split_method(table)
+    with only_writer(out):
+        outcome = evaluate(
+            rows,
+            store,
+            Settings(**settings),
+            split=split,
+            tell=click.echo,
+            keep=out / "cells.jsonl",
+        )
+        write_outcome(outcome, out)
     click.echo(outcome_text(outcome))
     click.echo(f"wrote {out}/sweep.csv, sweep.png, predictions.csv, metrics.csv, config.json")
 

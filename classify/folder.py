@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ..manifests.table import InputError, write_whole
+from ..manifests.table import InputError, write_whole, writing
 from ..manifests.tasks import WITHIN
 from .calibrate import CALIBRATIONS
 from .classifiers import PENALTIES, Fitted
@@ -43,13 +43,16 @@ def save_model(model: Model, path: str | Path) -> None:
     """
     path = Path(path)
     check_free(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         for name, content in _files(model).items():
             write_whole(draft / name, content)
-        draft.chmod(0o755)
-        os.rename(draft, path)
+        check_free(path)  # another may have written it meanwhile
+        with writing(path):
+            draft.chmod(0o755)
+            os.rename(draft, path)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise

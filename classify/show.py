@@ -141,8 +141,11 @@ def warnings_of(measures: pd.DataFrame) -> list[str]:
     return [f"{name}: {KNOWS_THE_ROOM}" for name in models]
 
 
+FILES = ("sweep.csv", "sweep.png", "predictions.csv", "metrics.csv", "config.json")
+
+
 def write_outcome(outcome: Outcome, folder: str | Path) -> None:
-    """Write `sweep.csv`, `sweep.png`, `predictions.csv`, `metrics.csv` and `config.json`."""
+    """Write `FILES`."""
     import pandas as pd
 
     folder = Path(folder)
@@ -155,6 +158,12 @@ def write_outcome(outcome: Outcome, folder: str | Path) -> None:
     write_measures(outcome.measures, folder / "metrics.csv")
     config = json.dumps(_config(outcome), indent=1, ensure_ascii=False)
     write_whole(folder / "config.json", config.encode())
+    gone = [name for name in FILES if not (folder / name).exists()]
+    if gone:
+        raise InputError(
+            f"{folder}: {gone} are gone since they were written, expected all; leave the folder "
+            "alone, or name another, and run the same command again"
+        )
 
 
 def _config(outcome: Outcome) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..manifests.table import InputError, sample_span
+from ..manifests.table import InputError, is_special, sample_span
 
 CODES = {
     "unreadable": "the file is missing or cannot be decoded",
@@ -130,6 +130,8 @@ def check_recording(path: str, reading: Reading) -> None:
     """
     import soundfile
 
+    if is_special(path):
+        return
     try:
         found = soundfile.info(path)
     except (OSError, RuntimeError, TypeError):
@@ -141,6 +143,8 @@ def check_recording(path: str, reading: Reading) -> None:
 def _decode(segment: Segment, reading: Reading) -> tuple[np.ndarray, int]:
     import soundfile
 
+    if is_special(segment.path):
+        raise Rejected("unreadable", f"{segment.path}: is a folder, pipe or device, no file")
     try:
         file = soundfile.SoundFile(segment.path)
     except (OSError, RuntimeError, TypeError) as problem:  # LibsndfileError is a RuntimeError,

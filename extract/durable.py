@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
@@ -55,7 +55,9 @@ def _whole_file(path: Path, needed: int) -> Iterator[BinaryIO]:
 
 def refuse_full_disk(folder: Path, needed: int) -> None:
     """Raise `InputError` unless `needed` bytes are free on the folder's disk."""
-    if shutil.disk_usage(folder).free < needed:
+    with writing(folder):
+        free = shutil.disk_usage(folder).free
+    if free < needed:
         raise InputError(_full(folder, needed))
 
 
@@ -100,11 +102,11 @@ class Lock:
                 f"{path.parent}: writing is locked by {holder}, expected no other writer; "
                 "wait for it or end it"
             ) from None
-        self._file.truncate(0)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         ours = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
-        self._file.write(json.dumps(ours))
-        self._file.flush()
+        with suppress(OSError):  # a full disk: the lock holds without its holder's name
+            os.ftruncate(number, 0)
+            os.write(number, json.dumps(ours).encode())
         os.register_at_fork(after_in_child=self._file.close)
 
     @property
@@ -115,7 +117,8 @@ class Lock:
     def release(self) -> None:
         """Let the next writer in; a second call does nothing."""
         if not self._file.closed:
-            self._file.truncate(0)
+            with suppress(OSError):
+                os.ftruncate(self._file.fileno(), 0)
             self._file.close()
 
 

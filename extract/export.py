@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
-from ..manifests.table import InputError
+from ..manifests.table import InputError, writing
 from .durable import refuse_full_disk, whole_file
 from .reader import FeatureStore
 from .shard import DTYPES, encode_columns, fill, read_layer, trailer
@@ -56,7 +57,7 @@ def pack(path: str | Path, out: str | Path) -> int:
         for layer in store.layers:
             for rows in _layer_parts(store, layer):
                 file.write(rows.data)
-    return out.stat().st_size
+        return file.seek(0, os.SEEK_END)
 
 
 def export(path: str | Path, out: str | Path) -> int:
@@ -135,7 +136,8 @@ def _new(out: str | Path) -> Path:
     out = Path(out)
     if out.exists():
         raise InputError(f"{out}: it exists, expected a new name; name another or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
     return out
 
 

@@ -175,4 +175,5 @@ def _describe(path: Path, config: Mapping[str, Any], versions: Mapping[str, Any]
     content = json.dumps(described, indent=1, ensure_ascii=False).encode() + b"\n"
     with whole_file(path / "store.json", len(content)) as file:
         file.write(content)
-    sync_folder(path.parent)
+    with writing(path):
+        sync_folder(path.parent)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..manifests.table import InputError
+from ..manifests.table import InputError, is_special
 from .audio import Segment
 from .batches import sort_segments, take_shard
 from .checkpoint import DEMO, DEMO_SHAPE, find_checkpoint
@@ -66,7 +66,7 @@ def _channels(segments: Sequence[Segment]) -> int:
     import soundfile
 
     most = 1
-    for path in {segment.path for segment in segments}:
+    for path in {segment.path for segment in segments if not is_special(segment.path)}:
         try:
             most = max(most, soundfile.info(path).channels)
         except (OSError, RuntimeError, TypeError):

@@ -255,7 +255,7 @@ def _clips(folder: str | Path | None, option: str) -> tuple[Clip, ...]:
             f"{option}: {str(folder)!r} is no folder, expected one that holds .wav or .flac files; "
             "name a folder"
         )
-    paths = [path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES]
+    paths = [p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
     if not paths:
         raise InputError(
             f"{option}: audio files in {str(folder)!r} are 0, expected .wav or .flac files; "

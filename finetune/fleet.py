@@ -211,7 +211,8 @@ def _claim(folder: Path, task: Task, table: pd.DataFrame) -> None:
     path = folder / "task.json"
     claim = {"session": task.name, "rows_sha256": rows_sha256(task, table)}
     if not path.is_file():
-        names = (entry.name for entry in folder.iterdir())
+        with writing(folder):
+            names = [entry.name for entry in folder.iterdir()]
         foreign = [name for name in names if name != "lock" and not name.startswith(".")]
         if foreign:
             raise InputError(

@@ -2,11 +2,13 @@
 
 Exact, because it is kept batch by batch: the same segments in the same batch go through the same
 operations, and what is read back are the same bits. It holds only where nothing below the cut
-changes from epoch to epoch; `refuse_cache` says where it does.
+changes from epoch to epoch; `refuse_cache` says where it does. A file begins with the SHA-256 of
+its rest, which is in the form of safetensors; one that was damaged is computed anew.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -25,7 +27,8 @@ CHANGING = (
     *("crop_seconds", "mask_seconds", "mask_dims", "speed_prob", "noise_prob", "reverb_prob"),
     *("gain_prob", "channel_prob"),
 )
-FRAMES, HIDDEN = "frames", "hidden"
+FRAMES, HIDDEN, PLAIN = "frames", "hidden", "plain"
+DIGEST = 32  # bytes
 
 
 class PrefixCache:
@@ -42,22 +45,22 @@ class PrefixCache:
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self._folder = folder
         sign = folder / "fingerprint"
-        if folder.is_dir() and (not sign.is_file() or sign.read_text() != fingerprint):
+        if folder.is_dir() and (not sign.is_file() or sign.read_bytes() != fingerprint.encode()):
             shutil.rmtree(folder)
         write_whole(sign, fingerprint.encode())
 
     def get(self, ask: Ask, device: torch.device) -> Entered | None:
-        """Return what was kept for this batch, on the device, or None."""
-        from safetensors import safe_open
+        """Return what was kept for this batch, on the device, or None: absent or damaged."""
+        from safetensors.torch import load
 
         path = self._path(ask)
-        if not path.is_file():
+        content = path.read_bytes() if path.is_file() else b""
+        if not content or content[:DIGEST] != hashlib.sha256(content[DIGEST:]).digest():
             return None
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            keywords = json.loads(file.metadata()["keywords"])
+        tensors = {name: value.to(device) for name, value in load(content[DIGEST:]).items()}
+        plain = json.loads(bytes(tensors.pop(PLAIN).tolist()))
         hidden, frames = tensors.pop(HIDDEN), tensors.pop(FRAMES).cpu()
-        return Entered({}, hidden, keywords | tensors, frames)
+        return Entered({}, hidden, plain | tensors, frames)
 
     def put(self, ask: Ask, entered: Entered) -> None:
         """Keep what reached the cut."""
@@ -67,16 +70,18 @@ class PrefixCache:
         plain: dict[str, Any] = {}
         for name, value in entered.keywords.items():
             (tensors if isinstance(value, torch.Tensor) else plain)[name] = value
+        tensors[PLAIN] = torch.tensor(list(json.dumps(plain).encode()), dtype=torch.uint8)
         tensors = {name: value.detach().contiguous() for name, value in tensors.items()}
         refuse_full_disk(self._folder, sum(value.nbytes for value in tensors.values()))
-        write_whole(self._path(ask), save(tensors, metadata={"keywords": json.dumps(plain)}))
+        content = save(tensors)
+        write_whole(self._path(ask), hashlib.sha256(content).digest() + content)
 
     def remove(self) -> None:
         """Delete all of it; nothing is lost that could not be computed again."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self, ask: Ask) -> Path:
-        return self._folder / f"{ask.number:06d}.safetensors"
+        return self._folder / f"{ask.number:06d}.kept"
 
 
 def refuse_cache(config: Config, wanted: Sequence[int], cut: int, least: int) -> None:

@@ -91,6 +91,7 @@ def fit(
     if together and len(devices) > 1 and not _first_rank():
         return Summary(sessions=None, text="", interrupted=interrupted)
     sessions = write_tables(fleet)
+    _refuse_gone(fleet, busy, interrupted)
     return Summary(
         sessions,
         summary(fleet, sessions),
@@ -98,6 +99,16 @@ def fit(
         interrupted=interrupted,
         rejected=count_rejected(fleet),
     )
+
+
+def _refuse_gone(fleet: Fleet, busy: Sequence[str], interrupted: bool) -> None:
+    """Refuse to end well where a session that was finished is no longer on disk."""
+    gone = [] if interrupted else [t.name for t in open_tasks(fleet) if t.name not in busy]
+    if gone:
+        raise InputError(
+            f"{fleet.config.log_dir}: {len(gone)} finished sessions are gone, first {gone[0]!r}, "
+            "expected all; leave the folder alone, and run the same command again"
+        )
 
 
 def _refuse_together(config: Config, ranks: int) -> None:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -161,7 +163,9 @@ def _sign(subject: Subject, train_set: Waveforms, run: Run) -> str:
     settings = {name: getattr(config, name) for name in (*names, "freeze_encoder_layers")}
     computing = [device.type, str(choose_dtype(config.precision, device)), run.config.max_epochs]
     segments = [asdict(segment) for segment in train_set.segments]
-    content = [settings, computing, dict(subject.encoder), segments]
+    found = {segment.path: os.stat(segment.path) for segment in train_set.segments}
+    files = [(path, file.st_size, file.st_mtime_ns) for path, file in sorted(found.items())]
+    content = [settings, computing, dict(subject.encoder), segments, files]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -225,12 +229,21 @@ def _quiet() -> Iterator[None]:
     log = logging.getLogger("lightning.pytorch")
     level = log.level
     log.setLevel(logging.ERROR)
+    hook = threading.excepthook
+
+    def heard(problem: threading.ExceptHookArgs) -> None:
+        # TensorBoard's thread; where it cannot write, training cannot either, and says so
+        if not issubclass(problem.exc_type, OSError):
+            hook(problem)
+
+    threading.excepthook = heard
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\..*")
             warnings.filterwarnings("ignore", message="This DataLoader will create")
             yield
     finally:
+        threading.excepthook = hook
         log.setLevel(level)
 
 

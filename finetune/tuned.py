@@ -8,6 +8,7 @@ it names, and refused where that one's weights are others.
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -38,6 +39,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         No such file, not a checkpoint, or not one of ours.
     """
     try:
+        _refuse_changed(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file, expected a checkpoint; name another") from None
@@ -55,6 +57,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "name another"
         )
     return checkpoint
+
+
+def _refuse_changed(path: str | Path) -> None:
+    """Raise `ValueError` where bytes are not those that were saved; torch itself does not look."""
+    with zipfile.ZipFile(path) as archive:
+        changed = archive.testzip()
+    if changed is not None:
+        raise ValueError(f"other bytes than were saved in {changed!r}")
 
 
 def load_tuned(path: str | Path, *, encoder: str | None = None) -> SpeakerModule:

@@ -100,10 +100,12 @@ def cut(
         agree(Path(out), _asked(settings, spans, recordings))
         todo = _unfinished(Path(out), spans, recordings)
         seconds = _cut_all(todo, recordings, Path(out), workers)
+        _refuse_gone(Path(out), names)
         cut_table = _cut_table(table, names, spans, recordings)
         listing = list_files(table, out, format=format)
         write_table(cut_table, Path(out, TABLE))
         write_listing(listing, Path(out, LISTING))
+        _refuse_gone(Path(out), names)  # the tables' folder is made again where it has gone
     written = sum(map(len, todo.values()))
     return CutReport(cut_table, listing, written, len(table) - written, len(todo), seconds)
 
@@ -243,6 +245,16 @@ def _cut_all(
         return sum(job.result() for job in done)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _refuse_gone(out: Path, names: list[str]) -> None:
+    """Raise `InputError` where files have gone since they were cut, perhaps with their folder."""
+    gone = [name for name in names if not (out / name).exists()]
+    if gone:
+        raise InputError(
+            f"{out}: {len(gone)} of {len(names)} files that were cut are gone, first {gone[0]!r}, "
+            "expected all; leave the folder alone, or name another, and cut again"
+        )
 
 
 def _cut_table(

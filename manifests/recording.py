@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .table import InputError, writing
+from .table import InputError, is_special, writing
 
 RATE = 16000  # Hz of every file written
 BLOCK_SECONDS = 20  # decoded at a time: 5 MB of an 8-channel recording
@@ -57,6 +57,11 @@ def inspect(path: Path, *, channel: str, resample: bool) -> Recording:
     """
     import soundfile
 
+    if is_special(path):
+        raise InputError(
+            f"{path}: cannot be read (a folder, pipe or device), expected an audio file; correct "
+            "the audio folder"
+        )
     try:
         size = path.stat().st_size  # first: of a missing file libsndfile says "System error."
         info = soundfile.info(path)
@@ -191,7 +196,7 @@ def write_audio(path: Path, samples: np.ndarray) -> None:
     image = io.BytesIO()
     soundfile.write(image, samples, RATE, subtype="PCM_16", format=path.suffix[1:].upper())
     part = path.with_name(f".{path.name}.part")
-    with writing(path):
+    with writing(path, image.getbuffer().nbytes):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
             file.write(image.getbuffer())

@@ -144,15 +144,24 @@ def check_predictions(predictions: pd.DataFrame, where: str = "predictions") -> 
 
 
 @contextmanager
-def writing(path: str | Path) -> Iterator[None]:
-    """Tell as `InputError` why `path` cannot be written: no leave, no room, a file for a folder."""
+def writing(path: str | Path, needed: int = 0) -> Iterator[None]:
+    """Tell as `InputError` why `path` cannot be written: no leave, no room, a file for a folder.
+
+    `needed` is its size in bytes, where that is known.
+    """
     try:
         yield
     except OSError as problem:
+        room = f"room for {needed} bytes" if needed else "room"
         raise InputError(
             f"{path}: cannot be written ({problem.strerror or problem}), expected a folder with "
-            "room and leave to write; name another place"
+            f"{room} and leave to write; name another place"
         ) from problem
+
+
+def is_special(path: str | Path) -> bool:
+    """Return whether there is a folder, pipe or device: to open one may take forever."""
+    return os.path.exists(path) and not os.path.isfile(path)
 
 
 def write_whole(path: str | Path, content: bytes | memoryview) -> None:
@@ -163,7 +172,7 @@ def write_whole(path: str | Path, content: bytes | memoryview) -> None:
     InputError
         The file cannot be written; one of that name from before is left as it is.
     """
-    with writing(path):
+    with writing(path, len(content)):
         _write_and_rename(Path(path), content)
 
 

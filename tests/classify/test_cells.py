@@ -66,7 +66,28 @@ def test_a_file_that_is_no_list_of_cells_is_begun_anew(tmp_path, content):
     path = tmp_path / "cells.jsonl"
     path.write_bytes(content)
     assert len(Cells(path, "a")) == 0
-    assert json.loads(path.read_bytes()) == {"schema": 1, "fingerprint": "a"}
+    begun = json.loads(path.read_bytes())
+    assert (begun["schema"], begun["fingerprint"]) == (2, "a")
+
+
+def test_no_damaged_trial_is_read(tmp_path, table, store, tasks):
+    path = tmp_path / "cells.jsonl"
+    whole = sweep(table, store, tasks, FAST, cells=Cells(path, "a"))
+    known = {(trial.layers, trial.classifier): trial for trial in whole}
+    content, rng = path.read_bytes(), np.random.default_rng(4)
+    kept = 0
+    for _ in range(60):
+        torn = bytearray(content)
+        place = int(rng.integers(len(content)))
+        torn[place] ^= int(rng.integers(1, 256))
+        path.write_bytes(torn)
+        cells = Cells(path, "a")
+        kept += len(cells) == len(whole)
+        for key, trial in known.items():
+            found = cells.get(*key)
+            assert found is None or found.accuracy == trial.accuracy
+            assert_same([found or trial], [trial])
+    assert kept < 6  # a space in the JSON, or 1E-05 for 1e-05
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, model, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setattr("spk.classify.folder.os.rename", full)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(InputError, match=r"cannot be written \(no space left\)"):
         save_model(model, tmp_path / "model")
     assert not list(tmp_path.iterdir())
 

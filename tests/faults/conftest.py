@@ -1,6 +1,7 @@
 """Commands as a user types them, and the scripts beside these tests."""
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -34,10 +35,14 @@ def _typed(line: str) -> Result:
 
 
 def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent)  # the scripts use one another
+        path = Path(__file__).with_name(f"{name}.py")
+        spec = importlib.util.spec_from_file_location(f"faults_{name}", path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where dataclasses look for their own
+        spec.loader.exec_module(module)
+        return module
 
 
 @pytest.fixture(scope="session")
@@ -83,3 +88,27 @@ def fuzz() -> ModuleType:
 def forge() -> ModuleType:
     """Return the script `forge.py`."""
     return _load("forge")
+
+
+@pytest.fixture(scope="session")
+def scene() -> ModuleType:
+    """Return the script `scene.py`."""
+    return _load("scene")
+
+
+@pytest.fixture(scope="session")
+def damage() -> ModuleType:
+    """Return the script `damage.py`."""
+    return _load("damage")
+
+
+@pytest.fixture(scope="session")
+def disk() -> ModuleType:
+    """Return the script `disk.py`."""
+    return _load("disk")
+
+
+@pytest.fixture(scope="session")
+def two_at_once() -> ModuleType:
+    """Return the script `two_at_once.py`."""
+    return _load("two_at_once")

@@ -3,7 +3,8 @@
 A target takes any bytes and returns, or raises `InputError`; what else it raises is a finding. What
 is read is also written and read again, and must come out the same. ``make fuzz`` runs each target
 for ten minutes: guided by coverage where atheris can be installed, else by hypothesis. A finding's
-bytes are printed as Python writes them; make a case of `test_found.py` of them.
+bytes are printed as Python writes them; make a case of `test_readers.py` of them, or of the test
+that stands beside the reader.
 """
 
 import importlib.util

@@ -1,11 +1,13 @@
 """Audio that is broken, strange or hostile: what each command tells of it, or that it is read."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 
@@ -173,6 +175,38 @@ def test_a_file_may_be_called_anything(table, typed, name):
     table(audio=name)
     assert typed(EXTRACT).exit_code == 0
     assert typed(CUT).exit_code == 0
+
+
+@pytest.fixture
+def ends():
+    """End a test that waits for the other end of a pipe."""
+
+    def late(*_):
+        pytest.fail("still waiting")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "device"])
+def test_no_pipe_or_device_is_opened(table, typed, told, tmp_path, ends, kind):
+    name = {"pipe": "pipe.wav", "link to a pipe": "link.wav", "device": "/dev/zero"}[kind]
+    os.mkfifo("pipe.wav")
+    os.symlink("pipe.wav", "link.wav")
+    table(audio=name)
+    assert "1 of 1 recordings are missing" in told(EXTRACT)
+    assert f"{name}: cannot be read (a folder, pipe or device), expected" in told(CUT)
+    good = pd.read_csv("t.csv").assign(segment_id="good", audio=str(tmp_path / "good.wav"))
+    soundfile.write("good.wav", np.random.default_rng(1).uniform(-0.5, 0.5, 16000), 16000)
+    pd.concat([pd.read_csv("t.csv"), good]).to_csv("t.csv", index=False)
+    assert typed(EXTRACT).exit_code == 3  # the absolute path is read
+    listed = pd.read_csv("store.rejected.csv")
+    assert listed["segment_id"].tolist() == ["a"]
+    assert listed["code"].tolist() == ["unreadable"]
+    assert listed["message"].tolist() == [f"{name}: is a folder, pipe or device, no file"]
 
 
 @pytest.mark.parametrize("name", ["link.wav", "folder.wav", "nothing.wav", "x" * 5000 + ".wav"])

@@ -402,6 +402,7 @@ from click.testing import CliRunner
 from spk.manifests.cli import main as manifests
 from spk.extract.cli import main as extract, store
 from spk.classify.cli import main as classify
+from spk.finetune.cli import main as finetune
 def run(command, line):
     done = CliRunner().invoke(command, line.split())
     if done.exit_code:
@@ -417,6 +418,9 @@ run(classify, "sweep table.csv features sweep --classifiers centroid,ridge --job
 run(classify, "fit table.csv features model --classifiers centroid --layers 5 --jobs 1")
 run(classify, "predict model table.csv features predictions.csv")
 run(classify, "score predictions.csv --table table.csv --resamples 10")
+run(finetune, "fit table.csv --audio-root corpus/wav --log-dir fleet --pretrained-model demo "
+    "--max-epochs 1 --freeze-encoder-layers 4 --cache-prefix")
+run(finetune, "predict fleet table.csv tuned.csv --audio-root corpus/wav")
 print(asked)
 try:
     import socket

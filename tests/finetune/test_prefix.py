@@ -1,11 +1,17 @@
 """What is kept of the frozen layers is read back to the bit, and only where it holds."""
 
+import os
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 
+from spk.extract.audio import Segment
 from spk.finetune.config import Config
 from spk.finetune.data import Ask
 from spk.finetune.prefix import PrefixCache, refuse_cache
+from spk.finetune.training import Run, _sign
 from spk.finetune.trunk import Entered
 from spk.manifests.table import InputError
 
@@ -57,6 +63,40 @@ def test_another_fingerprint_empties_the_folder(tmp_path):
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["fingerprint"]
 
 
+@pytest.mark.parametrize("change", ["flip", "cut", "sign"])
+def test_what_was_damaged_is_computed_anew(tmp_path, change):
+    folder, rng = tmp_path / "kept", np.random.default_rng(3)
+    entered = Entered({}, torch.randn(2, 5, 4), {"index": 2}, torch.tensor([5, 3]))
+    PrefixCache(folder, "a").put(ASK, entered)
+    path = folder / ("fingerprint" if change == "sign" else "000003.kept")
+    whole = path.read_bytes()
+    for _ in range(60):
+        torn = bytearray(whole)
+        place = int(rng.integers(len(whole)))
+        torn[place] ^= int(rng.integers(1, 256))
+        path.write_bytes(whole[:place] if change == "cut" else torn)
+        assert PrefixCache(folder, "a").get(ASK, CPU) is None
+        PrefixCache(folder, "a").put(ASK, entered)
+        assert same(PrefixCache(folder, "a").get(ASK, CPU).hidden, entered.hidden)
+        assert path.read_bytes() == whole
+
+
+def test_a_changed_recording_gives_another_fingerprint(tmp_path):
+    path = tmp_path / "r.wav"
+    path.write_bytes(b"1")
+    segments = [Segment("a", str(path), 0.0, 1.0)]
+    of = SimpleNamespace(encoder={}), SimpleNamespace(segments=segments)
+    run = Run(None, Config(), "random", device="cpu", ranks=1, stop=lambda: False)
+    before = _sign(*of, run)
+    assert _sign(*of, run) == before
+    path.write_bytes(b"2")
+    os.utime(path, ns=(1, 1))
+    changed = _sign(*of, run)
+    path.write_bytes(b"22")
+    os.utime(path, ns=(1, 1))
+    assert len({before, changed, _sign(*of, run)}) == 3
+
+
 @pytest.mark.parametrize("places", [(0, 1, 2), (0,)])
 @pytest.mark.parametrize("kind", ["layer", "group", "wavlm", "w2v-bert"])
 def test_scores_and_gradients_are_the_same_bits_with_it_and_without(
@@ -71,7 +111,7 @@ def test_scores_and_gradients_are_the_same_bits_with_it_and_without(
         scores.square().sum().backward()
         gradients = {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
         found.append({"scores": scores, **gradients})
-    assert (tmp_path / "kept" / "000000.safetensors").is_file()
+    assert (tmp_path / "kept" / "000000.kept").is_file()
     for other in found[1:]:
         assert other.keys() == found[0].keys()
         assert all(torch.equal(other[name], value) for name, value in found[0].items())

@@ -155,6 +155,25 @@ def test_damaged_missing_and_foreign_files_are_refused(saved, tmp_path):
             read_checkpoint(path)
 
 
+def test_no_flipped_byte_of_a_checkpoint_is_read(saved, tmp_path):
+    whole, known = saved[1].read_bytes(), read_checkpoint(saved[1])
+    path, rng, refused = tmp_path / "a.ckpt", np.random.default_rng(2), 0
+    for _ in range(60):
+        torn = bytearray(whole)
+        torn[rng.integers(len(whole))] ^= int(rng.integers(1, 256))
+        path.write_bytes(torn)
+        try:
+            found = read_checkpoint(path)
+        except InputError:
+            refused += 1
+            continue
+        assert found["spk"] == known["spk"]
+        assert found["state_dict"].keys() == known["state_dict"].keys()
+        for name, tensor in known["state_dict"].items():
+            assert torch.equal(found["state_dict"][name], tensor)
+    assert refused > 30
+
+
 def test_tensors_that_are_missing_or_do_not_fit_are_refused(saved, make_module):
     module = make_module("layer", freeze_encoder_layers=2)
     checkpoint = read_checkpoint(saved[1])

@@ -49,6 +49,31 @@ def test_missing_short_and_damaged_files_are_cut_again(meeting, tmp_path, kind):
     assert snapshot(out) == before
 
 
+def test_files_that_go_while_others_are_cut_are_told(meeting, tmp_path, monkeypatch):
+    turns, root = meeting
+    out = tmp_path / "out"
+    write = recording.write_audio
+
+    def vanishing(path, samples):
+        write(path, samples)
+        if path.name == "S1_001-M_0001.wav":
+            shutil.rmtree(out)
+
+    monkeypatch.setattr(recording, "write_audio", vanishing)
+    told = r"2 of 5 files that were cut are gone, first 'S1_001-M_0000.wav', expected all"
+    with pytest.raises(InputError, match=told):
+        cut(turns, root, out)
+    assert not (out / TABLE).exists()
+
+
+def test_files_that_go_after_they_were_cut_are_told(meeting, tmp_path, monkeypatch):
+    turns, root = meeting
+    out = tmp_path / "out"
+    monkeypatch.setattr("spk.manifests.cut.write_table", lambda *_: shutil.rmtree(out))
+    with pytest.raises(InputError, match="5 of 5 files that were cut are gone"):
+        cut(turns, root, out)
+
+
 def test_more_segments_may_be_added(meeting, tmp_path):
     turns, root = meeting
     cut(turns[:2], root, tmp_path / "out")
