@@ -86,8 +86,9 @@ class Team(Job):
         self, batches: Iterable[Sequence[Segment]], stop: Callable[[], bool], progress: Progress
     ) -> bool:
         """Have batches encoded, and write what comes back."""
-        left, problem, asked = iter(batches), None, False
-        with Writing(self._spans) as writing, self._started() as workers:
+        waiting = list(batches)
+        left, problem, asked = iter(waiting), None, False
+        with Writing(self._spans) as writing, self._started(len(waiting)) as workers:
             while workers:
                 for line in wait([worker.line for worker in workers], PATIENCE):
                     worker = next(worker for worker in workers if worker.line is line)
@@ -143,10 +144,10 @@ class Team(Job):
                 self._writer.add(segment_id, features, **rest)
 
     @contextmanager
-    def _started(self) -> Iterator[list[_Worker]]:
-        """Start the workers; none of them is there afterwards."""
+    def _started(self, most: int) -> Iterator[list[_Worker]]:
+        """Start the workers, at most so many; none of them is there afterwards."""
         context, workers = get_context("spawn"), []
-        posts = list(self._posts())
+        posts = list(self._posts())[:most]
         resource_tracker.ensure_running()  # starting it unblocks the signal, so it comes first
         # A worker must not see a terminal's Ctrl-C, from its first moment: the parent has it too.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

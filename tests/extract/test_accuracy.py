@@ -65,7 +65,7 @@ def test_the_interval_is_that_of_agresti_and_min(gains, losses, count):
     gap, low, high = paired_interval(one, other)
     n, b, c = count + 2, gains + 0.5, losses + 0.5
     error = (((b + c) - (b - c) ** 2 / n) ** 0.5) / n
-    assert gap == (gains - losses) / count
+    assert gap == pytest.approx((gains - losses) / count)
     expected = (b - c) / n - 1.96 * error, (b - c) / n + 1.96 * error
     assert (low, high) == pytest.approx(expected, rel=1e-4)
     assert low < gap < high

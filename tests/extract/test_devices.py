@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 
 import numpy as np
 import pandas as pd
@@ -73,7 +74,7 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(found[name], values)
 
 
-def test_two_devices_write_what_one_does(corpus, alone, tmp_path):
+def test_two_devices_write_what_one_does(corpus, alone, tmp_path, monkeypatch):
     options, table = corpus
     file = tmp_path / "profile.txt"
     options = replace(options, profile=str(file), verify=4)
@@ -89,6 +90,8 @@ def test_two_devices_write_what_one_does(corpus, alone, tmp_path):
     for name in ("cpu (1)", "cpu (2)"):
         assert f"{name} MainThread" in page
     assert multiprocessing.active_children() == []
+    monkeypatch.setattr(BaseProcess, "start", None)
+    assert extract(table, tmp_path / "store", options).new == 0
 
 
 def test_a_killed_process_ends_the_run_and_the_next_one_completes_it(
@@ -230,7 +233,7 @@ def test_what_a_worker_says_it_failed_with_ends_the_run(corpus, tmp_path, monkey
     theirs.send(("failed", said))
 
     @contextmanager
-    def started(self):
+    def started(self, most):
         yield [_Worker("cpu (1)", multiprocessing.current_process(), ours)]
 
     monkeypatch.setattr(Team, "_started", started)
