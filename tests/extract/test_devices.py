@@ -130,7 +130,7 @@ def test_ctrl_c_ends_all_processes_in_good_order(corpus, alone, tmp_path):
         while len(group(process.pid)) < 3 and process.poll() is None:
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=180)
         assert process.returncode == 128 + signal.SIGINT
     assert said.splitlines() == [
         "stopping after this batch; once more to stop at once",
