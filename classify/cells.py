@@ -163,7 +163,7 @@ def _trial(line: dict[str, Any]) -> Trial:
         tuple(line["layers"]["layers"]),
         line["layers"]["combine"],
         tuple(line["layers"]["weights"]),
-        line["layers"].get("standardise", "yes"),  # cells from before there was a choice
+        line["layers"]["standardise"],
     )
     low, high = line["interval"]
     changed: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -14,6 +15,9 @@ from .store_cli import store
 __all__ = ["main", "store"]
 
 REJECTED = 3  # exit code: all done, but some segments have no features
+# oneDNN, in which torch computes on a CPU, keeps what it made for the last 1024 shapes, and here
+# each batch has another shape: without a bound that is most of the memory of a long run.
+KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
 
 
 @click.command(cls=Command)
@@ -47,7 +51,12 @@ REJECTED = 3  # exit code: all done, but some segments have no features
     "--channel", default="0", show_default=True, help="Index from 0, or mean (equal average)."
 )
 @click.option("--resample", is_flag=True, help="Accept recordings of another sample rate.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto, cpu, cuda or cuda:i; cuda:all or a list, cuda:0,cuda:1: a process each, one store.",
+)
 @click.option(
     "--dtype",
     type=click.Choice(("auto", "float32", "bfloat16", "float16")),
@@ -76,7 +85,8 @@ REJECTED = 3  # exit code: all done, but some segments have no features
     "--workers",
     type=int,
     default=None,
-    help="Threads that decode audio ahead; 0: none.  [default: number of cores, at most 4]",
+    help="Threads that decode audio ahead, for each device; 0: none.  [default: number of cores, "
+    "shared by the devices, at most 4]",
 )
 @click.option(
     "--max-seconds",
@@ -123,6 +133,7 @@ def main(table: str, store_path: str, plan: bool, **options: Any) -> None:
 
         click.echo(str(plan_run(segments, settings)))
         return
+    os.environ.update(KERNELS | os.environ)
     from .run import extract
 
     with noted_signals(_tell) as caught:

@@ -24,7 +24,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
         raise InputError(
-            f"--device: value is {name!r}, expected auto, cpu, cuda or cuda:1; correct it"
+            f"--device: value is {name!r}, expected auto, cpu, cuda, cuda:1, cuda:all or a list "
+            "such as cuda:0,cuda:1; correct it"
         )
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     if (device.index or 0) >= count:
@@ -33,6 +34,26 @@ def choose_device(name: str) -> torch.device:
             "torch for this GPU"
         )
     return device
+
+
+def choose_devices(names: str) -> list[str]:
+    """Return the devices of ``cuda:all`` or of a list such as ``cuda:0,cuda:1``, one by one.
+
+    Raises
+    ------
+    InputError
+        One of them is not there, or they are not all of one type.
+    """
+    found = names.split(",")
+    if names == "cuda:all":
+        found = [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cuda"]
+    types = {choose_device(name).type for name in found}
+    if len(types) > 1:
+        raise InputError(
+            f"--device: value is {names!r}, of types {sorted(types)}, expected one type, for "
+            "rows that are alike; correct it"
+        )
+    return found
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -125,6 +146,23 @@ def fitting_seconds(device: torch.device, dtype: torch.dtype) -> float:
     if device.type == "cpu":
         return CPU_SECONDS
     return seconds_in(torch.cuda.mem_get_info(device)[0], dtype.itemsize)
+
+
+def fitting_together(names: Sequence[str], dtype: str) -> float:
+    """Return the audio, in s, that suits a batch on each of these devices; frees what is spare."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return min(fitting_seconds(choose_device(name), getattr(torch, dtype)) for name in names)
+
+
+def threads_each(count: int) -> int:
+    """Return how many of this machine's threads each of so many processes may compute with."""
+    return max(1, torch.get_num_threads() // count)
+
+
+def set_threads(count: int) -> None:
+    """Compute with so many threads."""
+    torch.set_num_threads(count)
 
 
 def seconds_in(free: int, itemsize: int) -> float:

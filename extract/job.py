@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Good = list[tuple[Segment, Audio]]
 Wait = Callable[[], list[tuple[np.ndarray, int]]]  # gives each waveform's features and frames
 Encode = Callable[[Sequence[np.ndarray]], Wait]
+Progress = Callable[[float], None]  # is given s of audio that were read since the last call
 
 
 class Job:
@@ -50,6 +51,7 @@ class Job:
         self._encoder = encoder
         self._reading = reading_of(encoder, options)
         self.batch_seconds = options.batch_seconds or encoder.batch_seconds
+        self.devices = str(encoder.device)
         self._encode = Halving(_encoding(encoder, layers, options), tell)
         self._flying: tuple[Good, Wait] | None = None
         self.new, self.seconds, self.wall, self.padding = 0, 0.0, 0.0, 0.0
@@ -58,24 +60,34 @@ class Job:
         """Encode those of `segments` that the store lacks; return whether `stop` ended it early."""
         begun = time.perf_counter()
         batches = self._batches(segments)
-        todo = [segment for batch in batches for segment in batch]
         self.padding = padding(batches)
-        workers = _workers(self._options) if todo else 0
+        with _bar(segment for batch in batches for segment in batch) as bar:
+
+            def progress(seconds: float) -> None:
+                bar.update(seconds)
+                self.wall = time.perf_counter() - begun
+                bar.set_description_str(self._told(), refresh=False)
+
+            stopped = self.encode(batches, stop, progress)
+        self.wall = time.perf_counter() - begun
+        return stopped
+
+    def encode(
+        self, batches: Iterable[Sequence[Segment]], stop: Callable[[], bool], progress: Progress
+    ) -> bool:
+        """Take batches from audio to committed rows; return whether `stop` ended it early."""
+        workers = count_workers(self._options)
         reading = read_batches(batches, self._reading, workers=workers, spans=self._spans)
         with ExitStack() as closed:
             closed.enter_context(self._encoder.at_work(self._spans))
             writing = closed.enter_context(Writing(self._spans))
             found = closed.enter_context(closing(reading))
-            bar = closed.enter_context(_bar(todo))
             closed.callback(self._land, writing)
             while not (stopped := stop()) and (read := self._next(found)) is not None:
                 self._take(read, writing)
-                bar.update(sum(segment.duration for segment, _ in read))
-                self.wall = time.perf_counter() - begun
-                bar.set_description_str(self._told(), refresh=False)
+                progress(sum(segment.duration for segment, _ in read))
             self._land(writing)
             writing.put(self._writer.commit)
-        self.wall = time.perf_counter() - begun
         return stopped
 
     def _batches(self, segments: Sequence[Segment]) -> list[list[Segment]]:
@@ -222,8 +234,11 @@ def reading_of(encoder: Encoder, options: Options) -> Reading:
     )
 
 
-def _workers(options: Options) -> int:
-    return min(os.cpu_count() or 1, 4) if options.workers is None else options.workers
+def count_workers(options: Options, devices: int = 1) -> int:
+    """Return how many threads decode for each of so many devices."""
+    if options.workers is not None:
+        return options.workers
+    return max(1, min((os.cpu_count() or 1) // devices, 4))
 
 
 def _bar(todo: Iterable[Segment]) -> tqdm:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..manifests.table import InputError
 from .audio import Segment, check_channel, check_recording
+from .devices import Team
 from .job import Job, reading_of
 from .listing import list_rejected
 from .options import Options, Summary, parse_layers
@@ -63,25 +64,24 @@ def extract(
         An option or file is not what the run needs, the store is of another configuration or has
         features of a segment of other length, or, with `options.strict`, a segment is rejected.
     """
-    from .encoder import load_encoder
-
     options = options or Options()
     segments = choose_segments(table, options)
     _refuse_absent(segments, options)
-    encoder = encoder or load_encoder(
-        options.encoder, revision=options.revision, device=options.device, dtype=options.dtype
-    )
+    devices, encoder = _devices(options, encoder)
     layers = parse_layers(options.layers, encoder.layer_count)
     for path in sorted({segment.path for segment in segments}):  # not in the middle of a long run
         check_recording(path, reading_of(encoder, options))
     difference = None
     if options.verify:
-        difference = verify_batches(encoder, segments, layers, options, tell)
+        columns = (table[name].tolist() for name in ("segment_id", "session", "speaker"))
+        names = {name: (session, speaker) for name, session, speaker in zip(*columns, strict=True)}
+        difference = verify_batches(encoder, segments, layers, options, tell, names=names)
     config = configuration(encoder, layers, options)
     spans = Spans() if options.profile else None
     with StoreWriter(store, config, versions=_versions()) as writer:
         _refuse_changed(segments, writer)
-        job = Job(encoder, layers, options, writer, tell, spans)
+        settings = encoder, layers, options, writer, tell, spans
+        job = Job(*settings) if len(devices) == 1 else Team(devices, *settings)
         try:
             interrupted = job.run(segments, stop)
         finally:  # what ends a run early does not take its rejections off the list
@@ -101,6 +101,22 @@ def extract(
         difference=difference,
         compute_dtype=encoder.provenance()["compute_dtype"],
         untrained=encoder.provenance()["untrained"],
+    )
+
+
+def _devices(options: Options, encoder: Encoder | None) -> tuple[list[str], Encoder]:
+    """Return the names of the devices, and the encoder on the first of them."""
+    from .device import choose_devices
+    from .encoder import load_encoder
+
+    devices = choose_devices(options.device)
+    if encoder is not None and len(devices) > 1:
+        raise InputError(
+            f"--device: value is {options.device!r} beside an encoder that is loaded already, "
+            "expected one device; save the encoder to a folder and name that"
+        )
+    return devices, encoder or load_encoder(
+        options.encoder, revision=options.revision, device=devices[0], dtype=options.dtype
     )
 
 

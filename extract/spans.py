@@ -29,10 +29,13 @@ class Span:
 
 
 class Spans:
-    """What a run's threads and device did, and when; any thread may add to it."""
+    """What a run's threads and device did, and when; any thread may add to it.
 
-    def __init__(self) -> None:
-        self.begun = time.perf_counter()
+    `begun` (of `time.perf_counter`) is another process's, where its rows are to stand beside these.
+    """
+
+    def __init__(self, begun: float | None = None) -> None:
+        self.begun = time.perf_counter() if begun is None else begun
         self.found: list[Span] = []  # appending to a list is atomic
 
     def now(self) -> float:
@@ -73,10 +76,11 @@ class Spans:
         """Return one page of text: facts of the run, then each row's stages and what bound it."""
         wall = max((span.end for span in self.found), default=0.0)
         lines = [f"{name}: {value}" for name, value in facts.items()]
-        lines += ["", f"{'row':<16}{'stage':<18}{'seconds':>9}{'of the run':>12}"]
+        wide = max((len(span.row) for span in self.found), default=0) + 2
+        lines += ["", f"{'row':<{wide}}{'stage':<18}{'seconds':>9}{'of the run':>12}"]
         busy: dict[str, float] = defaultdict(float)
         for (row, stage), seconds in sorted(self.seconds().items()):
-            lines.append(f"{row:<16}{stage:<18}{seconds:>9.2f}{seconds / (wall or 1):>12.1%}")
+            lines.append(f"{row:<{wide}}{stage:<18}{seconds:>9.2f}{seconds / (wall or 1):>12.1%}")
             busy[row] += seconds if stage not in WAITS else 0.0
         if busy:
             row = max(busy, key=lambda name: busy[name])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..manifests.table import InputError
+from .accuracy import Naming
 from .audio import Audio, Segment
 from .batches import make_batches, read_batches
 from .job import reading_of
@@ -26,6 +27,8 @@ def verify_batches(
     layers: Sequence[int],
     options: Options,
     tell: Callable[[str], None] = lambda line: None,
+    *,
+    names: dict[str, tuple[str, str]] | None = None,
 ) -> float:
     """Compare random segments in a batch with the same ones alone.
 
@@ -38,6 +41,8 @@ def verify_batches(
         `verify` says how many; they are not sorted, so their padding is longer than in a run.
     tell
         Is given what another format than float32 costs, a line for each layer.
+    names
+        segment_id -> (session, speaker), where accuracy is to be compared too.
 
     Returns
     -------
@@ -50,12 +55,14 @@ def verify_batches(
         More than `BATCH_TOLERANCE` in float32, or none of the segments can be used.
     """
     exact = encoder.provenance()["compute_dtype"] == "float32"
-    alone = encoder if exact else _in_float32(options)
+    alone = encoder if exact else _in_float32(options, encoder.device)
     picked = random.Random(0).sample(list(segments), min(options.verify, len(segments)))  # noqa: S311
     pairs: list[tuple[np.ndarray, np.ndarray]] = []
+    used: list[Segment] = []
     batches = make_batches(picked, options.batch_seconds or encoder.batch_seconds)
     for read in read_batches(batches, reading_of(encoder, options), workers=0):
         waveforms = [audio.samples for _, audio in read if isinstance(audio, Audio)]
+        used += [segment for segment, audio in read if isinstance(audio, Audio)]
         if waveforms:
             together = _vectors(encoder, waveforms, layers, options)
             single = [_vectors(alone, [waveform], layers, options)[0] for waveform in waveforms]
@@ -70,14 +77,29 @@ def verify_batches(
     found, expected = (np.concatenate(side) for side in zip(*pairs, strict=True))
     largest = relative_difference(found, expected)
     if not exact:
-        for place, layer in enumerate(layers):
-            tell(_cost(layer, found[:, place], expected[:, place]))
+        _tell_cost(layers, found, expected, tell, Naming(used, names) if names else None)
     if exact and largest > BATCH_TOLERANCE:
         raise InputError(
             f"--verify: features differ by {largest:.1e} between in a batch and alone, expected at "
             f"most {BATCH_TOLERANCE:.0e}; pass --batch-seconds 0.1, which encodes each alone"
         )
     return largest
+
+
+def _tell_cost(
+    layers: Sequence[int],
+    found: np.ndarray,
+    expected: np.ndarray,
+    tell: Callable[[str], None],
+    naming: Naming | None,
+) -> None:
+    """Tell layer by layer what (n, layers, dim) of a narrow format cost beside float32's."""
+    for place, layer in enumerate(layers):
+        pair = found[:, place], expected[:, place]
+        named = f"; {naming.compare(*pair)}" if naming and naming.enough else ""
+        tell(_cost(layer, *pair) + named)
+    if naming:
+        tell(naming.told)
 
 
 def _cost(layer: int, found: np.ndarray, expected: np.ndarray) -> str:
@@ -89,11 +111,11 @@ def _cost(layer: int, found: np.ndarray, expected: np.ndarray) -> str:
     )
 
 
-def _in_float32(options: Options) -> Encoder:
+def _in_float32(options: Options, device: object) -> Encoder:
     from .encoder import load_encoder
 
     return load_encoder(
-        options.encoder, revision=options.revision, device=options.device, dtype="float32"
+        options.encoder, revision=options.revision, device=str(device), dtype="float32"
     )
 
 

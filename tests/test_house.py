@@ -19,7 +19,7 @@ ORDER = {
     "methods split tasks leaks reference recording request cut match voices demo cut_cli cli",
     "extract": "signals spans audio pooling device stages checkpoint frontend layers weights "
     "encoder durable contents shard layout reader listing store writing options batches plan job "
-    "profile verify run tools export store_cli cli",
+    "devices profile accuracy verify run tools export store_cli cli",
     "classify": "data folds linear logistic sums trees classifiers crossval calibrate measures "
     "trials mix cells conclude sweep model folder score compare outcome "
     "chosen learning openset plot show chosen_cli estimator runs svg figures mistakes tables "

@@ -57,6 +57,18 @@ def call(corpus, table, store, *more):
     return CliRunner().invoke(main, [str(corpus / table), str(store), *options])
 
 
+def test_kernels_of_few_shapes_are_kept_unless_the_user_says_otherwise(
+    corpus, tmp_path, monkeypatch
+):
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.delenv(name, raising=False)
+    assert call(corpus, "usable.csv", tmp_path / "store").exit_code == 0
+    assert os.environ[name] == "64"
+    monkeypatch.setenv(name, "7")
+    assert call(corpus, "usable.csv", tmp_path / "store").exit_code == 0
+    assert os.environ[name] == "7"
+
+
 def test_a_run_tells_one_line_and_ends_with_0(corpus, tmp_path):
     result = call(corpus, "usable.csv", tmp_path / "store")
     assert result.exit_code == 0, result.output

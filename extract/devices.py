@@ -1,0 +1,294 @@
+"""Several devices of one machine on one run: a process each, and one writer in the parent.
+
+The parent cuts the batches and hands the next one to whichever worker asks; a worker decodes,
+encodes and sends the rows back. Each worker has a line (a pipe) of its own and nothing is shared
+between workers, so one that is killed leaves nothing locked. What waits is bounded: a worker holds
+the few batches it reads ahead, and stands still while the parent's writer is behind.
+
+Whatever ends a worker ends the run: the others finish their batch, and what came back is committed.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context, resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from ..manifests.table import InputError
+from .audio import Segment
+from .job import Job, Progress, count_workers
+from .options import Options
+from .signals import noted_signals
+from .spans import Span, Spans
+from .store import StoreWriter
+from .writing import Writing
+
+if TYPE_CHECKING:
+    from .encoder import Encoder
+
+PATIENCE = 0.2  # s until the parent asks anew whether it should stop
+
+Row = tuple[str, np.ndarray, dict[str, Any]]  # what `StoreWriter.add` takes
+
+
+@dataclass(frozen=True)
+class Post:
+    """What a worker is told when it starts; `begun` is the time that its spans count from."""
+
+    name: str
+    options: Options
+    layers: tuple[int, ...]
+    provenance: dict[str, Any]
+    threads: int
+    begun: float | None
+
+
+@dataclass
+class _Worker:
+    name: str
+    process: BaseProcess
+    line: Connection
+
+
+class Team(Job):
+    """A job that several devices do; `names` are theirs, such as ``cuda:0``."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        encoder: Encoder,
+        layers: Sequence[int],
+        options: Options,
+        writer: StoreWriter,
+        tell: Callable[[str], None],
+        spans: Spans | None = None,
+    ) -> None:
+        from .device import fitting_together
+
+        super().__init__(encoder, layers, options, writer, tell, spans)
+        self._layers, self._tell, self._names = tuple(layers), tell, tuple(names)
+        fitting = fitting_together(names, encoder.provenance()["compute_dtype"])
+        self.batch_seconds = options.batch_seconds or fitting
+        self.devices = ", ".join(names)
+
+    def encode(
+        self, batches: Iterable[Sequence[Segment]], stop: Callable[[], bool], progress: Progress
+    ) -> bool:
+        """Have batches encoded, and write what comes back."""
+        waiting = list(batches)
+        left, problem, asked = iter(waiting), None, False
+        with Writing(self._spans) as writing, self._started(len(waiting)) as workers:
+            while workers:
+                for line in wait([worker.line for worker in workers], PATIENCE):
+                    worker = next(worker for worker in workers if worker.line is line)
+                    try:
+                        if not self._hear(worker, left, writing, progress):
+                            workers.remove(worker)
+                    except _Ended as ended:
+                        workers.remove(worker)
+                        problem = problem or ended
+                if not asked and (stop() or problem):
+                    asked = True
+                    for worker in workers:
+                        worker.process.terminate()  # SIGTERM: each ends after its batch
+            writing.put(self._writer.commit)
+        if problem and not stop():
+            problem.tell()
+        return asked
+
+    def _hear(
+        self,
+        worker: _Worker,
+        left: Iterator[Sequence[Segment]],
+        writing: Writing,
+        progress: Progress,
+    ) -> bool:
+        """Do what a worker says; return whether it goes on."""
+        try:
+            kind, said = worker.line.recv()
+            if kind == "next":
+                worker.line.send(next(left, None))
+        except (EOFError, OSError):
+            worker.process.join()
+            raise _Ended(_killed(worker)) from None
+        if kind == "rows":
+            writing.put(partial(self._add, said))
+            self.new += len(said)
+            self.seconds += sum(rest["duration"] for _, _, rest in said)
+        elif kind == "rejected":
+            writing.put(partial(self._writer.reject, *said))
+        elif kind == "progress":
+            progress(said)
+        elif kind == "told":
+            self._tell(f"{worker.name}: {said}")
+        elif kind == "spans" and self._spans:
+            self._spans.found += said
+        elif kind == "failed":
+            raise _Ended(*said)
+        return bool(kind != "ended")
+
+    def _add(self, rows: Sequence[Row]) -> None:
+        with self._writer.together():
+            for segment_id, features, rest in rows:
+                self._writer.add(segment_id, features, **rest)
+
+    @contextmanager
+    def _started(self, most: int) -> Iterator[list[_Worker]]:
+        """Start the workers, at most so many; none of them is there afterwards."""
+        context, workers = get_context("spawn"), []
+        posts = list(self._posts())[:most]
+        resource_tracker.ensure_running()  # starting it unblocks the signal, so it comes first
+        # A worker must not see a terminal's Ctrl-C, from its first moment: the parent has it too.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for post in posts:
+                ours, theirs = context.Pipe()
+                process = context.Process(target=work, args=(post, theirs), daemon=True)
+                process.start()
+                theirs.close()  # so that the line ends when the worker does
+                workers.append(_Worker(post.name, process, ours))
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            yield list(workers)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            for worker in workers:
+                worker.line.close()
+                worker.process.kill()
+                worker.process.join()
+
+    def _posts(self) -> Iterator[Post]:
+        from .device import threads_each
+
+        count = len(self._names)
+        for place, device in enumerate(self._names):
+            twice = self._names.count(device) > 1
+            yield Post(
+                f"{device} ({place + 1})" if twice else device,
+                replace(self._options, device=device, workers=count_workers(self._options, count)),
+                self._layers,
+                self._encoder.provenance(),
+                threads_each(count),
+                self._spans.begun if self._spans else None,
+            )
+
+
+class _Ended(Exception):  # noqa: N818 (tells how a worker ended; `tell` raises the failure)
+    """A worker ended early: a message, and the worker's traceback where it is a bug."""
+
+    def __init__(self, message: str, trace: str = "") -> None:
+        super().__init__(message)
+        self.message, self.trace = message, trace
+
+    def tell(self) -> None:
+        """Raise what a run on one device would have raised."""
+        if self.trace:
+            raise RuntimeError(self.message) from RuntimeError(f"in a worker:\n{self.trace}")
+        raise InputError(self.message)
+
+
+def _killed(worker: _Worker) -> str:
+    code = worker.process.exitcode or 0
+    how = f"signal {-code}" if code < 0 else f"code {code}"
+    return (
+        f"{worker.name}: the process of this device ended early with {how}, expected it to work to "
+        "the end; run the same command to go on (what came back is committed)"
+    )
+
+
+class Line:
+    """A worker's end of its pipe, which its threads share; also the `writer` of its job."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection, self._lock = connection, threading.Lock()
+        self._rows: list[Row] = []
+
+    def send(self, kind: str, said: Any = None) -> None:
+        """Say something to the parent; waits while it is busy."""
+        with self._lock:
+            self._connection.send((kind, said))
+
+    def batches(self) -> Iterator[Sequence[Segment]]:
+        """Ask for batches until there are no more; only the main thread asks."""
+        while True:
+            self.send("next")
+            batch = self._connection.recv()
+            if batch is None:
+                return
+            yield batch
+
+    def add(self, segment_id: str, features: np.ndarray, **rest: Any) -> None:
+        """Take a row; it is sent with those that are added `together` with it."""
+        self._rows.append((segment_id, features, rest))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Send the rows that were added while this was open."""
+        yield
+        rows, self._rows = self._rows, []
+        self.send("rows", rows)
+
+    def reject(self, *reason: str) -> None:
+        """Send why a segment has no features."""
+        self.send("rejected", reason)
+
+    def commit(self) -> None:
+        """Do nothing: the parent commits."""
+
+
+def work(post: Post, connection: Connection) -> None:
+    """Encode what the parent hands out, in a process of its own, until it says that is all."""
+    line = Line(connection)
+    try:
+        line.send(*_worked(post, line))
+    except (EOFError, OSError):  # the parent is gone
+        sys.exit(1)
+
+
+def _worked(post: Post, line: Line) -> tuple[str, Any]:
+    """Do a worker's part; return its last word."""
+    try:
+        with noted_signals(lambda _: None) as caught:
+            spans = _encoded(post, line, lambda: bool(caught))
+    except InputError as problem:
+        return "failed", (str(problem),)
+    except Exception as problem:
+        return "failed", (str(problem) or repr(problem), traceback.format_exc())
+    line.send("spans", spans)
+    if caught:
+        return "failed", (
+            f"{post.name}: the process of this device was stopped by signal {caught[0]}, expected "
+            "it to work to the end; run the same command to go on",
+        )
+    return "ended", None
+
+
+def _encoded(post: Post, line: Line, stop: Callable[[], bool]) -> list[Span]:
+    from .device import set_threads
+    from .encoder import load_encoder
+
+    set_threads(post.threads)
+    known = post.options
+    encoder = load_encoder(
+        known.encoder, revision=known.revision, device=known.device, dtype=known.dtype
+    )
+    if encoder.provenance() != post.provenance:
+        raise InputError(
+            f"{known.encoder}: the encoder on {post.name} is another than the run began with, "
+            "expected the same on every device; name a revision, or pass --dtype"
+        )
+    spans = None if post.begun is None else Spans(post.begun)
+    writer = cast(StoreWriter, line)  # it has what `encode` uses of one
+    job = Job(encoder, post.layers, known, writer, partial(line.send, "told"), spans)
+    job.encode(line.batches(), stop, partial(line.send, "progress"))
+    return [replace(span, row=f"{post.name} {span.row}") for span in spans.found] if spans else []
