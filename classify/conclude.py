@@ -15,6 +15,10 @@ from .trials import Settings, Trial, choose
 if TYPE_CHECKING:
     import pandas as pd
 
+# what a control over all labels is of (`control.COLUMNS`)
+LABEL, MEETING, ROOM = "label", "meeting", "room (series)"
+SERIES, IDENTITY = "person (series)", "person (identity)"  # by what the labels were folded
+
 
 def baselines(tasks: Sequence[Task], split: str) -> dict[str, float]:
     """Return the accuracy of a guess and of each task's majority label in train."""
@@ -140,3 +144,52 @@ def left_out(
         if unknown:
             facts.append(f"{split}: {unknown} segments of labels not in train count as wrong")
     return facts
+
+
+def conclude_control(found: pd.DataFrame) -> str:
+    """Say what a control shows, and that a meeting is recognised only where its interval does."""
+    rows = {str(row["of"]): row for row in found.to_dict("records")}
+    person = next((row for of, row in rows.items() if of in (SERIES, IDENTITY)), None)
+    words = [_of_persons(rows[LABEL], person)]
+    if MEETING in rows:
+        words.append(_of_rooms(rows[MEETING], rows.get(ROOM)))
+    return " ".join(words)
+
+
+def _of_persons(label: Mapping[str, float], person: Mapping[str, float] | None) -> str:
+    if person is None:
+        return "Who is who is not known: the meetings' names tell no series; pass --identity."
+    if person["classes"] == label["classes"]:
+        return f"Each of the {label['classes']} labels is a person of its own: nothing is folded."
+    wrong = round((1 - label["accuracy"]) * label["segments"])
+    saved = round((person["accuracy"] - label["accuracy"]) * label["segments"])
+    return (
+        f"Folded to {person['classes']} persons, the {label['classes']} labels give "
+        f"{_shares(person)}: {saved} of {wrong} wrong names are the right person under another "
+        "label."
+    )
+
+
+def _of_rooms(meeting: Mapping[str, float], room: Mapping[str, float] | None) -> str:
+    if not meeting["segments"]:
+        return "The meeting cannot be recognised: no test segment is of a meeting in train."
+    if meeting["classes"] == 1:
+        return "Train has one meeting, so there is no room to recognise."
+    what = (
+        "the meeting is recognised, by its room or by who is in it, and accuracy over labels "
+        "rewards that too"
+        if meeting["mean_low"] > meeting["mean_majority"]
+        else "that the meeting is recognised is not shown"
+    )
+    beside = "" if room is None else f", its date and room in {_shares(room)}"
+    return (
+        f"The same features recognise the meeting alone in {_shares(meeting)} of "
+        f"{meeting['segments']} test segments{beside}. As mean over meetings that is "
+        f"{_shares(meeting, 'mean', 'mean_low', 'mean_high')}, where one name for all gives "
+        f"{meeting['mean_majority']:.1%}: {what}."
+    )
+
+
+def _shares(row: Mapping[str, float], *names: str) -> str:
+    value, low, high = names or ("accuracy", "low", "high")
+    return f"{row[value]:.1%} ({row[low]:.1%} to {row[high]:.1%})"

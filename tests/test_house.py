@@ -21,7 +21,7 @@ ORDER = {
     "encoder durable contents shard layout reader listing store writing options batches plan job "
     "profile verify run tools export store_cli cli",
     "classify": "data folds linear sums trees classifiers crossval calibrate measures trials mix "
-    "cells conclude sweep model folder score compare outcome "
+    "cells conclude sweep model folder score compare control outcome "
     "chosen learning openset plot show chosen_cli estimator runs svg figures mistakes tables "
     "meetings sentences report report_cli cli",
     "finetune": "forms check settings config augment heads trunk data prefix module tuned sets "
