@@ -51,6 +51,8 @@ class Outcome:
         Sentences to show with the table: what was left out, which encoder and split, notes.
     control : DataFrame or None
         As `control.control` returns it; None within sessions.
+    identity : str or None
+        The file that told it who is who.
     """
 
     settings: Settings
@@ -65,6 +67,7 @@ class Outcome:
     facts: tuple[str, ...]
     conclusion: str
     control: pd.DataFrame | None = None
+    identity: str | None = None
 
 
 def evaluate(
@@ -138,6 +141,7 @@ def evaluate(
         facts=tuple(facts),
         conclusion=conclusion,
         control=beside,
+        identity=None if identity is None else str(identity),
     )
 
 

@@ -157,8 +157,10 @@ def write_outcome(outcome: Outcome, folder: str | Path) -> list[str]:
     import pandas as pd
 
     folder = Path(folder)
-    config = json.dumps(_config(outcome), indent=1, ensure_ascii=False).encode()
-    if (folder / "config.json").is_file() and (folder / "config.json").read_bytes() != config:
+    predictions = folder / "predictions.csv"
+    before = predictions.read_bytes() if predictions.is_file() else None
+    write_predictions(outcome.predictions, predictions)
+    if before is not None and before != predictions.read_bytes():
         for name in OF_THE_CHOICE:
             (folder / name).unlink(missing_ok=True)
     trials = pd.DataFrame(trial_rows(outcome))
@@ -166,13 +168,13 @@ def write_outcome(outcome: Outcome, folder: str | Path) -> list[str]:
     text = trials.to_csv(index=False, lineterminator="\n")
     write_whole(folder / "sweep.csv", text.encode())
     write_whole(folder / "sweep.png", plot_sweep(outcome))
-    write_predictions(outcome.predictions, folder / "predictions.csv")
     write_measures(outcome.measures, folder / "metrics.csv")
     written = ["sweep.csv", "sweep.png", "predictions.csv", "metrics.csv"]
     if outcome.control is not None:
         write_frame(outcome.control, folder / "control.csv")
         written.append("control.csv")
-    write_whole(folder / "config.json", config)
+    config = json.dumps(_config(outcome), indent=1, ensure_ascii=False)
+    write_whole(folder / "config.json", config.encode())
     return [*written, "config.json"]
 
 
@@ -180,6 +182,7 @@ def _config(outcome: Outcome) -> dict[str, Any]:
     model = outcome.model
     return {
         "settings": asdict(outcome.settings),
+        "identity": outcome.identity,
         "split": outcome.split,
         "store": dict(model.config),
         "chosen": {

@@ -39,7 +39,7 @@ class Rejected(Exception):  # noqa: N818 (a finding about one segment, not a fai
         self.message = message
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Segment:
     """What a decoder needs to know: `path` to the recording, `start` and `end` in seconds."""
 

@@ -78,8 +78,9 @@ def choose_segments(table: pd.DataFrame, options: Options) -> list[Segment]:
     """Return this shard's segments, sorted."""
     root = Path(options.audio_root)
     columns = (table[name].tolist() for name in ("segment_id", "audio", "start", "end"))
+    paths = {audio: str(root / audio) for audio in table["audio"].unique()}
     segments = [
-        Segment(segment_id, str(root / audio), start, end)
+        Segment(segment_id, paths[audio], start, end)
         for segment_id, audio, start, end in zip(*columns, strict=True)
     ]
     return take_shard(sort_segments(segments), options.shard)

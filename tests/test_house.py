@@ -23,7 +23,7 @@ ORDER = {
     "classify": "data folds linear sums trees classifiers crossval calibrate measures trials mix "
     "cells conclude sweep model folder score compare control outcome "
     "chosen learning openset plot show chosen_cli estimator runs svg figures mistakes tables "
-    "meetings sentences report report_cli cli",
+    "meetings sentences beside report report_cli cli",
     "finetune": "forms check settings config augment heads trunk data prefix module tuned sets "
     "callbacks outcome resume training fleet run predict cli",
 }

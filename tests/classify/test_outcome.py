@@ -131,7 +131,8 @@ def test_what_was_told_of_another_choice_does_not_stay_in_the_folder(tmp_path, o
         (tmp_path / name).write_text("of this choice")
     write_outcome(outcome, tmp_path)
     assert (tmp_path / "learning.csv").read_text() == "of this choice"
-    write_outcome(replace(outcome, split="random (leaky)"), tmp_path)
+    other = outcome.predictions.assign(score=0.5)
+    write_outcome(replace(outcome, predictions=other), tmp_path)
     assert not (tmp_path / "learning.csv").exists()
     assert not (tmp_path / "openset.csv").exists()
 

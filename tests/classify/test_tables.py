@@ -14,6 +14,7 @@ from spk.classify.tables import (
     pairs_of,
     provenance,
     runs_table,
+    sweep_commands,
     trials_table,
 )
 from spk.manifests.leaks import leaks
@@ -111,7 +112,11 @@ def test_provenance_marks_what_differs(runs):
     with_config = Run("c", runs[0].predictions, ("a.csv", "1"), config=known)
     found = {row[0].text: row[1:] for row in provenance([with_config, runs[1]]).rows}
     command = "spk-classify sweep TABLE STORE OUT --within session --layers 0-3"
-    assert found["command"][0].text == command
+    assert sweep_commands([runs[1], with_config]) == [(1, command)]
+    known["identity"] = "p q.csv"
+    assert sweep_commands([with_config], "t.csv") == [
+        (0, f"{command.replace('TABLE', 't.csv')} --identity 'p q.csv'")
+    ]
     assert [cell.text for cell in found["store.layers"]] == ["0, 1", ""]
     assert found["store.encoder"][0].best
     assert "facts" not in found
