@@ -222,6 +222,7 @@ def score(
     """
     from ..manifests.table import InputError, read_predictions, read_table
     from ..manifests.tasks import split_method
+    from .conclude import conclude_score
     from .control import controls
     from .score import score as measure
     from .show import controls_text, measures_text, warnings_of, write_measures
@@ -244,6 +245,7 @@ def score(
     if output is not None:
         write_measures(measures, output, facts=facts)
     click.echo("\n".join([*facts, measures_text(measures), *controls_text(found)]))
+    click.echo("\n".join(["", *conclude_score(measures)]))
     click.echo(
         f"models scored: {measures['model'].nunique()}" + (f", wrote {output}" if output else "")
     )

@@ -9,7 +9,7 @@ less speech gives all of it; test segments are the same for every length, and ch
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from ..manifests.table import InputError
 from ..manifests.tasks import Task
 from .chosen import Chosen, read_chosen
 from .classifiers import penalties_of
+from .conclude import ACCURACY, told
 from .measures import percentiles, resample
 from .sweep import one_thread
 
@@ -191,16 +192,16 @@ def conclude_curve(found: pd.DataFrame) -> str:
     """Say what the least and the most seconds give, and which are shown to be behind the most."""
     rows = found.sort_values("seconds").to_dict("records")
     first, last = rows[0], rows[-1]
-    told = (
-        f"With {last['seconds']:g} s of speech per speaker {_told(last)} of {last['segments']:.0f} "
-        f"test segments are named rightly ({last['speakers']:.0f} speakers have that much, the "
-        "others give all they have)"
+    text = (
+        f"With {last['seconds']:g} s of speech per speaker {told(last, *ACCURACY)} of "
+        f"{last['segments']:.0f} test segments are named rightly ({last['speakers']:.0f} speakers "
+        "have that much, the others give all they have)"
     )
     if len(rows) == 1:
-        return f"{told}."
-    told += f"; with {first['seconds']:g} s {_told(first)}."
+        return f"{text}."
+    text += f"; with {first['seconds']:g} s {told(first, *ACCURACY)}."
     if "behind_low" not in found:  # of a curve from before there was a paired difference
-        return told
+        return text
     behind = {row["seconds"]: row["behind_low"] > 0 for row in rows[:-1]}
     parts = [
         f"{what}: {', '.join(f'{seconds:g}' for seconds in found)} s"
@@ -210,8 +211,4 @@ def conclude_curve(found: pd.DataFrame) -> str:
         )
         if found
     ]
-    return f"{told} {'; '.join(parts)} (95 % interval of the paired difference)."
-
-
-def _told(row: Mapping[Hashable, float]) -> str:
-    return f"{row['accuracy']:.1%} ({row['low']:.1%} to {row['high']:.1%})"
+    return f"{text} {'; '.join(parts)} (95 % interval of the paired difference)."

@@ -23,6 +23,7 @@ from ..manifests.table import InputError
 from ..manifests.tasks import Task
 from .calibrate import probabilities
 from .chosen import Chosen, read_chosen
+from .conclude import told
 from .measures import percentiles, resample
 from .sweep import one_thread
 
@@ -202,22 +203,18 @@ def conclude_open_set(found: pd.DataFrame) -> str:
     within = row["false_low"] <= row["wanted"] <= row["false_high"]
     side = "fewer" if row["wanted"] > row["false_high"] else "more"
     kept = "the wanted share is within the interval" if within else f"{side} than wanted"
-    strangers = _told(row, "false_accepts", "false_low", "false_high")
-    known = _told(row, "identified", "low", "high")
-    told = (
+    strangers = told(row, "false_accepts", "false_low", "false_high")
+    known = told(row, "identified", "low", "high")
+    text = (
         f"The threshold that lets in at most {100 * row['wanted']:g}% of the strangers on "
         f"validation lets in {strangers} of them on test ({kept}), and accepts and rightly names "
         f"{known} of known speakers' trials"
     )
     if "named" in found:  # less in a table from before these were counted
-        told += f"; if all were accepted, {row['named']:.1%}"
+        text += f"; if all were accepted, {row['named']:.1%}"
     if "valid_strangers" in found and found["wanted"].min() * row["valid_strangers"] < 1:
-        told += (
+        text += (
             f". Validation has {row['valid_strangers']:.0f} strangers, so a share below "
             f"{1 / row['valid_strangers']:.1%} lets in none of them"
         )
-    return f"{told}."
-
-
-def _told(row: pd.Series, value: str, low: str, high: str) -> str:
-    return f"{row[value]:.1%} ({row[low]:.1%} to {row[high]:.1%})"
+    return f"{text}."

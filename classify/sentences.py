@@ -13,6 +13,7 @@ from .compare import ALPHA, Comparison
 from .conclude import LABEL
 from .model import KNOWS_THE_ROOM
 from .runs import Run
+from .show import OTHER_TASK
 from .tables import overall, percent, span
 
 if TYPE_CHECKING:
@@ -98,8 +99,5 @@ def cautions(runs: Sequence[Run], pairs: Mapping[tuple[int, int], Comparison]) -
     ]
     corpus = {run.within_corpus for run in runs}
     if pairs and len(corpus) > 1:
-        found.append(
-            "runs within the corpus choose among all speakers, the others among a meeting's: "
-            "their difference is one of tasks too"
-        )
+        found.append(OTHER_TASK)
     return list(dict.fromkeys(found))

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 
 OF_THE_CHOICE = ("control.csv", "learning.csv", "openset.csv")
+OTHER_TASK = (
+    "runs within the corpus choose among all speakers, the others among a meeting's: their "
+    "difference is one of tasks too"
+)
 MOST_SHOWN = 200  # trials; 25 layers by six classifiers are shown whole
 
 
@@ -97,7 +101,8 @@ def comparison_facts(found: Comparison) -> list[str]:
     """Return what stands above a comparison: the models, what was not compared, warnings."""
     import pandas as pd
 
-    return [*found.facts, *warnings_of(pd.DataFrame({"model": found.models}))]
+    tasks = [OTHER_TASK] if len({WITHIN_CORPUS in name for name in found.models}) > 1 else []
+    return [*found.facts, *warnings_of(pd.DataFrame({"model": found.models})), *tasks]
 
 
 def comparison_text(found: Comparison) -> str:
