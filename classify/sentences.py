@@ -72,7 +72,8 @@ def _shown(runs: Sequence[Run], pairs: Mapping[tuple[int, int], Comparison]) -> 
     )
     tasks = [other] if len(alike) < len(pairs) else []
     if not told:
-        return [*(["No difference between runs is shown."] if alike else []), *tasks]
+        of = " of one task" if tasks else ""
+        return [*([f"No difference between runs{of} is shown."] if alike else []), *tasks]
     more = f"; in {rest} of {len(alike)} pairs no difference is shown" if rest else ""
     return [f"On the segments that both name, {', '.join(told)}{more}.", *tasks]
 

@@ -103,13 +103,13 @@ def overall(measures: pd.DataFrame) -> dict[str, pd.Series]:
 def runs_table(
     runs: Sequence[Run], measures: Sequence[pd.DataFrame], names: Sequence[str]
 ) -> Table:
-    """Return these measures of every run; the best is marked where all name the same segments.
+    """Return these measures of every run; the best is marked where all do the same task.
 
     `measures[k]` is what `score` says of run k; `names` are some of `score.MEASURES`.
     """
     found = [overall(table) for table in measures]
     shown = [name for name in names if any(name in rows for rows in found)]
-    best = _best(found, shown) if _same_segments(runs) else {}
+    best = _best(found, shown) if _same_task(runs) else {}
     rows = []
     for place, (run, values) in enumerate(zip(runs, found, strict=True)):
         counts = [len(run.predictions), run.predictions["session"].nunique()]
@@ -120,9 +120,10 @@ def runs_table(
     return Table([*heads, *((name.replace("_", " "), MEANING[name]) for name in shown)], rows)
 
 
-def _same_segments(runs: Sequence[Run]) -> bool:
-    ids = [frozenset(run.predictions["segment_id"]) for run in runs]
-    return len(runs) > 1 and len(set(ids)) == 1
+def _same_task(runs: Sequence[Run]) -> bool:
+    """Tell whether several runs name the same segments, all among a meeting's or all labels."""
+    tasks = {(frozenset(run.predictions["segment_id"]), run.within_corpus) for run in runs}
+    return len(runs) > 1 and len(tasks) == 1
 
 
 def _best(found: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> dict[str, float]:

@@ -54,6 +54,13 @@ def test_nothing_is_best_where_the_segments_differ(runs):
     assert not any(row[3].best for row in table.rows)
 
 
+def test_nothing_is_best_between_runs_of_different_tasks(runs):
+    rows = runs[1].predictions.assign(model="better, within corpus")
+    other = [runs[0], Run("one", rows, ("b.csv", "2"))]
+    table = runs_table(other, [score(run.predictions) for run in other], NAMING)
+    assert not any(cell.best for row in table.rows for cell in row)
+
+
 def test_a_difference_is_paired_and_counts_who_alone_is_right(runs):
     (row,) = texts(differences(runs, pairs_of(runs)))
     assert row[:5] == ["many", "one", "85.0 %", "95.0 %", "+10.0"]
