@@ -27,6 +27,7 @@ CONFIDENCE_BINS = 10
 LONGEST_LEVEL, MOST_LEVEL = 5, 6  # letters and columns up to which names stand level
 LONGEST_NAME = 22  # letters of a name that a figure shows; the tables show it whole
 APART = 1.05  # of two runs beside each other on a scale of seconds
+PLAIN = 2.4  # inches of bars beside their names, so that the scale's numbers stand apart
 LETTER = 0.075  # inches of a letter, about
 MOST_NUMBERED = 16  # rows or columns of a heat map whose cells are still labelled
 
@@ -170,6 +171,8 @@ def bars(
 ) -> Markup:
     """Draw a bar per group and series with its interval; `series[k]` has the colour of run k."""
     numbered = list(series.items() if isinstance(series, Mapping) else enumerate(series))
+    shown = _fitting(groups)
+    width = max(width, PLAIN + LETTER * max(map(len, shown)))
     height = max(0.8, 0.45 + len(groups) * max(0.24, 0.17 * len(series)))
 
     def paint(axes: Axes) -> None:
@@ -185,7 +188,7 @@ def bars(
             axes.barh(y, value, thick * 0.86, color=hue(number), alpha=0.55)
             axes.hlines(y, low, high, color=INK, lw=1.1)
             axes.plot(value, y, "|", color=INK, ms=5)
-        axes.set_yticks(range(len(groups)), _fitting(groups))
+        axes.set_yticks(range(len(groups)), shown)
         axes.set_ylim(len(groups) - 0.45, -0.55)
         _percent(axes, "x")
 
