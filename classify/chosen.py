@@ -80,6 +80,19 @@ def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> Chos
     )
 
 
+def name_of(run: str | Path) -> str:
+    """Return how the model column of a run's predictions calls what it chose.
+
+    Raises
+    ------
+    InputError
+        The folder holds no predictions of one model.
+    """
+    from ..manifests.table import read_predictions
+
+    return str(read_predictions(Path(run) / "predictions.csv")["model"].iloc[0])
+
+
 def _read_config(run: Path) -> dict[str, Any]:
     try:
         config = dict(json.loads((run / "config.json").read_bytes()))

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SEED = click.IntRange(0, 2**32 - 1)  # what scikit-learn takes
 
 
+def _of_a_run(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the arguments TABLE, STORE and RUN."""
+    for name in ("run", "store", "table"):
+        command = click.argument(name, type=click.Path(path_type=Path))(command)
+    return command
+
+
 @click.command()
-@click.argument("table", type=click.Path(path_type=Path))
-@click.argument("store", type=click.Path(path_type=Path))
-@click.argument("run", type=click.Path(path_type=Path))
+@_of_a_run
 @click.option(
     "--seconds",
     default="1,2,5,10,30,60",
@@ -25,19 +34,14 @@ SEED = click.IntRange(0, 2**32 - 1)  # what scikit-learn takes
 def curve(table: Path, store: Path, run: Path, **options: Any) -> None:
     """Learn from ever more speech per speaker what RUN chose. Writes RUN/learning.csv."""
     from ..manifests.table import read_table
-    from .learning import learning_curve
-    from .show import frame_text, write_frame
+    from .learning import conclude_curve, learning_curve
 
     found = learning_curve(read_table(table), store, run, **options)
-    write_frame(found, run / "learning.csv")
-    click.echo(frame_text(found))
-    click.echo(f"wrote {run / 'learning.csv'}: {len(found)} lengths of enrolment")
+    _tell(found, run, "learning.csv", conclude_curve(found))
 
 
 @click.command("open-set")
-@click.argument("table", type=click.Path(path_type=Path))
-@click.argument("store", type=click.Path(path_type=Path))
-@click.argument("run", type=click.Path(path_type=Path))
+@_of_a_run
 @click.option(
     "--false-accepts",
     default="0.01,0.05,0.1",
@@ -48,10 +52,17 @@ def curve(table: Path, store: Path, run: Path, **options: Any) -> None:
 def open_set(table: Path, store: Path, run: Path, **options: Any) -> None:
     """Leave each speaker out in turn: how often is a stranger let in? Writes RUN/openset.csv."""
     from ..manifests.table import read_table
+    from .openset import conclude_open_set
     from .openset import open_set as leave_out
-    from .show import frame_text, write_frame
 
     found = leave_out(read_table(table), store, run, **options)
-    write_frame(found, run / "openset.csv")
-    click.echo(frame_text(found))
-    click.echo(f"wrote {run / 'openset.csv'}: thresholds from validation, shares on test")
+    _tell(found, run, "openset.csv", conclude_open_set(found))
+
+
+def _tell(found: pd.DataFrame, run: Path, name: str, conclusion: str) -> None:
+    """Write a table to the run's folder; print which model it is of, the table, the conclusion."""
+    from .chosen import name_of
+    from .show import frame_text, write_frame
+
+    write_frame(found, run / name)
+    click.echo(f"{name_of(run)}\n\n{frame_text(found)}\n\n{conclusion}\nwrote {run / name}")

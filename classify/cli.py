@@ -13,6 +13,12 @@ from ..manifests.cli import Group
 from .chosen_cli import SEED, curve, open_set
 from .report_cli import report
 
+_IDENTITY = click.option(
+    "--identity",
+    type=click.Path(path_type=Path),
+    help="CSV session,speaker,person: over all labels, what folds those of one person; without "
+    "it, one number within a series is one person.",
+)
 CLASSIFIERS = "centroid, ridge, lda, logistic, linear-svm, lightgbm"
 
 
@@ -105,12 +111,14 @@ def _how(option: Callable[..., Any]) -> list[Any]:
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @_settings
-def sweep(table: Path, store: Path, out: Path, **settings: Any) -> None:
+@_IDENTITY
+def sweep(table: Path, store: Path, out: Path, identity: Path | None, **settings: Any) -> None:
     """Compare layers and classifiers on validation, score the chosen one on test, write to OUT.
 
     TABLE is a segment table with a split, STORE its features. OUT receives sweep.csv, sweep.png,
-    predictions.csv and metrics.csv (the chosen one on test) and config.json. Finished trials are
-    kept in OUT/cells.jsonl: a stopped sweep goes on where it was, another setting begins anew.
+    predictions.csv and metrics.csv (the chosen one on test) and config.json; within the corpus also
+    control.csv: is it the voice or the room that is recognised? Finished trials are kept in
+    OUT/cells.jsonl: a stopped sweep goes on where it was, another setting begins anew.
     """
     from ..manifests.request import only_writer
     from ..manifests.table import read_table
@@ -128,10 +136,11 @@ def sweep(table: Path, store: Path, out: Path, **settings: Any) -> None:
             split=split,
             tell=click.echo,
             keep=out / "cells.jsonl",
+            identity=identity,
         )
-        write_outcome(outcome, out)
+        written = write_outcome(outcome, out)
     click.echo(outcome_text(outcome))
-    click.echo(f"wrote {out}/sweep.csv, sweep.png, predictions.csv, metrics.csv, config.json")
+    click.echo(f"wrote {out}/{', '.join(written)}")
 
 
 @main.command()
@@ -207,29 +216,46 @@ def predict(model: Path, table: Path, store: Path, predictions: Path, split: str
 )
 @click.option("--resamples", default=1000, show_default=True, help="Of the bootstrap.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the bootstrap.")
+@_IDENTITY
 def score(
     predictions: Path,
     table: Path | None,
     output: Path | None,
-    split: str,
-    resamples: int,
-    seed: int,
+    identity: Path | None,
+    **options: Any,
 ) -> None:
-    """Measure PREDICTIONS, with 95 % intervals over meetings and segments."""
-    from ..manifests.table import read_predictions, read_table
-    from ..manifests.tasks import split_method
-    from .score import score as measure
-    from .show import measures_text, warnings_of, write_measures
+    """Measure PREDICTIONS, with 95 % intervals over meetings and segments.
 
+    With --table, predictions over all labels are followed by their control: the accuracy once the
+    labels of one person are folded, and how well the meeting is recognised where `sweep` left that
+    beside them.
+    """
+    from ..manifests.table import InputError, read_predictions, read_table
+    from ..manifests.tasks import split_method
+    from .conclude import conclude_score
+    from .control import controls
+    from .score import score as measure
+    from .show import controls_text, measures_text, warnings_of, write_measures
+
+    if identity is not None and table is None:
+        raise InputError("identity: no table is given, expected one; pass --table too")
     segments = None if table is None else read_table(table)
     facts = [] if table is None else [f"split: {split_method(table)}"]
-    measures = measure(
-        read_predictions(predictions), segments, split=split, resamples=resamples, seed=seed
-    )
+    named = read_predictions(predictions)
+    measures = measure(named, segments, **options)
     facts += warnings_of(measures)
+    found = {}
+    if segments is not None:
+        beside, split, seed = (
+            predictions.with_name("control.csv"),
+            options["split"],
+            options["seed"],
+        )
+        found = controls(named, segments, identity=identity, split=split, seed=seed, beside=beside)
     if output is not None:
         write_measures(measures, output, facts=facts)
-    click.echo("\n".join([*facts, measures_text(measures)]))
+    click.echo("\n".join([*facts, measures_text(measures), *controls_text(found)]))
+    click.echo("\n".join(["", *conclude_score(measures)]))
     click.echo(
         f"models scored: {measures['model'].nunique()}" + (f", wrote {output}" if output else "")
     )

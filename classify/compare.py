@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..manifests.table import InputError
+from .conclude import ONE_MEETING
 from .measures import LEVEL, RESAMPLES, mean_interval, meeting_mean, percentiles, resample
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 ALPHA = 1 - LEVEL
 FLIPS = 9999  # of the meetings' signs, where not all ways are tried
-ONE_MEETING = "1 meeting (so the interval is over its segments only)"
 COLUMNS = (
     *("stratum", "group", "segments", "accuracy_a", "accuracy_b", "difference", "low", "high"),
     *("only_a", "only_b", "test", "p", "p_holm", "unpaired_a", "unpaired_b"),

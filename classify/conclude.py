@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,12 @@ from .trials import Settings, Trial, choose
 
 if TYPE_CHECKING:
     import pandas as pd
+
+ONE_MEETING = "1 meeting (so the interval is over its segments only)"
+ACCURACY = ("accuracy", "low", "high")  # columns of a share and its interval
+# what a control over all labels is of (`control.COLUMNS`)
+LABEL, MEETING, ROOM = "label", "meeting", "room (series)"
+SERIES, IDENTITY = "person (series)", "person (identity)"  # by what the labels were folded
 
 
 def baselines(tasks: Sequence[Task], split: str) -> dict[str, float]:
@@ -35,11 +41,7 @@ def conclude(
     found = measures.query("stratum == 'all' and measure == 'accuracy'").iloc[0]
     meetings = predictions["session"]
     count = len(set(meetings))
-    places = (
-        f"{count} meetings"
-        if count > 1
-        else "1 meeting (so the interval is over its segments only)"
-    )
+    places = f"{count} meetings" if count > 1 else ONE_MEETING
     return (
         f"{found['model']}: chosen on validation ({choose(trials).accuracy:.1%}), it names "
         f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%}) of {len(predictions)} "
@@ -140,3 +142,71 @@ def left_out(
         if unknown:
             facts.append(f"{split}: {unknown} segments of labels not in train count as wrong")
     return facts
+
+
+def conclude_score(measures: pd.DataFrame) -> list[str]:
+    """Say of each model what it names, and what naming without listening gives."""
+    sentences = []
+    for model, rows in measures.groupby("model", sort=False):
+        found = {row["measure"]: row for row in rows[rows["stratum"] == "all"].to_dict("records")}
+        accuracy, meetings = found["accuracy"], int((rows["stratum"] == "session").sum())
+        places = f"{meetings} meetings" if meetings > 1 else ONE_MEETING
+        sentences.append(
+            f"{model}: names {told(accuracy, 'value', 'low', 'high')} of {accuracy['segments']} "
+            f"segments in {places}; always naming the most frequent speaker gives "
+            f"{found['majority']['value']:.1%}, guessing {found['chance']['value']:.1%}."
+        )
+    return sentences
+
+
+def conclude_control(found: pd.DataFrame) -> str:
+    """Say what a control shows, and that a meeting is recognised only where its interval does."""
+    rows = {str(row["of"]): row for row in found.to_dict("records")}
+    person = next((row for of, row in rows.items() if of in (SERIES, IDENTITY)), None)
+    words = [_of_persons(rows[LABEL], person)]
+    if MEETING in rows:
+        words.append(_of_rooms(rows[MEETING], rows.get(ROOM)))
+    return " ".join(words)
+
+
+def _of_persons(label: Mapping[str, float], person: Mapping[str, float] | None) -> str:
+    if person is None:
+        return "Who is who is not known: the meetings' names tell no series; pass --identity."
+    if person["classes"] == label["classes"]:
+        return f"Each of the {label['classes']} labels is a person of its own: nothing is folded."
+    wrong = round((1 - label["accuracy"]) * label["segments"])
+    saved = round((person["accuracy"] - label["accuracy"]) * label["segments"])
+    return (
+        f"Folded to {person['classes']} persons, the {label['classes']} labels give "
+        f"{told(person, *ACCURACY)}: {saved} of {wrong} wrong names are the right person under "
+        "another label."
+    )
+
+
+def _of_rooms(meeting: Mapping[str, float], room: Mapping[str, float] | None) -> str:
+    if not meeting["segments"]:
+        return "The meeting cannot be recognised: no test segment is of a meeting in train."
+    if meeting["classes"] == 1:
+        return "Train has one meeting, so there is no room to recognise."
+    what = (
+        "the meeting is recognised, by its room or by who is in it, and accuracy over labels "
+        "rewards that too"
+        if meeting["mean_low"] > meeting["mean_majority"]
+        else "that the meeting is recognised is not shown"
+    )
+    beside = "" if room is None else f", its date and room in {told(room, *ACCURACY)}"
+    return (
+        f"The same features recognise the meeting alone in {told(meeting, *ACCURACY)} of "
+        f"{meeting['segments']} test segments{beside}. As mean over meetings that is "
+        f"{told(meeting, 'mean', 'mean_low', 'mean_high')}, where one name for all gives "
+        f"{meeting['mean_majority']:.1%}: {what}."
+    )
+
+
+def told(row: Mapping[Any, Any], value: str, low: str, high: str) -> str:
+    """Return a share of a row with its interval.
+
+    >>> told({"accuracy": 0.5, "low": 0.25, "high": 1}, "accuracy", "low", "high")
+    '50.0% (25.0% to 100.0%)'
+    """
+    return f"{row[value]:.1%} ({row[low]:.1%} to {row[high]:.1%})"

@@ -26,6 +26,8 @@ MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚
 CONFIDENCE_BINS = 10
 LONGEST_LEVEL, MOST_LEVEL = 5, 6  # letters and columns up to which names stand level
 LONGEST_NAME = 22  # letters of a name that a figure shows; the tables show it whole
+APART = 1.05  # of two runs beside each other on a scale of seconds
+PLAIN = 2.4  # inches of bars beside their names, so that the scale's numbers stand apart
 LETTER = 0.075  # inches of a letter, about
 MOST_NUMBERED = 16  # rows or columns of a heat map whose cells are still labelled
 
@@ -88,21 +90,42 @@ def by_layer(trials: pd.DataFrame, *, name: str) -> Markup:
 
 
 def learning(curves: Sequence[tuple[int, pd.DataFrame]], *, name: str) -> Markup:
-    """Draw accuracy against seconds of speech per speaker, for (number of the run, its curve)."""
+    """Draw accuracy against seconds of speech per speaker, for (number of the run, its curve).
+
+    Runs stand a little beside each other, so that their intervals are told apart.
+    """
 
     def paint(axes: Axes) -> None:
-        for number, rows in curves:
+        for place, (run, rows) in enumerate(curves):
             found = rows.sort_values("seconds")
-            _band(axes, number, found["seconds"], found["low"], found["high"])
-            _line(axes, number, found["seconds"], found["accuracy"])
-        seconds = sorted({value for _, rows in curves for value in rows["seconds"]})
+            seconds = found["seconds"] * APART ** (place - (len(curves) - 1) / 2)
+            axes.vlines(seconds, found["low"], found["high"], color=hue(run), lw=1.1, alpha=0.7)
+            _line(axes, run, seconds, found["accuracy"])
+        ticks = sorted({value for _, rows in curves for value in rows["seconds"]})
         axes.set_xscale("log")
-        axes.set_xticks(seconds, [f"{value:g}" for value in seconds], minor=False)
+        axes.set_xticks(ticks, [f"{value:g}" for value in ticks], minor=False)
         axes.set_xticks([], minor=True)
-        axes.set(xlabel="seconds of speech per speaker", ylabel="accuracy")
-        _percent(axes, "y")
+        axes.set(xlabel="seconds of speech per speaker", ylabel="accuracy on test")
+        _percent(axes, "y", min(rows["low"].min() for _, rows in curves))
 
     return draw(paint, name=name, size=(WIDTH, 3.1), label="Accuracy by seconds of speech")
+
+
+def open_set(curves: Sequence[tuple[int, pd.DataFrame]], *, name: str) -> Markup:
+    """Draw what is identified against the strangers let in, for (number of the run, its rows)."""
+
+    def paint(axes: Axes) -> None:
+        for run, rows in curves:
+            found = rows.drop_duplicates(["false_accepts", "identified"]).sort_values("threshold")
+            x, y, color = found["false_accepts"], found["identified"], hue(run)
+            axes.vlines(x, found["low"], found["high"], color=color, lw=1.1, alpha=0.7)
+            axes.hlines(y, found["false_low"], found["false_high"], color=color, lw=1.1, alpha=0.7)
+            _line(axes, run, x, y)
+        axes.set(xlabel="strangers let in", ylabel="known speakers accepted and named")
+        _from_zero(axes, "x", max(rows["false_high"].max() for _, rows in curves))
+        _from_zero(axes, "y", max(rows["high"].max() for _, rows in curves))
+
+    return draw(paint, name=name, size=(WIDTH, 3.1), label="Identified against false accepts")
 
 
 def _line(axes: Axes, number: int, x: pd.Series, y: pd.Series) -> None:
@@ -126,31 +149,46 @@ def _percent(axes: Axes, side: Literal["x", "y"], lowest: float = 0.0) -> None:
     axes.tick_params(length=0)
 
 
+def _from_zero(axes: Axes, side: Literal["x", "y"], most: float) -> None:
+    """Let a share run from 0 to the ten per cent above `most` along `side`."""
+    _percent(axes, side)
+    edge = min(1.0, math.ceil(10 * most + 0.5) / 10)
+    limit, ticks = (
+        (axes.set_ylim, axes.set_yticks) if side == "y" else (axes.set_xlim, axes.set_xticks)
+    )
+    limit(-0.02 * edge, 1.02 * edge)
+    places = np.arange(0, edge + 0.01, 0.1 if edge <= 0.5 else 0.2)
+    ticks(places, [f"{place:.0%}" for place in places])
+
+
 def bars(
     groups: Sequence[str],
-    series: Sequence[Mapping[str, Bar]],
+    series: Sequence[Mapping[str, Bar]] | Mapping[int, Mapping[str, Bar]],
     *,
     name: str,
     label: str,
     width: float = WIDTH,
 ) -> Markup:
     """Draw a bar per group and series with its interval; `series[k]` has the colour of run k."""
+    numbered = list(series.items() if isinstance(series, Mapping) else enumerate(series))
+    shown = _fitting(groups)
+    width = max(width, PLAIN + LETTER * max(map(len, shown)))
     height = max(0.8, 0.45 + len(groups) * max(0.24, 0.17 * len(series)))
 
     def paint(axes: Axes) -> None:
         thick = 0.8 / len(series)
-        for number, values in enumerate(series):
+        for order, (number, values) in enumerate(numbered):
             known = [
                 (place, values[group]) for place, group in enumerate(groups) if group in values
             ]
-            y = np.array([place for place, _ in known]) - 0.4 + thick * (number + 0.5)
+            y = np.array([place for place, _ in known]) - 0.4 + thick * (order + 0.5)
             value, low, high = (
                 np.array([(b.value, b.low, b.high) for _, b in known]).reshape(-1, 3).T
             )
             axes.barh(y, value, thick * 0.86, color=hue(number), alpha=0.55)
             axes.hlines(y, low, high, color=INK, lw=1.1)
             axes.plot(value, y, "|", color=INK, ms=5)
-        axes.set_yticks(range(len(groups)), _fitting(groups))
+        axes.set_yticks(range(len(groups)), shown)
         axes.set_ylim(len(groups) - 0.45, -0.55)
         _percent(axes, "x")
 

@@ -20,13 +20,17 @@ from ..manifests.table import InputError
 from ..manifests.tasks import Task
 from .chosen import Chosen, read_chosen
 from .classifiers import penalties_of
+from .conclude import ACCURACY, told
 from .measures import percentiles, resample
 from .sweep import one_thread
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("seconds", "accuracy", "low", "high", "segments", "speakers", "speech", "worst", "best")
+COLUMNS = (
+    *("seconds", "accuracy", "low", "high", "behind", "behind_low", "behind_high"),
+    *("segments", "speakers", "speech", "worst", "best"),
+)
 TICK = 6  # digits of a second that are compared: 10.0000000001 s are 10 s
 
 
@@ -54,8 +58,9 @@ def learning_curve(
     -------
     DataFrame
         Columns `COLUMNS`: accuracy as mean over draws with its 95 % interval over meetings and
-        segments; number of test segments; speakers who have that much; mean speech learnt per
-        speaker (s); accuracy of the worst and the best draw.
+        segments; by how much it is behind that of the most seconds (NaN there), paired by segment,
+        with its interval; number of test segments; speakers who have that much; mean speech learnt
+        per speaker (s); accuracy of the worst and the best draw.
 
     Raises
     ------
@@ -70,13 +75,21 @@ def learning_curve(
     chosen = read_chosen(run, table, store)
     duration = (chosen.table["end"] - chosen.table["start"]).to_numpy(np.float64)
     orders = [_order(chosen.table, draw, seed) for draw in range(draws)]
-    rows = []
+    correct, speech = [], []
     with one_thread([chosen.classifier]):
         for length in lengths:
-            tasks = [
+            draws_ = [
                 [_enrol(task, order, duration, length) for task in chosen.tasks] for order in orders
             ]
-            rows.append(_row(chosen, tasks, duration, length, seed))
+            correct.append(np.stack([_correct(chosen, tasks) for tasks in draws_]))
+            speech.append(np.mean([_spoken(tasks, duration).mean() for tasks in draws_]))
+    every = np.round(_spoken(chosen.tasks, duration), TICK)
+    reached = [int((every >= length).sum()) for length in lengths]
+    facts = zip(lengths, _shares(chosen, correct, seed), reached, speech, correct, strict=True)
+    rows = [
+        (length, *shares, right.shape[1], reach, spoken, *_ends(right))
+        for length, shares, reach, spoken, right in facts
+    ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -118,30 +131,41 @@ def _enrol(task: Task, order: np.ndarray, duration: np.ndarray, length: float) -
     )
 
 
-def _row(
-    chosen: Chosen,
-    draws: Sequence[Sequence[Task]],
-    duration: np.ndarray,
-    length: float,
-    seed: int,
-) -> tuple[float, ...]:
-    """Return one length's line: `COLUMNS`."""
-    correct = np.stack([_correct(chosen, tasks) for tasks in draws])
+def _shares(
+    chosen: Chosen, correct: Sequence[np.ndarray], seed: int
+) -> list[tuple[float, float, float, float, float, float]]:
+    """Return each length's accuracy and how far it is behind the last one, with intervals.
+
+    `correct` (draws, n) 0 or 1 for each length, in order of the tasks' test rows.
+    """
     rows = np.concatenate([task.rows["test"] for task in chosen.tasks])
     meetings = np.unique(chosen.table["session"].to_numpy(str)[rows], return_inverse=True)[1]
-    mean = correct.mean(axis=0)
-    low, high = percentiles(np.array([mean[k].mean() for k, _ in resample(meetings, seed=seed)]))
-    spoken = np.concatenate([_spoken(task, duration) for tasks in draws for task in tasks])
-    every = np.concatenate([_spoken(task, duration) for task in chosen.tasks])
-    reached = int((np.round(every, TICK) >= length).sum())
+    means = np.stack([right.mean(axis=0) for right in correct])
+    behind = means[-1] - means
+    drawn = [k for k, _ in resample(meetings, seed=seed)]
+    found = []
+    for place, (mean, less) in enumerate(zip(means, behind, strict=True)):
+        ends = percentiles(np.array([mean[k].mean() for k in drawn]))
+        if place == len(means) - 1:
+            found.append((mean.mean(), *ends, np.nan, np.nan, np.nan))
+        else:
+            paired = percentiles(np.array([less[k].mean() for k in drawn]))
+            found.append((mean.mean(), *ends, less.mean(), *paired))
+    return found
+
+
+def _ends(correct: np.ndarray) -> tuple[float, float]:
+    """Return the accuracy of the worst and of the best draw."""
     each = correct.mean(axis=1)
-    shares = (mean.mean(), low, high, correct.shape[1], reached)
-    return (length, *shares, spoken.mean(), each.min(), each.max())
+    return each.min(), each.max()
 
 
-def _spoken(task: Task, duration: np.ndarray) -> np.ndarray:
-    """Return the training speech (labels,) of each label in s."""
-    return np.bincount(task.codes["train"], weights=duration[task.rows["train"]])
+def _spoken(tasks: Sequence[Task], duration: np.ndarray) -> np.ndarray:
+    """Return the training speech (labels,) of each label of the tasks in s."""
+    found = [
+        np.bincount(task.codes["train"], weights=duration[task.rows["train"]]) for task in tasks
+    ]
+    return np.concatenate(found)
 
 
 def _correct(chosen: Chosen, tasks: Sequence[Task]) -> np.ndarray:
@@ -162,3 +186,29 @@ def _correct(chosen: Chosen, tasks: Sequence[Task]) -> np.ndarray:
                 else:
                     right[number].append(correct)
     return np.concatenate(right[int(hits.argmax())]).astype(np.float64)
+
+
+def conclude_curve(found: pd.DataFrame) -> str:
+    """Say what the least and the most seconds give, and which are shown to be behind the most."""
+    rows = found.sort_values("seconds").to_dict("records")
+    first, last = rows[0], rows[-1]
+    text = (
+        f"With {last['seconds']:g} s of speech per speaker {told(last, *ACCURACY)} of "
+        f"{last['segments']:.0f} test segments are named rightly ({last['speakers']:.0f} speakers "
+        "have that much, the others give all they have)"
+    )
+    if len(rows) == 1:
+        return f"{text}."
+    text += f"; with {first['seconds']:g} s {told(first, *ACCURACY)}."
+    if "behind_low" not in found:  # of a curve from before there was a paired difference
+        return text
+    behind = {row["seconds"]: row["behind_low"] > 0 for row in rows[:-1]}
+    parts = [
+        f"{what}: {', '.join(f'{seconds:g}' for seconds in found)} s"
+        for what, found in (
+            (f"Shown to be behind {last['seconds']:g} s", [s for s in behind if behind[s]]),
+            ("not shown", [s for s in behind if not behind[s]]),
+        )
+        if found
+    ]
+    return f"{text} {'; '.join(parts)} (95 % interval of the paired difference)."

@@ -23,7 +23,8 @@ from ..manifests.table import InputError
 from ..manifests.tasks import Task
 from .calibrate import probabilities
 from .chosen import Chosen, read_chosen
-from .measures import mean_interval
+from .conclude import told
+from .measures import percentiles, resample
 from .sweep import one_thread
 
 if TYPE_CHECKING:
@@ -38,8 +39,10 @@ COLUMNS = (
     "identified",
     "low",
     "high",
+    "named",
     "strangers",
     "known",
+    "valid_strangers",
 )
 FEWEST = 3  # speakers of a task: one is left out, two are told apart
 
@@ -65,8 +68,10 @@ def open_set(
     -------
     DataFrame
         Columns `COLUMNS`, one row per wanted share: the threshold that gives it on validation;
-        false accepts on test, and detection and identification, each with its 95 % interval; the
-        number of trials of strangers and of known speakers (a segment is a trial of each model).
+        false accepts on test, and detection and identification, each with its 95 % interval over
+        meetings and segments; what the latter would be if all were accepted; the number of trials
+        of strangers and of known speakers (a segment is a trial of each model), and of strangers on
+        validation.
 
     Raises
     ------
@@ -91,7 +96,8 @@ def open_set(
         )
     with one_thread([chosen.classifier]):
         trials = {name: _trials(chosen, tasks, name) for name in ("valid", "test")}
-    rows = [(share, *_row(trials, share, seed)) for share in wanted]
+    sessions = chosen.table["session"].to_numpy(str)
+    rows = [(share, *_row(trials, share, sessions, seed)) for share in wanted]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -108,16 +114,16 @@ def _shares(text: str) -> list[float]:
     return sorted(set(found))
 
 
-Trials = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # score, right, stranger, session
+Trials = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # score, right, stranger, row
 
 
 def _trials(chosen: Chosen, tasks: Sequence[Task], split: str) -> Trials:
-    """Return score (n,), named rightly, stranger (bool) and session of each segment and model."""
+    """Return score (n,), named rightly, stranger (bool) and table row of each trial."""
     found = [
         _left_out(chosen, task, code, split) for task in tasks for code in range(len(task.labels))
     ]
-    score, right, stranger, session = (np.concatenate(part) for part in zip(*found, strict=True))
-    return score, right, stranger, session
+    score, right, stranger, row = (np.concatenate(part) for part in zip(*found, strict=True))
+    return score, right, stranger, row
 
 
 def _left_out(chosen: Chosen, task: Task, code: int, split: str) -> Trials:
@@ -129,8 +135,7 @@ def _left_out(chosen: Chosen, task: Task, code: int, split: str) -> Trials:
     scores = chosen.scores(rotation, heads[0], task.rows[split])[asked]
     chances = probabilities(scores, chosen.temperature)
     right = scores.argmax(axis=1) == fewer.codes[split][asked]
-    session = chosen.table["session"].to_numpy(str)[task.rows[split][asked]]
-    return chances.max(axis=1), right, ~known[asked], session
+    return chances.max(axis=1), right, ~known[asked], task.rows[split][asked]
 
 
 def without(task: Task, code: int) -> Task:
@@ -162,13 +167,54 @@ def find_threshold(scores: np.ndarray, share: float) -> float:
     return float(least)
 
 
-def _row(trials: dict[str, Trials], share: float, seed: int) -> tuple[float, ...]:
+def _row(
+    trials: dict[str, Trials], share: float, sessions: np.ndarray, seed: int
+) -> tuple[float, ...]:
     score, _, stranger, _ = trials["valid"]
     threshold = find_threshold(score[stranger], share) if stranger.any() else np.nan
-    score, right, stranger, session = trials["test"]
+    strangers = int(stranger.sum())
+    score, right, stranger, row = trials["test"]
     accepted = score >= threshold
     numbers: list[float] = [threshold]
-    for value, rows in ((accepted, stranger), (accepted & right, ~stranger)):
-        numbers.append(float(value[rows].mean()))
-        numbers += mean_interval(value[rows], session[rows], seed=seed)
-    return (*numbers, int(stranger.sum()), int((~stranger).sum()))
+    for value, asked in ((accepted, stranger), (accepted & right, ~stranger)):
+        numbers.append(float(value[asked].mean()))
+        numbers += _interval(value[asked], row[asked], sessions, seed)
+    known = ~stranger
+    return (*numbers, float(right[known].mean()), int(stranger.sum()), int(known.sum()), strangers)
+
+
+def _interval(
+    value: np.ndarray, row: np.ndarray, sessions: np.ndarray, seed: int
+) -> tuple[float, float]:
+    """Return the interval of the mean of trials' `value` (n,); a segment is drawn with its trials.
+
+    `row` (n,) is each trial's row of the table, `sessions` each table row's meeting.
+    """
+    rows, place = np.unique(row, return_inverse=True)
+    hits, count = np.bincount(place, weights=value), np.bincount(place)
+    meetings = np.unique(sessions[rows], return_inverse=True)[1]
+    drawn = [hits[k].sum() / count[k].sum() for k, _ in resample(meetings, seed=seed)]
+    return percentiles(np.array(drawn))
+
+
+def conclude_open_set(found: pd.DataFrame) -> str:
+    """Say what the loosest threshold does on test, and whether what was wanted is within reach."""
+    row = found.sort_values("wanted").iloc[-1]
+    within = row["false_low"] <= row["wanted"] <= row["false_high"]
+    side = "fewer" if row["wanted"] > row["false_high"] else "more"
+    kept = "the wanted share is within the interval" if within else f"{side} than wanted"
+    strangers = told(row, "false_accepts", "false_low", "false_high")
+    known = told(row, "identified", "low", "high")
+    text = (
+        f"The threshold that lets in at most {100 * row['wanted']:g}% of the strangers on "
+        f"validation lets in {strangers} of them on test ({kept}), and accepts and rightly names "
+        f"{known} of known speakers' trials"
+    )
+    if "named" in found:  # less in a table from before these were counted
+        text += f"; if all were accepted, {row['named']:.1%}"
+    if "valid_strangers" in found and found["wanted"].min() * row["valid_strangers"] < 1:
+        text += (
+            f". Validation has {row['valid_strangers']:.0f} strangers, so a share below "
+            f"{1 / row['valid_strangers']:.1%} lets in none of them"
+        )
+    return f"{text}."

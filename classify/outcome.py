@@ -1,25 +1,31 @@
 """A whole experiment: chosen on validation, fitted on train, scored on test once, and put in words.
 
-Over the corpus a classifier is also rewarded for knowing the room. So two numbers stand beside its
-accuracy: the accuracy after folding the labels of one person in a series into one, and how well
-the meeting alone is recognised from the same features.
+Over the corpus a classifier is also rewarded for knowing the room, so `control` stands beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..extract.store import FeatureStore
-from ..manifests.aishell4 import series_speaker
 from ..manifests.table import SPLITS, InputError
 from ..manifests.tasks import Task, check_splits, make_tasks
 from .cells import Cells, fingerprint_of
-from .conclude import baselines, conclude, curve_facts, fold_facts, left_out, mix_facts
+from .conclude import (
+    baselines,
+    conclude,
+    conclude_control,
+    curve_facts,
+    fold_facts,
+    left_out,
+    mix_facts,
+)
+from .control import control, persons_of
 from .data import Teller, match, open_store
 from .folds import add_folds, join_tuning
 from .model import KNOWS_THE_ROOM, Model, fit, predict
@@ -43,6 +49,10 @@ class Outcome:
     baselines : {"chance", "majority": accuracy 0..1 on validation}
     facts : tuple of str
         Sentences to show with the table: what was left out, which encoder and split, notes.
+    control : DataFrame or None
+        As `control.control` returns it; None within sessions.
+    identity : str or None
+        The file that told it who is who.
     """
 
     settings: Settings
@@ -56,6 +66,8 @@ class Outcome:
     skipped: Mapping[str, str]
     facts: tuple[str, ...]
     conclusion: str
+    control: pd.DataFrame | None = None
+    identity: str | None = None
 
 
 def evaluate(
@@ -66,6 +78,7 @@ def evaluate(
     split: str = "unknown",
     tell: Teller = lambda text: None,
     keep: Path | None = None,
+    identity: str | Path | None = None,
 ) -> Outcome:
     """Sweep, choose on validation, fit on train, predict and score test once.
 
@@ -81,13 +94,18 @@ def evaluate(
         Receives what is worth knowing while it runs.
     keep : path, optional
         A file for finished trials; what it holds of the same sweep is not tried again.
+    identity : path, optional
+        Who is who, for the control of a task over all labels (`control.control`).
 
     Raises
     ------
     InputError
-        Segments have no features, a split is missing, or a setting is unknown.
+        Segments have no features, a split is missing, a setting is unknown, or the identity file
+        does not fit.
     """
     settings = settings or Settings()
+    if identity is not None:
+        _check_identity(table, identity, settings)
     opened = open_store(store)
     known, rejected, tasks, skipped = prepare(table, opened, settings, SPLITS)
     cells = Cells(keep, fingerprint_of(known, opened, tasks, settings)) if keep else None
@@ -106,8 +124,10 @@ def evaluate(
     facts += sorted({note for trial in trials for note in trial.notes})
     measures = score(predictions, known, seed=settings.seed)
     conclusion = conclude(known, tasks, trials, predictions, measures)
+    beside = None
     if settings.within == "corpus":
-        conclusion += " " + beside_corpus(known, opened, chosen, settings, predictions)
+        beside = control(known, opened, chosen, settings, predictions, identity=identity)
+        conclusion += f"\n{conclude_control(beside)}"
     return Outcome(
         settings=settings,
         split=split,
@@ -120,7 +140,19 @@ def evaluate(
         skipped=skipped,
         facts=tuple(facts),
         conclusion=conclusion,
+        control=beside,
+        identity=None if identity is None else str(identity),
     )
+
+
+def _check_identity(table: pd.DataFrame, identity: str | Path, settings: Settings) -> None:
+    """Find a bad identity file before anything is swept."""
+    if settings.within != "corpus":
+        raise InputError(
+            f"identity: {identity} is given with within {settings.within!r}, where no labels are "
+            "folded, expected 'corpus'; pass --within corpus, or leave --identity out"
+        )
+    persons_of(table, identity)
 
 
 def choose_and_fit(
@@ -190,68 +222,3 @@ def encoder_text(model: Model) -> str:
     revision = f" at {model.config.get('revision')}" if model.config.get("revision") else ""
     untrained = " (untrained encoder)" if model.config.get("untrained") else ""
     return f"{model.config.get('encoder')}{revision}{untrained}"
-
-
-def beside_corpus(
-    table: pd.DataFrame,
-    store: FeatureStore,
-    chosen: Trial,
-    settings: Settings,
-    predictions: pd.DataFrame,
-) -> str:
-    """Return the two sentences that must stand beside an accuracy over all labels."""
-    folded = folded_accuracy(table, predictions)
-    shown = "not available, the names tell no series" if folded is None else f"{folded:.1%}"
-    count, accuracy = meeting_accuracy(table, store, chosen, settings)
-    if count:
-        meeting = f"is recognised in {accuracy:.1%} of {count} test segments from the same features"
-    else:
-        meeting = "cannot be recognised: no test segment is of a meeting in train"
-    return (
-        f"Accuracy after folding labels to the same person in a series: {shown}. "
-        f"The meeting alone {meeting}."
-    )
-
-
-def folded_accuracy(table: pd.DataFrame, predictions: pd.DataFrame) -> float | None:
-    """Return the accuracy with labels folded to persons in series; None where names do not tell.
-
-    Source of the persons: same date, room and number are one person (almost always; see
-    `manifests.aishell4`).
-    """
-    pairs = zip(table["session"], table["speaker"], strict=True)
-    try:
-        persons: dict[str, set[str]] = {}
-        for session, speaker in sorted(set(pairs)):
-            persons.setdefault(speaker, set()).add(series_speaker(session, speaker))
-    except InputError:
-        return None
-    if any(len(found) > 1 for found in persons.values()):
-        return None
-    truth, predicted = (predictions[name] for name in ("speaker", "predicted"))
-    return float(np.mean([persons[a] == persons[b] for a, b in zip(truth, predicted, strict=True)]))
-
-
-def meeting_accuracy(
-    table: pd.DataFrame, store: FeatureStore, chosen: Trial, settings: Settings
-) -> tuple[int, float]:
-    """Return how many test segments are of meetings in train, and how often these are recognised.
-
-    The chosen layers and classifier learn sessions instead of speakers, with a penalty of their
-    own from validation. One meeting only: always recognised. None of these segments: NaN.
-    """
-    meetings = set(table["session"][table["split"] == "train"])
-    tested = table[(table["split"] == "test") & table["session"].isin(meetings)]
-    if not len(tested) or len(meetings) < 2:
-        return len(tested), 1.0 if len(tested) else float("nan")
-    needed = ("train", "test") if settings.folds else SPLITS
-    tasks, _ = make_tasks(table, "corpus", needed=needed, target="session")
-    if settings.folds:
-        tasks, _ = add_folds(tasks, table, settings.folds, gap=settings.gap)
-    layers = ",".join(map(str, chosen.layers.layers))
-    way = chosen.layers.standardise
-    same = replace(settings, layers=layers, classifiers=chosen.classifier, standardise=way, jobs=1)
-    trial = choose(sweep(table, store, tasks, same))
-    model = fit(table, store, tasks, trial, same)
-    named, _ = predict(model, tested.reset_index(drop=True), store)
-    return len(named), float((named["predicted"] == named["session"]).mean())

@@ -20,7 +20,7 @@ import numpy as np
 from ..manifests.leaks import leaks
 from ..manifests.split import read_record, summarise
 from ..manifests.table import InputError, read_table
-from . import figures
+from . import beside, figures
 from .meetings import (
     by_meeting,
     meetings,
@@ -43,6 +43,7 @@ from .tables import (
     pairs_of,
     provenance,
     runs_table,
+    sweep_commands,
     trials_table,
 )
 
@@ -113,12 +114,13 @@ def report(
         speakers=speakers_table(found),
         strata=_strata(found, measures),
         calibration=[_calibration(place, run) for place, run in enumerate(found)],
-        learning=_learning(found),
+        beside=beside.sections(found, table),
         mistakes=mistakes,
         listen={"table": table is not None, "audio": audio_root is not None, "errors": errors},
         sounds=sounds,
         division=None if table is None or segments is None else _division(table, segments),
         provenance=provenance(found),
+        commands=sweep_commands(found, table),
         command=_command(runs, table=table, audio_root=audio_root, errors=errors, split=split),
         versions={**versions(), **_drawn_with()},
     )
@@ -213,17 +215,6 @@ def _calibration(place: int, run: Run) -> tuple[int, Any]:
     confidence = rows["score"].to_numpy(np.float64)
     name = f"reliability-{place}"
     return place, figures.reliability(confidence, correct, number=place, name=name)
-
-
-def _learning(runs: Sequence[Run]) -> Any:
-    curves = [(k, run.learning) for k, run in enumerate(runs) if run.learning is not None]
-    if not curves:
-        return None
-    return {
-        "runs": [place for place, _ in curves],
-        "figure": figures.learning(curves, name="learning"),
-        "curves": curves,
-    }
 
 
 def _with_players(

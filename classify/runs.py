@@ -2,8 +2,9 @@
 
 A run is a folder with ``predictions.csv`` (or ``.parquet``), or such a table alone, from a sweep,
 from `predict` or from fine-tuning alike. What else lies in the folder is read where it is there:
-``config.json``, ``sweep.csv`` (validation by layers and classifier) and ``learning.csv`` (accuracy
-by seconds of speech per speaker: `LEARNING`).
+``config.json``, ``sweep.csv`` (validation by layers and classifier), ``learning.csv`` (accuracy by
+seconds of speech per speaker), ``openset.csv`` (strangers) and ``control.csv`` (label, person or
+meeting).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..manifests.table import InputError, read_predictions
+from ..manifests.tasks import WITHIN_CORPUS
+from .control import read_control
 from .data import NOT_STANDARDISED
 
 if TYPE_CHECKING:
@@ -23,6 +26,11 @@ if TYPE_CHECKING:
 
 TRIALS = ("layers", "classifier", "valid_accuracy", "valid_low", "valid_high")  # of sweep.csv
 LEARNING = ("seconds", "accuracy", "low", "high", "segments", "speakers")  # of learning.csv
+OPEN_SET = (  # of openset.csv
+    *("wanted", "threshold", "false_accepts", "false_low", "false_high"),
+    *("identified", "low", "high", "strangers", "known"),
+)
+CONTROL_FILE, OPEN_SET_FILE, LEARNING_FILE = "control.csv", "openset.csv", "learning.csv"
 TABLES = ("predictions.csv", "predictions.parquet")
 
 
@@ -36,10 +44,12 @@ class Run:
         Rows of the split that is reported, all of one model.
     source : str
         Name and SHA-256 of the predictions file.
-    trials, learning : DataFrame or None
-        As in ``sweep.csv`` and ``learning.csv``.
+    trials, learning, open_set, control : DataFrame or None
+        As in ``sweep.csv``, ``learning.csv``, ``openset.csv`` and ``control.csv``.
     config : dict
         As in ``config.json``; empty where there is none.
+    path : str
+        The folder or file, as it was named.
     """
 
     name: str
@@ -47,7 +57,26 @@ class Run:
     source: tuple[str, str]
     trials: pd.DataFrame | None = None
     learning: pd.DataFrame | None = None
+    open_set: pd.DataFrame | None = None
+    control: pd.DataFrame | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    path: str = ""
+
+    @property
+    def swept(self) -> bool:
+        """Tell whether a sweep wrote the folder, so that `curve` and `open-set` can add to it."""
+        return "settings" in self.config and "chosen" in self.config
+
+    @property
+    def folded(self) -> bool:
+        """Tell whether the sweep cross-validated, so that no validation rows are left."""
+        settings = self.config.get("settings")
+        return isinstance(settings, dict) and bool(settings.get("folds"))
+
+    @property
+    def within_corpus(self) -> bool:
+        """Tell whether it chooses among all labels."""
+        return WITHIN_CORPUS in self.model
 
     @property
     def model(self) -> str:
@@ -103,6 +132,7 @@ def _read_run(name: str, path: Path, split: str) -> list[Run]:
             name if len(models) == 1 else f"{name}: {model}",
             rows[rows["model"] == model].reset_index(drop=True),
             source,
+            path=str(path),
             **beside,
         )
         for model in models
@@ -122,10 +152,12 @@ def _table_of(path: Path) -> Path:
 
 
 def _beside(folder: Path) -> dict[str, Any]:
-    config = folder / "config.json"
+    config, control = folder / "config.json", folder / CONTROL_FILE
     return {
         "trials": _read_csv(folder / "sweep.csv", TRIALS),
-        "learning": _read_csv(folder / "learning.csv", LEARNING),
+        "learning": _read_csv(folder / LEARNING_FILE, LEARNING),
+        "open_set": _read_csv(folder / OPEN_SET_FILE, OPEN_SET),
+        "control": read_control(control) if control.is_file() else None,
         "config": _read_json(config) if config.is_file() else {},
     }
 

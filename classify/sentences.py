@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .compare import ALPHA, Comparison
-from .model import KNOWS_THE_ROOM, WITHIN_CORPUS
+from .conclude import LABEL
+from .model import KNOWS_THE_ROOM
 from .runs import Run
+from .show import OTHER_TASK
 from .tables import overall, percent, span
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ def summary(
         found = overall(table)
         row, meetings = found["accuracy"], run.predictions["session"].nunique()
         places = f"{meetings} meetings" if meetings > 1 else "1 meeting (intervals: its segments)"
-        room = f" ({KNOWS_THE_ROOM})" if WITHIN_CORPUS in run.model else ""
+        room = _room(run) if run.within_corpus else ""
         text = (
             f"names {percent(row['value'])} ({span(row['low'], row['high'])}) of "
             f"{len(run.predictions)} segments in {places}; always naming the most frequent "
@@ -40,25 +42,52 @@ def summary(
     return told + [(None, text) for text in _shown(runs, pairs)]
 
 
+def _room(run: Run) -> str:
+    """Return what must stand beside an accuracy over all labels."""
+    if run.control is None:
+        return f" ({KNOWS_THE_ROOM})"
+    rows = run.control[run.control["segments"] > 0]
+    told = [
+        f"the {row['of']} in {percent(row['accuracy'])} ({span(row['low'], row['high'])})"
+        for row in rows[rows["of"] != LABEL].to_dict("records")
+    ]
+    return f"; the same features give {', '.join(told)}" if told else ""
+
+
 def _shown(runs: Sequence[Run], pairs: Mapping[tuple[int, int], Comparison]) -> list[str]:
+    """Return which differences are shown between runs that choose among the same speakers."""
     if len(runs) < 2:
         return []
     if not pairs:
         return ["No two runs share a segment, so none are compared."]
-    told = []
-    for (a, b), found in pairs.items():
-        row = found.rows[found.rows["stratum"] == "all"].iloc[0]
-        value, low, high = (row[name] for name in ("difference", "low", "high"))
-        if high < 0:
-            a, b, value, low, high = b, a, -value, -high, -low  # noqa: PLW2901
-        if low > 0 and row["p"] < ALPHA:
-            points = f"{100 * value:.1f} points ({span(low, high)})"
-            told.append(f"{runs[b].name} is better than {runs[a].name} by {points}")
-    rest = len(pairs) - len(told)
+    alike = {
+        (a, b): found
+        for (a, b), found in pairs.items()
+        if runs[a].within_corpus == runs[b].within_corpus
+    }
+    told = [text for (a, b), found in alike.items() if (text := _better(runs[a], runs[b], found))]
+    rest = len(alike) - len(told)
+    other = (
+        "Runs over all labels have a harder task than runs within meetings: see the differences."
+    )
+    tasks = [other] if len(alike) < len(pairs) else []
     if not told:
-        return ["No difference between runs is shown."]
-    more = f"; in {rest} of {len(pairs)} pairs no difference is shown" if rest else ""
-    return [f"On the segments that both name, {', '.join(told)}{more}."]
+        of = " of one task" if tasks else ""
+        return [*([f"No difference between runs{of} is shown."] if alike else []), *tasks]
+    more = f"; in {rest} of {len(alike)} pairs no difference is shown" if rest else ""
+    return [f"On the segments that both name, {', '.join(told)}{more}.", *tasks]
+
+
+def _better(first: Run, second: Run, found: Comparison) -> str:
+    """Return which of two runs is better, where interval and test show it; else nothing."""
+    row = found.rows[found.rows["stratum"] == "all"].iloc[0]
+    value, low, high = (row[name] for name in ("difference", "low", "high"))
+    if high < 0:
+        first, second, value, low, high = second, first, -value, -high, -low
+    if low <= 0 or row["p"] >= ALPHA:
+        return ""
+    points = f"{100 * value:.1f} points ({span(low, high)})"
+    return f"{second.name} is better than {first.name} by {points}"
 
 
 def cautions(runs: Sequence[Run], pairs: Mapping[tuple[int, int], Comparison]) -> list[str]:
@@ -69,10 +98,7 @@ def cautions(runs: Sequence[Run], pairs: Mapping[tuple[int, int], Comparison]) -
         for fact in pair.facts
         if not fact.startswith(("A: ", "B: ", "not compared"))
     ]
-    corpus = {WITHIN_CORPUS in run.model for run in runs}
+    corpus = {run.within_corpus for run in runs}
     if pairs and len(corpus) > 1:
-        found.append(
-            "runs within the corpus choose among all speakers, the others among a meeting's: "
-            "their difference is one of tasks too"
-        )
+        found.append(OTHER_TASK)
     return list(dict.fromkeys(found))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..manifests.table import InputError, write_predictions, write_whole
 from ..manifests.tasks import WITHIN_CORPUS
 from .compare import Comparison
+from .conclude import conclude_control
 from .model import KNOWS_THE_ROOM
 from .outcome import Outcome, encoder_text
 from .plot import plot_sweep
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+OF_THE_CHOICE = ("control.csv", "learning.csv", "openset.csv")
+OTHER_TASK = (
+    "runs within the corpus choose among all speakers, the others among a meeting's: their "
+    "difference is one of tasks too"
+)
 MOST_SHOWN = 200  # trials; 25 layers by six classifiers are shown whole
 
 
@@ -49,7 +55,10 @@ def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def outcome_text(outcome: Outcome) -> str:
-    """Return what `sweep` prints: facts, the table, measures of the chosen, a conclusion."""
+    """Return what `sweep` prints: facts, the table, measures of the chosen, a conclusion.
+
+    Over the corpus its control stands before the conclusion.
+    """
     found = trial_rows(outcome)
     best = sorted(found, key=lambda row: -row["valid_accuracy"])[:MOST_SHOWN]
     shown = found if len(found) <= MOST_SHOWN else best
@@ -60,6 +69,7 @@ def outcome_text(outcome: Outcome) -> str:
         "\n".join(outcome.facts),
         aligned(rows) + more,
         measures_text(outcome.measures),
+        *([] if outcome.control is None else [frame_text(outcome.control)]),
         outcome.conclusion,
     ]
     return "\n\n".join(blocks)
@@ -85,11 +95,20 @@ def measures_text(measures: pd.DataFrame) -> str:
     return "\n\n".join(blocks)
 
 
+def controls_text(found: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return what `score` prints of each model over all labels: its control and what it says."""
+    return [
+        f"\n{model}\n{frame_text(control)}\n\n{conclude_control(control)}"
+        for model, control in found.items()
+    ]
+
+
 def comparison_facts(found: Comparison) -> list[str]:
     """Return what stands above a comparison: the models, what was not compared, warnings."""
     import pandas as pd
 
-    return [*found.facts, *warnings_of(pd.DataFrame({"model": found.models}))]
+    tasks = [OTHER_TASK] if len({WITHIN_CORPUS in name for name in found.models}) > 1 else []
+    return [*found.facts, *warnings_of(pd.DataFrame({"model": found.models})), *tasks]
 
 
 def comparison_text(found: Comparison) -> str:
@@ -141,35 +160,47 @@ def warnings_of(measures: pd.DataFrame) -> list[str]:
     return [f"{name}: {KNOWS_THE_ROOM}" for name in models]
 
 
-FILES = ("sweep.csv", "sweep.png", "predictions.csv", "metrics.csv", "config.json")
+def write_outcome(outcome: Outcome, folder: str | Path) -> list[str]:
+    """Write what a sweep leaves in its folder; return the names of the files.
 
-
-def write_outcome(outcome: Outcome, folder: str | Path) -> None:
-    """Write `FILES`."""
+    What `curve` and `open-set` told of another choice in this folder is deleted.
+    """
     import pandas as pd
 
     folder = Path(folder)
+    predictions = folder / "predictions.csv"
+    before = predictions.read_bytes() if predictions.is_file() else None
+    write_predictions(outcome.predictions, predictions)
+    if before is not None and before != predictions.read_bytes():
+        for name in OF_THE_CHOICE:
+            (folder / name).unlink(missing_ok=True)
     trials = pd.DataFrame(trial_rows(outcome))
     trials = trials.assign(encoder=encoder_text(outcome.model), split=outcome.split)
     text = trials.to_csv(index=False, lineterminator="\n")
     write_whole(folder / "sweep.csv", text.encode())
     write_whole(folder / "sweep.png", plot_sweep(outcome))
-    write_predictions(outcome.predictions, folder / "predictions.csv")
     write_measures(outcome.measures, folder / "metrics.csv")
+    written = ["sweep.csv", "sweep.png", "predictions.csv", "metrics.csv"]
+    if outcome.control is not None:
+        write_frame(outcome.control, folder / "control.csv")
+        written.append("control.csv")
     config = json.dumps(_config(outcome), indent=1, ensure_ascii=False)
     write_whole(folder / "config.json", config.encode())
-    gone = [name for name in FILES if not (folder / name).exists()]
+    written.append("config.json")
+    gone = [name for name in written if not (folder / name).exists()]
     if gone:
         raise InputError(
             f"{folder}: {gone} are gone since they were written, expected all; leave the folder "
             "alone, or name another, and run the same command again"
         )
+    return written
 
 
 def _config(outcome: Outcome) -> dict[str, Any]:
     model = outcome.model
     return {
         "settings": asdict(outcome.settings),
+        "identity": outcome.identity,
         "split": outcome.split,
         "store": dict(model.config),
         "chosen": {
@@ -210,13 +241,12 @@ def _is_nan(value: Any) -> bool:
 
 
 def frame_text(frame: pd.DataFrame) -> str:
-    """Return a table of numbers as aligned text: shares with three digits, thresholds with six."""
+    """Return a table as aligned text: shares with three digits, seconds and thresholds whole."""
     return aligned([{k: _plain(k, v) for k, v in row.items()} for row in frame.to_dict("records")])
 
 
 def _plain(key: str, value: Any) -> str:
-    whole = float(value).is_integer() or key == "threshold"
-    return f"{value:g}" if whole else _short(key, value)
+    return f"{value:g}" if key in ("seconds", "threshold") else _short(key, value)
 
 
 def write_frame(frame: pd.DataFrame, path: str | Path) -> None:

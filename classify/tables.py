@@ -21,7 +21,7 @@ NAMING = (
     *NO_MERIT,
 )
 CONFIDENCE = ("log_loss", "calibration_error", "eer", "min_dcf")  # low is good
-TOLD_ABOVE = ("facts", "conclusion")  # of a configuration, on another place of the page
+TOLD_ABOVE = ("facts", "conclusion", "identity")  # of a configuration, on another place of the page
 MEANING = {
     "accuracy": "share of segments named rightly",
     "accuracy_meetings": "mean of the meetings' accuracies",
@@ -55,6 +55,10 @@ class Table:
 
     heads: Sequence[tuple[str, str]]
     rows: Sequence[Sequence[Cell]]
+
+    def is_number(self, column: int) -> bool:
+        """Tell whether a column holds numbers, which stand to the right."""
+        return any(row[column].sort is not None for row in self.rows)
 
 
 def percent(value: float, places: int = 1) -> str:
@@ -99,13 +103,13 @@ def overall(measures: pd.DataFrame) -> dict[str, pd.Series]:
 def runs_table(
     runs: Sequence[Run], measures: Sequence[pd.DataFrame], names: Sequence[str]
 ) -> Table:
-    """Return these measures of every run; the best is marked where all name the same segments.
+    """Return these measures of every run; the best is marked where all do the same task.
 
     `measures[k]` is what `score` says of run k; `names` are some of `score.MEASURES`.
     """
     found = [overall(table) for table in measures]
     shown = [name for name in names if any(name in rows for rows in found)]
-    best = _best(found, shown) if _same_segments(runs) else {}
+    best = _best(found, shown) if _same_task(runs) else {}
     rows = []
     for place, (run, values) in enumerate(zip(runs, found, strict=True)):
         counts = [len(run.predictions), run.predictions["session"].nunique()]
@@ -116,9 +120,10 @@ def runs_table(
     return Table([*heads, *((name.replace("_", " "), MEANING[name]) for name in shown)], rows)
 
 
-def _same_segments(runs: Sequence[Run]) -> bool:
-    ids = [frozenset(run.predictions["segment_id"]) for run in runs]
-    return len(runs) > 1 and len(set(ids)) == 1
+def _same_task(runs: Sequence[Run]) -> bool:
+    """Tell whether several runs name the same segments, all among a meeting's or all labels."""
+    tasks = {(frozenset(run.predictions["segment_id"]), run.within_corpus) for run in runs}
+    return len(runs) > 1 and len(tasks) == 1
 
 
 def _best(found: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> dict[str, float]:
@@ -232,6 +237,8 @@ def provenance(runs: Sequence[Run]) -> Table:
     rows = []
     for key in dict.fromkeys(key for facts in known for key in facts):
         values = [facts.get(key, "") for facts in known]
+        if not any(values):
+            continue
         differs = len(set(values)) > 1
         rows.append([Cell(key), *(Cell(value, best=differs) for value in values)])
     return Table([("", ""), *((run.name, run.model) for run in runs)], rows)
@@ -240,14 +247,26 @@ def provenance(runs: Sequence[Run]) -> Table:
 def _source(run: Run) -> dict[str, str]:
     facts = {"predictions": run.source[0], "SHA-256 of these": run.source[1], "model": run.model}
     shown = {key: value for key, value in run.config.items() if key not in TOLD_ABOVE}
-    if isinstance(settings := run.config.get("settings"), dict):
-        options = [
-            (f"--{k.replace('_', '-')}", str(v)) for k, v in settings.items() if v is not None
-        ]
-        words = shlex.join([word for option in options for word in option])
-        facts["command"] = f"spk-classify sweep TABLE STORE OUT {words}"
-        shown.pop("settings")
+    if isinstance(run.config.get("settings"), dict):
+        shown.pop("settings")  # the command tells them
     return {**facts, **_flat(shown)}
+
+
+def sweep_command(run: Run, table: str = "TABLE") -> str:
+    """Return the command that swept a run, with every setting; STORE is to be filled in."""
+    settings = {**run.config["settings"], "identity": run.config.get("identity")}
+    options = [(f"--{k.replace('_', '-')}", str(v)) for k, v in settings.items() if v is not None]
+    words = [word for option in options for word in option]
+    return shlex.join(["spk-classify", "sweep", table, "STORE", run.path or "OUT", *words])
+
+
+def sweep_commands(runs: Sequence[Run], table: object = None) -> list[tuple[int, str]]:
+    """Return (place, the command that swept it) of each run that a sweep wrote."""
+    return [
+        (place, sweep_command(run, str(table or "TABLE")))
+        for place, run in enumerate(runs)
+        if isinstance(run.config.get("settings"), dict)
+    ]
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -108,6 +108,7 @@ def store(store_path):
 
 EVIL = "<script>document.title='taken'</script>"
 MEETINGS = ("A&<b>", "B")
+CURVE = "seconds,accuracy,low,high,segments,speakers\n1,0.4,0.2,0.6,20,4\n10,0.8,0.7,0.9,20,3\n"
 
 
 def make_recordings(folder, sessions):
@@ -171,8 +172,19 @@ def heard(tmp_path_factory):
     head = "layers,classifier,penalty,valid_accuracy,valid_low,valid_high,valid_log_loss,chosen"
     (folder / "one" / "sweep.csv").write_text("\n".join([head, *sweep]) + "\n")
     config = {"settings": {"within": "session", "penalty": None}, "store": {"encoder": EVIL}}
-    (folder / "one" / "config.json").write_text(json.dumps({**config, "facts": [EVIL]}))
+    config |= {"chosen": {"classifier": "ridge"}, "facts": [EVIL]}
+    (folder / "one" / "config.json").write_text(json.dumps(config))
+    (folder / "one" / "learning.csv").write_text(CURVE)
     return folder
+
+
+@pytest.fixture(scope="session")
+def heard_page(heard):
+    """Return the page of `heard`: a sweep's folder and a predictions table, with players."""
+    from spk.classify.report import report
+
+    runs = [str(heard / "one"), str(heard / "two.csv")]
+    return report(runs, table=heard / "table.csv", audio_root=heard / "wav")
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,18 @@ def test_sweep_fit_predict_and_score_follow_each_other(tmp_path, table_path, sto
     scored = run("score", named, "--table", table_path, "-o", tmp_path / "m.json")
     assert scored.exit_code == 0, scored.output
     assert "split: random (leaky)" in scored.output
+    rows = {
+        row["measure"]: row
+        for row in json.loads((tmp_path / "m.json").read_text())["measures"]
+        if row["stratum"] == "all"
+    }
+    accuracy, baselines = rows["accuracy"], [rows[name]["value"] for name in ("majority", "chance")]
+    told = (
+        f"names {accuracy['value']:.1%} ({accuracy['low']:.1%} to {accuracy['high']:.1%}) of "
+        f"{accuracy['segments']} segments in 3 meetings; always naming the most frequent speaker "
+        f"gives {baselines[0]:.1%}, guessing {baselines[1]:.1%}."
+    )
+    assert scored.output.splitlines()[-2].endswith(told)
     assert json.loads((tmp_path / "m.json").read_text())["facts"] == ["split: random (leaky)"]
 
 
@@ -96,6 +108,7 @@ def test_options_are_the_settings_with_their_defaults(name):
     unset = {
         name: None if repr(value) == "Sentinel.UNSET" else value for name, value in options.items()
     }
+    assert unset.pop("identity", None) is None  # of the control, not of the sweep
     assert unset == {field.name: field.default for field in fields(Settings)}
 
 

@@ -12,7 +12,7 @@ from spk.classify.cli import main
 from spk.classify.compare import COLUMNS, compare, conclude, holm
 from spk.classify.measures import mean_interval, meeting_mean, percentiles, resample
 from spk.classify.model import KNOWS_THE_ROOM
-from spk.classify.show import comparison_text
+from spk.classify.show import OTHER_TASK, comparison_text
 from spk.manifests.table import InputError, write_predictions
 
 EXACT = 1e-12  # the same sums in another order
@@ -312,6 +312,7 @@ def test_compare_prints_facts_rows_and_conclusion_and_writes_all_numbers(tmp_pat
     found = compare(*(pd.read_csv(path) for path in paths))
     assert "A: first\n" in told.output
     assert f"second, within corpus: {KNOWS_THE_ROOM}" in told.output
+    assert OTHER_TASK in told.output
     assert told.output.splitlines()[-1] == found.conclusion
     written = json.loads((tmp_path / "c.json").read_text())
     assert f"second, within corpus: {KNOWS_THE_ROOM}" in written["facts"]

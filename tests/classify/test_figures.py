@@ -1,3 +1,4 @@
+import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -64,6 +65,16 @@ def test_bars_are_as_long_as_their_value():
         for node in filled
     ]
     assert len({round(line[-1] - line[0], 2) for line in numbers}) == 1
+
+
+def test_long_names_make_a_narrow_figure_wider():
+    bar = figures.Bar(0.5, 0.2, 0.9, 10)
+    widths = []
+    for name in ("a", "n" * 40):
+        svg = str(figures.bars([name], [{name: bar}], name="b", label="", width=figures.NARROW))
+        widths.append(int(re.search(r"--width: (\d+)px", svg)[1]))
+    assert widths[0] == round(96 * figures.NARROW)
+    assert widths[1] == pytest.approx(96 * (figures.PLAIN + figures.LETTER * 22), abs=1)
 
 
 def test_a_bin_of_the_reliability_diagram_holds_its_upper_edge():

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from spk.classify.cli import main
-from spk.classify.learning import COLUMNS, learning_curve
+from spk.classify.learning import COLUMNS, conclude_curve, learning_curve
 from spk.classify.outcome import evaluate
 from spk.classify.show import write_outcome
 from spk.classify.sweep import Settings
@@ -67,6 +67,34 @@ def test_the_first_draw_is_what_scikit_learn_learns_from_the_first_segments(
     assert row["accuracy"] == pytest.approx(np.mean(right))
 
 
+def test_how_far_a_length_is_behind_the_last_is_paired(table, store_path, run):
+    options = {"draws": 2, "seed": 3}
+    curve = learning_curve(table, store_path, run, seconds="1.5,6,18", **options)
+    less = curve["accuracy"].iloc[-1] - curve["accuracy"]
+    np.testing.assert_allclose(curve["behind"][:2], less[:2])
+    assert curve["behind"].isna().tolist() == [False, False, True]
+    assert (curve["behind_low"] < curve["behind"])[:2].all()
+    assert (curve["behind"] < curve["behind_high"])[:2].all()
+    unpaired = curve["high"].iloc[-1] - curve["low"][0]
+    assert curve["behind_high"][0] - curve["behind_low"][0] < unpaired
+    same = learning_curve(table, store_path, run, seconds="18,60", **options)  # all give all
+    assert list(same.loc[0, ["behind", "behind_low", "behind_high"]]) == [0, 0, 0]
+
+
+def test_only_a_length_whose_interval_leaves_out_0_is_said_to_be_behind():
+    rows = [(1, 0.4, 0.3, 0.1, 0.3, 9), (5, 0.6, 0.1, -0.1, 0.2, 9), (60, 0.7, None, None, None, 2)]
+    names = ["seconds", "accuracy", "behind", "behind_low", "behind_high", "speakers"]
+    curve = pd.DataFrame(rows, columns=names).assign(low=0.2, high=0.8, segments=30)
+    told = conclude_curve(curve)
+    assert told.startswith("With 60 s of speech per speaker 70.0% (20.0% to 80.0%) of 30 test")
+    assert "(2 speakers have that much, the others give all they have); with 1 s 40.0%" in told
+    assert "Shown to be behind 60 s: 1 s; not shown: 5 s (95 % interval" in told
+    assert "behind" not in conclude_curve(
+        curve[["seconds", "accuracy", "low", "high"]].assign(segments=30, speakers=9)
+    )
+    assert "with 1 s" not in conclude_curve(curve[:1])
+
+
 def test_draws_differ_and_the_same_seed_gives_the_same_curve(table, store_path, run):
     first, again, other = (
         learning_curve(table, store_path, run, seconds="1", draws=3, seed=seed)
@@ -116,8 +144,10 @@ def test_the_command_writes_the_curve_beside_the_sweep(tmp_path, table, store_pa
     words = ["curve", tmp_path / "t.csv", store_path, run, "--seconds", "1,6", "--draws", "2"]
     told = CliRunner().invoke(main, [str(word) for word in words])
     assert told.exit_code == 0, told.output
-    assert "2 lengths of enrolment" in told.output
-    assert list(pd.read_csv(run / "learning.csv")["seconds"]) == [1, 6]
+    curve = pd.read_csv(run / "learning.csv")
+    assert list(curve["seconds"]) == [1, 6]
+    assert told.output.startswith("ridge, layer 1\n\nseconds  accuracy")
+    assert f"\n{conclude_curve(curve)}\nwrote" in told.output
     wrong = CliRunner().invoke(main, ["curve", str(tmp_path / "t.csv"), str(store_path), "nowhere"])
     assert wrong.exit_code == 1
     assert len(wrong.output.splitlines()) == 1

@@ -5,7 +5,14 @@ import pytest
 from click.testing import CliRunner
 
 from spk.classify.cli import main
-from spk.classify.openset import COLUMNS, find_threshold, open_set, without
+from spk.classify.openset import (
+    COLUMNS,
+    _interval,
+    conclude_open_set,
+    find_threshold,
+    open_set,
+    without,
+)
 from spk.classify.outcome import evaluate
 from spk.classify.show import write_outcome
 from spk.classify.sweep import Settings
@@ -63,8 +70,37 @@ def test_rates_are_those_counted_by_hand(table, features, store_path, run, outco
         accepted = score >= row["threshold"]
         assert row["false_accepts"] == pytest.approx(accepted[stranger].mean())
         assert row["identified"] == pytest.approx((accepted & right)[~stranger].mean())
-        assert (row["strangers"], row["known"]) == (36, 72)
+        assert (row["strangers"], row["known"], row["valid_strangers"]) == (36, 72, strange.sum())
+        assert row["named"] == pytest.approx(right[~stranger].mean())
         assert row["low"] <= row["identified"] <= row["high"]
+
+
+def test_a_segment_is_drawn_with_all_its_trials():
+    sessions = np.array(["a"] * 4 + ["b"] * 4)
+    row = np.repeat(np.arange(8), 5)
+    right = np.repeat([1, 0, 1, 1, 0, 1, 0, 1], 5)  # a segment's trials end alike
+    alone = _interval(right[::5], row[::5], sessions, 0)
+    assert _interval(right, row, sessions, 0) == pytest.approx(alone)
+    low, high = alone
+    assert 0 <= low < right.mean() < high <= 1
+    uneven = _interval(np.array([1, 1, 1, 0]), np.array([0, 0, 0, 1]), np.array(["a", "a"]), 0)
+    assert uneven == (0, 1)
+
+
+def test_what_was_wanted_is_said_to_be_kept_only_within_the_interval(table, store_path, run):
+    found = open_set(table, store_path, run, false_accepts="0.001,0.3")
+    row = found.iloc[-1]
+    told = conclude_open_set(found.assign(false_low=0.0, false_high=1.0))
+    assert told.startswith("The threshold that lets in at most 30% of the strangers on validation")
+    assert f"lets in {row['false_accepts']:.1%} (0.0% to 100.0%)" in told
+    assert "(the wanted share is within the interval)" in told
+    assert f"names {row['identified']:.1%} ({row['low']:.1%} to {row['high']:.1%})" in told
+    assert f"if all were accepted, {row['named']:.1%}. Validation has 36 strangers, so a" in told
+    assert "below 2.8% lets in none of them." in told
+    assert "(more than wanted)" in conclude_open_set(found.assign(false_low=0.4, false_high=0.5))
+    assert "(fewer than wanted)" in conclude_open_set(found.assign(false_low=0.1, false_high=0.2))
+    loose = open_set(table, store_path, run, false_accepts="0.3")
+    assert "Validation" not in conclude_open_set(loose)
 
 
 def test_a_speaker_left_out_is_neither_learnt_nor_a_candidate(table):

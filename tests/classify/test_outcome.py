@@ -4,7 +4,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from spk.classify.outcome import choose_and_fit, evaluate, folded_accuracy
+from spk.classify.outcome import choose_and_fit, evaluate
 from spk.classify.plot import plot_sweep
 from spk.classify.show import aligned, outcome_text, trial_rows, write_measures, write_outcome
 from spk.classify.sweep import Settings
@@ -82,43 +82,6 @@ def test_an_untrained_encoder_and_a_leaky_split_are_named_with_every_score(
         assert all("untrained" in row and "random (leaky)" in row for row in rows)
 
 
-def test_within_corpus_folding_and_the_meeting_stand_beside(table, store_path):
-    outcome = evaluate(table, store_path, replace(FAST, within="corpus", layers="1"))
-    assert "Accuracy after folding labels to the same person in a series: " in outcome.conclusion
-    assert "The meeting alone is recognised in" in outcome.conclusion
-    assert "of 36 test segments from the same features" in outcome.conclusion
-
-
-@pytest.mark.parametrize("left", [2, 1])
-def test_a_meeting_that_is_not_in_train_is_not_said_to_be_hard_to_recognise(
-    tmp_path, features, table, write_store, left
-):
-    sessions = sorted(set(table["session"]))[: left + 1]
-    known = table["session"].isin(sessions)
-    apart = table[known].reset_index(drop=True)
-    apart["split"] = apart["split"].replace("test", "train")
-    apart.loc[apart["session"] == sessions[-1], "split"] = "test"
-    path = write_store(tmp_path / "s", apart["segment_id"], features[known])
-    told = evaluate(apart, path, replace(FAST, within="corpus", layers="1")).conclusion
-    assert "cannot be recognised: no test segment is of a meeting in train." in told
-
-
-def test_folding_joins_the_same_number_in_a_series(table):
-    first, second, third = sorted(set(table["session"]))  # the first two are one series
-    predictions = pd.DataFrame(
-        {
-            "speaker": [f"{first}_001-M", f"{first}_001-M", f"{first}_001-M"],
-            "predicted": [f"{second}_001-M", f"{second}_002-M", f"{third}_001-M"],
-        }
-    )
-    assert folded_accuracy(table, predictions) == pytest.approx(1 / 3)
-
-
-def test_folding_needs_names_that_tell_the_series(table, store_path, toy_table):
-    other = toy_table(sessions=("monday", "tuesday"))
-    assert folded_accuracy(other, other.assign(predicted=other["speaker"])) is None
-
-
 def test_what_is_left_out_is_told(tmp_path, table, features, write_store):
     session = sorted(set(table["session"]))[0]
     few = table[(table["session"] != session) | (table["split"] != "test")].reset_index(drop=True)
@@ -162,6 +125,18 @@ def test_an_outcome_is_written_whole(tmp_path, outcome):
     assert config["settings"]["classifiers"] == "ridge,centroid"
 
 
+def test_what_was_told_of_another_choice_does_not_stay_in_the_folder(tmp_path, outcome):
+    write_outcome(outcome, tmp_path)
+    for name in ("learning.csv", "openset.csv"):
+        (tmp_path / name).write_text("of this choice")
+    write_outcome(outcome, tmp_path)
+    assert (tmp_path / "learning.csv").read_text() == "of this choice"
+    other = outcome.predictions.assign(score=0.5)
+    write_outcome(replace(outcome, predictions=other), tmp_path)
+    assert not (tmp_path / "learning.csv").exists()
+    assert not (tmp_path / "openset.csv").exists()
+
+
 def test_the_plot_is_the_same_png_every_time(outcome):
     image = plot_sweep(outcome)
     assert image.startswith(b"\x89PNG\r\n")
@@ -191,13 +166,6 @@ def test_of_very_many_trials_the_best_are_printed(outcome, monkeypatch):
     assert told.count(" yes ") == 1
     accuracies = sorted(trial.accuracy for trial in outcome.trials)
     assert all(f"{accuracy:.3f}" in told for accuracy in accuracies[-2:])
-
-
-def test_a_chosen_pair_is_fitted_scored_and_asked_for_the_meeting(table, store_path, tmp_path):
-    pairs = replace(FAST, combine="pairs", within="corpus")
-    outcome = evaluate(table, store_path, pairs)
-    assert outcome.model.name.endswith(f"layers {outcome.chosen.layers.name}, within corpus")
-    assert "The meeting alone is recognised in" in outcome.conclusion
 
 
 def test_few_validation_segments_for_a_curve_are_told(table, store_path, tmp_path):

@@ -12,8 +12,6 @@ import subprocess
 
 import pytest
 
-from spk.classify.report import report
-
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE = 120  # s, for a sign of life from the browser
 EVIL = "<script>document.title='taken'</script>"  # a speaker of the toy meetings
@@ -130,14 +128,13 @@ class Browser:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory, heard):
+def browser(tmp_path_factory, heard_page):
     """Return a browser that shows the report over the toy meetings."""
     program = find_browser()
     if program is None:
         pytest.skip(f"none of {', '.join(NAMES)} is installed (apt-get install chromium)")
     page = tmp_path_factory.mktemp("page") / "report.html"
-    runs = [str(heard / "one"), str(heard / "two.csv")]
-    page.write_text(report(runs, table=heard / "table.csv", audio_root=heard / "wav"))
+    page.write_text(heard_page)
     shown = Browser(program, tmp_path_factory.mktemp("profile"))
     yield shown, page
     shown.close()

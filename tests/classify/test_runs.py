@@ -64,6 +64,8 @@ def test_no_row_of_the_split_is_refused_with_those_there_are(heard):
         ("sweep.csv", "layers,classifier\n1,lda\n", r"\['valid_accuracy', .* are missing"),
         ("learning.csv", "seconds,accuracy,low,high,segments,speakers\n", "in 0 rows"),
         ("learning.csv", "seconds,accuracy,low,high,segments,speakers\n1,x,0,1,2,3\n", "'x'"),
+        ("openset.csv", "wanted,threshold\n0.1,0.5\n", r"\['false_accepts', .* are missing"),
+        ("control.csv", "of,classes\nlabel,9\n", "control.csv: cannot be read"),
         ("config.json", "[", "cannot be read"),
     ],
 )

@@ -61,6 +61,16 @@ def test_a_difference_is_told_from_the_better_one(make_runs):
     assert "-" not in text
 
 
+def test_runs_of_another_task_are_not_said_to_be_better_or_worse(make_runs):
+    halves = [*range(6), *range(10, 16)]
+    runs = make_runs(halves, {2}, {2, 3}, models=("x, within corpus", "y", "z"))
+    texts = [text for place, text in told(runs) if place is None]
+    assert texts[0] == "No difference between runs of one task is shown."
+    assert texts[1].startswith("Runs over all labels have a harder task than runs within meetings")
+    assert len(texts) == 2
+    assert len(told(runs[:2])) == 3  # each run, and that the tasks differ
+
+
 def test_runs_that_share_nothing_are_not_compared(make_runs):
     first, second = make_runs({1}, {2})
     ends = [

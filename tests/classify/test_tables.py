@@ -14,6 +14,7 @@ from spk.classify.tables import (
     pairs_of,
     provenance,
     runs_table,
+    sweep_commands,
     trials_table,
 )
 from spk.manifests.leaks import leaks
@@ -51,6 +52,13 @@ def test_nothing_is_best_where_the_segments_differ(runs):
     both = [runs[0], fewer]
     table = runs_table(both, [score(run.predictions) for run in both], ("accuracy",))
     assert not any(row[3].best for row in table.rows)
+
+
+def test_nothing_is_best_between_runs_of_different_tasks(runs):
+    rows = runs[1].predictions.assign(model="better, within corpus")
+    other = [runs[0], Run("one", rows, ("b.csv", "2"))]
+    table = runs_table(other, [score(run.predictions) for run in other], NAMING)
+    assert not any(cell.best for row in table.rows for cell in row)
 
 
 def test_a_difference_is_paired_and_counts_who_alone_is_right(runs):
@@ -111,7 +119,11 @@ def test_provenance_marks_what_differs(runs):
     with_config = Run("c", runs[0].predictions, ("a.csv", "1"), config=known)
     found = {row[0].text: row[1:] for row in provenance([with_config, runs[1]]).rows}
     command = "spk-classify sweep TABLE STORE OUT --within session --layers 0-3"
-    assert found["command"][0].text == command
+    assert sweep_commands([runs[1], with_config]) == [(1, command)]
+    known["identity"] = "p q.csv"
+    assert sweep_commands([with_config], "t.csv") == [
+        (0, f"{command.replace('TABLE', 't.csv')} --identity 'p q.csv'")
+    ]
     assert [cell.text for cell in found["store.layers"]] == ["0, 1", ""]
     assert found["store.encoder"][0].best
     assert "facts" not in found
