@@ -25,7 +25,7 @@ from .linear import class_sums, common, deviation, unit
 Cut = tuple[np.ndarray, np.ndarray]  # positions learnt, positions held out
 Sums = tuple[np.ndarray, np.ndarray, np.ndarray]  # gram (d, d), class sums (classes, d), counts
 ROWS_AT_ONCE = 2048  # in float64; the layer itself stays as it was read
-MOST_BYTES = 1e9  # of the folds' grams; more are not kept, but taken twice
+MOST_BYTES = 5e8  # of the folds' grams; more are not kept, but taken twice
 LEAST_VARIANCE = 1e-6  # of a feature in a fold, or within classes: a share of the whole
 
 
@@ -122,7 +122,7 @@ class TotalSums:
         gram, sums, counts = self._learnt(fold)
         total_mean, total_scale = self._centre
         mean = sums.sum(axis=0) / len(learnt)
-        gram -= len(learnt) * np.outer(mean, mean)
+        gram -= np.outer(len(learnt) * mean, mean)
         variance = gram.diagonal() / len(learnt)
         still = np.flatnonzero(variance < LEAST_VARIANCE)
         if not self._constant(learnt, still):

@@ -75,14 +75,16 @@ def draw(
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     text = io.StringIO()
     style: dict[Any, Any] = {**STYLE, "svg.hashsalt": name}
     with rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # measured, but drawn by the browser
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size)
         FigureCanvasSVG(figure)
         paint(figure.add_subplot())
+        ConstrainedLayoutEngine().execute(figure)  # once; savefig would draw everything twice
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(text, format="svg", metadata=nothing)
     return _inline(text.getvalue(), name, label)

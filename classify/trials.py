@@ -144,7 +144,7 @@ def make_trial(
         interval=mean_interval(correct, meetings, seed=settings.seed),
         log_loss=losses[best][0],
         correct=correct,
-        notes=tuple(f"layers {layer_set.name}: {note}" for note in notes),
+        notes=tuple(f"{layer_set.told}: {note}" for note in notes),
     )
 
 

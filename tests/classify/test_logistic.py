@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.optimize import check_grad
+from scipy.optimize import OptimizeResult, check_grad
 from sklearn.linear_model import LogisticRegression
 
 from spk.classify import logistic as module
@@ -65,3 +65,13 @@ def test_a_fit_that_runs_out_of_steps_says_so(monkeypatch):
     monkeypatch.setattr(module, "ITERATIONS", 2)
     train, y, _ = cloud(60, 90, 4)
     assert [done for *_, done in logistic_path(train, y, 4, [1.0])] == [False]
+
+
+def test_a_line_search_that_fails_far_from_the_optimum_has_not_converged(monkeypatch):
+    train, y, _ = cloud(60, 9, 3)
+
+    def failing(loss, start, **_):
+        return OptimizeResult(x=start, jac=loss(start)[1], nit=3, status=2, success=False)
+
+    monkeypatch.setattr("scipy.optimize.minimize", failing)
+    assert [there for *_, there in logistic_path(train, y, 3, PENALTIES)] == [False] * 4

@@ -186,12 +186,13 @@ def test_an_unknown_way_is_refused(table, store):
 
 
 def test_the_meeting_is_recognised_from_features_scaled_alike(table, path, monkeypatch, outcome):
-    from spk.classify import outcome as whole
+    from spk.classify import control as room
 
-    asked, real = [], whole.sweep
-    monkeypatch.setattr(whole, "sweep", lambda *a: asked.append(a[3].standardise) or real(*a))
+    asked, real = [], room.sweep
+    monkeypatch.setattr(room, "sweep", lambda *a: asked.append(a[3].standardise) or real(*a))
     corpus = replace(BOTH, within="corpus")
-    whole.meeting_accuracy(table, FeatureStore.open(path), outcome.chosen, corpus)
+    named, opened = outcome.predictions, FeatureStore.open(path)
+    room.control(table, opened, outcome.chosen, corpus, named)
     assert asked == ["no"]
 
 
