@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import threading
 
 import pytest
@@ -42,6 +43,19 @@ def test_a_folder_that_goes_is_told(disk, jobs):
     rng = disk.np.random.default_rng(8)
     for job in jobs:
         assert disk.gone(job, rng, disk.Counter()) == []
+
+
+def test_a_sweep_whose_files_go_is_told(jobs, scene, tmp_path, monkeypatch):
+    line = next(job for job in jobs if job.name == "sweep").line.replace("OUT", "swept")
+    monkeypatch.setattr(
+        "spk.classify.show.write_measures", lambda *_: shutil.rmtree(tmp_path / "swept")
+    )
+    monkeypatch.chdir(tmp_path)
+    done = scene.typed(line)
+    assert (done.code, done.clear) == (1, True)
+    assert (
+        "swept: ['sweep.csv', 'sweep.png', 'predictions.csv', 'metrics.csv'] are gone" in done.err
+    )
 
 
 def test_a_file_half_written_under_its_name_is_caught_by_the_harness(
