@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from .spans import Spans, stage
 Part = TypeVar("Part")
 Read = tuple[Segment, "Audio | Rejected"]
 Frames = Callable[[float], int]  # of so many seconds
+Cut = Callable[[Sequence[Segment]], list[list[Segment]]]  # segments into batches
 AHEAD = 3  # batches that are read while one is encoded
 
 
@@ -63,6 +65,24 @@ def make_batches(
             longest = segment.duration
         batches[-1].append(segment)
     return batches
+
+
+def remaining_batches(
+    segments: Sequence[Segment], done: AbstractSet[str], passed: AbstractSet[str], cut: Cut
+) -> list[list[Segment]]:
+    """Return the batches that are left to encode of those that `cut` makes of all segments.
+
+    Kernels round otherwise in batches of another shape, so a run that goes on keeps the batches of
+    the whole table, without the ids that are `passed` over; then its rows have the bits of a run
+    that was never stopped. Where some of a batch is `done` and some is not, as in a table that has
+    grown, what is left is cut anew: nothing is encoded twice.
+    """
+    kept = [[one for one in batch if one.segment_id not in passed] for batch in cut(segments)]
+    parts = [{one.segment_id in done for one in batch} for batch in kept]
+    if any(len(part) > 1 for part in parts):
+        skipped = done | passed
+        return cut([one for one in segments if one.segment_id not in skipped])
+    return [batch for batch, part in zip(kept, parts, strict=True) if part == {False}]
 
 
 def padding(batches: Iterable[Sequence[Segment]]) -> float:

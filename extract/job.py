@@ -18,7 +18,7 @@ import numpy as np
 
 from ..manifests.table import InputError
 from .audio import Audio, Reading, Segment, check_channel
-from .batches import Read, make_batches, padding, read_batches
+from .batches import Read, make_batches, padding, read_batches, remaining_batches
 from .options import Options
 from .spans import Spans, stage
 from .store import StoreWriter
@@ -54,11 +54,11 @@ class Job:
         self._flying: tuple[Good, Wait] | None = None
         self.new, self.seconds, self.wall, self.padding = 0, 0.0, 0.0, 0.0
 
-    def run(self, todo: Sequence[Segment], stop: Callable[[], bool]) -> bool:
-        """Encode `todo`; return whether `stop` ended it early."""
+    def run(self, segments: Sequence[Segment], stop: Callable[[], bool]) -> bool:
+        """Encode those of `segments` that the store lacks; return whether `stop` ended it early."""
         begun = time.perf_counter()
-        frames = self._encoder.frames_of if self._options.buckets else None
-        batches = make_batches(todo, self.batch_seconds, frames)
+        batches = self._batches(segments)
+        todo = [segment for batch in batches for segment in batch]
         self.padding = padding(batches)
         workers = _workers(self._options) if todo else 0
         reading = read_batches(batches, self._reading, workers=workers, spans=self._spans)
@@ -77,6 +77,13 @@ class Job:
             writing.put(self._writer.commit)
         self.wall = time.perf_counter() - begun
         return stopped
+
+    def _batches(self, segments: Sequence[Segment]) -> list[list[Segment]]:
+        options, writer = self._options, self._writer
+        frames = self._encoder.frames_of if options.buckets else None
+        cut = partial(make_batches, batch_seconds=self.batch_seconds, frames=frames)
+        passed = set() if options.retry_rejected else set(writer.rejected)
+        return remaining_batches(segments, writer.done, passed, cut)
 
     def _told(self) -> str:
         return f"{self.new} segments, {self.seconds / self.wall:.0f} times real time, "
@@ -117,16 +124,17 @@ class Job:
         self.seconds += sum(segment.duration for segment, _ in good)
 
     def _write(self, good: Good, rows: Sequence[tuple[np.ndarray, int]]) -> None:
-        for (segment, audio), (features, frames) in zip(good, rows, strict=True):
-            with _named([(segment, audio)], "writing"):
-                self._writer.add(
-                    segment.segment_id,
-                    features,
-                    duration=segment.duration,
-                    frames=frames,
-                    audio_bytes=audio.size,
-                    audio_crc32=audio.crc32,
-                )
+        with self._writer.together():
+            for (segment, audio), (features, frames) in zip(good, rows, strict=True):
+                with _named([(segment, audio)], "writing"):
+                    self._writer.add(
+                        segment.segment_id,
+                        features,
+                        duration=segment.duration,
+                        frames=frames,
+                        audio_bytes=audio.size,
+                        audio_crc32=audio.crc32,
+                    )
 
 
 @contextmanager

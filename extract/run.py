@@ -81,11 +81,9 @@ def extract(
     spans = Spans() if options.profile else None
     with StoreWriter(store, config, versions=_versions()) as writer:
         _refuse_changed(segments, writer)
-        skipped = writer.done if options.retry_rejected else writer.done | set(writer.rejected)
-        todo = [segment for segment in segments if segment.segment_id not in skipped]
         job = Job(encoder, layers, options, writer, tell, spans)
         try:
-            interrupted = job.run(todo, stop)
+            interrupted = job.run(segments, stop)
         finally:  # what ends a run early does not take its rejections off the list
             writer.commit()
             listed = list_rejected(store)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -41,8 +42,9 @@ class StoreWriter:
     """The one writer of a store folder, a context manager.
 
     Rows wait in memory until `commit_rows` rows (segments) or `commit_seconds` have come, or 256
-    MB; then they become one shard. On leaving the context what waits is committed, also after an
-    exception or Ctrl-C: each row was finished and checked when it was added.
+    MB; then they become one shard. Rows added `together` come into the same one. On leaving the
+    context what waits is committed, also after an exception or Ctrl-C: each row was finished and
+    checked when it was added.
 
     Attributes
     ----------
@@ -71,6 +73,7 @@ class StoreWriter:
         self._rejections: dict[str, dict[str, str]] = {}
         self._bytes = 0
         self._since = 0.0
+        self._together = False
         self._lock = take_folder(self.path, self.config, self.versions)
         try:
             store = FeatureStore.open(self.path)
@@ -132,6 +135,16 @@ class StoreWriter:
         self._rows[segment_id] = row
         self._bytes += stored.nbytes
         self._rejections.pop(segment_id, None)
+        self._commit_if_due()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Let no commit come between the rows added while this is open, such as a batch's."""
+        self._together = True
+        try:
+            yield
+        finally:
+            self._together = False
         self._commit_if_due()
 
     def reject(self, segment_id: str, code: str, message: str) -> None:
@@ -241,6 +254,8 @@ class StoreWriter:
             self._since = time.monotonic()
 
     def _commit_if_due(self) -> None:
+        if self._together:
+            return
         waiting = len(self._rows) + len(self._rejections)
         late = time.monotonic() - self._since >= self._commit_seconds
         if late or waiting >= self._commit_rows or self._bytes >= COMMIT_BYTES:

@@ -1,6 +1,7 @@
 """Order, batches, shards, and reading ahead."""
 
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +9,14 @@ import soundfile
 
 from spk.extract import batches as room
 from spk.extract.audio import Audio, Reading, Segment
-from spk.extract.batches import make_batches, padding, read_batches, sort_segments, take_shard
+from spk.extract.batches import (
+    make_batches,
+    padding,
+    read_batches,
+    remaining_batches,
+    sort_segments,
+    take_shard,
+)
 from spk.manifests.table import InputError
 
 
@@ -21,6 +29,33 @@ def recording(tmp_path):
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, 32000)
     soundfile.write(tmp_path / "a.wav", samples, 16000)
     return str(tmp_path / "a.wav")
+
+
+def test_a_run_that_goes_on_keeps_the_batches_of_the_whole_table():
+    segments = of(*(2.0,) * 9)
+    ids = [segment.segment_id for segment in segments]
+    whole = make_batches(segments, 6.0)
+
+    def left(done, passed=()):
+        return remaining_batches(
+            segments,
+            {ids[k] for k in done},
+            {ids[k] for k in passed},
+            partial(make_batches, batch_seconds=6.0),
+        )
+
+    assert left(done=()) == whole
+    assert left(done=range(3, 6)) == [whole[0], whole[2]]
+    assert left(done=range(3), passed=[4]) == [[segments[3], segments[5]], whole[2]]
+    assert left(done=range(6), passed=[6, 7, 8]) == []
+    assert left(done=range(9)) == []
+
+
+def test_what_is_left_of_torn_batches_is_cut_anew():
+    segments = of(*(2.0,) * 9)
+    done = {segment.segment_id for segment in segments[::2]}
+    cut = partial(make_batches, batch_seconds=6.0)
+    assert remaining_batches(segments, done, set(), cut) == [segments[1::2][:3], segments[1::2][3:]]
 
 
 def test_segments_go_from_long_to_short_and_ties_by_place():

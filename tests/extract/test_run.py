@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 import soundfile
 
+from spk.extract.batches import make_batches, sort_segments
 from spk.extract.job import Halving
 from spk.extract.options import Options, parse_layers
-from spk.extract.plan import plan
+from spk.extract.plan import choose_segments, plan
 from spk.extract.run import extract
 from spk.extract.store import FeatureStore, StoreWriter
 from spk.extract.verify import cosines, relative_difference
@@ -148,8 +149,21 @@ def test_an_interrupted_run_goes_on_to_the_same_store(corpus, whole, tmp_path):
     assert not second.interrupted
     assert second.new == 24 - first.segments
     ids = table["segment_id"].tolist()
+    extract(table, tmp_path / "undisturbed", options)
+    np.testing.assert_array_equal(features(store, ids), features(tmp_path / "undisturbed", ids))
     assert relative_difference(features(store, ids), features(whole[0], ids)) < SAME
     assert extract(table, store, options).new == 0
+
+
+def test_what_a_grown_table_adds_is_encoded_alone(corpus, tmp_path):
+    root, table = corpus
+    options = settings(root, batch_seconds=6.0)
+    extract(table.iloc[::2], tmp_path / "store", options)
+    lengths = []
+    summary = extract(table, tmp_path / "store", options, stop=lambda: lengths.append(None))
+    assert (summary.segments, summary.new) == (24, 12)
+    left = sort_segments(choose_segments(table.iloc[1::2], options))
+    assert len(lengths) == len(make_batches(left, 6.0)) + 1
 
 
 def test_a_segment_whose_times_changed_under_its_id_is_refused(corpus, tmp_path):
@@ -447,7 +461,7 @@ def test_the_profile_tells_where_the_time_went(corpus, tmp_path):
     assert sum(event["name"] == "decode" for event in events) == 24
 
 
-def test_a_killed_run_is_completed_by_the_same_command(corpus, whole, tmp_path):
+def test_a_killed_run_is_completed_by_the_same_command(corpus, tmp_path):
     root, table = corpus
     write_table(table, tmp_path / "table.csv")
     store = tmp_path / "store"
@@ -465,18 +479,26 @@ def killed(self):
     os.kill(os.getpid(), signal.SIGKILL)
 
 StoreWriter.commit = killed
-StoreWriter._commit_if_due = lambda self: len(self._rows) >= 5 and self.commit()
+due = StoreWriter._commit_if_due
+def early(self):
+    self._commit_rows = 6
+    due(self)
+StoreWriter._commit_if_due = early
 options = Options(encoder="demo", audio_root={str(root)!r}, workers=2, store_dtype="float32",
-                  batch_seconds=3.0)
+                  batch_seconds=6.0)
 extract(read_table({str(tmp_path / "table.csv")!r}), {str(store)!r}, options)
 """
     done = subprocess.run([sys.executable, "-c", code], check=False, timeout=120)
     assert done.returncode == -signal.SIGKILL
-    kept = len(FeatureStore.open(store))
-    assert 5 <= kept < 24
-    assert extract(table, store, settings(root)).new == 24 - kept
+    kept = set(FeatureStore.open(store).ids())
+    assert 6 <= len(kept) < 24
+    options = settings(root, batch_seconds=6.0)
+    batches = make_batches(sort_segments(choose_segments(table, options)), 6.0)
+    assert {len(kept & {s.segment_id for s in batch}) / len(batch) for batch in batches} == {0, 1}
+    assert extract(table, store, options).new == 24 - len(kept)
+    extract(table, tmp_path / "undisturbed", options)
     ids = table["segment_id"].tolist()
-    assert relative_difference(features(store, ids), features(whole[0], ids)) < SAME
+    np.testing.assert_array_equal(features(store, ids), features(tmp_path / "undisturbed", ids))
 
 
 def test_one_waveform_too_large_for_memory_is_told():
