@@ -6,15 +6,19 @@ of its own takes seconds to import torch. It has a session of its own, as one th
 
 from __future__ import annotations
 
+import atexit
 import importlib
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 ENTRIES = {  # of the installed scripts
     "spk-manifests": ("spk.manifests.cli", "main"),
@@ -53,7 +57,7 @@ class Started:
     ----------
     words : the command and its arguments
     folder : where it is typed
-    log : file for what it prints; standard error alone goes to LOG.err
+    log : file for what it prints; standard error goes to LOG.err
     real : a process of its own instead of a fork
     before : called in the fork first
     """
@@ -67,31 +71,18 @@ class Started:
         real: bool = False,
         before: Callable[[], None] | None = None,
     ) -> None:
-        self.log, self.begun = log, time.perf_counter()
-        self._own: subprocess.Popen | None = None
-        if real:
-            module, name = ENTRIES[words[0]]
-            code = f"import sys; from {module} import {name}; sys.exit({name}())"
-            with log.open("wb") as out, Path(f"{log}.err").open("wb") as err:
-                self._own = subprocess.Popen(
-                    [sys.executable, "-c", code, *words[1:]],
-                    cwd=folder,
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=err,
-                    start_new_session=True,
-                )
-            self.pid = self._own.pid
-            return
-        context = multiprocessing.get_context("fork")
-        self._fork = context.Process(target=_typed, args=(words, folder, log, before))
-        self._fork.start()
-        self.pid = int(self._fork.pid or 0)
+        self.log, self._code = log, None
+        self.pid = _real(words, folder, log) if real else os.fork()
+        if self.pid == 0:
+            _be(words, folder, log, before)
 
     @property
     def code(self) -> int | None:
         """The exit code, negative for a signal; None while it runs."""
-        return self._fork.exitcode if self._own is None else self._own.poll()
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
 
     def send(self, number: int, *, group: bool = False) -> None:
         """Send a signal to the process, or as a terminal does to all it has started."""
@@ -101,44 +92,66 @@ class Started:
             except ProcessLookupError:  # it has not made its session yet
                 os.kill(self.pid, number)
 
-    def end(self, seconds: float = LONGEST) -> int:
-        """Wait for its end and return the exit code; end it and what it left behind if it hangs."""
-        if self._own is None:
-            self._fork.join(seconds)
-        else:
-            try:
-                self._own.wait(seconds)
-            except subprocess.TimeoutExpired:
-                pass
-        if self.code is None:
-            self.send(signal.SIGKILL, group=True)
-            raise TimeoutError(f"{self.log}: took more than {seconds:.0f} s")
-        return self.code
+    def end(self) -> int:
+        """Wait for its end and return the exit code; one that hangs is killed and told."""
+        limit = time.perf_counter() + LONGEST
+        while self.code is None:
+            time.sleep(0.002)
+            if time.perf_counter() > limit:
+                self.send(signal.SIGKILL, group=True)
+                raise TimeoutError(f"{self.log}: took more than {LONGEST:.0f} s")
+        return int(self.code)
 
     def sweep_up(self) -> None:
         """Kill what it has started and left."""
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
     def told(self) -> str:
         """Return what it has printed to standard error."""
         return Path(f"{self.log}.err").read_text(errors="replace")
 
 
-def _typed(
-    words: Sequence[str], folder: Path, log: Path, before: Callable[[], None] | None
-) -> None:
-    """Be the command, as its installed script is."""
-    os.setsid()
-    for path, number in ((log, 1), (Path(f"{log}.err"), 2)):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(handle, number)
-        os.close(handle)
-    os.chdir(folder)
-    sys.argv = list(words)
-    if before is not None:
-        before()
+def _real(words: Sequence[str], folder: Path, log: Path) -> int:
     module, name = ENTRIES[words[0]]
-    getattr(importlib.import_module(module), name)()
+    code = f"import sys; from {module} import {name}; sys.exit({name}())"
+    with log.open("wb") as out, Path(f"{log}.err").open("wb") as err:
+        started = subprocess.Popen(
+            [sys.executable, "-c", code, *words[1:]],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+        )
+    started.returncode = 0  # its end is ours to wait for
+    return started.pid
+
+
+def _be(
+    words: Sequence[str], folder: Path, log: Path, before: Callable[[], None] | None
+) -> NoReturn:
+    """Be the command, as its installed script is, and end as the interpreter ends."""
+    code = 1
+    try:
+        os.setsid()
+        for path, number in ((log, 1), (Path(f"{log}.err"), 2)):
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(handle, number)
+            os.close(handle)
+        os.chdir(folder)
+        sys.argv = list(words)
+        if before is not None:
+            before()
+        module, name = ENTRIES[words[0]]
+        getattr(importlib.import_module(module), name)()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else bool(end.code)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

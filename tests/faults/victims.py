@@ -15,19 +15,28 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import soundfile
+from click.testing import CliRunner
 
 from spk.extract import FeatureStore, StoreWriter
-from spk.extract.tools import verify
+from spk.extract.store_cli import store as commands
 from spk.manifests.assemble import make_table
 from spk.manifests.demo import demo
 from spk.manifests.rttm import read_rttm
 from spk.manifests.split import split
-from spk.manifests.table import write_table
+from spk.manifests.table import InputError, write_table
 
 Items = dict[str, str]  # what is committed -> digest
 CONFIG = {
-    **{"schema": 1, "kind": "pooled", "encoder": "none", "revision": None, "pooling": "mean"},
-    **{"layers": [0, 1, 2, 3], "dim": 96, "dtype": "float16", "rate": 16000, "channel": "0"},
+    "schema": 1,
+    "kind": "pooled",
+    "encoder": "none",
+    "revision": None,
+    "pooling": "mean",
+    "layers": [0, 1, 2, 3],
+    "dim": 96,
+    "dtype": "float16",
+    "rate": 16000,
+    "channel": "0",
 }
 SOUND = {"frames": 49, "audio_bytes": 100, "audio_crc32": 7}
 SILENT = 5  # segments of digital silence, which are rejected
@@ -40,12 +49,18 @@ class Victim:
     ----------
     out : str
         What it writes to.
+    commits : int
+        About how many commits a run has; one of them is drawn to be killed in.
     done : tuple of int
         Exit codes of a whole run.
+    watched : bool
+        Whether it can be read while it is written.
     """
 
     out = "out"
+    commits = 3
     done: tuple[int, ...] = (0,)
+    watched = True
 
     def __init__(self, name: str, words: Callable[[Path, int], str]) -> None:
         self.name, self._words = name, words
@@ -100,10 +115,13 @@ class Store(Victim):
         return {name for name in _names(folder / self.out / "shards") if name[0] != "."}
 
     def look(self, folder: Path) -> Items:
-        """Return a digest of each row: its columns and its features at every layer."""
+        """Return a digest of each row, its columns and features at every layer; prove all bytes."""
         out = folder / self.out
         if not (out / "store.json").exists():
             return {}
+        proved = CliRunner().invoke(commands, ["verify", str(out)])
+        if proved.exit_code:
+            raise InputError(proved.output)
         store = FeatureStore.open(out)
         rows = store.rows()
         ids = rows["segment_id"].tolist()
@@ -117,11 +135,6 @@ class Store(Victim):
                 digest.update(values.tobytes())
         return {name: digest.hexdigest() for name, digest in zip(ids, digests, strict=True)}
 
-    def faults(self, folder: Path) -> list[str]:
-        """Return what ``spk-store verify`` lists."""
-        out = folder / self.out
-        return verify(out) if (out / "store.json").exists() else []
-
     def whole(self, folder: Path) -> Items:
         """Return the rows, the rejected segments, and the bytes of their list."""
         store = FeatureStore.open(folder / self.out)
@@ -133,6 +146,8 @@ class Store(Victim):
 
 class Cut(Victim):
     """A folder of cut segments."""
+
+    commits = 40
 
     def sign(self, folder: Path) -> object:
         """Return the request's file, which each run writes anew."""
@@ -159,6 +174,9 @@ class Cut(Victim):
 
 class Fleet(Victim):
     """A fleet of fine-tunes: epochs and finished sessions."""
+
+    commits = 30
+    watched = False  # a checkpoint may be replaced between its name and its bytes
 
     def sign(self, folder: Path) -> object:
         """Return who holds the sessions' locks, or held them last."""
@@ -210,6 +228,7 @@ class Fleet(Victim):
 class Sweep(Victim):
     """A sweep: finished cells, and what is concluded from them."""
 
+    commits = 24
     results = ("sweep.csv", "metrics.csv", "predictions.csv", "config.json")
 
     def sign(self, folder: Path) -> object:
@@ -262,10 +281,17 @@ def victims() -> list[Victim]:
     return [
         Store("extraction, pooled", lambda inputs, _: extract.format(inputs), done=3),
         Store("extraction, --frames", lambda inputs, _: extract.format(inputs) + frames, done=3),
-        Store("merge", lambda inputs, _: "spk-store merge {0}/1 {0}/2 {0}/3 out".format(inputs), done=0),
-        Cut("cut", lambda inputs, _: "spk-manifests cut {0}/turns.csv out --audio-root {0}/wav".format(inputs)),
+        Store(
+            "merge",
+            lambda inputs, _: f"spk-store merge {inputs}/1 {inputs}/2 {inputs}/3 out",
+            done=0,
+        ),
+        Cut(
+            "cut",
+            lambda inputs, _: f"spk-manifests cut {inputs}/turns.csv out --audio-root {inputs}/wav",
+        ),
         Fleet("fleet", lambda inputs, turn: fit.format(inputs) + " --cache-prefix" * (turn % 2)),
-        Sweep("sweep", lambda inputs, turn: sweep.format(inputs, 1 + (turn % 5 == 4))),
+        Sweep("sweep", lambda inputs, turn: sweep.format(inputs, 1 + (turn % 3 == 2))),
     ]
 
 
@@ -290,7 +316,12 @@ def _many(names: Iterable[str], rows: int) -> pd.DataFrame:
         start, length = rng.randrange(50), rng.choice((0.1, 0.12, 0.15))
         audio = "silent.flac" if number < SILENT else f"{names[number % len(names)]}.flac"
         start = 0 if number < SILENT else start
-        row = {"segment_id": f"s{number:05d}", "audio": audio, "start": start, "end": start + length}
+        row = {
+            "segment_id": f"s{number:05d}",
+            "audio": audio,
+            "start": start,
+            "end": start + length,
+        }
         table.append({**row, "speaker": f"p{number % 4}", "session": audio[:-5]})
     return pd.DataFrame(table)
 
