@@ -5,14 +5,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 DEMO ?= demo-out
 FUZZ_SECONDS ?= 600
+FAULT_KILLS ?= 1
 # One path by which mypy and doctests see the repository root as the package `spk`.
 AS_SPK := $(VENV)/src
 
-.PHONY: help demo test fuzz audit lint format package clean
+.PHONY: help demo test fuzz faults audit lint format package clean
 help:
 	@echo "make demo     the whole way on synthetic meetings: table, features, sweep, names, scores"
 	@echo "make test     all tests"
 	@echo "make fuzz     the readers and the store's opener, $(FUZZ_SECONDS) s each"
+	@echo "make faults   kill -9 and signals at random moments, $(FAULT_KILLS) times 400 and 120"
 	@echo "make audit    known faults of the pinned versions (needs the network)"
 	@echo "make lint     ruff and mypy"
 	@echo "make package  build wheel and sdist, install each into an empty environment, run it"
@@ -35,6 +37,10 @@ fuzz: $(READY)
 	-$(BIN)/python -m pip install --quiet atheris
 	for target in rttm textgrid csv store; do \
 	  $(BIN)/python -W ignore tests/faults/fuzz.py $$target $(FUZZ_SECONDS) || exit 1; done
+
+# One thread, as forks keep no others; half an hour.
+faults: $(READY)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/faults/kills.py $(FAULT_KILLS)
 
 audit: $(READY)
 	$(BIN)/python -m pip install --quiet pip-audit

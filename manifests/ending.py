@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 INTERRUPTED = "interrupted; run the same command to go on"
 DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
+
+
+_held: list[int] = []  # what came while `unbroken` was open
+_open: list[bool] = []
 
 
 class Ended(SystemExit):
@@ -29,6 +34,8 @@ def ended_by_signals() -> Iterator[None]:
         _answer(signal.SIG_DFL)
         if os.getpid() != owner:  # a forked worker, which is not the command
             os.kill(os.getpid(), number)
+        elif _open:
+            _held.append(number)
         elif _importing(frame):
             _tell()
             os._exit(128 + number)
@@ -46,6 +53,24 @@ def ended_by_signals() -> Iterator[None]:
     except BaseException:
         _answer(signal.SIG_IGN)  # all is done but for the interpreter's own end
         raise
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """While open in the main thread, a signal waits: for libraries that take `Ended` for a fault.
+
+    Also a decorator of functions.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _open.append(True)
+    try:
+        yield
+    finally:
+        _open.pop()
+        if _held and not _open:
+            raise Ended(128 + _held.pop())
 
 
 def _answer(how: signal.Handlers) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 import shutil
 import signal
 import sys
@@ -32,6 +33,7 @@ OTHERS = 50
 SIGNALS = 10  # of each kind and command
 MOMENTS = ("any", "working", "commit")
 HURRY = 0.0005  # s after a half-written file is seen
+BEGUN = re.compile(r"manifests/cli.py\", line \d+, in main|^Aborted|^interrupted", re.MULTILINE)
 LAST = "interrupted; run the same command to go on"
 STOPS = ((signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C"))
 BAD = ("lost", "changed", "wrong", "unreadable", "unfinished", "unclean")
@@ -157,8 +159,8 @@ class Campaign:
         """Count how a run that was stopped has ended."""
         told = run.told()
         lines = told.splitlines()
-        if code == -number and not told and not worked:  # before the command's first line
-            self.sums["at start"] += 1
+        if code != 128 + number and not worked and not BEGUN.search(told):
+            self.sums["at start"] += 1  # Python's own answer, before the command's first line
         elif code == 128 + number and lines[-1:] == [LAST] and "Traceback" not in told:
             self.sums["by a line"] += 1
         else:
@@ -247,7 +249,9 @@ def main(scale: float, only: str, seed: int, own: int, rows: int) -> int:
         parts = [("", KILLS.get(victim.name, OTHERS), campaign.kill, SHOWN)]
         parts += [(f", {name}", SIGNALS, campaign.stop(number), STOPPED) for number, name in STOPS]
         for name, count, end, columns in parts:
-            sums = campaign.run(max(1, round(scale * count)), end)
+            if not round(scale * count):
+                continue
+            sums = campaign.run(round(scale * count), end)
             told.append((f"{victim.name}{name}", sums, columns))
             print(row(*told[-1]), f"({time.perf_counter() - begun:.0f} s)", flush=True)
         slowest = max(slowest, (campaign.slowest, victim.name))
