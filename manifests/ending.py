@@ -73,6 +73,22 @@ def unbroken() -> Iterator[None]:
             raise Ended(128 + _held.pop())
 
 
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Spare what is started while open from Ctrl-C, which a terminal sends to all of a command.
+
+    The command itself hears it again afterwards, and ends what it has started.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _answer(how: signal.Handlers) -> None:
     for kind in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(kind) is not signal.SIG_IGN:

@@ -35,7 +35,7 @@ MOMENTS = ("any", "working", "commit")
 HURRY = 0.0005  # s after a half-written file is seen
 BEGUN = re.compile(r"manifests/cli.py\", line \d+, in main|^Aborted|^interrupted", re.MULTILINE)
 LAST = "interrupted; run the same command to go on"
-STOPS = ((signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C"))
+STOPS = {"SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
 BAD = ("lost", "changed", "wrong", "unreadable", "unfinished", "unclean")
 SHOWN = (
     *("kills", "own processes", "at work", "inside a commit", "rows at stake"),
@@ -239,18 +239,19 @@ def main(scale: float, only: str, seed: int, own: int, rows: int) -> int:
     begun, found = time.perf_counter(), 0
     make_inputs(folder / "inputs", rows)
     preload()
-    chosen = [victim for victim in victims() if only in victim.name]
     print(f"scale {scale:g}, seed {seed}; preload {time.perf_counter() - begun:.0f} s", flush=True)
     told, slowest = [], (0.0, "")
-    for victim in chosen:
+    for victim in victims():
+        kinds = [("", KILLS.get(victim.name, OTHERS), SHOWN)]
+        kinds += [(f", {name}", SIGNALS, STOPPED) for name in STOPS]
+        parts = [part for part in kinds if only in victim.name + part[0] and scale * part[1] > 0.5]
+        if not parts:
+            continue
         rng = random.Random(f"{seed} {victim.name}")
         place = folder / victim.name.replace(" ", "-")
         campaign = Campaign(victim, folder / "inputs", place, rng, own=own)
-        parts = [("", KILLS.get(victim.name, OTHERS), campaign.kill, SHOWN)]
-        parts += [(f", {name}", SIGNALS, campaign.stop(number), STOPPED) for number, name in STOPS]
-        for name, count, end, columns in parts:
-            if not round(scale * count):
-                continue
+        for name, count, columns in parts:
+            end = campaign.stop(STOPS[name[2:]]) if name else campaign.kill
             sums = campaign.run(round(scale * count), end)
             told.append((f"{victim.name}{name}", sums, columns))
             print(row(*told[-1]), f"({time.perf_counter() - begun:.0f} s)", flush=True)
@@ -270,7 +271,7 @@ def main(scale: float, only: str, seed: int, own: int, rows: int) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Kill and stop commands at random moments.")
     parser.add_argument("scale", type=float, nargs="?", default=1.0, help="1: 400 kills.")
-    parser.add_argument("--only", default="", help="Part of a command's name.")
+    parser.add_argument("--only", default="", help="Part of a row's name.")
     parser.add_argument("--seed", type=int, default=0)
     help_own = "One in so many kills, and four signals, is of a process of its own; 0: none."
     parser.add_argument("--own", type=int, default=20, help=help_own)

@@ -83,6 +83,18 @@ def test_a_signal_waits_for_what_would_take_it_for_a_fault(tmp_path, number, cod
     assert (running.returncode, out, err) == (code, "whole\nclosed\n", f"{INTERRUPTED}\n")
 
 
+def test_ctrl_c_spares_what_was_started_deaf_and_ends_the_command(tmp_path):
+    body = (
+        "import subprocess\nfrom spk.manifests.ending import deaf_children\n"
+        "words = [sys.executable, '-c', 'import os, signal; os.kill(os.getpid(), 2); print(7)']\n"
+        "with deaf_children():\n    child = subprocess.Popen(words)\n"
+        "child.wait()\nos.kill(me, 2)"
+    )
+    with start(body, tmp_path) as running:
+        out, err = running.communicate()
+    assert (running.returncode, out, err) == (130, "7\nclosed\n", f"{INTERRUPTED}\n")
+
+
 def test_in_a_thread_nothing_waits(tmp_path):
     body = (
         "import threading\nfrom spk.manifests.ending import unbroken\n"
