@@ -69,6 +69,7 @@ class Campaign:
     ) -> None:
         self.victim, self._inputs, self._folder = victim, inputs, folder
         self._rng, self._own, self._before = rng, own, before
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
         self.slowest = 0.0  # s from a signal to the end
         self.findings: list[str] = []
         self._round = 0
@@ -99,7 +100,10 @@ class Campaign:
     def run(self, count: int, end: Callable[[Path, Items, int], bool]) -> Counter:
         """End `count` runs before their time, in rounds that each complete one folder; the sums."""
         self.sums: Counter = Counter()
+        limit = self._round + 10 * count
         while count > 0:
+            if self._round > limit:
+                sys.exit(f"{self.victim.name}: run after run ends before it can be ended")
             place, known = self._folder / str(self._round), Items()
             place.mkdir()
             for _ in range(min(count, self._rng.randint(2, 6))):
