@@ -5,14 +5,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 DEMO ?= demo-out
 FUZZ_SECONDS ?= 600
+FAULT_KILLS ?= 1
 # One path by which mypy and doctests see the repository root as the package `spk`.
 AS_SPK := $(VENV)/src
 
-.PHONY: help demo test fuzz audit lint format package clean
+.PHONY: help demo test fuzz faults audit lint format package clean
 help:
 	@echo "make demo     the whole way on synthetic meetings: table, features, sweep, names, scores"
 	@echo "make test     all tests"
 	@echo "make fuzz     the readers and the store's opener, $(FUZZ_SECONDS) s each"
+	@echo "make faults   kills ($(FAULT_KILLS) times 400) and signals, full disks, damage, two at once"
 	@echo "make audit    known faults of the pinned versions (needs the network)"
 	@echo "make lint     ruff and mypy"
 	@echo "make package  build wheel and sdist, install each into an empty environment, run it"
@@ -35,6 +37,14 @@ fuzz: $(READY)
 	-$(BIN)/python -m pip install --quiet atheris
 	for target in rttm textgrid csv store; do \
 	  $(BIN)/python -W ignore tests/faults/fuzz.py $$target $(FUZZ_SECONDS) || exit 1; done
+
+# One thread, as forks keep no others. The disks need root for their small file systems.
+FAULTS := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/faults
+faults: $(READY)
+	$(FAULTS)/kills.py $(FAULT_KILLS)
+	$(FAULTS)/damage.py
+	$(FAULTS)/disk.py
+	$(FAULTS)/two_at_once.py
 
 audit: $(READY)
 	$(BIN)/python -m pip install --quiet pip-audit

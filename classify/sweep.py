@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..extract.store import FeatureStore
+from ..manifests.ending import deaf_children
 from ..manifests.table import InputError
 from ..manifests.tasks import Task
 from .cells import Cells, Share, unfinished
@@ -143,7 +144,9 @@ def _run(work: _Work, todo: Sequence[Share]) -> Iterator[list[Trial]]:
 
     with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1):
         each = Parallel(return_as="generator", batch_size=1, pre_dispatch=f"{jobs}")
-        yield from each(delayed(_try_layers)(work, share) for share in todo)
+        with deaf_children():
+            found = each(delayed(_try_layers)(work, share) for share in todo)
+        yield from found
 
 
 @contextmanager

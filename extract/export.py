@@ -16,6 +16,7 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
+from ..manifests.ending import unbroken
 from ..manifests.table import InputError, writing
 from .durable import refuse_full_disk, whole_file
 from .reader import FeatureStore
@@ -48,7 +49,10 @@ def pack(path: str | Path, out: str | Path) -> int:
     needed = size + sum(values.nbytes for values in small.values()) + SPARE
     refuse_full_disk(out.parent, needed)
     with whole_file(out, needed) as file:
-        with h5py.File(file, "w") as described:  # features are only set aside: a hole in the file
+        with (
+            unbroken(),
+            h5py.File(file, "w") as described,
+        ):  # features are only set aside: a hole in the file
             start = fill(described, small, attributes, shape, dtype)
         digest = hashlib.sha256(_bytes(file, 0, start))
         digest.update(_bytes(file, start + size, None))

@@ -30,6 +30,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from ..manifests.ending import unbroken
 from ..manifests.table import InputError
 from .contents import (
     ATTRIBUTES,
@@ -73,6 +74,7 @@ def checksums(features: np.ndarray, offset: np.ndarray) -> np.ndarray:
     return np.array(sums, dtype="<u4").reshape(len(features), len(spans)).T.copy()
 
 
+@unbroken()  # HDF5 takes what is raised in it for a fault of its own
 def shard_parts(
     features: np.ndarray,
     offset: np.ndarray,
@@ -156,6 +158,7 @@ def fill(
     return features.get_offset() or 0  # no offset when there are no rows
 
 
+@unbroken()  # HDF5 takes what is raised in it for a fault of its own
 def read_shard(path: Path) -> Shard:
     """Check a shard and read all but its features.
 

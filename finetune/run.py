@@ -216,14 +216,17 @@ def _worker(fleet: Fleet, device: str, threads: int) -> None:
 
     torch.set_num_threads(threads)
     tell = partial(print, file=sys.stderr, flush=True)
+    parent = os.getppid()  # killed, it can end nobody: then a worker ends by itself
     with noted_signals(lambda line: None) as caught:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent has it too, and says SIGTERM
         try:
-            _, interrupted = _train_all(fleet, device, lambda: bool(caught), print)
+            _, interrupted = _train_all(
+                fleet, device, lambda: bool(caught) or os.getppid() != parent, print
+            )
         except InputError as problem:
             tell(str(problem))
             sys.exit(1)
-    sys.exit(128 + caught[0] if interrupted else 0)
+    sys.exit(128 + (caught or [signal.SIGTERM])[0] if interrupted else 0)
 
 
 def _refuse_failed(codes: Sequence[int]) -> None:

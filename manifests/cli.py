@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, NoReturn
 
 import click
 
 from .cut_cli import cut, match_csv
+from .ending import ended_by_signals
 from .table import InputError
 
 
 class _Told:
-    """Turn `InputError`, and nothing else, into one line on stderr and exit code 1."""
+    """Turn `InputError`, and nothing else, into one line on stderr and exit code 1.
+
+    As a program (without `args`), signals end it in good order.
+    """
+
+    def main(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Any:
+        with nullcontext() if args is not None else ended_by_signals():
+            return super().main(args, *others, **options)  # type: ignore[misc]
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .whole import write_and_rename
 
 if TYPE_CHECKING:  # pandas takes a second to import, and `--help` needs only InputError
     import pandas as pd
@@ -173,28 +174,7 @@ def write_whole(path: str | Path, content: bytes | memoryview) -> None:
         The file cannot be written; one of that name from before is left as it is.
     """
     with writing(path, len(content)):
-        _write_and_rename(Path(path), content)
-
-
-def _write_and_rename(path: Path, content: bytes | memoryview) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        write_and_rename(Path(path), content)
 
 
 def _read(path: str | Path, columns: Mapping[str, str]) -> pd.DataFrame:

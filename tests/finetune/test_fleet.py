@@ -693,3 +693,22 @@ def test_a_signal_ends_the_command_in_good_order(corpus, whole, tmp_path, kind, 
     assert running.returncode == code
     assert "interrupted; run the same command to go on" in told
     assert "Traceback" not in told
+
+
+def test_a_worker_whose_parent_was_killed_ends_after_its_batch(monkeypatch):
+    from spk.finetune import run
+
+    asked = []
+
+    def train_all(fleet, device, stop, tell):
+        asked.append(stop())
+        monkeypatch.setattr(run.os, "getppid", lambda: 1)  # as of an orphan
+        asked.append(stop())
+        return [], stop()
+
+    monkeypatch.setattr(run, "_train_all", train_all)
+    monkeypatch.setattr(run.os, "getppid", lambda: 4711)
+    with pytest.raises(SystemExit) as ended:
+        run._worker(None, "cpu", 1)
+    assert asked == [False, True]
+    assert ended.value.code == 128 + signal.SIGTERM

@@ -1,0 +1,108 @@
+"""Ctrl-C and SIGTERM end a command with one line and exit code 130 or 143, and no traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+INTERRUPTED = "interrupted; run the same command to go on"
+DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
+
+
+_held: list[int] = []  # what came while `unbroken` was open
+_open: list[bool] = []
+
+
+class Ended(SystemExit):
+    """Raised in the main thread by the first signal, so that what is open is closed on the way."""
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """While open, Ctrl-C and SIGTERM raise `Ended`; for a program, since it never takes them back.
+
+    Inside an import the process ends at once: nothing is at stake there, and extension modules
+    turn what is raised in them into other errors. A second signal always ends at once.
+    """
+    owner = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        _answer(signal.SIG_DFL)
+        if os.getpid() != owner:  # a forked worker, which is not the command
+            os.kill(os.getpid(), number)
+        elif _open:
+            _held.append(number)
+        elif _importing(frame):
+            _tell()
+            os._exit(128 + number)
+        else:
+            raise Ended(128 + number)
+
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(kind) in DEFAULTS:  # a shell may have it ignored
+            signal.signal(kind, end)
+    try:
+        yield
+    except Ended:
+        _tell()
+        raise
+    except BaseException:
+        _answer(signal.SIG_IGN)  # all is done but for the interpreter's own end
+        raise
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """While open in the main thread, a signal waits: for libraries that take `Ended` for a fault.
+
+    Also a decorator of functions.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _open.append(True)
+    try:
+        yield
+    finally:
+        _open.pop()
+        if _held and not _open:
+            raise Ended(128 + _held.pop())
+
+
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Spare what is started while open from Ctrl-C, which a terminal sends to all of a command.
+
+    The command itself hears it again afterwards, and ends what it has started.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _answer(how: signal.Handlers) -> None:
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(kind) is not signal.SIG_IGN:
+            signal.signal(kind, how)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _tell() -> None:
+    """Write the line past Python's buffers, in which the signal may have come."""
+    os.write(2, f"{INTERRUPTED}\n".encode())

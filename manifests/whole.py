@@ -1,0 +1,55 @@
+"""A file that is whole or absent: temporary name in the same folder, fsync, rename."""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_and_rename(path: Path, content: bytes | memoryview) -> None:
+    """Write a file under its final name only when it is complete; make its folder if absent.
+
+    What a killed writer of this name has left is removed. A temporary file is locked by its writer
+    as long as it lives, so that of two writers none takes the other's for abandoned.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
+    handle, name = _own_file(path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _own_file(path: Path) -> tuple[int, str]:
+    """Make a temporary file and lock it; its handle and name."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with suppress(OSError):  # not every disk has locks; there nothing is ever removed
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, name
+        os.close(handle)  # it was removed before it was locked
+
+
+def _remove_abandoned(path: Path) -> None:
+    for name in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+        with suppress(OSError), open(name, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            name.unlink()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,128 @@
+"""Ctrl-C and SIGTERM end a command with one line, 130 or 143, and what is open is closed."""
+
+import signal
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from spk.manifests.cli import Command
+from spk.manifests.ending import INTERRUPTED
+
+COMMAND = """
+import click, os, signal, sys, time
+from spk.manifests.cli import Command
+me = os.getpid()
+
+@click.command(cls=Command)
+def main():
+    try:
+{body}
+    finally:
+        print("closed", flush=True)
+
+main()
+"""
+ENDS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+def start(body, folder, **options):
+    """Run a command of these lines in a process of its own."""
+    lines = "".join(f"        {line}\n" for line in body.splitlines())
+    words = [sys.executable, "-c", COMMAND.format(body=lines)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(words, cwd=folder, **pipes, **options)
+
+
+@pytest.mark.parametrize(("number", "code"), ENDS)
+def test_a_signal_closes_what_is_open_and_tells_one_line(tmp_path, number, code):
+    with start("print('begun', flush=True)\ntime.sleep(60)", tmp_path) as running:
+        assert running.stdout.readline() == "begun\n"
+        running.send_signal(number)
+        out, err = running.communicate()
+    assert (running.returncode, out, err) == (code, "closed\n", f"{INTERRUPTED}\n")
+
+
+@pytest.mark.parametrize(("number", "code"), ENDS)
+def test_inside_an_import_it_ends_at_once(tmp_path, number, code):
+    # as an extension does that turns what is raised in it into another error
+    slow = f"import os\ntry:\n    os.kill(os.getpid(), {int(number)})\n"
+    (tmp_path / "slow.py").write_text(f"{slow}except BaseException:\n    raise ImportError")
+    with start("import slow", tmp_path) as running:
+        out, err = running.communicate()
+    assert (running.returncode, out, err) == (code, "", f"{INTERRUPTED}\n")
+
+
+def test_a_second_signal_ends_what_the_first_one_has_not(tmp_path):
+    body = "try:\n    os.kill(me, 2)\nexcept BaseException:\n    print('deaf')\nos.kill(me, 2)"
+    with start(f"{body}\ntime.sleep(60)", tmp_path) as running:
+        running.communicate()
+    assert running.returncode == -signal.SIGINT
+
+
+def test_a_forked_worker_ends_as_it_would_without_us(tmp_path):
+    body = (
+        "child = os.fork()\nif not child:\n    os.kill(os.getpid(), 15)\n    time.sleep(60)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+    )
+    with start(body, tmp_path) as running:
+        out, err = running.communicate()
+    assert (running.returncode, out, err) == (0, "-15\nclosed\n", "")
+
+
+@pytest.mark.parametrize(("number", "code"), ENDS)
+def test_a_signal_waits_for_what_would_take_it_for_a_fault(tmp_path, number, code):
+    body = (
+        "from spk.manifests.ending import unbroken\nwith unbroken():\n    with unbroken():\n"
+        f"        os.kill(me, {int(number)})\n    print('whole')\nprint('not reached')"
+    )
+    with start(body, tmp_path) as running:
+        out, err = running.communicate()
+    assert (running.returncode, out, err) == (code, "whole\nclosed\n", f"{INTERRUPTED}\n")
+
+
+def test_ctrl_c_spares_what_was_started_deaf_and_ends_the_command(tmp_path):
+    body = (
+        "import subprocess\nfrom spk.manifests.ending import deaf_children\n"
+        "words = [sys.executable, '-c', 'import os, signal; os.kill(os.getpid(), 2); print(7)']\n"
+        "with deaf_children():\n    child = subprocess.Popen(words)\n"
+        "child.wait()\nos.kill(me, 2)"
+    )
+    with start(body, tmp_path) as running:
+        out, err = running.communicate()
+    assert (running.returncode, out, err) == (130, "7\nclosed\n", f"{INTERRUPTED}\n")
+
+
+def test_in_a_thread_nothing_waits(tmp_path):
+    body = (
+        "import threading\nfrom spk.manifests.ending import unbroken\n"
+        "inside, done = threading.Event(), threading.Event()\n"
+        "def work():\n    with unbroken():\n        inside.set()\n        done.wait(9)\n"
+        "threading.Thread(target=work, daemon=True).start()\ninside.wait()\n"
+        "try:\n    os.kill(me, 2)\n    print('not reached')\nfinally:\n    done.set()"
+    )
+    with start(body, tmp_path) as running:
+        out, err = running.communicate()
+    assert (running.returncode, out, err) == (130, "closed\n", f"{INTERRUPTED}\n")
+
+
+def test_what_the_shell_has_ignored_stays_ignored(tmp_path):
+    body = "os.kill(me, 2)\nprint('here')"
+    ignoring = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)  # noqa: E731
+    with start(body, tmp_path, preexec_fn=ignoring) as running:
+        out, err = running.communicate()
+    assert (running.returncode, out, err) == (0, "here\nclosed\n", "")
+
+
+def test_a_command_called_from_python_leaves_signals_alone():
+    found = []
+
+    @click.command(cls=Command)
+    def main():
+        found.extend(signal.getsignal(kind) for kind, _ in ENDS)
+
+    before = [signal.getsignal(kind) for kind, _ in ENDS]
+    assert CliRunner().invoke(main, []).exit_code == 0
+    assert found == before

@@ -1,0 +1,77 @@
+"""Files that are whole or absent, and what killed writers have left beside them."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from spk.manifests.table import write_whole
+
+KILLED = """
+import os, sys
+from spk.manifests import whole
+whole.os.replace = lambda *_: os.kill(os.getpid(), 9)
+whole.write_and_rename(__import__("pathlib").Path(sys.argv[1]), b"new")
+"""
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"old")
+    killed = subprocess.run([sys.executable, "-c", KILLED, path], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(names(tmp_path)) == 2
+    assert path.read_bytes() == b"old"
+    write_whole(path, b"newer")
+    assert names(tmp_path) == ["a.csv"]
+    assert path.read_bytes() == b"newer"
+
+
+def test_a_living_writers_file_and_those_of_other_names_are_left(tmp_path):
+    living, other = tmp_path / ".a.csv.12345678", tmp_path / ".b.csv.12345678"
+    other.touch()
+    with living.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        write_whole(tmp_path / "a.csv", b"new")
+    assert names(tmp_path) == [living.name, other.name, "a.csv"]
+
+
+def test_a_file_taken_away_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
+    taken = []
+
+    def lock(file, how):
+        if how == fcntl.LOCK_EX and not taken:
+            taken.extend(tmp_path.glob(".a.csv.*"))
+            taken[0].unlink()
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    write_whole(tmp_path / "a.csv", b"new")
+    assert taken
+    assert names(tmp_path) == ["a.csv"]
+
+
+def test_disks_without_locks_are_written_to(tmp_path, monkeypatch):
+    def lock(file, how):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    (tmp_path / ".a.csv.12345678").touch()  # nobody knows whose it is
+    write_whole(tmp_path / "a.csv", b"new")
+    assert names(tmp_path) == [".a.csv.12345678", "a.csv"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_a_file_has_the_rights_that_the_user_gives_new_files(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        write_whole(tmp_path / "a.csv", b"new")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.csv").stat().st_mode & 0o777 == 0o666 & ~mask
