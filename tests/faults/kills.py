@@ -103,7 +103,8 @@ class Campaign:
         limit = self._round + 10 * count
         while count > 0:
             if self._round > limit:
-                sys.exit(f"{self.victim.name}: run after run ends before it can be ended")
+                self._found("unfinished", f"{count} runs to end, and run after run ends by itself")
+                break
             place, known = self._folder / str(self._round), Items()
             place.mkdir()
             for _ in range(min(count, self._rng.randint(2, 6))):
