@@ -238,7 +238,7 @@ class Sweep(Victim):
 
     def torn(self, folder: Path) -> set[object]:
         """Return files that are not complete, and a line that was cut off."""
-        torn = _hidden(folder / self.out, ".")
+        torn = _hidden(folder / self.out, ".") - _hidden(folder / self.out, ".lock")
         content = _bytes(folder / self.out / "cells.jsonl")
         return torn | ({len(content)} if content and not content.endswith(b"\n") else set())
 

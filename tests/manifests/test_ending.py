@@ -32,6 +32,8 @@ def start(body, folder, **options):
     """Run a command of these lines in a process of its own."""
     lines = "".join(f"        {line}\n" for line in body.splitlines())
     words = [sys.executable, "-c", COMMAND.format(body=lines)]
+    # these tests may themselves run where Ctrl-C is ignored, as in a shell's background job
+    options.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(words, cwd=folder, **pipes, **options)
 
