@@ -73,8 +73,7 @@ def extract(
         check_recording(path, reading_of(encoder, options))
     difference = None
     if options.verify:
-        columns = (table[name].tolist() for name in ("segment_id", "session", "speaker"))
-        names = {name: (session, speaker) for name, session, speaker in zip(*columns, strict=True)}
+        names = _names(table)
         difference = verify_batches(encoder, segments, layers, options, tell, names=names)
     config = configuration(encoder, layers, options)
     spans = Spans() if options.profile else None
@@ -102,6 +101,13 @@ def extract(
         compute_dtype=encoder.provenance()["compute_dtype"],
         untrained=encoder.provenance()["untrained"],
     )
+
+
+def _names(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Return segment_id -> (session, speaker) of all that is not of the split ``test``."""
+    kept = table[table["split"] != "test"] if "split" in table else table
+    columns = (kept[name].tolist() for name in ("segment_id", "session", "speaker"))
+    return {name: (session, speaker) for name, session, speaker in zip(*columns, strict=True)}
 
 
 def _devices(options: Options, encoder: Encoder | None) -> tuple[list[str], Encoder]:
