@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from multiprocessing import current_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,9 @@ def extract(
         Asked between batches; true ends the run with all that was computed committed.
     tell
         Is given what the user should know at once, a line at a time.
+
+    Several devices are a process each, which imports your script anew: call this under
+    ``if __name__ == "__main__":`` there.
 
     Raises
     ------
@@ -116,6 +120,13 @@ def _devices(options: Options, encoder: Encoder | None) -> tuple[list[str], Enco
     from .encoder import load_encoder
 
     devices = choose_devices(options.device)
+    if len(devices) > 1 and getattr(
+        current_process(), "_inheriting", False
+    ):  # as spawn itself asks
+        raise InputError(
+            f"--device: value is {options.device!r} in a script that the process of each device "
+            'imports anew, expected extract() under `if __name__ == "__main__":`; put it there'
+        )
     if encoder is not None and len(devices) > 1:
         raise InputError(
             f"--device: value is {options.device!r} beside an encoder that is loaded already, "
