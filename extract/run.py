@@ -120,9 +120,8 @@ def _devices(options: Options, encoder: Encoder | None) -> tuple[list[str], Enco
     from .encoder import load_encoder
 
     devices = choose_devices(options.device)
-    if len(devices) > 1 and getattr(
-        current_process(), "_inheriting", False
-    ):  # as spawn itself asks
+    imported = getattr(current_process(), "_inheriting", False)  # what spawn itself asks
+    if imported and len(devices) > 1:
         raise InputError(
             f"--device: value is {options.device!r} in a script that the process of each device "
             'imports anew, expected extract() under `if __name__ == "__main__":`; put it there'
