@@ -11,19 +11,20 @@ sides read the same 16-bit recordings of noise with segments whose lengths are d
 use one random encoder of the size asked for.
 
 Every case runs once to warm up on a tenth of the segments (``--warm`` says another share), then
-``--repeat`` times, the sides taking turns, and each run is a row. What fails in the warm-up is told
-and left out. ``cpu_s`` is processor time of the process (system time included): on a machine shared
-with others it says more than the wall clock, above all with ``OMP_NUM_THREADS=1``, since threads
-that wait for each other use it too. ``product_share`` is the GFLOP/s of the encoder's products of
-matrices, without padding, beside those of one large product here. ``difference`` is the largest
-distance of a segment's vector at a layer from that of ``plain-1``, relative to its length; only
-where there is a ``plain-1`` are features read back, and stored as float32. Ratios are printed after
-the rows. Where soundfile is missing, recordings are read through the standard library's ``wave``;
-the row says so.
+``--repeat`` times, the sides taking turns, and each run is a row. A side that fails is told and
+left out from there on. ``cpu_s`` is processor time of the process (system time included): on a
+machine shared with others it says more than the wall clock, above all with ``OMP_NUM_THREADS=1``,
+since threads that wait for each other use it too. ``product_share`` is the GFLOP/s of the encoder's
+products of matrices, without padding, beside those of one large product here. ``difference`` is the
+largest distance of a segment's vector at a layer from that of ``plain-1``, relative to its length;
+only where there is a ``plain-1`` are features read back, and stored as float32. Ratios are printed
+after the rows. Where soundfile is missing, recordings are read through the standard library's
+``wave``; the row says so.
 """
 
 import argparse
 import csv
+import gc
 import os
 import platform
 import shutil
@@ -204,6 +205,19 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def tried(bench: Bench, side: str, table: pd.DataFrame) -> Row | None:
+    """Return the row of a side's run; where it fails tell why, and free what it held."""
+    try:
+        return bench.run(side, table)
+    except Exception:
+        traceback.print_exc()
+        print(f"# {side}: failed, see above; left out", flush=True)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
+
+
 def rows_of(bench: Bench) -> list[Row]:
     """Run all sides by turns; print each row and add it to the CSV."""
     args, sides, rows = bench.args, bench.sides(), []
@@ -211,11 +225,7 @@ def rows_of(bench: Bench) -> list[Row]:
     if not new and args.out.read_text().partition("\n")[0] != ",".join(names):
         sys.exit(f"{args.out}: columns are others than {names}; name another file")
     for side in list(sides):
-        try:
-            bench.run(side, bench.table.head(max(2, round(args.segments * args.warm))))
-        except Exception:
-            traceback.print_exc()
-            print(f"# {side}: failed, see above; left out", flush=True)
+        if tried(bench, side, bench.table.head(max(2, round(args.segments * args.warm)))) is None:
             sides.remove(side)
     bench.reference = None
     print(",".join(names))
@@ -224,8 +234,12 @@ def rows_of(bench: Bench) -> list[Row]:
         if new:
             sheet.writeheader()
         for _ in range(args.repeat):
-            for side in sides:
-                rows.append(bench.run(side, bench.table))
+            for side in list(sides):
+                row = tried(bench, side, bench.table)
+                if row is None:
+                    sides.remove(side)
+                    continue
+                rows.append(row)
                 print(",".join(str(value) for value in vars(rows[-1]).values()), flush=True)
                 sheet.writerow(vars(rows[-1]))
                 file.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -14,8 +15,15 @@ from ..manifests.table import InputError
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device of that name, or raise `InputError` where it is not there."""
+ONE = "auto, cpu, cuda or cuda:1"
+SEVERAL = "auto, cpu, cuda, cuda:1, cuda:all or a list such as cuda:0,cuda:1"
+
+
+def choose_device(name: str, expected: str = ONE) -> torch.device:
+    """Return the device of that name, or raise `InputError` where it is not there.
+
+    What was `expected` stands in the error.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -23,10 +31,7 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
-        raise InputError(
-            f"--device: value is {name!r}, expected auto, cpu, cuda, cuda:1, cuda:all or a list "
-            "such as cuda:0,cuda:1; correct it"
-        )
+        raise InputError(f"--device: value is {name!r}, expected {expected}; correct it")
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     if (device.index or 0) >= count:
         raise InputError(
@@ -47,7 +52,7 @@ def choose_devices(names: str) -> list[str]:
     found = names.split(",")
     if names == "cuda:all":
         found = [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cuda"]
-    types = {choose_device(name).type for name in found}
+    types = {choose_device(name, SEVERAL).type for name in found}
     if len(types) > 1:
         raise InputError(
             f"--device: value is {names!r}, of types {sorted(types)}, expected one type, for "
@@ -141,18 +146,26 @@ GPU_SECONDS = 240.0  # enough rows for every kernel; more only takes memory
 SPARE = 0.5  # share of the free memory that a batch may take; the next one is prepared beside it
 
 
-def fitting_seconds(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the audio, in s, that suits a batch on this device with the memory free now."""
+def fitting_seconds(device: torch.device, dtype: torch.dtype, sharing: int = 1) -> float:
+    """Return the audio, in s, that suits a batch on this device with the memory free now.
+
+    On a GPU the memory is for so many processes, `sharing` it.
+    """
     if device.type == "cpu":
         return CPU_SECONDS
-    return seconds_in(torch.cuda.mem_get_info(device)[0], dtype.itemsize)
+    return seconds_in(torch.cuda.mem_get_info(device)[0] // sharing, dtype.itemsize)
 
 
 def fitting_together(names: Sequence[str], dtype: str) -> float:
     """Return the audio, in s, that suits a batch on each of these devices; frees what is spare."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return min(fitting_seconds(choose_device(name), getattr(torch, dtype)) for name in names)
+    found = [choose_device(name) for name in names]
+    counts = Counter((device.type, device.index or 0) for device in found)
+    return min(
+        fitting_seconds(device, getattr(torch, dtype), counts[device.type, device.index or 0])
+        for device in found
+    )
 
 
 def threads_each(count: int) -> int:
@@ -160,9 +173,12 @@ def threads_each(count: int) -> int:
     return max(1, torch.get_num_threads() // count)
 
 
-def set_threads(count: int) -> None:
-    """Compute with so many threads."""
-    torch.set_num_threads(count)
+def settle(name: str, threads: int) -> None:
+    """Have this process compute with so many threads, and on that GPU where none is named."""
+    torch.set_num_threads(threads)
+    device = choose_device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 def seconds_in(free: int, itemsize: int) -> float:

@@ -249,17 +249,17 @@ class Line:
 def work(post: Post, connection: Connection) -> None:
     """Encode what the parent hands out, in a process of its own, until it says that is all."""
     line = Line(connection)
-    try:
-        line.send(*_worked(post, line))
-    except (EOFError, OSError):  # the parent is gone
-        sys.exit(1)
+    with noted_signals(lambda _: None, every=True) as caught:  # the parent kills it where it must
+        try:
+            line.send(*_worked(post, line, caught))
+        except (EOFError, OSError):  # the parent is gone
+            sys.exit(1)
 
 
-def _worked(post: Post, line: Line) -> tuple[str, Any]:
+def _worked(post: Post, line: Line, caught: Sequence[int]) -> tuple[str, Any]:
     """Do a worker's part; return its last word."""
     try:
-        with noted_signals(lambda _: None) as caught:
-            spans = _encoded(post, line, lambda: bool(caught))
+        spans = _encoded(post, line, lambda: bool(caught))
     except InputError as problem:
         return "failed", (str(problem),)
     except Exception as problem:
@@ -274,11 +274,11 @@ def _worked(post: Post, line: Line) -> tuple[str, Any]:
 
 
 def _encoded(post: Post, line: Line, stop: Callable[[], bool]) -> list[Span]:
-    from .device import set_threads
+    from .device import settle
     from .encoder import load_encoder
 
-    set_threads(post.threads)
     known = post.options
+    settle(known.device, post.threads)
     encoder = load_encoder(
         known.encoder, revision=known.revision, device=known.device, dtype=known.dtype
     )
@@ -290,5 +290,6 @@ def _encoded(post: Post, line: Line, stop: Callable[[], bool]) -> list[Span]:
     spans = None if post.begun is None else Spans(post.begun)
     writer = cast(StoreWriter, line)  # it has what `encode` uses of one
     job = Job(encoder, post.layers, known, writer, partial(line.send, "told"), spans)
+    job.waiting = 1  # the parent's queue is the long one
     job.encode(line.batches(), stop, partial(line.send, "progress"))
     return [replace(span, row=f"{post.name} {span.row}") for span in spans.found] if spans else []

@@ -22,7 +22,7 @@ from .batches import Read, make_batches, padding, read_batches, remaining_batche
 from .options import Options
 from .spans import Spans, stage
 from .store import StoreWriter
-from .writing import Writing
+from .writing import WAITING, Writing
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -52,6 +52,7 @@ class Job:
         self._reading = reading_of(encoder, options)
         self.batch_seconds = options.batch_seconds or encoder.batch_seconds
         self.devices = str(encoder.device)
+        self.waiting = WAITING
         self._encode = Halving(_encoding(encoder, layers, options), tell)
         self._flying: tuple[Good, Wait] | None = None
         self.new, self.seconds, self.wall, self.padding = 0, 0.0, 0.0, 0.0
@@ -80,7 +81,7 @@ class Job:
         reading = read_batches(batches, self._reading, workers=workers, spans=self._spans)
         with ExitStack() as closed:
             closed.enter_context(self._encoder.at_work(self._spans))
-            writing = closed.enter_context(Writing(self._spans))
+            writing = closed.enter_context(Writing(self._spans, self.waiting))
             found = closed.enter_context(closing(reading))
             closed.callback(self._land, writing)
             while not (stopped := stop()) and (read := self._next(found)) is not None:

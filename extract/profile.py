@@ -31,7 +31,7 @@ def write_profile(path: str, spans: Spans, job: Job, encoder: Encoder) -> None:
         "audio": f"{job.seconds:,.1f} s in {job.wall:,.2f} s, {speed:,.1f} times real time",
         "encoder": f"{known['encoder']}, {known['compute_dtype']} on {job.devices}",
         "batches": f"{job.batch_seconds:g} s, {job.padding:.2%} of it padding",
-        "memory": f"{peak_memory() / 1e9:.2f} GB at most (main memory, the whole process)",
+        "memory": f"{peak_memory() / 1e9:.2f} GB at most (main memory of the first process)",
         "processor": f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
     }
     write_whole(Path(path), spans.page(facts).encode())

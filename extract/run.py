@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from multiprocessing import current_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,9 @@ def extract(
     tell
         Is given what the user should know at once, a line at a time.
 
+    Several devices are a process each, which imports your script anew: call this under
+    ``if __name__ == "__main__":`` there.
+
     Raises
     ------
     InputError
@@ -73,8 +77,7 @@ def extract(
         check_recording(path, reading_of(encoder, options))
     difference = None
     if options.verify:
-        columns = (table[name].tolist() for name in ("segment_id", "session", "speaker"))
-        names = {name: (session, speaker) for name, session, speaker in zip(*columns, strict=True)}
+        names = _names(table)
         difference = verify_batches(encoder, segments, layers, options, tell, names=names)
     config = configuration(encoder, layers, options)
     spans = Spans() if options.profile else None
@@ -104,12 +107,25 @@ def extract(
     )
 
 
+def _names(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Return segment_id -> (session, speaker) of all that is not of the split ``test``."""
+    kept = table[table["split"] != "test"] if "split" in table else table
+    columns = (kept[name].tolist() for name in ("segment_id", "session", "speaker"))
+    return {name: (session, speaker) for name, session, speaker in zip(*columns, strict=True)}
+
+
 def _devices(options: Options, encoder: Encoder | None) -> tuple[list[str], Encoder]:
     """Return the names of the devices, and the encoder on the first of them."""
     from .device import choose_devices
     from .encoder import load_encoder
 
     devices = choose_devices(options.device)
+    imported = getattr(current_process(), "_inheriting", False)  # what spawn itself asks
+    if imported and len(devices) > 1:
+        raise InputError(
+            f"--device: value is {options.device!r} in a script that the process of each device "
+            'imports anew, expected extract() under `if __name__ == "__main__":`; put it there'
+        )
     if encoder is not None and len(devices) > 1:
         raise InputError(
             f"--device: value is {options.device!r} beside an encoder that is loaded already, "

@@ -11,18 +11,19 @@ KINDS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def noted_signals(tell: Callable[[str], None]) -> Iterator[list[int]]:
+def noted_signals(tell: Callable[[str], None], *, every: bool = False) -> Iterator[list[int]]:
     """While open, the first Ctrl-C or SIGTERM is only noted, so that a batch is finished first.
 
-    Yields the list of what was noted; the second one acts as it always did. A command ends with
-    128 plus the first number as its exit code.
+    Yields the list of what was noted; the second one acts as it always did, or is noted too where
+    `every` one is. A command ends with 128 plus the first number as its exit code.
     """
     caught: list[int] = []
     before = {kind: signal.getsignal(kind) for kind in KINDS}
 
     def note(number: int, _frame: object) -> None:
         caught.append(number)
-        _restore(before)
+        if not every:
+            _restore(before)
         tell("stopping after this batch; once more to stop at once")
 
     for kind in KINDS:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import random
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..manifests.table import InputError
-from .accuracy import Naming
+from .accuracy import Naming, draw
 from .audio import Audio, Segment
 from .batches import make_batches, read_batches
 from .job import reading_of
@@ -39,15 +39,17 @@ def verify_batches(
         that the difference is what the format costs.
     options
         `verify` says how many; they are not sorted, so their padding is longer than in a run.
+        Where accuracy is compared they are drawn session after session, so that few are enough.
     tell
         Is given what another format than float32 costs, a line for each layer.
     names
-        segment_id -> (session, speaker), where accuracy is to be compared too.
+        segment_id -> (session, speaker) of those whose accuracy is to be compared too.
 
     Returns
     -------
     float
-        The largest difference of a layer's vector (mean and std), relative to its length.
+        The largest difference of a layer's vector (mean and std), relative to its length; inf
+        where one is not finite.
 
     Raises
     ------
@@ -56,7 +58,7 @@ def verify_batches(
     """
     exact = encoder.provenance()["compute_dtype"] == "float32"
     alone = encoder if exact else _in_float32(options, encoder.device)
-    picked = random.Random(0).sample(list(segments), min(options.verify, len(segments)))  # noqa: S311
+    picked = draw(segments, options.verify, None if exact else names)
     pairs: list[tuple[np.ndarray, np.ndarray]] = []
     used: list[Segment] = []
     batches = make_batches(picked, options.batch_seconds or encoder.batch_seconds)
@@ -77,7 +79,12 @@ def verify_batches(
     found, expected = (np.concatenate(side) for side in zip(*pairs, strict=True))
     largest = relative_difference(found, expected)
     if not exact:
-        _tell_cost(layers, found, expected, tell, Naming(used, names) if names else None)
+        naming = None if names is None else Naming(used, names)
+        dtype = encoder.provenance()["compute_dtype"]
+        for place, layer in enumerate(layers):
+            tell(f"layer {layer}: {_cost(found[:, place], expected[:, place], dtype, naming)}")
+        if naming:
+            tell(naming.told)
     if exact and largest > BATCH_TOLERANCE:
         raise InputError(
             f"--verify: features differ by {largest:.1e} between in a batch and alone, expected at "
@@ -86,28 +93,20 @@ def verify_batches(
     return largest
 
 
-def _tell_cost(
-    layers: Sequence[int],
-    found: np.ndarray,
-    expected: np.ndarray,
-    tell: Callable[[str], None],
-    naming: Naming | None,
-) -> None:
-    """Tell layer by layer what (n, layers, dim) of a narrow format cost beside float32's."""
-    for place, layer in enumerate(layers):
-        pair = found[:, place], expected[:, place]
-        named = f"; {naming.compare(*pair)}" if naming and naming.enough else ""
-        tell(_cost(layer, *pair) + named)
-    if naming:
-        tell(naming.told)
-
-
-def _cost(layer: int, found: np.ndarray, expected: np.ndarray) -> str:
-    """Return a line on one layer's vectors (n, dim) in a narrow format beside float32's."""
+def _cost(found: np.ndarray, expected: np.ndarray, dtype: str, naming: Naming | None) -> str:
+    """Return what a narrow format's vectors (n, dim) of a layer are beside float32's."""
+    broken = int((~(np.isfinite(found) & np.isfinite(expected)).all(axis=1)).sum())
+    if broken:
+        wider = "float32" if dtype == "bfloat16" else "bfloat16 (or float32)"
+        return (
+            f"{broken} of {len(found)} segments are not finite in {dtype}, expected numbers; "
+            f"pass --dtype {wider}"
+        )
     errors = [relative_difference(a, b) for a, b in zip(found, expected, strict=True)]
+    named = f"; {naming.compare(found, expected)}" if naming and naming.enough else ""
     return (
-        f"layer {layer}: relative error {np.median(errors):.1e} (median), {max(errors):.1e} "
-        f"(largest); cosine {cosines(found, expected).min():.6f} (smallest)"
+        f"relative error {np.median(errors):.1e} (median), {max(errors):.1e} (largest); "
+        f"cosine {cosines(found, expected).min():.6f} (smallest){named}"
     )
 
 
@@ -126,7 +125,12 @@ def _vectors(
 
 
 def relative_difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """Return the largest distance of vectors (..., dim), relative to the expected one's length."""
+    """Return the largest distance of vectors (..., dim), relative to the expected one's length.
+
+    It is inf where a number of either is not finite.
+    """
+    if not (np.isfinite(found).all() and np.isfinite(expected).all()):
+        return math.inf
     wide = expected.astype(np.float64)
     distance = np.linalg.norm(found - wide, axis=-1)
     length = np.maximum(np.linalg.norm(wide, axis=-1), np.finfo(float).tiny)

@@ -18,11 +18,12 @@ class Writing:
     """A context manager: what is `put` is done in its thread, in order, one thing at a time.
 
     What fails there is raised by the next `put`, or on leaving, and nothing after it is done. On
-    leaving, what was put is done first, also after an exception: it is finished work.
+    leaving, what was put is done first, also after an exception: it is finished work. At most
+    `waiting` wait at a time.
     """
 
-    def __init__(self, spans: Spans | None = None) -> None:
-        self._blocks: queue.Queue[Write | None] = queue.Queue(WAITING)
+    def __init__(self, spans: Spans | None = None, waiting: int = WAITING) -> None:
+        self._blocks: queue.Queue[Write | None] = queue.Queue(waiting)
         self._spans = spans
         self._problem: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="writer")
@@ -49,7 +50,7 @@ class Writing:
             raise self._problem
 
     def put(self, write: Write) -> None:
-        """Have `write` done; waits while `WAITING` others wait already."""
+        """Have `write` done; waits while there is no room."""
         if self._problem is not None:
             raise self._problem
         with stage(self._spans, "wait for writer"):

@@ -7,7 +7,7 @@ from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from spk.extract.accuracy import Naming, paired_interval
+from spk.extract.accuracy import Naming, draw, paired_interval
 from spk.extract.audio import Segment
 
 
@@ -38,6 +38,42 @@ def test_sessions_are_named_apart():
     rows = np.eye(3)[speakers]
     rows[18:] = rows[18:, [1, 2, 0]]  # another room: speaker 0 of B looks as 1 of A does
     assert naming.right(rows).all()
+
+
+def test_a_segment_without_a_name_is_not_looked_at():
+    segments, names = meeting(48)
+    hidden = {name: who for name, who in names.items() if int(name[1:]) % 4}
+    shown = [s for s in segments if s.segment_id in hidden]
+    rows = np.random.default_rng(2).normal(size=(48, 4))
+    found = Naming(segments, hidden)
+    assert "36 of 48 segments named" in found.told
+    assert "without the split test" in found.told
+    places = [i for i, s in enumerate(segments) if s.segment_id in hidden]
+    np.testing.assert_array_equal(found.right(rows), Naming(shown, hidden).right(rows[places]))
+
+
+def test_who_learns_has_none_of_the_time_that_is_named():
+    """Two turns at once at each seam: the one that is held out is all that names its twin."""
+    segments = [Segment(f"s{i:02d}", "a.wav", float(i), i + 1.0) for i in range(36)]
+    segments[12] = Segment("s12", "a.wav", 11.5, 13.0)
+    other = [*segments[:12], Segment("s12", "b.wav", 11.5, 13.0), *segments[13:]]
+    names = {s.segment_id: ("S", f"{i % 2}") for i, s in enumerate(segments)}
+    names |= {"s11": ("S", "twin"), "s12": ("S", "twin")}
+    count = [len(Naming(some, names).right(np.ones((36, 2)))) for some in (segments, other)]
+    assert count == [34, 36]
+
+
+def test_few_segments_are_drawn_from_few_sessions():
+    meetings = [meeting(36, session) for session in "ABCDEFGH"]
+    segments = [one for some, _ in meetings for one in some]
+    names = {name: who for _, some in meetings for name, who in some.items()}
+    del names["A00"]
+    drawn = draw(segments, 64, names)
+    assert len({one.segment_id for one in drawn}) == 64
+    assert len({names[one.segment_id][0] for one in drawn}) == 2
+    assert Naming(drawn, names).enough
+    assert draw(segments, 400, names)[-1].segment_id == "A00"
+    assert len({one.segment_id[0] for one in draw(segments, 64, None)}) == 8
 
 
 def test_too_few_segments_are_told():

@@ -6,7 +6,18 @@ import pytest
 import torch
 
 from spk.extract import device as room
-from spk.extract.device import GPU_SECONDS, Lane, fitting_seconds, kept_memory, seconds_in
+from spk.extract.device import (
+    GPU_SECONDS,
+    Lane,
+    choose_device,
+    choose_devices,
+    fitting_seconds,
+    fitting_together,
+    kept_memory,
+    seconds_in,
+    settle,
+)
+from spk.manifests.table import InputError
 
 CPU = torch.device("cpu")
 
@@ -29,6 +40,30 @@ def test_a_batch_of_that_length_fits_the_front_ends_first_layers():
 
 def test_a_cpu_has_a_batch_near_its_caches():
     assert fitting_seconds(CPU, torch.float32) == room.CPU_SECONDS
+
+
+def test_processes_on_one_gpu_share_its_free_memory(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    free = {0: 6 << 30, 1: 4 << 30}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[device.index or 0], 0))
+    assert fitting_together(["cuda:0", "cuda:1"], "bfloat16") == seconds_in(4 << 30, 2)
+    assert fitting_together(["cuda:0", "cuda", "cuda:1"], "bfloat16") == seconds_in(3 << 30, 2)
+
+
+def test_a_process_settles_on_its_gpu(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    settle("cuda:1", torch.get_num_threads())
+    settle("cpu", torch.get_num_threads())
+    assert taken == [torch.device("cuda:1")]
+
+
+def test_a_list_is_expected_only_where_one_is_taken():
+    with pytest.raises(InputError, match="'gpu', expected auto, cpu, cuda or cuda:1; correct"):
+        choose_device("gpu")
+    with pytest.raises(InputError, match="'gpu', expected auto, .*, cuda:all or a list such as"):
+        choose_devices("cpu,gpu")
 
 
 def test_a_lane_on_a_cpu_copies_nothing():

@@ -22,6 +22,7 @@ from spk.extract.options import Options
 from spk.extract.plan import choose_segments
 from spk.extract.run import extract
 from spk.extract.store import FeatureStore, StoreWriter
+from spk.extract.writing import Writing
 from spk.manifests.table import InputError, check_table, write_table
 
 SEGMENTS = 24
@@ -117,7 +118,8 @@ def test_a_killed_process_ends_the_run_and_the_next_one_completes_it(
     assert_same(rows_of(store), alone)
 
 
-def test_ctrl_c_ends_all_processes_in_good_order(corpus, alone, tmp_path):
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_ends_them_in_good_order(corpus, alone, tmp_path, kind):
     options, table = corpus
     write_table(table, tmp_path / "table.csv")
     words = ["--audio-root", options.audio_root, "--encoder", "demo", "--device", "cpu,cpu"]
@@ -129,9 +131,9 @@ def test_ctrl_c_ends_all_processes_in_good_order(corpus, alone, tmp_path):
     ) as process:
         while len(group(process.pid)) < 3 and process.poll() is None:
             time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+        os.killpg(process.pid, kind)  # as a terminal or scancel does: to all of them
         _, said = process.communicate(timeout=180)
-        assert process.returncode == 128 + signal.SIGINT
+        assert process.returncode == 128 + kind
     assert said.splitlines() == [
         "stopping after this batch; once more to stop at once",
         "interrupted; run the same command to go on",
@@ -212,6 +214,67 @@ def test_a_bug_in_a_worker_names_the_segment_and_keeps_what_was_before(worker, m
     assert message.endswith("encoding failed")
     assert "shapes differ" in trace
     assert len([kind for kind, _ in said if kind == "rows"]) == 2
+
+
+def test_a_worker_that_is_told_to_stop_twice_sends_its_batch_first(worker, monkeypatch):
+    from spk.extract.encoder import Encoder
+
+    submit, calls = Encoder.submit, []
+
+    def stopped(self, *settings):
+        calls.append(None)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return submit(self, *settings)
+
+    def killed(*_):
+        raise AssertionError("the second signal kills")
+
+    monkeypatch.setattr(Encoder, "submit", stopped)
+    before = signal.signal(signal.SIGTERM, killed)
+    try:
+        _, said = worker()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert len([kind for kind, _ in said if kind == "rows"]) == len(calls) == 3
+    assert "stopped by signal 15" in said[-1][1][0]
+
+
+def test_a_script_without_a_guard_is_refused_in_the_process_of_a_device(corpus, tmp_path):
+    """What a process that is started does with a script that calls extract() as it is imported."""
+    options, table = corpus
+    write_table(table, tmp_path / "table.csv")
+    script = f"""
+if __name__ == "__main__":
+    from multiprocessing import get_context
+    get_context("spawn").Process(target=print).start()
+else:
+    from spk.extract.options import Options
+    from spk.extract.run import extract
+    from spk.manifests.table import read_table
+    options = Options(device="cpu,cpu", encoder="demo", audio_root={options.audio_root!r})
+    extract(read_table("table.csv"), "store", options)
+"""
+    (tmp_path / "script.py").write_text(script)
+    ended = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "'cpu,cpu' in a script that the process of each device imports anew" in ended.stderr
+    assert 'expected extract() under `if __name__ == "__main__":`; put it there' in ended.stderr
+
+
+def test_a_workers_queue_is_short(worker, monkeypatch):
+    seen = []
+    made = Writing.__init__
+
+    def noting(self, *settings):
+        made(self, *settings)
+        seen.append(self._blocks.maxsize)
+
+    monkeypatch.setattr(Writing, "__init__", noting)
+    worker()
+    assert seen == [1]
 
 
 def test_an_encoder_that_changed_meanwhile_is_refused(worker):

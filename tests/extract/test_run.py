@@ -414,6 +414,45 @@ def test_verify_names_segments_in_both_formats_where_there_are_enough(corpus, tm
     assert re.match(r"accuracy: (3\d|4\d) of 4\d segments named by ridge within their s", lines[1])
 
 
+def test_verify_does_not_name_segments_of_the_split_test(corpus, tmp_path):
+    root, table = corpus
+    table = table.assign(split=np.where(table["session"] == "S01", "test", "train"))
+    lines = []
+    options = settings(root, verify=24, dtype="bfloat16", layers="5")
+    extract(check_table(table), tmp_path / "s", options, tell=lines.append)
+    named, drawn = re.match(r"accuracy: (\d+) of (\d+) segments can be named", lines[1]).groups()
+    assert 0 < int(named) <= 12
+    assert drawn == "24"
+
+
+def test_verify_tells_of_features_that_are_no_numbers_and_goes_on(corpus, tmp_path, monkeypatch):
+    from spk.extract.encoder import Encoder
+
+    root, table = corpus
+    rows = table.assign(segment_id=table["segment_id"] + "-2", start=table["start"] + 0.02)
+    encode = Encoder.encode
+
+    def overflowing(self, waveforms, **options):
+        features, frames = encode(self, waveforms, **options)
+        if self.provenance()["compute_dtype"] == "bfloat16":
+            features[0, 1, 3] = np.inf
+        return features, frames
+
+    monkeypatch.setattr(Encoder, "encode", overflowing)
+    lines = []
+    options = settings(root, verify=48, dtype="bfloat16", layers="0,2,5", batch_seconds=1000.0)
+    summary = extract(
+        check_table(pd.concat([table, rows])), tmp_path / "s", options, tell=lines.append
+    )
+    assert re.fullmatch(
+        r"layer 2: 1 of 4\d segments are not finite in bfloat16, expected numbers; "
+        "pass --dtype float32",
+        lines[1],
+    )
+    assert all("; accuracy 0." in lines[place] for place in (0, 2))
+    assert summary.difference == float("inf")
+
+
 def test_cosines_are_of_the_angle():
     found = cosines(np.array([[3.0, 0.0], [1.0, 1.0], [0.0, 2.0]]), np.eye(3, 2))
     np.testing.assert_allclose(found, [1.0, 0.5**0.5, 0.0])

@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from spk.extract import writing as room
 from spk.extract.writing import Writing
 
 LONGEST = 10.0  # s to wait for a thread that should come at once
@@ -62,8 +61,7 @@ def test_what_was_put_before_an_exception_is_done():
     assert done == [1, 2]
 
 
-def test_no_more_than_a_few_wait(monkeypatch):
-    monkeypatch.setattr(room, "WAITING", 2)
+def test_no_more_than_a_few_wait():
     go, begun = threading.Event(), threading.Event()
     put = []
 
@@ -76,7 +74,7 @@ def test_no_more_than_a_few_wait(monkeypatch):
             writing.put(slow)
             put.append(i)
 
-    with Writing() as writing:
+    with Writing(waiting=2) as writing:
         filling = threading.Thread(target=fill)
         filling.start()
         assert begun.wait(LONGEST)
