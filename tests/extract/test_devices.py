@@ -138,6 +138,9 @@ def test_a_signal_to_all_processes_ends_them_in_good_order(corpus, alone, tmp_pa
         "stopping after this batch; once more to stop at once",
         "interrupted; run the same command to go on",
     ]
+    limit = time.monotonic() + 30  # a process that has said its last word may take a moment to go
+    while group(process.pid) and time.monotonic() < limit:
+        time.sleep(0.05)
     assert group(process.pid) == []
     kept = rows_of(tmp_path / "store")
     assert_same(kept, {name: alone[name] for name in kept})
