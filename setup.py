@@ -29,7 +29,7 @@ setup(
     python_requires=">=3.10",
     cmdclass={"build_py": BuildPackages},
     package_dir={"spk": "."},
-    packages=["spk", "spk.manifests", "spk.extract", "spk.classify", "spk.finetune"],
+    packages=["spk", "spk.common", "spk.manifests", "spk.extract", "spk.classify", "spk.finetune"],
     package_data={
         "spk": ["py.typed"],
         "spk.classify": ["templates/*"],

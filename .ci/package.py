@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("manifests", "extract", "classify", "finetune")
+ROOMS = ("common", "manifests", "extract", "classify", "finetune")
 TEMPLATES = ROOT / "classify" / "templates"
 
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..common.files import write_whole, writing
 from ..extract.store import FeatureStore
-from ..manifests.table import write_whole, writing
 from ..manifests.tasks import Task
 from .data import LayerSet
 from .trials import Settings, Trial, classifier_names

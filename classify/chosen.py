@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..common.errors import InputError
 from ..extract.store import FeatureStore
-from ..manifests.table import SPLITS, InputError
+from ..manifests.table import SPLITS
 from ..manifests.tasks import Task
 from .classifiers import Head, fit_path
 from .data import LayerSet, open_store, read_features

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 from .linear import Rotation, class_means, lda_path, ridge_path, unit
 from .logistic import logistic_path
 from .trees import END

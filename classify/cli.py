@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..manifests.cli import Group
+from ..common.commands import Group
 from .chosen_cli import SEED, curve, open_set
 from .report_cli import report
 
@@ -230,7 +230,8 @@ def score(
     labels of one person are folded, and how well the meeting is recognised where `sweep` left that
     beside them.
     """
-    from ..manifests.table import InputError, read_predictions, read_table
+    from ..common.errors import InputError
+    from ..manifests.table import read_predictions, read_table
     from ..manifests.tasks import split_method
     from .conclude import conclude_score
     from .control import controls

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 from .conclude import ONE_MEETING
 from .measures import LEVEL, RESAMPLES, mean_interval, meeting_mean, percentiles, resample
 

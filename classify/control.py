@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..common.errors import InputError
 from ..extract.store import FeatureStore
 from ..manifests.aishell4 import local_speaker, parse_session, series_speaker
 from ..manifests.assemble import read_identity
-from ..manifests.table import SPLITS, InputError
+from ..manifests.table import SPLITS
 from ..manifests.tasks import WITHIN_CORPUS, make_tasks
 from .conclude import IDENTITY, LABEL, MEETING, ROOM, SERIES
 from .folds import add_folds

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 from .classifiers import Fold, fit_path
 from .data import LayerSet
 from .linear import Rotation, rotate

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..common.errors import InputError
 from ..extract.store import FeatureStore
-from ..manifests.table import InputError
 from ..manifests.tasks import require
 
 if TYPE_CHECKING:

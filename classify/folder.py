@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from ..manifests.table import InputError, write_whole, writing
+from ..common.errors import InputError
+from ..common.files import write_whole, writing
 from ..manifests.tasks import WITHIN
 from .calibrate import CALIBRATIONS
 from .classifiers import PENALTIES, Fitted

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..common.errors import InputError
 from ..manifests.methods import time_blocks
 from ..manifests.rollcall import roll_call_mask
-from ..manifests.table import InputError
 from ..manifests.tasks import Task
 from ..manifests.timeline import RECORDING, has_timeline, neighbours
 

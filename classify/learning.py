@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 from ..manifests.tasks import Task
 from .chosen import Chosen, read_chosen
 from .classifiers import penalties_of

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..common.errors import InputError
 from ..extract.audio import CODES, Reading, Rejected, Segment, read_segment
-from ..manifests.table import InputError
 from .runs import Run
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..common.errors import InputError
 from ..extract.store import FeatureStore
-from ..manifests.table import InputError
 from ..manifests.tasks import Task
 from .classifiers import penalties_of
 from .data import LayerSet, Teller, read_features

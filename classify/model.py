@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..common.errors import InputError
 from ..extract.store import FeatureStore
-from ..manifests.table import InputError, check_predictions
+from ..manifests.table import check_predictions
 from ..manifests.tasks import WITHIN_CORPUS, Task, rows_of_split
 from .calibrate import calibrated, fit_curves
 from .classifiers import Fitted, finish, fit_path

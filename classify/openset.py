@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 from ..manifests.tasks import Task
 from .calibrate import probabilities
 from .chosen import Chosen, read_chosen

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..common.errors import InputError
 from ..extract.store import FeatureStore
-from ..manifests.table import SPLITS, InputError
+from ..manifests.table import SPLITS
 from ..manifests.tasks import Task, check_splits, make_tasks
 from .cells import Cells, fingerprint_of
 from .conclude import (

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..common.errors import InputError
 from ..manifests.leaks import leaks
 from ..manifests.split import read_record, summarise
-from ..manifests.table import InputError, read_table
+from ..manifests.table import read_table
 from . import beside, figures
 from .meetings import (
     by_meeting,

@@ -50,7 +50,7 @@ def report(runs: tuple[str, ...], output: Path, **options: Any) -> None:
     A RUN is a folder that `sweep` wrote, or a predictions table (of `predict` or of fine-tuning);
     NAME=PATH gives it another name than its own.
     """
-    from ..manifests.table import write_whole
+    from ..common.files import write_whole
     from .report import report as page
 
     content = page(runs, **options).encode()

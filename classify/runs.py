@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..manifests.table import InputError, read_predictions
+from ..common.errors import InputError
+from ..manifests.table import read_predictions
 from ..manifests.tasks import WITHIN_CORPUS
 from .control import read_control
 from .data import NOT_STANDARDISED

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 from .measures import (
     RESAMPLES,
     Trials,

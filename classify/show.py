@@ -9,7 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..manifests.table import InputError, write_predictions, write_whole
+from ..common.errors import InputError
+from ..common.files import write_whole
+from ..manifests.table import write_predictions
 from ..manifests.tasks import WITHIN_CORPUS
 from .compare import Comparison
 from .conclude import conclude_control

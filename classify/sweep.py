@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..common.errors import InputError
+from ..common.signals import deaf_children
 from ..extract.store import FeatureStore
-from ..manifests.ending import deaf_children
-from ..manifests.table import InputError
 from ..manifests.tasks import Task
 from .cells import Cells, Share, unfinished
 from .classifiers import TREE_ROUNDS, Fold, fit_path, penalties_of

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 from ..manifests.tasks import require
 from .calibrate import CALIBRATIONS, find_temperature, pad, probabilities
 from .classifiers import PENALTIES, penalties_of

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ..manifests.table import InputError, is_special, sample_span
+from ..common.errors import InputError
+from ..common.files import is_special
+from ..manifests.table import sample_span
 
 CODES = {
     "unreadable": "the file is missing or cannot be decoded",

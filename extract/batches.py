@@ -15,7 +15,7 @@ from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 from .audio import Audio, Reading, Rejected, Segment, read_segment
 from .spans import Spans, stage
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 
 W2V_BERT = "wav2vec2-bert"
 MODEL_TYPES = (

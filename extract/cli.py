@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..manifests.cli import Command
+from ..common.commands import Command
 from .signals import noted_signals
 from .store_cli import store
 

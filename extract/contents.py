@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 
 DTYPES: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 COLUMNS: dict[str, np.dtype] = {  # beside segment_id: fixed width, as the longest needs

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import numpy as np
 import torch
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 

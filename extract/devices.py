@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 from .audio import Segment
 from .job import Job, Progress, count_workers
 from .options import Options

@@ -14,7 +14,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 
-from ..manifests.table import InputError, writing
+from ..common.errors import InputError
+from ..common.files import writing
 
 WRITING = ".writing-"  # begins the names of files that are not complete
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 from .device import Lane, choose_device, choose_dtype, exact, fitting_seconds, kept_memory
 from .frontend import check_lengths
 from .layers import Take, check_layers, first, visit_layers

@@ -16,8 +16,9 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
-from ..manifests.ending import unbroken
-from ..manifests.table import InputError, writing
+from ..common.errors import InputError
+from ..common.files import writing
+from ..common.signals import unbroken
 from .durable import refuse_full_disk, whole_file
 from .reader import FeatureStore
 from .shard import DTYPES, encode_columns, fill, read_layer, trailer

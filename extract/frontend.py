@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 from .audio import as_float
 from .device import Lane
 from .pooling import Real

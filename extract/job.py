@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 from .audio import Audio, Reading, Segment, check_channel
 from .batches import Read, make_batches, padding, read_batches, remaining_batches
 from .options import Options

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 
 Take = Callable[[int, torch.Tensor], None]
 

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..manifests.table import InputError, writing
+from ..common.errors import InputError
+from ..common.files import writing
 from .contents import mapping
 from .durable import Lock, remove_leftovers, sync_folder, whole_file
 from .shard import DTYPES, SCHEMA

@@ -6,7 +6,7 @@ import csv
 import io
 from pathlib import Path
 
-from ..manifests.table import write_whole
+from ..common.files import write_whole
 from .reader import FeatureStore
 
 

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass, field
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 from .audio import check_channel
 from .listing import rejected_listing
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..manifests.table import InputError, is_special
+from ..common.errors import InputError
+from ..common.files import is_special
 from .audio import Segment
 from .batches import sort_segments, take_shard
 from .checkpoint import DEMO, DEMO_SHAPE, find_checkpoint

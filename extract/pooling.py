@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 
 Pooled = tuple[np.ndarray, np.ndarray]  # features (n, layers, dim) and frames (n,)
 POOLINGS = ("mean+std", "mean", "std", "max")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..manifests.table import write_whole
+from ..common.files import write_whole
 from .job import Job
 from .spans import Spans
 

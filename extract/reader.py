@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 from .layout import fingerprint, normal_config, read_description, refuse_other_config, shard_paths
 from .shard import COLUMNS, DTYPES, Shard, read_layer, read_shard
 

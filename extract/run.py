@@ -14,7 +14,7 @@ from multiprocessing import current_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 from .audio import Segment, check_channel, check_recording
 from .devices import Team
 from .job import Job, reading_of

@@ -30,8 +30,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ..manifests.ending import unbroken
-from ..manifests.table import InputError
+from ..common.errors import InputError
+from ..common.signals import unbroken
 from .contents import (
     ATTRIBUTES,
     COLUMNS,

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 from .durable import whole_file
 from .layout import fingerprint, normal_config, sequence, take_folder
 from .reader import FeatureStore

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..manifests.cli import Group
+from ..common.commands import Group
 
 
 @click.group(cls=Group)
@@ -35,7 +35,8 @@ def info_(path: str) -> None:
 @click.option("--audio", help="Folder of the table's audio: also compare the decoded samples.")
 def verify_(path: str, table: str | None, audio: str | None) -> None:
     """Read every byte of STORE and list what is wrong; exit code 1 if anything is."""
-    from ..manifests.table import InputError, read_table
+    from ..common.errors import InputError
+    from ..manifests.table import read_table
     from .tools import verify
 
     faults = verify(path, table=read_table(table) if table else None, audio=audio)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 from .layout import SHARD_NAME, read_description, refuse_other_config, shard_paths
 from .listing import list_rejected
 from .reader import FeatureStore

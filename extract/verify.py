@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 from .accuracy import Naming, draw
 from .audio import Audio, Segment
 from .batches import make_batches, read_batches

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 from .checkpoint import (
     DEMO,
     DEMO_SEED,

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..common.errors import InputError
 from ..extract.audio import Reading, Rejected, Segment, read_segment
-from ..manifests.table import InputError
 from .forms import numbers
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from ..manifests.table import write_whole
+from ..common.files import write_whole
 from .config import Config
 from .module import MERIT
 

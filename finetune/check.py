@@ -15,7 +15,7 @@ from os import PathLike, fspath
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 from .forms import WHOLE, number, unfreeze_steps, whole
 
 UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # no name of a file or a speaker needs them

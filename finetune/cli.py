@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
+from ..common.commands import Group
 from ..extract.signals import noted_signals
-from ..manifests.cli import Group
 from .config import Config
 
 SPLITS = ("train", "valid", "test", "all")
@@ -78,7 +78,8 @@ def fit(table: str | None, config: str | None, **given: Any) -> None:
     1 something to repair, 3 some segments could not be used, 4 another process works on some of
     the sessions, 130 or 143 interrupted.
     """
-    from ..manifests.table import InputError, read_table
+    from ..common.errors import InputError
+    from ..manifests.table import read_table
     from ..manifests.tasks import split_method
     from .config import read_config
 

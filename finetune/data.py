@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..common.errors import InputError
 from ..extract.audio import Audio, Reading, Rejected, Segment, read_segment
 from ..extract.batches import make_batches, read_batches
-from ..manifests.table import InputError
 from .augment import Augmenter, draw_channel, rng_of
 from .config import Config
 

@@ -18,9 +18,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..common.errors import InputError
+from ..common.files import write_whole, writing
 from ..extract.batches import take_shard
 from ..extract.durable import Lock
-from ..manifests.table import InputError, read_predictions, write_predictions, write_whole, writing
+from ..manifests.table import read_predictions, write_predictions
 from ..manifests.tasks import Task, make_tasks, rows_sha256
 from .config import Config, differences, read_config, write_config
 from .outcome import PREFIX, Result, checkpoint_folder, read_result, result_line

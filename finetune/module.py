@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..common.errors import InputError
 from ..extract.weights import Parts
-from ..manifests.table import InputError
 from .config import Config
 from .data import Batch
 from .heads import Head, Pooling, class_weights, loss

@@ -7,7 +7,8 @@ import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ..manifests.table import InputError, write_whole
+from ..common.errors import InputError
+from ..common.files import write_whole
 from .config import Config
 
 PREFIX = "prefix"  # folder of what the frozen layers give

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..manifests.table import InputError
+from ..common.errors import InputError
 from ..manifests.tasks import rows_of_split
 from .config import Config
 from .outcome import read_result

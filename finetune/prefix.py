@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
+from ..common.errors import InputError
+from ..common.files import write_whole
 from ..extract.durable import refuse_full_disk
-from ..manifests.table import InputError, write_whole
 from .config import Config
 from .data import Ask
 from .trunk import Entered

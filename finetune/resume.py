@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..manifests.table import InputError, write_whole
+from ..common.errors import InputError
+from ..common.files import write_whole
 from .config import Config, differences
 from .module import Subject
 from .outcome import checkpoint_path

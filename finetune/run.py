@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..common.errors import InputError
 from ..extract.signals import noted_signals
-from ..manifests.table import InputError
 from .config import Config
 from .fleet import (
     Fleet,

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..common.errors import InputError
 from ..extract.audio import Reading, Rejected, Segment, check_recording
 from ..extract.weights import Parts
-from ..manifests.table import InputError
 from ..manifests.tasks import Task
 from .config import Config
 from .data import Waveforms, read_all

@@ -12,7 +12,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..manifests.table import InputError, write_whole
+from ..common.errors import InputError
+from ..common.files import write_whole
 from .check import shown
 
 PRESETS = Path(__file__).with_name("presets")

@@ -29,9 +29,11 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from ..common.errors import InputError
+from ..common.files import writing
 from ..extract.device import choose_dtype, out_of_memory
 from ..extract.weights import Parts, load_parts
-from ..manifests.table import InputError, write_predictions, writing
+from ..manifests.table import write_predictions
 from ..manifests.tasks import Task, rows_sha256
 from .callbacks import History, Interrupted, WholeCheckpoints, callbacks, checkpoints
 from .config import Config

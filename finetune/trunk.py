@@ -21,11 +21,11 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from ..common.errors import InputError
 from ..extract.device import Lane
 from ..extract.layers import first, mixed_masks, run_layers
 from ..extract.pooling import real
 from ..extract.weights import Parts
-from ..manifests.table import InputError
 from .config import Config, frozen_layers
 
 FRAME = 0.02  # s from one frame to the next: 320 samples at 16 kHz

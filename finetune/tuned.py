@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..common.errors import InputError
 from ..extract.checkpoint import DEMO
 from ..extract.device import choose_dtype
 from ..extract.weights import load_parts
-from ..manifests.table import InputError, check_predictions
+from ..manifests.table import check_predictions
 from ..manifests.tasks import WITHIN_CORPUS
 from .config import Config
 from .data import Waveforms, load

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .table import InputError
+from ..common.errors import InputError
 
 SCOPES = ("session", "series", "corpus")
 NAME = re.compile(r"(?:(\d{8})_)?([LMS])_(R\d{3})(S\d{2})(C\d{2})")

@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from .table import LATEST, InputError, write_whole
+from ..common.errors import InputError
+from ..common.files import write_whole
+from .table import LATEST
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # float() also takes nan and 1_0
 LONGEST_NAME = 100  # bytes; two of them and two times fit in the 255 of a file's name

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..common.errors import InputError
 from .aishell4 import scoped_speaker
 from .annotation import Note, Reading, Turn, audio_seconds, find_files
-from .table import InputError, check_table, segment_id
+from .table import check_table, segment_id
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,46 +1,15 @@
-"""The command ``spk-manifests``, and how every command of spk tells what the user can repair."""
+"""The command ``spk-manifests``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any
 
 import click
 
+from ..common.commands import Group
+from ..common.errors import InputError
 from .cut_cli import cut, match_csv
-from .ending import ended_by_signals
-from .table import InputError
-
-
-class _Told:
-    """Turn `InputError`, and nothing else, into one line on stderr and exit code 1.
-
-    As a program (without `args`), signals end it in good order.
-    """
-
-    def main(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Any:
-        with nullcontext() if args is not None else ended_by_signals():
-            return super().main(args, *others, **options)  # type: ignore[misc]
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)  # type: ignore[misc]
-        except InputError as problem:
-            _tell(problem)
-
-
-def _tell(problem: InputError) -> NoReturn:
-    click.echo(str(problem), err=True)
-    raise SystemExit(1) from problem
-
-
-class Command(_Told, click.Command):
-    """A single command whose `InputError` is one line and exit code 1."""
-
-
-class Group(_Told, click.Group):
-    """A group of commands whose `InputError` is one line and exit code 1."""
 
 
 @click.group(cls=Group)
@@ -230,7 +199,7 @@ def demo(out: str, **options: Any) -> None:
 
 
 def _show(report: Any, out: str | None, *, digits: int) -> None:
-    from .table import write_whole
+    from ..common.files import write_whole
 
     if out is not None and not out.lower().endswith(".csv"):
         raise InputError(f"{out}: is no .csv file, expected one; rename it")

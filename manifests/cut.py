@@ -26,9 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.errors import InputError
+from ..common.files import write_whole
 from .recording import RATE, Recording, Span, cut_recording, inspect, is_whole
 from .request import agree, only_writer
-from .table import InputError, check_table, sample_span, write_table, write_whole
+from .table import check_table, sample_span, write_table
 
 if TYPE_CHECKING:
     import pandas as pd

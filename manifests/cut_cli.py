@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .table import InputError
+from ..common.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,8 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..common.errors import InputError
+from ..common.files import write_whole
 from .recording import write_audio
-from .table import InputError, sample_span, write_whole
+from .table import sample_span
 from .voices import RATE, Voice, draw_voices, speak
 
 SERIES = ("20990301_S_R001", "20990302_M_R002")

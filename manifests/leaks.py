@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from .table import InputError
+from ..common.errors import InputError
 from .timeline import RECORDING, SPEAKER, check_timeline, neighbours
 
 DISTANCES = (0.5, 2.0, 10.0, 60.0)  # s

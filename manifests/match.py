@@ -26,8 +26,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from ..common.errors import InputError
+from ..common.files import write_whole
 from .request import only_writer
-from .table import InputError, write_whole
 
 AUDIO_SUFFIXES = (".wav", ".flac")
 NUMBERED = re.compile(r"((.+)_[^_]+)_(\d{1,18})(\.[^.]+)")  # stem, session, number, suffix

@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from ..common.errors import InputError
 from .purge import KEEP_TEST, KEEP_TRAIN, purge
 from .rollcall import roll_call_mask
-from .table import InputError
 from .timeline import group_codes
 
 Assigned = tuple[np.ndarray, dict[str, int]]  # split (n,) str, and number purged by reason

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ..common.errors import InputError
 from .rollcall import roll_call_mask
-from .table import InputError
 from .timeline import RECORDING, check_timeline, neighbours
 
 # (who gives way, to whom), in order. Either test stays whole, or training (an enrolment) does.

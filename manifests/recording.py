@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .table import InputError, is_special, writing
+from ..common.errors import InputError
+from ..common.files import is_special, writing
 
 RATE = 16000  # Hz of every file written
 BLOCK_SECONDS = 20  # decoded at a time: 5 MB of an 8-channel recording

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from ..common.errors import InputError
 from .annotation import Note, Reading, Turn, audio_seconds, plain_name
 from .assemble import make_table, speaker_labels
 from .rttm import read_rttm
 from .select import overlap_share, select
-from .table import InputError, check_table
+from .table import check_table
 
 if TYPE_CHECKING:
     import pandas as pd

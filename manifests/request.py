@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .table import InputError, write_whole, writing
+from ..common.errors import InputError
+from ..common.files import write_whole, writing
 
 REQUEST = "cut.json"
 # {option: value}, {audio: [bytes, CRC-32 of parts]}, {name: [audio, first, stop]}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..common.errors import InputError
 from .annotation import (
     Note,
     Reading,
@@ -20,7 +21,6 @@ from .annotation import (
     number,
     read_text,
 )
-from .table import InputError
 
 OTHER_TYPES = frozenset(
     ("SEGMENT", "NOSCORE", "NO_RT_METADATA", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT")

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ..common.errors import InputError
 from .rollcall import roll_call_mask
-from .table import InputError
 from .timeline import RECORDING, group_codes, has_timeline, stretches
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -15,8 +15,10 @@ from typing import Any
 
 import pandas as pd
 
+from ..common.errors import InputError
+from ..common.files import write_whole
 from . import methods
-from .table import SPLITS, InputError, write_whole
+from .table import SPLITS
 
 METHODS: dict[str, Callable[..., methods.Assigned]] = {
     "chronological": methods.chronological,

@@ -9,14 +9,13 @@ Both are CSV or Parquet, by suffix. Rows are joined by ``segment_id`` alone.
 from __future__ import annotations
 
 import math
-import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .whole import write_and_rename
+from ..common.errors import InputError
+from ..common.files import write_whole
 
 if TYPE_CHECKING:  # pandas takes a second to import, and `--help` needs only InputError
     import pandas as pd
@@ -50,10 +49,6 @@ PREDICTION_COLUMNS = {
 PREDICTION_OPTIONAL = {
     "scores": "str",  # JSON object {speaker: calibrated probability}, all candidates
 }
-
-
-class InputError(ValueError):
-    """What the user can repair: `WHERE: WHAT is FOUND, expected EXPECTED; REPAIR`."""
 
 
 def segment_id(session: str, speaker: str, start: float, end: float) -> str:
@@ -142,39 +137,6 @@ def check_predictions(predictions: pd.DataFrame, where: str = "predictions") -> 
     wrong = predictions["score"][~predictions["score"].between(0, 1)]
     _refuse(where, wrong, "score", "out of range", "0..1")
     return predictions
-
-
-@contextmanager
-def writing(path: str | Path, needed: int = 0) -> Iterator[None]:
-    """Tell as `InputError` why `path` cannot be written: no leave, no room, a file for a folder.
-
-    `needed` is its size in bytes, where that is known.
-    """
-    try:
-        yield
-    except OSError as problem:
-        room = f"room for {needed} bytes" if needed else "room"
-        raise InputError(
-            f"{path}: cannot be written ({problem.strerror or problem}), expected a folder with "
-            f"{room} and leave to write; name another place"
-        ) from problem
-
-
-def is_special(path: str | Path) -> bool:
-    """Return whether there is a folder, pipe or device: to open one may take forever."""
-    return os.path.exists(path) and not os.path.isfile(path)
-
-
-def write_whole(path: str | Path, content: bytes | memoryview) -> None:
-    """Write a file under its final name only when it is complete (temporary name, then rename).
-
-    Raises
-    ------
-    InputError
-        The file cannot be written; one of that name from before is left as it is.
-    """
-    with writing(path, len(content)):
-        write_and_rename(Path(path), content)
 
 
 def _read(path: str | Path, columns: Mapping[str, str]) -> pd.DataFrame:

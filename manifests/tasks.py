@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..common.errors import InputError
 from .split import read_record
-from .table import SPLITS, InputError
+from .table import SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd

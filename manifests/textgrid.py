@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ..common.errors import InputError
 from .annotation import (
     NUMBER,
     Note,
@@ -24,7 +25,6 @@ from .annotation import (
     name_below,
     read_text,
 )
-from .table import InputError
 
 NON_LEXICAL = ("<sil>", "<$>", "<>", "<%>", "<#>", "<->", "<_>", "&")
 TOKEN = re.compile(r'"((?:[^"]|"")*)"|\[\d*\]|<exists>|<absent>|([^\s"\[\]]+)')

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .table import InputError
+from ..common.errors import InputError
 
 RECORDING = ("audio",)
 SPEAKER = ("audio", "speaker")

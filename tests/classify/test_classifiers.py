@@ -4,7 +4,7 @@ import pytest
 from spk.classify.calibrate import probabilities
 from spk.classify.classifiers import PENALTIES, TREE_AXES, Fold, finish, fit_path, penalties_of
 from spk.classify.linear import rotate
-from spk.manifests.table import InputError
+from spk.common.errors import InputError
 
 EXACT = 1e-8  # weights turned back and forth
 

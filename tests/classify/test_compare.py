@@ -13,7 +13,8 @@ from spk.classify.compare import COLUMNS, compare, conclude, holm
 from spk.classify.measures import mean_interval, meeting_mean, percentiles, resample
 from spk.classify.model import KNOWS_THE_ROOM
 from spk.classify.show import OTHER_TASK, comparison_text
-from spk.manifests.table import InputError, write_predictions
+from spk.common.errors import InputError
+from spk.manifests.table import write_predictions
 
 EXACT = 1e-12  # the same sums in another order
 MEETINGS = {"M": "1110000011", "N": "1101"}  # where A is right

@@ -13,7 +13,8 @@ from spk.classify.control import COLUMNS, controls, persons_of, read_control
 from spk.classify.outcome import evaluate
 from spk.classify.show import write_outcome
 from spk.classify.sweep import Settings
-from spk.manifests.table import InputError, write_table
+from spk.common.errors import InputError
+from spk.manifests.table import write_table
 
 FAST = Settings(classifiers="ridge", layers="1", within="corpus", penalty=10.0, jobs=1)
 ROOM = 0.5  # how far apart rooms are, in a voice's spread

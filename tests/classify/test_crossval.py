@@ -10,7 +10,7 @@ from spk.classify.crossval import cross_validate
 from spk.classify.data import LayerSet
 from spk.classify.linear import unit
 from spk.classify.sums import TotalSums
-from spk.manifests.table import InputError
+from spk.common.errors import InputError
 
 EXACT = 1e-6  # two float64 solutions of one linear system; scores are of the order of 1
 ITERATIVE = 2e-3  # lbfgs stops at a tolerance, not at the optimum

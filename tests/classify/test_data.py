@@ -10,7 +10,7 @@ from spk.classify.data import (
     open_store,
     read_features,
 )
-from spk.manifests.table import InputError
+from spk.common.errors import InputError
 from spk.manifests.tasks import make_tasks, split_method
 
 

@@ -2,7 +2,7 @@ import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from spk.classify.estimator import SpeakerClassifier
-from spk.manifests.table import InputError
+from spk.common.errors import InputError
 
 NAMES = ("centroid", "ridge", "lda", "logistic", "linear-svm")
 

@@ -8,7 +8,7 @@ import pytest
 from spk.classify.folder import load_model, save_model
 from spk.classify.model import fit
 from spk.classify.sweep import Settings, choose, sweep
-from spk.manifests.table import InputError
+from spk.common.errors import InputError
 from spk.manifests.tasks import make_tasks
 
 

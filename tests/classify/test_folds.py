@@ -8,7 +8,7 @@ from spk.classify.folds import add_folds, join_tuning
 from spk.classify.outcome import choose_and_fit, evaluate
 from spk.classify.sweep import Settings, choose, sweep
 from spk.classify.trials import Validated, make_trial
-from spk.manifests.table import InputError
+from spk.common.errors import InputError
 from spk.manifests.tasks import make_tasks
 
 FAST = Settings(classifiers="ridge,lda", jobs=1, folds=3, gap=0.4)

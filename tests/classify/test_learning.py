@@ -10,7 +10,8 @@ from spk.classify.learning import COLUMNS, conclude_curve, learning_curve
 from spk.classify.outcome import evaluate
 from spk.classify.show import write_outcome
 from spk.classify.sweep import Settings
-from spk.manifests.table import InputError, write_table
+from spk.common.errors import InputError
+from spk.manifests.table import write_table
 
 FAST = Settings(classifiers="ridge", layers="1", jobs=1)
 

@@ -19,8 +19,8 @@ from spk.classify.model import fit, predict
 from spk.classify.outcome import evaluate
 from spk.classify.show import write_outcome
 from spk.classify.sweep import Settings, choose, sweep
+from spk.common.errors import InputError
 from spk.extract.store import FeatureStore
-from spk.manifests.table import InputError
 from spk.manifests.tasks import make_tasks
 
 EXACT = 1e-8  # two float64 solutions of one linear system

@@ -8,8 +8,8 @@ from spk.classify.calibrate import fit_curves
 from spk.classify.folder import load_model, save_model
 from spk.classify.model import fit, predict
 from spk.classify.sweep import Settings, choose, sweep
+from spk.common.errors import InputError
 from spk.extract.store import FeatureStore
-from spk.manifests.table import InputError
 from spk.manifests.tasks import make_tasks
 
 SIX_DIGITS = 1e-6  # `scores` are written to six significant digits

@@ -16,7 +16,8 @@ from spk.classify.openset import (
 from spk.classify.outcome import evaluate
 from spk.classify.show import write_outcome
 from spk.classify.sweep import Settings
-from spk.manifests.table import InputError, write_table
+from spk.common.errors import InputError
+from spk.manifests.table import write_table
 from spk.manifests.tasks import make_tasks
 
 FAST = Settings(classifiers="ridge", layers="1", penalty=10.0, jobs=1)

@@ -8,7 +8,8 @@ from spk.classify.outcome import choose_and_fit, evaluate
 from spk.classify.plot import plot_sweep
 from spk.classify.show import aligned, outcome_text, trial_rows, write_measures, write_outcome
 from spk.classify.sweep import Settings
-from spk.manifests.table import InputError, read_predictions
+from spk.common.errors import InputError
+from spk.manifests.table import read_predictions
 
 FAST = Settings(classifiers="ridge,centroid", jobs=1)
 

@@ -8,7 +8,8 @@ from click.testing import CliRunner
 
 from spk.classify.cli import main
 from spk.classify.report import report
-from spk.manifests.table import InputError, read_predictions, write_predictions
+from spk.common.errors import InputError
+from spk.manifests.table import read_predictions, write_predictions
 
 CONTROL = """of,classes,accuracy,low,high,majority,mean,mean_low,mean_high,mean_majority,segments
 label,4,0.9512,0.8123,0.9876,0.25,0.9,0.8,1,0.25,20

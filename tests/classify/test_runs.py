@@ -3,7 +3,8 @@ import hashlib
 import pytest
 
 from spk.classify.runs import read_runs
-from spk.manifests.table import InputError, read_predictions, write_predictions
+from spk.common.errors import InputError
+from spk.manifests.table import read_predictions, write_predictions
 
 
 def test_a_folder_and_a_table_are_runs_named_by_themselves_or_as_asked(heard):

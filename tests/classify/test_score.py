@@ -6,7 +6,7 @@ import pytest
 from sklearn import metrics
 
 from spk.classify.score import COLUMNS, score
-from spk.manifests.table import InputError
+from spk.common.errors import InputError
 
 EXACT = 1e-9  # the same sums in another order
 FEW = 20  # resamples, where only the value is looked at

@@ -22,8 +22,9 @@ from spk.classify.runs import read_runs
 from spk.classify.show import outcome_text, write_outcome
 from spk.classify.sums import TotalSums
 from spk.classify.sweep import Settings, choose, sweep
+from spk.common.errors import InputError
 from spk.extract.store import FeatureStore
-from spk.manifests.table import InputError, write_predictions
+from spk.manifests.table import write_predictions
 from spk.manifests.tasks import make_tasks
 
 BOTH = Settings(classifiers="ridge,centroid", layers="0,1", standardise="both", jobs=1)

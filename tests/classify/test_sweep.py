@@ -5,7 +5,7 @@ import pytest
 
 from spk.classify.classifiers import PENALTIES
 from spk.classify.sweep import Settings, choose, sweep
-from spk.manifests.table import InputError
+from spk.common.errors import InputError
 from spk.manifests.tasks import make_tasks
 
 FAST = Settings(classifiers="ridge,lda", jobs=1)

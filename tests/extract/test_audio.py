@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from spk.common.errors import InputError
 from spk.extract.audio import (
     Reading,
     Rejected,
@@ -14,7 +15,6 @@ from spk.extract.audio import (
     check_channel,
     read_segment,
 )
-from spk.manifests.table import InputError
 
 RATE = 16000
 SINE_TOLERANCE = 2e-3  # ripple of the resampling filter in the pass band

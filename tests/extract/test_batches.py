@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from spk.common.errors import InputError
 from spk.extract import batches as room
 from spk.extract.audio import Audio, Reading, Segment
 from spk.extract.batches import (
@@ -17,7 +18,6 @@ from spk.extract.batches import (
     sort_segments,
     take_shard,
 )
-from spk.manifests.table import InputError
 
 
 def of(*durations):

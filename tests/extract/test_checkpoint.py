@@ -6,9 +6,9 @@ import json
 import pytest
 import torch
 
+from spk.common.errors import InputError
 from spk.extract.checkpoint import find_checkpoint
 from spk.extract.encoder import load_encoder
-from spk.manifests.table import InputError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -5,6 +5,7 @@ import ctypes
 import pytest
 import torch
 
+from spk.common.errors import InputError
 from spk.extract import device as room
 from spk.extract.device import (
     GPU_SECONDS,
@@ -17,7 +18,6 @@ from spk.extract.device import (
     seconds_in,
     settle,
 )
-from spk.manifests.table import InputError
 
 CPU = torch.device("cpu")
 

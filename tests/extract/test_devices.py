@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import soundfile
 
+from spk.common.errors import InputError
 from spk.extract.batches import make_batches
 from spk.extract.device import choose_devices
 from spk.extract.devices import Post, Team, _Worker, work
@@ -23,7 +24,7 @@ from spk.extract.plan import choose_segments
 from spk.extract.run import extract
 from spk.extract.store import FeatureStore, StoreWriter
 from spk.extract.writing import Writing
-from spk.manifests.table import InputError, check_table, write_table
+from spk.manifests.table import check_table, write_table
 
 SEGMENTS = 24
 

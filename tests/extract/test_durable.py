@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from spk.common.errors import InputError
 from spk.extract import durable, layout
 from spk.extract.durable import Lock, whole_file
 from spk.extract.store import FeatureStore, StoreWriter
 from spk.extract.tools import verify
-from spk.manifests.table import InputError
 
 Make = Callable[..., np.ndarray]
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 
+from spk.common.errors import InputError
 from spk.extract.encoder import load_encoder
-from spk.manifests.table import InputError
 
 SAME = 1e-5  # relative, float32: kernels add up in another order when shapes differ
 LENGTHS = (16000, 400, 5000, 31000, 719, 17777, 23456, 8000, 560)

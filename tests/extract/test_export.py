@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from spk.common.errors import InputError
 from spk.extract import export as export_module
 from spk.extract.export import export, pack
 from spk.extract.store import FeatureStore, StoreWriter
-from spk.manifests.table import InputError
 
 Make = Callable[..., np.ndarray]
 IDS = [f"s{number}" for number in range(10)]

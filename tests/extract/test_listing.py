@@ -5,13 +5,14 @@ import pandas as pd
 import pytest
 import soundfile
 
+from spk.common.errors import InputError
 from spk.extract.job import Job
 from spk.extract.listing import list_rejected, rejected_listing
 from spk.extract.options import Options
 from spk.extract.run import extract
 from spk.extract.store import FeatureStore, StoreWriter
 from spk.extract.tools import merge
-from spk.manifests.table import InputError, check_table
+from spk.manifests.table import check_table
 
 SILENT = ["S_001-M_0000.0000_0002.0000", "S_001-M_0002.0000_0004.0000"]
 

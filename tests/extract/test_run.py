@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import soundfile
 
+from spk.common.errors import InputError
 from spk.extract import batches
 from spk.extract.batches import AHEAD, make_batches, sort_segments
 from spk.extract.job import Halving
@@ -22,7 +23,7 @@ from spk.extract.run import extract
 from spk.extract.store import FeatureStore, StoreWriter
 from spk.extract.verify import cosines, relative_difference
 from spk.extract.writing import WAITING
-from spk.manifests.table import InputError, check_table, segment_id, write_table
+from spk.manifests.table import check_table, segment_id, write_table
 
 SAME = 1e-5  # relative, float32: batches differ in shape, and kernels in the order they add up
 DURATIONS = (0.3, 2.0, 0.7, 1.1, 0.05, 3.1, 0.9, 0.4, 1.6, 0.3, 2.2, 0.5)

@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 import pytest
 
+from spk.common.errors import InputError
 from spk.extract import shard as shard_module
 from spk.extract.shard import TRAILER, read_layer, read_shard, shard_parts, trailer
-from spk.manifests.table import InputError
 
 IDS = ["S1_001-M_0000.0000_0001.5000", "讲者"]
 FEATURES = np.arange(2 * 5 * 3, dtype="<f2").reshape(2, 5, 3)  # 2 layers, 5 rows, dim 3

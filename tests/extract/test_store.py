@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from spk.common.errors import InputError
 from spk.extract import durable
 from spk.extract import store as store_module
 from spk.extract.shard import read_shard
 from spk.extract.store import FeatureStore, StoreWriter
-from spk.manifests.table import InputError
 
 Make = Callable[..., np.ndarray]
 IDS = [f"s{number}" for number in range(10)]

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 import soundfile
 
+from spk.common.errors import InputError
 from spk.extract.export import pack
 from spk.extract.shard import read_shard
 from spk.extract.store import FeatureStore, StoreWriter
 from spk.extract.tools import info, merge, verify
-from spk.manifests.table import InputError
 
 Make = Callable[..., np.ndarray]
 IDS = [f"s{number}" for number in range(10)]

@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 from scene import ALONE, Corpus, contents, make_corpus, must, one_layer, scratch, typed
 
+from spk.common.errors import InputError
 from spk.extract.shard import read_shard
 from spk.extract.store import FeatureStore
-from spk.manifests.table import InputError
 
 PARTS = 4
 KINDS = ("pooled", "frames", "merged", "packed")

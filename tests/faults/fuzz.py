@@ -20,6 +20,7 @@ from types import FunctionType
 
 import numpy as np
 
+from spk.common.errors import InputError
 from spk.extract.layout import fingerprint
 from spk.extract.shard import TRAILER
 from spk.extract.store import FeatureStore, StoreWriter
@@ -29,7 +30,7 @@ from spk.manifests.assemble import make_table, read_identity
 from spk.manifests.reference import read_reference_csv
 from spk.manifests.rttm import read_rttm
 from spk.manifests.split import read_record, summarise
-from spk.manifests.table import InputError, read_predictions, read_table, write_table
+from spk.manifests.table import read_predictions, read_table, write_table
 from spk.manifests.textgrid import read_textgrids
 
 CONFIG = {

@@ -8,12 +8,12 @@ import threading
 import pytest
 
 from spk.classify.cells import Cells
+from spk.common.errors import InputError
 from spk.extract import durable
 from spk.extract.durable import Lock, refuse_full_disk
 from spk.extract.export import pack
 from spk.finetune import fleet, run
 from spk.finetune.training import _quiet
-from spk.manifests.table import InputError
 
 
 @pytest.fixture(scope="module")

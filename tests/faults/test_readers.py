@@ -5,7 +5,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spk.manifests.table import LATEST, InputError, read_table, segment_id, write_table
+from spk.common.errors import InputError
+from spk.manifests.table import LATEST, read_table, segment_id, write_table
 
 FEW = settings(
     max_examples=60,

@@ -16,10 +16,11 @@ import pytest
 import soundfile
 
 from spk.classify import folder as model_folder
+from spk.common.errors import InputError
 from spk.extract.checkpoint import find_checkpoint
 from spk.extract.shard import TRAILER
 from spk.extract.store import StoreWriter
-from spk.manifests.table import InputError, write_table
+from spk.manifests.table import write_table
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("manifests", "extract", "classify", "finetune")

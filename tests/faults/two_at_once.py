@@ -22,8 +22,8 @@ import numpy as np
 from disk import FIT, files
 from scene import ALONE, Corpus, Told, contents, make_corpus, must, scratch, side_by_side, start
 
+from spk.common.errors import InputError
 from spk.extract.store import FeatureStore, StoreWriter
-from spk.manifests.table import InputError
 
 CONFIG = {
     "schema": 1,

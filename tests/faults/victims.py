@@ -17,13 +17,14 @@ import pandas as pd
 import soundfile
 from click.testing import CliRunner
 
+from spk.common.errors import InputError
 from spk.extract import FeatureStore, StoreWriter
 from spk.extract.store_cli import store as commands
 from spk.manifests.assemble import make_table
 from spk.manifests.demo import demo
 from spk.manifests.rttm import read_rttm
 from spk.manifests.split import split
-from spk.manifests.table import InputError, write_table
+from spk.manifests.table import write_table
 
 Items = dict[str, str]  # what is committed -> digest
 CONFIG = {

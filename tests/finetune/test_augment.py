@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from spk.common.errors import InputError
 from spk.finetune.augment import (
     Augmenter,
     Clip,
@@ -24,7 +25,6 @@ from spk.finetune.augment import (
     simulated_room,
 )
 from spk.finetune.config import Config
-from spk.manifests.table import InputError
 
 RATE = 16000
 ROUNDING = 1e-6  # float32, relative to samples of about 1

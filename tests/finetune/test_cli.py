@@ -3,8 +3,8 @@
 import pytest
 from click.testing import CliRunner
 
+from spk.common.errors import InputError
 from spk.finetune.cli import main
-from spk.manifests.table import InputError
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from spk.common.errors import InputError
 from spk.extract.options import DEFAULT_ENCODER
 from spk.finetune.config import DEFAULT_ENCODER as OWN_ENCODER
 from spk.finetune.config import (
@@ -22,7 +23,6 @@ from spk.finetune.config import (
     write_config,
 )
 from spk.finetune.forms import numbers
-from spk.manifests.table import InputError
 
 REFERENCE = """\
 seed: 42

@@ -10,10 +10,10 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spk.common.errors import InputError
 from spk.extract.audio import Reading, Segment
 from spk.finetune.config import Config
 from spk.finetune.data import Ask, Batches, Waveforms, cut_batches, load, read_all
-from spk.manifests.table import InputError
 
 RATE = 16000
 SECONDS = [0.5, 0.9, 0.3, 1.1, 0.7, 0.4, 1.0, 0.6, 0.8]

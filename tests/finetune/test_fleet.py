@@ -14,6 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from spk.common.errors import InputError
 from spk.finetune.cli import main
 from spk.finetune.config import Config, read_config
 from spk.finetune.run import fit
@@ -21,7 +22,7 @@ from spk.manifests.assemble import make_table
 from spk.manifests.demo import demo
 from spk.manifests.rttm import read_rttm
 from spk.manifests.split import split
-from spk.manifests.table import InputError, read_predictions, write_table
+from spk.manifests.table import read_predictions, write_table
 
 REFERENCE = """seed: 42
 max_epochs: 40

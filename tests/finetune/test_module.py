@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from spk.common.errors import InputError
 from spk.finetune.config import POOLINGS
 from spk.finetune.data import Ask, Batch
 from spk.finetune.heads import class_weights
 from spk.finetune.module import find_temperature, merit, refuse_other, seed_of
-from spk.manifests.table import InputError
 
 SAME = 1e-5  # relative to scores of about 1, float32: kernels add up in another order
 HEAD = {  # of an mlp

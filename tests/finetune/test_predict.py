@@ -8,10 +8,11 @@ import soundfile
 import torch
 from click.testing import CliRunner
 
+from spk.common.errors import InputError
 from spk.extract import FeatureStore
 from spk.finetune.cli import main
 from spk.finetune.predict import embed, predict
-from spk.manifests.table import InputError, read_predictions, write_table
+from spk.manifests.table import read_predictions, write_table
 
 SPLITS = ["train", "test", "test", "valid"]
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from spk.common.errors import InputError
 from spk.extract.audio import Segment
 from spk.finetune.config import Config
 from spk.finetune.data import Ask
 from spk.finetune.prefix import PrefixCache, refuse_cache
 from spk.finetune.training import Run, _sign
 from spk.finetune.trunk import Entered
-from spk.manifests.table import InputError
 
 CPU = torch.device("cpu")
 ASK = Ask(0, 3, (0, 1))

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from spk.common.errors import InputError
 from spk.extract.encoder import load_encoder
 from spk.extract.weights import load_parts
 from spk.finetune.config import Config
 from spk.finetune.trunk import FRAME, Trunk, parse_states
-from spk.manifests.table import InputError
 
 SAME = 1e-5  # relative, float32: attention kernels add up in another order
 KINDS = ("layer", "group", "hubert", "wavlm", "data2vec", "w2v-bert")

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from spk.common.errors import InputError
 from spk.extract.audio import Reading
 from spk.finetune.config import Config
 from spk.finetune.data import Ask, Batch, Waveforms
@@ -23,7 +24,6 @@ from spk.finetune.tuned import (
     read_checkpoint,
     score_segments,
 )
-from spk.manifests.table import InputError
 from spk.manifests.tasks import WITHIN_CORPUS
 
 

@@ -1,7 +1,7 @@
 import pytest
 
+from spk.common.errors import InputError
 from spk.manifests.aishell4 import local_speaker, parse_session, scoped_speaker, series_speaker
-from spk.manifests.table import InputError
 
 
 def test_train_names_have_a_date_and_test_names_none():

@@ -3,10 +3,10 @@ import pandas as pd
 import pytest
 import soundfile
 
+from spk.common.errors import InputError
 from spk.manifests.annotation import Reading, Turn, write_notes
 from spk.manifests.assemble import make_table
 from spk.manifests.rttm import read_rttm
-from spk.manifests.table import InputError
 
 
 def turn(session="L_R001S01C01", speaker="001-M", start=1.0, end=2.0, line=0):

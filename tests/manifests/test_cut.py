@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 import soundfile
 
+from spk.common.errors import InputError
 from spk.manifests.cut import LISTING, TABLE, cut, file_names
 from spk.manifests.rttm import read_rttm
-from spk.manifests.table import InputError, read_table
+from spk.manifests.table import read_table
 
 RATE = 16000
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from spk.common.errors import InputError
 from spk.manifests import recording
 from spk.manifests.cut import LISTING, TABLE, cut
-from spk.manifests.table import InputError, read_table, write_table
+from spk.manifests.table import read_table, write_table
 
 RATE = 16000
 KILLS = 6

@@ -12,10 +12,11 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from spk.common.errors import InputError
 from spk.manifests.assemble import make_table, read_identity
 from spk.manifests.demo import demo
 from spk.manifests.rttm import read_rttm
-from spk.manifests.table import InputError, sample_span
+from spk.manifests.table import sample_span
 from spk.manifests.textgrid import read_textgrids
 from spk.manifests.voices import draw_voices, speak
 

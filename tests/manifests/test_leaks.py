@@ -2,12 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from spk.common.errors import InputError
 from spk.manifests.assemble import make_table
 from spk.manifests.leaks import leaks
 from spk.manifests.rttm import read_rttm
 from spk.manifests.select import select
 from spk.manifests.split import split
-from spk.manifests.table import InputError
 
 SHARES = ["within_0.5", "within_2", "within_10", "within_60", "shared", "identical"]
 

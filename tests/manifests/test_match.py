@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spk.common.errors import InputError
 from spk.manifests import match
 from spk.manifests.match import match_csv, match_names
-from spk.manifests.table import InputError
 
 LINES = (0, 1, 3, 5)  # annotation lines of the kept segments: two short ones are left out
 

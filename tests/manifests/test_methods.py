@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from spk.common.errors import InputError
 from spk.manifests.rollcall import roll_call_mask
 from spk.manifests.split import split
-from spk.manifests.table import InputError
 
 
 def _table(turns: list[tuple[str, float, float]], session: str = "m") -> pd.DataFrame:

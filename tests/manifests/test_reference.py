@@ -3,10 +3,10 @@ import pandas as pd
 import pytest
 import soundfile
 
+from spk.common.errors import InputError
 from spk.manifests.assemble import make_table
 from spk.manifests.reference import read_reference_csv
 from spk.manifests.rttm import read_rttm
-from spk.manifests.table import InputError
 
 RTTM = "".join(
     f"SPEAKER s_1 1 {start} 2 <NA> <NA> {speaker} <NA> <NA>\n"

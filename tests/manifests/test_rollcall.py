@@ -1,10 +1,10 @@
 import pandas as pd
 import pytest
 
+from spk.common.errors import InputError
 from spk.manifests.assemble import make_table
 from spk.manifests.rollcall import roll_call_mask
 from spk.manifests.rttm import read_rttm
-from spk.manifests.table import InputError
 
 
 def _table(turns: list[tuple[str, float, float]], session: str = "m") -> pd.DataFrame:

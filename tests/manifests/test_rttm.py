@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spk.common.errors import InputError
 from spk.manifests.rttm import read_rttm
-from spk.manifests.table import InputError
 
 GOOD = "SPEAKER s1 1 35.8939 1.5251 <NA> <NA> 001-M <NA> <NA>"
 

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spk.common.errors import InputError
 from spk.manifests.assemble import make_table
 from spk.manifests.rttm import read_rttm
 from spk.manifests.select import describe, overlap_share, seconds, select
-from spk.manifests.table import InputError
 
 ROUNDING = 1e-6  # overlap shares are rounded to 6 decimals
 

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spk.common.errors import InputError
 from spk.manifests.assemble import make_table
 from spk.manifests.leaks import leaks
 from spk.manifests.rollcall import roll_call_mask
 from spk.manifests.rttm import read_rttm
 from spk.manifests.select import select
 from spk.manifests.split import METHODS, split
-from spk.manifests.table import InputError, check_table
+from spk.manifests.table import check_table
 
 PURGED = ["chronological", "blocked-k", "leave-one-session-out", "enrol", "roll-call"]
 

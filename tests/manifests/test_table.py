@@ -4,8 +4,9 @@ import stat
 import pandas as pd
 import pytest
 
+from spk.common.errors import InputError
+from spk.common.files import write_whole
 from spk.manifests.table import (
-    InputError,
     check_predictions,
     check_table,
     read_predictions,
@@ -14,7 +15,6 @@ from spk.manifests.table import (
     segment_id,
     write_predictions,
     write_table,
-    write_whole,
 )
 
 

@@ -1,7 +1,7 @@
 import pytest
 
+from spk.common.errors import InputError
 from spk.manifests.rttm import read_rttm
-from spk.manifests.table import InputError
 from spk.manifests.textgrid import has_speech, read_textgrids
 
 TIERS = {

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spk.manifests.table import InputError
+from spk.common.errors import InputError
 from spk.manifests.timeline import (
     RECORDING,
     SPEAKER,

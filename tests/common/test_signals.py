@@ -8,12 +8,12 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from spk.manifests.cli import Command
-from spk.manifests.ending import INTERRUPTED
+from spk.common.commands import Command
+from spk.common.signals import INTERRUPTED
 
 COMMAND = """
 import click, os, signal, sys, time
-from spk.manifests.cli import Command
+from spk.common.commands import Command
 me = os.getpid()
 
 @click.command(cls=Command)
@@ -77,7 +77,7 @@ def test_a_forked_worker_ends_as_it_would_without_us(tmp_path):
 @pytest.mark.parametrize(("number", "code"), ENDS)
 def test_a_signal_waits_for_what_would_take_it_for_a_fault(tmp_path, number, code):
     body = (
-        "from spk.manifests.ending import unbroken\nwith unbroken():\n    with unbroken():\n"
+        "from spk.common.signals import unbroken\nwith unbroken():\n    with unbroken():\n"
         f"        os.kill(me, {int(number)})\n    print('whole')\nprint('not reached')"
     )
     with start(body, tmp_path) as running:
@@ -87,7 +87,7 @@ def test_a_signal_waits_for_what_would_take_it_for_a_fault(tmp_path, number, cod
 
 def test_ctrl_c_spares_what_was_started_deaf_and_ends_the_command(tmp_path):
     body = (
-        "import subprocess\nfrom spk.manifests.ending import deaf_children\n"
+        "import subprocess\nfrom spk.common.signals import deaf_children\n"
         "words = [sys.executable, '-c', 'import os, signal; os.kill(os.getpid(), 2); print(7)']\n"
         "with deaf_children():\n    child = subprocess.Popen(words)\n"
         "child.wait()\nos.kill(me, 2)"
@@ -99,7 +99,7 @@ def test_ctrl_c_spares_what_was_started_deaf_and_ends_the_command(tmp_path):
 
 def test_in_a_thread_nothing_waits(tmp_path):
     body = (
-        "import threading\nfrom spk.manifests.ending import unbroken\n"
+        "import threading\nfrom spk.common.signals import unbroken\n"
         "inside, done = threading.Event(), threading.Event()\n"
         "def work():\n    with unbroken():\n        inside.set()\n        done.wait(9)\n"
         "threading.Thread(target=work, daemon=True).start()\ninside.wait()\n"

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from spk.manifests.table import write_whole
+from spk.common.files import write_whole
 
 KILLED = """
 import os, sys
-from spk.manifests import whole
+from spk.common import files as whole
 whole.os.replace = lambda *_: os.kill(os.getpid(), 9)
 whole.write_and_rename(__import__("pathlib").Path(sys.argv[1]), b"new")
 """

@@ -6,8 +6,44 @@ import fcntl
 import glob
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from .errors import InputError
+
+
+@contextmanager
+def writing(path: str | Path, needed: int = 0) -> Iterator[None]:
+    """Tell as `InputError` why `path` cannot be written: no leave, no room, a file for a folder.
+
+    `needed` is its size in bytes, where that is known.
+    """
+    try:
+        yield
+    except OSError as problem:
+        room = f"room for {needed} bytes" if needed else "room"
+        raise InputError(
+            f"{path}: cannot be written ({problem.strerror or problem}), expected a folder with "
+            f"{room} and leave to write; name another place"
+        ) from problem
+
+
+def is_special(path: str | Path) -> bool:
+    """Return whether there is a folder, pipe or device: to open one may take forever."""
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
+def write_whole(path: str | Path, content: bytes | memoryview) -> None:
+    """Write a file under its final name only when it is complete (temporary name, then rename).
+
+    Raises
+    ------
+    InputError
+        The file cannot be written; one of that name from before is left as it is.
+    """
+    with writing(path, len(content)):
+        write_and_rename(Path(path), content)
 
 
 def write_and_rename(path: Path, content: bytes | memoryview) -> None:

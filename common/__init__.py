@@ -1,0 +1,1 @@
+"""The ground floor of `spk`: what every package stands on."""
