@@ -33,6 +33,7 @@ SEGMENT_COLUMNS = {
     "session": "str",  # the meeting
 }
 OPTIONAL_COLUMNS = {
+    "channel": "str",  # 0-based index of the recording's channel, or empty: as --channel says
     "line": "int64",  # 0-based line of the annotation file; the reference's NNNN
     "overlap": "float64",  # 0..1, share in which somebody else speaks too
     "split": "str",  # one of SPLITS, or empty: purged, belongs to none
