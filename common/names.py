@@ -6,14 +6,14 @@ import unicodedata
 
 
 def normal_name(text: str) -> str:
-    """Return the form in which names of sessions, speakers, persons and files are compared.
+    r"""Return the form in which names of sessions, speakers, persons and files are compared.
 
     A Mac decomposes the names of files, and a form filled by hand ends in a blank; both look like
     the name that they are taken for.
 
     Examples
     --------
-    >>> normal_name(" Bu\\u0308ro ") == "B\\u00fcro"
+    >>> normal_name(" Bu\u0308ro ") == "B\u00fcro"
     True
     """
     return unicodedata.normalize("NFC", text).strip()
