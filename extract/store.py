@@ -44,7 +44,7 @@ class StoreWriter:
     Rows wait in memory until `commit_rows` rows (segments) or `commit_seconds` have come, or 256
     MB; then they become one shard. Rows added `together` come into the same one. On leaving the
     context what waits is committed, also after an exception or Ctrl-C: each row was finished and
-    checked when it was added.
+    checked when it was added. Without `lock`, no other process may write there.
 
     Attributes
     ----------
@@ -64,6 +64,7 @@ class StoreWriter:
         versions: Mapping[str, Any] | None = None,
         commit_rows: int = 256,
         commit_seconds: float = 60.0,
+        lock: bool = True,
     ) -> None:
         self.path = Path(path)
         self.config = normal_config(config, str(path))
@@ -74,7 +75,7 @@ class StoreWriter:
         self._bytes = 0
         self._since = 0.0
         self._together = False
-        self._lock = take_folder(self.path, self.config, self.versions)
+        self._lock = take_folder(self.path, self.config, self.versions, lock=lock)
         try:
             store = FeatureStore.open(self.path)
         except BaseException:

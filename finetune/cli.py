@@ -11,13 +11,12 @@ from typing import Any
 
 import click
 
-from ..common.commands import Group
+from ..common.commands import BUSY, LEFT_OUT, Group, locks, writes
+from ..common.outputs import TABLE, Output
 from ..extract.signals import noted_signals
 from .config import Config
 
 SPLITS = ("train", "valid", "test", "all")
-REJECTED = 3  # exit code: all done, but some segments could not be used
-BUSY = 4  # exit code: another process works on some of the sessions
 
 
 @click.group(cls=Group)
@@ -70,7 +69,8 @@ def _said(default: Any) -> str:
 @click.argument("table", required=False, type=click.Path())
 @click.option("--config", type=click.Path(), help="YAML file, or a preset: transfer, baseline.")
 @_settings
-def fit(table: str | None, config: str | None, **given: Any) -> None:
+@locks
+def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -> None:
     """Fine-tune one model per session of TABLE (a segment table with a split), or one for all.
 
     Run it again to go on where it stopped. LOG_DIR receives config.yaml, sessions.csv,
@@ -98,6 +98,7 @@ def fit(table: str | None, config: str | None, **given: Any) -> None:
             split=split_method(path),
             stop=lambda: bool(caught),
             tell=click.echo,
+            lock=not no_lock,
         )
     if done.text:
         click.echo(done.text)
@@ -106,7 +107,7 @@ def fit(table: str | None, config: str | None, **given: Any) -> None:
     if done.interrupted:
         _tell("interrupted; run the same command to go on")
         sys.exit(128 + caught[0])
-    sys.exit(BUSY if done.busy else REJECTED if done.rejected else 0)
+    sys.exit(BUSY if done.busy else LEFT_OUT if done.rejected else 0)
 
 
 def _chosen(given: dict[str, Any]) -> dict[str, Any]:
@@ -137,6 +138,7 @@ def _chosen(given: dict[str, Any]) -> dict[str, Any]:
 @click.option(
     "--batch-seconds", default=40.0, show_default=True, help="Audio in a batch, s, padding counted."
 )
+@writes(Output("predictions", TABLE))
 def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> None:
     """Name the speakers of TABLE's segments; write the predictions table PREDICTIONS.
 
@@ -154,7 +156,7 @@ def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> No
         click.echo(note)
     told = f"{len(named.table)} segments, {named.table['model'].iloc[0]}"
     click.echo(f"wrote {predictions}: {told}")
-    sys.exit(REJECTED if named.rejected else 0)
+    sys.exit(LEFT_OUT if named.rejected else 0)
 
 
 @main.command()
@@ -179,8 +181,16 @@ def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> No
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32 or bfloat16.")
+@locks
+@writes(Output("store_path", folder=True), overwrite="")
 def embed(
-    checkpoint: str, table: str, store_path: str, encoder: str | None, **options: Any
+    checkpoint: str,
+    table: str,
+    store_path: str,
+    *,
+    encoder: str | None,
+    no_lock: bool,
+    **options: Any,
 ) -> None:
     """Write the tuned encoder's features of TABLE's segments to STORE, for spk-classify.
 
@@ -198,11 +208,12 @@ def embed(
             encoder=encoder,
             stop=lambda: bool(caught),
             tell=_tell,
+            lock=not no_lock,
         )
     click.echo(str(summary))
     if summary.interrupted:
         sys.exit(128 + caught[0])
-    sys.exit(REJECTED if summary.rejected else 0)
+    sys.exit(LEFT_OUT if summary.rejected else 0)
 
 
 def _tell(line: str) -> None:

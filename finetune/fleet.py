@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from ..common.errors import InputError
 from ..common.files import write_whole, writing
+from ..common.locks import FolderBusy, FolderLock
 from ..extract.batches import take_shard
-from ..extract.durable import Lock
 from ..manifests.table import read_predictions, write_predictions
 from ..manifests.tasks import Task, make_tasks, rows_sha256
 from .config import Config, differences, read_config, write_config
@@ -48,6 +48,8 @@ class Fleet:
         Of all of the table's sessions, in the order of their versions.
     left_out : {session: reason}
         Sessions that cannot be trained, or are not asked for.
+    lock : bool
+        Whether a session's folder is locked while it is trained.
     """
 
     table: pd.DataFrame
@@ -56,6 +58,7 @@ class Fleet:
     tasks: dict[int, Task]
     names: tuple[str, ...]
     left_out: dict[str, str] = field(default_factory=dict)
+    lock: bool = True
 
     def folder(self, version: int) -> Path:
         """Return a session's folder."""
@@ -152,12 +155,12 @@ def work(
     for version, task in fleet.tasks.items():
         folder = fleet.folder(version)
         if read_result(folder):
-            _tidy(folder, fleet.config)
+            _tidy(folder, fleet)
             continue
         if not alone:
             train(task, folder)
             continue
-        with _held(folder) as held:
+        with _held(folder, fleet) as held:
             if not held:
                 busy.append(task.name)
             elif not read_result(folder):  # another process may have finished it just now
@@ -169,12 +172,13 @@ def work(
     return busy
 
 
-def _tidy(folder: Path, config: Config) -> None:
+def _tidy(folder: Path, fleet: Fleet) -> None:
     """Remove what a kill after a session's end has left."""
+    config = fleet.config
     found = [*_torn(folder, config), *checkpoint_folder(folder, config).glob("*-last.ckpt")]
     found += [folder / PREFIX] if (folder / PREFIX).is_dir() else []
     if found:
-        with _held(folder) as held:
+        with _held(folder, fleet) as held:
             _remove(found if held else [])
 
 
@@ -193,13 +197,13 @@ def _remove(found: Sequence[Path]) -> None:
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[bool]:
+def _held(folder: Path, fleet: Fleet) -> Iterator[bool]:
     """Hold a folder's lock while open; false where another process has it."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
-        lock = Lock(folder / "lock")
-    except InputError:
+        lock = FolderLock(folder / "lock", lock=fleet.lock)
+    except FolderBusy:
         yield False
         return
     try:

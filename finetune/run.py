@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -58,6 +58,7 @@ def fit(
     split: str = "unknown",
     stop: Callable[[], bool] = lambda: False,
     tell: Tell = lambda line: None,
+    lock: bool = True,
 ) -> Summary:
     """Train a table's sessions, or go on where a run with the same folder stopped.
 
@@ -71,13 +72,16 @@ def fit(
         Asked between batches; true ends the run, and the last epochs are kept.
     tell
         Is given a line per session.
+    lock
+        Hold the lock of a session's folder while it is trained; without it, no other process may
+        work there.
 
     Raises
     ------
     InputError
         The table, the encoder, a setting or a device is not what the run needs.
     """
-    fleet = plan_fleet(table, config, split)
+    fleet = replace(plan_fleet(table, config, split), lock=lock)
     devices = choose_devices(config, tell)
     settle(fleet)
     together = config.within == "corpus"

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..common.errors import InputError
 from ..common.files import is_special, writing
+from ..common.outputs import has_to_be_written
 
 RATE = 16000  # Hz of every file written
 BLOCK_SECONDS = 20  # decoded at a time: 5 MB of an 8-channel recording
@@ -190,12 +191,14 @@ def write_audio(path: Path, samples: np.ndarray) -> None:
     Raises
     ------
     InputError
-        The file cannot be written.
+        The file cannot be written, or is an output that exists with other content.
     """
     import soundfile
 
     image = io.BytesIO()
     soundfile.write(image, samples, RATE, subtype="PCM_16", format=path.suffix[1:].upper())
+    if not has_to_be_written(path, image.getbuffer()):
+        return
     part = path.with_name(f".{path.name}.part")
     with writing(path, image.getbuffer().nbytes):
         path.parent.mkdir(parents=True, exist_ok=True)
