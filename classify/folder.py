@@ -54,7 +54,7 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> No
         for name, content in files.items():
             write_whole(draft / name, content)
         check_replaceable(path, overwrite=overwrite)  # another may have written it meanwhile
-        if os.path.lexists(path) and not overwrite:
+        if not overwrite and path.is_dir() and any(path.iterdir()):
             _check_same(path, files)
         else:
             with writing(path):

@@ -25,7 +25,7 @@ UNLOCKED = (
 )
 
 
-class FolderBusy(InputError):
+class FolderBusyError(InputError):
     """Another process writes into the folder."""
 
 
@@ -58,7 +58,7 @@ class FolderLock:
 
         Raises
         ------
-        FolderBusy
+        FolderBusyError
             Another process holds it; the message says which.
         InputError
             The file system has no locks.
@@ -113,7 +113,7 @@ def _take(handle: int, path: Path) -> None:
         ) from None
     if not taken:
         holder = os.pread(handle, 1000, 0).decode("utf-8", "replace")
-        raise FolderBusy(
+        raise FolderBusyError(
             f"{path.parent}: writing is locked by "
             f"{holder or 'a process that has not said who it is'}, expected no other writer; "
             "wait for it or end it"
@@ -126,7 +126,7 @@ def folder_lock(folder: str | Path, *, lock: bool = True) -> Iterator[None]:
 
     Raises
     ------
-    FolderBusy, InputError
+    FolderBusyError, InputError
         As `FolderLock`; or the folder cannot be written.
     """
     with writing(folder):

@@ -7,6 +7,7 @@ is replaced with ``--overwrite`` alone, and then in one step. What can be refuse
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import InputError
+from .errors import InputError, writing
 
 OURS = ("store.json", "model.json")  # a folder with one of them is a store's or a model's alone
 TABLE = (".csv", ".parquet")
@@ -95,21 +96,32 @@ def check_kind(path: Path, *, folder: bool, suffixes: Sequence[str] = ()) -> Non
     """Refuse a folder for a file, a file for a folder, another suffix, or a place that is none."""
     if folder:
         if os.path.lexists(path) and not path.is_dir():
-            raise InputError(f"{path}: it is a file, expected a folder; name another folder")
+            raise InputError(
+                f"{path}: cannot be written (it is a file), expected a folder; name another folder"
+            )
     elif path.is_dir():
-        raise InputError(f"{path}: it is a folder, expected a file; name a file")
+        raise InputError(
+            f"{path}: cannot be written (it is a folder), expected a file; name a file"
+        )
     elif path.exists() and not path.is_file():
-        raise InputError(f"{path}: it is a pipe or device, expected a file; name another file")
+        raise InputError(
+            f"{path}: cannot be written (it is a pipe or device), expected a file; name a file"
+        )
     if suffixes and path.suffix.lower() not in suffixes:
         raise InputError(
             f"{path}: suffix is {path.suffix!r}, expected {' or '.join(suffixes)}; rename it"
         )
+    with writing(path):
+        _check_above(path)
+
+
+def _check_above(path: Path) -> None:
+    """Raise `OSError` unless the folder that `path` is to be in can be written to, or made."""
     above = next(place for place in path.absolute().parents if os.path.lexists(place))
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise InputError(
-            f"{path}: {str(above)!r} is no folder that may be written to, expected one; "
-            "name another place"
-        )
+    if not above.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _check_input(path: Path, name: str, given: Path, *, overwrite: bool, allowed: bool) -> None:

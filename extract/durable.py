@@ -21,8 +21,8 @@ WRITING = ".writing-"  # begins the names of files that are not complete
 def whole_file(path: Path, needed: int, *, overwrite: bool = True) -> Iterator[BinaryIO]:
     """Yield a file that gets its name only when complete and on disk; `needed` is its size (bytes).
 
-    Temporary name in the same folder, fsync, rename, fsync of the folder. Without `overwrite` a file
-    of that name stays, and has to have the same content.
+    Temporary name in the same folder, fsync, rename, fsync of the folder. Without `overwrite` a
+    file of that name stays, and has to have the same content.
 
     Raises
     ------

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from ..common.errors import InputError
 from ..common.files import write_whole, writing
-from ..common.locks import FolderBusy, FolderLock
+from ..common.locks import FolderBusyError, FolderLock
 from ..extract.batches import take_shard
 from ..manifests.table import read_predictions, write_predictions
 from ..manifests.tasks import Task, make_tasks, rows_sha256
@@ -203,7 +203,7 @@ def _held(folder: Path, fleet: Fleet) -> Iterator[bool]:
         folder.mkdir(parents=True, exist_ok=True)
     try:
         lock = FolderLock(folder / "lock", lock=fleet.lock)
-    except FolderBusy:
+    except FolderBusyError:
         yield False
         return
     try:

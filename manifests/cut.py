@@ -53,7 +53,7 @@ class CutReport:
     decoded_seconds: float  # s of audio decoded, over all recordings
 
 
-def cut(
+def cut(  # noqa: PLR0913  (the options of the command)
     table: pd.DataFrame,
     audio_root: str | Path,
     out: str | Path,

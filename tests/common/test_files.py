@@ -35,7 +35,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path):
 
 
 def test_a_living_writers_file_and_those_of_other_names_are_left(tmp_path):
-    living, other = tmp_path / ".a.csv.12345678", tmp_path / ".b.csv.12345678"
+    living, other = tmp_path / ".a.csv.part-12345678", tmp_path / ".b.csv.part-12345678"
     other.touch()
     with living.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -62,9 +62,9 @@ def test_disks_without_locks_are_written_to(tmp_path, monkeypatch):
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(fcntl, "flock", lock)
-    (tmp_path / ".a.csv.12345678").touch()  # nobody knows whose it is
+    (tmp_path / ".a.csv.part-12345678").touch()  # nobody knows whose it is
     write_whole(tmp_path / "a.csv", b"new")
-    assert names(tmp_path) == [".a.csv.12345678", "a.csv"]
+    assert names(tmp_path) == [".a.csv.part-12345678", "a.csv"]
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])
