@@ -133,16 +133,18 @@ def sweep(
     TABLE is a segment table with a split, STORE its features. OUT receives sweep.csv, sweep.png,
     predictions.csv and metrics.csv (the chosen one on test) and config.json; within the corpus also
     control.csv: is it the voice or the room that is recognised? Finished trials are kept in
-    OUT/cells.jsonl: a stopped sweep goes on where it was, another setting begins anew.
+    OUT/cells.jsonl: a stopped sweep goes on where it was, another one needs --overwrite.
     """
     from ..common.locks import folder_lock
+    from ..common.outputs import check_own_folder
     from ..manifests.table import read_table
     from ..manifests.tasks import split_method
     from .outcome import evaluate
-    from .show import outcome_text, write_outcome
+    from .show import WRITTEN, outcome_text, write_outcome
     from .sweep import Settings
 
     rows, split = read_table(table), split_method(table)
+    check_own_folder(out, "cells.jsonl", WRITTEN)
     with folder_lock(out, lock=not no_lock):
         outcome = evaluate(
             rows,
@@ -151,6 +153,7 @@ def sweep(
             split=split,
             tell=click.echo,
             keep=out / "cells.jsonl",
+            anew=overwrite,
             identity=identity,
         )
         written = write_outcome(outcome, out)

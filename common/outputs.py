@@ -139,6 +139,22 @@ def _check_input(path: Path, name: str, given: Path, *, overwrite: bool, allowed
         )
 
 
+def check_own_folder(path: Path, mark: str, names: Sequence[str]) -> None:
+    """Refuse a folder with files of `names` but without `mark`, the file its command writes first.
+
+    Raises
+    ------
+    InputError
+        It is somebody else's: of the user or of another command.
+    """
+    strange = [name for name in names if os.path.lexists(path / name)]
+    if strange and not (path / mark).is_file():
+        raise InputError(
+            f"{path}: holds {strange[0]!r} and no {mark}, expected an empty folder or one that the "
+            "same command began; name another folder"
+        )
+
+
 def same_place(a: Path, b: Path) -> bool:
     """Return whether two paths are one file or folder: by any spelling, link or hard link."""
     try:
