@@ -115,7 +115,7 @@ def _how(option: Callable[..., Any]) -> list[Any]:
 @_IDENTITY
 @locks
 @writes(
-    Output("out", folder=True),
+    Output("out", folder=True, mark="cells.jsonl"),
     overwrite="Begin OUT anew where it is another sweep's; of the same one it goes on.",
 )
 def sweep(
@@ -167,7 +167,8 @@ def sweep(
 @click.argument("model", type=click.Path(path_type=Path))
 @_settings
 @writes(
-    Output("model", folder=True), overwrite="Replace the model that is there, when the new is done."
+    Output("model", folder=True, mark="model.json"),
+    overwrite="Replace the model that is there, when the new is done.",
 )
 def fit(table: Path, store: Path, model: Path, *, overwrite: bool, **settings: Any) -> None:
     """Fit on the train rows of TABLE what validation chooses, and keep it in the folder MODEL.

@@ -18,10 +18,19 @@ from pathlib import Path
 from .errors import InputError, writing
 
 OURS = ("store.json", "model.json")  # a folder with one of them is a store's or a model's alone
+# The file that tells what a folder is, and so whose: {name: what}.
+MARKS = {
+    "store.json": "a store",
+    "model.json": "a model",
+    "cells.jsonl": "a sweep",
+    "cut.json": "cut segments",
+}
 TABLE = (".csv", ".parquet")
 MEASURES = (".csv", ".json")
 # What follows a segment table, and how each file begins: one that begins otherwise is the user's.
 BESIDE_TABLE = {".notes.csv": b"kind,place,message", ".split.json": b'{\n "method": '}
+# What stands beside a store.
+BESIDE_STORE = {".rejected.csv": b"segment_id,code,message"}
 
 _protected: ContextVar[frozenset[Path]] = ContextVar("_protected", default=frozenset())
 
@@ -38,6 +47,8 @@ class Output:
         Those that the file may have; none: any.
     folder : bool
         It is a folder; what may be in it, the command knows.
+    mark : str
+        The file of `MARKS` that tells a folder of this command; one of another is refused.
     inside : str
         Name of the file that is written in the folder of that parameter.
     over : tuple of str
@@ -53,6 +64,7 @@ class Output:
     name: str
     suffixes: tuple[str, ...] = ()
     folder: bool = False
+    mark: str = ""
     inside: str = ""
     over: tuple[str, ...] = ()
     beside: Mapping[str, bytes] = field(default_factory=dict)
@@ -82,6 +94,8 @@ def check_place(
         user's own.
     """
     check_kind(path, folder=output.folder, suffixes=output.suffixes)
+    if output.folder:
+        _check_mark(path, output.mark)
     for name, paths in inputs.items():
         for given in paths:
             allowed = name.lower() in output.over and not output.inside
@@ -113,6 +127,15 @@ def check_kind(path: Path, *, folder: bool, suffixes: Sequence[str] = ()) -> Non
         )
     with writing(path):
         _check_above(path)
+
+
+def _check_mark(path: Path, mark: str) -> None:
+    others = [name for name in MARKS if name != mark and (path / name).is_file()]
+    if others:
+        raise InputError(
+            f"{path}: holds {MARKS[others[0]]} ({others[0]}), expected an empty folder"
+            f"{f' or {MARKS[mark]}' if mark else ''}; name another folder"
+        )
 
 
 def _check_above(path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..common.commands import LEFT_OUT, Command, locks, writes
-from ..common.outputs import Output
+from ..common.outputs import BESIDE_STORE, Output
 from .signals import noted_signals
 from .store_cli import store
 
@@ -122,7 +122,7 @@ KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
 @click.option("--plan", is_flag=True, help="Tell segments, hours and cache size; do nothing.")
 @locks
 @writes(
-    Output("store_path", folder=True),
+    Output("store_path", folder=True, mark="store.json", beside=BESIDE_STORE),
     Output("profile", form=PROFILE, beside={".trace.json": TRACE}),
     overwrite="Replace the FILE of --profile. STORE is never begun anew: for other features name "
     "another, or remove it.",

@@ -7,7 +7,7 @@ import sys
 import click
 
 from ..common.commands import LEFT_OUT, Group, locks, writes
-from ..common.outputs import Output
+from ..common.outputs import BESIDE_STORE, Output
 
 
 @click.group(cls=Group)
@@ -64,7 +64,7 @@ def verify_(path: str, table: str | None, audio_root: str | None) -> None:
 @click.argument("out", type=click.Path())
 @locks
 @writes(
-    Output("out", folder=True),
+    Output("out", folder=True, mark="store.json", beside=BESIDE_STORE),
     overwrite="Begin OUT anew, a store that is there; without it that one grows.",
 )
 def merge_(paths: tuple[str, ...], out: str, *, overwrite: bool, no_lock: bool) -> None:

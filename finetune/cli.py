@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ..common.commands import BUSY, LEFT_OUT, Group, locks, writes
-from ..common.outputs import TABLE, Output
+from ..common.outputs import BESIDE_STORE, TABLE, Output
 from ..extract.signals import noted_signals
 from .config import Config
 
@@ -182,7 +182,7 @@ def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> No
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32 or bfloat16.")
 @locks
-@writes(Output("store_path", folder=True), overwrite="")
+@writes(Output("store_path", folder=True, mark="store.json", beside=BESIDE_STORE), overwrite="")
 def embed(
     checkpoint: str,
     table: str,

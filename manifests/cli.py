@@ -109,12 +109,13 @@ def select(table: str, out: str, **options: Any) -> None:
     """Choose segments of TABLE by session, duration, overlap and number; write them to OUT."""
     from . import select as room
     from .annotation import Note, write_notes
-    from .split import copy_record
+    from .split import keep_record, read_record
     from .table import read_table, write_table
 
+    record = read_record(table)
     kept, dropped = room.select(read_table(table), **options)
     write_table(kept, out)
-    copy_record(table, out)
+    keep_record(record, out)
     write_notes([Note(rule, name, "dropped") for rule, ids in dropped for name in ids], out)
     for rule, ids in dropped:
         click.echo(f"{rule}: dropped {len(ids)}")

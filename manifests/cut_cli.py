@@ -9,7 +9,7 @@ import click
 
 from ..common.commands import locks, writes
 from ..common.errors import InputError
-from ..common.outputs import Output
+from ..common.outputs import BESIDE_TABLE, Output
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .annotation import Note
     from .match import MatchReport
 
+TABLES = ("segments.csv", "segments.table.csv")  # of a cut folder
 SHOWN = 10  # names of a kind that match-csv prints; a corpus has thousands
 
 
@@ -35,9 +36,10 @@ SHOWN = 10  # names of a kind that match-csv prints; a corpus has thousands
 @click.option("--listing-only", is_flag=True, help="Write OUT/segments.csv alone; needs no audio.")
 @locks
 @writes(
-    Output("out", folder=True),
-    Output("output_dir", folder=True),
-    *(Output("out", inside=name, owned=True) for name in ("segments.csv", "segments.table.csv")),
+    Output("out", folder=True, mark="cut.json"),
+    Output("output_dir", folder=True, mark="cut.json"),
+    *(Output("out", inside=name, owned=True, beside=BESIDE_TABLE) for name in TABLES),
+    *(Output("output_dir", inside=name, owned=True, beside=BESIDE_TABLE) for name in TABLES),
     overwrite="Replace the OUT/segments.csv of --listing-only; a segment file is never replaced.",
 )
 def cut(
@@ -57,8 +59,9 @@ def cut(
     from ..common.outputs import protecting
     from .cut import LISTING, TABLE, list_files, write_listing
     from .cut import cut as cut_table
-    from .split import copy_record, drop_record
+    from .split import keep_record, read_record
 
+    record = read_record(table) if table else None
     segments, folder, root, notes = _cut_source(table, out, options, check_ends=not listing_only)
     if listing_only:
         listing = list_files(segments, folder, format=options["format"])
@@ -67,10 +70,7 @@ def cut(
         click.echo(f"{folder}/{LISTING}: {len(listing)} files listed, none cut")
     else:
         done = cut_table(segments, root, folder, lock=not no_lock, **options)
-        if table:
-            copy_record(table, f"{folder}/{TABLE}")
-        else:
-            drop_record(f"{folder}/{TABLE}")
+        keep_record(record, f"{folder}/{TABLE}")
         click.echo(
             f"{folder}: {done.written} files written, {done.complete} found complete, "
             f"{done.decoded} recordings ({done.decoded_seconds / 60:.1f} min) decoded"

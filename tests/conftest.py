@@ -65,7 +65,7 @@ def group_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 MEETING = "20990301_S_R001S01C01"  # the first of the demo corpus
 MADE = (
-    "spk-manifests demo corpus --sessions 2 --minutes 1 --speakers 2 --channels 1",
+    "spk-manifests demo corpus --sessions 2 --minutes 1 --speakers 3 --channels 1",
     "spk-manifests rttm corpus/TextGrid turns.csv --audio-root corpus/wav",
     "spk-manifests split turns.csv table.csv --gap 0.5",
     "spk-extract table.csv store --audio-root corpus/wav --encoder demo",

@@ -217,15 +217,12 @@ def test_a_file_that_the_command_places_follows_the_rule(made, typed, name):
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_folder_output_that_is_a_file_or_an_input_is_refused(made, typed, name):
     before = content()
-    for out in ("turns.csv", "store", "corpus/wav", "corpus/../store", "store/inside"):
-        if name == "spk-manifests demo" and out != "turns.csv":
-            continue  # it reads nothing
-        if out.startswith("store") and name in (
-            "spk-extract",
-            "spk-finetune embed",
-            "spk-manifests cut",
-        ):
-            continue
+    outs = ["turns.csv", "model" if name == "spk-manifests cut" else "segments"]
+    if name in READ_NO_STORE:
+        outs += ["corpus/wav", "corpus/TextGrid/../wav"]
+    elif name != "spk-manifests demo":  # which reads nothing
+        outs += ["store", "corpus/../store", "store/inside"]
+    for out in outs:
         option = "" if name in GOES_ON else " --overwrite"
         done = typed(line_of(name, out) + option)
         assert done.exit_code == 1, (out, done.output)
@@ -337,3 +334,12 @@ def test_a_full_disk_leaves_the_old_file_or_the_old_folder(made, typed, monkeypa
             patch.setattr(os, "fsync", full)
             assert typed(line).exit_code == 1
         assert content() == before
+
+
+@pytest.mark.parametrize("name", [name for name in FOLDERS if FOLDERS[name].count("OUT")])
+def test_a_users_file_beside_a_store_is_not_lost(made, typed, name):
+    Path("other.rejected.csv").write_text("mine")
+    done = typed(line_of(name, "other"))
+    of_a_store = name in ("spk-extract", "spk-store merge", "spk-finetune embed")
+    assert done.exit_code == of_a_store, done.output
+    assert Path("other.rejected.csv").read_text() == "mine"
