@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import wraps
 from pathlib import Path
@@ -49,6 +49,12 @@ class Command(_OneLineErrors, click.Command):
 
 class Group(_OneLineErrors, click.Group):
     """A group of commands whose `InputError` is one line and exit code 1."""
+
+
+def exit_left_out(rows: Iterable[object]) -> None:
+    """End a command with the exit code `LEFT_OUT` if any of `rows` is true, else go on."""
+    if any(rows):
+        raise SystemExit(LEFT_OUT)
 
 
 def writes(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
-from ..common.commands import LEFT_OUT, Group, locks, writes
+from ..common.commands import Group, exit_left_out, locks, writes
 from ..common.outputs import BESIDE_STORE, Output
 
 
@@ -82,7 +80,7 @@ def merge_(paths: tuple[str, ...], out: str, *, overwrite: bool, no_lock: bool) 
     if rejected := len(FeatureStore.open(out).rejected()):
         text += f"; {rejected} rejected, see {rejected_listing(out)}"
     click.echo(text)
-    sys.exit(LEFT_OUT if rejected else 0)
+    exit_left_out([rejected])
 
 
 @store.command("pack")
@@ -113,4 +111,4 @@ def export_(path: str, out: str, *, overwrite: bool) -> None:
     if rejected := len(FeatureStore.open(path).rejected()):
         text += f"; {rejected} were rejected, spk-store info {path} tells why"
     click.echo(text)
-    sys.exit(LEFT_OUT if rejected else 0)
+    exit_left_out([rejected])

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..common.commands import Group, writes
+from ..common.commands import Group, exit_left_out, writes
 from ..common.outputs import BESIDE_TABLE, TABLE, Output
 from .cut_cli import cut, match_csv
 
@@ -226,3 +226,4 @@ def _write_segments(segments: Any, notes: Any, path: str) -> None:
     drop_record(path)
     listed = write_notes(notes, path)
     click.echo(f"{path}: {summarise(segments, notes)}" + (f"; see {listed}" if listed else ""))
+    exit_left_out(note.kind == "dropped" for note in notes)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.commands import locks, writes
+from ..common.commands import exit_left_out, locks, writes
 from ..common.errors import InputError
 from ..common.outputs import BESIDE_TABLE, Output
 
@@ -86,6 +86,7 @@ def _tell(segments: pd.DataFrame, notes: list[Note], listing: str) -> None:
 
     listed = write_notes(notes, listing)
     click.echo(f"{listing}: {summarise(segments, notes)}" + (f"; see {listed}" if listed else ""))
+    exit_left_out(note.kind == "dropped" for note in notes)
 
 
 @click.command("match-csv")
