@@ -7,12 +7,11 @@ import pytest
 import soundfile
 
 from spk.common.errors import InputError
+from spk.common.audio import as_float, check_channel
 from spk.extract.audio import (
     Reading,
     Rejected,
     Segment,
-    as_float,
-    check_channel,
     read_segment,
 )
 

@@ -1,0 +1,232 @@
+"""Audio files by name and by content: which are recordings, which codecs seek to the sample.
+
+libsndfile decodes the containers of `SUFFIXES`. What it cannot decode is named as what it is, with
+the command that converts it, and so is a RIFF header whose length is not the file's.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import BinaryIO
+
+# Every container of libsndfile but headerless RAW, whose rate and channels nobody knows.
+SUFFIXES = (
+    *(".wav", ".wave", ".bwf", ".amb", ".rf64", ".w64", ".wv", ".flac", ".fla", ".ogg", ".oga"),
+    *(".opus", ".mp3", ".mp2", ".mp1", ".mpga", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf"),
+    *(".sph", ".nist", ".voc", ".avr", ".htk", ".iff", ".svx", ".8svx", ".paf", ".fap", ".pvf"),
+    *(".sf", ".ircam", ".sd2", ".sds", ".mpc2k", ".wve", ".xi"),
+)
+# Also other things than audio: a recording only where no other file has its name.
+UNSURE = (".mat", ".mat4", ".mat5", ".snd2", ".prc")
+# What people record in, and libsndfile does not decode.
+UNREAD = (
+    *(".m4a", ".mp4", ".m4b", ".m4v", ".aac", ".adts", ".wma", ".wmv", ".asf", ".mov", ".qt"),
+    *(".mkv", ".mka", ".webm", ".weba", ".amr", ".3gp", ".3g2", ".ac3", ".eac3", ".dts", ".ape"),
+    *(".tta", ".mpc", ".spx", ".avi", ".flv", ".ra", ".rm", ".dsf", ".dff", ".shn", ".alac"),
+    *(".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".tak", ".shorten"),
+)
+
+# Whose seek lands on the sample asked for, as benchmarks/seeking.py measures it; no other is used.
+EXACT = {
+    "AIFF": (
+        "PCM_S8",
+        "PCM_16",
+        "PCM_24",
+        "PCM_32",
+        "PCM_U8",
+        "FLOAT",
+        "DOUBLE",
+        "ULAW",
+        "ALAW",
+        "IMA_ADPCM",
+    ),
+    "AU": ("PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"),
+    "WAV": (
+        "PCM_16",
+        "PCM_24",
+        "PCM_32",
+        "PCM_U8",
+        "FLOAT",
+        "DOUBLE",
+        "ULAW",
+        "ALAW",
+        "IMA_ADPCM",
+        "MS_ADPCM",
+    ),
+    "AVR": ("PCM_S8", "PCM_16", "PCM_U8"),
+    "CAF": (
+        "PCM_S8",
+        "PCM_16",
+        "PCM_24",
+        "PCM_32",
+        "FLOAT",
+        "DOUBLE",
+        "ULAW",
+        "ALAW",
+        "ALAC_16",
+        "ALAC_20",
+        "ALAC_24",
+        "ALAC_32",
+    ),
+    "FLAC": ("PCM_S8", "PCM_16", "PCM_24"),
+    "HTK": ("PCM_16",),
+    "SVX": ("PCM_S8", "PCM_16"),
+    "MAT4": ("PCM_16", "PCM_32", "FLOAT", "DOUBLE"),
+    "MAT5": ("PCM_16", "PCM_32", "PCM_U8", "FLOAT", "DOUBLE"),
+    "MPC2K": ("PCM_16",),
+    "PAF": ("PCM_S8", "PCM_16"),
+    "PVF": ("PCM_S8", "PCM_16", "PCM_32"),
+    "RF64": ("PCM_16", "PCM_24", "PCM_32", "PCM_U8", "FLOAT", "DOUBLE", "ULAW", "ALAW"),
+    "SD2": ("PCM_S8", "PCM_16", "PCM_24", "PCM_32"),
+    "IRCAM": ("PCM_16", "PCM_32", "FLOAT", "ULAW", "ALAW"),
+    "VOC": ("PCM_16", "PCM_U8", "ULAW", "ALAW"),
+    "W64": (
+        "PCM_16",
+        "PCM_24",
+        "PCM_32",
+        "PCM_U8",
+        "FLOAT",
+        "DOUBLE",
+        "ULAW",
+        "ALAW",
+        "IMA_ADPCM",
+        "MS_ADPCM",
+    ),
+    "NIST": ("PCM_S8", "PCM_16", "PCM_24", "PCM_32", "ULAW", "ALAW"),
+    "WAVEX": ("PCM_16", "PCM_24", "PCM_32", "PCM_U8", "FLOAT", "DOUBLE", "ULAW", "ALAW"),
+    "WVE": ("ALAW",),
+}
+# Decoded from their start, but as long as their header says: Ogg counts samples in every page.
+TRUE_LENGTH = ("VORBIS", "OPUS")
+
+_SIGNATURES = (  # place, bytes, what begins so
+    (4, b"ftyp", "MP4 (m4a)"),
+    (0, bytes.fromhex("3026b2758e66cf11"), "ASF (wma)"),
+    (0, bytes.fromhex("1a45dfa3"), "Matroska or WebM"),
+    (0, b"#!AMR", "AMR"),
+    (0, b"wvpk", "WavPack"),
+    (0, b"MAC ", "Monkey's Audio"),
+    (0, b"FLV\x01", "Flash video"),
+    (0, b"ajkg", "Shorten"),
+    (0, b"\xff\xf1", "AAC (ADTS)"),
+    (0, b"\xff\xf9", "AAC (ADTS)"),
+    (0, b"ADIF", "AAC (ADIF)"),
+    (0, b".RMF", "RealMedia"),
+    (0, b"\x0b\x77", "AC-3"),
+    (0, b"DSD ", "DSD"),
+    (0, b"MPCK", "Musepack"),
+    (0, b"MP+", "Musepack"),
+    (0, b"TTA1", "True Audio"),
+)
+_JUNK = 1.0  # s of audio; what is shorter after a RIFF's data may be a tag or padding
+
+
+def is_exact(container: str, codec: str) -> bool:
+    """Return whether libsndfile's seek in such a file lands on the sample asked for."""
+    return codec in EXACT.get(container, ())
+
+
+def reason_unread(path: str) -> str:
+    """Return why a file that libsndfile refuses is no recording, and the repair: ``WHAT; DO``."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(2048)
+    except OSError as problem:
+        return f"cannot be read ({problem.strerror}), expected audio; correct the audio folder"
+    if not head:
+        return "is empty, 0 bytes, expected audio; copy the recording again"
+    if head.startswith(b"version https://git-lfs"):
+        return "is a pointer of git-lfs, expected audio; type `git lfs pull` in its folder"
+    if b"shorten" in head[:1024] and head.startswith(b"NIST_1A"):
+        target = shlex.quote(str(Path(path).with_suffix(".wav")))
+        return (
+            "holds Shorten in NIST SPHERE, expected audio that libsndfile decodes; convert it: "
+            f"`sph2pipe -f wav {shlex.quote(path)} {target}`"
+        )
+    kind = next((k for at, sign, k in _SIGNATURES if head[at:].startswith(sign)), None)
+    if kind or Path(path).suffix.lower() in UNREAD:
+        held = f"holds {kind}" if kind else f"is a {Path(path).suffix.lower()} file"
+        return f"{held}, expected audio that libsndfile decodes; {conversion(path)}"
+    return ""
+
+
+def conversion(path: str) -> str:
+    """Return the command that makes a recording of a file that is none, as it can be typed."""
+    suffix = Path(path).suffix.lower()
+    if suffix in UNREAD:
+        source, target, before = path, str(Path(path).with_suffix(".wav")), ""
+    else:  # its name is in tables; the copy takes it
+        source, target = f"{path}.original", path if suffix == ".wav" else f"{path}.wav"
+        before = f"mv {shlex.quote(path)} {shlex.quote(source)} && "
+    return f"convert it: `{before}ffmpeg -i {shlex.quote(source)} -ar 16000 {shlex.quote(target)}`"
+
+
+def unannounced_seconds(path: str, announced: float) -> float:
+    """Return how many s of audio a RIFF file holds, where that is more than its header says.
+
+    Programs that stream write 0 for a length that they do not know yet, and 32 bits wrap round at
+    4 GB. Such a file goes on after its ``data`` chunk with what is no chunk.
+
+    Parameters
+    ----------
+    announced
+        Length by the header, s.
+
+    Returns
+    -------
+    float
+        The length in s by the file's size; 0 where the header is right, or the file no RIFF.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            begin, length, per_second = _data_chunk(file, size)
+            if not per_second or begin + length >= size:
+                return 0.0
+            seconds = (size - begin) / per_second
+            more = seconds - announced
+            if (more < _JUNK and length) or _are_chunks(file, begin + length, size):
+                return 0.0
+            return seconds if more > 0 else 0.0
+    except OSError:
+        return 0.0
+
+
+def _data_chunk(file: BinaryIO, size: int) -> tuple[int, int, int]:
+    """Return place and announced length of a RIFF's samples, and bytes per s; 0, 0, 0 if none."""
+    if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
+        return 0, 0, 0
+    place, per_second = 12, 0
+    while place + 8 <= size:
+        file.seek(place)
+        name, length = file.read(4), int.from_bytes(file.read(4), "little")
+        if name == b"fmt ":
+            per_second = int.from_bytes(file.read(12)[8:12], "little")
+        if name == b"data":
+            return place + 8, length, per_second
+        place += 8 + length + length % 2
+    return 0, 0, 0
+
+
+def _are_chunks(file: BinaryIO, place: int, size: int) -> bool:
+    """Return whether RIFF chunks stand from `place` to the end of the file, or nothing but zeros.
+
+    A file that was padded to whole disk blocks ends in zeros.
+    """
+    file.seek(place)
+    rest = size - place
+    if rest < 1 << 16 and not any(file.read(rest)):
+        return True
+    for start in (place, place + place % 2):
+        at = start
+        while at + 8 <= size:
+            file.seek(at)
+            name, length = file.read(4), int.from_bytes(file.read(4), "little")
+            if not all(0x20 <= byte < 0x7F for byte in name) or at + 8 + length > size:
+                break
+            at += 8 + length + length % 2
+        if at > start and size - at < 8:
+            return True
+    return False
