@@ -23,7 +23,7 @@ import numpy as np
 
 from .containers import (
     TRUE_LENGTH,
-    conversion,
+    add_header,
     is_exact,
     reason_unread,
     unannounced_seconds,
@@ -89,16 +89,15 @@ def read_header(path: str | Path) -> Header:
 
 @lru_cache(maxsize=4096)
 def _read_header(path: str, size: int, modified: int) -> Header:
-    import soundfile
-
     try:
         with _quiet(_may_be_mpeg(path)), _open(path) as file:
             facts = file.samplerate, file.channels, file.frames, file.format, file.subtype
     except (OSError, RuntimeError, TypeError) as problem:  # TypeError: a suffix without header
         reason = getattr(problem, "error_string", None) or problem
-        told = reason_unread(path) or (
+        headerless = isinstance(problem, TypeError)
+        told = (not headerless and reason_unread(path)) or (
             f"cannot be read ({str(reason).strip('.')}), expected audio that libsndfile "
-            f"{soundfile.__libsndfile_version__} decodes; replace it, or {conversion(path)}"
+            f"decodes; {add_header(path) if headerless else 'replace it'}"
         )
         raise InputError(f"{path}: {told}") from None
     if facts[0] < 1 or facts[1] < 1:
@@ -253,8 +252,7 @@ def check_length(header: Header) -> None:
 
 
 def _mend(path: str) -> str:
-    target = Path(path).with_suffix(".original.wav")
-    old, new = shlex.quote(str(target)), shlex.quote(path)
+    old, new = shlex.quote(f"{path}.original"), shlex.quote(path)
     return (
         f"write the header anew: `mv {new} {old} && ffmpeg -ignore_length 1 -i {old} -c copy "
         f"-rf64 auto {new}`"

@@ -30,73 +30,27 @@ UNREAD = (
 
 # Whose seek lands on the sample asked for, as benchmarks/seeking.py measures it; no other is used.
 EXACT = {
-    "AIFF": (
-        "PCM_S8",
-        "PCM_16",
-        "PCM_24",
-        "PCM_32",
-        "PCM_U8",
-        "FLOAT",
-        "DOUBLE",
-        "ULAW",
-        "ALAW",
-        "IMA_ADPCM",
-    ),
-    "AU": ("PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"),
-    "WAV": (
-        "PCM_16",
-        "PCM_24",
-        "PCM_32",
-        "PCM_U8",
-        "FLOAT",
-        "DOUBLE",
-        "ULAW",
-        "ALAW",
-        "IMA_ADPCM",
-        "MS_ADPCM",
-    ),
-    "AVR": ("PCM_S8", "PCM_16", "PCM_U8"),
-    "CAF": (
-        "PCM_S8",
-        "PCM_16",
-        "PCM_24",
-        "PCM_32",
-        "FLOAT",
-        "DOUBLE",
-        "ULAW",
-        "ALAW",
-        "ALAC_16",
-        "ALAC_20",
-        "ALAC_24",
-        "ALAC_32",
-    ),
-    "FLAC": ("PCM_S8", "PCM_16", "PCM_24"),
-    "HTK": ("PCM_16",),
-    "SVX": ("PCM_S8", "PCM_16"),
-    "MAT4": ("PCM_16", "PCM_32", "FLOAT", "DOUBLE"),
-    "MAT5": ("PCM_16", "PCM_32", "PCM_U8", "FLOAT", "DOUBLE"),
-    "MPC2K": ("PCM_16",),
-    "PAF": ("PCM_S8", "PCM_16"),
-    "PVF": ("PCM_S8", "PCM_16", "PCM_32"),
-    "RF64": ("PCM_16", "PCM_24", "PCM_32", "PCM_U8", "FLOAT", "DOUBLE", "ULAW", "ALAW"),
-    "SD2": ("PCM_S8", "PCM_16", "PCM_24", "PCM_32"),
-    "IRCAM": ("PCM_16", "PCM_32", "FLOAT", "ULAW", "ALAW"),
-    "VOC": ("PCM_16", "PCM_U8", "ULAW", "ALAW"),
-    "W64": (
-        "PCM_16",
-        "PCM_24",
-        "PCM_32",
-        "PCM_U8",
-        "FLOAT",
-        "DOUBLE",
-        "ULAW",
-        "ALAW",
-        "IMA_ADPCM",
-        "MS_ADPCM",
-    ),
-    "NIST": ("PCM_S8", "PCM_16", "PCM_24", "PCM_32", "ULAW", "ALAW"),
-    "WAVEX": ("PCM_16", "PCM_24", "PCM_32", "PCM_U8", "FLOAT", "DOUBLE", "ULAW", "ALAW"),
-    "WVE": ("ALAW",),
+    "AIFF": "PCM_S8 PCM_16 PCM_24 PCM_32 PCM_U8 FLOAT DOUBLE ULAW ALAW IMA_ADPCM",
+    "AU": "PCM_S8 PCM_16 PCM_24 PCM_32 FLOAT DOUBLE ULAW ALAW",
+    "WAV": "PCM_16 PCM_24 PCM_32 PCM_U8 FLOAT DOUBLE ULAW ALAW IMA_ADPCM MS_ADPCM",
+    "AVR": "PCM_S8 PCM_16 PCM_U8",
+    "CAF": "PCM_S8 PCM_16 PCM_24 PCM_32 FLOAT DOUBLE ULAW ALAW ALAC_16 ALAC_20 ALAC_24 ALAC_32",
+    "FLAC": "PCM_S8 PCM_16 PCM_24",
+    "HTK": "PCM_16",
+    "SVX": "PCM_S8 PCM_16",
+    "MAT4": "PCM_16 PCM_32 FLOAT DOUBLE",
+    "MAT5": "PCM_16 PCM_32 PCM_U8 FLOAT DOUBLE",
+    "MPC2K": "PCM_16",
+    "PAF": "PCM_S8 PCM_16",
+    "PVF": "PCM_S8 PCM_16 PCM_32",
+    "RF64": "PCM_16 PCM_24 PCM_32 PCM_U8 FLOAT DOUBLE ULAW ALAW",
+    "SD2": "PCM_S8 PCM_16 PCM_24 PCM_32",
+    "IRCAM": "PCM_16 PCM_32 FLOAT ULAW ALAW",
+    "VOC": "PCM_16 PCM_U8 ULAW ALAW",
+    "W64": "PCM_16 PCM_24 PCM_32 PCM_U8 FLOAT DOUBLE ULAW ALAW IMA_ADPCM MS_ADPCM",
+    "NIST": "PCM_S8 PCM_16 PCM_24 PCM_32 ULAW ALAW",
+    "WAVEX": "PCM_16 PCM_24 PCM_32 PCM_U8 FLOAT DOUBLE ULAW ALAW",
+    "WVE": "ALAW",
 }
 # Decoded from their start, but as long as their header says: Ogg counts samples in every page.
 TRUE_LENGTH = ("VORBIS", "OPUS")
@@ -125,7 +79,7 @@ _JUNK = 1.0  # s of audio; what is shorter after a RIFF's data may be a tag or p
 
 def is_exact(container: str, codec: str) -> bool:
     """Return whether libsndfile's seek in such a file lands on the sample asked for."""
-    return codec in EXACT.get(container, ())
+    return codec in EXACT.get(container, "").split()
 
 
 def reason_unread(path: str) -> str:
@@ -148,7 +102,9 @@ def reason_unread(path: str) -> str:
     kind = next((k for at, sign, k in _SIGNATURES if head[at:].startswith(sign)), None)
     if kind or Path(path).suffix.lower() in UNREAD:
         held = f"holds {kind}" if kind else f"is a {Path(path).suffix.lower()} file"
-        return f"{held}, expected audio that libsndfile decodes; {conversion(path)}"
+        named = Path(path).with_suffix(".wav").name if Path(path).suffix.lower() in UNREAD else ""
+        then = f" and name {named} in the table" if named else ""
+        return f"{held}, expected audio that libsndfile decodes; {conversion(path)}{then}"
     return ""
 
 
@@ -157,10 +113,19 @@ def conversion(path: str) -> str:
     suffix = Path(path).suffix.lower()
     if suffix in UNREAD:
         source, target, before = path, str(Path(path).with_suffix(".wav")), ""
-    else:  # its name is in tables; the copy takes it
-        source, target = f"{path}.original", path if suffix == ".wav" else f"{path}.wav"
+    else:  # its name is in tables, so the copy takes it
+        source, target = f"{path}.original", path if suffix in (".wav", ".flac") else f"{path}.wav"
         before = f"mv {shlex.quote(path)} {shlex.quote(source)} && "
     return f"convert it: `{before}ffmpeg -i {shlex.quote(source)} -ar 16000 {shlex.quote(target)}`"
+
+
+def add_header(path: str) -> str:
+    """Return the command that gives samples without a header one."""
+    target = shlex.quote(str(Path(path).with_suffix(".wav")))
+    return (
+        "if it holds 16 bits, mono, at 16 kHz, give it a header: "
+        f"`ffmpeg -f s16le -ar 16000 -ac 1 -i {shlex.quote(path)} {target}`"
+    )
 
 
 def unannounced_seconds(path: str, announced: float) -> float:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from spk.common.errors import InputError
 from spk.common.audio import as_float, check_channel
+from spk.common.errors import InputError
 from spk.extract.audio import (
     Reading,
     Rejected,
