@@ -26,11 +26,11 @@ from .containers import (
     add_header,
     is_exact,
     reason_unread,
-    unannounced_seconds,
 )
 from .decoder_lines import without_decoder_lines
 from .errors import InputError
 from .files import is_special
+from .lengths import unannounced_seconds
 
 if TYPE_CHECKING:
     import soundfile
@@ -253,10 +253,10 @@ def check_length(header: Header) -> None:
 
 def _mend(path: str) -> str:
     old, new = shlex.quote(f"{path}.original"), shlex.quote(path)
-    return (
-        f"write the header anew: `mv {new} {old} && ffmpeg -ignore_length 1 -i {old} -c copy "
-        f"-rf64 auto {new}`"
-    )
+    with open(path, "rb") as file:
+        riff = file.read(4) == b"RIFF"
+    read, write = ("-ignore_length 1 ", "-rf64 auto -f wav ") if riff else ("", "-f mp3 ")
+    return f"write the header anew: `mv {new} {old} && ffmpeg {read}-i {old} -c copy {write}{new}`"
 
 
 def clipped_text(header: Header) -> str:

@@ -1,15 +1,13 @@
 """Audio files by name and by content: which are recordings, which codecs seek to the sample.
 
 libsndfile decodes the containers of `SUFFIXES`. What it cannot decode is named as what it is, with
-the command that converts it, and so is a RIFF header whose length is not the file's.
+the command that converts it.
 """
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
-from typing import BinaryIO
 
 # Every container of libsndfile but headerless RAW, whose rate and channels nobody knows.
 SUFFIXES = (
@@ -74,7 +72,6 @@ _SIGNATURES = (  # place, bytes, what begins so
     (0, b"MP+", "Musepack"),
     (0, b"TTA1", "True Audio"),
 )
-_JUNK = 1.0  # s of audio; what is shorter after a RIFF's data may be a tag or padding
 
 
 def is_exact(container: str, codec: str) -> bool:
@@ -126,72 +123,3 @@ def add_header(path: str) -> str:
         "if it holds 16 bits, mono, at 16 kHz, give it a header: "
         f"`ffmpeg -f s16le -ar 16000 -ac 1 -i {shlex.quote(path)} {target}`"
     )
-
-
-def unannounced_seconds(path: str, announced: float) -> float:
-    """Return how many s of audio a RIFF file holds, where that is more than its header says.
-
-    Programs that stream write 0 for a length that they do not know yet, and 32 bits wrap round at
-    4 GB. Such a file goes on after its ``data`` chunk with what is no chunk.
-
-    Parameters
-    ----------
-    announced
-        Length by the header, s.
-
-    Returns
-    -------
-    float
-        The length in s by the file's size; 0 where the header is right, or the file no RIFF.
-    """
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            begin, length, per_second = _data_chunk(file, size)
-            if not per_second or begin + length >= size:
-                return 0.0
-            seconds = (size - begin) / per_second
-            more = seconds - announced
-            if (more < _JUNK and length) or _are_chunks(file, begin + length, size):
-                return 0.0
-            return seconds if more > 0 else 0.0
-    except OSError:
-        return 0.0
-
-
-def _data_chunk(file: BinaryIO, size: int) -> tuple[int, int, int]:
-    """Return place and announced length of a RIFF's samples, and bytes per s; 0, 0, 0 if none."""
-    if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
-        return 0, 0, 0
-    place, per_second = 12, 0
-    while place + 8 <= size:
-        file.seek(place)
-        name, length = file.read(4), int.from_bytes(file.read(4), "little")
-        if name == b"fmt ":
-            per_second = int.from_bytes(file.read(12)[8:12], "little")
-        if name == b"data":
-            return place + 8, length, per_second
-        place += 8 + length + length % 2
-    return 0, 0, 0
-
-
-def _are_chunks(file: BinaryIO, place: int, size: int) -> bool:
-    """Return whether RIFF chunks stand from `place` to the end of the file, or nothing but zeros.
-
-    A file that was padded to whole disk blocks ends in zeros.
-    """
-    file.seek(place)
-    rest = size - place
-    if rest < 1 << 16 and not any(file.read(rest)):
-        return True
-    for start in (place, place + place % 2):
-        at = start
-        while at + 8 <= size:
-            file.seek(at)
-            name, length = file.read(4), int.from_bytes(file.read(4), "little")
-            if not all(0x20 <= byte < 0x7F for byte in name) or at + 8 + length > size:
-                break
-            at += 8 + length + length % 2
-        if at > start and size - at < 8:
-            return True
-    return False

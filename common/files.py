@@ -84,7 +84,7 @@ def _once(files: list[Path]) -> list[Path]:
         )
         if not again:
             left.append(file)
-        seen.add((real, file.name))
+            seen.add((real, file.name))
     return left
 
 

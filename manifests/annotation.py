@@ -35,6 +35,7 @@ class Turn(NamedTuple):
     end: float  # s
     line: int  # 0-based, in its file (TextGrid: number of the speech interval)
     place: str  # "file, line N" for messages
+    channel: str = ""  # 0-based index in its recording; "" where the annotation names none
 
 
 class Note(NamedTuple):

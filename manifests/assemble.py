@@ -217,11 +217,12 @@ def _paired_rows(
 
 
 class _Length(NamedTuple):
-    """How long a recording is (s), and how long its header says it is."""
+    """How long a recording is (s), how long its header says it is, and its channels."""
 
     path: Path
     seconds: float
     promised: float
+    channels: int
 
 
 def _lengths(kept: Reading, recordings: Mapping[str, Path], skip_bad: bool) -> dict[str, _Length]:
@@ -248,11 +249,18 @@ def _length(file: Path, latest: float) -> _Length:
     seconds = count_samples(header) / header.rate
     if latest > seconds:
         check_length(header)
-    return _Length(file, seconds, header.seconds)
+    return _Length(file, seconds, header.seconds, header.channels)
 
 
 def _clip(turn: Turn, length: _Length, kept: Reading, skip_bad: bool) -> float | None:
     seconds = length.seconds
+    if turn.channel and int(turn.channel) >= length.channels:
+        problem = InputError(
+            f"{turn.place}: channel is {turn.channel} (from 0), expected less than the "
+            f"{length.channels} of {length.path}; correct the line"
+        )
+        kept.bad(problem, turn.place, skip=skip_bad)
+        return None
     if turn.start >= seconds:
         problem = InputError(
             f"{turn.place}: start is '{turn.start:g}' s, expected less than the {seconds:g} s of "

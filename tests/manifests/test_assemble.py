@@ -100,15 +100,13 @@ def test_two_recordings_of_one_name_and_damaged_audio_are_refused(tmp_path):
         make_table(Reading([turn("a")]), audio_root=tmp_path)
     (tmp_path / "z").mkdir()
     (tmp_path / "z" / "a.flac").write_bytes(b"no audio")
-    with pytest.raises(
-        InputError, match=r"a\.flac: cannot be read \(Format not recognised\), expected audio"
-    ):
+    with pytest.raises(InputError, match=r"a\.flac: cannot be read \(Format not"):
         make_table(Reading([turn("a")]), audio_root=tmp_path / "z")
 
 
 def test_nothing_left_is_an_error(tmp_path):
     record(tmp_path, "c", 3)
-    with pytest.raises(InputError, match="holds 0 usable turns of 1, expected at least 1"):
+    with pytest.raises(InputError, match="holds 0 usable turns of 1 .first left out: annot"):
         make_table(Reading([turn("a")]), audio_root=tmp_path, allow_unpaired=True)
 
 
