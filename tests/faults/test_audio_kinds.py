@@ -64,7 +64,9 @@ def test_cut_and_extract_take_the_same_codings_and_read_the_same_samples(here):
     table = rows(*names)
     accepted = {"cut": set(), "extract": set()}
     for name in names:
-        own = table[table["audio"] == name]
+        own = table[table["audio"] == name].copy()
+        if name.startswith("XI"):  # knows 44100 Hz alone, whatever is written
+            own[["start", "end"]] *= RATE / 44100
         read = [
             read_segment(segment, Reading(resample=True)).samples
             for segment in segments_of(own, here)
