@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -44,6 +45,22 @@ def changed_names(names: Iterable[str]) -> str:
         return ""
     first, normal = ascii(changed[0]), ascii(normal_name(changed[0]))
     are, their = ("name is", "its") if len(changed) == 1 else ("names are", "their")
-    message = f"{len(changed)} {are} read in NFC without blanks at {their} ends, first {first} as {normal}"
+    message = f"{len(changed)} {are} read in NFC without blanks at {their} ends, first {first} "
+    message += f"as {normal}"
     equal = len(distinct) - len({normal_name(name) for name in distinct})
     return message + (f", which makes {equal} of {len(distinct)} equal" if equal else "")
+
+
+def shortened(name: str, longest: int) -> str:
+    """Return a name of at most `longest` bytes (>= 40): itself, or its ends around a hash of it.
+
+    >>> shortened("S1_001-M", 40), shortened("x" * 50, 40)
+    ('S1_001-M', 'xxxxxxxxxxxxxxxxxx~3d775bdb~xxxxxxxxxxxx')
+    """
+    data = name.encode()
+    if len(data) <= longest:
+        return name
+    room = longest - 10
+    head = data[: room * 6 // 10].decode(errors="ignore")
+    tail = data[len(data) - room * 4 // 10 :].decode(errors="ignore")
+    return f"{head}~{hashlib.sha256(data).hexdigest()[:8]}~{tail}"

@@ -66,7 +66,8 @@ def _rttm(path: Path, program: str, times: str, speaker: str, first: str = "") -
     """Return the awk command that makes an RTTM of a file; `first` is a file read before it."""
     line = f'print "SPEAKER",{times},"<NA> <NA>",{speaker},"<NA> <NA>"}}'
     files = f"{first} {shlex.quote(str(path))}".strip()
-    return f"convert it, awk '{program}{line}' {files} > {shlex.quote(path.stem + '.rttm')}"
+    new = shlex.quote(f"{path.stem}.rttm")
+    return f"convert it, awk -v OFMT=%.6f '{program}{line}' {files} > {new}"
 
 
 def _name(path: Path) -> str:

@@ -43,7 +43,7 @@ from .text import PRAAT_TEXT, read_text
 NON_LEXICAL = ("<sil>", "<$>", "<>", "<%>", "<#>", "<->", "<_>", "&")
 SILENCE = ("sil", "sp", "spn", "<eps>", "h#", "pause")  # in any case: MFA, P2FA, Kaldi, TIMIT
 WORDS, PHONES = ("word", "words"), ("phone", "phones", "phoneme", "phonemes")
-ALIGNED = re.compile(rf"(.+\S)\s+-\s+({'|'.join(WORDS + PHONES)})", re.IGNORECASE)
+ALIGNED = re.compile(rf"(\S|\S.*\S)\s+-\s+({'|'.join(WORDS + PHONES)})", re.IGNORECASE)
 REST = r"[ \t]*(?:![^\n]*)?"  # of a line: blanks and a comment
 HEADER = re.compile(
     rf'\s*(?:File type\s*=\s*)?"?ooTextFile(?: short)?"?{REST}\n\s*(?:![^\n]*\n\s*)*'

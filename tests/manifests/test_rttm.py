@@ -46,12 +46,15 @@ def test_folders_are_searched_below(tmp_path):
         (GOOD.replace("35.8939", "-1"), "line 2: start is '-1' s, expected >= 0"),
         (GOOD.replace("35.8939", "1e17"), r"line 2: end is '1e\+17' s, expected at most"),
         (" ".join(GOOD.split()[:8]), "line 2: has 8 fields, expected 9 or 10"),
-        (GOOD + " x", "line 2: has 11 fields, expected 9 or 10"),
+        (
+            GOOD + " x",
+            "line 2: has 11 fields, expected 9 or 10: a blank in the session or the speaker",
+        ),
         (GOOD.replace("s1", "../x"), r"line 2: session is '\.\./x', expected a plain name"),
         (GOOD.replace("s1", "a/b"), "line 2: session is 'a/b', expected a plain name"),
         (GOOD.replace("s1", "a\x07"), r"line 2: session is 'a\\x07', expected a plain name"),
         (GOOD.replace("001-M", ".."), r"line 2: speaker is '\.\.', expected a plain name"),
-        (GOOD.replace("001-M", "说" * 34), "expected a plain name of at most 100 bytes"),
+        (GOOD.replace("001-M", "说" * 101), "expected a plain name of at most 100 characters"),
         (GOOD.replace("SPEAKER", "SPEKER"), "line 2: type is 'SPEKER', expected 'SPEAKER'"),
     ],
 )
@@ -86,7 +89,7 @@ def test_a_link_to_nothing_is_refused(tmp_path):
 
 
 def test_binary_and_missing_files_are_refused(tmp_path):
-    with pytest.raises(InputError, match="byte 3 is not utf-8-sig"):
+    with pytest.raises(InputError, match="byte 3 is not UTF-8"):
         read_rttm(write(tmp_path, b"abc\xff\xfe"))
     with pytest.raises(InputError, match="no such file or folder"):
         read_rttm(tmp_path / "none")
