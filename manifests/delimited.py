@@ -165,14 +165,18 @@ def misspelt(names: Sequence[str], missing: Sequence[str]) -> str:
     return ", ".join(told) or f"write {','.join(missing)} into the first line"
 
 
-def decimal_points(column: pd.Series, separator: str) -> pd.Series:
-    """Return numbers in text with a point where a file of another separator has a comma.
+def decimal_points(sheet: Sheet, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the rows with a point in the numbers of `columns` where a sheet has a comma.
 
-    ``1,234`` in a file whose separator is the comma, or beside numbers with a point, may as well
-    be a thousand: it is left, and not taken for a number.
+    ``1,234`` in a file whose separator is the comma, or in one that has numbers with a point, may
+    as well be a thousand: it is left, and not taken for a number.
     """
-    text = column.astype("str")
-    commas = text.str.contains(",", regex=False)
-    if separator == "," or not commas.any() or text.str.contains(".", regex=False).any():
-        return column
-    return text.str.replace(",", ".", regex=False)
+    rows = sheet.rows
+    if sheet.separator == "," or any(_holds(rows[name], ".") for name in columns):
+        return rows
+    changed = [name for name in columns if _holds(rows[name], ",")]
+    return rows.assign(**{name: rows[name].str.replace(",", ".", regex=False) for name in changed})
+
+
+def _holds(column: pd.Series, sign: str) -> bool:
+    return bool(column.str.contains(sign, regex=False).any())

@@ -94,7 +94,7 @@ def _audacity(lines: list[str], path: Path) -> Kind | None:
 
 def _stm(lines: list[str], path: Path) -> Kind | None:
     rows = [line.split() for line in lines if not line.startswith(";;")]
-    if not rows or not all(_numeric(row, 3, 5) for row in rows):
+    if not rows or not all(_numeric(row, 3, 5) and row[1] in "0123456789ABab" for row in rows):
         return None
     return Kind("an STM", _rttm(path, "!/^;;/{", "$1,$2,$4,$5-$4", "$3"))
 

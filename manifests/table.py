@@ -203,8 +203,7 @@ def _read(path: str | Path, columns: Mapping[str, str]) -> Sheet:
 def _with_points(sheet: Sheet) -> pd.DataFrame:
     """Return the rows of a file, with a point in numbers of which its separator allows a comma."""
     numbers = [name for name in ("start", "end", "overlap", "score") if name in sheet.rows]
-    changed = {name: decimal_points(sheet.rows[name], sheet.separator) for name in numbers}
-    return sheet.rows.assign(**changed)
+    return decimal_points(sheet, numbers)
 
 
 def _tell(sheet: Sheet, table: pd.DataFrame, names: Sequence[str], path: str | Path) -> None:
@@ -225,7 +224,7 @@ def _with_normal_names(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFr
     for column in columns:
         normal = {name: normal_name(name) for name in table[column].unique()}
         if any(name != new for name, new in normal.items()):
-            table[column] = table[column].map(normal)
+            table = table.assign(**{column: table[column].map(normal)})
     return table
 
 

@@ -8,8 +8,8 @@ AISHELL-4, is read as it is and noted.
 
 Which tiers are speakers: all interval tiers but those that an aligner names for what it wrote.
 Of MFA's ``A - words`` and ``A - phones`` the first is the turns of speaker ``A`` and the second is
-left out; a tier called only ``words`` or ``phones`` names nobody. `tiers` chooses otherwise, and
-then names are taken as they stand.
+left out; a file with a tier called only ``words`` or ``phones``, which names nobody, is refused.
+`tiers` chooses otherwise, and then names are taken as they stand.
 
 Which intervals are silence: an empty mark, one that holds only AISHELL-4's non-lexical marks, and
 one of `SILENCE`, the marks of aligners, which `silence` replaces. They are counted.
@@ -18,6 +18,7 @@ one of `SILENCE`, the marks of aligners, which `silence` replaces. They are coun
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -42,7 +43,8 @@ from .text import PRAAT_TEXT, read_text
 
 NON_LEXICAL = ("<sil>", "<$>", "<>", "<%>", "<#>", "<->", "<_>", "&")
 SILENCE = ("sil", "sp", "spn", "<eps>", "h#", "pause")  # in any case: MFA, P2FA, Kaldi, TIMIT
-WORDS, PHONES = ("word", "words"), ("phone", "phones", "phoneme", "phonemes")
+WORDS = ("word", "words")
+PHONES = ("phone", "phones", "phoneme", "phonemes", "syllable", "syllables")
 ALIGNED = re.compile(rf"(\S|\S.*\S)\s+-\s+({'|'.join(WORDS + PHONES)})", re.IGNORECASE)
 REST = r"[ \t]*(?:![^\n]*)?"  # of a line: blanks and a comment
 HEADER = re.compile(
@@ -74,12 +76,13 @@ class Choice:
     def speaker(self, tier: str) -> str:
         """Return the speaker that a tier names, or nothing where it is no speaker's."""
         if self.tiers:
-            chosen = any(fnmatchcase(tier, normal_name(pattern)) for pattern in self.tiers)
+            patterns = [normal_name(pattern) for pattern in self.tiers]
+            chosen = tier in patterns or any(fnmatchcase(tier, pattern) for pattern in patterns)
             return tier if chosen else ""
         match = ALIGNED.fullmatch(tier)
         if match:
             return match[1] if match[2].lower() in WORDS else ""
-        return "" if tier.lower() in WORDS + PHONES else tier
+        return "" if names_nobody(tier) else tier
 
     def is_silence(self, mark: str) -> bool:
         """Return whether an aligner means silence by a mark."""
@@ -139,6 +142,19 @@ def has_speech(mark: str) -> bool:
     for sign in NON_LEXICAL:
         mark = mark.replace(sign, "")
     return bool(mark.strip())
+
+
+def names_nobody(tier: str) -> bool:
+    """Return whether a tier's name is what an aligner calls the tier of one speaker.
+
+    >>> names_nobody("Words"), names_nobody("A - words"), names_nobody("Anna")
+    (True, False, False)
+    """
+    return _plain(tier) in WORDS + PHONES
+
+
+def _plain(tier: str) -> str:
+    return tier.strip('" ').lower()
 
 
 def _tokens(text: str, start: int) -> Iterator[Token]:
@@ -203,21 +219,23 @@ class _Parser:
         return self.reading
 
     def _check_speakers(self) -> None:
-        """Raise `InputError` where tiers have intervals but none is a speaker's."""
-        left_out = [tier for tier, speaker in self.speakers.items() if not speaker]
-        if not left_out or len(left_out) < len(self.speakers):
-            return
-        listed = ", ".join(map(repr, left_out[:5]))
+        """Raise `InputError` where a tier names nobody, or none is a chosen one."""
+        listed = ", ".join(map(repr, list(self.speakers)[:8]))
         if self.choice.tiers:
+            if self.speakers and not any(self.speakers.values()):
+                raise InputError(
+                    f"{self.name}: tiers are {listed}, expected {', '.join(self.choice.tiers)}; "
+                    "correct --tiers"
+                )
+            return
+        nameless = [tier for tier in self.speakers if names_nobody(tier)]
+        if nameless:
+            words = [tier for tier in nameless if _plain(tier) in WORDS] or nameless
             raise InputError(
-                f"{self.name}: tiers are {listed}, expected one of {', '.join(self.choice.tiers)}; "
-                "correct --tiers"
+                f"{self.name}: tier {words[0]!r} (of {listed}) says what it holds and not who "
+                f"speaks, expected a speaker's name; rename it in Praat, or say which tiers are "
+                f"speakers', --tiers {shlex.quote(words[0])}"
             )
-        raise InputError(
-            f"{self.name}: tiers are {listed}, which names what they hold and nobody, expected a "
-            f"speaker's name; rename the tier in Praat, or take it as it is with --tiers "
-            f"'{left_out[0]}'"
-        )
 
     def _tell(self, begin: float) -> None:
         """Note what was taken for what."""
