@@ -19,7 +19,8 @@ ORDER = {
     "manifests": "text kinds delimited table annotation rttm textgrid aishell4 assemble timeline "
     "rollcall select purge methods split tasks leaks cut_names reference recording request cut "
     "match voices demo cut_cli cli",
-    "extract": "signals spans audio pooling device stages checkpoint frontend layers weights "
+    "extract": "signals spans audio pooling device stages "
+    "encoder_files lora preprocessing switches checkpoint frontend layers weights "
     "encoder durable contents shard layout reader listing store writing options batches plan job "
     "devices profile accuracy verify run tools export store_cli cli",
     "classify": "data folds linear logistic sums trees classifiers crossval calibrate measures "
