@@ -95,7 +95,9 @@ def train(task: Task, folder: Path, run: Run) -> Result:
         `run.stop` said so; the last epoch is kept.
     """
     config = run.config
-    parts = load_parts(config.pretrained_model, revision=config.revision)
+    parts = load_parts(
+        config.pretrained_model, revision=config.revision, normalize=config.normalize
+    )
     sets, rejected = data_sets(task, run.table, reading_of(parts, config), config)
     reason = lacking(task, sets)
     if reason:
