@@ -21,14 +21,14 @@ from ..extract.signals import noted_signals
 from .config import Config
 from .fleet import (
     Fleet,
-    count_rejected,
+    count_left_out,
     open_tasks,
     plan_fleet,
-    settle,
     summary,
     work,
     write_tables,
 )
+from .settle import settle
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +48,7 @@ class Summary:
     text: str
     busy: tuple[str, ...] = ()  # sessions that another process works on
     interrupted: bool = False
-    rejected: int = 0  # segments that could not be used
+    left_out: int = 0  # segments that could not be used, sessions that could not be trained
 
 
 def fit(
@@ -79,7 +79,7 @@ def fit(
     """
     fleet = plan_fleet(table, config, split)
     devices = choose_devices(config, tell)
-    settle(fleet)
+    fleet = settle(fleet, tell)
     together = config.within == "corpus"
     _refuse_together(config, len(devices) if together else 1)
     workers = devices[:1] if together else devices * config.workers_per_device
@@ -97,7 +97,7 @@ def fit(
         summary(fleet, sessions),
         busy=tuple(busy),
         interrupted=interrupted,
-        rejected=count_rejected(fleet),
+        left_out=count_left_out(fleet, sessions),
     )
 
 

@@ -131,7 +131,7 @@ def test_a_fleet_leaves_what_is_promised(corpus, whole):
     for version, name in enumerate(names):
         folder = root / f"version_{version}"
         assert (folder / "checkpoints" / f"{name}-best.ckpt").is_file()
-        assert not (folder / "checkpoints" / f"{name}-last.ckpt").exists()
+        assert (folder / "checkpoints" / f"{name}-last.ckpt").is_file()
         assert list(folder.glob("events.out.tfevents.*"))
         assert pd.read_csv(folder / "metrics.csv")["epoch"].tolist() == [0, 1, 2]
     predictions = read_predictions(root / "predictions.csv")
@@ -502,7 +502,7 @@ def test_rejected_segments_are_listed(corpus, whole, tmp_path):
     listed = pd.read_csv(tmp_path / "rejected.csv")
     assert listed["segment_id"].tolist() == [table.loc[row, "segment_id"]]
     assert listed["reason"].iloc[0].startswith("too-short: ")
-    assert done.rejected == 1
+    assert done.left_out == 1
 
 
 def test_too_little_memory_names_the_seconds_that_fitted(corpus, whole, tmp_path, monkeypatch):
