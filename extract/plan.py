@@ -91,7 +91,9 @@ def _shape(options: Options) -> tuple[int, int]:
     """Return the encoder's number of layers and width of a state, by its configuration alone."""
     if options.encoder == DEMO:
         return DEMO_SHAPE["num_hidden_layers"], DEMO_SHAPE["hidden_size"]
-    checkpoint = find_checkpoint(options.encoder, revision=options.revision, weights=False)
+    checkpoint = find_checkpoint(
+        options.encoder, revision=options.revision, normalize=options.normalize, weights=False
+    )
     return checkpoint.layer_count, checkpoint.hidden_size
 
 

@@ -71,7 +71,8 @@ def merge(paths: Sequence[str | Path], out: str | Path) -> int:
     stores = [FeatureStore.open(path) for path in paths]
     there = [FeatureStore.open(out)] if (Path(out) / "store.json").exists() else []
     for store in [*there, *stores][1:]:
-        refuse_other_config(store.config, [*there, *stores][0].config, str(store.path))
+        first = [*there, *stores][0]
+        refuse_other_config(store.config, first.config, str(store.path), "leave it out")
     _refuse_conflicts([*there, *stores])
     with StoreWriter(out, stores[0].config, versions=stores[0].versions) as writer:
         taken = set(writer.done)
@@ -222,7 +223,8 @@ def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[
     from .audio import Reading, Rejected, Segment, read_segment
 
     config = store.config
-    reading = Reading(config["rate"], config["channel"], config["resample"], shortest=1)
+    # Samples are compared, so another rate needs no permission.
+    reading = Reading(config["rate"], config["channel"], resample=True, shortest=1)
     rows = store.rows()
     sums = zip(rows["audio_bytes"].tolist(), rows["audio_crc32"].tolist(), strict=True)
     expected = dict(zip(rows["segment_id"].tolist(), sums, strict=True))

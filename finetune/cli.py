@@ -96,6 +96,7 @@ def fit(table: str | None, config: str | None, **given: Any) -> None:
             split=split_method(path),
             stop=lambda: bool(caught),
             tell=click.echo,
+            warn=_tell,
         )
     if done.text:
         click.echo(done.text)

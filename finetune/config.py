@@ -66,6 +66,11 @@ class Config:
     # encoder
     pretrained_model: str = setting(DEFAULT_ENCODER, "Hub id, or local folder.")
     revision: str | None = setting(None, "Branch, tag or commit of a hub id.")
+    normalize: str | None = setting(
+        None,
+        "Whether waveforms are normalised; none: as the encoder's files say.",
+        choices=("yes", "no"),
+    )
     freeze_feature_extractor: bool = setting(True, "Do not train the convolutions.")
     freeze_encoder_layers: int | str = setting(
         8,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ from .config import Config
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ..extract.weights import Parts
 
 ENCODER = ("weights_sha256", "encoder_config_sha256", "normalization")
 ROW_COLUMNS = ("audio", "start", "end", "speaker", "session", "split", "channel")
@@ -138,7 +140,7 @@ def differing_settings(old: Mapping[str, Any], config: Config) -> list[str]:
     """
     new = telling(config)
     # A setting that came later had its default before.
-    before = {**{name: getattr(Config(), name) for name in new}, **old}
+    before = {**telling(Config(within=config.within)), **old}
     names = [name for name in new if before[name] != new[name]]
     return [name for name in names if name != "max_epochs" or new[name] < before[name]]
 
@@ -281,25 +283,13 @@ def _touches(spans: Sequence[Sequence[float]], start: float, end: float) -> bool
     return any(low < end and start < high for low, high in spans)
 
 
-def find_encoder(config: Config) -> dict[str, str]:
-    """Return what tells a run's encoder apart; raises `InputError` where it is not at hand."""
-    from ..extract.checkpoint import DEMO, find_checkpoint
+def load_encoder(config: Config) -> Parts:
+    """Load a run's encoder; that it cannot be had is told with fit's own option."""
+    from ..extract.weights import load_parts
 
-    def found() -> Mapping[str, Any]:
-        if config.pretrained_model == DEMO:
-            from ..extract.weights import demo_model
-
-            return dict(demo_model()[1])
-        checkpoint = find_checkpoint(config.pretrained_model, revision=config.revision)
-        return checkpoint.provenance()
-
-    return identity(as_pretrained_model(found))
-
-
-def as_pretrained_model(load: Callable[[], Any]) -> Any:
-    """Return what a function of `extract` returns; its `--encoder` is told as fit's own option."""
     try:
-        return load()
+        return load_parts(
+            config.pretrained_model, revision=config.revision, normalize=config.normalize
+        )
     except InputError as problem:
-        told = str(problem).replace("--encoder", "--pretrained-model")
-        raise InputError(told) from None
+        raise InputError(str(problem).replace("--encoder", "--pretrained-model")) from None

@@ -58,6 +58,7 @@ def fit(
     split: str = "unknown",
     stop: Callable[[], bool] = lambda: False,
     tell: Tell = lambda line: None,
+    warn: Tell = lambda line: None,
 ) -> Summary:
     """Train a table's sessions, or go on where a run with the same folder stopped.
 
@@ -71,6 +72,8 @@ def fit(
         Asked between batches; true ends the run, and the last epochs are kept.
     tell
         Is given a line per session.
+    warn
+        Is given a line for what is assumed of the encoder, and for what could not be compared.
 
     Raises
     ------
@@ -79,7 +82,7 @@ def fit(
     """
     fleet = plan_fleet(table, config, split)
     devices = choose_devices(config, tell)
-    fleet = settle(fleet, tell)
+    fleet = settle(fleet, warn)
     together = config.within == "corpus"
     _refuse_together(config, len(devices) if together else 1)
     workers = devices[:1] if together else devices * config.workers_per_device

@@ -23,8 +23,9 @@ from .origin import (
     differing_recordings,
     differing_rows,
     differing_settings,
-    find_encoder,
     fingerprint,
+    identity,
+    load_encoder,
     read_origin,
     telling,
 )
@@ -88,12 +89,15 @@ def _is_whole(path: Path) -> bool:
 
 def _encoder(fleet: Fleet, tell: Callable[[str], None]) -> dict[str, str]:
     try:
-        return find_encoder(fleet.config)
+        parts = load_encoder(fleet.config)
     except InputError as problem:
         if open_tasks(fleet):
             raise
         tell(f"encoder: was not compared with that of the finished sessions ({problem})")
         return {}
+    for note in parts.notes:
+        tell(note)
+    return identity(parts.provenance)
 
 
 def _versions(root: Path) -> dict[int, Path]:

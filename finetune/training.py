@@ -32,7 +32,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from ..common.errors import InputError
 from ..common.files import writing
 from ..extract.device import choose_dtype, out_of_memory
-from ..extract.weights import Parts, load_parts
+from ..extract.weights import Parts
 from ..manifests.table import write_predictions
 from ..manifests.tasks import Task, rows_sha256
 from .callbacks import History, Interrupted, WholeCheckpoints, callbacks, checkpoints
@@ -41,9 +41,9 @@ from .data import Waveforms, load
 from .module import SpeakerModule, Subject
 from .origin import (
     Origin,
-    as_pretrained_model,
     describe,
     fingerprint,
+    load_encoder,
     read_origin,
     sharing_audio,
     stamp,
@@ -106,9 +106,7 @@ def train(task: Task, folder: Path, run: Run) -> Result:
         `run.stop` said so; the last epoch is kept.
     """
     config = run.config
-    parts = as_pretrained_model(
-        lambda: load_parts(config.pretrained_model, revision=config.revision)
-    )
+    parts = load_encoder(config)
     sets, rejected = data_sets(task, run.table, reading_of(parts, config), config)
     origin = read_origin(folder) or describe(task, run.table, config, parts.provenance)
     ended = partial(Result, task.name, rejected=rejected, made_from=fingerprint(origin))

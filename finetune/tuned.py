@@ -20,6 +20,7 @@ import torch
 from ..common.errors import InputError
 from ..extract.checkpoint import DEMO
 from ..extract.device import choose_dtype
+from ..extract.preprocessing import NORMALIZE
 from ..extract.weights import load_parts
 from ..manifests.table import check_predictions
 from ..manifests.tasks import WITHIN_CORPUS
@@ -114,7 +115,10 @@ def load_tuned(path: str | Path, *, encoder: str | None = None) -> SpeakerModule
     known = checkpoint["spk"]
     config = settings_of(path, known["settings"])
     name = encoder or config.pretrained_model
-    parts = load_parts(name, revision=_revision(name, known["encoder"]))
+    trained = known["encoder"]
+    parts = load_parts(
+        name, revision=_revision(name, trained), normalize=_normalize(trained, config)
+    )
     split = str(known["split"])
     subject = Subject(
         known["task"],
@@ -168,6 +172,12 @@ def settings_of(path: str | Path, found: dict[str, Any]) -> Config:
 def _revision(name: str, encoder: dict[str, Any]) -> str | None:
     """Return the commit that a hub id is pinned to; folders and ``demo`` have none."""
     return None if name == DEMO or Path(name).is_dir() else str(encoder["revision"])
+
+
+def _normalize(encoder: dict[str, Any], config: Config) -> str | None:
+    """Return whether waveforms were normalised in training, whatever the folder says by now."""
+    known: dict[Any, str | None] = {value: name for name, value in NORMALIZE.items()}
+    return known.get(encoder.get("normalization"), config.normalize)
 
 
 def score_segments(module: SpeakerModule, segments: Waveforms, config: Config) -> np.ndarray:

@@ -141,7 +141,7 @@ def test_other_audio_under_the_same_name_is_refused(meetings, fleet, tmp_path):
         fit(meetings[1], moved)
     (audio / "M2.wav").unlink()
     told = []
-    assert fit(meetings[1], moved, tell=told.append).sessions["state"].tolist() == ["done", "done"]
+    assert fit(meetings[1], moved, warn=told.append).sessions["state"].tolist() == ["done", "done"]
     assert [line.split(": ")[1] for line in told] == [
         f"1 recordings are not below {audio} and were not compared, first 'M2.wav'"
     ]
@@ -166,10 +166,22 @@ def test_other_weights_under_the_same_path_are_refused(meetings, settings, layer
             fit(meetings[1], replace(config, sessions=sessions))
     shutil.rmtree(encoder)
     told = []
-    fit(meetings[1], config, tell=told.append)
+    fit(meetings[1], config, warn=told.append)
     assert told[0].startswith("encoder: was not compared with that of the finished sessions")
     with pytest.raises(InputError, match=r"--pretrained-model"):
         fit(meetings[1], replace(config, sessions=()))
+
+
+def test_what_is_assumed_of_an_encoder_is_told(meetings, settings, layer_encoder, tmp_path):
+    encoder = shutil.copytree(layer_encoder, tmp_path / "encoder")
+    (encoder / "preprocessor_config.json").unlink()
+    config = replace(settings, pretrained_model=str(encoder), log_dir=str(tmp_path / "logs"))
+    warned = []
+    fit(meetings[1], replace(config, sessions=("M1",)), warn=warned.append)
+    assert [line for line in warned if "--normalize" in line]
+    other = replace(config, normalize="no", sessions=("M1",))
+    with pytest.raises(InputError, match="settings .'normalize'. differ"):
+        fit(meetings[1], other)
 
 
 def test_folders_brought_together_are_of_the_same_settings(meetings, settings, fleet, tmp_path):
@@ -220,7 +232,7 @@ def test_folders_of_version_010_are_read_and_compared_as_far_as_they_say(
     for version in (0, 1):
         as_version_010(Path(fleet.log_dir) / f"version_{version}", fleet)
     told = []
-    assert fit(meetings[1], fleet, tell=told.append).sessions["state"].tolist() == ["done", "done"]
+    assert fit(meetings[1], fleet, warn=told.append).sessions["state"].tolist() == ["done", "done"]
     assert len(told) == 2
     assert "version_0: was begun by version 0.1.0, whose recordings cannot be compared" in told[0]
     with pytest.raises(InputError, match="version_0: was trained on other rows than the table's"):
@@ -230,7 +242,7 @@ def test_folders_of_version_010_are_read_and_compared_as_far_as_they_say(
     with pytest.raises(InputError, match=r"version_0: has 1 epochs and no M1-last.ckpt"):
         fit(meetings[1], replace(fleet, max_epochs=2))
     monkeypatch.setattr(
-        "spk.finetune.settle.find_encoder", lambda config: {"weights_sha256": "0" * 64}
+        "spk.finetune.settle.identity", lambda encoder: {"weights_sha256": "0" * 64}
     )
     with pytest.raises(InputError, match="version_0: .* encoder whose weights_sha256 is"):
         fit(meetings[1], fleet)
