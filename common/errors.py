@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 
 class InputError(ValueError):
-    """What the user can repair: `WHERE: WHAT is FOUND, expected EXPECTED; REPAIR`."""
+    """What the user can repair: `WHERE: WHAT is FOUND, expected EXPECTED; REPAIR`.
+
+    `notes` are what was noted until then, (kind, place, message) each, to be listed in a file.
+    """
+
+    notes: Sequence[tuple[str, str, str]] = ()
 
 
 @contextmanager

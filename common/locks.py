@@ -13,7 +13,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
@@ -72,7 +72,7 @@ class FolderLock:
         except BaseException:
             self.release(tidy=False)
             raise
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         ours = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
         with suppress(OSError):  # a full disk: the lock holds without its holder's name
             os.ftruncate(self._file.fileno(), 0)
