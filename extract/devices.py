@@ -280,7 +280,11 @@ def _encoded(post: Post, line: Line, stop: Callable[[], bool]) -> list[Span]:
     known = post.options
     settle(known.device, post.threads)
     encoder = load_encoder(
-        known.encoder, revision=known.revision, device=known.device, dtype=known.dtype
+        known.encoder,
+        revision=known.revision,
+        normalize=known.normalize,
+        device=known.device,
+        dtype=known.dtype,
     )
     if encoder.provenance() != post.provenance:
         raise InputError(

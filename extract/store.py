@@ -80,6 +80,7 @@ class StoreWriter:
         except BaseException:
             self._lock.release()
             raise
+        self.config = store.config  # of the same features: names and records stay as they are
         rows = store.rows()
         self.durations = dict(
             zip(rows["segment_id"].tolist(), rows["duration"].tolist(), strict=True)

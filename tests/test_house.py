@@ -15,19 +15,20 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each room's files in the order of the data; a file imports only those before it, and a room only
 # itself and the rooms before it.
 ORDER = {
-    "common": "errors names files signals commands",
-    "manifests": "text kinds delimited table annotation rttm textgrid aishell4 assemble timeline "
-    "rollcall select purge methods split tasks leaks cut_names reference recording request cut "
-    "match voices demo cut_cli cli",
-    "extract": "signals spans audio pooling device stages checkpoint frontend layers weights "
+    "common": "errors names files decoder_lines containers lengths audio signals commands",
+    "manifests": "text kinds delimited table annotation rttm textgrid aishell4 pairing assemble "
+    "timeline rollcall select purge methods split tasks leaks cut_names reference recording "
+    "request cut match voices demo cut_cli cli",
+    "extract": "signals spans audio pooling device stages "
+    "encoder_files lora preprocessing switches checkpoint frontend layers weights "
     "encoder durable contents shard layout reader listing store writing options batches plan job "
     "devices profile accuracy verify run tools export store_cli cli",
     "classify": "data folds linear logistic sums trees classifiers crossval calibrate measures "
     "trials mix cells conclude sweep model folder score compare control outcome "
     "chosen learning openset plot show chosen_cli estimator runs svg figures mistakes tables "
     "meetings sentences beside report report_cli cli",
-    "finetune": "forms check settings config augment heads trunk data prefix module tuned sets "
-    "callbacks outcome resume training fleet run predict cli",
+    "finetune": "forms check settings config origin outcome augment heads trunk data prefix "
+    "module tuned sets callbacks resume training fleet settle run predict cli",
 }
 ROOMS = tuple(ORDER)
 FILES = {
