@@ -2,14 +2,13 @@
 
 import json
 import unicodedata
-from collections import Counter
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 from click.testing import CliRunner
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from spk.common.names import normal_name
@@ -22,6 +21,7 @@ FEW = settings(
     max_examples=8,
     deadline=None,
     derandomize=True,
+    phases=[Phase.explicit, Phase.generate],  # six commands an example: shrinking takes minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 LONG = "".join(chr(0x4E00 + 37 * n % 20000) for n in range(80))
@@ -47,7 +47,7 @@ TURNS = st.lists(
 RANDOM = (
     st.text("AB_1 -.é王", min_size=1, max_size=6)
     .map(normal_name)
-    .filter(lambda name: name and ".." not in name and name != "." and " " not in name)
+    .filter(lambda name: name and ".." not in name and name[0] != "." and " " not in name)
 )
 RANDOM_TURNS = st.lists(st.tuples(RANDOM, RANDOM, FORMS), min_size=1, max_size=6)
 
@@ -92,10 +92,8 @@ def check_cut_and_csv(folder, turns):
     names = ("segment_id", "start", "end", "speaker", "session", "line")
     assert rows(back, *names) == rows(folder / "t.csv", *names)
     (folder / "cut" / "segments.table.csv").unlink()
-    keys = Counter(f"{s}_{p}_{n}" for n, (s, p) in enumerate(turns))
-    if max(keys.values()) == 1:  # the RTTMs alone tell which session and speaker a file names
-        run("csv", listing, back, "--rttm-dir", folder, "--audio-root", folder / "wav")
-        assert rows(back, *names) == rows(folder / "t.csv", *names)
+    run("csv", listing, back, "--rttm-dir", folder, "--audio-root", folder / "wav")
+    assert rows(back, *names) == rows(folder / "t.csv", *names), "the RTTMs alone tell the names"
     done = run("match-csv", "--segments-dir", folder / "cut", "--csv-path", listing)
     assert done.endswith(f"0 renamed, {len(files)} kept, 0 missing, 0 extra, 0 ambiguous\n")
 
