@@ -30,7 +30,7 @@ FLOAT16_MAX = 65504
 COMMIT_BYTES = 1 << 28  # a commit is built in memory, and rows of frames are large
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Row:
     """One segment that waits for the next commit."""
 
