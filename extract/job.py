@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..common.audio import check_channel, clipped_text, read_header
 from ..common.errors import InputError
-from .audio import Audio, Reading, Segment, check_channel
+from .audio import Audio, Reading, Segment
 from .batches import Read, make_batches, padding, read_batches, remaining_batches
 from .options import Options
 from .spans import Spans, stage
@@ -48,6 +49,7 @@ class Job:
         spans: Spans | None = None,
     ) -> None:
         self._options, self._writer, self._spans = options, writer, spans
+        self._tell, self._clipped = tell, set[str]()  # recordings that end early, told of once
         self._encoder = encoder
         self._reading = reading_of(encoder, options)
         self.batch_seconds = options.batch_seconds or encoder.batch_seconds
@@ -110,6 +112,7 @@ class Job:
         for segment, audio in read:
             if isinstance(audio, Audio):
                 good.append((segment, audio))
+                self._tell_clipped(segment, audio)
                 continue
             if self._options.strict:
                 raise InputError(
@@ -124,6 +127,11 @@ class Job:
             wait = self._encode([audio.samples for _, audio in good])
         self._land(writing)
         self._flying = good, wait
+
+    def _tell_clipped(self, segment: Segment, audio: Audio) -> None:
+        if audio.clipped and segment.path not in self._clipped:
+            self._clipped.add(segment.path)
+            self._tell(clipped_text(read_header(segment.path)))
 
     def _land(self, writing: Writing) -> None:
         """Hand on the batch that the device is at, while it has the next one to do."""

@@ -6,8 +6,8 @@ import math
 import re
 from dataclasses import dataclass, field
 
+from ..common.audio import check_channel
 from ..common.errors import InputError
-from .audio import check_channel
 from .listing import rejected_listing
 
 DEFAULT_ENCODER = "jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn"

@@ -14,8 +14,9 @@ from multiprocessing import current_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.audio import check_channel
 from ..common.errors import InputError
-from .audio import Segment, check_channel, check_recording
+from .audio import Segment, check_recordings
 from .devices import Team
 from .job import Job, reading_of
 from .listing import list_rejected
@@ -75,8 +76,7 @@ def extract(
     for note in encoder.notes:
         tell(note)
     layers = parse_layers(options.layers, encoder.layer_count)
-    for path in sorted({segment.path for segment in segments}):  # not in the middle of a long run
-        check_recording(path, reading_of(encoder, options))
+    check_recordings(segments, reading_of(encoder, options))  # not in the middle of a long run
     difference = None
     if options.verify:
         names = _names(table)

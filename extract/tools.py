@@ -220,7 +220,7 @@ def _sha256(path: Path) -> str:
 
 
 def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[str]:
-    from .audio import Reading, Rejected, Segment, read_segment
+    from .audio import Reading, Rejected, read_segment, segments_of
 
     config = store.config
     # Samples are compared, so another rate needs no permission.
@@ -232,17 +232,16 @@ def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[
     faults = []
     if len(there) < len(expected):
         faults.append(f"{store.path}: {len(expected) - len(there)} segments are not in the table")
-    for row in there.itertuples():
-        segment = Segment(row.segment_id, str(root / row.audio), row.start, row.end)
+    for audio, segment in zip(there["audio"], segments_of(there, root), strict=True):
         try:
             found = read_segment(segment, reading)
         except Rejected as problem:
             faults.append(
-                f"{row.audio}: segment {row.segment_id!r} {problem.code}: {problem.message}"
+                f"{audio}: segment {segment.segment_id!r} {problem.code}: {problem.message}"
             )
             continue
-        if (found.size, found.crc32) != expected[row.segment_id]:
+        if (found.size, found.crc32) != expected[segment.segment_id]:
             faults.append(
-                f"{row.audio}: segment {row.segment_id!r} has other samples than were encoded"
+                f"{audio}: segment {segment.segment_id!r} has other samples than were encoded"
             )
     return faults

@@ -292,8 +292,9 @@ def _named(
     """Return the predictions of a session's usable segments, if any, and why others are not."""
     import numpy as np
 
+    from ..extract.audio import segments_of
     from .data import Waveforms, read_all
-    from .sets import reading_of, segments_of
+    from .sets import reading_of
     from .tuned import model_name, predictions, score_segments
 
     reading = reading_of(module.trunk, config)

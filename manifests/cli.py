@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from ..common.commands import Group
+from ..common.commands import LEFT_OUT, Group
 from ..common.errors import InputError
 from .cut_cli import cut, match_csv
 
@@ -47,7 +48,12 @@ def _annotated(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--skip-bad",
             is_flag=True,
-            help="Drop and list bad lines instead of stopping at the first.",
+            help="Drop and list bad lines and unreadable recordings, instead of stopping at one.",
+        ),
+        click.option(
+            "--allow-unpaired",
+            is_flag=True,
+            help="Leave sessions without a recording out, instead of stopping.",
         ),
     ]
     for option in reversed(options):
@@ -62,8 +68,10 @@ def rttm(path: str, table: str, skip_bad: bool, **options: Any) -> None:
     from .assemble import make_table
     from .rttm import read_rttm
 
-    reading = read_rttm(path, skip_bad=skip_bad)
-    _write_segments(*make_table(reading, skip_bad=skip_bad, **options), table)
+    with _notes_written(table):
+        reading = read_rttm(path, skip_bad=skip_bad)
+        made = make_table(reading, skip_bad=skip_bad, **options)
+    _write_segments(*made, table)
 
 
 @main.command()
@@ -91,8 +99,10 @@ def textgrid(
     from .assemble import make_table
     from .textgrid import SILENCE, read_textgrids
 
-    reading = read_textgrids(path, skip_bad=skip_bad, tiers=tiers, silence=silence or SILENCE)
-    _write_segments(*make_table(reading, skip_bad=skip_bad, **options), table)
+    with _notes_written(table):
+        reading = read_textgrids(path, skip_bad=skip_bad, tiers=tiers, silence=silence or SILENCE)
+        made = make_table(reading, skip_bad=skip_bad, **options)
+    _write_segments(*made, table)
 
 
 @main.command()
@@ -111,7 +121,9 @@ def csv(path: str, table: str, **options: Any) -> None:
     """
     from .reference import read_reference_csv
 
-    _write_segments(*read_reference_csv(path, **options), table)
+    with _notes_written(table):
+        made = read_reference_csv(path, **options)
+    _write_segments(*made, table)
 
 
 @main.command()
@@ -231,8 +243,22 @@ def _show(report: Any, out: str | None, *, digits: int) -> None:
         write_whole(out, report.to_csv(index=False, lineterminator="\n").encode())
 
 
-def _write_segments(segments: Any, notes: Any, path: str) -> None:
+@contextmanager
+def _notes_written(table: str) -> Iterator[None]:
+    """List what was noted beside the table, also where there will be none."""
     from .annotation import write_notes
+
+    try:
+        yield
+    except InputError as problem:
+        if not problem.notes:
+            raise
+        listed = write_notes(problem.notes, table)
+        raise InputError(f"{problem}; see {listed}") from problem
+
+
+def _write_segments(segments: Any, notes: Any, path: str) -> None:
+    from .annotation import rows_left_out, write_notes
     from .assemble import summarise
     from .split import drop_record
     from .table import write_table
@@ -241,3 +267,5 @@ def _write_segments(segments: Any, notes: Any, path: str) -> None:
     drop_record(path)
     listed = write_notes(notes, path)
     click.echo(f"{path}: {summarise(segments, notes)}" + (f"; see {listed}" if listed else ""))
+    if rows_left_out(notes):
+        click.get_current_context().exit(LEFT_OUT)

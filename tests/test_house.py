@@ -16,10 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each room's files in the order of the data; a file imports only those before it, and a room only
 # itself and the rooms before it.
 ORDER = {
-    "common": "errors names files signals commands",
-    "manifests": "text kinds delimited table annotation rttm textgrid aishell4 assemble timeline "
-    "rollcall select purge methods split tasks leaks cut_names reference recording request cut "
-    "match voices demo cut_cli cli",
+    "common": "errors names files decoder_lines containers lengths audio signals commands",
+    "manifests": "text kinds delimited table annotation rttm textgrid aishell4 pairing assemble "
+    "timeline rollcall select purge methods split tasks leaks cut_names reference recording "
+    "request cut match voices demo cut_cli cli",
     "extract": "signals spans audio pooling device stages "
     "encoder_files lora preprocessing switches checkpoint frontend layers weights "
     "encoder durable contents shard layout reader listing store writing options batches plan job "
