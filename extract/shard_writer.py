@@ -43,7 +43,7 @@ class UnnamedShard:
     rejected: dict[str, str]  # segment_id -> code
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Row:
     """One segment that waits for the next commit."""
 

@@ -16,7 +16,7 @@ from spk.manifests.match import match_names
 from spk.manifests.table import read_table
 
 FEW = settings(
-    max_examples=25,
+    max_examples=8,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
