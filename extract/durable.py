@@ -10,7 +10,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -103,7 +103,7 @@ class Lock:
                 f"{path.parent}: writing is locked by {holder}, expected no other writer; "
                 "wait for it or end it"
             ) from None
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         ours = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
         with suppress(OSError):  # a full disk: the lock holds without its holder's name
             os.ftruncate(number, 0)

@@ -190,7 +190,7 @@ def read_identity(path: str | Path, notes: list[Note] | None = None) -> dict[tup
             f"{path}: {len(double)} speakers are named twice, first {double['speaker'].iloc[0]!r} "
             f"of session {double['session'].iloc[0]!r}, expected once; delete a row"
         )
-    nameless = rows[(rows["person"] == "") | rows["person"].map(is_placeholder)]
+    nameless = rows[(rows["person"] == "") | rows["person"].map(is_placeholder).astype(bool)]
     if len(nameless):
         raise InputError(
             f"{path}: person of {len(nameless)} speakers is {nameless['person'].iloc[0] or 'empty'}"

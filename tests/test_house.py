@@ -27,8 +27,8 @@ ORDER = {
     "trials mix cells conclude sweep model folder score compare control outcome "
     "chosen learning openset plot show chosen_cli estimator runs svg figures mistakes tables "
     "meetings sentences beside report report_cli cli",
-    "finetune": "forms check settings config augment heads trunk data prefix module tuned sets "
-    "callbacks outcome resume training fleet run predict cli",
+    "finetune": "forms check settings config origin outcome augment heads trunk data prefix "
+    "module tuned sets callbacks resume training fleet settle run predict cli",
 }
 ROOMS = tuple(ORDER)
 FILES = {

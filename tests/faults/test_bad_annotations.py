@@ -67,7 +67,10 @@ TEXTGRID = {
         GRID + TIER.replace("001-M", "../x") + '1 2 "嗯"',
         f"line 5: speaker is '../x', {PLAIN}",
     ),
-    "open quote": (GRID + TIER + '1 2 "' + "x" * MANY, "line 5 where a quoted text is expected"),
+    "open quote": (
+        GRID + TIER + '1 2 "' + "x" * MANY,
+        "S1.TextGrid, line 5: a quoted text has no end",
+    ),
 }
 SAME = {
     "BOM": lambda text: b"\xef\xbb\xbf" + text.encode(),

@@ -20,7 +20,7 @@ def rows(*lines, head=HEAD):
 
 TABLES = {
     "0 bytes": ("", "t.csv: cannot be read (No columns to parse from file); write it again"),
-    "binary": (bytes(range(256)), "t.csv: cannot be read ("),
+    "binary": (bytes(range(256)), "t.csv: byte 216 is not UTF-16, expected UTF-8 or"),
     "GBK": (rows(ROW.replace("001", "张")).encode("gbk"), "it looks like GBK: mv t.csv t.csv.gbk"),
     "an open quote": (rows('"a,a.wav,0'), "t.csv: cannot be read ("),
     "more fields than columns": (rows(ROW, ROW + ",x"), "t.csv: cannot be read ("),

@@ -118,11 +118,11 @@ def test_a_place_that_cannot_be_made_is_told(tmp_path, jobs):
         refuse_full_disk(tmp_path / "absent", 1)
 
 
-def test_a_session_s_folder_that_goes_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(fleet, "rows_sha256", lambda *_: "0")
+def test_a_session_s_folder_that_goes_is_told(tmp_path):
     task = fleet.Task("S1", (), {}, {})
+    asked = fleet.Fleet(None, fleet.Config(), "random", {0: task}, ("S1",))
     with pytest.raises(InputError, match=r"cannot be written \(No such file or directory\)"):
-        fleet._claim(tmp_path / "version_0", task, None)
+        fleet._claim(tmp_path / "version_0", task, asked)
 
 
 def test_a_finished_session_that_is_gone_is_told(tmp_path):

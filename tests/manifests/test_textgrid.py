@@ -172,7 +172,7 @@ def test_every_head_and_comments_are_read(tmp_path, head, encoding):
         (grid('"ooTextFile"\n"TextGrid"\n{}').replace("0 4 ", "0 4/2 "), "'4/2', expected a plain"),
         (
             grid('"ooTextFile"\n"TextGrid"\n{}').replace('"hi" !', '"hi !'),
-            "found 'hi ! 1 of 2|expected",
+            "line 7: a quoted text has no end, expected another",
         ),
     ],
 )
