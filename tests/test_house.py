@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each room's files in the order of the data; a file imports only those before it, and a room only
 # itself and the rooms before it.
 ORDER = {
-    "common": "errors names files decoder_lines containers lengths audio signals commands",
+    "common": "errors names files decoder_lines containers lengths recent audio signals commands",
     "manifests": "text kinds delimited table annotation rttm textgrid aishell4 pairing assemble "
     "timeline rollcall select purge methods split tasks leaks cut_names reference recording "
     "request cut match voices demo cut_cli cli",
