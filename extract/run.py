@@ -69,6 +69,8 @@ def extract(
         An option or file is not what the run needs, the store is of another configuration or has
         features of a segment of other length, or, with `options.strict`, a segment is rejected.
     """
+    from .device import convert
+
     options = options or Options()
     segments = choose_segments(table, options)
     _refuse_absent(segments, options)
@@ -83,7 +85,7 @@ def extract(
         difference = verify_batches(encoder, segments, layers, options, tell, names=names)
     config = configuration(encoder, layers, options)
     spans = Spans() if options.profile else None
-    with StoreWriter(store, config, versions=_versions()) as writer:
+    with StoreWriter(store, config, versions=_versions(), convert=convert) as writer:
         _refuse_changed(segments, writer)
         settings = encoder, layers, options, writer, tell, spans
         job = Job(*settings) if len(devices) == 1 else Team(devices, *settings)
