@@ -43,7 +43,7 @@ class UnnamedShard:
     rejected: dict[str, str]  # segment_id -> code
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _Row:
     """One segment that waits for the next commit."""
 

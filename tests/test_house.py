@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each room's files in the order of the data; a file imports only those before it, and a room only
 # itself and the rooms before it.
 ORDER = {
-    "common": "errors names files decoder_lines containers lengths recent audio signals commands",
+    "common": "errors names locks outputs signals files decoder_lines containers lengths recent "
+    "audio commands",
     "manifests": "text kinds delimited table annotation rttm textgrid aishell4 pairing assemble "
     "timeline rollcall select purge methods split tasks leaks cut_names reference recording "
     "request cut match voices demo cut_cli cli",
