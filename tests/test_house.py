@@ -15,12 +15,12 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each room's files in the order of the data; a file imports only those before it, and a room only
 # itself and the rooms before it.
 ORDER = {
-    "common": "errors names files signals commands",
+    "common": "errors names files signals cpus commands",
     "manifests": "table annotation rttm textgrid aishell4 assemble timeline rollcall select "
     "purge methods split tasks leaks reference recording request cut match voices demo "
     "cut_cli cli",
-    "extract": "signals spans audio pooling device stages checkpoint frontend layers weights "
-    "encoder durable contents shard layout reader listing store writing options batches plan job "
+    "extract": "signals spans audio kernels device pooling stages checkpoint frontend layers "
+    "weights encoder durable contents shard layout reader listing store writing options batches plan job "
     "devices profile accuracy verify run tools export store_cli cli",
     "classify": "data folds linear logistic sums trees classifiers crossval calibrate measures "
     "trials mix cells conclude sweep model folder score compare control outcome "
@@ -33,7 +33,16 @@ ROOMS = tuple(ORDER)
 FILES = {
     f"{room}.{file.stem}": file for room in ROOMS for file in sorted((ROOT / room).glob("*.py"))
 }
-TORCH_IN_EXTRACT = ("device", "encoder", "frontend", "layers", "pooling", "stages", "weights")
+TORCH_IN_EXTRACT = (
+    "device",
+    "encoder",
+    "frontend",
+    "kernels",
+    "layers",
+    "pooling",
+    "stages",
+    "weights",
+)
 TORCH_IN_FINETUNE = (
     *("heads", "trunk", "data", "prefix", "module", "tuned", "sets", "callbacks", "resume"),
     "training",
