@@ -86,7 +86,8 @@ class LogMel:
         counts = (lengths - WINDOW) // HOP + 1
         frames, whole = counts // self._stride, int(counts.max()) // self._stride
         scale = 1.0 if batch.dtype == torch.int16 else 32768.0
-        mels = normalize_bins(self._log_mels(batch.double() * scale), counts)
+        with torch.autocast(batch.device.type, enabled=False):
+            mels = normalize_bins(self._log_mels(batch.double() * scale), counts)
         mels = mels[:, : whole * self._stride].unflatten(1, (whole, self._stride)).flatten(2)
         return Real(frames, whole, mels.device).only(mels).float(), frames
 

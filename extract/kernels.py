@@ -6,7 +6,7 @@ time of one pass and then put back as they were.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -25,14 +25,36 @@ def exact(dtype: torch.dtype) -> Iterator[None]:
     """
     with ExitStack() as restored:
         if dtype == torch.float32:
-            for place, above in _newer_settings():
-                restored.callback(_restore, place, place.fp32_precision, above.fp32_precision)
-            restored.callback(_set_older, _older_settings())
-            _set_older(("highest", False))
-            for place, _ in _newer_settings():
-                if place.fp32_precision not in EXACT:
-                    place.fp32_precision = "ieee"
+            _compute_exactly(restored)
         yield
+
+
+def _compute_exactly(restored: ExitStack) -> None:
+    """Change the settings; `restored` puts them back when it closes.
+
+    An older setting also sets the newer ones below it, so these are put back last.
+    """
+    newer = _newer_settings()
+    for place, above in newer:
+        restored.callback(_restore, place, place.fp32_precision, above.fp32_precision)
+    if _tf32_in_cudnn():
+        restored.callback(setattr, torch.backends.cudnn, "allow_tf32", True)
+        torch.backends.cudnn.allow_tf32 = False
+    for place, _ in newer:
+        if place.fp32_precision not in EXACT:
+            place.fp32_precision = "ieee"
+    products = torch.get_float32_matmul_precision()  # torch refuses while newer ones contradict it
+    if products != "highest":
+        restored.callback(torch.set_float32_matmul_precision, products)
+        torch.set_float32_matmul_precision("highest")
+
+
+def _tf32_in_cudnn() -> bool:
+    """Return the older setting; false where the newer ones contradict it and torch refuses."""
+    try:
+        return bool(torch.backends.cudnn.allow_tf32)
+    except RuntimeError:
+        return False
 
 
 def _newer_settings() -> list[tuple[Any, Any]]:
@@ -54,34 +76,6 @@ def _restore(place: Any, value: str, above: str) -> None:
     """Set one of the newer settings to what it was; what was inherited is so again."""
     if place.fp32_precision != value:
         place.fp32_precision = "none" if value == above else value
-
-
-def _older_settings() -> tuple[str | None, bool | None]:
-    """Return the precision of products and whether cuDNN may use TF32.
-
-    None where torch refuses to tell: the program has set both kinds, and they contradict.
-    """
-    return (
-        _readable(torch.get_float32_matmul_precision),
-        _readable(lambda: torch.backends.cudnn.allow_tf32),
-    )
-
-
-def _readable(read: Callable[[], Any]) -> Any:
-    try:
-        return read()
-    except RuntimeError:
-        return None
-
-
-def _set_older(values: tuple[str | None, bool | None]) -> None:
-    """Set the older settings that can be read and differ; each also sets the newer ones below."""
-    products, cudnn = values
-    known = _older_settings()
-    if products is not None and known[0] not in (None, products):
-        torch.set_float32_matmul_precision(products)
-    if cudnn is not None and known[1] not in (None, cudnn):
-        torch.backends.cudnn.allow_tf32 = cudnn
 
 
 @contextmanager

@@ -52,6 +52,16 @@ class Real:
         mask = self.mask if values.dim() == 2 else self.mask[..., None]
         return torch.where(mask, values, filling)
 
+    def deviations(self, values: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+        """Return values (n, size, d), which are 0 at padding, less each row's mean (n, d) float32.
+
+        In one pass: padding stays 0 since there 0 times the mean is taken away.
+        """
+        if self.mask is None:
+            return values - mean[:, None]
+        weights = self.mask[..., None].to(mean.dtype)
+        return torch.addcmul(values, mean[:, None], weights, value=-1)
+
 
 def pool(
     states: torch.Tensor, frames: torch.Tensor | Real, pooling: str = "mean+std"
@@ -63,16 +73,26 @@ def pool(
     torch.Tensor
         (n, d) float32, or (n, 2 d) for ``mean+std``.
     """
-    states = states.float()
     known = frames if isinstance(frames, Real) else Real(frames, states.shape[1], states.device)
     if pooling == "max":
-        return known.only(states, -torch.inf).amax(1)
+        return known.only(states, -torch.inf).amax(1).float()
     count = known.count[:, None]
-    mean = known.only(states).sum(1) / count
+    states = known.only(states)
+    mean = states.sum(1, dtype=torch.float32) / count
     if pooling == "mean":
         return mean
-    std = (known.only(states - mean[:, None]).square().sum(1) / count).sqrt()
+    std = root_sum_square(known.deviations(states, mean)) / count.sqrt()
     return std if pooling == "std" else torch.cat([mean, std], dim=1)
+
+
+def root_sum_square(values: torch.Tensor, *, fused: bool | None = None) -> torch.Tensor:
+    """Return the root of the sum of squares of values (n, time, d) over time; takes their memory.
+
+    `fused` is one pass over them, by default on a GPU; on a CPU torch has only a slow one.
+    """
+    if values.is_cuda if fused is None else fused:
+        return torch.linalg.vector_norm(values, dim=1)
+    return values.square_().sum(1).sqrt()
 
 
 def merge(features: np.ndarray, frames: np.ndarray, pooling: str) -> np.ndarray:

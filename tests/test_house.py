@@ -20,8 +20,8 @@ ORDER = {
     "purge methods split tasks leaks reference recording request cut match voices demo "
     "cut_cli cli",
     "extract": "signals spans audio kernels device pooling stages checkpoint frontend layers "
-    "weights encoder durable contents shard layout reader listing store writing options batches plan job "
-    "devices profile accuracy verify run tools export store_cli cli",
+    "weights encoder durable contents shard layout reader listing store writing options batches "
+    "plan job devices profile accuracy verify run tools export store_cli cli",
     "classify": "data folds linear logistic sums trees classifiers crossval calibrate measures "
     "trials mix cells conclude sweep model folder score compare control outcome "
     "chosen learning openset plot show chosen_cli estimator runs svg figures mistakes tables "

@@ -8,8 +8,8 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
-from spk.finetune.config import POOLINGS, Config
 from spk.extract.pooling import Real
+from spk.finetune.config import POOLINGS, Config
 from spk.finetune.heads import (
     EPSILON,
     WIDTHS,
