@@ -74,6 +74,7 @@ def pool(
         (n, d) float32, or (n, 2 d) for ``mean+std``.
     """
     known = frames if isinstance(frames, Real) else Real(frames, states.shape[1], states.device)
+    states = states.float() if states.dtype == torch.float64 else states
     if pooling == "max":
         return known.only(states, -torch.inf).amax(1).float()
     count = known.count[:, None]
