@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.errors import InputError
+from ..extract.layout import differing_keys
 from ..extract.store import FeatureStore
 from ..manifests.table import SPLITS
 from ..manifests.tasks import Task
@@ -110,8 +111,7 @@ def _read_config(run: Path) -> dict[str, Any]:
 
 
 def _check_store(config: dict[str, Any], store: FeatureStore) -> None:
-    keys = [key for key in {**config, **store.config} if key not in FREE_KEYS]
-    differ = [key for key in keys if config.get(key) != store.config.get(key)]
+    differ = differing_keys(config, store.config, free=FREE_KEYS)
     if differ:
         raise InputError(
             f"{store.path}: {differ[0]} is {store.config.get(differ[0])!r}, expected the run's "

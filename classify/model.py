@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.errors import InputError
+from ..extract.layout import differing_keys
 from ..extract.store import FeatureStore
 from ..manifests.table import check_predictions
 from ..manifests.tasks import WITHIN_CORPUS, Task, rows_of_split
@@ -196,8 +197,7 @@ def check_config(model: Model, store: FeatureStore) -> None:
     """Raise `InputError` with the keys that differ unless the store fits the model."""
     where = str(store.path)
     ours, theirs = model.config, store.config
-    keys = [key for key in {**ours, **theirs} if key not in FREE_KEYS]
-    differ = [key for key in keys if ours.get(key) != theirs.get(key)]
+    differ = differing_keys(ours, theirs, free=FREE_KEYS)
     if differ:
         pairs = "; ".join(f"{key} {theirs.get(key)!r}, not {ours.get(key)!r}" for key in differ)
         raise InputError(

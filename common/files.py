@@ -34,6 +34,60 @@ def is_special(path: str | Path) -> bool:
     return os.path.exists(path) and not os.path.isfile(path)
 
 
+def list_files(folder: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return the files below a folder with one of `suffixes` (lower case), sorted by path.
+
+    Links to folders are followed; what two paths lead to is listed once, by the path that holds
+    fewest links. A link to nothing is listed, so that reading it tells. A Mac's ``._*`` twins,
+    which hold no content of their own, are passed over.
+
+    Raises
+    ------
+    InputError
+        A folder cannot be listed.
+    """
+    listed: list[Path] = []
+    seen: set[str] = set()
+    links = [str(folder)]  # plain folders first, so that no link takes their files
+    while links:
+        for place, folders, names in os.walk(links.pop(0), onerror=_cannot_list):
+            if (real := os.path.realpath(place)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            links += sorted(
+                path for name in folders if os.path.islink(path := os.path.join(place, name))
+            )
+            listed += [
+                Path(place, name)
+                for name in sorted(names)
+                if not name.startswith("._") and os.path.splitext(name)[1].lower() in suffixes
+            ]
+    return sorted(_once(listed))
+
+
+def _cannot_list(problem: OSError) -> None:
+    raise InputError(
+        f"{problem.filename}: cannot be listed ({problem.strerror}), expected a folder to read; "
+        "give yourself leave to read it, or move it away"
+    ) from problem
+
+
+def _once(files: list[Path]) -> list[Path]:
+    """Leave out links to files that are listed under the same name elsewhere."""
+    plain = {os.path.realpath(file) for file in files if not file.is_symlink()}
+    left, seen = [], set[tuple[str, str]]()
+    for file in files:
+        real = os.path.realpath(file)
+        again = (real, file.name) in seen or (
+            file.is_symlink() and real in plain and os.path.basename(real) == file.name
+        )
+        if not again:
+            left.append(file)
+            seen.add((real, file.name))
+    return left
+
+
 def write_whole(path: str | Path, content: bytes | memoryview) -> None:
     """Write a file under its final name only when it is complete (temporary name, then rename).
 

@@ -38,6 +38,13 @@ KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
     help="Hub id, local folder, or demo (tiny, untrained).",
 )
 @click.option("--revision", default=None, help="Branch, tag or commit of a hub id.")
+@click.option(
+    "--normalize",
+    type=click.Choice(("yes", "no")),
+    default=None,
+    help="Whether each waveform gets zero mean and unit variance, where the encoder's files do not "
+    "say it, or say it wrongly.  [default: as they say]",
+)
 @click.option("--layers", default="all", show_default=True, help="all, 0-12, or 4,8.")
 @click.option(
     "--pooling",

@@ -10,7 +10,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,19 +39,40 @@ def whole_file(path: Path, needed: int) -> Iterator[BinaryIO]:
 def _whole_file(path: Path, needed: int) -> Iterator[BinaryIO]:
     temporary = path.with_name(f"{WRITING}{os.getpid()}-{path.name}")
     try:
-        with temporary.open("w+b") as file:
+        with synced_file(temporary, needed) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError as problem:
-        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        temporary.unlink(missing_ok=True)
-        raise InputError(_full(path.parent, needed)) from problem
+        publish(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def synced_file(temporary: Path, needed: int) -> Iterator[BinaryIO]:
+    """Yield a new file whose bytes are on disk afterwards; where that fails, it is absent.
+
+    Raises
+    ------
+    InputError
+        The disk is full, or the folder cannot be written to.
+    """
+    with writing(temporary.parent):
+        try:
+            with temporary.open("w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException as problem:
+            temporary.unlink(missing_ok=True)
+            if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise InputError(_full(temporary.parent, needed)) from problem
+            raise
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a file that is on disk its name, which a power cut does not take back."""
+    with writing(path.parent):
+        temporary.replace(path)
+        sync_folder(path.parent)
 
 
 def refuse_full_disk(folder: Path, needed: int) -> None:
@@ -103,7 +124,7 @@ class Lock:
                 f"{path.parent}: writing is locked by {holder}, expected no other writer; "
                 "wait for it or end it"
             ) from None
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         ours = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
         with suppress(OSError):  # a full disk: the lock holds without its holder's name
             os.ftruncate(number, 0)

@@ -151,11 +151,12 @@ class FeatureStore:
 
 
 def _refuse_foreign(store: FeatureStore, shard: Shard) -> None:
-    refuse_other_config(shard.attributes["configuration"], store.config, str(shard.path))
-    if shard.attributes["fingerprint"] != fingerprint(store.config):
+    config, found = shard.attributes["configuration"], shard.attributes["fingerprint"]
+    refuse_other_config(config, store.config, str(shard.path), "move the file elsewhere")
+    if found != fingerprint(config):
         raise InputError(
-            f"{shard.path}: fingerprint is {shard.attributes['fingerprint']!r}, expected "
-            f"{fingerprint(store.config)!r}; delete the file and run spk-extract again"
+            f"{shard.path}: fingerprint is {found!r}, expected {fingerprint(config)!r}; "
+            "delete the file and run spk-extract again"
         )
     expected = (len(store.layers), store.dim, DTYPES[store.config["dtype"]])
     found = (shard.shape[0], shard.shape[2], shard.dtype)

@@ -71,7 +71,8 @@ def merge(paths: Sequence[str | Path], out: str | Path) -> int:
     stores = [FeatureStore.open(path) for path in paths]
     there = [FeatureStore.open(out)] if (Path(out) / "store.json").exists() else []
     for store in [*there, *stores][1:]:
-        refuse_other_config(store.config, [*there, *stores][0].config, str(store.path))
+        first = [*there, *stores][0]
+        refuse_other_config(store.config, first.config, str(store.path), "leave it out")
     _refuse_conflicts([*there, *stores])
     with StoreWriter(out, stores[0].config, versions=stores[0].versions) as writer:
         taken = set(writer.done)
@@ -219,10 +220,11 @@ def _sha256(path: Path) -> str:
 
 
 def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[str]:
-    from .audio import Reading, Rejected, Segment, read_segment
+    from .audio import Reading, Rejected, read_segment, segments_of
 
     config = store.config
-    reading = Reading(config["rate"], config["channel"], config["resample"], shortest=1)
+    # Samples are compared, so another rate needs no permission.
+    reading = Reading(config["rate"], config["channel"], resample=True, shortest=1)
     rows = store.rows()
     sums = zip(rows["audio_bytes"].tolist(), rows["audio_crc32"].tolist(), strict=True)
     expected = dict(zip(rows["segment_id"].tolist(), sums, strict=True))
@@ -230,17 +232,16 @@ def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[
     faults = []
     if len(there) < len(expected):
         faults.append(f"{store.path}: {len(expected) - len(there)} segments are not in the table")
-    for row in there.itertuples():
-        segment = Segment(row.segment_id, str(root / row.audio), row.start, row.end)
+    for audio, segment in zip(there["audio"], segments_of(there, root), strict=True):
         try:
             found = read_segment(segment, reading)
         except Rejected as problem:
             faults.append(
-                f"{row.audio}: segment {row.segment_id!r} {problem.code}: {problem.message}"
+                f"{audio}: segment {segment.segment_id!r} {problem.code}: {problem.message}"
             )
             continue
-        if (found.size, found.crc32) != expected[row.segment_id]:
+        if (found.size, found.crc32) != expected[segment.segment_id]:
             faults.append(
-                f"{row.audio}: segment {row.segment_id!r} has other samples than were encoded"
+                f"{audio}: segment {segment.segment_id!r} has other samples than were encoded"
             )
     return faults

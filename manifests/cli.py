@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from ..common.commands import Group
+from ..common.commands import LEFT_OUT, Group
 from ..common.errors import InputError
 from .cut_cli import cut, match_csv
+
+# Kinds of notes that say who is taken for whom: shown, not only listed.
+CHOICES = ("renamed", "columns", "tiers", "channel", "offset", "strange")
 
 
 @click.group(cls=Group)
@@ -47,7 +51,12 @@ def _annotated(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--skip-bad",
             is_flag=True,
-            help="Drop and list bad lines instead of stopping at the first.",
+            help="Drop and list bad lines and unreadable recordings, instead of stopping at one.",
+        ),
+        click.option(
+            "--allow-unpaired",
+            is_flag=True,
+            help="Leave sessions without a recording out, instead of stopping.",
         ),
     ]
     for option in reversed(options):
@@ -62,24 +71,51 @@ def rttm(path: str, table: str, skip_bad: bool, **options: Any) -> None:
     from .assemble import make_table
     from .rttm import read_rttm
 
-    reading = read_rttm(path, skip_bad=skip_bad)
-    _write_segments(*make_table(reading, skip_bad=skip_bad, **options), table)
+    with _notes_written(table):
+        reading = read_rttm(path, skip_bad=skip_bad)
+        made = make_table(reading, skip_bad=skip_bad, **options)
+    _write_segments(*made, table)
 
 
 @main.command()
 @_annotated
-def textgrid(path: str, table: str, skip_bad: bool, **options: Any) -> None:
+@click.option(
+    "--tiers",
+    multiple=True,
+    help="Tier that is a speaker's, by name or pattern (*, ?); may be given again. "
+    "[all but those of words and phones; of 'A - words' speaker A]",
+)
+@click.option(
+    "--silence",
+    multiple=True,
+    help="Mark that is silence, in any case; may be given again. [sil sp spn <eps> h# pause]",
+)
+def textgrid(
+    path: str,
+    table: str,
+    skip_bad: bool,
+    tiers: tuple[str, ...],
+    silence: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Make the segment table TABLE (.csv or .parquet) of the TextGrid file or folder PATH."""
     from .assemble import make_table
-    from .textgrid import read_textgrids
+    from .textgrid import SILENCE, read_textgrids
 
-    reading = read_textgrids(path, skip_bad=skip_bad)
-    _write_segments(*make_table(reading, skip_bad=skip_bad, **options), table)
+    with _notes_written(table):
+        reading = read_textgrids(path, skip_bad=skip_bad, tiers=tiers, silence=silence or SILENCE)
+        made = make_table(reading, skip_bad=skip_bad, **options)
+    _write_segments(*made, table)
 
 
 @main.command()
 @_annotated
 @click.option("--rttm-dir", type=click.Path(), help="RTTMs that the files were cut by.")
+@click.option(
+    "--last-underscore",
+    is_flag=True,
+    help="Speakers hold no '_': divide labels at the last one, where no cut's table says how.",
+)
 def csv(path: str, table: str, **options: Any) -> None:
     """Make the segment table TABLE of a reference CSV PATH (columns path,label).
 
@@ -88,7 +124,9 @@ def csv(path: str, table: str, **options: Any) -> None:
     """
     from .reference import read_reference_csv
 
-    _write_segments(*read_reference_csv(path, **options), table)
+    with _notes_written(table):
+        made = read_reference_csv(path, **options)
+    _write_segments(*made, table)
 
 
 @main.command()
@@ -208,8 +246,22 @@ def _show(report: Any, out: str | None, *, digits: int) -> None:
         write_whole(out, report.to_csv(index=False, lineterminator="\n").encode())
 
 
-def _write_segments(segments: Any, notes: Any, path: str) -> None:
+@contextmanager
+def _notes_written(table: str) -> Iterator[None]:
+    """List what was noted beside the table, also where there will be none."""
     from .annotation import write_notes
+
+    try:
+        yield
+    except InputError as problem:
+        if not problem.notes:
+            raise
+        listed = write_notes(problem.notes, table)
+        raise InputError(f"{problem}; see {listed}") from problem
+
+
+def _write_segments(segments: Any, notes: Any, path: str) -> None:
+    from .annotation import rows_left_out, write_notes
     from .assemble import summarise
     from .split import drop_record
     from .table import write_table
@@ -218,3 +270,10 @@ def _write_segments(segments: Any, notes: Any, path: str) -> None:
     drop_record(path)
     listed = write_notes(notes, path)
     click.echo(f"{path}: {summarise(segments, notes)}" + (f"; see {listed}" if listed else ""))
+    for kind in CHOICES:
+        messages = [f"{note.place}: {note.message}" for note in notes if note.kind == kind]
+        more = f" (and {len(messages) - 1} more {kind} notes)" if len(messages) > 1 else ""
+        if messages:
+            click.echo(f"{messages[0]}{more}", err=True)
+    if rows_left_out(notes):
+        click.get_current_context().exit(LEFT_OUT)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..common.commands import LEFT_OUT
 from ..common.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ SHOWN = 10  # names of a kind that match-csv prints; a corpus has thousands
 @click.option("--pcm-dir", "--pcm_dir", type=click.Path(), help="With --rttm-dir: recordings.")
 @click.option("--output-dir", "--output_dir", type=click.Path(), help="With --rttm-dir: OUT.")
 @click.option("--min-seconds", type=float, help="With --rttm-dir: shortest, in s. [1.5]")
+@click.option(
+    "--allow-unpaired", is_flag=True, help="With --rttm-dir: leave sessions without recording out."
+)
 @click.option("--format", type=click.Choice(("wav", "flac")), default="wav", show_default=True)
 @click.option("--channel", default="0", show_default=True, help="Index from 0, or mean.")
 @click.option("--resample", is_flag=True, help="Accept other sample rates than 16000 Hz.")
@@ -50,6 +54,8 @@ def cut(table: str | None, out: str | None, listing_only: bool, **options: Any) 
             copy_record(table, f"{folder}/{TABLE}")
         else:
             drop_record(f"{folder}/{TABLE}")
+        for line in done.clipped:
+            click.echo(line, err=True)
         click.echo(
             f"{folder}: {done.written} files written, {done.complete} found complete, "
             f"{done.decoded} recordings ({done.decoded_seconds / 60:.1f} min) decoded"
@@ -60,11 +66,13 @@ def cut(table: str | None, out: str | None, listing_only: bool, **options: Any) 
 
 def _tell(segments: pd.DataFrame, notes: list[Note], listing: str) -> None:
     """Say what was left out on the way from the RTTMs to the listing, and list it beside it."""
-    from .annotation import write_notes
+    from .annotation import rows_left_out, write_notes
     from .assemble import summarise
 
     listed = write_notes(notes, listing)
     click.echo(f"{listing}: {summarise(segments, notes)}" + (f"; see {listed}" if listed else ""))
+    if rows_left_out(notes):
+        click.get_current_context().exit(LEFT_OUT)
 
 
 @click.command("match-csv")
@@ -98,8 +106,9 @@ def _cut_source(
 
     Notes are None where a table was given: who made it has told them.
     """
-    names = ("rttm_dir", "pcm_dir", "output_dir", "min_seconds", "audio_root")
+    names = ("rttm_dir", "pcm_dir", "output_dir", "min_seconds", "allow_unpaired", "audio_root")
     source = {name: options.pop(name) for name in names}
+    source["allow_unpaired"] = source["allow_unpaired"] or None  # as what was not given
     given = {name for name in names if source[name] is not None}
     if table and out and given <= {"audio_root"}:
         from .table import read_table
@@ -112,12 +121,14 @@ def _cut_source(
         ]
         raise InputError(
             f"spk-manifests cut: source is {' '.join(words) or 'not given'!r}, expected TABLE OUT "
-            "[--audio-root], or --rttm-dir, --pcm-dir, --output-dir [--min-seconds]; give one of "
-            "the two"
+            "[--audio-root], or --rttm-dir, --pcm-dir, --output-dir [--min-seconds] "
+            "[--allow-unpaired]; give one of the two"
         )
     from .reference import prepare_segments
 
-    limit = {} if source["min_seconds"] is None else {"min_seconds": source["min_seconds"]}
+    limit = {
+        name: source[name] for name in ("min_seconds", "allow_unpaired") if source[name] is not None
+    }
     root = source["pcm_dir"] if check_ends else None
     segments, notes = prepare_segments(source["rttm_dir"], root, **limit)
     return segments, source["output_dir"], source["pcm_dir"], notes

@@ -1,7 +1,6 @@
 """A share of `two_at_once.py`: one does it, the other is told, and no reader sees a wrong row."""
 
 import time
-from contextlib import contextmanager
 
 import pytest
 
@@ -47,16 +46,12 @@ def test_a_second_sweep_is_told(pairs, two_at_once, told, tmp_path):
 def test_a_shard_that_grows_under_its_name_is_caught_by_the_harness(
     two_at_once, tmp_path, monkeypatch
 ):
-    @contextmanager
-    def careless(path, needed):
-        with open(path, "w+b") as file:
-            file.write(b"half")
-            file.flush()
-            time.sleep(0.01)
-            file.seek(0)
-            yield file
+    def careless(temporary, path):
+        path.write_bytes(b"half")
+        time.sleep(0.01)
+        temporary.replace(path)
 
-    monkeypatch.setattr("spk.extract.store.whole_file", careless)
+    monkeypatch.setattr("spk.extract.store.publish", careless)
     counts, broken = two_at_once.read_many(tmp_path, 1.0)
     assert counts["refused"] > 0
     assert broken

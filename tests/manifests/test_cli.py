@@ -49,7 +49,7 @@ def test_a_bad_line_is_one_line_and_exit_code_1_or_dropped(run, annotated):
     assert done.exit_code == 1
     assert done.output == (
         "L_R001S01C01.rttm, line 25: duration is '-0.2' s, expected > 0; "
-        "delete or correct the line\n"
+        "delete or correct the line, or pass --skip-bad\n"
     )
     assert "1 dropped" in run("rttm", annotated, "t.csv", "--skip-bad").output
     assert list(pd.read_csv("t.csv.notes.csv")["kind"]) == ["dropped", "unchecked"]
