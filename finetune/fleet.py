@@ -47,7 +47,7 @@ SESSION_COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fleet:
     """What is to be trained.
 

@@ -37,7 +37,7 @@ Tell = Callable[[str], None]
 PATIENCE = 0.5  # s between two looks at the workers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Summary:
     """What a run left: `sessions` is the table of that name, `text` its last line.
 

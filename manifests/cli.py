@@ -14,6 +14,9 @@ from ..common.errors import InputError
 from ..common.outputs import BESIDE_TABLE, TABLE, Output
 from .cut_cli import cut, match_csv
 
+# Kinds of notes that say who is taken for whom: shown, not only listed.
+CHOICES = ("renamed", "columns", "tiers", "channel", "offset", "strange")
+
 
 @click.group(cls=Group)
 @click.version_option(package_name="spk-toolkit")
@@ -276,4 +279,9 @@ def _write_segments(segments: Any, notes: Any, path: str) -> None:
     drop_record(path)
     listed = write_notes(notes, path)
     click.echo(f"{path}: {summarise(segments, notes)}" + (f"; see {listed}" if listed else ""))
+    for kind in CHOICES:
+        messages = [f"{note.place}: {note.message}" for note in notes if note.kind == kind]
+        more = f" (and {len(messages) - 1} more {kind} notes)" if len(messages) > 1 else ""
+        if messages:
+            click.echo(f"{messages[0]}{more}", err=True)
     exit_left_out([rows_left_out(notes)])

@@ -51,7 +51,7 @@ LISTING = "segments.csv"
 TABLE = "segments.table.csv"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CutReport:
     """What `cut` did: its two tables, and how much of the work was new."""
 

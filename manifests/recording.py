@@ -162,10 +162,10 @@ def write_audio(path: Path, samples: np.ndarray) -> None:
     if not has_to_be_written(path, image.getbuffer()):
         return
     part = path.with_name(f".{path.name}.part")
-    with writing(path, image.getbuffer().nbytes):
+    with image.getbuffer() as view, writing(path, view.nbytes):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
-            file.write(image.getbuffer())
+            file.write(view)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
