@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..common.errors import InputError
+from ..common.names import is_placeholder, normal_name
 from .aishell4 import scoped_speaker
-from .annotation import Note, Reading, Turn, audio_seconds, find_files
+from .annotation import Note, Reading, Turn, audio_seconds, find_files, name_notes
+from .delimited import check_columns, read_delimited
 from .table import check_table, segment_id
 
 if TYPE_CHECKING:
     import pandas as pd
 
+IDENTITY = ("session", "speaker", "person")
 AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".w64", ".aiff")
 
 
@@ -62,7 +65,7 @@ def make_table(
     """
     kept = Reading(notes=list(reading.notes))
     _drop_duplicates(reading.turns, kept, skip_bad)
-    names = speaker_labels(kept.turns, scope=scope, identity=identity)
+    names = speaker_labels(kept.turns, scope=scope, identity=identity, notes=kept.notes)
     if audio_root is None:
         kept.notes.append(Note("unchecked", "audio", "no audio folder: ends were not checked"))
         rows = [_row(turn, f"{turn.session}.flac", turn.end, names) for turn in kept.turns]
@@ -92,7 +95,7 @@ def summarise(table: pd.DataFrame, notes: Sequence[Note]) -> str:
 def _drop_duplicates(turns: Sequence[Turn], kept: Reading, skip_bad: bool) -> None:
     seen: dict[str, str] = {}
     for turn in turns:
-        name = segment_id(turn.session, turn.speaker, turn.start, turn.end)
+        name = segment_id(turn.session, turn.speaker, turn.start, turn.end, turn.channel)
         if name not in seen:
             seen[name] = turn.place
             kept.turns.append(turn)
@@ -105,9 +108,15 @@ def _drop_duplicates(turns: Sequence[Turn], kept: Reading, skip_bad: bool) -> No
 
 
 def speaker_labels(
-    turns: Iterable[Turn], *, scope: str = "session", identity: str | Path | None = None
+    turns: Iterable[Turn],
+    *,
+    scope: str = "session",
+    identity: str | Path | None = None,
+    notes: list[Note] | None = None,
 ) -> Mapping[tuple[str, str], str]:
     """Return ``{(session, local speaker): label}`` by scope, or by the identity file's persons.
+
+    What is to be told of the identity file is added to `notes`.
 
     Raises
     ------
@@ -117,7 +126,7 @@ def speaker_labels(
     pairs = dict.fromkeys((turn.session, turn.speaker) for turn in turns)
     if identity is None:
         return {pair: scoped_speaker(*pair, scope) for pair in pairs}
-    persons = read_identity(identity)
+    persons = read_identity(identity, notes)
     unnamed = [pair for pair in pairs if pair not in persons]
     if unnamed:
         raise InputError(
@@ -127,39 +136,40 @@ def speaker_labels(
     return persons
 
 
-def read_identity(path: str | Path) -> dict[tuple[str, str], str]:
+def read_identity(path: str | Path, notes: list[Note] | None = None) -> dict[tuple[str, str], str]:
     """Read the CSV `session,speaker,person`; return ``{(session, local speaker): person}``.
+
+    All names are in their normal form; what was changed is added to `notes`. Other columns are
+    not looked at.
 
     Raises
     ------
     InputError
-        The columns are others, a pair is named twice, or a person has no name.
+        A column is missing, a pair has two persons, or a person has no name.
     """
-    import pandas as pd
-
-    try:
-        rows = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError) as problem:
-        raise InputError(f"{path}: cannot be read ({problem}); correct the path") from None
-    if list(rows.columns) != ["session", "speaker", "person"]:
-        raise InputError(
-            f"{path}: columns are {list(rows.columns)}, expected ['session', 'speaker', 'person'];"
-            " rename them"
-        )
+    sheet = read_delimited(path, IDENTITY, "correct the path")
+    check_columns(sheet, IDENTITY, path)
+    if notes is not None:
+        notes += [Note("columns", str(path), note) for note in sheet.notes]
+        for what in IDENTITY:
+            notes += name_notes(what, sheet.rows[what], str(path))
+    rows = sheet.rows[list(IDENTITY)].map(normal_name).drop_duplicates()
     double = rows[rows.duplicated(["session", "speaker"])]
     if len(double):
         raise InputError(
             f"{path}: {len(double)} speakers are named twice, first {double['speaker'].iloc[0]!r} "
             f"of session {double['session'].iloc[0]!r}, expected once; delete a row"
         )
-    nameless = rows[rows["person"].isna() | (rows["person"] == "")]
+    nameless = rows[(rows["person"] == "") | rows["person"].map(is_placeholder)]
     if len(nameless):
         raise InputError(
-            f"{path}: person of {len(nameless)} speakers is empty, first that of "
-            f"{nameless['speaker'].iloc[0]!r} in session {nameless['session'].iloc[0]!r}, "
-            "expected a name; add it or delete the row"
+            f"{path}: person of {len(nameless)} speakers is {nameless['person'].iloc[0] or 'empty'}"
+            f", first that of {nameless['speaker'].iloc[0]!r} in session "
+            f"{nameless['session'].iloc[0]!r}, expected a name; add it or delete the row"
         )
-    return {(row.session, row.speaker): row.person for row in rows.itertuples()}
+    return dict(
+        zip(zip(rows["session"], rows["speaker"], strict=True), rows["person"], strict=True)
+    )
 
 
 def find_recordings(audio_root: str | Path) -> dict[str, Path]:
@@ -225,12 +235,13 @@ def _row(
     turn: Turn, audio: str, end: float, names: Mapping[tuple[str, str], str]
 ) -> dict[str, object]:
     return {
-        "segment_id": segment_id(turn.session, turn.speaker, turn.start, turn.end),
+        "segment_id": segment_id(turn.session, turn.speaker, turn.start, turn.end, turn.channel),
         "audio": audio,
         "start": turn.start,
         "end": end,
         "speaker": names[turn.session, turn.speaker],
         "session": turn.session,
+        "channel": turn.channel,
         "line": turn.line,
     }
 
@@ -239,4 +250,7 @@ def _table(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
     import pandas as pd
 
     order = ["session", "start", "end", "speaker"]
-    return check_table(pd.DataFrame(rows).sort_values(order, kind="stable", ignore_index=True))
+    table = pd.DataFrame(rows).sort_values(order, kind="stable", ignore_index=True)
+    if not table["channel"].any():
+        table = table.drop(columns="channel")
+    return check_table(table)

@@ -68,18 +68,41 @@ def rttm(path: str, table: str, skip_bad: bool, **options: Any) -> None:
 
 @main.command()
 @_annotated
-def textgrid(path: str, table: str, skip_bad: bool, **options: Any) -> None:
+@click.option(
+    "--tiers",
+    multiple=True,
+    help="Tier that is a speaker's, by name or pattern (*, ?); may be given again. "
+    "[all but those of words and phones; of 'A - words' speaker A]",
+)
+@click.option(
+    "--silence",
+    multiple=True,
+    help="Mark that is silence, in any case; may be given again. [sil sp spn <eps> h# pause]",
+)
+def textgrid(
+    path: str,
+    table: str,
+    skip_bad: bool,
+    tiers: tuple[str, ...],
+    silence: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Make the segment table TABLE (.csv or .parquet) of the TextGrid file or folder PATH."""
     from .assemble import make_table
-    from .textgrid import read_textgrids
+    from .textgrid import SILENCE, read_textgrids
 
-    reading = read_textgrids(path, skip_bad=skip_bad)
+    reading = read_textgrids(path, skip_bad=skip_bad, tiers=tiers, silence=silence or SILENCE)
     _write_segments(*make_table(reading, skip_bad=skip_bad, **options), table)
 
 
 @main.command()
 @_annotated
 @click.option("--rttm-dir", type=click.Path(), help="RTTMs that the files were cut by.")
+@click.option(
+    "--last-underscore",
+    is_flag=True,
+    help="Speakers hold no '_': divide labels at the last one, where no cut's table says how.",
+)
 def csv(path: str, table: str, **options: Any) -> None:
     """Make the segment table TABLE of a reference CSV PATH (columns path,label).
 

@@ -28,9 +28,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.errors import InputError
 from ..common.files import write_whole
+from ..common.names import normal_name
+from .cut_names import cut_stem
 from .recording import RATE, Recording, Span, cut_recording, inspect, is_whole
 from .request import agree, only_writer
-from .table import check_table, sample_span, write_table
+from .table import check_table, id_names, sample_span, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +118,8 @@ def file_names(table: pd.DataFrame, format: str = "wav") -> list[str]:  # noqa: 
     """Return the name of each row's cut file, as the reference names it, in table order.
 
     ``{session}_{speaker}_{NNNN}`` with the speaker as the annotation has it and NNNN the 0-based
-    annotation line; ``{segment_id}`` where the table has no column `line`.
+    annotation line; ``{segment_id}`` where the table has no column `line`. Names that are too long
+    for a disk are shortened around a hash (`cut_names.cut_stem`).
 
     Raises
     ------
@@ -125,11 +128,11 @@ def file_names(table: pd.DataFrame, format: str = "wav") -> list[str]:  # noqa: 
     """
     if "line" in table:
         names = [
-            f"{_local(row.segment_id, row.session, row.speaker)}_{row.line:04d}.{format}"
+            f"{cut_stem(_local(row.segment_id, row.session, row.speaker), row.line)}.{format}"
             for row in table.itertuples()
         ]
     else:
-        names = [f"{identity}.{format}" for identity in table["segment_id"]]
+        names = [f"{cut_stem(identity)}.{format}" for identity in table["segment_id"]]
     seen: dict[str, str] = {}
     for name, identity in zip(names, table["segment_id"], strict=True):
         if "/" in name or "\\" in name or not name.isprintable() or name.startswith("."):
@@ -140,7 +143,7 @@ def file_names(table: pd.DataFrame, format: str = "wav") -> list[str]:  # noqa: 
         if name in seen:
             raise InputError(
                 f"table: segments {seen[name]!r} and {identity!r} would both be cut to {name!r}, "
-                "expected one name each; correct the column 'line'"
+                "expected one name each; delete the column 'line', and files are named by their ids"
             )
         seen[name] = identity
     return names
@@ -148,10 +151,10 @@ def file_names(table: pd.DataFrame, format: str = "wav") -> list[str]:  # noqa: 
 
 def _local(identity: str, session: str, speaker: str) -> str:
     """Return ``{session}_{local speaker}``, whatever scope the table's speakers have."""
-    if speaker.startswith(f"{session}_"):
-        return speaker  # session scope
-    stem = identity.rsplit("_", 2)[0]  # table.segment_id: session_local_start_end
-    return stem if stem.startswith(f"{session}_") else f"{session}_{speaker}"
+    names = normal_name(id_names(identity))
+    if names.startswith(f"{session}_"):
+        return names
+    return speaker if speaker.startswith(f"{session}_") else f"{session}_{speaker}"
 
 
 def _check_settings(settings: Mapping[str, object], workers: int) -> None:

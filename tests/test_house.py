@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # itself and the rooms before it.
 ORDER = {
     "common": "errors names files signals commands",
-    "manifests": "table annotation rttm textgrid aishell4 assemble timeline rollcall select "
-    "purge methods split tasks leaks reference recording request cut match voices demo "
-    "cut_cli cli",
+    "manifests": "text kinds delimited table annotation rttm textgrid aishell4 assemble timeline "
+    "rollcall select purge methods split tasks leaks cut_names reference recording request cut "
+    "match voices demo cut_cli cli",
     "extract": "signals spans audio pooling device stages "
     "encoder_files lora preprocessing switches checkpoint frontend layers weights "
     "encoder durable contents shard layout reader listing store writing options batches plan job "

@@ -94,7 +94,9 @@ def test_no_quantization_is_none(copy):
 def test_weights_that_are_no_floating_point_numbers_are_refused(copy, kind):
     name = "encoder.layers.0.attention.q_proj.weight"
     rewrite(copy, lambda tensors: tensors.update({name: (tensors[name] * 50).abs().to(kind)}))
-    with pytest.raises(InputError, match=f"1 weights are not floating-point numbers, first '{name}"):
+    with pytest.raises(
+        InputError, match=f"1 weights are not floating-point numbers, first '{name}"
+    ):
         load_encoder(str(copy))
     change(copy / "config.json", quantization_config={"quant_method": "fp8"})
     with pytest.raises(InputError, match="'fp8'.*name the encoder that it was made from"):

@@ -161,9 +161,7 @@ def test_what_enters_is_what_transformers_makes_of_every_family_and_form(
         ),
     ],
 )
-def test_files_are_read_in_transformers_order(
-    tmp_path, group_encoder, waveform, files, expected
-):
+def test_files_are_read_in_transformers_order(tmp_path, group_encoder, waveform, files, expected):
     folder = describe(tmp_path / "encoder", group_encoder, **files)
     encoder = load_encoder(str(folder))
     assert (encoder.provenance()["normalization"] != "none") is expected

@@ -100,7 +100,9 @@ def test_a_row_that_fits_no_turn_is_told_or_dropped(folder, row, message):
 
 def test_other_columns_are_refused(folder):
     (folder / "data.csv").write_text("file,label\n")
-    with pytest.raises(InputError, match=r"columns are \['file', 'label'\], expected \['path'"):
+    with pytest.raises(
+        InputError, match=r"columns \['path'\] are missing, found \['file', 'label'\]; write path"
+    ):
         read_reference_csv(folder / "data.csv")
 
 
