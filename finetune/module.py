@@ -27,7 +27,10 @@ from .trunk import Entered, Trunk
 
 MERIT = "val_merit"  # val_acc, ties broken by val_loss
 TEMPERATURES = (-5.0, 5.0)  # natural logarithm
-IDENTITY = ("encoder", "revision", "weights_sha256", "encoder_config_sha256", "untrained")
+IDENTITY = (
+    *("encoder", "revision", "weights_sha256", "encoder_config_sha256", "untrained"),
+    "normalization",  # checkpoints from before lack it
+)
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,11 @@ class SpeakerModule(lightning.LightningModule):
             "split": self.subject.split,
             "rows": self.subject.rows,
             "trained": sorted(self.subject.trained),
-            "encoder": {name: self.subject.encoder[name] for name in IDENTITY},
+            "encoder": {
+                name: self.subject.encoder[name]
+                for name in IDENTITY
+                if name in self.subject.encoder
+            },
             "settings": asdict(self.settings),
             "temperature": self.temperature,
         }
@@ -202,6 +209,9 @@ def refuse_other(found: Mapping[str, Any] | None, subject: Subject) -> None:
         )
     same = ("weights_sha256", "encoder_config_sha256")  # wherever it lies now
     pairs = [(name, found["encoder"].get(name), subject.encoder[name]) for name in same]
+    if "normalization" in found["encoder"]:
+        ours = subject.encoder.get("normalization")
+        pairs.append(("normalization", found["encoder"]["normalization"], ours))
     pairs.append(("task", found["task"], subject.task))
     pairs.append(("labels", tuple(found["labels"]), subject.labels))
     for name, old, new in pairs:

@@ -159,7 +159,9 @@ def test_another_rate_is_allowed_into_a_store_that_was_made_without(tmp_path, ta
     assert extract(table, out, "--encoder", "demo").exit_code == 0
     both = pd.concat([pd.read_csv(table), pd.read_csv(phone)])
     both.to_csv(folder / "both.csv", index=False)
-    assert call(store, "verify", out, "--table", folder / "both.csv", "--audio", folder).exit_code == 0
+    assert (
+        call(store, "verify", out, "--table", folder / "both.csv", "--audio", folder).exit_code == 0
+    )
     extract(phone, tmp_path / "other", "--encoder", "demo", "--resample")
     assert call(store, "merge", out, tmp_path / "other", tmp_path / "all").exit_code == 0
 
