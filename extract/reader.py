@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 
 from ..common.errors import InputError
-from .layout import fingerprint, normal_config, read_description, refuse_other_config, shard_paths
+from .layout import (
+    check_store_file,
+    fingerprint,
+    normal_config,
+    read_description,
+    refuse_other_config,
+    shard_paths,
+)
 from .shard import COLUMNS, DTYPES, Shard, read_layer, read_shard
 
 
@@ -65,6 +72,7 @@ class FeatureStore:
         """
         path = Path(path)
         if path.is_file():
+            check_store_file(path)
             shard = read_shard(path)
             return cls(path, shard.attributes, [shard])
         described = read_description(path)

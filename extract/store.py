@@ -225,9 +225,11 @@ class StoreWriter:
         largest = float(np.abs(features).max())
         if not np.isfinite(largest):
             wrong = int((~np.isfinite(features)).sum())
+            exact = self.config.get("compute_dtype", "float32") == "float32"
+            other = "" if exact else "pass --dtype float32 and name another store, or "
             raise InputError(
-                f"{where} hold {wrong} values that are not finite, expected numbers; pass "
-                "--dtype float32, or take the segment out of the table"
+                f"{where} hold {wrong} values that are not finite, expected numbers; {other}take "
+                "the segment out of the table"
             )
         if self.config["dtype"] == "float16" and largest > FLOAT16_MAX:
             raise InputError(

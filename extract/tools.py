@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.errors import InputError
-from .layout import SHARD_NAME, read_description, refuse_other_config, shard_paths
+from .layout import (
+    SHARD_NAME,
+    check_store_file,
+    read_description,
+    refuse_other_config,
+    shard_paths,
+)
 from .listing import list_rejected
 from .reader import FeatureStore
 from .shard import Shard, read_layer, read_shard
@@ -175,7 +181,9 @@ def verify(
             f"{path}: one of table and audio is given, expected both or none; name the other too"
         )
     single = path.is_file()
-    if not single:
+    if single:
+        check_store_file(path)
+    else:
         read_description(path)
     faults = [
         fault

@@ -195,3 +195,41 @@ def test_a_store_of_other_options_names_them(tmp_path, table, options, repair):
     refused = extract(table, tmp_path / "store", "--encoder", "demo", *options)
     assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
     assert repair in refused.stderr
+
+
+def test_a_file_that_is_no_store_is_never_to_be_deleted(tmp_path, table, make_store):
+    before = table.read_bytes()
+    for command in (("info", table), ("verify", table), ("merge", table, tmp_path / "m")):
+        refused = call(store, *command)
+        assert refused.exit_code == 1
+        assert "but no HDF5 file as spk-store pack writes, expected a store" in refused.stderr
+        assert "delete" not in refused.stderr
+    recording = table.parent / "s.wav"
+    refused = extract(table, recording, "--encoder", "demo")
+    assert (refused.exit_code, "name the store" in refused.stderr) == (1, True)
+    assert table.read_bytes() == before
+
+
+def test_a_packed_store_says_how_it_grows_and_that_works(tmp_path, table):
+    extract(table, tmp_path / "store", "--encoder", "demo")
+    call(store, "pack", tmp_path / "store", tmp_path / "p.h5")
+    refused = extract(table, tmp_path / "p.h5", "--encoder", "demo")
+    assert "run `spk-store merge " in refused.stderr
+    assert call(store, "merge", tmp_path / "p.h5", tmp_path / "new").exit_code == 0
+    done = extract(table, tmp_path / "new", "--encoder", "demo")
+    assert (done.exit_code, "0 of them new" in done.output) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "repair"),
+    [
+        ("bfloat16", "pass --dtype float32 and name another store, or take the segment out"),
+        ("float32", "expected numbers; take the segment out of the table"),
+    ],
+)
+def test_values_that_are_not_finite_name_a_way_that_the_store_allows(
+    tmp_path, store_config, row, dtype, repair
+):
+    writer = StoreWriter(tmp_path / "s", {**store_config, "compute_dtype": dtype})
+    with writer, pytest.raises(InputError, match=repair):
+        writer.add("a", np.full((3, 4), np.inf), **row)
