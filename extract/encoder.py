@@ -265,15 +265,15 @@ class Encoder:
     def _whole(
         self, batch: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]
     ) -> list[np.ndarray]:
-        kept: dict[int, np.ndarray] = {}
+        kept: dict[int, torch.Tensor] = {}
 
         def take(layer: int, states: torch.Tensor) -> None:
-            kept[layer] = states.float().cpu().numpy()
+            kept[layer] = states
 
         frames = self._front.frames(lengths)
         mask = Real(frames, int(frames.max()), self.device).mask
         self._visit(batch, lengths, mask, layers, take)
-        states = np.stack([kept[layer] for layer in layers], axis=2)
+        states = torch.stack([kept[layer] for layer in layers], dim=2).cpu().float().numpy()
         return [row[:count] for row, count in zip(states, frames.tolist(), strict=True)]
 
     @torch.inference_mode()

@@ -21,9 +21,9 @@ from ..common.errors import InputError
 from .audio import Audio, Reading, Segment
 from .batches import Read, make_batches, padding, read_batches, remaining_batches
 from .options import Options
+from .shard_writer import ShardWriter
 from .spans import Spans, stage
-from .store import StoreWriter
-from .writing import WAITING, Writing
+from .writing import Writing
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -44,7 +44,7 @@ class Job:
         encoder: Encoder,
         layers: Sequence[int],
         options: Options,
-        writer: StoreWriter,
+        writer: ShardWriter,
         tell: Callable[[str], None],
         spans: Spans | None = None,
     ) -> None:
@@ -54,7 +54,6 @@ class Job:
         self._reading = reading_of(encoder, options)
         self.batch_seconds = options.batch_seconds or encoder.batch_seconds
         self.devices = str(encoder.device)
-        self.waiting = WAITING
         self._encode = Halving(_encoding(encoder, layers, options), tell)
         self._flying: tuple[Good, Wait] | None = None
         self.new, self.seconds, self.wall, self.padding = 0, 0.0, 0.0, 0.0
@@ -83,7 +82,7 @@ class Job:
         reading = read_batches(batches, self._reading, workers=workers, spans=self._spans)
         with ExitStack() as closed:
             closed.enter_context(self._encoder.at_work(self._spans))
-            writing = closed.enter_context(Writing(self._spans, self.waiting))
+            writing = closed.enter_context(Writing(self._spans))
             found = closed.enter_context(closing(reading))
             closed.callback(self._land, writing)
             while not (stopped := stop()) and (read := self._next(found)) is not None:

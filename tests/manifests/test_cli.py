@@ -92,7 +92,9 @@ def test_split_records_how_and_the_record_follows_the_rows(run, annotated):
     assert read_record("c.csv")["parameters"]["gap"] == 0.5
     run("select", "c.csv", "s.csv", "--min-seconds", "1.5")
     assert read_record("s.csv")["method"] == "chronological"
-    run("rttm", annotated, "s.csv")
+    refused = run("rttm", annotated, "s.csv")
+    assert (refused.exit_code, read_record("s.csv")["method"]) == (1, "chronological")
+    run("rttm", annotated, "s.csv", "--overwrite")
     assert read_record("s.csv") is None
     refused = run("split", "t.csv", "c.csv", "--folds", "4")
     assert refused.exit_code == 1
@@ -114,7 +116,7 @@ def test_leaks_and_describe_print_and_write_a_table(run, annotated, tmp_path):
     refused = run("describe", "t.csv", "-o", "d.parquet")
     assert (refused.exit_code, refused.output) == (
         1,
-        "d.parquet: is no .csv file, expected one; rename it\n",
+        "d.parquet: suffix is '.parquet', expected .csv; rename it\n",
     )
 
 
