@@ -10,10 +10,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +28,7 @@ from .decoder_lines import without_decoder_lines
 from .errors import InputError
 from .files import is_special
 from .lengths import unannounced_seconds
+from .recent import Recent
 
 if TYPE_CHECKING:
     import soundfile
@@ -326,41 +324,7 @@ class _Decoded:
         return samples
 
 
-class _Recent:
-    """The decoded recordings that were asked for last; each is made by one thread only."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._futures: OrderedDict[tuple[Header, str], Future[_Decoded]] = OrderedDict()
-
-    def get(self, key: tuple[Header, str], make: Callable[[], _Decoded]) -> _Decoded:
-        with self._lock:
-            future, mine = self._futures.get(key), False
-            if future is None:
-                future, mine = self._futures.setdefault(key, Future()), True
-            self._futures.move_to_end(key)
-        if mine:
-            try:
-                future.set_result(make())
-            except BaseException as problem:
-                future.set_exception(problem)
-                with self._lock:
-                    self._futures.pop(key, None)
-                raise
-            self._forget()
-        return future.result()
-
-    def _forget(self) -> None:
-        with self._lock:
-            done = [(k, f.result().nbytes) for k, f in self._futures.items() if f.done()]
-            held = sum(size for _, size in done)
-            for key, size in done[:-1]:
-                if held > HELD:
-                    del self._futures[key]
-                    held -= size
-
-
-_recent = _Recent()
+_recent: Recent[_Decoded] = Recent(HELD)
 
 
 def check_channel(channel: str) -> str:

@@ -90,7 +90,7 @@ class Reading:
     integers: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Audio:
     """A segment's samples (mono, float32 or int16) and the identity of what was decoded."""
 

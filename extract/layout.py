@@ -18,8 +18,9 @@ from typing import Any
 
 from ..common.errors import InputError
 from ..common.files import writing
+from ..common.locks import FolderLock
 from .contents import mapping
-from .durable import Lock, remove_leftovers, sync_folder, whole_file
+from .durable import remove_leftovers, sync_folder, whole_file
 from .shard import DTYPES, SCHEMA
 
 SHARD_NAME = re.compile(r"(\d{6,})-([0-9a-f]{8})-([0-9a-f]{64})\.h5")
@@ -162,8 +163,12 @@ def sequence(name: str) -> int:
     return int(name.split("-", maxsplit=1)[0])
 
 
-def take_folder(path: Path, config: Mapping[str, Any], versions: Mapping[str, Any]) -> Lock:
+def take_folder(
+    path: Path, config: Mapping[str, Any], versions: Mapping[str, Any], *, lock: bool = True
+) -> FolderLock:
     """Make or check a store folder for its one writer, and return the lock that is held.
+
+    Without `lock` none is taken: no other process may write there.
 
     Raises
     ------
@@ -173,13 +178,13 @@ def take_folder(path: Path, config: Mapping[str, Any], versions: Mapping[str, An
     """
     if path.is_file():
         raise InputError(
-            f"{path}: it is a file, expected a folder; a packed store is only read, "
-            "use spk-store merge"
+            f"{path}: it is a file, expected a folder, since a packed store is only read; name "
+            "another folder"
         )
     _refuse_other_folder(path)
     with writing(path):
         (path / "shards").mkdir(parents=True, exist_ok=True)
-        lock = Lock(path / "lock")
+        held = FolderLock(path / "lock", lock=lock)
     try:
         with writing(path):
             remove_leftovers(path)
@@ -190,9 +195,9 @@ def take_folder(path: Path, config: Mapping[str, Any], versions: Mapping[str, An
         else:
             _describe(path, config, versions)
     except BaseException:
-        lock.release()
+        held.release()
         raise
-    return lock
+    return held
 
 
 def _refuse_other_folder(path: Path) -> None:

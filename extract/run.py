@@ -44,6 +44,7 @@ def extract(
     encoder: Encoder | None = None,
     stop: Callable[[], bool] = lambda: False,
     tell: Callable[[str], None] = lambda line: None,
+    lock: bool = True,
 ) -> Summary:
     """Write the features of a table's segments to a store; do only what is not there yet.
 
@@ -59,6 +60,8 @@ def extract(
         Asked between batches; true ends the run with all that was computed committed.
     tell
         Is given what the user should know at once, a line at a time.
+    lock
+        Hold the store's lock; without it, no other process may write there.
 
     Several devices are a process each, which imports your script anew: call this under
     ``if __name__ == "__main__":`` there.
@@ -85,7 +88,7 @@ def extract(
         difference = verify_batches(encoder, segments, layers, options, tell, names=names)
     config = configuration(encoder, layers, options)
     spans = Spans() if options.profile else None
-    with StoreWriter(store, config, versions=_versions(), convert=convert) as writer:
+    with StoreWriter(store, config, versions=_versions(), convert=convert, lock=lock) as writer:
         _refuse_changed(segments, writer)
         settings = encoder, layers, options, writer, tell, spans
         job = Job(*settings) if len(devices) == 1 else Team(devices, *settings)

@@ -51,7 +51,7 @@ TRAILER = struct.Struct("<8sQQ32s")
 MARK = b"spkshard"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shard:
     """What is known of a checked shard, without its features; `read_layer` reads those."""
 

@@ -26,7 +26,8 @@ class StoreWriter(ShardWriter):
 
     Only it gives shards their names: its own, and those that its worker processes have written
     (`publish`). On leaving the context what waits is committed, also after an exception or Ctrl-C:
-    each row was finished and checked when it was added.
+    each row was finished and checked when it was added. Without `lock`, no other process may write
+    there.
 
     Attributes
     ----------
@@ -47,6 +48,7 @@ class StoreWriter(ShardWriter):
         commit_rows: int = 256,
         commit_seconds: float = 60.0,
         convert: Convert = assign,
+        lock: bool = True,
     ) -> None:
         super().__init__(
             path,
@@ -57,7 +59,7 @@ class StoreWriter(ShardWriter):
             commit_seconds=commit_seconds,
             convert=convert,
         )
-        self._lock = take_folder(self.path, self.config, self.versions)
+        self._lock = take_folder(self.path, self.config, self.versions, lock=lock)
         try:
             store = FeatureStore.open(self.path)
         except BaseException:

@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from ..common.commands import BUSY, LEFT_OUT, Group
+from ..common.commands import BUSY, LEFT_OUT, Group, locks, writes
+from ..common.outputs import BESIDE_STORE, TABLE, Output
 from ..extract.signals import noted_signals
 from .config import Config
 
@@ -68,7 +69,8 @@ def _said(default: Any) -> str:
 @click.argument("table", required=False, type=click.Path())
 @click.option("--config", type=click.Path(), help="YAML file, or a preset: transfer, baseline.")
 @_settings
-def fit(table: str | None, config: str | None, **given: Any) -> None:
+@locks
+def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -> None:
     """Fine-tune one model per session of TABLE (a segment table with a split), or one for all.
 
     Run it again to go on where it stopped. LOG_DIR receives config.yaml, sessions.csv,
@@ -96,6 +98,7 @@ def fit(table: str | None, config: str | None, **given: Any) -> None:
             split=split_method(path),
             stop=lambda: bool(caught),
             tell=click.echo,
+            lock=not no_lock,
             warn=_tell,
         )
     if done.text:
@@ -142,6 +145,7 @@ def _chosen(given: dict[str, Any]) -> dict[str, Any]:
 @click.option(
     "--batch-seconds", default=40.0, show_default=True, help="Audio in a batch, s, padding counted."
 )
+@writes(Output("predictions", TABLE))
 def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> None:
     """Name the speakers of TABLE's segments; write the predictions table PREDICTIONS.
 
@@ -184,8 +188,16 @@ def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> No
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32 or bfloat16.")
+@locks
+@writes(Output("store_path", folder=True, mark="store.json", beside=BESIDE_STORE), overwrite="")
 def embed(
-    checkpoint: str, table: str, store_path: str, encoder: str | None, **options: Any
+    checkpoint: str,
+    table: str,
+    store_path: str,
+    *,
+    encoder: str | None,
+    no_lock: bool,
+    **options: Any,
 ) -> None:
     """Write the tuned encoder's features of TABLE's segments to STORE, for spk-classify.
 
@@ -203,6 +215,7 @@ def embed(
             encoder=encoder,
             stop=lambda: bool(caught),
             tell=_tell,
+            lock=not no_lock,
         )
     click.echo(str(summary))
     if summary.interrupted:

@@ -40,7 +40,7 @@ class Ask:
     places: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Segments of one batch: mono float32 waveforms, and their codes (n,) int64 (-1: unknown)."""
 

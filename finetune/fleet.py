@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from ..common.errors import InputError
 from ..common.files import write_whole, writing
+from ..common.locks import FolderBusyError, FolderLock
 from ..extract.batches import take_shard
-from ..extract.durable import Lock
 from ..manifests.table import read_predictions, write_predictions
 from ..manifests.tasks import Task, make_tasks, rows_sha256
 from .config import Config
@@ -47,7 +47,7 @@ SESSION_COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fleet:
     """What is to be trained.
 
@@ -63,6 +63,8 @@ class Fleet:
         All that can be trained, asked for or not.
     encoder : {name: value}
         What tells the encoder apart; empty where it is not at hand and nothing is to be trained.
+    lock : bool
+        Whether a session's folder is locked while it is trained.
     """
 
     table: pd.DataFrame
@@ -73,6 +75,7 @@ class Fleet:
     left_out: dict[str, str] = field(default_factory=dict)
     doable: dict[str, Task] = field(default_factory=dict)
     encoder: dict[str, str] = field(default_factory=dict)
+    lock: bool = True
 
     def finished(self, version: int) -> Result | None:
         """Return a session's result, None where it is not finished or more epochs are wanted."""
@@ -144,12 +147,12 @@ def work(
         folder = fleet.folder(version)
         result = fleet.finished(version)
         if result:
-            _tidy(folder, result, fleet.config)
+            _tidy(folder, result, fleet)
             continue
         if not alone:
             train(task, folder)
             continue
-        with _held(folder) as held:
+        with _held(folder, fleet) as held:
             if not held:
                 busy.append(task.name)
             elif not fleet.finished(version):  # another process may have finished it just now
@@ -162,14 +165,15 @@ def work(
     return busy
 
 
-def _tidy(folder: Path, result: Result, config: Config) -> None:
+def _tidy(folder: Path, result: Result, fleet: Fleet) -> None:
     """Remove what a kill after a session's end has left."""
+    config = fleet.config
     found = _torn(folder, config)
     if not keeps_last(result, config):
         found += checkpoint_folder(folder, config).glob("*-last.ckpt")
     found += [folder / PREFIX] if (folder / PREFIX).is_dir() else []
     if found:
-        with _held(folder) as held:
+        with _held(folder, fleet) as held:
             _remove(found if held else [])
 
 
@@ -188,13 +192,13 @@ def _remove(found: Sequence[Path]) -> None:
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[bool]:
+def _held(folder: Path, fleet: Fleet) -> Iterator[bool]:
     """Hold a folder's lock while open; false where another process has it."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
-        lock = Lock(folder / "lock")
-    except InputError:
+        lock = FolderLock(folder / "lock", lock=fleet.lock)
+    except FolderBusyError:
         yield False
         return
     try:

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ Tell = Callable[[str], None]
 PATIENCE = 0.5  # s between two looks at the workers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Summary:
     """What a run left: `sessions` is the table of that name, `text` its last line.
 
@@ -59,6 +59,7 @@ def fit(
     stop: Callable[[], bool] = lambda: False,
     tell: Tell = lambda line: None,
     warn: Tell = lambda line: None,
+    lock: bool = True,
 ) -> Summary:
     """Train a table's sessions, or go on where a run with the same folder stopped.
 
@@ -74,13 +75,16 @@ def fit(
         Is given a line per session.
     warn
         Is given a line for what is assumed of the encoder, and for what could not be compared.
+    lock
+        Hold the lock of a session's folder while it is trained; without it, no other process may
+        work there.
 
     Raises
     ------
     InputError
         The table, the encoder, a setting or a device is not what the run needs.
     """
-    fleet = plan_fleet(table, config, split)
+    fleet = replace(plan_fleet(table, config, split), lock=lock)
     devices = choose_devices(config, tell)
     fleet = settle(fleet, warn)
     together = config.within == "corpus"

@@ -71,7 +71,7 @@ DIVERGED = (
 DISTRIBUTED = "ddp_find_unused_parameters_true"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """What the tasks of a fleet share.
 

@@ -36,10 +36,11 @@ from ..common.audio import (
 )
 from ..common.errors import InputError
 from ..common.files import write_whole
+from ..common.locks import folder_lock
 from ..common.names import normal_name
 from .cut_names import cut_stem
 from .recording import RATE, Recording, Span, cut_recording, inspect, is_whole
-from .request import agree, only_writer
+from .request import REQUEST, agree
 from .table import check_table, id_names, sample_span, write_table
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ LISTING = "segments.csv"
 TABLE = "segments.table.csv"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CutReport:
     """What `cut` did: its two tables, and how much of the work was new."""
 
@@ -63,7 +64,7 @@ class CutReport:
     clipped: list[str]  # a line for each recording whose header promises more than decodes
 
 
-def cut(
+def cut(  # noqa: PLR0913  (the options of the command)
     table: pd.DataFrame,
     audio_root: str | Path,
     out: str | Path,
@@ -72,6 +73,7 @@ def cut(
     channel: str | int = "0",
     resample: bool = False,
     workers: int = 0,
+    lock: bool = True,
 ) -> CutReport:
     """Cut every segment of `table` to a mono 16 kHz file in `out`; see the module for its files.
 
@@ -92,6 +94,8 @@ def cut(
         Convert other sample rates to 16 kHz (each segment on its own); otherwise they are refused.
     workers
         Recordings cut at a time, >= 0; 0 means one per core.
+    lock
+        Hold the folder's lock; without it, no other process may write there.
 
     Returns
     -------
@@ -109,7 +113,9 @@ def cut(
     table = check_table(table)
     names = file_names(table, format)
     spans, recordings, clipped = _plan(table, names, Path(audio_root), settings)
-    with only_writer(Path(out)):
+    listing = list_files(table, out, format=format)
+    _check_tables(Path(out), listing)
+    with folder_lock(out, lock=lock):
         for part in Path(out).glob(f".*.{format}.part"):  # left by a killed run
             part.unlink()
         agree(Path(out), _asked(settings, spans, recordings))
@@ -117,13 +123,26 @@ def cut(
         seconds = _cut_all(todo, recordings, Path(out), workers)
         _refuse_gone(Path(out), names)
         cut_table = _cut_table(table, names, spans, recordings)
-        listing = list_files(table, out, format=format)
         write_table(cut_table, Path(out, TABLE))
         write_listing(listing, Path(out, LISTING))
         _refuse_gone(Path(out), names)  # the tables' folder is made again where it has gone
     written = sum(map(len, todo.values()))
     complete = len(table) - written
     return CutReport(cut_table, listing, written, complete, len(todo), seconds, clipped)
+
+
+def _check_tables(out: Path, listing: pd.DataFrame) -> None:
+    """Refuse to write over tables that no cut has made; ``--listing-only`` makes the listing."""
+    if (out / REQUEST).exists():
+        return
+    taken = [name for name in (LISTING, TABLE) if os.path.lexists(out / name)]
+    if taken == [LISTING] and (out / LISTING).is_file():
+        taken = [] if (out / LISTING).read_bytes() == _listing_bytes(listing) else taken
+    if taken:
+        raise InputError(
+            f"{out}: holds {taken[0]!r} and no {REQUEST} that tells how it was cut, expected a "
+            "new folder or one of an earlier cut; name another folder"
+        )
 
 
 def file_names(table: pd.DataFrame, format: str = "wav") -> list[str]:  # noqa: A002
@@ -341,4 +360,8 @@ def list_files(
 
 def write_listing(listing: pd.DataFrame, path: str | Path) -> None:
     """Write the reference's CSV, whole or not at all."""
-    write_whole(path, listing.to_csv(index=False, lineterminator="\n").encode())
+    write_whole(path, _listing_bytes(listing))
+
+
+def _listing_bytes(listing: pd.DataFrame) -> bytes:
+    return listing.to_csv(index=False, lineterminator="\n").encode()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.commands import LEFT_OUT
+from ..common.commands import exit_left_out, locks, writes
 from ..common.errors import InputError
+from ..common.outputs import BESIDE_TABLE, Output
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from .annotation import Note
+    from .match import MatchReport
 
+TABLES = ("segments.csv", "segments.table.csv")  # of a cut folder
 SHOWN = 10  # names of a kind that match-csv prints; a corpus has thousands
 
 
@@ -33,27 +37,43 @@ SHOWN = 10  # names of a kind that match-csv prints; a corpus has thousands
 @click.option("--resample", is_flag=True, help="Accept other sample rates than 16000 Hz.")
 @click.option("--workers", type=int, default=0, show_default=True, help="0: one per core.")
 @click.option("--listing-only", is_flag=True, help="Write OUT/segments.csv alone; needs no audio.")
-def cut(table: str | None, out: str | None, listing_only: bool, **options: Any) -> None:
+@locks
+@writes(
+    Output("out", folder=True, mark="cut.json"),
+    Output("output_dir", folder=True, mark="cut.json"),
+    *(Output("out", inside=name, owned=True, beside=BESIDE_TABLE) for name in TABLES),
+    *(Output("output_dir", inside=name, owned=True, beside=BESIDE_TABLE) for name in TABLES),
+    overwrite="Replace the OUT/segments.csv of --listing-only; a segment file is never replaced.",
+)
+def cut(
+    table: str | None,
+    out: str | None,
+    *,
+    listing_only: bool,
+    overwrite: bool,
+    no_lock: bool,
+    **options: Any,
+) -> None:
     """Cut the segments of TABLE to mono 16 kHz files in the folder OUT, and list them in a CSV.
 
     Or, as the reference project's prepare_segments_from_rttm.py:
     --rttm_dir RTTM --pcm_dir AUDIO --output_dir OUT.
     """
+    from ..common.outputs import protecting
     from .cut import LISTING, TABLE, list_files, write_listing
     from .cut import cut as cut_table
-    from .split import copy_record, drop_record
+    from .split import keep_record, read_record
 
+    record = read_record(table) if table else None
     segments, folder, root, notes = _cut_source(table, out, options, check_ends=not listing_only)
     if listing_only:
         listing = list_files(segments, folder, format=options["format"])
-        write_listing(listing, f"{folder}/{LISTING}")
+        with protecting([] if overwrite else [Path(folder, LISTING)]):
+            write_listing(listing, Path(folder, LISTING))
         click.echo(f"{folder}/{LISTING}: {len(listing)} files listed, none cut")
     else:
-        done = cut_table(segments, root, folder, **options)
-        if table:
-            copy_record(table, f"{folder}/{TABLE}")
-        else:
-            drop_record(f"{folder}/{TABLE}")
+        done = cut_table(segments, root, folder, lock=not no_lock, **options)
+        keep_record(record, f"{folder}/{TABLE}")
         for line in done.clipped:
             click.echo(line, err=True)
         click.echo(
@@ -71,8 +91,7 @@ def _tell(segments: pd.DataFrame, notes: list[Note], listing: str) -> None:
 
     listed = write_notes(notes, listing)
     click.echo(f"{listing}: {summarise(segments, notes)}" + (f"; see {listed}" if listed else ""))
-    if rows_left_out(notes):
-        click.get_current_context().exit(LEFT_OUT)
+    exit_left_out([rows_left_out(notes)])
 
 
 @click.command("match-csv")
@@ -80,15 +99,21 @@ def _tell(segments: pd.DataFrame, notes: list[Note], listing: str) -> None:
 @click.option("--csv-path", "--csv_path", type=click.Path(), required=True)
 @click.option("--dry-run", is_flag=True, help="Tell what would be renamed, and rename nothing.")
 @click.option("--out", "-o", type=click.Path(), help="Write every name to this CSV: kind,name,new.")
-def match_csv(segments_dir: str, csv_path: str, dry_run: bool, out: str | None) -> None:
+@locks
+@writes(Output("out", (".csv",)))
+def match_csv(
+    segments_dir: str, csv_path: str, *, dry_run: bool, out: str | None, no_lock: bool
+) -> None:
     """Rename a folder of segment files to what a reference CSV lists; never overwrite."""
     from .match import match_csv as rename
     from .match import write_rows
 
-    report = rename(segments_dir, csv_path, dry_run=dry_run)
+    def write_report(report: MatchReport) -> None:
+        if out is not None:  # before anything is renamed: it may be refused
+            write_rows(report.rows(), out)
+
+    report = rename(segments_dir, csv_path, dry_run=dry_run, lock=not no_lock, before=write_report)
     found = report.rows()
-    if out is not None:
-        write_rows(found, out)
     for kind in ("renamed", "missing", "extra", "ambiguous"):
         rows = [row for row in found if row[0] == kind]
         for _, name, new in rows[:SHOWN]:

@@ -25,6 +25,7 @@ from ..common.audio import (
 )
 from ..common.errors import InputError
 from ..common.files import writing
+from ..common.outputs import has_to_be_written
 
 RATE = 16000  # Hz of every file written
 PROBE = 65536  # bytes read at the begin, middle and end of a recording to know it again
@@ -152,17 +153,19 @@ def write_audio(path: Path, samples: np.ndarray) -> None:
     Raises
     ------
     InputError
-        The file cannot be written.
+        The file cannot be written, or is an output that exists with other content.
     """
     import soundfile
 
     image = io.BytesIO()
     soundfile.write(image, samples, RATE, subtype="PCM_16", format=path.suffix[1:].upper())
+    if not has_to_be_written(path, image.getbuffer()):
+        return
     part = path.with_name(f".{path.name}.part")
-    with writing(path, image.getbuffer().nbytes):
+    with image.getbuffer() as view, writing(path, view.nbytes):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
-            file.write(image.getbuffer())
+            file.write(view)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

@@ -25,7 +25,7 @@ WITHIN = ("session", "corpus")
 WITHIN_CORPUS = ", within corpus"  # in a model's name, so that its scores carry a warning
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """One closed set: `rows[split]` are row numbers of the table, `codes[split]` index `labels`.
 

@@ -356,7 +356,7 @@ class _Parser:
         if token.text == OPEN and not token.quoted:
             raise InputError(
                 f"{self.name}, line {token.line}: a quoted text has no end, expected another "
-                "'\"'; correct the line, or save the file again in Praat"
+                "'\"'; correct the line, or take the file again where it was cut short"
             )
         if token.quoted != quoted:
             raise InputError(

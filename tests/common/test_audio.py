@@ -23,6 +23,7 @@ from spk.common.audio import (
 from spk.common.containers import EXACT, SUFFIXES, UNREAD
 from spk.common.decoder_lines import without_decoder_lines
 from spk.common.errors import InputError
+from spk.common.recent import Recent
 
 RATE = 16000
 LENGTHS = (16000, 33333, 57001)
@@ -136,15 +137,15 @@ def test_what_is_held_of_decoded_recordings_is_bounded(tmp_path, monkeypatch):
     """Beyond the bound the oldest are decoded again, and a larger one is held not at all."""
     paths = [write(tmp_path / f"{i}.ogg", voice(RATE), "OGG", "VORBIS") for i in range(4)]
     monkeypatch.setattr(audio, "HELD", 2 * 4 * RATE)
-    monkeypatch.setattr(audio, "_recent", audio._Recent())
+    monkeypatch.setattr(audio, "_recent", Recent(2 * 4 * RATE))
     for path in [*paths, *paths]:
         samples = read_channel(read_header(path), 500, 900, "0")
         np.testing.assert_array_equal(samples, whole(path)[500:900, 0])
-        assert len(audio._recent._futures) <= 2
+        assert len(audio._recent) <= 2
     long = write(tmp_path / "long.ogg", voice(3 * RATE), "OGG", "VORBIS")
     samples = read_channel(read_header(long), 2 * RATE, 3 * RATE, "0")
     np.testing.assert_array_equal(samples, whole(long)[2 * RATE :, 0])
-    assert read_header(long) not in {header for header, _ in audio._recent._futures}
+    assert (read_header(long), "0") not in audio._recent
 
 
 def test_a_changed_file_is_read_anew(tmp_path):

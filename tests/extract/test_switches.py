@@ -12,7 +12,15 @@ from spk.extract.encoder import load_encoder
 from spk.extract.switches import OF_OTHERS, OF_STATES, check_switches, settings_of_kind
 
 SAME = 5e-5  # relative, float32, of large random weights: kernels add up in another order
-NAMES = "Wav2Vec2 Hubert WavLM Data2VecAudio UniSpeech UniSpeechSat Wav2Vec2Bert".split()
+NAMES = [
+    "Wav2Vec2",
+    "Hubert",
+    "WavLM",
+    "Data2VecAudio",
+    "UniSpeech",
+    "UniSpeechSat",
+    "Wav2Vec2Bert",
+]
 SHAPE = {
     "hidden_size": 16,
     "num_hidden_layers": 2,

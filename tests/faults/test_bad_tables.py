@@ -160,7 +160,7 @@ def test_a_bad_settings_file_is_one_line_and_builds_nothing(told, case):
         ("path;lable\n", "ref.csv: columns ['label'] are missing, found ['path', 'lable']; rename"),
         ("path,label\n../../x_001_0003.wav,y\n", "expected {session}_{speaker}_{NNNN}.wav"),
         ("path,label\n/etc/.._001_0003.wav,.._001\n", "session is '..', expected a plain name"),
-        ("path,label\nS1_001_0003.wav,S1_001\n", "S1_001_0003.wav: no such file, expected audio"),
+        ("path,label\nS1_001_0003.wav,S1_001\n", "S1_001_0003.wav: cannot be read (No such file"),
         (f"path,label\nS_1_{'9' * 5000}.wav,S_1\n", "expected {session}_{speaker}_{NNNN}.wav"),
     ],
 )

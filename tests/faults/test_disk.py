@@ -10,8 +10,9 @@ import pytest
 
 from spk.classify.cells import Cells
 from spk.common.errors import InputError
+from spk.common.locks import FolderLock
 from spk.extract import durable
-from spk.extract.durable import Lock, refuse_full_disk
+from spk.extract.durable import refuse_full_disk
 from spk.extract.export import pack
 from spk.finetune import fleet, run
 from spk.finetune.training import _quiet
@@ -86,11 +87,11 @@ def test_a_lock_on_a_full_disk_holds_and_is_given_back(tmp_path, monkeypatch):
 
     for name in ("write", "ftruncate"):
         monkeypatch.setattr(durable.os, name, full)
-    lock = Lock(tmp_path / "lock")
+    lock = FolderLock(tmp_path / "lock")
     with pytest.raises(InputError, match="locked by a process that has not said who it is"):
-        Lock(tmp_path / "lock")
+        FolderLock(tmp_path / "lock")
     lock.release()
-    Lock(tmp_path / "lock").release()
+    FolderLock(tmp_path / "lock").release()
 
 
 def test_a_trial_that_cannot_be_kept_is_told(tmp_path):

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from spk.manifests import request
+from spk.common.locks import folder_lock
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def test_the_dead_and_other_machines_block_nobody(two_at_once, tmp_path):
 
 def test_a_second_sweep_is_told(pairs, two_at_once, told, tmp_path):
     line = pairs["sweep"].lines[0].replace("OUT", "swept")
-    with request.only_writer(tmp_path / "swept"):
-        assert "swept: another process is writing here, expected one at a time" in told(line)
+    with folder_lock(tmp_path / "swept"):
+        assert "swept: writing is locked by" in told(line)
 
 
 def test_a_shard_that_grows_under_its_name_is_caught_by_the_harness(

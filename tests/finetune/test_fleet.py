@@ -265,11 +265,11 @@ def test_two_processes_share_the_sessions_and_change_nothing(corpus, whole, tmp_
 
 
 def test_a_session_in_other_hands_is_left_to_them(corpus, whole, tmp_path):
-    from spk.extract.durable import Lock
+    from spk.common.locks import FolderLock
 
     config = replace(whole[0], log_dir=str(tmp_path), sessions=(first(corpus),))
     (tmp_path / "version_0").mkdir()
-    lock = Lock(tmp_path / "version_0" / "lock")
+    lock = FolderLock(tmp_path / "version_0" / "lock")
     try:
         done = fit(corpus[1], config)
     finally:

@@ -80,6 +80,10 @@ OTHERS = {
         lambda table: changed(table, "audio", "M2.wav"),
         "1 of which have another audio file in this table",
     ),
+    "another channel": (
+        lambda table: table.assign(channel=["", "", "", "1", *[""] * 44]),
+        "1 of which have another channel in this table, first 'M1_a_03'",
+    ),
     "a purged row": (
         lambda table: changed(table, "split", "", (5,)),
         "1 of which are not in this table, first 'M1_c_05'",

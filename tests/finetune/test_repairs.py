@@ -26,6 +26,7 @@ NEW = FIT.replace("--log-dir a", "--log-dir b")
 BEST, LAST = (f"a/version_0/checkpoints/M1-{kind}.ckpt" for kind in ("best", "last"))
 PREDICT = "spk-finetune predict a table.csv names.csv --audio-root wav"
 EMBED = f"spk-finetune embed {BEST} table.csv store --audio-root wav"
+OTHER_EMBED = EMBED.replace("a/version_0", "b/version_1").replace("M1", "M2")
 COMMANDS = {"spk-finetune": finetune, "spk-manifests": manifests}
 ANOTHER_DIR = "name another --log-dir"
 ANEW = "delete a/version_0 and run spk-finetune fit again"
@@ -245,9 +246,10 @@ SITUATIONS = {
         (EMBED, "48 of 48"),
     ],
     "features of another model into a store": [
-        (EMBED, "48 of 48"),
-        (EMBED.replace("version_0", "version_1").replace("M1", "M2"), "name another store"),
-        (EMBED.replace("version_0", "version_1").replace("M1", "M2").replace("store", "two"), "48"),
+        (NEW.replace("layers all", "layers 3"), "b: 2 done"),
+        (EMBED.replace("a/", "b/", 1), "48 of 48"),
+        (OTHER_EMBED, "weights_sha256.*name another store"),
+        (OTHER_EMBED.replace("store", "two"), "48 of 48"),
     ],
 }
 
