@@ -33,7 +33,7 @@ TREE_PATIENCE = 20  # rounds without a better validation log-loss
 ITERATIONS = 5000  # of liblinear; enough for every penalty above on 300 segments
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fold:
     """Training rows of one task, turned, and the validation rows that may steer early stopping."""
 
@@ -45,7 +45,7 @@ class Fold:
     seed: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Head:
     """Fitted numbers on the axes of a rotation (cosine: on standardised features).
 
@@ -64,7 +64,7 @@ class Head:
         return _scores(self.kind, rows, self.weights, self.intercept, self.booster)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fitted:
     """A fitted closed-set classifier: everything `scores` needs, and nothing else.
 

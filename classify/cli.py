@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..common.commands import Group
+from ..common.commands import Group, end_left_out
 from .chosen_cli import SEED, curve, open_set
 from .report_cli import report
 
@@ -118,7 +118,8 @@ def sweep(table: Path, store: Path, out: Path, identity: Path | None, **settings
     TABLE is a segment table with a split, STORE its features. OUT receives sweep.csv, sweep.png,
     predictions.csv and metrics.csv (the chosen one on test) and config.json; within the corpus also
     control.csv: is it the voice or the room that is recognised? Finished trials are kept in
-    OUT/cells.jsonl: a stopped sweep goes on where it was, another setting begins anew.
+    OUT/cells.jsonl: a stopped sweep goes on where it was, another setting begins anew. An OUT that
+    holds a sweep of another table or store is refused.
     """
     from ..manifests.request import only_writer
     from ..manifests.table import read_table
@@ -141,6 +142,7 @@ def sweep(table: Path, store: Path, out: Path, identity: Path | None, **settings
         written = write_outcome(outcome, out)
     click.echo(outcome_text(outcome))
     click.echo(f"wrote {out}/{', '.join(written)}")
+    end_left_out(outcome.left_out)
 
 
 @main.command()
@@ -160,13 +162,14 @@ def fit(table: Path, store: Path, model: Path, **settings: Any) -> None:
     from .sweep import Settings
 
     check_free(model)
-    fitted, facts = choose_and_fit(
+    fitted, facts, left_out = choose_and_fit(
         read_table(table), store, Settings(**settings), split=split_method(table), tell=click.echo
     )
-    save_model(fitted, model)
+    save_model(fitted, model, left_out)
     on = fitted.origin["fitted_on"]
     click.echo("\n".join(facts))
     click.echo(f"wrote {model}: {fitted.name}, {len(fitted.fitted)} classifiers, fitted on {on}")
+    end_left_out(left_out)
 
 
 @main.command()
@@ -182,19 +185,29 @@ def fit(table: Path, store: Path, model: Path, **settings: Any) -> None:
     help="Rows of TABLE that are named; all for a table without a split.",
 )
 def predict(model: Path, table: Path, store: Path, predictions: Path, split: str) -> None:
-    """Name the speakers of TABLE's segments with MODEL; STORE must be of the model's encoder."""
+    """Name the speakers of TABLE's segments with MODEL; STORE must be of the model's encoder.
+
+    Segments that cannot be named are listed in PREDICTIONS.left_out.csv.
+    """
     from ..manifests.table import read_table, write_predictions
     from .data import open_store
     from .folder import load_model
+    from .model import doubts, unnamed_rows
     from .model import predict as name_speakers
+    from .preparation import write_left_out
 
-    named, left_out = name_speakers(
-        load_model(model), read_table(table), open_store(store), split=split
-    )
+    fitted, rows = load_model(model), read_table(table)
+    named, left_out = name_speakers(fitted, rows, open_store(store), split=split)
     write_predictions(named, predictions)
+    rest = unnamed_rows(fitted, named, rows, split)
+    listed = predictions.with_name(f"{predictions.stem}.left_out.csv")
     for what, why in left_out.items():
         click.echo(f"left out: {what}, {why}")
-    click.echo(f"wrote {predictions}: {len(named)} segments, {named['model'].iloc[0]}")
+    for line in doubts(fitted, named, rows):
+        click.echo(line)
+    also = f"; {len(rest)} left out: {listed}" if write_left_out(rest, listed) else ""
+    click.echo(f"wrote {predictions}: {len(named)} segments, {named['model'].iloc[0]}{also}")
+    end_left_out(rest)
 
 
 @main.command()
@@ -235,7 +248,9 @@ def score(
     from ..manifests.tasks import split_method
     from .conclude import conclude_score
     from .control import controls
+    from .doubts import doubts_of
     from .score import score as measure
+    from .score import scored_rows
     from .show import controls_text, measures_text, warnings_of, write_measures
 
     if identity is not None and table is None:
@@ -244,7 +259,7 @@ def score(
     facts = [] if table is None else [f"split: {split_method(table)}"]
     named = read_predictions(predictions)
     measures = measure(named, segments, **options)
-    facts += warnings_of(measures)
+    facts += [*warnings_of(measures), *doubts_of(scored_rows(named, options["split"]), segments)]
     found = {}
     if segments is not None:
         beside, split, seed = (
@@ -295,3 +310,4 @@ def compare(a: Path, b: Path, output: Path | None, **settings: Any) -> None:
         write_measures(found.rows, output, facts=facts)
         click.echo(f"wrote {output}")
     click.echo(comparison_text(found))
+    end_left_out([rows for rows in found.unpaired if len(rows)])

@@ -2,7 +2,8 @@
 
 ``model.json`` says what the model is, which file holds what, and the SHA-256 of each file;
 ``arrays.npz`` holds ``<number>.mean``, ``.scale``, ``.weights``, ``.intercept`` of each classifier
-(float64), ``<number>.knots`` of isotonic calibration, ``<number>.txt`` its trees.
+(float64), ``<number>.knots`` of isotonic calibration, ``<number>.txt`` its trees. ``learnt.csv``
+holds the rows that it learnt from and was chosen on (not in older folders).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,16 +27,24 @@ from ..manifests.tasks import WITHIN
 from .calibrate import CALIBRATIONS
 from .classifiers import PENALTIES, Fitted
 from .data import COMBINE, PARTS, STANDARDISE, LayerSet
+from .doubts import LEARNT_COLUMNS, USES
 from .model import Model
+from .preparation import LEFT_OUT_FILE, write_left_out
 from .trees import check_trees
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = 1
 LARGEST = 1 << 30  # bytes of one file, all of which is held in memory
+LEARNT = "learnt.csv"
 ARRAYS = ("mean", "scale", "weights", "intercept")
 
 
-def save_model(model: Model, path: str | Path) -> None:
+def save_model(model: Model, path: str | Path, left_out: pd.DataFrame | None = None) -> None:
     """Write a model folder; it appears under its name only when complete.
+
+    `left_out` (`segment_id, session, reason`) are rows that could not be used; ``left_out.csv``.
 
     Raises
     ------
@@ -50,6 +59,8 @@ def save_model(model: Model, path: str | Path) -> None:
     try:
         for name, content in _files(model).items():
             write_whole(draft / name, content)
+        if left_out is not None:
+            write_left_out(left_out, draft / LEFT_OUT_FILE)
         check_free(path)  # another may have written it meanwhile
         with writing(path):
             draft.chmod(0o755)
@@ -76,6 +87,8 @@ def _files(model: Model) -> dict[str, bytes]:
     image = io.BytesIO()
     np.savez(image, **arrays)
     files["arrays.npz"] = image.getvalue()
+    if model.learnt is not None:
+        files[LEARNT] = model.learnt.to_csv(index=False, lineterminator="\n").encode()
     description = _description(model)
     description["sha256"] = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     text = json.dumps(description, indent=1, ensure_ascii=False)
@@ -135,7 +148,8 @@ def load_model(path: str | Path) -> Model:
                 name: _knots(arrays[f"{number}.knots"], len(fitted[name].labels))
                 for number, name in enumerate(curved)
             }
-        return _model(description, fitted, knots)
+        learnt = _learnt(files[LEARNT]) if LEARNT in files else None
+        return _model(description, fitted, knots, learnt)
     except InputError:
         raise
     except Exception as problem:  # json, zip and numpy raise a dozen kinds for a damaged file
@@ -215,6 +229,19 @@ def _knots(knots: np.ndarray, labels: int) -> np.ndarray:
     return knots
 
 
+def _learnt(content: bytes) -> pd.DataFrame:
+    """Return the rows of ``learnt.csv``, checked."""
+    import pandas as pd
+
+    rows = pd.read_csv(io.BytesIO(content), dtype="str", keep_default_na=False)
+    _need(tuple(rows.columns) == LEARNT_COLUMNS, "columns of learnt rows", list(rows.columns))
+    rows = rows.astype({"start": "float64", "end": "float64"})
+    _need(bool(rows["split"].isin(USES).all()), "splits of learnt rows", set(rows["split"]))
+    finite = np.isfinite(rows[["start", "end"]].to_numpy()).all()
+    _need(bool(finite), "times of learnt rows", "not finite")
+    return rows
+
+
 def _need(condition: bool, what: str, found: object) -> None:
     if not condition:
         raise ValueError(f"{what}: {str(found)[:80]}")
@@ -272,7 +299,10 @@ def _check_kinds(found: Mapping[str, Any], fitted: Mapping[str, Fitted]) -> None
 
 
 def _model(
-    description: Mapping[str, Any], fitted: dict[str, Fitted], knots: dict[str, np.ndarray]
+    description: Mapping[str, Any],
+    fitted: dict[str, Fitted],
+    knots: dict[str, np.ndarray],
+    learnt: pd.DataFrame | None,
 ) -> Model:
     _check_description(description, fitted)
     _check_kinds(description, fitted)
@@ -292,4 +322,5 @@ def _model(
         config=description["config"],
         origin=description["origin"],
         knots=knots,
+        learnt=learnt,
     )

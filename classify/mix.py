@@ -37,7 +37,7 @@ Cut = tuple[np.ndarray, np.ndarray]  # rows of the table: learnt, held out
 Codes = tuple[np.ndarray, np.ndarray]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """Kernels of one cut of one task: n rows learnt, m held out, k layers, c classes.
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .compare import ALPHA, Comparison
-from .conclude import LABEL
+from .conclude import LABEL, usual
 from .model import KNOWS_THE_ROOM
 from .runs import Run
 from .show import OTHER_TASK
@@ -32,11 +32,11 @@ def summary(
         row, meetings = found["accuracy"], run.predictions["session"].nunique()
         places = f"{meetings} meetings" if meetings > 1 else "1 meeting (intervals: its segments)"
         room = _room(run) if run.within_corpus else ""
+        value, most = usual(found)
         text = (
             f"names {percent(row['value'])} ({span(row['low'], row['high'])}) of "
-            f"{len(run.predictions)} segments in {places}; always naming the most frequent "
-            f"speaker gives {percent(found['majority']['value'])}, guessing "
-            f"{percent(found['chance']['value'])}{room}."
+            f"{len(run.predictions)} segments in {places}; always naming the {most} gives "
+            f"{percent(value)}, guessing {percent(found['chance']['value'])}{room}."
         )
         told.append((place, text))
     return told + [(None, text) for text in _shown(runs, pairs)]

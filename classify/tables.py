@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NO_SHARE = ("log_loss", "min_dcf")
-NO_MERIT = ("majority", "chance")  # what the task gives, not the run
+NO_MERIT = ("majority", "majority_scored", "chance")  # what the task gives, not the run
 NAMING = (
     *("accuracy", "accuracy_meetings", "accuracy_time", "balanced_accuracy", "macro_f1", "top3"),
     *NO_MERIT,
@@ -33,7 +33,8 @@ MEANING = {
     "calibration_error": "mean gap of confidence and accuracy, 15 bins; low is good, no interval",
     "eer": "equal error rate of verifying a claimed name; low is good",
     "min_dcf": "least detection cost at a prior of 0.01; low is good",
-    "majority": "accuracy of always naming the most frequent speaker",
+    "majority": "accuracy of always naming the speaker with most training segments",
+    "majority_scored": "accuracy of always naming the speaker with most of the scored segments",
     "chance": "accuracy of guessing",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from contextlib import nullcontext
 from typing import Any, NoReturn
 
@@ -36,6 +36,12 @@ class _OneLineErrors:
 def _exit_with(problem: InputError) -> NoReturn:
     click.echo(str(problem), err=True)
     raise SystemExit(FAILED) from problem
+
+
+def end_left_out(left_out: Sized) -> None:
+    """End a command that is done with exit code `LEFT_OUT` where something was left out."""
+    if len(left_out):
+        raise SystemExit(LEFT_OUT)
 
 
 class Command(_OneLineErrors, click.Command):

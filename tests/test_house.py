@@ -23,8 +23,8 @@ ORDER = {
     "encoder durable contents shard layout reader listing store writing options batches plan job "
     "devices profile accuracy verify run tools export store_cli cli",
     "classify": "data folds linear logistic sums trees classifiers crossval calibrate measures "
-    "trials mix cells conclude sweep model folder score compare control outcome "
-    "chosen learning openset plot show chosen_cli estimator runs svg figures mistakes tables "
+    "trials mix cells inputs doubts preparation conclude sweep model folder score compare control "
+    "outcome chosen learning openset plot show chosen_cli estimator runs svg figures mistakes tables "
     "meetings sentences beside report report_cli cli",
     "finetune": "forms check settings config augment heads trunk data prefix module tuned sets "
     "callbacks outcome resume training fleet run predict cli",

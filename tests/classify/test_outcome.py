@@ -105,7 +105,7 @@ def test_labels_without_training_segments_are_told(table, store_path):
 
 def test_fit_needs_no_test_rows_and_chooses_as_the_sweep_does(table, store_path, outcome):
     untested = table[table["split"] != "test"].reset_index(drop=True)
-    model, facts = choose_and_fit(untested, store_path, FAST, split="chronological")
+    model, facts, _ = choose_and_fit(untested, store_path, FAST, split="chronological")
     assert model.name == outcome.model.name
     assert model.temperature == outcome.model.temperature
     assert facts[-1].startswith(f"chosen on validation: {outcome.chosen.name}, penalty")
@@ -175,7 +175,7 @@ def test_few_validation_segments_for_a_curve_are_told(table, store_path, tmp_pat
     (told,) = [fact for fact in outcome.facts if fact.startswith("calibration")]
     first = sorted(set(table["speaker"]))[0]
     assert f"9 of 9 labels have fewer than 10 validation segments, first {first!r} with 4" in told
-    folded, facts = choose_and_fit(table, store_path, replace(isotonic, folds=3))
+    folded, facts, _ = choose_and_fit(table, store_path, replace(isotonic, folds=3))
     assert (
         "calibration: isotonic, a curve per label; each of 9 labels has at least 10 validation"
         in ("\n".join(facts))
