@@ -199,7 +199,7 @@ def difference_of(then: pd.DataFrame, now: pd.DataFrame) -> str:
     if len(new):
         return f"{len(new)} of {len(now)} rows are not the run's, first {new[0]!r}, expected none"
     now = now.loc[then.index]
-    for column in (*COLUMNS, "features"):
+    for column in (name for name in (*COLUMNS, "features") if name in then):
         rows = np.flatnonzero((then[column] != now[column]).to_numpy())
         if len(rows):
             was, is_now = then[column].iloc[rows[0]], now[column].iloc[rows[0]]

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from ..common.commands import end_left_out
+
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
@@ -52,7 +54,12 @@ def report(runs: tuple[str, ...], output: Path, **options: Any) -> None:
     """
     from ..common.files import write_whole
     from .report import report as page
+    from .tables import NOT_PAIRED
 
-    content = page(runs, **options).encode()
+    lines = list[str]()
+    content = page(runs, tell=lines.append, **options).encode()
     write_whole(output, content)
+    for line in lines:
+        click.echo(line)
     click.echo(f"wrote {output}: {len(runs)} runs, {len(content) / 1e6:.1f} MB")
+    end_left_out([line for line in lines if line.endswith(NOT_PAIRED)])

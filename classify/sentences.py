@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from .compare import ALPHA, Comparison
 from .conclude import LABEL, usual
+from .doubts import doubts_of
 from .model import KNOWS_THE_ROOM
 from .runs import Run
 from .show import OTHER_TASK
-from .tables import overall, percent, span
+from .tables import overall, percent, span, unlike_notes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,4 +102,20 @@ def cautions(runs: Sequence[Run], pairs: Mapping[tuple[int, int], Comparison]) -
     corpus = {run.within_corpus for run in runs}
     if pairs and len(corpus) > 1:
         found.append(OTHER_TASK)
+    found += unlike_notes(runs)
     return list(dict.fromkeys(found))
+
+
+def doubts(runs: Sequence[Run], table: pd.DataFrame | None) -> list[tuple[int, str]]:
+    """Return (its place, why its scores may mean nothing) of each run, with a segment table's help.
+
+    Also what a sweep left out.
+    """
+    lines = []
+    for place, run in enumerate(runs):
+        skipped = run.config.get("skipped_sessions")
+        names = list(skipped) if isinstance(skipped, dict) else []
+        if names:
+            lines.append((place, f"left out {len(names)} meetings, first {names[0]!r}"))
+        lines += [(place, line) for line in doubts_of(run.predictions, table)]
+    return lines

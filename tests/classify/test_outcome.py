@@ -100,7 +100,10 @@ def test_labels_without_training_segments_are_told(table, store_path):
     changed = table.copy()
     changed.loc[(table["speaker"] == label) & (table["split"] == "train"), "split"] = ""
     outcome = evaluate(changed, store_path, replace(FAST, layers="1"))
-    assert "test: 4 segments of labels not in train count as wrong" in outcome.facts
+    assert (
+        f"test: 4 of 36 segments have speakers that the model does not know, first {label!r}; "
+        "they count as wrong"
+    ) in outcome.facts
 
 
 def test_fit_needs_no_test_rows_and_chooses_as_the_sweep_does(table, store_path, outcome):
@@ -113,7 +116,8 @@ def test_fit_needs_no_test_rows_and_chooses_as_the_sweep_does(table, store_path,
 
 def test_an_outcome_is_written_whole(tmp_path, outcome):
     write_outcome(outcome, tmp_path / "out")
-    names = ["config.json", "metrics.csv", "predictions.csv", "sweep.csv", "sweep.png"]
+    names = ["config.json", "inputs.json", "metrics.csv", "predictions.csv", "sweep.csv"]
+    names.append("sweep.png")
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == names
     trials = pd.read_csv(tmp_path / "out" / "sweep.csv")
     assert list(trials["layers"]) == [0, 0, 1, 1, 2, 2]

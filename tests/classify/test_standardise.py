@@ -163,7 +163,9 @@ def test_curve_and_open_set_take_what_the_run_chose(table, path, run, outcome):
 
 
 def test_fit_takes_the_setting(table, path):
-    model, facts, _ = choose_and_fit(table, path, replace(BOTH, standardise="no", classifiers="lda"))
+    model, facts, _ = choose_and_fit(
+        table, path, replace(BOTH, standardise="no", classifiers="lda")
+    )
     assert model.layers.standardise == "no"
     assert any("not standardised" in fact for fact in facts)
 
