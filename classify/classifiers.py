@@ -227,8 +227,11 @@ def _trees(fold: Fold) -> Head:
     if fold.valid is None or fold.valid_codes is None or not np.any(fold.valid_codes >= 0):
         raise InputError(
             "lightgbm: 0 validation segments are given, expected at least 1 to stop by; "
-            "run spk-manifests split with its method and --valid-share SHARE"
+            "leave lightgbm out of --classifiers"
         )
+    if not fold.rotation.train.shape[1]:  # every row is the same, which LightGBM does not take
+        note = "lightgbm has nothing to split by, since all training rows are the same"
+        return Head("linear", np.zeros((fold.classes, 0)), np.zeros(fold.classes), note=note)
     axes, known = min(TREE_AXES, fold.rotation.train.shape[1]), fold.valid_codes >= 0
     train = lightgbm.Dataset(fold.rotation.train[:, :axes], fold.codes)
     valid = lightgbm.Dataset(fold.valid[known, :axes], fold.valid_codes[known], reference=train)

@@ -295,7 +295,8 @@ def _check_kinds(found: Mapping[str, Any], fitted: Mapping[str, Fitted]) -> None
     for name, one in fitted.items():
         even = found["standardise"] != "no" or len(np.unique(one.scale)) == 1
         _need(even, name, "not divided by one number")
-        _need((one.kind, len(one.mean)) == expected, name, f"{one.kind} of {len(one.mean)}")
+        kind = one.kind if one.weights.any() else expected[0]  # without weights nothing is told
+        _need((kind, len(one.mean)) == expected, name, f"{one.kind} of {len(one.mean)}")
 
 
 def _model(
