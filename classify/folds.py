@@ -93,25 +93,35 @@ def suggest_folds(table: pd.DataFrame, within: str) -> str:
         tasks, _ = make_tasks(joined, within, needed=("train",))
     except InputError:
         return ""
-    return _options(tasks, joined, SUGGESTED, GAPS)
+    return _options(tasks, joined, SUGGESTED, GAPS, given=GAPS[0])
 
 
 def _fewer_folds(tasks: Sequence[Task], table: pd.DataFrame, folds: int, gap: float) -> str:
     """Return a repair that leads on where no task can be folded."""
     fewer = range(min(folds, SUGGESTED[0]), FEWEST - 1, -1)
-    options = _options(tasks, table, fewer, (gap, *(less for less in GAPS if less < gap)))
+    options = _options(
+        tasks, table, fewer, (gap, *(less for less in GAPS if less < gap)), given=gap
+    )
     return options or "leave --folds out, so that the validation rows decide"
 
 
 def _options(
-    tasks: Sequence[Task], table: pd.DataFrame, folds: Sequence[int], gaps: Sequence[float]
+    tasks: Sequence[Task],
+    table: pd.DataFrame,
+    folds: Sequence[int],
+    gaps: Sequence[float],
+    *,
+    given: float,
 ) -> str:
-    """Return the first --folds and --gap with which a task can be folded; empty where none can."""
+    """Return the first --folds and --gap with which a task can be folded; empty where none can.
+
+    The gap is named where it is not the one that is `given` already.
+    """
     parts = [table.iloc[task.rows["train"]].reset_index(drop=True) for task in tasks]
     for gap in gaps:
         for number in folds:
             if any(_why_not(_held_out(part, number, gap), number) == "" for part in parts):
-                return f"pass --folds {number}" + (f" --gap {gap:g}" if gap != GAPS[0] else "")
+                return f"pass --folds {number}" + (f" --gap {gap:g}" if gap != given else "")
     return ""
 
 
