@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.commands import end_left_out
+from ..common.commands import exit_left_out, writes
+from ..common.outputs import Output
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,7 @@ def _of_a_run(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--draws", default=5, show_default=True, help="The first in time, others random.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of draws and bootstrap.")
+@writes(Output("run", inside="learning.csv"))
 def curve(table: Path, store: Path, run: Path, **options: Any) -> None:
     """Learn from ever more speech per speaker what RUN chose. Writes RUN/learning.csv."""
     from .learning import conclude_curve, learning_curve
@@ -49,6 +51,7 @@ def curve(table: Path, store: Path, run: Path, **options: Any) -> None:
     help="Shares of strangers that the threshold may let in on validation.",
 )
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the bootstrap.")
+@writes(Output("run", inside="openset.csv"))
 def open_set(table: Path, store: Path, run: Path, **options: Any) -> None:
     """Leave each speaker out in turn: how often is a stranger let in? Writes RUN/openset.csv."""
     from .openset import conclude_open_set
@@ -70,16 +73,16 @@ def _add(
 
     Nobody else writes to the folder meanwhile, and a folder that is no sweep's is left alone.
     """
-    from ..manifests.request import only_writer
+    from ..common.locks import folder_lock
     from ..manifests.table import read_table
     from .chosen import name_of, read_config
     from .inputs import run_mark
     from .show import frame_text, write_frame
 
     rows, config, lines = read_table(table), read_config(run), list[str]()
-    with only_writer(run):
+    with folder_lock(run):
         found = analyse(rows, store, run, log=lines.append, **options)
         write_frame(found.assign(run=run_mark(run, config)), run / name)
     head = "\n".join([*lines, name_of(run)])
     click.echo(f"{head}\n\n{frame_text(found)}\n\n{conclude(found)}\nwrote {run / name}")
-    end_left_out([line for line in lines if line.startswith("left out")])
+    exit_left_out(line.startswith("left out") for line in lines)

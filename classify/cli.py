@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from ..common.commands import Group, end_left_out
+from ..common.commands import Group, exit_left_out, locks, writes
+from ..common.outputs import MEASURES, TABLE, Output
 from .chosen_cli import SEED, curve, open_set
 from .report_cli import report
 
@@ -112,24 +113,40 @@ def _how(option: Callable[..., Any]) -> list[Any]:
 @click.argument("out", type=click.Path(path_type=Path))
 @_settings
 @_IDENTITY
-def sweep(table: Path, store: Path, out: Path, identity: Path | None, **settings: Any) -> None:
+@locks
+@writes(
+    Output("out", folder=True, mark="cells.jsonl"),
+    overwrite="Begin OUT anew where it is another sweep's; of the same one it goes on.",
+)
+def sweep(
+    table: Path,
+    store: Path,
+    out: Path,
+    *,
+    identity: Path | None,
+    overwrite: bool,
+    no_lock: bool,
+    **settings: Any,
+) -> None:
     """Compare layers and classifiers on validation, score the chosen one on test, write to OUT.
 
     TABLE is a segment table with a split, STORE its features. OUT receives sweep.csv, sweep.png,
     predictions.csv and metrics.csv (the chosen one on test) and config.json; within the corpus also
     control.csv: is it the voice or the room that is recognised? Finished trials are kept in
-    OUT/cells.jsonl: a stopped sweep goes on where it was, another setting begins anew. An OUT that
-    holds a sweep of another table or store is refused.
+    OUT/cells.jsonl: a stopped sweep goes on where it was; one of another table, store or setting
+    needs --overwrite. Meetings that cannot be used are left out by name (left_out.csv).
     """
-    from ..manifests.request import only_writer
+    from ..common.locks import folder_lock
+    from ..common.outputs import check_own_folder
     from ..manifests.table import read_table
     from ..manifests.tasks import split_method
     from .outcome import evaluate
-    from .show import outcome_text, write_outcome
+    from .show import WRITTEN, outcome_text, write_outcome
     from .sweep import Settings
 
     rows, split = read_table(table), split_method(table)
-    with only_writer(out):
+    check_own_folder(out, "cells.jsonl", WRITTEN)
+    with folder_lock(out, lock=not no_lock):
         outcome = evaluate(
             rows,
             store,
@@ -137,12 +154,13 @@ def sweep(table: Path, store: Path, out: Path, identity: Path | None, **settings
             split=split,
             tell=click.echo,
             keep=out / "cells.jsonl",
+            anew=overwrite,
             identity=identity,
         )
         written = write_outcome(outcome, out)
     click.echo(outcome_text(outcome))
     click.echo(f"wrote {out}/{', '.join(written)}")
-    end_left_out(outcome.left_out)
+    exit_left_out(outcome.left_out["segment_id"])
 
 
 @main.command()
@@ -150,26 +168,30 @@ def sweep(table: Path, store: Path, out: Path, identity: Path | None, **settings
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("model", type=click.Path(path_type=Path))
 @_settings
-def fit(table: Path, store: Path, model: Path, **settings: Any) -> None:
+@writes(
+    Output("model", folder=True, mark="model.json"),
+    overwrite="Replace the model that is there, when the new is done.",
+)
+def fit(table: Path, store: Path, model: Path, *, overwrite: bool, **settings: Any) -> None:
     """Fit on the train rows of TABLE what validation chooses, and keep it in the folder MODEL.
 
     Name one layer, classifier and penalty to fit exactly that. Test rows are not read.
     """
     from ..manifests.table import read_table
     from ..manifests.tasks import split_method
-    from .folder import check_free, save_model
+    from .folder import check_replaceable, save_model
     from .outcome import choose_and_fit
     from .sweep import Settings
 
-    check_free(model)
+    check_replaceable(model, overwrite=overwrite)
     fitted, facts, left_out = choose_and_fit(
         read_table(table), store, Settings(**settings), split=split_method(table), tell=click.echo
     )
-    save_model(fitted, model, left_out)
+    save_model(fitted, model, left_out, overwrite=overwrite)
     on = fitted.origin["fitted_on"]
     click.echo("\n".join(facts))
     click.echo(f"wrote {model}: {fitted.name}, {len(fitted.fitted)} classifiers, fitted on {on}")
-    end_left_out(left_out)
+    exit_left_out(left_out["segment_id"])
 
 
 @main.command()
@@ -184,6 +206,7 @@ def fit(table: Path, store: Path, model: Path, **settings: Any) -> None:
     show_default=True,
     help="Rows of TABLE that are named; all for a table without a split.",
 )
+@writes(Output("predictions", TABLE, beside={".left_out.csv": b"segment_id,session,reason"}))
 def predict(model: Path, table: Path, store: Path, predictions: Path, split: str) -> None:
     """Name the speakers of TABLE's segments with MODEL; STORE must be of the model's encoder.
 
@@ -200,14 +223,14 @@ def predict(model: Path, table: Path, store: Path, predictions: Path, split: str
     named, left_out = name_speakers(fitted, rows, open_store(store), split=split)
     write_predictions(named, predictions)
     rest = unnamed_rows(fitted, named, rows, split)
-    listed = predictions.with_name(f"{predictions.stem}.left_out.csv")
+    listed = Path(f"{predictions}.left_out.csv")
     for what, why in left_out.items():
         click.echo(f"left out: {what}, {why}")
     for line in doubts(fitted, named, rows):
         click.echo(line)
     also = f"; {len(rest)} left out: {listed}" if write_left_out(rest, listed) else ""
     click.echo(f"wrote {predictions}: {len(named)} segments, {named['model'].iloc[0]}{also}")
-    end_left_out(rest)
+    exit_left_out(rest["segment_id"])
 
 
 @main.command()
@@ -230,6 +253,7 @@ def predict(model: Path, table: Path, store: Path, predictions: Path, split: str
 @click.option("--resamples", default=1000, show_default=True, help="Of the bootstrap.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the bootstrap.")
 @_IDENTITY
+@writes(Output("output", MEASURES))
 def score(
     predictions: Path,
     table: Path | None,
@@ -294,6 +318,7 @@ def score(
 )
 @click.option("--resamples", default=1000, show_default=True, help="Of the bootstrap.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of everything drawn.")
+@writes(Output("output", MEASURES))
 def compare(a: Path, b: Path, output: Path | None, **settings: Any) -> None:
     """Compare the predictions tables A and B on the segments that both hold.
 
@@ -310,4 +335,4 @@ def compare(a: Path, b: Path, output: Path | None, **settings: Any) -> None:
         write_measures(found.rows, output, facts=facts)
         click.echo(f"wrote {output}")
     click.echo(comparison_text(found))
-    end_left_out([rows for rows in found.unpaired if len(rows)])
+    exit_left_out(map(len, found.unpaired))

@@ -20,6 +20,7 @@ import numpy as np
 
 from ..common.errors import InputError
 from ..common.files import write_whole
+from ..extract.layout import differing_keys
 from ..extract.store import FeatureStore
 from .cells import NOT_IN_A_CELL
 
@@ -29,12 +30,8 @@ if TYPE_CHECKING:
 INPUTS_FILE = "inputs.json"
 SCHEMA = 1
 COLUMNS = ("session", "speaker", "split", "start", "end")
-# not compared between stores: which layers lie there, in which precision and file format, and
-# whether other sample rates were allowed (a recording of the store's own rate is read alike)
-FREE_KEYS = ("layers", "dtype", "schema", "resample")
-# names of an encoder; where the hash of the weights is equal it is the same under any name
-NAMES = ("encoder", "revision")
-WEIGHTS = ("weights_sha256", "encoder_config_sha256")
+# not compared between stores: which layers lie there, in which precision and file format
+FREE_KEYS = ("layers", "dtype", "schema")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +55,8 @@ class Inputs:
     @property
     def sha256(self) -> str:
         """Return a fingerprint of all of it, whatever the order of rows."""
-        digest = hashlib.sha256(self.rows.sort_index().to_csv().encode())
-        facts = [list(self.layers), {k: v for k, v in self.store.items() if k not in FREE_KEYS}]
-        digest.update(json.dumps(facts, sort_keys=True).encode())
-        return digest.hexdigest()
+        facts = json.dumps([list(self.layers), dict(self.store)], sort_keys=True).encode()
+        return hashlib.sha256(self.rows.sort_index().to_csv().encode() + facts).hexdigest()
 
 
 def inputs_of(table: pd.DataFrame, store: FeatureStore, layers: Sequence[int]) -> Inputs:
@@ -156,13 +151,26 @@ def check_same_inputs(
 
 
 def begin_run(
-    folder: str | Path, table: pd.DataFrame, store: FeatureStore, layers: Sequence[int]
+    folder: str | Path,
+    table: pd.DataFrame,
+    store: FeatureStore,
+    layers: Sequence[int],
+    *,
+    anew: bool = False,
 ) -> None:
     """Take a folder for a sweep of these rows and features, or refuse what is there of others.
 
-    What the run is made of is written first, so that also a stopped one says it.
+    What the run is made of is written first, so that also a stopped one says it. `anew`: a run of
+    others is begun anew; until it is done the folder holds none (no ``config.json``).
     """
-    check_same_inputs(folder, table, store, repair="name another folder")
+    repair = "pass --overwrite to begin it anew, or name another folder"
+    try:
+        check_same_inputs(folder, table, store, repair=repair)
+    except InputError:
+        if not anew:
+            raise
+        (Path(folder) / "config.json").unlink(missing_ok=True)
+        (Path(folder) / INPUTS_FILE).unlink(missing_ok=True)
     if not (Path(folder) / INPUTS_FILE).exists():
         write_inputs(inputs_of(table, store, layers), folder)
 
@@ -172,11 +180,7 @@ def check_same_store(
 ) -> None:
     """Raise `InputError` with the keys that differ unless a store is configured as `config`."""
     theirs = store.config
-    weights = [config.get(key) for key in WEIGHTS]
-    same = all(weights) and weights == [theirs.get(key) for key in WEIGHTS]
-    free = (*FREE_KEYS, *(NAMES if same else ()))
-    keys = [key for key in {**config, **theirs} if key not in free]
-    differ = [key for key in keys if config.get(key) != theirs.get(key)]
+    differ = differing_keys(config, theirs, free=FREE_KEYS)
     if differ:
         pairs = "; ".join(f"{key} {theirs.get(key)!r}, not {config.get(key)!r}" for key in differ)
         raise InputError(

@@ -91,7 +91,7 @@ def open_set(
     if chosen.settings.folds:
         raise InputError(
             f"{run}: was swept with --folds {chosen.settings.folds}, expected validation rows that "
-            "were not learnt; sweep without --folds"
+            "were not learnt; sweep without --folds into another folder"
         )
     tasks, small = _large_enough(chosen, run)
     for line in (*chosen.left_out, *small, *doubts_of_test(chosen)):

@@ -78,7 +78,7 @@ class Outcome:
     identity: str | None = None
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913  (the options of the command)
     table: pd.DataFrame,
     store: str | Path,
     settings: Settings | None = None,
@@ -86,6 +86,7 @@ def evaluate(
     split: str = "unknown",
     tell: Teller = lambda text: None,
     keep: Path | None = None,
+    anew: bool = True,
     identity: str | Path | None = None,
 ) -> Outcome:
     """Sweep, choose on validation, fit on train, predict and score test once.
@@ -103,6 +104,8 @@ def evaluate(
     keep : path, optional
         A file for finished trials; what it holds of the same sweep is not tried again. Its folder
         is the run's, which is refused where it holds a run of another table or store.
+    anew : bool
+        Whether such a folder, or a file of another sweep, is begun anew instead.
     identity : path, optional
         Who is who, for the control of a task over all labels (`control.control`).
 
@@ -119,8 +122,8 @@ def evaluate(
     ready = prepare(table, opened, settings, SPLITS)
     known, tasks = ready.table, ready.tasks
     if keep is not None:
-        begin_run(keep.parent, table, opened, layers_of(settings, opened))
-    cells = Cells(keep, fingerprint_of(known, opened, tasks, settings)) if keep else None
+        begin_run(keep.parent, table, opened, layers_of(settings, opened), anew=anew)
+    cells = Cells(keep, fingerprint_of(known, opened, tasks, settings), anew=anew)
     trials = sweep(known, opened, tasks, settings, tell=tell, cells=cells)
     chosen = choose(trials)
     model = fit(known, opened, tasks, chosen, settings, split=split)

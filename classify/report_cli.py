@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
-from ..common.commands import end_left_out
+from ..common.commands import exit_left_out, writes
+from ..common.outputs import Output
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path())
 @click.option(
     "--output",
     "-o",
@@ -46,6 +47,7 @@ from ..common.commands import end_left_out
 @click.option(
     "--title", default="Who speaks in the meeting", show_default=True, help="Of the page."
 )
+@writes(Output("output", (".html", ".htm")))
 def report(runs: tuple[str, ...], output: Path, **options: Any) -> None:
     """Show RUNs side by side on one page, which needs no network.
 
@@ -62,4 +64,4 @@ def report(runs: tuple[str, ...], output: Path, **options: Any) -> None:
     for line in lines:
         click.echo(line)
     click.echo(f"wrote {output}: {len(runs)} runs, {len(content) / 1e6:.1f} MB")
-    end_left_out([line for line in lines if line.endswith(NOT_PAIRED)])
+    exit_left_out(line.endswith(NOT_PAIRED) for line in lines)

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 
 CONTROL_FILE = "control.csv"
+# what a sweep writes beside its trials
+WRITTEN = (
+    *("sweep.csv", "sweep.png", "predictions.csv", "metrics.csv", CONTROL_FILE, "config.json"),
+    LEFT_OUT_FILE,
+)
 OF_THE_CHOICE = ("learning.csv", "openset.csv")
 OTHER_TASK = (
     "runs within the corpus choose among all speakers, the others among a meeting's: their "

@@ -1,8 +1,13 @@
-"""When two names are the same: after NFC, and without blanks at their ends."""
+"""When two names are the same: after NFC, and without blanks at their ends. And what is no name."""
 
 from __future__ import annotations
 
+import hashlib
+import re
 import unicodedata
+from collections.abc import Iterable
+
+PLACEHOLDER = re.compile(r"<\s*(na|n/a|nan|none|null|unk|unknown)\s*>", re.IGNORECASE)
 
 
 def normal_name(text: str) -> str:
@@ -17,3 +22,45 @@ def normal_name(text: str) -> str:
     True
     """
     return unicodedata.normalize("NFC", text).strip()
+
+
+def is_placeholder(name: str) -> bool:
+    """Return whether a name only says that there is none; ``NA`` alone may be somebody's.
+
+    >>> is_placeholder("<NA>"), is_placeholder("NA")
+    (True, False)
+    """
+    return PLACEHOLDER.fullmatch(name) is not None
+
+
+def changed_names(names: Iterable[str]) -> str:
+    """Return how many of `names` were not in their normal form, and which became one, or nothing.
+
+    >>> changed_names(["A", "A ", "B"])
+    "1 name is read in NFC without blanks at its ends, first 'A ' as 'A', which makes 1 of 3 equal"
+    """
+    distinct = set(names)
+    changed = sorted(name for name in distinct if normal_name(name) != name)
+    if not changed:
+        return ""
+    first, normal = ascii(changed[0]), ascii(normal_name(changed[0]))
+    are, their = ("name is", "its") if len(changed) == 1 else ("names are", "their")
+    message = f"{len(changed)} {are} read in NFC without blanks at {their} ends, first {first} "
+    message += f"as {normal}"
+    equal = len(distinct) - len({normal_name(name) for name in distinct})
+    return message + (f", which makes {equal} of {len(distinct)} equal" if equal else "")
+
+
+def shortened(name: str, longest: int) -> str:
+    """Return a name of at most `longest` bytes (>= 40): itself, or its ends around a hash of it.
+
+    >>> shortened("S1_001-M", 40), shortened("x" * 50, 40)
+    ('S1_001-M', 'xxxxxxxxxxxxxxxxxx~3d775bdb~xxxxxxxxxxxx')
+    """
+    data = name.encode()
+    if len(data) <= longest:
+        return name
+    room = longest - 10
+    head = data[: room * 6 // 10].decode(errors="ignore")
+    tail = data[len(data) - room * 4 // 10 :].decode(errors="ignore")
+    return f"{head}~{hashlib.sha256(data).hexdigest()[:8]}~{tail}"

@@ -2,32 +2,34 @@
 
 An encoder is named by a local folder or a hub id. A hub id is resolved to a commit hash; a folder
 has the revision "local", its weights' hash tells it apart. Weights are safetensors, or a
-``pytorch_model.bin`` that is read with ``weights_only``. w2v-BERT 2.0 hears through a feature
-extractor of its own, so its folder must have that one's ``preprocessor_config.json`` too.
+``pytorch_model.bin`` that is read with ``weights_only``; quantized ones are refused. What the
+folder says about its input is read in `preprocessing`, an adapter beside the weights in `lora`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..common.errors import InputError
+from .encoder_files import (
+    WEIGHTS,
+    check_content,
+    quantized_tensors,
+    read_json,
+    sha256,
+    weight_files,
+)
+from .lora import CONFIG, adapter_files
+from .preprocessing import InputSettings, mel_input, waveform_input
 
 W2V_BERT = "wav2vec2-bert"
 MODEL_TYPES = (
     *("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat"),
     W2V_BERT,
 )
-NORMALIZED = "zero mean, unit variance per segment"  # population variance, epsilon 1e-7
-NOT_NORMALIZED = "none"
-EXTRACTOR = "SeamlessM4TFeatureExtractor"
-LOG_MEL = f"log-mel of {EXTRACTOR}, zero mean and unit variance per bin and segment"
-STRIDE = 2  # log-mel frames of 10 ms that make one of the encoder's
-
 ATTENTION = ("eager", "sdpa")  # transformers' own; other names may be kernels of the hub
 
 DEMO = "demo"
@@ -52,20 +54,22 @@ DEMO_SHAPE: dict[str, Any] = {
 }
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
-_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An encoder's files: `config` is config.json, `weights` are absent where not asked for."""
+    """An encoder's files: `config` is config.json, `weights` are absent where not asked for.
+
+    `adapter` is the LoRA beside the weights, its configuration first, if there is one.
+    """
 
     name: str
     folder: Path
     revision: str
     config: dict[str, Any]
-    normalization: str
-    rate: int  # Hz
+    input: InputSettings
     weights: tuple[Path, ...] = ()
+    adapter: tuple[Path, ...] = ()
 
     @property
     def layer_count(self) -> int:
@@ -86,21 +90,35 @@ class Checkpoint:
         return {
             "encoder": self.name,
             "revision": self.revision,
-            "weights_sha256": _sha256(*self.weights),
-            "encoder_config_sha256": _sha256(self.folder / "config.json"),
+            "weights_sha256": sha256(*self.weights, *self.adapter),
+            "encoder_config_sha256": sha256(self.folder / "config.json"),
             "untrained": False,
-            "normalization": self.normalization,
+            "normalization": self.input.normalization,
+            **({"assumed": list(self.input.assumed)} if self.input.assumed else {}),
         }
 
 
-def find_checkpoint(name: str, *, revision: str | None = None, weights: bool = True) -> Checkpoint:
-    """Return the files of an encoder; `weights` false looks for its configuration alone.
+def find_checkpoint(
+    name: str,
+    *,
+    revision: str | None = None,
+    normalize: str | None = None,
+    weights: bool = True,
+) -> Checkpoint:
+    """Return the files of an encoder.
+
+    Parameters
+    ----------
+    normalize
+        ``yes`` or ``no``: whether waveforms are normalised, whatever the folder says of it.
+    weights
+        False looks for the configuration alone.
 
     Raises
     ------
     InputError
-        No such folder, not in the hub's cache and not to be fetched, or an architecture whose
-        front end is neither wav2vec2's nor w2v-BERT's.
+        No such folder, not in the hub's cache and not to be fetched, an architecture whose front
+        end is neither wav2vec2's nor w2v-BERT's, or weights that cannot be taken as they are.
     """
     if Path(name).is_dir():
         if revision is not None:
@@ -108,19 +126,21 @@ def find_checkpoint(name: str, *, revision: str | None = None, weights: bool = T
                 f"--revision: value is {revision!r} for the folder {name}, expected a hub id; "
                 "leave it out"
             )
-        return _read(Path(name).resolve().name, Path(name), "local", weights)
+        return _read(Path(name).resolve().name, Path(name), "local", normalize, weights)
     if not _HUB_ID.fullmatch(name):
         raise InputError(
             f"--encoder: {name!r} is no folder, expected a folder or a hub id like "
             "facebook/wav2vec2-base; correct it"
         )
     folder = _fetch(name, revision, ["*.json"])
-    for pattern in _WEIGHTS if weights else ():
-        if not _weights(folder):
+    for pattern in WEIGHTS if weights else ():
+        if not weight_files(folder):
             _fetch(name, folder.name, [pattern])
-    if weights and not _weights(folder):
+    if weights and (folder / CONFIG).is_file():
+        _fetch(name, folder.name, ["adapter_model.*"])
+    if weights and not weight_files(folder):
         raise InputError(_not_at_hand(name, "its weights are not in the hub's cache"))
-    return _read(name, folder, folder.name, weights)
+    return _read(name, folder, folder.name, normalize, weights)
 
 
 def _fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
@@ -139,8 +159,12 @@ def _not_at_hand(name: str, found: str) -> str:
     )
 
 
-def _read(name: str, folder: Path, revision: str, weights: bool) -> Checkpoint:
-    config = _json(folder / "config.json")
+def _read(
+    name: str, folder: Path, revision: str, normalize: str | None, weights: bool
+) -> Checkpoint:
+    files = tuple(weight_files(folder)) if weights else ()
+    adapter = adapter_files(folder, has_weights=bool(files)) if weights else ()
+    config = read_json(folder / "config.json")
     kind = config.get("model_type")
     _refuse_kernels(folder, config)
     if kind not in MODEL_TYPES:
@@ -148,14 +172,42 @@ def _read(name: str, folder: Path, revision: str, weights: bool) -> Checkpoint:
             f"{name}: model_type is {kind!r}, expected one of {list(MODEL_TYPES)}; "
             "choose an encoder of that kind"
         )
-    files = tuple(_weights(folder)) if weights else ()
     if weights and not files:
         raise InputError(
-            f"{folder}: files {list(_WEIGHTS)} are missing, expected one; save the model there"
+            f"{folder}: files {list(WEIGHTS)} are missing, expected one; save the model there"
         )
+    for file in files:
+        check_content(file)
+    _check_quantized(folder, config, files)
     _refuse_elsewhere(folder, files)
-    normalization, rate = (_log_mel if kind == W2V_BERT else _preprocessing)(folder, config)
-    return Checkpoint(name, folder, revision, config, normalization, rate, files)
+    settings = (mel_input if kind == W2V_BERT else waveform_input)(folder, config, normalize)
+    return Checkpoint(name, folder, revision, config, settings, files, adapter)
+
+
+def _check_quantized(folder: Path, config: dict[str, Any], files: tuple[Path, ...]) -> None:
+    """Refuse weights that are, or are to be, rounded to fewer bits than a float has."""
+    rounded = quantized_tensors(files)
+    for key in ("quantization_config", "compression_config"):
+        found = config.get(key)
+        if found is not None:
+            method = found.get("quant_method") if isinstance(found, dict) else found
+            plain = files and not rounded and all(f.suffix == ".safetensors" for f in files)
+            other = (
+                f"delete {key} from the file, since the weights themselves are not quantized"
+                if plain
+                else "name the encoder that it was made from"
+            )
+            raise InputError(
+                f"{folder / 'config.json'}: {key} asks for quantized weights ({method!r}), "
+                f"expected floating-point numbers; {other}"
+            )
+    if rounded:
+        first = min(rounded)
+        raise InputError(
+            f"{folder}: {len(rounded)} weights are not floating-point numbers, first {first!r} "
+            f"of {rounded[first]}, expected F32, F16 or BF16; name the encoder that it was made "
+            "from, before it was quantized"
+        )
 
 
 def _refuse_elsewhere(folder: Path, files: tuple[Path, ...]) -> None:
@@ -163,7 +215,7 @@ def _refuse_elsewhere(folder: Path, files: tuple[Path, ...]) -> None:
     kinds = {file.suffix for file in files}
     for index in sorted(folder.glob("*.index.json")):
         if Path(index.name.removesuffix(".index.json")).suffix in kinds:
-            named = _json(index).get("weight_map")
+            named = read_json(index).get("weight_map")
             strange = {*named.values()} - {file.name for file in files} if named else {None}
             if strange:
                 raise InputError(
@@ -181,76 +233,3 @@ def _refuse_kernels(folder: Path, config: dict[str, Any]) -> None:
                 f"{folder / 'config.json'}: {key} is {found!r}, expected one of {list(ATTENTION)} "
                 "or nothing: others may be programs from elsewhere; delete the line"
             )
-
-
-def _preprocessing(folder: Path, config: dict[str, Any]) -> tuple[str, int]:
-    """Return how waveforms are normalised, and the rate (Hz).
-
-    Without preprocessor_config.json: as fairseq trained them, encoders with layer norm in the
-    front end on normalised waveforms, those with group norm on waveforms as they are; 16 kHz.
-    """
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        norm = config.get("feat_extract_norm", "group")
-        layer = norm == "layer" or config["model_type"] == "data2vec-audio"
-        return NORMALIZED if layer else NOT_NORMALIZED, 16000
-    found = _json(path)
-    wanted = NORMALIZED if found.get("do_normalize", True) else NOT_NORMALIZED
-    return wanted, int(found.get("sampling_rate", 16000))
-
-
-def _log_mel(folder: Path, config: dict[str, Any]) -> tuple[str, int]:
-    """Return the same for w2v-BERT, whose feature extractor must be there and fit the model."""
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        raise InputError(
-            f"{path}: file is missing, expected the settings of {EXTRACTOR}; save them there"
-        )
-    found = _json(path)
-    bins = config.get("feature_projection_input_dim", 80 * STRIDE) // STRIDE
-    _expect(path, "feature_extractor_type", found.get("feature_extractor_type"), EXTRACTOR)
-    _expect(path, "stride", found.get("stride", 2), STRIDE)
-    _expect(path, "num_mel_bins", found.get("num_mel_bins", 80), bins)
-    # The other kinds hold tables of positions, which a cast to bfloat16 would round.
-    positions = config.get("position_embeddings_type", "relative_key")
-    _expect(folder / "config.json", "position_embeddings_type", positions, "relative_key")
-    return LOG_MEL, int(found.get("sampling_rate", 16000))
-
-
-def _expect(path: Path, name: str, found: object, expected: object) -> None:
-    if found != expected:
-        raise InputError(
-            f"{path}: {name} is {found!r}, expected {expected!r}; choose an encoder like "
-            "facebook/w2v-bert-2.0"
-        )
-
-
-def _weights(folder: Path) -> list[Path]:
-    """Return the weight files: safetensors where there are any."""
-    for pattern in _WEIGHTS:
-        files = sorted(folder.glob(pattern))
-        if files:
-            return files
-    return []
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError(f"a {type(found).__name__}")
-        return found
-    except (OSError, ValueError, RecursionError) as problem:
-        raise InputError(
-            f"{path}: cannot be read ({problem}), expected a JSON object; save the model again"
-        ) from None
-
-
-def _sha256(*paths: Path) -> str:
-    """Return the SHA-256 of the files' bytes, one after the other."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()

@@ -34,7 +34,12 @@ LAYER_DEFINITION = (
 
 
 def load_encoder(
-    name: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto"
+    name: str,
+    *,
+    revision: str | None = None,
+    normalize: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
 ) -> Encoder:
     """Load a frozen encoder.
 
@@ -44,6 +49,8 @@ def load_encoder(
         Local folder, hub id, or ``demo``: a tiny untrained encoder made from a seed.
     revision
         Branch, tag or commit of a hub id.
+    normalize
+        ``yes`` or ``no``: whether waveforms are normalised, whatever the encoder's files say.
     device
         ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
     dtype
@@ -57,7 +64,8 @@ def load_encoder(
     """
     where = choose_device(device)
     number = choose_dtype(dtype, where)
-    return Encoder(load_parts(name, revision=revision), device=where, dtype=number)
+    parts = load_parts(name, revision=revision, normalize=normalize)
+    return Encoder(parts, device=where, dtype=number)
 
 
 class Encoder:
@@ -73,6 +81,8 @@ class Encoder:
         Sample rate in Hz.
     shortest
         Fewest samples that make one frame.
+    notes
+        What the user should read of its files, a line each.
     batch_seconds
         Audio in a batch that suits the device and its free memory, in s.
     """
@@ -86,7 +96,7 @@ class Encoder:
     ) -> None:
         self._model = parts.model.eval().requires_grad_(False).to(device, dtype)
         self._provenance = parts.provenance
-        self._front = parts.front
+        self._front, self.notes = parts.front, parts.notes
         self.device, self._dtype = device, dtype
         self.layer_count = len(self._model.encoder.layers)
         self.hidden_size = int(self._model.config.hidden_size)
@@ -255,15 +265,15 @@ class Encoder:
     def _whole(
         self, batch: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]
     ) -> list[np.ndarray]:
-        kept: dict[int, np.ndarray] = {}
+        kept: dict[int, torch.Tensor] = {}
 
         def take(layer: int, states: torch.Tensor) -> None:
-            kept[layer] = states.float().cpu().numpy()
+            kept[layer] = states
 
         frames = self._front.frames(lengths)
         mask = Real(frames, int(frames.max()), self.device).mask
         self._visit(batch, lengths, mask, layers, take)
-        states = np.stack([kept[layer] for layer in layers], axis=2)
+        states = torch.stack([kept[layer] for layer in layers], dim=2).cpu().float().numpy()
         return [row[:count] for row, count in zip(states, frames.tolist(), strict=True)]
 
     @torch.inference_mode()

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..common.audio import check_channel, clipped_text, read_header
 from ..common.errors import InputError
-from .audio import Audio, Reading, Segment, check_channel
+from .audio import Audio, Reading, Segment
 from .batches import Read, make_batches, padding, read_batches, remaining_batches
 from .options import Options
+from .shard_writer import ShardWriter
 from .spans import Spans, stage
-from .store import StoreWriter
-from .writing import WAITING, Writing
+from .writing import Writing
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -43,16 +44,16 @@ class Job:
         encoder: Encoder,
         layers: Sequence[int],
         options: Options,
-        writer: StoreWriter,
+        writer: ShardWriter,
         tell: Callable[[str], None],
         spans: Spans | None = None,
     ) -> None:
         self._options, self._writer, self._spans = options, writer, spans
+        self._tell, self._clipped = tell, set[str]()  # recordings that end early, told of once
         self._encoder = encoder
         self._reading = reading_of(encoder, options)
         self.batch_seconds = options.batch_seconds or encoder.batch_seconds
         self.devices = str(encoder.device)
-        self.waiting = WAITING
         self._encode = Halving(_encoding(encoder, layers, options), tell)
         self._flying: tuple[Good, Wait] | None = None
         self.new, self.seconds, self.wall, self.padding = 0, 0.0, 0.0, 0.0
@@ -81,7 +82,7 @@ class Job:
         reading = read_batches(batches, self._reading, workers=workers, spans=self._spans)
         with ExitStack() as closed:
             closed.enter_context(self._encoder.at_work(self._spans))
-            writing = closed.enter_context(Writing(self._spans, self.waiting))
+            writing = closed.enter_context(Writing(self._spans))
             found = closed.enter_context(closing(reading))
             closed.callback(self._land, writing)
             while not (stopped := stop()) and (read := self._next(found)) is not None:
@@ -110,6 +111,7 @@ class Job:
         for segment, audio in read:
             if isinstance(audio, Audio):
                 good.append((segment, audio))
+                self._tell_clipped(segment, audio)
                 continue
             if self._options.strict:
                 raise InputError(
@@ -124,6 +126,11 @@ class Job:
             wait = self._encode([audio.samples for _, audio in good])
         self._land(writing)
         self._flying = good, wait
+
+    def _tell_clipped(self, segment: Segment, audio: Audio) -> None:
+        if audio.clipped and segment.path not in self._clipped:
+            self._clipped.add(segment.path)
+            self._tell(clipped_text(read_header(segment.path)))
 
     def _land(self, writing: Writing) -> None:
         """Hand on the batch that the device is at, while it has the next one to do."""

@@ -12,18 +12,34 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..common.errors import InputError
 from ..common.files import writing
+from ..common.locks import FolderLock
 from .contents import mapping
-from .durable import Lock, remove_leftovers, sync_folder, whole_file
+from .durable import remove_leftovers, sync_folder, whole_file
 from .shard import DTYPES, SCHEMA
 
 SHARD_NAME = re.compile(r"(\d{6,})-([0-9a-f]{8})-([0-9a-f]{64})\.h5")
 KINDS = ("pooled", "frames")
+# Recorded for people: what the features came from under which name, what nobody said of the
+# encoder's input, and (of older stores) whether recordings of another rate were allowed.
+RECORDED = ("assumed", "resample")
+NAMES = ("encoder", "revision")  # of weights and settings that the next two identify
+HASHES = ("weights_sha256", "encoder_config_sha256")
+OPTIONS = {  # key of a configuration -> the option that sets it
+    "channel": "--channel",
+    "compute_dtype": "--dtype",
+    "dtype": "--store-dtype",
+    "kind": "--frames",
+    "layers": "--layers",
+    "max_seconds": "--max-seconds",
+    "normalization": "--normalize",
+    "pooling": "--pooling",
+}
 
 
 def normal_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -52,17 +68,46 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def refuse_other_config(old: Mapping[str, Any], new: Mapping[str, Any], where: str) -> None:
+def differing_keys(
+    old: Mapping[str, Any], new: Mapping[str, Any], *, free: Collection[str] = ()
+) -> list[str]:
+    """Return the keys in which two configurations ask for other features; none: rows may mix.
+
+    The name of an encoder, and where it lies, are passed over where the hashes of its weights and
+    settings are there, since these identify it; so is what is only recorded, and `free`.
+    """
+    passed = {*RECORDED, *free}
+    if all(key in config for config in (old, new) for key in HASHES):
+        passed |= {*NAMES}
+    absent = object()
+    keys = sorted({*old, *new} - passed)
+    return [key for key in keys if old.get(key, absent) != new.get(key, absent)]
+
+
+def refuse_other_config(
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    where: str,
+    repair: str = "name another store",
+) -> None:
     """Raise `InputError` with exactly the keys that differ, unless none does."""
-    absent = "nothing"
-    keys = sorted({*old, *new})
-    pairs = [(key, old.get(key, absent), new.get(key, absent)) for key in keys]
-    differ = [f"{key}: {was!r}, asked {asked!r}" for key, was, asked in pairs if was != asked]
+    keys = differing_keys(old, new)
+    pairs = [(key, old.get(key, "nothing"), new.get(key, "nothing")) for key in keys]
+    differ = [f"{key}: {was!r}, asked {asked!r}" for key, was, asked in pairs]
     if differ:
         raise InputError(
             f"{where}: made with another configuration ({'; '.join(differ)}), expected the same; "
-            "name another store"
+            f"{repair}"
         )
+
+
+def _repair(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return what to do about a store of another configuration: the options that differ, if all."""
+    keys = set(differing_keys(old, new)) - {"dim"}  # follows from the others
+    if not keys or not keys <= set(OPTIONS):
+        return "name another store"
+    options = ", ".join(OPTIONS[key] for key in sorted(keys))
+    return f"give {options} the store's value, or name another store"
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -118,8 +163,12 @@ def sequence(name: str) -> int:
     return int(name.split("-", maxsplit=1)[0])
 
 
-def take_folder(path: Path, config: Mapping[str, Any], versions: Mapping[str, Any]) -> Lock:
+def take_folder(
+    path: Path, config: Mapping[str, Any], versions: Mapping[str, Any], *, lock: bool = True
+) -> FolderLock:
     """Make or check a store folder for its one writer, and return the lock that is held.
+
+    Without `lock` none is taken: no other process may write there.
 
     Raises
     ------
@@ -129,25 +178,26 @@ def take_folder(path: Path, config: Mapping[str, Any], versions: Mapping[str, An
     """
     if path.is_file():
         raise InputError(
-            f"{path}: it is a file, expected a folder; a packed store is only read, "
-            "use spk-store merge"
+            f"{path}: it is a file, expected a folder, since a packed store is only read; name "
+            "another folder"
         )
     _refuse_other_folder(path)
     with writing(path):
         (path / "shards").mkdir(parents=True, exist_ok=True)
-        lock = Lock(path / "lock")
+        held = FolderLock(path / "lock", lock=lock)
     try:
         with writing(path):
             remove_leftovers(path)
             remove_leftovers(path / "shards")
         if (path / "store.json").exists():
-            refuse_other_config(read_description(path)["configuration"], config, str(path))
+            ours = read_description(path)["configuration"]
+            refuse_other_config(ours, config, str(path), _repair(ours, config))
         else:
             _describe(path, config, versions)
     except BaseException:
-        lock.release()
+        held.release()
         raise
-    return lock
+    return held
 
 
 def _refuse_other_folder(path: Path) -> None:

@@ -6,8 +6,8 @@ import math
 import re
 from dataclasses import dataclass, field
 
+from ..common.audio import check_channel
 from ..common.errors import InputError
-from .audio import check_channel
 from .listing import rejected_listing
 
 DEFAULT_ENCODER = "jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn"
@@ -21,6 +21,7 @@ class Options:
     audio_root: str = "."  # folder that relative paths of the table start from
     encoder: str = DEFAULT_ENCODER
     revision: str | None = None
+    normalize: str | None = None  # yes or no; None: as the encoder's files say
     layers: str = "all"  # or 0-12, or 4,8
     pooling: str = "mean+std"
     frames: bool = False  # store every frame instead of pooled features
@@ -45,6 +46,10 @@ class Options:
             raise InputError(
                 f"--store-dtype: value is {self.store_dtype!r}, expected one of "
                 f"{list(STORE_DTYPES)}; correct it"
+            )
+        if self.normalize not in (None, "yes", "no"):
+            raise InputError(
+                f"--normalize: value is {self.normalize!r}, expected yes or no; correct it"
             )
         for name, least in (("batch_seconds", 0.0), ("max_seconds", 0.1)):
             value = getattr(self, name)

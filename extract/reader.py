@@ -16,6 +16,8 @@ from ..common.errors import InputError
 from .layout import fingerprint, normal_config, read_description, refuse_other_config, shard_paths
 from .shard import COLUMNS, DTYPES, Shard, read_layer, read_shard
 
+HDF5 = b"\x89HDF\r\n\x1a\n"  # the first bytes of every HDF5 file
+
 
 class FeatureStore:
     """A store opened for reading: what was committed when it was opened.
@@ -65,6 +67,7 @@ class FeatureStore:
         """
         path = Path(path)
         if path.is_file():
+            _check_packed(path)
             shard = read_shard(path)
             return cls(path, shard.attributes, [shard])
         described = read_description(path)
@@ -150,12 +153,23 @@ class FeatureStore:
             )
 
 
+def _check_packed(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(len(HDF5)) == HDF5:
+            return
+    raise InputError(
+        f"{path}: it is no HDF5 file, expected a store, the folder that spk-extract writes, or one "
+        "that spk-store pack made of it; name that"
+    )
+
+
 def _refuse_foreign(store: FeatureStore, shard: Shard) -> None:
-    refuse_other_config(shard.attributes["configuration"], store.config, str(shard.path))
-    if shard.attributes["fingerprint"] != fingerprint(store.config):
+    config, found = shard.attributes["configuration"], shard.attributes["fingerprint"]
+    refuse_other_config(config, store.config, str(shard.path), "move the file elsewhere")
+    if found != fingerprint(config):
         raise InputError(
-            f"{shard.path}: fingerprint is {shard.attributes['fingerprint']!r}, expected "
-            f"{fingerprint(store.config)!r}; delete the file and run spk-extract again"
+            f"{shard.path}: fingerprint is {found!r}, expected {fingerprint(config)!r}; "
+            "delete the file and run spk-extract again"
         )
     expected = (len(store.layers), store.dim, DTYPES[store.config["dtype"]])
     found = (shard.shape[0], shard.shape[2], shard.dtype)

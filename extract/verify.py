@@ -114,7 +114,11 @@ def _in_float32(options: Options, device: object) -> Encoder:
     from .encoder import load_encoder
 
     return load_encoder(
-        options.encoder, revision=options.revision, device=str(device), dtype="float32"
+        options.encoder,
+        revision=options.revision,
+        normalize=options.normalize,
+        device=str(device),
+        dtype="float32",
     )
 
 

@@ -28,6 +28,7 @@ from .trunk import Entered, Trunk
 MERIT = "val_merit"  # val_acc, ties broken by val_loss
 TEMPERATURES = (-5.0, 5.0)  # natural logarithm
 IDENTITY = ("encoder", "revision", "weights_sha256", "encoder_config_sha256", "untrained")
+SAME = ("weights_sha256", "encoder_config_sha256", "normalization")  # wherever it lies now
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Subject:
     split: str = "unknown"
     rows: str = ""  # fingerprint of the task's rows
     trained: frozenset[str] = frozenset()  # ids of the training segments
+    audio: tuple[Mapping[str, Any], ...] = ()  # what they are of (`origin.training_audio`)
 
 
 class SpeakerModule(lightning.LightningModule):
@@ -177,7 +179,12 @@ class SpeakerModule(lightning.LightningModule):
             "split": self.subject.split,
             "rows": self.subject.rows,
             "trained": sorted(self.subject.trained),
-            "encoder": {name: self.subject.encoder[name] for name in IDENTITY},
+            "audio": [dict(known) for known in self.subject.audio],
+            "encoder": {
+                name: value
+                for name, value in self.subject.encoder.items()
+                if name in (*IDENTITY, *SAME)
+            },
             "settings": asdict(self.settings),
             "temperature": self.temperature,
         }
@@ -193,22 +200,33 @@ class SpeakerModule(lightning.LightningModule):
         return own | {f"trunk.{name}" for name in self.trunk.trained_names()}
 
 
-def refuse_other(found: Mapping[str, Any] | None, subject: Subject) -> None:
-    """Raise `InputError` where a checkpoint's description is not that of this encoder and task."""
+def refuse_other(
+    found: Mapping[str, Any] | None, subject: Subject, option: str = "--pretrained-model"
+) -> None:
+    """Raise `InputError` where a checkpoint's description is not that of this encoder and task.
+
+    `option` is the command's that names the encoder.
+    """
     if not found:
         raise InputError(
             "checkpoint: does not say what it was trained on, expected one of spk-finetune; "
             "name another"
         )
-    same = ("weights_sha256", "encoder_config_sha256")  # wherever it lies now
-    pairs = [(name, found["encoder"].get(name), subject.encoder[name]) for name in same]
-    pairs.append(("task", found["task"], subject.task))
-    pairs.append(("labels", tuple(found["labels"]), subject.labels))
-    for name, old, new in pairs:
-        if old != new:
+    old = found["encoder"]
+    for name in (name for name in SAME if name in old and name in subject.encoder):
+        if old[name] != subject.encoder[name]:
             raise InputError(
-                f"checkpoint of {found['task']}: {name} is {old!r}, expected {new!r}; use the "
-                "encoder and the table that it was trained with"
+                f"checkpoint of {found['task']}: {name} is {subject.encoder[name]!r}, expected "
+                f"{old[name]!r}, that of the encoder {old.get('encoder')!r} which it was trained "
+                f"on; name its folder with {option}"
+            )
+    labels = tuple(found["labels"])
+    pairs = {"task": (found["task"], subject.task), "labels": (labels, subject.labels)}
+    for name, (before, now) in pairs.items():
+        if before != now:
+            raise InputError(
+                f"checkpoint of {found['task']}: {name} is {before!r}, expected {now!r}; use the "
+                "table that it was trained with"
             )
 
 

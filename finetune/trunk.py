@@ -31,7 +31,7 @@ from .config import Config, frozen_layers
 FRAME = 0.02  # s from one frame to the next: 320 samples at 16 kHz
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entered:
     """What reaches the cut.
 

@@ -1,4 +1,4 @@
-"""What the readers of RTTM, TextGrid and CSV share: files, text, names, numbers, bad lines.
+"""What the readers of RTTM, TextGrid and CSV share: files, names, numbers, bad lines.
 
 A reader turns annotation files into a `Reading`: turns exactly as annotated, and everything that
 it dropped or found remarkable. `manifests/assemble.py` makes the segment table of it.
@@ -6,23 +6,24 @@ it dropped or found remarkable. `manifests/assemble.py` makes the segment table 
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from ..common.audio import check_length, count_samples, read_header
 from ..common.errors import InputError
-from ..common.files import write_whole
+from ..common.files import list_files, write_whole
+from ..common.names import changed_names, is_placeholder, normal_name
 from .table import LATEST
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # float() also takes nan and 1_0
-LONGEST_NAME = 100  # bytes; two of them and two times fit in the 255 of a file's name
+LONGEST_NAME = 100  # characters; `cut` shortens what does not fit in a file's name
 
 
 class Turn(NamedTuple):
@@ -34,6 +35,7 @@ class Turn(NamedTuple):
     end: float  # s
     line: int  # 0-based, in its file (TextGrid: number of the speech interval)
     place: str  # "file, line N" for messages
+    channel: str = ""  # 0-based index in its recording; "" where the annotation names none
 
 
 class Note(NamedTuple):
@@ -59,14 +61,18 @@ class Reading:
             self.notes.append(Note("empty", name, "the file holds no turn"))
 
     def bad(self, problem: InputError, place: str, *, skip: bool) -> None:
-        """Raise `problem`, or with `skip` note that its line was dropped."""
+        """Raise `problem` and name the option, or with `skip` note that its line was dropped."""
         if not skip:
-            raise problem
+            option = "" if "--skip-bad" in str(problem) else ", or pass --skip-bad"
+            raise InputError(f"{problem}{option}") from problem
         self.notes.append(Note("dropped", place, str(problem)))
 
 
 def find_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
     """Return the file `path`, or all files below the folder `path` with one of `suffixes`, sorted.
+
+    Links to folders are followed, and no folder or file is read twice. A Mac's ``._*`` twins are
+    passed over.
 
     Raises
     ------
@@ -78,14 +84,12 @@ def find_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
         return [path]
     if not os.path.isdir(path):
         raise InputError(f"{path}: no such file or folder; correct the path")
-    found = sorted(
-        file for file in path.rglob("*") if file.suffix.lower() in suffixes and not file.is_dir()
-    )  # a link to nothing is found too, so that reading it tells
-    if not found:
+    files = list_files(path, suffixes)
+    if not files:
         raise InputError(
             f"{path}: holds 0 files with suffix {', '.join(suffixes)}; correct the path"
         )
-    return found
+    return files
 
 
 def name_below(path: str | Path, file: Path) -> str:
@@ -93,54 +97,17 @@ def name_below(path: str | Path, file: Path) -> str:
     return file.name if file == Path(path) else file.relative_to(path).as_posix()
 
 
-def read_text(path: Path) -> str:
-    """Return a text file's content: UTF-8, or UTF-16 where it has a mark or every other byte is 0.
-
-    Raises
-    ------
-    InputError
-        The bytes are neither, or the file cannot be opened.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as problem:
-        raise InputError(
-            f"{path}: cannot be read ({problem.strerror}), expected a text file; correct or "
-            "delete it"
-        ) from None
-    encoding = "utf-8-sig"
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    elif data[1:2] == b"\0":
-        encoding = "utf-16-le"
-    elif data[:1] == b"\0":
-        encoding = "utf-16-be"
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError as problem:
-        raise InputError(
-            f"{path}: byte {problem.start} is not {encoding}, expected UTF-8 or UTF-16 text; "
-            "convert the file"
-        ) from None
-
-
 def audio_seconds(file: Path) -> float:
-    """Return the length of an audio file (s), from its header.
+    """Return the length of an audio file (s), as far as it decodes.
 
     Raises
     ------
     InputError
-        The file is missing or no audio.
+        The file is missing or no audio, or its header tells a wrong length.
     """
-    import soundfile
-
-    if not os.path.isfile(file):  # of which libsndfile says "System error."
-        raise InputError(f"{file}: no such file, expected audio; correct the audio folder")
-    try:
-        info = soundfile.info(str(file))
-    except (soundfile.LibsndfileError, TypeError) as problem:  # TypeError: a suffix without header
-        raise InputError(f"{file}: cannot be read as audio ({problem}); replace it") from None
-    return float(info.frames / info.samplerate)
+    header = read_header(file)
+    check_length(header)
+    return count_samples(header) / header.rate
 
 
 def number(text: str, *, what: str, place: str) -> float:
@@ -150,26 +117,41 @@ def number(text: str, *, what: str, place: str) -> float:
         raise InputError(
             f"{place}: {what} is {_short(text)}, expected a finite number; correct the line"
         )
-    return value
+    return value + 0.0  # -0 is 0
 
 
 def plain_name(text: str, *, what: str, place: str) -> str:
-    """Return `text` if it can stand in a file name as it is, or raise `InputError`."""
-    fine = text not in ("", ".", "..") and text.isprintable() and len(text.encode()) <= LONGEST_NAME
-    fine = fine and text == text.strip()
-    if not fine or "/" in text or "\\" in text or ".." in text:
+    """Return a name in its normal form, or raise `InputError` where it is none.
+
+    It can stand in a file's name, and is no placeholder such as ``<NA>``.
+    """
+    name = normal_name(text)
+    if is_placeholder(name):
         raise InputError(
-            f"{place}: {what} is {_short(text)}, expected a plain name of at most {LONGEST_NAME} "
-            "bytes without '/', '\\\\', '..', control characters or blanks around it; correct the "
+            f"{place}: {what} is {_short(text)}, expected a name, not a placeholder; correct the "
             "line"
         )
-    return text
+    fine = name not in ("", ".", "..") and name.isprintable() and len(name) <= LONGEST_NAME
+    if not fine or "/" in name or "\\" in name or ".." in name:
+        raise InputError(
+            f"{place}: {what} is {_short(text)}, expected a plain name of at most {LONGEST_NAME} "
+            "characters without '/', '\\\\', '..' or control characters; correct the line"
+        )
+    return name
+
+
+def name_notes(what: str, names: Iterable[str], place: str) -> list[Note]:
+    """Return a note where names were not in their normal form, none otherwise."""
+    message = changed_names(names)
+    return [Note("renamed", place, f"{what}: {message}")] if message else []
 
 
 def check_turn(turn: Turn) -> Turn:
-    """Return `turn` if its names are plain and its times in order, or raise `InputError`."""
-    plain_name(turn.session, what="session", place=turn.place)
-    plain_name(turn.speaker, what="speaker", place=turn.place)
+    """Return `turn` with normal names, or raise `InputError` unless names and times are right."""
+    turn = turn._replace(
+        session=plain_name(turn.session, what="session", place=turn.place),
+        speaker=plain_name(turn.speaker, what="speaker", place=turn.place),
+    )
     if not 0 <= turn.start < math.inf:
         raise InputError(
             f"{turn.place}: start is '{turn.start:g}' s, expected >= 0; correct the line"
@@ -190,7 +172,12 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
-def write_notes(notes: Sequence[Note], table_path: str | Path) -> Path | None:
+def rows_left_out(notes: Sequence[Note]) -> bool:
+    """Return whether what was noted includes rows that could not be used."""
+    return any(note.kind == "dropped" for note in notes)
+
+
+def write_notes(notes: Sequence[tuple[str, str, str]], table_path: str | Path) -> Path | None:
     """Write notes as ``TABLE.notes.csv`` beside their table; return its path, None without notes.
 
     The file of an earlier run is removed where this run has nothing to note.
@@ -201,5 +188,7 @@ def write_notes(notes: Sequence[Note], table_path: str | Path) -> Path | None:
         return None
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([Note._fields, *notes])
-    write_whole(path, text.getvalue().encode())
+    write_whole(
+        path, text.getvalue().encode(errors="backslashreplace")
+    )  # of names that are no text
     return path

@@ -22,13 +22,15 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ..common.errors import InputError
 from ..common.files import write_whole
-from .request import only_writer
+from ..common.locks import folder_lock
+from ..common.names import normal_name
+from .delimited import check_columns, read_delimited
 
 AUDIO_SUFFIXES = (".wav", ".flac")
 NUMBERED = re.compile(r"((.+)_[^_]+)_(\d{1,18})(\.[^.]+)")  # stem, session, number, suffix
@@ -67,7 +69,12 @@ class _Speaker:
 
 
 def match_csv(
-    segments_dir: str | Path, csv_path: str | Path, *, dry_run: bool = False
+    segments_dir: str | Path,
+    csv_path: str | Path,
+    *,
+    dry_run: bool = False,
+    lock: bool = True,
+    before: Callable[[MatchReport], None] = lambda report: None,
 ) -> MatchReport:
     """Rename the audio files in a folder to the names that a CSV lists.
 
@@ -79,6 +86,10 @@ def match_csv(
         CSV with the columns ``path,label``; of `path` only the file name counts.
     dry_run
         Report and change nothing.
+    lock
+        Hold the folder's lock; without it, no other process may write there.
+    before
+        Is given the report before the first file is renamed.
 
     Returns
     -------
@@ -101,10 +112,12 @@ def match_csv(
             )
         report = match_names(_audio_files(folder), listed)
         _check_free(folder, report.renamed)
+        before(report)
         return report
-    with only_writer(folder):
+    with folder_lock(folder, lock=lock):
         _finish(folder)
         report = match_names(_audio_files(folder), listed)
+        before(report)
         _rename(folder, report.renamed)
     return report
 
@@ -127,13 +140,28 @@ def match_names(files: Iterable[str], listed: Iterable[str]) -> MatchReport:
     unnumbered = _Speaker()
     for kind, names in (("files", files), ("rows", listed)):
         for name in sorted(names):
-            match = NUMBERED.fullmatch(name)
+            match = NUMBERED.fullmatch(normal_name(name))
             speaker = sessions[match[2]][match[1] + match[4]] if match else unnumbered
             getattr(speaker, kind).append((int(match[3]) if match else 0, name))
     _by_name(unnumbered, report)
-    for speakers in sessions.values():
+    for speakers in _joined(sessions):
         _match_session(speakers, report)
     return report
+
+
+def _joined(sessions: dict[str, dict[str, _Speaker]]) -> list[dict[str, _Speaker]]:
+    """Return the speakers of each session; of several where one's name begins with another's.
+
+    What stands before a file's last ``_`` is a session only where speakers hold no ``_``: ``S1_A``
+    may be a session, or the part of ``S1`` that belongs to the speakers ``A_1`` and ``A_2``.
+    """
+    joined: dict[str, dict[str, _Speaker]] = {}
+    for name in sorted(sessions, key=lambda name: name.count("_")):
+        words = name.split("_")
+        shorter = ["_".join(words[:n]) for n in range(1, len(words) + 1)]
+        owner = next((prefix for prefix in shorter if prefix in joined), name)
+        joined.setdefault(owner, {}).update(sessions[name])
+    return list(joined.values())
 
 
 def _match_session(speakers: dict[str, _Speaker], report: MatchReport) -> None:
@@ -155,7 +183,8 @@ def _match_session(speakers: dict[str, _Speaker], report: MatchReport) -> None:
 
 
 def _nested(speaker: _Speaker) -> bool:
-    files, rows = set(speaker.files), set(speaker.rows)
+    files = {normal_name(name) for _, name in speaker.files}
+    rows = {normal_name(name) for _, name in speaker.rows}
     return files <= rows or rows <= files
 
 
@@ -179,11 +208,13 @@ def _doubt(speaker: _Speaker, session_runs: bool) -> str:
 
 
 def _by_name(speaker: _Speaker, report: MatchReport) -> None:
-    files = {name for _, name in speaker.files}
-    rows = {name for _, name in speaker.rows}
-    report.kept += sorted(files & rows)
-    report.missing += sorted(rows - files)
-    report.extra += sorted(files - rows)
+    files = {normal_name(name): name for _, name in speaker.files}
+    rows = {normal_name(name): name for _, name in speaker.rows}
+    pairs = [(files[name], rows[name]) for name in sorted(set(files) & set(rows))]
+    report.kept += [old for old, new in pairs if old == new]
+    report.renamed += [(old, new) for old, new in pairs if old != new]  # another spelling
+    report.missing += sorted(rows[name] for name in set(rows) - set(files))
+    report.extra += sorted(files[name] for name in set(files) - set(rows))
 
 
 def _by_order(speaker: _Speaker, report: MatchReport) -> None:
@@ -196,30 +227,19 @@ def _by_order(speaker: _Speaker, report: MatchReport) -> None:
 
 def _listed(path: Path) -> list[str]:
     """Return the file names that a CSV lists, in its order."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as problem:
-        raise InputError(f"{path}: cannot be read ({problem}); correct the path") from None
-    if not rows or rows[0] != ["path", "label"]:
-        raise InputError(
-            f"{path}: columns are {rows[0] if rows else []}, expected ['path', 'label']; "
-            "rename them"
-        )
-    names = []
-    seen: set[str] = set()
-    for line, row in enumerate(rows[1:], start=2):
-        if not row:  # an empty line
-            continue
-        name = PurePosixPath(row[0].replace("\\", "/")).name
-        if not name.isprintable() or not name.lower().endswith(AUDIO_SUFFIXES) or name in seen:
+    sheet = read_delimited(path, ("path", "label"), "correct the path")
+    check_columns(sheet, ("path", "label"), path)
+    names: dict[str, str] = {}
+    for line, file in enumerate(sheet.rows["path"], start=2):
+        name = PurePosixPath(file.replace("\\", "/")).name
+        suffix = name.lower().endswith(AUDIO_SUFFIXES)
+        if not name.isprintable() or not suffix or normal_name(name) in names:
             raise InputError(
-                f"{path}, line {line}: path is {row[0]!r}, expected a .wav or .flac "
+                f"{path}, line {line}: path is {file!r}, expected a .wav or .flac "
                 "file that is not listed before; correct the row"
             )
-        seen.add(name)
-        names.append(name)
-    return names
+        names[normal_name(name)] = name
+    return list(names.values())
 
 
 def _audio_files(folder: Path) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..common.errors import InputError
+from ..common.names import normal_name
 from .purge import KEEP_TEST, KEEP_TRAIN, purge
 from .rollcall import roll_call_mask
 from .timeline import group_codes
@@ -100,6 +101,7 @@ def leave_one_session_out(
     _share("valid_share", valid_share)
     if unknown not in ("refuse", "purge"):
         raise InputError(f"unknown: is {unknown!r}, expected 'refuse' or 'purge'; correct it")
+    session = normal_name(session)
     held = (table["session"] == session).to_numpy()
     if not held.any():
         raise InputError(f"session: {session!r} is not in the table, expected one of its sessions")

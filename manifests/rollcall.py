@@ -31,7 +31,8 @@ def roll_call_mask(table: pd.DataFrame) -> np.ndarray:
     columns = ["session", "start", "end", "speaker", "segment_id"]
     ordered = table[columns].reset_index(drop=True).sort_values(columns, kind="stable")
     again = ordered.duplicated(["session", "speaker"])
+    again &= ~ordered.duplicated(["session", "speaker", "start", "end"])  # on another channel
     opening = ~again.groupby(ordered["session"]).cummax().astype(bool)
     opening &= ordered["start"] < LATEST
-    people = opening.groupby(ordered["session"]).transform("sum")
+    people = ordered["speaker"].where(opening).groupby(ordered["session"]).transform("nunique")
     return (opening & (people >= 2)).sort_index().to_numpy(dtype=bool)

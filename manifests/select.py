@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..common.errors import InputError
+from ..common.names import normal_name
 from .rollcall import roll_call_mask
 from .timeline import RECORDING, group_codes, has_timeline, stretches
 
@@ -81,6 +82,7 @@ def select(
     InputError
         A limit is out of range, a session is unknown, or no segment is left.
     """
+    sessions = [normal_name(name) for name in sessions or ()]
     _check_sessions(table, sessions)
     _check_limits(min_seconds, max_seconds, max_overlap, min_segments)
     table = _with_overlap(table, needed=max_overlap is not None)
@@ -88,7 +90,7 @@ def select(
     duration = seconds(table)
     rules: list[tuple[str, np.ndarray]] = []
     if sessions:
-        rules.append(("sessions", table["session"].isin(list(sessions)).to_numpy()))
+        rules.append(("sessions", table["session"].isin(sessions).to_numpy()))
     if min_seconds > 0:
         rules.append((f"min_seconds {min_seconds:g}", (duration >= min_seconds) | spared))
     if max_seconds is not None:
@@ -126,8 +128,8 @@ def _with_overlap(table: pd.DataFrame, *, needed: bool) -> pd.DataFrame:
     return table
 
 
-def _check_sessions(table: pd.DataFrame, sessions: Sequence[str] | None) -> None:
-    unknown = sorted(set(sessions or ()) - set(table["session"]))
+def _check_sessions(table: pd.DataFrame, sessions: Sequence[str]) -> None:
+    unknown = sorted(set(sessions) - set(table["session"]))
     if unknown:
         raise InputError(
             f"sessions: {len(unknown)} are not in the table, first {unknown[0]!r}, "

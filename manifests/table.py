@@ -2,26 +2,37 @@
 
 Segment table: one row per segment, columns `SEGMENT_COLUMNS` (needed) and `OPTIONAL_COLUMNS`
 (kept where present). Predictions table: one row per scored segment, `PREDICTION_COLUMNS` and
-`PREDICTION_OPTIONAL`. Other columns are refused, so that a misspelt one is never ignored.
-Both are CSV or Parquet, by suffix. Rows are joined by ``segment_id`` alone.
+`PREDICTION_OPTIONAL`. Other columns are carried along as they are; what looks like a misspelt one
+is told on stderr. Both are CSV or Parquet, by suffix. Rows are joined by ``segment_id`` alone.
+
+Names of sessions and speakers are brought to their normal form (`common/names.py`) whenever a
+table is checked, so that "A " and "A" are one speaker everywhere, and reading tells it.
 """
 
 from __future__ import annotations
 
+import csv
+import json
 import math
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..common.errors import InputError
 from ..common.files import write_whole
+from ..common.names import changed_names, is_placeholder, normal_name
+from .delimited import Sheet, decimal_points, expected_names, misspelt, read_delimited
+from .kinds import kind_of
 
 if TYPE_CHECKING:  # pandas takes a second to import, and `--help` needs only InputError
     import pandas as pd
 
 SPLITS = ("train", "valid", "test")
 LATEST = 1e7  # s, 116 days: no recording is longer, and every sample has its own number up to there
+ID = re.compile(r"(.+)_\d{4,}\.\d{4}_\d{4,}\.\d{4}(?:_ch\d+)?")  # `segment_id`
+CHANNEL = re.compile(r"0*(\d{1,4})(?:\.0+)?")  # a spreadsheet makes 1.0 of 1
 UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f]")  # control characters; some steer a terminal
 
 SEGMENT_COLUMNS = {
@@ -52,13 +63,26 @@ PREDICTION_OPTIONAL = {
 }
 
 
-def segment_id(session: str, speaker: str, start: float, end: float) -> str:
+def segment_id(session: str, speaker: str, start: float, end: float, channel: str = "") -> str:
     """Return the identity of a turn, made from its content (times in seconds, to 0.1 ms).
 
     >>> segment_id("20200709_L_R002S03C01", "001-M", 35.8939, 37.419)
     '20200709_L_R002S03C01_001-M_0035.8939_0037.4190'
+    >>> segment_id("S1", "A", 1.0, 2.5, "1")
+    'S1_A_0001.0000_0002.5000_ch1'
     """
-    return f"{session}_{speaker}_{start:09.4f}_{end:09.4f}"
+    of_channel = f"_ch{channel}" if channel else ""
+    return f"{session}_{speaker}_{start:09.4f}_{end:09.4f}{of_channel}"
+
+
+def id_names(identity: str) -> str:
+    """Return ``{session}_{speaker}`` of a `segment_id`, or nothing where it is another one.
+
+    >>> id_names("S1_A_0001.0000_0002.5000_ch1"), id_names("utt7")
+    ('S1_A', '')
+    """
+    match = ID.fullmatch(identity)
+    return match[1] if match else ""
 
 
 def sample_span(start: float, end: float, rate: int) -> tuple[int, int]:
@@ -87,7 +111,10 @@ def read_table(path: str | Path) -> pd.DataFrame:
     InputError
         The file cannot be read, or `check_table` refuses it.
     """
-    return check_table(_read(path, {**SEGMENT_COLUMNS, **OPTIONAL_COLUMNS}), where=str(path))
+    sheet = _read(path, {**SEGMENT_COLUMNS, **OPTIONAL_COLUMNS})
+    table = check_table(_with_points(sheet), where=str(path))
+    _tell(sheet, table, ("session", "speaker"), path)
+    return table
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
@@ -96,12 +123,19 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
 
 
 def check_table(table: pd.DataFrame, where: str = "table") -> pd.DataFrame:
-    """Return `table` with the schema's dtypes, or raise `InputError` with the first offender."""
+    """Return `table` with the schema's dtypes and normal names, or raise `InputError`.
+
+    Columns of the schema come first, in its order; then all others, as they are.
+    """
     table = _typed(table, SEGMENT_COLUMNS, OPTIONAL_COLUMNS, where)
+    table = _with_normal_names(table, ("session", "speaker"))
     ids = table["segment_id"]
     _refuse(where, ids[ids.duplicated()], "segment_id", "given before", "unique ids")
     for column in ("segment_id", "audio", "speaker", "session"):
         _refuse(where, table[column][table[column] == ""], column, "empty", "text")
+    for column in ("speaker", "session"):
+        wrong = table[column][table[column].isin([*filter(is_placeholder, table[column].unique())])]
+        _refuse(where, wrong, column, "a placeholder", "a name")
     for column in ("start", "end"):
         wrong = table[column][~table[column].map(math.isfinite)]
         _refuse(where, wrong, column, "not a finite number", "seconds")
@@ -114,6 +148,9 @@ def check_table(table: pd.DataFrame, where: str = "table") -> pd.DataFrame:
     if "overlap" in table:
         wrong = table["overlap"][~table["overlap"].between(0, 1)]
         _refuse(where, wrong, "overlap", "out of range", "0..1")
+    if "channel" in table:
+        wrong = table["channel"][~table["channel"].str.fullmatch(r"\d{0,4}")]
+        _refuse(where, wrong, "channel", "no channel", "an index from 0, or nothing (--channel)")
     if "split" in table:
         wrong = table["split"][~table["split"].isin([*SPLITS, ""])]
         _refuse(where, wrong, "split", "unknown", "train, valid, test or nothing (purged)")
@@ -122,7 +159,10 @@ def check_table(table: pd.DataFrame, where: str = "table") -> pd.DataFrame:
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
     """Read and check a predictions table (columns: `PREDICTION_COLUMNS`, `PREDICTION_OPTIONAL`)."""
-    return check_predictions(_read(path, {**PREDICTION_COLUMNS, **PREDICTION_OPTIONAL}), str(path))
+    sheet = _read(path, {**PREDICTION_COLUMNS, **PREDICTION_OPTIONAL})
+    predictions = check_predictions(_with_points(sheet), str(path))
+    _tell(sheet, predictions, ("session", "speaker", "predicted"), path)
+    return predictions
 
 
 def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
@@ -132,7 +172,10 @@ def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
 
 def check_predictions(predictions: pd.DataFrame, where: str = "predictions") -> pd.DataFrame:
     """Return `predictions` with the schema's dtypes, or raise `InputError`."""
-    predictions = _typed(predictions, PREDICTION_COLUMNS, PREDICTION_OPTIONAL, where)
+    raw = _typed(predictions, PREDICTION_COLUMNS, PREDICTION_OPTIONAL, where)
+    predictions = _with_normal_names(raw, ("session", "speaker", "predicted"))
+    if "scores" in predictions and _has_other_names(raw, predictions):
+        predictions["scores"] = predictions["scores"].map(_normal_scores)
     ids = predictions["segment_id"] + " of " + predictions["model"]
     _refuse(where, ids[ids.duplicated()], "segment_id", "given before", "one row per model")
     wrong = predictions["score"][~predictions["score"].between(0, 1)]
@@ -140,24 +183,65 @@ def check_predictions(predictions: pd.DataFrame, where: str = "predictions") -> 
     return predictions
 
 
-def _read(path: str | Path, columns: Mapping[str, str]) -> pd.DataFrame:
+def _read(path: str | Path, columns: Mapping[str, str]) -> Sheet:
     import pandas as pd
 
     path = Path(path)
-    if _suffix(path) == ".parquet":
-        reader = pd.read_parquet
-        options: dict[str, object] = {}
-    else:
-        reader = pd.read_csv
-        text = {name: "str" for name, dtype in columns.items() if dtype == "str"}
-        options = {"dtype": text, "keep_default_na": False, "encoding": "utf-8-sig"}
+    if _suffix(path) == ".csv":
+        return read_delimited(path, columns, "make it with spk-manifests")
     try:
-        return reader(path, **options)
+        rows = pd.read_parquet(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; make it with spk-manifests") from None
     except Exception as problem:  # pandas and pyarrow raise a dozen kinds for a damaged file
         reason = " ".join(str(problem).split())  # some reasons have several lines
         raise InputError(f"{path}: cannot be read ({reason}); write it again") from problem
+    names, notes = expected_names(list(rows.columns), list(columns), path)
+    return Sheet(rows.set_axis(names, axis=1), ",", notes)
+
+
+def _with_points(sheet: Sheet) -> pd.DataFrame:
+    """Return the rows of a file, with a point in numbers of which its separator allows a comma."""
+    numbers = [name for name in ("start", "end", "overlap", "score") if name in sheet.rows]
+    return decimal_points(sheet, numbers)
+
+
+def _tell(sheet: Sheet, table: pd.DataFrame, names: Sequence[str], path: str | Path) -> None:
+    """Say on stderr what of a file was not taken letter by letter."""
+    notes = list(sheet.notes)
+    for name in names:
+        message = changed_names(sheet.rows[name].astype("str").unique())
+        notes += [f"{path}: {name}: {message}"] if message else []
+    if "split" in table and not table["split"].equals(sheet.rows["split"].astype("str")):
+        other = int((table["split"] != sheet.rows["split"].astype("str")).sum())
+        notes.append(f"{path}: split of {other} rows is read in lower case and without blanks")
+    for note in notes:
+        print(note, file=sys.stderr)
+
+
+def _with_normal_names(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return `table` with the names in `columns` in their normal form."""
+    for column in columns:
+        normal = {name: normal_name(name) for name in table[column].unique()}
+        if any(name != new for name, new in normal.items()):
+            table = table.assign(**{column: table[column].map(normal)})
+    return table
+
+
+def _has_other_names(raw: pd.DataFrame, predictions: pd.DataFrame) -> bool:
+    """Return whether names were changed, so that those in the column `scores` are to be too."""
+    return not all(raw[name].equals(predictions[name]) for name in ("speaker", "predicted"))
+
+
+def _normal_scores(text: str) -> str:
+    """Return a JSON object {speaker: probability} with normal names; as it is if it is none."""
+    try:
+        scores = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if not isinstance(scores, dict) or len({normal_name(name) for name in scores}) < len(scores):
+        return text
+    return json.dumps({normal_name(name): score for name, score in scores.items()})
 
 
 def _write(table: pd.DataFrame, path: str | Path) -> None:
@@ -165,7 +249,13 @@ def _write(table: pd.DataFrame, path: str | Path) -> None:
     if _suffix(path) == ".parquet":
         write_whole(path, table.to_parquet(index=False))
     else:
-        write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
+        others = [
+            name for name in table if name not in SEGMENT_COLUMNS and table[name].dtype == "str"
+        ]
+        risky = any(table[name].str.contains("\r", regex=False).any() for name in others)
+        quoting = csv.QUOTE_ALL if risky else csv.QUOTE_MINIMAL  # the writer leaves \r bare
+        text = table.to_csv(index=False, lineterminator="\n", quoting=quoting)
+        write_whole(path, text.encode())
 
 
 def _suffix(path: Path) -> str:
@@ -178,48 +268,71 @@ def _suffix(path: Path) -> str:
 def _typed(
     table: pd.DataFrame, needed: Mapping[str, str], optional: Mapping[str, str], where: str
 ) -> pd.DataFrame:
-    found = list(table.columns)
-    missing = [name for name in needed if name not in found]
-    if missing:
-        maker = "spk-manifests rttm, textgrid or csv"
-        if found == ["path", "label"]:
-            maker = "spk-manifests csv"
-        elif "predicted" in needed:
-            maker = "spk-classify predict"
-        raise InputError(
-            f"{where}: columns {missing} are missing, found {found}; make the table with {maker}"
-        )
-    unknown = [name for name in found if name not in needed and name not in optional]
-    if unknown:
-        raise InputError(
-            f"{where}: columns {unknown} are unknown, expected {[*needed, *optional]}; "
-            "remove or rename them"
-        )
-    schema = {**needed, **optional}
+    names = list(table.columns)
+    _check_needed(names, needed, where)
+    schema = {name: dtype for name, dtype in {**needed, **optional}.items() if name in names}
     table = table.copy()
-    for name in found:
+    for name, dtype in schema.items():
         try:
-            table[name] = _cast(table[name], schema[name])
+            table[name] = _cast(_tidy(table[name]), dtype)
         except (TypeError, ValueError, OverflowError) as problem:
             raise InputError(
-                f"{where}: column {name!r} holds what is not {schema[name]} ({problem}); correct it"
+                f"{where}: column {name!r} holds what is not {dtype} ({problem}); correct it"
             ) from None
-    table = table[[name for name in schema if name in found]].reset_index(drop=True)
-    for name in (name for name in table if schema[name] == "str"):
+    others = [name for name in names if name not in schema]
+    table = table[[*schema, *others]].reset_index(drop=True)
+    for name in (name for name, dtype in schema.items() if dtype == "str"):
         if UNSEEN.search("".join(table[name])):
             wrong = table[name][table[name].map(lambda text: UNSEEN.search(text) is not None)]
             _refuse(where, wrong, name, "text with a control character", "plain text")
     return table
 
 
+def _check_needed(names: Sequence[str], needed: Mapping[str, str], where: str) -> None:
+    """Raise `InputError` where a needed column is missing, saying what the file may be."""
+    missing = [name for name in needed if name not in names]
+    if not missing:
+        return
+    kind = kind_of(",".join(map(str, names)), where)
+    if kind is not None and kind.name != "a segment table":
+        raise InputError(
+            f"{where}: is {kind.name}: columns {missing} are missing, found {names}; {kind.repair}"
+        )
+    maker = (
+        "spk-classify predict" if "predicted" in needed else "spk-manifests rttm, textgrid or csv"
+    )
+    repair = misspelt(names, missing)
+    if not repair.startswith("rename"):
+        repair = f"make the table with {maker}"
+    raise InputError(f"{where}: columns {missing} are missing, found {names}; {repair}")
+
+
+def _tidy(column: pd.Series) -> pd.Series:
+    """Return a column without what spreadsheets and other tables do to splits and channels."""
+    if column.name == "split":
+        plain = {text: str(text).strip().lower() for text in column.dropna().unique()}
+        return column.map({text: new if new in SPLITS else text for text, new in plain.items()})
+    if column.name == "channel":
+        plain = {text: str(text).strip() for text in column.dropna().unique()}
+        return column.map(
+            {
+                text: CHANNEL.sub(r"\1", new) if CHANNEL.fullmatch(new) else new
+                for text, new in plain.items()
+            }
+        ).fillna("")
+    return column
+
+
 def _cast(column: pd.Series, dtype: str) -> pd.Series:
     """Return the column as `dtype`; raise `ValueError` where that would lose something."""
     if dtype == "str" and column.isna().any():
         raise ValueError(f"row {int(column.isna().to_numpy().argmax()) + 1} is missing")
-    cast = column.astype(dtype)
-    if dtype == "int64" and (cast != column.astype("float64")).any():
-        raise ValueError("not all are whole")
-    return cast
+    if dtype != "int64":
+        return column.astype(dtype)
+    numbers = column.astype("float64")
+    if not (numbers.abs() < 2**62).all() or (numbers != numbers.round()).any():
+        raise ValueError("not all are whole numbers")
+    return numbers.astype(dtype)
 
 
 def _refuse(where: str, wrong: pd.Series, column: str, found: str, expected: str) -> None:

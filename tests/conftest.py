@@ -6,9 +6,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, on models of a few numbers
 
+import shlex
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("SPK_DATA", ROOT.parent / "shared" / "data"))
@@ -57,3 +61,65 @@ def layer_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def group_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a tiny random encoder of wav2vec2-base's shape: group norm over time."""
     return _encoder(tmp_path_factory.mktemp("encoder-group"), feat_extract_norm="group")
+
+
+MEETING = "20990301_S_R001S01C01"  # the first of the demo corpus
+MADE = (
+    "spk-manifests demo corpus --sessions 2 --minutes 1 --speakers 3 --channels 1",
+    "spk-manifests rttm corpus/TextGrid turns.csv --audio-root corpus/wav",
+    "spk-manifests split turns.csv table.csv --gap 0.5",
+    "spk-extract table.csv store --audio-root corpus/wav --encoder demo",
+    "spk-manifests cut table.csv segments --audio-root corpus/wav",
+    "spk-classify fit table.csv store model --classifiers ridge --layers 1",
+    "spk-classify predict model table.csv store named.csv",
+    "spk-classify sweep table.csv store sweep --classifiers ridge --layers 1",
+    "spk-finetune fit table.csv --log-dir fleet --audio-root corpus/wav --pretrained-model demo "
+    f"--freeze-encoder-layers 4 --max-epochs 1 --sessions {MEETING}",
+)
+
+
+def _typed(line: str) -> Result:
+    """Run a line as a user types it, in this process; a traceback is raised."""
+    from spk.classify.cli import main as classify
+    from spk.extract.cli import main as extract
+    from spk.extract.store_cli import store
+    from spk.finetune.cli import main as finetune
+    from spk.manifests.cli import main as manifests
+
+    program, *words = shlex.split(line)
+    rooms = {"manifests": manifests, "extract": extract, "store": store}
+    rooms |= {"classify": classify, "finetune": finetune}
+    done = CliRunner().invoke(rooms[program.removeprefix("spk-")], words)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done
+
+
+@pytest.fixture
+def typed() -> Callable[[str], Result]:
+    """Return a function that runs a line as a user types it."""
+    return _typed
+
+
+@pytest.fixture(scope="session")
+def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in which all of `MADE` was typed."""
+    folder = tmp_path_factory.mktemp("made")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        for line in MADE:
+            done = _typed(line)
+            assert done.exit_code == 0, (line, done.output)
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def made(_made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of it, which is the current folder."""
+    folder = tmp_path / "made"
+    shutil.copytree(_made, folder)
+    monkeypatch.chdir(folder)
+    return folder

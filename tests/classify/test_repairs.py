@@ -113,16 +113,23 @@ SITUATIONS = [
     ),
     (
         f"sweep other.csv store swept {FAST}",
-        "name another folder",
+        "pass --overwrite to begin it anew, or name another folder",
         f"sweep other.csv store another {FAST}",
         "wrote another/sweep.csv",
         0,
     ),
     (
+        f"sweep other.csv store swept {FAST}",
+        "pass --overwrite to begin it anew, or name another folder",
+        f"sweep other.csv store swept {FAST} --overwrite",
+        "wrote swept/sweep.csv",
+        0,
+    ),
+    (
         "open-set table.csv store folded",
-        "sweep without --folds",
-        f"sweep table.csv store folded {FAST}",
-        "wrote folded/sweep.csv",
+        "sweep without --folds into another folder",
+        f"sweep table.csv store unfolded {FAST}",
+        "wrote unfolded/sweep.csv",
         0,
     ),
     (
@@ -155,7 +162,7 @@ SITUATIONS = [
     ),
     (
         f"fit table.csv store first {FAST}",
-        "expected no such folder; name another or remove it",
+        "expected no such folder; pass --overwrite or name another folder",
         f"fit table.csv store second {FAST}",
         "wrote second:",
         0,

@@ -112,7 +112,7 @@ def test_w2v_bert_needs_the_feature_extractor_that_it_was_trained_with(
     for name, content in settings.items():
         (tmp_path / name).write_text(json.dumps(content))
     known = find_checkpoint(str(tmp_path), weights=False)
-    assert (known.layer_count, known.hidden_size, known.rate) == (24, 1024, 16000)
+    assert (known.layer_count, known.hidden_size, known.input.rate) == (24, 1024, 16000)
     (tmp_path / file).unlink()
     if changes is not None:
         (tmp_path / file).write_text(json.dumps({**settings[file], **changes}))

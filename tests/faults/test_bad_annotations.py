@@ -10,7 +10,7 @@ from spk.manifests.table import read_table
 
 LINE = "SPEAKER {session} 1 {start} {duration} <NA> <NA> {speaker} <NA> <NA>"
 GOOD = {"session": "S1", "start": "1.0", "duration": "2.0", "speaker": "001-M"}
-PLAIN = "expected a plain name of at most 100 bytes without '/'"
+PLAIN = "expected a plain name of at most 100 characters without '/'"
 GRID = 'File type = "ooTextFile"\nObject class = "TextGrid"\n0 9 <exists> 1\n'
 TIER = '"IntervalTier" "001-M" 0 9 1\n'
 MANY = 10_000_000
@@ -22,7 +22,7 @@ def line(**changes):
 
 RTTM = {
     "0 bytes": (b"", "annotation: holds 0 usable turns of 0, expected at least 1"),
-    "binary": (bytes(range(1, 256)), "a.rttm: byte 127 is not utf-8-sig, expected UTF-8 or UTF-16"),
+    "binary": (bytes(range(1, 256)), "a.rttm: byte 127 is not UTF-8, expected UTF-8 or UTF-16"),
     "8 fields": (b"SPEAKER S1 1 1.0 2.0 <NA> <NA> 1", "a.rttm, line 1: has 8 fields, expected 9"),
     "negative start": (line(start="-1"), "line 1: start is '-1' s, expected >= 0"),
     "negative length": (line(duration="-1"), "line 1: duration is '-1' s, expected > 0"),
@@ -46,10 +46,13 @@ RTTM = {
     "zeros after a crash": (f"{line()}\n" + "\0" * 512, "line 2: type is '\\x00\\x00"),
 }
 TEXTGRID = {
-    "0 bytes": (b"", "S1.TextGrid: ends at line 1 where a quoted text is expected"),
-    "binary": (bytes(range(1, 256)), "S1.TextGrid: byte 127 is not utf-8-sig"),
-    "binary of Praat": (b"ooBinaryFile\x08TextGrid", "S1.TextGrid: ends at line 1 where a quoted"),
-    "another kind": ('"ooTextFile" "Pitch"', "S1.TextGrid, line 1: is not a TextGrid"),
+    "0 bytes": (b"", "S1.TextGrid, line 1: is not a TextGrid, expected 'File"),
+    "binary": (bytes(range(1, 256)), "S1.TextGrid: byte 127 is not UTF-8"),
+    "binary of Praat": (b"ooBinaryFile\x08TextGrid", "S1.TextGrid: is a binary file of Praat (ooB"),
+    "another kind": (
+        '"ooTextFile" "Pitch"',
+        "line 1: is a text file of Praat that holds a Pitch, not a",
+    ),
     "no tiers": (GRID.replace(" 1\n", " 0\n"), "annotation: holds 0 usable turns"),
     "cut short": (GRID + TIER, "annotation: holds 0 usable turns"),
     "tiers by the million": (GRID.replace(" 1\n", " 999999999\n"), "ends at line"),
@@ -64,7 +67,10 @@ TEXTGRID = {
         GRID + TIER.replace("001-M", "../x") + '1 2 "嗯"',
         f"line 5: speaker is '../x', {PLAIN}",
     ),
-    "open quote": (GRID + TIER + '1 2 "' + "x" * MANY, "line 5 where a quoted text is expected"),
+    "open quote": (
+        GRID + TIER + '1 2 "' + "x" * MANY,
+        "S1.TextGrid, line 5: a quoted text has no end",
+    ),
 }
 SAME = {
     "BOM": lambda text: b"\xef\xbb\xbf" + text.encode(),

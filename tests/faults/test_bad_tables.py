@@ -20,19 +20,24 @@ def rows(*lines, head=HEAD):
 
 TABLES = {
     "0 bytes": ("", "t.csv: cannot be read (No columns to parse from file); write it again"),
-    "binary": (bytes(range(256)), "t.csv: cannot be read ("),
-    "UTF-16": (rows(ROW).encode("utf-16"), "t.csv: cannot be read ("),
+    "binary": (bytes(range(256)), "t.csv: byte 216 is not UTF-16, expected UTF-8 or"),
+    "GBK": (rows(ROW.replace("001", "张")).encode("gbk"), "it looks like GBK: mv t.csv t.csv.gbk"),
     "an open quote": (rows('"a,a.wav,0'), "t.csv: cannot be read ("),
     "more fields than columns": (rows(ROW, ROW + ",x"), "t.csv: cannot be read ("),
     "a column missing": (
         rows("a,a.wav,0,1,001", head=HEAD.removesuffix(",session")),
         "t.csv: columns ['session'] are missing, found",
     ),
-    "a column too many": (
-        rows(ROW + ",x", head=HEAD + ",speker"),
-        "t.csv: columns ['speker'] are unknown, expected",
+    "a misspelt column": (
+        rows(ROW, head=HEAD.replace("speaker", "speker")),
+        "t.csv: columns ['speaker'] are missing, found ['segment_id', 'audio', 'start', 'end', "
+        "'speker', 'session']; rename 'speker' to 'speaker'",
     ),
-    "a column twice": (rows(ROW + ",x", head=HEAD + ",session"), "columns ['session.1'] are unk"),
+    "a column without a name": (rows(ROW + ",x"), "t.csv: cannot be read ("),
+    "a column twice": (
+        rows(ROW + ",x", head=HEAD + ",session"),
+        "column 'session' stands twice, expected once; delete one",
+    ),
     "text for a time": (rows("a,a.wav,0,late,001,S1"), "column 'end' holds what is not float64"),
     "no time": (rows("a,a.wav,0,,001,S1"), "t.csv: column 'end' holds what is not float64"),
     "NaN": (rows("a,a.wav,0,nan,001,S1"), "t.csv: "),
@@ -152,10 +157,10 @@ def test_a_bad_settings_file_is_one_line_and_builds_nothing(told, case):
     ("content", "message"),
     [
         ("", "ref.csv: cannot be read (No columns to parse from file)"),
-        ("path;label\n", "ref.csv: columns are ['path;label'], expected ['path', 'label']"),
+        ("path;lable\n", "ref.csv: columns ['label'] are missing, found ['path', 'lable']; rename"),
         ("path,label\n../../x_001_0003.wav,y\n", "expected {session}_{speaker}_{NNNN}.wav"),
         ("path,label\n/etc/.._001_0003.wav,.._001\n", "session is '..', expected a plain name"),
-        ("path,label\nS1_001_0003.wav,S1_001\n", "S1_001_0003.wav: no such file, expected audio"),
+        ("path,label\nS1_001_0003.wav,S1_001\n", "S1_001_0003.wav: cannot be read (No such file"),
         (f"path,label\nS_1_{'9' * 5000}.wav,S_1\n", "expected {session}_{speaker}_{NNNN}.wav"),
     ],
 )
@@ -168,7 +173,10 @@ def test_a_bad_reference_csv_is_one_line(told, content, message):
     ("content", "message"),
     [
         ("", "i.csv: cannot be read (No columns to parse from file)"),
-        ("session,speaker\nS1,1\n", "i.csv: columns are ['session', 'speaker'], expected"),
+        (
+            "session,speaker\nS1,1\n",
+            "i.csv: columns ['person'] are missing, found ['session', 'speaker']",
+        ),
         ("session,speaker,person\n", "i.csv: 1 of 1 speakers have no person, first '1'"),
         ("session,speaker,person\nS1,1,\n", "i.csv: person of 1 speakers is empty"),
         ("session,speaker,person\nS1,1,a\nS1,1,b\n", "i.csv: 1 speakers are named twice"),

@@ -324,7 +324,7 @@ def test_a_tuned_model_asks_for_the_encoder_s_recorded_commit(monkeypatch):
     monkeypatch.setattr(tuned, "read_checkpoint", lambda _: {"spk": known})
     asked = []
 
-    def load_parts(name, *, revision):
+    def load_parts(name, *, revision, normalize):
         asked.append((name, revision))
         raise InputError("seen")
 

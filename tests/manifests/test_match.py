@@ -229,10 +229,10 @@ def test_a_file_that_came_while_a_renaming_was_interrupted_is_not_overwritten(tm
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\na.wav,a\n", r"columns are \['file', 'label'\], expected \['path', 'label'\]"),
+        ("file,label\na.wav,a\n", r"columns \['path'\] are missing, found \['file', 'label'\]"),
         ("path,label\nx/a.wav,a\ny/a.wav,a\n", r"line 3: path is 'y/a.wav', expected .*not listed"),
         ("path,label\nx/a.txt,a\n", "line 2: path is 'x/a.txt', expected a .wav or .flac"),
-        ("", r"columns are \[\]"),
+        ("", r"a.csv: cannot be read \(No columns to parse from file\)"),
     ],
 )
 def test_a_csv_that_lists_something_else_is_refused(tmp_path, text, message):
@@ -245,7 +245,7 @@ def test_a_csv_that_lists_something_else_is_refused(tmp_path, text, message):
 def test_a_folder_or_csv_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match="nowhere: is no folder"):
         match_csv(tmp_path / "nowhere", tmp_path / "a.csv")
-    with pytest.raises(InputError, match="a.csv: cannot be read"):
+    with pytest.raises(InputError, match="a.csv: no such file; correct the path"):
         match_csv(folder(tmp_path / "segments", []), tmp_path / "a.csv")
 
 

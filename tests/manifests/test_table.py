@@ -77,7 +77,8 @@ def test_predictions_are_read_as_they_were_written(tmp_path):
         ({"speaker": ["001", None]}, "'speaker' holds what is not str .row 2 is missing"),
         ({"line": [1, 2.7]}, "'line' holds what is not int64 .not all are whole"),
         ({"line": [0, -1]}, "line of 1 rows is below 0, first -1 in row 2"),
-        ({"utt": [1, 2]}, r"columns \['utt'\] are unknown"),
+        ({"speaker": ["a", "<NA>"]}, "speaker of 1 rows is a placeholder, first '<NA>' in row 2"),
+        ({"channel": ["0", "left"]}, "channel of 1 rows is no channel, first 'left' in row 2"),
     ],
 )
 def test_a_wrong_table_is_refused_with_its_first_offender(changes, message):

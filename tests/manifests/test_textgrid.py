@@ -83,9 +83,9 @@ def test_point_tiers_are_passed_over_and_told(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "s1.TextGrid: ends at line 1 where a quoted text is expected"),
-        ('"ooTextFile"\n"Sound"\n', "line 1: is not a TextGrid"),
-        (short_form()[:-30], "s1.TextGrid: ends at line"),
+        ("", "s1.TextGrid, line 1: is not a TextGrid, expected"),
+        ('"ooTextFile"\n"Sound"\n', "line 1: is a text file of Praat that holds a Sound, not a"),
+        (short_form()[:-30], "line 21: a quoted text has no end|s1.TextGrid: ends at line"),
         (short_form().replace("\n3\n", "\n-3\n"), "line 12: size is '-3', expected a whole number"),
         (
             short_form({"a": [(3.0, 2.0, "x"), (2.0, 20.0, "")]}),
@@ -95,7 +95,6 @@ def test_point_tiers_are_passed_over_and_told(tmp_path):
             short_form().replace("<exists>\n2\n", "<exists>\n1\n"),
             "line 22: found 'IntervalTier' after 1 tiers, expected the file's end",
         ),
-        (short_form({"a ": [(0.0, 20.0, "x")]}), "speaker is 'a ', expected .* blanks around it"),
         (short_form({"a/b": [(0.0, 20.0, "x")]}), "speaker is 'a/b', expected a plain name"),
     ],
 )
@@ -132,3 +131,140 @@ def test_a_textgrid_made_of_a_real_rttm_gives_its_turns_back(real_data, tmp_path
     silent = {name: [*sorted(tier), (end - 0.5, end, "")] for name, tier in tiers.items()}
     found = read(tmp_path, long_form(silent, end)).turns
     assert sorted(turn[1:4] for turn in found) == sorted(turn[1:4] for turn in turns)
+
+
+def grid(text):
+    """Return the free form: one tier `A` of two intervals, with comments and free words."""
+    return text.replace(
+        "{}",
+        '0 20 ! domain\n<exists>\n1 tier\n"IntervalTier" "A" 0 20\n2\n0 4 "hi" ! 1 of 2\n4 20 ""\n',
+    )
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        'File type = "ooTextFile"\nObject class = "TextGrid"\n\n{}',
+        'File type = "ooTextFile short"\n"TextGrid"\n\n{}',
+        'File type = "ooTextFile short"\nTextGrid\n{}',
+        '"ooTextFile"\n"TextGrid"\n{}',
+        '"ooTextFile" ! Praat\n! made by hand, 3 times\n"TextGrid" ! 7\n{}',
+        '"ooTextFile" "TextGrid" {}',
+        'File type = "ooTextFile"\r\nObject class = "TextGrid"\r\n{}',
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_every_head_and_comments_are_read(tmp_path, head, encoding):
+    (turn,) = read(tmp_path, grid(head), encoding).turns
+    assert turn[:4] == ("s1", "A", 0.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '"Praat chronological TextGrid text file"\n0 20\n',
+            "is a chronological TextGrid of Praat",
+        ),
+        ('"ooTextFile"\n"Collection"\n', "line 1: is a text file of Praat that holds a Collection"),
+        ('File type = "ooTextFile"\nObject class = "Pitch 1"\n', "holds a Pitch 1, not a TextGrid"),
+        (grid('"ooTextFile"\n"TextGrid"\n{}').replace("0 4 ", "0 40% "), "'40%', expected a plain"),
+        (grid('"ooTextFile"\n"TextGrid"\n{}').replace("0 4 ", "0 4/2 "), "'4/2', expected a plain"),
+        (
+            grid('"ooTextFile"\n"TextGrid"\n{}').replace('"hi" !', '"hi !'),
+            "line 9: a quoted text has no end, expected another",
+        ),
+    ],
+)
+def test_other_forms_of_praat_are_called_what_they_are(tmp_path, text, message):
+    (tmp_path / "s1.TextGrid").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_textgrids(tmp_path / "s1.TextGrid")
+
+
+WORDS, PHONES = (
+    [(0.0, 1.0, ""), (1.0, 2.0, "day")],
+    [(0.0, 1.0, ""), (1.0, 1.5, "d"), (1.5, 2, "ey")],
+)
+ALIGNED = {
+    "A - words": WORDS,
+    "A - phones": PHONES,
+    "Ben  - Words": WORDS,
+    "Ben  - phones": PHONES,
+    "  CHI* ": [(0.0, 2.0, "ja")],
+}
+
+
+def test_of_an_aligners_tiers_the_words_are_the_speakers_and_that_is_told(tmp_path):
+    reading = read(tmp_path, short_form(ALIGNED, 2.0))
+    assert [turn[1:4] for turn in reading.turns] == [
+        ("A", 1.0, 2.0),
+        ("Ben", 1.0, 2.0),
+        ("CHI*", 0.0, 2.0),
+    ]
+    (told,) = [note.message for note in reading.notes if note.kind == "tiers"]
+    assert told == (
+        "tiers: read 'A - words' as 'A', 'Ben  - Words' as 'Ben'; left out 'A - phones', "
+        "'Ben  - phones'; --tiers chooses the speakers'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tiers", "speakers"),
+    [
+        (["A - phones"], {"A - phones"}),
+        (["* - [Ww]ords"], {"A - words", "Ben  - Words"}),
+        (["CHI?", "A - words"], {"CHI*", "A - words"}),
+        (["*"], {"A - words", "A - phones", "Ben  - Words", "Ben  - phones", "CHI*"}),
+    ],
+)
+def test_tiers_are_chosen_by_name_or_pattern(tmp_path, tiers, speakers):
+    reading = read(tmp_path, short_form(ALIGNED, 2.0), tiers=tiers)
+    assert {turn.speaker for turn in reading.turns} == speakers
+
+
+def test_tiers_that_no_file_has_are_refused_with_those_that_there_are(tmp_path):
+    with pytest.raises(
+        InputError, match="tiers are 'A - words', .*, expected Ann; correct --tiers"
+    ):
+        read(tmp_path, short_form(ALIGNED, 2.0), tiers=["Ann"])
+
+
+SILENT = {
+    "A": [(n, n + 1.0, mark) for n, mark in enumerate(["sil", "SP", "<eps>", "h#", "hm", "oh"])]
+}
+
+
+def test_marks_of_aligners_are_silence_and_told_or_set(tmp_path):
+    reading = read(tmp_path, short_form(SILENT, 6.0))
+    assert [turn.start for turn in reading.turns] == [4.0, 5.0]
+    assert [note.message for note in reading.notes] == [
+        "taken as silence: 1 'sil', 1 'SP', 1 '<eps>', 1 'h#'; --silence sets the marks"
+    ]
+    other = read(tmp_path, short_form(SILENT, 6.0), silence=["HM", "oh"])
+    assert [turn.start for turn in other.turns] == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_a_tier_without_end_of_marks_and_times_of_other_kinds(tmp_path):
+    tiers = {"A": [(-0.0, 1.0, "two\nlines"), (1.0, 2.0, "x")]}
+    text = short_form(tiers, 2.0).replace("\n0.0\n1.0\n", "\n-0\n1.0\n")
+    (first, _) = read(tmp_path, text).turns
+    assert str(first.start) == "0.0", "-0 is 0"
+    late = short_form({"A": [(1358.5, 1360.0, "x")]}, 1360.0).replace("\n0\n1360", "\n1358.5\n1360")
+    reading = read(tmp_path, late)
+    assert reading.turns[0].start == 1358.5
+    assert [note.kind for note in reading.notes] == ["offset"]
+    with pytest.raises(InputError, match=r"start is '-1' s, expected >= 0; .*, or pass --skip-bad"):
+        read(tmp_path, short_form({"A": [(-1.0, 1.0, "x")]}, 2.0))
+
+
+def test_what_praat_never_writes_is_told(tmp_path):
+    tiers = {"A": [(0.0, 2.0, "x"), (1.0, 3.0, "y"), (3.0, 4.0, "")]}
+    assert "strange" in [note.kind for note in read(tmp_path, short_form(tiers, 4.0)).notes]
+
+
+def test_two_tiers_of_one_name_are_one_speaker_and_told(tmp_path):
+    tiers = {"A": [(0.0, 1.0, "x"), (1.0, 4.0, "")], " A": [(0.0, 2.0, ""), (2.0, 4.0, "y")]}
+    reading = read(tmp_path, short_form(tiers, 4.0))
+    assert {turn.speaker for turn in reading.turns} == {"A"}
+    assert [note.kind for note in reading.notes] == ["renamed", "tiers"]
