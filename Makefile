@@ -9,28 +9,48 @@ FAULT_KILLS ?= 1
 # One path by which mypy and doctests see the repository root as the package `spk`.
 AS_SPK := $(VENV)/src
 
-.PHONY: help demo test fuzz faults audit lint format package clean
+# What the environment is made of: it is made anew only where this has other content, not other times.
+MADE_OF := setup.py pyproject.toml constraints.txt .ci/mend_torchaudio.py
+
+.PHONY: help python demo test test-pythons fuzz faults audit lint format package clean
 help:
 	@echo "make demo     the whole way on synthetic meetings: table, features, sweep, names, scores"
 	@echo "make test     all tests"
+	@echo "make test-pythons   all tests on every Python that setup.py promises and this machine has"
 	@echo "make fuzz     the readers and the store's opener, $(FUZZ_SECONDS) s each"
 	@echo "make faults   kills ($(FAULT_KILLS) times 400) and signals, full disks, damage, two at once"
 	@echo "make audit    known faults of the pinned versions (needs the network)"
 	@echo "make lint     ruff and mypy"
 	@echo "make package  build wheel and sdist, install each into an empty environment, run it"
 
-$(READY): setup.py pyproject.toml constraints.txt .ci/mend_torchaudio.py
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
-	$(BIN)/python .ci/mend_torchaudio.py
-	mkdir -p $(AS_SPK) && ln -sfn "$(CURDIR)" $(AS_SPK)/spk
-	touch $(READY)
+# Before anything is downloaded: is the Python that was named new enough, and the environment's?
+python:
+	@$(PYTHON) .ci/pythons.py check "$(PYTHON)" "$(VENV)" "$(MAKECMDGOALS)"
+
+$(READY): $(MADE_OF) | python
+	@if ! cat $(MADE_OF) | cmp -s - $(READY); then set -ex; \
+	  $(PYTHON) -m venv $(VENV); \
+	  $(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"; \
+	  $(BIN)/python .ci/mend_torchaudio.py; \
+	  mkdir -p $(AS_SPK); ln -sfn "$(CURDIR)" $(AS_SPK)/spk; fi
+	@cat $(MADE_OF) > $(READY)
 
 demo: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh "$(DEMO)"
 
 test: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+# Each in an environment of its own, .venv-3.12 and so on; a Python that is not there is passed over.
+TEST ?= test
+test-pythons:
+	@failed=; for version in $$($(PYTHON) .ci/pythons.py list); do \
+	  python=$$($(PYTHON) .ci/pythons.py find $$version); \
+	  if [ -z "$$python" ]; then echo "Python $$version: not on this machine, skipped"; continue; fi; \
+	  echo "Python $$version: $$python"; \
+	  $(MAKE) --no-print-directory $(TEST) PYTHON="$$python" VENV=.venv-$$version || failed="$$failed $$version"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "tests failed on Python$$failed" >&2; exit 1; fi
 
 # Guided by coverage where atheris has a build for this Python; else hypothesis draws the bytes.
 fuzz: $(READY)

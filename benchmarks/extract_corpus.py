@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import sys
 import wave
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -91,5 +92,6 @@ def chosen_reader(args: argparse.Namespace) -> str:
         sys.exit(f"--format: value is {args.format!r} without soundfile; pass --format wav")
     stand_in: Any = ModuleType("soundfile")
     stand_in.SoundFile = _Wave
+    stand_in.__spec__ = ModuleSpec("soundfile", None)  # transformers asks whether it is installed
     sys.modules["soundfile"] = stand_in
     return "wave (standard library)"

@@ -6,15 +6,20 @@ median and spread of AISHELL-4's of at least 1.5 s. The plain side is the loop o
 project: two segments a batch as they come, padded, without a mask, all through the model of
 transformers, of which the convolutions and `--frozen` layers have no gradient. Ours is the module
 that ``spk-finetune`` trains, fed by its batches. Every case takes the same segments once to warm up
-(which fills the cache of the frozen layers, where it is on) and once for time.
+(which fills the cache of the frozen layers, where it is on) and once for time. A row is written as
+it is made; a case that fails has its reason there, and the next one runs.
 """
 
 import argparse
 import csv
+import gc
 import resource
 import tempfile
 import time
+import traceback
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +39,7 @@ SIZES = {
     "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
     "large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
 }
+COLUMNS = ("case", "audio_seconds_per_second", "peak_gb", "failed", "times_plain", "setting")
 RATE, SPEAKERS = 16000, 7
 IDENTITY = ("encoder", "revision", "weights_sha256", "encoder_config_sha256", "untrained")
 
@@ -140,23 +146,30 @@ def cases(args: argparse.Namespace) -> dict[str, Config]:
     return found
 
 
-def measured(name: str, seconds: float, audio: float, device: str) -> dict[str, object]:
-    """Return a row: audio seconds per second, and the peak memory in GB."""
+def measured(name: str, train: Callable[[], float], audio: float, device: str) -> dict[str, object]:
+    """Return a row: audio seconds per second, and the peak memory in GB; or why it failed."""
     cuda = device.startswith("cuda")
-    peak = torch.cuda.max_memory_allocated() if cuda else None
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # of the process so far
     if cuda:
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+    try:
+        speed, failed = round(audio / train(), 2), ""
+    except Exception as problem:
+        traceback.print_exc()
+        speed, failed = None, f"{type(problem).__name__}: {problem}"[:200]
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # of the process so far
+    peak = torch.cuda.max_memory_allocated() if cuda else rss
     return {
         "case": name,
-        "audio_seconds_per_second": round(audio / seconds, 2),
-        "peak_gb": round((peak if cuda else rss) / 1e9, 2),
+        "audio_seconds_per_second": speed,
+        "peak_gb": round(peak / 1e9, 2),
+        "failed": failed,
     }
 
 
-def main() -> None:
-    """Measure each case, print its row with the ratio to the plain loop, write all."""
+def parse() -> argparse.Namespace:
+    """Return what was asked for."""
     parser = argparse.ArgumentParser(description="Training speed: a plain loop against ours.")
     parser.add_argument("out", type=Path)
     parser.add_argument("--device", default="cpu")
@@ -167,23 +180,31 @@ def main() -> None:
     parser.add_argument("--bfloat16", action="store_true", help="on a CPU too")
     args = parser.parse_args()
     args.frozen = SIZES[args.size]["num_hidden_layers"] // 3 if args.frozen is None else args.frozen
+    return args
+
+
+def main() -> None:
+    """Measure each case; write its row, with the ratio to the plain loop, as soon as it is made."""
+    args = parse()
     waveforms = draw(args.seconds)
     audio = sum(map(len, waveforms)) / RATE
-    rows = [measured("plain, float32", plain(waveforms, args), audio, args.device)]
-    rows += [
-        measured(name, ours(waveforms, config, args), audio, args.device)
-        for name, config in cases(args).items()
-    ]
-    first = rows[0]["audio_seconds_per_second"]
+    setting = f"{args.size}, {args.frozen} frozen, {args.device}, torch {torch.__version__}, "
+    setting += f"{torch.get_num_threads()} threads"
+    sides = {"plain, float32": partial(plain, waveforms, args)}
+    sides |= {name: partial(ours, waveforms, config, args) for name, config in cases(args).items()}
+    first = None
     with args.out.open("w", newline="") as file:
-        sheet = csv.DictWriter(file, [*rows[0], "times_plain", "setting"], lineterminator="\n")
+        sheet = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         sheet.writeheader()
-        for row in rows:
-            row["times_plain"] = round(row["audio_seconds_per_second"] / first, 2)
-            row["setting"] = f"{args.size}, {args.frozen} frozen, {args.device}, torch "
-            row["setting"] += f"{torch.__version__}, {torch.get_num_threads()} threads"
+        for name, train in sides.items():
+            row = measured(name, train, audio, args.device)
+            speed = row["audio_seconds_per_second"]
+            first = speed if name.startswith("plain") else first
+            row["times_plain"] = round(speed / first, 2) if speed and first else None
+            row["setting"] = setting
             print(row, flush=True)
             sheet.writerow(row)
+            file.flush()
 
 
 if __name__ == "__main__":

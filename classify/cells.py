@@ -3,7 +3,8 @@
 ``cells.jsonl``: the first line is the fingerprint of everything a cell depends on: the table's
 segments, the store's configuration and files, the settings, the versions. Then one line per cell.
 Each line has the CRC-32 of its other fields: one that a kill cut off, and all from a damaged one
-on, are taken out. A file of another fingerprint is begun anew.
+on, are taken out. A file of another fingerprint is begun anew,
+or refused.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..common.errors import InputError
 from ..common.files import write_whole, writing
 from ..extract.store import FeatureStore
 from ..manifests.tasks import Task
@@ -42,15 +45,22 @@ class Cells:
     path : path of the file; None keeps nothing
     mark : str
         Fingerprint, as `fingerprint_of` gives it.
+    anew : bool
+        Whether a file of another fingerprint is begun anew; otherwise it is refused.
     """
 
-    def __init__(self, path: Path | None = None, mark: str = "") -> None:
+    def __init__(self, path: Path | None = None, mark: str = "", *, anew: bool = True) -> None:
         self._path = path
         self._trials: dict[tuple[LayerSet, str], Trial] = {}
         if path is None:
             return
         lines = _whole_lines(path)
         same = lines[:1] == [{"schema": SCHEMA, "fingerprint": mark}]
+        if not same and not anew and os.path.lexists(path):
+            raise InputError(
+                f"{path.parent}: holds a sweep of another table, store or setting, expected the "
+                "same; pass --overwrite to begin it anew, or name another folder"
+            )
         for line in lines[1:] if same else []:
             self._remember(_trial(line))
         head = _signed({"schema": SCHEMA, "fingerprint": mark})

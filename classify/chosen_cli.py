@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..common.commands import writes
+from ..common.outputs import Output
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -31,6 +34,7 @@ def _of_a_run(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--draws", default=5, show_default=True, help="The first in time, others random.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of draws and bootstrap.")
+@writes(Output("run", inside="learning.csv"))
 def curve(table: Path, store: Path, run: Path, **options: Any) -> None:
     """Learn from ever more speech per speaker what RUN chose. Writes RUN/learning.csv."""
     from ..manifests.table import read_table
@@ -49,6 +53,7 @@ def curve(table: Path, store: Path, run: Path, **options: Any) -> None:
     help="Shares of strangers that the threshold may let in on validation.",
 )
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the bootstrap.")
+@writes(Output("run", inside="openset.csv"))
 def open_set(table: Path, store: Path, run: Path, **options: Any) -> None:
     """Leave each speaker out in turn: how often is a stranger let in? Writes RUN/openset.csv."""
     from ..manifests.table import read_table

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from ..common.commands import Group
+from ..common.commands import Group, locks, writes
+from ..common.outputs import MEASURES, TABLE, Output
 from .chosen_cli import SEED, curve, open_set
 from .report_cli import report
 
@@ -112,23 +113,39 @@ def _how(option: Callable[..., Any]) -> list[Any]:
 @click.argument("out", type=click.Path(path_type=Path))
 @_settings
 @_IDENTITY
-def sweep(table: Path, store: Path, out: Path, identity: Path | None, **settings: Any) -> None:
+@locks
+@writes(
+    Output("out", folder=True, mark="cells.jsonl"),
+    overwrite="Begin OUT anew where it is another sweep's; of the same one it goes on.",
+)
+def sweep(
+    table: Path,
+    store: Path,
+    out: Path,
+    *,
+    identity: Path | None,
+    overwrite: bool,
+    no_lock: bool,
+    **settings: Any,
+) -> None:
     """Compare layers and classifiers on validation, score the chosen one on test, write to OUT.
 
     TABLE is a segment table with a split, STORE its features. OUT receives sweep.csv, sweep.png,
     predictions.csv and metrics.csv (the chosen one on test) and config.json; within the corpus also
     control.csv: is it the voice or the room that is recognised? Finished trials are kept in
-    OUT/cells.jsonl: a stopped sweep goes on where it was, another setting begins anew.
+    OUT/cells.jsonl: a stopped sweep goes on where it was, another one needs --overwrite.
     """
-    from ..manifests.request import only_writer
+    from ..common.locks import folder_lock
+    from ..common.outputs import check_own_folder
     from ..manifests.table import read_table
     from ..manifests.tasks import split_method
     from .outcome import evaluate
-    from .show import outcome_text, write_outcome
+    from .show import WRITTEN, outcome_text, write_outcome
     from .sweep import Settings
 
     rows, split = read_table(table), split_method(table)
-    with only_writer(out):
+    check_own_folder(out, "cells.jsonl", WRITTEN)
+    with folder_lock(out, lock=not no_lock):
         outcome = evaluate(
             rows,
             store,
@@ -136,6 +153,7 @@ def sweep(table: Path, store: Path, out: Path, identity: Path | None, **settings
             split=split,
             tell=click.echo,
             keep=out / "cells.jsonl",
+            anew=overwrite,
             identity=identity,
         )
         written = write_outcome(outcome, out)
@@ -148,22 +166,26 @@ def sweep(table: Path, store: Path, out: Path, identity: Path | None, **settings
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("model", type=click.Path(path_type=Path))
 @_settings
-def fit(table: Path, store: Path, model: Path, **settings: Any) -> None:
+@writes(
+    Output("model", folder=True, mark="model.json"),
+    overwrite="Replace the model that is there, when the new is done.",
+)
+def fit(table: Path, store: Path, model: Path, *, overwrite: bool, **settings: Any) -> None:
     """Fit on the train rows of TABLE what validation chooses, and keep it in the folder MODEL.
 
     Name one layer, classifier and penalty to fit exactly that. Test rows are not read.
     """
     from ..manifests.table import read_table
     from ..manifests.tasks import split_method
-    from .folder import check_free, save_model
+    from .folder import check_replaceable, save_model
     from .outcome import choose_and_fit
     from .sweep import Settings
 
-    check_free(model)
+    check_replaceable(model, overwrite=overwrite)
     fitted, facts = choose_and_fit(
         read_table(table), store, Settings(**settings), split=split_method(table), tell=click.echo
     )
-    save_model(fitted, model)
+    save_model(fitted, model, overwrite=overwrite)
     on = fitted.origin["fitted_on"]
     click.echo("\n".join(facts))
     click.echo(f"wrote {model}: {fitted.name}, {len(fitted.fitted)} classifiers, fitted on {on}")
@@ -181,6 +203,7 @@ def fit(table: Path, store: Path, model: Path, **settings: Any) -> None:
     show_default=True,
     help="Rows of TABLE that are named; all for a table without a split.",
 )
+@writes(Output("predictions", TABLE))
 def predict(model: Path, table: Path, store: Path, predictions: Path, split: str) -> None:
     """Name the speakers of TABLE's segments with MODEL; STORE must be of the model's encoder."""
     from ..manifests.table import read_table, write_predictions
@@ -217,6 +240,7 @@ def predict(model: Path, table: Path, store: Path, predictions: Path, split: str
 @click.option("--resamples", default=1000, show_default=True, help="Of the bootstrap.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the bootstrap.")
 @_IDENTITY
+@writes(Output("output", MEASURES))
 def score(
     predictions: Path,
     table: Path | None,
@@ -279,6 +303,7 @@ def score(
 )
 @click.option("--resamples", default=1000, show_default=True, help="Of the bootstrap.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of everything drawn.")
+@writes(Output("output", MEASURES))
 def compare(a: Path, b: Path, output: Path | None, **settings: Any) -> None:
     """Compare the predictions tables A and B on the segments that both hold.
 

@@ -170,7 +170,8 @@ def persons_of(table: pd.DataFrame, identity: str | Path | None = None) -> dict[
     if several:
         raise InputError(
             f"{identity}: label {several[0]!r} is {len(found[several[0]])} persons, first "
-            f"{min(found[several[0]])!r}, expected one; make the table with --scope session"
+            f"{min(found[several[0]])!r}, expected one; make the table with "
+            "spk-manifests rttm --scope session"
         )
     return {label: next(iter(persons)) for label, persons in found.items()}
 

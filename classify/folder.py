@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..common.errors import InputError
-from ..common.files import write_whole, writing
+from ..common.files import replace_folder, write_whole, writing
 from ..manifests.tasks import WITHIN
 from .calibrate import CALIBRATIONS
 from .classifiers import PENALTIES, Fitted
@@ -34,35 +34,66 @@ LARGEST = 1 << 30  # bytes of one file, all of which is held in memory
 ARRAYS = ("mean", "scale", "weights", "intercept")
 
 
-def save_model(model: Model, path: str | Path) -> None:
+def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> None:
     """Write a model folder; it appears under its name only when complete.
+
+    With `overwrite` it takes the place of a model that is there; the same one may be there already.
 
     Raises
     ------
     InputError
-        Something of this name is there.
+        Something else of this name is there.
     """
     path = Path(path)
-    check_free(path)
+    check_replaceable(path, overwrite=overwrite)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
-        for name, content in _files(model).items():
+        files = _files(model)
+        for name, content in files.items():
             write_whole(draft / name, content)
-        check_free(path)  # another may have written it meanwhile
-        with writing(path):
-            draft.chmod(0o755)
-            os.rename(draft, path)
-    except BaseException:
+        check_replaceable(path, overwrite=overwrite)  # another may have written it meanwhile
+        if not overwrite and path.is_dir() and any(path.iterdir()):
+            _check_same(path, files)
+        else:
+            with writing(path):
+                draft.chmod(0o755)
+            replace_folder(draft, path)
+    finally:
         shutil.rmtree(draft, ignore_errors=True)
-        raise
 
 
-def check_free(path: str | Path) -> None:
-    """Raise `InputError` where something has this name: before hours of fitting, not after."""
-    if os.path.lexists(path):
-        raise InputError(f"{path}: exists, expected no such folder; name another or remove it")
+def check_replaceable(path: str | Path, *, overwrite: bool) -> None:
+    """Raise `InputError` where what has this name is no model: before hours of fitting, not after.
+
+    A model folder holds nothing but what ``model.json`` lists; anything more is the user's.
+    """
+    path = Path(path)
+    if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
+        return
+    try:
+        ours = {"model.json", *json.loads(_read(path, "model.json"))["sha256"]}
+    except (InputError, ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(
+            f"{path}: exists and is no model, expected no such folder; name another"
+        ) from None
+    strange = sorted({file.name for file in path.iterdir()} - ours)
+    if strange and overwrite:
+        raise InputError(
+            f"{path}: holds {strange[0]!r}, which is not of the model there, expected none; move "
+            "it away, or name another folder"
+        )
+
+
+def _check_same(path: Path, files: Mapping[str, bytes]) -> None:
+    """Refuse a folder that holds another model than these files."""
+    there = {name: (path / name).read_bytes() for name in files if (path / name).is_file()}
+    if there != files:
+        raise InputError(
+            f"{path}: exists with other content, expected no such folder; pass --overwrite or name "
+            "another folder"
+        )
 
 
 def _files(model: Model) -> dict[str, bytes]:

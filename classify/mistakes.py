@@ -78,7 +78,8 @@ class Clips:
         if key not in self.sounds:
             path = str(self.root / row["audio"])
             try:
-                self.sounds[key] = _sound(Segment(name, path, float(row["start"]), stop))
+                start, channel = float(row["start"]), str(row.get("channel", ""))
+                self.sounds[key] = _sound(Segment(name, path, start, stop, channel))
             except (Rejected, InputError) as problem:
                 why = CODES[problem.code] if isinstance(problem, Rejected) else str(problem)
                 return Player(caption, note=f"{row['audio']}: {why}")

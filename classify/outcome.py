@@ -71,7 +71,7 @@ class Outcome:
     identity: str | None = None
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913  (the options of the command)
     table: pd.DataFrame,
     store: str | Path,
     settings: Settings | None = None,
@@ -79,6 +79,7 @@ def evaluate(
     split: str = "unknown",
     tell: Teller = lambda text: None,
     keep: Path | None = None,
+    anew: bool = True,
     identity: str | Path | None = None,
 ) -> Outcome:
     """Sweep, choose on validation, fit on train, predict and score test once.
@@ -95,6 +96,8 @@ def evaluate(
         Receives what is worth knowing while it runs.
     keep : path, optional
         A file for finished trials; what it holds of the same sweep is not tried again.
+    anew : bool
+        Whether that file is begun anew where it is another sweep's; otherwise it is refused.
     identity : path, optional
         Who is who, for the control of a task over all labels (`control.control`).
 
@@ -109,7 +112,7 @@ def evaluate(
         _check_identity(table, identity, settings)
     opened = open_store(store)
     known, rejected, tasks, skipped = prepare(table, opened, settings, SPLITS)
-    cells = Cells(keep, fingerprint_of(known, opened, tasks, settings)) if keep else None
+    cells = Cells(keep, fingerprint_of(known, opened, tasks, settings), anew=anew)
     trials = sweep(known, opened, tasks, settings, tell=tell, cells=cells)
     chosen = choose(trials)
     model = fit(known, opened, tasks, chosen, settings, split=split)

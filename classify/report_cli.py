@@ -7,9 +7,12 @@ from typing import Any
 
 import click
 
+from ..common.commands import writes
+from ..common.outputs import Output
+
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path())
 @click.option(
     "--output",
     "-o",
@@ -44,6 +47,7 @@ import click
 @click.option(
     "--title", default="Who speaks in the meeting", show_default=True, help="Of the page."
 )
+@writes(Output("output", (".html", ".htm")))
 def report(runs: tuple[str, ...], output: Path, **options: Any) -> None:
     """Show RUNs side by side on one page, which needs no network.
 

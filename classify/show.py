@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+# what a sweep writes beside its trials
+WRITTEN = ("sweep.csv", "sweep.png", "predictions.csv", "metrics.csv", "control.csv", "config.json")
 OF_THE_CHOICE = ("control.csv", "learning.csv", "openset.csv")
 OTHER_TASK = (
     "runs within the corpus choose among all speakers, the others among a meeting's: their "

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from functools import wraps
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from .errors import InputError
+from .locks import UNLOCKED
+from .outputs import Output, check_place, protecting
 from .signals import ended_by_signals
 
 FAILED = 1  # exit code: something to repair, told in one line
@@ -44,3 +49,88 @@ class Command(_OneLineErrors, click.Command):
 
 class Group(_OneLineErrors, click.Group):
     """A group of commands whose `InputError` is one line and exit code 1."""
+
+
+def exit_left_out(rows: Iterable[object]) -> None:
+    """End a command with the exit code `LEFT_OUT` if any of `rows` is true, else go on."""
+    if any(rows):
+        raise SystemExit(LEFT_OUT)
+
+
+def writes(
+    *outputs: Output, overwrite: str = "Replace an output that exists with other content."
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare what a command writes, and add ``--overwrite``; a decorator of its body.
+
+    Before the body runs, `outputs.check_place` looks at each output; while it runs, the outputs
+    that are files are not replaced by other content unless ``--overwrite`` is given. All other
+    parameters of the type `click.Path` are taken for inputs. A body with a parameter `overwrite`
+    is given it. `overwrite` here is the option's help; without it there is no such option, for
+    commands that only ever go on with their folder.
+    """
+
+    def decorate(body: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(body)
+        def checked(*args: Any, overwrite: bool = False, **values: Any) -> Any:
+            files = _check_places(outputs, overwrite=overwrite)
+            if "overwrite" in inspect.signature(body).parameters:
+                values["overwrite"] = overwrite
+            with protecting([] if overwrite else files):
+                return body(*args, **values)
+
+        checked.outputs = outputs  # type: ignore[attr-defined]
+        option = click.option("--overwrite", is_flag=True, help=overwrite)
+        return option(checked) if overwrite else checked
+
+    return decorate
+
+
+def _check_places(outputs: Sequence[Output], *, overwrite: bool) -> list[Path]:
+    """Check where the current command's outputs are to stand; return those that are files."""
+    context = click.get_current_context()
+    names = {output.name for output in outputs}
+    paths = {p: _paths(context.params.get(p.name or "")) for p in _path_params(context)}
+    inputs = {_label(p): given for p, given in paths.items() if p.name not in names}
+    files = []
+    for output in outputs:
+        (given,) = (given for p, given in paths.items() if p.name == output.name)
+        for path in map(output.path, given):
+            check_place(path, output, inputs, overwrite=overwrite)
+            files += [] if output.folder or output.form or output.owned else [path]
+    return files
+
+
+def _path_params(context: click.Context) -> list[click.Parameter]:
+    return [p for p in context.command.params if isinstance(p.type, click.Path)]
+
+
+def _label(param: click.Parameter) -> str:
+    """Return what a parameter is called in a command's help."""
+    if isinstance(param, click.Option):
+        return param.opts[0]
+    return (param.metavar or param.name or "").upper().strip(".")
+
+
+def _paths(value: Any) -> list[Path]:
+    """Return the paths that were typed, without the ``NAME=`` that may stand before one."""
+    if value is None:
+        return []
+    values = [str(one) for one in (value if isinstance(value, tuple) else (value,))]
+    named = [text.split("=", maxsplit=1)[1] for text in values if "=" in text]
+    return [Path(text) for text in (*values, *named) if text]
+
+
+def locks(body: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--no-lock`` to a command that holds a folder's lock, and say what it means when given.
+
+    A decorator; the body is given `no_lock`.
+    """
+
+    @wraps(body)
+    def warned(*args: Any, no_lock: bool, **values: Any) -> Any:
+        if no_lock:
+            click.echo(UNLOCKED, err=True)
+        return body(*args, no_lock=no_lock, **values)
+
+    text = "Go on where the file system has no locks; then let no other command write there."
+    return click.option("--no-lock", is_flag=True, help=text)(warned)

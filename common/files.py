@@ -2,36 +2,80 @@
 
 from __future__ import annotations
 
-import fcntl
+import ctypes
 import glob
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from .errors import InputError
+from .errors import InputError, writing
+from .locks import lock_file
+from .outputs import has_to_be_written
+from .signals import unbroken
 
-
-@contextmanager
-def writing(path: str | Path, needed: int = 0) -> Iterator[None]:
-    """Tell as `InputError` why `path` cannot be written: no leave, no room, a file for a folder.
-
-    `needed` is its size in bytes, where that is known.
-    """
-    try:
-        yield
-    except OSError as problem:
-        room = f"room for {needed} bytes" if needed else "room"
-        raise InputError(
-            f"{path}: cannot be written ({problem.strerror or problem}), expected a folder with "
-            f"{room} and leave to write; name another place"
-        ) from problem
+PART = "part-"  # begins the last part of the name of a file that is not complete
+FROM_HERE, EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
 def is_special(path: str | Path) -> bool:
     """Return whether there is a folder, pipe or device: to open one may take forever."""
     return os.path.exists(path) and not os.path.isfile(path)
+
+
+def list_files(folder: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return the files below a folder with one of `suffixes` (lower case), sorted by path.
+
+    Links to folders are followed; what two paths lead to is listed once, by the path that holds
+    fewest links. A link to nothing is listed, so that reading it tells. A Mac's ``._*`` twins,
+    which hold no content of their own, are passed over.
+
+    Raises
+    ------
+    InputError
+        A folder cannot be listed.
+    """
+    listed: list[Path] = []
+    seen: set[str] = set()
+    links = [str(folder)]  # plain folders first, so that no link takes their files
+    while links:
+        for place, folders, names in os.walk(links.pop(0), onerror=_cannot_list):
+            if (real := os.path.realpath(place)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            links += sorted(
+                path for name in folders if os.path.islink(path := os.path.join(place, name))
+            )
+            listed += [
+                Path(place, name)
+                for name in sorted(names)
+                if not name.startswith("._") and os.path.splitext(name)[1].lower() in suffixes
+            ]
+    return sorted(_once(listed))
+
+
+def _cannot_list(problem: OSError) -> None:
+    raise InputError(
+        f"{problem.filename}: cannot be listed ({problem.strerror}), expected a folder to read; "
+        "give yourself leave to read it, or move it away"
+    ) from problem
+
+
+def _once(files: list[Path]) -> list[Path]:
+    """Leave out links to files that are listed under the same name elsewhere."""
+    plain = {os.path.realpath(file) for file in files if not file.is_symlink()}
+    left, seen = [], set[tuple[str, str]]()
+    for file in files:
+        real = os.path.realpath(file)
+        again = (real, file.name) in seen or (
+            file.is_symlink() and real in plain and os.path.basename(real) == file.name
+        )
+        if not again:
+            left.append(file)
+            seen.add((real, file.name))
+    return left
 
 
 def write_whole(path: str | Path, content: bytes | memoryview) -> None:
@@ -40,10 +84,12 @@ def write_whole(path: str | Path, content: bytes | memoryview) -> None:
     Raises
     ------
     InputError
-        The file cannot be written; one of that name from before is left as it is.
+        The file cannot be written, or is a command's output that exists with other content
+        (`outputs.protecting`); one of that name from before is left as it is.
     """
     with writing(path, len(content)):
-        write_and_rename(Path(path), content)
+        if has_to_be_written(Path(path), content):
+            write_and_rename(Path(path), content)
 
 
 def write_and_rename(path: Path, content: bytes | memoryview) -> None:
@@ -70,19 +116,54 @@ def write_and_rename(path: Path, content: bytes | memoryview) -> None:
 def _own_file(path: Path) -> tuple[int, str]:
     """Make a temporary file and lock it; its handle and name."""
     while True:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{PART}")
         with suppress(OSError):  # not every disk has locks; there nothing is ever removed
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            lock_file(handle, wait=True)
         if os.fstat(handle).st_nlink:
             return handle, name
         os.close(handle)  # it was removed before it was locked
 
 
 def _remove_abandoned(path: Path) -> None:
-    for name in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+    for name in path.parent.glob(f".{glob.escape(path.name)}.{PART}????????"):
         with suppress(OSError), open(name, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            name.unlink()
+            if lock_file(file.fileno(), wait=False):
+                name.unlink()
+
+
+def replace_folder(draft: Path, path: Path) -> None:
+    """Give the complete folder `draft` the name `path`; a folder of that name goes, afterwards.
+
+    Where the system can, both change their names in one step, so that one of them is always there.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be written.
+    """
+    with writing(path):
+        if os.path.lexists(path):
+            _exchange(draft, path)
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            os.rename(draft, path)
+
+
+@unbroken()
+def _exchange(draft: Path, path: Path) -> None:
+    """Let two folders change their names; over a third name where the system knows no better."""
+    names = os.fsencode(draft), os.fsencode(path)
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename and rename(FROM_HERE, names[0], FROM_HERE, names[1], EXCHANGE) == 0:
+        return
+    aside = draft.with_name(f"{draft.name}.old")
+    os.rename(path, aside)
+    try:
+        os.rename(draft, path)
+    except OSError:
+        os.rename(aside, path)
+        raise
+    os.rename(aside, draft)
 
 
 def _umask() -> int:

@@ -18,7 +18,6 @@ run spk-manifests split segments.csv table.csv --method chronological
 run spk-manifests leaks table.csv
 run spk-extract table.csv features --audio-root corpus/wav --encoder demo
 run spk-store info features
-run rm -rf model  # a model folder is never overwritten
 run spk-classify sweep table.csv features sweep
 run spk-classify fit table.csv features model
 run spk-classify predict model table.csv features predictions.csv

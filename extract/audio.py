@@ -7,21 +7,36 @@ rate, a channel that is not there) is an `InputError`; what is wrong with one se
 
 from __future__ import annotations
 
-import math
 import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..common.audio import (
+    Header,
+    PastEndError,
+    as_float,
+    check_has_channel,
+    check_rate,
+    end_of,
+    read_channel,
+    read_header,
+    resample,
+)
 from ..common.errors import InputError
-from ..common.files import is_special
 from ..manifests.table import sample_span
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 CODES = {
     "unreadable": "the file is missing or cannot be decoded",
     "past-end": "the recording ends before the segment does",
+    "no-channel": "the recording has no channel of the number that the table names",
     "too-short": "fewer samples than the encoder's receptive field",
     "not-finite": "samples are NaN or infinite",
     "out-of-range": "samples beyond the full scale of 32 bits, which no recording reaches",
@@ -43,12 +58,16 @@ class Rejected(Exception):  # noqa: N818 (a finding about one segment, not a fai
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What a decoder needs to know: `path` to the recording, `start` and `end` in seconds."""
+    """What a decoder needs to know: `path` to the recording, `start` and `end` in seconds.
+
+    `channel`, where the table names one, is read whatever the run says.
+    """
 
     segment_id: str
     path: str
     start: float
     end: float
+    channel: str = ""
 
     @property
     def duration(self) -> float:
@@ -71,22 +90,27 @@ class Reading:
     integers: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Audio:
     """A segment's samples (mono, float32 or int16) and the identity of what was decoded."""
 
     samples: np.ndarray
     size: int  # bytes of `samples` as float32
     crc32: int  # of the bytes of `samples` as float32
+    clipped: bool = False  # the header promised more samples than there are
 
 
-def check_channel(channel: str) -> str:
-    """Return `channel` if it is ``mean`` or an index from 0, or raise `InputError`."""
-    if channel != "mean" and not (channel.isascii() and channel.isdigit()):
-        raise InputError(
-            f"--channel: value is {channel!r}, expected an index from 0 or 'mean'; give one of them"
-        )
-    return channel if channel == "mean" else str(int(channel))
+def segments_of(table: pd.DataFrame, audio_root: str | Path) -> list[Segment]:
+    """Return the segments of a segment table, in its order."""
+    root = Path(audio_root)
+    paths = {audio: str(root / audio) for audio in table["audio"].unique()}
+    names = ["segment_id", "audio", "start", "end"]
+    columns = [table[name].tolist() for name in names]
+    columns.append(table["channel"].tolist() if "channel" in table else [""] * len(table))
+    return [
+        Segment(name, paths[audio], start, end, channel)
+        for name, audio, start, end, channel in zip(*columns, strict=True)
+    ]
 
 
 def read_segment(segment: Segment, reading: Reading) -> Audio:
@@ -99,14 +123,14 @@ def read_segment(segment: Segment, reading: Reading) -> Audio:
     InputError
         The recording's rate or channels are not what the run was told.
     """
-    decoded, rate = _decode(segment, reading)
+    header = _header(segment, reading)
+    decoded, clipped = _decode(segment, header, reading)
     samples = as_float(decoded)
     if decoded.dtype != np.int16 and not np.isfinite(samples).all():
         raise Rejected("not-finite", f"{int((~np.isfinite(samples)).sum())} samples are not finite")
     if (largest := float(np.abs(samples).max(initial=0))) > LARGEST:
         raise Rejected("out-of-range", f"samples reach {largest:g}, expected at most {LARGEST:g}")
-    if rate != reading.rate:
-        samples = _resampled(samples, rate, reading.rate)
+    samples = resample(samples, header.rate, reading.rate)
     if len(samples) < reading.shortest:
         raise Rejected(
             "too-short", f"segment has {len(samples)} samples, expected at least {reading.shortest}"
@@ -115,96 +139,79 @@ def read_segment(segment: Segment, reading: Reading) -> Audio:
         raise Rejected("silent", f"all {len(samples)} samples are {samples[0]:g}")
     samples = np.ascontiguousarray(samples, dtype=np.float32)
     kept = samples if decoded.dtype != np.int16 else np.ascontiguousarray(decoded)
-    return Audio(kept, samples.nbytes, zlib.crc32(samples.data))
+    return Audio(kept, samples.nbytes, zlib.crc32(samples.data), clipped)
 
 
-def as_float(samples: np.ndarray) -> np.ndarray:
-    """Return samples as float32; int16 is divided by 32768, as libsndfile does."""
-    if samples.dtype != np.int16:
-        return samples
-    return np.multiply(samples, np.float32(1 / 32768), dtype=np.float32)
-
-
-def check_recording(path: str, reading: Reading) -> None:
+def check_recordings(segments: Iterable[Segment], reading: Reading) -> None:
     """Raise `InputError` where a recording's rate or channels are not what the run was told.
 
-    Only the header is read. What cannot be opened passes: its segments are rejected one by one.
+    Only headers are read. What cannot be opened passes: its segments are rejected one by one, as
+    are those whose own channel is not there.
     """
-    import soundfile
-
-    if is_special(path):
-        return
-    try:
-        found = soundfile.info(path)
-    except (OSError, RuntimeError, TypeError):
-        return
-    _check_rate(found.samplerate, path, reading)
-    _check_channels(found.channels, path, reading)
-
-
-def _decode(segment: Segment, reading: Reading) -> tuple[np.ndarray, int]:
-    import soundfile
-
-    if is_special(segment.path):
-        raise Rejected("unreadable", f"{segment.path}: is a folder, pipe or device, no file")
-    try:
-        file = soundfile.SoundFile(segment.path)
-    except (OSError, RuntimeError, TypeError) as problem:  # LibsndfileError is a RuntimeError,
-        # and TypeError what soundfile says of a suffix that means headerless (.raw)
-        raise Rejected("unreadable", f"{segment.path}: {problem}") from None
-    with file:
-        _check_rate(file.samplerate, segment.path, reading)
-        _check_channels(file.channels, segment.path, reading)
-        first, stop = sample_span(segment.start, segment.end, file.samplerate)
-        if stop > file.frames:
-            raise Rejected("past-end", _ends_early(segment, file.frames, file.samplerate))
+    for path, own in sorted({(segment.path, bool(segment.channel)) for segment in segments}):
         try:
-            file.seek(first)
-            block = file.read(stop - first, dtype=_kind(file, reading), always_2d=True)
-        except (OSError, RuntimeError) as problem:
-            raise Rejected("unreadable", f"{segment.path}: {problem}") from None
-        if len(block) != stop - first:
-            raise Rejected("past-end", _ends_early(segment, first + len(block), file.samplerate))
-        return _mono(block, reading.channel), file.samplerate
+            header = read_header(path)
+        except InputError:
+            continue
+        check_rate(header, reading.rate, resample=reading.resample)
+        if not own:
+            check_has_channel(header, reading.channel)
 
 
-def _kind(file: Any, reading: Reading) -> str:
-    """Return the number format to decode to; what is averaged or resampled is no integer."""
-    whole = file.subtype == "PCM_16" and reading.channel != "mean"
-    return "int16" if reading.integers and whole and file.samplerate == reading.rate else "float32"
+def count_channels(segments: Sequence[Segment]) -> int:
+    """Return the most channels of a recording, by the headers of those that are there."""
+    most = 1
+    for path in {segment.path for segment in segments}:
+        try:
+            most = max(most, read_header(path).channels)
+        except InputError:
+            continue
+    return most
 
 
-def _ends_early(segment: Segment, samples: int, rate: int) -> str:
-    return f"{segment.path}: ends at {samples / rate:.4f} s, the segment at {segment.end:.4f} s"
-
-
-def _check_rate(rate: int, path: str, reading: Reading) -> None:
-    if rate != reading.rate and not reading.resample:
-        raise InputError(
-            f"{Path(path).name}: sample rate is {rate} Hz, expected {reading.rate} Hz; "
-            "pass --resample"
+def _header(segment: Segment, reading: Reading) -> Header:
+    try:
+        header = read_header(segment.path)
+    except InputError as problem:
+        raise Rejected("unreadable", str(problem)) from None
+    check_rate(header, reading.rate, resample=reading.resample)
+    if not segment.channel:
+        check_has_channel(header, reading.channel)
+    elif int(segment.channel) >= header.channels:
+        raise Rejected(
+            "no-channel",
+            f"{segment.path}: channels are {header.channels}, the table names {segment.channel} "
+            "(from 0)",
         )
+    return header
 
 
-def _check_channels(count: int, path: str, reading: Reading) -> None:
-    if reading.channel != "mean" and int(reading.channel) >= count:
-        raise InputError(
-            f"{Path(path).name}: channels are {count}, expected more than {reading.channel}; "
-            "pass --channel 0 or mean"
-        )
+def _decode(segment: Segment, header: Header, reading: Reading) -> tuple[np.ndarray, bool]:
+    """Return the segment's samples at the recording's rate, and whether they are clipped."""
+    channel = segment.channel or reading.channel
+    whole = header.exact and header.codec == "PCM_16" and channel != "mean"
+    integers = reading.integers and whole and header.rate == reading.rate
+    first, stop = sample_span(segment.start, segment.end, header.rate)
+    try:
+        samples = _read(header, first, stop, channel, integers)
+        if len(samples) == stop - first:
+            return samples, False
+        end = end_of(header, first, stop, "the segment")
+        samples = read_channel(header, first, end, channel, integers=integers)
+    except PastEndError as problem:
+        raise Rejected("past-end", str(problem)) from None
+    except InputError as problem:
+        raise Rejected("unreadable", str(problem)) from None
+    if len(samples) != end - first:
+        raise Rejected("unreadable", f"{segment.path}: is damaged before {segment.end:.4f} s")
+    return samples, end < stop
 
 
-def _mono(block: np.ndarray, channel: str) -> np.ndarray:
-    """Return one channel of a block (samples, channels), or the channels' equal average."""
-    if channel == "mean":
-        with np.errstate(over="ignore"):  # an infinite average is rejected as such
-            return block.mean(axis=1, dtype=np.float32)
-    return block[:, int(channel)]
-
-
-def _resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """Resample by a polyphase low-pass filter (scipy's default, Kaiser 5.0)."""
-    from scipy.signal import resample_poly
-
-    shared = math.gcd(rate, wanted)
-    return resample_poly(samples, wanted // shared, rate // shared)
+def _read(header: Header, first: int, stop: int, channel: str, integers: bool) -> np.ndarray:
+    """Return the samples of a span, or none where they do not all decode."""
+    if header.exact and stop > header.frames:
+        return np.zeros(0, np.float32)
+    try:
+        return read_channel(header, first, stop, channel, integers=integers)
+    except InputError:
+        return np.zeros(0, np.float32)

@@ -8,13 +8,15 @@ from typing import Any
 
 import click
 
-from ..common.commands import Command
+from ..common.commands import LEFT_OUT, Command, locks, writes
+from ..common.outputs import BESIDE_STORE, Output
 from .signals import noted_signals
 from .store_cli import store
 
 __all__ = ["main", "store"]
 
-REJECTED = 3  # exit code: all done, but some segments have no features
+# How the two files of --profile begin.
+PROFILE, TRACE = b"segments: ", b'{"traceEvents": '
 # oneDNN, in which torch computes on a CPU, keeps what it made for the last 1024 shapes, and here
 # each batch has another shape: without a bound that is most of the memory of a long run.
 KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
@@ -92,8 +94,8 @@ KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
     "--workers",
     type=int,
     default=None,
-    help="Threads that decode audio ahead, for each device; 0: none.  [default: number of cores, "
-    "shared by the devices, at most 4]",
+    help="Threads that decode audio ahead, for each device; 0: none.  [default: the cores at hand, "
+    "shared by the devices, at most 16]",
 )
 @click.option(
     "--max-seconds",
@@ -125,7 +127,14 @@ KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
 @click.option("--strict", is_flag=True, help="Stop at the first segment that is rejected.")
 @click.option("--retry-rejected", is_flag=True, help="Try rejected segments again.")
 @click.option("--plan", is_flag=True, help="Tell segments, hours and cache size; do nothing.")
-def main(table: str, store_path: str, plan: bool, **options: Any) -> None:
+@locks
+@writes(
+    Output("store_path", folder=True, mark="store.json", beside=BESIDE_STORE),
+    Output("profile", form=PROFILE, beside={".trace.json": TRACE}),
+    overwrite="Replace the FILE of --profile. STORE is never begun anew: for other features name "
+    "another, or remove it.",
+)
+def main(table: str, store_path: str, *, plan: bool, no_lock: bool, **options: Any) -> None:
     """Write the encoder's features of every segment in TABLE to the cache STORE, a folder.
 
     Run it again to go on where it stopped. Exit code: 0 all done, 1 something to repair, 3 some
@@ -144,12 +153,19 @@ def main(table: str, store_path: str, plan: bool, **options: Any) -> None:
     from .run import extract
 
     with noted_signals(_tell) as caught:
-        summary = extract(segments, store_path, settings, stop=lambda: bool(caught), tell=_tell)
+        summary = extract(
+            segments,
+            store_path,
+            settings,
+            stop=lambda: bool(caught),
+            tell=_tell,
+            lock=not no_lock,
+        )
     click.echo(str(summary))
     if summary.interrupted:
         click.echo("interrupted; run the same command to go on", err=True)
         sys.exit(128 + caught[0])
-    sys.exit(REJECTED if summary.rejected else 0)
+    sys.exit(LEFT_OUT if summary.rejected else 0)
 
 
 def _tell(line: str) -> None:

@@ -89,5 +89,10 @@ def text_of(value: object) -> str:
 
 
 def damaged(path: Path, found: str) -> InputError:
-    """Return what a user is told of a shard that is not as it was written."""
-    return InputError(f"{path}: the file holds {found}, expected a shard as written; {REPAIR}")
+    """Return what a user is told of a shard, or a packed store, that is not as it was written."""
+    if path.parent.name == "shards":
+        return InputError(f"{path}: the file holds {found}, expected a shard as written; {REPAIR}")
+    return InputError(
+        f"{path}: the file holds {found}, expected a packed store as written; name the folder of "
+        "the store, or pack it again with spk-store pack"
+    )

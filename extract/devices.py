@@ -1,11 +1,14 @@
-"""Several devices of one machine on one run: a process each, and one writer in the parent.
+"""Several devices of one machine on one run: a process each, which writes shards of its own.
 
 The parent cuts the batches and hands the next one to whichever worker asks; a worker decodes,
-encodes and sends the rows back. Each worker has a line (a pipe) of its own and nothing is shared
-between workers, so one that is killed leaves nothing locked. What waits is bounded: a worker holds
-the few batches it reads ahead, and stands still while the parent's writer is behind.
+encodes and puts shards on disk under temporary names. The parent, which holds the store's lock,
+gives them their own: that is the commit. So rows pass through no process but the one that made
+them, and the workers of a killed parent can commit nothing: whatever they still write has no name,
+and is removed by them, who see that their parent is gone, or by the next writer.
 
-Whatever ends a worker ends the run: the others finish their batch, and what came back is committed.
+Each worker has a line (a pipe) of its own and nothing is shared between workers, so one that is
+killed leaves nothing locked. Whatever ends a worker ends the run: the others finish their batch and
+write what they have, and the parent commits it.
 """
 
 from __future__ import annotations
@@ -16,19 +19,18 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any, cast
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ..common.errors import InputError
 from .audio import Segment
 from .job import Job, Progress, count_workers
 from .options import Options
+from .shard_writer import ShardWriter
 from .signals import noted_signals
 from .spans import Span, Spans
 from .store import StoreWriter
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
 
 PATIENCE = 0.2  # s until the parent asks anew whether it should stop
 
-Row = tuple[str, np.ndarray, dict[str, Any]]  # what `StoreWriter.add` takes
-
 
 @dataclass(frozen=True)
 class Post:
@@ -50,6 +50,9 @@ class Post:
     options: Options
     layers: tuple[int, ...]
     provenance: dict[str, Any]
+    store: str
+    config: dict[str, Any]
+    versions: dict[str, Any]
     threads: int
     begun: float | None
 
@@ -59,6 +62,7 @@ class _Worker:
     name: str
     process: BaseProcess
     line: Connection
+    encoded: tuple[int, float] = field(default=(0, 0.0))  # segments, and s of audio
 
 
 class Team(Job):
@@ -77,6 +81,7 @@ class Team(Job):
         from .device import fitting_together
 
         super().__init__(encoder, layers, options, writer, tell, spans)
+        self._store = writer
         self._layers, self._tell, self._names = tuple(layers), tell, tuple(names)
         fitting = fitting_together(names, encoder.provenance()["compute_dtype"])
         self.batch_seconds = options.batch_seconds or fitting
@@ -85,27 +90,40 @@ class Team(Job):
     def encode(
         self, batches: Iterable[Sequence[Segment]], stop: Callable[[], bool], progress: Progress
     ) -> bool:
-        """Have batches encoded, and write what comes back."""
+        """Have batches encoded, and commit the shards that the workers write."""
         waiting = list(batches)
-        left, problem, asked = iter(waiting), None, False
         with Writing(self._spans) as writing, self._started(len(waiting)) as workers:
-            while workers:
-                for line in wait([worker.line for worker in workers], PATIENCE):
-                    worker = next(worker for worker in workers if worker.line is line)
-                    try:
-                        if not self._hear(worker, left, writing, progress):
-                            workers.remove(worker)
-                    except _Ended as ended:
-                        workers.remove(worker)
-                        problem = problem or ended
-                if not asked and (stop() or problem):
-                    asked = True
-                    for worker in workers:
-                        worker.process.terminate()  # SIGTERM: each ends after its batch
-            writing.put(self._writer.commit)
+            stopped, problem = self._heard(workers, iter(waiting), stop, writing, progress)
         if problem and not stop():
             problem.tell()
-        return asked
+        return stopped
+
+    def _heard(
+        self,
+        workers: list[_Worker],
+        left: Iterator[Sequence[Segment]],
+        stop: Callable[[], bool],
+        writing: Writing,
+        progress: Progress,
+    ) -> tuple[bool, _Ended | None]:
+        """Do what the workers say until all have ended; whether they were stopped, and by what."""
+        asked, problem, everyone = False, None, list(workers)
+        while workers:
+            for line in wait([worker.line for worker in workers], PATIENCE):
+                worker = next(worker for worker in workers if worker.line is line)
+                try:
+                    if not self._hear(worker, left, writing, progress):
+                        workers.remove(worker)
+                except _Ended as ended:
+                    workers.remove(worker)
+                    problem = problem or ended
+                self.new = sum(worker.encoded[0] for worker in everyone)
+                self.seconds = sum(worker.encoded[1] for worker in everyone)
+            if not asked and (stop() or problem):
+                asked = True
+                for worker in workers:
+                    worker.process.terminate()  # SIGTERM: each ends after its batch
+        return asked, problem
 
     def _hear(
         self,
@@ -122,14 +140,11 @@ class Team(Job):
         except (EOFError, OSError):
             worker.process.join()
             raise _Ended(_killed(worker)) from None
-        if kind == "rows":
-            writing.put(partial(self._add, said))
-            self.new += len(said)
-            self.seconds += sum(rest["duration"] for _, _, rest in said)
-        elif kind == "rejected":
-            writing.put(partial(self._writer.reject, *said))
+        if kind == "shard":
+            writing.put(partial(self._store.publish, said))
         elif kind == "progress":
-            progress(said)
+            seconds, worker.encoded = said
+            progress(seconds)
         elif kind == "told":
             self._tell(f"{worker.name}: {said}")
         elif kind == "spans" and self._spans:
@@ -137,11 +152,6 @@ class Team(Job):
         elif kind == "failed":
             raise _Ended(*said)
         return bool(kind != "ended")
-
-    def _add(self, rows: Sequence[Row]) -> None:
-        with self._writer.together():
-            for segment_id, features, rest in rows:
-                self._writer.add(segment_id, features, **rest)
 
     @contextmanager
     def _started(self, most: int) -> Iterator[list[_Worker]]:
@@ -178,6 +188,9 @@ class Team(Job):
                 replace(self._options, device=device, workers=count_workers(self._options, count)),
                 self._layers,
                 self._encoder.provenance(),
+                str(self._store.path),
+                self._store.config,
+                self._store.versions,
                 threads_each(count),
                 self._spans.begun if self._spans else None,
             )
@@ -202,16 +215,15 @@ def _killed(worker: _Worker) -> str:
     how = f"signal {-code}" if code < 0 else f"code {code}"
     return (
         f"{worker.name}: the process of this device ended early with {how}, expected it to work to "
-        "the end; run the same command to go on (what came back is committed)"
+        "the end; run the same command to go on (what was committed is there)"
     )
 
 
 class Line:
-    """A worker's end of its pipe, which its threads share; also the `writer` of its job."""
+    """A worker's end of its pipe, which its threads share."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection, self._lock = connection, threading.Lock()
-        self._rows: list[Row] = []
 
     def send(self, kind: str, said: Any = None) -> None:
         """Say something to the parent; waits while it is busy."""
@@ -226,24 +238,6 @@ class Line:
             if batch is None:
                 return
             yield batch
-
-    def add(self, segment_id: str, features: np.ndarray, **rest: Any) -> None:
-        """Take a row; it is sent with those that are added `together` with it."""
-        self._rows.append((segment_id, features, rest))
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """Send the rows that were added while this was open."""
-        yield
-        rows, self._rows = self._rows, []
-        self.send("rows", rows)
-
-    def reject(self, *reason: str) -> None:
-        """Send why a segment has no features."""
-        self.send("rejected", reason)
-
-    def commit(self) -> None:
-        """Do nothing: the parent commits."""
 
 
 def work(post: Post, connection: Connection) -> None:
@@ -274,7 +268,7 @@ def _worked(post: Post, line: Line, caught: Sequence[int]) -> tuple[str, Any]:
 
 
 def _encoded(post: Post, line: Line, stop: Callable[[], bool]) -> list[Span]:
-    from .device import settle
+    from .device import convert, settle
     from .encoder import load_encoder
 
     known = post.options
@@ -292,8 +286,16 @@ def _encoded(post: Post, line: Line, stop: Callable[[], bool]) -> list[Span]:
             "expected the same on every device; name a revision, or pass --dtype"
         )
     spans = None if post.begun is None else Spans(post.begun)
-    writer = cast(StoreWriter, line)  # it has what `encode` uses of one
+    publish = partial(line.send, "shard")
+    writer = ShardWriter(post.store, post.config, publish, versions=post.versions, convert=convert)
     job = Job(encoder, post.layers, known, writer, partial(line.send, "told"), spans)
-    job.waiting = 1  # the parent's queue is the long one
-    job.encode(line.batches(), stop, partial(line.send, "progress"))
+
+    def progress(seconds: float) -> None:
+        line.send("progress", (seconds, (job.new, job.seconds)))
+
+    try:
+        job.encode(line.batches(), stop, progress)
+    finally:  # what ends it early does not cost the rows that wait
+        writer.commit()
+        progress(0.0)
     return [replace(span, row=f"{post.name} {span.row}") for span in spans.found] if spans else []

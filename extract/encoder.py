@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from ..common.errors import InputError
-from .device import Lane, choose_device, choose_dtype, exact, fitting_seconds, kept_memory
+from .device import Lane, choose_device, choose_dtype, fitting_seconds, kept_memory
 from .frontend import check_lengths
+from .kernels import exact
 from .layers import Take, check_layers, first, visit_layers
 from .pooling import Pooled, Real, check_pooling, in_order, merge, pool
 from .spans import Spans
@@ -265,15 +266,15 @@ class Encoder:
     def _whole(
         self, batch: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]
     ) -> list[np.ndarray]:
-        kept: dict[int, np.ndarray] = {}
+        kept: dict[int, torch.Tensor] = {}
 
         def take(layer: int, states: torch.Tensor) -> None:
-            kept[layer] = states.float().cpu().numpy()
+            kept[layer] = states
 
         frames = self._front.frames(lengths)
         mask = Real(frames, int(frames.max()), self.device).mask
         self._visit(batch, lengths, mask, layers, take)
-        states = np.stack([kept[layer] for layer in layers], axis=2)
+        states = torch.stack([kept[layer] for layer in layers], dim=2).cpu().float().numpy()
         return [row[:count] for row, count in zip(states, frames.tolist(), strict=True)]
 
     @torch.inference_mode()
@@ -289,7 +290,7 @@ class Encoder:
 
         `mask` is none for rows of equal length, which keeps the fast attention kernels.
         """
-        with exact(self.device, self._dtype):
+        with exact(self._dtype):
             with self._stages("CNN"):
                 hidden = self._front(batch.to(self._dtype), lengths)
             with self._stages("layers"):

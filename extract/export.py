@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,24 +18,29 @@ import numpy as np
 
 from ..common.errors import InputError
 from ..common.files import writing
+from ..common.outputs import Output, check_place
 from ..common.signals import unbroken
 from .durable import refuse_full_disk, whole_file
 from .reader import FeatureStore
 from .shard import DTYPES, encode_columns, fill, read_layer, trailer
 
+EXPORTED = (".npz", ".parquet")
 BLOCK = 1024  # rows of a Parquet row group
 SPARE = 1 << 16  # bytes beside the arrays: headers and names
 
 
-def pack(path: str | Path, out: str | Path) -> int:
+def pack(path: str | Path, out: str | Path, *, overwrite: bool = False) -> int:
     """Write a store as one file, layer by layer, for sharing; read it with `FeatureStore.open`.
+
+    A file of that name stays, and has to have the same content, unless `overwrite`.
 
     Returns
     -------
     int
         Bytes of the file.
     """
-    store, out = FeatureStore.open(path), _new(out)
+    store = FeatureStore.open(path)
+    out = _checked_out(out, store)
     offset = _offset(store)
     shape = (len(store.layers), int(offset[-1]), store.dim)
     dtype = DTYPES[store.config["dtype"]]
@@ -49,7 +54,7 @@ def pack(path: str | Path, out: str | Path) -> int:
     size = int(np.prod(shape)) * dtype.itemsize
     needed = size + sum(values.nbytes for values in small.values()) + SPARE
     refuse_full_disk(out.parent, needed)
-    with whole_file(out, needed) as file:
+    with whole_file(out, needed, overwrite=overwrite) as file:
         with (
             unbroken(),
             h5py.File(file, "w") as described,
@@ -65,22 +70,22 @@ def pack(path: str | Path, out: str | Path) -> int:
         return file.seek(0, os.SEEK_END)
 
 
-def export(path: str | Path, out: str | Path) -> int:
+def export(path: str | Path, out: str | Path, *, overwrite: bool = False) -> int:
     """Write a store for other programs, by suffix; all values are checked on the way.
 
     ``.npz``: `segment_id`, `duration` (s), `frames`, `audio_bytes`, `audio_crc32`, `offset`,
     `configuration` (JSON), and per layer ``layer_N (rows, dim)`` in the stored dtype; segment i
     owns the rows ``offset[i]:offset[i+1]``. ``.parquet`` (pooled stores): a row per segment,
-    ``layer_N`` a float32 list of length dim; the configuration in the schema's metadata.
+    ``layer_N`` a float32 list of length dim; the configuration in the schema's metadata. A file of
+    that name stays, and has to have the same content, unless `overwrite`.
 
     Returns
     -------
     int
         Segments written.
     """
-    store, out = FeatureStore.open(path), _new(out)
-    if out.suffix not in (".npz", ".parquet"):
-        raise InputError(f"{out}: suffix is {out.suffix!r}, expected .npz or .parquet; rename it")
+    store = FeatureStore.open(path)
+    out = _checked_out(out, store, EXPORTED)
     if out.suffix == ".parquet" and store.kind != "pooled":
         raise InputError(
             f"{out}: the store's kind is {store.kind!r}, expected 'pooled' for .parquet; "
@@ -89,7 +94,7 @@ def export(path: str | Path, out: str | Path) -> int:
     width = 4 if out.suffix == ".parquet" else DTYPES[store.config["dtype"]].itemsize
     needed = len(store.layers) * int(_offset(store)[-1]) * store.dim * width + SPARE
     refuse_full_disk(out.parent, needed)
-    with whole_file(out, needed) as file:
+    with whole_file(out, needed, overwrite=overwrite) as file:
         (_export_npz if out.suffix == ".npz" else _export_parquet)(store, file)
     return len(store)
 
@@ -137,10 +142,10 @@ def _export_parquet(store: FeatureStore, file: BinaryIO) -> None:
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
-def _new(out: str | Path) -> Path:
+def _checked_out(out: str | Path, store: FeatureStore, suffixes: Sequence[str] = ()) -> Path:
+    """Refuse what cannot be written, or is the store itself; make the folder that it is in."""
     out = Path(out)
-    if out.exists():
-        raise InputError(f"{out}: it exists, expected a new name; name another or remove it")
+    check_place(out, Output("out", tuple(suffixes)), {"store": [store.path]})
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     return out

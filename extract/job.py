@@ -7,7 +7,6 @@ any of them ends the run and names the segment.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -16,18 +15,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..common.audio import check_channel, clipped_text, read_header
+from ..common.cpus import available_cores
 from ..common.errors import InputError
-from .audio import Audio, Reading, Segment, check_channel
+from .audio import Audio, Reading, Segment
 from .batches import Read, make_batches, padding, read_batches, remaining_batches
 from .options import Options
+from .shard_writer import ShardWriter
 from .spans import Spans, stage
-from .store import StoreWriter
-from .writing import WAITING, Writing
+from .writing import Writing
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
     from .encoder import Encoder
+
+DECODERS = 16  # threads: what a GPU takes in is more than four of them decode
 
 Good = list[tuple[Segment, Audio]]
 Wait = Callable[[], list[tuple[np.ndarray, int]]]  # gives each waveform's features and frames
@@ -43,16 +46,16 @@ class Job:
         encoder: Encoder,
         layers: Sequence[int],
         options: Options,
-        writer: StoreWriter,
+        writer: ShardWriter,
         tell: Callable[[str], None],
         spans: Spans | None = None,
     ) -> None:
         self._options, self._writer, self._spans = options, writer, spans
+        self._tell, self._clipped = tell, set[str]()  # recordings that end early, told of once
         self._encoder = encoder
         self._reading = reading_of(encoder, options)
         self.batch_seconds = options.batch_seconds or encoder.batch_seconds
         self.devices = str(encoder.device)
-        self.waiting = WAITING
         self._encode = Halving(_encoding(encoder, layers, options), tell)
         self._flying: tuple[Good, Wait] | None = None
         self.new, self.seconds, self.wall, self.padding = 0, 0.0, 0.0, 0.0
@@ -81,7 +84,7 @@ class Job:
         reading = read_batches(batches, self._reading, workers=workers, spans=self._spans)
         with ExitStack() as closed:
             closed.enter_context(self._encoder.at_work(self._spans))
-            writing = closed.enter_context(Writing(self._spans, self.waiting))
+            writing = closed.enter_context(Writing(self._spans))
             found = closed.enter_context(closing(reading))
             closed.callback(self._land, writing)
             while not (stopped := stop()) and (read := self._next(found)) is not None:
@@ -110,6 +113,7 @@ class Job:
         for segment, audio in read:
             if isinstance(audio, Audio):
                 good.append((segment, audio))
+                self._tell_clipped(segment, audio)
                 continue
             if self._options.strict:
                 raise InputError(
@@ -124,6 +128,11 @@ class Job:
             wait = self._encode([audio.samples for _, audio in good])
         self._land(writing)
         self._flying = good, wait
+
+    def _tell_clipped(self, segment: Segment, audio: Audio) -> None:
+        if audio.clipped and segment.path not in self._clipped:
+            self._clipped.add(segment.path)
+            self._tell(clipped_text(read_header(segment.path)))
 
     def _land(self, writing: Writing) -> None:
         """Hand on the batch that the device is at, while it has the next one to do."""
@@ -239,7 +248,7 @@ def count_workers(options: Options, devices: int = 1) -> int:
     """Return how many threads decode for each of so many devices."""
     if options.workers is not None:
         return options.workers
-    return max(1, min((os.cpu_count() or 1) // devices, 4))
+    return max(1, min(available_cores() // devices, DECODERS))
 
 
 def _bar(todo: Iterable[Segment]) -> tqdm:

@@ -18,8 +18,9 @@ from typing import Any
 
 from ..common.errors import InputError
 from ..common.files import writing
+from ..common.locks import FolderLock
 from .contents import mapping
-from .durable import Lock, remove_leftovers, sync_folder, whole_file
+from .durable import remove_leftovers, sync_folder, whole_file
 from .shard import DTYPES, SCHEMA
 
 SHARD_NAME = re.compile(r"(\d{6,})-([0-9a-f]{8})-([0-9a-f]{64})\.h5")
@@ -119,8 +120,8 @@ def check_store_file(path: Path) -> None:
         raise InputError(f"{path}: cannot be read ({problem.strerror}); let it be read") from None
     if found != HDF5:
         raise InputError(
-            f"{path}: it is a file, but no HDF5 file as spk-store pack writes, expected a store; "
-            "name the store"
+            f"{path}: it is no HDF5 file, expected a store, the folder that spk-extract writes, or "
+            "one that spk-store pack made of it; name that"
         )
 
 
@@ -177,8 +178,12 @@ def sequence(name: str) -> int:
     return int(name.split("-", maxsplit=1)[0])
 
 
-def take_folder(path: Path, config: Mapping[str, Any], versions: Mapping[str, Any]) -> Lock:
+def take_folder(
+    path: Path, config: Mapping[str, Any], versions: Mapping[str, Any], *, lock: bool = True
+) -> FolderLock:
     """Make or check a store folder for its one writer, and return the lock that is held.
+
+    Without `lock` none is taken: no other process may write there.
 
     Raises
     ------
@@ -195,7 +200,7 @@ def take_folder(path: Path, config: Mapping[str, Any], versions: Mapping[str, An
     _refuse_other_folder(path)
     with writing(path):
         (path / "shards").mkdir(parents=True, exist_ok=True)
-        lock = Lock(path / "lock")
+        held = FolderLock(path / "lock", lock=lock)
     try:
         with writing(path):
             remove_leftovers(path)
@@ -206,9 +211,9 @@ def take_folder(path: Path, config: Mapping[str, Any], versions: Mapping[str, An
         else:
             _describe(path, config, versions)
     except BaseException:
-        lock.release()
+        held.release()
         raise
-    return lock
+    return held
 
 
 def _refuse_other_folder(path: Path) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..common.errors import InputError
-from ..common.files import is_special
-from .audio import Segment
+from .audio import Segment, count_channels, segments_of
 from .batches import sort_segments, take_shard
 from .checkpoint import DEMO, DEMO_SHAPE, find_checkpoint
 from .options import Options, parse_layers
@@ -50,7 +47,7 @@ def plan(table: pd.DataFrame, options: Options) -> Plan:
     """Return what `extract` would do; nothing is decoded and no weight is loaded."""
     segments = choose_segments(table, options)
     seconds = sum(segment.duration for segment in segments)
-    channels = _channels(segments)
+    channels = count_channels(segments)
     try:
         count, hidden = _shape(options)
     except InputError as problem:
@@ -62,28 +59,9 @@ def plan(table: pd.DataFrame, options: Options) -> Plan:
     return Plan(len(segments), seconds, size, note, channels)
 
 
-def _channels(segments: Sequence[Segment]) -> int:
-    """Return the most channels of a recording, by the headers of those that are there."""
-    import soundfile
-
-    most = 1
-    for path in {segment.path for segment in segments if not is_special(segment.path)}:
-        try:
-            most = max(most, soundfile.info(path).channels)
-        except (OSError, RuntimeError, TypeError):
-            continue
-    return most
-
-
 def choose_segments(table: pd.DataFrame, options: Options) -> list[Segment]:
     """Return this shard's segments, sorted."""
-    root = Path(options.audio_root)
-    columns = (table[name].tolist() for name in ("segment_id", "audio", "start", "end"))
-    paths = {audio: str(root / audio) for audio in table["audio"].unique()}
-    segments = [
-        Segment(segment_id, paths[audio], start, end)
-        for segment_id, audio, start, end in zip(*columns, strict=True)
-    ]
+    segments = segments_of(table, options.audio_root)
     return take_shard(sort_segments(segments), options.shard)
 
 

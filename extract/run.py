@@ -14,8 +14,9 @@ from multiprocessing import current_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.audio import check_channel
 from ..common.errors import InputError
-from .audio import Segment, check_channel, check_recording
+from .audio import Segment, check_recordings
 from .devices import Team
 from .job import Job, reading_of
 from .listing import list_rejected
@@ -43,6 +44,7 @@ def extract(
     encoder: Encoder | None = None,
     stop: Callable[[], bool] = lambda: False,
     tell: Callable[[str], None] = lambda line: None,
+    lock: bool = True,
 ) -> Summary:
     """Write the features of a table's segments to a store; do only what is not there yet.
 
@@ -58,6 +60,8 @@ def extract(
         Asked between batches; true ends the run with all that was computed committed.
     tell
         Is given what the user should know at once, a line at a time.
+    lock
+        Hold the store's lock; without it, no other process may write there.
 
     Several devices are a process each, which imports your script anew: call this under
     ``if __name__ == "__main__":`` there.
@@ -68,6 +72,8 @@ def extract(
         An option or file is not what the run needs, the store is of another configuration or has
         features of a segment of other length, or, with `options.strict`, a segment is rejected.
     """
+    from .device import convert
+
     options = options or Options()
     segments = choose_segments(table, options)
     _refuse_absent(segments, options)
@@ -75,15 +81,14 @@ def extract(
     for note in encoder.notes:
         tell(note)
     layers = parse_layers(options.layers, encoder.layer_count)
-    for path in sorted({segment.path for segment in segments}):  # not in the middle of a long run
-        check_recording(path, reading_of(encoder, options))
+    check_recordings(segments, reading_of(encoder, options))  # not in the middle of a long run
     difference = None
     if options.verify:
         names = _names(table)
         difference = verify_batches(encoder, segments, layers, options, tell, names=names)
     config = configuration(encoder, layers, options)
     spans = Spans() if options.profile else None
-    with StoreWriter(store, config, versions=_versions()) as writer:
+    with StoreWriter(store, config, versions=_versions(), convert=convert, lock=lock) as writer:
         _refuse_changed(segments, writer)
         settings = encoder, layers, options, writer, tell, spans
         job = Job(*settings) if len(devices) == 1 else Team(devices, *settings)

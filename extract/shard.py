@@ -23,7 +23,6 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ TRAILER = struct.Struct("<8sQQ32s")
 MARK = b"spkshard"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shard:
     """What is known of a checked shard, without its features; `read_layer` reads those."""
 
@@ -67,11 +66,57 @@ class Shard:
     attributes: dict[str, Any]  # ATTRIBUTES, decoded
 
 
-def checksums(features: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Return the CRC-32 (n, layers) of the features (layers, total, dim) of each segment."""
-    spans = list(pairwise(offset.tolist()))
-    sums = [[zlib.crc32(layer[first:stop].data) for first, stop in spans] for layer in features]
-    return np.array(sums, dtype="<u4").reshape(len(features), len(spans)).T.copy()
+def checksums(features: np.ndarray) -> list[int]:
+    """Return the CRC-32 of a segment's features (layers, rows, dim) at each layer."""
+    return [zlib.crc32(layer.data) for layer in features]
+
+
+class _Image:
+    """A file for HDF5 in memory that holds what is written, and nothing for what is set aside."""
+
+    def __init__(self) -> None:
+        self._writes: list[tuple[int, bytes]] = []
+        self._place = 0
+        self.size = 0
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self.size}[whence]
+        self._place = origin + place
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def write(self, data: Any) -> int:
+        content = bytes(data)
+        self._writes.append((self._place, content))
+        self._place += len(content)
+        self.size = max(self.size, self._place)
+        return len(content)
+
+    def read(self, count: int) -> bytes:
+        first, self._place = self._place, self._place + count
+        return self.part(first, first + count)
+
+    def readinto(self, room: Any) -> int:
+        room[:] = self.read(len(room))
+        return len(room)
+
+    def truncate(self, size: int) -> int:
+        self.size = size
+        return size
+
+    def flush(self) -> None:
+        pass
+
+    def part(self, first: int, stop: int) -> bytes:
+        """Return the bytes from `first` to `stop`; zeros where nothing was written."""
+        content = bytearray(stop - first)
+        for place, data in self._writes:
+            begin, end = max(place, first), min(place + len(data), stop)
+            if begin < end:
+                content[begin - first : end - first] = data[begin - place : end - place]
+        return bytes(content)
 
 
 @unbroken()  # HDF5 takes what is raised in it for a fault of its own
@@ -81,15 +126,17 @@ def shard_parts(
     columns: Mapping[str, Any],
     rejected: Sequence[Mapping[str, str]],
     attributes: Mapping[str, Any],
-) -> tuple[memoryview, memoryview, bytes]:
-    """Return the bytes of a shard file, in three parts to be written one after the other.
+    crc32: np.ndarray,
+) -> list[memoryview | bytes]:
+    """Return the bytes of a shard file, in parts to be written one after the other.
 
-    HDF5 builds its part in memory, so that it touches no disk that may be full.
+    HDF5 builds its part in memory, so that it touches no disk that may be full, and only its part:
+    the features are not copied.
 
     Parameters
     ----------
     features
-        (layers, total, dim), float16 or float32, contiguous.
+        (layers, total, dim), float16 or float32; each layer is contiguous.
     offset
         (n+1,) int64, the rows of each segment.
     columns
@@ -98,17 +145,19 @@ def shard_parts(
         Of each rejected segment `segment_id`, `code`, `message`.
     attributes
         `fingerprint`, `configuration`, `versions`.
+    crc32
+        (n, layers) uint32, the `checksums` of each segment.
     """
-    small = encode_columns(columns, rejected, offset, checksums(features, offset))
-    with h5py.File("shard", "w", driver="core", backing_store=False) as file:
+    small = encode_columns(columns, rejected, offset, crc32)
+    image = _Image()
+    with h5py.File(image, "w") as file:
         start = fill(file, small, attributes, features.shape, features.dtype)
-        file.flush()
-        image = memoryview(file.id.get_file_image())
     stop = start + features.nbytes
-    digest = hashlib.sha256(image[:start])
-    digest.update(image[stop:])
-    content = features.data.cast("B") if features.size else memoryview(b"")
-    return image[:start], content, bytes(image[stop:]) + trailer(start, features.nbytes, digest)
+    head, tail = image.part(0, start), image.part(stop, image.size)
+    digest = hashlib.sha256(head)
+    digest.update(tail)
+    layers = [layer.data.cast("B") for layer in features if layer.size]
+    return [head, *layers, tail + trailer(start, features.nbytes, digest)]
 
 
 def trailer(start: int, size: int, digest: Any) -> bytes:

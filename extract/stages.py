@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -21,7 +22,7 @@ class Stages:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._spans: Spans | None = None
-        self._events: list[Events] = []
+        self._events: deque[Events] = deque()
         self._zero: tuple[float, torch.cuda.Event] | None = None
 
     @contextmanager
@@ -35,7 +36,7 @@ class Stages:
             yield
             self._settle()
         finally:
-            self._spans, self._zero, self._events = None, None, []
+            self._spans, self._zero, self._events = None, None, deque()
 
     def __call__(self, name: str) -> AbstractContextManager[None]:
         """Return a block that is the stage `name`."""
@@ -44,16 +45,21 @@ class Stages:
         return self._spans.stage(name) if self._zero is None else self._measured(name)
 
     def _settle(self) -> None:
-        if self._spans is None or self._zero is None:
-            return
-        torch.cuda.synchronize(self._device)
-        begun, zero = self._zero
-        for name, start, end in self._events:
-            first, last = (begun + zero.elapsed_time(event) / 1e3 for event in (start, end))
-            self._spans.found.append(Span(name, str(self._device), first, last))
+        if self._spans is not None and self._zero is not None:
+            torch.cuda.synchronize(self._device)
+            self._read()
+
+    def _read(self) -> None:
+        """Measure the blocks that the device has done, and let their events go."""
+        spans, zero = self._spans, self._zero
+        while spans and zero and self._events and self._events[0][2].query():
+            name, *pair = self._events.popleft()
+            start, end = (zero[0] + zero[1].elapsed_time(event) / 1e3 for event in pair)
+            spans.found.append(Span(name, str(self._device), start, end))
 
     @contextmanager
     def _measured(self, name: str) -> Iterator[None]:
+        self._read()
         start = self._event()
         yield
         self._events.append((name, start, self._event()))

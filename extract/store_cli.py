@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ..common.commands import Group
+from ..common.commands import Group, exit_left_out, locks, writes
+from ..common.outputs import BESIDE_STORE, Output
 
 
 @click.group(cls=Group)
@@ -14,7 +15,7 @@ def store() -> None:
 
 
 @store.command("info")
-@click.argument("path", metavar="STORE")
+@click.argument("path", metavar="STORE", type=click.Path())
 def info_(path: str) -> None:
     """Tell segments, layers, size, configuration and rejected segments of STORE."""
     from .tools import info
@@ -30,58 +31,84 @@ def info_(path: str) -> None:
 
 
 @store.command("verify")
-@click.argument("path", metavar="STORE")
-@click.option("--table", help="Segment table STORE was made of (.csv or .parquet); with --audio.")
-@click.option("--audio", help="Folder of the table's audio: also compare the decoded samples.")
-def verify_(path: str, table: str | None, audio: str | None) -> None:
+@click.argument("path", metavar="STORE", type=click.Path())
+@click.option(
+    "--table",
+    type=click.Path(),
+    help="Segment table STORE was made of (.csv or .parquet); with --audio-root.",
+)
+@click.option(
+    "--audio-root",
+    "--audio",
+    type=click.Path(),
+    help="Folder of the table's audio: also compare the decoded samples.",
+)
+def verify_(path: str, table: str | None, audio_root: str | None) -> None:
     """Read every byte of STORE and list what is wrong; exit code 1 if anything is."""
     from ..common.errors import InputError
     from ..manifests.table import read_table
     from .tools import verify
 
-    faults = verify(path, table=read_table(table) if table else None, audio=audio)
+    faults = verify(path, table=read_table(table) if table else None, audio=audio_root)
     for fault in faults:
         click.echo(fault)
     if faults:
-        raise InputError(
-            f"{path}: {len(faults)} faults, expected none; delete the files named and extract again"
-        )
+        raise InputError(f"{path}: {len(faults)} faults, expected none; repair what is named above")
     click.echo(f"{path}: every byte is as it was written")
 
 
 @store.command("merge")
-@click.argument("paths", metavar="STORES...", nargs=-1, required=True)
-@click.argument("out")
-def merge_(paths: tuple[str, ...], out: str) -> None:
+@click.argument("paths", metavar="STORES...", nargs=-1, required=True, type=click.Path())
+@click.argument("out", type=click.Path())
+@locks
+@writes(
+    Output("out", folder=True, mark="store.json", beside=BESIDE_STORE),
+    overwrite="Begin OUT anew, a store that is there; without it that one grows.",
+)
+def merge_(paths: tuple[str, ...], out: str, *, overwrite: bool, no_lock: bool) -> None:
     """Copy the rows of STORES, folders or packed files of one configuration, into folder OUT.
 
-    OUT is new, or a store that a merge has made or is to grow.
+    OUT is new, or a store that a merge has made or is to grow. Exit code: 0 done, 1 something to
+    repair, 3 some segments of OUT were rejected (listed in OUT.rejected.csv).
     """
     from .listing import rejected_listing
     from .reader import FeatureStore
     from .tools import merge
 
-    told = f"{out}: {merge(paths, out)} segments of {len(paths)} stores"
+    count = merge(paths, out, overwrite=overwrite, lock=not no_lock)
+    text = f"{out}: {count} segments of {len(paths)} stores"
     if rejected := len(FeatureStore.open(out).rejected()):
-        told += f"; {rejected} rejected, see {rejected_listing(out)}"
-    click.echo(told)
+        text += f"; {rejected} rejected, see {rejected_listing(out)}"
+    click.echo(text)
+    exit_left_out([rejected])
 
 
 @store.command("pack")
-@click.argument("path", metavar="STORE")
-@click.argument("out")
-def pack_(path: str, out: str) -> None:
+@click.argument("path", metavar="STORE", type=click.Path())
+@click.argument("out", type=click.Path())
+@writes(Output("out"))
+def pack_(path: str, out: str, *, overwrite: bool) -> None:
     """Write STORE as the one HDF5 file OUT, layer by layer, for sharing."""
     from .export import pack
 
-    click.echo(f"{out}: {pack(path, out)} bytes")
+    click.echo(f"{out}: {pack(path, out, overwrite=overwrite)} bytes")
 
 
 @store.command("export")
-@click.argument("path", metavar="STORE")
-@click.argument("out")
-def export_(path: str, out: str) -> None:
-    """Write STORE for other programs to OUT: .npz, or .parquet for pooled features."""
-    from .export import export
+@click.argument("path", metavar="STORE", type=click.Path())
+@click.argument("out", type=click.Path())
+@writes(Output("out", (".npz", ".parquet")))
+def export_(path: str, out: str, *, overwrite: bool) -> None:
+    """Write STORE for other programs to OUT: .npz, or .parquet for pooled features.
 
-    click.echo(f"{out}: {export(path, out)} segments")
+    Exit code: 0 done, 1 something to repair, 3 some segments of STORE were rejected, and are not in
+    OUT.
+    """
+    from .export import export
+    from .reader import FeatureStore
+
+    text = f"{out}: {export(path, out, overwrite=overwrite)} segments"
+    if rejected := len(FeatureStore.open(path).rejected()):
+        text += f"; {rejected} were rejected, spk-store info {path} tells why"
+    click.echo(text)
+    exit_left_out([rejected])

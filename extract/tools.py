@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..common.errors import InputError
+from ..common.errors import InputError, writing
+from ..common.files import replace_folder
+from ..common.locks import FolderLock
+from .contents import REPAIR
+from .durable import WRITING
 from .layout import (
     SHARD_NAME,
     check_store_file,
@@ -56,13 +63,16 @@ def info(path: str | Path) -> dict[str, Any]:
     }
 
 
-def merge(paths: Sequence[str | Path], out: str | Path) -> int:
+def merge(
+    paths: Sequence[str | Path], out: str | Path, *, overwrite: bool = False, lock: bool = True
+) -> int:
     """Copy the rows of several stores of one configuration into the store folder `out`.
 
     A segment that several stores hold is copied once, from the first; their features may differ by
     `ROUNDING`, since another batch may round a float16 the other way. `out` may exist: a merge
     that was stopped goes on. Segments that are rejected in one store and have features in none are
-    listed in OUT.rejected.csv.
+    listed in OUT.rejected.csv. With `overwrite` a store at `out` is replaced when the new one is
+    complete. Without `lock`, no other process may write to `out`.
 
     Returns
     -------
@@ -74,13 +84,15 @@ def merge(paths: Sequence[str | Path], out: str | Path) -> int:
     InputError
         Configurations differ, or a segment has other features in another store.
     """
+    if overwrite and os.path.lexists(out):
+        return _merge_anew(paths, Path(out), lock=lock)
     stores = [FeatureStore.open(path) for path in paths]
     there = [FeatureStore.open(out)] if (Path(out) / "store.json").exists() else []
     for store in [*there, *stores][1:]:
         first = [*there, *stores][0]
         refuse_other_config(store.config, first.config, str(store.path), "leave it out")
     _refuse_conflicts([*there, *stores])
-    with StoreWriter(out, stores[0].config, versions=stores[0].versions) as writer:
+    with StoreWriter(out, stores[0].config, versions=stores[0].versions, lock=lock) as writer:
         taken = set(writer.done)
         for store in stores:
             for shard in store.shards:
@@ -91,6 +103,35 @@ def merge(paths: Sequence[str | Path], out: str | Path) -> int:
                     writer.reject(**row)
     list_rejected(out)
     return len(taken)
+
+
+def _merge_anew(paths: Sequence[str | Path], out: Path, *, lock: bool) -> int:
+    """Merge into a folder beside the store `out`, and give it that name when it is complete."""
+    _check_only_a_store(out)
+    with writing(out):
+        held = FolderLock(out / "lock", lock=lock)
+        draft = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}."))
+    try:
+        count = merge(paths, draft / "store", lock=lock)
+        replace_folder(draft / "store", out)
+    finally:
+        held.release()
+        shutil.rmtree(draft, ignore_errors=True)
+    list_rejected(out)
+    return count
+
+
+def _check_only_a_store(path: Path) -> None:
+    """Refuse a folder that is no store, or holds more than a store does."""
+    read_description(path)
+    shard_paths(path)
+    strange = sorted({file.name for file in path.iterdir()} - {"store.json", "shards", "lock"})
+    strange = [name for name in strange if not name.startswith(WRITING)]
+    if strange:
+        raise InputError(
+            f"{path}: holds {strange[0]!r}, which is no file of a store, expected none; move it "
+            "away, or name another store"
+        )
 
 
 def _refuse_conflicts(stores: Sequence[FeatureStore]) -> None:
@@ -168,7 +209,7 @@ def verify(
     table
         The segment table the store was made of.
     audio
-        Root of the table's audio files.
+        Folder of the table's audio files.
 
     Raises
     ------
@@ -178,7 +219,8 @@ def verify(
     path = Path(path)
     if (table is None) != (audio is None):
         raise InputError(
-            f"{path}: one of table and audio is given, expected both or none; name the other too"
+            f"{path}: one of --table and --audio-root is given, expected both or none; pass the "
+            "other too"
         )
     single = path.is_file()
     if single:
@@ -196,19 +238,21 @@ def verify(
         store = FeatureStore.open(path)  # finds foreign shards and ids given twice
     except InputError as problem:
         return [str(problem)]
-    return [] if table is None or audio is None else _audio_faults(store, table, Path(audio))
+    if table is None or audio is None:
+        return []
+    return _audio_faults(store, table, Path(audio))
 
 
 def _shard_faults(path: Path, *, named: bool) -> list[str]:
     match = SHARD_NAME.fullmatch(path.name)
     if named and match and match[3] != _sha256(path):
-        return [f"{path}: the content does not match the SHA-256 in the name"]
+        return [f"{path}: the content does not match the SHA-256 in the name; {REPAIR}"]
     try:
         shard = read_shard(path)
     except InputError as problem:
         return [str(problem)]
     if named and match and match[2] != shard.attributes["fingerprint"][:8]:
-        return [f"{path}: the name has another fingerprint than the content"]
+        return [f"{path}: the name has another fingerprint than the content; {REPAIR}"]
     faults = []
     for position in range(shard.shape[0]):
         for segments in _blocks(np.arange(len(shard.crc32))):
@@ -228,7 +272,7 @@ def _sha256(path: Path) -> str:
 
 
 def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[str]:
-    from .audio import Reading, Rejected, Segment, read_segment
+    from .audio import Reading, Rejected, read_segment, segments_of
 
     config = store.config
     # Samples are compared, so another rate needs no permission.
@@ -239,18 +283,21 @@ def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[
     there = table[table["segment_id"].isin(expected)]
     faults = []
     if len(there) < len(expected):
-        faults.append(f"{store.path}: {len(expected) - len(there)} segments are not in the table")
-    for row in there.itertuples():
-        segment = Segment(row.segment_id, str(root / row.audio), row.start, row.end)
+        faults.append(
+            f"{store.path}: {len(expected) - len(there)} of {len(expected)} segments are not in "
+            "the table; pass the table that it was made of"
+        )
+    for audio, segment in zip(there["audio"], segments_of(there, root), strict=True):
         try:
             found = read_segment(segment, reading)
         except Rejected as problem:
             faults.append(
-                f"{row.audio}: segment {row.segment_id!r} {problem.code}: {problem.message}"
+                f"{audio}: segment {segment.segment_id!r} {problem.code}: {problem.message}"
             )
             continue
-        if (found.size, found.crc32) != expected[row.segment_id]:
+        if (found.size, found.crc32) != expected[segment.segment_id]:
             faults.append(
-                f"{row.audio}: segment {row.segment_id!r} has other samples than were encoded"
+                f"{audio}: segment {segment.segment_id!r} has other samples than were encoded; "
+                "bring the recording back, or extract it to another store"
             )
     return faults

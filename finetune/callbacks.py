@@ -29,7 +29,8 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Write a checkpoint under its name only when it is whole."""
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        write_whole(path, content.getbuffer())
+        with content.getbuffer() as view:
+            write_whole(path, view)
 
 
 class Interrupted(Exception):  # noqa: N818 (the user's wish, not a failure)

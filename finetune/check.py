@@ -52,7 +52,8 @@ def checked(
     kind
         The dataclass, of fields made by `setting`.
     values
-        Of some fields or all; the others keep their default.
+        Of some fields or all; the others keep their default, and so does one whose value is None,
+        unless None is a value of its own (no limit, no folder).
     where
         Of fields that a file gave, its name.
 
@@ -65,6 +66,8 @@ def checked(
     fit = {}
     for known in fields(kind):
         value = values.get(known.name, known.default)
+        if value is None and NoneType not in get_args(hints[known.name]):
+            value = known.default  # null, which is "not set"
         try:
             fit[known.name] = _fit(value, hints[known.name], known)
         except ValueError:

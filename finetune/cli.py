@@ -11,13 +11,12 @@ from typing import Any
 
 import click
 
-from ..common.commands import Group
+from ..common.commands import BUSY, LEFT_OUT, Group, locks, writes
+from ..common.outputs import BESIDE_STORE, TABLE, Output
 from ..extract.signals import noted_signals
 from .config import Config
 
 SPLITS = ("train", "valid", "test", "all")
-REJECTED = 3  # exit code: all done, but some segments could not be used
-BUSY = 4  # exit code: another process works on some of the sessions
 
 
 @click.group(cls=Group)
@@ -70,13 +69,14 @@ def _said(default: Any) -> str:
 @click.argument("table", required=False, type=click.Path())
 @click.option("--config", type=click.Path(), help="YAML file, or a preset: transfer, baseline.")
 @_settings
-def fit(table: str | None, config: str | None, **given: Any) -> None:
+@locks
+def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -> None:
     """Fine-tune one model per session of TABLE (a segment table with a split), or one for all.
 
     Run it again to go on where it stopped. LOG_DIR receives config.yaml, sessions.csv,
     predictions.csv and a folder version_X per session with its checkpoints. Exit code: 0 all done,
-    1 something to repair, 3 some segments could not be used, 4 another process works on some of
-    the sessions, 130 or 143 interrupted.
+    1 something to repair, 3 some segments could not be used or sessions not be trained, 4 another
+    process works on some of the sessions, 130 or 143 interrupted.
     """
     from ..common.errors import InputError
     from ..manifests.table import read_table
@@ -98,6 +98,8 @@ def fit(table: str | None, config: str | None, **given: Any) -> None:
             split=split_method(path),
             stop=lambda: bool(caught),
             tell=click.echo,
+            lock=not no_lock,
+            warn=_tell,
         )
     if done.text:
         click.echo(done.text)
@@ -106,7 +108,7 @@ def fit(table: str | None, config: str | None, **given: Any) -> None:
     if done.interrupted:
         _tell("interrupted; run the same command to go on")
         sys.exit(128 + caught[0])
-    sys.exit(BUSY if done.busy else REJECTED if done.rejected else 0)
+    sys.exit(BUSY if done.busy else LEFT_OUT if done.left_out else 0)
 
 
 def _chosen(given: dict[str, Any]) -> dict[str, Any]:
@@ -133,15 +135,22 @@ def _chosen(given: dict[str, Any]) -> dict[str, Any]:
 )
 @click.option("--audio-root", default=".", show_default=True, help="Folder of the recordings.")
 @click.option("--encoder", help="Folder or hub id of the encoder, where it has moved.")
+@click.option("--channel", help="Index from 0, or mean.  [as in training]")
+@click.option(
+    "--resample/--no-resample",
+    default=None,
+    help="Accept recordings of another sample rate.  [as in training]",
+)
 @click.option("--accelerator", default="auto", show_default=True, help="auto, cpu or gpu.")
 @click.option(
     "--batch-seconds", default=40.0, show_default=True, help="Audio in a batch, s, padding counted."
 )
+@writes(Output("predictions", TABLE))
 def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> None:
     """Name the speakers of TABLE's segments; write the predictions table PREDICTIONS.
 
     CHECKPOINT is a .ckpt file, or the folder of a fleet: each session is named by its own model.
-    Exit code: 0 all done, 1 something to repair, 3 some segments could not be used.
+    Exit code: 0 all done, 1 something to repair, 3 some segments or sessions are not named.
     """
     from ..manifests.table import read_table, write_predictions
     from .predict import predict as name_speakers
@@ -154,7 +163,7 @@ def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> No
         click.echo(note)
     told = f"{len(named.table)} segments, {named.table['model'].iloc[0]}"
     click.echo(f"wrote {predictions}: {told}")
-    sys.exit(REJECTED if named.rejected else 0)
+    sys.exit(LEFT_OUT if named.rejected or named.left_out else 0)
 
 
 @main.command()
@@ -179,8 +188,16 @@ def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> No
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32 or bfloat16.")
+@locks
+@writes(Output("store_path", folder=True, mark="store.json", beside=BESIDE_STORE), overwrite="")
 def embed(
-    checkpoint: str, table: str, store_path: str, encoder: str | None, **options: Any
+    checkpoint: str,
+    table: str,
+    store_path: str,
+    *,
+    encoder: str | None,
+    no_lock: bool,
+    **options: Any,
 ) -> None:
     """Write the tuned encoder's features of TABLE's segments to STORE, for spk-classify.
 
@@ -198,11 +215,12 @@ def embed(
             encoder=encoder,
             stop=lambda: bool(caught),
             tell=_tell,
+            lock=not no_lock,
         )
     click.echo(str(summary))
     if summary.interrupted:
         sys.exit(128 + caught[0])
-    sys.exit(REJECTED if summary.rejected else 0)
+    sys.exit(LEFT_OUT if summary.rejected else 0)
 
 
 def _tell(line: str) -> None:

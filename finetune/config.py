@@ -179,6 +179,9 @@ class Config:
     )
     log_dir: str = setting("lightning_logs", "Folder of the runs.", result=False)
     keep_encoder: bool = setting(False, "Let checkpoints hold frozen tensors too.", result=False)
+    keep_last: bool = setting(
+        True, "Keep -last.ckpt at max_epochs, from which more epochs can go on.", result=False
+    )
 
     # going on
     resume_from_checkpoint: bool | str = setting(
@@ -278,9 +281,3 @@ def frozen_layers(config: Config, epoch: int, layer_count: int) -> int:
         if epoch >= first:
             frozen = left
     return frozen
-
-
-def differences(old: Config, new: Config) -> list[str]:
-    """Return the names of the settings that differ and may change results."""
-    telling = [known.name for known in fields(Config) if known.metadata["result"]]
-    return [name for name in telling if getattr(old, name) != getattr(new, name)]

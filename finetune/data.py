@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..common.audio import read_header
 from ..common.errors import InputError
 from ..extract.audio import Audio, Reading, Rejected, Segment, read_segment
 from ..extract.batches import make_batches, read_batches
@@ -39,7 +40,7 @@ class Ask:
     places: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Segments of one batch: mono float32 waveforms, and their codes (n,) int64 (-1: unknown)."""
 
@@ -188,8 +189,10 @@ class Waveforms(Dataset[Batch]):
             ) from None
 
     def _any_channel(self, segment: Segment, rng: np.random.Generator) -> np.ndarray:
-        count = _channels(segment.path) if self._config.channel_prob else 1
-        channel = draw_channel(self._config, count, rng)
+        fixed = segment.channel or not self._config.channel_prob
+        channel = draw_channel(self._config, 1 if fixed else _channels(segment.path), rng)
+        if segment.channel:  # the speaker is on that one
+            channel = None
         try:
             return self._read(segment, channel)
         except InputError:
@@ -208,9 +211,7 @@ class Waveforms(Dataset[Batch]):
 
 @cache
 def _channels(path: str) -> int:
-    import soundfile
-
-    return int(soundfile.info(path).channels)
+    return read_header(path).channels
 
 
 def load(

@@ -9,7 +9,6 @@ used, ``rejected.csv``.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +19,23 @@ from typing import TYPE_CHECKING
 
 from ..common.errors import InputError
 from ..common.files import write_whole, writing
+from ..common.locks import FolderBusyError, FolderLock
 from ..extract.batches import take_shard
-from ..extract.durable import Lock
 from ..manifests.table import read_predictions, write_predictions
 from ..manifests.tasks import Task, make_tasks, rows_sha256
-from .config import Config, differences, read_config, write_config
-from .outcome import PREFIX, Result, checkpoint_folder, read_result, result_line
+from .config import Config
+from .origin import ANOTHER, describe, read_origin, write_origin
+from .outcome import (
+    PREFIX,
+    Result,
+    anew,
+    checkpoint_folder,
+    doubts,
+    keeps_last,
+    read_result,
+    result_line,
+    wants_more,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,10 +43,11 @@ if TYPE_CHECKING:
 SESSION_COLUMNS = (
     *("session", "version", "state", "reason", "speakers", "epochs", "best_epoch", "seconds"),
     *("valid_segments", "valid_accuracy", "test_segments", "test_accuracy", "checkpoint"),
+    *("test_unknown", "test_learnt"),
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fleet:
     """What is to be trained.
 
@@ -48,6 +59,12 @@ class Fleet:
         Of all of the table's sessions, in the order of their versions.
     left_out : {session: reason}
         Sessions that cannot be trained, or are not asked for.
+    doable : {session: Task}
+        All that can be trained, asked for or not.
+    encoder : {name: value}
+        What tells the encoder apart; empty where it is not at hand and nothing is to be trained.
+    lock : bool
+        Whether a session's folder is locked while it is trained.
     """
 
     table: pd.DataFrame
@@ -56,6 +73,15 @@ class Fleet:
     tasks: dict[int, Task]
     names: tuple[str, ...]
     left_out: dict[str, str] = field(default_factory=dict)
+    doable: dict[str, Task] = field(default_factory=dict)
+    encoder: dict[str, str] = field(default_factory=dict)
+    lock: bool = True
+
+    def finished(self, version: int) -> Result | None:
+        """Return a session's result, None where it is not finished or more epochs are wanted."""
+        folder = self.folder(version)
+        result = read_result(folder)
+        return None if result and wants_more(result, read_origin(folder), self.config) else result
 
     def folder(self, version: int) -> Path:
         """Return a session's folder."""
@@ -73,7 +99,8 @@ def plan_fleet(table: pd.DataFrame, config: Config, split: str = "unknown") -> F
     tasks, left_out = make_tasks(table, config.within)
     names = tuple(sorted({*left_out, *(task.name for task in tasks)}))
     _refuse_unknown(config, names)
-    wanted = {task.name: task for task in tasks}
+    doable = {task.name: task for task in tasks}
+    wanted = dict(doable)
     for name in list(wanted):
         reason = _not_asked(name, config)
         if reason:
@@ -82,7 +109,7 @@ def plan_fleet(table: pd.DataFrame, config: Config, split: str = "unknown") -> F
     ours = take_shard(sorted(wanted), config.shard)
     left_out |= {name: f"not in shard {config.shard}" for name in wanted if name not in ours}
     chosen = {names.index(name): wanted[name] for name in ours}
-    return Fleet(table, config, split, chosen, names, left_out)
+    return Fleet(table, config, split, chosen, names, left_out, doable)
 
 
 def _refuse_unknown(config: Config, names: Sequence[str]) -> None:
@@ -104,39 +131,6 @@ def _not_asked(name: str, config: Config) -> str:
     return ""
 
 
-def settle(fleet: Fleet) -> None:
-    """Write the settings into the fleet's folder, or refuse ones that give other results.
-
-    Before any epoch is finished there, others may still be chosen.
-
-    Raises
-    ------
-    InputError
-        The folder holds a fleet of other settings, or cannot be written to.
-    """
-    root = Path(fleet.config.log_dir)
-    path = root / "config.yaml"
-    begun = [*root.glob("version_*/metrics.csv"), *root.glob("version_*/result.json")]
-    if path.is_file() and begun:
-        names = _differing(read_config(path), fleet.config)
-        if names:
-            raise InputError(
-                f"{path}: settings {names} differ from those given, expected the same for one "
-                "fleet; give them as there, or name another --log-dir"
-            )
-    with writing(root):
-        root.mkdir(parents=True, exist_ok=True)
-    write_config(fleet.config, path)
-
-
-def _differing(old: Config, new: Config) -> list[str]:
-    """Return the settings that give other results; devices count where they share a model."""
-    names = differences(old, new)
-    if new.within == "corpus" and old.devices != new.devices:
-        names.append("devices")
-    return names
-
-
 def work(
     fleet: Fleet,
     train: Callable[[Task, Path], Result],
@@ -151,17 +145,19 @@ def work(
     busy = []
     for version, task in fleet.tasks.items():
         folder = fleet.folder(version)
-        if read_result(folder):
-            _tidy(folder, fleet.config)
+        result = fleet.finished(version)
+        if result:
+            _tidy(folder, result, fleet)
             continue
         if not alone:
             train(task, folder)
             continue
-        with _held(folder) as held:
+        with _held(folder, fleet) as held:
             if not held:
                 busy.append(task.name)
-            elif not read_result(folder):  # another process may have finished it just now
-                _claim(folder, task, fleet.table)
+            elif not fleet.finished(version):  # another process may have finished it just now
+                (folder / "result.json").unlink(missing_ok=True)  # more epochs are to follow
+                _claim(folder, task, fleet)
                 _remove(_torn(folder, fleet.config))
                 result = train(task, folder)
                 tell(result_line(result, folder))
@@ -169,12 +165,15 @@ def work(
     return busy
 
 
-def _tidy(folder: Path, config: Config) -> None:
+def _tidy(folder: Path, result: Result, fleet: Fleet) -> None:
     """Remove what a kill after a session's end has left."""
-    found = [*_torn(folder, config), *checkpoint_folder(folder, config).glob("*-last.ckpt")]
+    config = fleet.config
+    found = _torn(folder, config)
+    if not keeps_last(result, config):
+        found += checkpoint_folder(folder, config).glob("*-last.ckpt")
     found += [folder / PREFIX] if (folder / PREFIX).is_dir() else []
     if found:
-        with _held(folder) as held:
+        with _held(folder, fleet) as held:
             _remove(found if held else [])
 
 
@@ -193,13 +192,13 @@ def _remove(found: Sequence[Path]) -> None:
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[bool]:
+def _held(folder: Path, fleet: Fleet) -> Iterator[bool]:
     """Hold a folder's lock while open; false where another process has it."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
-        lock = Lock(folder / "lock")
-    except InputError:
+        lock = FolderLock(folder / "lock", lock=fleet.lock)
+    except FolderBusyError:
         yield False
         return
     try:
@@ -208,24 +207,37 @@ def _held(folder: Path) -> Iterator[bool]:
         lock.release()
 
 
-def _claim(folder: Path, task: Task, table: pd.DataFrame) -> None:
+def _claim(folder: Path, task: Task, fleet: Fleet) -> None:
     """Write what a folder is of; refuse one that is of something else."""
-    path = folder / "task.json"
-    claim = {"session": task.name, "rows_sha256": rows_sha256(task, table)}
-    if not path.is_file():
-        with writing(folder):
-            names = [entry.name for entry in folder.iterdir()]
-        foreign = [name for name in names if name != "lock" and not name.startswith(".")]
-        if foreign:
-            raise InputError(
-                f"{folder}: holds {foreign[0]!r} of another program, expected nothing or a fleet "
-                "of spk-finetune; name another --log-dir"
-            )
-        write_whole(path, json.dumps(claim).encode())
-    elif path.read_bytes() != json.dumps(claim).encode():
+    known = read_origin(folder)
+    if known is None:
+        _check_foreign(folder, checkpoint_folder(folder, fleet.config))
+    elif (known.session, known.rows_sha256) != (task.name, rows_sha256(task, fleet.table)):
         raise InputError(
             f"{folder}: was begun with other segments of {task.name!r}, expected those of the "
-            "table; give the table as it was, or name another --log-dir"
+            f"table; {ANOTHER}"
+        )
+    with writing(folder):
+        write_origin(
+            folder, describe(task, fleet.table, fleet.config, fleet.encoder), task, fleet.table
+        )
+
+
+def _check_foreign(folder: Path, checkpoints: Path) -> None:
+    """Refuse a folder that holds what no session of this fleet has written."""
+    with writing(folder):
+        names = [entry.name for entry in folder.iterdir()]
+    foreign = [name for name in names if name != "lock" and not name.startswith(".")]
+    if foreign:
+        raise InputError(
+            f"{folder}: holds {foreign[0]!r} of another program, expected nothing or a fleet "
+            "of spk-finetune; name another --log-dir"
+        )
+    others = sorted(checkpoints.glob("*.ckpt")) if checkpoints.is_dir() else []
+    if others:
+        raise InputError(
+            f"{checkpoints}: holds {others[0].name!r} of another run, expected none; delete "
+            f"{checkpoints} or name another --checkpoint-dir"
         )
 
 
@@ -240,17 +252,30 @@ def write_tables(fleet: Fleet) -> pd.DataFrame:
         result = read_result(folder) or _open_result(name, folder, fleet)
         rows.append({"version": version, **asdict(result)})
         if result.state == "done":
-            tables.append(read_predictions(folder / "predictions.csv"))
+            tables.append(_scored(folder))
         rejected += [(name, segment, why) for segment, why in result.rejected.items()]
     sessions = pd.DataFrame(rows)[list(SESSION_COLUMNS)]
     sessions["best_epoch"] = sessions["best_epoch"].astype("Int64")
     write_whole(root / "sessions.csv", _csv(sessions))
     if tables:
         write_predictions(pd.concat(tables, ignore_index=True), root / "predictions.csv")
+    else:
+        (root / "predictions.csv").unlink(missing_ok=True)
     if rejected:
         columns = ["session", "segment_id", "reason"]
         write_whole(root / "rejected.csv", _csv(pd.DataFrame(rejected, columns=columns)))
+    else:
+        (root / "rejected.csv").unlink(missing_ok=True)
     return sessions
+
+
+def _scored(folder: Path) -> pd.DataFrame:
+    """Return a finished session's predictions."""
+    try:
+        return read_predictions(folder / "predictions.csv")
+    except InputError as problem:
+        found = str(problem).split("; ")[0]
+        raise InputError(f"{found}, expected what fit wrote; {anew(folder)}") from None
 
 
 def _csv(table: pd.DataFrame) -> bytes:
@@ -275,15 +300,17 @@ def summary(fleet: Fleet, sessions: pd.DataFrame) -> str:
         pooled = (done["test_accuracy"] * done["test_segments"]).sum() / segments
         told += f" and predictions.csv; test accuracy {pooled:.1%} of {segments} segments"
         told += f", mean over sessions {done['test_accuracy'].mean():.1%}" * (len(done) > 1)
+        told += doubts(segments, done["test_unknown"].sum(), done["test_learnt"].sum())
     return told
 
 
-def count_rejected(fleet: Fleet) -> int:
-    """Return how many segments of the finished sessions could not be used."""
+def count_left_out(fleet: Fleet, sessions: pd.DataFrame) -> int:
+    """Return how many segments could not be used, and sessions not be trained, of those wanted."""
     found = (read_result(fleet.folder(version)) for version in range(len(fleet.names)))
-    return sum(len(result.rejected) for result in found if result)
+    rejected = sum(len(result.rejected) for result in found if result)
+    return rejected + int(sessions["state"].isin(["skipped", "failed"]).sum())
 
 
 def open_tasks(fleet: Fleet) -> list[Task]:
     """Return the tasks asked for that are not finished."""
-    return [task for version, task in fleet.tasks.items() if not read_result(fleet.folder(version))]
+    return [task for version, task in fleet.tasks.items() if not fleet.finished(version)]

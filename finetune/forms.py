@@ -82,7 +82,7 @@ def span(least: float, most: float) -> Callable[[str], object]:
 
 def channel_form(text: str) -> None:
     """Raise `ValueError` where extraction would refuse the channel."""
-    from ..extract.audio import check_channel
+    from ..common.audio import check_channel
 
     check_channel(text)
 

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ..common.errors import InputError
+from ..extract.device import carried
 from ..extract.weights import Parts
 from .config import Config
 from .data import Batch
@@ -27,10 +28,8 @@ from .trunk import Entered, Trunk
 
 MERIT = "val_merit"  # val_acc, ties broken by val_loss
 TEMPERATURES = (-5.0, 5.0)  # natural logarithm
-IDENTITY = (
-    *("encoder", "revision", "weights_sha256", "encoder_config_sha256", "untrained"),
-    "normalization",  # checkpoints from before lack it
-)
+IDENTITY = ("encoder", "revision", "weights_sha256", "encoder_config_sha256", "untrained")
+SAME = ("weights_sha256", "encoder_config_sha256", "normalization")  # wherever it lies now
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Subject:
     split: str = "unknown"
     rows: str = ""  # fingerprint of the task's rows
     trained: frozenset[str] = frozenset()  # ids of the training segments
+    audio: tuple[Mapping[str, Any], ...] = ()  # what they are of (`origin.training_audio`)
 
 
 class SpeakerModule(lightning.LightningModule):
@@ -104,7 +104,7 @@ class SpeakerModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, _number: int) -> torch.Tensor:
         """Return the loss of a batch."""
-        scores, codes = self(batch), batch.codes.to(self.device)
+        scores, codes = self(batch), carried(batch.codes, self.device)
         found = loss(scores, codes, self.settings, self.weights)
         right = (scores.argmax(1) == codes).float().mean()
         self._log("train_loss", found.detach(), len(codes))
@@ -113,17 +113,18 @@ class SpeakerModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, _number: int) -> None:
         """Log loss and accuracy; a label that is not in train counts as wrong."""
-        scores, codes = self(batch), batch.codes.to(self.device)
-        self._checked.append((scores.cpu(), batch.codes))
+        scores, codes = self(batch), carried(batch.codes, self.device)
+        self._checked.append((scores, batch.codes))
         self._log("val_acc", (scores.argmax(1) == codes).float().mean(), len(codes))
-        known = codes >= 0
-        if known.any():
-            found = nn.functional.cross_entropy(scores[known], codes[known])
-            self._log("val_loss", found, int(known.sum()))
+        known = int((batch.codes >= 0).sum())
+        if known:
+            found = nn.functional.cross_entropy(scores, codes, ignore_index=-1)
+            self._log("val_loss", found, known)
 
     def on_validation_epoch_end(self) -> None:
         """Find the temperature that suits this epoch's scores, and the epoch's merit."""
         scores, codes = (torch.cat(found) for found in zip(*self._checked, strict=True))
+        scores = scores.cpu()
         self._checked.clear()
         self.temperature = find_temperature(scores, codes)
         self._log(MERIT, torch.tensor(merit(scores, codes), device=self.device), 1)
@@ -180,10 +181,11 @@ class SpeakerModule(lightning.LightningModule):
             "split": self.subject.split,
             "rows": self.subject.rows,
             "trained": sorted(self.subject.trained),
+            "audio": [dict(known) for known in self.subject.audio],
             "encoder": {
-                name: self.subject.encoder[name]
-                for name in IDENTITY
-                if name in self.subject.encoder
+                name: value
+                for name, value in self.subject.encoder.items()
+                if name in (*IDENTITY, *SAME)
             },
             "settings": asdict(self.settings),
             "temperature": self.temperature,
@@ -200,25 +202,33 @@ class SpeakerModule(lightning.LightningModule):
         return own | {f"trunk.{name}" for name in self.trunk.trained_names()}
 
 
-def refuse_other(found: Mapping[str, Any] | None, subject: Subject) -> None:
-    """Raise `InputError` where a checkpoint's description is not that of this encoder and task."""
+def refuse_other(
+    found: Mapping[str, Any] | None, subject: Subject, option: str = "--pretrained-model"
+) -> None:
+    """Raise `InputError` where a checkpoint's description is not that of this encoder and task.
+
+    `option` is the command's that names the encoder.
+    """
     if not found:
         raise InputError(
             "checkpoint: does not say what it was trained on, expected one of spk-finetune; "
             "name another"
         )
-    same = ("weights_sha256", "encoder_config_sha256")  # wherever it lies now
-    pairs = [(name, found["encoder"].get(name), subject.encoder[name]) for name in same]
-    if "normalization" in found["encoder"]:
-        ours = subject.encoder.get("normalization")
-        pairs.append(("normalization", found["encoder"]["normalization"], ours))
-    pairs.append(("task", found["task"], subject.task))
-    pairs.append(("labels", tuple(found["labels"]), subject.labels))
-    for name, old, new in pairs:
-        if old != new:
+    old = found["encoder"]
+    for name in (name for name in SAME if name in old and name in subject.encoder):
+        if old[name] != subject.encoder[name]:
             raise InputError(
-                f"checkpoint of {found['task']}: {name} is {old!r}, expected {new!r}; use the "
-                "encoder and the table that it was trained with"
+                f"checkpoint of {found['task']}: {name} is {subject.encoder[name]!r}, expected "
+                f"{old[name]!r}, that of the encoder {old.get('encoder')!r} which it was trained "
+                f"on; name its folder with {option}"
+            )
+    labels = tuple(found["labels"])
+    pairs = {"task": (found["task"], subject.task), "labels": (labels, subject.labels)}
+    for name, (before, now) in pairs.items():
+        if before != now:
+            raise InputError(
+                f"checkpoint of {found['task']}: {name} is {before!r}, expected {now!r}; use the "
+                "table that it was trained with"
             )
 
 

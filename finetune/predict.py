@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Tell = Callable[[str], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Named:
     """What `predict` gives.
 
@@ -52,14 +52,13 @@ def predict(
     split: str = "test",
     audio_root: str = ".",
     encoder: str | None = None,
-    accelerator: str = "auto",
-    batch_seconds: float = 40.0,
-    **hooks: Tell,
+    tell: Tell = lambda line: None,
+    **changes: Any,
 ) -> Named:
     """Name the speaker of each segment of a split.
 
-    Segments that are not of the split train and were trained on are counted in the model's name:
-    figures on them say little about others.
+    Segments that are not of the split train and were trained on, by their id or by audio that they
+    share, are counted in the model's name: figures on them say little about others.
 
     Parameters
     ----------
@@ -67,8 +66,11 @@ def predict(
         A checkpoint, or a fleet's folder: each session is named by its own model.
     encoder
         Folder or hub id of the encoder, where it is no longer where the checkpoint says.
-    hooks
-        `tell`, which is given a line where there is no GPU and one was asked for.
+    tell
+        Is given a line where there is no GPU and one was asked for.
+    changes
+        `accelerator`, `batch_seconds`, `channel`, `resample`: of `Config`, in the place of those of
+        the training, where they are not None.
 
     Raises
     ------
@@ -76,52 +78,84 @@ def predict(
         A checkpoint or its encoder cannot be had, or nothing is left.
     """
     rows = rows_of_split(table, split)
-    device = _device(accelerator, **hooks)
+    given = {name: value for name, value in changes.items() if value is not None}
+    given = {"accelerator": "auto", "batch_seconds": 40.0, **given, "audio_root": audio_root}
+    device = _device(given["accelerator"], tell)
     tables: list[pd.DataFrame] = []
     rejected: dict[str, str] = {}
+    scored = Doubts()
     known: set[str] = set()
-    trained: set[str] = set()
     for path in _checkpoints(checkpoint):
         module = _loaded(path, encoder)
         ours = rows if module.settings.within == "corpus" else _of(rows, module.subject.task)
         if not len(ours):
             continue
-        config = replace(module.settings, audio_root=audio_root, batch_seconds=batch_seconds)
+        config = replace(module.settings, **given)
         named, unfit = _named(module.to(device), ours.reset_index(drop=True), config)
         known |= set(ours["session"])
         rejected |= unfit
         if named is not None:
             tables.append(named)
-            trained |= _trained(module, named)
+            scored.add(module, ours[ours["segment_id"].isin(named["segment_id"])], audio_root)
     _refuse_nothing(checkpoint, rows, rejected, named=len(tables))
-    table, notes = _honest(tables, trained)
-    return Named(table, _left_out(rows, known, rejected), rejected, notes)
+    import pandas as pd
+
+    table = pd.concat(tables, ignore_index=True)
+    if scored.learnt:
+        table["model"] += f", {len(scored.learnt)} training segments"
+    return Named(table, _left_out(rows, known, rejected), rejected, scored.notes(len(table)))
 
 
-def _device(accelerator: str, tell: Tell = lambda line: None) -> str:
+@dataclass
+class Doubts:
+    """What makes a score mean less than it seems: ids of segments, and speakers."""
+
+    by_id: set[str] = field(default_factory=set)  # trained on, and not of the split train
+    by_audio: set[str] = field(default_factory=set)  # share audio with such, and are none
+    strangers: dict[str, str] = field(default_factory=dict)  # segment id -> speaker
+
+    @property
+    def learnt(self) -> set[str]:
+        """Ids of the segments that the model learnt from."""
+        return self.by_id | self.by_audio
+
+    def add(self, module: SpeakerModule, rows: pd.DataFrame, audio_root: str) -> None:
+        """Look at the segments that a model has named."""
+        from .origin import sharing_audio
+
+        others = rows[rows["split"] != "train"] if "split" in rows else rows
+        by_id = set(others["segment_id"]) & module.subject.trained
+        shared = set(sharing_audio(others, module.subject.audio, audio_root))
+        self.by_id |= by_id
+        self.by_audio |= shared - by_id
+        stranger = ~rows["speaker"].isin(module.subject.labels)
+        self.strangers |= dict(
+            rows.loc[stranger, ["segment_id", "speaker"]].itertuples(index=False, name=None)
+        )
+
+    def notes(self, segments: int) -> tuple[str, ...]:
+        """Return a line for each kind that there is, of so many segments that are named."""
+        notes = []
+        if self.learnt:
+            notes.append(
+                f"{len(self.learnt)} of {segments} segments are not of the split train and were "
+                f"trained on ({len(self.by_id)} by segment_id, {len(self.by_audio)} by audio that "
+                f"they share), first {min(self.learnt)!r}; the model's name says so"
+            )
+        if self.strangers:
+            first = next(iter(self.strangers.values()))
+            notes.append(
+                f"{len(self.strangers)} of {segments} segments have speakers that the model does "
+                f"not know, first {first!r}; whatever they are named counts as wrong"
+            )
+        return tuple(notes)
+
+
+def _device(accelerator: str, tell: Tell) -> str:
     """Return the one device to compute on."""
     told = "--accelerator: 'gpu' is asked for and none is there; naming on the CPU"
     (device,) = choose_devices(Config(accelerator=accelerator), lambda _: tell(told))
     return device
-
-
-def _trained(module: SpeakerModule, named: pd.DataFrame) -> set[str]:
-    """Return which of the segments outside train the model was trained on."""
-    return set(named["segment_id"][named["split"] != "train"]) & module.subject.trained
-
-
-def _honest(tables: list[pd.DataFrame], trained: set[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Return one table, and the notes, that say how many segments were trained on."""
-    import pandas as pd
-
-    table = pd.concat(tables, ignore_index=True)
-    if not trained:
-        return table, ()
-    note = (
-        f"{len(trained)} of {len(table)} segments are not of the split train and were trained on, "
-        f"first {min(trained)!r}; the model's name says so"
-    )
-    return table.assign(model=table["model"] + f", {len(trained)} training segments"), (note,)
 
 
 def _left_out(rows: pd.DataFrame, known: set[str], rejected: Mapping[str, str]) -> dict[str, str]:
@@ -150,7 +184,9 @@ def _refuse_nothing(
         )
     raise InputError(
         f"table: 0 of {len(rows)} segments are of a session that {checkpoint} knows, expected "
-        "at least 1; name another checkpoint or table"
+        "at least 1, since a model of one session names that session alone; name another table, or "
+        "for new meetings train on the table of the known ones by spk-finetune fit --within corpus "
+        "and name that --log-dir"
     )
 
 
@@ -256,8 +292,9 @@ def _named(
     """Return the predictions of a session's usable segments, if any, and why others are not."""
     import numpy as np
 
+    from ..extract.audio import segments_of
     from .data import Waveforms, read_all
-    from .sets import reading_of, segments_of
+    from .sets import reading_of
     from .tuned import model_name, predictions, score_segments
 
     reading = reading_of(module.trunk, config)

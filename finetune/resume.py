@@ -11,8 +11,9 @@ from typing import Any
 
 from ..common.errors import InputError
 from ..common.files import write_whole
-from .config import Config, differences
+from .config import Config
 from .module import Subject
+from .origin import differing_settings, telling
 from .outcome import checkpoint_path
 from .tuned import read_checkpoint, settings_of
 
@@ -44,17 +45,22 @@ def _refuse_other_run(
     path: Path, checkpoint: dict[str, Any], subject: Subject, config: Config
 ) -> None:
     if "optimizer_states" not in checkpoint:
+        last = path.with_name(path.name.replace("-best.ckpt", "-last.ckpt"))
+        repair = f"name {last}"
+        if last == path or not last.is_file():
+            repair = "there is none beside it: leave out --resume-from-checkpoint to begin anew"
         raise InputError(
             f"{path}: holds no state of the optimiser, expected a checkpoint ending in -last.ckpt; "
-            "name that one"
+            f"{repair}"
         )
     known = checkpoint["spk"]
-    names = differences(settings_of(path, known["settings"]), config)
+    names = differing_settings(telling(settings_of(path, known["settings"])), config)
     names += ["the table's rows"] * (known["rows"] != subject.rows)
     if names:
         raise InputError(
             f"{path}: was made with other values of {names}, expected those of this run; give them "
-            "as they were, or begin anew in another --log-dir"
+            "as they were, or leave out --resume-from-checkpoint and begin anew in another "
+            "--log-dir"
         )
 
 
@@ -64,6 +70,6 @@ def _bring_best(chosen: Path, target: Path) -> None:
     if not source.is_file() or source == chosen:
         raise InputError(
             f"{chosen}: the best epoch so far, {source.name}, is missing, expected it beside; copy "
-            "both"
+            "both, or leave out --resume-from-checkpoint to begin anew"
         )
     write_whole(target, source.read_bytes())

@@ -12,24 +12,23 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ..common.errors import InputError
-from ..extract.checkpoint import DEMO, find_checkpoint
 from ..extract.signals import noted_signals
 from .config import Config
 from .fleet import (
     Fleet,
-    count_rejected,
+    count_left_out,
     open_tasks,
     plan_fleet,
-    settle,
     summary,
     work,
     write_tables,
 )
+from .settle import settle
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +37,7 @@ Tell = Callable[[str], None]
 PATIENCE = 0.5  # s between two looks at the workers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Summary:
     """What a run left: `sessions` is the table of that name, `text` its last line.
 
@@ -49,7 +48,7 @@ class Summary:
     text: str
     busy: tuple[str, ...] = ()  # sessions that another process works on
     interrupted: bool = False
-    rejected: int = 0  # segments that could not be used
+    left_out: int = 0  # segments that could not be used, sessions that could not be trained
 
 
 def fit(
@@ -59,6 +58,8 @@ def fit(
     split: str = "unknown",
     stop: Callable[[], bool] = lambda: False,
     tell: Tell = lambda line: None,
+    warn: Tell = lambda line: None,
+    lock: bool = True,
 ) -> Summary:
     """Train a table's sessions, or go on where a run with the same folder stopped.
 
@@ -72,17 +73,20 @@ def fit(
         Asked between batches; true ends the run, and the last epochs are kept.
     tell
         Is given a line per session.
+    warn
+        Is given a line for what is assumed of the encoder, and for what could not be compared.
+    lock
+        Hold the lock of a session's folder while it is trained; without it, no other process may
+        work there.
 
     Raises
     ------
     InputError
         The table, the encoder, a setting or a device is not what the run needs.
     """
-    fleet = plan_fleet(table, config, split)
+    fleet = replace(plan_fleet(table, config, split), lock=lock)
     devices = choose_devices(config, tell)
-    if open_tasks(fleet):
-        _tell_input(config, tell)
-    settle(fleet)
+    fleet = settle(fleet, warn)
     together = config.within == "corpus"
     _refuse_together(config, len(devices) if together else 1)
     workers = devices[:1] if together else devices * config.workers_per_device
@@ -100,22 +104,8 @@ def fit(
         summary(fleet, sessions),
         busy=tuple(busy),
         interrupted=interrupted,
-        rejected=count_rejected(fleet),
+        left_out=count_left_out(fleet, sessions),
     )
-
-
-def _tell_input(config: Config, tell: Tell) -> None:
-    """Say once what is assumed of the encoder's input."""
-    if config.pretrained_model == DEMO:
-        return
-    checkpoint = find_checkpoint(
-        config.pretrained_model,
-        revision=config.revision,
-        normalize=config.normalize,
-        weights=False,
-    )
-    for note in checkpoint.input.notes:
-        tell(note)
 
 
 def _refuse_gone(fleet: Fleet, busy: Sequence[str], interrupted: bool) -> None:

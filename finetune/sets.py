@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..common.errors import InputError
-from ..extract.audio import Reading, Rejected, Segment, check_recording
+from ..extract.audio import Reading, Rejected, check_recordings, segments_of
 from ..extract.weights import Parts
 from ..manifests.tasks import Task
 from .config import Config
@@ -29,16 +29,6 @@ def reading_of(parts: Parts | Trunk, config: Config) -> Reading:
     return Reading(parts.rate, config.channel, config.resample, parts.front.shortest)
 
 
-def segments_of(table: pd.DataFrame, audio_root: str) -> list[Segment]:
-    """Return a table's segments, in its order."""
-    root = Path(audio_root)
-    columns = (table[name].tolist() for name in ("segment_id", "audio", "start", "end"))
-    return [
-        Segment(name, str(root / audio), start, end)
-        for name, audio, start, end in zip(*columns, strict=True)
-    ]
-
-
 def data_sets(
     task: Task, table: pd.DataFrame, reading: Reading, config: Config
 ) -> tuple[dict[str, Waveforms], dict[str, str]]:
@@ -47,8 +37,7 @@ def data_sets(
     chosen = [segments[i] for part in task.rows.values() for i in part]
     paths = sorted({segment.path for segment in chosen})
     _refuse_absent(paths, config)
-    for path in paths:
-        check_recording(path, reading)
+    check_recordings(chosen, reading)
     held, rejected = read_all(chosen, reading)
     sets = {}
     for split, rows in task.rows.items():

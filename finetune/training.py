@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import sys
 import threading
@@ -19,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +32,30 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from ..common.errors import InputError
 from ..common.files import writing
 from ..extract.device import choose_dtype, out_of_memory
-from ..extract.weights import Parts, load_parts
+from ..extract.weights import Parts
 from ..manifests.table import write_predictions
 from ..manifests.tasks import Task, rows_sha256
 from .callbacks import History, Interrupted, WholeCheckpoints, callbacks, checkpoints
 from .config import Config
 from .data import Waveforms, load
 from .module import SpeakerModule, Subject
+from .origin import (
+    Origin,
+    describe,
+    fingerprint,
+    load_encoder,
+    read_origin,
+    sharing_audio,
+    stamp,
+    training_audio,
+)
 from .outcome import (
     PREFIX,
     Result,
     checkpoint_folder,
     checkpoint_path,
-    stem_of,
+    keeps_last,
+    stem_in,
     write_result,
 )
 from .prefix import PrefixCache, refuse_cache
@@ -60,7 +71,7 @@ DIVERGED = (
 DISTRIBUTED = "ddp_find_unused_parameters_true"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """What the tasks of a fleet share.
 
@@ -95,16 +106,15 @@ def train(task: Task, folder: Path, run: Run) -> Result:
         `run.stop` said so; the last epoch is kept.
     """
     config = run.config
-    parts = load_parts(
-        config.pretrained_model, revision=config.revision, normalize=config.normalize
-    )
+    parts = load_encoder(config)
     sets, rejected = data_sets(task, run.table, reading_of(parts, config), config)
+    origin = read_origin(folder) or describe(task, run.table, config, parts.provenance)
+    ended = partial(Result, task.name, rejected=rejected, made_from=fingerprint(origin))
     reason = lacking(task, sets)
     if reason:
-        result = Result(task.name, "skipped", reason, rejected=rejected)
-        write_result(folder, result)
-        return result
-    module = _module(task, parts, sets["train"], folder, run)
+        return _finish(ended("skipped", reason), folder, config)
+    audio = _training_audio(sets["train"], run.table, origin)
+    module = _module(task, parts, sets["train"], folder, run, audio)
     history = _fit(module, sets, folder, run, rate=parts.rate)
     if history is None:  # one of several processes on one model: the first goes on alone
         return Result(task.name, "helped")
@@ -112,24 +122,28 @@ def train(task: Task, folder: Path, run: Run) -> Result:
     fill(module, best)
     scores = _scores(module, sets, run, rate=parts.rate)
     if not all(np.isfinite(found).all() for found in scores.values()):
-        result = Result(task.name, "failed", DIVERGED, rejected=rejected)
-        write_result(folder, result)
-        return result
+        return _finish(ended("failed", DIVERGED), folder, config)
     scored = _named(module, sets, scores, run)
     write_predictions(scored, folder / "predictions.csv")
-    result = Result(
-        task.name,
+    result = ended(
         "done",
         speakers=len(task.labels),
         epochs=len(history.rows),
         best_epoch=int(best["epoch"]),
         seconds=round(sum(row["seconds"] for row in history.rows), 1),
         checkpoint=_shown(checkpoint_path(folder, task.name, "best", config), folder.parent),
-        rejected=rejected,
+        test_unknown=int((sets["test"].codes < 0).sum()),
+        test_learnt=_learnt(scored, run, audio),
         **_accuracies(scored),
     )
+    return _finish(result, folder, config)
+
+
+def _finish(result: Result, folder: Path, config: Config) -> Result:
+    """Write a result and return it; remove what only an unfinished session needs."""
     write_result(folder, result)
-    checkpoint_path(folder, task.name, "last", config).unlink(missing_ok=True)
+    if not keeps_last(result, config):
+        checkpoint_path(folder, result.session, "last", config).unlink(missing_ok=True)
     shutil.rmtree(folder / PREFIX, ignore_errors=True)
     return result
 
@@ -139,8 +153,28 @@ def _shown(path: Path, root: Path) -> str:
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
+def _training_audio(
+    train_set: Waveforms, table: pd.DataFrame, origin: Origin
+) -> list[dict[str, Any]]:
+    """Return what the model is to learn from, by recording."""
+    used = table["segment_id"].isin([segment.segment_id for segment in train_set.segments])
+    return training_audio(table[used], origin.recordings or {})
+
+
+def _learnt(scored: pd.DataFrame, run: Run, audio: list[dict[str, Any]]) -> int:
+    """Return how many scored test segments share audio with training ones."""
+    test = scored["segment_id"][scored["split"] == "test"]
+    rows = run.table[run.table["segment_id"].isin(test)]
+    return len(sharing_audio(rows, audio, run.config.audio_root))
+
+
 def _module(
-    task: Task, parts: Parts, train_set: Waveforms, folder: Path, run: Run
+    task: Task,
+    parts: Parts,
+    train_set: Waveforms,
+    folder: Path,
+    run: Run,
+    audio: list[dict[str, Any]],
 ) -> SpeakerModule:
     config = run.config
     subject = Subject(
@@ -150,6 +184,7 @@ def _module(
         run.split,
         rows=rows_sha256(task, run.table),
         trained=frozenset(segment.segment_id for segment in train_set.segments),
+        audio=tuple(audio),
     )
     codes = torch.from_numpy(train_set.codes)
     if not config.cache_prefix:
@@ -167,8 +202,7 @@ def _sign(subject: Subject, train_set: Waveforms, run: Run) -> str:
     settings = {name: getattr(config, name) for name in (*names, "freeze_encoder_layers")}
     computing = [device.type, str(choose_dtype(config.precision, device)), run.config.max_epochs]
     segments = [asdict(segment) for segment in train_set.segments]
-    found = {segment.path: os.stat(segment.path) for segment in train_set.segments}
-    files = [(path, file.st_size, file.st_mtime_ns) for path, file in sorted(found.items())]
+    files = [(path, stamp(Path(path))) for path in sorted({s.path for s in train_set.segments})]
     content = [settings, computing, dict(subject.encoder), segments, files]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -185,7 +219,8 @@ def _fit(
     """
     config, name = run.config, module.subject.task
     history = History(folder / "metrics.csv")
-    saving = checkpoints(checkpoint_folder(folder, config), stem_of(name), config)
+    place = checkpoint_folder(folder, config)
+    saving = checkpoints(place, stem_in(place, name), config)
     last = last_checkpoint(folder, module.subject, config)
     begun = 0 if last is None else int(read_checkpoint(last)["epoch"]) + 1
     with _quiet():

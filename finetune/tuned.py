@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +27,17 @@ from ..manifests.tasks import WITHIN_CORPUS
 from .config import Config
 from .data import Waveforms, load
 from .module import SpeakerModule, Subject, refuse_other
+from .outcome import anew
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def noted(path: str | Path) -> dict[str, Any]:
+    """Return what a checkpoint says of itself, its tensors left on disk and unchecked."""
+    return _told(path, lambda: torch.load(path, map_location="cpu", weights_only=True, mmap=True))[
+        "spk"
+    ]
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -40,16 +48,29 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     InputError
         No such file, not a checkpoint, or not one of ours.
     """
-    try:
+
+    def load() -> Any:
         _refuse_changed(path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+    return _told(path, load)
+
+
+def _told(path: str | Path, load: Callable[[], Any]) -> dict[str, Any]:
+    """Return what `load` reads, or tell as `InputError` why it is no checkpoint of ours."""
+    if Path(path).is_dir():
+        raise InputError(f"{path}: is a folder, expected a checkpoint; name a .ckpt file in it")
+    try:
+        checkpoint = load()
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file, expected a checkpoint; name another") from None
+        raise InputError(
+            f"{path}: no such file, expected a checkpoint; name another, or {retrain(path)}"
+        ) from None
     except Exception as problem:  # torch and pickle raise a dozen kinds for a damaged file
         first_line = str(problem).split("\n")[0]
         raise InputError(
-            f"{path}: cannot be read ({first_line}), expected a checkpoint of spk-finetune; train "
-            "it again"
+            f"{path}: cannot be read ({first_line}), expected a checkpoint of spk-finetune; "
+            f"{retrain(path)}"
         ) from None
     known = checkpoint.get("spk") if isinstance(checkpoint, dict) else None
     wanted = {"task", "labels", "split", "rows", "trained", "encoder", "settings", "temperature"}
@@ -59,6 +80,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "name another"
         )
     return checkpoint
+
+
+def retrain(path: str | Path) -> str:
+    """Return how to train a checkpoint again that lies in a session's folder, or elsewhere."""
+    places = [place for place in Path(path).parents if place.name.startswith("version_")]
+    if places and (places[0] / "task.json").is_file():
+        return anew(places[0])
+    return "train it again with spk-finetune fit in another --log-dir"
 
 
 def _refuse_changed(path: str | Path) -> None:
@@ -98,8 +127,9 @@ def load_tuned(path: str | Path, *, encoder: str | None = None) -> SpeakerModule
         split,
         rows=str(known["rows"]),
         trained=frozenset(known["trained"]),
+        audio=tuple(known.get("audio", ())),
     )
-    refuse_other(known, subject)
+    refuse_other(known, subject, "--encoder")
     module = SpeakerModule(parts, subject, config)
     fill(module, checkpoint)
     return module.eval()
@@ -124,7 +154,7 @@ def fill(module: SpeakerModule, checkpoint: dict[str, Any]) -> None:
         raise InputError(
             f"checkpoint of {module.subject.task}: {len(missing)} tensors are missing and "
             f"{len(unknown)} do not fit, first {[*missing, *unknown][0]!r}, expected those that "
-            "its settings name; train it again"
+            "its settings name; train it again in another --log-dir"
         )
 
 
@@ -146,17 +176,22 @@ def _revision(name: str, encoder: dict[str, Any]) -> str | None:
 
 def _normalize(encoder: dict[str, Any], config: Config) -> str | None:
     """Return whether waveforms were normalised in training, whatever the folder says by now."""
-    known = {value: name for name, value in NORMALIZE.items()}
+    known: dict[Any, str | None] = {value: name for name, value in NORMALIZE.items()}
     return known.get(encoder.get("normalization"), config.normalize)
 
 
 def score_segments(module: SpeakerModule, segments: Waveforms, config: Config) -> np.ndarray:
     """Return scores (n, labels) float32, in the order of the segments."""
     module.eval()
-    scores = np.empty((len(segments), len(module.subject.labels)), np.float32)
+    places: list[int] = []
+    rows: list[torch.Tensor] = []  # on the device, which is waited for once
     with torch.inference_mode(), computing(config, module.device):
         for batch in load(segments, config):
-            scores[list(batch.ask.places)] = module(batch).cpu().numpy()
+            places += batch.ask.places
+            rows.append(module(batch))
+    scores = np.empty((len(segments), len(module.subject.labels)), np.float32)
+    if rows:
+        scores[places] = torch.cat(rows).cpu().numpy()
     return scores
 
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from ..common.audio import check_length, count_samples, read_header
 from ..common.errors import InputError
-from ..common.files import write_whole
+from ..common.files import list_files, write_whole
 from ..common.names import changed_names, is_placeholder, normal_name
 from .table import LATEST
 
@@ -70,6 +71,9 @@ class Reading:
 def find_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
     """Return the file `path`, or all files below the folder `path` with one of `suffixes`, sorted.
 
+    Links to folders are followed, and no folder or file is read twice. A Mac's ``._*`` twins are
+    passed over.
+
     Raises
     ------
     InputError
@@ -80,14 +84,12 @@ def find_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
         return [path]
     if not os.path.isdir(path):
         raise InputError(f"{path}: no such file or folder; correct the path")
-    found = sorted(
-        file for file in path.rglob("*") if file.suffix.lower() in suffixes and not file.is_dir()
-    )  # a link to nothing is found too, so that reading it tells
-    if not found:
+    files = list_files(path, suffixes)
+    if not files:
         raise InputError(
             f"{path}: holds 0 files with suffix {', '.join(suffixes)}; correct the path"
         )
-    return found
+    return files
 
 
 def name_below(path: str | Path, file: Path) -> str:
@@ -96,22 +98,16 @@ def name_below(path: str | Path, file: Path) -> str:
 
 
 def audio_seconds(file: Path) -> float:
-    """Return the length of an audio file (s), from its header.
+    """Return the length of an audio file (s), as far as it decodes.
 
     Raises
     ------
     InputError
-        The file is missing or no audio.
+        The file is missing or no audio, or its header tells a wrong length.
     """
-    import soundfile
-
-    if not os.path.isfile(file):  # of which libsndfile says "System error."
-        raise InputError(f"{file}: no such file, expected audio; correct the audio folder")
-    try:
-        info = soundfile.info(str(file))
-    except (soundfile.LibsndfileError, TypeError) as problem:  # TypeError: a suffix without header
-        raise InputError(f"{file}: cannot be read as audio ({problem}); replace it") from None
-    return float(info.frames / info.samplerate)
+    header = read_header(file)
+    check_length(header)
+    return count_samples(header) / header.rate
 
 
 def number(text: str, *, what: str, place: str) -> float:
@@ -176,7 +172,12 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
-def write_notes(notes: Sequence[Note], table_path: str | Path) -> Path | None:
+def rows_left_out(notes: Sequence[Note]) -> bool:
+    """Return whether what was noted includes rows that could not be used."""
+    return any(note.kind == "dropped" for note in notes)
+
+
+def write_notes(notes: Sequence[tuple[str, str, str]], table_path: str | Path) -> Path | None:
     """Write notes as ``TABLE.notes.csv`` beside their table; return its path, None without notes.
 
     The file of an earlier run is removed where this run has nothing to note.
@@ -187,5 +188,5 @@ def write_notes(notes: Sequence[Note], table_path: str | Path) -> Path | None:
         return None
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([Note._fields, *notes])
-    write_whole(path, text.getvalue().encode())
+    write_whole(path, text.getvalue().encode(errors="backslashreplace"))
     return path

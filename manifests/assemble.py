@@ -6,23 +6,26 @@ same turn has the same id with and without audio, under every scope and after ev
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from ..common.audio import check_length, count_samples, read_header
 from ..common.errors import InputError
 from ..common.names import is_placeholder, normal_name
 from .aishell4 import scoped_speaker
-from .annotation import Note, Reading, Turn, audio_seconds, find_files, name_notes
+from .annotation import Note, Reading, Turn, name_notes
 from .delimited import check_columns, read_delimited
+from .pairing import pair, unpaired_error, unpaired_notes
 from .table import check_table, segment_id
 
 if TYPE_CHECKING:
     import pandas as pd
 
 IDENTITY = ("session", "speaker", "person")
-AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".w64", ".aiff")
 
 
 def make_table(
@@ -32,6 +35,7 @@ def make_table(
     scope: str = "session",
     identity: str | Path | None = None,
     skip_bad: bool = False,
+    allow_unpaired: bool = False,
 ) -> tuple[pd.DataFrame, list[Note]]:
     """Make the segment table of the turns that a reader found.
 
@@ -40,7 +44,8 @@ def make_table(
     reading
         Turns and notes of `read_rttm`, `read_textgrids` or `read_reference_csv`.
     audio_root
-        Folder with one recording per session, named like it, searched recursively. Without it
+        Folder with one recording per session, named like it, searched recursively, with any
+        suffix that libsndfile reads. Without it
         `audio` is ``{session}.flac`` and ends are not checked, which is noted.
     scope
         ``session``, ``series`` or ``corpus``: in which a speaker id means one person.
@@ -48,7 +53,10 @@ def make_table(
         CSV with columns session, speaker, person that names the person behind each local id;
         replaces `scope`.
     skip_bad
-        Drop and note duplicates and turns after the end of their audio.
+        Drop and note duplicates, turns after the end of their audio, and those of recordings
+        that cannot be read.
+    allow_unpaired
+        Drop and note the turns of sessions that have no recording.
 
     Returns
     -------
@@ -61,22 +69,44 @@ def make_table(
     ------
     InputError
         Duplicate turns, a turn after its audio's end, ambiguous audio, an unknown scope, a
-        speaker that the identity file does not name, or no turn at all.
+        speaker that the identity file does not name, a session without recording, or no turn at
+        all; with the notes made until then.
     """
     kept = Reading(notes=list(reading.notes))
+    try:
+        rows = _rows(reading, kept, audio_root, scope, identity, skip_bad, allow_unpaired)
+    except InputError as problem:
+        problem.notes = kept.notes
+        raise
+    return _table(rows), kept.notes
+
+
+def _rows(
+    reading: Reading,
+    kept: Reading,
+    audio_root: str | Path | None,
+    scope: str,
+    identity: str | Path | None,
+    skip_bad: bool,
+    allow_unpaired: bool,
+) -> list[dict[str, object]]:
     _drop_duplicates(reading.turns, kept, skip_bad)
     names = speaker_labels(kept.turns, scope=scope, identity=identity, notes=kept.notes)
     if audio_root is None:
         kept.notes.append(Note("unchecked", "audio", "no audio folder: ends were not checked"))
         rows = [_row(turn, f"{turn.session}.flac", turn.end, names) for turn in kept.turns]
     else:
-        rows = _paired_rows(kept, Path(audio_root), names, skip_bad)
-    if not rows:
-        raise InputError(
-            f"annotation: holds 0 usable turns of {len(reading.turns)}, expected at least 1; "
-            "correct the folders"
+        rows = _paired_rows(
+            kept, Path(audio_root), names, skip_bad=skip_bad, allow_unpaired=allow_unpaired
         )
-    return _table(rows), kept.notes
+    if not rows:
+        dropped = [note.message for note in kept.notes if note.kind == "dropped"]
+        first = f" (first left out: {dropped[0]})" if dropped else ""
+        raise InputError(
+            f"annotation: holds 0 usable turns of {len(reading.turns)}{first}, expected at least "
+            "1; correct the folders"
+        )
+    return rows
 
 
 def summarise(table: pd.DataFrame, notes: Sequence[Note]) -> str:
@@ -160,7 +190,7 @@ def read_identity(path: str | Path, notes: list[Note] | None = None) -> dict[tup
             f"{path}: {len(double)} speakers are named twice, first {double['speaker'].iloc[0]!r} "
             f"of session {double['session'].iloc[0]!r}, expected once; delete a row"
         )
-    nameless = rows[(rows["person"] == "") | rows["person"].map(is_placeholder)]
+    nameless = rows[(rows["person"] == "") | rows["person"].map(is_placeholder).astype(bool)]
     if len(nameless):
         raise InputError(
             f"{path}: person of {len(nameless)} speakers is {nameless['person'].iloc[0] or 'empty'}"
@@ -172,43 +202,24 @@ def read_identity(path: str | Path, notes: list[Note] | None = None) -> dict[tup
     )
 
 
-def find_recordings(audio_root: str | Path) -> dict[str, Path]:
-    """Return ``{session: audio file}`` for all audio below a folder, by file name.
-
-    Raises
-    ------
-    InputError
-        There is no such folder, it holds no audio, or two files of one name.
-    """
-    if not Path(audio_root).is_dir():
-        raise InputError(f"{audio_root}: is no folder, expected the recordings'; correct the path")
-    found: dict[str, Path] = {}
-    for file in find_files(audio_root, AUDIO_SUFFIXES):
-        if file.stem in found:
-            raise InputError(
-                f"{audio_root}: session {file.stem!r} has 2 recordings, {found[file.stem].name} "
-                f"and {file.relative_to(audio_root)}, expected 1; move one away"
-            )
-        found[file.stem] = file
-    return found
-
-
 def _paired_rows(
-    kept: Reading, audio_root: Path, names: Mapping[tuple[str, str], str], skip_bad: bool
+    kept: Reading,
+    audio_root: Path,
+    names: Mapping[tuple[str, str], str],
+    *,
+    skip_bad: bool,
+    allow_unpaired: bool,
 ) -> list[dict[str, object]]:
-    recordings = find_recordings(audio_root)
-    sessions = Counter(turn.session for turn in kept.turns)
-    kept.notes += [
-        Note("unpaired", name, f"annotation without audio, {sessions[name]} turns dropped")
-        for name in sorted(set(sessions) - set(recordings))
-    ]
-    spare = sorted(set(recordings) - set(sessions))
-    kept.notes += [Note("unpaired", name, "audio without annotation") for name in spare]
-    lengths = {name: audio_seconds(recordings[name]) for name in sessions if name in recordings}
+    counts = Counter(turn.session for turn in kept.turns)
+    pairing = pair(audio_root, counts)
+    kept.notes += unpaired_notes(pairing, audio_root, counts, left_out=allow_unpaired)
+    if pairing.missing and not allow_unpaired:
+        raise unpaired_error(pairing, audio_root, counts)
+    lengths = _lengths(kept, pairing.recordings, skip_bad)
     rows = []
     for turn in kept.turns:
         if turn.session in lengths:
-            file = recordings[turn.session]
+            file = pairing.recordings[turn.session]
             audio = file.relative_to(audio_root).as_posix()
             end = _clip(turn, lengths[turn.session], kept, skip_bad)
             if end is not None:
@@ -216,17 +227,71 @@ def _paired_rows(
     return rows
 
 
-def _clip(turn: Turn, seconds: float, kept: Reading, skip_bad: bool) -> float | None:
+class _Length(NamedTuple):
+    """How long a recording is (s), how long its header says it is, and its channels."""
+
+    path: Path
+    seconds: float
+    promised: float
+    channels: int
+
+
+def _lengths(kept: Reading, recordings: Mapping[str, Path], skip_bad: bool) -> dict[str, _Length]:
+    """Return the length of every session's recording; with `skip_bad` not of unreadable ones."""
+    latest: dict[str, float] = {}
+    for turn in kept.turns:
+        latest[turn.session] = max(turn.end, latest.get(turn.session, 0.0))
+    lengths = {}
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # an MP3 is decoded for it
+        jobs = {s: pool.submit(_length, file, latest[s]) for s, file in recordings.items()}
+        for session, job in jobs.items():
+            try:
+                lengths[session] = job.result()
+            except InputError as problem:
+                count = sum(turn.session == session for turn in kept.turns)
+                told = InputError(f"{problem} ({count} turns of session {session!r} need it)")
+                kept.bad(told, recordings[session].name, skip=skip_bad)
+    return lengths
+
+
+def _length(file: Path, latest: float) -> _Length:
+    """Return a recording's length; a turn ends at `latest` (s), so a wrong header shows."""
+    header = read_header(file)
+    seconds = count_samples(header) / header.rate
+    if latest > seconds:
+        check_length(header)
+    return _Length(file, seconds, header.seconds, header.channels)
+
+
+def _clip(turn: Turn, length: _Length, kept: Reading, skip_bad: bool) -> float | None:
+    seconds = length.seconds
+    if turn.channel and int(turn.channel) >= length.channels:
+        problem = InputError(
+            f"{turn.place}: channel is {turn.channel} (from 0), expected less than the "
+            f"{length.channels} of {length.path}; correct the line"
+        )
+        kept.bad(problem, turn.place, skip=skip_bad)
+        return None
     if turn.start >= seconds:
         problem = InputError(
             f"{turn.place}: start is '{turn.start:g}' s, expected less than the {seconds:g} s of "
             "its audio; delete or correct the line"
         )
+        if turn.start < length.promised:
+            problem = InputError(
+                f"{length.path}: header says {length.promised:g} s, {seconds:g} s decode, expected "
+                f"{turn.start:g} s and more ({turn.place}); replace the damaged recording"
+            )
         kept.bad(problem, turn.place, skip=skip_bad)
         return None
     if turn.end > seconds:
+        why = f" that decode (header: {length.promised:g} s)" if turn.end <= length.promised else ""
         kept.notes.append(
-            Note("clipped", turn.place, f"end {turn.end:g} s is cut to the audio's {seconds:g} s")
+            Note(
+                "clipped",
+                turn.place,
+                f"end {turn.end:g} s is cut to the audio's {seconds:g} s{why}",
+            )
         )
     return min(turn.end, seconds)
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 
-from ..common.commands import Group
+from ..common.commands import Group, exit_left_out, writes
 from ..common.errors import InputError
+from ..common.outputs import BESIDE_TABLE, TABLE, Output
 from .cut_cli import cut, match_csv
+
+# Kinds of notes that say who is taken for whom: shown, not only listed.
+CHOICES = ("renamed", "columns", "tiers", "channel", "offset", "strange")
 
 
 @click.group(cls=Group)
@@ -47,9 +53,15 @@ def _annotated(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--skip-bad",
             is_flag=True,
-            help="Drop and list bad lines instead of stopping at the first.",
+            help="Drop and list bad lines and unreadable recordings, instead of stopping at one.",
+        ),
+        click.option(
+            "--allow-unpaired",
+            is_flag=True,
+            help="Leave sessions without a recording out, instead of stopping.",
         ),
     ]
+    command = writes(Output("table", TABLE, beside=BESIDE_TABLE))(command)
     for option in reversed(options):
         command = option(command)
     return command
@@ -62,8 +74,10 @@ def rttm(path: str, table: str, skip_bad: bool, **options: Any) -> None:
     from .assemble import make_table
     from .rttm import read_rttm
 
-    reading = read_rttm(path, skip_bad=skip_bad)
-    _write_segments(*make_table(reading, skip_bad=skip_bad, **options), table)
+    with _notes_written(table):
+        reading = read_rttm(path, skip_bad=skip_bad)
+        made = make_table(reading, skip_bad=skip_bad, **options)
+    _write_segments(*made, table)
 
 
 @main.command()
@@ -91,8 +105,10 @@ def textgrid(
     from .assemble import make_table
     from .textgrid import SILENCE, read_textgrids
 
-    reading = read_textgrids(path, skip_bad=skip_bad, tiers=tiers, silence=silence or SILENCE)
-    _write_segments(*make_table(reading, skip_bad=skip_bad, **options), table)
+    with _notes_written(table):
+        reading = read_textgrids(path, skip_bad=skip_bad, tiers=tiers, silence=silence or SILENCE)
+        made = make_table(reading, skip_bad=skip_bad, **options)
+    _write_segments(*made, table)
 
 
 @main.command()
@@ -111,7 +127,9 @@ def csv(path: str, table: str, **options: Any) -> None:
     """
     from .reference import read_reference_csv
 
-    _write_segments(*read_reference_csv(path, **options), table)
+    with _notes_written(table):
+        made = read_reference_csv(path, **options)
+    _write_segments(*made, table)
 
 
 @main.command()
@@ -125,16 +143,18 @@ def csv(path: str, table: str, **options: Any) -> None:
     "--min-segments", type=int, default=1, show_default=True, help="Fewest per speaker, at the end."
 )
 @click.option("--keep-roll-call", is_flag=True, help="Keep the opening roll call in any case.")
+@writes(Output("out", TABLE, over=("table",), beside=BESIDE_TABLE))
 def select(table: str, out: str, **options: Any) -> None:
     """Choose segments of TABLE by session, duration, overlap and number; write them to OUT."""
     from . import select as room
     from .annotation import Note, write_notes
-    from .split import copy_record
+    from .split import keep_record, read_record
     from .table import read_table, write_table
 
+    record = read_record(table)
     kept, dropped = room.select(read_table(table), **options)
     write_table(kept, out)
-    copy_record(table, out)
+    keep_record(record, out)
     write_notes([Note(rule, name, "dropped") for rule, ids in dropped for name in ids], out)
     for rule, ids in dropped:
         click.echo(f"{rule}: dropped {len(ids)}")
@@ -168,6 +188,7 @@ def select(table: str, out: str, **options: Any) -> None:
 @click.option(
     "--within", type=click.Choice(("session", "corpus")), help="random: where to draw. [session]"
 )
+@writes(Output("out", TABLE, over=("table",), beside=BESIDE_TABLE))
 def split(table: str, out: str, method: str, **options: Any) -> None:
     """Divide TABLE into train, valid and test; write it to OUT, and how to OUT.split.json."""
     from . import split as room
@@ -183,6 +204,7 @@ def split(table: str, out: str, method: str, **options: Any) -> None:
 @main.command()
 @click.argument("table", type=click.Path())
 @click.option("--out", "-o", type=click.Path(), help="Write the report to this CSV too.")
+@writes(Output("out", (".csv",)))
 def leaks(table: str, out: str | None) -> None:
     """Tell how far the test segments of TABLE are known from training."""
     from . import leaks as room
@@ -198,6 +220,7 @@ def leaks(table: str, out: str | None) -> None:
 @main.command()
 @click.argument("table", type=click.Path())
 @click.option("--out", "-o", type=click.Path(), help="Write the description to this CSV too.")
+@writes(Output("out", (".csv",)))
 def describe(table: str, out: str | None) -> None:
     """Count speakers, segments, minutes and overlap of TABLE, per session and in all."""
     from . import select as room
@@ -213,26 +236,41 @@ def describe(table: str, out: str | None) -> None:
 @click.option("--speakers", type=int, default=5, show_default=True, help="In each, 2 to 9.")
 @click.option("--channels", type=int, default=8, show_default=True, help="Of the last, 1 to 16.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Draws everything.")
-def demo(out: str, **options: Any) -> None:
+@writes(Output("out", folder=True))
+def demo(out: str, overwrite: bool, **options: Any) -> None:
     """Write a synthetic AISHELL-4-shaped corpus to the folder OUT: same seed, same bytes."""
+    from ..common.outputs import protecting
     from .demo import demo as write_corpus
 
-    names = write_corpus(out, **options)
+    with protecting([] if overwrite else [Path(out)]):
+        names = write_corpus(out, **options)
     click.echo(f"{out}: {len(names)} sessions, {names[0]} to {names[-1]}")
 
 
 def _show(report: Any, out: str | None, *, digits: int) -> None:
     from ..common.files import write_whole
 
-    if out is not None and not out.lower().endswith(".csv"):
-        raise InputError(f"{out}: is no .csv file, expected one; rename it")
     click.echo(report.round(digits).to_string(index=False))
     if out is not None:
         write_whole(out, report.to_csv(index=False, lineterminator="\n").encode())
 
 
-def _write_segments(segments: Any, notes: Any, path: str) -> None:
+@contextmanager
+def _notes_written(table: str) -> Iterator[None]:
+    """List what was noted beside the table, also where there will be none."""
     from .annotation import write_notes
+
+    try:
+        yield
+    except InputError as problem:
+        if not problem.notes:
+            raise
+        listed = write_notes(problem.notes, table)
+        raise InputError(f"{problem}; see {listed}") from problem
+
+
+def _write_segments(segments: Any, notes: Any, path: str) -> None:
+    from .annotation import rows_left_out, write_notes
     from .assemble import summarise
     from .split import drop_record
     from .table import write_table
@@ -241,3 +279,9 @@ def _write_segments(segments: Any, notes: Any, path: str) -> None:
     drop_record(path)
     listed = write_notes(notes, path)
     click.echo(f"{path}: {summarise(segments, notes)}" + (f"; see {listed}" if listed else ""))
+    for kind in CHOICES:
+        messages = [f"{note.place}: {note.message}" for note in notes if note.kind == kind]
+        more = f" (and {len(messages) - 1} more {kind} notes)" if len(messages) > 1 else ""
+        if messages:
+            click.echo(f"{messages[0]}{more}", err=True)
+    exit_left_out([rows_left_out(notes)])

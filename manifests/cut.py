@@ -26,12 +26,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.audio import (
+    Header,
+    PastEndError,
+    check_channel,
+    check_has_channel,
+    clipped_text,
+    end_of,
+)
 from ..common.errors import InputError
 from ..common.files import write_whole
+from ..common.locks import folder_lock
 from ..common.names import normal_name
 from .cut_names import cut_stem
 from .recording import RATE, Recording, Span, cut_recording, inspect, is_whole
-from .request import agree, only_writer
+from .request import REQUEST, agree
 from .table import check_table, id_names, sample_span, write_table
 
 if TYPE_CHECKING:
@@ -42,7 +51,7 @@ LISTING = "segments.csv"
 TABLE = "segments.table.csv"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CutReport:
     """What `cut` did: its two tables, and how much of the work was new."""
 
@@ -52,9 +61,10 @@ class CutReport:
     complete: int  # files found complete
     decoded: int  # recordings opened for cutting
     decoded_seconds: float  # s of audio decoded, over all recordings
+    clipped: list[str]  # a line for each recording whose header promises more than decodes
 
 
-def cut(
+def cut(  # noqa: PLR0913  (the options of the command)
     table: pd.DataFrame,
     audio_root: str | Path,
     out: str | Path,
@@ -63,6 +73,7 @@ def cut(
     channel: str | int = "0",
     resample: bool = False,
     workers: int = 0,
+    lock: bool = True,
 ) -> CutReport:
     """Cut every segment of `table` to a mono 16 kHz file in `out`; see the module for its files.
 
@@ -77,11 +88,14 @@ def cut(
     format
         ``wav`` or ``flac``, both 16 bits.
     channel
-        0-based index of the channel to take, or ``mean`` for the equal average of all.
+        0-based index of the channel to take, or ``mean`` for the equal average of all; of rows that
+        name a channel in the column ``channel``, that one.
     resample
         Convert other sample rates to 16 kHz (each segment on its own); otherwise they are refused.
     workers
         Recordings cut at a time, >= 0; 0 means one per core.
+    lock
+        Hold the folder's lock; without it, no other process may write there.
 
     Returns
     -------
@@ -93,12 +107,15 @@ def cut(
         The table or an option is wrong, a recording is missing, damaged, too short or of another
         rate, or `out` holds segments of another request. What was cut until then stays.
     """
-    settings = {"format": format, "channel": str(channel), "resample": resample}
+    channel = check_channel(str(channel))
+    settings = {"format": format, "channel": channel, "resample": resample}
     _check_settings(settings, workers)
     table = check_table(table)
     names = file_names(table, format)
-    spans, recordings = _plan(table, names, Path(audio_root), settings)
-    with only_writer(Path(out)):
+    spans, recordings, clipped = _plan(table, names, Path(audio_root), settings)
+    listing = list_files(table, out, format=format)
+    _check_tables(Path(out), listing)
+    with folder_lock(out, lock=lock):
         for part in Path(out).glob(f".*.{format}.part"):  # left by a killed run
             part.unlink()
         agree(Path(out), _asked(settings, spans, recordings))
@@ -106,12 +123,26 @@ def cut(
         seconds = _cut_all(todo, recordings, Path(out), workers)
         _refuse_gone(Path(out), names)
         cut_table = _cut_table(table, names, spans, recordings)
-        listing = list_files(table, out, format=format)
         write_table(cut_table, Path(out, TABLE))
         write_listing(listing, Path(out, LISTING))
         _refuse_gone(Path(out), names)  # the tables' folder is made again where it has gone
     written = sum(map(len, todo.values()))
-    return CutReport(cut_table, listing, written, len(table) - written, len(todo), seconds)
+    complete = len(table) - written
+    return CutReport(cut_table, listing, written, complete, len(todo), seconds, clipped)
+
+
+def _check_tables(out: Path, listing: pd.DataFrame) -> None:
+    """Refuse to write over tables that no cut has made; ``--listing-only`` makes the listing."""
+    if (out / REQUEST).exists():
+        return
+    taken = [name for name in (LISTING, TABLE) if os.path.lexists(out / name)]
+    if taken == [LISTING] and (out / LISTING).is_file():
+        taken = [] if (out / LISTING).read_bytes() == _listing_bytes(listing) else taken
+    if taken:
+        raise InputError(
+            f"{out}: holds {taken[0]!r} and no {REQUEST} that tells how it was cut, expected a "
+            "new folder or one of an earlier cut; name another folder"
+        )
 
 
 def file_names(table: pd.DataFrame, format: str = "wav") -> list[str]:  # noqa: A002
@@ -162,39 +193,61 @@ def _check_settings(settings: Mapping[str, object], workers: int) -> None:
         raise InputError(
             f"format: {settings['format']!r} is unknown, expected wav or flac; pass one"
         )
-    channel = str(settings["channel"])
-    if channel != "mean" and not (channel.isascii() and channel.isdigit()):
-        raise InputError(
-            f"channel: {channel!r} is unknown, expected mean or a 0-based index; pass one"
-        )
     if workers < 0:
         raise InputError(f"workers: {workers} is below 0, expected 0 (one per core) or more")
 
 
 def _plan(
     table: pd.DataFrame, names: list[str], root: Path, settings: Mapping[str, object]
-) -> tuple[dict[str, list[Span]], dict[str, Recording]]:
-    """Look at every recording's header before anything is cut, and place the segments in it."""
+) -> tuple[dict[str, list[Span]], dict[str, Recording], list[str]]:
+    """Look at every recording's header before anything is cut, and place the segments in it.
+
+    The third part tells of recordings whose header promises more than decodes.
+    """
     if not len(table):
         raise InputError("table: 0 segments are listed, expected at least 1; select fewer away")
+    channels = _channels(table, str(settings["channel"]))
+    resample = bool(settings["resample"])
     recordings = {
-        audio: inspect(
-            root / audio, channel=str(settings["channel"]), resample=bool(settings["resample"])
-        )
-        for audio in sorted(set(table["audio"]))
+        audio: inspect(root / audio, resample=resample) for audio in sorted(set(table["audio"]))
     }
     spans: dict[str, list[Span]] = {audio: [] for audio in recordings}
-    for row, name in zip(table.itertuples(), names, strict=True):
-        recording = recordings[row.audio]
-        span = Span(name, *sample_span(row.start, row.end, recording.rate))
-        if not span.first < span.stop <= recording.frames:
-            raise InputError(
-                f"{recording.path}: segment {row.segment_id!r} takes samples {span.first} to "
-                f"{span.stop}, expected at least 1 of {recording.frames}; make the table again "
-                "with this audio folder"
-            )
-        spans[row.audio].append(span)
-    return spans, recordings
+    clipped = {}
+    for row, name, channel in zip(table.itertuples(), names, channels, strict=True):
+        header = recordings[row.audio].header
+        check_has_channel(header, channel, _channel_repair(row))
+        first, stop = sample_span(row.start, row.end, header.rate)
+        end = _end(header, first, stop, row.segment_id)
+        if end < stop:
+            clipped[row.audio] = clipped_text(header)
+        spans[row.audio].append(Span(name, first, end, channel))
+    return spans, recordings, list(clipped.values())
+
+
+def _channels(table: pd.DataFrame, channel: str) -> list[str]:
+    """Return the channel that each row is cut from: its own, or else `channel`."""
+    own = table["channel"] if "channel" in table else [""] * len(table)
+    return [check_channel(name) if name else channel for name in own]
+
+
+def _channel_repair(row: Any) -> str:
+    if getattr(row, "channel", ""):
+        return f"correct the column 'channel' of segment {row.segment_id!r}"
+    return "pass --channel 0 or mean"
+
+
+def _end(header: Header, first: int, stop: int, name: str) -> int:
+    """Return where a segment ends in its recording, of which it takes 1 sample at least."""
+    try:
+        end = end_of(header, first, stop, f"segment {name!r}")
+    except PastEndError as problem:
+        raise InputError(f"{problem}; make the table again with this audio folder") from None
+    if first >= end:
+        raise InputError(
+            f"{header.path}: segment {name!r} takes samples {first} to {end}, expected at least "
+            f"1 of {header.frames}; make the table again with this audio folder"
+        )
+    return end
 
 
 def _asked(
@@ -206,14 +259,25 @@ def _asked(
     return {
         "settings": dict(settings),
         "recordings": {
-            audio: [recording.size, recording.mark] for audio, recording in recordings.items()
+            audio: [recording.header.size, recording.mark, *_way(recording.header)]
+            for audio, recording in recordings.items()
         },
         "segments": {
-            span.name: [audio, span.first, span.stop]
+            span.name: [audio, span.first, span.stop, *_own_channel(span, settings)]
             for audio, parts in spans.items()
             for span in parts
         },
     }
+
+
+def _way(header: Header) -> list[str]:
+    """Return what tells a cut from one of the time when such a format was sought in."""
+    return [] if header.exact else ["decoded from its start"]
+
+
+def _own_channel(span: Span, settings: Mapping[str, object]) -> list[str]:
+    """Return the channel where a row names another than the settings do, which is all of them."""
+    return [] if span.channel == settings["channel"] else [span.channel]
 
 
 def _unfinished(
@@ -242,7 +306,7 @@ def _cut_all(
     """
     from tqdm import tqdm
 
-    longest = sorted(todo, key=lambda audio: -recordings[audio].frames)
+    longest = sorted(todo, key=lambda audio: -recordings[audio].header.frames)
     pool = ThreadPoolExecutor(workers or len(os.sched_getaffinity(0)))
     jobs = [pool.submit(cut_recording, recordings[audio], todo[audio], out) for audio in longest]
     try:
@@ -274,7 +338,8 @@ def _cut_table(
         for audio, parts in spans.items()
         for span in parts
     }
-    return table.assign(audio=names, start=0.0, end=[seconds[name] for name in names])
+    mono = table.drop(columns="channel", errors="ignore")  # of which the files have one
+    return mono.assign(audio=names, start=0.0, end=[seconds[name] for name in names])
 
 
 def list_files(
@@ -295,4 +360,8 @@ def list_files(
 
 def write_listing(listing: pd.DataFrame, path: str | Path) -> None:
     """Write the reference's CSV, whole or not at all."""
-    write_whole(path, listing.to_csv(index=False, lineterminator="\n").encode())
+    write_whole(path, _listing_bytes(listing))
+
+
+def _listing_bytes(listing: pd.DataFrame) -> bytes:
+    return listing.to_csv(index=False, lineterminator="\n").encode()

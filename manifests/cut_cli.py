@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..common.commands import exit_left_out, locks, writes
 from ..common.errors import InputError
+from ..common.outputs import BESIDE_TABLE, Output
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from .annotation import Note
+    from .match import MatchReport
 
+TABLES = ("segments.csv", "segments.table.csv")  # of a cut folder
 SHOWN = 10  # names of a kind that match-csv prints; a corpus has thousands
 
 
@@ -24,32 +29,53 @@ SHOWN = 10  # names of a kind that match-csv prints; a corpus has thousands
 @click.option("--pcm-dir", "--pcm_dir", type=click.Path(), help="With --rttm-dir: recordings.")
 @click.option("--output-dir", "--output_dir", type=click.Path(), help="With --rttm-dir: OUT.")
 @click.option("--min-seconds", type=float, help="With --rttm-dir: shortest, in s. [1.5]")
+@click.option(
+    "--allow-unpaired", is_flag=True, help="With --rttm-dir: leave sessions without recording out."
+)
 @click.option("--format", type=click.Choice(("wav", "flac")), default="wav", show_default=True)
 @click.option("--channel", default="0", show_default=True, help="Index from 0, or mean.")
 @click.option("--resample", is_flag=True, help="Accept other sample rates than 16000 Hz.")
 @click.option("--workers", type=int, default=0, show_default=True, help="0: one per core.")
 @click.option("--listing-only", is_flag=True, help="Write OUT/segments.csv alone; needs no audio.")
-def cut(table: str | None, out: str | None, listing_only: bool, **options: Any) -> None:
+@locks
+@writes(
+    Output("out", folder=True, mark="cut.json"),
+    Output("output_dir", folder=True, mark="cut.json"),
+    *(Output("out", inside=name, owned=True, beside=BESIDE_TABLE) for name in TABLES),
+    *(Output("output_dir", inside=name, owned=True, beside=BESIDE_TABLE) for name in TABLES),
+    overwrite="Replace the OUT/segments.csv of --listing-only; a segment file is never replaced.",
+)
+def cut(
+    table: str | None,
+    out: str | None,
+    *,
+    listing_only: bool,
+    overwrite: bool,
+    no_lock: bool,
+    **options: Any,
+) -> None:
     """Cut the segments of TABLE to mono 16 kHz files in the folder OUT, and list them in a CSV.
 
     Or, as the reference project's prepare_segments_from_rttm.py:
     --rttm_dir RTTM --pcm_dir AUDIO --output_dir OUT.
     """
+    from ..common.outputs import protecting
     from .cut import LISTING, TABLE, list_files, write_listing
     from .cut import cut as cut_table
-    from .split import copy_record, drop_record
+    from .split import keep_record, read_record
 
+    record = read_record(table) if table else None
     segments, folder, root, notes = _cut_source(table, out, options, check_ends=not listing_only)
     if listing_only:
         listing = list_files(segments, folder, format=options["format"])
-        write_listing(listing, f"{folder}/{LISTING}")
+        with protecting([] if overwrite else [Path(folder, LISTING)]):
+            write_listing(listing, Path(folder, LISTING))
         click.echo(f"{folder}/{LISTING}: {len(listing)} files listed, none cut")
     else:
-        done = cut_table(segments, root, folder, **options)
-        if table:
-            copy_record(table, f"{folder}/{TABLE}")
-        else:
-            drop_record(f"{folder}/{TABLE}")
+        done = cut_table(segments, root, folder, lock=not no_lock, **options)
+        keep_record(record, f"{folder}/{TABLE}")
+        for line in done.clipped:
+            click.echo(line, err=True)
         click.echo(
             f"{folder}: {done.written} files written, {done.complete} found complete, "
             f"{done.decoded} recordings ({done.decoded_seconds / 60:.1f} min) decoded"
@@ -60,11 +86,12 @@ def cut(table: str | None, out: str | None, listing_only: bool, **options: Any) 
 
 def _tell(segments: pd.DataFrame, notes: list[Note], listing: str) -> None:
     """Say what was left out on the way from the RTTMs to the listing, and list it beside it."""
-    from .annotation import write_notes
+    from .annotation import rows_left_out, write_notes
     from .assemble import summarise
 
     listed = write_notes(notes, listing)
     click.echo(f"{listing}: {summarise(segments, notes)}" + (f"; see {listed}" if listed else ""))
+    exit_left_out([rows_left_out(notes)])
 
 
 @click.command("match-csv")
@@ -72,15 +99,21 @@ def _tell(segments: pd.DataFrame, notes: list[Note], listing: str) -> None:
 @click.option("--csv-path", "--csv_path", type=click.Path(), required=True)
 @click.option("--dry-run", is_flag=True, help="Tell what would be renamed, and rename nothing.")
 @click.option("--out", "-o", type=click.Path(), help="Write every name to this CSV: kind,name,new.")
-def match_csv(segments_dir: str, csv_path: str, dry_run: bool, out: str | None) -> None:
+@locks
+@writes(Output("out", (".csv",)))
+def match_csv(
+    segments_dir: str, csv_path: str, *, dry_run: bool, out: str | None, no_lock: bool
+) -> None:
     """Rename a folder of segment files to what a reference CSV lists; never overwrite."""
     from .match import match_csv as rename
     from .match import write_rows
 
-    report = rename(segments_dir, csv_path, dry_run=dry_run)
+    def write_report(report: MatchReport) -> None:
+        if out is not None:  # before anything is renamed: it may be refused
+            write_rows(report.rows(), out)
+
+    report = rename(segments_dir, csv_path, dry_run=dry_run, lock=not no_lock, before=write_report)
     found = report.rows()
-    if out is not None:
-        write_rows(found, out)
     for kind in ("renamed", "missing", "extra", "ambiguous"):
         rows = [row for row in found if row[0] == kind]
         for _, name, new in rows[:SHOWN]:
@@ -98,8 +131,9 @@ def _cut_source(
 
     Notes are None where a table was given: who made it has told them.
     """
-    names = ("rttm_dir", "pcm_dir", "output_dir", "min_seconds", "audio_root")
+    names = ("rttm_dir", "pcm_dir", "output_dir", "min_seconds", "allow_unpaired", "audio_root")
     source = {name: options.pop(name) for name in names}
+    source["allow_unpaired"] = source["allow_unpaired"] or None  # as what was not given
     given = {name for name in names if source[name] is not None}
     if table and out and given <= {"audio_root"}:
         from .table import read_table
@@ -112,12 +146,14 @@ def _cut_source(
         ]
         raise InputError(
             f"spk-manifests cut: source is {' '.join(words) or 'not given'!r}, expected TABLE OUT "
-            "[--audio-root], or --rttm-dir, --pcm-dir, --output-dir [--min-seconds]; give one of "
-            "the two"
+            "[--audio-root], or --rttm-dir, --pcm-dir, --output-dir [--min-seconds] "
+            "[--allow-unpaired]; give one of the two"
         )
     from .reference import prepare_segments
 
-    limit = {} if source["min_seconds"] is None else {"min_seconds": source["min_seconds"]}
+    limit = {
+        name: source[name] for name in ("min_seconds", "allow_unpaired") if source[name] is not None
+    }
     root = source["pcm_dir"] if check_ends else None
     segments, notes = prepare_segments(source["rttm_dir"], root, **limit)
     return segments, source["output_dir"], source["pcm_dir"], notes

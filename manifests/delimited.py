@@ -122,7 +122,8 @@ def expected_names(
     >>> expected_names(["Split ", "speakers", "text"], ["split", "speaker"], "t.csv")[0]
     ['split', 'speakers', 'text']
     """
-    notes, new = [], []
+    notes: list[str] = []
+    new: list[str] = []
     for name in names:
         plain = str(name).strip().casefold()
         meant = name not in columns and plain in columns and plain not in [*names, *new]

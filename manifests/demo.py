@@ -61,7 +61,7 @@ def demo(
     Parameters
     ----------
     out
-        Folder; an earlier demo there is overwritten.
+        Folder; an earlier demo there is overwritten (not by the command, without --overwrite).
     sessions
         Meetings, 1 to 20; the first half are one series, the others another.
     minutes

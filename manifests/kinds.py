@@ -17,8 +17,8 @@ from .text import PRAAT_TEXT
 
 ELAN = "in ELAN choose File > Export As > Praat TextGrid..., and run spk-manifests textgrid on that"
 WRITE = "write its turns as RTTM, one line each"
-NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-CLOCK = r"\d+:\d\d(?::\d\d)?[.,]\d+"
+NUMBER = r"[-+]?(?:\d{1,20}\.?\d{0,20}|\.\d{1,20})(?:[eE][-+]?\d{1,3})?"
+CLOCK = r"\d{1,4}:\d\d(?::\d\d)?[.,]\d{1,6}"
 MARKS = (  # how a file begins, what it is, the way on
     (r'(File type = )?"?ooTextFile', "a text file of Praat", "run spk-manifests textgrid on it"),
     (r'"Praat chronological TextGrid', "a chronological TextGrid of Praat", PRAAT_TEXT),

@@ -22,15 +22,15 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ..common.errors import InputError
 from ..common.files import write_whole
+from ..common.locks import folder_lock
 from ..common.names import normal_name
 from .delimited import check_columns, read_delimited
-from .request import only_writer
 
 AUDIO_SUFFIXES = (".wav", ".flac")
 NUMBERED = re.compile(r"((.+)_[^_]+)_(\d{1,18})(\.[^.]+)")  # stem, session, number, suffix
@@ -69,7 +69,12 @@ class _Speaker:
 
 
 def match_csv(
-    segments_dir: str | Path, csv_path: str | Path, *, dry_run: bool = False
+    segments_dir: str | Path,
+    csv_path: str | Path,
+    *,
+    dry_run: bool = False,
+    lock: bool = True,
+    before: Callable[[MatchReport], None] = lambda report: None,
 ) -> MatchReport:
     """Rename the audio files in a folder to the names that a CSV lists.
 
@@ -81,6 +86,10 @@ def match_csv(
         CSV with the columns ``path,label``; of `path` only the file name counts.
     dry_run
         Report and change nothing.
+    lock
+        Hold the folder's lock; without it, no other process may write there.
+    before
+        Is given the report before the first file is renamed.
 
     Returns
     -------
@@ -103,10 +112,12 @@ def match_csv(
             )
         report = match_names(_audio_files(folder), listed)
         _check_free(folder, report.renamed)
+        before(report)
         return report
-    with only_writer(folder):
+    with folder_lock(folder, lock=lock):
         _finish(folder)
         report = match_names(_audio_files(folder), listed)
+        before(report)
         _rename(folder, report.renamed)
     return report
 

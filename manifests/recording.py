@@ -1,4 +1,4 @@
-"""One recording, decoded once, block by block: its channel taken, its segments written as files.
+"""One recording, decoded once, block by block: channels taken, its segments written as files.
 
 Samples leave as 16 bits, mono, 16 kHz. Nothing is scaled: one channel of a 16-bit recording comes
 out as it went in; an average or a resampled signal is rounded to the nearest step.
@@ -9,79 +9,65 @@ from __future__ import annotations
 import io
 import os
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ..common.audio import (
+    FULL_SCALE,
+    Header,
+    check_rate,
+    decode,
+    mono,
+    read_header,
+    resample,
+)
 from ..common.errors import InputError
-from ..common.files import is_special, writing
+from ..common.files import writing
+from ..common.outputs import has_to_be_written
 
 RATE = 16000  # Hz of every file written
-BLOCK_SECONDS = 20  # decoded at a time: 5 MB of an 8-channel recording
-FULL_SCALE = 32768
 PROBE = 65536  # bytes read at the begin, middle and end of a recording to know it again
 
 
 class Span(NamedTuple):
-    """A segment as samples of its recording, and the file it goes to."""
+    """A segment as samples of its recording, the channel of it, and the file it goes to."""
 
     name: str
     first: int
     stop: int
+    channel: str  # 0-based index, or "mean"
 
 
 class Recording(NamedTuple):
-    """What an audio file's header tells, and which channel of it is wanted."""
+    """A recording's header, and what tells its content from another's of one size."""
 
-    path: Path
-    rate: int  # Hz
-    frames: int
-    size: int  # bytes
+    header: Header
     mark: int  # CRC-32 of parts of its bytes
-    integer: bool  # decodes to 16 bits without loss
-    channel: str  # 0-based index, or "mean"
 
     def samples(self, span: Span) -> int:
         """Return how many samples the file of `span` has."""
-        return -(-(span.stop - span.first) * RATE // self.rate)
+        return -(-(span.stop - span.first) * RATE // self.header.rate)
 
 
-def inspect(path: Path, *, channel: str, resample: bool) -> Recording:
+def inspect(path: Path, *, resample: bool) -> Recording:
     """Read a recording's header.
 
     Raises
     ------
     InputError
-        It is missing or no audio, has no such channel, or another rate and no `resample`.
+        It is missing or no audio, or has another rate and no `resample`.
     """
-    import soundfile
-
-    if is_special(path):
-        raise InputError(
-            f"{path}: cannot be read (a folder, pipe or device), expected an audio file; correct "
-            "the audio folder"
-        )
+    header = read_header(path)
+    check_rate(header, RATE, resample=resample)
     try:
-        size = path.stat().st_size  # first: of a missing file libsndfile says "System error."
-        info = soundfile.info(path)
-        mark = _mark(path, size)
-    except (OSError, TypeError, soundfile.LibsndfileError) as problem:  # TypeError: no header
+        return Recording(header, _mark(path, header.size))
+    except OSError as problem:
         raise InputError(
-            f"{path}: cannot be read ({problem}), expected an audio file; correct the audio folder"
+            f"{path}: cannot be read ({problem.strerror}), expected an audio file; correct the "
+            "audio folder"
         ) from None
-    if info.samplerate != RATE and not resample:
-        raise InputError(
-            f"{path}: sample rate is {info.samplerate} Hz, expected {RATE} Hz; pass --resample"
-        )
-    if channel != "mean" and int(channel) >= info.channels:
-        raise InputError(
-            f"{path}: channel is {channel}, expected 0 to {info.channels - 1}; "
-            "pass another --channel"
-        )
-    integer = info.subtype in ("PCM_16", "PCM_S8", "PCM_U8")
-    return Recording(path, info.samplerate, info.frames, size, mark, integer, channel)
 
 
 def _mark(path: Path, size: int) -> int:
@@ -97,84 +83,61 @@ def _mark(path: Path, size: int) -> int:
 def cut_recording(recording: Recording, spans: list[Span], out: Path) -> float:
     """Write the file of every span to `out`; return the seconds of audio decoded for it.
 
-    Decodes from the first span's start to the last one's end, once; holds one block and, mono,
-    what the spans that are not complete yet share.
+    Decodes once, to the last span's end, from the first one's start where the format's seek is
+    exact; holds one block and, of the channels wanted, what the spans that are not complete yet
+    share.
 
     Raises
     ------
     InputError
         The recording is damaged, or shorter than its header says.
     """
+    header = recording.header
     spans = sorted(spans, key=lambda span: span.first)
     origin = reached = begin = spans[0].first
-    held = np.empty(0, np.int16 if recording.integer else np.float32)
-    for block in _blocks(recording, begin):
-        held = np.concatenate([held, block])
+    last = max(span.stop for span in spans)
+    channels = sorted({span.channel for span in spans})
+    held = {channel: np.empty(0, np.int16) for channel in channels}
+    for block in decode(header, begin, last, integers=_is_integer(header)):
+        for channel in channels:
+            taken = mono(block, channel)
+            held[channel] = np.concatenate([held[channel], taken]) if reached > origin else taken
         reached += len(block)
         for span in spans:
             if span.stop <= reached:
-                taken = held[span.first - origin : span.stop - origin]
-                _refuse_broken(recording, span, taken)
-                samples = _finished(taken, recording.rate)
-                write_audio(out / span.name, samples)
+                taken = held[span.channel][span.first - origin : span.stop - origin]
+                _refuse_broken(header, span, taken)
+                write_audio(out / span.name, _finished(taken, header.rate))
         spans = [span for span in spans if span.stop > reached]
         if not spans:
-            return (reached - begin) / recording.rate
+            return (reached - (begin if header.exact else 0)) / header.rate
         keep = min(reached, spans[0].first)
-        held, origin = held[keep - origin :], keep
+        held = {channel: samples[keep - origin :] for channel, samples in held.items()}
+        origin = keep
     raise InputError(
-        f"{recording.path}: decodes to {reached} samples, expected {recording.frames} as its "
+        f"{header.path}: decodes to {reached} samples, expected {header.frames} as its "
         "header says; replace the damaged file"
     )
 
 
-def _blocks(recording: Recording, begin: int) -> Iterator[np.ndarray]:
-    """Yield mono blocks, int16 or float32 in -1..1, from sample `begin` to the end."""
-    import soundfile
-
-    dtype = "int16" if recording.integer else "float32"
-    try:
-        with soundfile.SoundFile(recording.path) as file:
-            if begin:
-                file.seek(begin)
-            while len(block := file.read(BLOCK_SECONDS * file.samplerate, dtype, always_2d=True)):
-                yield _mono(block, recording.channel)
-    except (OSError, soundfile.LibsndfileError) as problem:
-        raise InputError(
-            f"{recording.path}: cannot be decoded ({problem}), expected {recording.frames} "
-            "samples; replace the damaged file"
-        ) from None
+def _is_integer(header: Header) -> bool:
+    """Return whether a recording decodes to 16 bits without loss."""
+    return header.exact and header.codec in ("PCM_16", "PCM_S8", "PCM_U8")
 
 
-def _mono(block: np.ndarray, channel: str) -> np.ndarray:
-    """Return one channel, or the equal average, of a block (frames, channels)."""
-    if channel != "mean":
-        return block[:, int(channel)]
-    if block.shape[1] == 1:
-        return block[:, 0]
-    mean = block.mean(axis=1, dtype=np.float64)
-    return np.rint(mean).astype(np.int16) if block.dtype == np.int16 else mean.astype(np.float32)
-
-
-def _refuse_broken(recording: Recording, span: Span, samples: np.ndarray) -> None:
+def _refuse_broken(header: Header, span: Span, samples: np.ndarray) -> None:
     """Raise `InputError` where a float recording holds NaN or infinity: no 16 bits mean that."""
     wrong = int((~np.isfinite(samples)).sum())
     if wrong:
         raise InputError(
-            f"{recording.path}: {wrong} samples of {span.name!r} are NaN or infinite, expected "
+            f"{header.path}: {wrong} samples of {span.name!r} are NaN or infinite, expected "
             "numbers; take the segment out of the table, or replace the recording"
         )
 
 
 def _finished(samples: np.ndarray, rate: int) -> np.ndarray:
     """Return a segment as it is written: int16 at 16 kHz, clipped where it would overflow."""
-    if rate != RATE:
-        from scipy.signal import resample_poly
-
-        if samples.dtype == np.int16:
-            samples = samples.astype(np.float32) / FULL_SCALE
-        common = int(np.gcd(rate, RATE))
-        samples = resample_poly(samples, RATE // common, rate // common)
+    samples = resample(samples, rate, RATE)
     if samples.dtype == np.int16:
         return samples
     scaled = np.rint(samples.astype(np.float64) * FULL_SCALE)
@@ -190,17 +153,19 @@ def write_audio(path: Path, samples: np.ndarray) -> None:
     Raises
     ------
     InputError
-        The file cannot be written.
+        The file cannot be written, or is an output that exists with other content.
     """
     import soundfile
 
     image = io.BytesIO()
     soundfile.write(image, samples, RATE, subtype="PCM_16", format=path.suffix[1:].upper())
+    if not has_to_be_written(path, image.getbuffer()):
+        return
     part = path.with_name(f".{path.name}.part")
-    with writing(path, image.getbuffer().nbytes):
+    with image.getbuffer() as view, writing(path, view.nbytes):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
-            file.write(image.getbuffer())
+            file.write(view)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def read_reference_csv(
+def read_reference_csv(  # noqa: PLR0913 (the command's options)
     path: str | Path,
     *,
     rttm_dir: str | Path | None = None,
@@ -42,6 +42,7 @@ def read_reference_csv(
     scope: str = "session",
     identity: str | Path | None = None,
     skip_bad: bool = False,
+    allow_unpaired: bool = False,
     last_underscore: bool = False,
 ) -> tuple[pd.DataFrame, list[Note]]:
     """Make the segment table of a reference CSV.
@@ -56,7 +57,7 @@ def read_reference_csv(
     audio_root
         With `rttm_dir` the recordings' folder, as for `make_table`; without it the folder that
         the CSV's paths start from, by default the working folder.
-    scope, identity, skip_bad
+    scope, identity, skip_bad, allow_unpaired
         As for `make_table`. A label that is not ``{session}_{speaker}`` but a person's name (of a
         table with other labels) stays as it is.
     last_underscore
@@ -83,7 +84,12 @@ def read_reference_csv(
         annotated = read_rttm(rttm_dir, skip_bad=skip_bad)
         recovered, labels = recover_turns(listed, annotated, reading, skip_bad=skip_bad)
         table, notes = make_table(
-            recovered, audio_root=audio_root, scope=scope, identity=identity, skip_bad=skip_bad
+            recovered,
+            audio_root=audio_root,
+            scope=scope,
+            identity=identity,
+            skip_bad=skip_bad,
+            allow_unpaired=allow_unpaired,
         )
         if identity is None:
             own = table["segment_id"].map(labels)
@@ -100,7 +106,11 @@ def read_reference_csv(
 
 
 def prepare_segments(
-    rttm_dir: str | Path, pcm_dir: str | Path | None = None, *, min_seconds: float = 1.5
+    rttm_dir: str | Path,
+    pcm_dir: str | Path | None = None,
+    *,
+    min_seconds: float = 1.5,
+    allow_unpaired: bool = False,
 ) -> tuple[pd.DataFrame, list[Note]]:
     """Make the table that the reference's prepare_segments_from_rttm.py cuts by.
 
@@ -112,13 +122,16 @@ def prepare_segments(
         Folder of the recordings; without it ends are not checked, which is noted.
     min_seconds
         Shortest duration (s) that is kept; the reference's is 1.5.
+    allow_unpaired
+        As for `make_table`.
 
     Returns
     -------
     tuple
         The segment table, and notes of what was dropped or clipped.
     """
-    table, notes = make_table(read_rttm(rttm_dir), audio_root=pcm_dir)
+    annotated = read_rttm(rttm_dir)
+    table, notes = make_table(annotated, audio_root=pcm_dir, allow_unpaired=allow_unpaired)
     kept, dropped = select(table, min_seconds=min_seconds)
     notes += [Note(rule, name, "dropped") for rule, names in dropped for name in names]
     return kept, notes

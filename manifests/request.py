@@ -1,4 +1,4 @@
-"""What a folder of cut segments was asked for: ``cut.json``, and who may write there.
+"""What a folder of cut segments was asked for: ``cut.json``.
 
 The request says for every file from which recording, span, channel and format it comes. A later
 request may add files; it may not give another meaning to one that is there.
@@ -7,45 +7,16 @@ request may add files; it may not give another meaning to one that is there.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..common.errors import InputError
-from ..common.files import write_whole, writing
+from ..common.files import write_whole
 
 REQUEST = "cut.json"
 # {option: value}, {audio: [bytes, CRC-32 of parts]}, {name: [audio, first, stop]}
 PARTS = ("settings", "recordings", "segments")
-
-
-@contextmanager
-def only_writer(out: Path) -> Iterator[None]:
-    """Hold the folder `out` for this process; the lock goes with it, however it ends.
-
-    Raises
-    ------
-    InputError
-        Another process holds it, or it cannot be written.
-    """
-    import fcntl
-
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        # A folder from elsewhere may hold a link of this name to a file of the user's.
-        number = os.open(out / ".lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        handle = os.fdopen(number, "w")  # only opening may tell of the folder
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{out}: another process is writing here, expected one at a time; wait for it or "
-                "name another folder"
-            ) from None
-        yield
 
 
 def agree(out: Path, asked: dict[str, dict[str, Any]]) -> None:

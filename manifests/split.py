@@ -139,9 +139,8 @@ def drop_record(table_path: str | Path) -> None:
     _record_path(table_path).unlink(missing_ok=True)
 
 
-def copy_record(old_table: str | Path, new_table: str | Path) -> None:
-    """Let a table made of another one's rows keep its record; without one, leave none behind."""
-    record = read_record(old_table)
+def keep_record(record: dict[str, Any] | None, new_table: str | Path) -> None:
+    """Give a table made of another one's rows its record; without one, leave none behind."""
     if record is None:
         drop_record(new_table)
     else:

@@ -25,7 +25,7 @@ WITHIN = ("session", "corpus")
 WITHIN_CORPUS = ", within corpus"  # in a model's name, so that its scores carry a warning
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """One closed set: `rows[split]` are row numbers of the table, `codes[split]` index `labels`.
 
@@ -125,6 +125,8 @@ def rows_sha256(task: Task, table: pd.DataFrame) -> str:
     """Return a fingerprint of a task's rows: what was cut where, of whom, in which split."""
     rows = [row for part in task.rows.values() for row in part]
     columns = ["segment_id", "audio", "start", "end", "speaker", "session", "split"]
+    # Only where rows name theirs: the fingerprints of tables without stay what they were.
+    columns += ["channel"] if "channel" in table and (table["channel"] != "").any() else []
     return sha256(table.iloc[rows][columns].to_csv(index=False).encode()).hexdigest()
 
 

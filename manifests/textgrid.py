@@ -52,8 +52,9 @@ HEADER = re.compile(
     rf'(?:Object class\s*=\s*)?(?:"([^"\n]*)"|(\w+)){REST}(?=\s|$)'
 )
 ONE_LINE = re.compile(r'\s*"ooTextFile(?: short)?"\s+"([^"\n]*)"()')
-TOKEN = re.compile(r'"((?:[^"]|"")*)"|![^\n]*|\[\d*\]|<exists>|<absent>|([^\s"\[\]]+)')
+TOKEN = re.compile(r'"((?:[^"]|"")*)"|![^\n]*|\[\d*\]|<exists>|<absent>|([^\s"\[\]]+)|(")')
 NEARLY_NUMBER = re.compile(r"[-+]?\.?\d")  # Praat reads 50%, 1/2 and 20s as numbers
+OPEN = '"'  # a token: a quoted text without its end
 LONGEST_COUNT = 9  # digits; int() refuses thousands
 TIER_END_SLACK = 0.01  # s; Praat writes a tier's and the file's end with different rounding
 
@@ -166,6 +167,8 @@ def _tokens(text: str, start: int) -> Iterator[Token]:
             yield Token(match[1].replace('""', '"'), True, line)
         elif match[2] and NEARLY_NUMBER.match(match[2]):
             yield Token(match[2], False, line)
+        elif match[3]:
+            yield Token(OPEN, False, line)
 
 
 def _check_header(text: str, file: Path, name: str) -> int:
@@ -350,6 +353,11 @@ class _Parser:
                 "the file is cut short, take it from the corpus again"
             )
         self.line = token.line
+        if token.text == OPEN and not token.quoted:
+            raise InputError(
+                f"{self.name}, line {token.line}: a quoted text has no end, expected another "
+                "'\"'; correct the line, or take the file again where it was cut short"
+            )
         if token.quoted != quoted:
             raise InputError(
                 f"{self.name}, line {token.line}: found {token.text[:40]!r}, "

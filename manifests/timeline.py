@@ -92,7 +92,7 @@ def _keys(times: Sequence[np.ndarray], codes: Sequence[np.ndarray]) -> list[np.n
     return np.split(keys, np.cumsum([len(part) for part in times])[:-1])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stretches:
     """Each recording cut at every start and end of a segment (m = at most 4 n stretches)."""
 

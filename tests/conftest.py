@@ -6,11 +6,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, on models of a few numbers
 
+import shlex
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
 ROOT = Path(__file__).resolve().parents[1]
+ASKS = ("_local_scalar_dense", "aten.item", "aten.is_nonzero")  # operations that read one number
 DATA = Path(os.environ.get("SPK_DATA", ROOT.parent / "shared" / "data"))
 
 
@@ -57,3 +62,109 @@ def layer_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def group_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a tiny random encoder of wav2vec2-base's shape: group norm over time."""
     return _encoder(tmp_path_factory.mktemp("encoder-group"), feat_extract_norm="group")
+
+
+MEETING = "20990301_S_R001S01C01"  # the first of the demo corpus
+MADE = (
+    "spk-manifests demo corpus --sessions 2 --minutes 1 --speakers 3 --channels 1",
+    "spk-manifests rttm corpus/TextGrid turns.csv --audio-root corpus/wav",
+    "spk-manifests split turns.csv table.csv --gap 0.5",
+    "spk-extract table.csv store --audio-root corpus/wav --encoder demo",
+    "spk-manifests cut table.csv segments --audio-root corpus/wav",
+    "spk-classify fit table.csv store model --classifiers ridge --layers 1",
+    "spk-classify predict model table.csv store named.csv",
+    "spk-classify sweep table.csv store sweep --classifiers ridge --layers 1",
+    "spk-finetune fit table.csv --log-dir fleet --audio-root corpus/wav --pretrained-model demo "
+    f"--freeze-encoder-layers 4 --max-epochs 1 --sessions {MEETING}",
+)
+
+
+def _typed(line: str) -> Result:
+    """Run a line as a user types it, in this process; a traceback is raised."""
+    from spk.classify.cli import main as classify
+    from spk.extract.cli import main as extract
+    from spk.extract.store_cli import store
+    from spk.finetune.cli import main as finetune
+    from spk.manifests.cli import main as manifests
+
+    program, *words = shlex.split(line)
+    rooms = {"manifests": manifests, "extract": extract, "store": store}
+    rooms |= {"classify": classify, "finetune": finetune}
+    done = CliRunner().invoke(rooms[program.removeprefix("spk-")], words)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done
+
+
+@pytest.fixture
+def typed() -> Callable[[str], Result]:
+    """Return a function that runs a line as a user types it."""
+    return _typed
+
+
+@pytest.fixture(scope="session")
+def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in which all of `MADE` was typed."""
+    folder = tmp_path_factory.mktemp("made")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        for line in MADE:
+            done = _typed(line)
+            assert done.exit_code == 0, (line, done.output)
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def made(_made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of it, which is the current folder."""
+    folder = tmp_path / "made"
+    shutil.copytree(_made, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> object:
+    """Return the times that the host waited for a device, `meta`, which stands in for a GPU.
+
+    Its tensors have shapes and formats but no numbers, so whatever asks for one would have to wait:
+    a number read, a copy back, an index by a mask, a copy from memory that a GPU can't read itself.
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from spk.extract import device, encoder, frontend
+
+    seen: list[str] = []
+
+    def type_of(value: object) -> str:
+        return value.device.type if isinstance(value, torch.Tensor) else ""
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            kwargs, name = kwargs or {}, str(func)
+            there = "meta" in map(type_of, args)
+            if there and any(asks in name for asks in ASKS):
+                seen.append(name)
+                return False
+            if there and "nonzero" in name:
+                seen.append(name)
+            if "_to_copy" in name and kwargs.get("device") is not None:
+                to = torch.device(kwargs["device"]).type
+                if there and to == "cpu":
+                    seen.append("a copy back")
+                    return torch.zeros(args[0].shape, dtype=args[0].dtype)
+                if not there and to == "meta" and not kwargs.get("non_blocking"):
+                    seen.append("a copy there")
+            return func(*args, **kwargs)
+
+    monkeypatch.setattr(encoder, "fitting_seconds", lambda *_: 20.0)
+    monkeypatch.setattr(frontend, "product_dtype", lambda states: states.dtype)  # no autocast there
+    monkeypatch.setattr(  # as `Lane` does on a GPU, from pinned memory
+        device.Lane, "there", lambda lane, batch: batch.to(lane.device, non_blocking=True)
+    )
+    with Watch():
+        yield seen

@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib
 import io
+import re
 import subprocess
 import sys
 import tokenize
@@ -15,26 +16,36 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each room's files in the order of the data; a file imports only those before it, and a room only
 # itself and the rooms before it.
 ORDER = {
-    "common": "errors names files signals commands",
-    "manifests": "text kinds delimited table annotation rttm textgrid aishell4 assemble timeline "
-    "rollcall select purge methods split tasks leaks cut_names reference recording request cut "
-    "match voices demo cut_cli cli",
-    "extract": "signals spans audio pooling device stages "
+    "common": "errors names locks outputs signals cpus files decoder_lines containers lengths "
+    "recent audio commands",
+    "manifests": "text kinds delimited table annotation rttm textgrid aishell4 pairing assemble "
+    "timeline rollcall select purge methods split tasks leaks cut_names reference recording "
+    "request cut match voices demo cut_cli cli",
+    "extract": "signals spans audio kernels device pooling stages "
     "encoder_files lora preprocessing switches checkpoint frontend layers weights "
-    "encoder durable contents shard layout reader listing store writing options batches plan job "
-    "devices profile accuracy verify run tools export store_cli cli",
+    "encoder durable contents shard layout reader listing shard_writer store writing options "
+    "batches plan job devices profile accuracy verify run tools export store_cli cli",
     "classify": "data folds linear logistic sums trees classifiers crossval calibrate measures "
     "trials mix cells conclude sweep model folder score compare control outcome "
     "chosen learning openset plot show chosen_cli estimator runs svg figures mistakes tables "
     "meetings sentences beside report report_cli cli",
-    "finetune": "forms check settings config augment heads trunk data prefix module tuned sets "
-    "callbacks outcome resume training fleet run predict cli",
+    "finetune": "forms check settings config origin outcome augment heads trunk data prefix "
+    "module tuned sets callbacks resume training fleet settle run predict cli",
 }
 ROOMS = tuple(ORDER)
 FILES = {
     f"{room}.{file.stem}": file for room in ROOMS for file in sorted((ROOT / room).glob("*.py"))
 }
-TORCH_IN_EXTRACT = ("device", "encoder", "frontend", "layers", "pooling", "stages", "weights")
+TORCH_IN_EXTRACT = (
+    "device",
+    "encoder",
+    "frontend",
+    "kernels",
+    "layers",
+    "pooling",
+    "stages",
+    "weights",
+)
 TORCH_IN_FINETUNE = (
     *("heads", "trunk", "data", "prefix", "module", "tuned", "sets", "callbacks", "resume"),
     "training",
@@ -138,3 +149,25 @@ def test_there_is_no_assert_outside_tests():
     for path in FILES.values():
         nodes = ast.walk(ast.parse(path.read_text()))
         assert not [node.lineno for node in nodes if isinstance(node, ast.Assert)], path
+
+
+ARRAYS = re.compile(r"^(?!.*Callable).*\b(ndarray|DataFrame|Series|Tensor)\b")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_what_holds_arrays_is_compared_by_identity(room):
+    """Since Python 3.13 dataclasses compare field by field, which arrays answer with an array."""
+    found = []
+    for module, path in FILES.items():
+        nodes = ast.walk(ast.parse(path.read_text())) if module.startswith(f"{room}.") else ()
+        for node in (node for node in nodes if isinstance(node, ast.ClassDef)):
+            kinds = [
+                ast.unparse(line.annotation)
+                for line in node.body
+                if isinstance(line, ast.AnnAssign)
+            ]
+            made = [ast.unparse(made) for made in node.decorator_list]
+            compared = any("dataclass" in text and "eq=False" not in text for text in made)
+            if compared and any(map(ARRAYS.match, kinds)):
+                found.append(f"{module}.{node.name}")
+    assert found == []

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from spk.common import files
+from spk.common.errors import InputError
 from spk.common.files import write_whole
 
 KILLED = """
@@ -35,7 +37,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path):
 
 
 def test_a_living_writers_file_and_those_of_other_names_are_left(tmp_path):
-    living, other = tmp_path / ".a.csv.12345678", tmp_path / ".b.csv.12345678"
+    living, other = tmp_path / ".a.csv.part-12345678", tmp_path / ".b.csv.part-12345678"
     other.touch()
     with living.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -62,9 +64,9 @@ def test_disks_without_locks_are_written_to(tmp_path, monkeypatch):
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(fcntl, "flock", lock)
-    (tmp_path / ".a.csv.12345678").touch()  # nobody knows whose it is
+    (tmp_path / ".a.csv.part-12345678").touch()  # nobody knows whose it is
     write_whole(tmp_path / "a.csv", b"new")
-    assert names(tmp_path) == [".a.csv.12345678", "a.csv"]
+    assert names(tmp_path) == [".a.csv.part-12345678", "a.csv"]
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])
@@ -75,3 +77,42 @@ def test_a_file_has_the_rights_that_the_user_gives_new_files(tmp_path, mask):
     finally:
         os.umask(before)
     assert (tmp_path / "a.csv").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def folder(path, content):
+    path.mkdir()
+    (path / "a").write_text(content)
+    return path
+
+
+@pytest.mark.parametrize("system", ["exchanges", "does not"])
+def test_a_folder_takes_the_place_of_another(tmp_path, monkeypatch, system):
+    if system == "does not":
+        monkeypatch.setattr(files.ctypes, "CDLL", lambda *_, **__: object())
+    files.replace_folder(folder(tmp_path / "draft", "new"), folder(tmp_path / "there", "old"))
+    assert names(tmp_path) == ["there"]
+    assert (tmp_path / "there" / "a").read_text() == "new"
+    files.replace_folder(folder(tmp_path / "draft", "newer"), tmp_path / "absent")
+    assert (tmp_path / "absent" / "a").read_text() == "newer"
+
+
+def test_a_folder_that_cannot_be_renamed_is_there_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.ctypes, "CDLL", lambda *_, **__: object())
+    draft, there = folder(tmp_path / "draft", "new"), folder(tmp_path / "there", "old")
+    rename = os.rename
+
+    def refused(old, new):
+        if old == draft:
+            raise OSError(28, "No space left on device")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", refused)
+    with pytest.raises(InputError, match="No space left"):
+        files.replace_folder(draft, there)
+    assert (there / "a").read_text() == "old"
+
+
+def test_a_users_file_that_looks_like_a_leftover_stays(tmp_path):
+    (tmp_path / ".a.csv.original").write_text("mine")
+    write_whole(tmp_path / "a.csv", b"new")
+    assert (tmp_path / ".a.csv.original").read_text() == "mine"

@@ -1,19 +1,22 @@
 """One segment out of a recording."""
 
 import zlib
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 
+from spk.common.audio import as_float, check_channel, decode, read_header
 from spk.common.errors import InputError
 from spk.extract.audio import (
     Reading,
     Rejected,
     Segment,
-    as_float,
-    check_channel,
+    check_recordings,
     read_segment,
+    segments_of,
 )
 
 RATE = 16000
@@ -169,3 +172,62 @@ def test_real_recordings_decode_as_soundfile_decodes_them_whole(real_data):
     block, rate = soundfile.read(path, start=12345, stop=98765, dtype="float32", always_2d=True)
     audio = read_segment(Segment("s", str(path), 12345 / rate, 98765 / rate), Reading())
     np.testing.assert_array_equal(audio.samples, block[:, 0])
+
+
+def test_a_channel_that_the_table_names_is_read_whatever_the_run_says(tmp_path):
+    block = noise(RATE, 3)
+    path = write(tmp_path / "a.wav", block, subtype="FLOAT")
+    table = pd.DataFrame(
+        {
+            "segment_id": ["a", "b", "c"],
+            "audio": "a.wav",
+            "start": 0.0,
+            "end": 1.0,
+            "channel": ["2", "", "1"],
+        }
+    )
+    segments = segments_of(table, tmp_path)
+    assert [segment.path for segment in segments] == [path] * 3
+    for run in ("0", "mean", "2"):
+        read = [read_segment(segment, Reading(channel=run)).samples for segment in segments]
+        np.testing.assert_array_equal(read[0], block[:, 2])
+        np.testing.assert_array_equal(read[2], block[:, 1])
+    np.testing.assert_array_equal(read[1], block[:, 2])
+
+
+def test_a_channel_of_the_table_that_the_recording_has_not_rejects_its_segment_alone(tmp_path):
+    path = write(tmp_path / "a.wav", noise(RATE, 2))
+    segment = Segment("s", path, 0.0, 1.0, "2")
+    with pytest.raises(Rejected, match=r"channels are 2, the table names 2 \(from 0\)") as found:
+        read_segment(segment, Reading())
+    assert found.value.code == "no-channel"
+    check_recordings([segment], Reading(channel="5"))  # nobody is read from channel 5
+    with pytest.raises(InputError, match="channels are 2, expected more than 5"):
+        check_recordings([segment, replace(segment, channel="")], Reading(channel="5"))
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "ogg", "opus"])
+def test_a_segment_of_a_lossy_recording_is_that_of_the_whole_to_the_last_sample(tmp_path, suffix):
+    kind, codec = {"mp3": ("MP3", None), "ogg": ("OGG", None), "opus": ("OGG", "OPUS")}[suffix]
+    path = str(tmp_path / f"a.{suffix}")
+    soundfile.write(path, noise(5 * RATE), RATE, format=kind, subtype=codec)
+    whole = np.concatenate([block[:, 0] for block in decode(read_header(path))])
+    assert len(whole) == 5 * RATE
+    for start, end in ((0.0, 1.0), (2.5, 2.7), (4.2, 4.8), (4.9, 5.0)):
+        audio = read_segment(Segment("s", path, start, end), Reading(shortest=1, integers=True))
+        expected = whole[round(start * RATE) : round(end * RATE)]
+        np.testing.assert_array_equal(audio.samples, expected)
+        assert not audio.clipped
+
+
+def test_a_segment_that_the_header_promised_is_clipped_to_what_decodes(real_data):
+    path = str(real_data / "fixtures" / "pydub-tessst.mp3")
+    reading = Reading(resample=True)
+    audio = read_segment(Segment("s", path, 1.0, 1.57864), reading)
+    assert audio.clipped
+    same = read_segment(Segment("s", path, 1.0, 69120 / 44100), reading)
+    assert not same.clipped
+    np.testing.assert_array_equal(audio.samples, same.samples)
+    assert rejection(path, 1.0, 1.7, resample=True)[0] == "past-end"
+    code, message = rejection(path, 1.57, 1.578, resample=True)
+    assert (code, "replace the damaged file" in message) == ("unreadable", True)

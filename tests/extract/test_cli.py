@@ -114,7 +114,7 @@ def test_a_plan_makes_nothing(corpus, tmp_path):
 
 def test_options_have_the_names_and_defaults_of_the_settings():
     context = click.Context(main)
-    others = ("table", "store_path", "plan", "version", "help")
+    others = ("table", "store_path", "plan", "version", "help", "overwrite", "no_lock")
     found = {p.name: p.get_default(context) for p in main.params if p.name not in others}
     assert found == {field.name: field.default for field in dataclasses.fields(Options)}
 

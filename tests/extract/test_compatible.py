@@ -202,11 +202,11 @@ def test_a_file_that_is_no_store_is_never_to_be_deleted(tmp_path, table, make_st
     for command in (("info", table), ("verify", table), ("merge", table, tmp_path / "m")):
         refused = call(store, *command)
         assert refused.exit_code == 1
-        assert "but no HDF5 file as spk-store pack writes, expected a store" in refused.stderr
+        assert "it is no HDF5 file, expected a store" in refused.stderr
         assert "delete" not in refused.stderr
     recording = table.parent / "s.wav"
     refused = extract(table, recording, "--encoder", "demo")
-    assert (refused.exit_code, "name the store" in refused.stderr) == (1, True)
+    assert (refused.exit_code, "name that" in refused.stderr) == (1, True)
     assert table.read_bytes() == before
 
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 
@@ -18,12 +18,12 @@ import soundfile
 from spk.common.errors import InputError
 from spk.extract.batches import make_batches
 from spk.extract.device import choose_devices
-from spk.extract.devices import Post, Team, _Worker, work
+from spk.extract.devices import Line, Post, Team, _Worker, work
 from spk.extract.options import Options
 from spk.extract.plan import choose_segments
-from spk.extract.run import extract
+from spk.extract.run import configuration, extract
+from spk.extract.shard_writer import UnnamedShard
 from spk.extract.store import FeatureStore, StoreWriter
-from spk.extract.writing import Writing
 from spk.manifests.table import check_table, write_table
 
 SEGMENTS = 24
@@ -100,22 +100,183 @@ def test_a_killed_process_ends_the_run_and_the_next_one_completes_it(
     corpus, alone, tmp_path, monkeypatch
 ):
     options, table = corpus
-    store, add, killed = tmp_path / "store", StoreWriter.add, []
+    store, hear, killed = tmp_path / "store", Team._hear, []
 
-    def killing(self, *row, **rest):
-        add(self, *row, **rest)
-        if not killed:
-            killed.append(multiprocessing.active_children()[0].pid)
-            os.kill(killed[0], signal.SIGKILL)
+    def killing(self, worker, *others):
+        goes_on = hear(self, worker, *others)
+        if worker.encoded[0] and not killed:
+            killed.append(worker.name)
+            worker.process.kill()
+        return goes_on
 
-    monkeypatch.setattr(StoreWriter, "add", killing)
+    monkeypatch.setattr(Team, "_hear", killing)
     told = r"cpu \(\d\): the process of this device ended early with signal 9, .*; run the same"
     with pytest.raises(InputError, match=told):
         extract(table, store, options)
+    assert killed
     assert multiprocessing.active_children() == []
-    kept = rows_of(store)
-    assert 0 < len(kept) < SEGMENTS - 1
-    assert extract(table, store, replace(options, device="cpu")).new == SEGMENTS - 1 - len(kept)
+    assert unnamed(store) == []
+    committed = rows_of(store)  # of the other one
+    assert len(committed) < SEGMENTS - 1
+    assert extract(table, store, replace(options, device="cpu")).new == SEGMENTS - 1 - len(
+        committed
+    )
+    assert_same(rows_of(store), alone)
+
+
+def unnamed(store):
+    return [path.name for path in (store / "shards").iterdir() if path.name.startswith(".writing-")]
+
+
+# A worker is started anew from this script, so what it changes holds in each worker too.
+SLOW = """
+import sys, time
+from spk.extract.shard_writer import ShardWriter
+old, written = ShardWriter.__init__, ShardWriter._written
+def often(self, *given, **settings):
+    old(self, *given, **{**settings, "commit_rows": 2})
+def slowly(self, temporary):
+    shard = written(self, temporary)
+    time.sleep(0.3)  # on disk, and without a name
+    return shard
+ShardWriter.__init__, ShardWriter._written = often, slowly
+"""
+SLOW_RUN = """
+from spk.extract import cli
+if __name__ == "__main__":
+    cli.main()
+"""
+
+
+@pytest.fixture
+def slow_run(corpus, tmp_path):
+    """Return a function that starts a run whose workers commit every two rows, and slowly."""
+    options, table = corpus
+    write_table(table, tmp_path / "table.csv")
+    (tmp_path / "slow.py").write_text(SLOW + SLOW_RUN)
+    words = ["table.csv", "store", "--audio-root", options.audio_root, "--encoder", "demo"]
+    words += ["--device", "cpu,cpu", "--batch-seconds", "1.5", "--store-dtype", "float32"]
+    command = [sys.executable, "slow.py", *words, "--workers", "1"]
+    started = []
+
+    def start():
+        process = subprocess.Popen(
+            command, cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        while not any(tmp_path.glob("store/shards/0*.h5")) and process.poll() is None:
+            time.sleep(0.02)
+        assert process.poll() is None, process.stderr.read()
+        return process
+
+    yield start
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def test_workers_of_a_killed_parent_commit_nothing_while_the_next_run_has_the_store(
+    corpus, alone, tmp_path, slow_run
+):
+    options, table = corpus
+    store, process = tmp_path / "store", slow_run()
+    process.kill()
+    process.wait()
+    orphans = group(process.pid)
+    with StoreWriter(store, FeatureStore.open(store).config) as writer:  # the next one
+        there = sorted(path.name for path in store.glob("shards/0*.h5"))
+        assert set(rows_of(store)) == writer.done
+        limit = time.monotonic() + 60
+        while group(process.pid) and time.monotonic() < limit:
+            time.sleep(0.05)
+        assert sorted(path.name for path in store.glob("shards/0*.h5")) == there
+    assert orphans
+    assert group(process.pid) == []
+    assert unnamed(store) == []
+    assert extract(table, store, options).new == SEGMENTS - 1 - len(writer.done)
+    assert_same(rows_of(store), alone)
+
+
+def test_killed_at_any_moment_with_all_its_processes_nothing_is_lost(
+    corpus, alone, tmp_path, slow_run
+):
+    options, table = corpus
+    store, committed = tmp_path / "store", {}
+    for pause in (0.0, 0.2, 0.4):
+        process = slow_run()
+        time.sleep(pause)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        now = rows_of(store)
+        assert_same({name: now[name] for name in committed}, committed)
+        assert_same(now, {name: alone[name] for name in now})
+        committed = now
+        if len(committed) == SEGMENTS - 1:
+            break
+    extract(table, store, options)
+    assert_same(rows_of(store), alone)
+    assert unnamed(store) == []
+
+
+def test_a_shard_with_rows_that_are_committed_is_refused(tmp_path, store_config, row):
+    with StoreWriter(tmp_path / "store", store_config) as writer:
+        writer.add("s", np.ones((3, 4)), **row)
+        writer.commit()
+        again = UnnamedShard("absent", f"{'0' * 8}-{'0' * 64}.h5", ("s", "t"), {})
+        with pytest.raises(InputError, match="'s' has features already"):
+            writer.publish(again)
+        assert writer.done == {"s"}
+
+
+def test_a_closed_writer_leaves_the_next_ones_files_alone(tmp_path, store_config):
+    writer = StoreWriter(tmp_path / "store", store_config)
+    writer.close()
+    with StoreWriter(tmp_path / "store", store_config):
+        (tmp_path / "store" / "shards" / ".writing-next").touch()
+        writer.close()
+        assert unnamed(tmp_path / "store") == [".writing-next"]
+    assert unnamed(tmp_path / "store") == []
+
+
+def test_a_full_disk_in_one_process_is_told_and_the_other_commits(
+    corpus, alone, tmp_path, monkeypatch
+):
+    options, table = corpus
+    write_table(table, tmp_path / "table.csv")
+    full = """
+import errno, os
+from spk.extract import durable
+sync = os.fsync
+def fsync(handle):
+    name = os.readlink(f"/proc/self/fd/{handle}")
+    if multiprocessing.current_process().name.endswith("-1") and ".writing-" in name:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    sync(handle)
+import multiprocessing
+os.fsync = fsync
+"""
+    (tmp_path / "full.py").write_text(full + SLOW_RUN)
+    words = ["table.csv", "store", "--audio-root", options.audio_root, "--encoder", "demo"]
+    words += ["--device", "cpu,cpu", "--batch-seconds", "1.5", "--store-dtype", "float32"]
+    done = subprocess.run(
+        [sys.executable, "full.py", *words, "--workers", "1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "store/shards: " in line
+    assert "bytes are free on the disk, expected" in line
+    store = tmp_path / "store"
+    committed = rows_of(store)
+    assert len(committed) < SEGMENTS - 1
+    assert_same(committed, {name: alone[name] for name in committed})
+    assert unnamed(store) == []
+    extract(table, store, options)
     assert_same(rows_of(store), alone)
 
 
@@ -161,21 +322,32 @@ def group(leader):
 
 
 @pytest.fixture
-def worker(corpus):
+def worker(corpus, tmp_path):
     """Return a function that runs a worker here on all batches and returns what it says."""
     from spk.extract.encoder import load_encoder
 
     options, table = corpus
     options = replace(options, device="cpu")
-    provenance = load_encoder("demo").provenance()
+    encoder = load_encoder("demo")
+    known = {
+        "name": "here",
+        "options": options,
+        "layers": (0, 5),
+        "provenance": encoder.provenance(),
+        "store": str(tmp_path / "store"),
+        "config": configuration(encoder, (0, 5), options),
+        "versions": {},
+        "threads": 1,
+        "begun": None,
+    }
+    (tmp_path / "store" / "shards").mkdir(parents=True)
 
     def run(**changes):
         ours, theirs = multiprocessing.get_context("spawn").Pipe()
         batches = make_batches(choose_segments(table, options), 1.5)
         for batch in [*batches, None]:
             ours.send(batch)
-        known = {"options": options, "provenance": provenance, "layers": (0, 5)}
-        work(Post(**{"name": "here", "threads": 1, "begun": None, **known, **changes}), theirs)
+        work(Post(**{**known, **changes}), theirs)
         theirs.close()
         said = []
         while ours.poll():
@@ -188,15 +360,34 @@ def worker(corpus):
     return run
 
 
-def test_a_worker_asks_sends_whole_batches_and_says_that_it_ended(worker):
+def shards(said):
+    return [what for kind, what in said if kind == "shard"]
+
+
+def test_a_worker_asks_writes_its_rows_and_says_that_it_ended(worker, tmp_path):
     batches, said = worker()
     kinds = [kind for kind, _ in said]
     assert kinds.count("next") == len(batches) + 1
-    assert kinds[-2:] == ["spans", "ended"]
-    sent = [[row[0] for row in rows] for kind, rows in said if kind == "rows"]
-    whole = [[one.segment_id for one in batch if one.segment_id != "s00"] for batch in batches]
-    assert sent == [ids for ids in whole if ids]
-    assert [what[:2] for kind, what in said if kind == "rejected"] == [("s00", "silent")]
+    assert kinds[-4:] == ["shard", "progress", "spans", "ended"]
+    (shard,) = shards(said)
+    asked = [one.segment_id for batch in batches for one in batch if one.segment_id != "s00"]
+    assert sorted(shard.segment_ids) == sorted(asked)
+    assert shard.rejected == {"s00": "silent"}
+    assert [path.name for path in (tmp_path / "store" / "shards").iterdir()] == [shard.temporary]
+    assert said[-3][1][1][0] == SEGMENTS - 1
+
+
+def test_a_worker_whose_parent_is_gone_leaves_nothing(worker, monkeypatch, tmp_path):
+    def gone(self, kind, said=None):
+        if kind == "shard":
+            assert len(unnamed(tmp_path / "store")) == 1
+            raise BrokenPipeError
+        send(self, kind, said)
+
+    send = Line.send
+    monkeypatch.setattr(Line, "send", gone)
+    worker()
+    assert unnamed(tmp_path / "store") == []
 
 
 def test_a_bug_in_a_worker_names_the_segment_and_keeps_what_was_before(worker, monkeypatch):
@@ -217,7 +408,9 @@ def test_a_bug_in_a_worker_names_the_segment_and_keeps_what_was_before(worker, m
     assert message.startswith(batches[2][0].segment_id)
     assert message.endswith("encoding failed")
     assert "shapes differ" in trace
-    assert len([kind for kind, _ in said if kind == "rows"]) == 2
+    usable = [one.segment_id for one in (*batches[0], *batches[1]) if one.segment_id != "s00"]
+    (shard,) = shards(said)
+    assert sorted(shard.segment_ids) == sorted(usable)
 
 
 def test_a_worker_that_is_told_to_stop_twice_sends_its_batch_first(worker, monkeypatch):
@@ -238,10 +431,12 @@ def test_a_worker_that_is_told_to_stop_twice_sends_its_batch_first(worker, monke
     monkeypatch.setattr(Encoder, "submit", stopped)
     before = signal.signal(signal.SIGTERM, killed)
     try:
-        _, said = worker()
+        batches, said = worker()
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert len([kind for kind, _ in said if kind == "rows"]) == len(calls) == 3
+    assert len(calls) == 3
+    (shard,) = shards(said)
+    assert len(shard.segment_ids) == sum(len(batch) for batch in batches[:3]) - len(shard.rejected)
     assert "stopped by signal 15" in said[-1][1][0]
 
 
@@ -266,19 +461,6 @@ else:
     )
     assert "'cpu,cpu' in a script that the process of each device imports anew" in ended.stderr
     assert 'expected extract() under `if __name__ == "__main__":`; put it there' in ended.stderr
-
-
-def test_a_workers_queue_is_short(worker, monkeypatch):
-    seen = []
-    made = Writing.__init__
-
-    def noting(self, *settings):
-        made(self, *settings)
-        seen.append(self._blocks.maxsize)
-
-    monkeypatch.setattr(Writing, "__init__", noting)
-    worker()
-    assert seen == [1]
 
 
 def test_an_encoder_that_changed_meanwhile_is_refused(worker):

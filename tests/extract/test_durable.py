@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from spk.common.errors import InputError
+from spk.common.locks import FolderLock
 from spk.extract import durable, layout
-from spk.extract.durable import Lock, whole_file
+from spk.extract.durable import whole_file
 from spk.extract.store import FeatureStore, StoreWriter
 from spk.extract.tools import verify
 
@@ -36,10 +37,10 @@ def test_a_store_that_cannot_be_locked_is_told(
 ) -> None:
     make_store(tmp_path / "a", ["s"])
 
-    def refused(path: Path) -> Lock:
+    def refused(path: Path, *, lock: bool) -> FolderLock:
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
-    monkeypatch.setattr(layout, "Lock", refused)
+    monkeypatch.setattr(layout, "FolderLock", refused)
     with pytest.raises(InputError, match=r"a: cannot be written \(Read-only file system\)"):
         make_store(tmp_path / "a", ["t"])
     assert len(FeatureStore.open(tmp_path / "a")) == 1

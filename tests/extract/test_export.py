@@ -104,7 +104,7 @@ def test_a_name_that_is_taken_or_strange_is_refused(tmp_path: Path, make_store: 
     make_store(tmp_path / "a", IDS)
     (tmp_path / "taken.npz").write_text("mine")
     for write in (pack, export):
-        with pytest.raises(InputError, match=r"taken\.npz: it exists, expected a new name"):
+        with pytest.raises(InputError, match=r"taken\.npz: exists with other content"):
             write(tmp_path / "a", tmp_path / "taken.npz")
     with pytest.raises(InputError, match=r"suffix is '\.csv', expected \.npz or \.parquet"):
         export(tmp_path / "a", tmp_path / "a.csv")

@@ -13,7 +13,7 @@ import pytest
 
 from spk.common.errors import InputError
 from spk.extract import shard as shard_module
-from spk.extract.shard import TRAILER, read_layer, read_shard, shard_parts, trailer
+from spk.extract.shard import TRAILER, checksums, read_layer, read_shard, shard_parts, trailer
 
 IDS = ["S1_001-M_0000.0000_0001.5000", "讲者"]
 FEATURES = np.arange(2 * 5 * 3, dtype="<f2").reshape(2, 5, 3)  # 2 layers, 5 rows, dim 3
@@ -30,7 +30,9 @@ def write(path: Path) -> Path:
     }
     rejected = [{"segment_id": "x", "code": "silent", "message": "all samples are 0"}]
     attributes = {"fingerprint": "ab", "configuration": {"dim": 3}, "versions": {"spk": "0"}}
-    path.write_bytes(b"".join(shard_parts(FEATURES, OFFSET, columns, rejected, attributes)))
+    sums = np.array([checksums(FEATURES[:, :2]), checksums(FEATURES[:, 2:])])
+    parts = shard_parts(FEATURES, OFFSET, columns, rejected, attributes, sums)
+    path.write_bytes(b"".join(parts))
     return path
 
 

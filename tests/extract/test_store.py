@@ -20,8 +20,7 @@ import numpy as np
 import pytest
 
 from spk.common.errors import InputError
-from spk.extract import durable
-from spk.extract import store as store_module
+from spk.extract import durable, shard_writer
 from spk.extract.shard import read_shard
 from spk.extract.store import FeatureStore, StoreWriter
 
@@ -248,7 +247,7 @@ def test_rows_are_committed_by_number_and_by_time(
 def test_large_rows_are_committed_by_size(
     tmp_path: Path, store_config: dict[str, Any], row: dict[str, Any], monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(store_module, "COMMIT_BYTES", 2 * 3 * 4 * 2)  # two rows in float16
+    monkeypatch.setattr(shard_writer, "COMMIT_BYTES", 2 * 3 * 4 * 2)  # two rows in float16
     with StoreWriter(tmp_path / "a", store_config) as writer:
         for number in range(5):
             writer.add(f"s{number}", np.ones((3, 4)), **row)
@@ -427,14 +426,15 @@ def test_a_shard_gets_its_name_after_its_bytes_and_before_its_folder_are_on_disk
     steps.clear()
     writer.close()
     name = next((tmp_path / "a" / "shards").iterdir()).name
-    assert steps == [f".writing-{os.getpid()}-{name}", f"to {name}", "shards"]
+    assert re.fullmatch(rf"\.writing-{os.getpid()}-[0-9a-f]{{32}}", steps[0])
+    assert steps[1:] == [f"to {name}", "shards"]
 
 
 def test_what_is_no_store_is_left_alone(tmp_path: Path, make_store: Make) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"no store\.json beside \['notes\.txt'\]"):
         make_store(tmp_path, IDS)
-    with pytest.raises(InputError, match="it is a file, but no HDF5 file as spk-store pack writes"):
+    with pytest.raises(InputError, match="it is no HDF5 file, expected a store"):
         make_store(tmp_path / "notes.txt", IDS)
     make_store(tmp_path / "a", IDS)
     (tmp_path / "a" / "store.json").unlink()
@@ -481,7 +481,7 @@ def test_a_shard_whose_fingerprint_is_not_its_configurations_is_refused(
 ) -> None:
     make_store(tmp_path / "a", IDS)
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "fingerprint", lambda config: "0" * 64)
+        patch.setattr(shard_writer, "fingerprint", lambda config: "0" * 64)
         make_store(tmp_path / "a", ["forged"])
     with pytest.raises(InputError, match="fingerprint is '0{64}', expected '[0-9a-f]{64}'; delete"):
         FeatureStore.open(tmp_path / "a")

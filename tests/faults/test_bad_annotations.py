@@ -67,7 +67,10 @@ TEXTGRID = {
         GRID + TIER.replace("001-M", "../x") + '1 2 "嗯"',
         f"line 5: speaker is '../x', {PLAIN}",
     ),
-    "open quote": (GRID + TIER + '1 2 "' + "x" * MANY, "line 5 where a quoted text is expected"),
+    "open quote": (
+        GRID + TIER + '1 2 "' + "x" * MANY,
+        "S1.TextGrid, line 5: a quoted text has no end",
+    ),
 }
 SAME = {
     "BOM": lambda text: b"\xef\xbb\xbf" + text.encode(),
@@ -146,4 +149,5 @@ def test_files_whose_names_are_no_text_are_one_line(told):
     Path("wav").mkdir()
     with open(b"wav/S\xff1.wav", "wb"):
         pass
-    assert "0 usable turns of 1" in told("spk-manifests rttm b.rttm t.csv --audio-root wav")
+    missing = "recordings without annotation: 'S\\udcff1' (S\\udcff1.wav)"
+    assert missing in told("spk-manifests rttm b.rttm t.csv --audio-root wav")

@@ -47,10 +47,13 @@ def with_channels(count):
     return bytes(content)
 
 
-UNREADABLE = "unreadable,a.wav: "
+UNREADABLE = 'unreadable,"a.wav: '
 REJECTED = {  # name: content, what the listing of the rejected says
-    "empty file": (lambda: b"", f"{UNREADABLE}Error opening 'a.wav': Format not recognised."),
-    "text": (lambda: b"hello" * 99, f"{UNREADABLE}Error opening 'a.wav': Format not recognised."),
+    "empty file": (lambda: b"", 'unreadable,"a.wav: is empty, 0 bytes, expected audio; copy'),
+    "text": (
+        lambda: b"hello" * 99,
+        f"{UNREADABLE}cannot be read (Format not recognised), expected",
+    ),
     "no channel": (lambda: with_channels(0), UNREADABLE),
     "rate of 0 Hz": (lambda: with_rate(0), UNREADABLE),
     "header only": (
@@ -116,9 +119,9 @@ def test_what_sounds_right_is_read(table, typed, case):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lambda: b"", "a.wav: cannot be read (Error opening 'a.wav': Format not recognised.)"),
-        (lambda: wav()[:44], "a.wav: segment 'a' takes samples 0 to 16000, expected at least 1"),
-        (lambda: wav()[:20000], "takes samples 0 to 16000, expected at least 1 of 9978"),
+        (lambda: b"", "a.wav: is empty, 0 bytes, expected audio; copy the recording again"),
+        (lambda: wav()[:44], "a.wav: ends at 0.0000 s, segment 'a' at 1.0000 s; make the table"),
+        (lambda: wav()[:20000], "a.wav: ends at 0.6236 s, segment 'a' at 1.0000 s; make the table"),
         (lambda: flac()[:500], "a.wav: "),
         (lambda: with_one(np.nan), "a.wav: 1 samples of 'a.wav' are NaN or infinite, expected"),
         (lambda: with_one(np.inf), "a.wav: 1 samples of 'a.wav' are NaN or infinite, expected"),
@@ -206,7 +209,10 @@ def test_no_pipe_or_device_is_opened(table, typed, told, tmp_path, ends, kind):
     listed = pd.read_csv("store.rejected.csv")
     assert listed["segment_id"].tolist() == ["a"]
     assert listed["code"].tolist() == ["unreadable"]
-    assert listed["message"].tolist() == [f"{name}: is a folder, pipe or device, no file"]
+    assert listed["message"].tolist() == [
+        f"{name}: cannot be read (a folder, pipe or device), expected an audio file; correct the "
+        "audio folder"
+    ]
 
 
 @pytest.mark.parametrize("name", ["link.wav", "folder.wav", "nothing.wav", "x" * 5000 + ".wav"])
@@ -226,7 +232,7 @@ def test_a_suffix_that_means_no_header_is_told(table, typed, told):
     assert typed(EXTRACT).exit_code == 3
     Path("ref.csv").write_text("path,label\n./S1_001_0003.raw,S1_001\n")
     Path("S1_001_0003.raw").write_bytes(wav())
-    assert "cannot be read as audio (samplerate must be" in told("spk-manifests csv ref.csv o.csv")
+    assert "cannot be read (samplerate must be" in told("spk-manifests csv ref.csv o.csv")
 
 
 PEAK = """

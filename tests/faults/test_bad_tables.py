@@ -20,7 +20,7 @@ def rows(*lines, head=HEAD):
 
 TABLES = {
     "0 bytes": ("", "t.csv: cannot be read (No columns to parse from file); write it again"),
-    "binary": (bytes(range(256)), "t.csv: cannot be read ("),
+    "binary": (bytes(range(256)), "t.csv: byte 216 is not UTF-16, expected UTF-8 or"),
     "GBK": (rows(ROW.replace("001", "张")).encode("gbk"), "it looks like GBK: mv t.csv t.csv.gbk"),
     "an open quote": (rows('"a,a.wav,0'), "t.csv: cannot be read ("),
     "more fields than columns": (rows(ROW, ROW + ",x"), "t.csv: cannot be read ("),
@@ -160,7 +160,7 @@ def test_a_bad_settings_file_is_one_line_and_builds_nothing(told, case):
         ("path;lable\n", "ref.csv: columns ['label'] are missing, found ['path', 'lable']; rename"),
         ("path,label\n../../x_001_0003.wav,y\n", "expected {session}_{speaker}_{NNNN}.wav"),
         ("path,label\n/etc/.._001_0003.wav,.._001\n", "session is '..', expected a plain name"),
-        ("path,label\nS1_001_0003.wav,S1_001\n", "S1_001_0003.wav: no such file, expected audio"),
+        ("path,label\nS1_001_0003.wav,S1_001\n", "S1_001_0003.wav: cannot be read (No such file"),
         (f"path,label\nS_1_{'9' * 5000}.wav,S_1\n", "expected {session}_{speaker}_{NNNN}.wav"),
     ],
 )

@@ -4,13 +4,15 @@ import errno
 import os
 import shutil
 import threading
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from spk.classify.cells import Cells
 from spk.common.errors import InputError
+from spk.common.locks import FolderLock
 from spk.extract import durable
-from spk.extract.durable import Lock, refuse_full_disk
+from spk.extract.durable import refuse_full_disk
 from spk.extract.export import pack
 from spk.finetune import fleet, run
 from spk.finetune.training import _quiet
@@ -61,13 +63,15 @@ def test_a_sweep_whose_files_go_is_told(jobs, scene, tmp_path, monkeypatch):
 def test_a_file_half_written_under_its_name_is_caught_by_the_harness(
     disk, jobs, monkeypatch, tmp_path
 ):
-    """Without the temporary name, what is left of a full disk is damaged."""
+    """Where a failed write is not heeded, what is left of a full disk is damaged."""
     merge = next(job for job in jobs if job.name == "merge")
 
+    @contextmanager
     def careless(path, needed):
-        return open(path, "w+b")
+        with suppress(OSError), open(path, "w+b", buffering=0) as file:
+            yield file
 
-    monkeypatch.setattr("spk.extract.store.whole_file", careless)
+    monkeypatch.setattr("spk.extract.shard_writer.synced_file", careless)
     counts, broken = disk.Counter(), []
     for size in range(2000, 14000, 4000):
         with disk.limited(size):
@@ -83,11 +87,11 @@ def test_a_lock_on_a_full_disk_holds_and_is_given_back(tmp_path, monkeypatch):
 
     for name in ("write", "ftruncate"):
         monkeypatch.setattr(durable.os, name, full)
-    lock = Lock(tmp_path / "lock")
+    lock = FolderLock(tmp_path / "lock")
     with pytest.raises(InputError, match="locked by a process that has not said who it is"):
-        Lock(tmp_path / "lock")
+        FolderLock(tmp_path / "lock")
     lock.release()
-    Lock(tmp_path / "lock").release()
+    FolderLock(tmp_path / "lock").release()
 
 
 def test_a_trial_that_cannot_be_kept_is_told(tmp_path):
@@ -118,11 +122,11 @@ def test_a_place_that_cannot_be_made_is_told(tmp_path, jobs):
         refuse_full_disk(tmp_path / "absent", 1)
 
 
-def test_a_session_s_folder_that_goes_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(fleet, "rows_sha256", lambda *_: "0")
+def test_a_session_s_folder_that_goes_is_told(tmp_path):
     task = fleet.Task("S1", (), {}, {})
+    asked = fleet.Fleet(None, fleet.Config(), "random", {0: task}, ("S1",))
     with pytest.raises(InputError, match=r"cannot be written \(No such file or directory\)"):
-        fleet._claim(tmp_path / "version_0", task, None)
+        fleet._claim(tmp_path / "version_0", task, asked)
 
 
 def test_a_finished_session_that_is_gone_is_told(tmp_path):

@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spk.common.errors import InputError
+from spk.common.names import is_placeholder, normal_name
 from spk.manifests.table import LATEST, read_table, segment_id, write_table
 
 FEW = settings(
@@ -80,9 +81,10 @@ def test_a_target_takes_and_refuses(fuzz, tmp_path, target):
 
 
 LETTERS = st.characters(exclude_categories=("Cc", "Cs"))
-NAMES = st.text(LETTERS, min_size=1, max_size=12)
+PATHS = st.text(LETTERS, min_size=1, max_size=12)
+NAMES = PATHS.map(normal_name).filter(lambda name: name and not is_placeholder(name))
 TIMES = st.floats(0, LATEST / 2, allow_subnormal=False)
-ROWS = st.lists(st.tuples(NAMES, NAMES, NAMES, TIMES, st.floats(1e-3, 1e4)), min_size=1, max_size=6)
+ROWS = st.lists(st.tuples(NAMES, NAMES, PATHS, TIMES, st.floats(1e-3, 1e4)), min_size=1, max_size=6)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

@@ -1,11 +1,10 @@
 """A share of `two_at_once.py`: one does it, the other is told, and no reader sees a wrong row."""
 
 import time
-from contextlib import contextmanager
 
 import pytest
 
-from spk.manifests import request
+from spk.common.locks import folder_lock
 
 
 @pytest.fixture(scope="module")
@@ -40,23 +39,19 @@ def test_the_dead_and_other_machines_block_nobody(two_at_once, tmp_path):
 
 def test_a_second_sweep_is_told(pairs, two_at_once, told, tmp_path):
     line = pairs["sweep"].lines[0].replace("OUT", "swept")
-    with request.only_writer(tmp_path / "swept"):
-        assert "swept: another process is writing here, expected one at a time" in told(line)
+    with folder_lock(tmp_path / "swept"):
+        assert "swept: writing is locked by" in told(line)
 
 
 def test_a_shard_that_grows_under_its_name_is_caught_by_the_harness(
     two_at_once, tmp_path, monkeypatch
 ):
-    @contextmanager
-    def careless(path, needed):
-        with open(path, "w+b") as file:
-            file.write(b"half")
-            file.flush()
-            time.sleep(0.01)
-            file.seek(0)
-            yield file
+    def careless(temporary, path):
+        path.write_bytes(b"half")
+        time.sleep(0.01)
+        temporary.replace(path)
 
-    monkeypatch.setattr("spk.extract.store.whole_file", careless)
+    monkeypatch.setattr("spk.extract.store.publish", careless)
     counts, broken = two_at_once.read_many(tmp_path, 1.0)
     assert counts["refused"] > 0
     assert broken

@@ -37,7 +37,7 @@ CONFIG = {
     "rate": 16000,
     "channel": "0",
 }
-TOLD = ("writing is locked by", "another process is writing here", "exists, expected no")
+TOLD = ("writing is locked by", "exists with other content")
 BUSY = 4  # exit code of a fleet that leaves a session to another process
 COLUMNS = ("rounds", "both did it", "one was told", "neither", "lost or wrong")
 

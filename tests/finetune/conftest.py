@@ -138,3 +138,72 @@ def segments(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     lengths = (0.5, 0.9, 0.3, 1.1, 0.7, 0.4, 1.0, 0.6, 0.8)
     starts = np.cumsum((0, *lengths))
     return [Segment(f"s{i}", path, starts[i], starts[i] + lengths[i]) for i in range(9)]
+
+
+@pytest.fixture(scope="session")
+def meetings(tmp_path_factory):
+    """Return a folder of two recordings of three voices of noise, and the table of 48 segments."""
+    import pandas as pd
+    import soundfile
+
+    folder = tmp_path_factory.mktemp("meetings")
+    rng = np.random.default_rng(3)
+    rows = []
+    for session in ("M1", "M2"):
+        sound = np.zeros(24 * 8000 * 2)
+        for number in range(24):
+            first, speaker = number * 16000, "abc"[number % 3]
+            wave = np.sin(np.arange(11200) * (0.05 + 0.1 * (number % 3))) + rng.normal(
+                0, 0.2, 11200
+            )
+            sound[first : first + 11200] = 0.1 * wave
+            split = "train" if number < 15 else "valid" if number < 18 else "test"
+            name = f"{session}_{speaker}_{number:02d}"
+            rows.append(
+                (name, f"{session}.wav", number * 1.0, number + 0.7, speaker, session, split)
+            )
+        soundfile.write(folder / f"{session}.wav", sound, 16000)
+    names = ["segment_id", "audio", "start", "end", "speaker", "session", "split"]
+    return folder, pd.DataFrame(rows, columns=names)
+
+
+# What CUDA's autocast computes in float32 and a CPU's leaves as it comes, by torch's documentation.
+WIDENED = (
+    *("layer_norm", "group_norm", "softmax.int", "log_softmax.int", "sum", "sum.dim_IntList"),
+    *("rsqrt", "pow.Tensor_Scalar", "cross_entropy_loss", "nll_loss", "acos", "exp", "log"),
+    *("norm.ScalarOpt_dim", "cosine_similarity", "softplus", "cumsum", "prod", "reciprocal"),
+)
+
+
+@pytest.fixture
+def cuda_autocast() -> Any:
+    """While in use, autocast on a CPU casts as it does on a GPU."""
+    import torch
+
+    library = torch.library.Library("aten", "IMPL", "AutocastCPU")
+    there = torch._C._dispatch_has_kernel_for_dispatch_key
+    for name in WIDENED:
+        if there(f"aten::{name}", "AutocastCPU"):
+            continue
+        packet, _, overload = name.partition(".")
+        kernel = getattr(getattr(torch.ops.aten, packet), overload or "default")
+        library.impl(name, _widened(kernel))
+    yield
+    library._destroy()
+
+
+def _widened(kernel: Any) -> Callable[..., Any]:
+    """Return an operation that takes float32 for narrower formats, below autocast."""
+    import torch
+
+    inside = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
+
+    def wide(value: Any) -> Any:
+        floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+        return value.float() if floating else value
+
+    def run(*args: Any, **named: Any) -> Any:
+        with torch._C._ExcludeDispatchKeyGuard(inside):
+            return kernel(*map(wide, args), **{name: wide(value) for name, value in named.items()})
+
+    return run

@@ -17,12 +17,12 @@ from spk.extract.options import DEFAULT_ENCODER
 from spk.finetune.config import DEFAULT_ENCODER as OWN_ENCODER
 from spk.finetune.config import (
     Config,
-    differences,
     frozen_layers,
     read_config,
     write_config,
 )
 from spk.finetune.forms import numbers
+from spk.finetune.origin import differing_settings, telling
 
 REFERENCE = """\
 seed: 42
@@ -65,6 +65,7 @@ CHANGED = {  # another value of every setting that has more than one
     "resample": True,
     "pretrained_model": "true",  # names that YAML would take for something else
     "revision": "0010",
+    "normalize": "no",
     "freeze_feature_extractor": False,
     "freeze_encoder_layers": 0,
     "states": "12",
@@ -104,6 +105,7 @@ CHANGED = {  # another value of every setting that has more than one
     "checkpoint_dir": "kept",
     "log_dir": "logs",
     "keep_encoder": True,
+    "keep_last": False,
     "resume_from_checkpoint": "runs/last.ckpt",
     "start_meeting": "20200709",
     "sessions": ("001", "M, 2"),
@@ -166,7 +168,7 @@ def test_every_setting_is_changed_above_but_the_one_that_would_contradict():
 def test_every_setting_has_a_help_text_and_its_default_is_a_choice():
     for field in dataclasses.fields(Config):
         assert field.metadata["help"].endswith("."), field.name
-        assert not field.metadata["choices"] or field.default in field.metadata["choices"]
+        assert not field.metadata["choices"] or field.default in (None, *field.metadata["choices"])
 
 
 def test_transfer_is_the_references_session_trainer():
@@ -242,6 +244,26 @@ def test_a_value_takes_the_type_of_its_setting(tmp_path, text, expected):
     assert [type(value) for value in found.values()] == [type(v) for v in expected.values()]
 
 
+OWN_NONE = ("patience", "batch_size", "crop_seconds", "csv_path", "sample_rate", "revision")
+OWN_NONE += ("head_learning_rate", "noise_dir", "reverb_dir")
+
+
+@pytest.mark.parametrize("word", ["null", "~", ""])
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Config)])
+def test_null_means_not_set(tmp_path, name, word):
+    config = read_config(written(tmp_path, f"{name}: {word}\n"))
+    expected = None if name in OWN_NONE else getattr(Config(), name)
+    assert getattr(config, name) == expected
+    assert dataclasses.replace(config, **{name: getattr(Config(), name)}) == Config()
+
+
+def test_nulls_in_the_references_file_are_not_set(tmp_path):
+    text = REFERENCE.replace('start_meeting: ""', "start_meeting: null")
+    text = text.replace("resume_from_checkpoint: false   # true / false", "resume_from_checkpoint:")
+    config = read_config(written(tmp_path, text + "unfreeze: ~\n"))
+    assert (config.start_meeting, config.resume_from_checkpoint, config.unfreeze) == ("", True, "")
+
+
 def test_a_misspelt_key_is_told_with_the_one_it_resembles(tmp_path):
     path = written(tmp_path, "freze_encoder_layers: 8\n")
     with pytest.raises(InputError) as caught:
@@ -276,7 +298,6 @@ def test_a_wrong_value_is_told_where_it_was_given(tmp_path):
         ("seed", -1, "a whole number from 0 up to 4294967295"),
         ("seed", True, "a whole number"),
         ("seed", 1.5, "a whole number"),
-        ("seed", None, "a whole number"),
         ("seed", "٣", "a whole number"),
         ("patience", 0, "a whole number from 1, or none"),
         ("batch_size", 0, "a whole number from 1, or none"),
@@ -477,12 +498,16 @@ def test_no_more_layers_are_frozen_than_there_are(settings, found):
 def test_only_settings_that_change_results_count_as_differences():
     free = "num_workers log_every_n_steps csv_path audio_root checkpoint_save_top_k checkpoint_dir "
     free += "log_dir keep_encoder resume_from_checkpoint start_meeting sessions shard devices "
-    free += "workers_per_device cache_prefix"
-    assert differences(Config(), Config(**CHANGED)) == [
-        name for name in CHANGED if name not in free.split()
+    free += "workers_per_device cache_prefix keep_last revision"  # a revision is in the hashes
+    assert differing_settings(telling(Config()), Config(**CHANGED)) == [
+        *(name for name in CHANGED if name not in free.split()),
+        "devices",  # of one model
     ]
-    assert differences(Config(), Config(unfreeze="1:0")) == ["unfreeze"]
-    assert differences(Config(), Config()) == []
+    moved = Config(pretrained_model="/elsewhere/encoder", max_epochs=41)
+    assert differing_settings(telling(Config(pretrained_model="there/encoder")), moved) == []
+    assert differing_settings({"seed": 42}, Config(max_epochs=39)) == ["max_epochs"]
+    assert differing_settings(telling(Config()), Config(unfreeze="1:0")) == ["unfreeze"]
+    assert differing_settings(telling(Config()), Config()) == []
 
 
 def test_numbers_are_read_from_a_text():

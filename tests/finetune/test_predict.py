@@ -104,7 +104,7 @@ def test_the_exit_code_tells_rejected_segments(table, model, tmp_path):
     assert len(read_predictions(tmp_path / "out.csv")) == 2
     other = pd.concat([rows, rows.assign(session="M9", segment_id=rows["segment_id"] + "-M9")])
     done = command(other, folder, tmp_path, model())
-    assert done.exit_code == 0
+    assert done.exit_code == 3
     assert "left out: M9, 2 segments, no model of this session" in done.output
 
 

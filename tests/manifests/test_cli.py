@@ -6,6 +6,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
+from spk.common.commands import LEFT_OUT
 from spk.manifests.cli import main
 from spk.manifests.split import read_record
 from spk.manifests.table import read_table
@@ -49,9 +50,10 @@ def test_a_bad_line_is_one_line_and_exit_code_1_or_dropped(run, annotated):
     assert done.exit_code == 1
     assert done.output == (
         "L_R001S01C01.rttm, line 25: duration is '-0.2' s, expected > 0; "
-        "delete or correct the line\n"
+        "delete or correct the line, or pass --skip-bad\n"
     )
-    assert "1 dropped" in run("rttm", annotated, "t.csv", "--skip-bad").output
+    done = run("rttm", annotated, "t.csv", "--skip-bad")
+    assert (done.exit_code, "1 dropped" in done.output) == (LEFT_OUT, True)
     assert list(pd.read_csv("t.csv.notes.csv")["kind"]) == ["dropped", "unchecked"]
 
 
@@ -90,7 +92,9 @@ def test_split_records_how_and_the_record_follows_the_rows(run, annotated):
     assert read_record("c.csv")["parameters"]["gap"] == 0.5
     run("select", "c.csv", "s.csv", "--min-seconds", "1.5")
     assert read_record("s.csv")["method"] == "chronological"
-    run("rttm", annotated, "s.csv")
+    refused = run("rttm", annotated, "s.csv")
+    assert (refused.exit_code, read_record("s.csv")["method"]) == (1, "chronological")
+    run("rttm", annotated, "s.csv", "--overwrite")
     assert read_record("s.csv") is None
     refused = run("split", "t.csv", "c.csv", "--folds", "4")
     assert refused.exit_code == 1
@@ -112,7 +116,7 @@ def test_leaks_and_describe_print_and_write_a_table(run, annotated, tmp_path):
     refused = run("describe", "t.csv", "-o", "d.parquet")
     assert (refused.exit_code, refused.output) == (
         1,
-        "d.parquet: is no .csv file, expected one; rename it\n",
+        "d.parquet: suffix is '.parquet', expected .csv; rename it\n",
     )
 
 

@@ -95,8 +95,9 @@ def test_each_recording_is_decoded_once_in_bounded_blocks(meeting, tmp_path, mon
 
     monkeypatch.setattr(soundfile.SoundFile, "read", counting)
     report = cut(turns, root, tmp_path / "out")
-    assert reads == [(0, 20 * RATE), (20 * RATE, 40 * RATE), (40 * RATE, 45 * RATE)]
-    assert (report.decoded, report.decoded_seconds) == (1, 45.0)
+    last = (45 * RATE - 1, 45 * RATE)  # is the recording as long as its header says?
+    assert reads == [last, (0, 20 * RATE), (20 * RATE, 40 * RATE), (40 * RATE, 719998)]  # 44.9999 s
+    assert (report.decoded, report.decoded_seconds) == (1, 719998 / RATE)
 
 
 def test_another_rate_is_refused_or_resampled(tmp_path, table):
@@ -127,9 +128,9 @@ def test_24_bits_are_rounded_to_16(tmp_path, table):
     ("change", "message"),
     [
         ({"format": "mp3"}, "format: 'mp3' is unknown, expected wav or flac"),
-        ({"channel": "all"}, "channel: 'all' is unknown, expected mean or a 0-based index"),
-        ({"channel": -1}, "channel: '-1' is unknown"),
-        ({"channel": 3}, r"S1.flac: channel is 3, expected 0 to 2; pass another --channel"),
+        ({"channel": "all"}, "--channel: value is 'all', expected an index from 0 or 'mean'"),
+        ({"channel": -1}, "--channel: value is '-1'"),
+        ({"channel": 3}, "S1.flac: channels are 3, expected more than 3; pass --channel 0 or mean"),
         ({"workers": -1}, "workers: -1 is below 0"),
     ],
 )
@@ -144,7 +145,10 @@ def test_options_out_of_range_are_refused(meeting, tmp_path, change, message):
     ("change", "message"),
     [
         ({"audio": "gone.flac"}, "gone.flac: cannot be read"),
-        ({"end": 46.0}, r"takes samples .* to 736000, expected at least 1 of 720000"),
+        (
+            {"end": 46.0},
+            r"S1.flac: ends at 45.0000 s, segment 'S1.*' at 46.0000 s; make the table again",
+        ),
         ({"speaker": "S1_../x", "segment_id": "S1_../x_0_1"}, "expected a plain file name"),
     ],
 )

@@ -136,7 +136,7 @@ def test_two_processes_do_not_cut_to_one_folder(meeting, tmp_path):
     (tmp_path / "out").mkdir()
     with open(tmp_path / "out" / ".lock", "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="another process is writing here"):
+        with pytest.raises(InputError, match="writing is locked by"):
             cut(turns, root, tmp_path / "out")
 
 

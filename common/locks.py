@@ -1,0 +1,138 @@
+"""The right to write, held by one process on one machine: the only place that locks files.
+
+The kernel gives a lock back when its process dies, however it dies. Not every file system has
+locks (some NFS, Lustre without ``-o flock``); there a command goes on with ``--no-lock`` alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+from .errors import InputError, writing
+
+HELD = (errno.EWOULDBLOCK, errno.EACCES)  # what flock answers where another process has the lock
+UNLOCKED = (
+    "--no-lock: nothing keeps a second command from writing to the same folder; run one at a time"
+)
+
+
+class FolderBusyError(InputError):
+    """Another process writes into the folder."""
+
+
+def lock_file(handle: int, *, wait: bool) -> bool:
+    """Lock an open file for this process; false where another one holds it and `wait` is false.
+
+    Raises
+    ------
+    OSError
+        The file system has no locks.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as problem:
+        if problem.errno not in HELD:
+            raise
+        return False
+    return True
+
+
+class FolderLock:
+    """The right to write into a folder, held by one process until `release` or its end.
+
+    Forked children do not keep it, so that workers that outlive a killed writer do not lock out
+    the next one.
+    """
+
+    def __init__(self, path: Path, *, lock: bool = True) -> None:
+        """Take the lock `path`, a file in the folder; without `lock` only act as if it were taken.
+
+        Raises
+        ------
+        FolderBusyError
+            Another process holds it; the message says which.
+        InputError
+            The file system has no locks.
+        """
+        self._open = True
+        self._file = _open(path) if lock else None
+        if self._file is None:
+            return
+        try:
+            _take(self._file.fileno(), path)
+        except BaseException:
+            self.release(tidy=False)
+            raise
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        ours = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+        with suppress(OSError):  # a full disk: the lock holds without its holder's name
+            os.ftruncate(self._file.fileno(), 0)
+            os.write(self._file.fileno(), json.dumps(ours).encode())
+        os.register_at_fork(after_in_child=self._drop)
+
+    @property
+    def held(self) -> bool:
+        """Whether this process may still write."""
+        return self._open
+
+    def release(self, *, tidy: bool = True) -> None:
+        """Let the next writer in; a second call does nothing. `tidy` empties the lock's file."""
+        if self._open and self._file is not None and tidy:
+            with suppress(OSError):
+                os.ftruncate(self._file.fileno(), 0)
+        self._drop()
+
+    def _drop(self) -> None:
+        self._open = False
+        if self._file is not None:
+            self._file.close()
+
+
+def _open(path: Path) -> TextIO:
+    # A folder from elsewhere may hold a link of this name to a file of the user's.
+    number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+    return os.fdopen(number, "a+", encoding="utf-8")
+
+
+def _take(handle: int, path: Path) -> None:
+    try:
+        taken = lock_file(handle, wait=False)
+    except OSError as problem:
+        raise InputError(
+            f"{path.parent}: cannot be locked ({problem.strerror}), expected a file system with "
+            "locks; pass --no-lock, and let no other command write there"
+        ) from None
+    if not taken:
+        holder = os.pread(handle, 1000, 0).decode("utf-8", "replace")
+        raise FolderBusyError(
+            f"{path.parent}: writing is locked by "
+            f"{holder or 'a process that has not said who it is'}, expected no other writer; "
+            "wait for it or end it"
+        )
+
+
+@contextmanager
+def folder_lock(folder: str | Path, *, lock: bool = True) -> Iterator[None]:
+    """Make a folder if it is absent, and hold its lock while open.
+
+    Raises
+    ------
+    FolderBusyError, InputError
+        As `FolderLock`; or the folder cannot be written.
+    """
+    with writing(folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        held = FolderLock(Path(folder, ".lock"), lock=lock)
+    try:
+        yield
+    finally:
+        held.release()
