@@ -120,8 +120,8 @@ def check_store_file(path: Path) -> None:
         raise InputError(f"{path}: cannot be read ({problem.strerror}); let it be read") from None
     if found != HDF5:
         raise InputError(
-            f"{path}: it is a file, but no HDF5 file as spk-store pack writes, expected a store; "
-            "name the store"
+            f"{path}: it is no HDF5 file, expected a store, the folder that spk-extract writes, or "
+            "one that spk-store pack made of it; name that"
         )
 
 

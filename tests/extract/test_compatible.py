@@ -202,19 +202,21 @@ def test_a_file_that_is_no_store_is_never_to_be_deleted(tmp_path, table, make_st
     for command in (("info", table), ("verify", table), ("merge", table, tmp_path / "m")):
         refused = call(store, *command)
         assert refused.exit_code == 1
-        assert "but no HDF5 file as spk-store pack writes, expected a store" in refused.stderr
+        assert "it is no HDF5 file, expected a store" in refused.stderr
         assert "delete" not in refused.stderr
     recording = table.parent / "s.wav"
     refused = extract(table, recording, "--encoder", "demo")
-    assert (refused.exit_code, "name the store" in refused.stderr) == (1, True)
+    assert (refused.exit_code, "name another folder" in refused.stderr) == (1, True)
     assert table.read_bytes() == before
 
 
-def test_a_packed_store_says_how_it_grows_and_that_works(tmp_path, table):
+def test_a_packed_store_grows_as_a_folder_merged_of_it(tmp_path, table):
     extract(table, tmp_path / "store", "--encoder", "demo")
     call(store, "pack", tmp_path / "store", tmp_path / "p.h5")
     refused = extract(table, tmp_path / "p.h5", "--encoder", "demo")
-    assert "run `spk-store merge " in refused.stderr
+    assert "it is a file" in refused.stderr
+    with pytest.raises(InputError, match="run `spk-store merge .*p.h5 FOLDER` and name that"):
+        StoreWriter(tmp_path / "p.h5", FeatureStore.open(tmp_path / "p.h5").config)
     assert call(store, "merge", tmp_path / "p.h5", tmp_path / "new").exit_code == 0
     done = extract(table, tmp_path / "new", "--encoder", "demo")
     assert (done.exit_code, "0 of them new" in done.output) == (0, True)

@@ -277,5 +277,5 @@ def test_going_on_with_another_normalisation_is_refused():
     found = {"encoder": encoder, "task": "M1", "labels": ("a",)}
     refuse_other(found, Subject("M1", ("a",), encoder, "random"))
     other = {**encoder, "normalization": "zero mean"}
-    with pytest.raises(InputError, match="normalization is 'none', expected 'zero mean'"):
+    with pytest.raises(InputError, match="normalization is 'zero mean', expected 'none'"):
         refuse_other(found, Subject("M1", ("a",), other, "random"))
