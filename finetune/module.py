@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ..common.errors import InputError
+from ..extract.device import carried
 from ..extract.weights import Parts
 from .config import Config
 from .data import Batch
@@ -103,7 +104,7 @@ class SpeakerModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, _number: int) -> torch.Tensor:
         """Return the loss of a batch."""
-        scores, codes = self(batch), batch.codes.to(self.device)
+        scores, codes = self(batch), carried(batch.codes, self.device)
         found = loss(scores, codes, self.settings, self.weights)
         right = (scores.argmax(1) == codes).float().mean()
         self._log("train_loss", found.detach(), len(codes))
@@ -112,17 +113,18 @@ class SpeakerModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, _number: int) -> None:
         """Log loss and accuracy; a label that is not in train counts as wrong."""
-        scores, codes = self(batch), batch.codes.to(self.device)
-        self._checked.append((scores.cpu(), batch.codes))
+        scores, codes = self(batch), carried(batch.codes, self.device)
+        self._checked.append((scores, batch.codes))
         self._log("val_acc", (scores.argmax(1) == codes).float().mean(), len(codes))
-        known = codes >= 0
-        if known.any():
-            found = nn.functional.cross_entropy(scores[known], codes[known])
-            self._log("val_loss", found, int(known.sum()))
+        known = int((batch.codes >= 0).sum())
+        if known:
+            found = nn.functional.cross_entropy(scores, codes, ignore_index=-1)
+            self._log("val_loss", found, known)
 
     def on_validation_epoch_end(self) -> None:
         """Find the temperature that suits this epoch's scores, and the epoch's merit."""
         scores, codes = (torch.cat(found) for found in zip(*self._checked, strict=True))
+        scores = scores.cpu()
         self._checked.clear()
         self.temperature = find_temperature(scores, codes)
         self._log(MERIT, torch.tensor(merit(scores, codes), device=self.device), 1)

@@ -175,4 +175,5 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _below(root: Path, file: Path) -> str:
-    return file.relative_to(root).as_posix()
+    text = file.relative_to(root).as_posix()
+    return text.encode(errors="backslashreplace").decode()  # a name may be any bytes
