@@ -96,10 +96,7 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libmpg123 writes there
     print(f"libsndfile {soundfile.__libsndfile_version__}, soundfile {soundfile.__version__}")
     with tempfile.TemporaryDirectory() as folder:
-        for container in sorted(
-            soundfile.available_formats(),
-            key=lambda n: n not in ("OGG", "MP3", "WAV", "AU", "AIFF"),
-        ):
+        for container in sorted(soundfile.available_formats()):
             if container == "RAW":
                 continue
             for codec in soundfile.available_subtypes(container):

@@ -55,7 +55,7 @@ def shortened(name: str, longest: int) -> str:
     """Return a name of at most `longest` bytes (>= 40): itself, or its ends around a hash of it.
 
     >>> shortened("S1_001-M", 40), shortened("x" * 50, 40)
-    ('S1_001-M', 'xxxxxxxxxxxxxxxxxx~3d775bdb~xxxxxxxxxxxx')
+    ('S1_001-M', 'xxxxxxxxxxxxxxxxxx~77cf1206~xxxxxxxxxxxx')
     """
     data = name.encode()
     if len(data) <= longest:

@@ -94,8 +94,8 @@ KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
     "--workers",
     type=int,
     default=None,
-    help="Threads that decode audio ahead, for each device; 0: none.  [default: number of cores, "
-    "shared by the devices, at most 4]",
+    help="Threads that decode audio ahead, for each device; 0: none.  [default: the cores at hand, "
+    "shared by the devices, at most 16]",
 )
 @click.option(
     "--max-seconds",

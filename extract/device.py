@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -76,19 +76,18 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return getattr(torch, name)
 
 
-def exact(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
-    """While open, float32 convolutions on a GPU are not rounded to TF32, torch's default there."""
-    if device.type != "cuda" or dtype != torch.float32:
-        return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-
-
 def out_of_memory(problem: Exception) -> bool:
     """Tell whether torch could not allocate; frees what it holds in reserve on a GPU."""
     found = isinstance(problem, torch.cuda.OutOfMemoryError) or "can't allocate" in str(problem)
     if found and torch.cuda.is_available():
         torch.cuda.empty_cache()
     return found
+
+
+def carried(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """Return a small tensor of the CPU on a device, which is not waited for."""
+    pinned = torch.device(device).type == "cuda"  # from pageable memory the copy would wait
+    return (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=True)
 
 
 class Lane:
@@ -111,7 +110,7 @@ class Lane:
     def there(self, batch: torch.Tensor) -> torch.Tensor:
         """Return a batch on the device; what the device is told next waits for it."""
         if not self._gpu:
-            return batch
+            return batch.to(self.device)  # as it is, on a CPU
         with torch.cuda.stream(self._going):
             moved = batch.to(self.device, non_blocking=True)
         computing = torch.cuda.current_stream(self.device)

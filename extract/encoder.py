@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from ..common.errors import InputError
-from .device import Lane, choose_device, choose_dtype, exact, fitting_seconds, kept_memory
+from .device import Lane, choose_device, choose_dtype, fitting_seconds, kept_memory
 from .frontend import check_lengths
+from .kernels import exact
 from .layers import Take, check_layers, first, visit_layers
 from .pooling import Pooled, Real, check_pooling, in_order, merge, pool
 from .spans import Spans
@@ -289,7 +290,7 @@ class Encoder:
 
         `mask` is none for rows of equal length, which keeps the fast attention kernels.
         """
-        with exact(self.device, self._dtype):
+        with exact(self._dtype):
             with self._stages("CNN"):
                 hidden = self._front(batch.to(self._dtype), lengths)
             with self._stages("layers"):

@@ -27,7 +27,11 @@ from .device import Lane
 from .pooling import Real
 
 EPSILON = 1e-7  # added to the variance, as transformers' Wav2Vec2FeatureExtractor does
-WINDOW, HOP = 400, 160  # samples of a log-mel frame, as transformers' SeamlessM4TFeatureExtractor
+# Of log-mel frames, as transformers' SeamlessM4TFeatureExtractor (Kaldi's defaults): samples of a
+# window, from one to the next, and in the Fourier transform; pre-emphasis; the least power in a bin
+WINDOW, HOP, TRANSFORM = 400, 160, 512
+EMPHASIS = 0.97
+FLOOR = float(np.finfo(np.float32).eps)
 
 
 class Waveforms:
@@ -57,39 +61,70 @@ class Waveforms:
 
 
 class LogMel:
-    """Front end of w2v-BERT 2.0: its own feature extractor. Batches are (n, frames, channels)."""
+    """Front end of w2v-BERT 2.0: log-mel frames. Batches are (n, frames, channels).
+
+    The numbers are those of transformers' SeamlessM4TFeatureExtractor for one segment alone, with
+    its own window and filters, of all rows at once and on the device. As there, all is computed in
+    float64 and rounded in two places: a float32 transform would lose a quiet band to a loud one.
+    """
 
     def __init__(self, extractor: Any) -> None:  # transformers' SeamlessM4TFeatureExtractor
-        self._extractor = extractor
-        self.shortest = WINDOW + (extractor.stride - 1) * HOP
+        self._window = torch.from_numpy(np.asarray(extractor.window, dtype=np.float64))
+        self._filters = torch.from_numpy(np.asarray(extractor.mel_filters, dtype=np.float64))
+        self._stride = int(extractor.stride)
+        self.shortest = WINDOW + max(self._stride - 1, 1) * HOP  # one frame has no variance
 
     def prepare(
         self, waveforms: Sequence[np.ndarray], lane: Lane
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a batch (n, frames, channels) on the device, and frames (n,) on the CPU."""
-        return pad([self._features(as_float(waveform)) for waveform in waveforms], lane)
+        """Return a batch (n, frames, channels) on the device, and frames (n,) on the CPU.
 
-    def _features(self, waveform: np.ndarray) -> np.ndarray:
-        """Return (frames, channels) float32 of one segment alone.
-
-        Not padded to a multiple of the stride: the extractor's mask leaves out a frame that is
-        half padding, and without padding the extractor makes none.
+        Not padded to a multiple of the stride, as the extractor does by default: its mask leaves
+        out a frame that is half padding, so none is made.
         """
-        found = self._extractor(
-            waveform,
-            sampling_rate=self._extractor.sampling_rate,
-            pad_to_multiple_of=None,
-            return_tensors="np",
+        batch, lengths = pad(waveforms, lane)
+        counts = (lengths - WINDOW) // HOP + 1
+        frames, whole = counts // self._stride, int(counts.max()) // self._stride
+        scale = 1.0 if batch.dtype == torch.int16 else 32768.0
+        with torch.autocast(batch.device.type, enabled=False):
+            mels = normalize_bins(self._log_mels(batch.double() * scale), counts)
+        mels = mels[:, : whole * self._stride].unflatten(1, (whole, self._stride)).flatten(2)
+        return Real(frames, whole, mels.device).only(mels).float(), frames
+
+    def _log_mels(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return the logarithms (n, windows, bins) of the mel bands' power in each window."""
+        self._window, self._filters = (
+            table.to(batch.device) for table in (self._window, self._filters)
         )
-        return found["input_features"][0]
+        windows = batch.unfold(1, WINDOW, HOP)
+        windows = windows - windows.mean(2, keepdim=True)
+        before = torch.cat([windows[..., :1], windows[..., :-1]], dim=2)
+        windows = torch.sub(windows, before, alpha=EMPHASIS).mul_(self._window)
+        spectrum = torch.fft.rfft(windows, n=TRANSFORM).to(torch.complex64)  # as the extractor
+        power = spectrum.real.double().square() + spectrum.imag.double().square()
+        return (power @ self._filters).clamp(min=FLOOR).log().float().double()  # here, too
 
     def frames(self, lengths: torch.Tensor) -> torch.Tensor:
         """Return `lengths` (n,), which are frames already."""
         return lengths
 
     def __call__(self, batch: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Return the batch, which the extractor made whole."""
+        """Return the batch, which `prepare` made whole."""
         return batch
+
+
+def normalize_bins(mels: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Give each bin of each row (n, windows, bins) zero mean and unit variance over its `counts`.
+
+    The variance is the sample's (divided by one less than the count), and the mean is rounded to
+    float32, as in the extractor: where two frames are all, that shows.
+    """
+    real = Real(counts, mels.shape[1], mels.device)
+    count = real.count.to(mels.dtype)[:, None, None]
+    mean = real.only(mels).sum(1, keepdim=True) / count
+    centred = mels - mean.float()
+    variance = real.only(centred).square().sum(1, keepdim=True) / (count - 1)
+    return centred * (variance + EPSILON).rsqrt()
 
 
 def check_lengths(waveforms: Sequence[np.ndarray], shortest: int) -> None:
@@ -119,18 +154,10 @@ def pad(rows: Sequence[np.ndarray], lane: Lane) -> tuple[torch.Tensor, torch.Ten
 
 def normalize(batch: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """Give each row (n, samples) zero mean and unit variance over its own samples; padding is 0."""
-    known = Real(lengths, batch.shape[1], batch.device)
-    count = known.count[:, None]
-    centred = _silenced(batch - batch.sum(1, keepdim=True) / count, known)  # padding adds 0
+    real = Real(lengths, batch.shape[1], batch.device)
+    count = real.count[:, None]
+    centred = real.only(batch - batch.sum(1, keepdim=True) / count)  # padding adds 0
     return centred * (centred.square().sum(1, keepdim=True) / count + EPSILON).rsqrt()
-
-
-def _silenced(values: torch.Tensor, known: Real) -> torch.Tensor:
-    """Return values (n, size) or (n, size, d) with zeros at padding."""
-    if known.mask is None:
-        return values
-    mask = known.mask if values.dim() == known.mask.dim() else known.mask[..., None]
-    return torch.where(mask, values, 0.0)
 
 
 def frame_counts(layers: Iterable[Any], samples: torch.Tensor) -> torch.Tensor:
@@ -174,8 +201,10 @@ def convolution(conv: nn.Conv1d, states: torch.Tensor) -> torch.Tensor:
 
     In float32 a window of `stride` steps is a row of a matrix that lies in memory as it is, and a
     longer window is the sum of two such products. Narrower formats would round between the two, so
-    there the windows are copied; so are those over samples, where the products are thin.
+    there the windows are copied; so are those over samples, where the products are thin. Under
+    autocast states become that format before they are copied, whatever the norm before gave.
     """
+    states = states.to(product_dtype(states))
     size, stride = conv.kernel_size[0], conv.stride[0]
     count = (states.shape[1] - size) // stride + 1
     whole = states.dtype != torch.float32 or states.shape[2] == 1
@@ -188,8 +217,14 @@ def convolution(conv: nn.Conv1d, states: torch.Tensor) -> torch.Tensor:
             (states.stride(0), stride * states.stride(1), 1),
         )
         weight = conv.weight[:, :, first : first + wide].transpose(1, 2).flatten(1)
-        total = _product(rows, weight, total)
+        total = _product(rows.contiguous() if whole else rows, weight, total)
     return total
+
+
+def product_dtype(states: torch.Tensor) -> torch.dtype:
+    """Return the format that products of states are computed in: theirs, or that of autocast."""
+    kind = states.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
 
 
 def _product(rows: torch.Tensor, weight: torch.Tensor, added: torch.Tensor | None) -> torch.Tensor:
@@ -201,11 +236,11 @@ def _product(rows: torch.Tensor, weight: torch.Tensor, added: torch.Tensor | Non
 
 def group_norm(norm: nn.GroupNorm, states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """Normalise states (n, time, channels), one group per channel, over real positions only."""
-    known = Real(lengths, states.shape[1], states.device)
-    count = known.count[:, None, None]
+    real = Real(lengths, states.shape[1], states.device)
+    count = real.count[:, None, None]
     wide = states.float()
-    centred = wide - _silenced(wide, known).sum(1, keepdim=True) / count
-    variance = _silenced(centred, known).square().sum(1, keepdim=True) / count
+    centred = wide - real.only(wide).sum(1, keepdim=True) / count
+    variance = real.only(centred).square().sum(1, keepdim=True) / count
     scale = (variance + norm.eps).rsqrt() * norm.weight.float()
     return torch.addcmul(norm.bias.float(), centred, scale).to(states.dtype)
 

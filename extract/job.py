@@ -7,7 +7,6 @@ any of them ends the run and names the segment.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..common.audio import check_channel, clipped_text, read_header
+from ..common.cpus import available_cores
 from ..common.errors import InputError
 from .audio import Audio, Reading, Segment
 from .batches import Read, make_batches, padding, read_batches, remaining_batches
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from .encoder import Encoder
+
+DECODERS = 16  # threads: what a GPU takes in is more than four of them decode
 
 Good = list[tuple[Segment, Audio]]
 Wait = Callable[[], list[tuple[np.ndarray, int]]]  # gives each waveform's features and frames
@@ -246,7 +248,7 @@ def count_workers(options: Options, devices: int = 1) -> int:
     """Return how many threads decode for each of so many devices."""
     if options.workers is not None:
         return options.workers
-    return max(1, min((os.cpu_count() or 1) // devices, 4))
+    return max(1, min(available_cores() // devices, DECODERS))
 
 
 def _bar(todo: Iterable[Segment]) -> tqdm:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ..common.errors import InputError
+from .kernels import no_attention_plans
 
 Take = Callable[[int, torch.Tensor], None]
 
@@ -49,7 +50,7 @@ def run_layers(encoder: Any, hidden: torch.Tensor, mask: torch.Tensor | None) ->
     its positions are in the attention, and its layers' own convolutions look back only.
     """
     positions = getattr(encoder, "pos_conv_embed", nn.Identity())
-    with _silent_padding(positions, mask), mixed_masks():
+    with _silent_padding(positions, mask), mixed_masks(), no_attention_plans():
         return encoder(hidden, attention_mask=mask)[0]
 
 

@@ -32,7 +32,7 @@ class Options:
     store_dtype: str = "float16"
     batch_seconds: float | None = None  # s of audio, padding counted; None: as suits the device
     buckets: bool = False  # only segments of an equal number of frames in a batch
-    workers: int | None = None  # None: min(cores, 4)
+    workers: int | None = None  # None: the cores at hand, up to 16
     max_seconds: float = 40.0  # s; longer segments are encoded in windows
     shard: str = "1/1"
     verify: int = 0  # number of segments

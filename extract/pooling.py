@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..common.errors import InputError
+from .device import carried
 
 Pooled = tuple[np.ndarray, np.ndarray]  # features (n, layers, dim) and frames (n,)
 POOLINGS = ("mean+std", "mean", "std", "max")
@@ -24,11 +25,6 @@ def check_pooling(pooling: str) -> None:
         raise InputError(
             f"--pooling: value is {pooling!r}, expected one of {list(POOLINGS)}; correct it"
         )
-
-
-def real(lengths: torch.Tensor, size: int, device: torch.device | str) -> torch.Tensor:
-    """Return a bool mask (n, size), true where a position is before its row's length (n,)."""
-    return torch.arange(size, device=device)[None] < lengths.to(device)[:, None]
 
 
 class Real:
@@ -44,12 +40,27 @@ class Real:
 
     def __init__(self, lengths: torch.Tensor, size: int, device: torch.device | str) -> None:
         """Take `lengths` (n,) on the CPU, so that the device is not waited for."""
-        there = lengths
-        if torch.device(device).type == "cuda":  # from pageable memory the copy would wait
-            there = lengths.pin_memory().to(device, non_blocking=True)
-        equal = int(lengths.min()) == size
-        self.mask = None if equal else real(there, size, device)
+        there = carried(lengths, device)
+        places = torch.arange(size, device=device)
+        self.mask = None if int(lengths.min()) == size else places < there[:, None]
         self.count = there.float()
+
+    def only(self, values: torch.Tensor, filling: float = 0.0) -> torch.Tensor:
+        """Return values (n, size) or (n, size, d) with `filling` at padding, whatever is there."""
+        if self.mask is None:
+            return values
+        mask = self.mask if values.dim() == 2 else self.mask[..., None]
+        return torch.where(mask, values, filling)
+
+    def deviations(self, values: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+        """Return values (n, size, d), which are 0 at padding, less each row's mean (n, d) float32.
+
+        In one pass: padding stays 0 since there 0 times the mean is taken away.
+        """
+        if self.mask is None:
+            return values - mean[:, None]
+        weights = self.mask[..., None].to(mean.dtype)
+        return torch.addcmul(values, mean[:, None], weights, value=-1)
 
 
 def pool(
@@ -62,21 +73,27 @@ def pool(
     torch.Tensor
         (n, d) float32, or (n, 2 d) for ``mean+std``.
     """
-    states = states.float()
     known = frames if isinstance(frames, Real) else Real(frames, states.shape[1], states.device)
-    mask = None if known.mask is None else known.mask[..., None]
+    states = states.float() if states.dtype == torch.float64 else states
     if pooling == "max":
-        return _only(states, mask, -torch.inf).amax(1)
+        return known.only(states, -torch.inf).amax(1).float()
     count = known.count[:, None]
-    mean = _only(states, mask, 0.0).sum(1) / count
+    states = known.only(states)
+    mean = states.sum(1, dtype=torch.float32) / count
     if pooling == "mean":
         return mean
-    std = (_only(states - mean[:, None], mask, 0.0).square().sum(1) / count).sqrt()
+    std = root_sum_square(known.deviations(states, mean)) / count.sqrt()
     return std if pooling == "std" else torch.cat([mean, std], dim=1)
 
 
-def _only(states: torch.Tensor, mask: torch.Tensor | None, filling: float) -> torch.Tensor:
-    return states if mask is None else torch.where(mask, states, filling)
+def root_sum_square(values: torch.Tensor, *, fused: bool | None = None) -> torch.Tensor:
+    """Return the root of the sum of squares of values (n, time, d) over time; takes their memory.
+
+    `fused` is one pass over them, by default on a GPU; on a CPU torch has only a slow one.
+    """
+    if values.is_cuda if fused is None else fused:
+        return torch.linalg.vector_norm(values, dim=1)
+    return values.square_().sum(1).sqrt()
 
 
 def merge(features: np.ndarray, frames: np.ndarray, pooling: str) -> np.ndarray:

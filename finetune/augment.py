@@ -20,7 +20,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..common.audio import count_samples, read_header
+from ..common.containers import SUFFIXES
 from ..common.errors import InputError
+from ..common.files import list_files
 from ..extract.audio import Reading, Rejected, Segment, read_segment
 from .forms import numbers
 
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
 
 NOISE_SLOPES = {"white": 0, "pink": 1, "brown": 2}  # power falls as 1 / frequency ** slope
 LOWEST = 20.0  # Hz, the lower end of hearing; coloured noise is flat below
-SUFFIXES = (".wav", ".flac")
 
 
 def rng_of(seed: int, epoch: int, segment_id: str) -> np.random.Generator:
@@ -255,27 +257,24 @@ def _clips(folder: str | Path | None, option: str) -> tuple[Clip, ...]:
             f"{option}: {str(folder)!r} is no folder, expected one that holds .wav or .flac files; "
             "name a folder"
         )
-    paths = [p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+    paths = [path for path in list_files(folder, SUFFIXES) if path.is_file()]
     if not paths:
         raise InputError(
-            f"{option}: audio files in {str(folder)!r} are 0, expected .wav or .flac files; "
-            "name another folder"
+            f"{option}: audio files in {str(folder)!r} are 0, expected .wav or others that "
+            "libsndfile reads; name another folder"
         )
     return tuple(_clip(path, option) for path in sorted(paths, key=Path.as_posix))
 
 
 def _clip(path: Path, option: str) -> Clip:
-    import soundfile
-
     try:
-        found = soundfile.info(str(path))
-    except (OSError, RuntimeError) as problem:
-        raise InputError(
-            f"{path}: cannot be read ({problem}), expected audio; remove the file from {option}"
-        ) from None
-    if found.frames == 0:
+        header = read_header(path)
+    except InputError as problem:
+        raise InputError(f"{problem}, or remove the file from {option}") from None
+    count = count_samples(header)
+    if count == 0:
         raise InputError(f"{path}: samples are 0, expected 1 or more; remove it from {option}")
-    return Clip(str(path), found.frames, found.samplerate)
+    return Clip(str(path), count, header.rate)
 
 
 def _norm(samples: np.ndarray) -> float:

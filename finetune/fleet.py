@@ -73,9 +73,9 @@ class Fleet:
     tasks: dict[int, Task]
     names: tuple[str, ...]
     left_out: dict[str, str] = field(default_factory=dict)
-    lock: bool = True
     doable: dict[str, Task] = field(default_factory=dict)
     encoder: dict[str, str] = field(default_factory=dict)
+    lock: bool = True
 
     def finished(self, version: int) -> Result | None:
         """Return a session's result, None where it is not finished or more epochs are wanted."""

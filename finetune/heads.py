@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..extract.pooling import real
+from ..extract.pooling import Real
 from .config import Config
 
 EPSILON = 1e-6  # added to a variance of states, which are of the order of 1
@@ -35,23 +35,23 @@ class Pooling(nn.Module):
 
     def forward(self, states: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """Pool states (n, time, width) over each row's first `frames` (n,): (n, size) float32."""
-        mask = real(frames, states.shape[1], states.device)[..., None]
-        states = states.float().masked_fill(~mask, 0.0)  # padding may hold anything, even inf
+        real = Real(frames, states.shape[1], states.device)
+        states = real.only(states.float())  # padding may hold anything, even inf
         if self.method == "max":
-            return states.masked_fill(~mask, -torch.inf).amax(1)
-        mean, std = moments(states, self._weights(states, mask))
+            return real.only(states, -torch.inf).amax(1)
+        mean, std = moments(states, self._weights(states, real))
         if self.method == "mean":
             return mean
         parts = [mean, std]
         if self.method == "mean+std+max":
-            parts.append(states.masked_fill(~mask, -torch.inf).amax(1))
+            parts.append(real.only(states, -torch.inf).amax(1))
         return torch.cat(parts, dim=1)
 
-    def _weights(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _weights(self, states: torch.Tensor, real: Real) -> torch.Tensor:
         """Return (n, time, 1) that sum to 1 over a row's own frames and are 0 elsewhere."""
         if self.method == "attentive":
-            return self.attention(states).float().masked_fill(~mask, -torch.inf).softmax(1)
-        return mask / mask.sum(1, keepdim=True)
+            return real.only(self.attention(states).float(), -torch.inf).softmax(1)
+        return real.only(torch.ones_like(states[..., :1])) / real.count[:, None, None]
 
 
 def moments(states: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

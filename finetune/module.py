@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ..common.errors import InputError
+from ..extract.device import carried
 from ..extract.weights import Parts
 from .config import Config
 from .data import Batch
@@ -27,7 +28,10 @@ from .trunk import Entered, Trunk
 
 MERIT = "val_merit"  # val_acc, ties broken by val_loss
 TEMPERATURES = (-5.0, 5.0)  # natural logarithm
-IDENTITY = ("encoder", "revision", "weights_sha256", "encoder_config_sha256", "untrained")
+IDENTITY = (
+    *("encoder", "revision", "weights_sha256", "encoder_config_sha256", "untrained"),
+    "normalization",  # checkpoints from before lack it
+)
 SAME = ("weights_sha256", "encoder_config_sha256", "normalization")  # wherever it lies now
 
 
@@ -103,7 +107,7 @@ class SpeakerModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, _number: int) -> torch.Tensor:
         """Return the loss of a batch."""
-        scores, codes = self(batch), batch.codes.to(self.device)
+        scores, codes = self(batch), carried(batch.codes, self.device)
         found = loss(scores, codes, self.settings, self.weights)
         right = (scores.argmax(1) == codes).float().mean()
         self._log("train_loss", found.detach(), len(codes))
@@ -112,17 +116,18 @@ class SpeakerModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, _number: int) -> None:
         """Log loss and accuracy; a label that is not in train counts as wrong."""
-        scores, codes = self(batch), batch.codes.to(self.device)
-        self._checked.append((scores.cpu(), batch.codes))
+        scores, codes = self(batch), carried(batch.codes, self.device)
+        self._checked.append((scores, batch.codes))
         self._log("val_acc", (scores.argmax(1) == codes).float().mean(), len(codes))
-        known = codes >= 0
-        if known.any():
-            found = nn.functional.cross_entropy(scores[known], codes[known])
-            self._log("val_loss", found, int(known.sum()))
+        known = int((batch.codes >= 0).sum())
+        if known:
+            found = nn.functional.cross_entropy(scores, codes, ignore_index=-1)
+            self._log("val_loss", found, known)
 
     def on_validation_epoch_end(self) -> None:
         """Find the temperature that suits this epoch's scores, and the epoch's merit."""
         scores, codes = (torch.cat(found) for found in zip(*self._checked, strict=True))
+        scores = scores.cpu()
         self._checked.clear()
         self.temperature = find_temperature(scores, codes)
         self._log(MERIT, torch.tensor(merit(scores, codes), device=self.device), 1)
@@ -181,9 +186,9 @@ class SpeakerModule(lightning.LightningModule):
             "trained": sorted(self.subject.trained),
             "audio": [dict(known) for known in self.subject.audio],
             "encoder": {
-                name: value
-                for name, value in self.subject.encoder.items()
-                if name in (*IDENTITY, *SAME)
+                name: self.subject.encoder[name]
+                for name in IDENTITY
+                if name in self.subject.encoder
             },
             "settings": asdict(self.settings),
             "temperature": self.temperature,

@@ -19,6 +19,7 @@ import torch
 
 from ..common.errors import InputError
 from ..common.files import write_whole
+from ..extract.device import carried
 from ..extract.durable import refuse_full_disk
 from .config import Config
 from .data import Ask
@@ -58,9 +59,11 @@ class PrefixCache:
         content = path.read_bytes() if path.is_file() else b""
         if not content or content[:DIGEST] != hashlib.sha256(content[DIGEST:]).digest():
             return None
-        tensors = {name: value.to(device) for name, value in load(content[DIGEST:]).items()}
+        tensors = load(content[DIGEST:])
         plain = json.loads(bytes(tensors.pop(PLAIN).tolist()))
-        hidden, frames = tensors.pop(HIDDEN), tensors.pop(FRAMES).cpu()
+        frames = tensors.pop(FRAMES)
+        tensors = {name: carried(value, device) for name, value in tensors.items()}
+        hidden = tensors.pop(HIDDEN)
         return Entered({}, hidden, plain | tensors, frames)
 
     def put(self, ask: Ask, entered: Entered) -> None:

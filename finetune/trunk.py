@@ -22,9 +22,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..common.errors import InputError
-from ..extract.device import Lane
+from ..extract.device import Lane, carried
+from ..extract.kernels import no_attention_plans
 from ..extract.layers import first, mixed_masks, run_layers
-from ..extract.pooling import real
+from ..extract.pooling import Real
 from ..extract.weights import Parts
 from .config import Config, frozen_layers
 
@@ -83,6 +84,7 @@ class Trunk(nn.Module):
         frozen_layers(config, 0, self.layer_count)  # refuse more than there are
         self.least = frozen_layers(config, config.max_epochs - 1, self.layer_count)
         self.cut = min(self.least, self.top, self.layer_count - 1)
+        self._lanes: dict[torch.device, Lane] = {}
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -164,7 +166,13 @@ class Trunk(nn.Module):
         self, waveforms: list[np.ndarray], device: torch.device
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the front end's batch on the device, and lengths (n,) on the CPU."""
-        return self.front.prepare(waveforms, Lane(device))
+        return self.front.prepare(waveforms, self.lane(device))
+
+    def lane(self, device: torch.device) -> Lane:
+        """Return the way of batches to this device: one, with its streams, for all steps."""
+        if device not in self._lanes:
+            self._lanes[device] = Lane(device)
+        return self._lanes[device]
 
     def enter(self, batch: torch.Tensor, lengths: torch.Tensor) -> Entered:
         """Run a prepared batch up to the cut."""
@@ -172,10 +180,7 @@ class Trunk(nn.Module):
         frames = self.front.frames(lengths)
         if self.training:
             hidden = self._masked(hidden, frames)
-        mask = None
-        if int(frames.min()) < hidden.shape[1]:
-            mask = real(frames, hidden.shape[1], hidden.device)
-        return self._below(hidden, mask, frames)
+        return self._below(hidden, Real(frames, hidden.shape[1], hidden.device).mask, frames)
 
     def _masked(self, hidden: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """Set a stretch of time and one of dimensions to 0 in each row, where asked for.
@@ -188,10 +193,10 @@ class Trunk(nn.Module):
         dims = int(self._config.mask_dims * width + 1e-9)
         if time:
             mask = _stretches((frames // 2).clamp(max=time), frames, longest)
-            hidden = hidden.masked_fill(mask.to(hidden.device)[:, :, None], 0.0)
+            hidden = hidden.masked_fill(carried(mask, hidden.device)[:, :, None], 0.0)
         if dims:
             mask = _stretches(torch.full((rows,), dims), torch.full((rows,), width), width)
-            hidden = hidden.masked_fill(mask.to(hidden.device)[:, None], 0.0)
+            hidden = hidden.masked_fill(carried(mask, hidden.device)[:, None], 0.0)
         return hidden
 
     def _below(
@@ -258,7 +263,7 @@ def _stretches(most: torch.Tensor, sizes: torch.Tensor, longest: int) -> torch.T
 
 
 def _run(layer: nn.Module, hidden: torch.Tensor, keywords: dict[str, Any]) -> Any:
-    with mixed_masks():
+    with mixed_masks(), no_attention_plans():  # also where a checkpoint computes it again
         return layer(hidden, **keywords)
 
 

@@ -183,10 +183,15 @@ def _normalize(encoder: dict[str, Any], config: Config) -> str | None:
 def score_segments(module: SpeakerModule, segments: Waveforms, config: Config) -> np.ndarray:
     """Return scores (n, labels) float32, in the order of the segments."""
     module.eval()
-    scores = np.empty((len(segments), len(module.subject.labels)), np.float32)
+    places: list[int] = []
+    rows: list[torch.Tensor] = []  # on the device, which is waited for once
     with torch.inference_mode(), computing(config, module.device):
         for batch in load(segments, config):
-            scores[list(batch.ask.places)] = module(batch).cpu().numpy()
+            places += batch.ask.places
+            rows.append(module(batch))
+    scores = np.empty((len(segments), len(module.subject.labels)), np.float32)
+    if rows:
+        scores[places] = torch.cat(rows).cpu().numpy()
     return scores
 
 

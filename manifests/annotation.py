@@ -188,7 +188,5 @@ def write_notes(notes: Sequence[tuple[str, str, str]], table_path: str | Path) -
         return None
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([Note._fields, *notes])
-    write_whole(
-        path, text.getvalue().encode(errors="backslashreplace")
-    )  # of names that are no text
+    write_whole(path, text.getvalue().encode(errors="backslashreplace"))
     return path

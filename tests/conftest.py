@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 ROOT = Path(__file__).resolve().parents[1]
+ASKS = ("_local_scalar_dense", "aten.item", "aten.is_nonzero")  # operations that read one number
 DATA = Path(os.environ.get("SPK_DATA", ROOT.parent / "shared" / "data"))
 
 
@@ -123,3 +124,47 @@ def made(_made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(_made, folder)
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> object:
+    """Return the times that the host waited for a device, `meta`, which stands in for a GPU.
+
+    Its tensors have shapes and formats but no numbers, so whatever asks for one would have to wait:
+    a number read, a copy back, an index by a mask, a copy from memory that a GPU can't read itself.
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from spk.extract import device, encoder, frontend
+
+    seen: list[str] = []
+
+    def type_of(value: object) -> str:
+        return value.device.type if isinstance(value, torch.Tensor) else ""
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            kwargs, name = kwargs or {}, str(func)
+            there = "meta" in map(type_of, args)
+            if there and any(asks in name for asks in ASKS):
+                seen.append(name)
+                return False
+            if there and "nonzero" in name:
+                seen.append(name)
+            if "_to_copy" in name and kwargs.get("device") is not None:
+                to = torch.device(kwargs["device"]).type
+                if there and to == "cpu":
+                    seen.append("a copy back")
+                    return torch.zeros(args[0].shape, dtype=args[0].dtype)
+                if not there and to == "meta" and not kwargs.get("non_blocking"):
+                    seen.append("a copy there")
+            return func(*args, **kwargs)
+
+    monkeypatch.setattr(encoder, "fitting_seconds", lambda *_: 20.0)
+    monkeypatch.setattr(frontend, "product_dtype", lambda states: states.dtype)  # no autocast there
+    monkeypatch.setattr(  # as `Lane` does on a GPU, from pinned memory
+        device.Lane, "there", lambda lane, batch: batch.to(lane.device, non_blocking=True)
+    )
+    with Watch():
+        yield seen

@@ -31,9 +31,10 @@ from spk.manifests.select import select
 from spk.manifests.split import METHODS
 
 CUT_SOURCE = {"rttm_dir", "pcm_dir", "output_dir", "min_seconds", "listing_only", "audio_root"}
+CUT_SOURCE |= {"allow_unpaired"}
 CALLS = [
     (manifests.commands["rttm"], make_table, set()),
-    (manifests.commands["textgrid"], make_table, set()),
+    (manifests.commands["textgrid"], make_table, {"tiers", "silence"}),
     (manifests.commands["csv"], read_reference_csv, set()),
     (manifests.commands["select"], select, set()),
     (manifests.commands["cut"], cut, CUT_SOURCE),

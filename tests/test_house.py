@@ -16,12 +16,12 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each room's files in the order of the data; a file imports only those before it, and a room only
 # itself and the rooms before it.
 ORDER = {
-    "common": "errors names locks outputs signals files decoder_lines containers lengths recent "
-    "audio commands",
+    "common": "errors names locks outputs signals cpus files decoder_lines containers lengths "
+    "recent audio commands",
     "manifests": "text kinds delimited table annotation rttm textgrid aishell4 pairing assemble "
     "timeline rollcall select purge methods split tasks leaks cut_names reference recording "
     "request cut match voices demo cut_cli cli",
-    "extract": "signals spans audio pooling device stages "
+    "extract": "signals spans audio kernels device pooling stages "
     "encoder_files lora preprocessing switches checkpoint frontend layers weights "
     "encoder durable contents shard layout reader listing shard_writer store writing options "
     "batches plan job devices profile accuracy verify run tools export store_cli cli",
@@ -36,7 +36,16 @@ ROOMS = tuple(ORDER)
 FILES = {
     f"{room}.{file.stem}": file for room in ROOMS for file in sorted((ROOT / room).glob("*.py"))
 }
-TORCH_IN_EXTRACT = ("device", "encoder", "frontend", "layers", "pooling", "stages", "weights")
+TORCH_IN_EXTRACT = (
+    "device",
+    "encoder",
+    "frontend",
+    "kernels",
+    "layers",
+    "pooling",
+    "stages",
+    "weights",
+)
 TORCH_IN_FINETUNE = (
     *("heads", "trunk", "data", "prefix", "module", "tuned", "sets", "callbacks", "resume"),
     "training",

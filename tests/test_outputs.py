@@ -66,6 +66,7 @@ INPUTS = {
     *("predictions", "a", "b", "run", "runs", "checkpoint", "segments_dir", "csv_path", "config"),
 }
 READ_NO_STORE = ("spk-extract", "spk-finetune embed", "spk-manifests cut")
+DONE = (0, 3)  # 3: rows were left out, such as of sessions without a model
 GOES_ON = {"spk-finetune embed"}  # hours of work in a folder: there is no --overwrite
 
 
@@ -131,7 +132,7 @@ def test_a_file_with_other_content_is_replaced_with_overwrite_alone(made, typed,
     assert f"{out}: exists with other content, expected no such file; pass --over" in done.output
     assert content() == before
     again = typed(f"{line_of(name, out)} --overwrite")
-    assert again.exit_code == 0, again.output
+    assert again.exit_code in DONE, again.output
     assert out.read_bytes() != b"mine"
     assert {**content(), str(out): b"mine"}.items() >= before.items()
 
@@ -139,10 +140,10 @@ def test_a_file_with_other_content_is_replaced_with_overwrite_alone(made, typed,
 @pytest.mark.parametrize("name", FILES)
 def test_the_same_command_twice_succeeds_and_leaves_the_file(made, typed, name):
     out = Path(f"out{FILES[name][1]}")
-    assert typed(line_of(name, out)).exit_code == 0
+    assert typed(line_of(name, out)).exit_code in DONE
     before = out.read_bytes(), out.stat().st_ino
     done = typed(line_of(name, out))
-    assert done.exit_code == 0, done.output
+    assert done.exit_code in DONE, done.output
     assert (out.read_bytes(), out.stat().st_ino) == before
 
 

@@ -222,8 +222,8 @@ SITUATIONS = {
         twice_cut,
         [MAKE, STORE, f"{STORE} --layers 2".replace("st ", "u ")],
         "spk-store merge u st",
-        "name another store",
-        ["spk-store merge u v"],
+        "leave it out",
+        ["spk-store merge st v"],
         0,
     ),
     "a user's file in a store to be replaced": (

@@ -15,7 +15,8 @@ spk() { # ROOM WORDS...
 }
 export -f spk
 tables() {
-  spk manifests demo corpus && spk manifests rttm corpus/TextGrid turns.csv --audio-root corpus/wav &&
+  spk manifests demo corpus --sessions 2 --minutes 1 &&
+    spk manifests rttm corpus/TextGrid turns.csv --audio-root corpus/wav &&
     spk manifests select turns.csv segments.csv --min-seconds 1.0 &&
     spk manifests split segments.csv table.csv --method chronological
 }

@@ -96,11 +96,31 @@ def long_enough(folder, waveforms):
     return [waveform for waveform in waveforms if len(waveform) >= least]
 
 
+def plain_inputs(folder, waveform):
+    """Return what transformers' own processor makes of a waveform.
+
+    The one of w2v-BERT adds up in float32, which errs by 1e-6; the weights here make ten times that
+    of it. So its mean and variance are taken in float64, and rounded where it has float32.
+    """
+    processor = transformers.AutoFeatureExtractor.from_pretrained(folder)
+    if "M4T" not in type(processor).__name__:
+        return processor(waveform, sampling_rate=16000, return_tensors="pt")
+    raw = processor._extract_fbank_features
+
+    def normalized(samples):
+        mels = raw(samples).astype(np.float64)
+        centred = mels - mels.mean(0).astype(np.float32)
+        return (centred / np.sqrt(mels.var(0, ddof=1) + 1e-7)).astype(np.float32)
+
+    processor._extract_fbank_features = normalized
+    options = {"do_normalize_per_mel_bins": False, "return_tensors": "pt"}
+    return processor(waveform, sampling_rate=16000, **options)
+
+
 def plain_states(folder, waveform):
     """Return (frames, layers, hidden) by transformers alone, the last one after the final norm."""
     model = transformers.AutoModel.from_pretrained(folder).eval()
-    processor = transformers.AutoFeatureExtractor.from_pretrained(folder)
-    inputs = processor(waveform, sampling_rate=16000, return_tensors="pt")
+    inputs = plain_inputs(folder, waveform)
     bert = "input_features" in inputs  # has no final norm, but the processor's frames of padding
     if not bert:
         inputs.pop("attention_mask", None)
@@ -213,8 +233,7 @@ def test_windows_of_states_follow_each_other(layer_encoder, waveforms):
 def test_windows_of_log_mel_frames_add_up_and_none_is_lost(bert, waveforms, pooling):
     encoder = load_encoder(str(bert))
     found, frames = encoder.encode([waveforms[3]], layers=[2], pooling=pooling, max_seconds=0.7)
-    processor = transformers.AutoFeatureExtractor.from_pretrained(bert)
-    inputs = processor(waveforms[3], sampling_rate=16000, return_tensors="pt").input_features
+    inputs = plain_inputs(bert, waveforms[3]).input_features
     assert frames[0] == inputs.shape[1] == 96  # of 192 log-mel frames; in three windows
     model = transformers.AutoModel.from_pretrained(bert).eval()
     with torch.no_grad():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from spk.extract.pooling import merge, pool
+from spk.extract.pooling import merge, pool, root_sum_square
 
 EXACT = 1e-6  # float32, against float64
 FRAMES = torch.tensor([9, 1, 4])
@@ -44,6 +44,23 @@ def test_one_frame_has_no_deviation(states):
 def test_a_large_mean_does_not_swallow_a_small_deviation():
     wave = torch.tensor([-1.0, 1.0]).repeat(50)[None, :, None]
     assert pool(1000 + wave, torch.tensor([100]), "std").item() == pytest.approx(1.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_both_ways_to_the_root_of_squares_are_numpys(fused):
+    values = torch.randn(3, 40, 5) + 2
+    expected = np.sqrt((values.double().numpy() ** 2).sum(1))
+    found = root_sum_square(values.clone(), fused=fused)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pooling_leaves_the_states_as_they_are(dtype):
+    for frames in (torch.tensor([9, 9]), torch.tensor([9, 4])):
+        states = torch.randn(2, 9, 3).to(dtype)
+        before = states.clone()
+        pool(states, frames)
+        assert torch.equal(states, before)
 
 
 def test_bfloat16_states_are_pooled_in_float32(states):

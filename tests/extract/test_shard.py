@@ -102,7 +102,7 @@ def test_no_torn_file_is_read(tmp_path: Path) -> None:
         zeros = bytes(len(content) - length)  # a power cut may leave the length without the bytes
         for torn in (content[:length], content[:length] + zeros):
             path.write_bytes(torn)
-            with pytest.raises(InputError, match="expected a shard as written; delete"):
+            with pytest.raises(InputError, match="as written; "):
                 everything(path)
 
 

@@ -165,3 +165,45 @@ def meetings(tmp_path_factory):
         soundfile.write(folder / f"{session}.wav", sound, 16000)
     names = ["segment_id", "audio", "start", "end", "speaker", "session", "split"]
     return folder, pd.DataFrame(rows, columns=names)
+
+
+# What CUDA's autocast computes in float32 and a CPU's leaves as it comes, by torch's documentation.
+WIDENED = (
+    *("layer_norm", "group_norm", "softmax.int", "log_softmax.int", "sum", "sum.dim_IntList"),
+    *("rsqrt", "pow.Tensor_Scalar", "cross_entropy_loss", "nll_loss", "acos", "exp", "log"),
+    *("norm.ScalarOpt_dim", "cosine_similarity", "softplus", "cumsum", "prod", "reciprocal"),
+)
+
+
+@pytest.fixture
+def cuda_autocast() -> Any:
+    """While in use, autocast on a CPU casts as it does on a GPU."""
+    import torch
+
+    library = torch.library.Library("aten", "IMPL", "AutocastCPU")
+    there = torch._C._dispatch_has_kernel_for_dispatch_key
+    for name in WIDENED:
+        if there(f"aten::{name}", "AutocastCPU"):
+            continue
+        packet, _, overload = name.partition(".")
+        kernel = getattr(getattr(torch.ops.aten, packet), overload or "default")
+        library.impl(name, _widened(kernel))
+    yield
+    library._destroy()
+
+
+def _widened(kernel: Any) -> Callable[..., Any]:
+    """Return an operation that takes float32 for narrower formats, below autocast."""
+    import torch
+
+    inside = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
+
+    def wide(value: Any) -> Any:
+        floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+        return value.float() if floating else value
+
+    def run(*args: Any, **named: Any) -> Any:
+        with torch._C._ExcludeDispatchKeyGuard(inside):
+            return kernel(*map(wide, args), **{name: wide(value) for name, value in named.items()})
+
+    return run

@@ -8,6 +8,7 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
+from spk.extract.pooling import Real
 from spk.finetune.config import POOLINGS, Config
 from spk.finetune.heads import (
     EPSILON,
@@ -109,7 +110,7 @@ def test_one_frame_and_constant_states_have_a_finite_gradient(method):
 def test_attentive_weights_sum_to_1_over_the_rows_own_frames():
     pooling, states = make_pooling("attentive"), padded()
     mask = torch.arange(7)[None, :, None] < FRAMES[:, None, None]
-    weights = pooling._weights(states, mask)
+    weights = pooling._weights(states, Real(FRAMES, 7, "cpu"))
     torch.testing.assert_close(weights.sum(1), torch.ones(3, 1))
     assert not weights[~mask].any()
     assert weights[0].std() > 0

@@ -6,6 +6,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
+from spk.common.commands import LEFT_OUT
 from spk.manifests.cli import main
 from spk.manifests.split import read_record
 from spk.manifests.table import read_table
@@ -51,7 +52,8 @@ def test_a_bad_line_is_one_line_and_exit_code_1_or_dropped(run, annotated):
         "L_R001S01C01.rttm, line 25: duration is '-0.2' s, expected > 0; "
         "delete or correct the line, or pass --skip-bad\n"
     )
-    assert "1 dropped" in run("rttm", annotated, "t.csv", "--skip-bad").output
+    done = run("rttm", annotated, "t.csv", "--skip-bad")
+    assert (done.exit_code, "1 dropped" in done.output) == (LEFT_OUT, True)
     assert list(pd.read_csv("t.csv.notes.csv")["kind"]) == ["dropped", "unchecked"]
 
 

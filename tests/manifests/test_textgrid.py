@@ -85,7 +85,7 @@ def test_point_tiers_are_passed_over_and_told(tmp_path):
     [
         ("", "s1.TextGrid, line 1: is not a TextGrid, expected"),
         ('"ooTextFile"\n"Sound"\n', "line 1: is a text file of Praat that holds a Sound, not a"),
-        (short_form()[:-30], "line 21: a quoted text has no end|s1.TextGrid: ends at line"),
+        (short_form()[:-30], "line 29: a quoted text has no end|s1.TextGrid: ends at line"),
         (short_form().replace("\n3\n", "\n-3\n"), "line 12: size is '-3', expected a whole number"),
         (
             short_form({"a": [(3.0, 2.0, "x"), (2.0, 20.0, "")]}),
