@@ -11,26 +11,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.errors import InputError
-from ..extract.layout import differing_keys
-from ..extract.store import FeatureStore
 from ..manifests.table import SPLITS
 from ..manifests.tasks import Task
 from .classifiers import Head, fit_path
+from .conclude import unknown_facts
 from .data import LayerSet, open_store, read_features
+from .doubts import learnt_from, learnt_note, learnt_rows
+from .inputs import check_same_inputs, check_same_store, check_sealed
 from .linear import Rotation
-from .model import FREE_KEYS
-from .outcome import prepare
+from .preparation import LEFT_OUT_FILE, left_out_lines, prepare
 from .sweep import Settings, make_fold
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chosen:
     """The chosen combination of a run, its tasks, and the features of its layers.
 
-    `X` (n, d) are the rows of `table`, in order; `tasks` hold row numbers.
+    `X` (n, d) are the rows of `table`, in order; `tasks` hold row numbers; `left_out` are lines
+    that name the meetings and segments that could not be used.
     """
 
     settings: Settings
@@ -41,6 +42,7 @@ class Chosen:
     tasks: Sequence[Task]
     X: np.ndarray
     layers: LayerSet
+    left_out: Sequence[str] = ()
 
     def fit(self, task: Task, penalties: Sequence[float | None]) -> tuple[Rotation, list[Head]]:
         """Fit the chosen classifier on a task's training rows, once per penalty."""
@@ -60,26 +62,40 @@ def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> Chos
     Raises
     ------
     InputError
-        The folder is not a sweep's, or the store is of another encoder or configuration.
+        The folder is not a finished sweep's, or table or store are not those that were swept.
     """
-    config, opened = _read_config(Path(run)), open_store(store)
-    _check_store(config["store"], opened)
+    run = Path(run)
+    config, opened = read_config(run), open_store(store)
+    check_sealed(run, config)
+    repair = "pass the table and the store that were swept"
+    check_same_store(config["store"], opened, whose=f"the store of {run}", repair=repair)
+    check_same_inputs(run, table, opened, repair=repair)
     settings, chosen = Settings(**config["settings"]), config["chosen"]
-    known, _, tasks, _ = prepare(table, opened, settings, SPLITS)
+    ready = prepare(table, opened, settings, SPLITS)
     weights = tuple(chosen.get("weights", ()))  # none of both in runs from before
     way = chosen.get("standardise", "yes")
     layers = LayerSet(tuple(chosen["layers"]), chosen["combine"], weights, way)
-    ids = known["segment_id"].to_numpy(str)
+    ids = ready.table["segment_id"].to_numpy(str)
     return Chosen(
         settings=settings,
         classifier=chosen["classifier"],
         penalty=chosen["penalty"],
         temperature=chosen["temperature"],
-        table=known,
-        tasks=tasks,
+        table=ready.table,
+        tasks=ready.tasks,
         X=read_features(opened, ids, layers, settings.pooling_part),
         layers=layers,
+        left_out=left_out_lines(ready.rejected, ready.skipped, f"{run}/{LEFT_OUT_FILE}"),
     )
+
+
+def doubts_of_test(chosen: Chosen) -> list[str]:
+    """Say which test segments a run learnt from, and which have speakers that nobody learnt."""
+    table, tasks = chosen.table, chosen.tasks
+    tested = table.iloc[np.sort(np.concatenate([task.rows["test"] for task in tasks]))]
+    known = learnt_from(tested, learnt_rows(table, tasks))
+    lines = [f"test: {line}" for line in learnt_note(known, tested["segment_id"].to_numpy())]
+    return [*lines, *unknown_facts(table, tasks, ("test",))]
 
 
 def name_of(run: str | Path) -> str:
@@ -95,7 +111,9 @@ def name_of(run: str | Path) -> str:
     return str(read_predictions(Path(run) / "predictions.csv")["model"].iloc[0])
 
 
-def _read_config(run: Path) -> dict[str, Any]:
+def read_config(run: str | Path) -> dict[str, Any]:
+    """Return the ``config.json`` of a finished sweep, or raise `InputError`."""
+    run = Path(run)
     try:
         config = dict(json.loads((run / "config.json").read_bytes()))
         Settings(**config["settings"])
@@ -104,16 +122,12 @@ def _read_config(run: Path) -> dict[str, Any]:
             return config
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         pass
+    if (run / "cells.jsonl").is_file() and not (run / "config.json").exists():
+        raise InputError(
+            f"{run}: holds a sweep that was stopped before its end, expected a finished one; run "
+            "the same spk-classify sweep again, which goes on where it was"
+        )
     raise InputError(
         f"{run}: holds no config.json of a sweep, expected settings, chosen and store in it; "
         "name a folder that spk-classify sweep wrote"
     )
-
-
-def _check_store(config: dict[str, Any], store: FeatureStore) -> None:
-    differ = differing_keys(config, store.config, free=FREE_KEYS)
-    if differ:
-        raise InputError(
-            f"{store.path}: {differ[0]} is {store.config.get(differ[0])!r}, expected the run's "
-            f"{config.get(differ[0])!r}; pass the store that was swept"
-        )

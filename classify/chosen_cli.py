@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.commands import writes
+from ..common.commands import exit_left_out, writes
 from ..common.outputs import Output
 
 if TYPE_CHECKING:
@@ -37,11 +37,9 @@ def _of_a_run(command: Callable[..., Any]) -> Callable[..., Any]:
 @writes(Output("run", inside="learning.csv"))
 def curve(table: Path, store: Path, run: Path, **options: Any) -> None:
     """Learn from ever more speech per speaker what RUN chose. Writes RUN/learning.csv."""
-    from ..manifests.table import read_table
     from .learning import conclude_curve, learning_curve
 
-    found = learning_curve(read_table(table), store, run, **options)
-    _tell(found, run, "learning.csv", conclude_curve(found))
+    _add(learning_curve, conclude_curve, "learning.csv", table, store, run, **options)
 
 
 @click.command("open-set")
@@ -56,18 +54,35 @@ def curve(table: Path, store: Path, run: Path, **options: Any) -> None:
 @writes(Output("run", inside="openset.csv"))
 def open_set(table: Path, store: Path, run: Path, **options: Any) -> None:
     """Leave each speaker out in turn: how often is a stranger let in? Writes RUN/openset.csv."""
-    from ..manifests.table import read_table
     from .openset import conclude_open_set
     from .openset import open_set as leave_out
 
-    found = leave_out(read_table(table), store, run, **options)
-    _tell(found, run, "openset.csv", conclude_open_set(found))
+    _add(leave_out, conclude_open_set, "openset.csv", table, store, run, **options)
 
 
-def _tell(found: pd.DataFrame, run: Path, name: str, conclusion: str) -> None:
-    """Write a table to the run's folder; print which model it is of, the table, the conclusion."""
-    from .chosen import name_of
+def _add(
+    analyse: Callable[..., Any],
+    conclude: Callable[[pd.DataFrame], str],
+    name: str,
+    table: Path,
+    store: Path,
+    run: Path,
+    **options: Any,
+) -> None:
+    """Write an analysis to the run's folder; print which model it is of, the table, the conclusion.
+
+    Nobody else writes to the folder meanwhile, and a folder that is no sweep's is left alone.
+    """
+    from ..common.locks import folder_lock
+    from ..manifests.table import read_table
+    from .chosen import name_of, read_config
+    from .inputs import run_mark
     from .show import frame_text, write_frame
 
-    write_frame(found, run / name)
-    click.echo(f"{name_of(run)}\n\n{frame_text(found)}\n\n{conclusion}\nwrote {run / name}")
+    rows, config, lines = read_table(table), read_config(run), list[str]()
+    with folder_lock(run):
+        found = analyse(rows, store, run, log=lines.append, **options)
+        write_frame(found.assign(run=run_mark(run, config)), run / name)
+    head = "\n".join([*lines, name_of(run)])
+    click.echo(f"{head}\n\n{frame_text(found)}\n\n{conclude(found)}\nwrote {run / name}")
+    exit_left_out(line.startswith("left out") for line in lines)

@@ -33,7 +33,7 @@ TREE_PATIENCE = 20  # rounds without a better validation log-loss
 ITERATIONS = 5000  # of liblinear; enough for every penalty above on 300 segments
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fold:
     """Training rows of one task, turned, and the validation rows that may steer early stopping."""
 
@@ -45,7 +45,7 @@ class Fold:
     seed: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Head:
     """Fitted numbers on the axes of a rotation (cosine: on standardised features).
 
@@ -64,7 +64,7 @@ class Head:
         return _scores(self.kind, rows, self.weights, self.intercept, self.booster)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fitted:
     """A fitted closed-set classifier: everything `scores` needs, and nothing else.
 
@@ -227,8 +227,11 @@ def _trees(fold: Fold) -> Head:
     if fold.valid is None or fold.valid_codes is None or not np.any(fold.valid_codes >= 0):
         raise InputError(
             "lightgbm: 0 validation segments are given, expected at least 1 to stop by; "
-            "run spk-manifests split with its method and --valid-share SHARE"
+            "leave lightgbm out of --classifiers"
         )
+    if not fold.rotation.train.shape[1]:  # every row is the same, which LightGBM does not take
+        note = "lightgbm has nothing to split by, since all training rows are the same"
+        return Head("linear", np.zeros((fold.classes, 0)), np.zeros(fold.classes), note=note)
     axes, known = min(TREE_AXES, fold.rotation.train.shape[1]), fold.valid_codes >= 0
     train = lightgbm.Dataset(fold.rotation.train[:, :axes], fold.codes)
     valid = lightgbm.Dataset(fold.valid[known, :axes], fold.valid_codes[known], reference=train)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..common.commands import Group, locks, writes
+from ..common.commands import Group, exit_left_out, locks, writes
 from ..common.outputs import MEASURES, TABLE, Output
 from .chosen_cli import SEED, curve, open_set
 from .report_cli import report
@@ -133,7 +133,8 @@ def sweep(
     TABLE is a segment table with a split, STORE its features. OUT receives sweep.csv, sweep.png,
     predictions.csv and metrics.csv (the chosen one on test) and config.json; within the corpus also
     control.csv: is it the voice or the room that is recognised? Finished trials are kept in
-    OUT/cells.jsonl: a stopped sweep goes on where it was, another one needs --overwrite.
+    OUT/cells.jsonl: a stopped sweep goes on where it was; one of another table, store or setting
+    needs --overwrite. Meetings that cannot be used are left out by name (left_out.csv).
     """
     from ..common.locks import folder_lock
     from ..common.outputs import check_own_folder
@@ -159,6 +160,7 @@ def sweep(
         written = write_outcome(outcome, out)
     click.echo(outcome_text(outcome))
     click.echo(f"wrote {out}/{', '.join(written)}")
+    exit_left_out(outcome.left_out["segment_id"])
 
 
 @main.command()
@@ -182,13 +184,14 @@ def fit(table: Path, store: Path, model: Path, *, overwrite: bool, **settings: A
     from .sweep import Settings
 
     check_replaceable(model, overwrite=overwrite)
-    fitted, facts = choose_and_fit(
+    fitted, facts, left_out = choose_and_fit(
         read_table(table), store, Settings(**settings), split=split_method(table), tell=click.echo
     )
-    save_model(fitted, model, overwrite=overwrite)
+    save_model(fitted, model, left_out, overwrite=overwrite)
     on = fitted.origin["fitted_on"]
     click.echo("\n".join(facts))
     click.echo(f"wrote {model}: {fitted.name}, {len(fitted.fitted)} classifiers, fitted on {on}")
+    exit_left_out(left_out["segment_id"])
 
 
 @main.command()
@@ -203,21 +206,31 @@ def fit(table: Path, store: Path, model: Path, *, overwrite: bool, **settings: A
     show_default=True,
     help="Rows of TABLE that are named; all for a table without a split.",
 )
-@writes(Output("predictions", TABLE))
+@writes(Output("predictions", TABLE, beside={".left_out.csv": b"segment_id,session,reason"}))
 def predict(model: Path, table: Path, store: Path, predictions: Path, split: str) -> None:
-    """Name the speakers of TABLE's segments with MODEL; STORE must be of the model's encoder."""
+    """Name the speakers of TABLE's segments with MODEL; STORE must be of the model's encoder.
+
+    Segments that cannot be named are listed in PREDICTIONS.left_out.csv.
+    """
     from ..manifests.table import read_table, write_predictions
     from .data import open_store
     from .folder import load_model
+    from .model import doubts, unnamed_rows
     from .model import predict as name_speakers
+    from .preparation import write_left_out
 
-    named, left_out = name_speakers(
-        load_model(model), read_table(table), open_store(store), split=split
-    )
+    fitted, rows = load_model(model), read_table(table)
+    named, left_out = name_speakers(fitted, rows, open_store(store), split=split)
     write_predictions(named, predictions)
+    rest = unnamed_rows(fitted, named, rows, split)
+    listed = Path(f"{predictions}.left_out.csv")
     for what, why in left_out.items():
         click.echo(f"left out: {what}, {why}")
-    click.echo(f"wrote {predictions}: {len(named)} segments, {named['model'].iloc[0]}")
+    for line in doubts(fitted, named, rows):
+        click.echo(line)
+    also = f"; {len(rest)} left out: {listed}" if write_left_out(rest, listed) else ""
+    click.echo(f"wrote {predictions}: {len(named)} segments, {named['model'].iloc[0]}{also}")
+    exit_left_out(rest["segment_id"])
 
 
 @main.command()
@@ -259,7 +272,9 @@ def score(
     from ..manifests.tasks import split_method
     from .conclude import conclude_score
     from .control import controls
+    from .doubts import doubts_of
     from .score import score as measure
+    from .score import scored_rows
     from .show import controls_text, measures_text, warnings_of, write_measures
 
     if identity is not None and table is None:
@@ -268,7 +283,7 @@ def score(
     facts = [] if table is None else [f"split: {split_method(table)}"]
     named = read_predictions(predictions)
     measures = measure(named, segments, **options)
-    facts += warnings_of(measures)
+    facts += [*warnings_of(measures), *doubts_of(scored_rows(named, options["split"]), segments)]
     found = {}
     if segments is not None:
         beside, split, seed = (
@@ -320,3 +335,4 @@ def compare(a: Path, b: Path, output: Path | None, **settings: Any) -> None:
         write_measures(found.rows, output, facts=facts)
         click.echo(f"wrote {output}")
     click.echo(comparison_text(found))
+    exit_left_out(map(len, found.unpaired))

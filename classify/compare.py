@@ -21,7 +21,9 @@ import numpy as np
 
 from ..common.errors import InputError
 from .conclude import ONE_MEETING
+from .doubts import doubts_of
 from .measures import LEVEL, RESAMPLES, mean_interval, meeting_mean, percentiles, resample
+from .score import scored_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +36,7 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
     """What two predictions tables differ by.
 
@@ -46,15 +48,17 @@ class Comparison:
         `unpaired_a` and `unpaired_b` those that the other table lacks, which are not compared.
     facts : lines that stand above the rows
     conclusion : str
+    unpaired : rows of A and of B that are not compared
     """
 
     models: tuple[str, str]
     rows: pd.DataFrame
     facts: tuple[str, ...]
     conclusion: str
+    unpaired: tuple[pd.DataFrame, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Pairs:
     """The n segments that both tables hold."""
 
@@ -104,7 +108,8 @@ def compare(
     left = [these[~these["segment_id"].isin(those["segment_id"])] for these, those in ways]
     rows = _rows(pairs, left, resamples, seed)
     models = (str(first["model"].iloc[0]), str(second["model"].iloc[0]))
-    return Comparison(models, rows, _facts(models, left, pairs), conclude(rows))
+    facts = (*_facts(models, left, pairs), *_doubts(first, second))
+    return Comparison(models, rows, facts, conclude(rows), tuple(left))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -165,12 +170,7 @@ def _single(meetings: pd.DataFrame) -> str:
 
 
 def _choose(predictions: pd.DataFrame, where: str, split: str, model: str | None) -> pd.DataFrame:
-    rows = predictions if split == "all" else predictions[predictions["split"] == split]
-    if not len(rows):
-        raise InputError(
-            f"{where}: 0 of {len(predictions)} rows have split {split!r}, expected at least 1; "
-            f"pass --split with one of {[*sorted(set(predictions['split'])), 'all']}"
-        )
+    rows = scored_rows(predictions, split, where)
     names = list(dict.fromkeys(rows["model"]))
     if (len(names) > 1) if model is None else (model not in names):
         asked = "none is named" if model is None else f"{model!r} is not among them"
@@ -221,6 +221,12 @@ def _facts(models: tuple[str, str], left: list[pd.DataFrame], pairs: _Pairs) -> 
             "and the interval is rough"
         )
     return tuple(facts)
+
+
+def _doubts(first: pd.DataFrame, second: pd.DataFrame) -> list[str]:
+    """Say of each table why its names may mean nothing."""
+    named = (("A", first), ("B", second))
+    return [f"{name}: {line}" for name, rows in named for line in doubts_of(rows)]
 
 
 def _rows(pairs: _Pairs, left: list[pd.DataFrame], resamples: int, seed: int) -> pd.DataFrame:

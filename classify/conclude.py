@@ -9,6 +9,7 @@ import numpy as np
 
 from ..manifests.tasks import Task
 from .calibrate import FEW
+from .doubts import learnt_from, learnt_note, learnt_rows, unknown_text
 from .measures import mean_interval
 from .trials import Settings, Trial, choose
 
@@ -122,26 +123,24 @@ def curve_facts(tasks: Sequence[Task], settings: Settings) -> list[str]:
     return [f"calibration: isotonic, a curve per label; {rough}"]
 
 
-def left_out(
-    rejected: pd.DataFrame,
-    skipped: Mapping[str, str],
-    tasks: Sequence[Task],
-    *,
-    tested: bool = False,
-) -> list[str]:
-    """Say which sessions and segments are left out, and how many of unknown labels count as wrong.
-
-    `tested`: of test, too.
-    """
-    facts = [f"left out: {name}, {reason}" for name, reason in skipped.items()]
-    if len(rejected):
-        first = rejected["segment_id"].iloc[0]
-        facts.append(f"left out: {len(rejected)} segments rejected at extraction, first {first!r}")
-    for split in ("valid", "test") if tested else ("valid",):
-        unknown = sum(int(np.sum(task.codes[split] < 0)) for task in tasks)
-        if unknown:
-            facts.append(f"{split}: {unknown} segments of labels not in train count as wrong")
+def unknown_facts(table: pd.DataFrame, tasks: Sequence[Task], splits: Sequence[str]) -> list[str]:
+    """Say of each split how many segments have speakers that nobody learnt."""
+    facts = []
+    for split in splits:
+        rows = np.concatenate([task.rows[split][task.codes[split] < 0] for task in tasks])
+        if len(rows):
+            whole = sum(len(task.rows[split]) for task in tasks)
+            first = str(table["speaker"].iloc[rows[0]])
+            facts.append(f"{split}: {unknown_text(len(rows), whole, first)}")
     return facts
+
+
+def validation_facts(table: pd.DataFrame, tasks: Sequence[Task]) -> list[str]:
+    """Say how many validation segments share audio with training ones: the choice is flattered."""
+    learnt = learnt_rows(table, tasks)
+    rows = learnt[learnt["split"] == "valid"]
+    told = learnt_note(learnt_from(rows, learnt[learnt["split"] == "train"]), rows["segment_id"])
+    return [f"valid: {line}" for line in told]
 
 
 def conclude_score(measures: pd.DataFrame) -> list[str]:
@@ -151,12 +150,20 @@ def conclude_score(measures: pd.DataFrame) -> list[str]:
         found = {row["measure"]: row for row in rows[rows["stratum"] == "all"].to_dict("records")}
         accuracy, meetings = found["accuracy"], int((rows["stratum"] == "session").sum())
         places = f"{meetings} meetings" if meetings > 1 else ONE_MEETING
+        value, name = usual(found)
         sentences.append(
             f"{model}: names {told(accuracy, 'value', 'low', 'high')} of {accuracy['segments']} "
-            f"segments in {places}; always naming the most frequent speaker gives "
-            f"{found['majority']['value']:.1%}, guessing {found['chance']['value']:.1%}."
+            f"segments in {places}; always naming the {name} gives {value:.1%}, guessing "
+            f"{found['chance']['value']:.1%}."
         )
     return sentences
+
+
+def usual(found: Mapping[str, Any]) -> tuple[float, str]:
+    """Return the majority's accuracy, and who that is, from {measure: its row}."""
+    if "majority" in found:
+        return float(found["majority"]["value"]), "most frequent speaker"
+    return float(found["majority_scored"]["value"]), "most frequent of the scored speakers"
 
 
 def conclude_control(found: pd.DataFrame) -> str:

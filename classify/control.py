@@ -21,11 +21,12 @@ from ..extract.store import FeatureStore
 from ..manifests.aishell4 import local_speaker, parse_session, series_speaker
 from ..manifests.assemble import read_identity
 from ..manifests.table import SPLITS
-from ..manifests.tasks import WITHIN_CORPUS, make_tasks
+from ..manifests.tasks import WITHIN_CORPUS, majority_label, make_tasks, rows_in_train
 from .conclude import IDENTITY, LABEL, MEETING, ROOM, SERIES
 from .folds import add_folds
 from .measures import meeting_mean, percentiles, resample
 from .model import fit, predict
+from .preparation import Prepared
 from .sweep import Settings, Trial, choose, sweep
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ Row = tuple[object, ...]
 
 
 def control(
-    table: pd.DataFrame,
+    ready: Prepared,
     store: FeatureStore,
     chosen: Trial,
     settings: Settings,
@@ -52,7 +53,7 @@ def control(
 
     Parameters
     ----------
-    table : the segment table that was swept, less what has no features
+    ready : the segment table that was swept, and its rows with features
     predictions : of the chosen one, on test
     identity : CSV `session,speaker,person`, optional
         Who is who; without it one number within a series is one person.
@@ -70,8 +71,8 @@ def control(
     InputError
         The identity file lacks a speaker, or gives one label to several persons.
     """
-    rows = naming(predictions, table, identity=identity)
-    return _frame([*rows, *_of_meetings(table, store, chosen, settings)])
+    rows = naming(predictions, ready.whole, identity=identity)
+    return _frame([*rows, *_of_meetings(ready, store, chosen, settings)])
 
 
 def controls(
@@ -139,7 +140,7 @@ def naming(
 ) -> list[Row]:
     """Return the rows of label and, where it is known who is who, of person."""
     persons = persons_of(table, identity)
-    train = table[table["split"] == "train"] if "split" in table else table
+    train = rows_in_train(table) if "split" in table else table
     truth, named = (predictions[name].to_numpy(str) for name in ("speaker", "predicted"))
     learnt, sessions = train["speaker"].to_numpy(str), predictions["session"].to_numpy(str)
     rows = [_row(LABEL, (truth, named, learnt), sessions, seed)]
@@ -193,32 +194,28 @@ def _identified(pairs: list[tuple[str, str]], identity: str | Path) -> dict[str,
 
 
 def _of_meetings(
-    table: pd.DataFrame, store: FeatureStore, chosen: Trial, settings: Settings
+    ready: Prepared, store: FeatureStore, chosen: Trial, settings: Settings
 ) -> list[Row]:
     """Let the chosen layers and classifier learn sessions, with a penalty from validation.
 
     Asked are the test segments whose meeting is in train; folded to date and room, they tell that.
+    Nothing is told where no meeting is there to choose by.
     """
-    train = table["session"][table["split"] == "train"].to_numpy(str)
-    tested = table[(table["split"] == "test") & table["session"].isin(set(train))]
+    table, learnt = ready.table, rows_in_train(ready.whole)
+    train = learnt["session"].to_numpy(str)
+    present = set(rows_in_train(table)["session"])
+    tested = table[(table["split"] == "test") & table["session"].isin(present)]
     truth = tested["session"].to_numpy(str)
-    named = truth if len(set(train)) < 2 or not len(tested) else None
+    named = truth if len(present) < 2 or not len(tested) else None
     if named is None:
-        needed = ("train", "test") if settings.folds else SPLITS
-        tasks, _ = make_tasks(table, "corpus", needed=needed, target="session")
-        if settings.folds:
-            tasks, _ = add_folds(tasks, table, settings.folds, gap=settings.gap)
-        layers = ",".join(map(str, chosen.layers.layers))
-        way = chosen.layers.standardise
-        same = replace(
-            settings, layers=layers, classifiers=chosen.classifier, standardise=way, jobs=1
-        )
-        model = fit(table, store, tasks, choose(sweep(table, store, tasks, same)), same)
-        found, _ = predict(model, tested.reset_index(drop=True), store)
+        found = _named_meetings(ready, store, chosen, settings, tested)
+        if found is None:
+            return []
         truth, named = (found[name].to_numpy(str) for name in ("session", "predicted"))
     rows = [_row(MEETING, (truth, named, train), truth, settings.seed)]
     try:
         room = {name: parse_session(name).series for name in sorted(set(table["session"]))}
+        room |= {name: parse_session(name).series for name in sorted(set(train))}
     except InputError:
         return rows
     if 1 < len({room[name] for name in train}) < len(set(train)):
@@ -227,13 +224,31 @@ def _of_meetings(
     return rows
 
 
+def _named_meetings(
+    ready: Prepared, store: FeatureStore, chosen: Trial, settings: Settings, tested: pd.DataFrame
+) -> pd.DataFrame | None:
+    """Return which meeting each segment is taken for; None where nothing can be chosen by."""
+    table = ready.table
+    needed = ("train", "test") if settings.folds else SPLITS
+    tasks, _ = make_tasks(table, "corpus", needed=needed, target="session", whole=ready.whole)
+    if settings.folds:
+        tasks, _ = add_folds(tasks, table, settings.folds, gap=settings.gap)
+    if not any(np.any(task.codes["valid"] >= 0) for task in tasks):
+        return None
+    layers = ",".join(map(str, chosen.layers.layers))
+    way = chosen.layers.standardise
+    same = replace(settings, layers=layers, classifiers=chosen.classifier, standardise=way, jobs=1)
+    model = fit(table, store, tasks, choose(sweep(table, store, tasks, same)), same)
+    return predict(model, tested.reset_index(drop=True), store)[0]
+
+
 def _row(of: str, labels: Sequence[np.ndarray], sessions: np.ndarray, seed: int) -> Row:
     """Return a line of `COLUMNS` from the true, the given and the learnt labels."""
     truth, named, learnt = labels
-    classes, counts = np.unique(learnt, return_counts=True)
+    classes = set(map(str, learnt))
     if not len(truth):
         return (of, len(classes), *[np.nan] * 8, 0)
-    right, usual = truth == named, truth == classes[counts.argmax()]
+    right, usual = truth == named, truth == majority_label(map(str, learnt), classes)
     meetings = np.unique(sessions, return_inverse=True)[1]
     drawn = [
         (right[k].mean(), meeting_mean(right[k], group))

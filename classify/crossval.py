@@ -65,7 +65,7 @@ def score_folds(
     if "lightgbm" in paths:
         raise InputError(
             "lightgbm: 0 validation segments are given, expected at least 1 to stop by; "
-            "leave out --folds"
+            "leave lightgbm out of --classifiers, or --folds out"
         )
     X, codes, classes, way = rows.X, rows.codes, rows.classes, layers.standardise
     found = {name: [np.empty((0, classes))] * len(path) for name, path in paths.items()}

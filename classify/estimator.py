@@ -12,10 +12,28 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..common.errors import InputError
 from ..manifests.tasks import require
+from .calibrate import find_temperature, probabilities
 from .classifiers import Fold, finish, fit_path, penalties_of
-from .data import STANDARDISE
+from .crossval import cross_validate
+from .data import STANDARDISE, LayerSet
+from .folds import FEWEST
 from .linear import rotate
+from .trials import learnt_codes
+
+
+def _stratified(codes: np.ndarray, folds: int) -> np.ndarray:
+    """Return the fold (n,) of each row: a class's rows are dealt out in turn; -1 without folds.
+
+    A class of one row is always learnt.
+    """
+    fold = np.full(len(codes), -1)
+    for code in np.unique(codes):
+        rows = np.flatnonzero(codes == code)
+        if folds and len(rows) > 1:
+            fold[rows] = np.arange(len(rows)) % folds
+    return fold
 
 
 class SpeakerClassifier(ClassifierMixin, BaseEstimator):
@@ -29,11 +47,16 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
     seed : int
         Of the linear SVM.
     standardise : "yes" (each feature to variance 1) or "no" (their mean to 1, by one number)
+    calibration_folds : int
+        Of the stratified cross-validation whose held-out scores choose the temperature of
+        `predict_proba`, >= 2; each costs a fit. 0: no fit more, and a temperature of 1.
 
     Attributes
     ----------
     classes_ : (classes,)
     fitted_ : Fitted
+    temperature_ : float
+        What `predict_proba` divides scores by; 1 where no class has two rows to hold one out.
     """
 
     def __init__(
@@ -42,11 +65,13 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
         penalty: float | None = None,
         seed: int = 0,
         standardise: str = "yes",
+        calibration_folds: int = 3,
     ) -> None:
         self.classifier = classifier
         self.penalty = penalty
         self.seed = seed
         self.standardise = standardise
+        self.calibration_folds = calibration_folds
 
     def fit(self, X: Any, y: Any) -> SpeakerClassifier:
         """Fit on `X` (n, d) and labels `y` (n,); at least two classes."""
@@ -55,13 +80,48 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y: 1 class is given ({self.classes_[0]!r}), expected two or more")
-        penalties = penalties_of(self.classifier, self.penalty)
-        require("standardise", self.standardise, STANDARDISE)
+        penalty = self._penalty()
         rotation = rotate(X, standardise=self.standardise)
         fold = Fold(rotation, codes, len(self.classes_), seed=self.seed)
-        head = fit_path(self.classifier, fold, [penalties[len(penalties) // 2]])[0]
+        head = fit_path(self.classifier, fold, [penalty])[0]
         self.fitted_ = finish(head, fold.rotation, [str(label) for label in self.classes_])
+        self.temperature_ = self._temperature(X, codes, penalty)
         return self
+
+    def _penalty(self) -> float | None:
+        """Return the penalty to fit with, or raise where a parameter is out of range."""
+        if self.classifier == "lightgbm":
+            raise InputError(
+                "classifier: 'lightgbm' is given, expected one of centroid, ridge, lda, logistic, "
+                "linear-svm, since it needs validation rows to stop by; take "
+                "lightgbm.LGBMClassifier, or spk-classify fit"
+            )
+        folds = self.calibration_folds
+        if folds != 0 and folds < FEWEST:
+            raise InputError(
+                f"calibration_folds: {folds} is given, expected 0 or {FEWEST} and more; correct it"
+            )
+        require("standardise", self.standardise, STANDARDISE)
+        penalties = penalties_of(self.classifier, self.penalty)
+        return penalties[len(penalties) // 2]
+
+    def _temperature(self, X: np.ndarray, codes: np.ndarray, penalty: float | None) -> float:
+        """Return the temperature of least log-loss on rows that were held out in turn."""
+        fold = _stratified(codes, self.calibration_folds)
+        cuts = [
+            (np.flatnonzero(fold != number), np.flatnonzero(fold == number))
+            for number in range(self.calibration_folds)
+            if np.any(fold == number) and np.any(fold != number)
+        ]
+        if not cuts:
+            return 1.0
+        layers = LayerSet((0,), standardise=self.standardise)
+        path = {self.classifier: (penalty,)}
+        classes = len(self.classes_)
+        found, _ = cross_validate(X, codes, classes, cuts, path, seed=self.seed, layers=layers)
+        held = np.sort(np.concatenate([rows for _, rows in cuts]))
+        scores = found[self.classifier][0]
+        return find_temperature(scores, learnt_codes(codes[held], scores))
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return scores (m, classes); (m,) for two classes, positive for the second."""
@@ -69,6 +129,16 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         scores = self.fitted_.scores(X)
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the calibrated probability of each class, (m, classes); rows sum to 1.
+
+        The softmax of the scores divided by `temperature_`: one number, so the likeliest class is
+        the one that `predict` names.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        return probabilities(self.fitted_.scores(X), self.temperature_)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the likeliest label of each row, (m,)."""

@@ -2,7 +2,8 @@
 
 ``model.json`` says what the model is, which file holds what, and the SHA-256 of each file;
 ``arrays.npz`` holds ``<number>.mean``, ``.scale``, ``.weights``, ``.intercept`` of each classifier
-(float64), ``<number>.knots`` of isotonic calibration, ``<number>.txt`` its trees.
+(float64), ``<number>.knots`` of isotonic calibration, ``<number>.txt`` its trees. ``learnt.csv``
+holds the rows that it learnt from and was chosen on (not in older folders).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,17 +27,30 @@ from ..manifests.tasks import WITHIN
 from .calibrate import CALIBRATIONS
 from .classifiers import PENALTIES, Fitted
 from .data import COMBINE, PARTS, STANDARDISE, LayerSet
+from .doubts import LEARNT_COLUMNS, USES
 from .model import Model
+from .preparation import LEFT_OUT_FILE
 from .trees import check_trees
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = 1
 LARGEST = 1 << 30  # bytes of one file, all of which is held in memory
+LEARNT = "learnt.csv"
 ARRAYS = ("mean", "scale", "weights", "intercept")
 
 
-def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> None:
+def save_model(
+    model: Model,
+    path: str | Path,
+    left_out: pd.DataFrame | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
     """Write a model folder; it appears under its name only when complete.
 
+    `left_out` (`segment_id, session, reason`) are rows that could not be used; ``left_out.csv``.
     With `overwrite` it takes the place of a model that is there; the same one may be there already.
 
     Raises
@@ -50,7 +64,7 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> No
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
-        files = _files(model)
+        files = _files(model, left_out)
         for name, content in files.items():
             write_whole(draft / name, content)
         check_replaceable(path, overwrite=overwrite)  # another may have written it meanwhile
@@ -96,7 +110,7 @@ def _check_same(path: Path, files: Mapping[str, bytes]) -> None:
         )
 
 
-def _files(model: Model) -> dict[str, bytes]:
+def _files(model: Model, left_out: pd.DataFrame | None) -> dict[str, bytes]:
     arrays, files = {}, {}
     for number, (task, fitted) in enumerate(model.fitted.items()):
         arrays.update({f"{number}.{name}": getattr(fitted, name) for name in ARRAYS})
@@ -107,6 +121,10 @@ def _files(model: Model) -> dict[str, bytes]:
     image = io.BytesIO()
     np.savez(image, **arrays)
     files["arrays.npz"] = image.getvalue()
+    if model.learnt is not None:
+        files[LEARNT] = model.learnt.to_csv(index=False, lineterminator="\n").encode()
+    if left_out is not None and len(left_out):
+        files[LEFT_OUT_FILE] = left_out.to_csv(index=False, lineterminator="\n").encode()
     description = _description(model)
     description["sha256"] = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     text = json.dumps(description, indent=1, ensure_ascii=False)
@@ -166,7 +184,8 @@ def load_model(path: str | Path) -> Model:
                 name: _knots(arrays[f"{number}.knots"], len(fitted[name].labels))
                 for number, name in enumerate(curved)
             }
-        return _model(description, fitted, knots)
+        learnt = _learnt(files[LEARNT]) if LEARNT in files else None
+        return _model(description, fitted, knots, learnt)
     except InputError:
         raise
     except Exception as problem:  # json, zip and numpy raise a dozen kinds for a damaged file
@@ -246,6 +265,19 @@ def _knots(knots: np.ndarray, labels: int) -> np.ndarray:
     return knots
 
 
+def _learnt(content: bytes) -> pd.DataFrame:
+    """Return the rows of ``learnt.csv``, checked."""
+    import pandas as pd
+
+    rows = pd.read_csv(io.BytesIO(content), dtype="str", keep_default_na=False)
+    _need(tuple(rows.columns) == LEARNT_COLUMNS, "columns of learnt rows", list(rows.columns))
+    rows = rows.astype({"start": "float64", "end": "float64"})
+    _need(bool(rows["split"].isin(USES).all()), "splits of learnt rows", set(rows["split"]))
+    finite = np.isfinite(rows[["start", "end"]].to_numpy()).all()
+    _need(bool(finite), "times of learnt rows", "not finite")
+    return rows
+
+
 def _need(condition: bool, what: str, found: object) -> None:
     if not condition:
         raise ValueError(f"{what}: {str(found)[:80]}")
@@ -299,11 +331,15 @@ def _check_kinds(found: Mapping[str, Any], fitted: Mapping[str, Fitted]) -> None
     for name, one in fitted.items():
         even = found["standardise"] != "no" or len(np.unique(one.scale)) == 1
         _need(even, name, "not divided by one number")
-        _need((one.kind, len(one.mean)) == expected, name, f"{one.kind} of {len(one.mean)}")
+        kind = one.kind if one.weights.any() else expected[0]  # without weights nothing is told
+        _need((kind, len(one.mean)) == expected, name, f"{one.kind} of {len(one.mean)}")
 
 
 def _model(
-    description: Mapping[str, Any], fitted: dict[str, Fitted], knots: dict[str, np.ndarray]
+    description: Mapping[str, Any],
+    fitted: dict[str, Fitted],
+    knots: dict[str, np.ndarray],
+    learnt: pd.DataFrame | None,
 ) -> Model:
     _check_description(description, fitted)
     _check_kinds(description, fitted)
@@ -323,4 +359,5 @@ def _model(
         config=description["config"],
         origin=description["origin"],
         knots=knots,
+        learnt=learnt,
     )

@@ -17,13 +17,15 @@ import numpy as np
 from ..common.errors import InputError
 from ..manifests.methods import time_blocks
 from ..manifests.rollcall import roll_call_mask
-from ..manifests.tasks import Task
+from ..manifests.tasks import Task, make_tasks
 from ..manifests.timeline import RECORDING, has_timeline, neighbours
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FEWEST = 2  # folds
+SUGGESTED = range(5, FEWEST - 1, -1)
+GAPS = (2.0, 1.0, 0.0)  # s, that a repair tries; the first is the default
 
 
 def join_tuning(table: pd.DataFrame) -> pd.DataFrame:
@@ -66,10 +68,10 @@ def add_folds(
     folded, skipped = [], {}
     for task in tasks:
         part = table.iloc[task.rows["train"]].reset_index(drop=True)
-        cuts = [cut for cut in _cuts(part, folds, gap) if len(cut[1])]
-        empty = sum(not len(learnt) for learnt, _ in cuts)
-        if empty or not cuts:
-            skipped[task.name] = f"{empty} of {folds} folds have nothing left to learn from"
+        cuts = _held_out(part, folds, gap)
+        reason = _why_not(cuts, folds)
+        if reason:
+            skipped[task.name] = reason
             continue
         held = np.sort(np.concatenate([held for _, held in cuts]))
         rows = {**task.rows, "valid": task.rows["train"][held]}
@@ -79,9 +81,60 @@ def add_folds(
         name, reason = next(iter(skipped.items()))
         raise InputError(
             f"table: 0 of {len(skipped)} tasks can be folded, first {name!r} ({reason}), "
-            "expected at least 1; lower --folds or --gap"
+            f"expected at least 1; {_fewer_folds(tasks, table, folds, gap)}"
         )
     return folded, skipped
+
+
+def suggest_folds(table: pd.DataFrame, within: str) -> str:
+    """Return options with which a table without validation rows can be folded, if any do."""
+    joined = join_tuning(table)
+    try:
+        tasks, _ = make_tasks(joined, within, needed=("train",))
+    except InputError:
+        return ""
+    return _options(tasks, joined, SUGGESTED, GAPS, given=GAPS[0])
+
+
+def _fewer_folds(tasks: Sequence[Task], table: pd.DataFrame, folds: int, gap: float) -> str:
+    """Return a repair that leads on where no task can be folded."""
+    fewer = range(min(folds, SUGGESTED[0]), FEWEST - 1, -1)
+    options = _options(
+        tasks, table, fewer, (gap, *(less for less in GAPS if less < gap)), given=gap
+    )
+    return options or "leave --folds out, so that the validation rows decide"
+
+
+def _options(
+    tasks: Sequence[Task],
+    table: pd.DataFrame,
+    folds: Sequence[int],
+    gaps: Sequence[float],
+    *,
+    given: float,
+) -> str:
+    """Return the first --folds and --gap with which a task can be folded; empty where none can.
+
+    The gap is named where it is not the one that is `given` already.
+    """
+    parts = [table.iloc[task.rows["train"]].reset_index(drop=True) for task in tasks]
+    for gap in gaps:
+        for number in folds:
+            if any(_why_not(_held_out(part, number, gap), number) == "" for part in parts):
+                return f"pass --folds {number}" + (f" --gap {gap:g}" if gap != given else "")
+    return ""
+
+
+def _held_out(part: pd.DataFrame, folds: int, gap: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [cut for cut in _cuts(part, folds, gap) if len(cut[1])]
+
+
+def _why_not(cuts: Sequence[tuple[np.ndarray, np.ndarray]], folds: int) -> str:
+    """Return why these cuts are no folds; empty where they are."""
+    empty = sum(not len(learnt) for learnt, _ in cuts)
+    if empty or not cuts:
+        return f"{empty} of {folds} folds have nothing left to learn from"
+    return ""
 
 
 def _cuts(table: pd.DataFrame, folds: int, gap: float) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -18,9 +18,10 @@ import numpy as np
 
 from ..common.errors import InputError
 from ..manifests.tasks import Task
-from .chosen import Chosen, read_chosen
+from .chosen import Chosen, doubts_of_test, read_chosen
 from .classifiers import penalties_of
 from .conclude import ACCURACY, told
+from .data import Teller
 from .measures import percentiles, resample
 from .sweep import one_thread
 
@@ -42,6 +43,7 @@ def learning_curve(
     seconds: str = "1,2,5,10,30,60",
     draws: int = 5,
     seed: int = 0,
+    log: Teller = lambda text: None,
 ) -> pd.DataFrame:
     """Return the accuracy on test by seconds of speech per speaker, of what `run` chose.
 
@@ -53,6 +55,8 @@ def learning_curve(
     seconds : numbers > 0, separated by commas
     draws : int, >= 1
         The first in order of time, the others at random from `seed`.
+    log : function of one str
+        Receives what makes the numbers doubtful, and after "left out" what could not be used.
 
     Returns
     -------
@@ -65,7 +69,7 @@ def learning_curve(
     Raises
     ------
     InputError
-        The folder is no sweep's, the store another one, or a number is out of range.
+        The folder is no sweep's, table or store another one, or a number is out of range.
     """
     import pandas as pd
 
@@ -73,6 +77,8 @@ def learning_curve(
     if draws < 1:
         raise InputError(f"draws: {draws} is given, expected 1 or more; correct --draws")
     chosen = read_chosen(run, table, store)
+    for line in (*chosen.left_out, *doubts_of_test(chosen)):
+        log(line)
     duration = (chosen.table["end"] - chosen.table["start"]).to_numpy(np.float64)
     orders = [_order(chosen.table, draw, seed) for draw in range(draws)]
     correct, speech = [], []

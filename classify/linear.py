@@ -20,7 +20,7 @@ import numpy as np
 ALIKE = 1e-6  # entries of an eigenvector that differ by less are equal
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rotation:
     """Training rows on their own principal axes.
 

@@ -22,7 +22,7 @@ LEAST_GAIN = 64 * np.finfo(np.float64).eps  # of a step, as a share of the loss
 ITERATIONS = 5000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Problem:
     """The penalised loss of n training rows on r axes at one penalty.
 

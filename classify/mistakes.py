@@ -58,7 +58,7 @@ class Mistake:
         return f"{math.floor(1000 * self.score) / 10:.1f} %"
 
 
-@dataclass
+@dataclass(eq=False)
 class Clips:
     """Clips out of the recordings below `root`; `sounds` holds each once, as a data URI."""
 

@@ -37,7 +37,7 @@ Cut = tuple[np.ndarray, np.ndarray]  # rows of the table: learnt, held out
 Codes = tuple[np.ndarray, np.ndarray]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """Kernels of one cut of one task: n rows learnt, m held out, k layers, c classes.
 
@@ -118,7 +118,7 @@ def _check(cuts: Sequence[tuple[Cut, Codes]], layers: int) -> None:
     if not cuts:
         raise InputError(
             "mix: 0 validation segments are of labels in train, expected at least 1 to learn "
-            "weights by; split the table again with spk-manifests split"
+            "weights by; leave out --combine mix, or pass --folds 5"
         )
     size = 8 * layers * sum(len(a) * (len(a) + len(b)) for (a, b), _ in cuts)
     if size > MOST_BYTES:

@@ -14,13 +14,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.errors import InputError
-from ..extract.layout import differing_keys
 from ..extract.store import FeatureStore
 from ..manifests.table import check_predictions
 from ..manifests.tasks import WITHIN_CORPUS, Task, rows_of_split
 from .calibrate import calibrated, fit_curves
 from .classifiers import Fitted, finish, fit_path
 from .data import LayerSet, match, read_features
+from .doubts import (
+    UNKNOWN_ORIGIN,
+    learnt_from,
+    learnt_note,
+    learnt_rows,
+    marked,
+    unknown_note,
+    within_corpus,
+)
+from .inputs import check_same_store
 from .sums import TotalSums
 from .sweep import TUNING, Settings, Trial, make_fold, one_thread, validate
 from .trials import learnt_codes
@@ -28,12 +37,14 @@ from .trials import learnt_codes
 if TYPE_CHECKING:
     import pandas as pd
 
-# not compared between stores: which layers lie there, in which precision and file format
-FREE_KEYS = ("layers", "dtype", "schema")
+NEW_MEETING = (
+    "for meetings that nobody fitted, run spk-classify fit with --within corpus on the table of "
+    "the known meetings, and predict with that model"
+)
 KNOWS_THE_ROOM = "this also rewards knowing the room: spk-classify sweep says how much"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
     """Fitted classifiers and where they come from.
 
@@ -48,6 +59,9 @@ class Model:
         Split method, seed, numbers of segments, versions.
     knots : {session, or "corpus": (m, 3) float64}
         Of isotonic calibration, as `calibrate.fit_curves` gives them; empty: the temperature's.
+    learnt : DataFrame or None
+        The rows that it learnt from and was chosen on, as `doubts.learnt_rows` returns them; None
+        in folders from before these were written.
     """
 
     classifier: str
@@ -60,6 +74,7 @@ class Model:
     config: Mapping[str, Any]
     origin: Mapping[str, Any]
     knots: Mapping[str, np.ndarray] = field(default_factory=dict)
+    learnt: pd.DataFrame | None = None
 
     @property
     def name(self) -> str:
@@ -108,6 +123,7 @@ def fit(
         config=dict(store.config),
         origin=_origin(tasks, settings, split),
         knots=knots,
+        learnt=learnt_rows(table, tasks),
     )
 
 
@@ -178,7 +194,8 @@ def predict(
         The store is of another encoder or configuration, lacks segments, or nothing is left.
     """
     check_config(model, store)
-    known, rejected = match(rows_of_split(table, split), store)
+    rows = rows_of_split(table, split)
+    known, rejected = match(rows, store)
     left_out = {"rejected": f"{len(rejected)} segments without features"} if len(rejected) else {}
     sessions = known["session"].to_numpy(str)
     if model.within == "session":
@@ -186,24 +203,40 @@ def predict(
             left_out[name] = f"{int(np.sum(sessions == name))} segments, no model of this session"
         known = known[np.isin(sessions, list(model.fitted))].reset_index(drop=True)
     if not len(known):
+        names = ", ".join(map(repr, list(model.fitted)[:3]))
+        more = " ..." if len(model.fitted) > 3 else ""
         raise InputError(
-            f"table: 0 of {len(table)} segments are of sessions {sorted(model.fitted)[:3]} ... "
-            "that the model knows, expected at least 1; run spk-classify fit on this table"
+            f"table: 0 of {len(rows)} segments are of the sessions that the model learnt "
+            f"({names}{more}), expected at least 1; {NEW_MEETING}"
         )
     return _named(model, known, store), left_out
+
+
+def unnamed_rows(
+    model: Model, named: pd.DataFrame, table: pd.DataFrame, split: str
+) -> pd.DataFrame:
+    """Return the rows of a split that were not named: `segment_id, session, reason`."""
+    rows = rows_of_split(table, split)
+    rest = rows[~rows["segment_id"].isin(set(named["segment_id"]))]
+    modelled = (model.within == "corpus") | rest["session"].isin(set(model.fitted))
+    reason = np.where(modelled, "rejected at extraction", "no model of this session")
+    return rest[["segment_id", "session"]].assign(reason=reason).reset_index(drop=True)
+
+
+def doubts(model: Model, named: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """Say which of the named segments of a table a model learnt from, and whom it cannot name."""
+    lines = unknown_note(named, table, within_corpus(model.name))
+    if model.learnt is None:
+        return [UNKNOWN_ORIGIN, *lines]
+    rows = table.set_index("segment_id").loc[named["segment_id"]].reset_index()
+    return learnt_note(learnt_from(rows, model.learnt), rows["segment_id"]) + lines
 
 
 def check_config(model: Model, store: FeatureStore) -> None:
     """Raise `InputError` with the keys that differ unless the store fits the model."""
     where = str(store.path)
-    ours, theirs = model.config, store.config
-    differ = differing_keys(ours, theirs, free=FREE_KEYS)
-    if differ:
-        pairs = "; ".join(f"{key} {theirs.get(key)!r}, not {ours.get(key)!r}" for key in differ)
-        raise InputError(
-            f"{where}: configuration is another than the model's ({pairs}), expected the same; "
-            "run spk-extract with the model's options, or fit a model on this store"
-        )
+    repair = "run spk-extract with the model's options, or fit a model on this store"
+    check_same_store(model.config, store, whose="the model's store", repair=repair)
     missing = [layer for layer in model.layers.layers if layer not in store.layers]
     if missing:
         raise InputError(
@@ -228,9 +261,11 @@ def _named(model: Model, table: pd.DataFrame, store: FeatureStore) -> pd.DataFra
         predicted[rows] = np.array(fitted.labels, dtype=object)[best]
         score[rows] = np.minimum(chances[np.arange(len(best)), best], 1.0)
         scores[rows] = [_as_json(fitted.labels, row) for row in chances]
-    split = table.get("split", "")
+    name = model.name
+    if model.learnt is not None:
+        name = marked(name, learnt_from(table, model.learnt))
     named = table[["segment_id", "session", "speaker"]].assign(
-        predicted=predicted, score=score, split=split, model=model.name, scores=scores
+        predicted=predicted, score=score, split=table.get("split", ""), model=name, scores=scores
     )
     return check_predictions(named)
 

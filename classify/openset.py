@@ -22,9 +22,11 @@ import numpy as np
 from ..common.errors import InputError
 from ..manifests.tasks import Task
 from .calibrate import probabilities
-from .chosen import Chosen, read_chosen
+from .chosen import Chosen, doubts_of_test, read_chosen
 from .conclude import told
+from .data import Teller
 from .measures import percentiles, resample
+from .preparation import NO_STOP
 from .sweep import one_thread
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ def open_set(
     *,
     false_accepts: str = "0.01,0.05,0.1",
     seed: int = 0,
+    log: Teller = lambda text: None,
 ) -> pd.DataFrame:
     """Return what the choice of `run` does with speakers it has not learnt, on test.
 
@@ -63,6 +66,8 @@ def open_set(
         Those of the sweep.
     run : folder that `spk-classify sweep` wrote, without folds
     false_accepts : shares of strangers let in, 0..1 exclusive, separated by commas
+    log : function of one str
+        Receives what makes the numbers doubtful, and after "left out" what could not be used.
 
     Returns
     -------
@@ -86,16 +91,23 @@ def open_set(
     if chosen.settings.folds:
         raise InputError(
             f"{run}: was swept with --folds {chosen.settings.folds}, expected validation rows that "
-            "were not learnt; sweep without --folds"
+            "were not learnt; sweep without --folds into another folder"
         )
-    tasks = [task for task in chosen.tasks if len(task.labels) >= FEWEST]
-    if not tasks:
+    tasks, small = _large_enough(chosen, run)
+    for line in (*chosen.left_out, *small, *doubts_of_test(chosen)):
+        log(line)
+    cases = [(task, code) for task in tasks for code in range(len(task.labels))]
+    unfit = [case for case in cases if not _can_stop(chosen, *case)]
+    for task, code in unfit:
+        log(f"left out: {task.name}, stranger {task.labels[code]!r}, {NO_STOP} without them")
+    cases = [case for case in cases if case not in unfit]
+    if not cases:
         raise InputError(
-            f"{run}: 0 of {len(chosen.tasks)} tasks have {FEWEST} speakers, expected at least 1; "
-            "select more meetings"
+            f"{run}: 0 of {len(unfit)} speakers can be left out ({NO_STOP} without them), expected "
+            "at least 1; sweep with other --classifiers into another folder"
         )
     with one_thread([chosen.classifier]):
-        trials = {name: _trials(chosen, tasks, name) for name in ("valid", "test")}
+        trials = {name: _trials(chosen, cases, name) for name in ("valid", "test")}
     sessions = chosen.table["session"].to_numpy(str)
     rows = [(share, *_row(trials, share, sessions, seed)) for share in wanted]
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -117,11 +129,30 @@ def _shares(text: str) -> list[float]:
 Trials = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # score, right, stranger, row
 
 
-def _trials(chosen: Chosen, tasks: Sequence[Task], split: str) -> Trials:
-    """Return score (n,), named rightly, stranger (bool) and table row of each trial."""
-    found = [
-        _left_out(chosen, task, code, split) for task in tasks for code in range(len(task.labels))
+def _large_enough(chosen: Chosen, run: str | Path) -> tuple[list[Task], list[str]]:
+    """Return the tasks with enough speakers, and a line for each of the others."""
+    tasks = [task for task in chosen.tasks if len(task.labels) >= FEWEST]
+    if not tasks:
+        raise InputError(
+            f"{run}: 0 of {len(chosen.tasks)} tasks have {FEWEST} speakers, expected at least 1; "
+            "sweep a table with larger meetings, or with --within corpus, into another folder"
+        )
+    lines = [
+        f"left out: {task.name}, {len(task.labels)} speakers, fewer than {FEWEST}"
+        for task in chosen.tasks
+        if len(task.labels) < FEWEST
     ]
+    return tasks, lines
+
+
+def _can_stop(chosen: Chosen, task: Task, code: int) -> bool:
+    """Tell whether a classifier can be fitted without a label: LightGBM needs others to stop by."""
+    return chosen.classifier != "lightgbm" or bool(np.any(without(task, code).codes["valid"] >= 0))
+
+
+def _trials(chosen: Chosen, cases: Sequence[tuple[Task, int]], split: str) -> Trials:
+    """Return score (n,), named rightly, stranger (bool) and table row of each trial."""
+    found = [_left_out(chosen, task, code, split) for task, code in cases]
     score, right, stranger, row = (np.concatenate(part) for part in zip(*found, strict=True))
     return score, right, stranger, row
 

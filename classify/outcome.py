@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..common.errors import InputError
-from ..extract.store import FeatureStore
 from ..manifests.table import SPLITS
-from ..manifests.tasks import Task, check_splits, make_tasks
+from ..manifests.tasks import Task
 from .cells import Cells, fingerprint_of
 from .conclude import (
     baselines,
@@ -23,21 +22,24 @@ from .conclude import (
     conclude_control,
     curve_facts,
     fold_facts,
-    left_out,
     mix_facts,
+    unknown_facts,
+    validation_facts,
 )
 from .control import control, persons_of
-from .data import Teller, match, open_store
-from .folds import add_folds, join_tuning
+from .data import Teller, open_store
+from .doubts import learnt_from, learnt_note, learnt_rows
+from .inputs import Inputs, begin_run, inputs_of
 from .model import KNOWS_THE_ROOM, Model, fit, predict
+from .preparation import LEFT_OUT_FILE, Prepared, layers_of, left_out_lines, prepare
 from .score import score
-from .sweep import TUNING, Settings, Trial, choose, classifier_names, sweep
+from .sweep import TUNING, Settings, Trial, choose, sweep
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """What an experiment gave.
 
@@ -50,6 +52,9 @@ class Outcome:
     baselines : {"chance", "majority": accuracy 0..1 on validation}
     facts : tuple of str
         Sentences to show with the table: what was left out, which encoder and split, notes.
+    skipped : {session: why it was left out}
+    left_out : DataFrame
+        The rows that could not be used: `segment_id, session, reason`.
     control : DataFrame or None
         As `control.control` returns it; None within sessions.
     identity : str or None
@@ -65,6 +70,8 @@ class Outcome:
     measures: pd.DataFrame
     baselines: Mapping[str, float]
     skipped: Mapping[str, str]
+    left_out: pd.DataFrame
+    inputs: Inputs
     facts: tuple[str, ...]
     conclusion: str
     control: pd.DataFrame | None = None
@@ -95,9 +102,10 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
     tell : function of one str
         Receives what is worth knowing while it runs.
     keep : path, optional
-        A file for finished trials; what it holds of the same sweep is not tried again.
+        A file for finished trials; what it holds of the same sweep is not tried again. Its folder
+        is the run's, which is refused where it holds a run of another table or store.
     anew : bool
-        Whether that file is begun anew where it is another sweep's; otherwise it is refused.
+        Whether such a folder, or a file of another sweep, is begun anew instead.
     identity : path, optional
         Who is who, for the control of a task over all labels (`control.control`).
 
@@ -111,26 +119,24 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
     if identity is not None:
         _check_identity(table, identity, settings)
     opened = open_store(store)
-    known, rejected, tasks, skipped = prepare(table, opened, settings, SPLITS)
+    ready = prepare(table, opened, settings, SPLITS)
+    known, tasks = ready.table, ready.tasks
+    if keep is not None:
+        begin_run(keep.parent, table, opened, layers_of(settings, opened), anew=anew)
     cells = Cells(keep, fingerprint_of(known, opened, tasks, settings), anew=anew)
     trials = sweep(known, opened, tasks, settings, tell=tell, cells=cells)
     chosen = choose(trials)
     model = fit(known, opened, tasks, chosen, settings, split=split)
     tested = known.iloc[_rows(tasks, "test")].reset_index(drop=True)
     predictions, _ = predict(model, tested, opened)
-    facts = [
-        f"encoder: {encoder_text(model)}",
-        f"split: {split}",
-        *mix_facts(chosen),
-        *fold_facts(tasks, settings),
-    ]
-    facts += [*curve_facts(tasks, settings), *left_out(rejected, skipped, tasks, tested=True)]
+    facts = _facts(model, ready, chosen, settings, tested=True)
     facts += sorted({note for trial in trials for note in trial.notes})
-    measures = score(predictions, known, seed=settings.seed)
+    facts += learnt_note(learnt_from(tested, learnt_rows(known, tasks)), tested["segment_id"])
+    measures = score(predictions, table, seed=settings.seed)
     conclusion = conclude(known, tasks, trials, predictions, measures)
     beside = None
     if settings.within == "corpus":
-        beside = control(known, opened, chosen, settings, predictions, identity=identity)
+        beside = control(ready, opened, chosen, settings, predictions, identity=identity)
         conclusion += f"\n{conclude_control(beside)}"
     return Outcome(
         settings=settings,
@@ -141,7 +147,9 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
         predictions=predictions,
         measures=measures,
         baselines=baselines(tasks, "valid"),
-        skipped=skipped,
+        skipped=ready.skipped,
+        left_out=ready.left_out,
+        inputs=inputs_of(table, opened, layers_of(settings, opened)),
         facts=tuple(facts),
         conclusion=conclusion,
         control=beside,
@@ -166,49 +174,39 @@ def choose_and_fit(
     *,
     split: str = "unknown",
     tell: Teller = lambda text: None,
-) -> tuple[Model, list[str]]:
-    """Return the model that validation chooses, fitted on train, and what was left out.
+) -> tuple[Model, list[str], pd.DataFrame]:
+    """Return the model that validation chooses, what is worth telling, and what is left out.
 
+    It is fitted on train; left out are rows that could not be used, `segment_id, session, reason`.
     Test rows are not read. Parameters and Raises as in `evaluate`.
     """
     settings = settings or Settings()
     opened = open_store(store)
-    known, rejected, tasks, skipped = prepare(table, opened, settings, TUNING)
-    chosen = choose(sweep(known, opened, tasks, settings, tell=tell))
-    model = fit(known, opened, tasks, chosen, settings, split=split)
-    facts = [
-        f"encoder: {encoder_text(model)}",
-        f"split: {split}",
-        *mix_facts(chosen),
-        *fold_facts(tasks, settings),
-    ]
-    facts += [*curve_facts(tasks, settings), *left_out(rejected, skipped, tasks)]
+    ready = prepare(table, opened, settings, TUNING)
+    chosen = choose(sweep(ready.table, opened, ready.tasks, settings, tell=tell))
+    model = fit(ready.table, opened, ready.tasks, chosen, settings, split=split)
+    facts = _facts(model, ready, chosen, settings)
     facts += [*chosen.notes, _chosen_on(model, chosen)]
     if settings.within == "corpus":
         facts.append(KNOWS_THE_ROOM)
-    return model, facts
+    return model, facts, ready.left_out
 
 
-def prepare(
-    table: pd.DataFrame, store: FeatureStore, settings: Settings, needed: Sequence[str]
-) -> tuple[pd.DataFrame, pd.DataFrame, list[Task], dict[str, str]]:
-    """Return the rows with features, the rejected ones, the tasks, and {session left out: why}.
-
-    `needed` are the splits that must have rows. With folds, validation rows are named train, and
-    nobody needs any.
-    """
-    classifier_names(settings)
-    if settings.folds:
-        needed = [name for name in needed if name != "valid"]
-    check_splits(table, needed)
-    known, rejected = match(table, store)
-    if settings.folds:
-        known = join_tuning(known)
-    tasks, skipped = make_tasks(known, settings.within, needed=needed)
-    if settings.folds:
-        tasks, unfolded = add_folds(tasks, known, settings.folds, gap=settings.gap)
-        skipped |= unfolded
-    return known, rejected, tasks, skipped
+def _facts(
+    model: Model, ready: Prepared, chosen: Trial, settings: Settings, *, tested: bool = False
+) -> list[str]:
+    """Return the sentences that stand above a result; `tested`: of test, too."""
+    splits = ("valid", "test") if tested else ("valid",)
+    return [
+        f"encoder: {encoder_text(model)}",
+        f"split: {model.origin['split']}",
+        *mix_facts(chosen),
+        *fold_facts(ready.tasks, settings),
+        *curve_facts(ready.tasks, settings),
+        *left_out_lines(ready.rejected, ready.skipped, LEFT_OUT_FILE),
+        *unknown_facts(ready.table, ready.tasks, splits),
+        *validation_facts(ready.table, ready.tasks),
+    ]
 
 
 def _chosen_on(model: Model, chosen: Trial) -> str:

@@ -22,6 +22,7 @@ from ..manifests.leaks import leaks
 from ..manifests.split import read_record, summarise
 from ..manifests.table import read_table
 from . import beside, figures
+from .data import Teller
 from .meetings import (
     by_meeting,
     meetings,
@@ -34,7 +35,7 @@ from .mistakes import Clips, Mistake, find_mistakes, players
 from .model import versions
 from .runs import Run, read_runs
 from .score import score
-from .sentences import cautions, summary
+from .sentences import cautions, doubts, summary
 from .tables import (
     CONFIDENCE,
     MEANING,
@@ -46,6 +47,7 @@ from .tables import (
     runs_table,
     sweep_commands,
     trials_table,
+    unlike_notes,
 )
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ def report(
     errors: int = ERRORS,
     split: str = "test",
     title: str = "Who speaks in the meeting",
+    tell: Teller = lambda text: None,
 ) -> str:
     """Return the page, as HTML, that shows runs side by side.
 
@@ -80,6 +83,8 @@ def report(
         Most confident mistakes that are shown of each run.
     split : "train", "valid", "test" or "all"
         Rows of the predictions that are reported.
+    tell : function of one str
+        Receives what makes the numbers doubtful, which the page says too.
 
     Raises
     ------
@@ -98,6 +103,12 @@ def report(
         found, None if segments is None else segments.set_index("segment_id"), errors=errors
     )
     mistakes, sounds = _with_players(mistakes, segments, audio_root)
+    doubtful = doubts(found, segments)
+    for line in (
+        *(f"{found[place].name}: {text}" for place, text in doubtful),
+        *unlike_notes(found),
+    ):
+        tell(line)
     return _page(
         title=title,
         split=split,
@@ -108,6 +119,7 @@ def report(
         accuracies=_accuracies(found, measures),
         pairs=differences(found, pairs) if pairs else None,
         cautions=cautions(found, pairs),
+        doubts=doubtful,
         sweeps=[_sweep(place, run) for place, run in enumerate(found) if run.trials is not None],
         by_meeting=by_meeting(found),
         meetings_table=meetings_table(found),

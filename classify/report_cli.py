@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..common.commands import writes
+from ..common.commands import exit_left_out, writes
 from ..common.outputs import Output
 
 
@@ -56,7 +56,12 @@ def report(runs: tuple[str, ...], output: Path, **options: Any) -> None:
     """
     from ..common.files import write_whole
     from .report import report as page
+    from .tables import NOT_PAIRED
 
-    content = page(runs, **options).encode()
+    lines = list[str]()
+    content = page(runs, tell=lines.append, **options).encode()
     write_whole(output, content)
+    for line in lines:
+        click.echo(line)
     click.echo(f"wrote {output}: {len(runs)} runs, {len(content) / 1e6:.1f} MB")
+    exit_left_out(line.endswith(NOT_PAIRED) for line in lines)

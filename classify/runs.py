@@ -21,6 +21,8 @@ from ..manifests.table import read_predictions
 from ..manifests.tasks import WITHIN_CORPUS
 from .control import read_control
 from .data import NOT_STANDARDISED
+from .inputs import Inputs, check_sealed, read_inputs, run_mark
+from .score import scored_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +37,7 @@ CONTROL_FILE, OPEN_SET_FILE, LEARNING_FILE = "control.csv", "openset.csv", "lear
 TABLES = ("predictions.csv", "predictions.parquet")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One model's predictions, and what is known of how they came about.
 
@@ -49,6 +51,8 @@ class Run:
         As in ``sweep.csv``, ``learning.csv``, ``openset.csv`` and ``control.csv``.
     config : dict
         As in ``config.json``; empty where there is none.
+    inputs : Inputs or None
+        As in ``inputs.json``: the table's rows that were swept.
     path : str
         The folder or file, as it was named.
     """
@@ -61,6 +65,7 @@ class Run:
     open_set: pd.DataFrame | None = None
     control: pd.DataFrame | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Inputs | None = None
     path: str = ""
 
     @property
@@ -119,12 +124,7 @@ def _named(text: str) -> tuple[str, Path]:
 def _read_run(name: str, path: Path, split: str) -> list[Run]:
     table = _table_of(path)
     everything = read_predictions(table)
-    rows = everything if split == "all" else everything[everything["split"] == split]
-    if not len(rows):
-        raise InputError(
-            f"{table}: 0 of {len(everything)} rows have split {split!r}, expected at least 1; "
-            f"pass --split with one of {[*sorted(set(everything['split'])), 'all']}"
-        )
+    rows = scored_rows(everything, split, str(table))
     source = (table.name, hashlib.sha256(table.read_bytes()).hexdigest())
     beside = _beside(path) if path.is_dir() else {}
     models = list(dict.fromkeys(rows["model"]))
@@ -153,14 +153,38 @@ def _table_of(path: Path) -> Path:
 
 
 def _beside(folder: Path) -> dict[str, Any]:
+    """Return what else lies in a run's folder, all of it of one run (`inputs`)."""
     config, control = folder / "config.json", folder / CONTROL_FILE
+    if not config.is_file() and (folder / "cells.jsonl").is_file():
+        raise InputError(
+            f"{folder}: holds a sweep that was stopped before its end, expected a finished one; "
+            "run the same spk-classify sweep again, or name a predictions table"
+        )
+    described = _read_json(config) if config.is_file() else {}
+    check_sealed(folder, described)
     return {
         "trials": _read_csv(folder / "sweep.csv", TRIALS),
-        "learning": _read_csv(folder / LEARNING_FILE, LEARNING),
-        "open_set": _read_csv(folder / OPEN_SET_FILE, OPEN_SET),
+        "learning": _of_this_run(folder, LEARNING_FILE, LEARNING, described, "curve"),
+        "open_set": _of_this_run(folder, OPEN_SET_FILE, OPEN_SET, described, "open-set"),
         "control": read_control(control) if control.is_file() else None,
-        "config": _read_json(config) if config.is_file() else {},
+        "config": described,
+        "inputs": read_inputs(folder),
     }
+
+
+def _of_this_run(
+    folder: Path, name: str, columns: Sequence[str], config: Mapping[str, Any], command: str
+) -> pd.DataFrame | None:
+    """Read what a command added to a run's folder; refuse what it told of another run."""
+    table = _read_csv(folder / name, columns)
+    if table is None or "run" not in table:  # none, or from before runs were named
+        return table
+    if set(table["run"]) != {run_mark(folder, config)}:
+        raise InputError(
+            f"{folder / name}: is of another run, expected one of this folder's predictions; run "
+            f"spk-classify {command} again, or remove the file"
+        )
+    return table.drop(columns="run")
 
 
 def _read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame | None:
@@ -169,7 +193,7 @@ def _read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     try:
-        table = pd.read_csv(path, dtype={"layers": "str", "classifier": "str"})
+        table = pd.read_csv(path, dtype={"layers": "str", "classifier": "str", "run": "str"})
         missing = [name for name in columns if name not in table]
         numbers = [name for name in columns if name not in ("layers", "classifier")]
         table = table.astype(dict.fromkeys(numbers if not missing else [], "float64"))

@@ -6,21 +6,24 @@ The result is long: one row per model, stratum, group and measure. Measures over
   ``balanced_accuracy``, ``macro_f1``; ``accuracy_time`` weighted by duration (needs a table);
 - ``top3``, ``log_loss``, ``calibration_error`` and the verification view ``eer`` and ``min_dcf``
   (p = 0.01), each segment a trial against each candidate (need `scores`);
-- ``majority`` and ``chance``: always naming the speaker with most training segments (without a
-  table: with most of the scored ones, which flatters it), and a guess among the candidates;
+- ``majority`` and ``chance``: always naming the speaker with most training segments in the closed
+  set (`manifests.tasks.majority_label`; needs a table), and a guess among the candidates; without
+  a table ``majority_scored``: always naming the one with most of the scored segments, which is
+  more than anybody can know;
 - by ``session``, ``speaker``, ``duration`` and ``overlap``: accuracy alone.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..common.errors import InputError
+from ..manifests.tasks import majority_label, rows_in_train
+from .doubts import parse_scores, within_corpus
 from .measures import (
     RESAMPLES,
     Trials,
@@ -54,13 +57,14 @@ MEASURES = (  # over all segments, in the order they are shown
     "eer",
     "min_dcf",
     "majority",
+    "majority_scored",
     "chance",
 )
 Measure = Callable[[np.ndarray, np.ndarray], float]  # of row numbers (m,) and groups (m,)
 Group = tuple[str, str, np.ndarray]  # stratum, group, chosen rows (n,) bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Rows:
     """One model's predictions as arrays over its n segments; None where nothing tells."""
 
@@ -70,6 +74,7 @@ class _Rows:
     score: np.ndarray  # (n,) 0..1
     candidates: np.ndarray  # (n,) int, how many
     majority: np.ndarray  # (n,) bool, the majority label is right
+    trained: bool  # whether that was counted in training rows
     duration: np.ndarray | None  # (n,) s
     chances: np.ndarray | None  # (n, most candidates), NaN where none
     column: np.ndarray | None  # (n,) the truth's column of `chances`, or -1
@@ -110,18 +115,28 @@ def score(
 
     if resamples < 1:
         raise InputError(f"resamples: {resamples} is given, expected 1 or more; correct it")
-    chosen = predictions if split == "all" else predictions[predictions["split"] == split]
-    if not len(chosen):
-        raise InputError(
-            f"predictions: 0 of {len(predictions)} rows have split {split!r}, expected at least 1; "
-            f"pass --split with one of {[*sorted(set(predictions['split'])), 'all']}"
-        )
+    chosen = scored_rows(predictions, split)
     parts = []
     for model, rows in chosen.groupby("model", sort=False):
         joined = _join(rows.reset_index(drop=True), table)
         lines = _overall(_arrays(joined, table), resamples, seed) + _strata(joined, resamples, seed)
         parts.append(pd.DataFrame(lines, columns=list(COLUMNS[1:])).assign(model=model))
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+
+
+def scored_rows(predictions: pd.DataFrame, split: str, where: str = "predictions") -> pd.DataFrame:
+    """Return the rows of a split of a predictions table, or raise `InputError` where it has none.
+
+    `split` may be ``all``.
+    """
+    rows = predictions if split == "all" else predictions[predictions["split"] == split]
+    if not len(rows):
+        present = [name for name in sorted(set(predictions["split"])) if name]
+        raise InputError(
+            f"{where}: 0 of {len(predictions)} rows have split {split!r}, expected at least 1; "
+            f"pass --split with one of {[*present, 'all']}"
+        )
+    return rows
 
 
 def _join(rows: pd.DataFrame, table: pd.DataFrame | None) -> pd.DataFrame:
@@ -142,9 +157,10 @@ def _join(rows: pd.DataFrame, table: pd.DataFrame | None) -> pd.DataFrame:
 def _arrays(rows: pd.DataFrame, table: pd.DataFrame | None) -> _Rows:
     labels = sorted(set(rows["speaker"]) | set(rows["predicted"]))
     number = {label: code for code, label in enumerate(labels)}
-    scores = [_parse(text) for text in rows["scores"]] if "scores" in rows else None
-    candidates = _candidates(rows, scores)
-    majority = _majority(rows, candidates, table)
+    scores = [parse_scores(text) for text in rows["scores"]] if "scores" in rows else None
+    train = rows[:0] if table is None else rows_in_train(table)
+    candidates = _candidates(rows, scores, train)
+    majority = _majority(rows, candidates, train)
     chances, column = (None, None) if scores is None else _matrix(scores, list(rows["speaker"]))
     return _Rows(
         sessions=np.unique(rows["session"].to_numpy(str), return_inverse=True)[1],
@@ -153,23 +169,11 @@ def _arrays(rows: pd.DataFrame, table: pd.DataFrame | None) -> _Rows:
         score=rows["score"].to_numpy(np.float64),
         candidates=np.array([len(names) for names in candidates]),
         majority=rows["speaker"].to_numpy(str) == majority,
+        trained=len(train) > 0,
         duration=rows["duration"].to_numpy(np.float64) if "duration" in rows else None,
         chances=chances,
         column=column,
     )
-
-
-def _parse(text: str) -> dict[str, float]:
-    try:
-        found = {str(name): float(value) for name, value in json.loads(text).items()}
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        found = {}
-    if not found or not all(0 <= value <= 1 for value in found.values()):
-        raise InputError(
-            f"predictions: scores are {text[:80]!r}, expected a JSON object "
-            "{speaker: probability 0..1}; predict again with spk-classify"
-        )
-    return found
 
 
 def _matrix(scores: list[dict[str, float]], truth: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -181,35 +185,46 @@ def _matrix(scores: list[dict[str, float]], truth: list[str]) -> tuple[np.ndarra
     return chances, column
 
 
-def _candidates(rows: pd.DataFrame, scores: list[dict[str, float]] | None) -> list[tuple[str, ...]]:
-    """Return each row's candidates: those with a score, or else its meeting's scored speakers."""
+def _candidates(
+    rows: pd.DataFrame, scores: list[dict[str, float]] | None, train: pd.DataFrame
+) -> list[tuple[str, ...]]:
+    """Return each row's candidates: those with a score, or else the speakers of its closed set.
+
+    These are in train; where nobody is, the closed set's scored speakers.
+    """
     if scores is not None:
         return [tuple(named) for named in scores]
-    present = rows.groupby("session")["speaker"].unique()
-    return [tuple(present[session]) for session in rows["session"]]
+    counted = train if len(train) else rows
+    everybody = tuple(sorted(set(counted["speaker"])))
+    if len(train) and within_corpus(str(rows["model"].iloc[0])):
+        return [everybody] * len(rows)
+    present = {name: tuple(sorted(set(part))) for name, part in _by_session(counted)}
+    return [present.get(session, everybody) for session in rows["session"]]
+
+
+def _by_session(rows: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
+    """Yield (session, its rows' speakers)."""
+    yield from rows.groupby("session")["speaker"]
 
 
 def _majority(
-    rows: pd.DataFrame, candidates: list[tuple[str, ...]], table: pd.DataFrame | None
+    rows: pd.DataFrame, candidates: list[tuple[str, ...]], train: pd.DataFrame
 ) -> np.ndarray:
-    """Return for each row the candidate with most training segments (the first of equals).
+    """Return for each row the majority label of its closed set, among its candidates.
 
-    Counted in the row's own meeting where that holds every candidate, else everywhere: a person
+    Counted in `train`, or where that is empty in the scored rows. The closed set is the row's
+    meeting where the model is not of all labels and every candidate is of that meeting; a person
     may be in several meetings and lead in one.
     """
-    train = rows[:0] if table is None or "split" not in table else table[table["split"] == "train"]
     counted = train if len(train) else rows
-    everywhere = counted["speaker"].value_counts().to_dict()
-    meetings = {
-        session: speakers.value_counts().to_dict()
-        for session, speakers in counted.groupby("session")["speaker"]
-    }
+    meetings = {name: list(speakers) for name, speakers in _by_session(counted)}
+    corpus = within_corpus(str(rows["model"].iloc[0]))
     best = {}
     keys = list(zip(rows["session"], candidates, strict=True))
     for session, names in set(keys):
-        here = meetings.get(session, {})
-        counts = here if here.keys() >= set(names) else everywhere
-        best[session, names] = max(sorted(names), key=lambda name: counts.get(name, 0))
+        here = meetings.get(session, [])
+        whole = corpus or not set(here) >= set(names)
+        best[session, names] = majority_label(counted["speaker"] if whole else here, names)
     return np.array([best[key] for key in keys])
 
 
@@ -222,7 +237,9 @@ def _measures(rows: _Rows) -> dict[str, Measure]:
         "balanced_accuracy": lambda k, _: balanced_accuracy(rows.truth[k], rows.predicted[k]),
         "macro_f1": lambda k, _: macro_f1(rows.truth[k], rows.predicted[k]),
         "calibration_error": lambda k, _: calibration_error(rows.score[k], correct[k]),
-        "majority": lambda k, _: float(rows.majority[k].mean()),
+        ("majority" if rows.trained else "majority_scored"): (
+            lambda k, _: float(rows.majority[k].mean())
+        ),
         "chance": lambda k, _: float(np.mean(1 / rows.candidates[k])),
     }
     if duration is not None:

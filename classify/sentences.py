@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .compare import ALPHA, Comparison
-from .conclude import LABEL
+from .conclude import LABEL, usual
+from .doubts import doubts_of
 from .model import KNOWS_THE_ROOM
 from .runs import Run
 from .show import OTHER_TASK
-from .tables import overall, percent, span
+from .tables import overall, percent, span, unlike_notes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,11 +33,11 @@ def summary(
         row, meetings = found["accuracy"], run.predictions["session"].nunique()
         places = f"{meetings} meetings" if meetings > 1 else "1 meeting (intervals: its segments)"
         room = _room(run) if run.within_corpus else ""
+        value, most = usual(found)
         text = (
             f"names {percent(row['value'])} ({span(row['low'], row['high'])}) of "
-            f"{len(run.predictions)} segments in {places}; always naming the most frequent "
-            f"speaker gives {percent(found['majority']['value'])}, guessing "
-            f"{percent(found['chance']['value'])}{room}."
+            f"{len(run.predictions)} segments in {places}; always naming the {most} gives "
+            f"{percent(value)}, guessing {percent(found['chance']['value'])}{room}."
         )
         told.append((place, text))
     return told + [(None, text) for text in _shown(runs, pairs)]
@@ -101,4 +102,20 @@ def cautions(runs: Sequence[Run], pairs: Mapping[tuple[int, int], Comparison]) -
     corpus = {run.within_corpus for run in runs}
     if pairs and len(corpus) > 1:
         found.append(OTHER_TASK)
+    found += unlike_notes(runs)
     return list(dict.fromkeys(found))
+
+
+def doubts(runs: Sequence[Run], table: pd.DataFrame | None) -> list[tuple[int, str]]:
+    """Return (its place, why its scores may mean nothing) of each run, with a segment table's help.
+
+    Also what a sweep left out.
+    """
+    lines = []
+    for place, run in enumerate(runs):
+        skipped = run.config.get("skipped_sessions")
+        names = list(skipped) if isinstance(skipped, dict) else []
+        if names:
+            lines.append((place, f"left out {len(names)} meetings, first {names[0]!r}"))
+        lines += [(place, line) for line in doubts_of(run.predictions, table)]
+    return lines

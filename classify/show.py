@@ -15,17 +15,23 @@ from ..manifests.table import write_predictions
 from ..manifests.tasks import WITHIN_CORPUS
 from .compare import Comparison
 from .conclude import conclude_control
+from .inputs import INPUTS_FILE, run_mark, sealed, write_inputs
 from .model import KNOWS_THE_ROOM
 from .outcome import Outcome, encoder_text
 from .plot import plot_sweep
+from .preparation import LEFT_OUT_FILE, write_left_out
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+CONTROL_FILE = "control.csv"
 # what a sweep writes beside its trials
-WRITTEN = ("sweep.csv", "sweep.png", "predictions.csv", "metrics.csv", "control.csv", "config.json")
-OF_THE_CHOICE = ("control.csv", "learning.csv", "openset.csv")
+WRITTEN = (
+    *("sweep.csv", "sweep.png", "predictions.csv", "metrics.csv", CONTROL_FILE, "config.json"),
+    LEFT_OUT_FILE,
+)
+OF_THE_CHOICE = ("learning.csv", "openset.csv")
 OTHER_TASK = (
     "runs within the corpus choose among all speakers, the others among a meeting's: their "
     "difference is one of tasks too"
@@ -167,29 +173,18 @@ def warnings_of(measures: pd.DataFrame) -> list[str]:
 def write_outcome(outcome: Outcome, folder: str | Path) -> list[str]:
     """Write what a sweep leaves in its folder; return the names of the files.
 
-    What `curve` and `open-set` told of another choice in this folder is deleted.
+    ``config.json`` is removed first and written last, with the SHA-256 of the others: a folder
+    without it is not finished. What `curve` and `open-set` told of another choice is deleted.
     """
-    import pandas as pd
-
     folder = Path(folder)
-    predictions = folder / "predictions.csv"
-    before = predictions.read_bytes() if predictions.is_file() else None
-    write_predictions(outcome.predictions, predictions)
-    if before is not None and before != predictions.read_bytes():
+    before = _run_mark(folder)
+    (folder / "config.json").unlink(missing_ok=True)
+    written = _write_tables(outcome, folder)
+    config = _config(outcome) | {"files": sealed(folder, [INPUTS_FILE, *written])}
+    if before != run_mark(folder, config):
         for name in OF_THE_CHOICE:
             (folder / name).unlink(missing_ok=True)
-    trials = pd.DataFrame(trial_rows(outcome))
-    trials = trials.assign(encoder=encoder_text(outcome.model), split=outcome.split)
-    text = trials.to_csv(index=False, lineterminator="\n")
-    write_whole(folder / "sweep.csv", text.encode())
-    write_whole(folder / "sweep.png", plot_sweep(outcome))
-    write_measures(outcome.measures, folder / "metrics.csv")
-    written = ["sweep.csv", "sweep.png", "predictions.csv", "metrics.csv"]
-    if outcome.control is not None:
-        write_frame(outcome.control, folder / "control.csv")
-        written.append("control.csv")
-    config = json.dumps(_config(outcome), indent=1, ensure_ascii=False)
-    write_whole(folder / "config.json", config.encode())
+    write_whole(folder / "config.json", json.dumps(config, indent=1, ensure_ascii=False).encode())
     written.append("config.json")
     gone = [name for name in written if not (folder / name).exists()]
     if gone:
@@ -197,6 +192,36 @@ def write_outcome(outcome: Outcome, folder: str | Path) -> list[str]:
             f"{folder}: {gone} are gone since they were written, expected all; leave the folder "
             "alone, or name another, and run the same command again"
         )
+    return written
+
+
+def _run_mark(folder: Path) -> str:
+    """Return the mark of the run that a folder holds; empty where it holds none."""
+    try:
+        return run_mark(folder, dict(json.loads((folder / "config.json").read_bytes())))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return ""
+
+
+def _write_tables(outcome: Outcome, folder: Path) -> list[str]:
+    """Write all but ``config.json``; return the names of what is of this run."""
+    import pandas as pd
+
+    write_predictions(outcome.predictions, folder / "predictions.csv")
+    trials = pd.DataFrame(trial_rows(outcome))
+    trials = trials.assign(encoder=encoder_text(outcome.model), split=outcome.split)
+    write_whole(folder / "sweep.csv", trials.to_csv(index=False, lineterminator="\n").encode())
+    write_whole(folder / "sweep.png", plot_sweep(outcome))
+    write_measures(outcome.measures, folder / "metrics.csv")
+    write_inputs(outcome.inputs, folder)
+    written = ["sweep.csv", "sweep.png", "predictions.csv", "metrics.csv"]
+    if outcome.control is None:
+        (folder / CONTROL_FILE).unlink(missing_ok=True)
+    else:
+        write_frame(outcome.control, folder / CONTROL_FILE)
+        written.append(CONTROL_FILE)
+    if write_left_out(outcome.left_out, folder / LEFT_OUT_FILE):
+        written.append(LEFT_OUT_FILE)
     return written
 
 
@@ -218,6 +243,7 @@ def _config(outcome: Outcome) -> dict[str, Any]:
             "calibration": "isotonic" if model.knots else "temperature",
         },
         "origin": dict(model.origin),
+        "inputs_sha256": outcome.inputs.sha256,
         "skipped_sessions": dict(outcome.skipped),
         "facts": list(outcome.facts),
         "conclusion": outcome.conclusion,

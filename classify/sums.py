@@ -29,7 +29,7 @@ MOST_BYTES = 5e8  # of the folds' grams; more are not kept, but taken twice
 LEAST_VARIANCE = 1e-6  # of a feature in a fold, or within classes: a share of the whole
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FoldSums:
     """What ridge, LDA and centroid need to know of n training rows of d features.
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 TUNING = ("train", "valid")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Work:
     """What each process is told once: the data and how it is tried."""
 

@@ -8,14 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .compare import ALPHA, Comparison, compare
+from .inputs import difference_of
 from .runs import Run
 
 if TYPE_CHECKING:
     import pandas as pd
 
+NOT_PAIRED = "these segments are not paired"
 NO_SHARE = ("log_loss", "min_dcf")
-NO_MERIT = ("majority", "chance")  # what the task gives, not the run
+NO_MERIT = ("majority", "majority_scored", "chance")  # what the task gives, not the run
 NAMING = (
     *("accuracy", "accuracy_meetings", "accuracy_time", "balanced_accuracy", "macro_f1", "top3"),
     *NO_MERIT,
@@ -33,7 +37,8 @@ MEANING = {
     "calibration_error": "mean gap of confidence and accuracy, 15 bins; low is good, no interval",
     "eer": "equal error rate of verifying a claimed name; low is good",
     "min_dcf": "least detection cost at a prior of 0.01; low is good",
-    "majority": "accuracy of always naming the most frequent speaker",
+    "majority": "accuracy of always naming the speaker with most training segments",
+    "majority_scored": "accuracy of always naming the speaker with most of the scored segments",
     "chance": "accuracy of guessing",
 }
 
@@ -151,9 +156,50 @@ def pairs_of(runs: Sequence[Run]) -> dict[tuple[int, int], Comparison]:
     for b in range(len(runs)):
         for a in range(b):
             first, second = runs[a].predictions, runs[b].predictions
+            other = unlike(runs[a], runs[b])
+            first = first[~first["segment_id"].isin(other)]
             if first["segment_id"].isin(second["segment_id"]).any():
+                second = second[~second["segment_id"].isin(other)]
                 found[a, b] = compare(first, second, split="all")
     return found
+
+
+def unlike(a: Run, b: Run) -> set[str]:
+    """Return the ids that two runs share of segments that are not the same.
+
+    They differ in speaker, session or split, or in time where both runs say of which rows they are.
+    """
+    columns = ["segment_id", "speaker", "session", "split"]
+    both = a.predictions[columns].merge(b.predictions[columns], on="segment_id")
+    differ = np.zeros(len(both), bool)
+    for name in columns[1:]:
+        differ |= (both[f"{name}_x"] != both[f"{name}_y"]).to_numpy()
+    if a.inputs is not None and b.inputs is not None:
+        ids = both["segment_id"]
+        for name in ("start", "end"):
+            times = (run.inputs.rows[name].reindex(ids).to_numpy() for run in (a, b) if run.inputs)
+            differ |= next(times) != next(times)
+    return set(both["segment_id"][differ])
+
+
+def unlike_notes(runs: Sequence[Run]) -> list[str]:
+    """Say which runs are not of the same table: segments that are not paired, other training."""
+    lines = []
+    for b in range(len(runs)):
+        for a in range(b):
+            names = f"{runs[a].name} and {runs[b].name}"
+            other = unlike(runs[a], runs[b])
+            if other:
+                lines.append(
+                    f"{names} share {len(other)} segment ids with another speaker, session, split "
+                    f"or time, first {min(other)!r}: {NOT_PAIRED}"
+                )
+            ours, theirs = runs[a].inputs, runs[b].inputs
+            if ours is not None and theirs is not None:
+                difference = difference_of(ours.rows.drop(columns="features"), theirs.rows)
+                if difference:
+                    lines.append(f"{names} were swept on different tables: {difference}")
+    return lines
 
 
 def differences(runs: Sequence[Run], pairs: Mapping[tuple[int, int], Comparison]) -> Table:

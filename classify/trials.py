@@ -56,7 +56,7 @@ class Settings:
     jobs: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """One layer set and classifier at its best penalty, as validation saw it.
 
@@ -73,13 +73,23 @@ class Trial:
     correct: np.ndarray
     notes: tuple[str, ...] = ()
 
+    def __eq__(self, other: object) -> bool:
+        """Compare all fields, `correct` entry by entry."""
+        if not isinstance(other, Trial):
+            return NotImplemented
+        mine, theirs = vars(self), vars(other)
+        rest = (mine[name] == theirs[name] for name in mine if name != "correct")
+        return all(rest) and np.array_equal(self.correct, other.correct)
+
+    __hash__ = None  # type: ignore[assignment]
+
     @property
     def name(self) -> str:
         """Return what a model column says, as in ``ridge, layer 5``."""
         return f"{self.classifier}, {self.layers.told}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Validated:
     """Validation scores (n, classes) of one task and classifier, one block per penalty."""
 

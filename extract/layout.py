@@ -25,6 +25,7 @@ from .shard import DTYPES, SCHEMA
 
 SHARD_NAME = re.compile(r"(\d{6,})-([0-9a-f]{8})-([0-9a-f]{64})\.h5")
 KINDS = ("pooled", "frames")
+HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file begins
 # Recorded for people: what the features came from under which name, what nobody said of the
 # encoder's input, and (of older stores) whether recordings of another rate were allowed.
 RECORDED = ("assumed", "resample")
@@ -110,6 +111,20 @@ def _repair(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     return f"give {options} the store's value, or name another store"
 
 
+def check_store_file(path: Path) -> None:
+    """Raise `InputError` where a file was given as a store and is none: a table, a recording."""
+    try:
+        with path.open("rb") as file:
+            found = file.read(len(HDF5))
+    except OSError as problem:
+        raise InputError(f"{path}: cannot be read ({problem.strerror}); let it be read") from None
+    if found != HDF5:
+        raise InputError(
+            f"{path}: it is a file, but no HDF5 file as spk-store pack writes, expected a store; "
+            "name the store"
+        )
+
+
 def read_description(path: Path) -> dict[str, Any]:
     """Read and check ``store.json`` of a store folder."""
     file = path / "store.json"
@@ -177,9 +192,10 @@ def take_folder(
         written to.
     """
     if path.is_file():
+        check_store_file(path)
         raise InputError(
-            f"{path}: it is a file, expected a folder, since a packed store is only read; name "
-            "another folder"
+            f"{path}: it is a packed store, which is only read, expected a folder; run `spk-store "
+            f"merge {path} FOLDER` and name that folder"
         )
     _refuse_other_folder(path)
     with writing(path):

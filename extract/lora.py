@@ -26,6 +26,7 @@ OF_TRAINING = (
     *("auto_mapping", "base_model_name_or_path", "eva_config", "exclude_modules", "inference_mode"),
     *("layers_pattern", "lora_dropout", "megatron_core", "peft_type", "peft_version", "revision"),
     *("runtime_config", "task_type", "modules_to_save"),
+    "qalora_group_size",  # of use_qalora, which must be off
 )
 # Others begin with other weights than the encoder's own, which a merge would then add to.
 BEGINNINGS = (True, False, None, "gaussian", "orthogonal", "eva")

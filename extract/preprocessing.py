@@ -99,11 +99,11 @@ def waveform_input(folder: Path, config: dict[str, Any], normalize: str | None) 
     if says not in (True, False, None):
         raise _unfit(path, "do_normalize", says, "true or false")
     normalization = NORMALIZED if says else NOT_NORMALIZED
-    rate, notes = _rate(path, found), ()
+    notes: tuple[str, ...] = ()
     if normalize is not None and NORMALIZE[normalize] != normalization:
         notes = (f"--normalize: {normalize!r} is obeyed, though {path} says the opposite",)
         normalization = NORMALIZE[normalize]
-    return InputSettings(normalization, rate, notes=notes)
+    return InputSettings(normalization, _rate(path, found), notes=notes)
 
 
 def _assumed_input(folder: Path, config: dict[str, Any], normalize: str | None) -> InputSettings:

@@ -13,10 +13,15 @@ from typing import Any
 import numpy as np
 
 from ..common.errors import InputError
-from .layout import fingerprint, normal_config, read_description, refuse_other_config, shard_paths
+from .layout import (
+    check_store_file,
+    fingerprint,
+    normal_config,
+    read_description,
+    refuse_other_config,
+    shard_paths,
+)
 from .shard import COLUMNS, DTYPES, Shard, read_layer, read_shard
-
-HDF5 = b"\x89HDF\r\n\x1a\n"  # the first bytes of every HDF5 file
 
 
 class FeatureStore:
@@ -67,7 +72,7 @@ class FeatureStore:
         """
         path = Path(path)
         if path.is_file():
-            _check_packed(path)
+            check_store_file(path)
             shard = read_shard(path)
             return cls(path, shard.attributes, [shard])
         described = read_description(path)
@@ -151,16 +156,6 @@ class FeatureStore:
                 f"{self.path}: the store's kind is {self.kind!r}, expected {kind!r}; "
                 f"use {other} or extract another store"
             )
-
-
-def _check_packed(path: Path) -> None:
-    with path.open("rb") as file:
-        if file.read(len(HDF5)) == HDF5:
-            return
-    raise InputError(
-        f"{path}: it is no HDF5 file, expected a store, the folder that spk-extract writes, or one "
-        "that spk-store pack made of it; name that"
-    )
 
 
 def _refuse_foreign(store: FeatureStore, shard: Shard) -> None:

@@ -274,9 +274,11 @@ class ShardWriter:
     def _check_size(self, segment_id: str, features: np.ndarray, largest: float) -> None:
         if not np.isfinite(largest):
             wrong = int((~np.isfinite(features)).sum())
+            exact = self.config.get("compute_dtype", "float32") == "float32"
+            other = "" if exact else "pass --dtype float32 and name another store, or "
             raise InputError(
                 f"{self._where(segment_id)} hold {wrong} values that are not finite, expected "
-                "numbers; pass --dtype float32, or take the segment out of the table"
+                f"numbers; {other}take the segment out of the table"
             )
         if self.config["dtype"] == "float16" and largest > FLOAT16_MAX:
             raise InputError(

@@ -18,7 +18,13 @@ from ..common.files import replace_folder
 from ..common.locks import FolderLock
 from .contents import REPAIR
 from .durable import WRITING
-from .layout import SHARD_NAME, read_description, refuse_other_config, shard_paths
+from .layout import (
+    SHARD_NAME,
+    check_store_file,
+    read_description,
+    refuse_other_config,
+    shard_paths,
+)
 from .listing import list_rejected
 from .reader import FeatureStore
 from .shard import Shard, read_layer, read_shard
@@ -217,7 +223,9 @@ def verify(
             "other too"
         )
     single = path.is_file()
-    if not single:
+    if single:
+        check_store_file(path)
+    else:
         read_description(path)
     faults = [
         fault

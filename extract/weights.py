@@ -149,8 +149,9 @@ def _notes(checkpoint: Checkpoint, model: Any, unexpected: list[str]) -> list[st
     """Return what a user should read of weights that are left out; a head's are no news."""
     notes = []
     parts = {name for name, _ in model.named_children()}
-    prefix = f"{model.base_model_prefix}."
-    ours = [key for key in unexpected if key.removeprefix(prefix).split(".")[0] in parts]
+    names = {key: key.removeprefix(f"{model.base_model_prefix}.").split(".") for key in unexpected}
+    # A head of x-vectors has a feature_extractor too, but no part inside it.
+    ours = [key for key, name in names.items() if name[0] in parts and len(name) > 2]
     if ours:
         notes.append(
             f"{checkpoint.folder}: {len(ours)} weights have no place in the encoder that "

@@ -28,7 +28,10 @@ from .trunk import Entered, Trunk
 
 MERIT = "val_merit"  # val_acc, ties broken by val_loss
 TEMPERATURES = (-5.0, 5.0)  # natural logarithm
-IDENTITY = ("encoder", "revision", "weights_sha256", "encoder_config_sha256", "untrained")
+IDENTITY = (
+    *("encoder", "revision", "weights_sha256", "encoder_config_sha256", "untrained"),
+    "normalization",  # checkpoints from before lack it
+)
 SAME = ("weights_sha256", "encoder_config_sha256", "normalization")  # wherever it lies now
 
 
@@ -183,9 +186,9 @@ class SpeakerModule(lightning.LightningModule):
             "trained": sorted(self.subject.trained),
             "audio": [dict(known) for known in self.subject.audio],
             "encoder": {
-                name: value
-                for name, value in self.subject.encoder.items()
-                if name in (*IDENTITY, *SAME)
+                name: self.subject.encoder[name]
+                for name in IDENTITY
+                if name in self.subject.encoder
             },
             "settings": asdict(self.settings),
             "temperature": self.temperature,

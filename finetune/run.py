@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..common.errors import InputError
+from ..extract.checkpoint import DEMO, find_checkpoint
 from ..extract.signals import noted_signals
 from .config import Config
 from .fleet import (
@@ -86,6 +87,8 @@ def fit(
     """
     fleet = replace(plan_fleet(table, config, split), lock=lock)
     devices = choose_devices(config, tell)
+    if open_tasks(fleet):
+        _tell_input(config, tell)
     fleet = settle(fleet, warn)
     together = config.within == "corpus"
     _refuse_together(config, len(devices) if together else 1)
@@ -106,6 +109,20 @@ def fit(
         interrupted=interrupted,
         left_out=count_left_out(fleet, sessions),
     )
+
+
+def _tell_input(config: Config, tell: Tell) -> None:
+    """Say once what is assumed of the encoder's input."""
+    if config.pretrained_model == DEMO:
+        return
+    checkpoint = find_checkpoint(
+        config.pretrained_model,
+        revision=config.revision,
+        normalize=config.normalize,
+        weights=False,
+    )
+    for note in checkpoint.input.notes:
+        tell(note)
 
 
 def _refuse_gone(fleet: Fleet, busy: Sequence[str], interrupted: bool) -> None:

@@ -6,6 +6,7 @@ that is likely meant and what to type.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +42,7 @@ def pair(audio_root: str | Path, sessions: Iterable[str]) -> Pairing:
         There is no such folder, it holds no recording, or a session has two.
     """
     root = Path(audio_root)
-    if not root.is_dir():
+    if not os.path.isdir(root):  # Path.is_dir raises where a name is too long for the disk
         raise InputError(f"{audio_root}: is no folder, expected the recordings'; correct the path")
     sure, unsure, unread = (_by_name(root, kinds) for kinds in (SUFFIXES, UNSURE, UNREAD))
     by_name = {**unsure, **sure}

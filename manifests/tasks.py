@@ -6,7 +6,8 @@ A task is one closed set of labels: a meeting's speakers (``within="session"``) 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -29,7 +30,8 @@ WITHIN_CORPUS = ", within corpus"  # in a model's name, so that its scores carry
 class Task:
     """One closed set: `rows[split]` are row numbers of the table, `codes[split]` index `labels`.
 
-    A code is -1 where the label has no training segment (always counted as wrong). `cuts` are the
+    A code is -1 where the label has no training segment (always counted as wrong). `majority` is
+    the code of the label that `majority_label` returns. `cuts` are the
     folds of cross-validation, (learnt, held out) as positions in ``rows["train"]``; then
     ``rows["valid"]`` are all that are held out in turn. Without folds there are none.
     """
@@ -39,19 +41,36 @@ class Task:
     rows: Mapping[str, np.ndarray]
     codes: Mapping[str, np.ndarray]
     cuts: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
+    majority: int = 0
 
-    @property
-    def majority(self) -> int:
-        """Return the code of the label with most training segments (the first of equals)."""
-        return int(np.argmax(np.bincount(self.codes["train"], minlength=len(self.labels))))
+
+def majority_label(labels: Iterable[str], among: Iterable[str]) -> str:
+    """Return the one `among` the candidates that occurs most in `labels`.
+
+    Of equals, the first in order of name. This is the only definition of a majority: `labels` are
+    those of the table's rows of split train in the closed set, with features or without, and also
+    where cross-validation joins train and valid.
+
+    >>> majority_label(["b", "a", "b", "a", "c", "c", "c"], ["b", "a"])
+    'a'
+    """
+    counts = Counter(labels)
+    return max(sorted(set(among)), key=lambda label: counts[label])
 
 
 def make_tasks(
-    table: pd.DataFrame, within: str, *, needed: Sequence[str] = SPLITS, target: str = "speaker"
+    table: pd.DataFrame,
+    within: str,
+    *,
+    needed: Sequence[str] = SPLITS,
+    target: str = "speaker",
+    whole: pd.DataFrame | None = None,
 ) -> tuple[list[Task], dict[str, str]]:
     """Return the tasks that can be done, in order of name, and {session: why not} for the others.
 
-    `needed` are the splits in which a task must have segments; `target` is the column of labels.
+    `needed` are the splits in which a task must have segments; `target` is the column of labels;
+    `whole` is the table as it was split, where `table` has fewer rows or other splits: in it the
+    majority is counted.
 
     Raises
     ------
@@ -60,11 +79,11 @@ def make_tasks(
     """
     require("within", within, WITHIN)
     check_splits(table, needed)
-    sessions = table["session"].to_numpy(str)
+    train = rows_in_train(table if whole is None else whole)
     tasks, skipped = [], {}
-    for name in sorted(set(map(str, sessions))) if within == "session" else ["corpus"]:
-        rows = np.arange(len(table)) if within == "corpus" else np.flatnonzero(sessions == name)
-        task = _make_task(table, name, rows, target)
+    for name, rows in _closed_sets(table, within).items():
+        part = train if within == "corpus" else train[train["session"] == name]
+        task = _make_task(table, name, rows, target, part)
         reason = _unfit(task, needed)
         if reason:
             counts = ", ".join(f"{len(task.rows[part])} {part}" for part in SPLITS)
@@ -72,29 +91,57 @@ def make_tasks(
         else:
             tasks.append(task)
     if not tasks:
-        first = next(iter(skipped))
-        option = "pass --within corpus, or " if within == "session" else ""
-        raise InputError(
-            f"table: {len(skipped)} of {len(skipped)} tasks cannot be done, first {first!r} "
-            f"({skipped[first]}), expected at least 1; {option}split it again with spk-manifests "
-            "split"
-        )
+        raise InputError(_no_task(table, skipped, needed, target))
     return tasks, skipped
+
+
+def _closed_sets(table: pd.DataFrame, within: str) -> dict[str, np.ndarray]:
+    """Return {name: row numbers} of the closed sets of a table, in order of name."""
+    sessions = table["session"].to_numpy(str)
+    if within == "corpus":
+        return {"corpus": np.arange(len(table))}
+    return {str(name): np.flatnonzero(sessions == name) for name in sorted(set(sessions))}
+
+
+def _no_task(
+    table: pd.DataFrame, skipped: Mapping[str, str], needed: Sequence[str], target: str
+) -> str:
+    """Return the message for a table of which no task can be done, with a repair that leads on."""
+    first = next(iter(skipped))
+    rows = np.arange(len(table))
+    everybody = _make_task(table, "corpus", rows, target, table[:0])
+    if first != "corpus" and not _unfit(everybody, needed):
+        repair = "pass --within corpus"
+    elif len(everybody.labels) < 2:
+        repair = f"use a table in which split train has segments of two {target}s or more"
+    else:
+        repair = "split it again with spk-manifests split"
+    return (
+        f"table: {len(skipped)} of {len(skipped)} tasks cannot be done, first {first!r} "
+        f"({skipped[first]}), expected at least 1; {repair}"
+    )
 
 
 def check_splits(table: pd.DataFrame, needed: Sequence[str] = SPLITS) -> None:
     """Raise `InputError` unless the table has segments of every split in `needed`."""
-    found = set(table["split"]) if "split" in table else set()
     for split in needed:
-        if split not in found:
-            option = ", its method and --valid-share SHARE" if split == "valid" else ""
+        if "split" not in table or not (table["split"] == split).any():
+            option = " and --valid-share SHARE" if split == "valid" else ""
             raise InputError(
                 f"table: 0 segments have split {split!r}, expected at least 1; "
                 f"make it anew with spk-manifests split{option}"
             )
 
 
-def _make_task(table: pd.DataFrame, name: str, rows: np.ndarray, target: str) -> Task:
+def rows_in_train(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of split train; none where the table has no split."""
+    return table[table["split"] == "train"] if "split" in table else table[:0]
+
+
+def _make_task(
+    table: pd.DataFrame, name: str, rows: np.ndarray, target: str, train: pd.DataFrame
+) -> Task:
+    """Return the task of these row numbers; its majority is counted in the rows `train`."""
     split = table["split"].to_numpy(str)[rows]
     label = table[target].to_numpy(str)[rows]
     labels = tuple(sorted(map(str, set(label[split == "train"]))))
@@ -105,6 +152,7 @@ def _make_task(table: pd.DataFrame, name: str, rows: np.ndarray, target: str) ->
         labels,
         {part: rows[split == part] for part in SPLITS},
         {part: codes[split == part] for part in SPLITS},
+        majority=number[majority_label(train[target], labels)] if labels else 0,
     )
 
 

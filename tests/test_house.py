@@ -26,9 +26,9 @@ ORDER = {
     "encoder durable contents shard layout reader listing shard_writer store writing options "
     "batches plan job devices profile accuracy verify run tools export store_cli cli",
     "classify": "data folds linear logistic sums trees classifiers crossval calibrate measures "
-    "trials mix cells conclude sweep model folder score compare control outcome "
-    "chosen learning openset plot show chosen_cli estimator runs svg figures mistakes tables "
-    "meetings sentences beside report report_cli cli",
+    "trials mix cells inputs doubts preparation conclude sweep model folder score compare control "
+    "outcome chosen learning openset plot show chosen_cli estimator runs svg figures mistakes "
+    "tables meetings sentences beside report report_cli cli",
     "finetune": "forms check settings config origin outcome augment heads trunk data prefix "
     "module tuned sets callbacks resume training fleet settle run predict cli",
 }

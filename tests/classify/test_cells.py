@@ -125,7 +125,11 @@ def test_another_table_split_or_store_changes_the_fingerprint(
     assert first != mark(table.assign(speaker=table["speaker"] + "x"), store, tasks)
     assert first != mark(table.assign(split="train"), store, tasks)
     assert first != mark(table, store, tasks[:1])
-    path = write_store(tmp_path / "s", table["segment_id"], features)
+    path = write_store(tmp_path / "same", table["segment_id"], features)
+    assert first == mark(table, FeatureStore.open(path), tasks)
+    changed = features.copy()
+    changed[7, 2, 0] += 1
+    path = write_store(tmp_path / "other", table["segment_id"], changed)
     assert first != mark(table, FeatureStore.open(path), tasks)
 
 

@@ -109,7 +109,7 @@ def test_two_processes_fold_as_one(table, store):
 
 
 def test_with_folds_the_chosen_one_is_fitted_on_train_and_valid(table, store_path):
-    model, facts = choose_and_fit(table, store_path, FAST)
+    model, facts, _ = choose_and_fit(table, store_path, FAST)
     assert model.origin["fitted_on"] == "train and valid"
     assert model.origin["segments"]["train"] == int((table["split"] != "test").sum())
     assert any(

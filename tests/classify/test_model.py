@@ -71,6 +71,7 @@ def test_a_model_folder_holds_no_pickle(tmp_path, model):
     save_model(model, tmp_path / "model")
     assert sorted(file.name for file in (tmp_path / "model").iterdir()) == [
         "arrays.npz",
+        "learnt.csv",
         "model.json",
     ]
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
@@ -119,10 +120,23 @@ def test_what_is_no_model_is_refused(tmp_path):
 def test_another_encoder_is_refused_with_the_keys_that_differ(
     tmp_path, model, table, features, write_store
 ):
-    path = write_store(tmp_path / "s", table["segment_id"], features, encoder="other", channel="1")
-    expected = r"\(encoder 'other', not 'toy'; channel '1', not '0'\)"
+    other = {"encoder": "other", "weights_sha256": "c" * 64, "channel": "1"}
+    path = write_store(tmp_path / "s", table["segment_id"], features, **other)
+    expected = (
+        rf"\(encoder 'other', not 'toy'; weights_sha256 '{'c' * 64}', not .*; channel '1', not"
+    )
     with pytest.raises(InputError, match=expected):
         predict(model, table, FeatureStore.open(path))
+
+
+@pytest.mark.parametrize(
+    "same", [{"encoder": "/moved/toy"}, {"resample": True}, {"revision": None}]
+)
+def test_equal_weights_under_another_name_and_allowed_resampling_serve(
+    tmp_path, model, table, features, write_store, same
+):
+    store = FeatureStore.open(write_store(tmp_path / "s", table["segment_id"], features, **same))
+    assert len(predict(model, table, store)[0]) == 36
 
 
 def test_a_store_of_more_layers_in_another_precision_serves(
@@ -144,7 +158,7 @@ def test_sessions_without_a_model_are_told(table, store):
     assert sorted(set(named["session"])) == [sessions[0], sessions[2]]
     assert left_out == {sessions[1]: "12 segments, no model of this session"}
     alone = table[table["session"] == sessions[1]]
-    with pytest.raises(InputError, match="0 of 60 segments are of sessions"):
+    with pytest.raises(InputError, match="0 of 12 segments are of the sessions that"):
         predict(model, alone, store)
 
 

@@ -100,12 +100,15 @@ def test_labels_without_training_segments_are_told(table, store_path):
     changed = table.copy()
     changed.loc[(table["speaker"] == label) & (table["split"] == "train"), "split"] = ""
     outcome = evaluate(changed, store_path, replace(FAST, layers="1"))
-    assert "test: 4 segments of labels not in train count as wrong" in outcome.facts
+    assert (
+        f"test: 4 of 36 segments have speakers that the model does not know, first {label!r}; "
+        "they count as wrong"
+    ) in outcome.facts
 
 
 def test_fit_needs_no_test_rows_and_chooses_as_the_sweep_does(table, store_path, outcome):
     untested = table[table["split"] != "test"].reset_index(drop=True)
-    model, facts = choose_and_fit(untested, store_path, FAST, split="chronological")
+    model, facts, _ = choose_and_fit(untested, store_path, FAST, split="chronological")
     assert model.name == outcome.model.name
     assert model.temperature == outcome.model.temperature
     assert facts[-1].startswith(f"chosen on validation: {outcome.chosen.name}, penalty")
@@ -113,7 +116,8 @@ def test_fit_needs_no_test_rows_and_chooses_as_the_sweep_does(table, store_path,
 
 def test_an_outcome_is_written_whole(tmp_path, outcome):
     write_outcome(outcome, tmp_path / "out")
-    names = ["config.json", "metrics.csv", "predictions.csv", "sweep.csv", "sweep.png"]
+    names = ["config.json", "inputs.json", "metrics.csv", "predictions.csv", "sweep.csv"]
+    names.append("sweep.png")
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == names
     trials = pd.read_csv(tmp_path / "out" / "sweep.csv")
     assert list(trials["layers"]) == [0, 0, 1, 1, 2, 2]
@@ -175,7 +179,7 @@ def test_few_validation_segments_for_a_curve_are_told(table, store_path, tmp_pat
     (told,) = [fact for fact in outcome.facts if fact.startswith("calibration")]
     first = sorted(set(table["speaker"]))[0]
     assert f"9 of 9 labels have fewer than 10 validation segments, first {first!r} with 4" in told
-    folded, facts = choose_and_fit(table, store_path, replace(isotonic, folds=3))
+    folded, facts, _ = choose_and_fit(table, store_path, replace(isotonic, folds=3))
     assert (
         "calibration: isotonic, a curve per label; each of 9 labels has at least 10 validation"
         in ("\n".join(facts))

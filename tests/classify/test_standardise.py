@@ -17,7 +17,8 @@ from spk.classify.learning import learning_curve
 from spk.classify.linear import rotate
 from spk.classify.model import fit, predict
 from spk.classify.openset import open_set
-from spk.classify.outcome import choose_and_fit, evaluate, prepare
+from spk.classify.outcome import choose_and_fit, evaluate
+from spk.classify.preparation import prepare
 from spk.classify.runs import read_runs
 from spk.classify.show import outcome_text, write_outcome
 from spk.classify.sums import TotalSums
@@ -70,7 +71,8 @@ def test_both_are_tried_as_each_alone_and_a_layer_is_read_once(
     read, real = [], module.read_features
     monkeypatch.setattr(module, "read_features", lambda *a: read.append(a[2].name) or real(*a))
     store, settings = FeatureStore.open(path), replace(BOTH, folds=folds, within=within)
-    known, _, tasks, _ = prepare(table, store, settings, ("train", "valid"))
+    ready = prepare(table, store, settings, ("train", "valid"))
+    known, tasks = ready.table, ready.tasks
     trials = sweep(known, store, tasks, settings)
     assert read == ["0", "1"]
     names = [(t.layers.name, t.layers.standardise, t.classifier) for t in trials]
@@ -161,7 +163,9 @@ def test_curve_and_open_set_take_what_the_run_chose(table, path, run, outcome):
 
 
 def test_fit_takes_the_setting(table, path):
-    model, facts = choose_and_fit(table, path, replace(BOTH, standardise="no", classifiers="lda"))
+    model, facts, _ = choose_and_fit(
+        table, path, replace(BOTH, standardise="no", classifiers="lda")
+    )
     assert model.layers.standardise == "no"
     assert any("not standardised" in fact for fact in facts)
 
@@ -217,6 +221,7 @@ def test_rows_are_summed_once_for_both(table, path, monkeypatch):
     store = FeatureStore.open(path)
     # a gap of 0 purges nothing here
     settings = replace(BOTH, layers="1", within="corpus", folds=3, gap=0.0)
-    known, _, tasks, _ = prepare(table, store, settings, ("train", "valid"))
+    ready = prepare(table, store, settings, ("train", "valid"))
+    known, tasks = ready.table, ready.tasks
     sweep(known, store, tasks, settings)
     assert len(summed) == 3 + 1  # folds, and what is never held out

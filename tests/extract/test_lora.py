@@ -26,6 +26,8 @@ SETTINGS = {
     "lora_dropout": 0.1,
     "megatron_core": "megatron.core",
     "loftq_config": {},
+    "use_qalora": False,
+    "qalora_group_size": 16,
     "init_lora_weights": True,
     "modules_to_save": None,
 }

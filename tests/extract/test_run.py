@@ -304,7 +304,6 @@ def test_a_wrong_audio_root_is_told_before_anything_is_rejected(corpus, tmp_path
         ({"dtype": "bfloat16"}, "compute_dtype"),
         ({"store_dtype": "float16"}, "dtype"),
         ({"max_seconds": 2.0}, "max_seconds"),
-        ({"resample": True}, "resample"),
         ({"frames": True}, "kind"),
     ],
 )

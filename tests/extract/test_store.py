@@ -434,7 +434,7 @@ def test_what_is_no_store_is_left_alone(tmp_path: Path, make_store: Make) -> Non
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"no store\.json beside \['notes\.txt'\]"):
         make_store(tmp_path, IDS)
-    with pytest.raises(InputError, match="it is a file, expected a folder"):
+    with pytest.raises(InputError, match="it is a file, but no HDF5 file as spk-store pack writes"):
         make_store(tmp_path / "notes.txt", IDS)
     make_store(tmp_path / "a", IDS)
     (tmp_path / "a" / "store.json").unlink()

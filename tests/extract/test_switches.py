@@ -13,12 +13,7 @@ from spk.extract.switches import OF_OTHERS, OF_STATES, check_switches, settings_
 
 SAME = 5e-5  # relative, float32, of large random weights: kernels add up in another order
 NAMES = [
-    "Wav2Vec2",
-    "Hubert",
-    "WavLM",
-    "Data2VecAudio",
-    "UniSpeech",
-    "UniSpeechSat",
+    *("Wav2Vec2", "Hubert", "WavLM", "Data2VecAudio", "UniSpeech", "UniSpeechSat"),
     "Wav2Vec2Bert",
 ]
 SHAPE = {

@@ -242,3 +242,40 @@ def test_the_models_name_says_what_makes_scores_doubtful():
     assert named(untrained=True) == "finetune e, untrained encoder"
     assert named(split="leaky") == "finetune e, split leaky"
     assert named(within="corpus") == f"finetune e{WITHIN_CORPUS}"
+
+
+def test_a_checkpoint_s_normalisation_is_the_one_it_was_trained_with(tmp_path, group_encoder):
+    """Neither a file that came later, nor one that went, changes what enters a tuned model."""
+    from spk.extract.weights import load_parts
+    from spk.finetune.module import SpeakerModule, Subject
+
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_bytes((group_encoder / name).read_bytes())
+    config = Config(
+        pretrained_model=str(folder), normalize="yes", head_size=8, freeze_encoder_layers=2
+    )
+    parts = load_parts(str(folder), normalize=config.normalize)
+    module = SpeakerModule(parts, Subject("M1", ("a", "b"), parts.provenance, "random"), config)
+    checkpoint: dict = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    assert checkpoint["spk"]["encoder"]["normalization"].startswith("zero mean")
+    (folder / "preprocessor_config.json").write_text('{"do_normalize": false}')
+    torch.save(checkpoint, tmp_path / "a.ckpt")
+    assert load_tuned(tmp_path / "a.ckpt").trunk.front.normalized
+    del checkpoint["spk"]["encoder"]["normalization"]  # one from before it was written
+    checkpoint["spk"]["settings"].pop("normalize")
+    torch.save(checkpoint, tmp_path / "b.ckpt")
+    assert not load_tuned(tmp_path / "b.ckpt").trunk.front.normalized
+
+
+def test_going_on_with_another_normalisation_is_refused():
+    from spk.finetune.module import Subject, refuse_other
+
+    encoder = {"weights_sha256": "a", "encoder_config_sha256": "b", "normalization": "none"}
+    found = {"encoder": encoder, "task": "M1", "labels": ("a",)}
+    refuse_other(found, Subject("M1", ("a",), encoder, "random"))
+    other = {**encoder, "normalization": "zero mean"}
+    with pytest.raises(InputError, match="normalization is 'none', expected 'zero mean'"):
+        refuse_other(found, Subject("M1", ("a",), other, "random"))
