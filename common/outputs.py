@@ -102,22 +102,22 @@ def check_place(
             _check_input(path, name, given, overwrite=overwrite, allowed=allowed)
     for suffix, start in output.beside.items():
         _check_beside(Path(f"{path}{suffix}"), path, start)
-    if output.form and path.is_file() and not overwrite and not _begins(path, output.form):
+    if output.form and os.path.isfile(path) and not overwrite and not _begins(path, output.form):
         raise InputError(_other_content(path))
 
 
 def check_kind(path: Path, *, folder: bool, suffixes: Sequence[str] = ()) -> None:
     """Refuse a folder for a file, a file for a folder, another suffix, or a place that is none."""
     if folder:
-        if os.path.lexists(path) and not path.is_dir():
+        if os.path.lexists(path) and not os.path.isdir(path):
             raise InputError(
                 f"{path}: cannot be written (it is a file), expected a folder; name another folder"
             )
-    elif path.is_dir():
+    elif os.path.isdir(path):
         raise InputError(
             f"{path}: cannot be written (it is a folder), expected a file; name a file"
         )
-    elif path.exists() and not path.is_file():
+    elif os.path.exists(path) and not os.path.isfile(path):
         raise InputError(
             f"{path}: cannot be written (it is a pipe or device), expected a file; name a file"
         )
@@ -130,7 +130,7 @@ def check_kind(path: Path, *, folder: bool, suffixes: Sequence[str] = ()) -> Non
 
 
 def _check_mark(path: Path, mark: str) -> None:
-    others = [name for name in MARKS if name != mark and (path / name).is_file()]
+    others = [name for name in MARKS if name != mark and os.path.isfile(path / name)]
     if others:
         raise InputError(
             f"{path}: holds {MARKS[others[0]]} ({others[0]}), expected an empty folder"
@@ -141,7 +141,7 @@ def _check_mark(path: Path, mark: str) -> None:
 def _check_above(path: Path) -> None:
     """Raise `OSError` unless the folder that `path` is to be in can be written to, or made."""
     above = next(place for place in path.absolute().parents if os.path.lexists(place))
-    if not above.is_dir():
+    if not os.path.isdir(above):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     if not os.access(above, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -155,7 +155,7 @@ def _check_input(path: Path, name: str, given: Path, *, overwrite: bool, allowed
             f"{path}: it is the input {name} too, expected another place; "
             f"{'pass --overwrite, or ' if allowed else ''}name another"
         )
-    closed = given.is_dir() and any((given / mark).is_file() for mark in OURS)
+    closed = os.path.isdir(given) and any(os.path.isfile(given / mark) for mark in OURS)
     if closed and Path(os.path.realpath(given)) in Path(os.path.realpath(path)).parents:
         raise InputError(
             f"{path}: it lies in the input {name}, {given}, expected a place outside; name another"
@@ -171,7 +171,7 @@ def check_own_folder(path: Path, mark: str, names: Sequence[str]) -> None:
         It is somebody else's: of the user or of another command.
     """
     strange = [name for name in names if os.path.lexists(path / name)]
-    if strange and not (path / mark).is_file():
+    if strange and not os.path.isfile(path / mark):
         raise InputError(
             f"{path}: holds {strange[0]!r} and no {mark}, expected an empty folder or one that the "
             "same command began; name another folder"
@@ -195,7 +195,7 @@ def _check_beside(path: Path, main: Path, start: bytes) -> None:
 
 
 def _begins(path: Path, start: bytes) -> bool:
-    if not path.is_file():
+    if not os.path.isfile(path):
         return False
     with path.open("rb") as file:
         return file.read(len(start)) == start
@@ -225,7 +225,11 @@ def has_to_be_written(path: Path, content: bytes | memoryview) -> bool:
     whole = Path(os.path.abspath(path))
     if _protected.get().isdisjoint([whole, *whole.parents]) or not os.path.lexists(path):
         return True
-    if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
+    if (
+        os.path.isfile(path)
+        and path.stat().st_size == len(content)
+        and path.read_bytes() == content
+    ):
         return False
     raise InputError(_other_content(path))
 
@@ -240,7 +244,7 @@ def check_same_content(path: Path, new: Path) -> None:
     """
     import filecmp
 
-    if not path.is_file() or not filecmp.cmp(path, new, shallow=False):
+    if not os.path.isfile(path) or not filecmp.cmp(path, new, shallow=False):
         raise InputError(_other_content(path))
 
 
