@@ -95,7 +95,7 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
             raise InputError(f"{path}: {name} is {value!r}, expected none; {_REPAIR}")
     for name in ("r", "lora_alpha"):
         value = settings.get(name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+        if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
             raise InputError(f"{path}: {name} is {value!r}, expected a number above 0; correct it")
 
 
