@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..common.cpus import available_cores
 from ..common.errors import InputError
 from ..common.signals import deaf_children
 from ..extract.store import FeatureStore
@@ -127,11 +128,7 @@ def _bar(cells: int) -> tqdm:
 def _processes(jobs: int, sets: int) -> int:
     if jobs < 0:
         raise InputError(f"jobs: {jobs} is given, expected 0 (all cores) or more; correct --jobs")
-    if jobs == 0:
-        from joblib import cpu_count  # type: ignore[import-untyped]
-
-        jobs = cpu_count()
-    return min(jobs, sets)
+    return min(jobs or available_cores(), sets)
 
 
 def _run(work: _Work, todo: Sequence[Share]) -> Iterator[list[Trial]]:

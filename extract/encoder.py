@@ -27,6 +27,7 @@ from .layers import Take, check_layers, first, visit_layers
 from .pooling import Pooled, Real, check_pooling, in_order, merge, pool
 from .spans import Spans
 from .stages import Stages
+from .varlen import pack, varlen_kernel
 from .weights import Parts, load_parts
 
 LAYER_DEFINITION = (
@@ -94,7 +95,10 @@ class Encoder:
         *,
         device: torch.device,
         dtype: torch.dtype,
+        masked: bool = False,
     ) -> None:
+        """Put an encoder on its device; `masked` keeps the mask where attention needs none."""
+        self._masked = masked
         self._model = parts.model.eval().requires_grad_(False).to(device, dtype)
         self._provenance = parts.provenance
         self._front, self.notes = parts.front, parts.notes
@@ -258,7 +262,7 @@ class Encoder:
             with self._stages("pooling"):
                 kept[layer] = pool(states, known, pooling)
 
-        self._visit(batch, lengths, known.mask, layers, take)
+        self._visit(batch, lengths, known, layers, take)
         with self._stages("transfer"):
             arriving = self._lane.back(torch.stack([kept[layer] for layer in layers], dim=1))
         return lambda: (arriving(), frames.numpy())
@@ -272,8 +276,8 @@ class Encoder:
             kept[layer] = states
 
         frames = self._front.frames(lengths)
-        mask = Real(frames, int(frames.max()), self.device).mask
-        self._visit(batch, lengths, mask, layers, take)
+        real = Real(frames, int(frames.max()), self.device)
+        self._visit(batch, lengths, real, layers, take)
         states = torch.stack([kept[layer] for layer in layers], dim=2).cpu().float().numpy()
         return [row[:count] for row, count in zip(states, frames.tolist(), strict=True)]
 
@@ -282,17 +286,19 @@ class Encoder:
         self,
         batch: torch.Tensor,
         lengths: torch.Tensor,
-        mask: Any,
+        real: Real,
         layers: Sequence[int],
         take: Take,
     ) -> None:
         """Run the encoder over a prepared batch; states pass through `take`.
 
-        `mask` is none for rows of equal length, which keeps the fast attention kernels.
+        There is no mask for rows of equal length, which keeps the fast attention kernels.
         """
+        transformer = self._model.encoder
+        kernel = None if self._masked else varlen_kernel(transformer, self.device, self._dtype)
         with exact(self._dtype):
             with self._stages("CNN"):
                 hidden = self._front(batch.to(self._dtype), lengths)
             with self._stages("layers"):
                 hidden = first(self._model.feature_projection(hidden))
-                visit_layers(self._model.encoder, hidden, mask, layers, take)
+                visit_layers(transformer, hidden, real.mask, layers, take, pack(real, kernel))

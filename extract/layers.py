@@ -16,6 +16,7 @@ from torch import nn
 
 from ..common.errors import InputError
 from .kernels import no_attention_plans
+from .varlen import Packing, attention_of
 
 Take = Callable[[int, torch.Tensor], None]
 
@@ -30,28 +31,40 @@ def visit_layers(
     mask: torch.Tensor | None,
     layers: Collection[int],
     take: Take,
+    packing: Packing | None = None,
 ) -> None:
     """Run a transformer over `hidden` (n, time, d) and hand ``(layer, state)`` to `take`.
 
-    Stops after the last of `layers`. Where `mask` (n, time) is false, frames are padding.
+    Stops after the last of `layers`. `mask` and `packing` are those of `run_layers`.
     """
     with _taps(encoder.layers, layers, take):
         try:
-            last = run_layers(encoder, hidden, mask)
+            last = run_layers(encoder, hidden, mask, packing)
         except _LastAskedFor:
             return
     take(len(encoder.layers), last)
 
 
-def run_layers(encoder: Any, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+def run_layers(
+    encoder: Any,
+    hidden: torch.Tensor,
+    mask: torch.Tensor | None,
+    packing: Packing | None = None,
+) -> torch.Tensor:
     """Return a transformer's output (n, time, d); nothing of the padding reaches a real frame.
 
+    Where `mask` (n, time) is false, frames are padding; with a `packing` attention needs no mask.
     Nobody attends to padding, and the positional convolution sees zeros there. w2v-BERT has none:
     its positions are in the attention, and its layers' own convolutions look back only.
     """
     positions = getattr(encoder, "pos_conv_embed", nn.Identity())
-    with _silent_padding(positions, mask), mixed_masks(), no_attention_plans():
-        return encoder(hidden, attention_mask=mask)[0]
+    with (
+        _silent_padding(positions, mask),
+        mixed_masks(),
+        no_attention_plans(),
+        attention_of(encoder, packing) as packed,
+    ):
+        return encoder(hidden, attention_mask=mask, **packed)[0]
 
 
 @contextmanager

@@ -34,12 +34,15 @@ class Real:
     ----------
     mask
         (n, size) bool on the device, true where real; None where all rows are of that length.
+    lengths
+        (n,) on the CPU: each row's length.
     count
-        (n,) float32 on the device: each row's length.
+        The same, float32 on the device.
     """
 
     def __init__(self, lengths: torch.Tensor, size: int, device: torch.device | str) -> None:
         """Take `lengths` (n,) on the CPU, so that the device is not waited for."""
+        self.lengths = lengths
         there = carried(lengths, device)
         places = torch.arange(size, device=device)
         self.mask = None if int(lengths.min()) == size else places < there[:, None]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..common.cpus import available_cores
 from ..common.errors import InputError
 from ..extract.signals import noted_signals
 from .config import Config
@@ -197,9 +198,7 @@ def _side_by_side(
     import torch
 
     context = multiprocessing.get_context("spawn")
-    known = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-    threads = max(1, min(torch.get_num_threads(), cores // len(devices)))
+    threads = max(1, min(torch.get_num_threads(), available_cores() // len(devices)))
     workers = [context.Process(target=_worker, args=(fleet, device, threads)) for device in devices]
     for worker in workers:
         worker.start()

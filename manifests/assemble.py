@@ -6,7 +6,6 @@ same turn has the same id with and without audio, under every scope and after ev
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..common.audio import check_length, count_samples, read_header
+from ..common.cpus import available_cores
 from ..common.errors import InputError
 from ..common.names import is_placeholder, normal_name
 from .aishell4 import scoped_speaker
@@ -242,7 +242,7 @@ def _lengths(kept: Reading, recordings: Mapping[str, Path], skip_bad: bool) -> d
     for turn in kept.turns:
         latest[turn.session] = max(turn.end, latest.get(turn.session, 0.0))
     lengths = {}
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # an MP3 is decoded for it
+    with ThreadPoolExecutor(available_cores()) as pool:  # an MP3 is decoded for it
         jobs = {s: pool.submit(_length, file, latest[s]) for s, file in recordings.items()}
         for session, job in jobs.items():
             try:

@@ -34,6 +34,7 @@ from ..common.audio import (
     clipped_text,
     end_of,
 )
+from ..common.cpus import available_cores
 from ..common.errors import InputError
 from ..common.files import write_whole
 from ..common.locks import folder_lock
@@ -307,7 +308,7 @@ def _cut_all(
     from tqdm import tqdm
 
     longest = sorted(todo, key=lambda audio: -recordings[audio].header.frames)
-    pool = ThreadPoolExecutor(workers or len(os.sched_getaffinity(0)))
+    pool = ThreadPoolExecutor(workers or available_cores())
     jobs = [pool.submit(cut_recording, recordings[audio], todo[audio], out) for audio in longest]
     try:
         done = tqdm(as_completed(jobs), total=len(jobs), unit=" recordings", disable=None)

@@ -21,7 +21,7 @@ ORDER = {
     "manifests": "text kinds delimited table annotation rttm textgrid aishell4 pairing assemble "
     "timeline rollcall select purge methods split tasks leaks cut_names reference recording "
     "request cut match voices demo cut_cli cli",
-    "extract": "signals spans audio kernels device pooling stages "
+    "extract": "signals spans audio kernels device pooling varlen stages "
     "encoder_files lora preprocessing switches checkpoint frontend layers weights "
     "encoder durable contents shard layout reader listing shard_writer store writing options "
     "batches plan job devices profile accuracy verify run tools export store_cli cli",
@@ -44,6 +44,7 @@ TORCH_IN_EXTRACT = (
     "layers",
     "pooling",
     "stages",
+    "varlen",
     "weights",
 )
 TORCH_IN_FINETUNE = (
