@@ -76,7 +76,7 @@ def _told(path: str | Path, load: Callable[[], Any]) -> dict[str, Any]:
     known = checkpoint.get("spk") if isinstance(checkpoint, dict) else None
     wanted = {"task", "labels", "split", "rows", "trained", "encoder", "settings", "temperature"}
     ours = isinstance(known, dict) and wanted <= set(known) and "state_dict" in checkpoint
-    if not ours or not _names(known):
+    if not isinstance(known, dict) or not ours or not _names(known):
         raise InputError(
             f"{path}: does not say what it was trained on, expected a checkpoint of spk-finetune; "
             "name another"

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -62,7 +63,7 @@ class Imitation:
     def __call__(self, query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale):
         assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
         assert query.shape == key.shape == value.shape
-        assert query.is_contiguous() and key.is_contiguous() and value.is_contiguous()
+        assert all(x.is_contiguous() for x in (query, key, value))
         begins = cu_seq_q.tolist()
         lengths = np.diff(begins).tolist()
         assert (begins[0], begins[-1]) == (0, len(query))
@@ -72,7 +73,7 @@ class Imitation:
             torch.nn.functional.scaled_dot_product_attention(
                 *(x[first:last].transpose(0, 1) for x in (query, key, value)), scale=scale
             ).transpose(0, 1)
-            for first, last in zip(begins, begins[1:], strict=False)
+            for first, last in pairwise(begins)
         ]
         return torch.cat(rows)
 
