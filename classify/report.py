@@ -91,10 +91,7 @@ def report(
     InputError
         A run or the table cannot be read, or the table lacks a predicted segment.
     """
-    if errors < 0:
-        raise InputError(f"errors: {errors} is given, expected 0 or more; correct --errors")
-    if audio_root is not None and table is None:
-        raise InputError("audio-root: no table is given, expected one; pass --table too")
+    _check_options(table, audio_root, errors)
     found = read_runs(runs, split=split)
     segments = None if table is None else read_table(table)
     measures = [score(run.predictions, segments, split="all") for run in found]
@@ -104,10 +101,8 @@ def report(
     )
     mistakes, sounds = _with_players(mistakes, segments, audio_root)
     doubtful = doubts(found, segments)
-    for line in (
-        *(f"{found[place].name}: {text}" for place, text in doubtful),
-        *unlike_notes(found),
-    ):
+    told = [f"{found[place].name}: {text}" for place, text in doubtful]
+    for line in (*told, *unlike_notes(found)):
         tell(line)
     return _page(
         title=title,
@@ -137,6 +132,13 @@ def report(
         command=_command(runs, table=table, audio_root=audio_root, errors=errors, split=split),
         versions={**versions(), **_drawn_with()},
     )
+
+
+def _check_options(table: str | Path | None, audio_root: str | Path | None, errors: int) -> None:
+    if errors < 0:
+        raise InputError(f"errors: {errors} is given, expected 0 or more; correct --errors")
+    if audio_root is not None and table is None:
+        raise InputError("audio-root: no table is given, expected one; pass --table too")
 
 
 def _command(runs: Sequence[str], **options: Any) -> str:

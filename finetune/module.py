@@ -220,8 +220,8 @@ def refuse_other(
         if old.get(name) != subject.encoder[name]:
             raise InputError(
                 f"checkpoint of {found['task']}: {name} is {subject.encoder[name]!r}, expected "
-                f"{old.get(name)!r}, that of the encoder {old.get('encoder')!r} which it was trained "
-                f"on; name its folder with {option}"
+                f"{old.get(name)!r}, that of the encoder {old.get('encoder')!r} which it was "
+                f"trained on; name its folder with {option}"
             )
     (task,), labels = normal_names([found["task"]]), tuple(normal_names(found["labels"]))
     pairs = {"task": (task, subject.task), "labels": (labels, subject.labels)}
