@@ -96,9 +96,8 @@ def report(
     segments = None if table is None else read_table(table)
     measures = [score(run.predictions, segments, split="all") for run in found]
     pairs = pairs_of(found)
-    mistakes = find_mistakes(
-        found, None if segments is None else segments.set_index("segment_id"), errors=errors
-    )
+    indexed = None if segments is None else segments.set_index("segment_id")
+    mistakes = find_mistakes(found, indexed, errors=errors)
     mistakes, sounds = _with_players(mistakes, segments, audio_root)
     doubtful = doubts(found, segments)
     told = [f"{found[place].name}: {text}" for place, text in doubtful]
