@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..common.containers import SUFFIXES as RECORDINGS
 from ..common.errors import InputError
 from ..common.files import write_whole
 from ..common.names import changed_names, is_placeholder, normal_name
@@ -275,6 +276,11 @@ def _no_table(path: Path) -> InputError:
 
 def _suffix(path: Path) -> str:
     suffix = path.suffix.lower()
+    if suffix in RECORDINGS:
+        raise InputError(
+            f"{path}: is a recording by its suffix, expected a table, .csv or .parquet; name the "
+            "table (spk-manifests rttm, textgrid or csv makes one)"
+        )
     if suffix not in SUFFIXES:
         raise InputError(f"{path}: suffix is {suffix!r}, expected .csv or .parquet; rename it")
     return suffix
