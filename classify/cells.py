@@ -56,7 +56,8 @@ class Cells:
             return
         lines = _whole_lines(path)
         same = lines[:1] == [{"schema": SCHEMA, "fingerprint": mark}]
-        if not same and not anew and os.path.lexists(path):
+        begun = len(lines) == 1  # and no more: nothing is lost
+        if not same and not anew and not begun and os.path.lexists(path):
             raise InputError(
                 f"{path.parent}: holds a sweep of another table, store or setting, expected the "
                 "same; pass --overwrite to begin it anew, or name another folder"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -179,13 +179,20 @@ def fit(table: Path, store: Path, model: Path, *, overwrite: bool, **settings: A
     """
     from ..manifests.table import read_table
     from ..manifests.tasks import split_method
-    from .folder import check_replaceable, save_model
+    from .folder import check_foretold, check_replaceable, save_model
     from .outcome import choose_and_fit
     from .sweep import Settings
 
     check_replaceable(model, overwrite=overwrite)
+    chosen = Settings(**settings)
+
+    def check(foretold: Mapping[str, Any]) -> None:
+        if not overwrite:
+            check_foretold(model, foretold, chosen)
+
+    rows, split = read_table(table), split_method(table)
     fitted, facts, left_out = choose_and_fit(
-        read_table(table), store, Settings(**settings), split=split_method(table), tell=click.echo
+        rows, store, chosen, split=split, tell=click.echo, before=check
     )
     save_model(fitted, model, left_out, overwrite=overwrite)
     on = fitted.origin["fitted_on"]

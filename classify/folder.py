@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ import numpy as np
 
 from ..common.errors import InputError
 from ..common.files import replace_folder, write_whole, writing
+from ..common.names import normal_name, normal_names
 from ..manifests.tasks import WITHIN
 from .calibrate import CALIBRATIONS
 from .classifiers import PENALTIES, Fitted
@@ -31,6 +33,7 @@ from .doubts import LEARNT_COLUMNS, USES
 from .model import Model
 from .preparation import LEFT_OUT_FILE
 from .trees import check_trees
+from .trials import Settings, classifier_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,10 +107,38 @@ def _check_same(path: Path, files: Mapping[str, bytes]) -> None:
     """Refuse a folder that holds another model than these files."""
     there = {name: (path / name).read_bytes() for name in files if (path / name).is_file()}
     if there != files:
-        raise InputError(
-            f"{path}: exists with other content, expected no such folder; pass --overwrite or name "
-            "another folder"
-        )
+        raise other_content(path)
+
+
+def other_content(path: Path) -> InputError:
+    """Return what is said of a folder that holds another model."""
+    return InputError(
+        f"{path}: exists with other content, expected no such folder; pass --overwrite or name "
+        "another folder"
+    )
+
+
+def check_foretold(path: str | Path, foretold: Mapping[str, Any], settings: Settings) -> None:
+    """Refuse a folder whose model cannot be the one that is about to be fitted.
+
+    `foretold` is what `model.foretell` returns of `settings`.
+    """
+    path = Path(path)
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    there = load_model(path)
+    same = there.classifier in classifier_names(settings)
+    same &= settings.penalty in (None, there.penalty)
+    same &= replace(there.layers, weights=()) in foretold["layers"]
+    for name in ("part", "within", "config", "origin"):
+        same &= getattr(there, name) == json.loads(json.dumps(foretold[name]))
+    same &= there.learnt is not None and there.learnt.equals(_learnt(_csv(foretold["learnt"])))
+    if not same:
+        raise other_content(path)
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False, lineterminator="\n").encode()
 
 
 def _files(model: Model, left_out: pd.DataFrame | None) -> dict[str, bytes]:
@@ -122,9 +153,9 @@ def _files(model: Model, left_out: pd.DataFrame | None) -> dict[str, bytes]:
     np.savez(image, **arrays)
     files["arrays.npz"] = image.getvalue()
     if model.learnt is not None:
-        files[LEARNT] = model.learnt.to_csv(index=False, lineterminator="\n").encode()
+        files[LEARNT] = _csv(model.learnt)
     if left_out is not None and len(left_out):
-        files[LEFT_OUT_FILE] = left_out.to_csv(index=False, lineterminator="\n").encode()
+        files[LEFT_OUT_FILE] = _csv(left_out)
     description = _description(model)
     description["sha256"] = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     text = json.dumps(description, indent=1, ensure_ascii=False)
@@ -176,7 +207,7 @@ def load_model(path: str | Path) -> Model:
         _refuse_compressed(files["arrays.npz"])
         with np.load(io.BytesIO(files["arrays.npz"]), allow_pickle=False) as arrays:
             fitted = {
-                entry["name"]: _fitted(entry, number, arrays, files)
+                normal_name(entry["name"]): _fitted(entry, number, arrays, files)
                 for number, entry in enumerate(description["fitted"])
             }
             curved = fitted if description["calibration"] == "isotonic" else {}
@@ -234,7 +265,7 @@ def _fitted(
     entry: Mapping[str, Any], number: int, arrays: Mapping[str, np.ndarray], files: dict[str, bytes]
 ) -> Fitted:
     values = {name: arrays[f"{number}.{name}"] for name in ARRAYS}
-    kind, labels = entry["kind"], entry["labels"]
+    kind, labels = entry["kind"], normal_names(entry["labels"])
     _need(_texts(labels) and len(labels) > 1, "labels", labels)
     booster = files[f"{number}.txt"].decode() if kind == "trees" else ""
     if kind == "trees":
@@ -311,7 +342,8 @@ def _check_description(found: Mapping[str, Any], fitted: Mapping[str, Fitted]) -
     _check_weights(found["weights"], len(layers) if found["combine"] == "mix" else 0)
     _need(isinstance(config, dict), "config", config)
     _need(isinstance(origin, dict) and isinstance(origin["split"], str), "origin", origin)
-    _need(bool(fitted) and _texts([entry["name"] for entry in found["fitted"]]), "fitted", "names")
+    names = normal_names([entry["name"] for entry in found["fitted"]])
+    _need(bool(fitted) and _texts(names), "fitted", "names")
 
 
 def _check_weights(weights: object, count: int) -> None:

@@ -19,7 +19,7 @@ from ..manifests.table import check_predictions
 from ..manifests.tasks import WITHIN_CORPUS, Task, rows_of_split
 from .calibrate import calibrated, fit_curves
 from .classifiers import Fitted, finish, fit_path
-from .data import LayerSet, match, read_features
+from .data import LayerSet, layer_sets, match, read_features
 from .doubts import (
     UNKNOWN_ORIGIN,
     learnt_from,
@@ -125,6 +125,28 @@ def fit(
         knots=knots,
         learnt=learnt_rows(table, tasks),
     )
+
+
+def foretell(
+    table: pd.DataFrame,
+    store: FeatureStore,
+    tasks: Sequence[Task],
+    settings: Settings,
+    *,
+    split: str = "unknown",
+) -> dict[str, Any]:
+    """Return what `fit` will write of its model whatever validation chooses, by attribute.
+
+    Of its layers those that validation chooses from; of a mix without the weights.
+    """
+    return {
+        "part": settings.pooling_part,
+        "within": settings.within,
+        "config": dict(store.config),
+        "origin": _origin(tasks, settings, split),
+        "learnt": learnt_rows(table, tasks),
+        "layers": layer_sets(settings.layers, settings.combine, store, settings.standardise),
+    }
 
 
 def _fit_task(

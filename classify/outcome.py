@@ -5,10 +5,10 @@ Over the corpus a classifier is also rewarded for knowing the room, so `control`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from .control import control, persons_of
 from .data import Teller, open_store
 from .doubts import learnt_from, learnt_note, learnt_rows
 from .inputs import Inputs, begin_run, inputs_of
-from .model import KNOWS_THE_ROOM, Model, fit, predict
+from .model import KNOWS_THE_ROOM, Model, fit, foretell, predict
 from .preparation import LEFT_OUT_FILE, Prepared, layers_of, left_out_lines, prepare
 from .score import score
 from .sweep import TUNING, Settings, Trial, choose, sweep
@@ -174,15 +174,18 @@ def choose_and_fit(
     *,
     split: str = "unknown",
     tell: Teller = lambda text: None,
+    before: Callable[[Mapping[str, Any]], None] = lambda foretold: None,
 ) -> tuple[Model, list[str], pd.DataFrame]:
     """Return the model that validation chooses, what is worth telling, and what is left out.
 
     It is fitted on train; left out are rows that could not be used, `segment_id, session, reason`.
-    Test rows are not read. Parameters and Raises as in `evaluate`.
+    Test rows are not read. Parameters and Raises as in `evaluate`; `before` is given what
+    `model.foretell` returns, before anything is tried.
     """
     settings = settings or Settings()
     opened = open_store(store)
     ready = prepare(table, opened, settings, TUNING)
+    before(foretell(ready.table, opened, ready.tasks, settings, split=split))
     chosen = choose(sweep(ready.table, opened, ready.tasks, settings, tell=tell))
     model = fit(ready.table, opened, ready.tasks, chosen, settings, split=split)
     facts = _facts(model, ready, chosen, settings)

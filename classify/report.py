@@ -99,16 +99,9 @@ def report(
     segments = None if table is None else read_table(table)
     measures = [score(run.predictions, segments, split="all") for run in found]
     pairs = pairs_of(found)
-    mistakes = find_mistakes(
-        found, None if segments is None else segments.set_index("segment_id"), errors=errors
-    )
+    by_id = None if segments is None else segments.set_index("segment_id")
+    mistakes = find_mistakes(found, by_id, errors=errors)
     mistakes, sounds = _with_players(mistakes, segments, audio_root)
-    doubtful = doubts(found, segments)
-    for line in (
-        *(f"{found[place].name}: {text}" for place, text in doubtful),
-        *unlike_notes(found),
-    ):
-        tell(line)
     return _page(
         title=title,
         split=split,
@@ -119,7 +112,7 @@ def report(
         accuracies=_accuracies(found, measures),
         pairs=differences(found, pairs) if pairs else None,
         cautions=cautions(found, pairs),
-        doubts=doubtful,
+        doubts=_doubts(found, segments, tell),
         sweeps=[_sweep(place, run) for place, run in enumerate(found) if run.trials is not None],
         by_meeting=by_meeting(found),
         meetings_table=meetings_table(found),
@@ -137,6 +130,16 @@ def report(
         command=_command(runs, table=table, audio_root=audio_root, errors=errors, split=split),
         versions={**versions(), **_drawn_with()},
     )
+
+
+def _doubts(runs: Sequence[Run], table: pd.DataFrame | None, tell: Teller) -> list[tuple[int, str]]:
+    """Return (its place, what makes its numbers doubtful) of each run, and tell it."""
+    found = doubts(runs, table)
+    for place, text in found:
+        tell(f"{runs[place].name}: {text}")
+    for line in unlike_notes(runs):
+        tell(line)
+    return found
 
 
 def _command(runs: Sequence[str], **options: Any) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 PLACEHOLDER = re.compile(r"<\s*(na|n/a|nan|none|null|unk|unknown)\s*>", re.IGNORECASE)
 
@@ -22,6 +23,19 @@ def normal_name(text: str) -> str:
     True
     """
     return unicodedata.normalize("NFC", text).strip()
+
+
+def normal_names(names: Any) -> Any:
+    r"""Return names that a model's file holds as `normal_name` has them; else what is there.
+
+    Files from before names were normalised on reading hold other forms of those of a table.
+
+    >>> normal_names(["Bu\u0308ro"]) == ["B\u00fcro"], normal_names([1])
+    (True, [1])
+    """
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return names
+    return [normal_name(name) for name in names]
 
 
 def is_placeholder(name: str) -> bool:

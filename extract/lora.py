@@ -95,7 +95,7 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
             raise InputError(f"{path}: {name} is {value!r}, expected none; {_REPAIR}")
     for name in ("r", "lora_alpha"):
         value = settings.get(name)
-        if type(value) not in (int, float) or value <= 0:
+        if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
             raise InputError(f"{path}: {name} is {value!r}, expected a number above 0; correct it")
 
 
@@ -188,7 +188,7 @@ def _merge(
     rank = shapes[0][0] if shapes[0] else 0
     linear = isinstance(layer, torch.nn.Linear)
     expected = [(rank, layer.in_features), (layer.out_features, rank)] if linear else None
-    if not rank or shapes != expected:
+    if a is None or b is None or not rank or shapes != expected:
         raise InputError(
             f"{path}: matrices A and B of {name!r} have shapes {shapes}, expected "
             f"{expected or 'those of a linear layer'}; {_REPAIR}"

@@ -22,7 +22,7 @@ from .pooling import Real
 NAME = "spk_packed"  # in the registry
 # Kinds whose attention is that of the registry and has no term of positions, unlike w2v-BERT's.
 KINDS = ("wav2vec2", "hubert", "data2vec-audio", "unispeech", "unispeech-sat")
-Kernel = Callable[..., torch.Tensor]  # called as torch's `varlen_attn`
+Kernel = Callable[..., Any]  # called as `varlen_attn` of torch, gives a tensor
 
 
 class Packing(NamedTuple):

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -111,18 +110,18 @@ def _from_pretrained(checkpoint: Checkpoint, folder: Path) -> tuple[Any, dict[st
             f"{checkpoint.folder}: a package that it needs is missing "
             f"({_first_line(problem)}), expected it; install it"
         ) from problem
-    except UnpicklingError as problem:
-        raise InputError(
-            f"{checkpoint.folder}: weights cannot be read (the file is damaged, or holds more than "
-            "tensors, which could run code), expected tensors alone; fetch them again, as "
-            "safetensors where there are any"
-        ) from problem
     except Exception as problem:  # each format's reader has its own kinds
         raise InputError(
-            f"{checkpoint.folder}: weights cannot be read ({_first_line(problem)}); "
-            "fetch them again"
+            f"{checkpoint.folder}: weights cannot be read ({_cause(problem)}); "
+            "fetch them again, as safetensors where there are any"
         ) from problem
     return model, found
+
+
+def _cause(problem: Exception) -> str:
+    if type(problem).__name__ == "UnpicklingError":  # whose text advises to run what it found
+        return "the file is damaged, or holds more than tensors, which could run code"
+    return _first_line(problem)
 
 
 def _first_line(problem: Exception) -> str:

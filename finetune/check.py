@@ -16,6 +16,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from ..common.errors import InputError
+from ..common.names import normal_name
 from .forms import WHOLE, number, unfreeze_steps, whole
 
 UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # no name of a file or a speaker needs them
@@ -35,7 +36,8 @@ def setting(default: Any, help: str, *, result: bool = True, **limits: Any) -> A
         Whether another value may change what comes out.
     limits
         `choices` (texts); `also` (text -> the choice it stands for); `least`, `most`, `over`,
-        `under` (bounds of a number, the last two excluded); `parse`, which raises `ValueError` for
+        `under` (bounds of a number, the last two excluded); `name` (true: it is a session's, and
+        compared as names are); `parse`, which raises `ValueError` for
         a text of another form, with `expected`, which tells that form.
     """
     metadata = {"help": help, "choices": (), "result": result, **limits}
@@ -167,7 +169,7 @@ def _text(value: str, known: Field[Any]) -> str:
     if not value and known.default != "":
         raise ValueError(value)
     known.metadata.get("parse", str)(value)
-    return value
+    return normal_name(value) if known.metadata.get("name") else value
 
 
 def _bounded(value: float, limits: Mapping[str, Any]) -> None:
@@ -184,7 +186,7 @@ def _names(value: Any) -> tuple[str, ...]:
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)) or not all(isinstance(name, str) for name in parts):
         raise ValueError(value)
-    names = tuple(name.strip() for name in parts)
+    names = tuple(normal_name(name) for name in parts)
     if not all(names) or len({*names}) < len(names) or UNWRITABLE.search("".join(names)):
         raise ValueError(value)
     return names

@@ -190,7 +190,9 @@ class Config:
         result=False,
         expected="true, false or a path",
     )
-    start_meeting: str = setting("", "Leave out the sessions before this one.", result=False)
+    start_meeting: str = setting(
+        "", "Leave out the sessions before this one.", result=False, name=True
+    )
     sessions: tuple[str, ...] = setting((), "Only these sessions; none named: all.", result=False)
     shard: str = setting(
         "1/1",

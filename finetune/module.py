@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ..common.errors import InputError
+from ..common.names import normal_names
 from ..extract.device import carried
 from ..extract.weights import Parts
 from .config import Config
@@ -215,15 +216,15 @@ def refuse_other(
             "name another"
         )
     old = found["encoder"]
-    for name in (name for name in SAME if name in old and name in subject.encoder):
-        if old[name] != subject.encoder[name]:
+    for name in (SAME[0], *(name for name in SAME[1:] if name in old and name in subject.encoder)):
+        if old.get(name) != subject.encoder[name]:
             raise InputError(
                 f"checkpoint of {found['task']}: {name} is {subject.encoder[name]!r}, expected "
-                f"{old[name]!r}, that of the encoder {old.get('encoder')!r} which it was trained "
-                f"on; name its folder with {option}"
+                f"{old.get(name)!r}, that of the encoder {old.get('encoder')!r} on which it was "
+                f"trained; name its folder with {option}"
             )
-    labels = tuple(found["labels"])
-    pairs = {"task": (found["task"], subject.task), "labels": (labels, subject.labels)}
+    (task,), labels = normal_names([found["task"]]), tuple(normal_names(found["labels"]))
+    pairs = {"task": (task, subject.task), "labels": (labels, subject.labels)}
     for name, (before, now) in pairs.items():
         if before != now:
             raise InputError(

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ..common.errors import InputError
+from ..common.names import normal_names
 from ..extract.checkpoint import DEMO
 from ..extract.device import choose_dtype
 from ..extract.preprocessing import NORMALIZE
@@ -74,12 +75,21 @@ def _told(path: str | Path, load: Callable[[], Any]) -> dict[str, Any]:
         ) from None
     known = checkpoint.get("spk") if isinstance(checkpoint, dict) else None
     wanted = {"task", "labels", "split", "rows", "trained", "encoder", "settings", "temperature"}
-    if not isinstance(known, dict) or not wanted <= set(known) or "state_dict" not in checkpoint:
+    ours = isinstance(known, dict) and wanted <= set(known) and "state_dict" in checkpoint
+    if not isinstance(known, dict) or not ours or not _names(known):
         raise InputError(
             f"{path}: does not say what it was trained on, expected a checkpoint of spk-finetune; "
             "name another"
         )
+    (known["task"],) = normal_names([known["task"]])
+    known["labels"] = normal_names(known["labels"])
     return checkpoint
+
+
+def _names(known: dict[str, Any]) -> bool:
+    """Return whether a description has names where names stand."""
+    labels = known["labels"]
+    return isinstance(labels, list) and all(isinstance(n, str) for n in (known["task"], *labels))
 
 
 def retrain(path: str | Path) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .match import MatchReport
 
 TABLES = ("segments.csv", "segments.table.csv")  # of a cut folder
+LIMITS = ("min_seconds", "skip_bad", "allow_unpaired")  # of what the RTTMs say
 SHOWN = 10  # names of a kind that match-csv prints; a corpus has thousands
 
 
@@ -29,6 +30,11 @@ SHOWN = 10  # names of a kind that match-csv prints; a corpus has thousands
 @click.option("--pcm-dir", "--pcm_dir", type=click.Path(), help="With --rttm-dir: recordings.")
 @click.option("--output-dir", "--output_dir", type=click.Path(), help="With --rttm-dir: OUT.")
 @click.option("--min-seconds", type=float, help="With --rttm-dir: shortest, in s. [1.5]")
+@click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="With --rttm-dir: drop and list bad lines and unreadable recordings.",
+)
 @click.option(
     "--allow-unpaired", is_flag=True, help="With --rttm-dir: leave sessions without recording out."
 )
@@ -131,9 +137,9 @@ def _cut_source(
 
     Notes are None where a table was given: who made it has told them.
     """
-    names = ("rttm_dir", "pcm_dir", "output_dir", "min_seconds", "allow_unpaired", "audio_root")
+    names = ("rttm_dir", "pcm_dir", "output_dir", *LIMITS, "audio_root")
     source = {name: options.pop(name) for name in names}
-    source["allow_unpaired"] = source["allow_unpaired"] or None  # as what was not given
+    source = {name: None if value is False else value for name, value in source.items()}
     given = {name for name in names if source[name] is not None}
     if table and out and given <= {"audio_root"}:
         from .table import read_table
@@ -146,14 +152,12 @@ def _cut_source(
         ]
         raise InputError(
             f"spk-manifests cut: source is {' '.join(words) or 'not given'!r}, expected TABLE OUT "
-            "[--audio-root], or --rttm-dir, --pcm-dir, --output-dir [--min-seconds] "
+            "[--audio-root], or --rttm-dir, --pcm-dir, --output-dir [--min-seconds] [--skip-bad] "
             "[--allow-unpaired]; give one of the two"
         )
     from .reference import prepare_segments
 
-    limit = {
-        name: source[name] for name in ("min_seconds", "allow_unpaired") if source[name] is not None
-    }
+    limit = {name: source[name] for name in LIMITS if source[name] is not None}
     root = source["pcm_dir"] if check_ends else None
     segments, notes = prepare_segments(source["rttm_dir"], root, **limit)
     return segments, source["output_dir"], source["pcm_dir"], notes

@@ -110,6 +110,7 @@ def prepare_segments(
     pcm_dir: str | Path | None = None,
     *,
     min_seconds: float = 1.5,
+    skip_bad: bool = False,
     allow_unpaired: bool = False,
 ) -> tuple[pd.DataFrame, list[Note]]:
     """Make the table that the reference's prepare_segments_from_rttm.py cuts by.
@@ -122,7 +123,7 @@ def prepare_segments(
         Folder of the recordings; without it ends are not checked, which is noted.
     min_seconds
         Shortest duration (s) that is kept; the reference's is 1.5.
-    allow_unpaired
+    skip_bad, allow_unpaired
         As for `make_table`.
 
     Returns
@@ -130,8 +131,10 @@ def prepare_segments(
     tuple
         The segment table, and notes of what was dropped or clipped.
     """
-    annotated = read_rttm(rttm_dir)
-    table, notes = make_table(annotated, audio_root=pcm_dir, allow_unpaired=allow_unpaired)
+    annotated = read_rttm(rttm_dir, skip_bad=skip_bad)
+    table, notes = make_table(
+        annotated, audio_root=pcm_dir, skip_bad=skip_bad, allow_unpaired=allow_unpaired
+    )
     kept, dropped = select(table, min_seconds=min_seconds)
     notes += [Note(rule, name, "dropped") for rule, names in dropped for name in names]
     return kept, notes

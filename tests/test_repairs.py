@@ -60,6 +60,7 @@ def flip(path):
 
 
 MAKE = "spk-manifests rttm m t.csv --audio-root m"
+CUT = "spk-manifests cut --rttm-dir m --pcm-dir m --output-dir c --min-seconds 0.5"
 STORE = "spk-extract t.csv st --audio-root m --encoder demo"
 
 # (what there is, what was typed before, what is typed, what its message says, the repair as it is
@@ -209,6 +210,22 @@ SITUATIONS = {
         "name another folder",
         ["spk-manifests cut t.csv d --audio-root m"],
         0,
+    ),
+    "cut: a turn of no length": (
+        lambda: (twice_cut(), turns("m/s1.rttm", ("s1", 0, 0.9, "A"), ("s1", 2, 0, "A"))),
+        [],
+        CUT,
+        "pass --skip-bad",
+        [f"{CUT} --skip-bad"],
+        3,
+    ),
+    "cut: an unreadable recording": (
+        lambda: (twice_cut(), write("m/s2.wav", "no audio"), turns("m/s2.rttm", ("s2", 0, 1, "B"))),
+        [],
+        CUT,
+        "pass --skip-bad",
+        [f"{CUT} --skip-bad"],
+        3,
     ),
     "cut: another rate": (
         lambda: wide("m", 8000),

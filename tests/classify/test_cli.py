@@ -77,6 +77,33 @@ def test_a_model_that_is_there_is_refused_before_anything_is_fitted(tmp_path, ta
     assert "exists and is no model, expected no such folder" in told.output
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        ["--classifiers", "lda"],
+        ["--penalty", "7"],
+        ["--pooling-part", "mean"],
+        ["--within", "corpus"],
+        ["--folds", "3"],
+        ["--seed", "5"],
+        ["--layers", "2"],
+    ],
+    ids=" ".join,
+)
+def test_another_model_is_refused_before_anything_is_fitted(
+    tmp_path, table_path, store_path, monkeypatch, other
+):
+    there = tmp_path / "model"
+    assert run("fit", table_path, store_path, there, *FAST).exit_code == 0
+    before = (there / "model.json").read_bytes()
+    assert run("fit", table_path, store_path, there, *FAST).exit_code == 0  # the same one
+    monkeypatch.setattr("spk.classify.outcome.sweep", None)  # nothing may be tried
+    told = run("fit", table_path, store_path, there, *FAST, *other)
+    assert told.exit_code == 1
+    assert "exists with other content, expected no such folder; pass --overwrite" in told.output
+    assert (there / "model.json").read_bytes() == before
+
+
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_a_seed_that_no_generator_takes_is_refused(tmp_path, table_path, store_path, seed):
     told = run("sweep", table_path, store_path, tmp_path / "out", *FAST, "--seed", seed)

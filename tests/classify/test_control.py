@@ -173,7 +173,9 @@ def test_an_identity_file_that_does_not_fit_is_refused(table, store_path, people
     with pytest.raises(InputError, match="expected 'corpus'; pass --within corpus"):
         evaluate(table, store_path, replace(FAST, within="session"), identity=people)
     series = table.assign(speaker=table["session"].str[:15] + table["speaker"].str[-6:])
-    with pytest.raises(InputError, match="is 2 persons.*make the table with --scope session"):
+    with pytest.raises(
+        InputError, match="is 2 persons.*make the table with spk-manifests rttm --scope session"
+    ):
         persons_of(series, people)
     persons = persons_of(table, people)
     already = table.assign(speaker=table["speaker"].map(persons))

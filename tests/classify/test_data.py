@@ -139,9 +139,7 @@ def test_the_majority_is_the_label_with_most_training_segments(table):
 
 
 def test_a_missing_validation_split_is_refused_with_the_repair(table):
-    with pytest.raises(
-        InputError, match=r"0 segments have split 'valid'.*split, its method and --valid-share"
-    ):
+    with pytest.raises(InputError, match=r"0 segments have split 'valid'.*split and --valid-share"):
         make_tasks(table[table["split"] != "valid"].reset_index(drop=True), "session")
     with pytest.raises(InputError, match="0 segments have split 'train'"):
         make_tasks(table.drop(columns="split"), "session")
@@ -149,7 +147,9 @@ def test_a_missing_validation_split_is_refused_with_the_repair(table):
 
 def test_a_table_without_any_task_is_refused(table):
     one = table[table["speaker"] == table["speaker"][0]].reset_index(drop=True)
-    expected = "1 of 1 tasks cannot be done, first '20.*; pass --within corpus, or split it again"
+    expected = (
+        "1 of 1 tasks cannot be done, first '20.*; use a table in which split train has .* two"
+    )
     with pytest.raises(InputError, match=expected):
         make_tasks(one, "session")
 

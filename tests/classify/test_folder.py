@@ -161,3 +161,14 @@ def test_damaged_trees_are_refused(tmp_path, saved):
     load_model(forge(saved / "lightgbm", tmp_path / "whole", "0.txt", text))
     with pytest.raises(InputError, match="is not a model"):
         load_model(forge(saved / "lightgbm", tmp_path / "half", "0.txt", text[: len(text) // 2]))
+
+
+def test_names_of_before_are_read_as_tables_are(saved, tmp_path):
+    fitted = json.loads((saved / "ridge" / "model.json").read_text())["fitted"]
+    fitted[0]["name"] = "Bu\u0308ro"
+    fitted[0]["labels"][:2] = ["Jo\u0308rg", " Ann "]
+    model = load_model(forge(saved / "ridge", tmp_path / "old", fitted=fitted))
+    assert model.fitted["B\u00fcro"].labels[:2] == ("J\u00f6rg", "Ann")
+    fitted[0]["labels"][1] = "J\u00f6rg"  # of which there are two then
+    with pytest.raises(InputError, match="is not a model"):
+        load_model(forge(saved / "ridge", tmp_path / "two", fitted=fitted))

@@ -134,6 +134,7 @@ def test_files_of_two_runs_in_one_folder_are_refused(tmp_path, store_path, swept
 def test_a_curve_of_another_run_is_not_reported_as_this_ones(tmp_path, store_path, swept):
     for file in swept[1].iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "learning.csv").unlink(missing_ok=True)
     assert run("curve", swept[0], store_path, tmp_path, *ADD["curve"]).exit_code == 0
     page = tmp_path / "page.html"
     assert run("report", tmp_path, "-o", page).exit_code == 0

@@ -135,8 +135,10 @@ def test_a_folder_that_is_no_sweeps_is_refused(tmp_path, table, store_path, cont
 
 
 def test_another_store_is_refused(tmp_path, table, features, run, write_store):
-    path = write_store(tmp_path / "s", table["segment_id"], features, encoder="other")
-    with pytest.raises(InputError, match="encoder is 'other', expected the run's 'toy'"):
+    path = write_store(
+        tmp_path / "s", table["segment_id"], features, encoder="x", weights_sha256="c" * 64
+    )
+    with pytest.raises(InputError, match="weights_sha256 'ccc.*, not 'aaa"):
         learning_curve(table, path, run)
 
 

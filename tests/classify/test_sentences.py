@@ -27,7 +27,7 @@ def test_each_run_says_its_accuracy_with_the_interval_and_what_is_easy(make_runs
     assert place == 0
     assert text.startswith("names 90.0 % (")
     assert "of 20 segments in 2 meetings" in text
-    assert "most frequent speaker gives 50.0 %, guessing 50.0 %." in text
+    assert "most frequent of the scored speakers gives 50.0 %, guessing 50.0 %." in text
 
 
 def test_no_difference_is_claimed_that_the_interval_does_not_carry(make_runs):

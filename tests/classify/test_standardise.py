@@ -25,7 +25,7 @@ from spk.classify.sums import TotalSums
 from spk.classify.sweep import Settings, choose, sweep
 from spk.common.errors import InputError
 from spk.extract.store import FeatureStore
-from spk.manifests.table import write_predictions
+from spk.manifests.table import SPLITS, write_predictions
 from spk.manifests.tasks import make_tasks
 
 BOTH = Settings(classifiers="ridge,centroid", layers="0,1", standardise="both", jobs=1)
@@ -155,7 +155,7 @@ def test_curve_and_open_set_take_what_the_run_chose(table, path, run, outcome):
     config = json.loads((run / "config.json").read_text())
     other = run.parent / "standardised"
     other.mkdir()
-    del config["chosen"]["standardise"]  # a run from before
+    del config["chosen"]["standardise"], config["files"]  # a run from before
     (other / "config.json").write_text(json.dumps(config))
     assert read_chosen(other, table, path).layers == LayerSet((1,))
     rates = [open_set(table, path, one)["identified"].tolist() for one in (run, other)]
@@ -197,7 +197,8 @@ def test_the_meeting_is_recognised_from_features_scaled_alike(table, path, monke
     monkeypatch.setattr(room, "sweep", lambda *a: asked.append(a[3].standardise) or real(*a))
     corpus = replace(BOTH, within="corpus")
     named, opened = outcome.predictions, FeatureStore.open(path)
-    room.control(table, opened, outcome.chosen, corpus, named)
+    ready = prepare(table, opened, corpus, SPLITS)
+    room.control(ready, opened, outcome.chosen, corpus, named)
     assert asked == ["no"]
 
 

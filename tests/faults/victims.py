@@ -285,7 +285,7 @@ def victims() -> list[Victim]:
         Store(
             "merge",
             lambda inputs, _: f"spk-store merge {inputs}/1 {inputs}/2 {inputs}/3 out",
-            done=0,
+            done=3,
         ),
         Cut(
             "cut",

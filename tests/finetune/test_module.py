@@ -248,10 +248,14 @@ def test_the_checkpoint_of_another_encoder_or_task_is_refused(make_module):
     known, subject = checkpoint["spk"], module.subject
     refuse_other(known, subject)
     refuse_other({**known, "encoder": {**known["encoder"], "encoder": "elsewhere"}}, subject)
+    refuse_other({**known, "task": "M1 ", "labels": ["a", "b ", "c"]}, subject)  # from before
     changes = [
-        ({"encoder": {**known["encoder"], "weights_sha256": "0f"}}, "weights_sha256 is '0f'"),
-        ({"encoder": {}}, "weights_sha256 is None"),
-        ({"task": "M2"}, "checkpoint of M2: task is 'M2', expected 'M1'; use the encoder and the"),
+        (
+            {"encoder": {**known["encoder"], "weights_sha256": "0f"}},
+            "weights_sha256 is .*, expected '0f'",
+        ),
+        ({"encoder": {}}, "weights_sha256 is .*, expected None"),
+        ({"task": "M2"}, "checkpoint of M2: task is 'M2', expected 'M1'; use the table that it"),
         ({"labels": ["a", "c", "b"]}, r"labels is \('a', 'c', 'b'\), expected \('a', 'b', 'c'\)"),
     ]
     for change, message in changes:

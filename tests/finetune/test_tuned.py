@@ -279,3 +279,22 @@ def test_going_on_with_another_normalisation_is_refused():
     other = {**encoder, "normalization": "zero mean"}
     with pytest.raises(InputError, match="normalization is 'zero mean', expected 'none'"):
         refuse_other(found, Subject("M1", ("a",), other, "random"))
+
+
+def test_names_of_before_are_read_as_tables_are(saved, tmp_path):
+    _, path = saved
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["spk"] |= {"task": "Bu\u0308ro", "labels": ["a ", "Jo\u0308rg", "c"]}
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    subject = load_tuned(tmp_path / "old.ckpt").subject
+    assert (subject.task, subject.labels) == ("B\u00fcro", ("a", "J\u00f6rg", "c"))
+
+
+@pytest.mark.parametrize("change", [{"task": 7}, {"labels": 7}, {"labels": [1, "a", "b"]}])
+def test_names_that_are_none_are_told(saved, tmp_path, change):
+    _, path = saved
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["spk"] |= change
+    torch.save(checkpoint, tmp_path / "forged.ckpt")
+    with pytest.raises(InputError, match="does not say what it was trained on"):
+        read_checkpoint(tmp_path / "forged.ckpt")
