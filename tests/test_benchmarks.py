@@ -27,7 +27,7 @@ def probed(tmp_path_factory):
     """Return how the whole probe ended on a CPU, and its findings."""
     out = tmp_path_factory.mktemp("probe")
     words = [str(GPU / "probe.py"), str(out), "--device", "cpu", "--size", "nano"]
-    words += ["--batches", "2", "--batch-seconds", "8"]
+    words += ["--batches", "2", "--batch-seconds", "8", "--limit", "3000"]  # s; a busy machine
     done = subprocess.run(
         [sys.executable, *words], capture_output=True, text=True, env=ENVIRONMENT, check=False
     )
