@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..common.cpus import available_cores
 from ..common.files import write_whole
 from .job import Job
 from .spans import Spans
@@ -32,7 +33,7 @@ def write_profile(path: str, spans: Spans, job: Job, encoder: Encoder) -> None:
         "encoder": f"{known['encoder']}, {known['compute_dtype']} on {job.devices}",
         "batches": f"{job.batch_seconds:g} s, {job.padding:.2%} of it padding",
         "memory": f"{peak_memory() / 1e9:.2f} GB at most (main memory of the first process)",
-        "processor": f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+        "processor": f"{available_cores()} cores, load {os.getloadavg()[0]:.1f}",
     }
     write_whole(Path(path), spans.page(facts).encode())
     write_whole(Path(f"{path}.trace.json"), spans.trace().encode())

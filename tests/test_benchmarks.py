@@ -27,7 +27,7 @@ def probed(tmp_path_factory):
     """Return how the whole probe ended on a CPU, and its findings."""
     out = tmp_path_factory.mktemp("probe")
     words = [str(GPU / "probe.py"), str(out), "--device", "cpu", "--size", "nano"]
-    words += ["--batches", "2", "--batch-seconds", "8"]
+    words += ["--batches", "2", "--batch-seconds", "8", "--limit", "3000"]  # s; a busy machine
     done = subprocess.run(
         [sys.executable, *words], capture_output=True, text=True, env=ENVIRONMENT, check=False
     )
@@ -47,11 +47,17 @@ def test_the_probe_measures_each_thing(probed):
     counts = {}
     for one in findings:
         counts[one["what"]] = counts.get(one["what"], 0) + 1
-    expected = {"stream": 8, "part": 10, "product": 3, "attention": 2, "training": 6, "decode": 6}
+    expected = {"stream": 10, "part": 12, "product": 3, "attention": 2, "training": 6, "decode": 6}
     assert {what: counts.get(what) for what in expected} == expected
     (exact,) = [one for one in findings if "promise" in one["what"]]
     assert 0 <= float(exact["largest"]) < 1e-5
     assert all(one["times_real_time"] > 0 for one in findings if one["what"] == "stream")
+    cases = [one["case"] for one in findings if one["what"] == "stream"]
+    assert {f"{how}, shapes known" for how in ("as it is", "with a mask")} <= {*cases}
+    measured = {one["part"] for one in findings if one["what"] == "part"}
+    assert {f"attention, {how}" for how in ("mask", "packed")} <= measured
+    (masked,) = [one for one in findings if one["what"].startswith("bfloat16 by a mask")]
+    assert 0 < float(masked["largest"]) < 5e-2
     assert {one["dtype"] for one in findings if one["what"] == "writer"} == {"float16", "float32"}
 
 

@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from findings import Findings, device_ms, host_ms, peak_gb, relative, wait_for
 from inputs import IDENTITY, RATE, Inputs
+from torch import nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from spk.extract.encoder import Encoder
 from spk.extract.frontend import Waveforms
 from spk.extract.pooling import Real, pool
+from spk.extract.varlen import attention_of, pack
 from spk.extract.weights import Parts
 
 Batches = Sequence[Sequence[np.ndarray]]
@@ -35,10 +37,12 @@ def cudnn_attention() -> Iterator[None]:
 
 
 def stream(inputs: Inputs, findings: Findings) -> None:
-    """Measure whole batches: new shapes and known ones, sizes of a batch, cuDNN's attention."""
-    encoder, count, usual = inputs.encoder(torch.bfloat16), inputs.count, inputs.seconds
+    """Measure whole batches: new shapes and known ones, a mask, sizes, cuDNN's attention."""
+    usual_encoder, count, usual = inputs.encoder(torch.bfloat16), inputs.count, inputs.seconds
 
-    def measure(case: str, seconds: float, batches: Batches) -> None:
+    def measure(
+        case: str, seconds: float, batches: Batches, encoder: Encoder = usual_encoder
+    ) -> None:
         try:
             audio = sum(len(row) for batch in batches for row in batch) / RATE
             peak_gb(inputs.device)
@@ -61,6 +65,10 @@ def stream(inputs: Inputs, findings: Findings) -> None:
     measure("warm up", usual, inputs.batches(usual, 2, 9))
     measure("as it is, new shapes", usual, made)
     measure("as it is, shapes known", usual, made)
+    masked = inputs.encoder(torch.bfloat16, masked=True)
+    measure("with a mask, new shapes", usual, inputs.batches(usual, count, 3), masked)
+    measure("with a mask, shapes known", usual, made, masked)
+    del masked
     for share in (0.25, 0.5, 2, 4):
         few = max(2, round(count / share / 2))
         batches = inputs.batches(share * usual, few, 2)
@@ -135,17 +143,30 @@ def parts(inputs: Inputs, findings: Findings) -> None:
     states = model.feature_projection(hidden)[0]
     layer, positions, time_ = model.encoder.layers[0], model.encoder.pos_conv_embed, states.shape[1]
     mask = None if real.mask is None else real.mask[:, None, None].expand(-1, 1, time_, -1)
+    packing = pack(real, inputs.kernel(encoder))
+
+    def without_mask(part: nn.Module) -> Callable[[], object]:
+        def work() -> object:
+            with attention_of(model.encoder, packing) as packed:
+                return part(states, **packed)
+
+        return work
+
     works: dict[str, Callable[[], object]] = {
         "front end": lambda: front(narrow, lengths),
         "projection": lambda: model.feature_projection(hidden),
         "positional convolution": lambda: positions(states),
         "one layer, no mask": lambda: layer(states, attention_mask=None),
         "one layer, mask": lambda: layer(states, attention_mask=mask),
-        "attention": lambda: layer.attention(states, attention_mask=mask),
+        "one layer, packed": without_mask(layer),
+        "attention, mask": lambda: layer.attention(states, attention_mask=mask),
+        "attention, packed": without_mask(layer.attention),
         "feed forward": lambda: layer.feed_forward(states),
         "layer norm": lambda: layer.layer_norm(states),
         "pooling of one layer": lambda: pool(states, real),
     }
+    if packing is None:  # no kernel for this card
+        works = {name: work for name, work in works.items() if "packed" not in name}
     for name, work in works.items():
         findings.say("part", part=name, ms=device_ms(work, device))
     new = [host_ms(lambda k=k: positions(states[:, k:]), device)[1] for k in range(1, 7)]
@@ -247,6 +268,10 @@ def exactness(inputs: Inputs, findings: Findings) -> None:
     found = narrow.encode(rows, layers=inputs.layers)[0]
     findings.say("bfloat16 in a batch against float32 alone", largest=relative(found, exact))
     findings.say("bfloat16 in a batch against alone", largest=relative(found, single))
+    masked = inputs.encoder(torch.bfloat16, masked=True).encode(rows, layers=inputs.layers)[0]
+    findings.say(
+        "bfloat16 by a mask in a batch against float32 alone", largest=relative(masked, exact)
+    )
     if inputs.device.type == "cuda":
         with cudnn_attention():
             found = narrow.encode(rows, layers=inputs.layers)[0]

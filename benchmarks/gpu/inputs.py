@@ -8,6 +8,7 @@ import torch
 
 from spk.extract.encoder import Encoder
 from spk.extract.frontend import Waveforms
+from spk.extract.varlen import Kernel, varlen_kernel
 from spk.extract.weights import Parts, fold_weight_norm
 
 RATE = 16000
@@ -79,9 +80,15 @@ class Inputs:
         front = Waveforms(model, normalized=True)
         return Parts(model, front, dict.fromkeys(IDENTITY, "probe"), RATE)
 
-    def encoder(self, dtype: torch.dtype) -> Encoder:
-        """Return the encoder as a run has it."""
-        return Encoder(self.parts(), device=self.device, dtype=dtype)
+    def encoder(self, dtype: torch.dtype, masked: bool = False) -> Encoder:
+        """Return the encoder as a run has it, or one that attends by a mask wherever it may."""
+        return Encoder(self.parts(), device=self.device, dtype=dtype, masked=masked)
+
+    def kernel(self, encoder: Encoder) -> Kernel | None:
+        """Return the kernel of a pass without a mask; a rehearsal has one that computes nothing."""
+        if self.device.type != "cuda":
+            return lambda query, *_, **__: query
+        return varlen_kernel(encoder._model.encoder, self.device, encoder._dtype)
 
     def lengths(self, count: int, seed: int = 0) -> np.ndarray:
         """Return lengths in s, at least 1.5, from long to short."""

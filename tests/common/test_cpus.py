@@ -1,6 +1,7 @@
 """Cores at hand: those of the affinity, and of a container's quota."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +58,16 @@ def test_so_does_the_quota_of_the_first_cgroups(cores, tmp_path, quota, expected
     (tmp_path / "cpu/cpu.cfs_quota_us").write_text(quota)
     (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000")
     assert available_cores() == expected
+
+
+def test_nobody_counts_cores_in_another_way():
+    root = Path(cpus.__file__).parents[1]
+    rooms = ("common", "manifests", "extract", "classify", "finetune")
+    ways = ("sched_getaffinity", "cpu_count", "process_cpu")
+    counting = {
+        f"{room}/{file.name}"
+        for room in rooms
+        for file in (root / room).glob("*.py")
+        if any(way in file.read_text() for way in ways)
+    }
+    assert counting == {"common/cpus.py"}

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import sys
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -63,7 +64,7 @@ class Imitation:
     def __call__(self, query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale):
         assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
         assert query.shape == key.shape == value.shape
-        assert all(x.is_contiguous() for x in (query, key, value))
+        assert all(states.is_contiguous() for states in (query, key, value))
         begins = cu_seq_q.tolist()
         lengths = np.diff(begins).tolist()
         assert (begins[0], begins[-1]) == (0, len(query))
@@ -291,7 +292,7 @@ def test_releases_of_torch_without_the_kernel_keep_the_mask(card, monkeypatch):
 
     monkeypatch.setattr(module, "varlen_attn", lambda query, key, value: query)  # takes no scale
     assert varlen_kernel(transformer(), CUDA, torch.bfloat16) is None
-    monkeypatch.setitem(__import__("sys").modules, "torch.nn.attention.varlen", None)
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", None)
     assert varlen_kernel(transformer(), CUDA, torch.bfloat16) is None
 
 

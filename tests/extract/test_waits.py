@@ -37,11 +37,13 @@ def test_a_batch_with_padding_waits_where_transformers_looks_at_its_mask(kind, r
     assert len(waits) <= 1
 
 
-def test_the_watch_sees_what_waits(waits):
-    there = torch.zeros(3, device=META)
-    there.sum().item()
-    there.cpu()
-    torch.zeros(3).to(META)
-    assert len(waits) == 3
-    torch.zeros(3).to(META, non_blocking=True)
-    assert len(waits) == 3
+@pytest.mark.parametrize("inference", [False, True])
+def test_the_watch_sees_what_waits(waits, inference):
+    with torch.inference_mode(inference):
+        there = torch.zeros(3, device=META)
+        there.sum().item()
+        there.cpu()
+        torch.zeros(3).to(META)
+        assert len(waits) == 3
+        torch.zeros(3).to(META, non_blocking=True)
+        assert len(waits) == 3
