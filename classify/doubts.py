@@ -131,7 +131,11 @@ def doubts_of(predictions: pd.DataFrame, table: pd.DataFrame | None = None) -> l
     lines = []
     groups = list(predictions.groupby("model", sort=False))
     for model, rows in groups:
-        told = [*_marked(str(model), rows), *unknown_note(rows, table, within_corpus(str(model)))]
+        told = [
+            *_by_split(rows),
+            *_marked(str(model), rows),
+            *unknown_note(rows, table, within_corpus(str(model))),
+        ]
         if table is not None and not MARK.search(str(model)):
             told += _by_table(rows, table)
         lines += [f"{model}: {line}" if len(groups) > 1 else line for line in told]
@@ -141,6 +145,17 @@ def doubts_of(predictions: pd.DataFrame, table: pd.DataFrame | None = None) -> l
 def within_corpus(model: str) -> bool:
     """Tell by a model's name whether it chooses among all labels."""
     return WITHIN_CORPUS in model
+
+
+def _by_split(rows: pd.DataFrame) -> list[str]:
+    """Say how many of the rows were there to be learnt from or chosen on, as their split says."""
+    count = int(rows["split"].isin(USES).sum())
+    if not count:
+        return []
+    return [
+        f"{count} of {len(rows)} segments are of the splits train and valid, which models learn "
+        "from and are chosen on: figures on them say little about others"
+    ]
 
 
 def _marked(model: str, rows: pd.DataFrame) -> list[str]:

@@ -91,10 +91,7 @@ def report(
     InputError
         A run or the table cannot be read, or the table lacks a predicted segment.
     """
-    if errors < 0:
-        raise InputError(f"errors: {errors} is given, expected 0 or more; correct --errors")
-    if audio_root is not None and table is None:
-        raise InputError("audio-root: no table is given, expected one; pass --table too")
+    _check_options(table, audio_root, errors)
     found = read_runs(runs, split=split)
     segments = None if table is None else read_table(table)
     measures = [score(run.predictions, segments, split="all") for run in found]
@@ -102,6 +99,10 @@ def report(
     by_id = None if segments is None else segments.set_index("segment_id")
     mistakes = find_mistakes(found, by_id, errors=errors)
     mistakes, sounds = _with_players(mistakes, segments, audio_root)
+    doubtful = doubts(found, segments)
+    told = [f"{found[place].name}: {text}" for place, text in doubtful]
+    for line in (*told, *unlike_notes(found)):
+        tell(line)
     return _page(
         title=title,
         split=split,
@@ -112,7 +113,7 @@ def report(
         accuracies=_accuracies(found, measures),
         pairs=differences(found, pairs) if pairs else None,
         cautions=cautions(found, pairs),
-        doubts=_doubts(found, segments, tell),
+        doubts=doubtful,
         sweeps=[_sweep(place, run) for place, run in enumerate(found) if run.trials is not None],
         by_meeting=by_meeting(found),
         meetings_table=meetings_table(found),
@@ -132,14 +133,11 @@ def report(
     )
 
 
-def _doubts(runs: Sequence[Run], table: pd.DataFrame | None, tell: Teller) -> list[tuple[int, str]]:
-    """Return (its place, what makes its numbers doubtful) of each run, and tell it."""
-    found = doubts(runs, table)
-    for place, text in found:
-        tell(f"{runs[place].name}: {text}")
-    for line in unlike_notes(runs):
-        tell(line)
-    return found
+def _check_options(table: str | Path | None, audio_root: str | Path | None, errors: int) -> None:
+    if errors < 0:
+        raise InputError(f"errors: {errors} is given, expected 0 or more; correct --errors")
+    if audio_root is not None and table is None:
+        raise InputError("audio-root: no table is given, expected one; pass --table too")
 
 
 def _command(runs: Sequence[str], **options: Any) -> str:

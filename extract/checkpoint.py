@@ -164,6 +164,11 @@ def _read(
 ) -> Checkpoint:
     files = tuple(weight_files(folder)) if weights else ()
     adapter = adapter_files(folder, has_weights=bool(files)) if weights else ()
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"{folder}: holds no config.json, expected a folder of an encoder; name the one that "
+            "transformers saved it to"
+        )
     config = read_json(folder / "config.json")
     kind = config.get("model_type")
     _refuse_kernels(folder, config)

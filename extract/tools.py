@@ -201,8 +201,9 @@ def verify(
     """Read every byte of a store and return what is wrong with it, a line each.
 
     Checked are the SHA-256 of each shard, its types and configuration, the CRC-32 of each segment
-    at each layer, and that no id is given twice; with `table` and `audio` also that the samples
-    the features came from are still those that are decoded now.
+    at each layer, and that no id is given twice; with `table` and `audio` also that store and
+    table are of the same segments (rejected ones aside), and that the samples the features came
+    from are still those that are decoded now.
 
     Parameters
     ----------
@@ -280,8 +281,15 @@ def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[
     rows = store.rows()
     sums = zip(rows["audio_bytes"].tolist(), rows["audio_crc32"].tolist(), strict=True)
     expected = dict(zip(rows["segment_id"].tolist(), sums, strict=True))
-    there = table[table["segment_id"].isin(expected)]
+    here = table["segment_id"].isin(expected)
+    there, rejected = table[here], {row["segment_id"] for row in store.rejected()}
+    absent = table["segment_id"][~here & ~table["segment_id"].isin(rejected)]
     faults = []
+    if len(absent):
+        faults.append(
+            f"{store.path}: {len(absent)} of {len(table)} segments of the table have no features, "
+            f"first {absent.iloc[0]!r}; run spk-extract on the same table"
+        )
     if len(there) < len(expected):
         faults.append(
             f"{store.path}: {len(expected) - len(there)} of {len(expected)} segments are not in "

@@ -75,8 +75,12 @@ def _told(path: str | Path, load: Callable[[], Any]) -> dict[str, Any]:
         ) from None
     known = checkpoint.get("spk") if isinstance(checkpoint, dict) else None
     wanted = {"task", "labels", "split", "rows", "trained", "encoder", "settings", "temperature"}
-    ours = isinstance(known, dict) and wanted <= set(known) and "state_dict" in checkpoint
-    if not isinstance(known, dict) or not ours or not _names(known):
+    if (
+        not isinstance(known, dict)
+        or not wanted <= set(known)
+        or "state_dict" not in checkpoint
+        or not _names(known)
+    ):
         raise InputError(
             f"{path}: does not say what it was trained on, expected a checkpoint of spk-finetune; "
             "name another"

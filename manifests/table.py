@@ -14,12 +14,14 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..common.containers import SUFFIXES as RECORDINGS
 from ..common.errors import InputError
 from ..common.files import write_whole
 from ..common.names import changed_names, is_placeholder, normal_name
@@ -29,6 +31,7 @@ from .kinds import kind_of
 if TYPE_CHECKING:  # pandas takes a second to import, and `--help` needs only InputError
     import pandas as pd
 
+SUFFIXES = (".csv", ".parquet")
 SPLITS = ("train", "valid", "test")
 LATEST = 1e7  # s, 116 days: no recording is longer, and every sample has its own number up to there
 ID = re.compile(r"(.+)_\d{4,}\.\d{4}_\d{4,}\.\d{4}(?:_ch\d+)?")  # `segment_id`
@@ -187,6 +190,8 @@ def _read(path: str | Path, columns: Mapping[str, str]) -> Sheet:
     import pandas as pd
 
     path = Path(path)
+    if os.path.isdir(path) or not (path.suffix or os.path.isfile(path)):
+        raise _no_table(path)
     if _suffix(path) == ".csv":
         return read_delimited(path, columns, "make it with spk-manifests")
     try:
@@ -258,9 +263,25 @@ def _write(table: pd.DataFrame, path: str | Path) -> None:
         write_whole(path, text.encode())
 
 
+def _no_table(path: Path) -> InputError:
+    """Return what is said of a folder given as a table, or of what is not there."""
+    if not os.path.isdir(path):
+        return InputError(f"{path}: no such file, expected a .csv or .parquet; correct the path")
+    kinds = {"store.json": "a store", "model.json": "a model", "cells.jsonl": "a sweep"}
+    kind = next((kind for mark, kind in kinds.items() if (path / mark).is_file()), "a folder")
+    inside = [name for name in ("predictions.csv", "segments.csv") if (path / name).is_file()]
+    repair = f"name {path / inside[0]}" if inside else "name the table itself"
+    return InputError(f"{path}: is {kind}, expected a table, .csv or .parquet; {repair}")
+
+
 def _suffix(path: Path) -> str:
     suffix = path.suffix.lower()
-    if suffix not in (".csv", ".parquet"):
+    if suffix in RECORDINGS:
+        raise InputError(
+            f"{path}: is a recording by its suffix, expected a table, .csv or .parquet; name the "
+            "table (spk-manifests rttm, textgrid or csv makes one)"
+        )
+    if suffix not in SUFFIXES:
         raise InputError(f"{path}: suffix is {suffix!r}, expected .csv or .parquet; rename it")
     return suffix
 

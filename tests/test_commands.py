@@ -31,7 +31,9 @@ from spk.manifests.select import select
 from spk.manifests.split import METHODS
 
 CUT_SOURCE = {"rttm_dir", "pcm_dir", "output_dir", "min_seconds", "listing_only", "audio_root"}
-CUT_SOURCE |= {"allow_unpaired"}
+CUT_SOURCE |= {"allow_unpaired", "skip_bad"}
+# Settings of training that naming may change: keyword arguments without a name in the signature.
+OF_TRAINING = {"accelerator", "batch_seconds", "channel", "resample"}
 CALLS = [
     (manifests.commands["rttm"], make_table, set()),
     (manifests.commands["textgrid"], make_table, {"tiers", "silence"}),
@@ -49,14 +51,14 @@ CALLS = [
     (classify.commands["open-set"], open_set, set()),
     (classify.commands["report"], report, {"output"}),
     (classify.commands["compare"], compare, {"output"}),
-    (finetune.commands["predict"], name_speakers, set()),
+    (finetune.commands["predict"], name_speakers, OF_TRAINING),
 ]
 SETTINGS = dataclasses.fields(Config)
 FIT = {option.name: option for option in finetune.commands["fit"].params}
 
 
 OF_EVERY_COMMAND = {"overwrite", "no_lock"}  # common/commands.py
-ONLY_IN_PYTHON = {"lock", "before"}
+ONLY_IN_PYTHON = {"lock", "before", "log", "tell"}
 
 
 def defaults_of(function):

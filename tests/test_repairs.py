@@ -362,3 +362,19 @@ def test_the_messages_are_read():
     named = [text for path in FILES for _, text in messages(path) if " --" in text]
     assert count > 250
     assert len(named) > 20
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("spk-extract S1.flac store9", "S1.flac: is a recording by its suffix, expected a table"),
+        ("spk-manifests describe S1.mp3", "S1.mp3: is a recording by its suffix, expected a table"),
+        ("spk-extract table.csv store9 --encoder corpus/wav", "holds no config.json"),
+    ],
+)
+def test_what_stands_where_something_else_belongs_is_called_what_it_is(made, typed, line, message):
+    for name in ("S1.flac", "S1.mp3"):
+        (made / name).write_bytes(b"fLaC")
+    done = typed(f"{line} --audio-root corpus/wav" if "extract" in line else line)
+    assert done.exit_code == 1
+    assert message in done.stderr

@@ -261,3 +261,22 @@ def test_without_a_table_no_majority_is_called_that(tmp_path, store_path, fitted
         "always naming the most frequent of the scored speakers"
         in run("score", tmp_path / "p.csv").output
     )
+
+
+@pytest.mark.parametrize(("train", "valid"), [(3, 0), (2, 2), (0, 4)])
+def test_rows_of_the_splits_that_are_learnt_from_are_counted(train, valid):
+    splits = ["train"] * train + ["valid"] * valid + ["test"] * 3
+    named = pd.DataFrame(
+        {
+            "segment_id": [f"s{number}" for number in range(len(splits))],
+            "session": "M",
+            "speaker": "A",
+            "predicted": "A",
+            "score": 1.0,
+            "split": splits,
+            "model": "ridge",
+        }
+    )
+    (line,) = doubts_of(named)
+    assert f"{train + valid} of {len(splits)} segments are of the splits train and valid" in line
+    assert doubts_of(named[named["split"] == "test"]) == []

@@ -129,6 +129,24 @@ def test_verify_finds_audio_that_changed_under_its_name(
     assert "2 of 3 segments are not in the table" in fewer[0]
 
 
+def test_verify_tells_rows_of_the_table_that_have_no_features(
+    tmp_path: Path, store_config: dict[str, Any]
+) -> None:
+    samples = np.random.default_rng(3).integers(-9999, 9999, 16000, dtype=np.int16)
+    make_audio(tmp_path, "a.wav", samples)
+    whole = samples / np.float32(32768)
+    identity = {"audio_bytes": whole.nbytes, "audio_crc32": zlib.crc32(whole.tobytes())}
+    with StoreWriter(tmp_path / "store", store_config) as writer:
+        writer.add("s0", np.ones((3, 4)), duration=1.0, frames=1, **identity)
+        writer.reject("s1", "silent", "nothing but zeros")
+    rows = [(f"s{number}", "a.wav", 0.0, 1.0, "A", "M") for number in range(4)]
+    columns = ["segment_id", "audio", "start", "end", "speaker", "session"]
+    table = pd.DataFrame(rows, columns=columns)
+    assert verify(tmp_path / "store", table=table[:2], audio=tmp_path) == []  # s1 is rejected
+    (fault,) = verify(tmp_path / "store", table=table, audio=tmp_path)
+    assert "2 of 4 segments of the table have no features, first 's2'; run spk-extract" in fault
+
+
 def test_verify_wants_table_and_audio_together(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected both or none"):
         verify(tmp_path, audio=tmp_path)

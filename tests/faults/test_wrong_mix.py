@@ -168,7 +168,7 @@ def test_a_table_edited_after_extraction_is_told(copy, told, typed):
     swapped = rows.assign(segment_id=[names[1], names[0], *names[2:]])
     assert verified(swapped).stdout.count("has other samples than were encoded") == 2
     renamed = rows.assign(segment_id=["new", *names[1:]])
-    assert "1 segments are not in the table" in verified(renamed).stdout
+    assert "1 of 52 segments are not in the table" in verified(renamed).stdout
     told_of = told(f"spk-classify sweep {edited} {store} out --classifiers centroid --jobs 1")
     assert f"1 of {len(rows)} segments have no features, first 'new'" in told_of
     # another speaker is another label and not another feature
@@ -176,7 +176,7 @@ def test_a_table_edited_after_extraction_is_told(copy, told, typed):
     assert verified(named).exit_code == 0
 
 
-def test_a_split_edited_after_a_sweep_begins_it_anew(copy, scene):
+def test_a_split_edited_after_a_sweep_is_another_sweep(copy, scene, told):
     line = f"spk-classify sweep {copy.table} {copy.folder}/store {copy.folder}/swept"
     line += " --classifiers centroid --jobs 1"
     scene.must(line)
@@ -185,7 +185,8 @@ def test_a_split_edited_after_a_sweep_begins_it_anew(copy, scene):
     place = rows.index[rows["split"] == "train"][0]
     rows.loc[place, "split"] = ""
     rows.to_csv(copy.table, index=False)
-    assert "were finished before" not in scene.must(line).out
+    assert "1 of 53 rows have another split" in told(line)
+    assert "were finished before" not in scene.must(f"{line} --overwrite").out
 
 
 SIGNED = {

@@ -154,3 +154,26 @@ def test_written_files_have_the_permissions_of_the_umask(tmp_path):
     finally:
         os.umask(mask)
     assert stat.S_IMODE((tmp_path / "t.csv").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize(
+    ("holds", "said"),
+    [
+        ("store.json", "is a store, expected a table, .csv or .parquet; name the table itself"),
+        ("model.json", "is a model, expected a table, .csv or .parquet; name the table itself"),
+        ("cells.jsonl predictions.csv", "is a sweep, expected a table, .csv or .parquet; name "),
+        ("segments.csv", "is a folder, expected a table, .csv or .parquet; name "),
+        ("", "no such file, expected a .csv or .parquet; correct the path"),
+    ],
+)
+def test_a_folder_given_as_a_table_is_called_what_it_is(tmp_path, holds, said):
+    place = tmp_path / ("run.v1" if holds else "nowhere")
+    for name in holds.split():
+        place.mkdir(exist_ok=True)
+        (place / name).write_text("")
+    for read in (read_table, read_predictions):
+        with pytest.raises(InputError) as caught:
+            read(place)
+        assert said in str(caught.value)
+        tables = [name for name in holds.split() if name.endswith(".csv")]
+        assert str(caught.value).endswith(tuple(str(place / name) for name in tables) or (said,))
