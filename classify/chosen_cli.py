@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.commands import exit_left_out, writes
+from ..common.commands import exit_left_out, locks, writes
 from ..common.outputs import Output
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def _of_a_run(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--draws", default=5, show_default=True, help="The first in time, others random.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of draws and bootstrap.")
+@locks
 @writes(Output("run", inside="learning.csv"))
 def curve(table: Path, store: Path, run: Path, **options: Any) -> None:
     """Learn from ever more speech per speaker what RUN chose. Writes RUN/learning.csv."""
@@ -51,6 +52,7 @@ def curve(table: Path, store: Path, run: Path, **options: Any) -> None:
     help="Shares of strangers that the threshold may let in on validation.",
 )
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the bootstrap.")
+@locks
 @writes(Output("run", inside="openset.csv"))
 def open_set(table: Path, store: Path, run: Path, **options: Any) -> None:
     """Leave each speaker out in turn: how often is a stranger let in? Writes RUN/openset.csv."""
@@ -67,6 +69,7 @@ def _add(
     table: Path,
     store: Path,
     run: Path,
+    no_lock: bool,
     **options: Any,
 ) -> None:
     """Write an analysis to the run's folder; print which model it is of, the table, the conclusion.
@@ -80,7 +83,7 @@ def _add(
     from .show import frame_text, write_frame
 
     rows, config, lines = read_table(table), read_config(run), list[str]()
-    with folder_lock(run):
+    with folder_lock(run, lock=not no_lock):
         found = analyse(rows, store, run, log=lines.append, **options)
         write_frame(found.assign(run=run_mark(run, config)), run / name)
     head = "\n".join([*lines, name_of(run)])

@@ -87,7 +87,7 @@ def _sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]:
     if missing:
         raise InputError(
             f"layers: {missing[0]} is not in the store, expected some of {list(store.layers)}; "
-            "run spk-extract with this layer"
+            "correct --layers, or extract that layer to another store where the encoder has it"
         )
     if combine == "alone" or (combine == "mix" and len(chosen) == 1):
         return [LayerSet((layer,)) for layer in chosen]

@@ -204,7 +204,8 @@ class Halving:
         if len(waveforms) == 1:
             raise InputError(
                 f"--max-seconds: a waveform of {padded} samples alone is too large for the "
-                "device's memory, expected it to fit; pass a smaller --max-seconds"
+                "device's memory, expected it to fit; pass a smaller --max-seconds and name "
+                "another store"
             )
         if self._limit == np.inf:
             self._tell(

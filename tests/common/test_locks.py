@@ -75,6 +75,8 @@ LOCKING = {
     "merge": "spk-store merge store other",
     "merge anew": "spk-store merge store store2 --overwrite",
     "sweep": "spk-classify sweep table.csv store other --classifiers ridge --layers 1",
+    "curve": "spk-classify curve table.csv store sweep --seconds 2 --draws 1",
+    "open-set": "spk-classify open-set table.csv store sweep",
     "fit": "spk-finetune fit table.csv --log-dir other --audio-root corpus/wav --max-epochs 1 "
     "--pretrained-model demo --freeze-encoder-layers 4 --sessions 20990301_S_R001S01C01",
     "embed": "spk-finetune embed CHECKPOINT table.csv other --audio-root corpus/wav",
