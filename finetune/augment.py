@@ -131,9 +131,10 @@ def change_speed(samples: np.ndarray, factor: float) -> np.ndarray:
 
     # torchaudio truncates factor * frequency, and 0.57 * 100 is 56.99...; half more cannot be
     hundredths = round(100 * factor) + 0.5
-    whole = torch.from_numpy(samples.astype(np.float32))  # a copy: theirs may be read-only
+    # In float64, whose rounding by the number of threads float32 does not show.
+    whole = torch.from_numpy(samples.astype(np.float64))
     changed, _ = _functional().speed(whole, 100, hundredths / 100)
-    return changed.numpy()
+    return changed.numpy().astype(np.float32)
 
 
 def simulated_room(seconds: float, rate: int, rng: np.random.Generator) -> np.ndarray:
