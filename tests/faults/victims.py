@@ -230,6 +230,7 @@ class Fleet(Victim):
 class Sweep(Victim):
     """A sweep: finished cells, and what is concluded from them."""
 
+    done = (3,)  # one of the meetings has too few segments
     commits = 24
     results = ("sweep.csv", "metrics.csv", "predictions.csv", "config.json")
 
@@ -276,7 +277,7 @@ def victims() -> list[Victim]:
     fit = (
         "spk-finetune fit {0}/split.csv --audio-root {0}/wav --pretrained-model demo --log-dir out "
         "--accelerator cpu --max-epochs 3 --patience none --freeze-encoder-layers 2 "
-        "--batch-seconds 10 --learning-rate 1e-3"
+        "--batch-seconds 10 --learning-rate 1e-3 --no-keep-last"
     )
     sweep = "spk-classify sweep {0}/split.csv {0}/features out --jobs {1}"
     frames = " --frames --shard 1/2 --layers 1,4"  # they are many
