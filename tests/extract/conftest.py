@@ -54,3 +54,13 @@ def make_store(store_config: dict[str, Any], row: dict[str, Any]) -> Callable[..
         return np.array(features, dtype=np.float32)
 
     return make
+
+
+@pytest.fixture
+def copy(tmp_path, layer_encoder):
+    """Return a folder with an encoder's files that a test may break."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for file in layer_encoder.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder

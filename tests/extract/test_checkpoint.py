@@ -14,16 +14,6 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture
-def copy(tmp_path, layer_encoder):
-    """Return a folder with an encoder's files that a test may break."""
-    folder = tmp_path / "copy"
-    folder.mkdir()
-    for file in layer_encoder.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    return folder
-
-
-@pytest.fixture
 def hub(tmp_path, monkeypatch):
     """Return an empty hub cache that is used instead of the user's."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
