@@ -1,0 +1,107 @@
+"""Several short trainings, then one long one of the best: for a GPU that is lent for minutes.
+
+    python race.py PACKED OUT --seconds 270 --trial 16
+
+The whole, loading included, takes `--seconds`. Which trial is best is told by the score on
+held-out speakers (`tasks.py`) alone. OUT holds at most 8 files of at most 16 MiB.
+"""
+
+import argparse
+import json
+import time
+import traceback
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+import student as students
+from train import Config, Lesson, Log, baselines, fastest_convolution, prepare
+
+TRIALS = (
+    Config(name="both"),
+    Config(name="speaker-only", teacher=0.0),
+    Config(name="teacher-led", speaker=0.2),
+    Config(name="deep", layers=6, width=160, inner=320, losses={6: 1.0}),
+    Config(name="stride-2", stride=2, width=144, inner=288, layers=3, losses={3: 1.0}),
+)
+
+
+def trial(config, crops, tasks, device, log, work, seconds, way):
+    """Train one configuration for so long; return its score."""
+    lesson = Lesson(replace(config), crops, device, log, work, work)
+    students.set_convolution(lesson.student.encoder, way)
+    scores = lesson.run(seconds, tasks=tasks, checks=1, save_every=1e9)
+    log(event="trial", name=config.name, steps=lesson.step, crops=lesson.crops_seen, **scores)
+    return scores["score"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("packed", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seconds", type=float, default=270.0, help="for all of it")
+    parser.add_argument("--trial", type=float, default=16.0, help="s of each trial")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--work", type=Path, default=Path("/tmp/race"))
+    parser.add_argument("--limit", type=int, default=0)
+    parser.add_argument("--teacher-hop", type=int, default=12800)
+    parser.add_argument("--meetings", type=int, default=60)
+    parser.add_argument("--batch", type=float, default=1280.0)
+    options = parser.parse_args()
+    begun = time.time()
+    end = begun + options.seconds - 8  # s to write the last files
+    options.out.mkdir(parents=True, exist_ok=True)
+    options.work.mkdir(parents=True, exist_ok=True)
+    device = torch.device(options.device)
+    log = Log(options.out / "log.jsonl")
+    log(event="begin", torch=torch.__version__,
+        card=torch.cuda.get_device_name() if device.type == "cuda" else "none")
+    crops, tasks, teacher = prepare(
+        options.packed, device, log, options.limit, hop=options.teacher_hop, meetings=options.meetings
+    )
+    try:
+        baselines(tasks, teacher, crops, log)
+    except Exception:
+        log(event="baselines failed", fault=traceback.format_exc()[-1500:])
+    first = Lesson(replace(TRIALS[0], batch=options.batch), crops, device, log, options.work)
+    way = fastest_convolution(first, log)
+    del first
+    scores = {}
+    for config in TRIALS:
+        config = replace(config, batch=options.batch)
+        if options.trial <= 0 or time.time() + options.trial > begun + 0.5 * options.seconds:
+            break
+        try:
+            scores[config.name] = trial(
+                config, crops, tasks, device, log, options.work, options.trial, way
+            )
+        except Exception:
+            log(event="trial failed", name=config.name, fault=traceback.format_exc()[-1500:])
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    best = max(scores, key=scores.get) if scores else TRIALS[0].name
+    chosen = next(config for config in TRIALS if config.name == best)
+    (options.out / "chosen.json").write_text(json.dumps({"scores": scores, **asdict(chosen)}))
+    log(event="chosen", name=best, scores=scores)
+    final = replace(chosen, name="final", batch=options.batch, average=0.999)
+    lesson = Lesson(final, crops, device, log, options.out, options.work)
+    students.set_convolution(lesson.student.encoder, way)
+    try:
+        lesson.run(max(30.0, end - time.time()), tasks=tasks, checks=6, save_every=1e9)
+    except Exception:
+        log(event="final failed", fault=traceback.format_exc()[-1500:])
+    lesson.save("last")
+    torch.save(
+        {"config": asdict(final), "encoder": lesson.student.encoder.state_dict(), "step": lesson.step},
+        options.out / "final-weights.pt",
+    )
+    torch.save({"encoder": lesson.average.state_dict()}, options.out / "final-average.pt")
+    torch.save({"heads": lesson.student.heads.state_dict()}, options.out / "final-heads.pt")
+    if device.type == "cuda":
+        log(event="memory", gib=round(torch.cuda.max_memory_allocated() / 2**30, 1))
+    log(event="end", crops=lesson.crops_seen, files=[p.name for p in options.out.iterdir()])
+
+
+if __name__ == "__main__":
+    main()
