@@ -260,7 +260,7 @@ class Teacher:
         self.linear.load_state_dict(
             {k[7:]: v.float() for k, v in state.items() if k.startswith("linear.")}
         )
-        self.lstm.requires_grad_(False).to(device).flatten_parameters()
+        self.lstm.eval().requires_grad_(False).to(device).flatten_parameters()
         self.linear.requires_grad_(False).to(device)
         self.window = torch.hann_window(400, device=device)
         self.filters = torch.tensor(slaney_filters(40, 400), dtype=torch.float32, device=device)
