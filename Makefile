@@ -56,10 +56,10 @@ test-pythons:
 fuzz: $(READY)
 	-$(BIN)/python -m pip install --quiet atheris
 	for target in rttm textgrid csv store; do \
-	  $(BIN)/python -W ignore tests/faults/fuzz.py $$target $(FUZZ_SECONDS) || exit 1; done
+	  $(BIN)/python -W ignore tests/robustness/campaigns/fuzz.py $$target $(FUZZ_SECONDS) || exit 1; done
 
 # One thread, as forks keep no others. The disks need root for their small file systems.
-FAULTS := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/faults
+FAULTS := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/robustness/campaigns
 faults: $(READY)
 	$(FAULTS)/kills.py $(FAULT_KILLS)
 	$(FAULTS)/damage.py

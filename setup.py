@@ -17,6 +17,30 @@ class BuildPackages(build_py):
 
 README = Path(__file__).with_name("README.md")
 
+PACKAGES = (
+    "classify",
+    "classify.classifiers",
+    "classify.evaluation",
+    "classify.report",
+    "classify.selection",
+    "common",
+    "common.audio",
+    "extract",
+    "extract.encoder",
+    "extract.pipeline",
+    "extract.store",
+    "finetune",
+    "finetune.data",
+    "finetune.model",
+    "finetune.training",
+    "manifests",
+    "manifests.cutting",
+    "manifests.demo",
+    "manifests.formats",
+    "manifests.splits",
+    "manifests.text_files",
+)
+
 setup(
     name="spk-toolkit",
     version="0.1.0",
@@ -29,10 +53,10 @@ setup(
     python_requires=">=3.11",
     cmdclass={"build_py": BuildPackages},
     package_dir={"spk": "."},
-    packages=["spk", "spk.common", "spk.manifests", "spk.extract", "spk.classify", "spk.finetune"],
+    packages=["spk", *(f"spk.{package}" for package in PACKAGES)],
     package_data={
         "spk": ["py.typed"],
-        "spk.classify": ["templates/*"],
+        "spk.classify.report": ["templates/*"],
         "spk.finetune": ["presets/*.yaml"],
     },
     include_package_data=False,
@@ -71,7 +95,7 @@ setup(
         "console_scripts": [
             "spk-manifests=spk.manifests.cli:main",
             "spk-extract=spk.extract.cli:main",
-            "spk-store=spk.extract.store_cli:store",
+            "spk-store=spk.extract.store.cli:store",
             "spk-classify=spk.classify.cli:main",
             "spk-finetune=spk.finetune.cli:main",
         ]

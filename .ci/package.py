@@ -8,8 +8,8 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("common", "manifests", "extract", "classify", "finetune")
-TEMPLATES = ROOT / "classify" / "templates"
+PACKAGES = ("common", "manifests", "extract", "classify", "finetune")
+TEMPLATES = ROOT / "classify" / "report" / "templates"
 
 
 def run(*command: str, cwd: Path = ROOT) -> str:
@@ -22,11 +22,15 @@ def run(*command: str, cwd: Path = ROOT) -> str:
 
 def expected_files() -> set[str]:
     """Return the wheel's files as the checkout has them."""
-    modules = {f"spk/{room}/{file.name}" for room in ROOMS for file in (ROOT / room).glob("*.py")}
+    modules = {
+        f"spk/{file.relative_to(ROOT).as_posix()}"
+        for package in PACKAGES
+        for file in (ROOT / package).rglob("*.py")
+    }
     presets = {
         f"spk/{file.relative_to(ROOT).as_posix()}" for file in ROOT.glob("finetune/presets/*.yaml")
     }
-    templates = {f"spk/classify/templates/{file.name}" for file in TEMPLATES.iterdir()}
+    templates = {f"spk/classify/report/templates/{file.name}" for file in TEMPLATES.iterdir()}
     return modules | presets | templates | {"spk/__init__.py", "spk/py.typed"}
 
 

@@ -4,7 +4,7 @@ Usage: ``python benchmarks/classify.py [--full] [--csv FILE]``. Features are ran
 per class. Rows:
 
 - ``corpus``: one task over all classes, folds x penalties, every layer of a store read in turn;
-- ``session``: a closed set per meeting, from train to valid, by `spk.classify.sweep`;
+- ``session``: a closed set per meeting, from train to valid, by `spk.classify.selection.sweep`;
 - ``growth``: the corpus task at a quarter, half and all of the segments, one layer;
 - ``both``: what ``--standardise both`` costs against one of the two, for ridge on one layer.
 
@@ -31,13 +31,13 @@ import numpy as np
 import pandas as pd
 from classify_corpus import session_table, write_store
 
-from spk.classify.classifiers import PENALTIES
-from spk.classify.crossval import cross_validate, score_folds
-from spk.classify.data import LayerSet
-from spk.classify.sums import TotalSums
-from spk.classify.sweep import Settings, one_thread, sweep
-from spk.extract.store import FeatureStore
-from spk.manifests.tasks import make_tasks
+from spk.classify.classifiers.fold_sums import TotalSums
+from spk.classify.classifiers.registry import PENALTIES
+from spk.classify.features import LayerSet
+from spk.classify.selection.cross_validation import cross_validate, score_folds
+from spk.classify.selection.sweep import Settings, one_thread, sweep
+from spk.extract.store.writer import FeatureStore
+from spk.manifests.splits.tasks import make_tasks
 
 SMALL = {
     "segments": 1500,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from spk.extract.store import FeatureStore, StoreWriter
+from spk.extract.store.writer import FeatureStore, StoreWriter
 
 CONFIG = {
     "schema": 1,

@@ -45,10 +45,10 @@ from extract_rows import Row, held, peak, product_ceiling, ratios
 from extract_sides import SIZES, Plain, compiled, gflop, read_back, run_ours, run_plain
 
 from spk.extract.cli import KERNELS
-from spk.extract.encoder import Encoder, load_encoder
+from spk.extract.encoder.encoder import Encoder, load_encoder
 from spk.extract.options import Options, parse_layers
-from spk.extract.spans import STAGES
-from spk.extract.verify import relative_difference
+from spk.extract.profiling import STAGES
+from spk.extract.verification import relative_difference
 
 KINDS_OF: dict[str, Callable[[str], Any]] = {
     "batch_seconds": float,

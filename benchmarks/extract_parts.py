@@ -25,9 +25,9 @@ import transformers
 from torch import nn
 from torch.nn import functional
 
-from spk.extract.device import Lane, kept_memory
-from spk.extract.frontend import LogMel, convolve
-from spk.extract.pooling import Real, pool
+from spk.extract.encoder.device import Lane, kept_memory
+from spk.extract.encoder.frontend import LogMel, convolve
+from spk.extract.encoder.pooling import Real, pool
 
 RATE, WIDTH = 16000, 1024
 COLUMNS = ["part", "side", "device", "seconds", "threads", "wall_s", "cpu_s", "error", "load"]

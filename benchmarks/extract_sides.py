@@ -10,13 +10,13 @@ import pandas as pd
 import torch
 from extract_corpus import RATE
 
-from spk.extract.encoder import Encoder
-from spk.extract.job import Job
+from spk.extract.encoder.encoder import Encoder
 from spk.extract.options import Options, parse_layers
-from spk.extract.plan import choose_segments
+from spk.extract.pipeline.runner import Job
+from spk.extract.planning import choose_segments
+from spk.extract.profiling import Spans
 from spk.extract.run import configuration
-from spk.extract.spans import Spans
-from spk.extract.store import FeatureStore, StoreWriter
+from spk.extract.store.writer import FeatureStore, StoreWriter
 
 BASE = {
     "hidden_size": 768,

@@ -11,10 +11,10 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from spk.extract.batches import make_batches, remaining_batches
 from spk.extract.options import Options
-from spk.extract.plan import choose_segments
-from spk.extract.spans import Span
+from spk.extract.pipeline.batching import make_batches, remaining_batches
+from spk.extract.planning import choose_segments
+from spk.extract.profiling import Span
 
 
 def table_of(count: int) -> pd.DataFrame:

@@ -25,14 +25,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spk.extract.frontend import Waveforms as FrontEnd
-from spk.extract.weights import Parts, fold_weight_norm
+from spk.extract.encoder.frontend import Waveforms as FrontEnd
+from spk.extract.encoder.loading import Parts
+from spk.extract.encoder.transformer import fold_weight_norm
 from spk.finetune.config import Config
-from spk.finetune.data import Batch, Batches
-from spk.finetune.heads import loss
-from spk.finetune.module import SpeakerModule, Subject
-from spk.finetune.prefix import PrefixCache
-from spk.finetune.tuned import computing
+from spk.finetune.data.dataset import Batch, Batches
+from spk.finetune.model.checkpoint import computing
+from spk.finetune.model.frozen_cache import PrefixCache
+from spk.finetune.model.heads import loss
+from spk.finetune.model.module import SpeakerModule, Subject
 
 SIZES = {
     "tiny": {"hidden_size": 128, "num_hidden_layers": 8, "num_attention_heads": 4},

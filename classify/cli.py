@@ -11,8 +11,7 @@ import click
 
 from ..common.commands import Group, exit_left_out, locks, writes
 from ..common.outputs import MEASURES, TABLE, Output
-from .chosen_cli import SEED, curve, open_set
-from .report_cli import report
+from .cli_analysis import SEED, curve, open_set, report
 
 _IDENTITY = click.option(
     "--identity",
@@ -138,11 +137,11 @@ def sweep(
     """
     from ..common.locks import folder_lock
     from ..common.outputs import check_own_folder
+    from ..manifests.splits.tasks import split_method
     from ..manifests.table import read_table
-    from ..manifests.tasks import split_method
-    from .outcome import evaluate
-    from .show import WRITTEN, outcome_text, write_outcome
-    from .sweep import Settings
+    from .experiment import evaluate
+    from .output import WRITTEN, outcome_text, write_outcome
+    from .selection.sweep import Settings
 
     rows, split = read_table(table), split_method(table)
     check_own_folder(out, "cells.jsonl", WRITTEN)
@@ -177,11 +176,11 @@ def fit(table: Path, store: Path, model: Path, *, overwrite: bool, **settings: A
 
     Name one layer, classifier and penalty to fit exactly that. Test rows are not read.
     """
+    from ..manifests.splits.tasks import split_method
     from ..manifests.table import read_table
-    from ..manifests.tasks import split_method
-    from .folder import check_foretold, check_replaceable, save_model
-    from .outcome import choose_and_fit
-    from .sweep import Settings
+    from .experiment import choose_and_fit
+    from .selection.sweep import Settings
+    from .speaker_model_files import check_foretold, check_replaceable, save_model
 
     check_replaceable(model, overwrite=overwrite)
     chosen = Settings(**settings)
@@ -220,11 +219,11 @@ def predict(model: Path, table: Path, store: Path, predictions: Path, split: str
     Segments that cannot be named are listed in PREDICTIONS.left_out.csv.
     """
     from ..manifests.table import read_table, write_predictions
-    from .data import open_store
-    from .folder import load_model
-    from .model import doubts, unnamed_rows
-    from .model import predict as name_speakers
-    from .preparation import write_left_out
+    from .features import open_store
+    from .selection.prepare import write_left_out
+    from .speaker_model import doubts, unnamed_rows
+    from .speaker_model import predict as name_speakers
+    from .speaker_model_files import load_model
 
     fitted, rows = load_model(model), read_table(table)
     named, left_out = name_speakers(fitted, rows, open_store(store), split=split)
@@ -275,14 +274,14 @@ def score(
     beside them.
     """
     from ..common.errors import InputError
+    from ..manifests.splits.tasks import split_method
     from ..manifests.table import read_predictions, read_table
-    from ..manifests.tasks import split_method
-    from .conclude import conclude_score
-    from .control import controls
-    from .doubts import doubts_of
-    from .score import score as measure
-    from .score import scored_rows
-    from .show import controls_text, measures_text, warnings_of, write_measures
+    from .evaluation.confounds import controls
+    from .evaluation.score import score as measure
+    from .evaluation.score import scored_rows
+    from .evaluation.wording import conclude_score
+    from .output import controls_text, measures_text, warnings_of, write_measures
+    from .validity import doubts_of
 
     if identity is not None and table is None:
         raise InputError("identity: no table is given, expected one; pass --table too")
@@ -333,8 +332,8 @@ def compare(a: Path, b: Path, output: Path | None, **settings: Any) -> None:
     all and by meeting, and concludes no more than the interval carries.
     """
     from ..manifests.table import read_predictions
-    from .compare import compare as pair
-    from .show import comparison_facts, comparison_text, write_measures
+    from .evaluation.compare import compare as pair
+    from .output import comparison_facts, comparison_text, write_measures
 
     found = pair(read_predictions(a), read_predictions(b), **settings)
     if output is not None:

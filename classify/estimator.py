@@ -12,15 +12,14 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..common.errors import InputError
-from ..manifests.tasks import require
-from .calibrate import find_temperature, probabilities
-from .classifiers import Fold, finish, fit_path, penalties_of
-from .crossval import cross_validate
-from .data import STANDARDISE, LayerSet
-from .folds import FEWEST
-from .linear import rotate
-from .trials import learnt_codes
+from ..common.errors import InputError, require
+from .classifiers.calibration import find_temperature, probabilities
+from .classifiers.fitted import Fold, finish
+from .classifiers.linear import rotate
+from .classifiers.registry import fit_path, penalties_of
+from .features import STANDARDISE, LayerSet
+from .selection.candidates import learnt_codes
+from .selection.cross_validation import FEWEST, cross_validate
 
 
 def _stratified(codes: np.ndarray, folds: int) -> np.ndarray:

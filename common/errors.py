@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
 
 
 class InputError(ValueError):
@@ -30,3 +34,11 @@ def writing(path: str | Path, needed: int = 0) -> Iterator[None]:
             f"{path}: cannot be written ({problem.strerror or problem}), expected a folder with "
             f"{room} and leave to write; name another place"
         ) from problem
+
+
+def require(where: str, value: str, choices: Sequence[str]) -> None:
+    """Raise `InputError` unless `value` is one of `choices`."""
+    if value not in choices:
+        raise InputError(
+            f"{where}: {value!r} is given, expected one of {', '.join(choices)}; correct it"
+        )

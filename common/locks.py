@@ -1,8 +1,4 @@
-"""The right to write, held by one process on one machine: the only place that locks files.
-
-The kernel gives a lock back when its process dies, however it dies. Not every file system has
-locks (some NFS, Lustre without ``-o flock``); there a command goes on with ``--no-lock`` alone.
-"""
+"""The one lock of a folder: one writer at a time."""
 
 from __future__ import annotations
 

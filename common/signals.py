@@ -1,13 +1,18 @@
-"""Ctrl-C and SIGTERM end a command with one line and exit code 130 or 143, and no traceback."""
+"""Ctrl-C and SIGTERM: end a command in good order, at once or after what is under way.
+
+A command ends with one line, exit code 130 or 143 and no traceback. A loop over batches notes the
+signal instead and stops when it has committed the batch under way.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 INTERRUPTED = "interrupted; run the same command to go on"
 DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
@@ -106,3 +111,35 @@ def _importing(frame: FrameType | None) -> bool:
 def _tell() -> None:
     """Write the line past Python's buffers, in which the signal may have come."""
     os.write(2, f"{INTERRUPTED}\n".encode())
+
+
+KINDS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def noted_signals(tell: Callable[[str], None], *, every: bool = False) -> Iterator[list[int]]:
+    """While open, the first Ctrl-C or SIGTERM is only noted, so that a batch is finished first.
+
+    Yields the list of what was noted; the second one acts as it always did, or is noted too where
+    `every` one is. A command ends with 128 plus the first number as its exit code.
+    """
+    caught: list[int] = []
+    before = {kind: signal.getsignal(kind) for kind in KINDS}
+
+    def note(number: int, _frame: object) -> None:
+        caught.append(number)
+        if not every:
+            _restore(before)
+        tell("stopping after this batch; once more to stop at once")
+
+    for kind in KINDS:
+        signal.signal(kind, note)
+    try:
+        yield caught
+    finally:
+        _restore(before)
+
+
+def _restore(handlers: dict[signal.Signals, Any]) -> None:
+    for kind, handler in handlers.items():
+        signal.signal(kind, handler)

@@ -13,7 +13,7 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     """Import the store, and with it h5py, only when it is asked for."""
     if name in __all__:
-        from . import store
+        from .store import writer as store
 
         return getattr(store, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..common.audio import (
+from ..common.audio.decoding import (
     Header,
     PastEndError,
     as_float,

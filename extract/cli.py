@@ -10,8 +10,8 @@ import click
 
 from ..common.commands import LEFT_OUT, Command, locks, writes
 from ..common.outputs import BESIDE_STORE, Output
-from .signals import noted_signals
-from .store_cli import store
+from ..common.signals import noted_signals
+from .store.cli import store
 
 __all__ = ["main", "store"]
 
@@ -145,7 +145,7 @@ def main(table: str, store_path: str, *, plan: bool, no_lock: bool, **options: A
 
     segments, settings = read_table(table), Options(**options)
     if plan:
-        from .plan import plan as plan_run
+        from .planning import plan as plan_run
 
         click.echo(str(plan_run(segments, settings)))
         return

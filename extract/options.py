@@ -6,9 +6,9 @@ import math
 import re
 from dataclasses import dataclass, field
 
-from ..common.audio import check_channel
+from ..common.audio.decoding import check_channel
 from ..common.errors import InputError
-from .listing import rejected_listing
+from .store.layout import rejected_listing
 
 DEFAULT_ENCODER = "jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn"
 STORE_DTYPES = ("float16", "float32")

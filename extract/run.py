@@ -14,26 +14,26 @@ from multiprocessing import current_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..common.audio import check_channel
+from ..common.audio.decoding import check_channel
 from ..common.errors import InputError
 from .audio import Segment, check_recordings
-from .devices import Team
-from .job import Job, reading_of
-from .listing import list_rejected
 from .options import Options, Summary, parse_layers
-from .plan import choose_segments, row_width
-from .profile import write_profile
-from .shard import SCHEMA
-from .spans import Spans
-from .store import StoreWriter
-from .verify import verify_batches
-
-SAME_LENGTH = 1e-3  # s; a segment cut to a file of its own is a whole number of samples
+from .pipeline.multi_device import Team
+from .pipeline.runner import Job, reading_of
+from .planning import choose_segments, row_width
+from .profiling import Spans, write_profile
+from .store.maintenance import list_rejected
+from .store.shard import SCHEMA
+from .store.writer import StoreWriter
+from .verification import verify_batches
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .encoder import Encoder
+    from .encoder.encoder import Encoder
+
+
+SAME_LENGTH = 1e-3  # s; a segment cut to a file of its own is a whole number of samples
 
 
 def extract(
@@ -72,7 +72,7 @@ def extract(
         An option or file is not what the run needs, the store is of another configuration or has
         features of a segment of other length, or, with `options.strict`, a segment is rejected.
     """
-    from .device import convert
+    from .encoder.device import convert
 
     options = options or Options()
     segments = choose_segments(table, options)
@@ -123,8 +123,8 @@ def _names(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
 
 def _devices(options: Options, encoder: Encoder | None) -> tuple[list[str], Encoder]:
     """Return the names of the devices, and the encoder on the first of them."""
-    from .device import choose_devices
-    from .encoder import load_encoder
+    from .encoder.device import choose_devices
+    from .encoder.encoder import load_encoder
 
     devices = choose_devices(options.device)
     imported = getattr(current_process(), "_inheriting", False)  # what spawn itself asks

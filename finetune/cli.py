@@ -13,7 +13,7 @@ import click
 
 from ..common.commands import BUSY, LEFT_OUT, Group, locks, writes
 from ..common.outputs import BESIDE_STORE, TABLE, Output
-from ..extract.signals import noted_signals
+from ..common.signals import noted_signals
 from .config import Config
 
 SPLITS = ("train", "valid", "test", "all")
@@ -79,8 +79,8 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
     process works on some of the sessions, 130 or 143 interrupted.
     """
     from ..common.errors import InputError
+    from ..manifests.splits.tasks import split_method
     from ..manifests.table import read_table
-    from ..manifests.tasks import split_method
     from .config import read_config
 
     settings = read_config(config, _chosen(given))

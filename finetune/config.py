@@ -6,14 +6,104 @@ default. The keys of the reference project's config.yaml keep their names and me
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from .check import MODES, agreed, checked, refusal, setting
-from .forms import all_form, among, channel_form, shard_form, span, state_form, unfreeze_steps
-from .settings import read_settings, refuse_unknown, write_settings
+from ..common.options import CORRECT, among, checked, refusal, setting, span, whole
+from .config_file import read_settings, refuse_unknown, write_settings
+
+
+def unfreeze_steps(text: str) -> list[tuple[int, int]]:
+    """Return (epoch, layers that stay frozen from then on) of a text such as ``3:4,6:0``.
+
+    Raises
+    ------
+    ValueError
+        Not of that form, an epoch below 1 or not after the one before, or layers that don't fall.
+
+    Examples
+    --------
+    >>> unfreeze_steps("3:4,6:0")
+    [(3, 4), (6, 0)]
+    """
+    if not text:
+        return []
+    pairs = [part.strip().split(":") for part in text.split(",")]
+    steps = [(whole(epoch), whole(layers)) for epoch, layers in pairs]
+    rising = all(a[0] < b[0] and a[1] > b[1] for a, b in pairwise(steps))
+    if not rising or steps[0][0] < 1 or steps[-1][1] < 0:
+        raise ValueError(text)
+    return steps
+
+
+def channel_form(text: str) -> None:
+    """Raise `ValueError` where extraction would refuse the channel."""
+    from ..common.audio.decoding import check_channel
+
+    check_channel(text)
+
+
+def shard_form(text: str) -> None:
+    """Raise `ValueError` where extraction would refuse the shard."""
+    from ..extract.pipeline.batching import take_shard
+
+    take_shard([], text)
+
+
+def state_form(text: str) -> None:
+    """Raise `ValueError` for what is not ``last``, ``mix`` or a number of digits."""
+    if text not in ("last", "mix") and not (text.isascii() and text.isdigit()):
+        raise ValueError(text)
+
+
+def all_form(text: str) -> None:
+    """Raise `ValueError` for any text but ``all``."""
+    if text != "all":
+        raise ValueError(text)
+
+
+MODES = {"val_acc": "max", "val_loss": "min"}  # what is monitored -> which is better
+
+
+def agreed(fit: Mapping[str, Any], where: Mapping[str, str]) -> None:
+    """Raise `InputError` where settings, each in range, contradict each other."""
+    for name, expected, repair in _contradictions(fit):
+        raise refusal(name, fit[name], expected, repair=repair, where=where)
+
+
+def _contradictions(fit: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield (setting, what is expected of it, the repair)."""
+    if fit["checkpoint_save_top_k"] == 0:
+        yield "checkpoint_save_top_k", "a whole number from 1, or -1 for all", CORRECT
+    mode = MODES[fit["checkpoint_monitor"]]
+    if fit["checkpoint_mode"] != mode:
+        yield "checkpoint_mode", f"{mode} for {fit['checkpoint_monitor']}", CORRECT
+    yield from _never_open(fit)
+    for name, chance in (("noise_dir", "noise_prob"), ("reverb_dir", "reverb_prob")):
+        if fit[name] is not None and not fit[chance]:
+            told = f"none beside {chance} 0, with which nothing is taken from it"
+            yield name, told, f"leave it out, or set {chance}"
+
+
+def _never_open(fit: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield what would be asked to train and never does."""
+    frozen, last = fit["freeze_encoder_layers"], fit["max_epochs"] - 1
+    if not fit["freeze_feature_extractor"] and frozen != 0:
+        told = (
+            f"true beside freeze_encoder_layers {frozen}, since what lies below frozen layers "
+            "would train through them"
+        )
+        yield "freeze_feature_extractor", told, "set freeze_encoder_layers to 0"
+    steps = unfreeze_steps(fit["unfreeze"])
+    if steps and frozen != "all" and steps[0][1] >= frozen:
+        yield "unfreeze", f"fewer layers than freeze_encoder_layers, {frozen}", CORRECT
+    if steps and steps[-1][0] > last:
+        told = f"epochs up to {last}, the last (from 0) of max_epochs {last + 1}"
+        yield "unfreeze", told, "leave out the later steps"
+
 
 # As in extract/options.py, which imports numpy; a test compares the two.
 DEFAULT_ENCODER = "jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn"
@@ -283,3 +373,8 @@ def frozen_layers(config: Config, epoch: int, layer_count: int) -> int:
         if epoch >= first:
             frozen = left
     return frozen
+
+
+def anew(folder: Path) -> str:
+    """Return the repair of a session's folder that is damaged."""
+    return f"delete {folder} and run spk-finetune fit again to train that session anew"

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.errors import InputError
-from ..manifests.tasks import rows_of_split
+from ..manifests.splits.tasks import rows_of_split
 from .config import Config
-from .outcome import read_result
 from .run import choose_devices
+from .training.session_result import read_result
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ..extract.options import Summary
-    from .module import SpeakerModule
+    from .model.module import SpeakerModule
+
 
 Tell = Callable[[str], None]
 
@@ -121,7 +122,7 @@ class Doubts:
 
     def add(self, module: SpeakerModule, rows: pd.DataFrame, audio_root: str) -> None:
         """Look at the segments that a model has named."""
-        from .origin import sharing_audio
+        from .training.provenance import sharing_audio
 
         others = rows[rows["split"] != "train"] if "split" in rows else rows
         by_id = set(others["segment_id"]) & module.subject.trained
@@ -211,8 +212,8 @@ def embed(
     hooks
         `stop` and `tell` of `extract`.
     """
-    from ..extract.device import choose_device, choose_dtype
-    from ..extract.encoder import Encoder
+    from ..extract.encoder.device import choose_device, choose_dtype
+    from ..extract.encoder.encoder import Encoder
     from ..extract.options import Options
     from ..extract.run import extract
 
@@ -236,7 +237,7 @@ def tuned_parts(module: SpeakerModule) -> Any:
 
     The hash is of the encoder's and of the tensors that trained, name by name.
     """
-    from ..extract.weights import Parts
+    from ..extract.encoder.loading import Parts
 
     trunk, known = module.trunk, dict(module.subject.encoder)
     digest = hashlib.sha256(known["weights_sha256"].encode())
@@ -249,7 +250,7 @@ def tuned_parts(module: SpeakerModule) -> Any:
 
 
 def _loaded(path: Path, encoder: str | None) -> SpeakerModule:
-    from .tuned import load_tuned
+    from .model.checkpoint import load_tuned
 
     return load_tuned(path, encoder=encoder)
 
@@ -293,9 +294,8 @@ def _named(
     import numpy as np
 
     from ..extract.audio import segments_of
-    from .data import Waveforms, read_all
-    from .sets import reading_of
-    from .tuned import model_name, predictions, score_segments
+    from .data.dataset import Waveforms, read_all, reading_of
+    from .model.checkpoint import model_name, predictions, score_segments
 
     reading = reading_of(module.trunk, config)
     segments = segments_of(rows, config.audio_root)

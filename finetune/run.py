@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 from ..common.cpus import available_cores
 from ..common.errors import InputError
-from ..extract.signals import noted_signals
+from ..common.signals import noted_signals
 from .config import Config
-from .fleet import (
+from .training.check_run import settle
+from .training.sessions import (
     Fleet,
     count_left_out,
     open_tasks,
@@ -29,10 +30,10 @@ from .fleet import (
     work,
     write_tables,
 )
-from .settle import settle
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 Tell = Callable[[str], None]
 PATIENCE = 0.5  # s between two looks at the workers
@@ -157,8 +158,8 @@ def _train_all(
     fleet: Fleet, device: str, stop: Callable[[], bool], tell: Tell, *, ranks: int = 1
 ) -> tuple[list[str], bool]:
     """Train what is open on one device; return the busy sessions and whether `stop` ended it."""
-    from .callbacks import Interrupted
-    from .training import Run, train
+    from .training.callbacks import Interrupted
+    from .training.train_session import Run, train
 
     _refuse_unused(fleet)
     run = Run(fleet.table, fleet.config, fleet.split, device=device, ranks=ranks, stop=stop)
@@ -174,7 +175,7 @@ def _refuse_unused(fleet: Fleet) -> None:
     given = fleet.config.resume_from_checkpoint
     if not isinstance(given, str):
         return
-    from .tuned import read_checkpoint
+    from .model.checkpoint import read_checkpoint
 
     session = read_checkpoint(given)["spk"]["task"]
     if session not in [task.name for task in fleet.tasks.values()]:

@@ -12,7 +12,7 @@ import click
 from ..common.commands import Group, exit_left_out, writes
 from ..common.errors import InputError
 from ..common.outputs import BESIDE_TABLE, TABLE, Output
-from .cut_cli import cut, match_csv
+from .cutting.cli import cut, match_csv
 
 # Kinds of notes that say who is taken for whom: shown, not only listed.
 CHOICES = ("renamed", "columns", "tiers", "channel", "offset", "strange")
@@ -71,8 +71,8 @@ def _annotated(command: Callable[..., Any]) -> Callable[..., Any]:
 @_annotated
 def rttm(path: str, table: str, skip_bad: bool, **options: Any) -> None:
     """Make the segment table TABLE (.csv or .parquet) of the RTTM file or folder PATH."""
-    from .assemble import make_table
-    from .rttm import read_rttm
+    from .formats.build import make_table
+    from .formats.rttm import read_rttm
 
     with _notes_written(table):
         reading = read_rttm(path, skip_bad=skip_bad)
@@ -102,8 +102,8 @@ def textgrid(
     **options: Any,
 ) -> None:
     """Make the segment table TABLE (.csv or .parquet) of the TextGrid file or folder PATH."""
-    from .assemble import make_table
-    from .textgrid import SILENCE, read_textgrids
+    from .formats.build import make_table
+    from .formats.textgrid import SILENCE, read_textgrids
 
     with _notes_written(table):
         reading = read_textgrids(path, skip_bad=skip_bad, tiers=tiers, silence=silence or SILENCE)
@@ -125,7 +125,7 @@ def csv(path: str, table: str, **options: Any) -> None:
     With --rttm-dir the segments are turns in session time, and --audio-root holds the recordings.
     Without it they are the cut files, each from 0 s to its end; PATH names them from --audio-root.
     """
-    from .reference import read_reference_csv
+    from .formats.thesis_csv import read_reference_csv
 
     with _notes_written(table):
         made = read_reference_csv(path, **options)
@@ -146,9 +146,9 @@ def csv(path: str, table: str, **options: Any) -> None:
 @writes(Output("out", TABLE, over=("table",), beside=BESIDE_TABLE))
 def select(table: str, out: str, **options: Any) -> None:
     """Choose segments of TABLE by session, duration, overlap and number; write them to OUT."""
-    from . import select as room
-    from .annotation import Note, write_notes
-    from .split import keep_record, read_record
+    from .formats.turns import Note, write_notes
+    from .splits import select as room
+    from .splits.split import keep_record, read_record
     from .table import read_table, write_table
 
     record = read_record(table)
@@ -191,7 +191,7 @@ def select(table: str, out: str, **options: Any) -> None:
 @writes(Output("out", TABLE, over=("table",), beside=BESIDE_TABLE))
 def split(table: str, out: str, method: str, **options: Any) -> None:
     """Divide TABLE into train, valid and test; write it to OUT, and how to OUT.split.json."""
-    from . import split as room
+    from .splits import split as room
     from .table import read_table, write_table
 
     given = {name: value for name, value in options.items() if value is not None}
@@ -207,8 +207,8 @@ def split(table: str, out: str, method: str, **options: Any) -> None:
 @writes(Output("out", (".csv",)))
 def leaks(table: str, out: str | None) -> None:
     """Tell how far the test segments of TABLE are known from training."""
-    from . import leaks as room
-    from .split import read_record, summarise
+    from .splits import leakage as room
+    from .splits.split import read_record, summarise
     from .table import read_table
 
     report = room.leaks(read_table(table))
@@ -223,7 +223,7 @@ def leaks(table: str, out: str | None) -> None:
 @writes(Output("out", (".csv",)))
 def describe(table: str, out: str | None) -> None:
     """Count speakers, segments, minutes and overlap of TABLE, per session and in all."""
-    from . import select as room
+    from .splits import select as room
     from .table import read_table
 
     _show(room.describe(read_table(table)), out, digits=2)
@@ -240,7 +240,7 @@ def describe(table: str, out: str | None) -> None:
 def demo(out: str, overwrite: bool, **options: Any) -> None:
     """Write a synthetic AISHELL-4-shaped corpus to the folder OUT: same seed, same bytes."""
     from ..common.outputs import protecting
-    from .demo import demo as write_corpus
+    from .demo.corpus import demo as write_corpus
 
     with protecting([] if overwrite else [Path(out)]):
         names = write_corpus(out, **options)
@@ -258,7 +258,7 @@ def _show(report: Any, out: str | None, *, digits: int) -> None:
 @contextmanager
 def _notes_written(table: str) -> Iterator[None]:
     """List what was noted beside the table, also where there will be none."""
-    from .annotation import write_notes
+    from .formats.turns import write_notes
 
     try:
         yield
@@ -270,9 +270,9 @@ def _notes_written(table: str) -> Iterator[None]:
 
 
 def _write_segments(segments: Any, notes: Any, path: str) -> None:
-    from .annotation import rows_left_out, write_notes
-    from .assemble import summarise
-    from .split import drop_record
+    from .formats.build import summarise
+    from .formats.turns import rows_left_out, write_notes
+    from .splits.split import drop_record
     from .table import write_table
 
     write_table(segments, path)

@@ -21,15 +21,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common.containers import SUFFIXES as RECORDINGS
+from ..common.audio.containers import SUFFIXES as RECORDINGS
 from ..common.errors import InputError
 from ..common.files import write_whole
 from ..common.names import changed_names, is_placeholder, normal_name
-from .delimited import Sheet, decimal_points, expected_names, misspelt, read_delimited
-from .kinds import kind_of
+from .text_files.delimited import Sheet, decimal_points, expected_names, misspelt, read_delimited
+from .text_files.kinds import kind_of
 
-if TYPE_CHECKING:  # pandas takes a second to import, and `--help` needs only InputError
+if TYPE_CHECKING:
     import pandas as pd
+
 
 SUFFIXES = (".csv", ".parquet")
 SPLITS = ("train", "valid", "test")

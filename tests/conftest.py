@@ -83,7 +83,7 @@ def _typed(line: str) -> Result:
     """Run a line as a user types it, in this process; a traceback is raised."""
     from spk.classify.cli import main as classify
     from spk.extract.cli import main as extract
-    from spk.extract.store_cli import store
+    from spk.extract.store.cli import store
     from spk.finetune.cli import main as finetune
     from spk.manifests.cli import main as manifests
 
@@ -136,7 +136,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> object:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from spk.extract import device, encoder, frontend
+    from spk.extract.encoder import device, encoder, frontend
 
     seen: list[str] = []
 

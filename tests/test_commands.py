@@ -8,27 +8,27 @@ import pytest
 from click.testing import CliRunner
 
 from spk.classify.cli import main as classify
-from spk.classify.compare import compare
-from spk.classify.learning import learning_curve
-from spk.classify.model import predict
-from spk.classify.openset import open_set
-from spk.classify.report import report
-from spk.classify.score import score
-from spk.classify.sweep import Settings
+from spk.classify.evaluation.compare import compare
+from spk.classify.evaluation.learning_curve import learning_curve
+from spk.classify.evaluation.open_set import open_set
+from spk.classify.evaluation.score import score
+from spk.classify.report.page import report
+from spk.classify.selection.sweep import Settings
+from spk.classify.speaker_model import predict
 from spk.extract.cli import main as extract
 from spk.extract.options import Options
 from spk.finetune.cli import main as finetune
 from spk.finetune.config import Config, read_config
 from spk.finetune.predict import embed
 from spk.finetune.predict import predict as name_speakers
-from spk.manifests.assemble import make_table
 from spk.manifests.cli import main as manifests
-from spk.manifests.cut import cut
-from spk.manifests.demo import demo
-from spk.manifests.match import match_csv
-from spk.manifests.reference import read_reference_csv
-from spk.manifests.select import select
-from spk.manifests.split import METHODS
+from spk.manifests.cutting.cut import cut
+from spk.manifests.cutting.rename import match_csv
+from spk.manifests.demo.corpus import demo
+from spk.manifests.formats.build import make_table
+from spk.manifests.formats.thesis_csv import read_reference_csv
+from spk.manifests.splits.select import select
+from spk.manifests.splits.split import METHODS
 
 CUT_SOURCE = {"rttm_dir", "pcm_dir", "output_dir", "min_seconds", "listing_only", "audio_root"}
 CUT_SOURCE |= {"allow_unpaired", "skip_bad"}

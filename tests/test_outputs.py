@@ -8,7 +8,7 @@ import pytest
 
 from spk.classify.cli import main as classify
 from spk.extract.cli import main as extract
-from spk.extract.store_cli import store
+from spk.extract.store.cli import store
 from spk.finetune.cli import main as finetune
 from spk.manifests.cli import main as manifests
 

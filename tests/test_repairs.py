@@ -11,7 +11,7 @@ import soundfile
 
 from spk.classify.cli import main as classify
 from spk.extract.cli import main as extract
-from spk.extract.store_cli import store
+from spk.extract.store.cli import store
 from spk.finetune.cli import main as finetune
 from spk.manifests.cli import main as manifests
 
@@ -336,12 +336,12 @@ ROOMS = {
     "classify": ["spk-classify"],
     "finetune": ["spk-finetune"],
 }
-FILES = [path for room in ROOMS for path in sorted((ROOT / room).glob("*.py"))]
+FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_option_and_command_in_a_message_exists(path):
-    options = options_of(ROOMS[path.parent.name])
+    options = options_of(ROOMS[path.relative_to(ROOT).parts[0]])
     everywhere = options_of(PROGRAMS)
     for line, text in messages(path):
         for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z](?![a-z-])", text):

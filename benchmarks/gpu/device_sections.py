@@ -19,11 +19,11 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from spk.extract.encoder import Encoder
-from spk.extract.frontend import Waveforms
-from spk.extract.pooling import Real, pool
-from spk.extract.varlen import attention_of, pack
-from spk.extract.weights import Parts
+from spk.extract.encoder.encoder import Encoder
+from spk.extract.encoder.frontend import Waveforms
+from spk.extract.encoder.loading import Parts
+from spk.extract.encoder.pooling import Real, pool
+from spk.extract.encoder.varlen import attention_of, pack
 
 Batches = Sequence[Sequence[np.ndarray]]
 
@@ -311,10 +311,10 @@ def training(inputs: Inputs, findings: Findings) -> None:
 
 def _train(name: str, settings: dict[str, Any], inputs: Inputs, findings: Findings) -> None:
     from spk.finetune.config import Config
-    from spk.finetune.data import Ask, Batch
-    from spk.finetune.heads import loss
-    from spk.finetune.module import SpeakerModule, Subject
-    from spk.finetune.tuned import computing
+    from spk.finetune.data.dataset import Ask, Batch
+    from spk.finetune.model.checkpoint import computing
+    from spk.finetune.model.heads import loss
+    from spk.finetune.model.module import SpeakerModule, Subject
 
     rows = [row.astype(np.float32) / 32768 for row in inputs.batches(inputs.seconds / 6, 20, 6)[10]]
     codes, device = torch.arange(len(rows)) % 3, inputs.device

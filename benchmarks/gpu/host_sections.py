@@ -14,8 +14,8 @@ from findings import Findings, wait_for
 from inputs import RATE, Inputs
 
 from spk.extract.audio import Reading, Segment, read_segment
-from spk.extract.device import convert
-from spk.extract.store import StoreWriter
+from spk.extract.encoder.device import convert
+from spk.extract.store.writer import StoreWriter
 
 PACKAGES = ("transformers", "lightning", "soundfile", "h5py", "numpy", "triton", "spk-toolkit")
 

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from spk.extract.encoder import Encoder
-from spk.extract.frontend import Waveforms
-from spk.extract.varlen import Kernel, varlen_kernel
-from spk.extract.weights import Parts, fold_weight_norm
+from spk.extract.encoder.encoder import Encoder
+from spk.extract.encoder.frontend import Waveforms
+from spk.extract.encoder.loading import Parts
+from spk.extract.encoder.transformer import fold_weight_norm
+from spk.extract.encoder.varlen import Kernel, varlen_kernel
 
 RATE = 16000
 SHAPES: dict[str, dict[str, Any]] = {

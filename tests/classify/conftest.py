@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spk.extract.store import FeatureStore, StoreWriter
+from spk.extract.store.writer import FeatureStore, StoreWriter
 from spk.manifests.table import segment_id, write_predictions, write_table
 
 CONFIG = {
@@ -181,7 +181,7 @@ def heard(tmp_path_factory):
 @pytest.fixture(scope="session")
 def heard_page(heard):
     """Return the page of `heard`: a sweep's folder and a predictions table, with players."""
-    from spk.classify.report import report
+    from spk.classify.report.page import report
 
     runs = [str(heard / "one"), str(heard / "two.csv")]
     return report(runs, table=heard / "table.csv", audio_root=heard / "wav")

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from spk.classify.cli import main
-from spk.classify.sweep import Settings
-from spk.manifests.split import write_record
+from spk.classify.selection.sweep import Settings
+from spk.manifests.splits.split import write_record
 from spk.manifests.table import write_table
 
 FAST = ["--classifiers", "ridge", "--layers", "1", "--jobs", "1"]
@@ -97,7 +97,7 @@ def test_another_model_is_refused_before_anything_is_fitted(
     assert run("fit", table_path, store_path, there, *FAST).exit_code == 0
     before = (there / "model.json").read_bytes()
     assert run("fit", table_path, store_path, there, *FAST).exit_code == 0  # the same one
-    monkeypatch.setattr("spk.classify.outcome.sweep", None)  # nothing may be tried
+    monkeypatch.setattr("spk.classify.experiment.sweep", None)  # nothing may be tried
     told = run("fit", table_path, store_path, there, *FAST, *other)
     assert told.exit_code == 1
     assert "exists with other content, expected no such folder; pass --overwrite" in told.output

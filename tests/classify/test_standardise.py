@@ -9,24 +9,24 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeClassifier
 
-from spk.classify import sweep as module
-from spk.classify.chosen import read_chosen
-from spk.classify.data import LayerSet
-from spk.classify.folder import load_model, save_model
-from spk.classify.learning import learning_curve
-from spk.classify.linear import rotate
-from spk.classify.model import fit, predict
-from spk.classify.openset import open_set
-from spk.classify.outcome import choose_and_fit, evaluate
-from spk.classify.preparation import prepare
-from spk.classify.runs import read_runs
-from spk.classify.show import outcome_text, write_outcome
-from spk.classify.sums import TotalSums
-from spk.classify.sweep import Settings, choose, sweep
+from spk.classify.classifiers.fold_sums import TotalSums
+from spk.classify.classifiers.linear import rotate
+from spk.classify.evaluation.learning_curve import learning_curve
+from spk.classify.evaluation.open_set import open_set
+from spk.classify.evaluation.sweep_choice import read_chosen
+from spk.classify.experiment import choose_and_fit, evaluate
+from spk.classify.features import LayerSet
+from spk.classify.output import outcome_text, write_outcome
+from spk.classify.report.runs import read_runs
+from spk.classify.selection import sweep as module
+from spk.classify.selection.prepare import prepare
+from spk.classify.selection.sweep import Settings, choose, sweep
+from spk.classify.speaker_model import fit, predict
+from spk.classify.speaker_model_files import load_model, save_model
 from spk.common.errors import InputError
-from spk.extract.store import FeatureStore
+from spk.extract.store.writer import FeatureStore
+from spk.manifests.splits.tasks import make_tasks
 from spk.manifests.table import SPLITS, write_predictions
-from spk.manifests.tasks import make_tasks
 
 BOTH = Settings(classifiers="ridge,centroid", layers="0,1", standardise="both", jobs=1)
 PLAIN = LayerSet((1,), standardise="no")
@@ -191,7 +191,7 @@ def test_an_unknown_way_is_refused(table, store):
 
 
 def test_the_meeting_is_recognised_from_features_scaled_alike(table, path, monkeypatch, outcome):
-    from spk.classify import control as room
+    from spk.classify.evaluation import confounds as room
 
     asked, real = [], room.sweep
     monkeypatch.setattr(room, "sweep", lambda *a: asked.append(a[3].standardise) or real(*a))
@@ -205,7 +205,7 @@ def test_the_meeting_is_recognised_from_features_scaled_alike(table, path, monke
 def test_a_picture_has_a_line_for_each_way(outcome, monkeypatch):
     from matplotlib.axes import Axes
 
-    from spk.classify.plot import plot_sweep
+    from spk.classify.output import plot_sweep
 
     labels, real = [], Axes.plot
     monkeypatch.setattr(

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from spk.classify.classifiers import PENALTIES
+from spk.classify.classifiers.registry import PENALTIES
 from spk.classify.cli import main
 from spk.manifests.table import write_table
 

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from spk.common import audio
-from spk.common.audio import (
+from spk.common.audio import decoding as audio
+from spk.common.audio.containers import EXACT, SUFFIXES, UNREAD
+from spk.common.audio.decoder_lines import without_decoder_lines
+from spk.common.audio.decoding import (
     check_length,
     count_samples,
     decode,
@@ -20,10 +22,8 @@ from spk.common.audio import (
     read_header,
     resample,
 )
-from spk.common.containers import EXACT, SUFFIXES, UNREAD
-from spk.common.decoder_lines import without_decoder_lines
+from spk.common.audio.recent import Recent
 from spk.common.errors import InputError
-from spk.common.recent import Recent
 
 RATE = 16000
 LENGTHS = (16000, 33333, 57001)
@@ -317,7 +317,7 @@ def test_int16_and_float32_resample_to_the_same():
 
 CLOSED = """
 import os, sys, threading
-from spk.common.audio import read_channel, read_header, count_samples
+from spk.common.audio.decoding import read_channel, read_header, count_samples
 def own():
     for i in range(200):
         os.write(2, b"line %d of ours\\n" % i)

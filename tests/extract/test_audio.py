@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from spk.common.audio import as_float, check_channel, decode, read_header
+from spk.common.audio.decoding import as_float, check_channel, decode, read_header
 from spk.common.errors import InputError
 from spk.extract.audio import (
     Reading,

@@ -20,9 +20,9 @@ import soundfile
 from click.testing import CliRunner
 
 from spk.extract.cli import main
-from spk.extract.job import Job
 from spk.extract.options import Options
-from spk.extract.store import FeatureStore
+from spk.extract.pipeline.runner import Job
+from spk.extract.store.writer import FeatureStore
 from spk.manifests.table import segment_id, write_table
 
 RUN = "from spk.extract.cli import main\nif __name__ == '__main__':\n    main()\n"

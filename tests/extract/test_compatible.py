@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from spk.common.errors import InputError
 from spk.extract.cli import main, store
-from spk.extract.layout import differing_keys, fingerprint
-from spk.extract.store import FeatureStore, StoreWriter
-from spk.extract.tools import info, merge, verify
+from spk.extract.store.layout import differing_keys, fingerprint
+from spk.extract.store.maintenance import info, merge, verify
+from spk.extract.store.writer import FeatureStore, StoreWriter
 
 HASHED = {"weights_sha256": "aa" * 32, "encoder_config_sha256": "bb" * 32}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -14,15 +14,14 @@ import pytest
 import soundfile
 
 from spk.common.errors import InputError
-from spk.extract import batches
-from spk.extract.batches import AHEAD, make_batches, sort_segments
-from spk.extract.job import Halving
 from spk.extract.options import Options, parse_layers
-from spk.extract.plan import choose_segments, plan
+from spk.extract.pipeline import batching as batches
+from spk.extract.pipeline.batching import AHEAD, make_batches, sort_segments
+from spk.extract.pipeline.runner import WAITING, Halving
+from spk.extract.planning import choose_segments, plan
 from spk.extract.run import extract
-from spk.extract.store import FeatureStore, StoreWriter
-from spk.extract.verify import cosines, relative_difference
-from spk.extract.writing import WAITING
+from spk.extract.store.writer import FeatureStore, StoreWriter
+from spk.extract.verification import cosines, relative_difference
 from spk.manifests.table import check_table, segment_id, write_table
 
 SAME = 1e-5  # relative, float32: batches differ in shape, and kernels in the order they add up
@@ -74,7 +73,7 @@ def whole(corpus, tmp_path_factory):
 
 
 def test_every_segment_has_features_of_its_own_samples(corpus, whole):
-    from spk.extract.encoder import load_encoder
+    from spk.extract.encoder.encoder import load_encoder
 
     root, table = corpus
     store, summary = whole
@@ -426,7 +425,7 @@ def test_verify_does_not_name_segments_of_the_split_test(corpus, tmp_path):
 
 
 def test_verify_tells_of_features_that_are_no_numbers_and_goes_on(corpus, tmp_path, monkeypatch):
-    from spk.extract.encoder import Encoder
+    from spk.extract.encoder.encoder import Encoder
 
     root, table = corpus
     rows = table.assign(segment_id=table["segment_id"] + "-2", start=table["start"] + 0.02)
@@ -459,7 +458,7 @@ def test_cosines_are_of_the_angle():
 
 
 def test_verify_finds_an_encoder_that_mixes_its_batch(corpus, tmp_path, monkeypatch):
-    from spk.extract.encoder import Encoder
+    from spk.extract.encoder.encoder import Encoder
 
     root, table = corpus
     encode = Encoder.encode
@@ -476,7 +475,7 @@ def test_verify_finds_an_encoder_that_mixes_its_batch(corpus, tmp_path, monkeypa
 def test_a_batch_too_large_for_memory_is_halved_and_told_once(corpus, whole, tmp_path, monkeypatch):
     import torch
 
-    from spk.extract.encoder import Encoder
+    from spk.extract.encoder.encoder import Encoder
 
     root, table = corpus
     submit = Encoder.submit
@@ -497,7 +496,7 @@ def test_a_batch_too_large_for_memory_is_halved_and_told_once(corpus, whole, tmp
 
 
 def test_a_bug_in_encoding_names_the_segments(corpus, tmp_path, monkeypatch):
-    from spk.extract.encoder import Encoder
+    from spk.extract.encoder.encoder import Encoder
 
     root, table = corpus
 
@@ -548,7 +547,7 @@ def test_a_killed_run_is_completed_by_the_same_command(corpus, tmp_path):
 import os, signal
 from spk.extract.options import Options
 from spk.extract.run import extract
-from spk.extract.store import StoreWriter
+from spk.extract.store.writer import StoreWriter
 from spk.manifests.table import read_table
 
 commit = StoreWriter.commit

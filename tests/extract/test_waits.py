@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from spk.extract.encoder import Encoder
-from spk.extract.weights import load_parts
+from spk.extract.encoder.encoder import Encoder
+from spk.extract.encoder.loading import load_parts
 
 META = torch.device("meta")
 EQUAL, UNEQUAL = (3000, 3000, 3000), (3000, 2200, 900)

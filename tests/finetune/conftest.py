@@ -82,9 +82,9 @@ def make_trunk(encoder_of: Callable[[str], Path]) -> Callable[..., Any]:
     """Return a function that makes a trunk of a kind of encoder, in training mode."""
 
     def make(kind: str, **settings: Any) -> Any:
-        from spk.extract.weights import load_parts
+        from spk.extract.encoder.loading import load_parts
         from spk.finetune.config import Config
-        from spk.finetune.trunk import Trunk
+        from spk.finetune.model.encoder import Trunk
 
         return Trunk(load_parts(str(encoder_of(kind))), Config(**settings))
 
@@ -96,9 +96,9 @@ def make_module(encoder_of: Callable[[str], Path]) -> Callable[..., Any]:
     """Return a function that makes a model of three labels, in training mode."""
 
     def make(kind: str, *, task: str = "M1", codes: Any = None, cache: Any = None, **settings: Any):
-        from spk.extract.weights import load_parts
+        from spk.extract.encoder.loading import load_parts
         from spk.finetune.config import Config
-        from spk.finetune.module import SpeakerModule, Subject
+        from spk.finetune.model.module import SpeakerModule, Subject
 
         folder = str(encoder_of(kind))
         parts = load_parts(folder)
@@ -116,7 +116,7 @@ def make_batch(waveforms: list[np.ndarray]) -> Callable[..., Any]:
     def make(*places: int, epoch: int = 0, number: int = 0) -> Any:
         import torch
 
-        from spk.finetune.data import Ask, Batch
+        from spk.finetune.data.dataset import Ask, Batch
 
         places = places or (0, 1, 2)
         ask = Ask(epoch, number, places)

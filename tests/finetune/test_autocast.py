@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from spk.finetune.config import Config
-from spk.finetune.heads import loss
+from spk.finetune.model.heads import loss
 from spk.finetune.predict import predict
 from spk.finetune.run import fit
-from spk.manifests.assemble import make_table
-from spk.manifests.demo import demo
-from spk.manifests.rttm import read_rttm
-from spk.manifests.split import split
+from spk.manifests.demo.corpus import demo
+from spk.manifests.formats.build import make_table
+from spk.manifests.formats.rttm import read_rttm
+from spk.manifests.splits.split import split
 from spk.manifests.table import read_predictions
 
 NARROW = 0.05  # relative, of scores: bfloat16 keeps 8 bits, through a dozen products

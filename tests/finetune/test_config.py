@@ -13,16 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spk.common.errors import InputError
+from spk.common.options import numbers
 from spk.extract.options import DEFAULT_ENCODER
 from spk.finetune.config import DEFAULT_ENCODER as OWN_ENCODER
-from spk.finetune.config import (
-    Config,
-    frozen_layers,
-    read_config,
-    write_config,
-)
-from spk.finetune.forms import numbers
-from spk.finetune.origin import differing_settings, telling
+from spk.finetune.config import Config, frozen_layers, read_config, write_config
+from spk.finetune.training.provenance import differing_settings, telling
 
 REFERENCE = """\
 seed: 42

@@ -71,7 +71,7 @@ def test_a_session_whose_segments_are_all_rejected_is_left_out(table, model):
 
 
 def test_a_fleet_goes_on_after_a_session_whose_segments_are_all_rejected(table, model, tmp_path):
-    from spk.finetune.outcome import Result, write_result
+    from spk.finetune.training.session_result import Result, write_result
 
     rows, folder = table
     for version, task in enumerate(("M0", "M1")):

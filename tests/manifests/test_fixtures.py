@@ -5,8 +5,8 @@ import csv
 import pytest
 
 from spk.common.errors import InputError
-from spk.manifests.rttm import read_rttm
-from spk.manifests.textgrid import read_textgrids
+from spk.manifests.formats.rttm import read_rttm
+from spk.manifests.formats.textgrid import read_textgrids
 
 SUFFIXES = (".rttm", ".TextGrid")
 ALL_MARKS = ("no aligner's mark",)  # Praat counts every mark that is not blank

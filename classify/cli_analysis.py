@@ -1,0 +1,148 @@
+"""The commands ``spk-classify curve``, ``open-set`` and ``report``: more about finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..common.commands import exit_left_out, locks, writes
+from ..common.outputs import Output
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+SEED = click.IntRange(0, 2**32 - 1)  # what scikit-learn takes
+
+
+def _of_a_run(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the arguments TABLE, STORE and RUN."""
+    for name in ("run", "store", "table"):
+        command = click.argument(name, type=click.Path(path_type=Path))(command)
+    return command
+
+
+@click.command()
+@_of_a_run
+@click.option(
+    "--seconds",
+    default="1,2,5,10,30,60",
+    show_default=True,
+    help="Speech learnt per speaker; whole segments, until so many s are reached.",
+)
+@click.option("--draws", default=5, show_default=True, help="The first in time, others random.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of draws and bootstrap.")
+@locks
+@writes(Output("run", inside="learning.csv"))
+def curve(table: Path, store: Path, run: Path, **options: Any) -> None:
+    """Learn from ever more speech per speaker what RUN chose. Writes RUN/learning.csv."""
+    from .evaluation.learning_curve import conclude_curve, learning_curve
+
+    _add(learning_curve, conclude_curve, "learning.csv", table, store, run, **options)
+
+
+@click.command("open-set")
+@_of_a_run
+@click.option(
+    "--false-accepts",
+    default="0.01,0.05,0.1",
+    show_default=True,
+    help="Shares of strangers that the threshold may let in on validation.",
+)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the bootstrap.")
+@locks
+@writes(Output("run", inside="openset.csv"))
+def open_set(table: Path, store: Path, run: Path, **options: Any) -> None:
+    """Leave each speaker out in turn: how often is a stranger let in? Writes RUN/openset.csv."""
+    from .evaluation.open_set import conclude_open_set
+    from .evaluation.open_set import open_set as leave_out
+
+    _add(leave_out, conclude_open_set, "openset.csv", table, store, run, **options)
+
+
+def _add(
+    analyse: Callable[..., Any],
+    conclude: Callable[[pd.DataFrame], str],
+    name: str,
+    table: Path,
+    store: Path,
+    run: Path,
+    no_lock: bool,
+    **options: Any,
+) -> None:
+    """Write an analysis to the run's folder; print which model it is of, the table, the conclusion.
+
+    Nobody else writes to the folder meanwhile, and a folder that is no sweep's is left alone.
+    """
+    from ..common.locks import folder_lock
+    from ..manifests.table import read_table
+    from .evaluation.sweep_choice import name_of, read_config
+    from .output import frame_text, write_frame
+    from .selection.run_inputs import run_mark
+
+    rows, config, lines = read_table(table), read_config(run), list[str]()
+    with folder_lock(run, lock=not no_lock):
+        found = analyse(rows, store, run, log=lines.append, **options)
+        write_frame(found.assign(run=run_mark(run, config)), run / name)
+    head = "\n".join([*lines, name_of(run)])
+    click.echo(f"{head}\n\n{frame_text(found)}\n\n{conclude(found)}\nwrote {run / name}")
+    exit_left_out(line.startswith("left out") for line in lines)
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path())
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    default="report.html",
+    show_default=True,
+    help="The page.",
+)
+@click.option(
+    "--table",
+    type=click.Path(path_type=Path),
+    help="Segment table: adds durations, overlaps, the split and its leaks.",
+)
+@click.option(
+    "--audio-root",
+    type=click.Path(path_type=Path),
+    help="Folder of the recordings: adds clips of the errors; needs --table.",
+)
+@click.option(
+    "--errors",
+    default=20,
+    show_default=True,
+    help="Most confident mistakes that are shown of each run.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "valid", "test", "all"]),
+    default="test",
+    show_default=True,
+    help="Rows that are reported.",
+)
+@click.option(
+    "--title", default="Who speaks in the meeting", show_default=True, help="Of the page."
+)
+@writes(Output("output", (".html", ".htm")))
+def report(runs: tuple[str, ...], output: Path, **options: Any) -> None:
+    """Show RUNs side by side on one page, which needs no network.
+
+    A RUN is a folder that `sweep` wrote, or a predictions table (of `predict` or of fine-tuning);
+    NAME=PATH gives it another name than its own.
+    """
+    from ..common.files import write_whole
+    from .report.page import report as page
+    from .report.tables import NOT_PAIRED
+
+    lines = list[str]()
+    content = page(runs, tell=lines.append, **options).encode()
+    write_whole(output, content)
+    for line in lines:
+        click.echo(line)
+    click.echo(f"wrote {output}: {len(runs)} runs, {len(content) / 1e6:.1f} MB")
+    exit_left_out(line.endswith(NOT_PAIRED) for line in lines)

@@ -1,0 +1,220 @@
+"""What a sweep found, in words that claim no difference which the interval does not carry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...manifests.splits.tasks import Task
+from ..classifiers.calibration import FEW
+from ..metrics import mean_interval
+from ..selection.candidates import Settings, Trial, choose
+from ..validity import learnt_from, learnt_note, learnt_rows, unknown_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+ONE_MEETING = "1 meeting (so the interval is over its segments only)"
+ACCURACY = ("accuracy", "low", "high")  # columns of a share and its interval
+# what a control over all labels is of (`control.COLUMNS`)
+LABEL, MEETING, ROOM = "label", "meeting", "room (series)"
+SERIES, IDENTITY = "person (series)", "person (identity)"  # by what the labels were folded
+
+
+def baselines(tasks: Sequence[Task], split: str) -> dict[str, float]:
+    """Return the accuracy of a guess and of each task's majority label in train."""
+    sizes = np.array([len(task.rows[split]) for task in tasks])
+    chance = np.array([1 / len(task.labels) for task in tasks])
+    hits = sum(int(np.sum(task.codes[split] == task.majority)) for task in tasks)
+    return {"chance": float(sizes @ chance / sizes.sum()), "majority": float(hits / sizes.sum())}
+
+
+def conclude(
+    table: pd.DataFrame,
+    tasks: Sequence[Task],
+    trials: Sequence[Trial],
+    predictions: pd.DataFrame,
+    measures: pd.DataFrame,
+) -> str:
+    """Say what was found, and no difference that its paired interval does not carry."""
+    found = measures.query("stratum == 'all' and measure == 'accuracy'").iloc[0]
+    meetings = predictions["session"]
+    count = len(set(meetings))
+    places = f"{count} meetings" if count > 1 else ONE_MEETING
+    return (
+        f"{found['model']}: chosen on validation ({choose(trials).accuracy:.1%}), it names "
+        f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%}) of {len(predictions)} "
+        f"test segments in {places}; {_against_majority(table, tasks, predictions)}. "
+        f"{_rivals(tasks, table, trials)}"
+    )
+
+
+def _against_majority(table: pd.DataFrame, tasks: Sequence[Task], predictions: pd.DataFrame) -> str:
+    rows = np.concatenate([task.rows["test"] for task in tasks])
+    hits = np.concatenate([task.codes["test"] == task.majority for task in tasks])
+    usual = hits[np.argsort(rows)]
+    correct = (predictions["speaker"] == predictions["predicted"]).to_numpy()
+    gain = correct.astype(int) - usual.astype(int)
+    low, _ = mean_interval(gain, predictions["session"].to_numpy(str))
+    verb = "above" if low > 0 else "not shown to be above"
+    return f"{verb} the majority class ({usual.mean():.1%}); chance {_chance(tasks):.1%}"
+
+
+def _chance(tasks: Sequence[Task]) -> float:
+    return baselines(tasks, "test")["chance"]
+
+
+def _rivals(tasks: Sequence[Task], table: pd.DataFrame, trials: Sequence[Trial]) -> str:
+    """Say how many other combinations validation does not show to be worse than the chosen one."""
+    if len(trials) == 1:
+        return "Nothing else was tried."
+    chosen = choose(trials)
+    meetings = table["session"].to_numpy(str)[np.concatenate([t.rows["valid"] for t in tasks])]
+    equal = 0
+    for trial in trials:
+        gain = chosen.correct.astype(int) - trial.correct.astype(int)
+        equal += trial is not chosen and mean_interval(gain, meetings)[0] <= 0
+    return (
+        f"Of {len(trials) - 1} other combinations of layers and classifier, {equal} are not shown "
+        "to be worse on validation (95 % interval of the paired difference)."
+    )
+
+
+def mix_facts(chosen: Trial) -> list[str]:
+    """Say the weights of a mix, and that validation has seen them."""
+    if not chosen.layers.weights:
+        return []
+    pairs = zip(chosen.layers.layers, chosen.layers.weights, strict=True)
+    told = ", ".join(f"layer {layer} {weight:.3f}" for layer, weight in pairs)
+    return [f"mix: {told}; learnt on what validates it, so that accuracy is flattered"]
+
+
+def fold_facts(tasks: Sequence[Task], settings: Settings) -> list[str]:
+    """Say what is held out in turn, and what each fold does not learn for being too near."""
+    if not settings.folds:
+        return []
+    held = sum(len(task.rows["valid"]) for task in tasks)
+    near = [len(t.rows["train"]) - len(a) - len(b) for t in tasks for a, b in t.cuts]
+    return [
+        f"folds: {settings.folds} blocks of time per speaker, {held} segments of train and valid "
+        f"held out in turn; {sum(near)} times a segment within {settings.gap:g} s was not learnt"
+    ]
+
+
+def curve_facts(tasks: Sequence[Task], settings: Settings) -> list[str]:
+    """Say how many labels have too few validation segments for a curve of their own."""
+    if settings.calibration != "isotonic":
+        return []
+    counts = [
+        (int(np.sum(task.codes["valid"] == code)), str(label))
+        for task in tasks
+        for code, label in enumerate(task.labels)
+    ]
+    few = [(count, label) for count, label in counts if count < FEW]
+    rough = (
+        f"{len(few)} of {len(counts)} labels have fewer than {FEW} validation segments, first "
+        f"{few[0][1]!r} with {few[0][0]}: their curves are rough, and --calibration temperature "
+        "is safer"
+        if few
+        else f"each of {len(counts)} labels has at least {FEW} validation segments"
+    )
+    return [f"calibration: isotonic, a curve per label; {rough}"]
+
+
+def unknown_facts(table: pd.DataFrame, tasks: Sequence[Task], splits: Sequence[str]) -> list[str]:
+    """Say of each split how many segments have speakers that nobody learnt."""
+    facts = []
+    for split in splits:
+        rows = np.concatenate([task.rows[split][task.codes[split] < 0] for task in tasks])
+        if len(rows):
+            whole = sum(len(task.rows[split]) for task in tasks)
+            first = str(table["speaker"].iloc[rows[0]])
+            facts.append(f"{split}: {unknown_text(len(rows), whole, first)}")
+    return facts
+
+
+def validation_facts(table: pd.DataFrame, tasks: Sequence[Task]) -> list[str]:
+    """Say how many validation segments share audio with training ones: the choice is flattered."""
+    learnt = learnt_rows(table, tasks)
+    rows = learnt[learnt["split"] == "valid"]
+    told = learnt_note(learnt_from(rows, learnt[learnt["split"] == "train"]), rows["segment_id"])
+    return [f"valid: {line}" for line in told]
+
+
+def conclude_score(measures: pd.DataFrame) -> list[str]:
+    """Say of each model what it names, and what naming without listening gives."""
+    sentences = []
+    for model, rows in measures.groupby("model", sort=False):
+        found = {row["measure"]: row for row in rows[rows["stratum"] == "all"].to_dict("records")}
+        accuracy, meetings = found["accuracy"], int((rows["stratum"] == "session").sum())
+        places = f"{meetings} meetings" if meetings > 1 else ONE_MEETING
+        value, name = usual(found)
+        sentences.append(
+            f"{model}: names {told(accuracy, 'value', 'low', 'high')} of {accuracy['segments']} "
+            f"segments in {places}; always naming the {name} gives {value:.1%}, guessing "
+            f"{found['chance']['value']:.1%}."
+        )
+    return sentences
+
+
+def usual(found: Mapping[str, Any]) -> tuple[float, str]:
+    """Return the majority's accuracy, and who that is, from {measure: its row}."""
+    if "majority" in found:
+        return float(found["majority"]["value"]), "most frequent speaker"
+    return float(found["majority_scored"]["value"]), "most frequent of the scored speakers"
+
+
+def conclude_control(found: pd.DataFrame) -> str:
+    """Say what a control shows, and that a meeting is recognised only where its interval does."""
+    rows = {str(row["of"]): row for row in found.to_dict("records")}
+    person = next((row for of, row in rows.items() if of in (SERIES, IDENTITY)), None)
+    words = [_of_persons(rows[LABEL], person)]
+    if MEETING in rows:
+        words.append(_of_rooms(rows[MEETING], rows.get(ROOM)))
+    return " ".join(words)
+
+
+def _of_persons(label: Mapping[str, float], person: Mapping[str, float] | None) -> str:
+    if person is None:
+        return "Who is who is not known: the meetings' names tell no series; pass --identity."
+    if person["classes"] == label["classes"]:
+        return f"Each of the {label['classes']} labels is a person of its own: nothing is folded."
+    wrong = round((1 - label["accuracy"]) * label["segments"])
+    saved = round((person["accuracy"] - label["accuracy"]) * label["segments"])
+    return (
+        f"Folded to {person['classes']} persons, the {label['classes']} labels give "
+        f"{told(person, *ACCURACY)}: {saved} of {wrong} wrong names are the right person under "
+        "another label."
+    )
+
+
+def _of_rooms(meeting: Mapping[str, float], room: Mapping[str, float] | None) -> str:
+    if not meeting["segments"]:
+        return "The meeting cannot be recognised: no test segment is of a meeting in train."
+    if meeting["classes"] == 1:
+        return "Train has one meeting, so there is no room to recognise."
+    what = (
+        "the meeting is recognised, by its room or by who is in it, and accuracy over labels "
+        "rewards that too"
+        if meeting["mean_low"] > meeting["mean_majority"]
+        else "that the meeting is recognised is not shown"
+    )
+    beside = "" if room is None else f", its date and room in {told(room, *ACCURACY)}"
+    return (
+        f"The same features recognise the meeting alone in {told(meeting, *ACCURACY)} of "
+        f"{meeting['segments']} test segments{beside}. As mean over meetings that is "
+        f"{told(meeting, 'mean', 'mean_low', 'mean_high')}, where one name for all gives "
+        f"{meeting['mean_majority']:.1%}: {what}."
+    )
+
+
+def told(row: Mapping[Any, Any], value: str, low: str, high: str) -> str:
+    """Return a share of a row with its interval.
+
+    >>> told({"accuracy": 0.5, "low": 0.25, "high": 1}, "accuracy", "low", "high")
+    '50.0% (25.0% to 100.0%)'
+    """
+    return f"{row[value]:.1%} ({row[low]:.1%} to {row[high]:.1%})"

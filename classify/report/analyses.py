@@ -1,0 +1,214 @@
+"""The report's sections of what lies beside a run's predictions, and how to make what does not.
+
+``control.csv`` (label, person or meeting), ``learning.csv`` and ``openset.csv`` each give a figure,
+a table and a sentence per run. A run that lacks one is told with the command that writes it.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..evaluation.learning_curve import conclude_curve
+from ..evaluation.open_set import conclude_open_set
+from ..evaluation.wording import conclude_control
+from . import figures
+from .runs import CONTROL_FILE, LEARNING_FILE, OPEN_SET_FILE, Run
+from .tables import Cell, Table, number, share, span, sweep_command
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from markupsafe import Markup
+
+
+NO_SWEEP = "is not the folder of a sweep, which alone has one"
+FOLDED = (
+    "was swept with --folds, so no validation rows are left to set a threshold on; sweep without"
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section: the runs in it, what they say, and (run, why, command) of those that lack it."""
+
+    runs: Sequence[int]
+    figure: Markup | None
+    table: Table | None
+    told: Sequence[tuple[int, str]]
+    missing: Sequence[tuple[int, str, str]]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a section is made of: a run's file, its frame, figure, rows and sentence."""
+
+    file: str
+    frame: Callable[[Run], pd.DataFrame | None]
+    draw: Callable[[Sequence[tuple[int, pd.DataFrame]]], Markup]
+    heads: Sequence[tuple[str, str]]
+    row: Callable[[dict[str, Any]], list[Cell]]
+    tell: Callable[[pd.DataFrame], str]
+    lacks: Callable[[Run, str], tuple[str, str]]
+
+
+def sections(runs: Sequence[Run], table: str | Path | None = None) -> dict[str, Section | None]:
+    """Return the control of runs over all labels, the learning curves and the open set.
+
+    None where no run has the file, and none could get it by a command.
+    """
+    return {
+        "control": _section(CONTROL, [run.within_corpus for run in runs], runs, table),
+        "learning": _section(LEARNING, [True] * len(runs), runs, table),
+        "open_set": _section(OPEN_SET, [True] * len(runs), runs, table),
+    }
+
+
+def _section(
+    kind: _Kind, asked: Sequence[bool], runs: Sequence[Run], table: str | Path | None
+) -> Section | None:
+    found, missing = [], []
+    for place, run in enumerate(runs):
+        frame = kind.frame(run)
+        if frame is not None:
+            found.append((place, frame))
+        elif asked[place]:
+            missing.append((place, *kind.lacks(run, str(table or "TABLE"))))
+    if not found and not any(command for _, _, command in missing):
+        return None
+    rows = [
+        [Cell(runs[place].name, run=place), *kind.row(row)]
+        for place, frame in found
+        for row in frame.to_dict("records")
+    ]
+    return Section(
+        runs=[place for place, _ in found],
+        figure=kind.draw(found) if found else None,
+        table=Table([("run", ""), *kind.heads], rows) if rows else None,
+        told=[(place, kind.tell(frame)) for place, frame in found],
+        missing=missing,
+    )
+
+
+def _adds(command: str, *, folds: bool) -> Callable[[Run, str], tuple[str, str]]:
+    """Return what says why a run lacks what `command` adds to a sweep's folder, and the command."""
+
+    def lacks(run: Run, table: str) -> tuple[str, str]:
+        if not run.swept:
+            return NO_SWEEP, ""
+        if run.folded and not folds:
+            return FOLDED, ""
+        return "", shlex.join(["spk-classify", command, table, "STORE", run.path])
+
+    return lacks
+
+
+def _lacks_control(run: Run, table: str) -> tuple[str, str]:
+    return ("", sweep_command(run, table)) if run.swept else (NO_SWEEP, "")
+
+
+def _draw_control(found: Sequence[tuple[int, pd.DataFrame]]) -> Markup:
+    groups = list(dict.fromkeys(name for _, frame in found for name in frame["of"]))
+    bars = {
+        place: {
+            row["of"]: figures.Bar(row["accuracy"], row["low"], row["high"], int(row["segments"]))
+            for row in frame[frame["segments"] > 0].to_dict("records")
+        }
+        for place, frame in found
+    }
+    return figures.bars(groups, bars, name="control", label="What is recognised")
+
+
+def _control_row(row: dict[str, Any]) -> list[Cell]:
+    return [
+        Cell(row["of"]),
+        number(row["classes"]),
+        share(row["accuracy"], row["low"], row["high"]),
+        share(row["majority"]),
+        share(row["mean"], row["mean_low"], row["mean_high"]),
+        share(row["mean_majority"]),
+        number(row["segments"]),
+    ]
+
+
+def _learning_row(row: dict[str, Any]) -> list[Cell]:
+    behind, worst, best = (float(row.get(name, math.nan)) for name in ("behind", "worst", "best"))
+    paired = (row.get("behind_low", math.nan), row.get("behind_high", math.nan))
+    known = not math.isnan(behind)
+    return [
+        number(row["seconds"]),
+        share(row["accuracy"], row["low"], row["high"]),
+        Cell(f"{100 * behind:.1f}" if known else "", span(*paired) if known else "", behind),
+        number(row["speakers"]),
+        number(float(row.get("speech", math.nan)), "{:.1f}"),
+        Cell(span(worst, best), sort=worst),
+        number(row["segments"]),
+    ]
+
+
+def _open_set_row(row: dict[str, Any]) -> list[Cell]:
+    return [
+        share(row["wanted"]),
+        number(row["threshold"], "{:.6f}"),
+        share(row["false_accepts"], row["false_low"], row["false_high"]),
+        share(row["identified"], row["low"], row["high"]),
+        share(float(row.get("named", math.nan))),
+        number(row["strangers"]),
+        number(row["known"]),
+    ]
+
+
+CONTROL = _Kind(
+    CONTROL_FILE,
+    lambda run: run.control,
+    _draw_control,
+    (
+        ("recognised", ""),
+        ("classes", "of them in train"),
+        ("accuracy", "over segments, 95 % interval below"),
+        ("most frequent", "accuracy of always naming the most frequent in train"),
+        ("mean of meetings", "mean of the meetings' accuracies"),
+        ("one name for all", "the same of always naming the most frequent in train"),
+        ("segments", ""),
+    ),
+    _control_row,
+    conclude_control,
+    _lacks_control,
+)
+LEARNING = _Kind(
+    LEARNING_FILE,
+    lambda run: run.learning,
+    lambda found: figures.learning(found, name="learning"),
+    (
+        ("seconds", "of speech learnt per speaker, at least"),
+        ("accuracy", "mean over draws, 95 % interval below"),
+        ("behind the most, points", "paired by segment, 95 % interval below"),
+        ("speakers", "who have that much; the others give all they have"),
+        ("speech", "seconds learnt per speaker, mean"),
+        ("worst to best draw", "accuracy, per cent"),
+        ("segments", ""),
+    ),
+    _learning_row,
+    conclude_curve,
+    _adds("curve", folds=True),
+)
+OPEN_SET = _Kind(
+    OPEN_SET_FILE,
+    lambda run: run.open_set,
+    lambda found: figures.open_set(found, name="open-set"),
+    (
+        ("wanted", "share of strangers that may be let in on validation"),
+        ("threshold", "of the score, from validation"),
+        ("false accepts", "share of strangers let in on test, 95 % interval below"),
+        ("identified", "share of known speakers accepted and rightly named, interval below"),
+        ("if all were accepted", "share of known speakers rightly named"),
+        ("strangers", "trials on test"),
+        ("known", "trials on test"),
+    ),
+    _open_set_row,
+    conclude_open_set,
+    _adds("open-set", folds=False),
+)

@@ -1,0 +1,263 @@
+"""One page that tells what runs found: self-contained, no network, same bytes for the same input.
+
+The page is one HTML file of text, SVG and short clips. Everything that comes from a file is escaped
+by Jinja2; a content security policy lets nothing run but the page's own script, by its hash, and
+nothing be fetched.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...common.errors import InputError
+from ...manifests.splits.leakage import leaks
+from ...manifests.splits.split import read_record, summarise
+from ...manifests.table import read_table
+from ..evaluation.score import score
+from ..features import Teller
+from ..speaker_model import versions
+from . import analyses as beside
+from . import figures
+from .errors import Clips, Mistake, find_mistakes, players
+from .runs import Run, read_runs
+from .sessions import by_meeting, meetings, meetings_table, sessions_of, short, speakers_table
+from .summary import cautions, doubts, summary
+from .tables import (
+    CONFIDENCE,
+    MEANING,
+    NAMING,
+    differences,
+    leaks_table,
+    pairs_of,
+    provenance,
+    runs_table,
+    sweep_commands,
+    trials_table,
+    unlike_notes,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+TEMPLATES = Path(__file__).with_name("templates")
+ERRORS = 20
+STRATA = {"duration": "length of the segment", "overlap": "share in which others speak too"}
+KEPT_OPEN = 12  # meetings; of more, each is folded
+
+
+def report(
+    runs: Sequence[str],
+    *,
+    table: str | Path | None = None,
+    audio_root: str | Path | None = None,
+    errors: int = ERRORS,
+    split: str = "test",
+    title: str = "Who speaks in the meeting",
+    tell: Teller = lambda text: None,
+) -> str:
+    """Return the page, as HTML, that shows runs side by side.
+
+    Parameters
+    ----------
+    runs : PATH or NAME=PATH each
+        As `runs.read_runs` takes them.
+    table : path of the segment table that was predicted, optional
+        Adds durations, overlaps, the split's record and its leaks, and times of the mistakes.
+    audio_root : folder of the recordings, optional
+        Adds clips to listen to; needs `table`.
+    errors : int
+        Most confident mistakes that are shown of each run.
+    split : "train", "valid", "test" or "all"
+        Rows of the predictions that are reported.
+    tell : function of one str
+        Receives what makes the numbers doubtful, which the page says too.
+
+    Raises
+    ------
+    InputError
+        A run or the table cannot be read, or the table lacks a predicted segment.
+    """
+    _check_options(table, audio_root, errors)
+    found = read_runs(runs, split=split)
+    segments = None if table is None else read_table(table)
+    measures = [score(run.predictions, segments, split="all") for run in found]
+    pairs = pairs_of(found)
+    by_id = None if segments is None else segments.set_index("segment_id")
+    mistakes = find_mistakes(found, by_id, errors=errors)
+    mistakes, sounds = _with_players(mistakes, segments, audio_root)
+    doubtful = doubts(found, segments)
+    told = [f"{found[place].name}: {text}" for place, text in doubtful]
+    for line in (*told, *unlike_notes(found)):
+        tell(line)
+    return _page(
+        title=title,
+        split=split,
+        runs=found,
+        summary=summary(found, measures, pairs),
+        naming=runs_table(found, measures, NAMING),
+        confidence=runs_table(found, measures, CONFIDENCE),
+        accuracies=_accuracies(found, measures),
+        pairs=differences(found, pairs) if pairs else None,
+        cautions=cautions(found, pairs),
+        doubts=doubtful,
+        sweeps=[_sweep(place, run) for place, run in enumerate(found) if run.trials is not None],
+        by_meeting=by_meeting(found),
+        meetings_table=meetings_table(found),
+        meetings=meetings(found, segments),
+        speakers=speakers_table(found),
+        strata=_strata(found, measures),
+        calibration=[_calibration(place, run) for place, run in enumerate(found)],
+        beside=beside.sections(found, table),
+        mistakes=mistakes,
+        listen={"table": table is not None, "audio": audio_root is not None, "errors": errors},
+        sounds=sounds,
+        division=None if table is None or segments is None else _division(table, segments),
+        provenance=provenance(found),
+        commands=sweep_commands(found, table),
+        command=_command(runs, table=table, audio_root=audio_root, errors=errors, split=split),
+        versions={**versions(), **_drawn_with()},
+    )
+
+
+def _check_options(table: str | Path | None, audio_root: str | Path | None, errors: int) -> None:
+    if errors < 0:
+        raise InputError(f"errors: {errors} is given, expected 0 or more; correct --errors")
+    if audio_root is not None and table is None:
+        raise InputError("audio-root: no table is given, expected one; pass --table too")
+
+
+def _command(runs: Sequence[str], **options: Any) -> str:
+    """Return the command that makes this page, less its title and the file it goes to."""
+    given = [(f"--{key.replace('_', '-')}", str(v)) for key, v in options.items() if v is not None]
+    words = [word for option in given for word in option]
+    return shlex.join(["spk-classify", "report", *runs, *words])
+
+
+def _page(**content: Any) -> str:
+    import jinja2
+    from markupsafe import Markup
+
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("report.html").render(
+        **content,
+        short=short,
+        glyph=figures.glyph,
+        hues=figures.HUES,
+        meaning=MEANING,
+        kept_open=KEPT_OPEN,
+        sessions=sessions_of(content["runs"]),
+        script=Markup(script),  # noqa: S704  the package's own
+        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),  # noqa: S704
+        script_hash=f"sha256-{digest}",
+    )
+
+
+def _accuracies(runs: Sequence[Run], measures: Sequence[pd.DataFrame]) -> Any:
+    """Draw the runs' accuracies under each other, pooled and as mean over meetings."""
+    names = {"accuracy": "all segments", "accuracy_meetings": "mean of meetings"}
+    series = []
+    for table in measures:
+        rows = table[(table["stratum"] == "all") & table["measure"].isin(names)]
+        series.append({names[row["measure"]]: _bar(row) for row in rows.to_dict("records")})
+    return figures.bars(list(names.values()), series, name="runs", label="Accuracy of each run")
+
+
+def _bar(row: dict[str, Any]) -> figures.Bar:
+    return figures.Bar(row["value"], row["low"], row["high"], int(row["segments"]))
+
+
+def _sweep(place: int, run: Run) -> dict[str, Any]:
+    trials = run.trials
+    if trials is None or not len(figures.single_layers(trials)):
+        return {"run": place, "layers": None, "map": None, "table": trials_table(trials)}
+    return {
+        "run": place,
+        "classifiers": list(dict.fromkeys(trials["classifier"])),
+        "layers": figures.by_layer(trials, name=f"layers-{place}"),
+        "map": figures.heat_map(trials, name=f"map-{place}"),
+        "table": trials_table(trials),
+    }
+
+
+def _strata(runs: Sequence[Run], measures: Sequence[pd.DataFrame]) -> list[tuple[str, Any]]:
+    """Return (what, figure) by length and by overlap, as far as the table tells them."""
+    drawn = []
+    for stratum, caption in STRATA.items():
+        series: list[dict[str, figures.Bar]] = []
+        groups: dict[str, int] = {}
+        for table in measures:
+            rows = table[table["stratum"] == stratum].to_dict("records")
+            series.append({row["group"]: _bar(row) for row in rows})
+            for row in rows:
+                groups[row["group"]] = max(groups.get(row["group"], 0), int(row["segments"]))
+        if groups:
+            named = {group: f"{group}  (n = {count})" for group, count in groups.items()}
+            shown = [{named[group]: bar for group, bar in bars.items()} for bars in series]
+            figure = figures.bars(
+                list(named.values()), shown, name=stratum, label=f"Accuracy by {caption}"
+            )
+            drawn.append((f"By {caption}", figure))
+    return drawn
+
+
+def _calibration(place: int, run: Run) -> tuple[int, Any]:
+    rows = run.predictions
+    correct = (rows["speaker"] == rows["predicted"]).to_numpy()
+    confidence = rows["score"].to_numpy(np.float64)
+    name = f"reliability-{place}"
+    return place, figures.reliability(confidence, correct, number=place, name=name)
+
+
+def _with_players(
+    mistakes: list[Mistake], table: pd.DataFrame | None, audio_root: str | Path | None
+) -> tuple[list[Mistake], dict[str, str]]:
+    if table is None or audio_root is None:
+        return mistakes, {}
+    if not Path(audio_root).is_dir():
+        raise InputError(f"{audio_root}: no such folder, expected the recordings'; correct it")
+    clips = Clips(Path(audio_root), table.set_index("segment_id"))
+    heard = []
+    for one in mistakes:
+        names = (short(one.speaker, one.session), short(one.predicted, one.session))
+        heard.append(replace(one, players=players(one, clips, names)))
+    return heard, clips.sounds
+
+
+def _division(path: str | Path, table: pd.DataFrame) -> dict[str, Any]:
+    """Return the split's record in words and its leak report, or why there is none."""
+    record = read_record(path)
+    try:
+        shares, why = leaks_table(leaks(table)), ""
+    except InputError as problem:
+        shares, why = None, str(problem)
+    told = "" if record is None else summarise(record)
+    return {
+        "told": told,
+        "parameters": {} if record is None else record.get("parameters", {}),
+        "leaks": shares,
+        "why": why,
+    }
+
+
+def _drawn_with() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("pandas", "matplotlib", "jinja2")}

@@ -1,0 +1,329 @@
+"""The report's tables, as plain text and numbers; the template shows them."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..evaluation.compare import ALPHA, Comparison, compare
+from ..selection.run_inputs import difference_of
+from .runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+NOT_PAIRED = "these segments are not paired"
+NO_SHARE = ("log_loss", "min_dcf")
+NO_MERIT = ("majority", "majority_scored", "chance")  # what the task gives, not the run
+NAMING = (
+    *("accuracy", "accuracy_meetings", "accuracy_time", "balanced_accuracy", "macro_f1", "top3"),
+    *NO_MERIT,
+)
+CONFIDENCE = ("log_loss", "calibration_error", "eer", "min_dcf")  # low is good
+TOLD_ABOVE = ("facts", "conclusion", "identity")  # of a configuration, on another place of the page
+MEANING = {
+    "accuracy": "share of segments named rightly",
+    "accuracy_meetings": "mean of the meetings' accuracies",
+    "accuracy_time": "accuracy weighted by duration",
+    "balanced_accuracy": "mean of the speakers' accuracies",
+    "macro_f1": "mean of the speakers' F1",
+    "top3": "the right name is among the three most probable",
+    "log_loss": "mean of -log of the right name's probability; low is good",
+    "calibration_error": "mean gap of confidence and accuracy, 15 bins; low is good, no interval",
+    "eer": "equal error rate of verifying a claimed name; low is good",
+    "min_dcf": "least detection cost at a prior of 0.01; low is good",
+    "majority": "accuracy of always naming the speaker with most training segments",
+    "majority_scored": "accuracy of always naming the speaker with most of the scored segments",
+    "chance": "accuracy of guessing",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell shows, a smaller second line, and what it is sorted by (else the text)."""
+
+    text: str
+    note: str = ""
+    sort: float | None = None
+    best: bool = False
+    run: int | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings with their meaning, and rows of cells."""
+
+    heads: Sequence[tuple[str, str]]
+    rows: Sequence[Sequence[Cell]]
+
+    def is_number(self, column: int) -> bool:
+        """Tell whether a column holds numbers, which stand to the right."""
+        return any(row[column].sort is not None for row in self.rows)
+
+
+def percent(value: float, places: int = 1) -> str:
+    """Return a share as per cent; nothing for NaN.
+
+    >>> percent(0.8171), percent(float("nan"))
+    ('81.7 %', '')
+    """
+    return "" if math.isnan(value) else f"{100 * value:.{places}f} %"
+
+
+def span(low: float, high: float, places: int = 1) -> str:
+    """Return an interval of shares in per cent, or nothing where it has no ends.
+
+    >>> span(0.685, 0.951)
+    '68.5 to 95.1'
+    """
+    return "" if math.isnan(low) else f"{100 * low:.{places}f} to {100 * high:.{places}f}"
+
+
+def share(value: float, low: float = math.nan, high: float = math.nan) -> Cell:
+    """Return a cell of a share 0..1 with its interval below."""
+    return Cell(percent(value), span(low, high), value)
+
+
+def number(value: float, text: str = "{:g}") -> Cell:
+    """Return a cell of a number; empty for NaN."""
+    return Cell("" if math.isnan(value) else text.format(value), sort=value)
+
+
+def run_cell(run: Run, place: int) -> Cell:
+    """Return a cell that names a run, marked with its colour."""
+    return Cell(run.name, run.model if run.model != run.name else "", run=place)
+
+
+def overall(measures: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return {measure: its row} of what `score` says of all segments of one run."""
+    rows = measures[measures["stratum"] == "all"]
+    return {row["measure"]: row for _, row in rows.iterrows()}
+
+
+def runs_table(
+    runs: Sequence[Run], measures: Sequence[pd.DataFrame], names: Sequence[str]
+) -> Table:
+    """Return these measures of every run; the best is marked where all do the same task.
+
+    `measures[k]` is what `score` says of run k; `names` are some of `score.MEASURES`.
+    """
+    found = [overall(table) for table in measures]
+    shown = [name for name in names if any(name in rows for rows in found)]
+    best = _best(found, shown) if _same_task(runs) else {}
+    rows = []
+    for place, (run, values) in enumerate(zip(runs, found, strict=True)):
+        counts = [len(run.predictions), run.predictions["session"].nunique()]
+        cells = [run_cell(run, place), *(number(count) for count in counts)]
+        cells += [_measure(values.get(name), best.get(name)) for name in shown]
+        rows.append(cells)
+    heads = [("run", ""), ("segments", ""), ("meetings", "")]
+    return Table([*heads, *((name.replace("_", " "), MEANING[name]) for name in shown)], rows)
+
+
+def _same_task(runs: Sequence[Run]) -> bool:
+    """Tell whether several runs name the same segments, all among a meeting's or all labels."""
+    tasks = {(frozenset(run.predictions["segment_id"]), run.within_corpus) for run in runs}
+    return len(runs) > 1 and len(tasks) == 1
+
+
+def _best(found: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> dict[str, float]:
+    best = {}
+    for name in shown:
+        values = [rows[name]["value"] for rows in found if name in rows]
+        if name not in NO_MERIT and not any(map(math.isnan, values)):
+            best[name] = min(values) if name in CONFIDENCE else max(values)
+    return best
+
+
+def _measure(row: pd.Series | None, best: float | None) -> Cell:
+    if row is None or math.isnan(row["value"]):
+        return Cell("")
+    value, low, high = float(row["value"]), float(row["low"]), float(row["high"])
+    if row["measure"] in NO_SHARE:
+        note = "" if math.isnan(low) else f"{low:.2f} to {high:.2f}"
+        return Cell(f"{value:.2f}", note, value, best == value)
+    return Cell(percent(value), span(low, high), value, best == value)
+
+
+def pairs_of(runs: Sequence[Run]) -> dict[tuple[int, int], Comparison]:
+    """Return the comparison of each two runs that share segments, by their places."""
+    found = {}
+    for b in range(len(runs)):
+        for a in range(b):
+            first, second = runs[a].predictions, runs[b].predictions
+            other = unlike(runs[a], runs[b])
+            first = first[~first["segment_id"].isin(other)]
+            if first["segment_id"].isin(second["segment_id"]).any():
+                second = second[~second["segment_id"].isin(other)]
+                found[a, b] = compare(first, second, split="all")
+    return found
+
+
+def unlike(a: Run, b: Run) -> set[str]:
+    """Return the ids that two runs share of segments that are not the same.
+
+    They differ in speaker, session or split, or in time where both runs say of which rows they are.
+    """
+    columns = ["segment_id", "speaker", "session", "split"]
+    both = a.predictions[columns].merge(b.predictions[columns], on="segment_id")
+    differ = np.zeros(len(both), bool)
+    for name in columns[1:]:
+        differ |= (both[f"{name}_x"] != both[f"{name}_y"]).to_numpy()
+    if a.inputs is not None and b.inputs is not None:
+        ids = both["segment_id"]
+        for name in ("start", "end"):
+            times = (run.inputs.rows[name].reindex(ids).to_numpy() for run in (a, b) if run.inputs)
+            differ |= next(times) != next(times)
+    return set(both["segment_id"][differ])
+
+
+def unlike_notes(runs: Sequence[Run]) -> list[str]:
+    """Say which runs are not of the same table: segments that are not paired, other training."""
+    lines = []
+    for b in range(len(runs)):
+        for a in range(b):
+            names = f"{runs[a].name} and {runs[b].name}"
+            other = unlike(runs[a], runs[b])
+            if other:
+                lines.append(
+                    f"{names} share {len(other)} segment ids with another speaker, session, split "
+                    f"or time, first {min(other)!r}: {NOT_PAIRED}"
+                )
+            ours, theirs = runs[a].inputs, runs[b].inputs
+            if ours is not None and theirs is not None:
+                difference = difference_of(ours.rows.drop(columns="features"), theirs.rows)
+                if difference:
+                    lines.append(f"{names} were swept on different tables: {difference}")
+    return lines
+
+
+def differences(runs: Sequence[Run], pairs: Mapping[tuple[int, int], Comparison]) -> Table:
+    """Return each two runs' paired difference over all the segments that both name."""
+    rows = []
+    for (a, b), found in pairs.items():
+        row = found.rows[found.rows["stratum"] == "all"].iloc[0]
+        points = Cell(
+            f"{100 * row['difference']:+.1f}", span(row["low"], row["high"]), row["difference"]
+        )
+        counts = (row[name] for name in ("segments", "only_a", "only_b"))
+        rows.append(
+            [
+                *(Cell(runs[k].name, run=k) for k in (a, b)),
+                *(share(row[name]) for name in ("accuracy_a", "accuracy_b")),
+                points,
+                *(number(count) for count in counts),
+                number(row["p"], "{:.2g}"),
+                Cell(_verdict(row, runs[a].name, runs[b].name)),
+            ]
+        )
+    heads = (
+        *(("A", ""), ("B", ""), ("accuracy of A", ""), ("accuracy of B", "")),
+        ("B - A, points", "95 % interval below"),
+        ("segments", "that both name"),
+        *(("only A right", ""), ("only B right", ""), ("McNemar p", "exact test"), ("shown", "")),
+    )
+    return Table(heads, rows)
+
+
+def _verdict(row: pd.Series, a: str, b: str) -> str:
+    if row["low"] <= 0 <= row["high"]:
+        return "no difference"
+    if row["p"] >= ALPHA:
+        return "unsettled: interval and test disagree"
+    return f"{b if row['low'] > 0 else a} is better"
+
+
+def trials_table(trials: pd.DataFrame, most: int = 200) -> Table:
+    """Return a sweep's best `most` trials by accuracy on validation."""
+    rows = []
+    best = trials.sort_values("valid_accuracy", ascending=False, kind="stable").head(most)
+    for row in best.to_dict("records"):
+        layers, penalty = row["layers"], float(row.get("penalty", math.nan))
+        rows.append(
+            [
+                Cell(layers, sort=float(layers) if layers.isdigit() else None),
+                Cell(row["classifier"]),
+                number(penalty),
+                share(row["valid_accuracy"], row["valid_low"], row["valid_high"]),
+                number(float(row.get("valid_log_loss", math.nan)), "{:.3f}"),
+                Cell("yes" if row.get("chosen") == "yes" else ""),
+            ]
+        )
+    names = ("layers", "classifier", "penalty", "accuracy on validation", "log-loss", "chosen")
+    return Table([(name, "") for name in names], rows)
+
+
+def leaks_table(report: pd.DataFrame) -> Table:
+    """Return `manifests.leaks.leaks` as a table of shares of the test segments."""
+    heads = [("meeting", ""), ("train", "segments"), ("test", "segments")]
+    for name in report.columns[3:]:
+        if name.startswith("within_"):
+            distance = name.removeprefix("within_")
+            heads.append((f"within {distance} s", "of a training segment of the same speaker"))
+    heads += [("shared audio", "with another's training segment"), ("identical", "audio in train")]
+    rows = [
+        [
+            Cell(row["session"], best=row["session"] == "all"),
+            *(number(row[name]) for name in ("train", "test")),
+            *(share(row[name]) for name in report.columns[3:]),
+        ]
+        for row in report.to_dict("records")
+    ]
+    return Table(heads, rows)
+
+
+def provenance(runs: Sequence[Run]) -> Table:
+    """Return what is known of each run's making, a column per run; what differs is marked."""
+    known = [_source(run) for run in runs]
+    rows = []
+    for key in dict.fromkeys(key for facts in known for key in facts):
+        values = [facts.get(key, "") for facts in known]
+        if not any(values):
+            continue
+        differs = len(set(values)) > 1
+        rows.append([Cell(key), *(Cell(value, best=differs) for value in values)])
+    return Table([("", ""), *((run.name, run.model) for run in runs)], rows)
+
+
+def _source(run: Run) -> dict[str, str]:
+    facts = {"predictions": run.source[0], "SHA-256 of these": run.source[1], "model": run.model}
+    shown = {key: value for key, value in run.config.items() if key not in TOLD_ABOVE}
+    if isinstance(run.config.get("settings"), dict):
+        shown.pop("settings")  # the command tells them
+    return {**facts, **_flat(shown)}
+
+
+def sweep_command(run: Run, table: str = "TABLE") -> str:
+    """Return the command that swept a run, with every setting; STORE is to be filled in."""
+    settings = {**run.config["settings"], "identity": run.config.get("identity")}
+    options = [(f"--{k.replace('_', '-')}", str(v)) for k, v in settings.items() if v is not None]
+    words = [word for option in options for word in option]
+    return shlex.join(["spk-classify", "sweep", table, "STORE", run.path or "OUT", *words])
+
+
+def sweep_commands(runs: Sequence[Run], table: object = None) -> list[tuple[int, str]]:
+    """Return (place, the command that swept it) of each run that a sweep wrote."""
+    return [
+        (place, sweep_command(run, str(table or "TABLE")))
+        for place, run in enumerate(runs)
+        if isinstance(run.config.get("settings"), dict)
+    ]
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            found.update(_flat(value, f"{name}."))
+        elif isinstance(value, list):
+            found[name] = ", ".join(map(str, value))
+        else:
+            found[name] = "" if value is None else str(value)
+    return found

@@ -1,0 +1,176 @@
+"""What is tried, what came of it on validation, and the choice among trials.
+
+Within sessions one penalty and one temperature serve all meetings: a meeting has about thirty
+validation segments, too few to choose by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...common.errors import InputError, require
+from ..classifiers.calibration import CALIBRATIONS, find_temperature, pad, probabilities
+from ..classifiers.registry import PENALTIES, penalties_of
+from ..features import LayerSet
+from ..metrics import log_loss, mean_interval
+from .cross_validation import check_folds
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is tried, and how.
+
+    Attributes
+    ----------
+    within : "session" (a closed set per meeting) or "corpus" (one over all labels)
+    layers : "all", "0-12" or "4,8"
+    combine : "alone", "concat" or "average" of these layers; every "pairs" or "triples" of them;
+        "mix" with learnt weights
+    pooling_part : "mean", "std" or "both" of the pooled vector
+    standardise : "yes" (each feature to variance 1 by the training rows), "no" (all divided by one
+        number, so that their mean variance is 1), or "both" of these
+    classifiers : names, separated by commas
+    penalty : the only one tried, or None for each classifier's own path
+    folds : of cross-validation over train and valid; 0 = the validation rows decide
+    gap : s; with folds, what lies nearer to a held-out segment is not learnt
+    calibration : "temperature" or "isotonic", of the chosen one's probabilities; names stay
+    seed : of resampling, the linear SVM and LightGBM
+    jobs : processes; 0 = one per core
+    """
+
+    within: str = "session"
+    layers: str = "all"
+    combine: str = "alone"
+    pooling_part: str = "both"
+    standardise: str = "yes"
+    classifiers: str = "centroid,ridge,lda,logistic"
+    penalty: float | None = None
+    folds: int = 0
+    gap: float = 2.0
+    calibration: str = "temperature"
+    seed: int = 0
+    jobs: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One layer set and classifier at its best penalty, as validation saw it.
+
+    `correct` (n,) bool runs over all tasks' validation segments, in order of task and table.
+    """
+
+    layers: LayerSet
+    classifier: str
+    penalty: float | None
+    temperature: float
+    accuracy: float
+    interval: tuple[float, float]
+    log_loss: float
+    correct: np.ndarray
+    notes: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        """Compare all fields, `correct` entry by entry."""
+        if not isinstance(other, Trial):
+            return NotImplemented
+        mine, theirs = vars(self), vars(other)
+        rest = (mine[name] == theirs[name] for name in mine if name != "correct")
+        return all(rest) and np.array_equal(self.correct, other.correct)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def name(self) -> str:
+        """Return what a model column says, as in ``ridge, layer 5``."""
+        return f"{self.classifier}, {self.layers.told}"
+
+
+@dataclass(frozen=True, eq=False)
+class Validated:
+    """Validation scores (n, classes) of one task and classifier, one block per penalty."""
+
+    scores: Sequence[np.ndarray]
+    notes: Sequence[str]
+
+
+def choose(trials: Sequence[Trial]) -> Trial:
+    """Return the trial of highest validation accuracy; among equals, of lowest log-loss."""
+    return min(trials, key=lambda trial: (-trial.accuracy, trial.log_loss))
+
+
+def classifier_names(settings: Settings) -> list[str]:
+    """Return the classifiers to try, checked with their penalty; ``all`` names every one.
+
+    With folds, ``all`` leaves out LightGBM, which needs validation rows to stop by.
+    """
+    check_folds(settings.folds, settings.gap)
+    require("calibration", settings.calibration, CALIBRATIONS)
+    text = settings.classifiers
+    every = [name for name in PENALTIES if not (settings.folds and name == "lightgbm")]
+    names = every if text == "all" else [name.strip() for name in text.split(",")]
+    for name in names:
+        penalties_of(name, settings.penalty)
+    if len(set(names)) < len(names):
+        raise InputError(f"classifiers: {text!r} names one twice, expected each once; correct it")
+    return names
+
+
+def make_trial(
+    layer_set: LayerSet,
+    name: str,
+    outcomes: Sequence[Validated],
+    codes: np.ndarray,
+    meetings: np.ndarray,
+    settings: Settings,
+) -> Trial:
+    """Return the penalty of highest accuracy over all tasks; among equals, of lowest log-loss.
+
+    Parameters
+    ----------
+    outcomes : one per task
+    codes : (n,) int
+        True classes of all tasks' validation rows; -1 where unknown.
+    meetings : (n,) str
+    """
+    penalties = penalties_of(name, settings.penalty)
+    blocks = [pad([outcome.scores[k] for outcome in outcomes]) for k in range(len(penalties))]
+    codes = learnt_codes(codes, blocks[0])
+    accuracies = [float(np.mean(block.argmax(axis=1) == codes)) for block in blocks]
+    equals = [k for k, accuracy in enumerate(accuracies) if accuracy == max(accuracies)]
+    losses = {k: _loss(blocks[k], codes) for k in equals}
+    best = min(losses, key=lambda k: losses[k][0])
+    correct = blocks[best].argmax(axis=1) == codes
+    notes = sorted({outcome.notes[best] for outcome in outcomes} - {""})
+    return Trial(
+        layers=layer_set,
+        classifier=name,
+        penalty=penalties[best],
+        temperature=losses[best][1],
+        accuracy=accuracies[best],
+        interval=mean_interval(correct, meetings, seed=settings.seed),
+        log_loss=losses[best][0],
+        correct=correct,
+        notes=tuple(f"{layer_set.told}: {note}" for note in notes),
+    )
+
+
+def learnt_codes(codes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return the codes, -1 also where the row's fold has learnt no such class (score -inf)."""
+    found = scores[np.arange(len(codes)), np.maximum(codes, 0)]
+    return np.where(np.isneginf(found), -1, codes)
+
+
+def _loss(scores: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
+    """Return the calibrated log-loss over rows of known label, and the temperature it needs.
+
+    NaN and 1 where no row's label is known.
+    """
+    known = codes >= 0
+    if not known.any():
+        return float("nan"), 1.0
+    temperature = find_temperature(scores, codes)
+    chances = probabilities(scores[known], temperature)
+    return log_loss(chances[np.arange(len(chances)), codes[known]]), temperature

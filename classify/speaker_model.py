@@ -1,0 +1,300 @@
+"""The chosen classifier fitted on train, and its names for the segments of any table and store.
+
+Within sessions a model holds one closed-set classifier per meeting; segments of a meeting it does
+not know are left out and told. It reads features of its own encoder and configuration only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..common.errors import InputError
+from ..extract.store.writer import FeatureStore
+from ..manifests.splits.tasks import WITHIN_CORPUS, Task, rows_of_split
+from ..manifests.table import check_predictions
+from .classifiers.calibration import calibrated, fit_curves
+from .classifiers.fitted import Fitted, finish
+from .classifiers.fold_sums import TotalSums
+from .classifiers.registry import fit_path
+from .features import LayerSet, layer_sets, match, read_features
+from .selection.candidates import learnt_codes
+from .selection.run_inputs import check_same_store
+from .selection.sweep import TUNING, Settings, Trial, make_fold, one_thread, validate
+from .validity import (
+    UNKNOWN_ORIGIN,
+    learnt_from,
+    learnt_note,
+    learnt_rows,
+    marked,
+    unknown_note,
+    within_corpus,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+NEW_MEETING = (
+    "for meetings that nobody fitted, run spk-classify fit with --within corpus on the table of "
+    "the known meetings, and predict with that model"
+)
+KNOWS_THE_ROOM = "this also rewards knowing the room: spk-classify sweep says how much"
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Fitted classifiers and where they come from.
+
+    Attributes
+    ----------
+    fitted : {session, or "corpus": Fitted}
+    temperature : float
+        Divides the scores before the softmax; found on validation.
+    config : dict
+        The store's configuration: encoder, revision, hash of the weights, pooling, channel ...
+    origin : dict
+        Split method, seed, numbers of segments, versions.
+    knots : {session, or "corpus": (m, 3) float64}
+        Of isotonic calibration, as `calibrate.fit_curves` gives them; empty: the temperature's.
+    learnt : DataFrame or None
+        The rows that it learnt from and was chosen on, as `doubts.learnt_rows` returns them; None
+        in folders from before these were written.
+    """
+
+    classifier: str
+    penalty: float | None
+    layers: LayerSet
+    part: str
+    within: str
+    temperature: float
+    fitted: Mapping[str, Fitted]
+    config: Mapping[str, Any]
+    origin: Mapping[str, Any]
+    knots: Mapping[str, np.ndarray] = field(default_factory=dict)
+    learnt: pd.DataFrame | None = None
+
+    @property
+    def name(self) -> str:
+        """Return what the predictions' model column says: also what makes its scores doubtful."""
+        corpus = WITHIN_CORPUS if self.within == "corpus" else ""
+        untrained = ", untrained encoder" if self.config.get("untrained") else ""
+        leaky = f", split {self.origin['split']}" if "leaky" in self.origin.get("split", "") else ""
+        return f"{self.classifier}, {self.layers.told}{corpus}{untrained}{leaky}"
+
+
+def fit(
+    table: pd.DataFrame,
+    store: FeatureStore,
+    tasks: Sequence[Task],
+    trial: Trial,
+    settings: Settings,
+    *,
+    split: str = "unknown",
+) -> Model:
+    """Fit the chosen trial on train, one classifier per task; validation gave its temperature.
+
+    Isotonic curves are fitted on the scores of the same validation rows (or held-out folds).
+
+    Parameters
+    ----------
+    table : segment table
+        Rows with features, as `data.match` returns them; `tasks` hold its row numbers.
+    split : str
+        How the table was split; kept in the model's origin.
+    """
+    rows = np.unique(np.concatenate([task.rows[s] for task in tasks for s in TUNING]))
+    ids = table["segment_id"].to_numpy(str)[rows]
+    X = read_features(store, ids, trial.layers, settings.pooling_part)
+    with one_thread([trial.classifier]):
+        fitted = {task.name: _fit_task(task, X, rows, trial, settings) for task in tasks}
+        curved = tasks if settings.calibration == "isotonic" else []
+        knots = {task.name: _fit_curves(task, X, rows, trial, settings) for task in curved}
+    return Model(
+        classifier=trial.classifier,
+        penalty=trial.penalty,
+        layers=trial.layers,
+        part=settings.pooling_part,
+        within=settings.within,
+        temperature=trial.temperature,
+        fitted=fitted,
+        config=dict(store.config),
+        origin=_origin(tasks, settings, split),
+        knots=knots,
+        learnt=learnt_rows(table, tasks),
+    )
+
+
+def foretell(
+    table: pd.DataFrame,
+    store: FeatureStore,
+    tasks: Sequence[Task],
+    settings: Settings,
+    *,
+    split: str = "unknown",
+) -> dict[str, Any]:
+    """Return what `fit` will write of its model whatever validation chooses, by attribute.
+
+    Of its layers those that validation chooses from; of a mix without the weights.
+    """
+    return {
+        "part": settings.pooling_part,
+        "within": settings.within,
+        "config": dict(store.config),
+        "origin": _origin(tasks, settings, split),
+        "learnt": learnt_rows(table, tasks),
+        "layers": layer_sets(settings.layers, settings.combine, store, settings.standardise),
+    }
+
+
+def _fit_task(
+    task: Task, X: np.ndarray, rows: np.ndarray, trial: Trial, settings: Settings
+) -> Fitted:
+    train, valid = (X[np.searchsorted(rows, task.rows[s])] for s in TUNING)
+    fold = make_fold(task, train, valid, settings.seed, trial.layers)
+    head = fit_path(trial.classifier, fold, [trial.penalty])[0]
+    return finish(head, fold.rotation, task.labels)
+
+
+def _fit_curves(
+    task: Task, X: np.ndarray, rows: np.ndarray, trial: Trial, settings: Settings
+) -> np.ndarray:
+    train, valid = (X[np.searchsorted(rows, task.rows[s])] for s in TUNING)
+    path = {trial.classifier: (trial.penalty,)}
+    summed = TotalSums(train, task.codes["train"], len(task.labels), task.cuts)
+    found = validate(task, summed, valid, path, trial.layers, settings.seed)
+    scores = found[trial.classifier].scores[0]
+    return fit_curves(scores, learnt_codes(task.codes["valid"], scores), trial.temperature)
+
+
+def _origin(tasks: Sequence[Task], settings: Settings, split: str) -> dict[str, Any]:
+    return {
+        "fitted_on": "train and valid" if settings.folds else "train",
+        "chosen_and_calibrated_on": f"{settings.folds} folds" if settings.folds else "valid",
+        "split": split,
+        "seed": settings.seed,
+        "segments": {s: int(sum(len(task.rows[s]) for task in tasks)) for s in TUNING},
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the installed versions of what makes the numbers."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("spk-toolkit", "numpy", "scipy", "scikit-learn", "lightgbm"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from a checkout that is not installed
+            found[name] = "not installed"
+    return found
+
+
+def predict(
+    model: Model, table: pd.DataFrame, store: FeatureStore, *, split: str = "test"
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Name the speaker of each segment of a split, in table order.
+
+    Parameters
+    ----------
+    split : "train", "valid", "test" or "all"
+        The rows that are named; ``all`` for a table without a split.
+
+    Returns
+    -------
+    predictions : DataFrame
+        A predictions table with `scores`.
+    left_out : {what: why}
+        Sessions without a model, and rejected segments.
+
+    Raises
+    ------
+    InputError
+        The store is of another encoder or configuration, lacks segments, or nothing is left.
+    """
+    check_config(model, store)
+    rows = rows_of_split(table, split)
+    known, rejected = match(rows, store)
+    left_out = {"rejected": f"{len(rejected)} segments without features"} if len(rejected) else {}
+    sessions = known["session"].to_numpy(str)
+    if model.within == "session":
+        for name in sorted(set(sessions) - set(model.fitted)):
+            left_out[name] = f"{int(np.sum(sessions == name))} segments, no model of this session"
+        known = known[np.isin(sessions, list(model.fitted))].reset_index(drop=True)
+    if not len(known):
+        names = ", ".join(map(repr, list(model.fitted)[:3]))
+        more = " ..." if len(model.fitted) > 3 else ""
+        raise InputError(
+            f"table: 0 of {len(rows)} segments are of the sessions that the model learnt "
+            f"({names}{more}), expected at least 1; {NEW_MEETING}"
+        )
+    return _named(model, known, store), left_out
+
+
+def unnamed_rows(
+    model: Model, named: pd.DataFrame, table: pd.DataFrame, split: str
+) -> pd.DataFrame:
+    """Return the rows of a split that were not named: `segment_id, session, reason`."""
+    rows = rows_of_split(table, split)
+    rest = rows[~rows["segment_id"].isin(set(named["segment_id"]))]
+    modelled = (model.within == "corpus") | rest["session"].isin(set(model.fitted))
+    reason = np.where(modelled, "rejected at extraction", "no model of this session")
+    return rest[["segment_id", "session"]].assign(reason=reason).reset_index(drop=True)
+
+
+def doubts(model: Model, named: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """Say which of the named segments of a table a model learnt from, and whom it cannot name."""
+    lines = unknown_note(named, table, within_corpus(model.name))
+    if model.learnt is None:
+        return [UNKNOWN_ORIGIN, *lines]
+    rows = table.set_index("segment_id").loc[named["segment_id"]].reset_index()
+    return learnt_note(learnt_from(rows, model.learnt), rows["segment_id"]) + lines
+
+
+def check_config(model: Model, store: FeatureStore) -> None:
+    """Raise `InputError` with the keys that differ unless the store fits the model."""
+    where = str(store.path)
+    repair = "run spk-extract with the model's options, or fit a model on this store"
+    check_same_store(model.config, store, whose="the model's store", repair=repair)
+    missing = [layer for layer in model.layers.layers if layer not in store.layers]
+    if missing:
+        raise InputError(
+            f"{where}: layers {missing} are missing, found {list(store.layers)}; "
+            "run spk-extract with these layers"
+        )
+
+
+def _named(model: Model, table: pd.DataFrame, store: FeatureStore) -> pd.DataFrame:
+    ids, sessions = (table[name].to_numpy(str) for name in ("segment_id", "session"))
+    X = read_features(store, ids, model.layers, model.part)
+    predicted = np.empty(len(table), dtype=object)
+    score = np.empty(len(table))
+    scores = np.empty(len(table), dtype=object)
+    for name, fitted in model.fitted.items():
+        rows = np.flatnonzero(sessions == name) if model.within == "session" else np.arange(len(X))
+        if not len(rows):
+            continue
+        found = fitted.scores(X[rows])
+        chances = calibrated(found, model.temperature, model.knots.get(name))
+        best = found.argmax(axis=1)  # a flat piece of a curve does not change who is named
+        predicted[rows] = np.array(fitted.labels, dtype=object)[best]
+        score[rows] = np.minimum(chances[np.arange(len(best)), best], 1.0)
+        scores[rows] = [_as_json(fitted.labels, row) for row in chances]
+    name = model.name
+    if model.learnt is not None:
+        name = marked(name, learnt_from(table, model.learnt))
+    named = table[["segment_id", "session", "speaker"]].assign(
+        predicted=predicted, score=score, split=table.get("split", ""), model=name, scores=scores
+    )
+    return check_predictions(named)
+
+
+def _as_json(labels: Sequence[str], chances: np.ndarray) -> str:
+    """Return {label: probability to six digits}; the predictions table's `scores`."""
+    pairs = {label: float(f"{chance:.6g}") for label, chance in zip(labels, chances, strict=True)}
+    return json.dumps(pairs, ensure_ascii=False)

@@ -1,0 +1,237 @@
+"""Why a score may mean nothing: segments that a model learnt from, speakers that it cannot name.
+
+A segment was learnt from where a training row has its id, or shares audio with it in the same
+recording (whatever folder the table says that lies in); validation rows count too, since layers,
+penalty and calibration were chosen on them. A segment that its table calls train is expected to
+be learnt from, one that it calls valid to be chosen on: these are not counted. Predictions carry
+the count in the model's name, so that whoever scores them later is told.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..common.errors import InputError
+from ..common.names import normal_name
+from ..manifests.splits.overlap import RECORDING, neighbours
+from ..manifests.splits.tasks import WITHIN_CORPUS, Task, rows_in_train
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+_File = tuple[tuple[str, ...], str]  # the parts of a path, without suffix, and the session
+LEARNT_COLUMNS = ("segment_id", "session", "audio", "start", "end", "split")
+USES = ("train", "valid")  # in falling order of how much a model has of a row
+MARK = re.compile(r", (\d+) training segments$")
+UNKNOWN_ORIGIN = (
+    "the model does not say which segments it learnt from (it was fitted before models did), so "
+    "nobody can tell whether these are among them; fit it again to know"
+)
+
+
+def learnt_rows(table: pd.DataFrame, tasks: Sequence[Task]) -> pd.DataFrame:
+    """Return the rows (`LEARNT_COLUMNS`) that tasks learn from, and those that they choose on."""
+    import pandas as pd
+
+    parts = []
+    rest = np.ones(len(table), bool)
+    for use in USES:
+        rows = np.unique(np.concatenate([task.rows[use] for task in tasks]))
+        rows = rows[rest[rows]]  # with folds, validation rows are training rows too
+        rest[rows] = False
+        parts.append(table.iloc[rows].assign(split=use))
+    return pd.concat(parts, ignore_index=True)[list(LEARNT_COLUMNS)]
+
+
+def learnt_from(rows: pd.DataFrame, learnt: pd.DataFrame) -> np.ndarray:
+    """Return which of `rows` (n,) bool a model learnt from, or chose on, against their split.
+
+    Parameters
+    ----------
+    rows, learnt : segment tables
+        Of `learnt` `LEARNT_COLUMNS` are needed, of `rows` the same but for `split`.
+    """
+    split = rows["split"].to_numpy(str) if "split" in rows else np.full(len(rows), "")
+    declared = np.select([split == "train", split == "valid"], [0, 1], 2)
+    known = np.zeros(len(rows), bool)
+    for number, use in enumerate(USES):
+        asked = declared > number
+        part = learnt[learnt["split"] == use]
+        known |= asked & rows["segment_id"].isin(set(part["segment_id"])).to_numpy()
+        known |= asked & _shares_audio(rows, part)
+    return known
+
+
+def _shares_audio(rows: pd.DataFrame, learnt: pd.DataFrame) -> np.ndarray:
+    """Return which rows (n,) bool share audio with one of `learnt` in the same recording."""
+    import pandas as pd
+
+    if not len(learnt) or not len(rows):
+        return np.zeros(len(rows), bool)
+    columns = ["session", "audio", "start", "end"]
+    both = pd.concat([learnt[columns], rows[columns]], ignore_index=True)
+    both = both.assign(audio=_recordings(both))
+    among = np.arange(len(both)) < len(learnt)
+    return neighbours(both, ~among, among, by=RECORDING) > 0
+
+
+def _recordings(table: pd.DataFrame) -> list[str]:
+    """Return a name of each row's recording, the same however its folder or suffix is written.
+
+    Two files are one recording where their names without suffix are the same and so are their
+    sessions, or where one path is the end of the other.
+    """
+    seen: dict[str, list[tuple[_File, str]]] = {}
+    names: dict[tuple[str, str], str] = {}
+    for pair in dict.fromkeys(zip(table["audio"], table["session"], strict=True)):
+        path = PurePosixPath(normal_name(str(pair[0])).replace("\\", "/"))
+        file = ((*path.parts[:-1], path.stem), normal_name(str(pair[1])))
+        alike = seen.setdefault(path.stem, [])
+        new = f"{path.stem}/{len(alike)}"
+        names[pair] = next((name for other, name in alike if _same(file, other)), new)
+        alike.append((file, names[pair]))
+    return [names[pair] for pair in zip(table["audio"], table["session"], strict=True)]
+
+
+def _same(a: _File, b: _File) -> bool:
+    shorter = min(len(a[0]), len(b[0]))
+    return a[1] == b[1] or a[0][-shorter:] == b[0][-shorter:]
+
+
+def learnt_note(known: np.ndarray, ids: Sequence[str]) -> list[str]:
+    """Say how many of the segments `ids` (n,) were learnt from; nothing where none was."""
+    if not known.any():
+        return []
+    first = np.asarray(ids)[known][0]
+    return [
+        f"{int(known.sum())} of {len(known)} segments were learnt from or chosen on, or share "
+        f"audio with such a segment, first {str(first)!r}: figures on them say little about others"
+    ]
+
+
+def marked(model: str, known: np.ndarray) -> str:
+    """Return a model's name that says how many of its segments it learnt from."""
+    return f"{model}, {int(known.sum())} training segments" if known.any() else model
+
+
+def doubts_of(predictions: pd.DataFrame, table: pd.DataFrame | None = None) -> list[str]:
+    """Say of each model in a predictions table why its scores may mean nothing.
+
+    Parameters
+    ----------
+    table : segment table, optional
+        Whose training rows may be those that the model learnt.
+    """
+    lines = []
+    groups = list(predictions.groupby("model", sort=False))
+    for model, rows in groups:
+        told = [
+            *_by_split(rows),
+            *_marked(str(model), rows),
+            *unknown_note(rows, table, within_corpus(str(model))),
+        ]
+        if table is not None and not MARK.search(str(model)):
+            told += _by_table(rows, table)
+        lines += [f"{model}: {line}" if len(groups) > 1 else line for line in told]
+    return lines
+
+
+def within_corpus(model: str) -> bool:
+    """Tell by a model's name whether it chooses among all labels."""
+    return WITHIN_CORPUS in model
+
+
+def _by_split(rows: pd.DataFrame) -> list[str]:
+    """Say how many of the rows were there to be learnt from or chosen on, as their split says."""
+    count = int(rows["split"].isin(USES).sum())
+    if not count:
+        return []
+    return [
+        f"{count} of {len(rows)} segments are of the splits train and valid, which models learn "
+        "from and are chosen on: figures on them say little about others"
+    ]
+
+
+def _marked(model: str, rows: pd.DataFrame) -> list[str]:
+    found = MARK.search(model)
+    if found is None:
+        return []
+    return [
+        f"{found[1]} segments were learnt from or chosen on, or share audio with such a one, as "
+        f"the model's name says ({len(rows)} are scored): figures on them say little about others"
+    ]
+
+
+def _by_table(rows: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """Say which of the predicted segments are training rows of the table, or overlap one."""
+    if "split" not in table:
+        return []
+    indexed = table.set_index("segment_id")
+    here = rows[rows["segment_id"].isin(indexed.index)]
+    joined = indexed.loc[here["segment_id"]].reset_index().assign(split=here["split"].to_numpy())
+    learnt = table[table["split"].isin(USES)]
+    told = learnt_note(learnt_from(joined, learnt), joined["segment_id"])
+    return [f"by the table, {line}" for line in told]
+
+
+def parse_scores(text: str) -> dict[str, float]:
+    """Return the candidates and their probabilities of a row's `scores`, or raise `InputError`."""
+    try:
+        found = {normal_name(str(k)): float(value) for k, value in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        found = {}
+    if not found or not all(0 <= value <= 1 for value in found.values()):
+        raise InputError(
+            f"predictions: scores are {text[:80]!r}, expected a JSON object "
+            "{speaker: probability 0..1}; predict again with spk-classify"
+        )
+    return found
+
+
+def unknown_speakers(
+    rows: pd.DataFrame, table: pd.DataFrame | None, *, corpus: bool
+) -> np.ndarray | None:
+    """Return which segments (n,) bool have a speaker that is no candidate; None: nobody knows.
+
+    The candidates are those of `scores`; without, the speakers in train of the table.
+    """
+    truth = [normal_name(name) for name in rows["speaker"]]
+    if "scores" in rows:
+        candidates = [set(parse_scores(text)) for text in rows["scores"]]
+        pairs = zip(truth, candidates, strict=True)
+        return np.array([label not in names for label, names in pairs])
+    train = rows[:0] if table is None else rows_in_train(table)
+    if not len(train):
+        return None
+    by_session = {name: set(part) for name, part in train.groupby("session")["speaker"]}
+    everybody = set(train["speaker"])
+    homes = [everybody if corpus else by_session.get(name, everybody) for name in rows["session"]]
+    return np.array([label not in names for label, names in zip(truth, homes, strict=True)])
+
+
+def unknown_note(rows: pd.DataFrame, table: pd.DataFrame | None, corpus: bool) -> list[str]:
+    """Say how many segments have speakers that the model does not know; nothing where none has."""
+    unknown = unknown_speakers(rows, table, corpus=corpus)
+    if unknown is None or not unknown.any():
+        return []
+    first = str(rows["speaker"].to_numpy()[unknown][0])
+    return [unknown_text(int(unknown.sum()), len(rows), first)]
+
+
+def unknown_text(count: int, whole: int, first: str) -> str:
+    """Return the sentence about speakers that are no candidates.
+
+    >>> unknown_text(52, 52, "Ann")
+    "52 of 52 segments have speakers that the model does not know, first 'Ann'; they count as wrong"
+    """
+    return (
+        f"{count} of {whole} segments have speakers that the model does not know, first {first!r}; "
+        "they count as wrong"
+    )

@@ -1,0 +1,114 @@
+"""The files of an encoder's folder: what they hold, before any of it is taken for weights.
+
+A file that only stands for another (a git-lfs pointer, a web page that was saved instead of the
+file) is named as what it is. Of safetensors the header is read, which says how each tensor is
+stored, and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...common.errors import InputError
+
+WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+FLOATS = ("F16", "BF16", "F32", "F64")  # as safetensors names them
+COUNTER = "num_batches_tracked"  # of batch norm: the one whole number that an encoder holds
+POINTERS = {
+    b"version https://git-lfs.github.com/spec/": "git lfs pull",
+    b"version http://git-media.io/v/": "git lfs pull",
+    b"# xet version": "git xet pull",
+}
+WEB_PAGES = (b"<!doctype html", b"<html")
+LONGEST_HEADER = 100_000_000  # bytes; what the format itself allows
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the weight files: safetensors where there are any."""
+    for pattern in WEIGHTS:
+        files = sorted(folder.glob(pattern))
+        if files:
+            return files
+    return []
+
+
+def check_content(path: Path) -> None:
+    """Raise `InputError` where a file is empty or only stands for another."""
+    try:
+        with path.open("rb") as file:
+            first = file.read(64)
+    except OSError as problem:
+        raise InputError(
+            f"{path}: cannot be read ({problem.strerror}), expected a file of the encoder; "
+            "let it be read, or fetch it again"
+        ) from None
+    for start, command in POINTERS.items():
+        if first.startswith(start):
+            raise InputError(
+                f"{path}: it is a git-lfs pointer, not the file that it stands for, expected the "
+                f"file itself; run `{command}` in {path.parent}"
+            )
+    if first.lstrip().lower().startswith(WEB_PAGES):
+        raise InputError(
+            f"{path}: it is a web page, expected a file of the encoder; fetch the file itself"
+        )
+    if not first:
+        raise InputError(f"{path}: it is empty, expected a file of the encoder; fetch it again")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a file's JSON object, or raise `InputError`."""
+    if path.is_file():
+        check_content(path)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"a {type(found).__name__}")
+        return found
+    except (OSError, ValueError, RecursionError) as problem:
+        raise InputError(
+            f"{path}: cannot be read ({problem}), expected a JSON object; save the model again"
+        ) from None
+
+
+def stored_types(path: Path) -> dict[str, str]:
+    """Return how each tensor of a safetensors file is stored, by name; empty where it is damaged.
+
+    What is damaged is left to the reader of the weights, which says more.
+    """
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(size)) if size <= LONGEST_HEADER else {}
+            return {
+                name: str(tensor["dtype"])
+                for name, tensor in header.items()
+                if name != "__metadata__"
+            }
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
+            return {}
+
+
+def quantized_tensors(files: Sequence[Path]) -> dict[str, str]:
+    """Return the tensors that safetensors files store as other than floating-point numbers."""
+    return {
+        name: kind
+        for file in files
+        if file.suffix == ".safetensors"
+        for name, kind in stored_types(file).items()
+        if kind not in FLOATS and not name.endswith(COUNTER)
+    }
+
+
+def sha256(*paths: Path) -> str:
+    """Return the SHA-256 of the files' bytes, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,172 @@
+"""What an encoder's folder says about its input, wherever it stands, and what is assumed if not.
+
+transformers 5 writes ``processor_config.json``, with the feature extractor's settings inside as
+``feature_extractor`` (``audio_processor`` of some); transformers 4 wrote those settings alone, as
+``preprocessor_config.json``. Both are read in transformers' own order: the nested settings win,
+and a setting that is left out has the default of its class. Without either file, waveforms are
+taken as fairseq trained: normalised for an encoder whose front end has layer norm, as they are for
+one with group norm; at 16 kHz. That is a guess, so it is noted and recorded as assumed, and
+``--normalize`` decides instead.
+
+Values that pad a batch (`padding_value`, `return_attention_mask`) have no effect here, since no
+real frame sees padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...common.errors import InputError
+from .files import read_json
+
+NORMALIZED = "zero mean, unit variance per segment"  # population variance, epsilon 1e-7
+NOT_NORMALIZED = "none"
+NORMALIZE = {"yes": NORMALIZED, "no": NOT_NORMALIZED}  # values of --normalize
+WAVEFORM_EXTRACTOR = "Wav2Vec2FeatureExtractor"
+EXTRACTOR = "SeamlessM4TFeatureExtractor"
+LOG_MEL = f"log-mel of {EXTRACTOR}, zero mean and unit variance per bin and segment"
+STRIDE = 2  # log-mel frames of 10 ms that make one of the encoder's
+RATE = 16000  # Hz
+
+PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
+NESTED = ("feature_extractor", "audio_processor")
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """How a segment enters an encoder.
+
+    Attributes
+    ----------
+    normalization
+        `NORMALIZED`, `NOT_NORMALIZED` or `LOG_MEL`.
+    rate
+        Sample rate in Hz.
+    assumed
+        Which of the two no file and no option says.
+    notes
+        What the user should read of it, a line each.
+    """
+
+    normalization: str
+    rate: int
+    assumed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def read_extractor(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Return the feature extractor's settings and their file, or None where no file has them."""
+    processor = folder / PROCESSOR
+    if processor.is_file():
+        found = read_json(processor)
+        nested = found.get(NESTED[0], found.get(NESTED[1]))
+        if nested is not None:
+            if not isinstance(nested, dict):
+                raise _unfit(processor, NESTED[0], nested, "a JSON object")
+            return processor, nested
+    path = folder / PREPROCESSOR
+    return (path, read_json(path)) if path.is_file() else None
+
+
+def waveform_input(folder: Path, config: dict[str, Any], normalize: str | None) -> InputSettings:
+    """Return how waveforms enter an encoder of wav2vec2's kind.
+
+    Parameters
+    ----------
+    config
+        The encoder's config.json.
+    normalize
+        What --normalize says, ``yes`` or ``no``, which decides; None leaves it to the folder.
+
+    Raises
+    ------
+    InputError
+        The folder's feature extractor is of another kind, or has a setting that cannot be met.
+    """
+    extractor = read_extractor(folder)
+    if extractor is None:
+        return _assumed_input(folder, config, normalize)
+    path, found = extractor
+    # As transformers: the extractor's own word, then the model's, then the default of the kind.
+    kind = found.get("feature_extractor_type", config.get("feature_extractor_type"))
+    if kind not in (None, WAVEFORM_EXTRACTOR):
+        raise _unfit(path, "feature_extractor_type", kind, repr(WAVEFORM_EXTRACTOR))
+    if found.get("feature_size", 1) != 1:
+        raise _unfit(path, "feature_size", found["feature_size"], "1, one number per sample")
+    says = found.get("do_normalize", True)
+    if says not in (True, False, None):
+        raise _unfit(path, "do_normalize", says, "true or false")
+    normalization = NORMALIZED if says else NOT_NORMALIZED
+    notes: tuple[str, ...] = ()
+    if normalize is not None and NORMALIZE[normalize] != normalization:
+        notes = (f"--normalize: {normalize!r} is obeyed, though {path} says the opposite",)
+        normalization = NORMALIZE[normalize]
+    return InputSettings(normalization, _rate(path, found), notes=notes)
+
+
+def _assumed_input(folder: Path, config: dict[str, Any], normalize: str | None) -> InputSettings:
+    layer = config.get("feat_extract_norm", "group") == "layer"
+    layer = layer or config["model_type"] == "data2vec-audio"
+    where = f"{folder}: neither {PROCESSOR} nor {PREPROCESSOR} describes the input"
+    if normalize is not None:
+        note = f"{where}; a sample rate of {RATE} Hz is assumed"
+        return InputSettings(NORMALIZE[normalize], RATE, ("rate",), (note,))
+    guess = "normalised waveforms" if layer else "waveforms that are not normalised"
+    note = (
+        f"{where}; {guess} (as fairseq trained encoders with {'layer' if layer else 'group'} norm) "
+        f"and a sample rate of {RATE} Hz are assumed, which may be wrong; save the feature "
+        "extractor there, or pass --normalize yes or --normalize no"
+    )
+    normalization = NORMALIZED if layer else NOT_NORMALIZED
+    return InputSettings(normalization, RATE, ("normalization", "rate"), (note,))
+
+
+def mel_input(folder: Path, config: dict[str, Any], normalize: str | None) -> InputSettings:
+    """Return how log-mel features enter w2v-BERT; its feature extractor must be there and fit."""
+    if normalize is not None:
+        raise InputError(
+            f"--normalize: value is {normalize!r} for {folder}, which hears log-mel features that "
+            "are always normalised, expected none; leave it out"
+        )
+    extractor = read_extractor(folder)
+    if extractor is None:
+        raise InputError(
+            f"{folder / PREPROCESSOR}: file is missing, expected the settings of {EXTRACTOR} there "
+            f"or in {PROCESSOR}; save them there"
+        )
+    path, found = extractor
+    bins = config.get("feature_projection_input_dim", 80 * STRIDE) // STRIDE
+    kind = found.get("feature_extractor_type", config.get("feature_extractor_type"))
+    _expect(path, "feature_extractor_type", kind, EXTRACTOR)
+    _expect(path, "stride", found.get("stride", 2), STRIDE)
+    _expect(path, "num_mel_bins", found.get("num_mel_bins", 80), bins)
+    if found.get("feature_size", 80) == 1:  # any other is only told to whoever pads
+        raise _unfit(path, "feature_size", 1, f"{bins}, the number of mel bins")
+    # The other kinds hold tables of positions, which a cast to bfloat16 would round.
+    positions = config.get("position_embeddings_type", "relative_key")
+    _expect(folder / "config.json", "position_embeddings_type", positions, "relative_key")
+    return InputSettings(LOG_MEL, _rate(path, found))
+
+
+def _rate(path: Path, found: dict[str, Any]) -> int:
+    rate = found.get("sampling_rate", RATE)
+    if type(rate) not in (int, float) or not float(rate).is_integer() or rate < 1:
+        raise _unfit(path, "sampling_rate", rate, "a whole number of Hz")
+    return int(rate)
+
+
+def _expect(path: Path, name: str, found: object, expected: object) -> None:
+    if found != expected:
+        raise InputError(
+            f"{path}: {name} is {found!r}, expected {expected!r}; choose an encoder like "
+            "facebook/w2v-bert-2.0"
+        )
+
+
+def _unfit(path: Path, name: str, found: object, expected: str) -> InputError:
+    return InputError(
+        f"{path}: {name} is {found!r}, expected {expected}; correct the file, or choose another "
+        "encoder"
+    )

@@ -1,0 +1,249 @@
+"""The layout of a store folder: its description, its shards' names, its configuration.
+
+``STORE/store.json`` holds schema, configuration, its SHA-256 (the fingerprint) and the versions of
+the libraries that began it. ``STORE/shards/SEQUENCE-FINGERPRINT8-SHA256.h5`` are the commits
+(`shard`), in order. ``STORE/lock`` belongs to the one writer. Names that begin with ``.writing-``
+are incomplete: readers pass over them, the next writer removes them. A packed store is one shard
+file with the rows of all; it is read like a folder and cannot be written to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...common.errors import InputError
+from ...common.files import remove_leftovers, sync_folder, whole_file, writing
+from ...common.locks import FolderLock
+from .shard import DTYPES, SCHEMA, mapping
+
+SHARD_NAME = re.compile(r"(\d{6,})-([0-9a-f]{8})-([0-9a-f]{64})\.h5")
+KINDS = ("pooled", "frames")
+HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file begins
+# Recorded for people: what the features came from under which name, what nobody said of the
+# encoder's input, and (of older stores) whether recordings of another rate were allowed.
+RECORDED = ("assumed", "resample")
+NAMES = ("encoder", "revision")  # of weights and settings that the next two identify
+HASHES = ("weights_sha256", "encoder_config_sha256")
+OPTIONS = {  # key of a configuration -> the option that sets it
+    "channel": "--channel",
+    "compute_dtype": "--dtype",
+    "dtype": "--store-dtype",
+    "kind": "--frames",
+    "layers": "--layers",
+    "max_seconds": "--max-seconds",
+    "normalization": "--normalize",
+    "pooling": "--pooling",
+}
+
+
+def normal_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the configuration as JSON gives it back, or raise `InputError`."""
+    try:
+        plain = json.loads(json.dumps(dict(config), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as problem:
+        raise InputError(f"{where}: configuration is not JSON ({problem}); correct it") from None
+    layers, dim = plain.get("layers"), plain.get("dim")
+    whole = isinstance(layers, list) and all(type(layer) is int for layer in layers)
+    if not whole or not layers or layers != sorted({*layers}):
+        raise InputError(f"{where}: layers are {layers!r}, expected ascending numbers; correct it")
+    if type(dim) is not int or dim < 1:
+        raise InputError(f"{where}: dim is {dim!r}, expected a whole number above 0; correct it")
+    for key, choices in (("kind", KINDS), ("dtype", tuple(DTYPES))):
+        if plain.get(key) not in choices:
+            raise InputError(
+                f"{where}: {key} is {plain.get(key)!r}, expected one of {choices}; correct it"
+            )
+    return plain
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a configuration, whatever the order of its keys."""
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differing_keys(
+    old: Mapping[str, Any], new: Mapping[str, Any], *, free: Collection[str] = ()
+) -> list[str]:
+    """Return the keys in which two configurations ask for other features; none: rows may mix.
+
+    The name of an encoder, and where it lies, are passed over where the hashes of its weights and
+    settings are there, since these identify it; so is what is only recorded, and `free`.
+    """
+    passed = {*RECORDED, *free}
+    if all(key in config for config in (old, new) for key in HASHES):
+        passed |= {*NAMES}
+    absent = object()
+    keys = sorted({*old, *new} - passed)
+    return [key for key in keys if old.get(key, absent) != new.get(key, absent)]
+
+
+def refuse_other_config(
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    where: str,
+    repair: str = "name another store",
+) -> None:
+    """Raise `InputError` with exactly the keys that differ, unless none does."""
+    keys = differing_keys(old, new)
+    pairs = [(key, old.get(key, "nothing"), new.get(key, "nothing")) for key in keys]
+    differ = [f"{key}: {was!r}, asked {asked!r}" for key, was, asked in pairs]
+    if differ:
+        raise InputError(
+            f"{where}: made with another configuration ({'; '.join(differ)}), expected the same; "
+            f"{repair}"
+        )
+
+
+def _repair(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return what to do about a store of another configuration: the options that differ, if all."""
+    keys = set(differing_keys(old, new)) - {"dim"}  # follows from the others
+    if not keys or not keys <= set(OPTIONS):
+        return "name another store"
+    options = ", ".join(OPTIONS[key] for key in sorted(keys))
+    return f"give {options} the store's value, or name another store"
+
+
+def check_store_file(path: Path) -> None:
+    """Raise `InputError` where a file was given as a store and is none: a table, a recording."""
+    try:
+        with path.open("rb") as file:
+            found = file.read(len(HDF5))
+    except OSError as problem:
+        raise InputError(f"{path}: cannot be read ({problem.strerror}); let it be read") from None
+    if found != HDF5:
+        raise InputError(
+            f"{path}: it is no HDF5 file, expected a store, the folder that spk-extract writes, or "
+            "one that spk-store pack made of it; name that"
+        )
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Read and check ``store.json`` of a store folder."""
+    file = path / "store.json"
+    try:
+        described = json.loads(file.read_bytes())
+        found, schema = described["fingerprint"], described["schema"]
+        expected = fingerprint(mapping(described, "configuration"))
+        mapping(described, "versions")
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no store.json there, expected a store; make it with spk-extract"
+        ) from None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as problem:
+        raise InputError(
+            f"{file}: cannot be read ({problem!r}), expected a store's description; "
+            "bring it back from a copy"
+        ) from problem
+    if schema != SCHEMA:
+        raise InputError(
+            f"{file}: schema is {schema!r}, expected {SCHEMA}; use the spk of its time"
+        )
+    if found != expected:
+        raise InputError(
+            f"{file}: fingerprint is {found!r}, expected {expected!r}, the "
+            "configuration's; bring the file back from a copy"
+        )
+    return described
+
+
+def shard_paths(path: Path) -> list[Path]:
+    """Return the shards of a store folder in commit order; a strange name is an `InputError`."""
+    folder = path / "shards"
+    try:
+        names = [file.name for file in folder.iterdir() if not file.name.startswith(".")]
+    except OSError as problem:
+        raise InputError(
+            f"{folder}: cannot be read ({problem.strerror}), expected the store's shards; "
+            "bring them back from a copy"
+        ) from None
+    strange = sorted(name for name in names if not SHARD_NAME.fullmatch(name))
+    if strange:
+        raise InputError(
+            f"{folder}: {len(strange)} names are no shard's, first {strange[0]!r}, expected "
+            "SEQUENCE-FINGERPRINT-SHA256.h5; move them elsewhere"
+        )
+    return [folder / name for name in sorted(names, key=lambda name: (sequence(name), name))]
+
+
+def sequence(name: str) -> int:
+    """Return the number of a shard, by its name."""
+    return int(name.split("-", maxsplit=1)[0])
+
+
+def take_folder(
+    path: Path, config: Mapping[str, Any], versions: Mapping[str, Any], *, lock: bool = True
+) -> FolderLock:
+    """Make or check a store folder for its one writer, and return the lock that is held.
+
+    Without `lock` none is taken: no other process may write there.
+
+    Raises
+    ------
+    InputError
+        Somebody else writes, it is no store, or one of another configuration, or it cannot be
+        written to.
+    """
+    if path.is_file():
+        check_store_file(path)
+        raise InputError(
+            f"{path}: it is a packed store, which is only read, expected a folder; run `spk-store "
+            f"merge {path} FOLDER` and name that folder"
+        )
+    _refuse_other_folder(path)
+    with writing(path):
+        (path / "shards").mkdir(parents=True, exist_ok=True)
+        held = FolderLock(path / "lock", lock=lock)
+    try:
+        with writing(path):
+            remove_leftovers(path)
+            remove_leftovers(path / "shards")
+        if (path / "store.json").exists():
+            ours = read_description(path)["configuration"]
+            refuse_other_config(ours, config, str(path), _repair(ours, config))
+        else:
+            _describe(path, config, versions)
+    except BaseException:
+        held.release()
+        raise
+    return held
+
+
+def _refuse_other_folder(path: Path) -> None:
+    if not path.exists() or (path / "store.json").exists():
+        return
+    ours = (
+        "lock",
+        "shards",
+    )  # a writer may have died, or may live, before the description is there
+    names = {file.name for file in path.iterdir() if not file.name.startswith(".")}
+    shards = (path / "shards").is_dir() and shard_paths(path)
+    if shards or names.difference(ours):
+        raise InputError(
+            f"{path}: no store.json beside {sorted(names)}, expected a store or an empty folder; "
+            "name another folder"
+        )
+
+
+def _describe(path: Path, config: Mapping[str, Any], versions: Mapping[str, Any]) -> None:
+    described = {
+        "schema": SCHEMA,
+        "fingerprint": fingerprint(config),
+        "configuration": config,
+        "versions": versions,
+    }
+    content = json.dumps(described, indent=1, ensure_ascii=False).encode() + b"\n"
+    with whole_file(path / "store.json", len(content)) as file:
+        file.write(content)
+    with writing(path):
+        sync_folder(path.parent)
+
+
+def rejected_listing(store: str | Path) -> str:
+    """Return the name of the CSV that lists a store's rejected segments, beside the store."""
+    return f"{str(store).rstrip('/')}.rejected.csv"

@@ -1,0 +1,385 @@
+"""One shard: an immutable HDF5 file with the features of some segments at every layer.
+
+Datasets, all contiguous and uncompressed: ``features (layers, total, dim)`` float16 or float32,
+layer-major, so that one layer is one run of bytes; ``offset (n+1,)``: segment i owns the rows
+``offset[i]:offset[i+1]`` (one row when pooled, its frames when not); ``crc32 (n, layers)`` of
+those bytes; ``segment_id (n,)`` UTF-8; ``duration`` (s), ``frames``, ``audio_bytes`` and
+``audio_crc32``, all ``(n,)``; ``rejected``: a JSON list. Attributes: ``schema``, ``fingerprint``,
+``configuration`` and ``versions`` (JSON).
+
+After HDF5's own bytes stand 56 more, which HDF5 does not look at: a mark, where the features' bytes
+begin, how many they are, and the SHA-256 of everything else. So a file is proved whole before HDF5
+parses it (damaged ones can crash HDF5) without reading gigabytes: HDF5 sees no byte that is not
+hashed, and the features, read past HDF5, carry a CRC-32 per segment and layer. A shard's name ends
+in the SHA-256 of the whole file, which ``verify`` checks.
+
+Whoever wrote a file may have meant harm: nothing in it is followed, and no type with a meaning of
+its own (references, objects, variable length) is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ...common.errors import InputError
+from ...common.signals import unbroken
+
+DTYPES: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
+COLUMNS: dict[str, np.dtype] = {  # beside segment_id: fixed width, as the longest needs
+    "duration": np.dtype("<f8"),
+    "frames": np.dtype("<i8"),
+    "audio_bytes": np.dtype("<i8"),
+    "audio_crc32": np.dtype("<u4"),
+}
+KINDS = {  # dataset -> numpy kind: no object, reference or variable-length type gets through
+    **{name: dtype.kind for name, dtype in COLUMNS.items()},
+    "features": "f",
+    "segment_id": "S",
+    "offset": "i",
+    "crc32": "u",
+    "rejected": "u",
+}
+REASON = ("segment_id", "code", "message")
+ATTRIBUTES = ("schema", "fingerprint", "configuration", "versions")
+REPAIR = "delete the file and run spk-extract again"
+
+
+def refuse_strange(path: Path, file: h5py.File) -> None:
+    """Refuse all that a writer of ours never makes, before any of it is followed or read."""
+    if set(file) != set(KINDS) or set(file.attrs) != set(ATTRIBUTES):
+        raise damaged(path, f"datasets {sorted(file)} and attributes {sorted(file.attrs)}")
+    for name in ATTRIBUTES:
+        if file.attrs.get_id(name).dtype.kind != "S":
+            raise damaged(path, f"attribute {name!r} of a type that is not text")
+    for name, kind in KINDS.items():
+        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+            raise damaged(path, f"a link out of the file at {name!r}")
+        dataset = file[name]
+        if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != kind:
+            raise damaged(path, f"another type at {name!r}")
+        if dataset.is_virtual or dataset.external or dataset.chunks:
+            raise damaged(path, f"virtual, external or chunked storage at {name!r}")
+        if (
+            dataset.id.get_storage_size() != dataset.nbytes
+            or dataset.nbytes > file.id.get_filesize()
+        ):
+            raise damaged(path, f"storage that is not allocated at {name!r}")
+
+
+def refuse_shapes(path: Path, shape: tuple[int, ...], small: Mapping[str, np.ndarray]) -> None:
+    """Refuse datasets of other lengths than the number of segments asks for."""
+    count = len(small["segment_id"])
+    offset = small["offset"]
+    fits = (
+        len(shape) == 3
+        and all(small[name].shape == (count,) for name in COLUMNS)
+        and small["crc32"].shape == (count, shape[0])
+        and offset.shape == (count + 1,)
+        and (offset[0], offset[-1]) == (0, shape[1])
+        and bool((np.diff(offset) > 0).all())
+    )
+    if not fits:
+        raise damaged(path, "datasets whose shapes do not fit each other")
+
+
+def mapping(described: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return an entry that is a JSON object, or raise `TypeError`: whoever wrote it may lie."""
+    if not isinstance(described[key], dict):
+        raise TypeError(f"{key} is no JSON object")
+    return described[key]
+
+
+def text_of(value: object) -> str:
+    """Return a text that can be written again, or raise `TypeError` or `ValueError`."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no text")
+    value.encode()  # a lone surrogate, which JSON can spell, cannot be written again
+    return value
+
+
+def damaged(path: Path, found: str) -> InputError:
+    """Return what a user is told of a shard, or a packed store, that is not as it was written."""
+    if path.parent.name == "shards":
+        return InputError(f"{path}: the file holds {found}, expected a shard as written; {REPAIR}")
+    return InputError(
+        f"{path}: the file holds {found}, expected a packed store as written; name the folder of "
+        "the store, or pack it again with spk-store pack"
+    )
+
+
+__all__ = ["COLUMNS", "DTYPES", "SCHEMA"]  # the first two belong to `contents`
+
+SCHEMA = 1
+TRAILER = struct.Struct("<8sQQ32s")
+MARK = b"spkshard"
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """What is known of a checked shard, without its features; `read_layer` reads those."""
+
+    path: Path
+    start: int  # byte at which the features begin
+    shape: tuple[int, int, int]  # layers, total, dim
+    dtype: np.dtype
+    offset: np.ndarray  # (n+1,) int64
+    crc32: np.ndarray  # (n, layers) uint32
+    columns: dict[str, np.ndarray]  # segment_id (n,) str, and COLUMNS
+    rejected: list[dict[str, str]]  # segment_id, code, message
+    attributes: dict[str, Any]  # ATTRIBUTES, decoded
+
+
+def checksums(features: np.ndarray) -> list[int]:
+    """Return the CRC-32 of a segment's features (layers, rows, dim) at each layer."""
+    return [zlib.crc32(layer.data) for layer in features]
+
+
+class _Image:
+    """A file for HDF5 in memory that holds what is written, and nothing for what is set aside."""
+
+    def __init__(self) -> None:
+        self._writes: list[tuple[int, bytes]] = []
+        self._place = 0
+        self.size = 0
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self.size}[whence]
+        self._place = origin + place
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def write(self, data: Any) -> int:
+        content = bytes(data)
+        self._writes.append((self._place, content))
+        self._place += len(content)
+        self.size = max(self.size, self._place)
+        return len(content)
+
+    def read(self, count: int) -> bytes:
+        first, self._place = self._place, self._place + count
+        return self.part(first, first + count)
+
+    def readinto(self, room: Any) -> int:
+        room[:] = self.read(len(room))
+        return len(room)
+
+    def truncate(self, size: int) -> int:
+        self.size = size
+        return size
+
+    def flush(self) -> None:
+        pass
+
+    def part(self, first: int, stop: int) -> bytes:
+        """Return the bytes from `first` to `stop`; zeros where nothing was written."""
+        content = bytearray(stop - first)
+        for place, data in self._writes:
+            begin, end = max(place, first), min(place + len(data), stop)
+            if begin < end:
+                content[begin - first : end - first] = data[begin - place : end - place]
+        return bytes(content)
+
+
+@unbroken()  # HDF5 takes what is raised in it for a fault of its own
+def shard_parts(
+    features: np.ndarray,
+    offset: np.ndarray,
+    columns: Mapping[str, Any],
+    rejected: Sequence[Mapping[str, str]],
+    attributes: Mapping[str, Any],
+    crc32: np.ndarray,
+) -> list[memoryview | bytes]:
+    """Return the bytes of a shard file, in parts to be written one after the other.
+
+    HDF5 builds its part in memory, so that it touches no disk that may be full, and only its part:
+    the features are not copied.
+
+    Parameters
+    ----------
+    features
+        (layers, total, dim), float16 or float32; each layer is contiguous.
+    offset
+        (n+1,) int64, the rows of each segment.
+    columns
+        `segment_id` (n,) str, and `COLUMNS`, each (n,).
+    rejected
+        Of each rejected segment `segment_id`, `code`, `message`.
+    attributes
+        `fingerprint`, `configuration`, `versions`.
+    crc32
+        (n, layers) uint32, the `checksums` of each segment.
+    """
+    small = encode_columns(columns, rejected, offset, crc32)
+    image = _Image()
+    with h5py.File(image, "w") as file:
+        start = fill(file, small, attributes, features.shape, features.dtype)
+    stop = start + features.nbytes
+    head, tail = image.part(0, start), image.part(stop, image.size)
+    digest = hashlib.sha256(head)
+    digest.update(tail)
+    layers = [layer.data.cast("B") for layer in features if layer.size]
+    return [head, *layers, tail + trailer(start, features.nbytes, digest)]
+
+
+def trailer(start: int, size: int, digest: Any) -> bytes:
+    """Return the last bytes of a shard: `digest` has been fed all others but the features."""
+    head = TRAILER.pack(MARK, start, size, bytes(32))[:-32]
+    digest.update(head)
+    return head + digest.digest()
+
+
+def encode_columns(
+    columns: Mapping[str, Any],
+    rejected: Sequence[Mapping[str, str]],
+    offset: np.ndarray,
+    crc32: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Return all datasets but the features in their stored types."""
+    ids = [str(segment_id).encode() for segment_id in columns["segment_id"]]
+    text = json.dumps(list(rejected), ensure_ascii=False).encode()
+    return {
+        "segment_id": np.array(ids, dtype=f"S{max(map(len, ids), default=1)}"),
+        **{name: np.asarray(columns[name], dtype=dtype) for name, dtype in COLUMNS.items()},
+        "rejected": np.frombuffer(text, dtype="u1"),
+        "offset": np.asarray(offset, dtype="<i8"),
+        "crc32": np.asarray(crc32, dtype="<u4"),
+    }
+
+
+def fill(
+    file: h5py.File,
+    small: Mapping[str, np.ndarray],
+    attributes: Mapping[str, Any],
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+) -> int:
+    """Write all but the features, whose room is only set aside; return the byte it begins at."""
+    for name, values in small.items():
+        file.create_dataset(name, data=values)
+    for name, value in {**attributes, "schema": SCHEMA}.items():
+        file.attrs[name] = np.bytes_(json.dumps(value, ensure_ascii=False, sort_keys=True))
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_layout(h5py.h5d.CONTIGUOUS)
+    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    plan.set_obj_track_times(False)  # the same rows give the same bytes
+    space = h5py.h5s.create_simple(shape)
+    features = h5py.h5d.create(file.id, b"features", h5py.h5t.py_create(dtype), space, plan)
+    return features.get_offset() or 0  # no offset when there are no rows
+
+
+@unbroken()  # HDF5 takes what is raised in it for a fault of its own
+def read_shard(path: Path) -> Shard:
+    """Check a shard and read all but its features.
+
+    Raises
+    ------
+    InputError
+        The file is truncated or damaged, or holds what a shard never holds.
+    """
+    start, size = _proved(path)
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            refuse_strange(path, file)
+            attributes = {name: json.loads(file.attrs[name]) for name in ATTRIBUTES}
+            mapping(attributes, "configuration"), mapping(attributes, "versions")
+            small = {name: file[name][()] for name in KINDS if name != "features"}
+            features = file["features"]
+            shape, dtype, found = features.shape, features.dtype, features.id.get_offset() or 0
+        ids = np.array([raw.decode() for raw in small["segment_id"]], dtype=np.str_)
+        listed = json.loads(bytes(small["rejected"]))
+        rejected = [{key: text_of(row[key]) for key in REASON} for row in listed]
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as problem:
+        raise damaged(path, str(problem)) from problem
+    if (schema := attributes["schema"]) != SCHEMA:
+        raise InputError(f"{path}: schema is {schema}, expected {SCHEMA}; use the spk of its time")
+    if (found, int(np.prod(shape)) * dtype.itemsize) != (start, size):
+        raise damaged(path, "features elsewhere than its last bytes say")
+    refuse_shapes(path, shape, small)
+    columns = {"segment_id": ids, **{name: small[name] for name in COLUMNS}}
+    return Shard(
+        path, start, shape, dtype, small["offset"], small["crc32"], columns, rejected, attributes
+    )
+
+
+def read_layer(shard: Shard, position: int, segments: np.ndarray) -> np.ndarray:
+    """Read the rows of some segments at one layer, in the stored dtype, and check them.
+
+    Parameters
+    ----------
+    position
+        Place of the layer in the store's list of layers.
+    segments
+        (k,) int64, places of the segments in the shard, in the asked order.
+
+    Returns
+    -------
+    ndarray
+        (rows of all of them, dim).
+
+    Raises
+    ------
+    InputError
+        The bytes of a segment are not those that were written.
+    """
+    _, total, dim = shard.shape
+    if not total or not len(segments):
+        return np.empty((0, dim), dtype=shard.dtype)
+    begin = shard.start + position * total * dim * shard.dtype.itemsize
+    mapped = np.memmap(shard.path, shard.dtype, mode="r", offset=begin, shape=(total, dim))
+    sizes = np.diff(shard.offset)[segments]
+    ends = np.cumsum(sizes)
+    # one gather for all segments: row j of the answer is row j + shift of the shard
+    shift = np.repeat(shard.offset[segments] - (ends - sizes), sizes)
+    rows = np.asarray(mapped[np.arange(ends[-1]) + shift])
+    _refuse_changed(shard, position, segments, rows, ends)
+    return rows
+
+
+def _refuse_changed(
+    shard: Shard, position: int, segments: np.ndarray, rows: np.ndarray, ends: np.ndarray
+) -> None:
+    expected = shard.crc32[segments, position].tolist()
+    first = 0
+    for place, stop in enumerate(ends.tolist()):
+        if zlib.crc32(rows[first:stop].data) != expected[place]:
+            segment_id = str(shard.columns["segment_id"][segments[place]])
+            raise damaged(shard.path, f"other bytes for {segment_id!r}, layer place {position}")
+        first = stop
+
+
+def _proved(path: Path) -> tuple[int, int]:
+    """Return where the features begin and their size, once every other byte is proved."""
+    try:
+        file = path.open("rb")
+    except OSError as problem:
+        raise InputError(f"{path}: cannot be read ({problem.strerror}); let it be read") from None
+    with file:
+        end = os.fstat(file.fileno()).st_size - TRAILER.size
+        file.seek(max(end, 0))
+        last = file.read()
+        if end < 0 or not last.startswith(MARK):
+            raise damaged(path, f"{end + TRAILER.size} bytes without the mark of a whole file")
+        _, start, size, expected = TRAILER.unpack(last)
+        if start + size > end:
+            raise damaged(path, f"{end} bytes, fewer than its features need")
+        file.seek(0)
+        digest = hashlib.sha256(file.read(start))
+        file.seek(start + size)
+        digest.update(file.read()[:-32])
+    if digest.digest() != expected:
+        raise damaged(path, "a content that does not match its SHA-256")
+    return start, size

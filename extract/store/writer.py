@@ -1,0 +1,125 @@
+"""The cache of features: one writes, many read, and a kill at any moment loses no committed row.
+
+The files are described in `layout` and `shard`. A commit is one rename; what was not committed is
+extracted again. A packed store is one shard file with the rows of all; it is read like a folder and
+cannot be written to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ...common.files import publish, remove_leftovers
+from .layout import sequence, take_folder
+from .reader import FeatureStore
+from .shard_writer import Convert, ShardWriter, UnnamedShard, assign
+
+__all__ = ["FeatureStore", "StoreWriter"]
+
+
+class StoreWriter(ShardWriter):
+    """The one writer of a store folder, a context manager.
+
+    Only it gives shards their names: its own, and those that its worker processes have written
+    (`publish`). On leaving the context what waits is committed, also after an exception or Ctrl-C:
+    each row was finished and checked when it was added. Without `lock`, no other process may write
+    there.
+
+    Attributes
+    ----------
+    done
+        Ids with committed features.
+    durations
+        Id -> length (s) of the segments that had features when the writer opened the store.
+    rejected
+        Id -> code of committed rejections without features.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        config: Mapping[str, Any],
+        *,
+        versions: Mapping[str, Any] | None = None,
+        commit_rows: int = 256,
+        commit_seconds: float = 60.0,
+        convert: Convert = assign,
+        lock: bool = True,
+    ) -> None:
+        super().__init__(
+            path,
+            config,
+            self._give_name,
+            versions=versions,
+            commit_rows=commit_rows,
+            commit_seconds=commit_seconds,
+            convert=convert,
+        )
+        self._lock = take_folder(self.path, self.config, self.versions, lock=lock)
+        try:
+            store = FeatureStore.open(self.path)
+        except BaseException:
+            self._lock.release()
+            raise
+        self.config = store.config  # of the same features: names and records stay as they are
+        rows = store.rows()
+        self.durations = dict(
+            zip(rows["segment_id"].tolist(), rows["duration"].tolist(), strict=True)
+        )
+        self.done = set(self.durations)
+        self.rejected = {row["segment_id"]: row["code"] for row in store.rejected()}
+        self._sequence = max((sequence(shard.path.name) for shard in store.shards), default=-1) + 1
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def publish(self, shard: UnnamedShard) -> None:
+        """Commit a shard that a process of this run has written and put on disk.
+
+        Raises
+        ------
+        InputError
+            A segment of it has features already, or it cannot be renamed.
+        """
+        doubled = self.done.intersection(shard.segment_ids)
+        if doubled:
+            raise self._doubled(min(doubled))
+        self._give_name(shard)
+        self._note(shard)
+        self._sequence += 1
+
+    def close(self) -> None:
+        """Commit what waits and let the next writer in; a second call does nothing."""
+        try:
+            self.commit()
+        finally:
+            super()._clear()
+            if self._lock.held:  # or these may be the next writer's
+                with suppress(OSError):
+                    remove_leftovers(self.path / "shards")
+            self._lock.release()
+
+    def _give_name(self, shard: UnnamedShard) -> None:
+        folder = self.path / "shards"
+        publish(folder / shard.temporary, folder / f"{self._sequence:06d}-{shard.ending}")
+
+    def _clear(self) -> None:
+        super()._clear()
+        self._sequence += 1
+
+    def _check_new(self, segment_id: str) -> None:
+        if not self._lock.held:
+            raise ValueError(f"{self.path}: the writer is closed")  # a bug of the caller
+        super()._check_new(segment_id)

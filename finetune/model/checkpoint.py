@@ -1,0 +1,246 @@
+"""A checkpoint on disk, the model that it rebuilds, and the names that the model gives.
+
+A checkpoint is Lightning's, read with ``weights_only``: its `spk` entry says task, labels, encoder,
+settings and temperature; its tensors are those that trained. The rest is rebuilt from the encoder
+it names, and refused where that one's weights are others.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ...common.errors import InputError
+from ...common.names import normal_names
+from ...extract.encoder.demo import DEMO
+from ...extract.encoder.device import choose_dtype
+from ...extract.encoder.loading import load_parts
+from ...extract.encoder.preprocessing import NORMALIZE
+from ...manifests.splits.tasks import WITHIN_CORPUS
+from ...manifests.table import check_predictions
+from ..config import Config, anew
+from ..data.dataset import Waveforms, load
+from .module import SpeakerModule, Subject, refuse_other
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def noted(path: str | Path) -> dict[str, Any]:
+    """Return what a checkpoint says of itself, its tensors left on disk and unchecked."""
+    return _told(path, lambda: torch.load(path, map_location="cpu", weights_only=True, mmap=True))[
+        "spk"
+    ]
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Return a checkpoint's content; nothing in it is run.
+
+    Raises
+    ------
+    InputError
+        No such file, not a checkpoint, or not one of ours.
+    """
+
+    def load() -> Any:
+        _refuse_changed(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+    return _told(path, load)
+
+
+def _told(path: str | Path, load: Callable[[], Any]) -> dict[str, Any]:
+    """Return what `load` reads, or tell as `InputError` why it is no checkpoint of ours."""
+    if Path(path).is_dir():
+        raise InputError(f"{path}: is a folder, expected a checkpoint; name a .ckpt file in it")
+    try:
+        checkpoint = load()
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no such file, expected a checkpoint; name another, or {retrain(path)}"
+        ) from None
+    except Exception as problem:  # torch and pickle raise a dozen kinds for a damaged file
+        first_line = str(problem).split("\n")[0]
+        raise InputError(
+            f"{path}: cannot be read ({first_line}), expected a checkpoint of spk-finetune; "
+            f"{retrain(path)}"
+        ) from None
+    known = checkpoint.get("spk") if isinstance(checkpoint, dict) else None
+    wanted = {"task", "labels", "split", "rows", "trained", "encoder", "settings", "temperature"}
+    if (
+        not isinstance(known, dict)
+        or not wanted <= set(known)
+        or "state_dict" not in checkpoint
+        or not _names(known)
+    ):
+        raise InputError(
+            f"{path}: does not say what it was trained on, expected a checkpoint of spk-finetune; "
+            "name another"
+        )
+    (known["task"],) = normal_names([known["task"]])
+    known["labels"] = normal_names(known["labels"])
+    return checkpoint
+
+
+def _names(known: dict[str, Any]) -> bool:
+    """Return whether a description has names where names stand."""
+    labels = known["labels"]
+    return isinstance(labels, list) and all(isinstance(n, str) for n in (known["task"], *labels))
+
+
+def retrain(path: str | Path) -> str:
+    """Return how to train a checkpoint again that lies in a session's folder, or elsewhere."""
+    places = [place for place in Path(path).parents if place.name.startswith("version_")]
+    if places and (places[0] / "task.json").is_file():
+        return anew(places[0])
+    return "train it again with spk-finetune fit in another --log-dir"
+
+
+def _refuse_changed(path: str | Path) -> None:
+    """Raise `ValueError` where bytes are not those that were saved; torch itself does not look."""
+    with zipfile.ZipFile(path) as archive:
+        changed = archive.testzip()
+    if changed is not None:
+        raise ValueError(f"other bytes than were saved in {changed!r}")
+
+
+def load_tuned(path: str | Path, *, encoder: str | None = None) -> SpeakerModule:
+    """Return the model of a checkpoint, on the CPU and in eval mode.
+
+    Parameters
+    ----------
+    encoder
+        Folder or hub id of the encoder, where it is no longer where the checkpoint says.
+
+    Raises
+    ------
+    InputError
+        The checkpoint cannot be read, or its encoder is not at hand or has other weights.
+    """
+    checkpoint = read_checkpoint(path)
+    known = checkpoint["spk"]
+    config = settings_of(path, known["settings"])
+    name = encoder or config.pretrained_model
+    trained = known["encoder"]
+    parts = load_parts(
+        name, revision=_revision(name, trained), normalize=_normalize(trained, config)
+    )
+    split = str(known["split"])
+    subject = Subject(
+        known["task"],
+        tuple(known["labels"]),
+        parts.provenance,
+        split,
+        rows=str(known["rows"]),
+        trained=frozenset(known["trained"]),
+        audio=tuple(known.get("audio", ())),
+    )
+    refuse_other(known, subject, "--encoder")
+    module = SpeakerModule(parts, subject, config)
+    fill(module, checkpoint)
+    return module.eval()
+
+
+def fill(module: SpeakerModule, checkpoint: dict[str, Any]) -> None:
+    """Put a checkpoint's tensors into a model of the same settings; all that trained must be there.
+
+    Raises
+    ------
+    InputError
+        Tensors are missing, or of another shape.
+    """
+    module.on_load_checkpoint(checkpoint)
+    state = checkpoint["state_dict"]
+    missing = sorted(module.trained_names() - set(state))
+    try:
+        unknown = module.load_state_dict(state, strict=False).unexpected_keys
+    except RuntimeError as problem:  # a tensor of another shape
+        unknown = [str(problem).split("\n")[-1].strip()]
+    if missing or unknown:
+        raise InputError(
+            f"checkpoint of {module.subject.task}: {len(missing)} tensors are missing and "
+            f"{len(unknown)} do not fit, first {[*missing, *unknown][0]!r}, expected those that "
+            "its settings name; train it again in another --log-dir"
+        )
+
+
+def settings_of(path: str | Path, found: dict[str, Any]) -> Config:
+    """Return the settings that a checkpoint was made with, or raise `InputError`."""
+    try:
+        return Config(**{**found, "sessions": tuple(found.get("sessions", ()))})
+    except TypeError as problem:
+        raise InputError(
+            f"{path}: settings do not fit this version ({problem}), expected those of "
+            "spk-finetune; use the version that wrote it"
+        ) from None
+
+
+def _revision(name: str, encoder: dict[str, Any]) -> str | None:
+    """Return the commit that a hub id is pinned to; folders and ``demo`` have none."""
+    return None if name == DEMO or Path(name).is_dir() else str(encoder["revision"])
+
+
+def _normalize(encoder: dict[str, Any], config: Config) -> str | None:
+    """Return whether waveforms were normalised in training, whatever the folder says by now."""
+    known: dict[Any, str | None] = {value: name for name, value in NORMALIZE.items()}
+    return known.get(encoder.get("normalization"), config.normalize)
+
+
+def score_segments(module: SpeakerModule, segments: Waveforms, config: Config) -> np.ndarray:
+    """Return scores (n, labels) float32, in the order of the segments."""
+    module.eval()
+    places: list[int] = []
+    rows: list[torch.Tensor] = []  # on the device, which is waited for once
+    with torch.inference_mode(), computing(config, module.device):
+        for batch in load(segments, config):
+            places += batch.ask.places
+            rows.append(module(batch))
+    scores = np.empty((len(segments), len(module.subject.labels)), np.float32)
+    if rows:
+        scores[places] = torch.cat(rows).cpu().numpy()
+    return scores
+
+
+def computing(config: Config, device: torch.device) -> Any:
+    """Return a context in which the model computes in the number format of the settings."""
+    dtype = choose_dtype(config.precision, device)
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype)
+
+
+def model_name(subject: Subject, config: Config) -> str:
+    """Return what the predictions' model column says: also what makes its scores doubtful."""
+    corpus = WITHIN_CORPUS if config.within == "corpus" else ""
+    untrained = ", untrained encoder" if subject.encoder["untrained"] else ""
+    leaky = f", split {subject.split}" if "leaky" in subject.split else ""
+    return f"finetune {subject.encoder['encoder']}{corpus}{untrained}{leaky}"
+
+
+def predictions(
+    rows: pd.DataFrame, scores: np.ndarray, labels: Sequence[str], temperature: float, name: str
+) -> pd.DataFrame:
+    """Return the predictions table of segments `rows` (n) with scores (n, labels)."""
+    scaled = scores.astype(np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    chances = powers / powers.sum(axis=1, keepdims=True)
+    best = chances.argmax(axis=1)
+    named = [
+        json.dumps(dict(zip(labels, row, strict=True)), ensure_ascii=False)
+        for row in chances.round(6).tolist()
+    ]
+    table = rows[["segment_id", "session", "speaker"]].assign(
+        predicted=np.asarray(labels, dtype=object)[best],
+        score=chances.max(axis=1),
+        split=rows.get("split", ""),
+        model=name,
+        scores=named,
+    )
+    return check_predictions(table)

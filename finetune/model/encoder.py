@@ -1,0 +1,286 @@
+"""An encoder of which the upper part trains: what is frozen, and the way through it in two steps.
+
+A cut divides the transformer. `enter` runs all below it, which never trains and builds no graph,
+and `rise` runs the layers above it. What `enter` gives may be kept and used again, so both ways
+share every operation above the cut. Layers count from 0; state k leaves layer k - 1 (see
+`spk.extract.encoder.encoder`). Frozen parts are in eval mode: no dropout, no new running
+statistics. Layer drop is off.
+
+Parts, from below: the front end's convolutions; the entry (feature projection, positions and a
+norm before the layers); the layers; the exit (a norm after the layers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from ...common.errors import InputError
+from ...extract.encoder.device import Lane, carried
+from ...extract.encoder.kernels import no_attention_plans
+from ...extract.encoder.loading import Parts
+from ...extract.encoder.pooling import Real
+from ...extract.encoder.transformer import first, mixed_masks, run_layers
+from ..config import Config, frozen_layers
+
+FRAME = 0.02  # s from one frame to the next: 320 samples at 16 kHz
+
+
+@dataclass(frozen=True, eq=False)
+class Entered:
+    """What reaches the cut.
+
+    Attributes
+    ----------
+    states : {number: (n, time, d)}
+        Those asked for that lie below.
+    hidden : (n, time, d)
+        What enters the first layer above.
+    keywords : dict
+        That layer's other arguments: the attention mask, a position bias.
+    frames : (n,)
+        Real frames of each row, on the CPU.
+    """
+
+    states: dict[int, torch.Tensor]
+    hidden: torch.Tensor
+    keywords: dict[str, Any]
+    frames: torch.Tensor
+
+
+class _AtTheCut(Exception):  # noqa: N818 (no failure: the layers above run in `rise`)
+    """Raised out of the layer loop once the cut is reached."""
+
+
+class Trunk(nn.Module):
+    """An encoder with its upper layers open to training.
+
+    Attributes
+    ----------
+    wanted : tuple of int
+        Numbers of the states that `rise` gives.
+    front, rate
+        As in the encoder's parts.
+    cut : int
+        Layers below it never train; they are run by `enter`.
+    least : int
+        Layers that stay frozen to the end.
+    """
+
+    def __init__(self, parts: Parts, config: Config) -> None:
+        super().__init__()
+        self.model = parts.model.float().requires_grad_(False)
+        self.model.config.layerdrop = 0.0
+        self.front, self.rate, self._config = parts.front, parts.rate, config
+        self.layer_count = len(self.model.encoder.layers)
+        self.wanted = parse_states(config.states, self.layer_count)
+        self.top = max(self.wanted)
+        frozen_layers(config, 0, self.layer_count)  # refuse more than there are
+        self.least = frozen_layers(config, config.max_epochs - 1, self.layer_count)
+        self.cut = min(self.least, self.top, self.layer_count - 1)
+        self._lanes: dict[torch.device, Lane] = {}
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Open to training what the configuration opens at this epoch (from 0), freeze the rest."""
+        self._frozen = frozen_layers(self._config, epoch, self.layer_count)
+        self.model.requires_grad_(False)
+        for part in self._open_parts():
+            part.requires_grad_(True)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Trunk:
+        """Put what is open into training mode (or out of it); what is frozen stays in eval mode."""
+        super().train(False)
+        self.training = mode
+        for part in self._open_parts():
+            part.train(mode)
+        return self
+
+    def _open_parts(self) -> Iterator[nn.Module]:
+        if self._frozen == 0:
+            yield from self._convolutions()
+            yield from self._entry()
+        yield from self.model.encoder.layers[self._frozen : self.top]
+        if self._frozen < self.layer_count:
+            yield from self._exit()
+
+    def _convolutions(self) -> Iterator[nn.Module]:
+        # w2v-BERT has log-mel features instead
+        if hasattr(self.model, "feature_extractor") and not self._config.freeze_feature_extractor:
+            yield self.model.feature_extractor
+
+    def _entry(self) -> Iterator[nn.Module]:
+        yield self.model.feature_projection
+        for name, part in self.model.encoder.named_children():
+            if name != "layers" and not (name == "layer_norm" and self._norm_at_the_end):
+                yield part
+
+    def _exit(self) -> Iterator[nn.Module]:
+        if self.top == self.layer_count and self._norm_at_the_end:
+            yield self.model.encoder.layer_norm
+
+    @property
+    def _norm_at_the_end(self) -> bool:
+        return bool(getattr(self.model.config, "do_stable_layer_norm", False))
+
+    def groups(self) -> list[tuple[float, list[nn.Parameter]]]:
+        """Return (factor of the learning rate, parameters) of all that is ever open.
+
+        The factor is `layer_decay` to the power of the distance from the topmost layer.
+        """
+        decay = self._config.layer_decay
+        groups = [
+            (decay**distance, [p for part in modules for p in part.parameters()])
+            for distance, modules in self._ever_open()
+        ]
+        return [(factor, parameters) for factor, parameters in groups if parameters]
+
+    def trained_names(self) -> set[str]:
+        """Return the names of the tensors that are ever open, running statistics among them."""
+        modules = [part for _, found in self._ever_open() for part in found]
+        tensors = [t for part in modules for t in part.state_dict(keep_vars=True).values()]
+        ids = {id(tensor) for tensor in tensors}
+        state = self.state_dict(keep_vars=True)
+        return {name for name, tensor in state.items() if id(tensor) in ids}
+
+    def _ever_open(self) -> list[tuple[int, list[nn.Module]]]:
+        """Return (distance from the topmost layer, modules)."""
+        below = range(self.least, self.top)
+        layers = self.model.encoder.layers
+        parts = [(self.top - 1 - number, [layers[number]]) for number in below]
+        if self.least < self.layer_count:
+            parts.append((0, list(self._exit())))
+        if self.least == 0:
+            parts.append((self.top, list(self._entry())))
+            parts.append((self.top + 1, list(self._convolutions())))
+        return parts
+
+    def prepare(
+        self, waveforms: list[np.ndarray], device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the front end's batch on the device, and lengths (n,) on the CPU."""
+        return self.front.prepare(waveforms, self.lane(device))
+
+    def lane(self, device: torch.device) -> Lane:
+        """Return the way of batches to this device: one, with its streams, for all steps."""
+        if device not in self._lanes:
+            self._lanes[device] = Lane(device)
+        return self._lanes[device]
+
+    def enter(self, batch: torch.Tensor, lengths: torch.Tensor) -> Entered:
+        """Run a prepared batch up to the cut."""
+        hidden = first(self.model.feature_projection(self.front(batch, lengths)))
+        frames = self.front.frames(lengths)
+        if self.training:
+            hidden = self._masked(hidden, frames)
+        return self._below(hidden, Real(frames, hidden.shape[1], hidden.device).mask, frames)
+
+    def _masked(self, hidden: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        """Set a stretch of time and one of dimensions to 0 in each row, where asked for.
+
+        The time mask lies in a row's own frames and covers at most half of them.
+        Source: Park et al. (2019), SpecAugment, one mask of each kind.
+        """
+        rows, longest, width = hidden.shape
+        time = int(self._config.mask_seconds / FRAME + 1e-9)  # 0.3 / 0.02 is just below 15
+        dims = int(self._config.mask_dims * width + 1e-9)
+        if time:
+            mask = _stretches((frames // 2).clamp(max=time), frames, longest)
+            hidden = hidden.masked_fill(carried(mask, hidden.device)[:, :, None], 0.0)
+        if dims:
+            mask = _stretches(torch.full((rows,), dims), torch.full((rows,), width), width)
+            hidden = hidden.masked_fill(carried(mask, hidden.device)[:, None], 0.0)
+        return hidden
+
+    def _below(
+        self, hidden: torch.Tensor, mask: torch.Tensor | None, frames: torch.Tensor
+    ) -> Entered:
+        layers, states = self.model.encoder.layers, {}
+        found: list[Entered] = []
+
+        def passing(number: int) -> Any:
+            def keep(_: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+                if number in self.wanted:
+                    states[number] = inputs[0]
+                if number == self.cut:
+                    found.append(Entered(states, inputs[0], keywords, frames))
+                    raise _AtTheCut
+
+            return keep
+
+        handles = [
+            layers[number].register_forward_pre_hook(passing(number), with_kwargs=True)
+            for number in range(self.cut + 1)
+        ]
+        try:
+            run_layers(self.model.encoder, hidden, mask)
+        except _AtTheCut:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found[0]
+
+    def rise(self, entered: Entered) -> list[torch.Tensor]:
+        """Return the states asked for, (n, time, d) each, in the order of `wanted`."""
+        states, hidden, keywords = dict(entered.states), entered.hidden, dict(entered.keywords)
+        states.setdefault(self.cut, hidden)
+        layers = self.model.encoder.layers
+        for number in range(self.cut, self.top):
+            output = self._through(layers[number], hidden, keywords)
+            hidden = first(output)
+            if "position_bias" in keywords:  # WavLM: made by the first layer, for all above
+                keywords = {**keywords, "position_bias": output[1]}  # checkpoints keep the old
+            states[number + 1] = hidden
+        if self.top == self.layer_count and self._norm_at_the_end:
+            states[self.top] = self.model.encoder.layer_norm(hidden)
+        return [states[number] for number in self.wanted]
+
+    def _through(self, layer: nn.Module, hidden: torch.Tensor, keywords: dict[str, Any]) -> Any:
+        """Run a layer; what is open may forget its inner states and compute them again."""
+        if self._config.gradient_checkpointing and layer.training:
+            return checkpoint(_run, layer, hidden, keywords, use_reentrant=False)
+        return _run(layer, hidden, keywords)
+
+
+def _stretches(most: torch.Tensor, sizes: torch.Tensor, longest: int) -> torch.Tensor:
+    """Return a mask (n, longest), in each row one stretch of 0 to `most` places below `sizes`.
+
+    Drawn on the CPU, in float32, from torch's generator: alike on every device.
+    """
+    draws = torch.rand(2, len(sizes))
+    lengths = (draws[0] * (most + 1)).long().minimum(most)  # a product may round up to most + 1
+    starts = (draws[1] * (sizes - lengths + 1)).long().minimum(sizes - lengths)[:, None]
+    places = torch.arange(longest)
+    return (places >= starts) & (places < starts + lengths[:, None])
+
+
+def _run(layer: nn.Module, hidden: torch.Tensor, keywords: dict[str, Any]) -> Any:
+    with mixed_masks(), no_attention_plans():  # also where a checkpoint computes it again
+        return layer(hidden, **keywords)
+
+
+def parse_states(states: str, layer_count: int) -> tuple[int, ...]:
+    """Return the numbers of the states that ``last``, ``mix`` or a number names.
+
+    Raises
+    ------
+    InputError
+        The encoder has no such state.
+    """
+    if states == "mix":
+        return tuple(range(layer_count + 1))
+    number = layer_count if states == "last" else int(states)
+    if number > layer_count:
+        raise InputError(
+            f"--states: value is {states!r}, expected last, mix or a state from 0 to "
+            f"{layer_count}; correct it"
+        )
+    return (number,)

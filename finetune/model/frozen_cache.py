@@ -1,0 +1,113 @@
+"""What the frozen layers make of each training batch, computed once and kept on disk.
+
+Exact, because it is kept batch by batch: the same segments in the same batch go through the same
+operations, and what is read back are the same bits. It holds only where nothing below the cut
+changes from epoch to epoch; `refuse_cache` says where it does. A file begins with the SHA-256 of
+its rest, which is in the form of safetensors; one that was damaged is computed anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...common.errors import InputError
+from ...common.files import refuse_full_disk, write_whole
+from ...extract.encoder.device import carried
+from ..config import Config
+from ..data.dataset import Ask
+from .encoder import Entered
+
+CHANGING = (
+    *("crop_seconds", "mask_seconds", "mask_dims", "speed_prob", "noise_prob", "reverb_prob"),
+    *("gain_prob", "channel_prob"),
+)
+FRAMES, HIDDEN, PLAIN = "frames", "hidden", "plain"
+DIGEST = 32  # bytes
+
+
+class PrefixCache:
+    """A folder with one file per batch; `put` writes it whole, `get` gives it back.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if absent; another run's content is removed.
+    fingerprint : str
+        Of everything that the content depends on: encoder, settings, segments.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self._folder = folder
+        sign = folder / "fingerprint"
+        if folder.is_dir() and (not sign.is_file() or sign.read_bytes() != fingerprint.encode()):
+            shutil.rmtree(folder)
+        write_whole(sign, fingerprint.encode())
+
+    def get(self, ask: Ask, device: torch.device) -> Entered | None:
+        """Return what was kept for this batch, on the device, or None: absent or damaged."""
+        from safetensors.torch import load
+
+        path = self._path(ask)
+        content = path.read_bytes() if path.is_file() else b""
+        if not content or content[:DIGEST] != hashlib.sha256(content[DIGEST:]).digest():
+            return None
+        tensors = load(content[DIGEST:])
+        plain = json.loads(bytes(tensors.pop(PLAIN).tolist()))
+        frames = tensors.pop(FRAMES)
+        tensors = {name: carried(value, device) for name, value in tensors.items()}
+        hidden = tensors.pop(HIDDEN)
+        return Entered({}, hidden, plain | tensors, frames)
+
+    def put(self, ask: Ask, entered: Entered) -> None:
+        """Keep what reached the cut."""
+        from safetensors.torch import save
+
+        tensors = {HIDDEN: entered.hidden, FRAMES: entered.frames}
+        plain: dict[str, Any] = {}
+        for name, value in entered.keywords.items():
+            (tensors if isinstance(value, torch.Tensor) else plain)[name] = value
+        tensors[PLAIN] = torch.tensor(list(json.dumps(plain).encode()), dtype=torch.uint8)
+        tensors = {name: value.detach().contiguous() for name, value in tensors.items()}
+        refuse_full_disk(self._folder, sum(value.nbytes for value in tensors.values()))
+        content = save(tensors)
+        write_whole(self._path(ask), hashlib.sha256(content).digest() + content)
+
+    def remove(self) -> None:
+        """Delete all of it; nothing is lost that could not be computed again."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, ask: Ask) -> Path:
+        return self._folder / f"{ask.number:06d}.kept"
+
+
+def refuse_cache(config: Config, wanted: Sequence[int], cut: int, least: int) -> None:
+    """Raise `InputError` where the frozen layers' output would differ between epochs, or is little.
+
+    Parameters
+    ----------
+    wanted : numbers of the states that the head reads
+    cut : layers that would be kept
+    least : layers that stay frozen to the end
+    """
+    changing = [name for name in CHANGING if getattr(config, name)]
+    reason = ""
+    if changing:
+        reason = f"{changing[0]} is {getattr(config, changing[0])!r}, which changes what is below"
+    elif least == 0:
+        reason = "freeze_encoder_layers is 0 (in the end), so that nothing stays as it was"
+    elif min(wanted) < cut:
+        reason = (
+            f"states are {config.states!r}, and state {min(wanted)} lies below the cut at {cut}"
+        )
+    if reason:
+        raise InputError(
+            f"--cache-prefix: {reason}, expected frozen layers whose output never changes; leave "
+            "out one of the two"
+        )

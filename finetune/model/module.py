@@ -1,0 +1,273 @@
+"""The transfer model as Lightning trains it: trunk, mix of states, pooling, head.
+
+Everything random in an epoch is drawn anew from the seed, the task and the epoch, and the learning
+rate is a function of the epoch, so a run that goes on after an epoch equals one that was never
+stopped. Checkpoints hold what was ever open to training, and what the encoder was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import lightning.pytorch as lightning
+import numpy as np
+import torch
+from torch import nn
+
+from ...common.errors import InputError
+from ...common.names import normal_names
+from ...extract.encoder.device import carried
+from ...extract.encoder.loading import Parts
+from ..config import Config
+from ..data.dataset import Batch
+from .encoder import Entered, Trunk
+from .frozen_cache import PrefixCache
+from .heads import Head, Pooling, class_weights, loss
+
+MERIT = "val_merit"  # val_acc, ties broken by val_loss
+TEMPERATURES = (-5.0, 5.0)  # natural logarithm
+IDENTITY = ("encoder", "revision", "weights_sha256", "encoder_config_sha256", "untrained")
+SAME = ("weights_sha256", "encoder_config_sha256", "normalization")  # wherever it lies now
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a model tells apart: the task's name, its labels, the encoder, how rows were split."""
+
+    task: str
+    labels: tuple[str, ...]
+    encoder: Mapping[str, Any]
+    split: str = "unknown"
+    rows: str = ""  # fingerprint of the task's rows
+    trained: frozenset[str] = frozenset()  # ids of the training segments
+    audio: tuple[Mapping[str, Any], ...] = ()  # what they are of (`origin.training_audio`)
+
+
+class SpeakerModule(lightning.LightningModule):
+    """Waveforms to one score per label.
+
+    Parameters
+    ----------
+    parts : the encoder, whose model becomes this module's
+    codes : (n,) int64, optional
+        Of the training segments, for class weights.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        subject: Subject,
+        config: Config,
+        *,
+        codes: torch.Tensor | None = None,
+        cache: PrefixCache | None = None,
+    ) -> None:
+        super().__init__()
+        self.strict_loading = False  # frozen tensors are not in the checkpoint
+        self.subject, self.settings, self._cache = subject, config, cache
+        torch.manual_seed(seed_of(config.seed, subject.task, "weights"))
+        self.trunk = Trunk(parts, config)
+        self.mix = nn.Parameter(torch.zeros(len(self.trunk.wanted)))
+        self.mix.requires_grad_(len(self.trunk.wanted) > 1)
+        self.pooling = Pooling(config.pooling_method, int(parts.model.config.hidden_size))
+        self.head = Head(self.pooling.size, len(subject.labels), config)
+        weights = None
+        if config.class_weights == "balanced" and codes is not None:
+            weights = class_weights(codes, len(subject.labels))
+        self.weights: torch.Tensor | None
+        self.register_buffer("weights", weights, persistent=False)
+        self.temperature = 1.0
+        self._checked: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.largest = 0  # samples of the largest batch that was trained on, padding counted
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return scores (n, labels) float32 of a batch."""
+        entered = self._entered(batch)
+        states = self.trunk.rise(entered)
+        state = states[0]
+        if len(states) > 1:
+            shares = self.mix.softmax(0)
+            state = sum(share * one.float() for share, one in zip(shares, states, strict=True))
+        return self.head(self.pooling(state, entered.frames))
+
+    def _entered(self, batch: Batch) -> Entered:
+        cache = self._cache if self.training else None
+        entered = cache.get(batch.ask, self.device) if cache else None
+        if entered is None:
+            padded, lengths = self.trunk.prepare(batch.waveforms, self.device)
+            entered = self.trunk.enter(padded, lengths)
+            if cache:
+                cache.put(batch.ask, entered)
+        return entered
+
+    def training_step(self, batch: Batch, _number: int) -> torch.Tensor:
+        """Return the loss of a batch."""
+        scores, codes = self(batch), carried(batch.codes, self.device)
+        found = loss(scores, codes, self.settings, self.weights)
+        right = (scores.argmax(1) == codes).float().mean()
+        self._log("train_loss", found.detach(), len(codes))
+        self._log("train_acc", right, len(codes))
+        return found
+
+    def validation_step(self, batch: Batch, _number: int) -> None:
+        """Log loss and accuracy; a label that is not in train counts as wrong."""
+        scores, codes = self(batch), carried(batch.codes, self.device)
+        self._checked.append((scores, batch.codes))
+        self._log("val_acc", (scores.argmax(1) == codes).float().mean(), len(codes))
+        known = int((batch.codes >= 0).sum())
+        if known:
+            found = nn.functional.cross_entropy(scores, codes, ignore_index=-1)
+            self._log("val_loss", found, known)
+
+    def on_validation_epoch_end(self) -> None:
+        """Find the temperature that suits this epoch's scores, and the epoch's merit."""
+        scores, codes = (torch.cat(found) for found in zip(*self._checked, strict=True))
+        scores = scores.cpu()
+        self._checked.clear()
+        self.temperature = find_temperature(scores, codes)
+        self._log(MERIT, torch.tensor(merit(scores, codes), device=self.device), 1)
+
+    def _log(self, name: str, value: torch.Tensor, count: int) -> None:
+        # Every process validates on all segments, so that they choose alike.
+        shared = self.trainer.world_size > 1 and name.startswith("train")
+        self.log(name, value, on_step=False, on_epoch=True, batch_size=count, sync_dist=shared)
+
+    def transfer_batch_to_device(self, batch: Batch, _device: Any, _loader: int) -> Batch:
+        """Leave a batch as it is: `forward` pads on the device."""
+        return batch
+
+    def on_train_start(self) -> None:
+        """Begin in training mode, whatever mode the model was in."""
+        self.train()
+
+    def on_train_epoch_start(self) -> None:
+        """Make the epoch a function of seed, task and number: drawings, open layers, rates."""
+        epoch = self.current_epoch
+        torch.manual_seed(
+            seed_of(self.settings.seed, self.subject.task, epoch, self.trainer.global_rank)
+        )
+        self.trunk.set_epoch(epoch)
+        factor = self.settings.lr_gamma ** (epoch // self.settings.lr_step)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = group["first_lr"] * factor
+
+    def on_train_batch_end(self, _outputs: Any, batch: Batch, _number: int) -> None:
+        """Remember the largest batch that fitted."""
+        self.largest = max(self.largest, batch.samples)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return AdamW over all that is ever open, in groups of one learning rate."""
+        settings = self.settings
+        rate = settings.learning_rate
+        groups = [(rate * factor, parameters) for factor, parameters in self.trunk.groups()]
+        own = [*self.pooling.parameters(), *self.head.parameters(), self.mix]
+        groups.append((settings.head_learning_rate or rate, own))
+        return torch.optim.AdamW(
+            [{"params": found, "lr": lr, "first_lr": lr} for lr, found in groups],
+            weight_decay=settings.weight_decay,
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out what never trained, and say what the model is."""
+        if not self.settings.keep_encoder:
+            kept = self.trained_names()
+            state = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {name: state[name] for name in state if name in kept}
+        checkpoint["spk"] = {
+            "task": self.subject.task,
+            "labels": list(self.subject.labels),
+            "split": self.subject.split,
+            "rows": self.subject.rows,
+            "trained": sorted(self.subject.trained),
+            "audio": [dict(known) for known in self.subject.audio],
+            "encoder": {
+                name: value
+                for name, value in self.subject.encoder.items()
+                if name in (*IDENTITY, *SAME)
+            },
+            "settings": asdict(self.settings),
+            "temperature": self.temperature,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another encoder or task."""
+        refuse_other(checkpoint.get("spk"), self.subject)
+        self.temperature = float(checkpoint["spk"]["temperature"])
+
+    def trained_names(self) -> set[str]:
+        """Return the names of the tensors that are ever open to training, and the head's own."""
+        own = {name for name in self.state_dict() if not name.startswith("trunk.")}
+        return own | {f"trunk.{name}" for name in self.trunk.trained_names()}
+
+
+def refuse_other(
+    found: Mapping[str, Any] | None, subject: Subject, option: str = "--pretrained-model"
+) -> None:
+    """Raise `InputError` where a checkpoint's description is not that of this encoder and task.
+
+    `option` is the command's that names the encoder.
+    """
+    if not found:
+        raise InputError(
+            "checkpoint: does not say what it was trained on, expected one of spk-finetune; "
+            "name another"
+        )
+    old = found["encoder"]
+    for name in (SAME[0], *(name for name in SAME[1:] if name in old and name in subject.encoder)):
+        if old.get(name) != subject.encoder[name]:
+            raise InputError(
+                f"checkpoint of {found['task']}: {name} is {subject.encoder[name]!r}, expected "
+                f"{old.get(name)!r}, that of the encoder {old.get('encoder')!r} on which it was "
+                f"trained; name its folder with {option}"
+            )
+    (task,), labels = normal_names([found["task"]]), tuple(normal_names(found["labels"]))
+    pairs = {"task": (task, subject.task), "labels": (labels, subject.labels)}
+    for name, (before, now) in pairs.items():
+        if before != now:
+            raise InputError(
+                f"checkpoint of {found['task']}: {name} is {before!r}, expected {now!r}; use the "
+                "table that it was trained with"
+            )
+
+
+def merit(scores: torch.Tensor, codes: torch.Tensor) -> float:
+    """Return the accuracy of scores (n, labels), and less than half a segment for a lower log-loss.
+
+    Small validation sets give many epochs one accuracy; the first of them is hardly the best.
+    """
+    right = float((scores.argmax(1) == codes).double().mean())
+    known = codes >= 0
+    if not known.any():
+        return right
+    cost = float(nn.functional.cross_entropy(scores[known].double(), codes[known]))
+    return right + 0.5 * float(np.exp(-cost)) / len(codes)
+
+
+def find_temperature(scores: torch.Tensor, codes: torch.Tensor) -> float:
+    """Return the temperature (> 0) of least log-loss of scores (n, labels); 1.0 without a label.
+
+    Targets are softened by (n + 1) / (n + 2), so that scores without one mistake do not ask for a
+    temperature of 0. Source: Guo et al. (2017), 4.2; Platt (1999).
+    """
+    from scipy.optimize import minimize_scalar
+
+    scores, codes = scores[codes >= 0].double(), codes[codes >= 0]
+    if not len(codes):
+        return 1.0
+    labels = scores.shape[1]
+    softening = labels / ((labels - 1) * (len(codes) + 2))
+
+    def cost(logarithm: float) -> float:
+        scaled = scores / np.exp(logarithm)
+        return float(nn.functional.cross_entropy(scaled, codes, label_smoothing=softening))
+
+    return float(np.exp(minimize_scalar(cost, bounds=TEMPERATURES, method="bounded").x))
+
+
+def seed_of(*parts: object) -> int:
+    """Return a seed below 2**63 made of the parts' text; the same on every machine."""
+    text = "/".join(map(str, parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

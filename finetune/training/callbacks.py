@@ -1,0 +1,179 @@
+"""What is added to Lightning's loop: an end in good order, and a history that goes on.
+
+`History` writes ``metrics.csv``, one row per epoch, whole at each epoch; Lightning's own CSV logger
+begins anew whenever a run goes on.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as lightning
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from ...common.files import write_whole
+from ..config import Config
+from ..model.module import MERIT
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are complete and on disk, or absent; a full disk is an `InputError`."""
+
+    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint under its name only when it is whole."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with content.getbuffer() as view:
+            write_whole(path, view)
+
+
+class Interrupted(Exception):  # noqa: N818 (the user's wish, not a failure)
+    """Raised between two batches when the user asked for an end."""
+
+
+class Stopping(lightning.Callback):
+    """End the run between two batches once `stop` says so; the last epoch's checkpoint stays."""
+
+    def __init__(self, stop: Callable[[], bool]) -> None:
+        self._stop = stop
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Look whether the user wants an end."""
+        if self._stop():
+            raise Interrupted
+
+
+class Ending(lightning.Callback):
+    """A run that had already stopped early when it was killed does not train another epoch."""
+
+    def __init__(self, early: EarlyStopping) -> None:
+        self._early = early
+
+    def on_train_start(self, trainer: lightning.Trainer, _module: Any) -> None:
+        """Stop where the patience was used up before."""
+        if self._early.wait_count >= self._early.patience:
+            trainer.should_stop = True
+
+
+class History(lightning.Callback):
+    """One row per epoch, kept in the checkpoint and written to `path`.
+
+    Attributes
+    ----------
+    rows : list of {"epoch", "step", "lr", "seconds", and what was logged}
+        `seconds` is the wall time of the epoch; `lr` the learning rate of the head.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._begun = path, 0.0
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """Take the time."""
+        self._begun = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, _module: Any) -> None:
+        """Add the epoch's row and write the file."""
+        found = sorted(trainer.callback_metrics.items())
+        logged = {name: float(value) for name, value in found if name != MERIT}
+        self.rows.append(
+            {
+                "epoch": trainer.current_epoch,
+                "step": trainer.global_step,
+                "lr": trainer.optimizers[0].param_groups[-1]["lr"],
+                "seconds": time.perf_counter() - self._begun,
+                **logged,
+            }
+        )
+        if trainer.is_global_zero:
+            write_whole(self._path, _csv(self.rows))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows, for the checkpoint."""
+        return {"rows": [dict(row) for row in self.rows]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint's rows."""
+        self.rows = [dict(row) for row in state["rows"]]
+
+
+def _csv(rows: list[dict[str, float]]) -> bytes:
+    import pandas as pd
+
+    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").encode()
+
+
+def checkpoints(folder: Path, stem: str, config: Config) -> tuple[ModelCheckpoint, ...]:
+    """Return what keeps ``STEM-best.ckpt``, the `checkpoint_save_top_k` best, ``STEM-last.ckpt``.
+
+    The last of them keeps the last epoch with all that going on needs; its place comes after the
+    others, so that it knows what they kept.
+    """
+    always: dict[str, Any] = {
+        "dirpath": folder,
+        "auto_insert_metric_name": False,
+        "enable_version_counter": False,
+        "save_on_train_epoch_end": True,
+    }
+    monitored: dict[str, Any] = {
+        "monitor": _monitored(config),
+        "mode": config.checkpoint_mode,
+        "save_weights_only": True,
+    }
+    best = _Best(filename=f"{stem}-best", save_top_k=1, **monitored, **always)
+    last = ModelCheckpoint(filename=f"{stem}-last", **always)
+    if config.checkpoint_save_top_k == 1:
+        return best, last
+    name, count = f"{stem}-{{epoch:03d}}", config.checkpoint_save_top_k
+    return best, _MoreBest(filename=name, save_top_k=count, **monitored, **always), last
+
+
+class _Best(ModelCheckpoint):
+    """The best epoch's checkpoint, remembered also where the folder has moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the last checkpoint's memory, its paths taken to this folder."""
+        state, folder = dict(state_dict), Path(str(self.dirpath))
+        state["dirpath"] = self.dirpath
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[name] = str(folder / Path(state[name]).name) if state[name] else ""
+        best = state["best_k_models"].items()
+        state["best_k_models"] = {str(folder / Path(path).name): value for path, value in best}
+        super().load_state_dict(state)
+
+
+class _MoreBest(_Best):
+    """The several best; under a key of its own in the last checkpoint, beside the best one's."""
+
+    @property
+    def state_key(self) -> str:
+        return f"several {super().state_key}"
+
+
+def _monitored(config: Config) -> str:
+    return MERIT if config.checkpoint_monitor == "val_acc" else config.checkpoint_monitor
+
+
+def callbacks(
+    saving: tuple[ModelCheckpoint, ...],
+    history: History,
+    config: Config,
+    stop: Callable[[], bool],
+) -> list[lightning.Callback]:
+    """Return the callbacks of one training, early stopping among them where it has a patience."""
+    found: list[lightning.Callback] = [Stopping(stop), history]
+    if config.patience is not None:
+        early = EarlyStopping(
+            _monitored(config),
+            mode=config.checkpoint_mode,
+            patience=config.patience,
+            check_on_train_epoch_end=True,
+        )
+        found += [early, Ending(early)]
+    return [*found, *saving]

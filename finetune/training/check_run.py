@@ -1,0 +1,238 @@
+"""Is a fleet's folder of this table, encoder and settings? Asked before anything is trained.
+
+A folder of another run is never extended, and its results are never shown as this table's: it is
+refused with what differs. What version 0.1.0 did not note, and what is not at hand, is told as not
+compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from ...common.errors import InputError
+from ...common.files import writing
+from ...manifests.splits.tasks import rows_sha256
+from ..config import Config, anew, read_config, write_config
+from ..config_file import read_settings
+from .provenance import (
+    ANOTHER,
+    Origin,
+    differing_recordings,
+    differing_rows,
+    differing_settings,
+    fingerprint,
+    identity,
+    load_encoder,
+    read_origin,
+    telling,
+)
+from .session_result import Result, checkpoint_path, read_result, wants_more
+from .sessions import Fleet, open_tasks
+
+OWN = ("config.yaml", "sessions.csv", "predictions.csv", "rejected.csv")
+FEWEST = 60  # settings in a file that fit has written
+
+
+def settle(fleet: Fleet, tell: Callable[[str], None] = lambda line: None) -> Fleet:
+    """Refuse a folder of another table, encoder or settings; else write the settings into it.
+
+    Before any epoch is finished there, other settings may still be chosen.
+
+    Returns
+    -------
+    Fleet
+        The same, its encoder known.
+
+    Raises
+    ------
+    InputError
+        The folder is of something else, or cannot be written to; the encoder is needed and not at
+        hand.
+    """
+    root = Path(fleet.config.log_dir)
+    path, folders = root / "config.yaml", _versions(root)
+    _check_own(root, folders)
+    begun = path.is_file() and any(map(_begun, folders.values()))
+    old = read_config(path) if begun else None
+    if old:
+        check_settings(path, telling(old), fleet.config)
+    fleet = replace(fleet, encoder=_encoder(fleet, tell))
+    for version, folder in folders.items():
+        check_folder(fleet, version, folder, old, tell)
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+    write_config(fleet.config, path)
+    return fleet
+
+
+def _check_own(root: Path, folders: Mapping[int, Path]) -> None:
+    """Refuse a folder with files that fit would write over and has not written."""
+    there = [name for name in OWN if (root / name).exists()]
+    if there and not folders and not _is_whole(root / "config.yaml"):
+        raise InputError(
+            f"{root}: holds {there[0]!r} of another program, expected nothing or a fleet of "
+            "spk-finetune; name another --log-dir"
+        )
+
+
+def _is_whole(path: Path) -> bool:
+    """Tell whether a file of settings has them all, as those that fit writes."""
+    known = [setting.name for setting in fields(Config)]
+    try:
+        return len(read_settings(path, known)) >= FEWEST
+    except InputError:
+        return False
+
+
+def _encoder(fleet: Fleet, tell: Callable[[str], None]) -> dict[str, str]:
+    try:
+        parts = load_encoder(fleet.config)
+    except InputError as problem:
+        if open_tasks(fleet):
+            raise
+        tell(f"encoder: was not compared with that of the finished sessions ({problem})")
+        return {}
+    for note in parts.notes:
+        tell(note)
+    return identity(parts.provenance)
+
+
+def _versions(root: Path) -> dict[int, Path]:
+    """Return the folders of a fleet's sessions, by number."""
+    found = {path.name.removeprefix("version_"): path for path in root.glob("version_*")}
+    numbers = sorted((int(name), path) for name, path in found.items() if name.isdecimal())
+    return dict(numbers)
+
+
+def _begun(folder: Path) -> bool:
+    """Tell whether a session's folder holds at least one epoch, or its end."""
+    return any((folder / name).is_file() for name in ("metrics.csv", "result.json"))
+
+
+def check_settings(where: Path, old: Mapping[str, Any], config: Config) -> None:
+    """Raise `InputError` where settings that give other results are not those of before."""
+    names = differing_settings(old, config)
+    if names:
+        raise InputError(
+            f"{where}: settings {names} differ from those given, expected the same for one "
+            "fleet; give them as there, or name another --log-dir"
+        )
+
+
+def check_folder(
+    fleet: Fleet, version: int, folder: Path, old: Config | None, tell: Callable[[str], None]
+) -> None:
+    """Raise `InputError` where a session's folder is not of the fleet's table, or of its encoder.
+
+    Parameters
+    ----------
+    old
+        The settings that the fleet's folder had, for sessions that do not say theirs.
+    """
+    origin = read_origin(folder)
+    if origin is None:
+        if (folder / "result.json").is_file():
+            raise InputError(
+                f"{folder}: holds a result and no task.json, which says of what, expected both; "
+                f"{anew(folder)}, or name another --log-dir"
+            )
+        return
+    _check_session(fleet, version, folder, origin)
+    result = read_result(folder)
+    _check_rows(fleet, folder, origin, ordered=result is None)
+    if not _begun(folder):
+        return
+    if origin.settings is not None:
+        check_settings(folder / "task.json", origin.settings, fleet.config)
+    _check_made_from(fleet, folder, origin, result, tell)
+    settings = origin.settings or (telling(old) if old else None)
+    if result and wants_more(result, replace(origin, settings=settings), fleet.config):
+        _check_last(fleet, folder, result)
+
+
+def _check_session(fleet: Fleet, version: int, folder: Path, origin: Origin) -> None:
+    name = fleet.names[version] if version < len(fleet.names) else None
+    if origin.session != name:
+        there = f"session {version} is {name!r}" if name else f"{len(fleet.names)} sessions are"
+        raise InputError(
+            f"{folder}: is of session {origin.session!r}, expected one of this table, whose "
+            f"{there}; give the table as it was, or name another --log-dir"
+        )
+    if name not in fleet.doable:
+        raise InputError(
+            f"{folder}: {name!r} was trained there, expected rows that can be trained, and the "
+            f"table's cannot ({fleet.left_out[name]}); {ANOTHER}"
+        )
+
+
+def _check_rows(fleet: Fleet, folder: Path, origin: Origin, *, ordered: bool) -> None:
+    """Refuse other rows; of what is finished their order does not matter."""
+    task = fleet.doable[origin.session]
+    if origin.rows_sha256 == rows_sha256(task, fleet.table):
+        return
+    told = differing_rows(folder, task, fleet.table, ordered=ordered)
+    if told:
+        raise InputError(f"{folder}: {told}, expected the same rows; {ANOTHER}")
+
+
+def _check_made_from(
+    fleet: Fleet,
+    folder: Path,
+    origin: Origin,
+    result: Result | None,
+    tell: Callable[[str], None],
+) -> None:
+    """Refuse another encoder or other recordings, and a result that is of another note."""
+    if result and result.made_from and result.made_from != fingerprint(origin):
+        raise InputError(
+            f"{folder}: result.json is not of what task.json says, expected both of one training; "
+            f"{anew(folder)}"
+        )
+    encoder = origin.encoder or _noted_encoder(folder, origin.session, result, fleet.config)
+    for name, own in fleet.encoder.items():
+        if encoder.get(name, own) != own:
+            raise InputError(
+                f"{folder}: was trained on an encoder whose {name} is {encoder[name]!r}, and that "
+                f"of {fleet.config.pretrained_model!r} is {own!r}, expected the same; name the "
+                "encoder of then with --pretrained-model, or another --log-dir"
+            )
+    changed, absent = differing_recordings(origin, fleet.config)
+    if changed:
+        raise InputError(
+            f"{folder}: {len(changed)} recordings have other content than when it was trained, "
+            f"first {changed[0]!r}, expected the same; {ANOTHER}"
+        )
+    if origin.recordings is None:
+        tell(f"{folder}: was begun by version 0.1.0, whose recordings cannot be compared")
+    elif absent:
+        tell(
+            f"{folder}: {len(absent)} recordings are not below {fleet.config.audio_root} and were "
+            f"not compared, first {absent[0]!r}"
+        )
+
+
+def _noted_encoder(
+    folder: Path, session: str, result: Result | None, config: Config
+) -> dict[str, str]:
+    """Return what a checkpoint of version 0.1.0 says of its encoder, if there is one."""
+    path = checkpoint_path(folder, session, "best", config)
+    if result and result.checkpoint:
+        path = folder.parent / result.checkpoint
+    if not path.is_file():
+        return {}
+    from ..model.checkpoint import noted
+
+    return {name: str(value) for name, value in noted(path)["encoder"].items()}
+
+
+def _check_last(fleet: Fleet, folder: Path, result: Result) -> None:
+    path = checkpoint_path(folder, result.session, "last", fleet.config)
+    if not path.is_file():
+        raise InputError(
+            f"{folder}: has {result.epochs} epochs and no {path.name}, from which more would go "
+            f"on, expected it; delete {folder} to train all {fleet.config.max_epochs} epochs, or "
+            "name another --log-dir"
+        )

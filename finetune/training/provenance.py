@@ -1,0 +1,296 @@
+"""What a task is made from: its rows, their recordings, the encoder and the settings.
+
+A session's folder holds it as ``task.json``, and the rows as ``rows.csv``, from before its training
+on: so whoever comes upon the folder can tell whether it is of their table, and if not, what
+differs. A recording is the same where its bytes are: it was not touched since (size, times, inode),
+or it has the same SHA-256. Version 0.1.0 noted the session and a fingerprint of the rows alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...common.errors import InputError
+from ...common.files import write_whole
+from ...common.names import normal_name
+from ...manifests.splits.tasks import Task, rows_sha256
+from ..config import Config
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ...extract.encoder.loading import Parts
+
+
+ENCODER = ("weights_sha256", "encoder_config_sha256", "normalization")
+ROW_COLUMNS = ("audio", "start", "end", "speaker", "session", "split", "channel")
+SAME_TIME = 1e-6  # s: a CSV file's digits
+ANOTHER = "give the table and its recordings as they were, or name another --log-dir"
+TASK, ROWS = "task.json", "rows.csv"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a task is made from; what version 0.1.0 did not note is None.
+
+    Attributes
+    ----------
+    encoder : {name: value}
+        `ENCODER` of the encoder's provenance.
+    settings : {name: value}
+        Those that may change results.
+    recordings : {audio: {"sha256", "stamp"}}
+        As the table names them; those that were there. The stamp is size (bytes), times of change
+        (ns) and inode.
+    """
+
+    session: str
+    rows_sha256: str
+    encoder: Mapping[str, str] | None = None
+    settings: Mapping[str, Any] | None = None
+    recordings: Mapping[str, Mapping[str, Any]] | None = None
+
+
+def describe(task: Task, table: pd.DataFrame, config: Config, encoder: Mapping[str, Any]) -> Origin:
+    """Return what a task of a table is made from, its recordings read once."""
+    paths = {
+        name: Path(config.audio_root) / name for name in sorted({*_rows(task, table)["audio"]})
+    }
+    return Origin(
+        task.name,
+        rows_sha256(task, table),
+        identity(encoder),
+        telling(config),
+        {name: mark(path) for name, path in paths.items() if path.is_file()},
+    )
+
+
+def identity(encoder: Mapping[str, Any]) -> dict[str, str]:
+    """Return what tells an encoder apart, wherever it lies, of its provenance."""
+    return {name: str(encoder[name]) for name in ENCODER if name in encoder}
+
+
+def telling(config: Config) -> dict[str, Any]:
+    """Return the settings that may change results; devices count where they share a model.
+
+    Of the encoder its last name alone, which the model's name has; its hashes tell it apart.
+    """
+    names = [known.name for known in fields(Config) if known.metadata["result"]]
+    names += ["devices"] * (config.within == "corpus")
+    values = {name: getattr(config, name) for name in names if name != "revision"}
+    return {**values, "pretrained_model": Path(config.pretrained_model).name}
+
+
+def mark(path: Path) -> dict[str, Any]:
+    """Return a file's SHA-256, and the stamp that stays as long as nobody touches it."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"sha256": digest, "stamp": stamp(path)}
+
+
+def stamp(path: Path) -> list[int]:
+    """Return what changes whenever a file is written, replaced or moved."""
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+
+
+def write_origin(folder: Path, origin: Origin, task: Task, table: pd.DataFrame) -> None:
+    """Write what a session's folder is of: the rows first, so that one with a note has them."""
+    rows = _rows(task, table).to_csv(index=False, lineterminator="\n")
+    write_whole(folder / ROWS, rows.encode())
+    write_whole(folder / TASK, json.dumps(asdict(origin)).encode())
+
+
+def read_origin(folder: Path) -> Origin | None:
+    """Return what a session's folder is of, None where it does not say.
+
+    Raises
+    ------
+    InputError
+        The note is damaged.
+    """
+    path = folder / TASK
+    if not path.is_file():
+        return None
+    try:
+        return Origin(**json.loads(path.read_bytes()))
+    except (ValueError, TypeError, RecursionError) as problem:
+        raise InputError(
+            f"{path}: cannot be read ({problem}), expected a note of spk-finetune; delete {folder} "
+            "to train that session again, or name another --log-dir"
+        ) from None
+
+
+def fingerprint(origin: Origin) -> str:
+    """Return one SHA-256 of all that a result depends on."""
+    recordings = {name: found["sha256"] for name, found in (origin.recordings or {}).items()}
+    content = [origin.session, origin.rows_sha256, origin.encoder, origin.settings, recordings]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def differing_settings(old: Mapping[str, Any], config: Config) -> list[str]:
+    """Return the names of the settings (`telling`) that have another value now.
+
+    More epochs than before are no difference: they go on from the fewer.
+    """
+    new = telling(config)
+    # A setting that came later had its default before.
+    before = {**telling(Config(within=config.within)), **old}
+    names = [name for name in new if before[name] != new[name]]
+    return [name for name in names if name != "max_epochs" or new[name] < before[name]]
+
+
+def differing_rows(folder: Path, task: Task, table: pd.DataFrame, *, ordered: bool) -> str:
+    """Return in words how a table's rows differ from a folder's, whose fingerprint is another.
+
+    "" where they are the same in another order, and that does not matter (`ordered` is false).
+    """
+    path = folder / ROWS
+    if not path.is_file():
+        return "was trained on other rows than the table's (which ones it does not say)"
+    old, new = _read_rows(path), _rows(task, table).set_index("segment_id")
+    told = f"was trained on {len(old)} rows, "
+    for kind, names in _row_differences(old, new):
+        if names:
+            return f"{told}{len(names)} of which {kind} in this table, first {names[0]!r}"
+    added = [name for name in new.index if name not in old.index]
+    if added:
+        return f"{told}the table has {len(added)} more, first {added[0]!r}"
+    return f"{told}which the table has in another order" if ordered else ""
+
+
+def _row_differences(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:
+    yield "are not", [name for name in old.index if name not in new.index]
+    both = [name for name in old.index if name in new.index]
+    old, new = old.loc[both], new.loc[both]
+    for column in ROW_COLUMNS:
+        if column in ("start", "end"):
+            wrong = (old[column] - new[column]).abs() > SAME_TIME
+        else:
+            wrong = _texts(old, column) != _texts(new, column)
+        kind = "another audio file" if column == "audio" else f"another {column}"
+        yield f"have {kind}", [*old.index[wrong.to_numpy()]]
+
+
+def _texts(rows: pd.DataFrame, column: str) -> pd.Series:
+    if column not in rows:
+        return rows["audio"].map(lambda _: "")
+    return rows[column].map(str)
+
+
+def _rows(task: Task, table: pd.DataFrame) -> pd.DataFrame:
+    """Return a task's rows, as a folder keeps them."""
+    numbers = [number for part in task.rows.values() for number in part]
+    columns = [name for name in ("segment_id", *ROW_COLUMNS) if name in table]
+    return table.iloc[numbers][columns]
+
+
+def _read_rows(path: Path) -> pd.DataFrame:
+    from ...manifests.table import read_table
+
+    return read_table(path).set_index("segment_id")
+
+
+def differing_recordings(origin: Origin, config: Config) -> tuple[list[str], list[str]]:
+    """Return which of a folder's recordings have other content now, and which are not there."""
+    changed, absent = [], []
+    for name, known in (origin.recordings or {}).items():
+        path = Path(config.audio_root) / name
+        if not path.is_file():
+            absent.append(name)
+        elif stamp(path) != known["stamp"] and mark(path)["sha256"] != known["sha256"]:
+            changed.append(name)
+    return changed, absent
+
+
+def training_audio(rows: pd.DataFrame, recordings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what a model learns from, by recording: its name, hash and stretches (s, ascending).
+
+    Parameters
+    ----------
+    rows
+        The training segments.
+    recordings
+        Of `Origin`.
+    """
+    return [
+        {
+            "audio": str(audio),
+            "session": str(session),
+            "sha256": recordings.get(audio, {}).get("sha256", ""),
+            "size": recordings.get(audio, {}).get("stamp", [-1])[0],
+            "spans": _united(part[["start", "end"]].to_numpy().tolist()),
+        }
+        for (session, audio), part in rows.groupby(["session", "audio"], sort=True)
+    ]
+
+
+def _united(spans: list[list[float]]) -> list[list[float]]:
+    """Return stretches without overlap, ascending."""
+    united: list[list[float]] = []
+    for start, end in sorted(spans):
+        if united and start <= united[-1][1]:
+            united[-1][1] = max(united[-1][1], end)
+        else:
+            united.append([start, end])
+    return united
+
+
+def sharing_audio(
+    rows: pd.DataFrame, learnt: Sequence[Mapping[str, Any]], audio_root: str
+) -> list[str]:
+    """Return the ids of segments that share audio with what a model learnt from.
+
+    A recording is the same where session and file name are (whatever its folder and suffix), or its
+    bytes.
+
+    Parameters
+    ----------
+    learnt
+        Of `training_audio`.
+    """
+    shared = []
+    for (session, audio), part in rows.groupby(["session", "audio"], sort=False):
+        path = Path(audio_root) / str(audio)
+        spans = [
+            span
+            for known in learnt
+            if _same_name(known, str(session), str(audio)) or _same_bytes(known, path)
+            for span in known["spans"]
+        ]
+        segments = part[["segment_id", "start", "end"]].to_numpy().tolist()
+        shared += [name for name, start, end in segments if _touches(spans, start, end)]
+    return shared
+
+
+def _same_name(known: Mapping[str, Any], session: str, audio: str) -> bool:
+    stems = [normal_name(Path(name).stem) for name in (known["audio"], audio)]
+    return stems[0] == stems[1] and normal_name(known["session"]) == normal_name(session)
+
+
+def _same_bytes(known: Mapping[str, Any], path: Path) -> bool:
+    if not path.is_file() or os.path.getsize(path) != known["size"]:
+        return False
+    return bool(mark(path)["sha256"] == known["sha256"])
+
+
+def _touches(spans: Sequence[Sequence[float]], start: float, end: float) -> bool:
+    return any(low < end and start < high for low, high in spans)
+
+
+def load_encoder(config: Config) -> Parts:
+    """Load a run's encoder; that it cannot be had is told with fit's own option."""
+    from ...extract.encoder.loading import load_parts
+
+    try:
+        return load_parts(
+            config.pretrained_model, revision=config.revision, normalize=config.normalize
+        )
+    except InputError as problem:
+        raise InputError(str(problem).replace("--encoder", "--pretrained-model")) from None

@@ -1,0 +1,316 @@
+"""Many tasks trained one after the other or side by side, stopped at any moment and gone on with.
+
+The folder ``log_dir`` holds ``config.yaml`` (the resolved settings) and one folder ``version_X``
+per session, X being the session's place among the table's, so that several processes and machines
+agree on it. Whoever works on a session holds the lock of its folder. After each one the fleet's
+tables are written anew: ``sessions.csv``, ``predictions.csv`` and, where segments could not be
+used, ``rejected.csv``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...common.errors import InputError
+from ...common.files import write_whole, writing
+from ...common.locks import FolderBusyError, FolderLock
+from ...extract.pipeline.batching import take_shard
+from ...manifests.splits.tasks import Task, make_tasks, rows_sha256
+from ...manifests.table import read_predictions, write_predictions
+from ..config import Config, anew
+from .provenance import ANOTHER, describe, read_origin, write_origin
+from .session_result import (
+    PREFIX,
+    Result,
+    checkpoint_folder,
+    doubts,
+    keeps_last,
+    read_result,
+    result_line,
+    wants_more,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+SESSION_COLUMNS = (
+    *("session", "version", "state", "reason", "speakers", "epochs", "best_epoch", "seconds"),
+    *("valid_segments", "valid_accuracy", "test_segments", "test_accuracy", "checkpoint"),
+    *("test_unknown", "test_learnt"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Fleet:
+    """What is to be trained.
+
+    Attributes
+    ----------
+    tasks : {version: Task}
+        Those asked for.
+    names : tuple of str
+        Of all of the table's sessions, in the order of their versions.
+    left_out : {session: reason}
+        Sessions that cannot be trained, or are not asked for.
+    doable : {session: Task}
+        All that can be trained, asked for or not.
+    encoder : {name: value}
+        What tells the encoder apart; empty where it is not at hand and nothing is to be trained.
+    lock : bool
+        Whether a session's folder is locked while it is trained.
+    """
+
+    table: pd.DataFrame
+    config: Config
+    split: str
+    tasks: dict[int, Task]
+    names: tuple[str, ...]
+    left_out: dict[str, str] = field(default_factory=dict)
+    doable: dict[str, Task] = field(default_factory=dict)
+    encoder: dict[str, str] = field(default_factory=dict)
+    lock: bool = True
+
+    def finished(self, version: int) -> Result | None:
+        """Return a session's result, None where it is not finished or more epochs are wanted."""
+        folder = self.folder(version)
+        result = read_result(folder)
+        return None if result and wants_more(result, read_origin(folder), self.config) else result
+
+    def folder(self, version: int) -> Path:
+        """Return a session's folder."""
+        return Path(self.config.log_dir) / f"version_{version}"
+
+
+def plan_fleet(table: pd.DataFrame, config: Config, split: str = "unknown") -> Fleet:
+    """Return which sessions are to be trained, and why others are not.
+
+    Raises
+    ------
+    InputError
+        No task can be done, or `sessions` or `start_meeting` names no session of the table.
+    """
+    tasks, left_out = make_tasks(table, config.within)
+    names = tuple(sorted({*left_out, *(task.name for task in tasks)}))
+    _refuse_unknown(config, names)
+    doable = {task.name: task for task in tasks}
+    wanted = dict(doable)
+    for name in list(wanted):
+        reason = _not_asked(name, config)
+        if reason:
+            left_out[name] = reason
+            del wanted[name]
+    ours = take_shard(sorted(wanted), config.shard)
+    left_out |= {name: f"not in shard {config.shard}" for name in wanted if name not in ours}
+    chosen = {names.index(name): wanted[name] for name in ours}
+    return Fleet(table, config, split, chosen, names, left_out, doable)
+
+
+def _refuse_unknown(config: Config, names: Sequence[str]) -> None:
+    asked = [*config.sessions, *([config.start_meeting] if config.start_meeting else [])]
+    for name in asked:
+        if name not in names:
+            option = "--start-meeting" if name == config.start_meeting else "--sessions"
+            raise InputError(
+                f"{option}: {name!r} is not in the table, expected one of its {len(names)} "
+                f"sessions such as {names[0]!r}; correct it"
+            )
+
+
+def _not_asked(name: str, config: Config) -> str:
+    if config.sessions and name not in config.sessions:
+        return "not among --sessions"
+    if name < config.start_meeting:
+        return f"before --start-meeting {config.start_meeting}"
+    return ""
+
+
+def work(
+    fleet: Fleet,
+    train: Callable[[Task, Path], Result],
+    tell: Callable[[str], None],
+    *,
+    alone: bool = True,
+) -> list[str]:
+    """Train what is neither finished nor in another process's hands; return the names of these.
+
+    `alone` is false in a process that only helps another one with its model.
+    """
+    busy = []
+    for version, task in fleet.tasks.items():
+        folder = fleet.folder(version)
+        result = fleet.finished(version)
+        if result:
+            _tidy(folder, result, fleet)
+            continue
+        if not alone:
+            train(task, folder)
+            continue
+        with _held(folder, fleet) as held:
+            if not held:
+                busy.append(task.name)
+            elif not fleet.finished(version):  # another process may have finished it just now
+                (folder / "result.json").unlink(missing_ok=True)  # more epochs are to follow
+                _claim(folder, task, fleet)
+                _remove(_torn(folder, fleet.config))
+                result = train(task, folder)
+                tell(result_line(result, folder))
+                write_tables(fleet)
+    return busy
+
+
+def _tidy(folder: Path, result: Result, fleet: Fleet) -> None:
+    """Remove what a kill after a session's end has left."""
+    config = fleet.config
+    found = _torn(folder, config)
+    if not keeps_last(result, config):
+        found += checkpoint_folder(folder, config).glob("*-last.ckpt")
+    found += [folder / PREFIX] if (folder / PREFIX).is_dir() else []
+    if found:
+        with _held(folder, fleet) as held:
+            _remove(found if held else [])
+
+
+def _torn(folder: Path, config: Config) -> list[Path]:
+    """Return files that a killed writer left half-written."""
+    places = (folder, checkpoint_folder(folder, config))
+    return [path for place in places for path in place.glob(".*") if path.is_file()]
+
+
+def _remove(found: Sequence[Path]) -> None:
+    for path in found:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _held(folder: Path, fleet: Fleet) -> Iterator[bool]:
+    """Hold a folder's lock while open; false where another process has it."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FolderLock(folder / "lock", lock=fleet.lock)
+    except FolderBusyError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _claim(folder: Path, task: Task, fleet: Fleet) -> None:
+    """Write what a folder is of; refuse one that is of something else."""
+    known = read_origin(folder)
+    if known is None:
+        _check_foreign(folder, checkpoint_folder(folder, fleet.config))
+    elif (known.session, known.rows_sha256) != (task.name, rows_sha256(task, fleet.table)):
+        raise InputError(
+            f"{folder}: was begun with other segments of {task.name!r}, expected those of the "
+            f"table; {ANOTHER}"
+        )
+    with writing(folder):
+        write_origin(
+            folder, describe(task, fleet.table, fleet.config, fleet.encoder), task, fleet.table
+        )
+
+
+def _check_foreign(folder: Path, checkpoints: Path) -> None:
+    """Refuse a folder that holds what no session of this fleet has written."""
+    with writing(folder):
+        names = [entry.name for entry in folder.iterdir()]
+    foreign = [name for name in names if name != "lock" and not name.startswith(".")]
+    if foreign:
+        raise InputError(
+            f"{folder}: holds {foreign[0]!r} of another program, expected nothing or a fleet "
+            "of spk-finetune; name another --log-dir"
+        )
+    others = sorted(checkpoints.glob("*.ckpt")) if checkpoints.is_dir() else []
+    if others:
+        raise InputError(
+            f"{checkpoints}: holds {others[0].name!r} of another run, expected none; delete "
+            f"{checkpoints} or name another --checkpoint-dir"
+        )
+
+
+def write_tables(fleet: Fleet) -> pd.DataFrame:
+    """Write the fleet's tables from what is finished; return that of the sessions."""
+    import pandas as pd
+
+    root = Path(fleet.config.log_dir)
+    rows, tables, rejected = [], [], []
+    for version, name in enumerate(fleet.names):
+        folder = fleet.folder(version)
+        result = read_result(folder) or _open_result(name, folder, fleet)
+        rows.append({"version": version, **asdict(result)})
+        if result.state == "done":
+            tables.append(_scored(folder))
+        rejected += [(name, segment, why) for segment, why in result.rejected.items()]
+    sessions = pd.DataFrame(rows)[list(SESSION_COLUMNS)]
+    sessions["best_epoch"] = sessions["best_epoch"].astype("Int64")
+    write_whole(root / "sessions.csv", _csv(sessions))
+    if tables:
+        write_predictions(pd.concat(tables, ignore_index=True), root / "predictions.csv")
+    else:
+        (root / "predictions.csv").unlink(missing_ok=True)
+    if rejected:
+        columns = ["session", "segment_id", "reason"]
+        write_whole(root / "rejected.csv", _csv(pd.DataFrame(rejected, columns=columns)))
+    else:
+        (root / "rejected.csv").unlink(missing_ok=True)
+    return sessions
+
+
+def _scored(folder: Path) -> pd.DataFrame:
+    """Return a finished session's predictions."""
+    try:
+        return read_predictions(folder / "predictions.csv")
+    except InputError as problem:
+        found = str(problem).split("; ")[0]
+        raise InputError(f"{found}, expected what fit wrote; {anew(folder)}") from None
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+def _open_result(name: str, folder: Path, fleet: Fleet) -> Result:
+    """Return the row of a session that is not finished."""
+    if name in fleet.left_out:
+        asked = fleet.left_out[name].startswith(("not ", "before "))
+        return Result(name, "not asked" if asked else "skipped", fleet.left_out[name])
+    return Result(name, "unfinished" if (folder / "task.json").is_file() else "waiting")
+
+
+def summary(fleet: Fleet, sessions: pd.DataFrame) -> str:
+    """Return the last line of a run: how many sessions are in which state, and the test score."""
+    states = ", ".join(f"{n} {state}" for state, n in Counter(sessions["state"]).items())
+    done = sessions[sessions["state"] == "done"]
+    told = f"{fleet.config.log_dir}: {states}; see sessions.csv there"
+    if len(done):
+        segments = done["test_segments"].sum()
+        pooled = (done["test_accuracy"] * done["test_segments"]).sum() / segments
+        told += f" and predictions.csv; test accuracy {pooled:.1%} of {segments} segments"
+        told += f", mean over sessions {done['test_accuracy'].mean():.1%}" * (len(done) > 1)
+        told += doubts(segments, done["test_unknown"].sum(), done["test_learnt"].sum())
+    return told
+
+
+def count_left_out(fleet: Fleet, sessions: pd.DataFrame) -> int:
+    """Return how many segments could not be used, and sessions not be trained, of those wanted."""
+    found = (read_result(fleet.folder(version)) for version in range(len(fleet.names)))
+    rejected = sum(len(result.rejected) for result in found if result)
+    return rejected + int(sessions["state"].isin(["skipped", "failed"]).sum())
+
+
+def open_tasks(fleet: Fleet) -> list[Task]:
+    """Return the tasks asked for that are not finished."""
+    return [task for version, task in fleet.tasks.items() if not fleet.finished(version)]

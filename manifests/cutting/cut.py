@@ -1,0 +1,369 @@
+"""Cut meetings into one mono 16 kHz file per segment, each recording decoded once.
+
+A folder of cut segments holds
+
+``{session}_{speaker}_{NNNN}.wav``
+    16-bit mono at 16 kHz; ``NNNN`` is the 0-based line of the annotation, as in the reference
+    project. From a 16-bit recording with one channel taken, the samples are the recording's own.
+``segments.csv``
+    the reference's listing, columns ``path,label``: sessions sorted, lines in order inside.
+``segments.table.csv``
+    the segment table of these files: same ids, start 0. Features made from it join the old table.
+``cut.json``
+    what was asked for. Cutting again goes on where it stopped; a file that was cut from another
+    recording, span, channel or format is never passed off as the one asked for.
+
+A file takes its final name when it is complete and on disk, so every segment file that can be seen
+is whole. The two tables are written last: they are there when all files are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...common.audio.decoding import (
+    Header,
+    PastEndError,
+    check_channel,
+    check_has_channel,
+    clipped_text,
+    end_of,
+)
+from ...common.cpus import available_cores
+from ...common.errors import InputError
+from ...common.files import write_whole
+from ...common.locks import folder_lock
+from ...common.names import normal_name
+from ..formats.cut_names import cut_stem
+from ..table import check_table, id_names, sample_span, write_table
+from .recording import RATE, Recording, Span, cut_recording, inspect, is_whole
+from .request import REQUEST, agree
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+FORMATS = ("wav", "flac")
+LISTING = "segments.csv"
+TABLE = "segments.table.csv"
+
+
+@dataclass(frozen=True, eq=False)
+class CutReport:
+    """What `cut` did: its two tables, and how much of the work was new."""
+
+    table: pd.DataFrame  # segment table of the cut files, rows as given
+    listing: pd.DataFrame  # path, label
+    written: int  # files cut now
+    complete: int  # files found complete
+    decoded: int  # recordings opened for cutting
+    decoded_seconds: float  # s of audio decoded, over all recordings
+    clipped: list[str]  # a line for each recording whose header promises more than decodes
+
+
+def cut(  # noqa: PLR0913  (the options of the command)
+    table: pd.DataFrame,
+    audio_root: str | Path,
+    out: str | Path,
+    *,
+    format: str = "wav",  # noqa: A002  (the command's option is --format)
+    channel: str | int = "0",
+    resample: bool = False,
+    workers: int = 0,
+    lock: bool = True,
+) -> CutReport:
+    """Cut every segment of `table` to a mono 16 kHz file in `out`; see the module for its files.
+
+    Parameters
+    ----------
+    table
+        Segment table; `line` names the files (without it, `segment_id` does).
+    audio_root
+        Folder that the table's `audio` is relative to.
+    out
+        Folder to write to; may hold an earlier, interrupted cut of the same request.
+    format
+        ``wav`` or ``flac``, both 16 bits.
+    channel
+        0-based index of the channel to take, or ``mean`` for the equal average of all; of rows that
+        name a channel in the column ``channel``, that one.
+    resample
+        Convert other sample rates to 16 kHz (each segment on its own); otherwise they are refused.
+    workers
+        Recordings cut at a time, >= 0; 0 means one per core.
+    lock
+        Hold the folder's lock; without it, no other process may write there.
+
+    Returns
+    -------
+    CutReport
+
+    Raises
+    ------
+    InputError
+        The table or an option is wrong, a recording is missing, damaged, too short or of another
+        rate, or `out` holds segments of another request. What was cut until then stays.
+    """
+    channel = check_channel(str(channel))
+    settings = {"format": format, "channel": channel, "resample": resample}
+    _check_settings(settings, workers)
+    table = check_table(table)
+    names = file_names(table, format)
+    spans, recordings, clipped = _plan(table, names, Path(audio_root), settings)
+    listing = list_files(table, out, format=format)
+    _check_tables(Path(out), listing)
+    with folder_lock(out, lock=lock):
+        for part in Path(out).glob(f".*.{format}.part"):  # left by a killed run
+            part.unlink()
+        agree(Path(out), _asked(settings, spans, recordings))
+        todo = _unfinished(Path(out), spans, recordings)
+        seconds = _cut_all(todo, recordings, Path(out), workers)
+        _refuse_gone(Path(out), names)
+        cut_table = _cut_table(table, names, spans, recordings)
+        write_table(cut_table, Path(out, TABLE))
+        write_listing(listing, Path(out, LISTING))
+        _refuse_gone(Path(out), names)  # the tables' folder is made again where it has gone
+    written = sum(map(len, todo.values()))
+    complete = len(table) - written
+    return CutReport(cut_table, listing, written, complete, len(todo), seconds, clipped)
+
+
+def _check_tables(out: Path, listing: pd.DataFrame) -> None:
+    """Refuse to write over tables that no cut has made; ``--listing-only`` makes the listing."""
+    if (out / REQUEST).exists():
+        return
+    taken = [name for name in (LISTING, TABLE) if os.path.lexists(out / name)]
+    if taken == [LISTING] and (out / LISTING).is_file():
+        taken = [] if (out / LISTING).read_bytes() == _listing_bytes(listing) else taken
+    if taken:
+        raise InputError(
+            f"{out}: holds {taken[0]!r} and no {REQUEST} that tells how it was cut, expected a "
+            "new folder or one of an earlier cut; name another folder"
+        )
+
+
+def file_names(table: pd.DataFrame, format: str = "wav") -> list[str]:  # noqa: A002
+    """Return the name of each row's cut file, as the reference names it, in table order.
+
+    ``{session}_{speaker}_{NNNN}`` with the speaker as the annotation has it and NNNN the 0-based
+    annotation line; ``{segment_id}`` where the table has no column `line`. Names that are too long
+    for a disk are shortened around a hash (`cut_names.cut_stem`).
+
+    Raises
+    ------
+    InputError
+        Two segments get one name, or a name is no plain file name.
+    """
+    if "line" in table:
+        names = [
+            f"{cut_stem(_local(row.segment_id, row.session, row.speaker), row.line)}.{format}"
+            for row in table.itertuples()
+        ]
+    else:
+        names = [f"{cut_stem(identity)}.{format}" for identity in table["segment_id"]]
+    seen: dict[str, str] = {}
+    for name, identity in zip(names, table["segment_id"], strict=True):
+        if "/" in name or "\\" in name or not name.isprintable() or name.startswith("."):
+            raise InputError(
+                f"table: segment {identity!r} would be cut to {name!r}, expected a plain file "
+                "name; correct its session and speaker"
+            )
+        if name in seen:
+            raise InputError(
+                f"table: segments {seen[name]!r} and {identity!r} would both be cut to {name!r}, "
+                "expected one name each; delete the column 'line', and files are named by their ids"
+            )
+        seen[name] = identity
+    return names
+
+
+def _local(identity: str, session: str, speaker: str) -> str:
+    """Return ``{session}_{local speaker}``, whatever scope the table's speakers have."""
+    names = normal_name(id_names(identity))
+    if names.startswith(f"{session}_"):
+        return names
+    return speaker if speaker.startswith(f"{session}_") else f"{session}_{speaker}"
+
+
+def _check_settings(settings: Mapping[str, object], workers: int) -> None:
+    if settings["format"] not in FORMATS:
+        raise InputError(
+            f"format: {settings['format']!r} is unknown, expected wav or flac; pass one"
+        )
+    if workers < 0:
+        raise InputError(f"workers: {workers} is below 0, expected 0 (one per core) or more")
+
+
+def _plan(
+    table: pd.DataFrame, names: list[str], root: Path, settings: Mapping[str, object]
+) -> tuple[dict[str, list[Span]], dict[str, Recording], list[str]]:
+    """Look at every recording's header before anything is cut, and place the segments in it.
+
+    The third part tells of recordings whose header promises more than decodes.
+    """
+    if not len(table):
+        raise InputError("table: 0 segments are listed, expected at least 1; select fewer away")
+    channels = _channels(table, str(settings["channel"]))
+    resample = bool(settings["resample"])
+    recordings = {
+        audio: inspect(root / audio, resample=resample) for audio in sorted(set(table["audio"]))
+    }
+    spans: dict[str, list[Span]] = {audio: [] for audio in recordings}
+    clipped = {}
+    for row, name, channel in zip(table.itertuples(), names, channels, strict=True):
+        header = recordings[row.audio].header
+        check_has_channel(header, channel, _channel_repair(row))
+        first, stop = sample_span(row.start, row.end, header.rate)
+        end = _end(header, first, stop, row.segment_id)
+        if end < stop:
+            clipped[row.audio] = clipped_text(header)
+        spans[row.audio].append(Span(name, first, end, channel))
+    return spans, recordings, list(clipped.values())
+
+
+def _channels(table: pd.DataFrame, channel: str) -> list[str]:
+    """Return the channel that each row is cut from: its own, or else `channel`."""
+    own = table["channel"] if "channel" in table else [""] * len(table)
+    return [check_channel(name) if name else channel for name in own]
+
+
+def _channel_repair(row: Any) -> str:
+    if getattr(row, "channel", ""):
+        return f"correct the column 'channel' of segment {row.segment_id!r}"
+    return "pass --channel 0 or mean"
+
+
+def _end(header: Header, first: int, stop: int, name: str) -> int:
+    """Return where a segment ends in its recording, of which it takes 1 sample at least."""
+    try:
+        end = end_of(header, first, stop, f"segment {name!r}")
+    except PastEndError as problem:
+        raise InputError(f"{problem}; make the table again with this audio folder") from None
+    if first >= end:
+        raise InputError(
+            f"{header.path}: segment {name!r} takes samples {first} to {end}, expected at least "
+            f"1 of {header.frames}; make the table again with this audio folder"
+        )
+    return end
+
+
+def _asked(
+    settings: Mapping[str, object],
+    spans: Mapping[str, list[Span]],
+    recordings: Mapping[str, Recording],
+) -> dict[str, dict[str, Any]]:
+    """Return all that decides the content of the files, for `request.agree`."""
+    return {
+        "settings": dict(settings),
+        "recordings": {
+            audio: [recording.header.size, recording.mark, *_way(recording.header)]
+            for audio, recording in recordings.items()
+        },
+        "segments": {
+            span.name: [audio, span.first, span.stop, *_own_channel(span, settings)]
+            for audio, parts in spans.items()
+            for span in parts
+        },
+    }
+
+
+def _way(header: Header) -> list[str]:
+    """Return what tells a cut from one of the time when such a format was sought in."""
+    return [] if header.exact else ["decoded from its start"]
+
+
+def _own_channel(span: Span, settings: Mapping[str, object]) -> list[str]:
+    """Return the channel where a row names another than the settings do, which is all of them."""
+    return [] if span.channel == settings["channel"] else [span.channel]
+
+
+def _unfinished(
+    out: Path, spans: Mapping[str, list[Span]], recordings: Mapping[str, Recording]
+) -> dict[str, list[Span]]:
+    """Return per recording the spans whose file is missing or not whole."""
+    left = {
+        audio: [
+            span for span in parts if not is_whole(out / span.name, recordings[audio].samples(span))
+        ]
+        for audio, parts in spans.items()
+    }
+    return {audio: parts for audio, parts in left.items() if parts}
+
+
+def _cut_all(
+    todo: Mapping[str, list[Span]],
+    recordings: Mapping[str, Recording],
+    out: Path,
+    workers: int,
+) -> float:
+    """Cut several recordings at a time, longest first; return the seconds decoded.
+
+    Threads, not processes: libsndfile decodes without the interpreter's lock, and a killed run
+    leaves no worker behind that goes on writing.
+    """
+    from tqdm import tqdm
+
+    longest = sorted(todo, key=lambda audio: -recordings[audio].header.frames)
+    pool = ThreadPoolExecutor(workers or available_cores())
+    jobs = [pool.submit(cut_recording, recordings[audio], todo[audio], out) for audio in longest]
+    try:
+        done = tqdm(as_completed(jobs), total=len(jobs), unit=" recordings", disable=None)
+        return sum(job.result() for job in done)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _refuse_gone(out: Path, names: list[str]) -> None:
+    """Raise `InputError` where files have gone since they were cut, perhaps with their folder."""
+    gone = [name for name in names if not (out / name).exists()]
+    if gone:
+        raise InputError(
+            f"{out}: {len(gone)} of {len(names)} files that were cut are gone, first {gone[0]!r}, "
+            "expected all; leave the folder alone, or name another, and cut again"
+        )
+
+
+def _cut_table(
+    table: pd.DataFrame,
+    names: list[str],
+    spans: Mapping[str, list[Span]],
+    recordings: Mapping[str, Recording],
+) -> pd.DataFrame:
+    """Return the segment table of the cut files: `audio`, `start` and `end` (s) replaced."""
+    seconds = {
+        span.name: recordings[audio].samples(span) / RATE
+        for audio, parts in spans.items()
+        for span in parts
+    }
+    mono = table.drop(columns="channel", errors="ignore")  # of which the files have one
+    return mono.assign(audio=names, start=0.0, end=[seconds[name] for name in names])
+
+
+def list_files(
+    table: pd.DataFrame,
+    out: str | Path,
+    *,
+    format: str = "wav",  # noqa: A002
+) -> pd.DataFrame:
+    """Return the reference's CSV of a cut to `out`, which needs no audio: `path` and `label`.
+
+    Sessions are sorted, lines in order inside; a path starts with `out` as it is given.
+    """
+    order = [column for column in ("session", "line", "start", "segment_id") if column in table]
+    paths = [os.path.join(out, name) for name in file_names(table, format)]
+    listed = table.assign(path=paths, label=table["speaker"]).sort_values(order, kind="stable")
+    return listed[["path", "label"]].reset_index(drop=True)
+
+
+def write_listing(listing: pd.DataFrame, path: str | Path) -> None:
+    """Write the reference's CSV, whole or not at all."""
+    write_whole(path, _listing_bytes(listing))
+
+
+def _listing_bytes(listing: pd.DataFrame) -> bytes:
+    return listing.to_csv(index=False, lineterminator="\n").encode()

@@ -1,0 +1,185 @@
+"""One recording, decoded once, block by block: channels taken, its segments written as files.
+
+Samples leave as 16 bits, mono, 16 kHz. Nothing is scaled: one channel of a 16-bit recording comes
+out as it went in; an average or a resampled signal is rounded to the nearest step.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ...common.audio.decoding import (
+    FULL_SCALE,
+    Header,
+    check_rate,
+    decode,
+    mono,
+    read_header,
+    resample,
+)
+from ...common.errors import InputError
+from ...common.files import writing
+from ...common.outputs import has_to_be_written
+
+RATE = 16000  # Hz of every file written
+PROBE = 65536  # bytes read at the begin, middle and end of a recording to know it again
+
+
+class Span(NamedTuple):
+    """A segment as samples of its recording, the channel of it, and the file it goes to."""
+
+    name: str
+    first: int
+    stop: int
+    channel: str  # 0-based index, or "mean"
+
+
+class Recording(NamedTuple):
+    """A recording's header, and what tells its content from another's of one size."""
+
+    header: Header
+    mark: int  # CRC-32 of parts of its bytes
+
+    def samples(self, span: Span) -> int:
+        """Return how many samples the file of `span` has."""
+        return -(-(span.stop - span.first) * RATE // self.header.rate)
+
+
+def inspect(path: Path, *, resample: bool) -> Recording:
+    """Read a recording's header.
+
+    Raises
+    ------
+    InputError
+        It is missing or no audio, or has another rate and no `resample`.
+    """
+    header = read_header(path)
+    check_rate(header, RATE, resample=resample)
+    try:
+        return Recording(header, _mark(path, header.size))
+    except OSError as problem:
+        raise InputError(
+            f"{path}: cannot be read ({problem.strerror}), expected an audio file; correct the "
+            "audio folder"
+        ) from None
+
+
+def _mark(path: Path, size: int) -> int:
+    """Return a CRC-32 that tells recordings of one size apart without reading them whole."""
+    mark = 0
+    with open(path, "rb") as file:
+        for place in (0, size // 2, max(0, size - PROBE)):
+            file.seek(place)
+            mark = zlib.crc32(file.read(PROBE), mark)
+    return mark
+
+
+def cut_recording(recording: Recording, spans: list[Span], out: Path) -> float:
+    """Write the file of every span to `out`; return the seconds of audio decoded for it.
+
+    Decodes once, to the last span's end, from the first one's start where the format's seek is
+    exact; holds one block and, of the channels wanted, what the spans that are not complete yet
+    share.
+
+    Raises
+    ------
+    InputError
+        The recording is damaged, or shorter than its header says.
+    """
+    header = recording.header
+    spans = sorted(spans, key=lambda span: span.first)
+    origin = reached = begin = spans[0].first
+    last = max(span.stop for span in spans)
+    channels = sorted({span.channel for span in spans})
+    held = {channel: np.empty(0, np.int16) for channel in channels}
+    for block in decode(header, begin, last, integers=_is_integer(header)):
+        for channel in channels:
+            taken = mono(block, channel)
+            held[channel] = np.concatenate([held[channel], taken]) if reached > origin else taken
+        reached += len(block)
+        for span in spans:
+            if span.stop <= reached:
+                taken = held[span.channel][span.first - origin : span.stop - origin]
+                _refuse_broken(header, span, taken)
+                write_audio(out / span.name, _finished(taken, header.rate))
+        spans = [span for span in spans if span.stop > reached]
+        if not spans:
+            return (reached - (begin if header.exact else 0)) / header.rate
+        keep = min(reached, spans[0].first)
+        held = {channel: samples[keep - origin :] for channel, samples in held.items()}
+        origin = keep
+    raise InputError(
+        f"{header.path}: decodes to {reached} samples, expected {header.frames} as its "
+        "header says; replace the damaged file"
+    )
+
+
+def _is_integer(header: Header) -> bool:
+    """Return whether a recording decodes to 16 bits without loss."""
+    return header.exact and header.codec in ("PCM_16", "PCM_S8", "PCM_U8")
+
+
+def _refuse_broken(header: Header, span: Span, samples: np.ndarray) -> None:
+    """Raise `InputError` where a float recording holds NaN or infinity: no 16 bits mean that."""
+    wrong = int((~np.isfinite(samples)).sum())
+    if wrong:
+        raise InputError(
+            f"{header.path}: {wrong} samples of {span.name!r} are NaN or infinite, expected "
+            "numbers; take the segment out of the table, or replace the recording"
+        )
+
+
+def _finished(samples: np.ndarray, rate: int) -> np.ndarray:
+    """Return a segment as it is written: int16 at 16 kHz, clipped where it would overflow."""
+    samples = resample(samples, rate, RATE)
+    if samples.dtype == np.int16:
+        return samples
+    scaled = np.rint(samples.astype(np.float64) * FULL_SCALE)
+    return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+
+
+def write_audio(path: Path, samples: np.ndarray) -> None:
+    """Write int16 samples, (frames,) or (frames, channels), as 16 kHz audio by `path`'s suffix.
+
+    The file is made under a hidden name ending in ``.part`` and renamed when it is on disk.
+    Encoded in memory first: a disk that is full must raise here, not inside libsndfile.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written, or is an output that exists with other content.
+    """
+    import soundfile
+
+    image = io.BytesIO()
+    soundfile.write(image, samples, RATE, subtype="PCM_16", format=path.suffix[1:].upper())
+    if not has_to_be_written(path, image.getbuffer()):
+        return
+    part = path.with_name(f".{path.name}.part")
+    with image.getbuffer() as view, writing(path, view.nbytes):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(view)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+
+
+def is_whole(path: Path, samples: int) -> bool:
+    """Return whether `path` is mono 16 kHz audio whose last of `samples` samples decodes."""
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(path) as file:
+            if (file.samplerate, file.channels, file.frames) != (RATE, 1, samples):
+                return False
+            file.seek(samples - 1)
+            return len(file.read(2, "int16")) == 1
+    except (OSError, soundfile.LibsndfileError):
+        return False

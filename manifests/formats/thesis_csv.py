@@ -1,0 +1,280 @@
+"""The reference project's CSV ``path,label``: one cut file a row.
+
+The file is called ``{session}_{speaker}_{NNNN}.wav``, NNNN the 0-based line of the turn in its
+session's RTTM, and the label is ``{session}_{speaker}`` (miaomiami/thesis, data_fixed.csv). So the
+RTTMs give the time stamps back that the CSV has lost.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from ...common.errors import InputError
+from ...common.names import normal_name
+from ..splits.select import overlap_share, select
+from ..table import check_table, segment_id
+from .build import make_table, speaker_labels
+from .cut_names import (
+    CUT_NAME,
+    ListedFile,
+    cut_stem,
+    divide_labels,
+    file_stem,
+    read_listing,
+    untimed_turn,
+)
+from .rttm import read_rttm
+from .turns import Note, Reading, Turn, audio_seconds
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read_reference_csv(  # noqa: PLR0913 (the command's options)
+    path: str | Path,
+    *,
+    rttm_dir: str | Path | None = None,
+    audio_root: str | Path | None = None,
+    scope: str = "session",
+    identity: str | Path | None = None,
+    skip_bad: bool = False,
+    allow_unpaired: bool = False,
+    last_underscore: bool = False,
+) -> tuple[pd.DataFrame, list[Note]]:
+    """Make the segment table of a reference CSV.
+
+    Parameters
+    ----------
+    path
+        CSV with the columns path and label.
+    rttm_dir
+        RTTMs the files were cut by: the segments are then turns in session time, and `audio` the
+        recordings. Without it they are the cut files, each from 0 s to its end.
+    audio_root
+        With `rttm_dir` the recordings' folder, as for `make_table`; without it the folder that
+        the CSV's paths start from, by default the working folder.
+    scope, identity, skip_bad, allow_unpaired
+        As for `make_table`. A label that is not ``{session}_{speaker}`` but a person's name (of a
+        table with other labels) stays as it is.
+    last_underscore
+        Speakers hold no ``_``: a label is session and speaker on both sides of its last one.
+
+    Returns
+    -------
+    table
+        Sorted as by `make_table`, or in the CSV's order where the segments are the cut files.
+        With `rttm_dir` it has the column `overlap`, from all turns of the RTTMs, listed or not.
+    notes
+        What was dropped, clipped or left unpaired.
+
+    Raises
+    ------
+    InputError
+        Other columns, a row whose file name and label do not belong together, a row without its
+        turn in the RTTMs, a cut file that is missing or listed twice, or a label that can be
+        divided into session and speaker in several ways.
+    """
+    reading = Reading()
+    listed = read_listing(path, reading, skip_bad)
+    if rttm_dir is not None:
+        annotated = read_rttm(rttm_dir, skip_bad=skip_bad)
+        recovered, labels = recover_turns(listed, annotated, reading, skip_bad=skip_bad)
+        table, notes = make_table(
+            recovered,
+            audio_root=audio_root,
+            scope=scope,
+            identity=identity,
+            skip_bad=skip_bad,
+            allow_unpaired=allow_unpaired,
+        )
+        if identity is None:
+            own = table["segment_id"].map(labels)
+            table["speaker"] = own.where(own.notna(), table["speaker"])
+        return _with_overlap(table, annotated, audio_root), notes
+    turns = divide_labels(listed, reading, skip_bad, last_underscore)
+    names = speaker_labels(turns.values(), scope=scope, identity=identity, notes=reading.notes)
+    reading.notes.append(
+        Note("untimed", str(path), "times in the session are unknown without --rttm-dir")
+    )
+    own = _own_labels(turns) if identity is None else {}
+    root = Path(audio_root or ".")
+    return _files_table(turns.values(), reading, root, {**names, **own}, skip_bad), reading.notes
+
+
+def prepare_segments(
+    rttm_dir: str | Path,
+    pcm_dir: str | Path | None = None,
+    *,
+    min_seconds: float = 1.5,
+    skip_bad: bool = False,
+    allow_unpaired: bool = False,
+) -> tuple[pd.DataFrame, list[Note]]:
+    """Make the table that the reference's prepare_segments_from_rttm.py cuts by.
+
+    Parameters
+    ----------
+    rttm_dir
+        Folder of RTTMs.
+    pcm_dir
+        Folder of the recordings; without it ends are not checked, which is noted.
+    min_seconds
+        Shortest duration (s) that is kept; the reference's is 1.5.
+    skip_bad, allow_unpaired
+        As for `make_table`.
+
+    Returns
+    -------
+    tuple
+        The segment table, and notes of what was dropped or clipped.
+    """
+    annotated = read_rttm(rttm_dir, skip_bad=skip_bad)
+    table, notes = make_table(
+        annotated, audio_root=pcm_dir, skip_bad=skip_bad, allow_unpaired=allow_unpaired
+    )
+    kept, dropped = select(table, min_seconds=min_seconds)
+    notes += [Note(rule, name, "dropped") for rule, names in dropped for name in names]
+    return kept, notes
+
+
+def recover_turns(
+    listed: Sequence[ListedFile], annotated: Reading, reading: Reading, *, skip_bad: bool = False
+) -> tuple[Reading, dict[str, str]]:
+    """Return the annotated turn (times in s) of every row, in the CSV's order, and other labels.
+
+    The labels are ``{segment_id: label}`` of the rows whose label is not of their session.
+
+    Raises
+    ------
+    InputError
+        The RTTMs have no such turn, or several, or it is another speaker's; with `skip_bad` it is
+        noted.
+    """
+    index = _index(annotated.turns)
+    turns = Reading(notes=reading.notes + annotated.notes)
+    labels = {}
+    for row in listed:
+        try:
+            turn = _turn_of(row, index)
+        except InputError as problem:
+            turns.bad(problem, row.path, skip=skip_bad)
+            continue
+        turns.turns.append(turn)
+        if row.label != f"{turn.session}_{turn.speaker}":
+            identity = segment_id(turn.session, turn.speaker, turn.start, turn.end, turn.channel)
+            labels[identity] = row.label
+    spare = {turn.session for turn in annotated.turns} - {turn.session for turn in turns.turns}
+    turns.notes += [
+        Note("unpaired", name, "RTTM without a row in the CSV") for name in sorted(spare)
+    ]
+    return turns, labels
+
+
+def _index(turns: Sequence[Turn]) -> dict[str, list[Turn]]:
+    """Return the turns by the names that a cut gives their files, with and without line."""
+    index: dict[str, list[Turn]] = defaultdict(list)
+    for turn in turns:
+        identity = segment_id(turn.session, turn.speaker, turn.start, turn.end, turn.channel)
+        index[cut_stem(f"{turn.session}_{turn.speaker}", turn.line)].append(turn)
+        index[cut_stem(identity)].append(turn)
+        index[f"{turn.session}\n{turn.line}"].append(turn)  # of another speaker, for the message
+    return index
+
+
+def _turn_of(row: ListedFile, index: Mapping[str, list[Turn]]) -> Turn:
+    match = CUT_NAME.fullmatch(file_stem(row.path))
+    stem = f"{match[1]}_{int(match[2]):04d}" if match else file_stem(row.path)
+    turns = [turn for turn in index.get(stem, ()) if row.session in ("", turn.session)]
+    if len(turns) > 1:
+        both = " and ".join(turn.place for turn in turns[:2])
+        raise InputError(
+            f"{row.place}: path is {row.path!r}, the turns of {both}, expected those of one; take "
+            "only the RTTMs that the files were cut by"
+        )
+    if turns and (row.session or row.label == f"{turns[0].session}_{turns[0].speaker}"):
+        return turns[0]
+    turn = untimed_turn(row, last_underscore=True)
+    others = index.get(f"{turn.session}\n{turn.line}")
+    if not others:
+        raise InputError(
+            f"{row.place}: line {turn.line} of session {turn.session!r} is in no RTTM, expected a "
+            "turn; add the session's RTTM"
+        )
+    raise InputError(
+        f"{row.place}: speaker is {turn.speaker!r}, expected {others[0].speaker!r} as in "
+        f"{others[0].place}; take the RTTMs that the files were cut by"
+    )
+
+
+def _with_overlap(
+    table: pd.DataFrame, annotated: Reading, audio_root: str | Path | None
+) -> pd.DataFrame:
+    """Add the share in which somebody else speaks too: also in turns that the CSV leaves out."""
+    sessions = set(table["session"])
+    turns = [turn for turn in annotated.turns if turn.session in sessions]
+    every, _ = make_table(Reading(turns), audio_root=audio_root, skip_bad=True)
+    shares = dict(zip(every["segment_id"], overlap_share(every), strict=True))
+    return table.assign(overlap=table["segment_id"].map(shares))
+
+
+def _own_labels(turns: Mapping[ListedFile, Turn]) -> dict[tuple[str, str], str]:
+    """Return {(session, speaker): label} where a label is not of its session: it is a person's."""
+    return {
+        (turn.session, turn.speaker): row.label
+        for row, turn in turns.items()
+        if row.label != f"{turn.session}_{turn.speaker}"
+    }
+
+
+def _files_table(
+    turns: Iterable[Turn],
+    reading: Reading,
+    audio_root: Path,
+    names: Mapping[tuple[str, str], str],
+    skip_bad: bool,
+) -> pd.DataFrame:
+    import pandas as pd
+
+    segments: dict[str, dict[str, object]] = {}
+    turns = list(turns)
+    for turn in turns:
+        try:
+            segment = _file_row(turn, audio_root, names[turn.session, turn.speaker])
+            if segment["segment_id"] in segments:
+                raise InputError(f"{turn.place}: is listed before, expected once; delete the row")
+            segments[str(segment["segment_id"])] = segment
+        except InputError as problem:
+            reading.bad(problem, turn.place, skip=skip_bad)
+    if not segments:
+        raise InputError(
+            f"{audio_root}: holds 0 of the {len(turns)} listed files, expected at least 1; "
+            "correct the audio folder"
+        )
+    table = pd.DataFrame(list(segments.values()))
+    return check_table(table.drop(columns="line") if (table["line"] < 0).any() else table)
+
+
+def _file_row(turn: Turn, audio_root: Path, speaker: str) -> dict[str, object]:
+    audio = _on_disk(audio_root, turn.place.replace("\\", "/"))
+    return {
+        "segment_id": file_stem(turn.place),
+        "audio": audio,
+        "start": 0.0,
+        "end": audio_seconds(audio_root / audio),
+        "speaker": speaker,
+        "session": turn.session,
+        "line": turn.line,
+    }
+
+
+def _on_disk(root: Path, audio: str) -> str:
+    """Return a listed path as the disk spells it, which may decompose its letters."""
+    folder = PurePosixPath(audio).parent
+    if os.path.exists(root / audio) or not os.path.isdir(root / folder):
+        return audio
+    wanted = normal_name(PurePosixPath(audio).name)
+    same = [name for name in os.listdir(root / folder) if normal_name(name) == wanted]
+    return (folder / same[0]).as_posix() if len(same) == 1 else audio
