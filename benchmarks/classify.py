@@ -34,9 +34,10 @@ from classify_corpus import session_table, write_store
 from spk.classify.classifiers.fold_sums import TotalSums
 from spk.classify.classifiers.registry import PENALTIES
 from spk.classify.features import LayerSet
+from spk.classify.selection.candidates import Settings
 from spk.classify.selection.cross_validation import cross_validate, score_folds
-from spk.classify.selection.sweep import Settings, one_thread, sweep
-from spk.extract.store.writer import FeatureStore
+from spk.classify.selection.sweep import one_thread, sweep
+from spk.extract.store.reader import FeatureStore
 from spk.manifests.splits.tasks import make_tasks
 
 SMALL = {

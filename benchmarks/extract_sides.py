@@ -16,7 +16,8 @@ from spk.extract.pipeline.runner import Job
 from spk.extract.planning import choose_segments
 from spk.extract.profiling import Spans
 from spk.extract.run import configuration
-from spk.extract.store.writer import FeatureStore, StoreWriter
+from spk.extract.store.reader import FeatureStore
+from spk.extract.store.writer import StoreWriter
 
 BASE = {
     "hidden_size": 768,

@@ -141,7 +141,7 @@ def sweep(
     from ..manifests.table import read_table
     from .experiment import evaluate
     from .output import WRITTEN, outcome_text, write_outcome
-    from .selection.sweep import Settings
+    from .selection.candidates import Settings
 
     rows, split = read_table(table), split_method(table)
     check_own_folder(out, "cells.jsonl", WRITTEN)
@@ -179,7 +179,7 @@ def fit(table: Path, store: Path, model: Path, *, overwrite: bool, **settings: A
     from ..manifests.splits.tasks import split_method
     from ..manifests.table import read_table
     from .experiment import choose_and_fit
-    from .selection.sweep import Settings
+    from .selection.candidates import Settings
     from .speaker_model_files import check_foretold, check_replaceable, save_model
 
     check_replaceable(model, overwrite=overwrite)

@@ -28,9 +28,10 @@ from .evaluation.wording import (
     validation_facts,
 )
 from .features import Teller, open_store
+from .selection.candidates import Settings, Trial, choose
 from .selection.prepare import LEFT_OUT_FILE, Prepared, layers_of, left_out_lines, prepare
 from .selection.run_inputs import Inputs, begin_run, inputs_of
-from .selection.sweep import TUNING, Settings, Trial, choose, sweep
+from .selection.sweep import TUNING, sweep
 from .selection.sweep_cache import Cells, fingerprint_of
 from .speaker_model import KNOWS_THE_ROOM, Model, fit, foretell, predict
 from .validity import learnt_from, learnt_note, learnt_rows

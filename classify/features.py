@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.errors import InputError, require
-from ..extract.store.writer import FeatureStore
+from ..extract.store.reader import FeatureStore
 
 if TYPE_CHECKING:
     import pandas as pd

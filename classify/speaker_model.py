@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.errors import InputError
-from ..extract.store.writer import FeatureStore
+from ..extract.store.reader import FeatureStore
 from ..manifests.splits.tasks import WITHIN_CORPUS, Task, rows_of_split
 from ..manifests.table import check_predictions
 from .classifiers.calibration import calibrated, fit_curves
@@ -22,9 +22,9 @@ from .classifiers.fitted import Fitted, finish
 from .classifiers.fold_sums import TotalSums
 from .classifiers.registry import fit_path
 from .features import LayerSet, layer_sets, match, read_features
-from .selection.candidates import learnt_codes
+from .selection.candidates import Settings, Trial, learnt_codes
 from .selection.run_inputs import check_same_store
-from .selection.sweep import TUNING, Settings, Trial, make_fold, one_thread, validate
+from .selection.sweep import TUNING, make_fold, one_thread, validate
 from .validity import (
     UNKNOWN_ORIGIN,
     learnt_from,

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..common.errors import InputError
-from ..common.files import replace_folder, write_whole, writing
+from ..common.errors import InputError, writing
+from ..common.files import replace_folder, write_whole
 from ..common.names import normal_name, normal_names
 from ..manifests.splits.tasks import WITHIN
 from .classifiers.boosted_trees import check_trees

@@ -13,7 +13,7 @@ from spk.classify.evaluation.learning_curve import learning_curve
 from spk.classify.evaluation.open_set import open_set
 from spk.classify.evaluation.score import score
 from spk.classify.report.page import report
-from spk.classify.selection.sweep import Settings
+from spk.classify.selection.candidates import Settings
 from spk.classify.speaker_model import predict
 from spk.extract.cli import main as extract
 from spk.extract.options import Options

@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...common.errors import InputError
-from ...extract.store.writer import FeatureStore
+from ...extract.store.reader import FeatureStore
 from ...manifests.formats.aishell4 import local_speaker, parse_session, series_speaker
 from ...manifests.formats.build import read_identity
 from ...manifests.splits.tasks import WITHIN_CORPUS, majority_label, make_tasks, rows_in_train
 from ...manifests.table import SPLITS
 from ..metrics import meeting_mean, percentiles, resample
+from ..selection.candidates import Settings, Trial, choose
 from ..selection.cross_validation import add_folds
 from ..selection.prepare import Prepared
-from ..selection.sweep import Settings, Trial, choose, sweep
+from ..selection.sweep import sweep
 from ..speaker_model import fit, predict
 from .wording import IDENTITY, LABEL, MEETING, ROOM, SERIES
 

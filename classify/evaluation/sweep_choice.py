@@ -17,9 +17,10 @@ from ..classifiers.fitted import Head
 from ..classifiers.linear import Rotation
 from ..classifiers.registry import fit_path
 from ..features import LayerSet, open_store, read_features
+from ..selection.candidates import Settings
 from ..selection.prepare import LEFT_OUT_FILE, left_out_lines, prepare
 from ..selection.run_inputs import check_same_inputs, check_same_store, check_sealed
-from ..selection.sweep import Settings, make_fold
+from ..selection.sweep import make_fold
 from ..validity import learnt_from, learnt_note, learnt_rows
 from .wording import unknown_facts
 

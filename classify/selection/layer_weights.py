@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...common.errors import InputError
-from ...extract.store.writer import FeatureStore
+from ...extract.store.reader import FeatureStore
 from ...manifests.splits.tasks import Task
 from ..classifiers.linear import deviation
 from ..classifiers.registry import penalties_of

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...common.errors import InputError
 from ...common.files import write_whole
-from ...extract.store.writer import FeatureStore
+from ...extract.store.reader import FeatureStore
 from ...manifests.splits.tasks import Task, check_splits, make_tasks
 from ..features import layer_sets, match
 from .candidates import Settings, classifier_names

@@ -21,7 +21,7 @@ import numpy as np
 from ...common.errors import InputError
 from ...common.files import write_whole
 from ...extract.store.layout import differing_keys
-from ...extract.store.writer import FeatureStore
+from ...extract.store.reader import FeatureStore
 from .sweep_cache import NOT_IN_A_CELL
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import numpy as np
 from ...common.cpus import available_cores
 from ...common.errors import InputError
 from ...common.signals import deaf_children
-from ...extract.store.writer import FeatureStore
+from ...extract.store.reader import FeatureStore
 from ...manifests.splits.tasks import Task
 from ..classifiers.boosted_trees import TREE_ROUNDS
 from ..classifiers.fitted import Fold

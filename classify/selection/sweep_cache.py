@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...common.errors import InputError
-from ...common.files import write_whole, writing
-from ...extract.store.writer import FeatureStore
+from ...common.errors import InputError, writing
+from ...common.files import write_whole
+from ...extract.store.reader import FeatureStore
 from ...manifests.splits.tasks import Task
 from ..features import LayerSet
 from .candidates import Settings, Trial, classifier_names

@@ -21,8 +21,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ...common.audio.decoding import as_float
 from ...common.errors import InputError
-from ..audio import as_float
 from .device import Lane
 from .pooling import Real
 

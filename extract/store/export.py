@@ -16,8 +16,8 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
-from ...common.errors import InputError
-from ...common.files import refuse_full_disk, whole_file, writing
+from ...common.errors import InputError, writing
+from ...common.files import refuse_full_disk, whole_file
 from ...common.outputs import Output, check_place
 from ...common.signals import unbroken
 from .reader import FeatureStore

@@ -16,8 +16,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...common.errors import InputError
-from ...common.files import remove_leftovers, sync_folder, whole_file, writing
+from ...common.errors import InputError, writing
+from ...common.files import remove_leftovers, sync_folder, whole_file
 from ...common.locks import FolderLock
 from .shard import DTYPES, SCHEMA, mapping
 

@@ -12,8 +12,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ...common.errors import InputError
-from ...common.files import writing
+from ...common.errors import InputError, writing
 from ...manifests.splits.tasks import rows_sha256
 from ..config import Config, anew, read_config, write_config
 from ..config_file import read_settings

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...common.errors import InputError
-from ...common.files import write_whole, writing
+from ...common.errors import InputError, writing
+from ...common.files import write_whole
 from ...common.locks import FolderBusyError, FolderLock
 from ...extract.pipeline.batching import take_shard
 from ...manifests.splits.tasks import Task, make_tasks, rows_sha256

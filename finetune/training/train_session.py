@@ -29,8 +29,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ...common.errors import InputError
-from ...common.files import writing
+from ...common.errors import InputError, writing
 from ...extract.encoder.device import choose_dtype, out_of_memory
 from ...extract.encoder.loading import Parts
 from ...manifests.splits.tasks import Task, rows_sha256

@@ -23,8 +23,7 @@ from ...common.audio.decoding import (
     read_header,
     resample,
 )
-from ...common.errors import InputError
-from ...common.files import writing
+from ...common.errors import InputError, writing
 from ...common.outputs import has_to_be_written
 
 RATE = 16000  # Hz of every file written

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spk.extract.store.writer import FeatureStore, StoreWriter
+from spk.extract.store.reader import FeatureStore
+from spk.extract.store.writer import StoreWriter
 from spk.manifests.table import segment_id, write_predictions, write_table
 
 CONFIG = {

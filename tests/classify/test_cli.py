@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from spk.classify.cli import main
-from spk.classify.selection.sweep import Settings
+from spk.classify.selection.candidates import Settings
 from spk.manifests.splits.split import write_record
 from spk.manifests.table import write_table
 

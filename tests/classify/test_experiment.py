@@ -13,7 +13,7 @@ from spk.classify.output import (
     write_measures,
     write_outcome,
 )
-from spk.classify.selection.sweep import Settings
+from spk.classify.selection.candidates import Settings
 from spk.common.errors import InputError
 from spk.manifests.table import read_predictions
 

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from spk.classify.classifiers.calibration import fit_curves
-from spk.classify.selection.sweep import Settings, choose, sweep
+from spk.classify.selection.candidates import Settings, choose
+from spk.classify.selection.sweep import sweep
 from spk.classify.speaker_model import fit, predict
 from spk.classify.speaker_model_files import load_model, save_model
 from spk.common.errors import InputError
-from spk.extract.store.writer import FeatureStore
+from spk.extract.store.reader import FeatureStore
 from spk.manifests.splits.tasks import make_tasks
 
 SIX_DIGITS = 1e-6  # `scores` are written to six significant digits

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from spk.classify.selection.sweep import Settings, choose, sweep
+from spk.classify.selection.candidates import Settings, choose
+from spk.classify.selection.sweep import sweep
 from spk.classify.speaker_model import fit
 from spk.classify.speaker_model_files import load_model, save_model
 from spk.common.errors import InputError

@@ -19,12 +19,13 @@ from spk.classify.features import LayerSet
 from spk.classify.output import outcome_text, write_outcome
 from spk.classify.report.runs import read_runs
 from spk.classify.selection import sweep as module
+from spk.classify.selection.candidates import Settings, choose
 from spk.classify.selection.prepare import prepare
-from spk.classify.selection.sweep import Settings, choose, sweep
+from spk.classify.selection.sweep import sweep
 from spk.classify.speaker_model import fit, predict
 from spk.classify.speaker_model_files import load_model, save_model
 from spk.common.errors import InputError
-from spk.extract.store.writer import FeatureStore
+from spk.extract.store.reader import FeatureStore
 from spk.manifests.splits.tasks import make_tasks
 from spk.manifests.table import SPLITS, write_predictions
 

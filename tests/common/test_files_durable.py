@@ -14,7 +14,8 @@ from spk.common.files import whole_file
 from spk.common.locks import FolderLock
 from spk.extract.store import layout
 from spk.extract.store.maintenance import verify
-from spk.extract.store.writer import FeatureStore, StoreWriter
+from spk.extract.store.reader import FeatureStore
+from spk.extract.store.writer import StoreWriter
 
 Make = Callable[..., np.ndarray]
 

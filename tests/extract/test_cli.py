@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from spk.extract.cli import main
 from spk.extract.options import Options
 from spk.extract.pipeline.runner import Job
-from spk.extract.store.writer import FeatureStore
+from spk.extract.store.reader import FeatureStore
 from spk.manifests.table import segment_id, write_table
 
 RUN = "from spk.extract.cli import main\nif __name__ == '__main__':\n    main()\n"

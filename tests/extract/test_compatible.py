@@ -9,10 +9,12 @@ import soundfile
 from click.testing import CliRunner
 
 from spk.common.errors import InputError
-from spk.extract.cli import main, store
+from spk.extract.cli import main
+from spk.extract.store.cli import store
 from spk.extract.store.layout import differing_keys, fingerprint
 from spk.extract.store.maintenance import info, merge, verify
-from spk.extract.store.writer import FeatureStore, StoreWriter
+from spk.extract.store.reader import FeatureStore
+from spk.extract.store.writer import StoreWriter
 
 HASHED = {"weights_sha256": "aa" * 32, "encoder_config_sha256": "bb" * 32}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -20,7 +20,8 @@ from spk.extract.pipeline.batching import AHEAD, make_batches, sort_segments
 from spk.extract.pipeline.runner import WAITING, Halving
 from spk.extract.planning import choose_segments, plan
 from spk.extract.run import extract
-from spk.extract.store.writer import FeatureStore, StoreWriter
+from spk.extract.store.reader import FeatureStore
+from spk.extract.store.writer import StoreWriter
 from spk.extract.verification import cosines, relative_difference
 from spk.manifests.table import check_table, segment_id, write_table
 

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from spk.common.names import normal_name
-from spk.extract.store.writer import FeatureStore, StoreWriter
+from spk.extract.store.reader import FeatureStore
+from spk.extract.store.writer import StoreWriter
 from spk.manifests.cli import main
 from spk.manifests.cutting.rename import match_names
 from spk.manifests.table import read_predictions, read_table, segment_id, write_predictions

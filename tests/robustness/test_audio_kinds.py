@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from spk.extract.audio import Reading, read_segment, segments_of
-from spk.extract.store.writer import FeatureStore
+from spk.extract.store.reader import FeatureStore
 from spk.manifests.cutting.cut import cut
 from spk.manifests.table import read_table, write_table
 

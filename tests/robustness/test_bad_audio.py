@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from spk.extract.store.writer import FeatureStore
+from spk.extract.store.reader import FeatureStore
 
 RATE = 16000
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 3 * RATE)

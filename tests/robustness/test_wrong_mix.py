@@ -11,7 +11,8 @@ import pytest
 import soundfile
 
 from spk.extract.audio import Segment
-from spk.extract.store.writer import FeatureStore, StoreWriter
+from spk.extract.store.reader import FeatureStore
+from spk.extract.store.writer import StoreWriter
 from spk.finetune.config import Config
 from spk.finetune.training.train_session import Run, _sign
 from spk.manifests.table import read_table, write_table

@@ -12,7 +12,7 @@ from spk.classify.evaluation.confounds import COLUMNS, controls, persons_of, rea
 from spk.classify.evaluation.wording import conclude_control
 from spk.classify.experiment import evaluate
 from spk.classify.output import write_outcome
-from spk.classify.selection.sweep import Settings
+from spk.classify.selection.candidates import Settings
 from spk.common.errors import InputError
 from spk.manifests.table import write_table
 

@@ -9,7 +9,7 @@ from spk.classify.cli import main
 from spk.classify.evaluation.learning_curve import COLUMNS, conclude_curve, learning_curve
 from spk.classify.experiment import evaluate
 from spk.classify.output import write_outcome
-from spk.classify.selection.sweep import Settings
+from spk.classify.selection.candidates import Settings
 from spk.common.errors import InputError
 from spk.manifests.table import write_table
 

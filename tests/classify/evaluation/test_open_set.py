@@ -15,7 +15,7 @@ from spk.classify.evaluation.open_set import (
 )
 from spk.classify.experiment import evaluate
 from spk.classify.output import write_outcome
-from spk.classify.selection.sweep import Settings
+from spk.classify.selection.candidates import Settings
 from spk.common.errors import InputError
 from spk.manifests.splits.tasks import make_tasks
 from spk.manifests.table import write_table

@@ -5,9 +5,9 @@ import pytest
 
 from spk.classify.experiment import choose_and_fit, evaluate
 from spk.classify.features import LayerSet
-from spk.classify.selection.candidates import Validated, make_trial
+from spk.classify.selection.candidates import Settings, Validated, choose, make_trial
 from spk.classify.selection.cross_validation import add_folds, join_tuning
-from spk.classify.selection.sweep import Settings, choose, sweep
+from spk.classify.selection.sweep import sweep
 from spk.common.errors import InputError
 from spk.manifests.splits.tasks import make_tasks
 
@@ -83,7 +83,7 @@ def test_segments_cut_to_files_are_folded_without_a_purge(table):
 def test_a_folded_sweep_finds_the_telling_layer_and_reads_no_test_row(
     tmp_path, table, features, write_store
 ):
-    from spk.extract.store.writer import FeatureStore
+    from spk.extract.store.reader import FeatureStore
 
     joined, tasks, _ = folded(table)
     found = []

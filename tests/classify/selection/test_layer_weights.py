@@ -14,6 +14,7 @@ from spk.classify.experiment import evaluate
 from spk.classify.features import LayerSet
 from spk.classify.output import write_outcome
 from spk.classify.selection import layer_weights as module
+from spk.classify.selection.candidates import Settings, choose
 from spk.classify.selection.cross_validation import add_folds, cross_validate, join_tuning
 from spk.classify.selection.layer_weights import (
     LEAST_WEIGHT,
@@ -23,11 +24,11 @@ from spk.classify.selection.layer_weights import (
     mix_layers,
     squared_error,
 )
-from spk.classify.selection.sweep import Settings, choose, sweep
+from spk.classify.selection.sweep import sweep
 from spk.classify.speaker_model import fit, predict
 from spk.classify.speaker_model_files import load_model, save_model
 from spk.common.errors import InputError
-from spk.extract.store.writer import FeatureStore
+from spk.extract.store.reader import FeatureStore
 from spk.manifests.splits.tasks import make_tasks
 
 EXACT = 1e-8  # two float64 solutions of one linear system

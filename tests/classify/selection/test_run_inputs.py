@@ -16,7 +16,7 @@ from spk.classify.selection.run_inputs import (
     write_inputs,
 )
 from spk.common.errors import InputError
-from spk.extract.store.writer import FeatureStore
+from spk.extract.store.reader import FeatureStore
 from spk.manifests.table import write_table
 
 FAST = ["--classifiers", "ridge", "--layers", "1", "--jobs", "1"]

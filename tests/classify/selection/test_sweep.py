@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from spk.classify.classifiers.registry import PENALTIES
-from spk.classify.selection.sweep import Settings, choose, sweep
+from spk.classify.selection.candidates import Settings, choose
+from spk.classify.selection.sweep import sweep
 from spk.common.errors import InputError
 from spk.manifests.splits.tasks import make_tasks
 
@@ -48,7 +49,7 @@ def test_test_rows_are_not_read(tmp_path, table, features, write_store):
 
 
 def open_(path):
-    from spk.extract.store.writer import FeatureStore
+    from spk.extract.store.reader import FeatureStore
 
     return FeatureStore.open(path)
 

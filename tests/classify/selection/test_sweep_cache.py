@@ -6,9 +6,10 @@ import pytest
 
 from spk.classify.experiment import evaluate
 from spk.classify.selection import sweep as module
-from spk.classify.selection.sweep import Settings, sweep
+from spk.classify.selection.candidates import Settings
+from spk.classify.selection.sweep import sweep
 from spk.classify.selection.sweep_cache import Cells, fingerprint_of
-from spk.extract.store.writer import FeatureStore
+from spk.extract.store.reader import FeatureStore
 from spk.manifests.splits.tasks import make_tasks
 
 FAST = Settings(classifiers="ridge,lda", jobs=1)

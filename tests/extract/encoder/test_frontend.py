@@ -7,7 +7,7 @@ import transformers
 from torch import nn
 from torch.nn import functional
 
-from spk.extract.audio import as_float
+from spk.common.audio.decoding import as_float
 from spk.extract.encoder.device import Lane
 from spk.extract.encoder.frontend import LogMel, Waveforms, convolution, pad, product_dtype
 

@@ -22,8 +22,9 @@ from spk.extract.pipeline.batching import make_batches
 from spk.extract.pipeline.multi_device import Line, Post, Team, _Worker, work
 from spk.extract.planning import choose_segments
 from spk.extract.run import configuration, extract
+from spk.extract.store.reader import FeatureStore
 from spk.extract.store.shard_writer import UnnamedShard
-from spk.extract.store.writer import FeatureStore, StoreWriter
+from spk.extract.store.writer import StoreWriter
 from spk.manifests.table import check_table, write_table
 
 SEGMENTS = 24

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from spk.extract.store.cli import store
-from spk.extract.store.writer import FeatureStore
+from spk.extract.store.reader import FeatureStore
 
 Make = Callable[..., np.ndarray]
 IDS = [f"s{number}" for number in range(10)]

@@ -17,7 +17,8 @@ import pytest
 from spk.common.errors import InputError
 from spk.extract.store import export as export_module
 from spk.extract.store.export import export, pack
-from spk.extract.store.writer import FeatureStore, StoreWriter
+from spk.extract.store.reader import FeatureStore
+from spk.extract.store.writer import StoreWriter
 
 Make = Callable[..., np.ndarray]
 IDS = [f"s{number}" for number in range(10)]

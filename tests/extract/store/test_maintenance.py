@@ -15,8 +15,9 @@ import soundfile
 from spk.common.errors import InputError
 from spk.extract.store.export import pack
 from spk.extract.store.maintenance import info, merge, verify
+from spk.extract.store.reader import FeatureStore
 from spk.extract.store.shard import read_shard
-from spk.extract.store.writer import FeatureStore, StoreWriter
+from spk.extract.store.writer import StoreWriter
 
 Make = Callable[..., np.ndarray]
 IDS = [f"s{number}" for number in range(10)]

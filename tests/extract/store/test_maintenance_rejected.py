@@ -11,7 +11,8 @@ from spk.extract.pipeline.runner import Job
 from spk.extract.run import extract
 from spk.extract.store.layout import rejected_listing
 from spk.extract.store.maintenance import list_rejected, merge
-from spk.extract.store.writer import FeatureStore, StoreWriter
+from spk.extract.store.reader import FeatureStore
+from spk.extract.store.writer import StoreWriter
 from spk.manifests.table import check_table
 
 SILENT = ["S_001-M_0000.0000_0002.0000", "S_001-M_0002.0000_0004.0000"]

@@ -22,8 +22,9 @@ import pytest
 from spk.common import files as durable
 from spk.common.errors import InputError
 from spk.extract.store import shard_writer
+from spk.extract.store.reader import FeatureStore
 from spk.extract.store.shard import read_shard
-from spk.extract.store.writer import FeatureStore, StoreWriter
+from spk.extract.store.writer import StoreWriter
 
 Make = Callable[..., np.ndarray]
 IDS = [f"s{number}" for number in range(10)]

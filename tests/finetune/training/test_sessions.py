@@ -633,8 +633,8 @@ def test_another_encoder_is_refused(corpus, whole, layer_encoder, tmp_path):
 
 def test_tuned_features_go_into_a_store_of_their_own(corpus, whole, tmp_path):
     from spk.extract import FeatureStore
+    from spk.extract.audio import segments_of
     from spk.extract.encoder.encoder import load_encoder
-    from spk.finetune.data.dataset import segments_of
     from spk.finetune.model.checkpoint import load_tuned
 
     name = first(corpus)

@@ -26,8 +26,8 @@ import numpy as np
 from scene import ALONE, Corpus, contents, make_corpus, must, one_layer, scratch, typed
 
 from spk.common.errors import InputError
+from spk.extract.store.reader import FeatureStore
 from spk.extract.store.shard import read_shard
-from spk.extract.store.writer import FeatureStore
 
 PARTS = 4
 KINDS = ("pooled", "frames", "merged", "packed")

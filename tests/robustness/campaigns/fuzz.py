@@ -25,8 +25,9 @@ import numpy as np
 from spk.common.errors import InputError
 from spk.extract.store.layout import fingerprint
 from spk.extract.store.maintenance import info, verify
+from spk.extract.store.reader import FeatureStore
 from spk.extract.store.shard import TRAILER
-from spk.extract.store.writer import FeatureStore, StoreWriter
+from spk.extract.store.writer import StoreWriter
 from spk.manifests.formats.build import make_table, read_identity
 from spk.manifests.formats.rttm import read_rttm
 from spk.manifests.formats.textgrid import read_textgrids

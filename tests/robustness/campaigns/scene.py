@@ -21,7 +21,7 @@ import pandas as pd
 import soundfile
 from click.testing import CliRunner
 
-from spk.extract.store.writer import FeatureStore
+from spk.extract.store.reader import FeatureStore
 from spk.manifests.table import read_table, write_table
 
 ENCODER = "--encoder demo --layers 0,2,5 --workers 0"

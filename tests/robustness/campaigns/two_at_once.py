@@ -23,7 +23,8 @@ from disk import FIT, files
 from scene import ALONE, Corpus, Told, contents, make_corpus, must, scratch, side_by_side, start
 
 from spk.common.errors import InputError
-from spk.extract.store.writer import FeatureStore, StoreWriter
+from spk.extract.store.reader import FeatureStore
+from spk.extract.store.writer import StoreWriter
 
 CONFIG = {
     "schema": 1,
