@@ -57,7 +57,7 @@ class Outcome:
     left_out : DataFrame
         The rows that could not be used: `segment_id, session, reason`.
     control : DataFrame or None
-        As `control.control` returns it; None within sessions.
+        As `confounds.control` returns it; None within sessions.
     identity : str or None
         The file that told it who is who.
     """
@@ -99,7 +99,7 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
     table : segment table with a split
     store : path of the store
     split : str
-        How the table was split (`data.split_method`); named in the outcome.
+        How the table was split (`tasks.split_method`); named in the outcome.
     tell : function of one str
         Receives what is worth knowing while it runs.
     keep : path, optional
@@ -108,7 +108,7 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
     anew : bool
         Whether such a folder, or a file of another sweep, is begun anew instead.
     identity : path, optional
-        Who is who, for the control of a task over all labels (`control.control`).
+        Who is who, for the control of a task over all labels (`confounds.control`).
 
     Raises
     ------
@@ -181,7 +181,7 @@ def choose_and_fit(
 
     It is fitted on train; left out are rows that could not be used, `segment_id, session, reason`.
     Test rows are not read. Parameters and Raises as in `evaluate`; `before` is given what
-    `model.foretell` returns, before anything is tried.
+    `speaker_model.foretell` returns, before anything is tried.
     """
     settings = settings or Settings()
     opened = open_store(store)

@@ -32,8 +32,8 @@ STANDARDISE = ("yes", "no")  # each feature by its own deviation, or all by one 
 class LayerSet:
     """The layers that make one feature vector: one alone, several in a row, or their mean.
 
-    A mix is several in a row, each with a weight > 0; the weights sum to 1 (`mix.mix_layers`).
-    `standardise` says how `linear.rotate` scales their features.
+    A mix is several in a row, each with a weight > 0; the weights sum to 1
+    (`layer_weights.mix_layers`). `standardise` says how `linear.rotate` scales their features.
     """
 
     layers: tuple[int, ...]

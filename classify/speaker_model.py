@@ -60,9 +60,9 @@ class Model:
     origin : dict
         Split method, seed, numbers of segments, versions.
     knots : {session, or "corpus": (m, 3) float64}
-        Of isotonic calibration, as `calibrate.fit_curves` gives them; empty: the temperature's.
+        Of isotonic calibration, as `calibration.fit_curves` gives them; empty: the temperature's.
     learnt : DataFrame or None
-        The rows that it learnt from and was chosen on, as `doubts.learnt_rows` returns them; None
+        The rows that it learnt from and was chosen on, as `validity.learnt_rows` returns them; None
         in folders from before these were written.
     """
 
@@ -103,7 +103,7 @@ def fit(
     Parameters
     ----------
     table : segment table
-        Rows with features, as `data.match` returns them; `tasks` hold its row numbers.
+        Rows with features, as `features.match` returns them; `tasks` hold its row numbers.
     split : str
         How the table was split; kept in the model's origin.
     """

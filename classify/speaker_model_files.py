@@ -123,7 +123,7 @@ def other_content(path: Path) -> InputError:
 def check_foretold(path: str | Path, foretold: Mapping[str, Any], settings: Settings) -> None:
     """Refuse a folder whose model cannot be the one that is about to be fitted.
 
-    `foretold` is what `model.foretell` returns of `settings`.
+    `foretold` is what `speaker_model.foretell` returns of `settings`.
     """
     path = Path(path)
     if not path.is_dir() or not any(path.iterdir()):

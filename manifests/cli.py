@@ -29,7 +29,7 @@ main.add_command(match_csv)
 
 
 def _annotated(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the arguments and options of `assemble.make_table`, with its names and defaults."""
+    """Add the arguments and options of `build.make_table`, with its names and defaults."""
     options = [
         click.argument("path", type=click.Path()),
         click.argument("table", type=click.Path()),

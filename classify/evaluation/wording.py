@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ONE_MEETING = "1 meeting (so the interval is over its segments only)"
 ACCURACY = ("accuracy", "low", "high")  # columns of a share and its interval
-# what a control over all labels is of (`control.COLUMNS`)
+# what a control over all labels is of (`confounds.COLUMNS`)
 LABEL, MEETING, ROOM = "label", "meeting", "room (series)"
 SERIES, IDENTITY = "person (series)", "person (identity)"  # by what the labels were folded
 

@@ -154,7 +154,7 @@ def _table_of(path: Path) -> Path:
 
 
 def _beside(folder: Path) -> dict[str, Any]:
-    """Return what else lies in a run's folder, all of it of one run (`inputs`)."""
+    """Return what else lies in a run's folder, all of it of one run (`run_inputs`)."""
     config, control = folder / "config.json", folder / CONTROL_FILE
     if not config.is_file() and (folder / "cells.jsonl").is_file():
         raise InputError(

@@ -195,7 +195,7 @@ def cross_validate(
     cuts : sequence of (learnt, held)
         Positions of rows; no row is held out twice.
     paths : {classifier: penalties}
-        As `classifiers.penalties_of` gives them; LightGBM has no rows to stop by and is refused.
+        As `registry.penalties_of` gives them; LightGBM has no rows to stop by and is refused.
     layers : LayerSet
         Of `X`: tells how features are standardised, and the weights of a mix, which is always
         fitted on a fold's rows.

@@ -74,7 +74,7 @@ def sweep(
     Parameters
     ----------
     table : segment table
-        Rows with features, as `data.match` returns them; `tasks` hold its row numbers.
+        Rows with features, as `features.match` returns them; `tasks` hold its row numbers.
     store : FeatureStore
         Opened once; each process reads what it needs.
     cells : Cells, optional

@@ -1,8 +1,9 @@
 """Which settings of an encoder's config.json are known here, so that no new one is passed over.
 
 The encoder's own layers are run as transformers builds them, but their order of work is ours
-(`frontend`, `layers`, `encoder`). A setting that a later transformers adds might change that order;
-where it stands at another value than its default, the encoder is refused until it was compared.
+(`frontend`, `transformer`, `encoder`). A setting that a later transformers adds might change that
+order; where it stands at another value than its default, the encoder is refused until it was
+compared.
 """
 
 from __future__ import annotations

@@ -118,8 +118,6 @@ def damaged(path: Path, found: str) -> InputError:
     )
 
 
-__all__ = ["COLUMNS", "DTYPES", "SCHEMA"]  # the first two belong to `contents`
-
 SCHEMA = 1
 TRAILER = struct.Struct("<8sQQ32s")
 MARK = b"spkshard"

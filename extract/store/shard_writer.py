@@ -1,7 +1,7 @@
 """Rows become shards: they wait in one buffer that is used again and again, checked and summed.
 
 A shard is written under a temporary name, and is on disk when `publish` is called with it: only
-the process that holds the store's lock gives it its own name (`store`). So a process whose parent
+the process that holds the store's lock gives it its own name (`writer`). So a process whose parent
 was killed can write what it likes: no reader and no other writer will ever take it for a shard.
 """
 

@@ -43,7 +43,7 @@ class Subject:
     split: str = "unknown"
     rows: str = ""  # fingerprint of the task's rows
     trained: frozenset[str] = frozenset()  # ids of the training segments
-    audio: tuple[Mapping[str, Any], ...] = ()  # what they are of (`origin.training_audio`)
+    audio: tuple[Mapping[str, Any], ...] = ()  # what they are of (`provenance.training_audio`)
 
 
 class SpeakerModule(lightning.LightningModule):

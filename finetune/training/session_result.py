@@ -75,7 +75,7 @@ class Result:
     checkpoint: str = ""
     test_unknown: int = 0  # test segments of speakers that training has not
     test_learnt: int = 0  # test segments that share audio with training ones
-    made_from: str = ""  # fingerprint of rows, recordings, encoder, settings (`origin`)
+    made_from: str = ""  # fingerprint of rows, recordings, encoder, settings (`provenance`)
     rejected: dict[str, str] = field(default_factory=dict)  # segment id -> why
 
 
