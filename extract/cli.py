@@ -1,4 +1,4 @@
-"""The commands ``spk-extract`` and ``spk-store``."""
+"""The command ``spk-extract``."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ import click
 from ..common.commands import LEFT_OUT, Command, locks, writes
 from ..common.outputs import BESIDE_STORE, Output
 from ..common.signals import noted_signals
-from .store.cli import store
-
-__all__ = ["main", "store"]
 
 # How the two files of --profile begin.
 PROFILE, TRACE = b"segments: ", b'{"traceEvents": '

@@ -24,8 +24,7 @@ from ...manifests.table import read_table
 from ..evaluation.score import score
 from ..features import Teller
 from ..speaker_model import versions
-from . import analyses as beside
-from . import figures
+from . import analyses, figures
 from .errors import Clips, Mistake, find_mistakes, players
 from .runs import Run, read_runs
 from .sessions import by_meeting, meetings, meetings_table, sessions_of, short, speakers_table
@@ -116,7 +115,7 @@ def report(
         speakers=speakers_table(found),
         strata=_strata(found, measures),
         calibration=[_calibration(place, run) for place, run in enumerate(found)],
-        beside=beside.sections(found, table),
+        analyses=analyses.sections(found, table),
         mistakes=mistakes,
         listen={"table": table is not None, "audio": audio_root is not None, "errors": errors},
         sounds=sounds,

@@ -25,7 +25,7 @@ from ..classifiers.fold_sums import TotalSums
 from ..classifiers.linear import rotate
 from ..classifiers.registry import fit_path, penalties_of
 from ..features import LayerSet, Teller, layer_sets, read_features
-from .candidates import Settings, Trial, Validated, choose, classifier_names, make_trial
+from .candidates import Settings, Trial, Validated, classifier_names, make_trial
 from .cross_validation import Paths, score_folds
 from .layer_weights import mix_layers
 from .sweep_cache import Cells, Share, unfinished
@@ -34,17 +34,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from tqdm import tqdm
 
-
-__all__ = [
-    "TUNING",
-    "Settings",
-    "Trial",
-    "choose",
-    "classifier_names",
-    "make_fold",
-    "one_thread",
-    "sweep",
-]
 
 TUNING = ("train", "valid")
 

@@ -18,8 +18,6 @@ from .layout import sequence, take_folder
 from .reader import FeatureStore
 from .shard_writer import Convert, ShardWriter, UnnamedShard, assign
 
-__all__ = ["FeatureStore", "StoreWriter"]
-
 
 class StoreWriter(ShardWriter):
     """The one writer of a store folder, a context manager.

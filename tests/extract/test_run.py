@@ -15,7 +15,7 @@ import soundfile
 
 from spk.common.errors import InputError
 from spk.extract.options import Options, parse_layers
-from spk.extract.pipeline import batching as batches
+from spk.extract.pipeline import batching
 from spk.extract.pipeline.batching import AHEAD, make_batches, sort_segments
 from spk.extract.pipeline.runner import WAITING, Halving
 from spk.extract.planning import choose_segments, plan
@@ -132,7 +132,7 @@ def test_rows_are_those_of_a_plain_loop(corpus, tmp_path, kind, buckets, request
 def test_the_audio_held_at_once_does_not_grow_with_the_table(corpus, tmp_path, monkeypatch):
     root, _ = corpus
     rows = [row("S01.flac", i / 40, i / 40 + 0.1) for i in range(600)]
-    read, add, given, most = batches.read_segment, StoreWriter.add, [], []
+    read, add, given, most = batching.read_segment, StoreWriter.add, [], []
 
     def noted(segment, reading):
         audio = read(segment, reading)
@@ -143,7 +143,7 @@ def test_the_audio_held_at_once_does_not_grow_with_the_table(corpus, tmp_path, m
         most.append(sum(samples() is not None for samples in given))
         add(self, *row, **rest)
 
-    monkeypatch.setattr(batches, "read_segment", noted)
+    monkeypatch.setattr(batching, "read_segment", noted)
     monkeypatch.setattr(StoreWriter, "add", counted)
     table = check_table(pd.DataFrame(rows))
     extract(table, tmp_path / "store", settings(root, batch_seconds=0.41, workers=2))
@@ -572,8 +572,8 @@ extract(read_table({str(tmp_path / "table.csv")!r}), {str(store)!r}, options)
     kept = set(FeatureStore.open(store).ids())
     assert 6 <= len(kept) < 24
     options = settings(root, batch_seconds=6.0)
-    batches = make_batches(sort_segments(choose_segments(table, options)), 6.0)
-    assert {len(kept & {s.segment_id for s in batch}) / len(batch) for batch in batches} == {0, 1}
+    batching = make_batches(sort_segments(choose_segments(table, options)), 6.0)
+    assert {len(kept & {s.segment_id for s in batch}) / len(batch) for batch in batching} == {0, 1}
     assert extract(table, store, options).new == 24 - len(kept)
     extract(table, tmp_path / "undisturbed", options)
     ids = table["segment_id"].tolist()

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from spk.extract.store import maintenance as tools
+from spk.extract.store import maintenance
 from spk.extract.store import shard as shard_module
 from spk.extract.store.shard import read_shard
 
@@ -69,7 +69,7 @@ def test_a_store_that_does_not_check_is_caught_by_the_harness(flipped, monkeypat
 
 
 def test_a_verify_that_does_not_look_is_caught_by_the_harness(flipped, monkeypatch):
-    monkeypatch.setattr(tools, "_shard_faults", lambda path, named: [])
+    monkeypatch.setattr(maintenance, "_shard_faults", lambda path, named: [])
     counts, broken = flipped("pooled")
     assert counts["missed"] == 1
     assert any(what.startswith("verify said 0") for what in broken)

@@ -9,13 +9,13 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from spk.classify.selection.sweep_cache import Cells
-from spk.common import files as durable
+from spk.common import files
 from spk.common.errors import InputError
 from spk.common.files import refuse_full_disk
 from spk.common.locks import FolderLock
 from spk.extract.store.export import pack
 from spk.finetune import run
-from spk.finetune.training import sessions as fleet
+from spk.finetune.training import sessions
 from spk.finetune.training.train_session import _quiet
 
 
@@ -87,7 +87,7 @@ def test_a_lock_on_a_full_disk_holds_and_is_given_back(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     for name in ("write", "ftruncate"):
-        monkeypatch.setattr(durable.os, name, full)
+        monkeypatch.setattr(files.os, name, full)
     lock = FolderLock(tmp_path / "lock")
     with pytest.raises(InputError, match="locked by a process that has not said who it is"):
         FolderLock(tmp_path / "lock")
@@ -124,15 +124,17 @@ def test_a_place_that_cannot_be_made_is_told(tmp_path, jobs):
 
 
 def test_a_session_s_folder_that_goes_is_told(tmp_path):
-    task = fleet.Task("S1", (), {}, {})
-    asked = fleet.Fleet(None, fleet.Config(), "random", {0: task}, ("S1",))
+    task = sessions.Task("S1", (), {}, {})
+    asked = sessions.Fleet(None, sessions.Config(), "random", {0: task}, ("S1",))
     with pytest.raises(InputError, match=r"cannot be written \(No such file or directory\)"):
-        fleet._claim(tmp_path / "version_0", task, asked)
+        sessions._claim(tmp_path / "version_0", task, asked)
 
 
 def test_a_finished_session_that_is_gone_is_told(tmp_path):
-    tasks = {0: fleet.Task("S1", (), {}, {}), 1: fleet.Task("S2", (), {}, {})}
-    asked = fleet.Fleet(None, fleet.Config(log_dir=str(tmp_path)), "random", tasks, ("S1", "S2"))
+    tasks = {0: sessions.Task("S1", (), {}, {}), 1: sessions.Task("S2", (), {}, {})}
+    asked = sessions.Fleet(
+        None, sessions.Config(log_dir=str(tmp_path)), "random", tasks, ("S1", "S2")
+    )
     with pytest.raises(InputError, match="2 finished sessions are gone, first 'S1', expected all"):
         run._refuse_gone(asked, [], False)
     run._refuse_gone(asked, ["S1", "S2"], False)  # another process has them

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from spk.classify import speaker_model_files as model_folder
+from spk.classify import speaker_model_files
 from spk.common.errors import InputError
 from spk.extract.encoder.checkpoint import find_checkpoint
 from spk.extract.store.shard import TRAILER
@@ -213,7 +213,7 @@ def test_arrays_that_grow_when_they_are_read_are_refused(model, fitted):
 
 def test_a_model_file_of_any_size_is_not_read_whole(model, fitted, monkeypatch):
     text = (fitted / "lightgbm" / "0.txt").read_bytes()
-    monkeypatch.setattr(model_folder, "LARGEST", len(text) - 1)
+    monkeypatch.setattr(speaker_model_files, "LARGEST", len(text) - 1)
     assert f"'0.txt' has over {len(text) - 1} bytes" in model("lightgbm", "0.txt", text)
 
 
@@ -318,19 +318,19 @@ def test_weights_of_a_hub_id_are_of_the_commit_that_is_recorded(monkeypatch, enc
 
 
 def test_a_tuned_model_asks_for_the_encoder_s_recorded_commit(monkeypatch):
-    from spk.finetune.model import checkpoint as tuned
+    from spk.finetune.model import checkpoint
 
     known = {"encoder": {"revision": "0123abc"}, "settings": {"pretrained_model": "org/name"}}
-    monkeypatch.setattr(tuned, "read_checkpoint", lambda _: {"spk": known})
+    monkeypatch.setattr(checkpoint, "read_checkpoint", lambda _: {"spk": known})
     asked = []
 
     def load_parts(name, *, revision, normalize):
         asked.append((name, revision))
         raise InputError("seen")
 
-    monkeypatch.setattr(tuned, "load_parts", load_parts)
+    monkeypatch.setattr(checkpoint, "load_parts", load_parts)
     with pytest.raises(InputError, match="seen"):
-        tuned.load_tuned("a.ckpt")
+        checkpoint.load_tuned("a.ckpt")
     assert asked == [("org/name", "0123abc")]
 
 
@@ -401,7 +401,8 @@ def watch(event, values):
 sys.addaudithook(watch)
 from click.testing import CliRunner
 from spk.manifests.cli import main as manifests
-from spk.extract.cli import main as extract, store
+from spk.extract.cli import main as extract
+from spk.extract.store.cli import store
 from spk.classify.cli import main as classify
 from spk.finetune.cli import main as finetune
 def run(command, line):

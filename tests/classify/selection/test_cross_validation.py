@@ -5,7 +5,7 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from spk.classify.classifiers import fold_sums as sums_module
+from spk.classify.classifiers import fold_sums
 from spk.classify.classifiers.fold_sums import TotalSums
 from spk.classify.classifiers.linear import unit
 from spk.classify.features import LayerSet
@@ -127,7 +127,7 @@ def test_a_feature_that_varies_in_one_block_only_is_exact_all_the_same(name, wil
 
 @pytest.mark.parametrize("most", [1e9, 0], ids=["kept", "taken twice"])
 def test_rows_that_are_never_held_out_or_purged_are_summed_rightly(monkeypatch, most):
-    monkeypatch.setattr(sums_module, "MOST_BYTES", most)
+    monkeypatch.setattr(fold_sums, "MOST_BYTES", most)
     X, y = cloud(300, 40, 4)
     cuts = [(np.r_[:80, 130:300], np.arange(90, 120)), (np.r_[:200, 260:300], np.arange(200, 250))]
     total = TotalSums(X, y, 4, cuts)

@@ -3,7 +3,7 @@
 import pytest
 
 from spk.extract.options import Options
-from spk.extract.pipeline import runner as job
+from spk.extract.pipeline import runner
 from spk.extract.pipeline.runner import count_workers
 
 
@@ -11,11 +11,11 @@ from spk.extract.pipeline.runner import count_workers
     ("cores", "devices", "expected"), [(1, 1, 1), (6, 1, 6), (64, 1, 16), (64, 8, 8), (2, 4, 1)]
 )
 def test_the_cores_at_hand_decode_up_to_sixteen_for_a_device(monkeypatch, cores, devices, expected):
-    monkeypatch.setattr(job, "available_cores", lambda: cores)
+    monkeypatch.setattr(runner, "available_cores", lambda: cores)
     assert count_workers(Options(), devices) == expected
 
 
 @pytest.mark.parametrize("workers", [0, 3, 40])
 def test_what_the_user_says_stands(monkeypatch, workers):
-    monkeypatch.setattr(job, "available_cores", lambda: 2)
+    monkeypatch.setattr(runner, "available_cores", lambda: 2)
     assert count_workers(Options(workers=workers), 2) == workers

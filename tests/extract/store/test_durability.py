@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spk.common import files as durable
+from spk.common import files
 from spk.common.errors import InputError
 from spk.common.files import whole_file
 from spk.common.locks import FolderLock
@@ -27,7 +27,7 @@ def test_a_file_that_cannot_be_written_is_told_and_absent(
     def refused(handle: int) -> None:
         raise OSError(number, "refused by the disk")
 
-    monkeypatch.setattr(durable.os, "fsync", refused)
+    monkeypatch.setattr(files.os, "fsync", refused)
     told = r"cannot be written \(refused by the disk\)"
     with pytest.raises(InputError, match=told), whole_file(tmp_path / "a", 1) as file:
         file.write(b"a")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spk.common import files as durable
+from spk.common import files
 from spk.common.errors import InputError
 from spk.extract.store import shard_writer
 from spk.extract.store.reader import FeatureStore
@@ -402,7 +402,7 @@ def test_a_full_disk_is_told_in_bytes_and_loses_nothing(
     with StoreWriter(tmp_path / "a", store_config) as writer:
         writer.add("s", np.ones((3, 4)), **row)
         with monkeypatch.context() as patch:
-            patch.setattr(durable.os, "fsync", full)
+            patch.setattr(files.os, "fsync", full)
             with pytest.raises(InputError, match=r"bytes are free on the disk, expected \d+ bytes"):
                 writer.commit()
         assert list((tmp_path / "a" / "shards").iterdir()) == []
@@ -419,7 +419,7 @@ def test_a_shard_gets_its_name_after_its_bytes_and_before_its_folder_are_on_disk
     def sync(handle: int) -> None:
         steps.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
 
-    monkeypatch.setattr(durable.os, "fsync", sync)
+    monkeypatch.setattr(files.os, "fsync", sync)
     monkeypatch.setattr(
         Path, "replace", lambda old, new: (steps.append(f"to {new.name}"), rename(old, new))
     )

@@ -13,7 +13,7 @@ import torch
 from spk.common.errors import InputError
 from spk.finetune.config import Config
 from spk.finetune.run import fit
-from spk.finetune.training import provenance as origin
+from spk.finetune.training import provenance
 from spk.finetune.training.session_result import checkpoint_path, read_result, stem_of
 
 
@@ -371,8 +371,8 @@ def test_a_recording_is_the_same_by_name_or_by_content(tmp_path, columns, shared
     (tmp_path / "copy.wav").write_bytes(b"sound")
     (tmp_path / "longer.wav").write_bytes(b"sounds")
     known = pd.concat([rows(), rows(start=0.5, end=1.0), rows(start=4.0, end=5.0)])
-    marks = {"a/M1.wav": origin.mark(tmp_path / "a" / "M1.wav")}
-    learnt = origin.training_audio(known, marks)
+    marks = {"a/M1.wav": provenance.mark(tmp_path / "a" / "M1.wav")}
+    learnt = provenance.training_audio(known, marks)
     assert learnt[0]["spans"] == [[0.0, 1.0], [4.0, 5.0]]
-    found = origin.sharing_audio(rows(**columns), learnt, str(tmp_path))
+    found = provenance.sharing_audio(rows(**columns), learnt, str(tmp_path))
     assert found == (["x"] if shared else [])

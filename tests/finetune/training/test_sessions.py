@@ -403,15 +403,15 @@ def test_an_absolute_folder_of_checkpoints_keeps_sessions_apart(corpus, whole, t
 
 
 def test_scores_that_are_not_finite_fail_their_session_alone(corpus, whole, tmp_path, monkeypatch):
-    from spk.finetune.training import train_session as training
+    from spk.finetune.training import train_session
 
-    score = training.score_segments
+    score = train_session.score_segments
 
     def diverged(module, *rest):
         found = score(module, *rest)
         return found * float("nan") if module.subject.task == first(corpus) else found
 
-    monkeypatch.setattr(training, "score_segments", diverged)
+    monkeypatch.setattr(train_session, "score_segments", diverged)
     done = fit(corpus[1], replace(whole[0], log_dir=str(tmp_path), max_epochs=1, unfreeze=""))
     assert done.sessions["state"].tolist() == ["failed", "done"]
     assert "the training diverged" in done.sessions["reason"].iloc[0]

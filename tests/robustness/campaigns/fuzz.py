@@ -240,17 +240,14 @@ def _guided(one, name: str, seconds: float, folder: Path) -> None:
     from spk.extract.store import layout, reader, shard
     from spk.extract.store import shard as contents
     from spk.manifests import table
-    from spk.manifests.formats import build as assemble
+    from spk.manifests.formats import build, textgrid, thesis_csv, turns
     from spk.manifests.formats import rttm as rttm_room
-    from spk.manifests.formats import textgrid
-    from spk.manifests.formats import thesis_csv as reference
-    from spk.manifests.formats import turns as annotation
     from spk.manifests.splits import split
 
     modules = {
-        "rttm": (annotation, rttm_room, assemble, table),
-        "textgrid": (annotation, textgrid, assemble, table),
-        "csv": (table, reference, assemble, split),
+        "rttm": (turns, rttm_room, build, table),
+        "textgrid": (turns, textgrid, build, table),
+        "csv": (table, thesis_csv, build, split),
         "store": (contents, layout, reader, shard),
     }
     for module in modules[name]:
