@@ -115,7 +115,7 @@ def report(
         speakers=speakers_table(found),
         strata=_strata(found, measures),
         calibration=[_calibration(place, run) for place, run in enumerate(found)],
-        analyses=analyses.sections(found, table),
+        beside=analyses.sections(found, table),
         mistakes=mistakes,
         listen={"table": table is not None, "audio": audio_root is not None, "errors": errors},
         sounds=sounds,

@@ -572,8 +572,8 @@ extract(read_table({str(tmp_path / "table.csv")!r}), {str(store)!r}, options)
     kept = set(FeatureStore.open(store).ids())
     assert 6 <= len(kept) < 24
     options = settings(root, batch_seconds=6.0)
-    batching = make_batches(sort_segments(choose_segments(table, options)), 6.0)
-    assert {len(kept & {s.segment_id for s in batch}) / len(batch) for batch in batching} == {0, 1}
+    batches = make_batches(sort_segments(choose_segments(table, options)), 6.0)
+    assert {len(kept & {s.segment_id for s in batch}) / len(batch) for batch in batches} == {0, 1}
     assert extract(table, store, options).new == 24 - len(kept)
     extract(table, tmp_path / "undisturbed", options)
     ids = table["segment_id"].tolist()
