@@ -82,7 +82,7 @@ KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
     type=float,
     default=None,
     help="Audio in a batch, in s, padding counted.  [default: 20 on a CPU; on a GPU what its free "
-    "memory holds, at most 240]",
+    "memory holds, at most 480]",
 )
 @click.option(
     "--buckets", is_flag=True, help="Batch only segments of equally many frames: no padding."
