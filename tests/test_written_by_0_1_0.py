@@ -1,7 +1,7 @@
 """What version 0.1.0 wrote is still read: a table, store, pack, sweep, model, fine-tuned folder.
 
-`written_by_0_1_0` was made by its commands from ``spk-manifests demo corpus --sessions 2 --minutes 1``
-and a random encoder of two layers. Where recordings are needed they are made anew.
+`written_by_0_1_0` was made by its commands, from ``spk-manifests demo corpus --sessions 2
+--minutes 1`` and a random encoder of two layers. Where recordings are needed they are made anew.
 """
 
 import json
@@ -56,7 +56,7 @@ def test_the_folder_is_of_version_0_1_0():
 def test_a_store_passes_every_check_and_holds_what_its_pack_holds(run):
     assert "every byte is as it was written" in run("spk-store verify store")
     ids = pd.read_csv("table.csv")["segment_id"].tolist()
-    with FeatureStore("store") as store, FeatureStore("store.h5") as packed:
+    with FeatureStore.open("store") as store, FeatureStore.open("store.h5") as packed:
         features = store.read(ids)
         assert features.shape == (44, 3, 32)
         assert np.ptp(features) > 0.1
