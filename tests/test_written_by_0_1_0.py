@@ -56,11 +56,13 @@ def test_the_folder_is_of_version_0_1_0():
 def test_a_store_passes_every_check_and_holds_what_its_pack_holds(run):
     assert "every byte is as it was written" in run("spk-store verify store")
     ids = pd.read_csv("table.csv")["segment_id"].tolist()
-    with FeatureStore.open("store") as store, FeatureStore.open("store.h5") as packed:
-        features = store.read(ids)
-        assert features.shape == (44, 3, 32)
+    for layer in range(3):
+        features, packed = (
+            FeatureStore.open(name).read(ids, layer) for name in ("store", "store.h5")
+        )
+        assert features.shape == (44, 32)
         assert np.ptp(features) > 0.1
-        np.testing.assert_array_equal(features, packed.read(ids))
+        np.testing.assert_array_equal(features, packed)
 
 
 def test_a_store_is_gone_on_with_and_nothing_is_encoded_again(run, corpus):
