@@ -546,7 +546,7 @@ def test_a_killed_run_is_completed_by_the_same_command(corpus, tmp_path):
     store = tmp_path / "store"
     code = f"""
 import os, signal
-from spk.extract.options import Options
+from spk.extract.options import ExtractOptions
 from spk.extract.run import extract
 from spk.extract.store.writer import StoreWriter
 from spk.manifests.table import read_table
@@ -563,7 +563,7 @@ def early(self):
     self._commit_rows = 6
     due(self)
 StoreWriter._commit_if_due = early
-options = Options(encoder="demo", audio_root={str(root)!r}, workers=2, store_dtype="float32",
+options = ExtractOptions(encoder="demo", audio_root={str(root)!r}, workers=2, store_dtype="float32",
                   batch_seconds=6.0)
 extract(read_table({str(tmp_path / "table.csv")!r}), {str(store)!r}, options)
 """

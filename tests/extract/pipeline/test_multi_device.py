@@ -456,10 +456,10 @@ if __name__ == "__main__":
     from multiprocessing import get_context
     get_context("spawn").Process(target=print).start()
 else:
-    from spk.extract.options import Options
+    from spk.extract.options import ExtractOptions
     from spk.extract.run import extract
     from spk.manifests.table import read_table
-    options = Options(device="cpu,cpu", encoder="demo", audio_root={options.audio_root!r})
+    options = ExtractOptions(device="cpu,cpu", encoder="demo", audio_root={options.audio_root!r})
     extract(read_table("table.csv"), "store", options)
 """
     (tmp_path / "script.py").write_text(script)

@@ -51,7 +51,7 @@ import os, sys
 import torch
 torch.set_num_threads(1)
 from spk.finetune.config import read_config
-from spk.finetune.run import fit
+from spk.finetune.run import finetune
 from spk.manifests.table import read_table
 calls = [0]
 def stop():
@@ -59,7 +59,7 @@ def stop():
     if calls[0] == int(sys.argv[3]):
         os.kill(os.getpid(), 9)
     return False
-fit(read_table(sys.argv[1]), read_config(sys.argv[2]), stop=stop)
+finetune(read_table(sys.argv[1]), read_config(sys.argv[2]), stop=stop)
 """
 
 
