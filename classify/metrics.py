@@ -168,5 +168,5 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     """
     from scipy.stats import binomtest
 
-    found = binomtest(hits, count).proportion_ci(LEVEL, method="wilson")
-    return float(found.low), float(found.high)
+    interval = binomtest(hits, count).proportion_ci(LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)

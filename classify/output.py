@@ -75,12 +75,12 @@ def outcome_text(outcome: ExperimentResult) -> str:
 
     Over the corpus its control stands before the conclusion.
     """
-    found = sweep_rows(outcome)
-    best = sorted(found, key=lambda row: -row["valid_accuracy"])[:MOST_SHOWN]
-    shown = found if len(found) <= MOST_SHOWN else best
-    told = [key for key in shown[0] if key != "standardise" or len(_ways(outcome)) > 1]
-    rows = [{key: _short(key, row[key]) for key in told} for row in shown]
-    more = f"\nthe best {len(shown)} of {len(found)}" if len(shown) < len(found) else ""
+    all_rows = sweep_rows(outcome)
+    best = sorted(all_rows, key=lambda row: -row["valid_accuracy"])[:MOST_SHOWN]
+    shown = all_rows if len(all_rows) <= MOST_SHOWN else best
+    keys = [key for key in shown[0] if key != "standardise" or len(_ways(outcome)) > 1]
+    rows = [{key: _short(key, row[key]) for key in keys} for row in shown]
+    more = f"\nthe best {len(shown)} of {len(all_rows)}" if len(shown) < len(all_rows) else ""
     blocks = [
         "\n".join(outcome.facts),
         format_columns(rows) + more,
@@ -111,32 +111,34 @@ def measures_text(measures: pd.DataFrame) -> str:
     return "\n\n".join(blocks)
 
 
-def controls_text(found: Mapping[str, pd.DataFrame]) -> list[str]:
+def controls_text(controls: Mapping[str, pd.DataFrame]) -> list[str]:
     """Return what `score` prints of each model over all labels: its control and what it says."""
     return [
         f"\n{model}\n{frame_text(control)}\n\n{conclude_control(control)}"
-        for model, control in found.items()
+        for model, control in controls.items()
     ]
 
 
-def comparison_facts(found: Comparison) -> list[str]:
+def comparison_facts(comparison: Comparison) -> list[str]:
     """Return what stands above a comparison: the models, what was not compared, warnings."""
     import pandas as pd
 
-    tasks = [OTHER_TASK] if len({WITHIN_CORPUS in name for name in found.models}) > 1 else []
-    return [*found.facts, *warnings_of(pd.DataFrame({"model": found.models})), *tasks]
+    tasks = [OTHER_TASK] if len({WITHIN_CORPUS in name for name in comparison.models}) > 1 else []
+    return [*comparison.facts, *warnings_of(pd.DataFrame({"model": comparison.models})), *tasks]
 
 
-def comparison_text(found: Comparison) -> str:
+def comparison_text(comparison: Comparison) -> str:
     """Return what `compare` prints: facts, the rows, the conclusion.
 
     Which meeting the segments belong to that were not compared is left to the file.
     """
-    shown = found.rows.drop(columns=["unpaired_a", "unpaired_b"])
+    shown = comparison.rows.drop(columns=["unpaired_a", "unpaired_b"])
     rows = [
         {key: _short(key, value) for key, value in row.items()} for row in shown.to_dict("records")
     ]
-    return "\n\n".join(["\n".join(comparison_facts(found)), format_columns(rows), found.conclusion])
+    return "\n\n".join(
+        ["\n".join(comparison_facts(comparison)), format_columns(rows), comparison.conclusion]
+    )
 
 
 def _short(key: str, value: Any) -> str:

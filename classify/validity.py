@@ -60,13 +60,13 @@ def learnt_from(rows: pd.DataFrame, learnt: pd.DataFrame) -> np.ndarray:
     """
     split = rows["split"].to_numpy(str) if "split" in rows else np.full(len(rows), "")
     declared = np.select([split == "train", split == "valid"], [0, 1], 2)
-    known = np.zeros(len(rows), bool)
+    mask = np.zeros(len(rows), bool)
     for number, use in enumerate(USES):
-        asked = declared > number
+        undeclared = declared > number
         part = learnt[learnt["split"] == use]
-        known |= asked & rows["segment_id"].isin(set(part["segment_id"])).to_numpy()
-        known |= asked & _shares_audio(rows, part)
-    return known
+        mask |= undeclared & rows["segment_id"].isin(set(part["segment_id"])).to_numpy()
+        mask |= undeclared & _shares_audio(rows, part)
+    return mask
 
 
 def _shares_audio(rows: pd.DataFrame, learnt: pd.DataFrame) -> np.ndarray:
@@ -88,12 +88,12 @@ def _recordings(table: pd.DataFrame) -> list[str]:
     Two files are one recording where their names without suffix are the same and so are their
     sessions, or where one path is the end of the other.
     """
-    seen: dict[str, list[tuple[_File, str]]] = {}
+    by_stem: dict[str, list[tuple[_File, str]]] = {}
     names: dict[tuple[str, str], str] = {}
     for pair in dict.fromkeys(zip(table["audio"], table["session"], strict=True)):
         path = PurePosixPath(normal_name(str(pair[0])).replace("\\", "/"))
         file = ((*path.parts[:-1], path.stem), normal_name(str(pair[1])))
-        alike = seen.setdefault(path.stem, [])
+        alike = by_stem.setdefault(path.stem, [])
         new = f"{path.stem}/{len(alike)}"
         names[pair] = next((name for other, name in alike if _same(file, other)), new)
         alike.append((file, names[pair]))
@@ -105,20 +105,20 @@ def _same(a: _File, b: _File) -> bool:
     return a[1] == b[1] or a[0][-shorter:] == b[0][-shorter:]
 
 
-def learnt_note(known: np.ndarray, ids: Sequence[str]) -> list[str]:
+def learnt_note(mask: np.ndarray, ids: Sequence[str]) -> list[str]:
     """Say how many of the segments `ids` (n,) were learnt from; nothing where none was."""
-    if not known.any():
+    if not mask.any():
         return []
-    first = np.asarray(ids)[known][0]
+    first = np.asarray(ids)[mask][0]
     return [
-        f"{int(known.sum())} of {len(known)} segments were learnt from or chosen on, or share "
+        f"{int(mask.sum())} of {len(mask)} segments were learnt from or chosen on, or share "
         f"audio with such a segment, first {str(first)!r}: figures on them say little about others"
     ]
 
 
-def marked(model: str, known: np.ndarray) -> str:
+def marked(model: str, mask: np.ndarray) -> str:
     """Return a model's name that says how many of its segments it learnt from."""
-    return f"{model}, {int(known.sum())} training segments" if known.any() else model
+    return f"{model}, {int(mask.sum())} training segments" if mask.any() else model
 
 
 def doubts_of(predictions: pd.DataFrame, table: pd.DataFrame | None = None) -> list[str]:
@@ -132,14 +132,14 @@ def doubts_of(predictions: pd.DataFrame, table: pd.DataFrame | None = None) -> l
     lines = []
     groups = list(predictions.groupby("model", sort=False))
     for model, rows in groups:
-        told = [
+        doubts = [
             *_by_split(rows),
             *_marked(str(model), rows),
             *unknown_note(rows, table, within_corpus(str(model))),
         ]
         if table is not None and not MARK.search(str(model)):
-            told += _by_table(rows, table)
-        lines += [f"{model}: {line}" if len(groups) > 1 else line for line in told]
+            doubts += _by_table(rows, table)
+        lines += [f"{model}: {line}" if len(groups) > 1 else line for line in doubts]
     return lines
 
 
@@ -160,11 +160,11 @@ def _by_split(rows: pd.DataFrame) -> list[str]:
 
 
 def _marked(model: str, rows: pd.DataFrame) -> list[str]:
-    found = MARK.search(model)
-    if found is None:
+    match = MARK.search(model)
+    if match is None:
         return []
     return [
-        f"{found[1]} segments were learnt from or chosen on, or share audio with such a one, as "
+        f"{match[1]} segments were learnt from or chosen on, or share audio with such a one, as "
         f"the model's name says ({len(rows)} are scored): figures on them say little about others"
     ]
 
@@ -177,22 +177,22 @@ def _by_table(rows: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     here = rows[rows["segment_id"].isin(indexed.index)]
     joined = indexed.loc[here["segment_id"]].reset_index().assign(split=here["split"].to_numpy())
     learnt = table[table["split"].isin(USES)]
-    told = learnt_note(learnt_from(joined, learnt), joined["segment_id"])
-    return [f"by the table, {line}" for line in told]
+    notes = learnt_note(learnt_from(joined, learnt), joined["segment_id"])
+    return [f"by the table, {line}" for line in notes]
 
 
 def parse_scores(text: str) -> dict[str, float]:
     """Return the candidates and their probabilities of a row's `scores`, or raise `InputError`."""
     try:
-        found = {normal_name(str(k)): float(value) for k, value in json.loads(text).items()}
+        scores = {normal_name(str(k)): float(value) for k, value in json.loads(text).items()}
     except (ValueError, TypeError, AttributeError, RecursionError):
-        found = {}
-    if not found or not all(0 <= value <= 1 for value in found.values()):
+        scores = {}
+    if not scores or not all(0 <= value <= 1 for value in scores.values()):
         raise InputError(
             f"predictions: scores are {text[:80]!r}, expected a JSON object "
             "{speaker: probability 0..1}; predict again with spk-classify"
         )
-    return found
+    return scores
 
 
 def unknown_speakers(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .model.module import SpeakerModule
 
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ def predict(
     split: str = "test",
     audio_root: str = ".",
     encoder: str | None = None,
-    tell: Tell = lambda line: None,
+    tell: Log = lambda line: None,
     **changes: Any,
 ) -> PredictionResult:
     """Name the speaker of each segment of a split.
@@ -79,33 +79,33 @@ def predict(
         A checkpoint or its encoder cannot be had, or nothing is left.
     """
     rows = rows_of_split(table, split)
-    given = {name: value for name, value in changes.items() if value is not None}
-    given = {"accelerator": "auto", "batch_seconds": 40.0, **given, "audio_root": audio_root}
-    device = _device(given["accelerator"], tell)
+    options = {name: value for name, value in changes.items() if value is not None}
+    options = {"accelerator": "auto", "batch_seconds": 40.0, **options, "audio_root": audio_root}
+    device = _device(options["accelerator"], tell)
     tables: list[pd.DataFrame] = []
     rejected: dict[str, str] = {}
     scored = Doubts()
-    known: set[str] = set()
+    sessions: set[str] = set()
     for path in _checkpoints(checkpoint):
         module = _loaded(path, encoder)
         ours = rows if module.settings.within == "corpus" else _of(rows, module.subject.task)
         if not len(ours):
             continue
-        config = replace(module.settings, **given)
-        named, unfit = _named(module.to(device), ours.reset_index(drop=True), config)
-        known |= set(ours["session"])
+        config = replace(module.settings, **options)
+        predicted, unfit = _predict_session(module.to(device), ours.reset_index(drop=True), config)
+        sessions |= set(ours["session"])
         rejected |= unfit
-        if named is not None:
-            tables.append(named)
-            scored.add(module, ours[ours["segment_id"].isin(named["segment_id"])], audio_root)
-    _refuse_nothing(checkpoint, rows, rejected, named=len(tables))
+        if predicted is not None:
+            tables.append(predicted)
+            scored.add(module, ours[ours["segment_id"].isin(predicted["segment_id"])], audio_root)
+    _check_any_predicted(checkpoint, rows, rejected, predicted=len(tables))
     import pandas as pd
 
     table = pd.concat(tables, ignore_index=True)
     if scored.learnt:
         table["model"] += f", {len(scored.learnt)} training segments"
     return PredictionResult(
-        table, _left_out(rows, known, rejected), rejected, scored.notes(len(table))
+        table, _left_out(rows, sessions, rejected), rejected, scored.notes(len(table))
     )
 
 
@@ -154,29 +154,31 @@ class Doubts:
         return tuple(notes)
 
 
-def _device(accelerator: str, tell: Tell) -> str:
+def _device(accelerator: str, log: Log) -> str:
     """Return the one device to compute on."""
-    told = "--accelerator: 'gpu' is asked for and none is there; naming on the CPU"
-    (device,) = choose_devices(Config(accelerator=accelerator), lambda _: tell(told))
+    message = "--accelerator: 'gpu' is asked for and none is there; naming on the CPU"
+    (device,) = choose_devices(Config(accelerator=accelerator), lambda _: log(message))
     return device
 
 
-def _left_out(rows: pd.DataFrame, known: set[str], rejected: Mapping[str, str]) -> dict[str, str]:
+def _left_out(
+    rows: pd.DataFrame, sessions: set[str], rejected: Mapping[str, str]
+) -> dict[str, str]:
     """Return the sessions of which nothing is named, and why."""
     left_out = {}
     for name, part in rows.groupby("session"):
-        if name not in known:
+        if name not in sessions:
             left_out[str(name)] = f"{len(part)} segments, no model of this session"
         elif part["segment_id"].isin(rejected).all():
             left_out[str(name)] = f"{len(part)} segments, all rejected"
     return left_out
 
 
-def _refuse_nothing(
-    checkpoint: str | Path, rows: pd.DataFrame, rejected: Mapping[str, str], *, named: int
+def _check_any_predicted(
+    checkpoint: str | Path, rows: pd.DataFrame, rejected: Mapping[str, str], *, predicted: int
 ) -> None:
     """Raise `InputError` where nothing is left to be named."""
-    if named:
+    if predicted:
         return
     if rejected:
         name, why = next(iter(rejected.items()))
@@ -226,12 +228,14 @@ def embed(
             "since a store is of one encoder; name one"
         )
     module = _loaded(paths[0], encoder)
-    given = {name: value for name, value in options.items() if value is not None}
+    chosen = {name: value for name, value in options.items() if value is not None}
     trained = {name: getattr(module.settings, name) for name in ("channel", "resample")}
-    whole = ExtractOptions(**{**trained, **given})
-    device = choose_device(whole.device)
-    tuned = Encoder(tuned_parts(module), device=device, dtype=choose_dtype(whole.dtype, device))
-    return extract(table, store, whole, encoder=tuned, **hooks)
+    extract_options = ExtractOptions(**{**trained, **chosen})
+    device = choose_device(extract_options.device)
+    tuned = Encoder(
+        tuned_parts(module), device=device, dtype=choose_dtype(extract_options.dtype, device)
+    )
+    return extract(table, store, extract_options, encoder=tuned, **hooks)
 
 
 def tuned_parts(module: SpeakerModule) -> Any:
@@ -241,14 +245,14 @@ def tuned_parts(module: SpeakerModule) -> Any:
     """
     from ..extract.encoder.loading import LoadedEncoder
 
-    trunk, known = module.trunk, dict(module.subject.encoder)
-    digest = hashlib.sha256(known["weights_sha256"].encode())
+    trunk, provenance = module.trunk, dict(module.subject.encoder)
+    digest = hashlib.sha256(provenance["weights_sha256"].encode())
     for name, tensor in sorted(trunk.state_dict().items()):
         if f"trunk.{name}" in module.trained_names():
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
-    known["weights_sha256"] = digest.hexdigest()
-    known["encoder"] = f"{known['encoder']}, fine-tuned on {module.subject.task}"
-    return LoadedEncoder(trunk.model, trunk.front, known, trunk.rate)
+    provenance["weights_sha256"] = digest.hexdigest()
+    provenance["encoder"] = f"{provenance['encoder']}, fine-tuned on {module.subject.task}"
+    return LoadedEncoder(trunk.model, trunk.front, provenance, trunk.rate)
 
 
 def _loaded(path: Path, encoder: str | None) -> SpeakerModule:
@@ -264,8 +268,8 @@ def _checkpoints(path: str | Path) -> Iterator[Path]:
         yield path
         return
     folders = sorted(path.glob("version_*")) or [path]
-    found = [result for result in map(read_result, folders) if result and result.checkpoint]
-    if not found:
+    finished = [result for result in map(read_result, folders) if result and result.checkpoint]
+    if not finished:
         raise InputError(
             f"{path}: holds no finished session, expected a folder of spk-finetune fit; run that "
             "first, or name a .ckpt file"
@@ -289,27 +293,29 @@ def _of(rows: pd.DataFrame, session: str) -> pd.DataFrame:
     return rows[rows["session"] == session]
 
 
-def _named(
+def _predict_session(
     module: SpeakerModule, rows: pd.DataFrame, config: Config
 ) -> tuple[pd.DataFrame | None, dict[str, str]]:
     """Return the predictions of a session's usable segments, if any, and why others are not."""
     import numpy as np
 
     from ..extract.audio import segments_of
-    from .data.dataset import SegmentDataset, load_samples, reading_of
+    from .data.dataset import SegmentDataset, encoder_read_options, load_samples
     from .model.checkpoint import model_name, predictions_table, score_segments
 
-    reading = reading_of(module.trunk, config)
+    read_options = encoder_read_options(module.trunk, config)
     segments = segments_of(rows, config.audio_root)
-    held, found = load_samples(segments, reading)
-    rejected = {name: f"{why.code}: {why.message}" for name, why in found.items()}
+    samples, rejections = load_samples(segments, read_options)
+    rejected = {name: f"{why.code}: {why.message}" for name, why in rejections.items()}
     good = [segment for segment in segments if segment.segment_id not in rejected]
     if not good:
         return None, rejected
     codes = np.full(len(good), -1)
-    scores = score_segments(module, SegmentDataset(good, codes, reading, held, config), config)
-    kept = rows[~rows["segment_id"].isin(rejected)]
+    scores = score_segments(
+        module, SegmentDataset(good, codes, read_options, samples, config), config
+    )
+    usable = rows[~rows["segment_id"].isin(rejected)]
     name = model_name(module.subject, config)
     return predictions_table(
-        kept, scores, module.subject.labels, module.temperature, name
+        usable, scores, module.subject.labels, module.temperature, name
     ), rejected

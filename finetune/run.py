@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 PATIENCE = 0.5  # s between two looks at the workers
 
 
@@ -59,8 +59,8 @@ def finetune(
     *,
     split: str = "unknown",
     stop: Callable[[], bool] = lambda: False,
-    tell: Tell = lambda line: None,
-    warn: Tell = lambda line: None,
+    tell: Log = lambda line: None,
+    warn: Log = lambda line: None,
     lock: bool = True,
 ) -> FinetuneSummary:
     """Train a table's sessions, or go on where a run with the same folder stopped.
@@ -90,7 +90,7 @@ def finetune(
     devices = choose_devices(config, tell)
     fleet = write_or_check_config(fleet, warn)
     together = config.within == "corpus"
-    _refuse_together(config, len(devices) if together else 1)
+    _check_shared_model(config, len(devices) if together else 1)
     workers = devices[:1] if together else devices * config.workers_per_device
     if len(workers) == 1:
         ranks = len(devices) if together else 1
@@ -100,7 +100,7 @@ def finetune(
     if together and len(devices) > 1 and not _first_rank():
         return FinetuneSummary(sessions=None, text="", interrupted=interrupted)
     sessions = write_tables(fleet)
-    _refuse_gone(fleet, busy, interrupted)
+    _check_still_there(fleet, busy, interrupted)
     return FinetuneSummary(
         sessions,
         summary(fleet, sessions),
@@ -110,7 +110,7 @@ def finetune(
     )
 
 
-def _refuse_gone(fleet: TrainingPlan, busy: Sequence[str], interrupted: bool) -> None:
+def _check_still_there(fleet: TrainingPlan, busy: Sequence[str], interrupted: bool) -> None:
     """Refuse to end well where a session that was finished is no longer on disk."""
     gone = [] if interrupted else [t.name for t in unfinished_tasks(fleet) if t.name not in busy]
     if gone:
@@ -120,7 +120,7 @@ def _refuse_gone(fleet: TrainingPlan, busy: Sequence[str], interrupted: bool) ->
         )
 
 
-def _refuse_together(config: Config, ranks: int) -> None:
+def _check_shared_model(config: Config, ranks: int) -> None:
     """Refuse what processes that share a model would not do alike."""
     if ranks > 1 and config.unfreeze:
         raise InputError(
@@ -129,7 +129,7 @@ def _refuse_together(config: Config, ranks: int) -> None:
         )
 
 
-def choose_devices(config: Config, tell: Tell) -> list[str]:
+def choose_devices(config: Config, log: Log) -> list[str]:
     """Return the devices to train on, as torch names them.
 
     ``gpu`` where there is none is the CPU, as in the reference project; that is told.
@@ -143,7 +143,7 @@ def choose_devices(config: Config, tell: Tell) -> list[str]:
 
     count = torch.cuda.device_count() if config.accelerator != "cpu" else 0
     if config.accelerator == "gpu" and not count:
-        tell("--accelerator: 'gpu' is asked for and none is there; training on the CPU")
+        log("--accelerator: 'gpu' is asked for and none is there; training on the CPU")
     if not count:
         return ["cpu"] * config.devices
     if config.devices > count:
@@ -155,37 +155,37 @@ def choose_devices(config: Config, tell: Tell) -> list[str]:
 
 
 def _train_all(
-    fleet: TrainingPlan, device: str, stop: Callable[[], bool], tell: Tell, *, ranks: int = 1
+    fleet: TrainingPlan, device: str, stop: Callable[[], bool], log: Log, *, ranks: int = 1
 ) -> tuple[list[str], bool]:
     """Train what is open on one device; return the busy sessions and whether `stop` ended it."""
     from .training.callbacks import Interrupted
     from .training.train_session import TrainingContext, train
 
-    _refuse_unused(fleet)
+    _check_resume_used(fleet)
     run = TrainingContext(
         fleet.table, fleet.config, fleet.split, device=device, ranks=ranks, stop=stop
     )
     try:
         busy = train_sessions(
-            fleet, partial(train, run=run), tell, alone=ranks == 1 or _first_rank()
+            fleet, partial(train, run=run), log, alone=ranks == 1 or _first_rank()
         )
     except Interrupted:
         return [], True
     return busy, stop()
 
 
-def _refuse_unused(fleet: TrainingPlan) -> None:
+def _check_resume_used(fleet: TrainingPlan) -> None:
     """Refuse a checkpoint to go on from that none of the sessions is of."""
-    given = fleet.config.resume_from_checkpoint
-    if not isinstance(given, str):
+    checkpoint = fleet.config.resume_from_checkpoint
+    if not isinstance(checkpoint, str):
         return
     from .model.checkpoint import read_checkpoint
 
-    session = read_checkpoint(given)["spk"]["task"]
+    session = read_checkpoint(checkpoint)["spk"]["task"]
     if session not in [task.name for task in fleet.tasks.values()]:
         raise InputError(
-            f"--resume-from-checkpoint: {given} is of {session!r}, expected one of the sessions to "
-            "be trained; leave it out, or ask for that session"
+            f"--resume-from-checkpoint: {checkpoint} is of {session!r}, expected one of the "
+            "sessions to be trained; leave it out, or ask for that session"
         )
 
 
@@ -207,17 +207,17 @@ def _side_by_side(
     workers = [context.Process(target=_worker, args=(fleet, device, threads)) for device in devices]
     for worker in workers:
         worker.start()
-    asked = False
+    stopping = False
     while any(worker.is_alive() for worker in workers):
         for worker in workers:
             worker.join(PATIENCE)
-        if stop() and not asked:
-            asked = True
+        if stop() and not stopping:
+            stopping = True
             for worker in workers:
                 worker.terminate()  # SIGTERM: each ends after its batch
-    if asked:
+    if stopping:
         return [], True
-    _refuse_failed([worker.exitcode or 0 for worker in workers])
+    _check_exit_codes([worker.exitcode or 0 for worker in workers])
     return [task.name for task in unfinished_tasks(fleet)], False
 
 
@@ -226,7 +226,7 @@ def _worker(fleet: TrainingPlan, device: str, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    tell = partial(print, file=sys.stderr, flush=True)
+    log = partial(print, file=sys.stderr, flush=True)
     parent = os.getppid()  # killed, it can end nobody: then a worker ends by itself
     with stop_after_batch(lambda line: None) as caught:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent has it too, and says SIGTERM
@@ -235,12 +235,12 @@ def _worker(fleet: TrainingPlan, device: str, threads: int) -> None:
                 fleet, device, lambda: bool(caught) or os.getppid() != parent, print
             )
         except InputError as problem:
-            tell(str(problem))
+            log(str(problem))
             sys.exit(1)
     sys.exit(128 + (caught or [signal.SIGTERM])[0] if interrupted else 0)
 
 
-def _refuse_failed(codes: Sequence[int]) -> None:
+def _check_exit_codes(codes: Sequence[int]) -> None:
     failed = [code for code in codes if code]
     if failed:
         raise InputError(

@@ -105,15 +105,15 @@ def find_mistakes(
 
     Equal scores stand in order of segment id. `table` is indexed by segment id.
     """
-    found: list[Error] = []
+    mistakes: list[Error] = []
     for number, run in enumerate(runs):
         wrong = run.predictions[run.predictions["speaker"] != run.predictions["predicted"]]
         order = wrong.sort_values(["score", "segment_id"], ascending=[False, True], kind="stable")
         for row in order.head(errors).to_dict("records"):
             names = ("segment_id", "session", "speaker", "predicted", "score")
-            one = Error(number, *(row[name] for name in names))
-            found.append(one if table is None else _timed(one, table))
-    return sorted(found, key=lambda one: (-one.score, one.segment_id, one.run))
+            mistake = Error(number, *(row[name] for name in names))
+            mistakes.append(mistake if table is None else _timed(mistake, table))
+    return sorted(mistakes, key=lambda mistake: (-mistake.score, mistake.segment_id, mistake.run))
 
 
 def _timed(mistake: Error, table: pd.DataFrame) -> Error:
@@ -128,19 +128,19 @@ def players(mistake: Error, clips: Clips, names: tuple[str, str]) -> tuple[Audio
     `names` are the true and the taken-for speaker as the page calls them.
     """
     true, taken = names
-    found = [clips.player(mistake.segment_id, "this segment", LONGEST)]
+    clips_of = [clips.player(mistake.segment_id, "this segment", LONGEST)]
     for speaker, caption in (
         (mistake.predicted, f"{taken}, whom it was taken for"),
         (mistake.speaker, f"{true}, who it was"),
     ):
         sample = _sample(clips.table, mistake, speaker)
         if sample is None:
-            found.append(
+            clips_of.append(
                 AudioClip(caption, note="no training segment of this speaker is in the table")
             )
         else:
-            found.append(clips.player(sample, caption, SAMPLE))
-    return tuple(found)
+            clips_of.append(clips.player(sample, caption, SAMPLE))
+    return tuple(clips_of)
 
 
 def _sample(table: pd.DataFrame, mistake: Error, speaker: str) -> str | None:

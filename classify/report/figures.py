@@ -100,10 +100,10 @@ def learning(curves: Sequence[tuple[int, pd.DataFrame]], *, name: str) -> Markup
 
     def paint(axes: Axes) -> None:
         for place, (run, rows) in enumerate(curves):
-            found = rows.sort_values("seconds")
-            seconds = found["seconds"] * APART ** (place - (len(curves) - 1) / 2)
-            axes.vlines(seconds, found["low"], found["high"], color=hue(run), lw=1.1, alpha=0.7)
-            _line(axes, run, seconds, found["accuracy"])
+            curve = rows.sort_values("seconds")
+            seconds = curve["seconds"] * APART ** (place - (len(curves) - 1) / 2)
+            axes.vlines(seconds, curve["low"], curve["high"], color=hue(run), lw=1.1, alpha=0.7)
+            _line(axes, run, seconds, curve["accuracy"])
         ticks = sorted({value for _, rows in curves for value in rows["seconds"]})
         axes.set_xscale("log")
         axes.set_xticks(ticks, [f"{value:g}" for value in ticks], minor=False)
@@ -119,10 +119,12 @@ def open_set(curves: Sequence[tuple[int, pd.DataFrame]], *, name: str) -> Markup
 
     def paint(axes: Axes) -> None:
         for run, rows in curves:
-            found = rows.drop_duplicates(["false_accepts", "identified"]).sort_values("threshold")
-            x, y, color = found["false_accepts"], found["identified"], hue(run)
-            axes.vlines(x, found["low"], found["high"], color=color, lw=1.1, alpha=0.7)
-            axes.hlines(y, found["false_low"], found["false_high"], color=color, lw=1.1, alpha=0.7)
+            points = rows.drop_duplicates(["false_accepts", "identified"]).sort_values("threshold")
+            x, y, color = points["false_accepts"], points["identified"], hue(run)
+            axes.vlines(x, points["low"], points["high"], color=color, lw=1.1, alpha=0.7)
+            axes.hlines(
+                y, points["false_low"], points["false_high"], color=color, lw=1.1, alpha=0.7
+            )
             _line(axes, run, x, y)
         axes.set(xlabel="strangers let in", ylabel="known speakers accepted and named")
         _from_zero(axes, "x", max(rows["false_high"].max() for _, rows in curves))
@@ -183,12 +185,12 @@ def bars(
     def paint(axes: Axes) -> None:
         thick = 0.8 / len(series)
         for order, (number, values) in enumerate(numbered):
-            known = [
+            placed = [
                 (place, values[group]) for place, group in enumerate(groups) if group in values
             ]
-            y = np.array([place for place, _ in known]) - 0.4 + thick * (order + 0.5)
+            y = np.array([place for place, _ in placed]) - 0.4 + thick * (order + 0.5)
             value, low, high = (
-                np.array([(b.value, b.low, b.high) for _, b in known]).reshape(-1, 3).T
+                np.array([(b.value, b.low, b.high) for _, b in placed]).reshape(-1, 3).T
             )
             axes.barh(y, value, thick * 0.86, color=hue(number), alpha=0.55)
             axes.hlines(y, low, high, color=INK, lw=1.1)

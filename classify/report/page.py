@@ -86,42 +86,42 @@ def report(
         A run or the table cannot be read, or the table lacks a predicted segment.
     """
     _check_options(table, audio_root, errors)
-    found = read_runs(runs, split=split)
+    loaded = read_runs(runs, split=split)
     segments = None if table is None else read_table(table)
-    measures = [score(run.predictions, segments, split="all") for run in found]
-    pairs = pairs_of(found)
+    measures = [score(run.predictions, segments, split="all") for run in loaded]
+    pairs = pairs_of(loaded)
     by_id = None if segments is None else segments.set_index("segment_id")
-    mistakes = find_mistakes(found, by_id, errors=errors)
+    mistakes = find_mistakes(loaded, by_id, errors=errors)
     mistakes, sounds = _with_players(mistakes, segments, audio_root)
-    doubtful = doubts(found, segments)
-    told = [f"{found[place].name}: {text}" for place, text in doubtful]
-    for line in (*told, *unlike_notes(found)):
+    doubtful = doubts(loaded, segments)
+    doubt_lines = [f"{loaded[place].name}: {text}" for place, text in doubtful]
+    for line in (*doubt_lines, *unlike_notes(loaded)):
         tell(line)
     return _page(
         title=title,
         split=split,
-        runs=found,
-        summary=summary(found, measures, pairs),
-        naming=runs_table(found, measures, NAMING),
-        confidence=runs_table(found, measures, CONFIDENCE),
-        accuracies=_accuracies(found, measures),
-        pairs=difference_table(found, pairs) if pairs else None,
-        cautions=caveats(found, pairs),
+        runs=loaded,
+        summary=summary(loaded, measures, pairs),
+        naming=runs_table(loaded, measures, NAMING),
+        confidence=runs_table(loaded, measures, CONFIDENCE),
+        accuracies=_accuracies(loaded, measures),
+        pairs=difference_table(loaded, pairs) if pairs else None,
+        cautions=caveats(loaded, pairs),
         doubts=doubtful,
-        sweeps=[_sweep(place, run) for place, run in enumerate(found) if run.trials is not None],
-        by_meeting=by_meeting(found),
-        meetings_table=meetings_table(found),
-        meetings=meetings(found, segments),
-        speakers=speakers_table(found),
-        strata=_strata(found, measures),
-        calibration=[_calibration(place, run) for place, run in enumerate(found)],
-        beside=analyses.sections(found, table),
+        sweeps=[_sweep(place, run) for place, run in enumerate(loaded) if run.trials is not None],
+        by_meeting=by_meeting(loaded),
+        meetings_table=meetings_table(loaded),
+        meetings=meetings(loaded, segments),
+        speakers=speakers_table(loaded),
+        strata=_strata(loaded, measures),
+        calibration=[_calibration(place, run) for place, run in enumerate(loaded)],
+        beside=analyses.sections(loaded, table),
         mistakes=mistakes,
         listen={"table": table is not None, "audio": audio_root is not None, "errors": errors},
         sounds=sounds,
         division=None if table is None or segments is None else _division(table, segments),
-        provenance=provenance(found),
-        commands=sweep_commands(found, table),
+        provenance=provenance(loaded),
+        commands=sweep_commands(loaded, table),
         command=_command(runs, table=table, audio_root=audio_root, errors=errors, split=split),
         versions={**versions(), **_drawn_with()},
     )
@@ -136,8 +136,8 @@ def _check_options(table: str | Path | None, audio_root: str | Path | None, erro
 
 def _command(runs: Sequence[str], **options: Any) -> str:
     """Return the command that makes this page, less its title and the file it goes to."""
-    given = [(f"--{key.replace('_', '-')}", str(v)) for key, v in options.items() if v is not None]
-    words = [word for option in given for word in option]
+    pairs = [(f"--{key.replace('_', '-')}", str(v)) for key, v in options.items() if v is not None]
+    words = [word for option in pairs for word in option]
     return shlex.join(["spk-classify", "report", *runs, *words])
 
 
@@ -208,10 +208,10 @@ def _strata(runs: Sequence[ReportedRun], measures: Sequence[pd.DataFrame]) -> li
             for row in rows:
                 groups[row["group"]] = max(groups.get(row["group"], 0), int(row["segments"]))
         if groups:
-            named = {group: f"{group}  (n = {count})" for group, count in groups.items()}
-            shown = [{named[group]: bar for group, bar in bars.items()} for bars in series]
+            titles = {group: f"{group}  (n = {count})" for group, count in groups.items()}
+            shown = [{titles[group]: bar for group, bar in bars.items()} for bars in series]
             figure = figures.bars(
-                list(named.values()), shown, name=stratum, label=f"Accuracy by {caption}"
+                list(titles.values()), shown, name=stratum, label=f"Accuracy by {caption}"
             )
             drawn.append((f"By {caption}", figure))
     return drawn
@@ -234,9 +234,9 @@ def _with_players(
         raise InputError(f"{audio_root}: no such folder, expected the recordings'; correct it")
     clips = Clips(Path(audio_root), table.set_index("segment_id"))
     heard = []
-    for one in mistakes:
-        names = (short(one.speaker, one.session), short(one.predicted, one.session))
-        heard.append(replace(one, players=players(one, clips, names)))
+    for mistake in mistakes:
+        names = (short(mistake.speaker, mistake.session), short(mistake.predicted, mistake.session))
+        heard.append(replace(mistake, players=players(mistake, clips, names)))
     return heard, clips.sounds
 
 
@@ -247,9 +247,9 @@ def _division(path: str | Path, table: pd.DataFrame) -> dict[str, Any]:
         shares, why = leaks_table(leakage_report(table)), ""
     except InputError as problem:
         shares, why = None, str(problem)
-    told = "" if record is None else summarise(record)
+    text = "" if record is None else summarise(record)
     return {
-        "told": told,
+        "summary": text,
         "parameters": {} if record is None else record.get("parameters", {}),
         "leaks": shares,
         "why": why,

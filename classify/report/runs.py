@@ -102,24 +102,24 @@ def read_runs(runs: Sequence[str], *, split: str = "test") -> list[ReportedRun]:
         A path or a table is not there or not readable, has no row of `split`, or two runs have
         one name.
     """
-    found = [run for text in runs for run in _read_run(*_named(text), split)]
-    if not found:
+    loaded = [run for text in runs for run in _read_run(*_name_and_path(text), split)]
+    if not loaded:
         raise InputError("report: 0 runs are given, expected at least 1; name a run's folder")
-    for run in found:
-        if sum(run.name == other.name for other in found) > 1:
+    for run in loaded:
+        if sum(run.name == other.name for other in loaded) > 1:
             raise InputError(
                 f"{run.name}: name is given to several runs, expected a name each; "
                 "pass NAME=PATH with other names"
             )
-    return found
+    return loaded
 
 
-def _named(text: str) -> tuple[str, Path]:
+def _name_and_path(text: str) -> tuple[str, Path]:
     name, equals, path = text.partition("=")
     if equals and name and not Path(text).exists():
         return name, Path(path)
-    whole = Path(text)
-    return (whole.resolve().name if whole.is_dir() else whole.stem), whole
+    source = Path(text)
+    return (source.resolve().name if source.is_dir() else source.stem), source
 
 
 def _read_run(name: str, path: Path, split: str) -> list[ReportedRun]:

@@ -81,7 +81,7 @@ def _meeting(
     here = [run.predictions[run.predictions["session"] == session] for run in runs]
     true = sorted({name for rows in here for name in rows["speaker"]})
     also = {name for rows in here for name in rows["predicted"] if name not in home}
-    others = sorted(also | {name for name, known in home.items() if session in known} - set(true))
+    others = sorted(also | {name for name, places in home.items() if session in places} - set(true))
     accuracies, series, matrices = [], [], []
     for number_, rows in enumerate(here):
         series.append({short(s, session): bar_of(r) for s, r in rows.groupby("speaker")})
@@ -114,9 +114,9 @@ def meetings_table(runs: Sequence[ReportedRun]) -> Table:
     groups = [dict(list(run.predictions.groupby("session"))) for run in runs]
     rows = []
     for session in sessions_of(runs):
-        found = [group.get(session) for group in groups]
-        cells = [Cell(session), number_cell(max(len(part) for part in found if part is not None))]
-        rows.append(cells + [Cell("") if part is None else _accuracy(part) for part in found])
+        parts = [group.get(session) for group in groups]
+        cells = [Cell(session), number_cell(max(len(part) for part in parts if part is not None))]
+        rows.append(cells + [Cell("") if part is None else _accuracy(part) for part in parts])
     heads = [("meeting", ""), ("segments", "")]
     return Table([*heads, *((run.name, "accuracy, 95 % interval below") for run in runs)], rows)
 
@@ -138,10 +138,10 @@ def speakers_table(runs: Sequence[ReportedRun]) -> Table:
     groups = [dict(list(run.predictions.groupby(["session", "speaker"]))) for run in runs]
     rows = []
     for session, speaker in sorted(together):
-        found = [group.get((session, speaker)) for group in groups]
-        count = max(len(part) for part in found if part is not None)
+        parts = [group.get((session, speaker)) for group in groups]
+        count = max(len(part) for part in parts if part is not None)
         cells = [Cell(session), Cell(short(speaker, session)), number_cell(count)]
-        for part in found:
+        for part in parts:
             cells += [Cell(""), Cell("")] if part is None else _speaker(part, session)
         rows.append(cells)
     heads = [("meeting", ""), ("speaker", ""), ("segments", "")]

@@ -120,8 +120,8 @@ def _attribute(key: str, value: str, name: str) -> str:
     return FONT.sub(r"font-size: \1px", COLOUR.sub(_variable, value)) if key == "style" else value
 
 
-def _variable(found: re.Match[str]) -> str:
-    code = found[0]
+def _variable(match: re.Match[str]) -> str:
+    code = match[0]
     if code in (INK, LINE):
         return "currentColor" if code == INK else "var(--line)"
     kind = {"1": "hue", "2": "step", "3": "on-step"}.get(code[4])

@@ -113,11 +113,11 @@ def runs_table(
 
     `measures[k]` is what `score` says of run k; `names` are some of `score.MEASURES`.
     """
-    found = [overall_rows(table) for table in measures]
-    shown = [name for name in names if any(name in rows for rows in found)]
-    best = _best(found, shown) if _same_task(runs) else {}
+    overall = [overall_rows(table) for table in measures]
+    shown = [name for name in names if any(name in rows for rows in overall)]
+    best = _best(overall, shown) if _same_task(runs) else {}
     rows = []
-    for place, (run, values) in enumerate(zip(runs, found, strict=True)):
+    for place, (run, values) in enumerate(zip(runs, overall, strict=True)):
         counts = [len(run.predictions), run.predictions["session"].nunique()]
         cells = [run_cell(run, place), *(number_cell(count) for count in counts)]
         cells += [_measure(values.get(name), best.get(name)) for name in shown]
@@ -132,10 +132,10 @@ def _same_task(runs: Sequence[ReportedRun]) -> bool:
     return len(runs) > 1 and len(tasks) == 1
 
 
-def _best(found: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> dict[str, float]:
+def _best(overall: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> dict[str, float]:
     best = {}
     for name in shown:
-        values = [rows[name]["value"] for rows in found if name in rows]
+        values = [rows[name]["value"] for rows in overall if name in rows]
         if name not in NO_MERIT and not any(map(math.isnan, values)):
             best[name] = min(values) if name in CONFIDENCE else max(values)
     return best
@@ -153,7 +153,7 @@ def _measure(row: pd.Series | None, best: float | None) -> Cell:
 
 def pairs_of(runs: Sequence[ReportedRun]) -> dict[tuple[int, int], Comparison]:
     """Return the comparison of each two runs that share segments, by their places."""
-    found = {}
+    comparisons = {}
     for b in range(len(runs)):
         for a in range(b):
             first, second = runs[a].predictions, runs[b].predictions
@@ -161,8 +161,8 @@ def pairs_of(runs: Sequence[ReportedRun]) -> dict[tuple[int, int], Comparison]:
             first = first[~first["segment_id"].isin(other)]
             if first["segment_id"].isin(second["segment_id"]).any():
                 second = second[~second["segment_id"].isin(other)]
-                found[a, b] = compare(first, second, split="all")
-    return found
+                comparisons[a, b] = compare(first, second, split="all")
+    return comparisons
 
 
 def unlike(a: ReportedRun, b: ReportedRun) -> set[str]:
@@ -208,8 +208,8 @@ def difference_table(
 ) -> Table:
     """Return each two runs' paired difference over all the segments that both name."""
     rows = []
-    for (a, b), found in pairs.items():
-        row = found.rows[found.rows["stratum"] == "all"].iloc[0]
+    for (a, b), comparison in pairs.items():
+        row = comparison.rows[comparison.rows["stratum"] == "all"].iloc[0]
         points = Cell(
             f"{100 * row['difference']:+.1f}",
             interval_text(row["low"], row["high"]),
@@ -284,10 +284,10 @@ def leaks_table(report: pd.DataFrame) -> Table:
 
 def provenance(runs: Sequence[ReportedRun]) -> Table:
     """Return what is known of each run's making, a column per run; what differs is marked."""
-    known = [_source(run) for run in runs]
+    sources = [_source(run) for run in runs]
     rows = []
-    for key in dict.fromkeys(key for facts in known for key in facts):
-        values = [facts.get(key, "") for facts in known]
+    for key in dict.fromkeys(key for facts in sources for key in facts):
+        values = [facts.get(key, "") for facts in sources]
         if not any(values):
             continue
         differs = len(set(values)) > 1
@@ -321,13 +321,13 @@ def sweep_commands(runs: Sequence[ReportedRun], table: object = None) -> list[tu
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
+    flat: dict[str, str] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict):
-            found.update(_flat(value, f"{name}."))
+            flat.update(_flat(value, f"{name}."))
         elif isinstance(value, list):
-            found[name] = ", ".join(map(str, value))
+            flat[name] = ", ".join(map(str, value))
         else:
-            found[name] = "" if value is None else str(value)
-    return found
+            flat[name] = "" if value is None else str(value)
+    return flat

@@ -124,9 +124,9 @@ def _fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
         raise InputError(_not_at_hand(name, str(problem).split("\n")[0])) from problem
 
 
-def _not_at_hand(name: str, found: str) -> str:
+def _not_at_hand(name: str, reason: str) -> str:
     return (
-        f"{name}: encoder is not at hand ({found}), expected it in the hub's cache or a folder; "
+        f"{name}: encoder is not at hand ({reason}), expected it in the hub's cache or a folder; "
         f"run `hf download {name}` where there is a network, or name a folder with --encoder"
     )
 
@@ -143,7 +143,7 @@ def _read(
         )
     config = read_json(folder / "config.json")
     kind = config.get("model_type")
-    _refuse_kernels(folder, config)
+    _check_attention(folder, config)
     if kind not in MODEL_TYPES:
         raise InputError(
             f"{name}: model_type is {kind!r}, expected one of {list(MODEL_TYPES)}; "
@@ -156,7 +156,7 @@ def _read(
     for file in files:
         check_content(file)
     _check_quantized(folder, config, files)
-    _refuse_elsewhere(folder, files)
+    _check_index(folder, files)
     settings = (mel_input if kind == W2V_BERT else waveform_input)(folder, config, normalize)
     return Checkpoint(name, folder, revision, config, settings, files, adapter)
 
@@ -165,9 +165,11 @@ def _check_quantized(folder: Path, config: dict[str, Any], files: tuple[Path, ..
     """Refuse weights that are, or are to be, rounded to fewer bits than a float has."""
     rounded = quantized_tensors(files)
     for key in ("quantization_config", "compression_config"):
-        found = config.get(key)
-        if found is not None:
-            method = found.get("quant_method") if isinstance(found, dict) else found
+        quantization = config.get(key)
+        if quantization is not None:
+            method = (
+                quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+            )
             plain = files and not rounded and all(f.suffix == ".safetensors" for f in files)
             other = (
                 f"delete {key} from the file, since the weights themselves are not quantized"
@@ -187,13 +189,15 @@ def _check_quantized(folder: Path, config: dict[str, Any], files: tuple[Path, ..
         )
 
 
-def _refuse_elsewhere(folder: Path, files: tuple[Path, ...]) -> None:
+def _check_index(folder: Path, files: tuple[Path, ...]) -> None:
     """Refuse an index of weights in several files that names others than those that are hashed."""
     kinds = {file.suffix for file in files}
     for index in sorted(folder.glob("*.index.json")):
         if Path(index.name.removesuffix(".index.json")).suffix in kinds:
-            named = read_json(index).get("weight_map")
-            strange = {*named.values()} - {file.name for file in files} if named else {None}
+            weight_map = read_json(index).get("weight_map")
+            strange = (
+                {*weight_map.values()} - {file.name for file in files} if weight_map else {None}
+            )
             if strange:
                 raise InputError(
                     f"{index}: weights are in {min(map(repr, strange))}, expected files of its "
@@ -201,12 +205,13 @@ def _refuse_elsewhere(folder: Path, files: tuple[Path, ...]) -> None:
                 )
 
 
-def _refuse_kernels(folder: Path, config: dict[str, Any]) -> None:
+def _check_attention(folder: Path, config: dict[str, Any]) -> None:
     """Refuse a configuration that has transformers fetch compiled attention from the hub."""
     for key in ("attn_implementation", "_attn_implementation"):
-        found = config.get(key)
-        if found not in (None, *ATTENTION):
+        attention = config.get(key)
+        if attention not in (None, *ATTENTION):
             raise InputError(
-                f"{folder / 'config.json'}: {key} is {found!r}, expected one of {list(ATTENTION)} "
-                "or nothing: others may be programs from elsewhere; delete the line"
+                f"{folder / 'config.json'}: {key} is {attention!r}, expected one of "
+                f"{list(ATTENTION)} or nothing: others may be programs from elsewhere; delete the "
+                "line"
             )

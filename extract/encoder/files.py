@@ -65,10 +65,10 @@ def read_json(path: Path) -> dict[str, Any]:
     if path.is_file():
         check_content(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError(f"a {type(found).__name__}")
-        return found
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"a {type(content).__name__}")
+        return content
     except (OSError, ValueError, RecursionError) as problem:
         raise InputError(
             f"{path}: cannot be read ({problem}), expected a JSON object; save the model again"

@@ -82,14 +82,14 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
     if kind != "LORA":
         raise InputError(f"{path}: peft_type is {kind!r}, expected 'LORA'; {_REPAIR}")
     begun = settings.get("init_lora_weights", True)
-    if not any(begun is known or begun == known for known in BEGINNINGS):
+    if not any(begun is choice or begun == choice for choice in BEGINNINGS):
         raise InputError(
             f"{path}: init_lora_weights is {begun!r}, expected one of {list(BEGINNINGS)}; {_REPAIR}"
         )
     if settings.get("bias", "none") != "none":
         raise InputError(f"{path}: bias is {settings['bias']!r}, expected 'none'; {_REPAIR}")
-    known = {*MET, *OF_TRAINING, "init_lora_weights", "bias"}
-    others = {name: value for name, value in sorted(settings.items()) if name not in known}
+    supported = {*MET, *OF_TRAINING, "init_lora_weights", "bias"}
+    others = {name: value for name, value in sorted(settings.items()) if name not in supported}
     for name, value in others.items():
         if value:
             raise InputError(f"{path}: {name} is {value!r}, expected none; {_REPAIR}")

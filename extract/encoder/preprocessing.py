@@ -60,8 +60,8 @@ def read_extractor(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """Return the feature extractor's settings and their file, or None where no file has them."""
     processor = folder / PROCESSOR
     if processor.is_file():
-        found = read_json(processor)
-        nested = found.get(NESTED[0], found.get(NESTED[1]))
+        settings = read_json(processor)
+        nested = settings.get(NESTED[0], settings.get(NESTED[1]))
         if nested is not None:
             if not isinstance(nested, dict):
                 raise _unfit(processor, NESTED[0], nested, "a JSON object")
@@ -88,14 +88,14 @@ def waveform_input(folder: Path, config: dict[str, Any], normalize: str | None) 
     extractor = read_extractor(folder)
     if extractor is None:
         return _assumed_input(folder, config, normalize)
-    path, found = extractor
+    path, settings = extractor
     # As transformers: the extractor's own word, then the model's, then the default of the kind.
-    kind = found.get("feature_extractor_type", config.get("feature_extractor_type"))
+    kind = settings.get("feature_extractor_type", config.get("feature_extractor_type"))
     if kind not in (None, WAVEFORM_EXTRACTOR):
         raise _unfit(path, "feature_extractor_type", kind, repr(WAVEFORM_EXTRACTOR))
-    if found.get("feature_size", 1) != 1:
-        raise _unfit(path, "feature_size", found["feature_size"], "1, one number per sample")
-    says = found.get("do_normalize", True)
+    if settings.get("feature_size", 1) != 1:
+        raise _unfit(path, "feature_size", settings["feature_size"], "1, one number per sample")
+    says = settings.get("do_normalize", True)
     if says not in (True, False, None):
         raise _unfit(path, "do_normalize", says, "true or false")
     normalization = NORMALIZED if says else NOT_NORMALIZED
@@ -103,7 +103,7 @@ def waveform_input(folder: Path, config: dict[str, Any], normalize: str | None) 
     if normalize is not None and NORMALIZE[normalize] != normalization:
         notes = (f"--normalize: {normalize!r} is obeyed, though {path} says the opposite",)
         normalization = NORMALIZE[normalize]
-    return InputSettings(normalization, _rate(path, found), notes=notes)
+    return InputSettings(normalization, _rate(path, settings), notes=notes)
 
 
 def _assumed_input(folder: Path, config: dict[str, Any], normalize: str | None) -> InputSettings:
@@ -136,37 +136,37 @@ def mel_input(folder: Path, config: dict[str, Any], normalize: str | None) -> In
             f"{folder / PREPROCESSOR}: file is missing, expected the settings of {EXTRACTOR} there "
             f"or in {PROCESSOR}; save them there"
         )
-    path, found = extractor
+    path, settings = extractor
     bins = config.get("feature_projection_input_dim", 80 * STRIDE) // STRIDE
-    kind = found.get("feature_extractor_type", config.get("feature_extractor_type"))
+    kind = settings.get("feature_extractor_type", config.get("feature_extractor_type"))
     _expect(path, "feature_extractor_type", kind, EXTRACTOR)
-    _expect(path, "stride", found.get("stride", 2), STRIDE)
-    _expect(path, "num_mel_bins", found.get("num_mel_bins", 80), bins)
-    if found.get("feature_size", 80) == 1:  # any other is only told to whoever pads
+    _expect(path, "stride", settings.get("stride", 2), STRIDE)
+    _expect(path, "num_mel_bins", settings.get("num_mel_bins", 80), bins)
+    if settings.get("feature_size", 80) == 1:  # any other is only told to whoever pads
         raise _unfit(path, "feature_size", 1, f"{bins}, the number of mel bins")
     # The other kinds hold tables of positions, which a cast to bfloat16 would round.
     positions = config.get("position_embeddings_type", "relative_key")
     _expect(folder / "config.json", "position_embeddings_type", positions, "relative_key")
-    return InputSettings(LOG_MEL, _rate(path, found))
+    return InputSettings(LOG_MEL, _rate(path, settings))
 
 
-def _rate(path: Path, found: dict[str, Any]) -> int:
-    rate = found.get("sampling_rate", RATE)
+def _rate(path: Path, settings: dict[str, Any]) -> int:
+    rate = settings.get("sampling_rate", RATE)
     if type(rate) not in (int, float) or not float(rate).is_integer() or rate < 1:
         raise _unfit(path, "sampling_rate", rate, "a whole number of Hz")
     return int(rate)
 
 
-def _expect(path: Path, name: str, found: object, expected: object) -> None:
-    if found != expected:
+def _expect(path: Path, name: str, value: object, expected: object) -> None:
+    if value != expected:
         raise InputError(
-            f"{path}: {name} is {found!r}, expected {expected!r}; choose an encoder like "
+            f"{path}: {name} is {value!r}, expected {expected!r}; choose an encoder like "
             "facebook/w2v-bert-2.0"
         )
 
 
-def _unfit(path: Path, name: str, found: object, expected: str) -> InputError:
+def _unfit(path: Path, name: str, value: object, expected: str) -> InputError:
     return InputError(
-        f"{path}: {name} is {found!r}, expected {expected}; correct the file, or choose another "
+        f"{path}: {name} is {value!r}, expected {expected}; correct the file, or choose another "
         "encoder"
     )

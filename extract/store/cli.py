@@ -20,13 +20,11 @@ def info_(path: str) -> None:
     """Tell segments, layers, size, configuration and rejected segments of STORE."""
     from .maintenance import store_info
 
-    found = store_info(path)
-    found["hours"] = f"{found['hours']:.2f}"
+    info = store_info(path)
+    info["hours"] = f"{info['hours']:.2f}"
     for key in ("configuration", "versions", "rejected"):
-        found[key] = (
-            "".join(f"\n  {name}: {value}" for name, value in found[key].items()) or " none"
-        )
-    for key, value in found.items():
+        info[key] = "".join(f"\n  {name}: {value}" for name, value in info[key].items()) or " none"
+    for key, value in info.items():
         click.echo(f"{key}:{value}" if str(value).startswith(("\n", " ")) else f"{key}: {value}")
 
 

@@ -92,7 +92,7 @@ def check_same_config(
     """Raise `InputError` with exactly the keys that differ, unless none does."""
     keys = differing_keys(old, new)
     pairs = [(key, old.get(key, "nothing"), new.get(key, "nothing")) for key in keys]
-    differ = [f"{key}: {was!r}, asked {asked!r}" for key, was, asked in pairs]
+    differ = [f"{key}: {before!r}, asked {now!r}" for key, before, now in pairs]
     if differ:
         raise InputError(
             f"{where}: made with another configuration ({'; '.join(differ)}), expected the same; "
@@ -113,10 +113,10 @@ def check_store_file(path: Path) -> None:
     """Raise `InputError` where a file was given as a store and is none: a table, a recording."""
     try:
         with path.open("rb") as file:
-            found = file.read(len(HDF5))
+            head = file.read(len(HDF5))
     except OSError as problem:
         raise InputError(f"{path}: cannot be read ({problem.strerror}); let it be read") from None
-    if found != HDF5:
+    if head != HDF5:
         raise InputError(
             f"{path}: it is no HDF5 file, expected a store, the folder that spk-extract writes, or "
             "one that spk-store pack made of it; name that"
@@ -128,7 +128,7 @@ def read_description(path: Path) -> dict[str, Any]:
     file = path / "store.json"
     try:
         described = json.loads(file.read_bytes())
-        found, schema = described["fingerprint"], described["schema"]
+        recorded, schema = described["fingerprint"], described["schema"]
         expected = fingerprint(require_object(described, "configuration"))
         require_object(described, "versions")
     except FileNotFoundError:
@@ -144,9 +144,9 @@ def read_description(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{file}: schema is {schema!r}, expected {SCHEMA}; use the spk of its time"
         )
-    if found != expected:
+    if recorded != expected:
         raise InputError(
-            f"{file}: fingerprint is {found!r}, expected {expected!r}, the "
+            f"{file}: fingerprint is {recorded!r}, expected {expected!r}, the "
             "configuration's; bring the file back from a copy"
         )
     return described
@@ -195,10 +195,10 @@ def open_for_writing(
             f"{path}: it is a packed store, which is only read, expected a folder; run `spk-store "
             f"merge {path} FOLDER` and name that folder"
         )
-    _refuse_other_folder(path)
+    _check_store_or_empty(path)
     with explain_write_errors(path):
         (path / "shards").mkdir(parents=True, exist_ok=True)
-        held = FolderLock(path / "lock", lock=lock)
+        folder_lock = FolderLock(path / "lock", lock=lock)
     try:
         with explain_write_errors(path):
             remove_temporary_files(path)
@@ -209,12 +209,12 @@ def open_for_writing(
         else:
             _describe(path, config, versions)
     except BaseException:
-        held.release()
+        folder_lock.release()
         raise
-    return held
+    return folder_lock
 
 
-def _refuse_other_folder(path: Path) -> None:
+def _check_store_or_empty(path: Path) -> None:
     if not path.exists() or (path / "store.json").exists():
         return
     ours = (

@@ -96,7 +96,7 @@ def merge_stores(
     for store in [*there, *stores][1:]:
         first = [*there, *stores][0]
         check_same_config(store.config, first.config, str(store.path), "leave it out")
-    _refuse_conflicts([*there, *stores])
+    _check_conflicts([*there, *stores])
     with StoreWriter(out, stores[0].config, versions=stores[0].versions, lock=lock) as writer:
         taken = set(writer.done)
         for store in stores:
@@ -114,13 +114,13 @@ def _merge_anew(paths: Sequence[str | Path], out: Path, *, lock: bool) -> int:
     """Merge into a folder beside the store `out`, and give it that name when it is complete."""
     _check_only_a_store(out)
     with explain_write_errors(out):
-        held = FolderLock(out / "lock", lock=lock)
+        folder_lock = FolderLock(out / "lock", lock=lock)
         draft = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}."))
     try:
         count = merge_stores(paths, draft / "store", lock=lock)
         replace_folder(draft / "store", out)
     finally:
-        held.release()
+        folder_lock.release()
         shutil.rmtree(draft, ignore_errors=True)
     write_rejected(out)
     return count
@@ -139,13 +139,13 @@ def _check_only_a_store(path: Path) -> None:
         )
 
 
-def _refuse_conflicts(stores: Sequence[FeatureStore]) -> None:
-    seen: dict[str, tuple[bytes, FeatureStore]] = {}
+def _check_conflicts(stores: Sequence[FeatureStore]) -> None:
+    first_seen: dict[str, tuple[bytes, FeatureStore]] = {}
     conflicts = []
     for store in stores:
         for shard in store.shards:
             for name, sums in zip(shard.columns["segment_id"].tolist(), shard.crc32, strict=True):
-                before, first = seen.setdefault(name, (sums.tobytes(), store))
+                before, first = first_seen.setdefault(name, (sums.tobytes(), store))
                 if before != sums.tobytes() and (apart := _apart(name, first, store)) > ROUNDING:
                     conflicts.append(
                         f"{name!r} in {first.path} and {store.path}, {apart:.1e} apart"
@@ -236,7 +236,7 @@ def verify_store(
     faults = [
         fault
         for shard in ([path] if single else shard_paths(path))
-        for fault in _shard_faults(shard, named=not single)
+        for fault in _shard_faults(shard, check_name=not single)
     ]
     if faults:
         return faults
@@ -249,15 +249,15 @@ def verify_store(
     return _audio_faults(store, table, Path(audio))
 
 
-def _shard_faults(path: Path, *, named: bool) -> list[str]:
+def _shard_faults(path: Path, *, check_name: bool) -> list[str]:
     match = SHARD_NAME.fullmatch(path.name)
-    if named and match and match[3] != _sha256(path):
+    if check_name and match and match[3] != _sha256(path):
         return [f"{path}: the content does not match the SHA-256 in the name; {REPAIR}"]
     try:
         shard = read_shard(path)
     except InputError as problem:
         return [str(problem)]
-    if named and match and match[2] != shard.attributes["fingerprint"][:8]:
+    if check_name and match and match[2] != shard.attributes["fingerprint"][:8]:
         return [f"{path}: the name has another fingerprint than the content; {REPAIR}"]
     faults = []
     for position in range(shard.shape[0]):
@@ -282,7 +282,7 @@ def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[
 
     config = store.config
     # Samples are compared, so another rate needs no permission.
-    reading = ReadOptions(config["rate"], config["channel"], resample=True, shortest=1)
+    read_options = ReadOptions(config["rate"], config["channel"], resample=True, shortest=1)
     rows = store.rows()
     sums = zip(rows["audio_bytes"].tolist(), rows["audio_crc32"].tolist(), strict=True)
     expected = dict(zip(rows["segment_id"].tolist(), sums, strict=True))
@@ -302,13 +302,13 @@ def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[
         )
     for audio, segment in zip(there["audio"], segments_of(there, root), strict=True):
         try:
-            found = read_segment(segment, reading)
+            decoded = read_segment(segment, read_options)
         except Rejected as problem:
             faults.append(
                 f"{audio}: segment {segment.segment_id!r} {problem.code}: {problem.message}"
             )
             continue
-        if (found.nbytes, found.crc32) != expected[segment.segment_id]:
+        if (decoded.nbytes, decoded.crc32) != expected[segment.segment_id]:
             faults.append(
                 f"{audio}: segment {segment.segment_id!r} has other samples than were encoded; "
                 "bring the recording back, or extract it to another store"

@@ -55,7 +55,7 @@ class FeatureStore:
         self.dim: int = self.config["dim"]
         self.shards = shards
         for shard in shards:
-            _refuse_foreign(self, shard)
+            _check_shard(self, shard)
         self._starts = np.cumsum([0, *(len(shard.crc32) for shard in shards)])
         self._place = {str(name): place for place, name in enumerate(self.ids())}
         if len(self._place) != self._starts[-1]:
@@ -110,7 +110,7 @@ class FeatureStore:
         InputError
             Ids without features, a layer that is not stored, a frame-level store, changed bytes.
         """
-        self._refuse_kind("pooled", "read_frames")
+        self._check_kind("pooled", "read_frames")
         places = self._places([str(segment_id) for segment_id in ids])
         position = self._position(layer)
         features = np.empty((len(places), self.dim), dtype=np.float32)
@@ -123,7 +123,7 @@ class FeatureStore:
 
     def read_frames(self, segment_id: str, layer: int) -> np.ndarray:
         """Read the frames of one segment at one layer: (frames, dim) float32, checked."""
-        self._refuse_kind("frames", "read")
+        self._check_kind("frames", "read")
         place = self._places([segment_id])[0]
         number = int(np.searchsorted(self._starts, place, side="right")) - 1
         segment = np.array([place - self._starts[number]])
@@ -150,7 +150,7 @@ class FeatureStore:
             )
         return self.layers.index(layer)
 
-    def _refuse_kind(self, kind: str, other: str) -> None:
+    def _check_kind(self, kind: str, other: str) -> None:
         if self.kind != kind:
             raise InputError(
                 f"{self.path}: the store's kind is {self.kind!r}, expected {kind!r}; "
@@ -158,19 +158,19 @@ class FeatureStore:
             )
 
 
-def _refuse_foreign(store: FeatureStore, shard: Shard) -> None:
-    config, found = shard.attributes["configuration"], shard.attributes["fingerprint"]
+def _check_shard(store: FeatureStore, shard: Shard) -> None:
+    config, actual = shard.attributes["configuration"], shard.attributes["fingerprint"]
     check_same_config(config, store.config, str(shard.path), "move the file elsewhere")
-    if found != fingerprint(config):
+    if actual != fingerprint(config):
         raise InputError(
-            f"{shard.path}: fingerprint is {found!r}, expected {fingerprint(config)!r}; "
+            f"{shard.path}: fingerprint is {actual!r}, expected {fingerprint(config)!r}; "
             "delete the file and run spk-extract again"
         )
     expected = (len(store.layers), store.dim, DTYPES[store.config["dtype"]])
-    found = (shard.shape[0], shard.shape[2], shard.dtype)
-    if found != expected:
+    actual = (shard.shape[0], shard.shape[2], shard.dtype)
+    if actual != expected:
         raise InputError(
-            f"{shard.path}: layers, dim and dtype are {found}, expected {expected}; "
+            f"{shard.path}: layers, dim and dtype are {actual}, expected {expected}; "
             "delete the file and run spk-extract again"
         )
 

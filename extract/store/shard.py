@@ -108,12 +108,14 @@ def text_of(value: object) -> str:
     return value
 
 
-def damaged_error(path: Path, found: str) -> InputError:
+def damaged_error(path: Path, content: str) -> InputError:
     """Return what a user is told of a shard, or a packed store, that is not as it was written."""
     if path.parent.name == "shards":
-        return InputError(f"{path}: the file holds {found}, expected a shard as written; {REPAIR}")
+        return InputError(
+            f"{path}: the file holds {content}, expected a shard as written; {REPAIR}"
+        )
     return InputError(
-        f"{path}: the file holds {found}, expected a packed store as written; name the folder of "
+        f"{path}: the file holds {content}, expected a packed store as written; name the folder of "
         "the store, or pack it again with spk-store pack"
     )
 
@@ -296,7 +298,7 @@ def read_shard(path: Path) -> Shard:
             require_object(attributes, "configuration"), require_object(attributes, "versions")
             small = {name: file[name][()] for name in KINDS if name != "features"}
             features = file["features"]
-            shape, dtype, found = features.shape, features.dtype, features.id.get_offset() or 0
+            shape, dtype, begin = features.shape, features.dtype, features.id.get_offset() or 0
         ids = np.array([raw.decode() for raw in small["segment_id"]], dtype=np.str_)
         listed = json.loads(bytes(small["rejected"]))
         rejected = [{key: text_of(row[key]) for key in REASON} for row in listed]
@@ -304,7 +306,7 @@ def read_shard(path: Path) -> Shard:
         raise damaged_error(path, str(problem)) from problem
     if (schema := attributes["schema"]) != SCHEMA:
         raise InputError(f"{path}: schema is {schema}, expected {SCHEMA}; use the spk of its time")
-    if (found, int(np.prod(shape)) * dtype.itemsize) != (start, size):
+    if (begin, int(np.prod(shape)) * dtype.itemsize) != (start, size):
         raise damaged_error(path, "features elsewhere than its last bytes say")
     check_shapes(path, shape, small)
     columns = {"segment_id": ids, **{name: small[name] for name in COLUMNS}}
@@ -343,11 +345,11 @@ def read_layer(shard: Shard, position: int, segments: np.ndarray) -> np.ndarray:
     # one gather for all segments: row j of the answer is row j + shift of the shard
     shift = np.repeat(shard.offset[segments] - (ends - sizes), sizes)
     rows = np.asarray(mapped[np.arange(ends[-1]) + shift])
-    _refuse_changed(shard, position, segments, rows, ends)
+    _check_crc32(shard, position, segments, rows, ends)
     return rows
 
 
-def _refuse_changed(
+def _check_crc32(
     shard: Shard, position: int, segments: np.ndarray, rows: np.ndarray, ends: np.ndarray
 ) -> None:
     expected = shard.crc32[segments, position].tolist()

@@ -239,14 +239,14 @@ def _read(clip: Clip, first: int, count: int, rate: int) -> np.ndarray:
     """Return samples of a file's first channel, resampled to `rate`; silence as zeros."""
     span = (first / clip.rate, (first + count) / clip.rate)
     try:
-        reading = ReadOptions(rate=rate, resample=True, shortest=1)
-        return read_segment(Segment(clip.path, clip.path, *span), reading).samples
-    except Rejected as found:
-        if found.code == "silent":
+        read_options = ReadOptions(rate=rate, resample=True, shortest=1)
+        return read_segment(Segment(clip.path, clip.path, *span), read_options).samples
+    except Rejected as rejection:
+        if rejection.code == "silent":
             return np.zeros(math.ceil(count * rate / clip.rate), dtype=np.float32)
         raise InputError(
-            f"{clip.path}: samples from {span[0]:.4f} s on are refused ({found.message}), expected "
-            "audio that decodes; remove the file or write it again"
+            f"{clip.path}: samples from {span[0]:.4f} s on are refused ({rejection.message}), "
+            "expected audio that decodes; remove the file or write it again"
         ) from None
 
 

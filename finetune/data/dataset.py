@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     from ..model.encoder import PartlyFrozenEncoder
 
 
-HELD = 4 << 30  # bytes of decoded samples that are kept in memory; what is beyond is read each time
+MOST_CACHED = (
+    4 << 30
+)  # bytes of decoded samples that are kept in memory; what is beyond is read each time
 THREADS = 2  # that decode in the first reading
 READ_AT_ONCE = 60.0  # s
 
@@ -154,18 +156,20 @@ class SegmentDataset(Dataset[Batch]):
         self,
         segments: Sequence[Segment],
         codes: np.ndarray,
-        reading: ReadOptions,
-        held: Mapping[str, np.ndarray],
+        read_options: ReadOptions,
+        cached: Mapping[str, np.ndarray],
         config: Config,
     ) -> None:
         self.segments, self.codes = list(segments), np.asarray(codes)
-        self._reading, self._held, self._config = reading, held, config
+        self._read_options, self._cached, self._config = read_options, cached, config
         self._augmenter: Augmenter | None = None
 
     def training(self) -> SegmentDataset:
         """Return the same segments, cropped and augmented as the settings say."""
-        dataset = SegmentDataset(self.segments, self.codes, self._reading, self._held, self._config)
-        dataset._augmenter = Augmenter(self._config, self._reading.rate)
+        dataset = SegmentDataset(
+            self.segments, self.codes, self._read_options, self._cached, self._config
+        )
+        dataset._augmenter = Augmenter(self._config, self._read_options.rate)
         return dataset
 
     @property
@@ -191,18 +195,18 @@ class SegmentDataset(Dataset[Batch]):
         samples = self._crop(self._any_channel(segment, rng), rng)
         altered = augmenter(samples, rng)
         # A faster one may be too short for the front end.
-        return altered if len(altered) >= self._reading.shortest else samples
+        return altered if len(altered) >= self._read_options.shortest else samples
 
     def _read(self, segment: Segment, channel: str | None = None) -> np.ndarray:
-        if channel is None and segment.segment_id in self._held:
-            return self._held[segment.segment_id]
-        reading = replace(self._reading, channel=channel or self._reading.channel)
+        if channel is None and segment.segment_id in self._cached:
+            return self._cached[segment.segment_id]
+        read_options = replace(self._read_options, channel=channel or self._read_options.channel)
         try:
-            return read_segment(segment, reading).samples
-        except Rejected as found:
+            return read_segment(segment, read_options).samples
+        except Rejected as rejection:
             raise InputError(
-                f"{segment.segment_id}: {found.code}: {found.message}, expected what was there "
-                "when the run began; put the recording back"
+                f"{segment.segment_id}: {rejection.code}: {rejection.message}, expected what was "
+                "there when the run began; put the recording back"
             ) from None
 
     def _any_channel(self, segment: Segment, rng: np.random.Generator) -> np.ndarray:
@@ -221,7 +225,7 @@ class SegmentDataset(Dataset[Batch]):
         seconds = self._config.crop_seconds
         if seconds is None:
             return samples
-        most = max(round(seconds * self._reading.rate), self._reading.shortest)
+        most = max(round(seconds * self._read_options.rate), self._read_options.shortest)
         start = int(rng.integers(0, max(len(samples) - most, 0) + 1))
         return samples[start : start + most]
 
@@ -265,7 +269,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def load_samples(
-    segments: Sequence[Segment], reading: ReadOptions, most: int = HELD
+    segments: Sequence[Segment], read_options: ReadOptions, most: int = MOST_CACHED
 ) -> tuple[dict[str, np.ndarray], dict[str, Rejected]]:
     """Read every segment once; return the samples of the first `most` bytes, and the rejected.
 
@@ -274,20 +278,20 @@ def load_samples(
     InputError
         A recording's rate or channels are not what the run was told.
     """
-    held: dict[str, np.ndarray] = {}
+    cached: dict[str, np.ndarray] = {}
     rejected: dict[str, Rejected] = {}
     size = 0
-    for read in read_batches(make_batches(segments, READ_AT_ONCE), reading, workers=THREADS):
-        for segment, found in read:
-            if not isinstance(found, Audio):
-                rejected[segment.segment_id] = found
-            elif size + found.nbytes <= most:
-                held[segment.segment_id] = found.samples
-                size += found.nbytes
-    return held, rejected
+    for read in read_batches(make_batches(segments, READ_AT_ONCE), read_options, workers=THREADS):
+        for segment, result in read:
+            if not isinstance(result, Audio):
+                rejected[segment.segment_id] = result
+            elif size + result.nbytes <= most:
+                cached[segment.segment_id] = result.samples
+                size += result.nbytes
+    return cached, rejected
 
 
-def reading_of(parts: LoadedEncoder | PartlyFrozenEncoder, config: Config) -> ReadOptions:
+def encoder_read_options(parts: LoadedEncoder | PartlyFrozenEncoder, config: Config) -> ReadOptions:
     """Return how segments are read; refuse a `sample_rate` that is not the encoder's."""
     if config.sample_rate not in (None, parts.rate):
         raise InputError(
@@ -298,24 +302,24 @@ def reading_of(parts: LoadedEncoder | PartlyFrozenEncoder, config: Config) -> Re
 
 
 def data_sets(
-    task: Task, table: pd.DataFrame, reading: ReadOptions, config: Config
+    task: Task, table: pd.DataFrame, read_options: ReadOptions, config: Config
 ) -> tuple[dict[str, SegmentDataset], dict[str, str]]:
     """Return each split's usable segments, and why others are not."""
     segments = segments_of(table, config.audio_root)
     chosen = [segments[i] for part in task.rows.values() for i in part]
     paths = sorted({segment.path for segment in chosen})
-    _refuse_absent(paths, config)
-    check_recordings(chosen, reading)
-    held, rejected = load_samples(chosen, reading)
+    _check_recordings_exist(paths, config)
+    check_recordings(chosen, read_options)
+    cached, rejected = load_samples(chosen, read_options)
     sets = {}
     for split, rows in task.rows.items():
         good = np.array([segments[i].segment_id not in rejected for i in rows], dtype=bool)
-        kept = [segments[i] for i in rows[good]]
-        sets[split] = SegmentDataset(kept, task.codes[split][good], reading, held, config)
-    return sets, {name: _why(found) for name, found in rejected.items()}
+        usable = [segments[i] for i in rows[good]]
+        sets[split] = SegmentDataset(usable, task.codes[split][good], read_options, cached, config)
+    return sets, {name: _why(rejection) for name, rejection in rejected.items()}
 
 
-def _refuse_absent(paths: list[str], config: Config) -> None:
+def _check_recordings_exist(paths: list[str], config: Config) -> None:
     absent = [path for path in paths if not Path(path).is_file()]
     if absent:
         raise InputError(
@@ -324,14 +328,14 @@ def _refuse_absent(paths: list[str], config: Config) -> None:
         )
 
 
-def _why(found: Rejected) -> str:
-    return f"{found.code}: {found.message}"
+def _why(rejection: Rejected) -> str:
+    return f"{rejection.code}: {rejection.message}"
 
 
 def why_untrainable(task: Task, sets: dict[str, SegmentDataset]) -> str:
     """Return why a task cannot be trained once the rejected segments are gone."""
-    for split, found in sets.items():
-        if not len(found):
+    for split, dataset in sets.items():
+        if not len(dataset):
             return f"no {split} segments: all {len(task.rows[split])} were rejected"
     if (sets["valid"].codes < 0).all():
         return "no validation segment of a speaker in train"

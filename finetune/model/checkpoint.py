@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def noted(path: str | Path) -> dict[str, Any]:
+def read_description(path: str | Path) -> dict[str, Any]:
     """Return what a checkpoint says of itself, its tensors left on disk and unchecked."""
-    return _told(path, lambda: torch.load(path, map_location="cpu", weights_only=True, mmap=True))[
-        "spk"
-    ]
+    return _load_checked(
+        path, lambda: torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    )["spk"]
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -50,13 +50,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
 
     def load() -> Any:
-        _refuse_changed(path)
+        _check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True)
 
-    return _told(path, load)
+    return _load_checked(path, load)
 
 
-def _told(path: str | Path, load: Callable[[], Any]) -> dict[str, Any]:
+def _load_checked(path: str | Path, load: Callable[[], Any]) -> dict[str, Any]:
     """Return what `torch.load` reads, or tell as `InputError` why it is no checkpoint of ours."""
     if Path(path).is_dir():
         raise InputError(f"{path}: is a folder, expected a checkpoint; name a .ckpt file in it")
@@ -72,27 +72,29 @@ def _told(path: str | Path, load: Callable[[], Any]) -> dict[str, Any]:
             f"{path}: cannot be read ({first_line}), expected a checkpoint of spk-finetune; "
             f"{retrain(path)}"
         ) from None
-    known = checkpoint.get("spk") if isinstance(checkpoint, dict) else None
-    wanted = {"task", "labels", "split", "rows", "trained", "encoder", "settings", "temperature"}
+    description = checkpoint.get("spk") if isinstance(checkpoint, dict) else None
+    required = {"task", "labels", "split", "rows", "trained", "encoder", "settings", "temperature"}
     if (
-        not isinstance(known, dict)
-        or not wanted <= set(known)
+        not isinstance(description, dict)
+        or not required <= set(description)
         or "state_dict" not in checkpoint
-        or not _names(known)
+        or not _has_names(description)
     ):
         raise InputError(
             f"{path}: does not say what it was trained on, expected a checkpoint of spk-finetune; "
             "name another"
         )
-    (known["task"],) = normal_names([known["task"]])
-    known["labels"] = normal_names(known["labels"])
+    (description["task"],) = normal_names([description["task"]])
+    description["labels"] = normal_names(description["labels"])
     return checkpoint
 
 
-def _names(known: dict[str, Any]) -> bool:
+def _has_names(description: dict[str, Any]) -> bool:
     """Return whether a description has names where names stand."""
-    labels = known["labels"]
-    return isinstance(labels, list) and all(isinstance(n, str) for n in (known["task"], *labels))
+    labels = description["labels"]
+    return isinstance(labels, list) and all(
+        isinstance(n, str) for n in (description["task"], *labels)
+    )
 
 
 def retrain(path: str | Path) -> str:
@@ -103,7 +105,7 @@ def retrain(path: str | Path) -> str:
     return "train it again with spk-finetune fit in another --log-dir"
 
 
-def _refuse_changed(path: str | Path) -> None:
+def _check_archive(path: str | Path) -> None:
     """Raise `ValueError` where bytes are not those that were saved; torch itself does not look."""
     with zipfile.ZipFile(path) as archive:
         changed = archive.testzip()
@@ -125,24 +127,24 @@ def load_tuned(path: str | Path, *, encoder: str | None = None) -> SpeakerModule
         The checkpoint cannot be read, or its encoder is not at hand or has other weights.
     """
     checkpoint = read_checkpoint(path)
-    known = checkpoint["spk"]
-    config = settings_of(path, known["settings"])
+    description = checkpoint["spk"]
+    config = settings_of(path, description["settings"])
     name = encoder or config.pretrained_model
-    trained = known["encoder"]
+    trained = description["encoder"]
     parts = load_encoder_parts(
         name, revision=_revision(name, trained), normalize=_normalize(trained, config)
     )
-    split = str(known["split"])
+    split = str(description["split"])
     subject = ModelIdentity(
-        known["task"],
-        tuple(known["labels"]),
+        description["task"],
+        tuple(description["labels"]),
         parts.provenance,
         split,
-        rows=str(known["rows"]),
-        trained=frozenset(known["trained"]),
-        audio=tuple(known.get("audio", ())),
+        rows=str(description["rows"]),
+        trained=frozenset(description["trained"]),
+        audio=tuple(description.get("audio", ())),
     )
-    check_same_model(known, subject, "--encoder")
+    check_same_model(description, subject, "--encoder")
     module = SpeakerModule(parts, subject, config)
     load_weights(module, checkpoint)
     return module.eval()
@@ -171,10 +173,10 @@ def load_weights(module: SpeakerModule, checkpoint: dict[str, Any]) -> None:
         )
 
 
-def settings_of(path: str | Path, found: dict[str, Any]) -> Config:
+def settings_of(path: str | Path, settings: dict[str, Any]) -> Config:
     """Return the settings that a checkpoint was made with, or raise `InputError`."""
     try:
-        return Config(**{**found, "sessions": tuple(found.get("sessions", ()))})
+        return Config(**{**settings, "sessions": tuple(settings.get("sessions", ()))})
     except TypeError as problem:
         raise InputError(
             f"{path}: settings do not fit this version ({problem}), expected those of "
@@ -189,8 +191,8 @@ def _revision(name: str, encoder: dict[str, Any]) -> str | None:
 
 def _normalize(encoder: dict[str, Any], config: Config) -> str | None:
     """Return whether waveforms were normalised in training, whatever the folder says by now."""
-    known: dict[Any, str | None] = {value: name for name, value in NORMALIZE.items()}
-    return known.get(encoder.get("normalization"), config.normalize)
+    options: dict[Any, str | None] = {value: name for name, value in NORMALIZE.items()}
+    return options.get(encoder.get("normalization"), config.normalize)
 
 
 def score_segments(module: SpeakerModule, segments: SegmentDataset, config: Config) -> np.ndarray:
@@ -232,7 +234,7 @@ def predictions_table(
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     chances = powers / powers.sum(axis=1, keepdims=True)
     best = chances.argmax(axis=1)
-    named = [
+    scores_json = [
         json.dumps(dict(zip(labels, row, strict=True)), ensure_ascii=False)
         for row in chances.round(6).tolist()
     ]
@@ -241,6 +243,6 @@ def predictions_table(
         score=chances.max(axis=1),
         split=rows.get("split", ""),
         model=name,
-        scores=named,
+        scores=scores_json,
     )
     return check_predictions(table)

@@ -144,7 +144,7 @@ class PartlyFrozenEncoder(nn.Module):
 
     def trained_names(self) -> set[str]:
         """Return the names of the tensors that are ever open, running statistics among them."""
-        modules = [part for _, found in self._ever_open() for part in found]
+        modules = [part for _, group in self._ever_open() for part in group]
         tensors = [t for part in modules for t in part.state_dict(keep_vars=True).values()]
         ids = {id(tensor) for tensor in tensors}
         state = self.state_dict(keep_vars=True)
@@ -203,14 +203,14 @@ class PartlyFrozenEncoder(nn.Module):
         self, hidden: torch.Tensor, mask: torch.Tensor | None, frames: torch.Tensor
     ) -> FrozenOutput:
         layers, states = self.model.encoder.layers, {}
-        found: list[FrozenOutput] = []
+        outputs: list[FrozenOutput] = []
 
         def passing(number: int) -> Any:
             def keep(_: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
                 if number in self.wanted:
                     states[number] = inputs[0]
                 if number == self.cut:
-                    found.append(FrozenOutput(states, inputs[0], keywords, frames))
+                    outputs.append(FrozenOutput(states, inputs[0], keywords, frames))
                     raise _AtTheCut
 
             return keep
@@ -226,7 +226,7 @@ class PartlyFrozenEncoder(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
-        return found[0]
+        return outputs[0]
 
     def run_trainable(self, entered: FrozenOutput) -> list[torch.Tensor]:
         """Return the states asked for, (n, time, d) each, in the order of `wanted`."""

@@ -90,7 +90,7 @@ class SpeakerModule(lightning.LightningModule):
         state = states[0]
         if len(states) > 1:
             shares = self.mix.softmax(0)
-            state = sum(share * one.float() for share, one in zip(shares, states, strict=True))
+            state = sum(share * layer.float() for share, layer in zip(shares, states, strict=True))
         return self.head(self.pooling(state, entered.frames))
 
     def _entered(self, batch: Batch) -> FrozenOutput:
@@ -106,25 +106,25 @@ class SpeakerModule(lightning.LightningModule):
     def training_step(self, batch: Batch, _number: int) -> torch.Tensor:
         """Return the loss of a batch."""
         scores, codes = self(batch), carried(batch.codes, self.device)
-        found = loss(scores, codes, self.settings, self.weights)
+        train_loss = loss(scores, codes, self.settings, self.weights)
         right = (scores.argmax(1) == codes).float().mean()
-        self._log("train_loss", found.detach(), len(codes))
+        self._log("train_loss", train_loss.detach(), len(codes))
         self._log("train_acc", right, len(codes))
-        return found
+        return train_loss
 
     def validation_step(self, batch: Batch, _number: int) -> None:
         """Log loss and accuracy; a label that is not in train counts as wrong."""
         scores, codes = self(batch), carried(batch.codes, self.device)
         self._checked.append((scores, batch.codes))
         self._log("val_acc", (scores.argmax(1) == codes).float().mean(), len(codes))
-        known = int((batch.codes >= 0).sum())
-        if known:
-            found = nn.functional.cross_entropy(scores, codes, ignore_index=-1)
-            self._log("val_loss", found, known)
+        labelled = int((batch.codes >= 0).sum())
+        if labelled:
+            val_loss = nn.functional.cross_entropy(scores, codes, ignore_index=-1)
+            self._log("val_loss", val_loss, labelled)
 
     def on_validation_epoch_end(self) -> None:
         """Find the temperature that suits this epoch's scores, and the epoch's merit."""
-        scores, codes = (torch.cat(found) for found in zip(*self._checked, strict=True))
+        scores, codes = (torch.cat(parts) for parts in zip(*self._checked, strict=True))
         scores = scores.cpu()
         self._checked.clear()
         self.temperature = find_temperature(scores, codes)
@@ -166,23 +166,23 @@ class SpeakerModule(lightning.LightningModule):
         own = [*self.pooling.parameters(), *self.head.parameters(), self.mix]
         groups.append((settings.head_learning_rate or rate, own))
         return torch.optim.AdamW(
-            [{"params": found, "lr": lr, "first_lr": lr} for lr, found in groups],
+            [{"params": parameters, "lr": lr, "first_lr": lr} for lr, parameters in groups],
             weight_decay=settings.weight_decay,
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out what never trained, and say what the model is."""
         if not self.settings.keep_encoder:
-            kept = self.trained_names()
+            trained = self.trained_names()
             state = checkpoint["state_dict"]
-            checkpoint["state_dict"] = {name: state[name] for name in state if name in kept}
+            checkpoint["state_dict"] = {name: state[name] for name in state if name in trained}
         checkpoint["spk"] = {
             "task": self.subject.task,
             "labels": list(self.subject.labels),
             "split": self.subject.split,
             "rows": self.subject.rows,
             "trained": sorted(self.subject.trained),
-            "audio": [dict(known) for known in self.subject.audio],
+            "audio": [dict(recording) for recording in self.subject.audio],
             "encoder": {
                 name: value
                 for name, value in self.subject.encoder.items()
@@ -204,32 +204,37 @@ class SpeakerModule(lightning.LightningModule):
 
 
 def check_same_model(
-    found: Mapping[str, Any] | None, subject: ModelIdentity, option: str = "--pretrained-model"
+    description: Mapping[str, Any] | None,
+    subject: ModelIdentity,
+    option: str = "--pretrained-model",
 ) -> None:
     """Raise `InputError` where a checkpoint's description is not that of this encoder and task.
 
     `option` is the command's that names the encoder.
     """
-    if not found:
+    if not description:
         raise InputError(
             "checkpoint: does not say what it was trained on, expected one of spk-finetune; "
             "name another"
         )
-    old = found["encoder"]
+    old = description["encoder"]
     for name in (SAME[0], *(name for name in SAME[1:] if name in old and name in subject.encoder)):
         if old.get(name) != subject.encoder[name]:
             raise InputError(
-                f"checkpoint of {found['task']}: {name} is {subject.encoder[name]!r}, expected "
-                f"{old.get(name)!r}, that of the encoder {old.get('encoder')!r} on which it was "
-                f"trained; name its folder with {option}"
+                f"checkpoint of {description['task']}: {name} is {subject.encoder[name]!r}, "
+                f"expected {old.get(name)!r}, that of the encoder {old.get('encoder')!r} on which "
+                f"it was trained; name its folder with {option}"
             )
-    (task,), labels = normal_names([found["task"]]), tuple(normal_names(found["labels"]))
+    (task,), labels = (
+        normal_names([description["task"]]),
+        tuple(normal_names(description["labels"])),
+    )
     pairs = {"task": (task, subject.task), "labels": (labels, subject.labels)}
     for name, (before, now) in pairs.items():
         if before != now:
             raise InputError(
-                f"checkpoint of {found['task']}: {name} is {before!r}, expected {now!r}; use the "
-                "table that it was trained with"
+                f"checkpoint of {description['task']}: {name} is {before!r}, expected {now!r}; use "
+                "the table that it was trained with"
             )
 
 
@@ -239,10 +244,10 @@ def selection_score(scores: torch.Tensor, codes: torch.Tensor) -> float:
     Small validation sets give many epochs one accuracy; the first of them is hardly the best.
     """
     right = float((scores.argmax(1) == codes).double().mean())
-    known = codes >= 0
-    if not known.any():
+    labelled = codes >= 0
+    if not labelled.any():
         return right
-    cost = float(nn.functional.cross_entropy(scores[known].double(), codes[known]))
+    cost = float(nn.functional.cross_entropy(scores[labelled].double(), codes[labelled]))
     return right + 0.5 * float(np.exp(-cost)) / len(codes)
 
 

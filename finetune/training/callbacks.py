@@ -80,8 +80,8 @@ class History(lightning.Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, _module: Any) -> None:
         """Add the epoch's row and write the file."""
-        found = sorted(trainer.callback_metrics.items())
-        logged = {name: float(value) for name, value in found if name != MERIT}
+        metrics = sorted(trainer.callback_metrics.items())
+        logged = {name: float(value) for name, value in metrics if name != MERIT}
         self.rows.append(
             {
                 "epoch": trainer.current_epoch,
@@ -167,7 +167,7 @@ def callbacks(
     stop: Callable[[], bool],
 ) -> list[lightning.Callback]:
     """Return the callbacks of one training, early stopping among them where it has a patience."""
-    found: list[lightning.Callback] = [StopOnRequest(stop), history]
+    added: list[lightning.Callback] = [StopOnRequest(stop), history]
     if config.patience is not None:
         early = EarlyStopping(
             _monitored(config),
@@ -175,5 +175,5 @@ def callbacks(
             patience=config.patience,
             check_on_train_epoch_end=True,
         )
-        found += [early, StopIfPatienceUsedUp(early)]
-    return [*found, *saving]
+        added += [early, StopIfPatienceUsedUp(early)]
+    return [*added, *saving]

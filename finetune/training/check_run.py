@@ -26,7 +26,7 @@ from .provenance import (
     identity,
     load_encoder,
     read_origin,
-    telling,
+    result_settings,
 )
 from .session_result import SessionResult, checkpoint_path, read_result, wants_more
 from .sessions import TrainingPlan, unfinished_tasks
@@ -36,7 +36,7 @@ FEWEST = 60  # settings in a file that fit has written
 
 
 def write_or_check_config(
-    fleet: TrainingPlan, tell: Callable[[str], None] = lambda line: None
+    fleet: TrainingPlan, log: Callable[[str], None] = lambda line: None
 ) -> TrainingPlan:
     """Refuse a folder of another table, encoder or settings; else write the settings into it.
 
@@ -59,10 +59,10 @@ def write_or_check_config(
     begun = path.is_file() and any(map(_begun, folders.values()))
     old = read_config(path) if begun else None
     if old:
-        check_settings(path, telling(old), fleet.config)
-    fleet = replace(fleet, encoder=_encoder(fleet, tell))
+        check_settings(path, result_settings(old), fleet.config)
+    fleet = replace(fleet, encoder=_encoder(fleet, log))
     for version, folder in folders.items():
-        check_folder(fleet, version, folder, old, tell)
+        check_folder(fleet, version, folder, old, log)
     with explain_write_errors(root):
         root.mkdir(parents=True, exist_ok=True)
     write_config(fleet.config, path)
@@ -72,39 +72,39 @@ def write_or_check_config(
 def _check_own(root: Path, folders: Mapping[int, Path]) -> None:
     """Refuse a folder with files that fit would write over and has not written."""
     there = [name for name in OWN if (root / name).exists()]
-    if there and not folders and not _is_whole(root / "config.yaml"):
+    if there and not folders and not _has_all_settings(root / "config.yaml"):
         raise InputError(
             f"{root}: holds {there[0]!r} of another program, expected nothing or a fleet of "
             "spk-finetune; name another --log-dir"
         )
 
 
-def _is_whole(path: Path) -> bool:
+def _has_all_settings(path: Path) -> bool:
     """Tell whether a file of settings has them all, as those that fit writes."""
-    known = [setting.name for setting in fields(Config)]
+    names = [setting.name for setting in fields(Config)]
     try:
-        return len(read_settings(path, known)) >= FEWEST
+        return len(read_settings(path, names)) >= FEWEST
     except InputError:
         return False
 
 
-def _encoder(fleet: TrainingPlan, tell: Callable[[str], None]) -> dict[str, str]:
+def _encoder(fleet: TrainingPlan, log: Callable[[str], None]) -> dict[str, str]:
     try:
         parts = load_encoder(fleet.config)
     except InputError as problem:
         if unfinished_tasks(fleet):
             raise
-        tell(f"encoder: was not compared with that of the finished sessions ({problem})")
+        log(f"encoder: was not compared with that of the finished sessions ({problem})")
         return {}
     for note in parts.notes:
-        tell(note)
+        log(note)
     return identity(parts.provenance)
 
 
 def _versions(root: Path) -> dict[int, Path]:
     """Return the folders of a fleet's sessions, by number."""
-    found = {path.name.removeprefix("version_"): path for path in root.glob("version_*")}
-    numbers = sorted((int(name), path) for name, path in found.items() if name.isdecimal())
+    folders = {path.name.removeprefix("version_"): path for path in root.glob("version_*")}
+    numbers = sorted((int(name), path) for name, path in folders.items() if name.isdecimal())
     return dict(numbers)
 
 
@@ -124,7 +124,7 @@ def check_settings(where: Path, old: Mapping[str, Any], config: Config) -> None:
 
 
 def check_folder(
-    fleet: TrainingPlan, version: int, folder: Path, old: Config | None, tell: Callable[[str], None]
+    fleet: TrainingPlan, version: int, folder: Path, old: Config | None, log: Callable[[str], None]
 ) -> None:
     """Raise `InputError` where a session's folder is not of the fleet's table, or of its encoder.
 
@@ -148,8 +148,8 @@ def check_folder(
         return
     if origin.settings is not None:
         check_settings(folder / "task.json", origin.settings, fleet.config)
-    _check_made_from(fleet, folder, origin, result, tell)
-    settings = origin.settings or (telling(old) if old else None)
+    _check_made_from(fleet, folder, origin, result, log)
+    settings = origin.settings or (result_settings(old) if old else None)
     if result and wants_more(result, replace(origin, settings=settings), fleet.config):
         _check_last(fleet, folder, result)
 
@@ -174,9 +174,9 @@ def _check_rows(fleet: TrainingPlan, folder: Path, origin: Origin, *, ordered: b
     task = fleet.doable[origin.session]
     if origin.rows_sha256 == rows_sha256(task, fleet.table):
         return
-    told = differing_rows(folder, task, fleet.table, ordered=ordered)
-    if told:
-        raise InputError(f"{folder}: {told}, expected the same rows; {ANOTHER}")
+    difference = differing_rows(folder, task, fleet.table, ordered=ordered)
+    if difference:
+        raise InputError(f"{folder}: {difference}, expected the same rows; {ANOTHER}")
 
 
 def _check_made_from(
@@ -184,7 +184,7 @@ def _check_made_from(
     folder: Path,
     origin: Origin,
     result: SessionResult | None,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     """Refuse another encoder or other recordings, and a result that is of another note."""
     if result and result.made_from and result.made_from != fingerprint(origin):
@@ -207,9 +207,9 @@ def _check_made_from(
             f"first {changed[0]!r}, expected the same; {ANOTHER}"
         )
     if origin.recordings is None:
-        tell(f"{folder}: was begun by version 0.1.0, whose recordings cannot be compared")
+        log(f"{folder}: was begun by version 0.1.0, whose recordings cannot be compared")
     elif absent:
-        tell(
+        log(
             f"{folder}: {len(absent)} recordings are not below {fleet.config.audio_root} and were "
             f"not compared, first {absent[0]!r}"
         )
@@ -224,9 +224,9 @@ def _noted_encoder(
         path = folder.parent / result.checkpoint
     if not path.is_file():
         return {}
-    from ..model.checkpoint import noted
+    from ..model.checkpoint import read_description
 
-    return {name: str(value) for name, value in noted(path)["encoder"].items()}
+    return {name: str(value) for name, value in read_description(path)["encoder"].items()}
 
 
 def _check_last(fleet: TrainingPlan, folder: Path, result: SessionResult) -> None:

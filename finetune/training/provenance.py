@@ -66,7 +66,7 @@ def describe(task: Task, table: pd.DataFrame, config: Config, encoder: Mapping[s
         task.name,
         rows_sha256(task, table),
         identity(encoder),
-        telling(config),
+        result_settings(config),
         {name: mark(path) for name, path in paths.items() if path.is_file()},
     )
 
@@ -76,12 +76,12 @@ def identity(encoder: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(encoder[name]) for name in ENCODER if name in encoder}
 
 
-def telling(config: Config) -> dict[str, Any]:
+def result_settings(config: Config) -> dict[str, Any]:
     """Return the settings that may change results; devices count where they share a model.
 
     Of the encoder its last name alone, which the model's name has; its hashes tell it apart.
     """
-    names = [known.name for known in fields(Config) if known.metadata["result"]]
+    names = [setting.name for setting in fields(Config) if setting.metadata["result"]]
     names += ["devices"] * (config.within == "corpus")
     values = {name: getattr(config, name) for name in names if name != "revision"}
     return {**values, "pretrained_model": Path(config.pretrained_model).name}
@@ -96,8 +96,8 @@ def mark(path: Path) -> dict[str, Any]:
 
 def stamp(path: Path) -> list[int]:
     """Return what changes whenever a file is written, replaced or moved."""
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def write_origin(folder: Path, origin: Origin, task: Task, table: pd.DataFrame) -> None:
@@ -129,19 +129,21 @@ def read_origin(folder: Path) -> Origin | None:
 
 def fingerprint(origin: Origin) -> str:
     """Return one SHA-256 of all that a result depends on."""
-    recordings = {name: found["sha256"] for name, found in (origin.recordings or {}).items()}
+    recordings = {
+        name: recording["sha256"] for name, recording in (origin.recordings or {}).items()
+    }
     content = [origin.session, origin.rows_sha256, origin.encoder, origin.settings, recordings]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def differing_settings(old: Mapping[str, Any], config: Config) -> list[str]:
-    """Return the names of the settings (`telling`) that have another value now.
+    """Return the names of the settings (`result_settings`) that have another value now.
 
     More epochs than before are no difference: they go on from the fewer.
     """
-    new = telling(config)
+    new = result_settings(config)
     # A setting that came later had its default before.
-    before = {**telling(Config(within=config.within)), **old}
+    before = {**result_settings(Config(within=config.within)), **old}
     names = [name for name in new if before[name] != new[name]]
     return [name for name in names if name != "max_epochs" or new[name] < before[name]]
 
@@ -155,14 +157,14 @@ def differing_rows(folder: Path, task: Task, table: pd.DataFrame, *, ordered: bo
     if not path.is_file():
         return "was trained on other rows than the table's (which ones it does not say)"
     old, new = _read_rows(path), _rows(task, table).set_index("segment_id")
-    told = f"was trained on {len(old)} rows, "
+    text = f"was trained on {len(old)} rows, "
     for kind, names in _row_differences(old, new):
         if names:
-            return f"{told}{len(names)} of which {kind} in this table, first {names[0]!r}"
+            return f"{text}{len(names)} of which {kind} in this table, first {names[0]!r}"
     added = [name for name in new.index if name not in old.index]
     if added:
-        return f"{told}the table has {len(added)} more, first {added[0]!r}"
-    return f"{told}which the table has in another order" if ordered else ""
+        return f"{text}the table has {len(added)} more, first {added[0]!r}"
+    return f"{text}which the table has in another order" if ordered else ""
 
 
 def _row_differences(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:
@@ -200,11 +202,11 @@ def _read_rows(path: Path) -> pd.DataFrame:
 def differing_recordings(origin: Origin, config: Config) -> tuple[list[str], list[str]]:
     """Return which of a folder's recordings have other content now, and which are not there."""
     changed, absent = [], []
-    for name, known in (origin.recordings or {}).items():
+    for name, recorded in (origin.recordings or {}).items():
         path = Path(config.audio_root) / name
         if not path.is_file():
             absent.append(name)
-        elif stamp(path) != known["stamp"] and mark(path)["sha256"] != known["sha256"]:
+        elif stamp(path) != recorded["stamp"] and mark(path)["sha256"] != recorded["sha256"]:
             changed.append(name)
     return changed, absent
 
@@ -260,24 +262,24 @@ def sharing_audio(
         path = Path(audio_root) / str(audio)
         spans = [
             span
-            for known in learnt
-            if _same_name(known, str(session), str(audio)) or _same_bytes(known, path)
-            for span in known["spans"]
+            for recording in learnt
+            if _same_name(recording, str(session), str(audio)) or _same_bytes(recording, path)
+            for span in recording["spans"]
         ]
         segments = part[["segment_id", "start", "end"]].to_numpy().tolist()
         shared += [name for name, start, end in segments if _touches(spans, start, end)]
     return shared
 
 
-def _same_name(known: Mapping[str, Any], session: str, audio: str) -> bool:
-    stems = [normal_name(Path(name).stem) for name in (known["audio"], audio)]
-    return stems[0] == stems[1] and normal_name(known["session"]) == normal_name(session)
+def _same_name(recording: Mapping[str, Any], session: str, audio: str) -> bool:
+    stems = [normal_name(Path(name).stem) for name in (recording["audio"], audio)]
+    return stems[0] == stems[1] and normal_name(recording["session"]) == normal_name(session)
 
 
-def _same_bytes(known: Mapping[str, Any], path: Path) -> bool:
-    if not path.is_file() or os.path.getsize(path) != known["size"]:
+def _same_bytes(recording: Mapping[str, Any], path: Path) -> bool:
+    if not path.is_file() or os.path.getsize(path) != recording["size"]:
         return False
-    return bool(mark(path)["sha256"] == known["sha256"])
+    return bool(mark(path)["sha256"] == recording["sha256"])
 
 
 def _touches(spans: Sequence[Sequence[float]], start: float, end: float) -> bool:

@@ -14,7 +14,7 @@ from ...common.files import atomic_write
 from ..config import Config
 from ..model.checkpoint import read_checkpoint, settings_of
 from ..model.module import ModelIdentity
-from .provenance import differing_settings, telling
+from .provenance import differing_settings, result_settings
 from .session_result import checkpoint_path
 
 
@@ -27,21 +27,21 @@ def checkpoint_to_resume(folder: Path, subject: ModelIdentity, config: Config) -
         It is of other rows or settings, or lacks what going on needs.
     """
     own = checkpoint_path(folder, subject.task, "last", config)
-    found = [own] if own.is_file() and config.resume_from_checkpoint is not False else []
+    candidates = [own] if own.is_file() and config.resume_from_checkpoint is not False else []
     if isinstance(config.resume_from_checkpoint, str):
-        given = Path(config.resume_from_checkpoint)
-        if read_checkpoint(given)["spk"]["task"] == subject.task:
-            found.append(given)
-    if not found:
+        requested = Path(config.resume_from_checkpoint)
+        if read_checkpoint(requested)["spk"]["task"] == subject.task:
+            candidates.append(requested)
+    if not candidates:
         return None
-    chosen = max(found, key=lambda path: int(read_checkpoint(path)["epoch"]))
-    _refuse_other_run(chosen, read_checkpoint(chosen), subject, config)
+    chosen = max(candidates, key=lambda path: int(read_checkpoint(path)["epoch"]))
+    _check_same_run(chosen, read_checkpoint(chosen), subject, config)
     if chosen != own:
         _bring_best(chosen, checkpoint_path(folder, subject.task, "best", config))
     return chosen
 
 
-def _refuse_other_run(
+def _check_same_run(
     path: Path, checkpoint: dict[str, Any], subject: ModelIdentity, config: Config
 ) -> None:
     if "optimizer_states" not in checkpoint:
@@ -53,9 +53,9 @@ def _refuse_other_run(
             f"{path}: holds no state of the optimiser, expected a checkpoint ending in -last.ckpt; "
             f"{repair}"
         )
-    known = checkpoint["spk"]
-    names = differing_settings(telling(settings_of(path, known["settings"])), config)
-    names += ["the table's rows"] * (known["rows"] != subject.rows)
+    description = checkpoint["spk"]
+    names = differing_settings(result_settings(settings_of(path, description["settings"])), config)
+    names += ["the table's rows"] * (description["rows"] != subject.rows)
     if names:
         raise InputError(
             f"{path}: was made with other values of {names}, expected those of this run; give them "

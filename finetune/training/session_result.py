@@ -40,8 +40,8 @@ def _plain(name: str) -> str:
 
 def checkpoint_folder(folder: Path, config: Config) -> Path:
     """Return where a session's checkpoints lie: below its folder, or in an absolute one's part."""
-    given = Path(config.checkpoint_dir)
-    return given / folder.name if given.is_absolute() else folder / given
+    base = Path(config.checkpoint_dir)
+    return base / folder.name if base.is_absolute() else folder / base
 
 
 def checkpoint_path(folder: Path, session: str, kind: str, config: Config) -> Path:
@@ -110,30 +110,30 @@ def keeps_last(result: SessionResult, config: Config) -> bool:
 
 def result_line(result: SessionResult, folder: Path) -> str:
     """Return what is told when a session is finished."""
-    told = f"{result.session}: {result.state}"
+    text = f"{result.session}: {result.state}"
     if result.state == "done":
-        told += (
+        text += (
             f", {result.epochs} epochs in {result.seconds:.0f} s, "
             f"best {result.best_epoch} (from 0), "
             f"validation {result.valid_accuracy:.1%} of {result.valid_segments}, "
             f"test {result.test_accuracy:.1%} of {result.test_segments} segments"
         )
-        told += doubts(result.test_segments, result.test_unknown, result.test_learnt)
+        text += doubts(result.test_segments, result.test_unknown, result.test_learnt)
     if result.reason:
-        told += f" ({result.reason})"
+        text += f" ({result.reason})"
     if result.rejected:
-        told += f", {len(result.rejected)} segments rejected"
-    return f"{told}, {folder.name}"
+        text += f", {len(result.rejected)} segments rejected"
+    return f"{text}, {folder.name}"
 
 
 def doubts(segments: int, unknown: int, learnt: int) -> str:
     """Return what makes a score on test segments mean less than it seems, or ""."""
-    told = ""
+    text = ""
     if unknown:
-        told += f"; {unknown} of {segments} test segments have speakers that training has not"
+        text += f"; {unknown} of {segments} test segments have speakers that training has not"
     if learnt:
-        told += f"; {learnt} of {segments} test segments share audio with training segments"
-    return told
+        text += f"; {learnt} of {segments} test segments share audio with training segments"
+    return text
 
 
 def wants_more(result: SessionResult, origin: Origin | None, config: Config) -> bool:

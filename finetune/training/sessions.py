@@ -98,7 +98,7 @@ def plan_training(table: pd.DataFrame, config: Config, split: str = "unknown") -
     """
     tasks, left_out = make_tasks(table, config.within)
     names = tuple(sorted({*left_out, *(task.name for task in tasks)}))
-    _refuse_unknown(config, names)
+    _check_session_names(config, names)
     doable = {task.name: task for task in tasks}
     wanted = dict(doable)
     for name in list(wanted):
@@ -112,9 +112,9 @@ def plan_training(table: pd.DataFrame, config: Config, split: str = "unknown") -
     return TrainingPlan(table, config, split, chosen, names, left_out, doable)
 
 
-def _refuse_unknown(config: Config, names: Sequence[str]) -> None:
-    asked = [*config.sessions, *([config.start_meeting] if config.start_meeting else [])]
-    for name in asked:
+def _check_session_names(config: Config, names: Sequence[str]) -> None:
+    requested = [*config.sessions, *([config.start_meeting] if config.start_meeting else [])]
+    for name in requested:
         if name not in names:
             option = "--start-meeting" if name == config.start_meeting else "--sessions"
             raise InputError(
@@ -134,7 +134,7 @@ def _not_asked(name: str, config: Config) -> str:
 def train_sessions(
     fleet: TrainingPlan,
     train: Callable[[Task, Path], SessionResult],
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
     *,
     alone: bool = True,
 ) -> list[str]:
@@ -152,15 +152,15 @@ def train_sessions(
         if not alone:
             train(task, folder)
             continue
-        with _held(folder, fleet) as held:
-            if not held:
+        with _lock_folder(folder, fleet) as locked:
+            if not locked:
                 busy.append(task.name)
             elif not fleet.finished(version):  # another process may have finished it just now
                 (folder / "result.json").unlink(missing_ok=True)  # more epochs are to follow
                 _write_task_file(folder, task, fleet)
-                _remove(_torn(folder, fleet.config))
+                _remove(_half_written(folder, fleet.config))
                 result = train(task, folder)
-                tell(result_line(result, folder))
+                log(result_line(result, folder))
                 write_tables(fleet)
     return busy
 
@@ -168,23 +168,23 @@ def train_sessions(
 def _remove_leftovers(folder: Path, result: SessionResult, fleet: TrainingPlan) -> None:
     """Remove what a kill after a session's end has left."""
     config = fleet.config
-    found = _torn(folder, config)
+    leftovers = _half_written(folder, config)
     if not keeps_last(result, config):
-        found += checkpoint_folder(folder, config).glob("*-last.ckpt")
-    found += [folder / PREFIX] if (folder / PREFIX).is_dir() else []
-    if found:
-        with _held(folder, fleet) as held:
-            _remove(found if held else [])
+        leftovers += checkpoint_folder(folder, config).glob("*-last.ckpt")
+    leftovers += [folder / PREFIX] if (folder / PREFIX).is_dir() else []
+    if leftovers:
+        with _lock_folder(folder, fleet) as locked:
+            _remove(leftovers if locked else [])
 
 
-def _torn(folder: Path, config: Config) -> list[Path]:
+def _half_written(folder: Path, config: Config) -> list[Path]:
     """Return files that a killed writer left half-written."""
     places = (folder, checkpoint_folder(folder, config))
     return [path for place in places for path in place.glob(".*") if path.is_file()]
 
 
-def _remove(found: Sequence[Path]) -> None:
-    for path in found:
+def _remove(paths: Sequence[Path]) -> None:
+    for path in paths:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -192,7 +192,7 @@ def _remove(found: Sequence[Path]) -> None:
 
 
 @contextmanager
-def _held(folder: Path, fleet: TrainingPlan) -> Iterator[bool]:
+def _lock_folder(folder: Path, fleet: TrainingPlan) -> Iterator[bool]:
     """Hold a folder's lock while open; false where another process has it."""
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -209,10 +209,10 @@ def _held(folder: Path, fleet: TrainingPlan) -> Iterator[bool]:
 
 def _write_task_file(folder: Path, task: Task, fleet: TrainingPlan) -> None:
     """Write what a folder is of; refuse one that is of something else."""
-    known = read_origin(folder)
-    if known is None:
+    origin = read_origin(folder)
+    if origin is None:
         _check_foreign(folder, checkpoint_folder(folder, fleet.config))
-    elif (known.session, known.rows_sha256) != (task.name, rows_sha256(task, fleet.table)):
+    elif (origin.session, origin.rows_sha256) != (task.name, rows_sha256(task, fleet.table)):
         raise InputError(
             f"{folder}: was begun with other segments of {task.name!r}, expected those of the "
             f"table; {ANOTHER}"
@@ -252,7 +252,7 @@ def write_tables(fleet: TrainingPlan) -> pd.DataFrame:
         result = read_result(folder) or _open_result(name, folder, fleet)
         rows.append({"version": version, **asdict(result)})
         if result.state == "done":
-            tables.append(_scored(folder))
+            tables.append(_predictions(folder))
         rejected += [(name, segment, why) for segment, why in result.rejected.items()]
     sessions = pd.DataFrame(rows)[list(SESSION_COLUMNS)]
     sessions["best_epoch"] = sessions["best_epoch"].astype("Int64")
@@ -269,13 +269,13 @@ def write_tables(fleet: TrainingPlan) -> pd.DataFrame:
     return sessions
 
 
-def _scored(folder: Path) -> pd.DataFrame:
+def _predictions(folder: Path) -> pd.DataFrame:
     """Return a finished session's predictions."""
     try:
         return read_predictions(folder / "predictions.csv")
     except InputError as problem:
-        found = str(problem).split("; ")[0]
-        raise InputError(f"{found}, expected what fit wrote; {anew(folder)}") from None
+        reason = str(problem).split("; ")[0]
+        raise InputError(f"{reason}, expected what fit wrote; {anew(folder)}") from None
 
 
 def _csv(table: pd.DataFrame) -> bytes:
@@ -285,8 +285,8 @@ def _csv(table: pd.DataFrame) -> bytes:
 def _open_result(name: str, folder: Path, fleet: TrainingPlan) -> SessionResult:
     """Return the row of a session that is not finished."""
     if name in fleet.left_out:
-        asked = fleet.left_out[name].startswith(("not ", "before "))
-        return SessionResult(name, "not asked" if asked else "skipped", fleet.left_out[name])
+        not_asked = fleet.left_out[name].startswith(("not ", "before "))
+        return SessionResult(name, "not asked" if not_asked else "skipped", fleet.left_out[name])
     return SessionResult(name, "unfinished" if (folder / "task.json").is_file() else "waiting")
 
 
@@ -294,20 +294,20 @@ def summary(fleet: TrainingPlan, sessions: pd.DataFrame) -> str:
     """Return the last line of a run: how many sessions are in which state, and the test score."""
     states = ", ".join(f"{n} {state}" for state, n in Counter(sessions["state"]).items())
     done = sessions[sessions["state"] == "done"]
-    told = f"{fleet.config.log_dir}: {states}; see sessions.csv there"
+    text = f"{fleet.config.log_dir}: {states}; see sessions.csv there"
     if len(done):
         segments = done["test_segments"].sum()
         pooled = (done["test_accuracy"] * done["test_segments"]).sum() / segments
-        told += f" and predictions.csv; test accuracy {pooled:.1%} of {segments} segments"
-        told += f", mean over sessions {done['test_accuracy'].mean():.1%}" * (len(done) > 1)
-        told += doubts(segments, done["test_unknown"].sum(), done["test_learnt"].sum())
-    return told
+        text += f" and predictions.csv; test accuracy {pooled:.1%} of {segments} segments"
+        text += f", mean over sessions {done['test_accuracy'].mean():.1%}" * (len(done) > 1)
+        text += doubts(segments, done["test_unknown"].sum(), done["test_learnt"].sum())
+    return text
 
 
 def count_left_out(fleet: TrainingPlan, sessions: pd.DataFrame) -> int:
     """Return how many segments could not be used, and sessions not be trained, of those wanted."""
-    found = (read_result(fleet.folder(version)) for version in range(len(fleet.names)))
-    rejected = sum(len(result.rejected) for result in found if result)
+    results = (read_result(fleet.folder(version)) for version in range(len(fleet.names)))
+    rejected = sum(len(result.rejected) for result in results if result)
     return rejected + int(sessions["state"].isin(["skipped", "failed"]).sum())
 
 

@@ -35,7 +35,13 @@ from ...extract.encoder.loading import LoadedEncoder
 from ...manifests.splits.tasks import Task, rows_sha256
 from ...manifests.table import write_predictions
 from ..config import Config
-from ..data.dataset import SegmentDataset, data_sets, make_loader, reading_of, why_untrainable
+from ..data.dataset import (
+    SegmentDataset,
+    data_sets,
+    encoder_read_options,
+    make_loader,
+    why_untrainable,
+)
 from ..model.checkpoint import (
     load_weights,
     model_name,
@@ -111,7 +117,7 @@ def train(task: Task, folder: Path, run: TrainingContext) -> SessionResult:
     """
     config = run.config
     parts = load_encoder(config)
-    sets, rejected = data_sets(task, run.table, reading_of(parts, config), config)
+    sets, rejected = data_sets(task, run.table, encoder_read_options(parts, config), config)
     origin = read_origin(folder) or describe(task, run.table, config, parts.provenance)
     ended = partial(SessionResult, task.name, rejected=rejected, made_from=fingerprint(origin))
     reason = why_untrainable(task, sets)
@@ -125,9 +131,9 @@ def train(task: Task, folder: Path, run: TrainingContext) -> SessionResult:
     best = read_checkpoint(checkpoint_path(folder, task.name, "best", config))
     load_weights(module, best)
     scores = _scores(module, sets, run, rate=parts.rate)
-    if not all(np.isfinite(found).all() for found in scores.values()):
+    if not all(np.isfinite(values).all() for values in scores.values()):
         return _finish(ended("failed", DIVERGED), folder, config)
-    scored = _named(module, sets, scores, run)
+    scored = _predictions(module, sets, scores, run)
     write_predictions(scored, folder / "predictions.csv")
     result = ended(
         "done",
@@ -252,11 +258,11 @@ def _trainer(
     folder: Path, run: TrainingContext, added: list[lightning.Callback]
 ) -> lightning.Trainer:
     config, device = run.config, torch.device(run.device)
-    one = [device.index or 0] if device.type == "cuda" else 1
+    single = [device.index or 0] if device.type == "cuda" else 1
     bfloat16 = choose_dtype(config.precision, device) == torch.bfloat16
     return lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=one if run.ranks == 1 else run.ranks,
+        devices=single if run.ranks == 1 else run.ranks,
         strategy="auto" if run.ranks == 1 else DISTRIBUTED,
         precision="bf16-mixed" if bfloat16 else "32-true",
         max_epochs=config.max_epochs,
@@ -305,12 +311,12 @@ def _enough_memory(module: SpeakerModule, rate: int) -> Iterator[None]:
     except Exception as problem:
         if not out_of_memory(problem):
             raise
-        asked, fitted = module.settings.batch_seconds, module.largest / rate
-        seconds, why = 0.75 * asked, "three quarters of it"
+        limit, fitted = module.settings.batch_seconds, module.largest / rate
+        seconds, why = 0.75 * limit, "three quarters of it"
         if 0 < fitted < seconds:
             seconds, why = fitted, "the largest that has fitted"
         raise InputError(
-            f"--batch-seconds: a batch of up to {asked:g} s, or one longer segment, is too large "
+            f"--batch-seconds: a batch of up to {limit:g} s, or one longer segment, is too large "
             f"for the device's memory, expected it to fit; pass --batch-seconds {seconds:.1f} "
             f"({why}), --crop-seconds or --gradient-checkpointing, and another --log-dir where "
             "this one holds finished epochs"
@@ -326,7 +332,7 @@ def _scores(
         return {part: score_segments(module, sets[part], run.config) for part in ("valid", "test")}
 
 
-def _named(
+def _predictions(
     module: SpeakerModule,
     sets: dict[str, SegmentDataset],
     scores: dict[str, np.ndarray],
@@ -336,16 +342,16 @@ def _named(
     table = run.table.set_index("segment_id", drop=False)
     name, labels = model_name(module.subject, run.config), module.subject.labels
     tables = []
-    for split, found in scores.items():
+    for split, values in scores.items():
         rows = table.loc[[segment.segment_id for segment in sets[split].segments]]
-        tables.append(predictions_table(rows, found, labels, module.temperature, name))
+        tables.append(predictions_table(rows, values, labels, module.temperature, name))
     return pd.concat(tables, ignore_index=True)
 
 
 def _accuracies(scored: pd.DataFrame) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    accuracies: dict[str, Any] = {}
     for split in ("valid", "test"):
         rows = scored[scored["split"] == split]
-        found[f"{split}_segments"] = len(rows)
-        found[f"{split}_accuracy"] = float((rows["speaker"] == rows["predicted"]).mean())
-    return found
+        accuracies[f"{split}_segments"] = len(rows)
+        accuracies[f"{split}_accuracy"] = float((rows["speaker"] == rows["predicted"]).mean())
+    return accuracies

@@ -120,14 +120,14 @@ def cut_segments(  # noqa: PLR0913  (the options of the command)
     with folder_lock(out, lock=lock):
         for part in Path(out).glob(f".*.{format}.part"):  # left by a killed run
             part.unlink()
-        record_request(Path(out), _asked(settings, spans, recordings))
+        record_request(Path(out), _request(settings, spans, recordings))
         todo = _unfinished(Path(out), spans, recordings)
         seconds = _cut_all(todo, recordings, Path(out), workers)
-        _refuse_gone(Path(out), names)
+        _check_still_there(Path(out), names)
         cut_table = _cut_table(table, names, spans, recordings)
         write_table(cut_table, Path(out, TABLE))
         write_listing(listing, Path(out, LISTING))
-        _refuse_gone(Path(out), names)  # the tables' folder is made again where it has gone
+        _check_still_there(Path(out), names)  # the tables' folder is made again where it has gone
     written = sum(map(len, todo.values()))
     complete = len(table) - written
     return CutReport(cut_table, listing, written, complete, len(todo), seconds, clipped)
@@ -166,19 +166,19 @@ def file_names(table: pd.DataFrame, format: str = "wav") -> list[str]:  # noqa: 
         ]
     else:
         names = [f"{cut_stem(identity)}.{format}" for identity in table["segment_id"]]
-    seen: dict[str, str] = {}
+    owners: dict[str, str] = {}
     for name, identity in zip(names, table["segment_id"], strict=True):
         if "/" in name or "\\" in name or not name.isprintable() or name.startswith("."):
             raise InputError(
                 f"table: segment {identity!r} would be cut to {name!r}, expected a plain file "
                 "name; correct its session and speaker"
             )
-        if name in seen:
+        if name in owners:
             raise InputError(
-                f"table: segments {seen[name]!r} and {identity!r} would both be cut to {name!r}, "
+                f"table: segments {owners[name]!r} and {identity!r} would both be cut to {name!r}, "
                 "expected one name each; delete the column 'line', and files are named by their ids"
             )
-        seen[name] = identity
+        owners[name] = identity
     return names
 
 
@@ -253,7 +253,7 @@ def _end(header: Header, first: int, stop: int, name: str) -> int:
     return end
 
 
-def _asked(
+def _request(
     settings: Mapping[str, object],
     spans: Mapping[str, list[SampleRange]],
     recordings: Mapping[str, Recording],
@@ -321,7 +321,7 @@ def _cut_all(
         pool.shutdown(cancel_futures=True)
 
 
-def _refuse_gone(out: Path, names: list[str]) -> None:
+def _check_still_there(out: Path, names: list[str]) -> None:
     """Raise `InputError` where files have gone since they were cut, perhaps with their folder."""
     gone = [name for name in names if not (out / name).exists()]
     if gone:

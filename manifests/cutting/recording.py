@@ -96,22 +96,24 @@ def cut_recording(recording: Recording, spans: list[SampleRange], out: Path) -> 
     origin = reached = begin = spans[0].first
     last = max(span.stop for span in spans)
     channels = sorted({span.channel for span in spans})
-    held = {channel: np.empty(0, np.int16) for channel in channels}
+    buffers = {channel: np.empty(0, np.int16) for channel in channels}
     for block in decode(header, begin, last, integers=_is_integer(header)):
         for channel in channels:
             taken = mono(block, channel)
-            held[channel] = np.concatenate([held[channel], taken]) if reached > origin else taken
+            buffers[channel] = (
+                np.concatenate([buffers[channel], taken]) if reached > origin else taken
+            )
         reached += len(block)
         for span in spans:
             if span.stop <= reached:
-                taken = held[span.channel][span.first - origin : span.stop - origin]
-                _refuse_broken(header, span, taken)
+                taken = buffers[span.channel][span.first - origin : span.stop - origin]
+                _check_finite(header, span, taken)
                 write_audio(out / span.name, _finished(taken, header.rate))
         spans = [span for span in spans if span.stop > reached]
         if not spans:
             return (reached - (begin if header.exact else 0)) / header.rate
         keep = min(reached, spans[0].first)
-        held = {channel: samples[keep - origin :] for channel, samples in held.items()}
+        buffers = {channel: samples[keep - origin :] for channel, samples in buffers.items()}
         origin = keep
     raise InputError(
         f"{header.path}: decodes to {reached} samples, expected {header.frames} as its "
@@ -124,7 +126,7 @@ def _is_integer(header: Header) -> bool:
     return header.exact and header.codec in ("PCM_16", "PCM_S8", "PCM_U8")
 
 
-def _refuse_broken(header: Header, span: SampleRange, samples: np.ndarray) -> None:
+def _check_finite(header: Header, span: SampleRange, samples: np.ndarray) -> None:
     """Raise `InputError` where a float recording holds NaN or infinity: no 16 bits mean that."""
     wrong = int((~np.isfinite(samples)).sum())
     if wrong:

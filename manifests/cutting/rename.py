@@ -49,10 +49,10 @@ class MatchReport:
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return everything that was found as (kind, name, new name or nothing)."""
-        found = [("renamed", old, new) for old, new in self.renamed]
+        rows = [("renamed", old, new) for old, new in self.renamed]
         for kind in ("kept", "missing", "extra", "ambiguous"):
-            found += [(kind, name, "") for name in getattr(self, kind)]
-        return found
+            rows += [(kind, name, "") for name in getattr(self, kind)]
+        return rows
 
     def summary(self) -> str:
         """Return the counts in one line."""

@@ -19,8 +19,8 @@ REQUEST = "cut.json"
 PARTS = ("settings", "recordings", "segments")
 
 
-def record_request(out: Path, asked: dict[str, dict[str, Any]]) -> None:
-    """Record what is `asked` (`PARTS`), added to what `out` holds already.
+def record_request(out: Path, request: dict[str, dict[str, Any]]) -> None:
+    """Record what is `request` (`PARTS`), added to what `out` holds already.
 
     Raises
     ------
@@ -28,9 +28,9 @@ def record_request(out: Path, asked: dict[str, dict[str, Any]]) -> None:
         It contradicts what `out` holds, or `out` holds such files and does not say what they are.
     """
     path = out / REQUEST
-    held = _read(path) if path.exists() else _nothing(out, asked["segments"])
+    recorded = _read(path) if path.exists() else _nothing(out, request["segments"])
     for part in PARTS:
-        old, new = held[part], asked[part]
+        old, new = recorded[part], request[part]
         differ = [key for key in new if key in old and old[key] != new[key]]
         if differ:
             key = differ[0]
@@ -38,14 +38,14 @@ def record_request(out: Path, asked: dict[str, dict[str, Any]]) -> None:
                 f"{path}: {len(differ)} of the {part} differ, first {key!r}: made with "
                 f"{old[key]!r}, asked for {new[key]!r}; name another folder"
             )
-    union = {part: {**held[part], **asked[part]} for part in PARTS}
+    union = {part: {**recorded[part], **request[part]} for part in PARTS}
     atomic_write(path, json.dumps(union, ensure_ascii=False, indent=0).encode())
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        held = json.loads(path.read_bytes())
-        return {part: dict(held[part]) for part in PARTS}
+        recorded = json.loads(path.read_bytes())
+        return {part: dict(recorded[part]) for part in PARTS}
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise InputError(
             f"{path}: cannot be read ({problem!r}), expected what cut wrote; name another folder"

@@ -90,7 +90,7 @@ def demo(
     places = [(index // half, index % half + 1) for index in range(sessions)]
     names = [f"{SERIES[series]}S{number:02d}C01" for series, number in places]
     out = Path(out)
-    _refuse_others(out / "wav", names)
+    _check_only_demo_files(out / "wav", names)
     people = ["session,speaker,person"]
     for index, (name, (series, number)) in enumerate(zip(names, places, strict=True)):
         voices = draw_voices(np.random.default_rng([seed, series]), SEXES[:speakers])
@@ -112,7 +112,7 @@ def _check(**ranges: tuple[float, float, float]) -> None:
             raise InputError(f"{name}: is {value}, expected {low} to {high}; pass another --{name}")
 
 
-def _refuse_others(wav: Path, names: list[str]) -> None:
+def _check_only_demo_files(wav: Path, names: list[str]) -> None:
     strange = sorted(file.name for file in wav.glob("*") if file.stem not in names)
     strange = [name for name in strange if not name.startswith(".")]
     if strange:

@@ -78,7 +78,8 @@ def _apart(rng: np.random.Generator, count: int) -> list[np.ndarray]:
     for _ in range(count):
         candidates = rng.normal(0, TIMBRE, (30, 9))
         distance = [
-            min([float(np.std(one - other)) for other in drawn], default=0) for one in candidates
+            min([float(np.std(candidate - other)) for other in drawn], default=0)
+            for candidate in candidates
         ]
         drawn.append(candidates[int(np.argmax(distance))])
     return drawn

@@ -30,7 +30,7 @@ IDENTITY = ("session", "speaker", "person")
 
 
 def make_table(
-    reading: Annotation,
+    annotation: Annotation,
     *,
     audio_root: str | Path | None = None,
     scope: str = "session",
@@ -42,7 +42,7 @@ def make_table(
 
     Parameters
     ----------
-    reading
+    annotation
         Turns and notes of `read_rttm`, `read_textgrids` or `read_reference_csv`.
     audio_root
         Folder with one recording per session, named like it, searched recursively, with any
@@ -73,39 +73,39 @@ def make_table(
         speaker that the identity file does not name, a session without recording, or no turn at
         all; with the notes made until then.
     """
-    kept = Annotation(notes=list(reading.notes))
+    usable = Annotation(notes=list(annotation.notes))
     try:
-        rows = _rows(reading, kept, audio_root, scope, identity, skip_bad, allow_unpaired)
+        rows = _rows(annotation, usable, audio_root, scope, identity, skip_bad, allow_unpaired)
     except InputError as problem:
-        problem.notes = kept.notes
+        problem.notes = usable.notes
         raise
-    return _table(rows), kept.notes
+    return _table(rows), usable.notes
 
 
 def _rows(
-    reading: Annotation,
-    kept: Annotation,
+    annotation: Annotation,
+    usable: Annotation,
     audio_root: str | Path | None,
     scope: str,
     identity: str | Path | None,
     skip_bad: bool,
     allow_unpaired: bool,
 ) -> list[dict[str, object]]:
-    _drop_duplicates(reading.turns, kept, skip_bad)
-    names = speaker_labels(kept.turns, scope=scope, identity=identity, notes=kept.notes)
+    _drop_duplicates(annotation.turns, usable, skip_bad)
+    names = speaker_labels(usable.turns, scope=scope, identity=identity, notes=usable.notes)
     if audio_root is None:
-        kept.notes.append(Note("unchecked", "audio", "no audio folder: ends were not checked"))
-        rows = [_row(turn, f"{turn.session}.flac", turn.end, names) for turn in kept.turns]
+        usable.notes.append(Note("unchecked", "audio", "no audio folder: ends were not checked"))
+        rows = [_row(turn, f"{turn.session}.flac", turn.end, names) for turn in usable.turns]
     else:
         rows = _paired_rows(
-            kept, Path(audio_root), names, skip_bad=skip_bad, allow_unpaired=allow_unpaired
+            usable, Path(audio_root), names, skip_bad=skip_bad, allow_unpaired=allow_unpaired
         )
     if not rows:
-        dropped = [note.message for note in kept.notes if note.kind == "dropped"]
+        dropped = [note.message for note in usable.notes if note.kind == "dropped"]
         first = f" (first left out: {dropped[0]})" if dropped else ""
         raise InputError(
-            f"annotation: holds 0 usable turns of {len(reading.turns)}{first}, expected at least "
-            "1; correct the folders"
+            f"annotation: holds 0 usable turns of {len(annotation.turns)}{first}, expected at "
+            "least 1; correct the folders"
         )
     return rows
 
@@ -113,29 +113,29 @@ def _rows(
 def summarise(table: pd.DataFrame, notes: Sequence[Note]) -> str:
     """Return one line: segments, sessions, speakers, hours, and the notes counted by kind."""
     hours = float((table["end"] - table["start"]).sum()) / 3600
-    told = [
+    totals = [
         f"{len(table)} segments",
         f"{table['session'].nunique()} sessions",
         f"{table['speaker'].nunique()} speakers",
         f"{hours:.2f} h",
     ]
     kinds = Counter(note.kind for note in notes)
-    return ", ".join(told + [f"{count} {kind}" for kind, count in kinds.items()])
+    return ", ".join(totals + [f"{count} {kind}" for kind, count in kinds.items()])
 
 
-def _drop_duplicates(turns: Sequence[Turn], kept: Annotation, skip_bad: bool) -> None:
-    seen: dict[str, str] = {}
+def _drop_duplicates(turns: Sequence[Turn], usable: Annotation, skip_bad: bool) -> None:
+    places: dict[str, str] = {}
     for turn in turns:
         name = segment_id(turn.session, turn.speaker, turn.start, turn.end, turn.channel)
-        if name not in seen:
-            seen[name] = turn.place
-            kept.turns.append(turn)
+        if name not in places:
+            places[name] = turn.place
+            usable.turns.append(turn)
             continue
         problem = InputError(
             f"{turn.place}: the turn of {turn.speaker!r} from {turn.start:g} to {turn.end:g} s is "
-            f"given before in {seen[name]}, expected once; delete the line"
+            f"given before in {places[name]}, expected once; delete the line"
         )
-        kept.drop_or_raise(problem, turn.place, skip=skip_bad)
+        usable.drop_or_raise(problem, turn.place, skip=skip_bad)
 
 
 def speaker_labels(
@@ -204,25 +204,25 @@ def read_identity(path: str | Path, notes: list[Note] | None = None) -> dict[tup
 
 
 def _paired_rows(
-    kept: Annotation,
+    usable: Annotation,
     audio_root: Path,
     names: Mapping[tuple[str, str], str],
     *,
     skip_bad: bool,
     allow_unpaired: bool,
 ) -> list[dict[str, object]]:
-    counts = Counter(turn.session for turn in kept.turns)
+    counts = Counter(turn.session for turn in usable.turns)
     pairing = pair(audio_root, counts)
-    kept.notes += unpaired_notes(pairing, audio_root, counts, left_out=allow_unpaired)
+    usable.notes += unpaired_notes(pairing, audio_root, counts, left_out=allow_unpaired)
     if pairing.missing and not allow_unpaired:
         raise unpaired_error(pairing, audio_root, counts)
-    lengths = _lengths(kept, pairing.recordings, skip_bad)
+    lengths = _lengths(usable, pairing.recordings, skip_bad)
     rows = []
-    for turn in kept.turns:
+    for turn in usable.turns:
         if turn.session in lengths:
             file = pairing.recordings[turn.session]
             audio = file.relative_to(audio_root).as_posix()
-            end = _clip(turn, lengths[turn.session], kept, skip_bad)
+            end = _clip(turn, lengths[turn.session], usable, skip_bad)
             if end is not None:
                 rows.append(_row(turn, audio, end, names))
     return rows
@@ -238,11 +238,11 @@ class _Length(NamedTuple):
 
 
 def _lengths(
-    kept: Annotation, recordings: Mapping[str, Path], skip_bad: bool
+    usable: Annotation, recordings: Mapping[str, Path], skip_bad: bool
 ) -> dict[str, _Length]:
     """Return the length of every session's recording; with `skip_bad` not of unreadable ones."""
     latest: dict[str, float] = {}
-    for turn in kept.turns:
+    for turn in usable.turns:
         latest[turn.session] = max(turn.end, latest.get(turn.session, 0.0))
     lengths = {}
     with ThreadPoolExecutor(available_cores()) as pool:  # an MP3 is decoded for it
@@ -251,9 +251,9 @@ def _lengths(
             try:
                 lengths[session] = job.result()
             except InputError as problem:
-                count = sum(turn.session == session for turn in kept.turns)
-                told = InputError(f"{problem} ({count} turns of session {session!r} need it)")
-                kept.drop_or_raise(told, recordings[session].name, skip=skip_bad)
+                count = sum(turn.session == session for turn in usable.turns)
+                explained = InputError(f"{problem} ({count} turns of session {session!r} need it)")
+                usable.drop_or_raise(explained, recordings[session].name, skip=skip_bad)
     return lengths
 
 
@@ -266,14 +266,14 @@ def _length(file: Path, latest: float) -> _Length:
     return _Length(file, seconds, header.seconds, header.channels)
 
 
-def _clip(turn: Turn, length: _Length, kept: Annotation, skip_bad: bool) -> float | None:
+def _clip(turn: Turn, length: _Length, usable: Annotation, skip_bad: bool) -> float | None:
     seconds = length.seconds
     if turn.channel and int(turn.channel) >= length.channels:
         problem = InputError(
             f"{turn.place}: channel is {turn.channel} (from 0), expected less than the "
             f"{length.channels} of {length.path}; correct the line"
         )
-        kept.drop_or_raise(problem, turn.place, skip=skip_bad)
+        usable.drop_or_raise(problem, turn.place, skip=skip_bad)
         return None
     if turn.start >= seconds:
         problem = InputError(
@@ -285,11 +285,11 @@ def _clip(turn: Turn, length: _Length, kept: Annotation, skip_bad: bool) -> floa
                 f"{length.path}: header says {length.promised:g} s, {seconds:g} s decode, expected "
                 f"{turn.start:g} s and more ({turn.place}); replace the damaged recording"
             )
-        kept.drop_or_raise(problem, turn.place, skip=skip_bad)
+        usable.drop_or_raise(problem, turn.place, skip=skip_bad)
         return None
     if turn.end > seconds:
         why = f" that decode (header: {length.promised:g} s)" if turn.end <= length.promised else ""
-        kept.notes.append(
+        usable.notes.append(
             Note(
                 "clipped",
                 turn.place,

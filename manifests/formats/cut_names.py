@@ -51,15 +51,15 @@ def cut_stem(names: str, line: int | None = None) -> str:
     return f"{shortened(names, LONGEST)}_{line:04d}"
 
 
-def read_listing(path: str | Path, reading: Annotation, skip_bad: bool) -> list[ListedFile]:
+def read_listing(path: str | Path, annotation: Annotation, skip_bad: bool) -> list[ListedFile]:
     """Return the rows of the CSV, with the names that the cut's own table beside it gives them.
 
     Where there is no such table, or it lacks a file, the turn's session is empty.
     """
     sheet = read_delimited(path, ("path", "label"), "correct the path")
     check_columns(sheet, ("path", "label"), path)
-    reading.notes += [Note("columns", str(path), note) for note in sheet.notes]
-    reading.notes += name_notes("label", sheet.rows["label"], str(path))
+    annotation.notes += [Note("columns", str(path), note) for note in sheet.notes]
+    annotation.notes += name_notes("label", sheet.rows["label"], str(path))
     beside = _cut_names(Path(path).with_name(CUT_TABLE))
     rows = []
     for index, (file, text) in enumerate(zip(sheet.rows["path"], sheet.rows["label"], strict=True)):
@@ -72,7 +72,7 @@ def read_listing(path: str | Path, reading: Annotation, skip_bad: bool) -> list[
             f"{place}: label is {label!r}, expected {row.label!r} as in {CUT_TABLE}; correct the "
             f"row, or move {CUT_TABLE} away"
         )
-        reading.drop_or_raise(problem, place, skip=skip_bad)
+        annotation.drop_or_raise(problem, place, skip=skip_bad)
     return rows
 
 
@@ -92,7 +92,7 @@ def _cut_names(path: Path) -> dict[str, ListedFile]:
 
 
 def divide_labels(
-    listed: Sequence[ListedFile], reading: Annotation, skip_bad: bool, last_underscore: bool
+    listed: Sequence[ListedFile], annotation: Annotation, skip_bad: bool, last_underscore: bool
 ) -> dict[ListedFile, Turn]:
     """Return the untimed turn of every row that was not dropped; its `place` is the row's path."""
     turns = {}
@@ -100,7 +100,7 @@ def divide_labels(
         try:
             turns[row] = untimed_turn(row, last_underscore)
         except InputError as problem:
-            reading.drop_or_raise(problem, row.place, skip=skip_bad)
+            annotation.drop_or_raise(problem, row.place, skip=skip_bad)
     return turns
 
 

@@ -59,8 +59,10 @@ def pair(audio_root: str | Path, sessions: Iterable[str]) -> Pairing:
             recordings[session] = files[0]
         else:
             missing.append(session)
-    known = {s: unread[normal_name(s)][0] for s in missing if normal_name(s) in unread}
-    return Pairing(recordings, missing, [f for files in by_name.values() for f in files], known)
+    unread_files = {s: unread[normal_name(s)][0] for s in missing if normal_name(s) in unread}
+    return Pairing(
+        recordings, missing, [f for files in by_name.values() for f in files], unread_files
+    )
 
 
 def _by_name(root: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:

@@ -62,7 +62,7 @@ def read_rttm(path: str | Path, *, skip_bad: bool = False) -> Annotation:
     InputError
         A file cannot be read, or a line is bad (file and line number).
     """
-    reading = Annotation()
+    annotation = Annotation()
     for file in find_files(path, (".rttm",)):
         name = relative_name(path, file)
         try:
@@ -70,11 +70,11 @@ def read_rttm(path: str | Path, *, skip_bad: bool = False) -> Annotation:
         except InputError as problem:  # nothing of the file is kept
             if file == Path(path) and not skip_bad:
                 raise
-            reading.drop_or_raise(problem, name, skip=skip_bad)
+            annotation.drop_or_raise(problem, name, skip=skip_bad)
         else:
-            reading.add(_read_rows(rows, name, skip_bad), name)
-    _index_channels(reading)
-    return reading
+            annotation.add(_read_rows(rows, name, skip_bad), name)
+    _index_channels(annotation)
+    return annotation
 
 
 def _rows(file: Path, name: str) -> list[tuple[int, list[str]]]:
@@ -88,23 +88,23 @@ def _rows(file: Path, name: str) -> list[tuple[int, list[str]]]:
 
 
 def _read_rows(rows: list[tuple[int, list[str]]], name: str, skip_bad: bool) -> Annotation:
-    reading = Annotation()
+    annotation = Annotation()
     for line, row in rows:
         place = f"{name}, line {line + 1}"
         try:
             if row[0] not in OTHER_TYPES:
-                reading.turns.append(parse_line(row, line=line, place=place))
+                annotation.turns.append(parse_line(row, line=line, place=place))
         except InputError as problem:
-            reading.drop_or_raise(problem, place, skip=skip_bad)
+            annotation.drop_or_raise(problem, place, skip=skip_bad)
     others = sum(row[0] in OTHER_TYPES for _, row in rows)
     if others:
-        reading.notes.append(
+        annotation.notes.append(
             Note("ignored", name, f"{others} lines hold no turn (other than SPEAKER)")
         )
     for what, field in (("session", 1), ("speaker", 7)):
         names = (row[field] for _, row in rows if row[0] == "SPEAKER" and len(row) > 8)
-        reading.notes += name_notes(what, names, name)
-    return reading
+        annotation.notes += name_notes(what, names, name)
+    return annotation
 
 
 def parse_line(fields: list[str], *, line: int, place: str) -> Turn:
@@ -159,14 +159,15 @@ def _shifted(place: str, what: str, value: str, expected: str) -> InputError:
     )
 
 
-def _index_channels(reading: Annotation) -> None:
+def _index_channels(annotation: Annotation) -> None:
     """Make 0-based indices of the channels as written, session by session; see the module."""
-    named: dict[str, dict[str, Turn]] = defaultdict(dict)
-    for turn in reading.turns:
-        named[turn.session].setdefault(turn.channel, turn)
-    indices = {session: _indices(channels) for session, channels in named.items()}
-    reading.turns = [
-        turn._replace(channel=indices[turn.session].get(turn.channel, "")) for turn in reading.turns
+    by_session: dict[str, dict[str, Turn]] = defaultdict(dict)
+    for turn in annotation.turns:
+        by_session[turn.session].setdefault(turn.channel, turn)
+    indices = {session: _indices(channels) for session, channels in by_session.items()}
+    annotation.turns = [
+        turn._replace(channel=indices[turn.session].get(turn.channel, ""))
+        for turn in annotation.turns
     ]
     for session, channels in indices.items():
         if channels:
@@ -176,7 +177,7 @@ def _index_channels(reading: Annotation) -> None:
             message = (
                 f"turns are read from the channels that they name: {', '.join(pairs)} (from 0)"
             )
-            reading.notes.append(Note("channel", session, message))
+            annotation.notes.append(Note("channel", session, message))
 
 
 def _indices(channels: dict[str, Turn]) -> dict[str, str]:
@@ -190,7 +191,7 @@ def _indices(channels: dict[str, Turn]) -> dict[str, str]:
             f"{channels[other].place}; name the channels of a session in one way"
         )
     first = 0 if "0" in names else 1
-    found = {name: "ABCDEFGH".index(name) if letters else int(name) - first for name in names}
-    if set(found.values()) <= {0}:
+    numbers = {name: "ABCDEFGH".index(name) if letters else int(name) - first for name in names}
+    if set(numbers.values()) <= {0}:
         return {}
-    return {name: str(found[name]) if name else "" for name in sorted(channels)}
+    return {name: str(numbers[name]) if name else "" for name in sorted(channels)}

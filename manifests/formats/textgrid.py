@@ -112,17 +112,17 @@ def read_textgrids(
     InputError
         A file is no TextGrid, no tier is a speaker, or an interval is bad (file and line number).
     """
-    reading = Annotation()
+    annotation = Annotation()
     choice = Choice(tuple(tiers), tuple(silence))
     for file in find_files(path, (".textgrid",)):
         name = relative_name(path, file)
         try:
-            reading.add(_Parser(file, name, skip_bad, choice).read(), name)
+            annotation.add(_Parser(file, name, skip_bad, choice).read(), name)
         except InputError as problem:  # nothing of the file is kept
             if file == Path(path) and not skip_bad:
                 raise
-            reading.drop_or_raise(problem, name, skip=skip_bad)
-    return reading
+            annotation.drop_or_raise(problem, name, skip=skip_bad)
+    return annotation
 
 
 def has_speech(mark: str) -> bool:
@@ -150,10 +150,10 @@ def _plain(tier: str) -> str:
 
 
 def _tokens(text: str, start: int) -> Iterator[Token]:
-    line, seen = 1, 0
+    line, counted = 1, 0
     for match in TOKEN.finditer(text, start):
-        line += text.count("\n", seen, match.start())
-        seen = match.start()
+        line += text.count("\n", counted, match.start())
+        counted = match.start()
         if match[1] is not None:
             yield Token(match[1].replace('""', '"'), True, line)
         elif match[2] and NEARLY_NUMBER.match(match[2]):
@@ -188,7 +188,7 @@ class _Parser:
     def __init__(self, file: Path, name: str, skip_bad: bool, choice: Choice) -> None:
         self.session, self.name, self.skip_bad = file.stem, name, skip_bad
         self.choice = choice
-        self.reading = Annotation()
+        self.annotation = Annotation()
         text = read_text(file)
         self.tokens = _tokens(text, _check_header(text, file, name))
         self.ahead = next(self.tokens, None)
@@ -209,8 +209,8 @@ class _Parser:
                 f"{tiers} tiers, expected the file's end; correct the number of tiers"
             )
         self._check_speakers()
-        self._tell(begin)
-        return self.reading
+        self._note_choices(begin)
+        return self.annotation
 
     def _check_speakers(self) -> None:
         """Raise `InputError` where a tier names nobody, or none is a chosen one."""
@@ -231,14 +231,14 @@ class _Parser:
                 f"speakers', --tiers {shlex.quote(words[0])}"
             )
 
-    def _tell(self, begin: float) -> None:
+    def _note_choices(self, begin: float) -> None:
         """Note what was taken for what."""
         renamed = [f"{t!r} as {s!r}" for t, s in self.speakers.items() if s and s != t]
         left_out = [repr(tier) for tier, speaker in self.speakers.items() if not speaker]
-        told = [f"read {', '.join(renamed)}"] if renamed else []
-        told += [f"left out {', '.join(left_out)}"] if left_out else []
-        if told:
-            self._note("tiers", f"tiers: {'; '.join(told)}; --tiers chooses the speakers'")
+        choices = [f"read {', '.join(renamed)}"] if renamed else []
+        choices += [f"left out {', '.join(left_out)}"] if left_out else []
+        if choices:
+            self._note("tiers", f"tiers: {'; '.join(choices)}; --tiers chooses the speakers'")
         if self.marks:
             self._note("silence", f"{self.marks} intervals hold only non-lexical marks")
         if self.silent:
@@ -248,7 +248,7 @@ class _Parser:
             self._note(
                 "offset", f"times begin at {begin:g} s, and are taken from the recording's start"
             )
-        self.reading.notes += name_notes("session", [self.session], self.name)
+        self.annotation.notes += name_notes("session", [self.session], self.name)
 
     def _tier(self, file_end: float) -> None:
         kind, written = self._string(), self._string()
@@ -260,7 +260,7 @@ class _Parser:
             for _ in range(size):
                 self._number(), self._string()
             return
-        self.reading.notes += name_notes("tier", [written], self.name)
+        self.annotation.notes += name_notes("tier", [written], self.name)
         if tier in self.speakers:
             self._note("tiers", f"2 tiers are called {tier!r}, and taken as one speaker's")
         self.speakers[tier] = self.choice.speaker(tier)
@@ -306,13 +306,13 @@ class _Parser:
             turn = Turn(self.session, speaker, start, end, self.count, place)
             self.count += 1
             try:
-                self.reading.turns.append(check_turn(turn))
+                self.annotation.turns.append(check_turn(turn))
             except InputError as problem:
-                self.reading.drop_or_raise(problem, place, skip=self.skip_bad)
+                self.annotation.drop_or_raise(problem, place, skip=self.skip_bad)
         return start, end
 
     def _note(self, kind: str, message: str) -> None:
-        self.reading.notes.append(Note(kind, self.name, message))
+        self.annotation.notes.append(Note(kind, self.name, message))
 
     def _number(self) -> float:
         text = self._next(quoted=False)

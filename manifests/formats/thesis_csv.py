@@ -78,11 +78,11 @@ def read_reference_csv(  # noqa: PLR0913 (the command's options)
         turn in the RTTMs, a cut file that is missing or listed twice, or a label that can be
         divided into session and speaker in several ways.
     """
-    reading = Annotation()
-    listed = read_listing(path, reading, skip_bad)
+    annotation = Annotation()
+    listed = read_listing(path, annotation, skip_bad)
     if rttm_dir is not None:
         annotated = read_rttm(rttm_dir, skip_bad=skip_bad)
-        recovered, labels = recover_turns(listed, annotated, reading, skip_bad=skip_bad)
+        recovered, labels = recover_turns(listed, annotated, annotation, skip_bad=skip_bad)
         table, notes = make_table(
             recovered,
             audio_root=audio_root,
@@ -95,14 +95,16 @@ def read_reference_csv(  # noqa: PLR0913 (the command's options)
             own = table["segment_id"].map(labels)
             table["speaker"] = own.where(own.notna(), table["speaker"])
         return _with_overlap(table, annotated, audio_root), notes
-    turns = divide_labels(listed, reading, skip_bad, last_underscore)
-    names = speaker_labels(turns.values(), scope=scope, identity=identity, notes=reading.notes)
-    reading.notes.append(
+    turns = divide_labels(listed, annotation, skip_bad, last_underscore)
+    names = speaker_labels(turns.values(), scope=scope, identity=identity, notes=annotation.notes)
+    annotation.notes.append(
         Note("untimed", str(path), "times in the session are unknown without --rttm-dir")
     )
     own = _own_labels(turns) if identity is None else {}
     root = Path(audio_root or ".")
-    return _files_table(turns.values(), reading, root, {**names, **own}, skip_bad), reading.notes
+    return _files_table(
+        turns.values(), annotation, root, {**names, **own}, skip_bad
+    ), annotation.notes
 
 
 def prepare_segments(
@@ -135,15 +137,15 @@ def prepare_segments(
     table, notes = make_table(
         annotated, audio_root=pcm_dir, skip_bad=skip_bad, allow_unpaired=allow_unpaired
     )
-    kept, dropped = select_segments(table, min_seconds=min_seconds)
+    selected, dropped = select_segments(table, min_seconds=min_seconds)
     notes += [Note(rule, name, "dropped") for rule, names in dropped for name in names]
-    return kept, notes
+    return selected, notes
 
 
 def recover_turns(
     listed: Sequence[ListedFile],
     annotated: Annotation,
-    reading: Annotation,
+    annotation: Annotation,
     *,
     skip_bad: bool = False,
 ) -> tuple[Annotation, dict[str, str]]:
@@ -158,7 +160,7 @@ def recover_turns(
         noted.
     """
     index = _index(annotated.turns)
-    turns = Annotation(notes=reading.notes + annotated.notes)
+    turns = Annotation(notes=annotation.notes + annotated.notes)
     labels = {}
     for row in listed:
         try:
@@ -235,7 +237,7 @@ def _own_labels(turns: Mapping[ListedFile, Turn]) -> dict[tuple[str, str], str]:
 
 def _files_table(
     turns: Iterable[Turn],
-    reading: Annotation,
+    annotation: Annotation,
     audio_root: Path,
     names: Mapping[tuple[str, str], str],
     skip_bad: bool,
@@ -251,7 +253,7 @@ def _files_table(
                 raise InputError(f"{turn.place}: is listed before, expected once; delete the row")
             segments[str(segment["segment_id"])] = segment
         except InputError as problem:
-            reading.drop_or_raise(problem, turn.place, skip=skip_bad)
+            annotation.drop_or_raise(problem, turn.place, skip=skip_bad)
     if not segments:
         raise InputError(
             f"{audio_root}: holds 0 of the {len(turns)} listed files, expected at least 1; "

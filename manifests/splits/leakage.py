@@ -64,10 +64,10 @@ def purge_leaks(
     splits[opening] = ""
     counts = {"roll call": int(opening.sum()), "shared audio": 0, "too near": 0}
     for victim, winners in order:
-        asked, among = splits == victim, np.isin(splits, winners)
-        shared = count_neighbours(table, asked, among, by=RECORDING) > 0
-        near = count_neighbours(table, asked, among, by=RECORDING, gap=gap) > 0
-        splits[np.flatnonzero(asked)[near]] = ""  # sharing audio is a distance of 0
+        candidates, among = splits == victim, np.isin(splits, winners)
+        shared = count_neighbours(table, candidates, among, by=RECORDING) > 0
+        near = count_neighbours(table, candidates, among, by=RECORDING, gap=gap) > 0
+        splits[np.flatnonzero(candidates)[near]] = ""  # sharing audio is a distance of 0
         counts["shared audio"] += int(shared.sum())
         counts["too near"] += int((near & ~shared).sum())
     return splits, counts
@@ -100,10 +100,10 @@ def leakage_report(table: pd.DataFrame) -> pd.DataFrame:
             f"table: 0 of {len(table)} segments are test, expected some; split it otherwise"
         )
     check_timeline(table)
-    found = _found(table, test, (table["split"] == "train").to_numpy())
-    found.insert(0, "session", table["session"].to_numpy()[test])
-    sums = found.groupby("session", sort=True).mean().reset_index()
-    total = {"session": "all", **found.drop(columns="session").mean().to_dict()}
+    leaks = _leaks_by_segment(table, test, (table["split"] == "train").to_numpy())
+    leaks.insert(0, "session", table["session"].to_numpy()[test])
+    sums = leaks.groupby("session", sort=True).mean().reset_index()
+    total = {"session": "all", **leaks.drop(columns="session").mean().to_dict()}
     report = pd.concat([sums, pd.DataFrame([total])], ignore_index=True)
     for name in ("test", "train"):
         count = table["session"][table["split"] == name].value_counts()
@@ -113,7 +113,7 @@ def leakage_report(table: pd.DataFrame) -> pd.DataFrame:
     return report
 
 
-def _found(table: pd.DataFrame, test: np.ndarray, train: np.ndarray) -> pd.DataFrame:
+def _leaks_by_segment(table: pd.DataFrame, test: np.ndarray, train: np.ndarray) -> pd.DataFrame:
     """Return for each test segment, in order of rows, which kinds of leak it has (bool)."""
     columns = {
         f"within_{distance:g}": count_neighbours(table, test, train, by=SPEAKER, gap=distance) > 0

@@ -47,7 +47,7 @@ def group_codes(table: pd.DataFrame, by: Sequence[str]) -> np.ndarray:
 
 def count_neighbours(
     table: pd.DataFrame,
-    asked: np.ndarray,
+    targets: np.ndarray,
     among: np.ndarray,
     *,
     by: Sequence[str],
@@ -59,7 +59,7 @@ def count_neighbours(
     ----------
     table
         Segment table, n rows.
-    asked, among
+    targets, among
         (n,) bool: the segments that ask, and those that are counted. A segment in both counts
         itself.
     by
@@ -76,8 +76,8 @@ def count_neighbours(
     codes = group_codes(table, by)
     start, end = table["start"].to_numpy(), table["end"].to_numpy()
     reach = 0.0 if gap is None else gap
-    times = (start[among], end[among], start[asked] - reach, end[asked] + reach)
-    starts, ends, low, high = _keys(times, (codes[among],) * 2 + (codes[asked],) * 2)
+    times = (start[among], end[among], start[targets] - reach, end[targets] + reach)
+    starts, ends, low, high = _keys(times, (codes[among],) * 2 + (codes[targets],) * 2)
     # Touching is a distance of 0, but no shared audio.
     sides = ("left", "right") if gap is None else ("right", "left")
     begun = np.searchsorted(np.sort(starts), high, side=sides[0])  # type: ignore[call-overload]
@@ -129,8 +129,10 @@ def overlap_timeline(table: pd.DataFrame) -> OverlapTimeline:
     times, codes = times[order], codes[order]
     seconds = np.diff(times, append=times[-1:])  # from one recording to the next nobody speaks
     speakers = np.cumsum(change[order])
-    asked = place[2 * len(own_start) :]
-    return OverlapTimeline(codes, seconds, speakers, asked[: len(start)], asked[len(start) :])
+    stretches = place[2 * len(own_start) :]
+    return OverlapTimeline(
+        codes, seconds, speakers, stretches[: len(start)], stretches[len(start) :]
+    )
 
 
 def _own_speech(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

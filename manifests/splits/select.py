@@ -116,8 +116,10 @@ def _apply(
         dropped.append((rule, table["segment_id"][left & ~passed].tolist()))
         left &= passed
     if not left.any():
-        told = ", ".join(f"{rule} drops {len(ids)}" for rule, ids in dropped) or "it is empty"
-        raise InputError(f"table: 0 of {len(table)} segments are left ({told}); loosen the rules")
+        effects = ", ".join(f"{rule} drops {len(ids)}" for rule, ids in dropped) or "it is empty"
+        raise InputError(
+            f"table: 0 of {len(table)} segments are left ({effects}); loosen the rules"
+        )
     return table[left].reset_index(drop=True), dropped
 
 

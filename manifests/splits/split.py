@@ -77,15 +77,15 @@ def split_table(
 
 def _settings(method: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """Return the method's parameters with its defaults filled in."""
-    known = list(inspect.signature(METHODS[method]).parameters.values())[1:]
-    names = [parameter.name for parameter in known]
+    declared = list(inspect.signature(METHODS[method]).parameters.values())[1:]
+    names = [parameter.name for parameter in declared]
     for name in parameters:
         if name not in names:
             raise InputError(
                 f"{name}: is no parameter of {method}, expected some of {', '.join(names)}; "
                 "leave it out"
             )
-    settings = {p.name: parameters.get(p.name, p.default) for p in known}
+    settings = {p.name: parameters.get(p.name, p.default) for p in declared}
     for name, value in settings.items():
         if value is inspect.Parameter.empty:
             raise InputError(f"{name}: is not given, expected it for {method}; add it")
@@ -151,12 +151,12 @@ def summarise(record: dict[str, Any]) -> str:
     """Return one line: the method, the counts, what was purged why, and who cannot be tested."""
     counts = ", ".join(f"{count} {name}" for name, count in record["counts"].items())
     reasons = ", ".join(f"{count} {why}" for why, count in record["purged"].items() if count)
-    told = f"{record['method']}{' (leaky)' if record['leaky'] else ''}: {counts}"
-    told += f" ({reasons})" if reasons else ""
+    text = f"{record['method']}{' (leaky)' if record['leaky'] else ''}: {counts}"
+    text += f" ({reasons})" if reasons else ""
     for name in ("untrained", "untested"):
         if record[name]:
-            told += f"; {len(record[name])} speakers {name}"
-    return told
+            text += f"; {len(record[name])} speakers {name}"
+    return text
 
 
 def _record_path(table_path: str | Path) -> Path:

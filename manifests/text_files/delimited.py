@@ -92,19 +92,19 @@ def _without_empty(cells: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     if empty.any():
         rows = rows[~(empty & (rows == "").all(axis=1))]
     rows = rows.reset_index(drop=True)
-    named = [place for place, name in enumerate(header) if not _is_idle(rows, place, name)]
-    for place in named:
+    used = [place for place, name in enumerate(header) if not _is_idle(rows, place, name)]
+    for place in used:
         if not header[place]:
             filled = rows[place][rows[place] != ""]
             raise InputError(
                 f"{path}: column {place + 1} has no name but holds {filled.iloc[0]!r}, expected a "
                 "name in the first line; write one there"
             )
-    names = [header[place] for place in named]
+    names = [header[place] for place in used]
     double = [name for name in names if names.count(name) > 1]
     if double:
         raise InputError(f"{path}: column {double[0]!r} stands twice, expected once; delete one")
-    return rows[named].set_axis(names, axis=1)
+    return rows[used].set_axis(names, axis=1)
 
 
 def _is_idle(rows: pd.DataFrame, place: int, name: str) -> bool:
@@ -163,8 +163,8 @@ def misspelt(names: Sequence[str], missing: Sequence[str]) -> str:
     pairs = [
         (get_close_matches(column, map(str, names), 1, LIKENESS), column) for column in missing
     ]
-    told = [f"rename {near[0]!r} to {column!r}" for near, column in pairs if near]
-    return ", ".join(told) or f"write {','.join(missing)} into the first line"
+    renames = [f"rename {near[0]!r} to {column!r}" for near, column in pairs if near]
+    return ", ".join(renames) or f"write {','.join(missing)} into the first line"
 
 
 def decimal_points(sheet: Sheet, columns: Sequence[str]) -> pd.DataFrame:

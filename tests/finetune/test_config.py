@@ -17,7 +17,7 @@ from spk.common.options import numbers
 from spk.extract.options import DEFAULT_ENCODER
 from spk.finetune.config import DEFAULT_ENCODER as OWN_ENCODER
 from spk.finetune.config import Config, frozen_layers, read_config, write_config
-from spk.finetune.training.provenance import differing_settings, telling
+from spk.finetune.training.provenance import differing_settings, result_settings
 
 REFERENCE = """\
 seed: 42
@@ -497,15 +497,17 @@ def test_only_settings_that_change_results_count_as_differences():
     free = "num_workers log_every_n_steps csv_path audio_root checkpoint_save_top_k checkpoint_dir "
     free += "log_dir keep_encoder resume_from_checkpoint start_meeting sessions shard devices "
     free += "workers_per_device cache_prefix keep_last revision"  # a revision is in the hashes
-    assert differing_settings(telling(Config()), Config(**CHANGED)) == [
+    assert differing_settings(result_settings(Config()), Config(**CHANGED)) == [
         *(name for name in CHANGED if name not in free.split()),
         "devices",  # of one model
     ]
     moved = Config(pretrained_model="/elsewhere/encoder", max_epochs=41)
-    assert differing_settings(telling(Config(pretrained_model="there/encoder")), moved) == []
+    assert (
+        differing_settings(result_settings(Config(pretrained_model="there/encoder")), moved) == []
+    )
     assert differing_settings({"seed": 42}, Config(max_epochs=39)) == ["max_epochs"]
-    assert differing_settings(telling(Config()), Config(unfreeze="1:0")) == ["unfreeze"]
-    assert differing_settings(telling(Config()), Config()) == []
+    assert differing_settings(result_settings(Config()), Config(unfreeze="1:0")) == ["unfreeze"]
+    assert differing_settings(result_settings(Config()), Config()) == []
 
 
 def test_numbers_are_read_from_a_text():

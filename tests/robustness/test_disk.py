@@ -136,9 +136,9 @@ def test_a_finished_session_that_is_gone_is_told(tmp_path):
         None, sessions.Config(log_dir=str(tmp_path)), "random", tasks, ("S1", "S2")
     )
     with pytest.raises(InputError, match="2 finished sessions are gone, first 'S1', expected all"):
-        run._refuse_gone(asked, [], False)
-    run._refuse_gone(asked, ["S1", "S2"], False)  # another process has them
-    run._refuse_gone(asked, [], True)
+        run._check_still_there(asked, [], False)
+    run._check_still_there(asked, ["S1", "S2"], False)  # another process has them
+    run._check_still_there(asked, [], True)
 
 
 @pytest.mark.parametrize(("problem", "heard"), [(FileNotFoundError, 0), (ValueError, 1)])
