@@ -1,4 +1,4 @@
-"""An experiment's outcome as aligned text, as files and as a picture of accuracy by layer."""
+"""An experiment's result as aligned text, as files, and as a plot of accuracy by layer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 CONTROL_FILE = "control.csv"
-# what a sweep writes beside its trials
+# what a sweep writes besides its cache
 WRITTEN = (
     *("sweep.csv", "sweep.png", "predictions.csv", "metrics.csv", CONTROL_FILE, "config.json"),
     LEFT_OUT_FILE,
@@ -46,7 +46,7 @@ MOST_SHOWN = 200  # trials; 25 layers by six classifiers are shown whole
 
 
 def sweep_rows(outcome: ExperimentResult) -> list[dict[str, Any]]:
-    """Return `sweep.csv`'s rows: validation for every trial, test for the chosen one only."""
+    """Return the rows of `sweep.csv`: validation for every candidate, test for the chosen one."""
     test = outcome.measures.query("stratum == 'all' and measure == 'accuracy'").iloc[0]
     rows = []
     for trial in outcome.trials:
@@ -71,9 +71,9 @@ def sweep_rows(outcome: ExperimentResult) -> list[dict[str, Any]]:
 
 
 def outcome_text(outcome: ExperimentResult) -> str:
-    """Return what `sweep` prints: facts, the table, measures of the chosen, a conclusion.
+    """Return what `sweep` prints: facts, the table, metrics of the chosen model, a conclusion.
 
-    Over the corpus its control stands before the conclusion.
+    For a model over all labels, the confound table comes before the conclusion.
     """
     all_rows = sweep_rows(outcome)
     best = sorted(all_rows, key=lambda row: -row["valid_accuracy"])[:MOST_SHOWN]
@@ -96,9 +96,9 @@ def _ways(outcome: ExperimentResult) -> set[str]:
 
 
 def measures_text(measures: pd.DataFrame) -> str:
-    """Return measures as aligned text, each model's over all segments and by meeting and kind.
+    """Return metrics as aligned text: per model, over all segments and by session and stratum.
 
-    Speakers are left to the file.
+    Rows per speaker are only in the file.
     """
     blocks = []
     for model, rows in measures.groupby("model", sort=False):
@@ -112,7 +112,7 @@ def measures_text(measures: pd.DataFrame) -> str:
 
 
 def controls_text(controls: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Return what `score` prints of each model over all labels: its control and what it says."""
+    """Return what `score` prints for each model over all labels: confounds and a conclusion."""
     return [
         f"\n{model}\n{frame_text(control)}\n\n{conclude_control(control)}"
         for model, control in controls.items()
@@ -120,7 +120,7 @@ def controls_text(controls: Mapping[str, pd.DataFrame]) -> list[str]:
 
 
 def comparison_facts(comparison: Comparison) -> list[str]:
-    """Return what stands above a comparison: the models, what was not compared, warnings."""
+    """Return the lines above a comparison: the models, what was not compared, warnings."""
     import pandas as pd
 
     tasks = [OTHER_TASK] if len({WITHIN_CORPUS in name for name in comparison.models}) > 1 else []
@@ -130,7 +130,7 @@ def comparison_facts(comparison: Comparison) -> list[str]:
 def comparison_text(comparison: Comparison) -> str:
     """Return what `compare` prints: facts, the rows, the conclusion.
 
-    Which meeting the segments belong to that were not compared is left to the file.
+    The sessions of segments that were not compared are only in the file.
     """
     shown = comparison.rows.drop(columns=["unpaired_a", "unpaired_b"])
     rows = [
@@ -142,7 +142,7 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def _short(key: str, value: Any) -> str:
-    if key in ("p", "p_holm"):  # three decimals would make a small one 0
+    if key in ("p", "p_holm"):  # three decimals would turn a small p into 0
         return f"{value:.2g}".replace("nan", "")
     if isinstance(value, float):
         return f"{value:g}" if key == "penalty" else f"{value:.3f}".replace("nan", "")
@@ -150,7 +150,7 @@ def _short(key: str, value: Any) -> str:
 
 
 def format_columns(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return rows of text under their keys, columns two spaces apart, numbers to the right.
+    """Format rows as aligned columns under their keys, numbers to the right.
 
     >>> print(format_columns([{"layer": "3", "name": "ridge"}, {"layer": "12", "name": "lda"}]))
     layer  name
@@ -173,16 +173,16 @@ def _is_number(text: str) -> bool:
 
 
 def warnings_of(measures: pd.DataFrame) -> list[str]:
-    """Return what must stand beside measures of models over all labels."""
+    """Return the warnings that must accompany metrics of models over all labels."""
     models = [name for name in dict.fromkeys(measures["model"]) if WITHIN_CORPUS in name]
     return [f"{name}: {KNOWS_THE_ROOM}" for name in models]
 
 
 def write_outcome(outcome: ExperimentResult, folder: str | Path) -> list[str]:
-    """Write what a sweep leaves in its folder; return the names of the files.
+    """Write a sweep's results to its folder; return the names of the files.
 
     ``config.json`` is removed first and written last, with the SHA-256 of the others: a folder
-    without it is not finished. What `curve` and `open-set` told of another choice is deleted.
+    without it is unfinished. Results of `curve` and `open-set` for another choice are deleted.
     """
     folder = Path(folder)
     before = _run_mark(folder)
@@ -204,7 +204,7 @@ def write_outcome(outcome: ExperimentResult, folder: str | Path) -> list[str]:
 
 
 def _run_mark(folder: Path) -> str:
-    """Return the mark of the run that a folder holds; empty where it holds none."""
+    """Return the mark of the run in a folder, or "" if there is none."""
     try:
         return run_mark(folder, dict(json.loads((folder / "config.json").read_bytes())))
     except (OSError, ValueError, TypeError, AttributeError):
@@ -212,7 +212,7 @@ def _run_mark(folder: Path) -> str:
 
 
 def _write_tables(outcome: ExperimentResult, folder: Path) -> list[str]:
-    """Write all but ``config.json``; return the names of what is of this run."""
+    """Write all files but ``config.json``; return the names of those of this run."""
     import pandas as pd
 
     write_predictions(outcome.predictions, folder / "predictions.csv")
@@ -259,7 +259,7 @@ def _config(outcome: ExperimentResult) -> dict[str, Any]:
 
 
 def write_metrics(measures: pd.DataFrame, path: str | Path, *, facts: Sequence[str] = ()) -> None:
-    """Write measures as CSV, or as JSON with `facts` (NaN becomes null), by suffix."""
+    """Write metrics as CSV, or as JSON with `facts` (NaN becomes null), depending on the suffix."""
     path = Path(path)
     if path.suffix == ".csv":
         atomic_write(path, measures.to_csv(index=False, lineterminator="\n").encode())
@@ -279,7 +279,7 @@ def _is_nan(value: Any) -> bool:
 
 
 def frame_text(frame: pd.DataFrame) -> str:
-    """Return a table as aligned text: shares with three digits, seconds and thresholds whole."""
+    """Return a table as aligned text: shares to three decimals, seconds and thresholds in full."""
     return format_columns(
         [{k: _plain(k, v) for k, v in row.items()} for row in frame.to_dict("records")]
     )
@@ -295,9 +295,9 @@ def write_frame(frame: pd.DataFrame, path: str | Path) -> None:
 
 
 def plot_sweep(outcome: ExperimentResult) -> bytes:
-    """Return a PNG: accuracy on validation by layer, 95 % interval shaded, chance and majority.
+    """Plot validation accuracy by layer with its 95 % interval, chance and majority, as a PNG.
 
-    The chosen combination is ringed; the title names an untrained encoder and the split.
+    The chosen combination is circled; the title names the split, and an untrained encoder.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -325,7 +325,7 @@ def plot_sweep(outcome: ExperimentResult) -> bytes:
 def _line(axes: Axes, outcome: ExperimentResult, line: tuple[str, str], color: str) -> None:
     trials = [t for t in outcome.trials if (t.classifier, t.layers.standardise) == line]
     label = line[0] + ("" if line[1] == "yes" else NOT_STANDARDISED)
-    x = np.arange(len(trials))  # every classifier has every layer set, in the same order
+    x = np.arange(len(trials))  # all classifiers have the same layer sets, in the same order
     low, high = np.array([trial.interval for trial in trials]).T
     axes.plot(x, [trial.accuracy for trial in trials], ".-", color=color, label=label)
     axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)

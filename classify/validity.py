@@ -1,10 +1,10 @@
-"""Why a score may mean nothing: segments that a model learnt from, speakers that it cannot name.
+"""Why a score may be meaningless: segments that the model learnt from, speakers it cannot name.
 
-A segment was learnt from where a training row has its id, or shares audio with it in the same
-recording (whatever folder the table says that lies in); validation rows count too, since layers,
-penalty and calibration were chosen on them. A segment that its table calls train is expected to
-be learnt from, one that it calls valid to be chosen on: these are not counted. Predictions carry
-the count in the model's name, so that whoever scores them later is told.
+A segment counts as learnt from if a training row has its id, or shares audio with it in the same
+recording (whatever the folder); validation rows count too, since layers, penalty and calibration
+were chosen on them. Segments that the table itself marks train or valid are expected to be, and are
+not counted. Predictions carry the count in the model's name, so that it is visible when they are
+scored later.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-_File = tuple[tuple[str, ...], str]  # the parts of a path, without suffix, and the session
+_File = tuple[tuple[str, ...], str]  # a path's parts, without suffix, and the session
 LEARNT_COLUMNS = ("segment_id", "session", "audio", "start", "end", "split")
-USES = ("train", "valid")  # in falling order of how much a model has of a row
+USES = ("train", "valid")  # strongest use of a row by a model first
 MARK = re.compile(r", (\d+) training segments$")
 UNKNOWN_ORIGIN = (
     "the model does not say which segments it learnt from (it was fitted before models did), so "
@@ -37,7 +37,7 @@ UNKNOWN_ORIGIN = (
 
 
 def learnt_rows(table: pd.DataFrame, tasks: Sequence[Task]) -> pd.DataFrame:
-    """Return the rows (`LEARNT_COLUMNS`) that tasks learn from, and those that they choose on."""
+    """Return the rows (`LEARNT_COLUMNS`) that tasks train on and those used for selection."""
     import pandas as pd
 
     parts = []
@@ -51,12 +51,12 @@ def learnt_rows(table: pd.DataFrame, tasks: Sequence[Task]) -> pd.DataFrame:
 
 
 def learnt_from(rows: pd.DataFrame, learnt: pd.DataFrame) -> np.ndarray:
-    """Return which of `rows` (n,) bool a model learnt from, or chose on, against their split.
+    """Return which of `rows` (n,) bool were used for training or selection despite their split.
 
     Parameters
     ----------
     rows, learnt : segment tables
-        Of `learnt` `LEARNT_COLUMNS` are needed, of `rows` the same but for `split`.
+        `learnt` needs `LEARNT_COLUMNS`; `rows` needs the same except `split`.
     """
     split = rows["split"].to_numpy(str) if "split" in rows else np.full(len(rows), "")
     declared = np.select([split == "train", split == "valid"], [0, 1], 2)
@@ -70,7 +70,7 @@ def learnt_from(rows: pd.DataFrame, learnt: pd.DataFrame) -> np.ndarray:
 
 
 def _shares_audio(rows: pd.DataFrame, learnt: pd.DataFrame) -> np.ndarray:
-    """Return which rows (n,) bool share audio with one of `learnt` in the same recording."""
+    """Return which rows (n,) bool share audio with a row of `learnt` in the same recording."""
     import pandas as pd
 
     if not len(learnt) or not len(rows):
@@ -83,10 +83,10 @@ def _shares_audio(rows: pd.DataFrame, learnt: pd.DataFrame) -> np.ndarray:
 
 
 def _recordings(table: pd.DataFrame) -> list[str]:
-    """Return a name of each row's recording, the same however its folder or suffix is written.
+    """Return a name for each row's recording that does not depend on its folder or suffix.
 
-    Two files are one recording where their names without suffix are the same and so are their
-    sessions, or where one path is the end of the other.
+    Two files are the same recording if they have the same stem and session, or if one path ends
+    with the other.
     """
     by_stem: dict[str, list[tuple[_File, str]]] = {}
     names: dict[tuple[str, str], str] = {}
@@ -106,7 +106,7 @@ def _same(a: _File, b: _File) -> bool:
 
 
 def learnt_note(mask: np.ndarray, ids: Sequence[str]) -> list[str]:
-    """Say how many of the segments `ids` (n,) were learnt from; nothing where none was."""
+    """Return a note on how many of the segments `ids` (n,) were learnt from; empty if none."""
     if not mask.any():
         return []
     first = np.asarray(ids)[mask][0]
@@ -117,17 +117,17 @@ def learnt_note(mask: np.ndarray, ids: Sequence[str]) -> list[str]:
 
 
 def marked(model: str, mask: np.ndarray) -> str:
-    """Return a model's name that says how many of its segments it learnt from."""
+    """Append to a model's name the number of predicted segments that it learnt from."""
     return f"{model}, {int(mask.sum())} training segments" if mask.any() else model
 
 
 def doubts_of(predictions: pd.DataFrame, table: pd.DataFrame | None = None) -> list[str]:
-    """Say of each model in a predictions table why its scores may mean nothing.
+    """Return, for each model in a predictions table, why its scores may be meaningless.
 
     Parameters
     ----------
     table : segment table, optional
-        Whose training rows may be those that the model learnt.
+        Its training rows are assumed to be those that the model learnt from.
     """
     lines = []
     groups = list(predictions.groupby("model", sort=False))
@@ -144,12 +144,12 @@ def doubts_of(predictions: pd.DataFrame, table: pd.DataFrame | None = None) -> l
 
 
 def within_corpus(model: str) -> bool:
-    """Tell by a model's name whether it chooses among all labels."""
+    """Return whether a model chooses among all labels, judging by its name."""
     return WITHIN_CORPUS in model
 
 
 def _by_split(rows: pd.DataFrame) -> list[str]:
-    """Say how many of the rows were there to be learnt from or chosen on, as their split says."""
+    """Return a note on how many rows are of the splits train and valid."""
     count = int(rows["split"].isin(USES).sum())
     if not count:
         return []
@@ -170,7 +170,7 @@ def _marked(model: str, rows: pd.DataFrame) -> list[str]:
 
 
 def _by_table(rows: pd.DataFrame, table: pd.DataFrame) -> list[str]:
-    """Say which of the predicted segments are training rows of the table, or overlap one."""
+    """Return a note on predicted segments that are, or overlap, training rows of the table."""
     if "split" not in table:
         return []
     indexed = table.set_index("segment_id")
@@ -182,7 +182,7 @@ def _by_table(rows: pd.DataFrame, table: pd.DataFrame) -> list[str]:
 
 
 def parse_scores(text: str) -> dict[str, float]:
-    """Return the candidates and their probabilities of a row's `scores`, or raise `InputError`."""
+    """Parse a row's `scores` into {candidate: probability}, or raise `InputError`."""
     try:
         scores = {normal_name(str(k)): float(value) for k, value in json.loads(text).items()}
     except (ValueError, TypeError, AttributeError, RecursionError):
@@ -198,9 +198,9 @@ def parse_scores(text: str) -> dict[str, float]:
 def unknown_speakers(
     rows: pd.DataFrame, table: pd.DataFrame | None, *, corpus: bool
 ) -> np.ndarray | None:
-    """Return which segments (n,) bool have a speaker that is no candidate; None: nobody knows.
+    """Return which segments (n,) bool have a speaker outside the candidates; None if unknown.
 
-    The candidates are those of `scores`; without, the speakers in train of the table.
+    The candidates are those in `scores`, or else the speakers in the table's training rows.
     """
     truth = [normal_name(name) for name in rows["speaker"]]
     if "scores" in rows:
@@ -217,7 +217,7 @@ def unknown_speakers(
 
 
 def unknown_note(rows: pd.DataFrame, table: pd.DataFrame | None, corpus: bool) -> list[str]:
-    """Say how many segments have speakers that the model does not know; nothing where none has."""
+    """Return a note on segments whose speakers the model does not know; empty if none."""
     unknown = unknown_speakers(rows, table, corpus=corpus)
     if unknown is None or not unknown.any():
         return []
@@ -226,7 +226,7 @@ def unknown_note(rows: pd.DataFrame, table: pd.DataFrame | None, corpus: bool) -
 
 
 def unknown_text(count: int, whole: int, first: str) -> str:
-    """Return the sentence about speakers that are no candidates.
+    """Return the sentence about speakers that the model does not know.
 
     >>> unknown_text(52, 52, "Ann")
     "52 of 52 segments have speakers that the model does not know, first 'Ann'; they count as wrong"

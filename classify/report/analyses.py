@@ -1,7 +1,7 @@
-"""The report's sections of what lies beside a run's predictions, and how to make what does not.
+"""The report's sections on further analyses of a run, and how to make those that are missing.
 
 ``control.csv`` (label, person or meeting), ``learning.csv`` and ``openset.csv`` each give a figure,
-a table and a sentence per run. A run that lacks one is told with the command that writes it.
+a table and a sentence per run. A run that lacks one is listed with the command that writes it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FOLDED = (
 
 @dataclass(frozen=True)
 class AnalysisSection:
-    """A section: the runs in it, what they say, and (run, why, command) of those that lack it."""
+    """A section: its runs, figure, table and sentences, and (run, why, command) of missing runs."""
 
     runs: Sequence[int]
     figure: Markup | None
@@ -44,7 +44,7 @@ class AnalysisSection:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a section is made of: a run's file, its frame, figure, rows and sentence."""
+    """How to build a section: a run's file, its data frame, figure, rows and sentence."""
 
     file: str
     frame: Callable[[ReportedRun], pd.DataFrame | None]
@@ -58,9 +58,9 @@ class _Kind:
 def sections(
     runs: Sequence[ReportedRun], table: str | Path | None = None
 ) -> dict[str, AnalysisSection | None]:
-    """Return the control of runs over all labels, the learning curves and the open set.
+    """Return the sections on confounds (of runs over all labels), learning curves and open set.
 
-    None where no run has the file, and none could get it by a command.
+    None if no run has the file and no command could make it.
     """
     return {
         "control": _section(CONTROL, [run.within_corpus for run in runs], runs, table),
@@ -96,7 +96,7 @@ def _section(
 
 
 def _adds(command: str, *, folds: bool) -> Callable[[ReportedRun, str], tuple[str, str]]:
-    """Return what says why a run lacks what `command` adds to a sweep's folder, and the command."""
+    """Return a function giving why a run lacks `command`'s file, and the command to make it."""
 
     def lacks(run: ReportedRun, table: str) -> tuple[str, str]:
         if not run.swept:

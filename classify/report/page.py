@@ -1,8 +1,8 @@
-"""One page that tells what runs found: self-contained, no network, same bytes for the same input.
+"""The report: one self-contained HTML page about runs; same input, same bytes.
 
-The page is one HTML file of text, SVG and short clips. Everything that comes from a file is escaped
-by Jinja2; a content security policy lets nothing run but the page's own script, by its hash, and
-nothing be fetched.
+The page consists of text, SVG and short clips, and needs no network. Jinja2 escapes everything that
+comes from files; a content security policy allows only the page's own script, by its hash, and no
+fetching.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).with_name("templates")
 ERRORS = 20
 STRATA = {"duration": "length of the segment", "overlap": "share in which others speak too"}
-KEPT_OPEN = 12  # meetings; of more, each is folded
+KEPT_OPEN = 12  # meetings up to which their cards are expanded
 
 
 def report(
@@ -63,22 +63,22 @@ def report(
     title: str = "Who speaks in the meeting",
     tell: Log = lambda text: None,
 ) -> str:
-    """Return the page, as HTML, that shows runs side by side.
+    """Return an HTML page that shows runs side by side.
 
     Parameters
     ----------
     runs : PATH or NAME=PATH each
         As `runs.read_runs` takes them.
     table : path of the segment table that was predicted, optional
-        Adds durations, overlaps, the split's record and its leaks, and times of the mistakes.
+        Adds durations, overlaps, the split's record and its leakage, and times of the errors.
     audio_root : folder of the recordings, optional
         Adds clips to listen to; needs `table`.
     errors : int
-        Most confident mistakes that are shown of each run.
+        Number of most confident errors to show per run.
     split : "train", "valid", "test" or "all"
-        Rows of the predictions that are reported.
+        Rows of the predictions to report.
     tell : function of one str
-        Receives what makes the numbers doubtful, which the page says too.
+        Called with each reason to doubt the numbers; the page shows them too.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def _check_options(table: str | Path | None, audio_root: str | Path | None, erro
 
 
 def _command(runs: Sequence[str], **options: Any) -> str:
-    """Return the command that makes this page, less its title and the file it goes to."""
+    """Return the command that makes this page, without its title and output file."""
     pairs = [(f"--{key.replace('_', '-')}", str(v)) for key, v in options.items() if v is not None]
     words = [word for option in pairs for word in option]
     return shlex.join(["spk-classify", "report", *runs, *words])
@@ -170,7 +170,7 @@ def _page(**content: Any) -> str:
 
 
 def _accuracies(runs: Sequence[ReportedRun], measures: Sequence[pd.DataFrame]) -> Any:
-    """Draw the runs' accuracies under each other, pooled and as mean over meetings."""
+    """Draw the runs' accuracies one below the other, pooled and as mean over meetings."""
     names = {"accuracy": "all segments", "accuracy_meetings": "mean of meetings"}
     series = []
     for table in measures:
@@ -197,7 +197,7 @@ def _sweep(place: int, run: ReportedRun) -> dict[str, Any]:
 
 
 def _strata(runs: Sequence[ReportedRun], measures: Sequence[pd.DataFrame]) -> list[tuple[str, Any]]:
-    """Return (what, figure) by length and by overlap, as far as the table tells them."""
+    """Return (caption, figure) by length and by overlap, if the table has them."""
     drawn = []
     for stratum, caption in STRATA.items():
         series: list[dict[str, figures.Bar]] = []
@@ -241,7 +241,7 @@ def _with_players(
 
 
 def _division(path: str | Path, table: pd.DataFrame) -> dict[str, Any]:
-    """Return the split's record in words and its leak report, or why there is none."""
+    """Return the split's summary and leakage report, or why there is none."""
     record = read_record(path)
     try:
         shares, why = leaks_table(leakage_report(table)), ""

@@ -1,7 +1,7 @@
-"""The report's sentences: what each run does, and which differences are shown.
+"""The report's summary sentences: what each run achieves, and which differences are significant.
 
-A difference is claimed only where the interval of the paired difference leaves out 0 and McNemar's
-test agrees.
+A difference is claimed only if the interval of the paired difference excludes 0 and McNemar's test
+agrees.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def summary(
     measures: Sequence[pd.DataFrame],
     pairs: Mapping[tuple[int, int], Comparison],
 ) -> list[tuple[int | None, str]]:
-    """Return (its place, what it does) for each run, and (None, which differences are shown)."""
+    """Return (index, result) for each run, and (None, sentence) for significant differences."""
     sentences: list[tuple[int | None, str]] = []
     for place, (run, table) in enumerate(zip(runs, measures, strict=True)):
         overall = overall_rows(table)
@@ -44,7 +44,7 @@ def summary(
 
 
 def _room(run: ReportedRun) -> str:
-    """Return what must stand beside an accuracy over all labels."""
+    """Return the caveat that must accompany an accuracy over all labels."""
     if run.control is None:
         return f" ({KNOWS_THE_ROOM})"
     rows = run.control[run.control["segments"] > 0]
@@ -56,7 +56,7 @@ def _room(run: ReportedRun) -> str:
 
 
 def _shown(runs: Sequence[ReportedRun], pairs: Mapping[tuple[int, int], Comparison]) -> list[str]:
-    """Return which differences are shown between runs that choose among the same speakers."""
+    """Return the significant differences between runs that choose among the same speakers."""
     if len(runs) < 2:
         return []
     if not pairs:
@@ -84,7 +84,7 @@ def _shown(runs: Sequence[ReportedRun], pairs: Mapping[tuple[int, int], Comparis
 
 
 def _better(first: ReportedRun, second: ReportedRun, comparison: Comparison) -> str:
-    """Return which of two runs is better, where interval and test show it; else nothing."""
+    """Return which of two runs is better, if interval and test agree; else ""."""
     row = comparison.rows[comparison.rows["stratum"] == "all"].iloc[0]
     value, low, high = (row[name] for name in ("difference", "low", "high"))
     if high < 0:
@@ -96,7 +96,7 @@ def _better(first: ReportedRun, second: ReportedRun, comparison: Comparison) -> 
 
 
 def caveats(runs: Sequence[ReportedRun], pairs: Mapping[tuple[int, int], Comparison]) -> list[str]:
-    """Return what must stand beside the differences."""
+    """Return the caveats that must accompany the differences."""
     lines = [
         fact
         for pair in pairs.values()
@@ -111,9 +111,9 @@ def caveats(runs: Sequence[ReportedRun], pairs: Mapping[tuple[int, int], Compari
 
 
 def doubts(runs: Sequence[ReportedRun], table: pd.DataFrame | None) -> list[tuple[int, str]]:
-    """Return (its place, why its scores may mean nothing) of each run, with a segment table's help.
+    """Return (index, reason to doubt its scores) per run, using a segment table if given.
 
-    Also what a sweep left out.
+    Includes what a sweep left out.
     """
     lines = []
     for place, run in enumerate(runs):

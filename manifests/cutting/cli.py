@@ -1,4 +1,4 @@
-"""The commands ``spk-manifests cut`` and ``match-csv``, in our and in the reference's spelling."""
+"""The commands ``spk-manifests cut`` and ``match-csv``."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def cut(
 
 
 def _report_left_out(segments: pd.DataFrame, notes: list[Note], listing: str) -> None:
-    """Say what was left out on the way from the RTTMs to the listing, and list it beside it."""
+    """Summarise what was left out between the RTTMs and the listing; write its notes file."""
     from ..formats.build import summarise
     from ..formats.turns import rows_left_out, write_notes
 
@@ -116,7 +116,7 @@ def match_csv(
     from .rename import write_rows
 
     def write_report(report: MatchReport) -> None:
-        if out is not None:  # before anything is renamed: it may be refused
+        if out is not None:  # before anything is renamed, since writing may be refused
             write_rows(report.rows(), out)
 
     report = rename(segments_dir, csv_path, dry_run=dry_run, lock=not no_lock, before=write_report)
@@ -134,9 +134,9 @@ def match_csv(
 def _cut_source(
     table: str | None, out: str | None, options: dict[str, Any], *, check_ends: bool
 ) -> tuple[pd.DataFrame, str, str, list[Note] | None]:
-    """Take the source's options out of `options`; return table, output folder, audio root, notes.
+    """Pop the source's options from `options`; return table, output folder, audio root, notes.
 
-    Notes are None where a table was given: who made it has told them.
+    Notes are None if a table was given, since they were reported when it was made.
     """
     names = ("rttm_dir", "pcm_dir", "output_dir", *LIMITS, "audio_root")
     source = {name: options.pop(name) for name in names}

@@ -1,20 +1,20 @@
 """Cut meetings into one mono 16 kHz file per segment, each recording decoded once.
 
-A folder of cut segments holds
+A folder of cut segments contains
 
 ``{session}_{speaker}_{NNNN}.wav``
-    16-bit mono at 16 kHz; ``NNNN`` is the 0-based line of the annotation, as in the reference
-    project. From a 16-bit recording with one channel taken, the samples are the recording's own.
+    16-bit mono at 16 kHz; ``NNNN`` is the 0-based line of the annotation, as in the thesis project.
+    If one channel of a 16-bit recording is taken, its samples are copied unchanged.
 ``segments.csv``
-    the reference's listing, columns ``path,label``: sessions sorted, lines in order inside.
+    the thesis project's listing, columns ``path,label``, sorted by session and line.
 ``segments.table.csv``
     the segment table of these files: same ids, start 0. Features made from it join the old table.
 ``cut.json``
-    what was asked for. Cutting again goes on where it stopped; a file that was cut from another
-    recording, span, channel or format is never passed off as the one asked for.
+    the request. Cutting again resumes where it stopped; a file cut from another recording, time
+    span, channel or format is never taken for the requested one.
 
-A file takes its final name when it is complete and on disk, so every segment file that can be seen
-is whole. The two tables are written last: they are there when all files are.
+A file gets its final name only when it is complete and on disk, so every visible segment file is
+complete. The two tables are written last, once all files exist.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ TABLE = "segments.table.csv"
 
 @dataclass(frozen=True, eq=False)
 class CutReport:
-    """What `cut_segments` did: its two tables, and how much of the work was new."""
+    """Result of `cut_segments`: its two tables, and how much of the work was new."""
 
     table: pd.DataFrame  # segment table of the cut files, rows as given
     listing: pd.DataFrame  # path, label
     written: int  # files cut now
-    complete: int  # files found complete
+    complete: int  # files that were already complete
     decoded: int  # recordings opened for cutting
     decoded_seconds: float  # s of audio decoded, over all recordings
-    clipped: list[str]  # a line for each recording whose header promises more than decodes
+    clipped: list[str]  # a line for each recording that is shorter than its header claims
 
 
 def cut_segments(  # noqa: PLR0913  (the options of the command)
@@ -77,7 +77,7 @@ def cut_segments(  # noqa: PLR0913  (the options of the command)
     workers: int = 0,
     lock: bool = True,
 ) -> CutReport:
-    """Cut every segment of `table` to a mono 16 kHz file in `out`; see the module for its files.
+    """Cut every segment of `table` to a mono 16 kHz file in `out`; the module lists its files.
 
     Parameters
     ----------
@@ -90,10 +90,10 @@ def cut_segments(  # noqa: PLR0913  (the options of the command)
     format
         ``wav`` or ``flac``, both 16 bits.
     channel
-        0-based index of the channel to take, or ``mean`` for the equal average of all; of rows that
-        name a channel in the column ``channel``, that one.
+        0-based index of the channel to take, or ``mean`` for the average of all; rows that name a
+        channel in the column ``channel`` use that one.
     resample
-        Convert other sample rates to 16 kHz (each segment on its own); otherwise they are refused.
+        Convert other sample rates to 16 kHz, each segment on its own; otherwise they are refused.
     workers
         Recordings cut at a time, >= 0; 0 means one per core.
     lock
@@ -106,8 +106,8 @@ def cut_segments(  # noqa: PLR0913  (the options of the command)
     Raises
     ------
     InputError
-        The table or an option is wrong, a recording is missing, damaged, too short or of another
-        rate, or `out` holds segments of another request. What was cut until then stays.
+        The table or an option is wrong; a recording is missing, damaged, too short or of another
+        rate; or `out` contains segments of another request. Files already cut are kept.
     """
     channel = check_channel(str(channel))
     settings = {"format": format, "channel": channel, "resample": resample}
@@ -127,14 +127,14 @@ def cut_segments(  # noqa: PLR0913  (the options of the command)
         cut_table = _cut_table(table, names, spans, recordings)
         write_table(cut_table, Path(out, TABLE))
         write_listing(listing, Path(out, LISTING))
-        _check_still_there(Path(out), names)  # the tables' folder is made again where it has gone
+        _check_still_there(Path(out), names)  # writing the tables recreates a deleted folder
     written = sum(map(len, todo.values()))
     complete = len(table) - written
     return CutReport(cut_table, listing, written, complete, len(todo), seconds, clipped)
 
 
 def _check_tables(out: Path, listing: pd.DataFrame) -> None:
-    """Refuse to write over tables that no cut has made; ``--listing-only`` makes the listing."""
+    """Refuse to overwrite tables that no cut wrote, except the listing of ``--listing-only``."""
     if (out / REQUEST).exists():
         return
     taken = [name for name in (LISTING, TABLE) if os.path.lexists(out / name)]
@@ -148,16 +148,16 @@ def _check_tables(out: Path, listing: pd.DataFrame) -> None:
 
 
 def file_names(table: pd.DataFrame, format: str = "wav") -> list[str]:  # noqa: A002
-    """Return the name of each row's cut file, as the reference names it, in table order.
+    """Return the name of each row's cut file, in table order, as the thesis project names them.
 
-    ``{session}_{speaker}_{NNNN}`` with the speaker as the annotation has it and NNNN the 0-based
-    annotation line; ``{segment_id}`` where the table has no column `line`. Names that are too long
-    for a disk are shortened around a hash (`cut_names.cut_stem`).
+    ``{session}_{speaker}_{NNNN}``, with the speaker as annotated and NNNN the 0-based annotation
+    line, or ``{segment_id}`` if the table has no column `line`. Names too long for a file system
+    are shortened around a hash (`cut_names.cut_stem`).
 
     Raises
     ------
     InputError
-        Two segments get one name, or a name is no plain file name.
+        Two segments get the same name, or a name is not a plain file name.
     """
     if "line" in table:
         names = [
@@ -183,7 +183,7 @@ def file_names(table: pd.DataFrame, format: str = "wav") -> list[str]:  # noqa: 
 
 
 def _local(identity: str, session: str, speaker: str) -> str:
-    """Return ``{session}_{local speaker}``, whatever scope the table's speakers have."""
+    """Return ``{session}_{local speaker}``, whatever the scope of the table's speakers."""
     names = normal_name(id_names(identity))
     if names.startswith(f"{session}_"):
         return names
@@ -202,9 +202,9 @@ def _check_settings(settings: Mapping[str, object], workers: int) -> None:
 def _plan(
     table: pd.DataFrame, names: list[str], root: Path, settings: Mapping[str, object]
 ) -> tuple[dict[str, list[SampleRange]], dict[str, Recording], list[str]]:
-    """Look at every recording's header before anything is cut, and place the segments in it.
+    """Read every recording's header before anything is cut, and locate the segments in it.
 
-    The third part tells of recordings whose header promises more than decodes.
+    The third item reports recordings that are shorter than their header claims.
     """
     if not len(table):
         raise InputError("table: 0 segments are listed, expected at least 1; select fewer away")
@@ -228,7 +228,7 @@ def _plan(
 
 
 def _channels(table: pd.DataFrame, channel: str) -> list[str]:
-    """Return the channel that each row is cut from: its own, or else `channel`."""
+    """Return the channel to cut each row from: its own if it names one, or else `channel`."""
     own = table["channel"] if "channel" in table else [""] * len(table)
     return [check_channel(name) if name else channel for name in own]
 
@@ -240,7 +240,7 @@ def _channel_repair(row: Any) -> str:
 
 
 def _end(header: Header, first: int, stop: int, name: str) -> int:
-    """Return where a segment ends in its recording, of which it takes 1 sample at least."""
+    """Return the sample at which a segment ends in its recording; it has at least 1 sample."""
     try:
         end = end_of(header, first, stop, f"segment {name!r}")
     except PastEndError as problem:
@@ -258,7 +258,7 @@ def _request(
     spans: Mapping[str, list[SampleRange]],
     recordings: Mapping[str, Recording],
 ) -> dict[str, dict[str, Any]]:
-    """Return all that decides the content of the files, for `request.record_request`."""
+    """Return everything that determines the files' content, for `request.record_request`."""
     return {
         "settings": dict(settings),
         "recordings": {
@@ -274,19 +274,19 @@ def _request(
 
 
 def _way(header: Header) -> list[str]:
-    """Return what tells a cut from one of the time when such a format was sought in."""
+    """Mark cuts of formats without exact seeking, which older versions cut by seeking."""
     return [] if header.exact else ["decoded from its start"]
 
 
 def _own_channel(span: SampleRange, settings: Mapping[str, object]) -> list[str]:
-    """Return the channel where a row names another than the settings do, which is all of them."""
+    """Return the row's channel if it differs from that of the settings."""
     return [] if span.channel == settings["channel"] else [span.channel]
 
 
 def _unfinished(
     out: Path, spans: Mapping[str, list[SampleRange]], recordings: Mapping[str, Recording]
 ) -> dict[str, list[SampleRange]]:
-    """Return per recording the spans whose file is missing or not whole."""
+    """Return per recording the segments whose file is missing or incomplete."""
     left = {
         audio: [
             span
@@ -306,8 +306,8 @@ def _cut_all(
 ) -> float:
     """Cut several recordings at a time, longest first; return the seconds decoded.
 
-    Threads, not processes: libsndfile decodes without the interpreter's lock, and a killed run
-    leaves no worker behind that goes on writing.
+    Threads, not processes: libsndfile releases the GIL while decoding, and killing the run leaves
+    no worker process that keeps writing.
     """
     from tqdm import tqdm
 
@@ -322,7 +322,7 @@ def _cut_all(
 
 
 def _check_still_there(out: Path, names: list[str]) -> None:
-    """Raise `InputError` where files have gone since they were cut, perhaps with their folder."""
+    """Raise `InputError` if files were deleted since they were cut, perhaps with their folder."""
     gone = [name for name in names if not (out / name).exists()]
     if gone:
         raise InputError(
@@ -343,7 +343,7 @@ def _cut_table(
         for audio, parts in spans.items()
         for span in parts
     }
-    mono = table.drop(columns="channel", errors="ignore")  # of which the files have one
+    mono = table.drop(columns="channel", errors="ignore")  # the cut files have a single channel
     return mono.assign(audio=names, start=0.0, end=[seconds[name] for name in names])
 
 
@@ -353,9 +353,9 @@ def list_files(
     *,
     format: str = "wav",  # noqa: A002
 ) -> pd.DataFrame:
-    """Return the reference's CSV of a cut to `out`, which needs no audio: `path` and `label`.
+    """Return the thesis project's listing of a cut to `out`: `path` and `label`. Needs no audio.
 
-    Sessions are sorted, lines in order inside; a path starts with `out` as it is given.
+    Rows are sorted by session and line; paths start with `out` as given.
     """
     order = [column for column in ("session", "line", "start", "segment_id") if column in table]
     paths = [os.path.join(out, name) for name in file_names(table, format)]
@@ -364,7 +364,7 @@ def list_files(
 
 
 def write_listing(listing: pd.DataFrame, path: str | Path) -> None:
-    """Write the reference's CSV, whole or not at all."""
+    """Write the thesis project's listing atomically."""
     atomic_write(path, _listing_bytes(listing))
 
 

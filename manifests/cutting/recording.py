@@ -1,7 +1,7 @@
-"""One recording, decoded once, block by block: channels taken, its segments written as files.
+"""Decode a recording once, block by block, and write its segments as files.
 
-Samples leave as 16 bits, mono, 16 kHz. Nothing is scaled: one channel of a 16-bit recording comes
-out as it went in; an average or a resampled signal is rounded to the nearest step.
+Output is 16-bit mono at 16 kHz. Nothing is scaled: one channel of a 16-bit recording is copied
+exactly; an averaged or resampled signal is rounded to the nearest step.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from ...common.errors import InputError, explain_write_errors
 from ...common.outputs import has_to_be_written
 
 RATE = 16000  # Hz of every file written
-PROBE = 65536  # bytes read at the begin, middle and end of a recording to know it again
+PROBE = 65536  # bytes read at the start, middle and end of a recording to recognise it again
 
 
 class SampleRange(NamedTuple):
-    """A segment as samples of its recording, the channel of it, and the file it goes to."""
+    """A segment's sample range and channel in its recording, and the name of its file."""
 
     name: str
     first: int
@@ -40,23 +40,23 @@ class SampleRange(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """A recording's header, and what tells its content from another's of one size."""
+    """A recording's header, and a checksum that tells it from others of the same size."""
 
     header: Header
     mark: int  # CRC-32 of parts of its bytes
 
     def samples(self, span: SampleRange) -> int:
-        """Return how many samples the file of `span` has."""
+        """Return the number of samples in the file of `span`."""
         return -(-(span.stop - span.first) * RATE // self.header.rate)
 
 
 def inspect_recording(path: Path, *, resample: bool) -> Recording:
-    """Read a recording's header.
+    """Read a recording's header and checksum.
 
     Raises
     ------
     InputError
-        It is missing or no audio, or has another rate and no `resample`.
+        The file is missing or not audio, or has another rate and `resample` is false.
     """
     header = read_header(path)
     check_rate(header, RATE, resample=resample)
@@ -70,7 +70,7 @@ def inspect_recording(path: Path, *, resample: bool) -> Recording:
 
 
 def _mark(path: Path, size: int) -> int:
-    """Return a CRC-32 that tells recordings of one size apart without reading them whole."""
+    """Return a CRC-32 that tells recordings of the same size apart without reading all of them."""
     mark = 0
     with open(path, "rb") as file:
         for place in (0, size // 2, max(0, size - PROBE)):
@@ -80,11 +80,11 @@ def _mark(path: Path, size: int) -> int:
 
 
 def cut_recording(recording: Recording, spans: list[SampleRange], out: Path) -> float:
-    """Write the file of every span to `out`; return the seconds of audio decoded for it.
+    """Write each segment's file to `out`; return the seconds of audio decoded.
 
-    Decodes once, to the last span's end, from the first one's start where the format's seek is
-    exact; holds one block and, of the channels wanted, what the spans that are not complete yet
-    share.
+    Decodes once, up to the last segment's end, starting at the first segment if the format seeks
+    exactly. Memory holds one block and, for the requested channels, the samples that unfinished
+    segments still need.
 
     Raises
     ------
@@ -122,12 +122,12 @@ def cut_recording(recording: Recording, spans: list[SampleRange], out: Path) -> 
 
 
 def _is_integer(header: Header) -> bool:
-    """Return whether a recording decodes to 16 bits without loss."""
+    """Return whether a recording decodes losslessly to 16 bits."""
     return header.exact and header.codec in ("PCM_16", "PCM_S8", "PCM_U8")
 
 
 def _check_finite(header: Header, span: SampleRange, samples: np.ndarray) -> None:
-    """Raise `InputError` where a float recording holds NaN or infinity: no 16 bits mean that."""
+    """Raise `InputError` if a float recording has NaN or infinity, which int16 cannot express."""
     wrong = int((~np.isfinite(samples)).sum())
     if wrong:
         raise InputError(
@@ -137,7 +137,7 @@ def _check_finite(header: Header, span: SampleRange, samples: np.ndarray) -> Non
 
 
 def _finished(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Return a segment as it is written: int16 at 16 kHz, clipped where it would overflow."""
+    """Convert a segment to int16 at 16 kHz, clipping on overflow."""
     samples = resample(samples, rate, RATE)
     if samples.dtype == np.int16:
         return samples
@@ -148,8 +148,8 @@ def _finished(samples: np.ndarray, rate: int) -> np.ndarray:
 def write_audio(path: Path, samples: np.ndarray) -> None:
     """Write int16 samples, (frames,) or (frames, channels), as 16 kHz audio by `path`'s suffix.
 
-    The file is made under a hidden name ending in ``.part`` and renamed when it is on disk.
-    Encoded in memory first: a disk that is full must raise here, not inside libsndfile.
+    The file is written under a hidden name ending in ``.part`` and renamed once it is on disk. It
+    is encoded in memory first, so that a full disk raises here and not inside libsndfile.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""What a folder of cut segments was asked for: ``cut.json``.
+"""``cut.json``: the request that a folder of cut segments was made from.
 
-The request says for every file from which recording, span, channel and format it comes. A later
-request may add files; it may not give another meaning to one that is there.
+It says which recording, time span, channel and format each file comes from. A later request may add
+files, but may not redefine an existing one.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ PARTS = ("settings", "recordings", "segments")
 
 
 def record_request(out: Path, request: dict[str, dict[str, Any]]) -> None:
-    """Record what is `request` (`PARTS`), added to what `out` holds already.
+    """Merge `request` (a dict of `PARTS`) into the one recorded in `out`.
 
     Raises
     ------
     InputError
-        It contradicts what `out` holds, or `out` holds such files and does not say what they are.
+        It contradicts the recorded request, or `out` has such files but no recorded request.
     """
     path = out / REQUEST
     recorded = _read(path) if path.exists() else _nothing(out, request["segments"])

@@ -1,7 +1,7 @@
-"""From turns as annotated to the segment table: audio, speaker scope, identity, order.
+"""Build the segment table from annotated turns: audio, speaker scope, identity, order.
 
-The `segment_id` is made from the turn as annotated, before clipping and before any scope, so the
-same turn has the same id with and without audio, under every scope and after every selection.
+The `segment_id` is derived from the turn as annotated, before clipping and scoping, so a turn keeps
+its id with or without audio, under every scope and after every selection.
 """
 
 from __future__ import annotations
@@ -38,40 +38,40 @@ def make_table(
     skip_bad: bool = False,
     allow_unpaired: bool = False,
 ) -> tuple[pd.DataFrame, list[Note]]:
-    """Make the segment table of the turns that a reader found.
+    """Build the segment table from the turns that a reader returned.
 
     Parameters
     ----------
     annotation
         Turns and notes of `read_rttm`, `read_textgrids` or `read_reference_csv`.
     audio_root
-        Folder with one recording per session, named like it, searched recursively, with any
-        suffix that libsndfile reads. Without it
-        `audio` is ``{session}.flac`` and ends are not checked, which is noted.
+        Folder, searched recursively, with one recording per session, named after it, with any
+        suffix that libsndfile reads. Without it, `audio` is ``{session}.flac`` and ends are not
+        checked, which is noted.
     scope
-        ``session``, ``series`` or ``corpus``: in which a speaker id means one person.
+        ``session``, ``series`` or ``corpus``: the scope within which a speaker id is one person.
     identity
         CSV with columns session, speaker, person that names the person behind each local id;
         replaces `scope`.
     skip_bad
-        Drop and note duplicates, turns after the end of their audio, and those of recordings
-        that cannot be read.
+        Drop, with a note, duplicates, turns past the end of their audio, and turns of unreadable
+        recordings.
     allow_unpaired
-        Drop and note the turns of sessions that have no recording.
+        Drop, with a note, the turns of sessions without a recording.
 
     Returns
     -------
     table
         The segment table, sorted by session, start, end and speaker.
     notes
-        What was dropped, clipped, repaired or left unpaired, in the order it was found.
+        What was dropped, clipped, repaired or left unpaired, in that order of occurrence.
 
     Raises
     ------
     InputError
-        Duplicate turns, a turn after its audio's end, ambiguous audio, an unknown scope, a
-        speaker that the identity file does not name, a session without recording, or no turn at
-        all; with the notes made until then.
+        Duplicate turns, a turn past the end of its audio, ambiguous audio, an unknown scope, a
+        speaker missing from the identity file, a session without a recording, or no turns at all.
+        Its `notes` are those made so far.
     """
     usable = Annotation(notes=list(annotation.notes))
     try:
@@ -111,7 +111,7 @@ def _rows(
 
 
 def summarise(table: pd.DataFrame, notes: Sequence[Note]) -> str:
-    """Return one line: segments, sessions, speakers, hours, and the notes counted by kind."""
+    """Summarise a table in one line: segments, sessions, speakers, hours, notes by kind."""
     hours = float((table["end"] - table["start"]).sum()) / 3600
     totals = [
         f"{len(table)} segments",
@@ -145,9 +145,9 @@ def speaker_labels(
     identity: str | Path | None = None,
     notes: list[Note] | None = None,
 ) -> Mapping[tuple[str, str], str]:
-    """Return ``{(session, local speaker): label}`` by scope, or by the identity file's persons.
+    """Return ``{(session, local speaker): label}``, by scope or from the identity file.
 
-    What is to be told of the identity file is added to `notes`.
+    Notes about the identity file are appended to `notes`.
 
     Raises
     ------
@@ -168,15 +168,14 @@ def speaker_labels(
 
 
 def read_identity(path: str | Path, notes: list[Note] | None = None) -> dict[tuple[str, str], str]:
-    """Read the CSV `session,speaker,person`; return ``{(session, local speaker): person}``.
+    """Read the CSV `session,speaker,person` as ``{(session, local speaker): person}``.
 
-    All names are in their normal form; what was changed is added to `notes`. Other columns are
-    not looked at.
+    Names are normalised; changes are appended to `notes`. Other columns are ignored.
 
     Raises
     ------
     InputError
-        A column is missing, a pair has two persons, or a person has no name.
+        A column is missing, a speaker has two persons, or a person has no name.
     """
     sheet = read_delimited(path, IDENTITY, "correct the path")
     check_columns(sheet, IDENTITY, path)
@@ -229,7 +228,7 @@ def _paired_rows(
 
 
 class _Length(NamedTuple):
-    """How long a recording is (s), how long its header says it is, and its channels."""
+    """A recording's decoded length (s), the length its header claims, and its channel count."""
 
     path: Path
     seconds: float
@@ -240,12 +239,12 @@ class _Length(NamedTuple):
 def _lengths(
     usable: Annotation, recordings: Mapping[str, Path], skip_bad: bool
 ) -> dict[str, _Length]:
-    """Return the length of every session's recording; with `skip_bad` not of unreadable ones."""
+    """Return the length of each session's recording; `skip_bad` leaves out unreadable ones."""
     latest: dict[str, float] = {}
     for turn in usable.turns:
         latest[turn.session] = max(turn.end, latest.get(turn.session, 0.0))
     lengths = {}
-    with ThreadPoolExecutor(available_cores()) as pool:  # an MP3 is decoded for it
+    with ThreadPoolExecutor(available_cores()) as pool:  # an MP3 must be decoded to measure it
         jobs = {s: pool.submit(_length, file, latest[s]) for s, file in recordings.items()}
         for session, job in jobs.items():
             try:
@@ -258,7 +257,7 @@ def _lengths(
 
 
 def _length(file: Path, latest: float) -> _Length:
-    """Return a recording's length; a turn ends at `latest` (s), so a wrong header shows."""
+    """Return a recording's length; check its header if the last turn, at `latest` s, is beyond."""
     header = read_header(file)
     seconds = count_samples(header) / header.rate
     if latest > seconds:

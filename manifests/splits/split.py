@@ -1,8 +1,9 @@
-"""Divide a table into train, valid and test by a named method, and record how it was done.
+"""Split a table into train, valid and test by a named method, and record how it was done.
 
-`chronological` (default), `blocked-k`, `leave-one-session-out`, `enrol` and `roll-call` purge what
-would leak; `random` is the reference project's and leaks (`manifests/splits/methods.py` says how
-each works and what its parameters mean). Every segment gets train, valid, test, or '' (purged).
+`chronological` (default), `blocked-k`, `leave-one-session-out`, `enrol` and `roll-call` purge
+segments that would leak; `random` is the thesis project's method and leaks.
+`manifests/splits/methods.py` documents each method and its parameters. Every segment gets train,
+valid, test, or '' (purged).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def split_table(
     Parameters
     ----------
     table
-        Segment table; a column `split` it has is replaced.
+        Segment table; an existing column `split` is replaced.
     method
         One of `METHODS`.
     parameters
@@ -47,14 +48,14 @@ def split_table(
     Returns
     -------
     tuple
-        The table in the order given, and {"method", "parameters", "counts" (per split, and
+        The table in its original order, and {"method", "parameters", "counts" (per split, and
         purged), "purged" (by reason), "leaky", "untrained" (speakers with test but no training
         segments), "untested" (speakers without test segments)}.
 
     Raises
     ------
     InputError
-        The method or a parameter is unknown or out of range, or the table does not allow it.
+        The method or a parameter is unknown or out of range, or does not suit the table.
     """
     if method not in METHODS:
         raise InputError(f"method: is {method!r}, expected one of {', '.join(METHODS)}; correct it")
@@ -93,7 +94,7 @@ def _settings(method: str, parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _left_out(table: pd.DataFrame) -> dict[str, list[str]]:
-    """Return which speakers cannot be recognised for want of training, and which are not tested."""
+    """Return the speakers that are tested but not trained, and those that are not tested."""
     speakers = {name: set(table["speaker"][table["split"] == name]) for name in SPLITS}
     return {
         "untrained": sorted(speakers["test"] - speakers["train"]),
@@ -102,12 +103,12 @@ def _left_out(table: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def write_record(record: dict[str, Any], table_path: str | Path) -> None:
-    """Write how a table was split beside it, as ``TABLE.split.json``."""
+    """Write a split's record beside its table, as ``TABLE.split.json``."""
     atomic_write(_record_path(table_path), json.dumps(record, indent=1).encode())
 
 
 def read_record(table_path: str | Path) -> dict[str, Any] | None:
-    """Return how a table was split, or None where nobody wrote it down.
+    """Return the record of how a table was split, or None if there is none.
 
     Raises
     ------
@@ -124,7 +125,7 @@ def read_record(table_path: str | Path) -> dict[str, Any] | None:
 
 
 def _checked(record: Any) -> dict[str, Any]:
-    """Return a record of the form that `split_table` gives, or raise `ValueError`."""
+    """Check that a record has the form that `split_table` returns, or raise `ValueError`."""
     forms = {"method": str, "parameters": dict, "counts": dict, "purged": dict, "leaky": bool}
     forms |= {"untrained": list, "untested": list}
     wrong = [k for k, kind in forms.items() if not isinstance(dict(record).get(k), kind)]
@@ -135,12 +136,12 @@ def _checked(record: Any) -> dict[str, Any]:
 
 
 def drop_record(table_path: str | Path) -> None:
-    """Remove the record of a table that was there before, which says nothing of the new one."""
+    """Remove a stale record left by an earlier table of the same name."""
     _record_path(table_path).unlink(missing_ok=True)
 
 
 def keep_record(record: dict[str, Any] | None, new_table: str | Path) -> None:
-    """Give a table made of another one's rows its record; without one, leave none behind."""
+    """Copy a record to a table derived from the split one; without a record, remove a stale one."""
     if record is None:
         drop_record(new_table)
     else:
@@ -148,7 +149,7 @@ def keep_record(record: dict[str, Any] | None, new_table: str | Path) -> None:
 
 
 def summarise(record: dict[str, Any]) -> str:
-    """Return one line: the method, the counts, what was purged why, and who cannot be tested."""
+    """Summarise a record in one line: method, counts, purged by reason, unusable speakers."""
     counts = ", ".join(f"{count} {name}" for name, count in record["counts"].items())
     reasons = ", ".join(f"{count} {why}" for why, count in record["purged"].items() if count)
     text = f"{record['method']}{' (leaky)' if record['leaky'] else ''}: {counts}"
