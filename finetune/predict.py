@@ -1,4 +1,4 @@
-"""Tuned models at work: names for the segments of a table, and features for the common store."""
+"""Use fine-tuned models: predict the speakers of a table's segments, or extract features."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class PredictionResult:
-    """What `predict` gives.
+    """Result of `predict`.
 
     Attributes
     ----------
     table : DataFrame
         A predictions table with `scores`, of one model name.
     left_out : {session: why}
-        Sessions of which no segment is named.
+        Sessions without any prediction.
     rejected : {segment id: why}
-        Segments that cannot be used.
+        Unusable segments.
     notes : lines
-        What makes the names doubtful.
+        Reasons to doubt the predictions.
     """
 
     table: pd.DataFrame
@@ -56,27 +56,27 @@ def predict(
     tell: Log = lambda line: None,
     **changes: Any,
 ) -> PredictionResult:
-    """Name the speaker of each segment of a split.
+    """Predict the speaker of each segment of a split.
 
-    Segments that are not of the split train and were trained on, by their id or by audio that they
-    share, are counted in the model's name: figures on them say little about others.
+    Segments outside the split train that were trained on, by their id or by shared audio, are
+    counted in the model's name: scores on them say little about other segments.
 
     Parameters
     ----------
     checkpoint
-        A checkpoint, or a fleet's folder: each session is named by its own model.
+        A checkpoint, or the log folder of a run: each session then uses its own model.
     encoder
-        Folder or hub id of the encoder, where it is no longer where the checkpoint says.
+        Folder or hub id of the encoder, if it has moved since training.
     tell
-        Is given a line where there is no GPU and one was asked for.
+        Called with a line if a GPU is requested but there is none.
     changes
-        `accelerator`, `batch_seconds`, `channel`, `resample`: of `Config`, in the place of those of
-        the training, where they are not None.
+        `accelerator`, `batch_seconds`, `channel`, `resample` of `Config`; those that are not None
+        replace the settings of the training.
 
     Raises
     ------
     InputError
-        A checkpoint or its encoder cannot be had, or nothing is left.
+        A checkpoint or its encoder is unavailable, or no segment is left.
     """
     rows = rows_of_split(table, split)
     options = {name: value for name, value in changes.items() if value is not None}
@@ -111,10 +111,10 @@ def predict(
 
 @dataclass
 class Doubts:
-    """What makes a score mean less than it seems: ids of segments, and speakers."""
+    """Reasons to doubt a score: segments that were trained on, and unknown speakers."""
 
-    by_id: set[str] = field(default_factory=set)  # trained on, and not of the split train
-    by_audio: set[str] = field(default_factory=set)  # share audio with such, and are none
+    by_id: set[str] = field(default_factory=set)  # trained on, though not of the split train
+    by_audio: set[str] = field(default_factory=set)  # share audio with training segments
     strangers: dict[str, str] = field(default_factory=dict)  # segment id -> speaker
 
     @property
@@ -123,7 +123,7 @@ class Doubts:
         return self.by_id | self.by_audio
 
     def add(self, module: SpeakerModule, rows: pd.DataFrame, audio_root: str) -> None:
-        """Look at the segments that a model has named."""
+        """Examine the segments that a model predicted."""
         from .training.provenance import sharing_audio
 
         others = rows[rows["split"] != "train"] if "split" in rows else rows
@@ -137,7 +137,7 @@ class Doubts:
         )
 
     def notes(self, segments: int) -> tuple[str, ...]:
-        """Return a line for each kind that there is, of so many segments that are named."""
+        """Return a line for each kind of doubt; `segments` is the number of predictions."""
         notes = []
         if self.learnt:
             notes.append(
@@ -155,7 +155,7 @@ class Doubts:
 
 
 def _device(accelerator: str, log: Log) -> str:
-    """Return the one device to compute on."""
+    """Return the device to compute on."""
     message = "--accelerator: 'gpu' is asked for and none is there; naming on the CPU"
     (device,) = choose_devices(Config(accelerator=accelerator), lambda _: log(message))
     return device
@@ -164,7 +164,7 @@ def _device(accelerator: str, log: Log) -> str:
 def _left_out(
     rows: pd.DataFrame, sessions: set[str], rejected: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the sessions of which nothing is named, and why."""
+    """Return the sessions without any prediction, and why."""
     left_out = {}
     for name, part in rows.groupby("session"):
         if name not in sessions:
@@ -177,7 +177,7 @@ def _left_out(
 def _check_any_predicted(
     checkpoint: str | Path, rows: pd.DataFrame, rejected: Mapping[str, str], *, predicted: int
 ) -> None:
-    """Raise `InputError` where nothing is left to be named."""
+    """Raise `InputError` if nothing was predicted."""
     if predicted:
         return
     if rejected:
@@ -204,15 +204,15 @@ def embed(
     encoder: str | None = None,
     **hooks: Any,
 ) -> ExtractSummary:
-    """Write the tuned encoder's features of a table's segments to a store, as `extract` does.
+    """Extract a table's features with a fine-tuned encoder to a store, as `extract` does.
 
     Parameters
     ----------
     checkpoint
-        One checkpoint: a store is of one encoder.
+        A single checkpoint, since a store is of one encoder.
     options
-        Some of `spk.extract.options.ExtractOptions`, by name. The encoder is the checkpoint's, and
-        so are `channel` and `resample` where they are not given or None.
+        Fields of `spk.extract.options.ExtractOptions`, by name. The encoder is the checkpoint's,
+        and so are `channel` and `resample` unless given.
     hooks
         `stop` and `tell` of `extract`.
     """
@@ -239,9 +239,9 @@ def embed(
 
 
 def tuned_parts(module: SpeakerModule) -> Any:
-    """Return a model's encoder with a name and hash of its own.
+    """Return a model's encoder with its own name and hash.
 
-    The hash is of the encoder's and of the tensors that trained, name by name.
+    The hash covers the original encoder's hash and the trained tensors with their names.
     """
     from ..extract.encoder.loading import LoadedEncoder
 
@@ -262,7 +262,7 @@ def _loaded(path: Path, encoder: str | None) -> SpeakerModule:
 
 
 def _checkpoints(path: str | Path) -> Iterator[Path]:
-    """Yield a checkpoint, or those of a fleet's finished sessions."""
+    """Yield a checkpoint, or those of a run's finished sessions."""
     path = Path(path)
     if not path.is_dir():
         yield path
@@ -280,7 +280,7 @@ def _checkpoints(path: str | Path) -> Iterator[Path]:
 
 
 def _inside(folder: Path, checkpoint: str) -> Path:
-    """Return the checkpoint that a result names, which may not climb out of its fleet's folder."""
+    """Return the checkpoint that a result names, which must be inside the log folder."""
     if ".." in Path(checkpoint).parts:
         raise InputError(
             f"{folder / 'result.json'}: checkpoint is {checkpoint!r}, expected a file below "
@@ -296,7 +296,7 @@ def _of(rows: pd.DataFrame, session: str) -> pd.DataFrame:
 def _predict_session(
     module: SpeakerModule, rows: pd.DataFrame, config: Config
 ) -> tuple[pd.DataFrame | None, dict[str, str]]:
-    """Return the predictions of a session's usable segments, if any, and why others are not."""
+    """Predict a session's usable segments, if any; return {segment id: why not} for the others."""
     import numpy as np
 
     from ..extract.audio import segments_of

@@ -1,8 +1,8 @@
-"""The whole of ``spk-finetune fit``: a table, settings and devices become a finished fleet.
+"""``spk-finetune fit``: train all sessions of a table on the available devices.
 
 One process works through the sessions; with more devices or workers, several do, each taking the
-next session whose folder nobody holds. One model for the whole corpus is trained by all devices
-together instead.
+next session whose folder is not locked. A single model for the whole corpus is trained by all
+devices together instead.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ PATIENCE = 0.5  # s between two looks at the workers
 
 @dataclass(frozen=True, eq=False)
 class FinetuneSummary:
-    """What a run left: `sessions` is the table of that name, `text` its last line.
+    """A run's result: `sessions` is the table of that name, `text` the last line to print.
 
-    A process that only helped another one with its model has neither.
+    Both are empty in a process that only helped another one with its model.
     """
 
     sessions: pd.DataFrame | None
@@ -63,20 +63,22 @@ def finetune(
     warn: Log = lambda line: None,
     lock: bool = True,
 ) -> FinetuneSummary:
-    """Train a table's sessions, or go on where a run with the same folder stopped.
+    """Train a table's sessions, or resume a run with the same folder.
 
     Parameters
     ----------
     table
         Segment table with a split.
     split
-        How it was split (`manifests.tasks.split_method`); a leaky one is named in the predictions.
+        How it was split (`manifests.splits.tasks.split_method`); predictions are marked if it is
+        leaky.
     stop
-        Asked between batches; true ends the run, and the last epochs are kept.
+        Called between batches; true ends the run, and the last epochs are kept.
     tell
-        Is given a line per session.
+        Called with a line per session.
     warn
-        Is given a line for what is assumed of the encoder, and for what could not be compared.
+        Called with a line for each assumption about the encoder, and for anything that could not be
+        compared.
     lock
         Hold the lock of a session's folder while it is trained; without it, no other process may
         work there.
@@ -84,7 +86,7 @@ def finetune(
     Raises
     ------
     InputError
-        The table, the encoder, a setting or a device is not what the run needs.
+        The table, the encoder, a setting or a device is unsuitable.
     """
     fleet = replace(plan_training(table, config, split), lock=lock)
     devices = choose_devices(config, tell)
@@ -111,7 +113,7 @@ def finetune(
 
 
 def _check_still_there(fleet: TrainingPlan, busy: Sequence[str], interrupted: bool) -> None:
-    """Refuse to end well where a session that was finished is no longer on disk."""
+    """Raise `InputError` if a finished session is no longer on disk."""
     gone = [] if interrupted else [t.name for t in unfinished_tasks(fleet) if t.name not in busy]
     if gone:
         raise InputError(
@@ -121,7 +123,7 @@ def _check_still_there(fleet: TrainingPlan, busy: Sequence[str], interrupted: bo
 
 
 def _check_shared_model(config: Config, ranks: int) -> None:
-    """Refuse what processes that share a model would not do alike."""
+    """Refuse settings that processes sharing a model would not apply alike."""
     if ranks > 1 and config.unfreeze:
         raise InputError(
             f"--unfreeze: value is {config.unfreeze!r} with {ranks} devices on one model, expected "
@@ -132,12 +134,12 @@ def _check_shared_model(config: Config, ranks: int) -> None:
 def choose_devices(config: Config, log: Log) -> list[str]:
     """Return the devices to train on, as torch names them.
 
-    ``gpu`` where there is none is the CPU, as in the reference project; that is told.
+    ``gpu`` falls back to the CPU if there is none, as in the thesis project, and logs that.
 
     Raises
     ------
     InputError
-        More GPUs are asked for than there are.
+        More GPUs are requested than available.
     """
     import torch
 
@@ -157,7 +159,7 @@ def choose_devices(config: Config, log: Log) -> list[str]:
 def _train_all(
     fleet: TrainingPlan, device: str, stop: Callable[[], bool], log: Log, *, ranks: int = 1
 ) -> tuple[list[str], bool]:
-    """Train what is open on one device; return the busy sessions and whether `stop` ended it."""
+    """Train unfinished sessions on one device; return busy ones, and whether `stop` ended it."""
     from .training.callbacks import Interrupted
     from .training.train_session import TrainingContext, train
 
@@ -175,7 +177,7 @@ def _train_all(
 
 
 def _check_resume_used(fleet: TrainingPlan) -> None:
-    """Refuse a checkpoint to go on from that none of the sessions is of."""
+    """Refuse a checkpoint to resume from that is of none of the sessions."""
     checkpoint = fleet.config.resume_from_checkpoint
     if not isinstance(checkpoint, str):
         return
@@ -190,7 +192,7 @@ def _check_resume_used(fleet: TrainingPlan) -> None:
 
 
 def _first_rank() -> bool:
-    """Tell whether this is the first of the processes that share a model."""
+    """Return whether this is the first of the processes that share a model."""
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
     return not getattr(rank_zero_only, "rank", 0)
@@ -199,7 +201,7 @@ def _first_rank() -> bool:
 def _side_by_side(
     fleet: TrainingPlan, devices: Sequence[str], stop: Callable[[], bool]
 ) -> tuple[list[str], bool]:
-    """Let one process per entry of `devices` work; they share the sessions by their locks."""
+    """Run one process per entry of `devices`; they share the sessions through their locks."""
     import torch
 
     context = multiprocessing.get_context("spawn")
@@ -222,14 +224,14 @@ def _side_by_side(
 
 
 def _worker(fleet: TrainingPlan, device: str, threads: int) -> None:
-    """Work in a process of its own."""
+    """Entry point of a worker process."""
     import torch
 
     torch.set_num_threads(threads)
     log = partial(print, file=sys.stderr, flush=True)
-    parent = os.getppid()  # killed, it can end nobody: then a worker ends by itself
+    parent = os.getppid()  # a killed parent cannot end its workers, so they check for it
     with stop_after_batch(lambda line: None) as caught:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent has it too, and says SIGTERM
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and sends SIGTERM
         try:
             _, interrupted = _train_all(
                 fleet, device, lambda: bool(caught) or os.getppid() != parent, print

@@ -1,15 +1,14 @@
-"""What an encoder's folder says about its input, wherever it stands, and what is assumed if not.
+"""Read an encoder's input settings from its folder, or assume them if there are none.
 
-transformers 5 writes ``processor_config.json``, with the feature extractor's settings inside as
-``feature_extractor`` (``audio_processor`` of some); transformers 4 wrote those settings alone, as
-``preprocessor_config.json``. Both are read in transformers' own order: the nested settings win,
-and a setting that is left out has the default of its class. Without either file, waveforms are
-taken as fairseq trained: normalised for an encoder whose front end has layer norm, as they are for
-one with group norm; at 16 kHz. That is a guess, so it is noted and recorded as assumed, and
-``--normalize`` decides instead.
+transformers 5 writes ``processor_config.json``, with the feature extractor's settings nested as
+``feature_extractor`` (sometimes ``audio_processor``); transformers 4 wrote only those settings, as
+``preprocessor_config.json``. Both are read in transformers' own order: nested settings win, and a
+missing setting has its class's default. Without either file, fairseq's training convention is
+assumed: 16 kHz, waveforms normalised if the front end has layer norm, unchanged if it has group
+norm. That is a guess, so it is noted and recorded as assumed; ``--normalize`` overrides it.
 
-Values that pad a batch (`padding_value`, `return_attention_mask`) have no effect here, since no
-real frame sees padding.
+Padding settings (`padding_value`, `return_attention_mask`) have no effect here, since no real frame
+sees padding.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ NORMALIZE = {"yes": NORMALIZED, "no": NOT_NORMALIZED}  # values of --normalize
 WAVEFORM_EXTRACTOR = "Wav2Vec2FeatureExtractor"
 EXTRACTOR = "SeamlessM4TFeatureExtractor"
 LOG_MEL = f"log-mel of {EXTRACTOR}, zero mean and unit variance per bin and segment"
-STRIDE = 2  # log-mel frames of 10 ms that make one of the encoder's
+STRIDE = 2  # log-mel frames of 10 ms per encoder frame
 RATE = 16000  # Hz
 
 PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
@@ -36,7 +35,7 @@ NESTED = ("feature_extractor", "audio_processor")
 
 @dataclass(frozen=True)
 class InputSettings:
-    """How a segment enters an encoder.
+    """How waveforms are prepared for an encoder.
 
     Attributes
     ----------
@@ -45,9 +44,9 @@ class InputSettings:
     rate
         Sample rate in Hz.
     assumed
-        Which of the two no file and no option says.
+        Which of the two neither a file nor an option specifies.
     notes
-        What the user should read of it, a line each.
+        Notes for the user, a line each.
     """
 
     normalization: str
@@ -57,7 +56,7 @@ class InputSettings:
 
 
 def read_extractor(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Return the feature extractor's settings and their file, or None where no file has them."""
+    """Return the feature extractor's settings and their file, or None if there are none."""
     processor = folder / PROCESSOR
     if processor.is_file():
         settings = read_json(processor)
@@ -71,25 +70,25 @@ def read_extractor(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def waveform_input(folder: Path, config: dict[str, Any], normalize: str | None) -> InputSettings:
-    """Return how waveforms enter an encoder of wav2vec2's kind.
+    """Return the input settings of an encoder of wav2vec2's kind.
 
     Parameters
     ----------
     config
         The encoder's config.json.
     normalize
-        What --normalize says, ``yes`` or ``no``, which decides; None leaves it to the folder.
+        Value of --normalize, ``yes`` or ``no``, which wins; None leaves it to the folder.
 
     Raises
     ------
     InputError
-        The folder's feature extractor is of another kind, or has a setting that cannot be met.
+        The folder's feature extractor is of another kind, or has an unsupported setting.
     """
     extractor = read_extractor(folder)
     if extractor is None:
         return _assumed_input(folder, config, normalize)
     path, settings = extractor
-    # As transformers: the extractor's own word, then the model's, then the default of the kind.
+    # As in transformers: the extractor's own setting, then the model's, then the default.
     kind = settings.get("feature_extractor_type", config.get("feature_extractor_type"))
     if kind not in (None, WAVEFORM_EXTRACTOR):
         raise _unfit(path, "feature_extractor_type", kind, repr(WAVEFORM_EXTRACTOR))
@@ -124,7 +123,7 @@ def _assumed_input(folder: Path, config: dict[str, Any], normalize: str | None) 
 
 
 def mel_input(folder: Path, config: dict[str, Any], normalize: str | None) -> InputSettings:
-    """Return how log-mel features enter w2v-BERT; its feature extractor must be there and fit."""
+    """Return the input settings of w2v-BERT, whose feature extractor must be present and match."""
     if normalize is not None:
         raise InputError(
             f"--normalize: value is {normalize!r} for {folder}, which hears log-mel features that "
@@ -144,7 +143,7 @@ def mel_input(folder: Path, config: dict[str, Any], normalize: str | None) -> In
     _expect(path, "num_mel_bins", settings.get("num_mel_bins", 80), bins)
     if settings.get("feature_size", 80) == 1:  # any other is only told to whoever pads
         raise _unfit(path, "feature_size", 1, f"{bins}, the number of mel bins")
-    # The other kinds hold tables of positions, which a cast to bfloat16 would round.
+    # Other kinds have tables of positions, which a cast to bfloat16 would round.
     positions = config.get("position_embeddings_type", "relative_key")
     _expect(folder / "config.json", "position_embeddings_type", positions, "relative_key")
     return InputSettings(LOG_MEL, _rate(path, settings))

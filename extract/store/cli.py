@@ -1,4 +1,4 @@
-"""The command ``spk-store``: look at, prove, merge, pack and export caches of features."""
+"""The command ``spk-store``: inspect, verify, merge, pack and export feature stores."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The layout of a store folder: its description, its shards' names, its configuration.
+"""The layout of a store folder: its description, shard names and configuration.
 
-``STORE/store.json`` holds schema, configuration, its SHA-256 (the fingerprint) and the versions of
-the libraries that began it. ``STORE/shards/SEQUENCE-FINGERPRINT8-SHA256.h5`` are the commits
-(`shard`), in order. ``STORE/lock`` belongs to the one writer. Names that begin with ``.writing-``
-are incomplete: readers pass over them, the next writer removes them. A packed store is one shard
-file with the rows of all; it is read like a folder and cannot be written to.
+``STORE/store.json`` holds the schema, the configuration, its SHA-256 (the fingerprint) and the
+library versions that created it. ``STORE/shards/SEQUENCE-FINGERPRINT8-SHA256.h5`` are the commits
+(`shard`), in order. ``STORE/lock`` belongs to the single writer. Names that begin with
+``.writing-`` are incomplete: readers ignore them, the next writer removes them. A packed store is a
+single shard file with all rows; it is read like a folder and is read-only.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .shard import DTYPES, SCHEMA, require_object
 
 SHARD_NAME = re.compile(r"(\d{6,})-([0-9a-f]{8})-([0-9a-f]{64})\.h5")
 KINDS = ("pooled", "frames")
-HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file begins
-# Recorded for people: what the features came from under which name, what nobody said of the
-# encoder's input, and (of older stores) whether recordings of another rate were allowed.
+HDF5 = b"\x89HDF\r\n\x1a\n"  # an HDF5 file's first bytes
+# Recorded for information only: what was assumed about the encoder's input, and (in older stores)
+# whether recordings of another rate were allowed.
 RECORDED = ("assumed", "resample")
-NAMES = ("encoder", "revision")  # of weights and settings that the next two identify
+NAMES = ("encoder", "revision")  # names of what the next two identify
 HASHES = ("weights_sha256", "encoder_config_sha256")
 OPTIONS = {  # key of a configuration -> the option that sets it
     "channel": "--channel",
@@ -42,7 +42,7 @@ OPTIONS = {  # key of a configuration -> the option that sets it
 
 
 def normalize_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the configuration as JSON gives it back, or raise `InputError`."""
+    """Return the configuration as it reads back from JSON, or raise `InputError`."""
     try:
         plain = json.loads(json.dumps(dict(config), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as problem:
@@ -70,10 +70,10 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 def differing_keys(
     old: Mapping[str, Any], new: Mapping[str, Any], *, free: Collection[str] = ()
 ) -> list[str]:
-    """Return the keys in which two configurations ask for other features; none: rows may mix.
+    """Return the keys in which two configurations yield different features; empty: compatible.
 
-    The name of an encoder, and where it lies, are passed over where the hashes of its weights and
-    settings are there, since these identify it; so is what is only recorded, and `free`.
+    An encoder's name and revision are ignored if both configurations have the hashes of its weights
+    and settings, which identify it; so are keys that are only recorded, and those in `free`.
     """
     passed = {*RECORDED, *free}
     if all(key in config for config in (old, new) for key in HASHES):
@@ -89,7 +89,7 @@ def check_same_config(
     where: str,
     repair: str = "name another store",
 ) -> None:
-    """Raise `InputError` with exactly the keys that differ, unless none does."""
+    """Raise `InputError`, listing the keys that differ, if two configurations are incompatible."""
     keys = differing_keys(old, new)
     pairs = [(key, old.get(key, "nothing"), new.get(key, "nothing")) for key in keys]
     differ = [f"{key}: {before!r}, asked {now!r}" for key, before, now in pairs]
@@ -101,7 +101,7 @@ def check_same_config(
 
 
 def _repair(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Return what to do about a store of another configuration: the options that differ, if all."""
+    """Return the repair for another configuration: which options to change, if that is enough."""
     keys = set(differing_keys(old, new)) - {"dim"}  # follows from the others
     if not keys or not keys <= set(OPTIONS):
         return "name another store"
@@ -110,7 +110,7 @@ def _repair(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def check_store_file(path: Path) -> None:
-    """Raise `InputError` where a file was given as a store and is none: a table, a recording."""
+    """Raise `InputError` if a file given as a store is not one, such as a table or recording."""
     try:
         with path.open("rb") as file:
             head = file.read(len(HDF5))
@@ -153,7 +153,7 @@ def read_description(path: Path) -> dict[str, Any]:
 
 
 def shard_paths(path: Path) -> list[Path]:
-    """Return the shards of a store folder in commit order; a strange name is an `InputError`."""
+    """Return a store folder's shards in commit order; raise `InputError` for foreign names."""
     folder = path / "shards"
     try:
         names = [file.name for file in folder.iterdir() if not file.name.startswith(".")]
@@ -172,22 +172,22 @@ def shard_paths(path: Path) -> list[Path]:
 
 
 def shard_number(name: str) -> int:
-    """Return the number of a shard, by its name."""
+    """Return a shard's sequence number, from its name."""
     return int(name.split("-", maxsplit=1)[0])
 
 
 def open_for_writing(
     path: Path, config: Mapping[str, Any], versions: Mapping[str, Any], *, lock: bool = True
 ) -> FolderLock:
-    """Make or check a store folder for its one writer, and return the lock that is held.
+    """Create or check a store folder for its single writer, and return the acquired lock.
 
-    Without `lock` none is taken: no other process may write there.
+    Without `lock` none is acquired, and no other process may write there.
 
     Raises
     ------
     InputError
-        Somebody else writes, it is no store, or one of another configuration, or it cannot be
-        written to.
+        Another process is writing, the folder is not a store or has another configuration, or it
+        cannot be written to.
     """
     if path.is_file():
         check_store_file(path)
@@ -220,7 +220,7 @@ def _check_store_or_empty(path: Path) -> None:
     ours = (
         "lock",
         "shards",
-    )  # a writer may have died, or may live, before the description is there
+    )  # a writer may have died, or still be at work, before store.json exists
     names = {file.name for file in path.iterdir() if not file.name.startswith(".")}
     shards = (path / "shards").is_dir() and shard_paths(path)
     if shards or names.difference(ours):
@@ -245,5 +245,5 @@ def _describe(path: Path, config: Mapping[str, Any], versions: Mapping[str, Any]
 
 
 def rejected_path(store: str | Path) -> str:
-    """Return the name of the CSV that lists a store's rejected segments, beside the store."""
+    """Return the path, beside the store, of the CSV that lists its rejected segments."""
     return f"{str(store).rstrip('/')}.rejected.csv"

@@ -1,7 +1,7 @@
-"""Work on whole stores: tell what they hold, prove them, merge them, list what they lack.
+"""Whole-store operations: info, verify, merge, and the list of rejected segments.
 
-``STORE.rejected.csv`` lists the segments that a store has no features of, and why. Packing and
-exporting stand in `export`.
+``STORE.rejected.csv`` lists the segments for which a store has no features, and why. Packing and
+exporting are in `export`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ROUNDING = 1e-3  # relative to a vector's length; a step of float16 is 2**-10 of
 
 
 def store_info(path: str | Path) -> dict[str, Any]:
-    """Return what a store holds.
+    """Return a store's statistics and configuration.
 
     Returns
     -------
@@ -73,11 +73,11 @@ def merge_stores(
 ) -> int:
     """Copy the rows of several stores of one configuration into the store folder `out`.
 
-    A segment that several stores hold is copied once, from the first; their features may differ by
-    `ROUNDING`, since another batch may round a float16 the other way. `out` may exist: a merge
-    that was stopped goes on. Segments that are rejected in one store and have features in none are
-    listed in OUT.rejected.csv. With `overwrite` a store at `out` is replaced when the new one is
-    complete. Without `lock`, no other process may write to `out`.
+    A segment in several stores is copied once, from the first; their features may differ by up to
+    `ROUNDING`, since another batch may round a float16 the other way. `out` may exist: an
+    interrupted merge resumes. Segments that are rejected in some store and have features in none
+    are listed in OUT.rejected.csv. With `overwrite`, a store at `out` is replaced once the new one
+    is complete. Without `lock`, no other process may write to `out`.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def merge_stores(
     Raises
     ------
     InputError
-        Configurations differ, or a segment has other features in another store.
+        Configurations differ, or two stores have different features for a segment.
     """
     if overwrite and os.path.lexists(out):
         return _merge_anew(paths, Path(out), lock=lock)
@@ -111,7 +111,7 @@ def merge_stores(
 
 
 def _merge_anew(paths: Sequence[str | Path], out: Path, *, lock: bool) -> int:
-    """Merge into a folder beside the store `out`, and give it that name when it is complete."""
+    """Merge into a temporary folder beside `out`, then replace `out` with it."""
     _check_only_a_store(out)
     with explain_write_errors(out):
         folder_lock = FolderLock(out / "lock", lock=lock)
@@ -127,7 +127,7 @@ def _merge_anew(paths: Sequence[str | Path], out: Path, *, lock: bool) -> int:
 
 
 def _check_only_a_store(path: Path) -> None:
-    """Refuse a folder that is no store, or holds more than a store does."""
+    """Refuse a folder that is not a store, or that contains other files as well."""
     read_description(path)
     shard_paths(path)
     strange = sorted({file.name for file in path.iterdir()} - {"store.json", "shards", "lock"})
@@ -159,7 +159,7 @@ def _check_conflicts(stores: Sequence[FeatureStore]) -> None:
 
 
 def _apart(name: str, first: FeatureStore, second: FeatureStore) -> float:
-    """Return the largest distance of a layer's features in two stores, relative to their length."""
+    """Return the largest relative distance, over layers, of a segment's features in two stores."""
     largest = 0.0
     for layer in first.layers:
         a, b = (_values(store, name, layer) for store in (first, second))
@@ -203,17 +203,17 @@ def _blocks(segments: np.ndarray) -> Iterator[np.ndarray]:
 def verify_store(
     path: str | Path, *, table: pd.DataFrame | None = None, audio: str | Path | None = None
 ) -> list[str]:
-    """Read every byte of a store and return what is wrong with it, a line each.
+    """Read every byte of a store and return its faults, a line each.
 
-    Checked are the SHA-256 of each shard, its types and configuration, the CRC-32 of each segment
-    at each layer, and that no id is given twice; with `table` and `audio` also that store and
-    table are of the same segments (rejected ones aside), and that the samples the features came
-    from are still those that are decoded now.
+    Checks the SHA-256 of each shard, its types and configuration, the CRC-32 of each segment at
+    each layer, and that ids are unique; with `table` and `audio` also that store and table have the
+    same segments (apart from rejected ones), and that the audio still decodes to the samples that
+    the features were computed from.
 
     Parameters
     ----------
     table
-        The segment table the store was made of.
+        The segment table that the store was made from.
     audio
         Folder of the table's audio files.
 
@@ -241,7 +241,7 @@ def verify_store(
     if faults:
         return faults
     try:
-        store = FeatureStore.open(path)  # finds foreign shards and ids given twice
+        store = FeatureStore.open(path)  # detects foreign shards and duplicate ids
     except InputError as problem:
         return [str(problem)]
     if table is None or audio is None:
@@ -281,7 +281,7 @@ def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[
     from ..audio import ReadOptions, Rejected, read_segment, segments_of
 
     config = store.config
-    # Samples are compared, so another rate needs no permission.
+    # Samples are compared, so another rate is fine.
     read_options = ReadOptions(config["rate"], config["channel"], resample=True, shortest=1)
     rows = store.rows()
     sums = zip(rows["audio_bytes"].tolist(), rows["audio_crc32"].tolist(), strict=True)
@@ -317,7 +317,7 @@ def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[
 
 
 def write_rejected(store: str | Path) -> dict[str, str]:
-    """Write STORE.rejected.csv, or remove it where nothing is rejected; return id -> code."""
+    """Write STORE.rejected.csv, or remove it if nothing is rejected; return {id: code}."""
     rows = FeatureStore.open(store).rejected()
     path = Path(rejected_path(store))
     if not rows:

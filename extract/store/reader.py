@@ -1,7 +1,7 @@
-"""Reading a store: a folder, also while a writer works, or a packed file.
+"""Read a store: a folder, even while it is being written, or a packed file.
 
-Only what was committed when the store was opened is seen. Features are read past HDF5, so a store
-holds no open file, may be pickled, and may be read by several threads or processes.
+A reader sees what was committed when the store was opened. Features are read without HDF5, so a
+store keeps no file open, can be pickled, and can be read by several threads or processes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .shard import COLUMNS, DTYPES, Shard, read_layer, read_shard
 
 
 class FeatureStore:
-    """A store opened for reading: what was committed when it was opened.
+    """A store opened for reading, as it was when opened.
 
     Attributes
     ----------
@@ -63,12 +63,12 @@ class FeatureStore:
 
     @classmethod
     def open(cls, path: str | Path) -> FeatureStore:
-        """Open a store folder, also while a writer works, or a packed file.
+        """Open a store folder, even while it is being written, or a packed file.
 
         Raises
         ------
         InputError
-            There is no store, or a file of it is damaged, or an id is given twice.
+            There is no store, one of its files is damaged, or an id occurs twice.
         """
         path = Path(path)
         if path.is_file():
@@ -93,12 +93,12 @@ class FeatureStore:
         return {name: self._column(name) for name in ("segment_id", *COLUMNS)}
 
     def rejected(self) -> list[dict[str, str]]:
-        """Return `segment_id`, `code`, `message` of segments refused and not extracted later."""
+        """Return `segment_id`, `code`, `message` of segments that were rejected and stayed so."""
         latest = {row["segment_id"]: row for shard in self.shards for row in shard.rejected}
         return [row for segment_id, row in latest.items() if segment_id not in self._place]
 
     def read(self, ids: Iterable[str], layer: int) -> np.ndarray:
-        """Read one layer of pooled features, in the asked order, checked.
+        """Read one layer of pooled features, checked, in the order of `ids`.
 
         Returns
         -------
@@ -108,7 +108,8 @@ class FeatureStore:
         Raises
         ------
         InputError
-            Ids without features, a layer that is not stored, a frame-level store, changed bytes.
+            An id has no features, the layer is not stored, the store is frame-level, or bytes have
+            changed.
         """
         self._check_kind("pooled", "read_frames")
         places = self._places([str(segment_id) for segment_id in ids])

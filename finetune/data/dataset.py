@@ -1,9 +1,9 @@
-"""A task's segments become batches of waveforms: read, sorted by length, cut by seconds, shuffled.
+"""Batches of waveforms for a task's segments: read, sorted by length, batched by seconds, shuffled.
 
-Which segments share a batch depends on the table and the settings alone; each epoch only shuffles
+Which segments share a batch depends only on the table and the settings; each epoch merely shuffles
 the batches. What an epoch does to a segment (crop, augmentation) is drawn from the seed, the epoch
-and the segment's id. So an epoch is the same whoever reads it, in whatever process, after whatever
-interruption. Segments that cannot be used are left out, each with its reason.
+and the segment's id. An epoch is therefore the same in any process and after any interruption.
+Unusable segments are left out, each with its reason.
 """
 
 from __future__ import annotations
@@ -43,16 +43,14 @@ if TYPE_CHECKING:
     from ..model.encoder import PartlyFrozenEncoder
 
 
-MOST_CACHED = (
-    4 << 30
-)  # bytes of decoded samples that are kept in memory; what is beyond is read each time
-THREADS = 2  # that decode in the first reading
+MOST_CACHED = 4 << 30  # bytes of decoded samples to keep in memory; the rest is read each time
+THREADS = 2  # decoding threads of the first pass
 READ_AT_ONCE = 60.0  # s
 
 
 @dataclass(frozen=True)
 class BatchIndex:
-    """One batch to be made: the places of its segments, at an epoch; `number` names the batch."""
+    """A batch to be made: the indices of its segments, in an epoch; `number` identifies it."""
 
     epoch: int
     number: int
@@ -61,7 +59,7 @@ class BatchIndex:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Segments of one batch: mono float32 waveforms, and their codes (n,) int64 (-1: unknown)."""
+    """A batch: mono float32 waveforms and their codes (n,) int64 (-1: unknown)."""
 
     ask: BatchIndex
     waveforms: list[np.ndarray]
@@ -69,23 +67,23 @@ class Batch:
 
     @property
     def samples(self) -> int:
-        """Samples of the batch, padding counted."""
+        """Number of samples, including padding."""
         return len(self.waveforms) * max(map(len, self.waveforms))
 
 
 class BatchSampler(Sampler[BatchIndex]):
-    """The batches of a split, in the order of an epoch.
+    """Yields the batches of a split, in the order of an epoch.
 
     Parameters
     ----------
     seconds : (n,) s
         Length of each segment, as it will be read.
     shuffled : bool
-        Training: another order each epoch. The first begins with the largest batch, so that one
-        that is too large for the device shows at once.
+        Whether each epoch has another order (for training). The first epoch begins with the
+        largest batch, so that a lack of memory shows at once.
     part : (rank, ranks)
-        Of a run on several devices: each takes every `ranks`-th batch, and all the same number, for
-        which some are taken twice.
+        On several devices, each takes every `ranks`-th batch; some batches are taken twice, so that
+        all take the same number.
     """
 
     def __init__(
@@ -104,7 +102,7 @@ class BatchSampler(Sampler[BatchIndex]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch (from 0) whose order is given next."""
+        """Set the epoch (from 0) of the next iteration."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -124,9 +122,9 @@ class BatchSampler(Sampler[BatchIndex]):
 def batch_indices(
     seconds: Sequence[float], batch_seconds: float, batch_size: int | None
 ) -> list[tuple[int, ...]]:
-    """Return places of segments, from long to short, cut so that longest x number fits.
+    """Batch the indices of segments, from long to short, so that longest x number fits.
 
-    A segment alone at the end is joined by one of the batch before, if that has others left.
+    A last batch of one segment gets another from the batch before, if that has some to spare.
     """
     batches: list[list[int]] = []
     longest = 0.0
@@ -142,14 +140,14 @@ def batch_indices(
 
 
 class SegmentDataset(Dataset[Batch]):
-    """The segments of one split; ``dataset[ask]`` reads (and in training alters) a batch.
+    """The segments of one split; ``dataset[ask]`` reads (and for training augments) a batch.
 
     Parameters
     ----------
     codes : (n,) int64
-        Of the segments; -1 where the label is not in train.
-    held : {segment_id: samples}
-        Samples in memory; what is not there is read each time.
+        Codes of the segments; -1 if the label is not in train.
+    cached : {segment_id: samples}
+        Samples in memory; other segments are read each time.
     """
 
     def __init__(
@@ -165,7 +163,7 @@ class SegmentDataset(Dataset[Batch]):
         self._augmenter: Augmenter | None = None
 
     def training(self) -> SegmentDataset:
-        """Return the same segments, cropped and augmented as the settings say."""
+        """Return the same segments with cropping and augmentation, as the settings say."""
         dataset = SegmentDataset(
             self.segments, self.codes, self._read_options, self._cached, self._config
         )
@@ -174,7 +172,7 @@ class SegmentDataset(Dataset[Batch]):
 
     @property
     def seconds(self) -> list[float]:
-        """Length of each segment as it is read, in s (speed aside)."""
+        """Length of each segment as read, in s (before a change of speed)."""
         most = self._config.crop_seconds if self._augmenter else None
         return [min(s.duration, most) if most else s.duration for s in self.segments]
 
@@ -190,11 +188,11 @@ class SegmentDataset(Dataset[Batch]):
         return Batch(ask, waveforms, torch.from_numpy(self.codes[list(ask.places)]))
 
     def _alter(self, segment: Segment, epoch: int, augmenter: Augmenter) -> np.ndarray:
-        """Return a segment's samples as this epoch has them."""
+        """Return a segment's samples, cropped and augmented for an epoch."""
         rng = rng_of(self._config.seed, epoch, segment.segment_id)
         samples = self._crop(self._any_channel(segment, rng), rng)
         altered = augmenter(samples, rng)
-        # A faster one may be too short for the front end.
+        # A sped-up segment may be too short for the front end.
         return altered if len(altered) >= self._read_options.shortest else samples
 
     def _read(self, segment: Segment, channel: str | None = None) -> np.ndarray:
@@ -212,14 +210,14 @@ class SegmentDataset(Dataset[Batch]):
     def _any_channel(self, segment: Segment, rng: np.random.Generator) -> np.ndarray:
         fixed = segment.channel or not self._config.channel_prob
         channel = draw_channel(self._config, 1 if fixed else _channels(segment.path), rng)
-        if segment.channel:  # the speaker is on that one
+        if segment.channel:  # the speaker's own channel
             channel = None
         try:
             return self._read(segment, channel)
         except InputError:
             if channel is None:
                 raise
-            return self._read(segment)  # another microphone may have been silent
+            return self._read(segment)  # the other microphone may have been silent
 
     def _crop(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         seconds = self._config.crop_seconds
@@ -243,24 +241,24 @@ def make_loader(
     epoch: int = 0,
     part: tuple[int, int] = (0, 1),
 ) -> DataLoader[Batch]:
-    """Return the loader of a split's batches, beginning at an epoch."""
+    """Return the loader of a split's batches, starting at an epoch."""
     batches = BatchSampler(dataset.seconds, config, shuffled=shuffled, part=part)
     batches.set_epoch(epoch)
     return DataLoader(
         dataset,
-        sampler=batches,  # of whole batches: batch_size None asks the data set for each
+        sampler=batches,  # yields whole batches, hence batch_size None
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=config.num_workers,
         worker_init_fn=_ignore_sigint,
-        # Else each new iterator takes a number from the generator that dropout draws from.
+        # Otherwise each new iterator would draw from the generator that dropout uses.
         generator=torch.Generator(),
         persistent_workers=config.num_workers > 0,
     )
 
 
 def _ignore_sigint(_number: int) -> None:
-    """Let a reading process ignore Ctrl-C, which reaches all: the process that trains ends it."""
+    """Make a loader process ignore Ctrl-C; the training process ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -271,12 +269,12 @@ def _as_it_is(batch: Any) -> Any:
 def load_samples(
     segments: Sequence[Segment], read_options: ReadOptions, most: int = MOST_CACHED
 ) -> tuple[dict[str, np.ndarray], dict[str, Rejected]]:
-    """Read every segment once; return the samples of the first `most` bytes, and the rejected.
+    """Read every segment once; return up to `most` bytes of samples, and the rejected segments.
 
     Raises
     ------
     InputError
-        A recording's rate or channels are not what the run was told.
+        A recording's rate or channels do not match the options.
     """
     cached: dict[str, np.ndarray] = {}
     rejected: dict[str, Rejected] = {}
@@ -292,7 +290,7 @@ def load_samples(
 
 
 def encoder_read_options(parts: LoadedEncoder | PartlyFrozenEncoder, config: Config) -> ReadOptions:
-    """Return how segments are read; refuse a `sample_rate` that is not the encoder's."""
+    """Return the options for reading segments; refuse a `sample_rate` other than the encoder's."""
     if config.sample_rate not in (None, parts.rate):
         raise InputError(
             f"--sample-rate: value is {config.sample_rate} Hz, expected {parts.rate} Hz, the "
@@ -304,7 +302,7 @@ def encoder_read_options(parts: LoadedEncoder | PartlyFrozenEncoder, config: Con
 def data_sets(
     task: Task, table: pd.DataFrame, read_options: ReadOptions, config: Config
 ) -> tuple[dict[str, SegmentDataset], dict[str, str]]:
-    """Return each split's usable segments, and why others are not."""
+    """Return each split's usable segments, and {segment id: why not} for the others."""
     segments = segments_of(table, config.audio_root)
     chosen = [segments[i] for part in task.rows.values() for i in part]
     paths = sorted({segment.path for segment in chosen})
@@ -333,7 +331,7 @@ def _why(rejection: Rejected) -> str:
 
 
 def why_untrainable(task: Task, sets: dict[str, SegmentDataset]) -> str:
-    """Return why a task cannot be trained once the rejected segments are gone."""
+    """Return why a task cannot be trained without its rejected segments, or ""."""
     for split, dataset in sets.items():
         if not len(dataset):
             return f"no {split} segments: all {len(task.rows[split])} were rejected"

@@ -1,8 +1,8 @@
-"""A checkpoint on disk, the model that it rebuilds, and the names that the model gives.
+"""Load checkpoints, rebuild their models, and predict with them.
 
-A checkpoint is Lightning's, read with ``weights_only``: its `spk` entry says task, labels, encoder,
-settings and temperature; its tensors are those that trained. The rest is rebuilt from the encoder
-it names, and refused where that one's weights are others.
+Checkpoints are Lightning's, read with ``weights_only``: the `spk` entry holds the task, labels,
+encoder, settings and temperature; the tensors are only those that were trained. The rest comes from
+the named encoder, which is refused if its weights differ.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
 
 
 def read_description(path: str | Path) -> dict[str, Any]:
-    """Return what a checkpoint says of itself, its tensors left on disk and unchecked."""
+    """Return a checkpoint's `spk` entry, leaving its tensors on disk and unchecked."""
     return _load_checked(
         path, lambda: torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     )["spk"]
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Return a checkpoint's content; nothing in it is run.
+    """Read a checkpoint safely; no code in it is executed.
 
     Raises
     ------
     InputError
-        No such file, not a checkpoint, or not one of ours.
+        There is no such file, or it is not a checkpoint of spk-finetune.
     """
 
     def load() -> Any:
@@ -57,7 +57,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _load_checked(path: str | Path, load: Callable[[], Any]) -> dict[str, Any]:
-    """Return what `torch.load` reads, or tell as `InputError` why it is no checkpoint of ours."""
+    """Load a checkpoint and check that it is ours, or raise `InputError`."""
     if Path(path).is_dir():
         raise InputError(f"{path}: is a folder, expected a checkpoint; name a .ckpt file in it")
     try:
@@ -66,7 +66,7 @@ def _load_checked(path: str | Path, load: Callable[[], Any]) -> dict[str, Any]:
         raise InputError(
             f"{path}: no such file, expected a checkpoint; name another, or {retrain(path)}"
         ) from None
-    except Exception as problem:  # torch and pickle raise a dozen kinds for a damaged file
+    except Exception as problem:  # torch and pickle raise many kinds for a damaged file
         first_line = str(problem).split("\n")[0]
         raise InputError(
             f"{path}: cannot be read ({first_line}), expected a checkpoint of spk-finetune; "
@@ -90,7 +90,7 @@ def _load_checked(path: str | Path, load: Callable[[], Any]) -> dict[str, Any]:
 
 
 def _has_names(description: dict[str, Any]) -> bool:
-    """Return whether a description has names where names stand."""
+    """Return whether a description's task and labels are strings."""
     labels = description["labels"]
     return isinstance(labels, list) and all(
         isinstance(n, str) for n in (description["task"], *labels)
@@ -98,7 +98,7 @@ def _has_names(description: dict[str, Any]) -> bool:
 
 
 def retrain(path: str | Path) -> str:
-    """Return how to train a checkpoint again that lies in a session's folder, or elsewhere."""
+    """Return the repair that trains a checkpoint again, in a session's folder or elsewhere."""
     places = [place for place in Path(path).parents if place.name.startswith("version_")]
     if places and (places[0] / "task.json").is_file():
         return anew(places[0])
@@ -106,7 +106,7 @@ def retrain(path: str | Path) -> str:
 
 
 def _check_archive(path: str | Path) -> None:
-    """Raise `ValueError` where bytes are not those that were saved; torch itself does not look."""
+    """Raise `ValueError` if bytes have changed since saving, which torch does not check."""
     with zipfile.ZipFile(path) as archive:
         changed = archive.testzip()
     if changed is not None:
@@ -114,17 +114,17 @@ def _check_archive(path: str | Path) -> None:
 
 
 def load_tuned(path: str | Path, *, encoder: str | None = None) -> SpeakerModule:
-    """Return the model of a checkpoint, on the CPU and in eval mode.
+    """Load the model of a checkpoint, on the CPU and in eval mode.
 
     Parameters
     ----------
     encoder
-        Folder or hub id of the encoder, where it is no longer where the checkpoint says.
+        Folder or hub id of the encoder, if it has moved since training.
 
     Raises
     ------
     InputError
-        The checkpoint cannot be read, or its encoder is not at hand or has other weights.
+        The checkpoint cannot be read, or its encoder is unavailable or has other weights.
     """
     checkpoint = read_checkpoint(path)
     description = checkpoint["spk"]
@@ -151,12 +151,12 @@ def load_tuned(path: str | Path, *, encoder: str | None = None) -> SpeakerModule
 
 
 def load_weights(module: SpeakerModule, checkpoint: dict[str, Any]) -> None:
-    """Put a checkpoint's tensors into a model of the same settings; all that trained must be there.
+    """Load a checkpoint's tensors into a model of the same settings; none may be missing.
 
     Raises
     ------
     InputError
-        Tensors are missing, or of another shape.
+        Tensors are missing or have another shape.
     """
     module.on_load_checkpoint(checkpoint)
     state = checkpoint["state_dict"]
@@ -174,7 +174,7 @@ def load_weights(module: SpeakerModule, checkpoint: dict[str, Any]) -> None:
 
 
 def settings_of(path: str | Path, settings: dict[str, Any]) -> Config:
-    """Return the settings that a checkpoint was made with, or raise `InputError`."""
+    """Build the `Config` that a checkpoint was made with, or raise `InputError`."""
     try:
         return Config(**{**settings, "sessions": tuple(settings.get("sessions", ()))})
     except TypeError as problem:
@@ -185,12 +185,12 @@ def settings_of(path: str | Path, settings: dict[str, Any]) -> Config:
 
 
 def _revision(name: str, encoder: dict[str, Any]) -> str | None:
-    """Return the commit that a hub id is pinned to; folders and ``demo`` have none."""
+    """Return the commit that a hub id is pinned to; None for folders and ``demo``."""
     return None if name == DEMO or Path(name).is_dir() else str(encoder["revision"])
 
 
 def _normalize(encoder: dict[str, Any], config: Config) -> str | None:
-    """Return whether waveforms were normalised in training, whatever the folder says by now."""
+    """Return whether waveforms were normalised in training, whatever the folder says now."""
     options: dict[Any, str | None] = {value: name for name, value in NORMALIZE.items()}
     return options.get(encoder.get("normalization"), config.normalize)
 
@@ -199,7 +199,7 @@ def score_segments(module: SpeakerModule, segments: SegmentDataset, config: Conf
     """Return scores (n, labels) float32, in the order of the segments."""
     module.eval()
     places: list[int] = []
-    rows: list[torch.Tensor] = []  # on the device, which is waited for once
+    rows: list[torch.Tensor] = []  # on the device, to wait for it only once
     with torch.inference_mode(), autocast(config, module.device):
         for batch in make_loader(segments, config):
             places += batch.ask.places
@@ -211,7 +211,7 @@ def score_segments(module: SpeakerModule, segments: SegmentDataset, config: Conf
 
 
 def autocast(config: Config, device: torch.device) -> Any:
-    """Return a context in which the model computes in the number format of the settings."""
+    """Return a context in which the model computes at the precision of the settings."""
     dtype = choose_dtype(config.precision, device)
     if dtype == torch.float32:
         return nullcontext()
@@ -219,7 +219,7 @@ def autocast(config: Config, device: torch.device) -> Any:
 
 
 def model_name(subject: ModelIdentity, config: Config) -> str:
-    """Return what the predictions' model column says: also what makes its scores doubtful."""
+    """Return the name for the predictions' model column, with what makes scores doubtful."""
     corpus = WITHIN_CORPUS if config.within == "corpus" else ""
     untrained = ", untrained encoder" if subject.encoder["untrained"] else ""
     leaky = f", split {subject.split}" if "leaky" in subject.split else ""
@@ -229,7 +229,7 @@ def model_name(subject: ModelIdentity, config: Config) -> str:
 def predictions_table(
     rows: pd.DataFrame, scores: np.ndarray, labels: Sequence[str], temperature: float, name: str
 ) -> pd.DataFrame:
-    """Return the predictions table of segments `rows` (n) with scores (n, labels)."""
+    """Build the predictions table of segments `rows` (n) from scores (n, labels)."""
     scaled = scores.astype(np.float64) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     chances = powers / powers.sum(axis=1, keepdims=True)

@@ -1,8 +1,8 @@
-"""Is a fleet's folder of this table, encoder and settings? Asked before anything is trained.
+"""Check, before training, that an existing folder is of the same table, encoder and settings.
 
 A folder of another run is never extended, and its results are never shown as this table's: it is
-refused with what differs. What version 0.1.0 did not note, and what is not at hand, is told as not
-compared.
+refused, naming the differences. Anything that version 0.1.0 did not record, or that is unavailable,
+is reported as not compared.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from .session_result import SessionResult, checkpoint_path, read_result, wants_m
 from .sessions import TrainingPlan, unfinished_tasks
 
 OWN = ("config.yaml", "sessions.csv", "predictions.csv", "rejected.csv")
-FEWEST = 60  # settings in a file that fit has written
+FEWEST = 60  # settings in a config file written by fit
 
 
 def write_or_check_config(
     fleet: TrainingPlan, log: Callable[[str], None] = lambda line: None
 ) -> TrainingPlan:
-    """Refuse a folder of another table, encoder or settings; else write the settings into it.
+    """Refuse a folder of another table, encoder or settings, or else write the settings to it.
 
-    Before any epoch is finished there, other settings may still be chosen.
+    Settings may still change until an epoch is finished there.
 
     Returns
     -------
     TrainingPlan
-        The same, its encoder known.
+        The same plan, with its encoder filled in.
 
     Raises
     ------
     InputError
-        The folder is of something else, or cannot be written to; the encoder is needed and not at
-        hand.
+        The folder is of another run, or cannot be written to; or the encoder is needed but
+        unavailable.
     """
     root = Path(fleet.config.log_dir)
     path, folders = root / "config.yaml", _versions(root)
@@ -70,7 +70,7 @@ def write_or_check_config(
 
 
 def _check_own(root: Path, folders: Mapping[int, Path]) -> None:
-    """Refuse a folder with files that fit would write over and has not written."""
+    """Refuse a folder with files that fit would overwrite but did not write."""
     there = [name for name in OWN if (root / name).exists()]
     if there and not folders and not _has_all_settings(root / "config.yaml"):
         raise InputError(
@@ -80,7 +80,7 @@ def _check_own(root: Path, folders: Mapping[int, Path]) -> None:
 
 
 def _has_all_settings(path: Path) -> bool:
-    """Tell whether a file of settings has them all, as those that fit writes."""
+    """Return whether a config file has all settings, as those written by fit do."""
     names = [setting.name for setting in fields(Config)]
     try:
         return len(read_settings(path, names)) >= FEWEST
@@ -102,19 +102,19 @@ def _encoder(fleet: TrainingPlan, log: Callable[[str], None]) -> dict[str, str]:
 
 
 def _versions(root: Path) -> dict[int, Path]:
-    """Return the folders of a fleet's sessions, by number."""
+    """Return the sessions' folders, by number."""
     folders = {path.name.removeprefix("version_"): path for path in root.glob("version_*")}
     numbers = sorted((int(name), path) for name, path in folders.items() if name.isdecimal())
     return dict(numbers)
 
 
 def _begun(folder: Path) -> bool:
-    """Tell whether a session's folder holds at least one epoch, or its end."""
+    """Return whether a session's folder has at least one epoch, or a result."""
     return any((folder / name).is_file() for name in ("metrics.csv", "result.json"))
 
 
 def check_settings(where: Path, old: Mapping[str, Any], config: Config) -> None:
-    """Raise `InputError` where settings that give other results are not those of before."""
+    """Raise `InputError` if settings that affect results have changed."""
     names = differing_settings(old, config)
     if names:
         raise InputError(
@@ -126,12 +126,12 @@ def check_settings(where: Path, old: Mapping[str, Any], config: Config) -> None:
 def check_folder(
     fleet: TrainingPlan, version: int, folder: Path, old: Config | None, log: Callable[[str], None]
 ) -> None:
-    """Raise `InputError` where a session's folder is not of the fleet's table, or of its encoder.
+    """Raise `InputError` if a session's folder is not of the plan's table or encoder.
 
     Parameters
     ----------
     old
-        The settings that the fleet's folder had, for sessions that do not say theirs.
+        The settings recorded in the log folder, for sessions that did not record their own.
     """
     origin = read_origin(folder)
     if origin is None:
@@ -170,7 +170,7 @@ def _check_session(fleet: TrainingPlan, version: int, folder: Path, origin: Orig
 
 
 def _check_rows(fleet: TrainingPlan, folder: Path, origin: Origin, *, ordered: bool) -> None:
-    """Refuse other rows; of what is finished their order does not matter."""
+    """Refuse other rows; for a finished session their order does not matter."""
     task = fleet.doable[origin.session]
     if origin.rows_sha256 == rows_sha256(task, fleet.table):
         return
@@ -186,7 +186,7 @@ def _check_made_from(
     result: SessionResult | None,
     log: Callable[[str], None],
 ) -> None:
-    """Refuse another encoder or other recordings, and a result that is of another note."""
+    """Refuse another encoder, other recordings, or a result that does not match task.json."""
     if result and result.made_from and result.made_from != fingerprint(origin):
         raise InputError(
             f"{folder}: result.json is not of what task.json says, expected both of one training; "
@@ -218,7 +218,7 @@ def _check_made_from(
 def _noted_encoder(
     folder: Path, session: str, result: SessionResult | None, config: Config
 ) -> dict[str, str]:
-    """Return what a checkpoint of version 0.1.0 says of its encoder, if there is one."""
+    """Return the encoder recorded in a checkpoint of version 0.1.0, if there is one."""
     path = checkpoint_path(folder, session, "best", config)
     if result and result.checkpoint:
         path = folder.parent / result.checkpoint

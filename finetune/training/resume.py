@@ -1,7 +1,7 @@
-"""Which checkpoint a task goes on from: its own last one, or one that was named.
+"""Choose the checkpoint to resume a task from: its own last one, or one given by the user.
 
-It must be of the same rows and settings, and the best epoch so far must lie beside it: what goes on
-from it would else be another run.
+It must be of the same rows and settings, and the best epoch so far must be beside it; otherwise the
+resumed run would differ from an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .session_result import checkpoint_path
 
 
 def checkpoint_to_resume(folder: Path, subject: ModelIdentity, config: Config) -> Path | None:
-    """Return the checkpoint to go on from, if there is one and it is wanted: the later of two.
+    """Return the checkpoint to resume from, the later of the two candidates; None to start anew.
 
     Raises
     ------
     InputError
-        It is of other rows or settings, or lacks what going on needs.
+        It is of other rows or settings, or lacks what resuming needs.
     """
     own = checkpoint_path(folder, subject.task, "last", config)
     candidates = [own] if own.is_file() and config.resume_from_checkpoint is not False else []
@@ -65,7 +65,7 @@ def _check_same_run(
 
 
 def _bring_best(chosen: Path, target: Path) -> None:
-    """Copy the best epoch so far from beside the checkpoint that was named."""
+    """Copy the best checkpoint so far from beside the chosen one."""
     source = chosen.with_name(chosen.name.replace("-last.ckpt", "-best.ckpt"))
     if not source.is_file() or source == chosen:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Where a task's files lie, and what became of it: ``result.json`` in its folder, and one line."""
+"""Paths of a session's files, and its result: ``result.json`` and a line for the user."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ...common.names import normal_name
 from ..config import Config, anew
 from .provenance import Origin
 
-LONGEST_STEM = 100  # bytes: a file's name, with what is added, has at most 255
-PREFIX = "prefix"  # folder of what the frozen layers give
+LONGEST_STEM = 100  # bytes; with what is appended, a file name has at most 255
+PREFIX = "prefix"  # folder of the frozen layers' cached output
 
 
 def safe_filename(name: str) -> str:
-    """Return a session's name as part of a file's: nothing that leads to another folder.
+    """Turn a session's name into a safe part of a file name.
 
-    A name that is changed for that, or too long, gets a hash: no two names share a file.
+    A name that is changed or shortened gets a hash, so that no two names share a file.
 
     >>> safe_filename("20200706_L_R001S01C01"), safe_filename("../a b"), safe_filename("../a_b")
     ('20200706_L_R001S01C01', '.._a_b-2c2c791a', '.._a_b-27dcc500')
@@ -39,19 +39,19 @@ def _plain(name: str) -> str:
 
 
 def checkpoint_folder(folder: Path, config: Config) -> Path:
-    """Return where a session's checkpoints lie: below its folder, or in an absolute one's part."""
+    """Return a session's checkpoint folder: below its own folder, or below an absolute path."""
     base = Path(config.checkpoint_dir)
     return base / folder.name if base.is_absolute() else folder / base
 
 
 def checkpoint_path(folder: Path, session: str, kind: str, config: Config) -> Path:
-    """Return the path of a session's checkpoint; `kind` is best or last."""
+    """Return the path of a session's checkpoint; `kind` is "best" or "last"."""
     place = checkpoint_folder(folder, config)
     return place / f"{stem_in(place, session)}-{kind}.ckpt"
 
 
 def stem_in(place: Path, session: str) -> str:
-    """Return the stem of a session's checkpoints in a folder, where 0.1.0 may have begun it."""
+    """Return the file stem of a session's checkpoints, allowing for a folder begun by 0.1.0."""
     before = _plain(session)
     begun = any((place / f"{before}-{kind}.ckpt").is_file() for kind in ("best", "last"))
     return before if begun else safe_filename(session)
@@ -59,7 +59,7 @@ def stem_in(place: Path, session: str) -> str:
 
 @dataclass(frozen=True)
 class SessionResult:
-    """One session's end; `state` is done, skipped or failed. Accuracies are over segments, 0..1."""
+    """A session's result; `state` is done, skipped or failed; accuracies are 0..1, per segment."""
 
     session: str
     state: str
@@ -73,19 +73,19 @@ class SessionResult:
     test_segments: int = 0
     test_accuracy: float | None = None
     checkpoint: str = ""
-    test_unknown: int = 0  # test segments of speakers that training has not
-    test_learnt: int = 0  # test segments that share audio with training ones
+    test_unknown: int = 0  # test segments of speakers without training segments
+    test_learnt: int = 0  # test segments that share audio with training segments
     made_from: str = ""  # fingerprint of rows, recordings, encoder, settings (`provenance`)
     rejected: dict[str, str] = field(default_factory=dict)  # segment id -> why
 
 
 def write_result(folder: Path, result: SessionResult) -> None:
-    """Write a result, the sign that its task is finished."""
+    """Write a result, which marks its task as finished."""
     atomic_write(folder / "result.json", json.dumps(asdict(result), indent=1).encode())
 
 
 def read_result(folder: Path) -> SessionResult | None:
-    """Return the result of a finished task, None where it is not finished.
+    """Read the result of a finished task; None if it is not finished.
 
     Raises
     ------
@@ -104,12 +104,12 @@ def read_result(folder: Path) -> SessionResult | None:
 
 
 def keeps_last(result: SessionResult, config: Config) -> bool:
-    """Tell whether more epochs may go on from a finished session's last checkpoint."""
+    """Return whether a finished session keeps its last checkpoint, to add epochs later."""
     return config.keep_last and result.state == "done" and result.epochs >= config.max_epochs
 
 
 def result_line(result: SessionResult, folder: Path) -> str:
-    """Return what is told when a session is finished."""
+    """Return the line that reports a finished session."""
     text = f"{result.session}: {result.state}"
     if result.state == "done":
         text += (
@@ -127,7 +127,7 @@ def result_line(result: SessionResult, folder: Path) -> str:
 
 
 def doubts(segments: int, unknown: int, learnt: int) -> str:
-    """Return what makes a score on test segments mean less than it seems, or ""."""
+    """Return the caveats of a score on test segments, or ""."""
     text = ""
     if unknown:
         text += f"; {unknown} of {segments} test segments have speakers that training has not"
@@ -137,7 +137,7 @@ def doubts(segments: int, unknown: int, learnt: int) -> str:
 
 
 def wants_more(result: SessionResult, origin: Origin | None, config: Config) -> bool:
-    """Tell whether a session ended at fewer epochs than are wanted now, not by its patience."""
+    """Return whether a session ran to a smaller max_epochs than now, without stopping early."""
     before = (origin.settings or {}).get("max_epochs") if origin else None
     if before is None or result.state != "done":
         return False
