@@ -197,8 +197,8 @@ def write_outcome(outcome: ExperimentResult, folder: str | Path) -> list[str]:
     gone = [name for name in written if not (folder / name).exists()]
     if gone:
         raise InputError(
-            f"{folder}: {gone} are gone since they were written, expected all; leave the folder "
-            "alone, or name another, and run the same command again"
+            f"{folder}: {gone} have disappeared since they were written, expected all; leave the "
+            "folder alone, or name another, and run the same command again"
         )
     return written
 

@@ -31,8 +31,8 @@ LEARNT_COLUMNS = ("segment_id", "session", "audio", "start", "end", "split")
 USES = ("train", "valid")  # strongest use of a row by a model first
 MARK = re.compile(r", (\d+) training segments$")
 UNKNOWN_ORIGIN = (
-    "the model does not say which segments it learnt from (it was fitted before models did), so "
-    "nobody can tell whether these are among them; fit it again to know"
+    "the model does not say which segments it learnt from (older versions did not record that), so "
+    "these may be among them; fit it again to know"
 )
 
 

@@ -153,13 +153,14 @@ def _check_input(path: Path, name: str, source: Path, *, overwrite: bool, allowe
         if allowed and overwrite:
             return
         raise InputError(
-            f"{path}: it is the input {name} too, expected another place; "
+            f"{path}: it is also the input {name}, expected another place; "
             f"{'pass --overwrite, or ' if allowed else ''}name another"
         )
     closed = os.path.isdir(source) and any(os.path.isfile(source / mark) for mark in OURS)
     if closed and Path(os.path.realpath(source)) in Path(os.path.realpath(path)).parents:
         raise InputError(
-            f"{path}: it lies in the input {name}, {source}, expected a place outside; name another"
+            f"{path}: it is inside the input {name}, {source}, expected a place outside; "
+            "name another"
         )
 
 
@@ -190,7 +191,7 @@ def same_place(a: Path, b: Path) -> bool:
 def _check_beside(path: Path, main: Path, start: bytes) -> None:
     if os.path.lexists(path) and not _begins(path, start):
         raise InputError(
-            f"{path}: goes with {main.name} and is not what spk writes there, expected no such "
+            f"{path}: belongs beside {main.name} but was not written by spk, expected no such "
             "file; move it away, or name another file"
         )
 

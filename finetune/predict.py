@@ -156,7 +156,7 @@ class Doubts:
 
 def _device(accelerator: str, log: Log) -> str:
     """Return the device to compute on."""
-    message = "--accelerator: 'gpu' is asked for and none is there; naming on the CPU"
+    message = "--accelerator: 'gpu' is requested but there is none; predicting on the CPU"
     (device,) = choose_devices(Config(accelerator=accelerator), lambda _: log(message))
     return device
 

@@ -117,8 +117,8 @@ def _check_still_there(fleet: TrainingPlan, busy: Sequence[str], interrupted: bo
     gone = [] if interrupted else [t.name for t in unfinished_tasks(fleet) if t.name not in busy]
     if gone:
         raise InputError(
-            f"{fleet.config.log_dir}: {len(gone)} finished sessions are gone, first {gone[0]!r}, "
-            "expected all; leave the folder alone, and run the same command again"
+            f"{fleet.config.log_dir}: {len(gone)} finished sessions have disappeared, first "
+            f"{gone[0]!r}, expected all; leave the folder alone, and run the same command again"
         )
 
 
@@ -145,7 +145,7 @@ def choose_devices(config: Config, log: Log) -> list[str]:
 
     count = torch.cuda.device_count() if config.accelerator != "cpu" else 0
     if config.accelerator == "gpu" and not count:
-        log("--accelerator: 'gpu' is asked for and none is there; training on the CPU")
+        log("--accelerator: 'gpu' is requested but there is none; training on the CPU")
     if not count:
         return ["cpu"] * config.devices
     if config.devices > count:

@@ -107,7 +107,7 @@ def read_runs(runs: Sequence[str], *, split: str = "test") -> list[ReportedRun]:
     for run in loaded:
         if sum(run.name == other.name for other in loaded) > 1:
             raise InputError(
-                f"{run.name}: name is given to several runs, expected a name each; "
+                f"{run.name}: name is given to several runs, expected distinct names; "
                 "pass NAME=PATH with other names"
             )
     return loaded

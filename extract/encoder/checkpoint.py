@@ -101,7 +101,7 @@ def find_checkpoint(
         return _read(Path(name).resolve().name, Path(name), "local", normalize, weights)
     if not _HUB_ID.fullmatch(name):
         raise InputError(
-            f"--encoder: {name!r} is no folder, expected a folder or a hub id like "
+            f"--encoder: {name!r} is not a folder, expected a folder or a hub id like "
             "facebook/wav2vec2-base; correct it"
         )
     folder = _fetch(name, revision, ["*.json"])
@@ -126,7 +126,7 @@ def _fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
 
 def _not_at_hand(name: str, reason: str) -> str:
     return (
-        f"{name}: encoder is not at hand ({reason}), expected it in the hub's cache or a folder; "
+        f"{name}: encoder is not available ({reason}), expected it in the hub's cache or a folder; "
         f"run `hf download {name}` where there is a network, or name a folder with --encoder"
     )
 

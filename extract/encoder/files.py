@@ -43,7 +43,7 @@ def check_content(path: Path) -> None:
     except OSError as problem:
         raise InputError(
             f"{path}: cannot be read ({problem.strerror}), expected a file of the encoder; "
-            "let it be read, or fetch it again"
+            "make it readable, or fetch it again"
         ) from None
     for start, command in POINTERS.items():
         if first.startswith(start):

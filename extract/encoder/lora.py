@@ -141,7 +141,7 @@ def _sorted_tensors(model: Any, path: Path) -> tuple[dict[str, dict[str, Any]], 
         if name.split(".")[0] not in parts:
             of_head += 1
         elif matrix is None:
-            raise InputError(f"{path}: {key!r} is no matrix A or B of LoRA; {_REPAIR}")
+            raise InputError(f"{path}: {key!r} is not a matrix A or B of LoRA; {_REPAIR}")
         else:
             pairs.setdefault(matrix[1], {})[matrix[2]] = tensor
     return pairs, of_head

@@ -71,7 +71,7 @@ def check_switches(path: Path, config_class: type, settings: dict[str, Any]) -> 
         usual = getattr(default, name, None)
         if name in settings and settings[name] != usual:
             raise InputError(
-                f"{path}: {name} is {settings[name]!r}, which this spk does not know and which may "
-                f"change the features, expected {usual!r}; choose another encoder, or an spk that "
-                "knows it"
+                f"{path}: {name} is {settings[name]!r}, which this version of spk does not know "
+                f"and which may change the features, expected {usual!r}; choose another encoder, "
+                "or a version of spk that knows it"
             )

@@ -115,11 +115,11 @@ def check_store_file(path: Path) -> None:
         with path.open("rb") as file:
             head = file.read(len(HDF5))
     except OSError as problem:
-        raise InputError(f"{path}: cannot be read ({problem.strerror}); let it be read") from None
+        raise InputError(f"{path}: cannot be read ({problem.strerror}); make it readable") from None
     if head != HDF5:
         raise InputError(
-            f"{path}: it is no HDF5 file, expected a store, the folder that spk-extract writes, or "
-            "one that spk-store pack made of it; name that"
+            f"{path}: it is not an HDF5 file, expected a store: a folder written by spk-extract, "
+            "or a file that spk-store pack made from it; name that"
         )
 
 
@@ -142,7 +142,7 @@ def read_description(path: Path) -> dict[str, Any]:
         ) from problem
     if schema != SCHEMA:
         raise InputError(
-            f"{file}: schema is {schema!r}, expected {SCHEMA}; use the spk of its time"
+            f"{file}: schema is {schema!r}, expected {SCHEMA}; use the spk version that wrote it"
         )
     if recorded != expected:
         raise InputError(
@@ -165,8 +165,8 @@ def shard_paths(path: Path) -> list[Path]:
     strange = sorted(name for name in names if not SHARD_NAME.fullmatch(name))
     if strange:
         raise InputError(
-            f"{folder}: {len(strange)} names are no shard's, first {strange[0]!r}, expected "
-            "SEQUENCE-FINGERPRINT-SHA256.h5; move them elsewhere"
+            f"{folder}: {len(strange)} names are not those of shards, first {strange[0]!r}, "
+            "expected SEQUENCE-FINGERPRINT-SHA256.h5; move them elsewhere"
         )
     return [folder / name for name in sorted(names, key=lambda name: (shard_number(name), name))]
 

@@ -134,7 +134,7 @@ def _check_only_a_store(path: Path) -> None:
     strange = [name for name in strange if not name.startswith(WRITING)]
     if strange:
         raise InputError(
-            f"{path}: holds {strange[0]!r}, which is no file of a store, expected none; move it "
+            f"{path}: holds {strange[0]!r}, which is not part of a store, expected none; move it "
             "away, or name another store"
         )
 

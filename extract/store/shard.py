@@ -64,7 +64,7 @@ def check_structure(path: Path, file: h5py.File) -> None:
             raise damaged_error(path, f"attribute {name!r} of a type that is not text")
     for name, kind in KINDS.items():
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-            raise damaged_error(path, f"a link out of the file at {name!r}")
+            raise damaged_error(path, f"an external link at {name!r}")
         dataset = file[name]
         if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != kind:
             raise damaged_error(path, f"another type at {name!r}")
@@ -90,7 +90,7 @@ def check_shapes(path: Path, shape: tuple[int, ...], small: Mapping[str, np.ndar
         and bool((np.diff(offset) > 0).all())
     )
     if not fits:
-        raise damaged_error(path, "datasets whose shapes do not fit each other")
+        raise damaged_error(path, "datasets whose shapes do not match")
 
 
 def require_object(described: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -304,9 +304,11 @@ def read_shard(path: Path) -> Shard:
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as problem:
         raise damaged_error(path, str(problem)) from problem
     if (schema := attributes["schema"]) != SCHEMA:
-        raise InputError(f"{path}: schema is {schema}, expected {SCHEMA}; use the spk of its time")
+        raise InputError(
+            f"{path}: schema is {schema}, expected {SCHEMA}; use the spk version that wrote it"
+        )
     if (begin, int(np.prod(shape)) * dtype.itemsize) != (start, size):
-        raise damaged_error(path, "features elsewhere than its last bytes say")
+        raise damaged_error(path, "features not where its trailer says")
     check_shapes(path, shape, small)
     columns = {"segment_id": ids, **{name: small[name] for name in COLUMNS}}
     return Shard(
@@ -367,14 +369,14 @@ def _check_trailer(path: Path) -> tuple[int, int]:
     try:
         file = path.open("rb")
     except OSError as problem:
-        raise InputError(f"{path}: cannot be read ({problem.strerror}); let it be read") from None
+        raise InputError(f"{path}: cannot be read ({problem.strerror}); make it readable") from None
     with file:
         end = os.fstat(file.fileno()).st_size - TRAILER.size
         file.seek(max(end, 0))
         last = file.read()
         if end < 0 or not last.startswith(MARK):
             raise damaged_error(
-                path, f"{end + TRAILER.size} bytes without the mark of a whole file"
+                path, f"{end + TRAILER.size} bytes without the mark of a complete file"
             )
         _, start, size, expected = TRAILER.unpack(last)
         if start + size > end:

@@ -256,8 +256,8 @@ def _clips(folder: str | Path | None, option: str) -> tuple[Clip, ...]:
         return ()
     if not Path(folder).is_dir():
         raise InputError(
-            f"{option}: {str(folder)!r} is no folder, expected one that holds .wav or .flac files; "
-            "name a folder"
+            f"{option}: {str(folder)!r} is not a folder, expected one that contains .wav or .flac "
+            "files; name a folder"
         )
     paths = [path for path in list_files(folder, SUFFIXES) if path.is_file()]
     if not paths:

@@ -110,7 +110,7 @@ def _check_archive(path: str | Path) -> None:
     with zipfile.ZipFile(path) as archive:
         changed = archive.testzip()
     if changed is not None:
-        raise ValueError(f"other bytes than were saved in {changed!r}")
+        raise ValueError(f"bytes have changed in {changed!r}")
 
 
 def load_tuned(path: str | Path, *, encoder: str | None = None) -> SpeakerModule:

@@ -74,7 +74,7 @@ def _check_own(root: Path, folders: Mapping[int, Path]) -> None:
     there = [name for name in OWN if (root / name).exists()]
     if there and not folders and not _has_all_settings(root / "config.yaml"):
         raise InputError(
-            f"{root}: holds {there[0]!r} of another program, expected nothing or a fleet of "
+            f"{root}: holds {there[0]!r} of another program, expected nothing or a run of "
             "spk-finetune; name another --log-dir"
         )
 
@@ -118,8 +118,8 @@ def check_settings(where: Path, old: Mapping[str, Any], config: Config) -> None:
     names = differing_settings(old, config)
     if names:
         raise InputError(
-            f"{where}: settings {names} differ from those given, expected the same for one "
-            "fleet; give them as there, or name another --log-dir"
+            f"{where}: settings {names} differ from those given, expected the same within "
+            "a run; give them as there, or name another --log-dir"
         )
 
 
@@ -189,7 +189,7 @@ def _check_made_from(
     """Refuse another encoder, other recordings, or a result that does not match task.json."""
     if result and result.made_from and result.made_from != fingerprint(origin):
         raise InputError(
-            f"{folder}: result.json is not of what task.json says, expected both of one training; "
+            f"{folder}: result.json does not match task.json, expected both of one training; "
             f"{anew(folder)}"
         )
     encoder = origin.encoder or _noted_encoder(folder, origin.session, result, fleet.config)
@@ -198,7 +198,7 @@ def _check_made_from(
             raise InputError(
                 f"{folder}: was trained on an encoder whose {name} is {encoder[name]!r}, and that "
                 f"of {fleet.config.pretrained_model!r} is {own!r}, expected the same; name the "
-                "encoder of then with --pretrained-model, or another --log-dir"
+                "original encoder with --pretrained-model, or another --log-dir"
             )
     changed, absent = differing_recordings(origin, fleet.config)
     if changed:

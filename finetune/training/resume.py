@@ -48,7 +48,7 @@ def _check_same_run(
         last = path.with_name(path.name.replace("-best.ckpt", "-last.ckpt"))
         repair = f"name {last}"
         if last == path or not last.is_file():
-            repair = "there is none beside it: leave out --resume-from-checkpoint to begin anew"
+            repair = "there is none beside it: leave out --resume-from-checkpoint to start over"
         raise InputError(
             f"{path}: holds no state of the optimiser, expected a checkpoint ending in -last.ckpt; "
             f"{repair}"
@@ -59,7 +59,7 @@ def _check_same_run(
     if names:
         raise InputError(
             f"{path}: was made with other values of {names}, expected those of this run; give them "
-            "as they were, or leave out --resume-from-checkpoint and begin anew in another "
+            "as they were, or leave out --resume-from-checkpoint and start over in another "
             "--log-dir"
         )
 
@@ -70,6 +70,6 @@ def _bring_best(chosen: Path, target: Path) -> None:
     if not source.is_file() or source == chosen:
         raise InputError(
             f"{chosen}: the best epoch so far, {source.name}, is missing, expected it beside; copy "
-            "both, or leave out --resume-from-checkpoint to begin anew"
+            "both, or leave out --resume-from-checkpoint to start over"
         )
     atomic_write(target, source.read_bytes())

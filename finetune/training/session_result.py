@@ -130,7 +130,7 @@ def doubts(segments: int, unknown: int, learnt: int) -> str:
     """Return the caveats of a score on test segments, or ""."""
     text = ""
     if unknown:
-        text += f"; {unknown} of {segments} test segments have speakers that training has not"
+        text += f"; {unknown} of {segments} test segments have speakers without training segments"
     if learnt:
         text += f"; {learnt} of {segments} test segments share audio with training segments"
     return text

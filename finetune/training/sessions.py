@@ -230,7 +230,7 @@ def _check_foreign(folder: Path, checkpoints: Path) -> None:
     foreign = [name for name in names if name != "lock" and not name.startswith(".")]
     if foreign:
         raise InputError(
-            f"{folder}: holds {foreign[0]!r} of another program, expected nothing or a fleet "
+            f"{folder}: holds {foreign[0]!r} of another program, expected nothing or a run "
             "of spk-finetune; name another --log-dir"
         )
     others = sorted(checkpoints.glob("*.ckpt")) if checkpoints.is_dir() else []

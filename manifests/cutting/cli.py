@@ -84,7 +84,7 @@ def cut(
         for line in done.clipped:
             click.echo(line, err=True)
         click.echo(
-            f"{folder}: {done.written} files written, {done.complete} found complete, "
+            f"{folder}: {done.written} files written, {done.complete} already complete, "
             f"{done.decoded} recordings ({done.decoded_seconds / 60:.1f} min) decoded"
         )
     if notes is not None:

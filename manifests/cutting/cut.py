@@ -142,7 +142,7 @@ def _check_tables(out: Path, listing: pd.DataFrame) -> None:
         taken = [] if (out / LISTING).read_bytes() == _listing_bytes(listing) else taken
     if taken:
         raise InputError(
-            f"{out}: holds {taken[0]!r} and no {REQUEST} that tells how it was cut, expected a "
+            f"{out}: holds {taken[0]!r} and no {REQUEST} that says how it was cut, expected a "
             "new folder or one of an earlier cut; name another folder"
         )
 
@@ -207,7 +207,7 @@ def _plan(
     The third item reports recordings that are shorter than their header claims.
     """
     if not len(table):
-        raise InputError("table: 0 segments are listed, expected at least 1; select fewer away")
+        raise InputError("table: 0 segments are listed, expected at least 1; loosen the selection")
     channels = _channels(table, str(settings["channel"]))
     resample = bool(settings["resample"])
     recordings = {
@@ -326,8 +326,8 @@ def _check_still_there(out: Path, names: list[str]) -> None:
     gone = [name for name in names if not (out / name).exists()]
     if gone:
         raise InputError(
-            f"{out}: {len(gone)} of {len(names)} files that were cut are gone, first {gone[0]!r}, "
-            "expected all; leave the folder alone, or name another, and cut again"
+            f"{out}: {len(gone)} of {len(names)} files that were cut have disappeared, first "
+            f"{gone[0]!r}, expected all; leave the folder alone, or name another, and cut again"
         )
 
 

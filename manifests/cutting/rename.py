@@ -103,12 +103,12 @@ def match_csv(
     """
     folder = Path(segments_dir)
     if not folder.is_dir():
-        raise InputError(f"{folder}: is no folder, expected the segments'; correct the path")
+        raise InputError(f"{folder}: is not a folder, expected the segments'; correct the path")
     listed = _listed(Path(csv_path))
     if dry_run:
         if any((folder / plan).exists() for plan in (ASIDE, PLACE)):
             raise InputError(
-                f"{folder}: holds a renaming that was interrupted, expected none; run without "
+                f"{folder}: has an interrupted renaming, expected none; run without "
                 "--dry-run to finish it"
             )
         report = match_names(_audio_files(folder), listed)
@@ -260,7 +260,7 @@ def _check_free(folder: Path, pairs: list[tuple[str, str]]) -> None:
         taken = [name for name in (new, _hidden(new)) if os.path.lexists(folder / name)]
         if set(taken) - leaving:
             raise InputError(
-                f"{folder}: {old!r} would become {new!r}, but {taken[0]!r} is there and not to be "
+                f"{folder}: {old!r} would become {new!r}, but {taken[0]!r} exists and is not to be "
                 "renamed; move it away"
             )
 
@@ -299,7 +299,7 @@ def _plan(path: Path) -> list[tuple[str, str]]:
     if strange:
         raise InputError(
             f"{path}: holds {strange[0]!r:.80}, expected pairs of file names; delete "
-            "it, look which files have their new names, and run again"
+            "it, check which files have their new names, and run again"
         )
     return pairs
 

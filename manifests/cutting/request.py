@@ -56,7 +56,7 @@ def _nothing(out: Path, segments: Mapping[str, Any]) -> dict[str, dict[str, Any]
     strange = [name for name in segments if (out / name).exists()]
     if strange:
         raise InputError(
-            f"{out}: {len(strange)} of the segment files are there, first {strange[0]!r}, but no "
-            f"{REQUEST} that tells how they were cut; name another folder"
+            f"{out}: {len(strange)} of the segment files exist, first {strange[0]!r}, but no "
+            f"{REQUEST} that says how they were cut; name another folder"
         )
     return {part: {} for part in PARTS}

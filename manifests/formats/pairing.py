@@ -42,8 +42,10 @@ def pair(audio_root: str | Path, sessions: Iterable[str]) -> Pairing:
         There is no such folder, it holds no recording, or a session has two.
     """
     root = Path(audio_root)
-    if not os.path.isdir(root):  # Path.is_dir raises where a name is too long for the disk
-        raise InputError(f"{audio_root}: is no folder, expected the recordings'; correct the path")
+    if not os.path.isdir(root):  # Path.is_dir raises if a name is too long for the file system
+        raise InputError(
+            f"{audio_root}: is not a folder, expected the recordings'; correct the path"
+        )
     sure, unsure, unread = (_by_name(root, kinds) for kinds in (SUFFIXES, UNSURE, UNREAD))
     by_name = {**unsure, **sure}
     _check_any(root, by_name, unread)

@@ -225,7 +225,7 @@ class _Parser:
         if nameless:
             words = [tier for tier in nameless if _plain(tier) in WORDS] or nameless
             raise InputError(
-                f"{self.name}: tier {words[0]!r} (of {listed}) says what it holds and not who "
+                f"{self.name}: tier {words[0]!r} (of {listed}) says what it contains, not who "
                 f"speaks, expected a speaker's name; rename it in Praat, or say which tiers are "
                 f"speakers', --tiers {shlex.quote(words[0])}"
             )

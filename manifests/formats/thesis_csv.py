@@ -250,7 +250,7 @@ def _files_table(
         try:
             segment = _file_row(turn, audio_root, names[turn.session, turn.speaker])
             if segment["segment_id"] in segments:
-                raise InputError(f"{turn.place}: is listed before, expected once; delete the row")
+                raise InputError(f"{turn.place}: is listed twice, expected once; delete the row")
             segments[str(segment["segment_id"])] = segment
         except InputError as problem:
             annotation.drop_or_raise(problem, turn.place, skip=skip_bad)

@@ -83,7 +83,7 @@ def _settings(method: str, parameters: dict[str, Any]) -> dict[str, Any]:
     for name in parameters:
         if name not in names:
             raise InputError(
-                f"{name}: is no parameter of {method}, expected some of {', '.join(names)}; "
+                f"{name}: is not a parameter of {method}, expected some of {', '.join(names)}; "
                 "leave it out"
             )
     settings = {p.name: parameters.get(p.name, p.default) for p in declared}

@@ -103,7 +103,7 @@ def _without_empty(cells: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     names = [header[place] for place in used]
     double = [name for name in names if names.count(name) > 1]
     if double:
-        raise InputError(f"{path}: column {double[0]!r} stands twice, expected once; delete one")
+        raise InputError(f"{path}: column {double[0]!r} occurs twice, expected once; delete one")
     return rows[used].set_axis(names, axis=1)
 
 

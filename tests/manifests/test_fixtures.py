@@ -55,7 +55,7 @@ def test_tiers_that_name_nobody_are_refused_unless_they_are_chosen(fixtures):
             except InputError as problem:
                 refused[row["file"]] = str(problem)
     assert len(refused) == 7
-    assert all("says what it holds and not who speaks" in told for told in refused.values())
+    assert all("says what it contains, not who speaks" in told for told in refused.values())
     for file, told in refused.items():
         chosen = told.rsplit("--tiers ", 1)[1].strip("'")
         speakers = {turn.speaker for turn in read_textgrids(folder / file, tiers=[chosen]).turns}

@@ -135,7 +135,7 @@ def test_a_finished_session_that_is_gone_is_told(tmp_path):
     asked = sessions.TrainingPlan(
         None, sessions.Config(log_dir=str(tmp_path)), "random", tasks, ("S1", "S2")
     )
-    with pytest.raises(InputError, match="2 finished sessions are gone, first 'S1', expected all"):
+    with pytest.raises(InputError, match="2 finished sessions have disappeared, first 'S1', exp"):
         run._check_still_there(asked, [], False)
     run._check_still_there(asked, ["S1", "S2"], False)  # another process has them
     run._check_still_there(asked, [], True)

@@ -79,7 +79,7 @@ def opaque(file):
 
 
 HOSTILE = {
-    outside_link: "a link out of the file at 'frames'",
+    outside_link: "an external link at 'frames'",
     outside_storage: "virtual, external or chunked storage at 'frames'",
     outside_virtual: "virtual, external or chunked storage at 'crc32'",
     references: "another type at 'frames'",

@@ -436,7 +436,7 @@ def test_what_is_no_store_is_left_alone(tmp_path: Path, make_store: Make) -> Non
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"no store\.json beside \['notes\.txt'\]"):
         make_store(tmp_path, IDS)
-    with pytest.raises(InputError, match="it is no HDF5 file, expected a store"):
+    with pytest.raises(InputError, match="it is not an HDF5 file, expected a store"):
         make_store(tmp_path / "notes.txt", IDS)
     make_store(tmp_path / "a", IDS)
     (tmp_path / "a" / "store.json").unlink()
@@ -470,7 +470,7 @@ def test_foreign_files_among_the_shards_are_refused(tmp_path: Path, make_store: 
     make_store(tmp_path / "a", IDS)
     make_store(tmp_path / "b", ["other"], channel="mean")
     (tmp_path / "a" / "shards" / "copy.h5").write_bytes(b"")
-    with pytest.raises(InputError, match=r"1 names are no shard's, first 'copy\.h5'"):
+    with pytest.raises(InputError, match=r"1 names are not those of shards, first 'copy\.h5'"):
         FeatureStore.open(tmp_path / "a")
     (tmp_path / "a" / "shards" / "copy.h5").unlink()
     shutil.copy(next((tmp_path / "b" / "shards").iterdir()), tmp_path / "a" / "shards")

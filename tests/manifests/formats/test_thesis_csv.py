@@ -55,7 +55,7 @@ def test_cut_files_that_are_missing_or_listed_twice_are_told_or_dropped(folder):
     assert list(table["audio"]) == ["other/s_1_001-M_0000.wav"]
     told = [note.message for note in notes if note.kind == "dropped"]
     assert ["No such file" in message for message in told] == [True, True, False]
-    assert told[2] == ("other/s_1_001-M_0000.wav: is listed before, expected once; delete the row")
+    assert told[2] == ("other/s_1_001-M_0000.wav: is listed twice, expected once; delete the row")
     with pytest.raises(InputError, match="rttm: holds 0 of the 4 listed files, expected at"):
         read_reference_csv(folder / "data.csv", audio_root=folder / "rttm", skip_bad=True)
 

@@ -97,7 +97,7 @@ def test_latin_letters_are_not_taken_for_gbk(tmp_path):
         ),
         (
             PLAIN.replace(",line", ",session"),
-            "column 'session' stands twice, expected once; delete",
+            "column 'session' occurs twice, expected once; delete",
         ),
         (PLAIN.replace("line", "").replace(",0,", ",x,"), "column 7 has no name but holds 'x'"),
         (PLAIN + "x,y\n", "column 'start' holds what is not float64"),
