@@ -69,7 +69,7 @@ def test_a_store_that_does_not_check_is_caught_by_the_harness(flipped, monkeypat
 
 
 def test_a_verify_that_does_not_look_is_caught_by_the_harness(flipped, monkeypatch):
-    monkeypatch.setattr(maintenance, "_shard_faults", lambda path, named: [])
+    monkeypatch.setattr(maintenance, "_shard_faults", lambda path, check_name: [])
     counts, broken = flipped("pooled")
     assert counts["missed"] == 1
     assert any(what.startswith("verify said 0") for what in broken)

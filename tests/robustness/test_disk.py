@@ -56,9 +56,8 @@ def test_a_sweep_whose_files_go_is_told(jobs, scene, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = scene.typed(line)
     assert (done.code, done.clear) == (1, True)
-    assert (
-        "swept: ['sweep.csv', 'sweep.png', 'predictions.csv', 'metrics.csv'] are gone" in done.err
-    )
+    files = "['sweep.csv', 'sweep.png', 'predictions.csv', 'metrics.csv']"
+    assert f"swept: {files} have disappeared" in done.err
 
 
 def test_a_file_half_written_under_its_name_is_caught_by_the_harness(
