@@ -6,6 +6,8 @@ import pytest
 
 from spk.common.locks import folder_lock
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def pairs(two_at_once, scene, tmp_path_factory):

@@ -33,6 +33,8 @@ from spk.extract.store.shard_writer import UnnamedShard
 from spk.extract.store.writer import StoreWriter
 from spk.manifests.table import check_table, write_table
 
+pytestmark = pytest.mark.slow
+
 SEGMENTS = 24
 
 
