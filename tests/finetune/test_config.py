@@ -261,7 +261,7 @@ def test_nulls_in_the_references_file_are_not_set(tmp_path):
     assert (config.start_meeting, config.resume_from_checkpoint, config.unfreeze) == ("", True, "")
 
 
-def test_a_misspelt_key_is_told_with_the_one_it_resembles(tmp_path):
+def test_a_misspelt_key_is_reported_with_the_one_it_resembles(tmp_path):
     path = written(tmp_path, "freze_encoder_layers: 8\n")
     with pytest.raises(InputError) as caught:
         read_config(path)
@@ -276,7 +276,7 @@ def test_a_misspelt_option_is_refused():
         read_config(None, {"sead": 1})
 
 
-def test_a_wrong_value_is_told_where_it_was_given(tmp_path):
+def test_a_wrong_value_is_reported_where_it_was_given(tmp_path):
     path = written(tmp_path, "max_epochs: 0\n")
     for where, call in (
         (f"{path}: max_epochs is '0'", lambda: read_config(path)),
@@ -408,7 +408,7 @@ def test_layers_may_open_in_the_last_epoch_and_not_after_it(tmp_path):
         ("seed: 0x10\n", "seed is '0x10', expected a whole number"),
     ],
 )
-def test_what_is_no_file_of_settings_is_refused(tmp_path, text, found):
+def test_a_file_that_is_not_a_config_file_is_refused(tmp_path, text, found):
     with pytest.raises(InputError, match=f"config.yaml(: |, ){found}"):
         read_config(written(tmp_path, text))
 
@@ -422,7 +422,7 @@ def test_a_tag_builds_no_object(tmp_path):
     assert not trace.exists()
 
 
-def test_what_cannot_be_read_is_told(tmp_path):
+def test_an_unreadable_file_is_reported(tmp_path):
     with pytest.raises(InputError, match=r"no such file.*\['baseline', 'transfer'\]; name one"):
         read_config("transfr")
     with pytest.raises(InputError, match="cannot be read"):
@@ -435,7 +435,7 @@ def test_what_cannot_be_read_is_told(tmp_path):
         read_config(tmp_path / "binary.yaml")
 
 
-def test_a_long_value_is_not_told_at_length():
+def test_a_long_value_is_shortened_in_messages():
     with pytest.raises(InputError) as caught:
         Config(within="x" * 10_000)
     assert len(str(caught.value)) < 200

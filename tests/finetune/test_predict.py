@@ -70,7 +70,7 @@ def test_a_session_whose_segments_are_all_rejected_is_left_out(table, model):
     assert found.rejected["s1-M1"].startswith("silent: ")
 
 
-def test_a_fleet_goes_on_after_a_session_whose_segments_are_all_rejected(table, model, tmp_path):
+def test_a_run_continues_after_a_session_whose_segments_are_all_rejected(table, model, tmp_path):
     from spk.finetune.training.session_result import SessionResult, write_result
 
     rows, folder = table
@@ -110,7 +110,7 @@ def test_the_exit_code_tells_rejected_segments(table, model, tmp_path):
     assert "left out: M9, 2 segments, no model of this session" in done.output
 
 
-def test_a_gpu_that_is_not_there_is_told(table, model, monkeypatch, tmp_path):
+def test_a_gpu_that_is_not_there_is_reported(table, model, monkeypatch, tmp_path):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     rows, folder = table
     for accelerator, count in (("gpu", 1), ("auto", 0), ("cpu", 0)):
@@ -130,7 +130,7 @@ def test_a_gpu_that_is_not_there_is_told(table, model, monkeypatch, tmp_path):
         ("all", ("s0", "s1", "s2", "s3"), 3),
     ],
 )
-def test_segments_outside_train_that_were_trained_on_are_told(
+def test_segments_outside_train_that_were_trained_on_are_reported(
     table, model, tmp_path, split, trained, count
 ):
     rows, folder = table
@@ -143,7 +143,7 @@ def test_segments_outside_train_that_were_trained_on_are_told(
     assert ("first 's1'" in done.output) == bool(count)
 
 
-def test_segments_of_no_split_that_were_trained_on_are_told(table, model):
+def test_segments_of_no_split_that_were_trained_on_are_reported(table, model):
     rows, folder = table
     found = predict(model("s0"), rows.drop(columns="split"), split="all", audio_root=folder)
     assert found.table["model"].str.endswith(", 1 training segments").all()

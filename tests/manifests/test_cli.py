@@ -157,7 +157,7 @@ def test_the_table_of_a_cut_keeps_how_it_was_split(run, annotated, recorded):
     assert read_record("seg/segments.table.csv") is None
 
 
-def test_what_the_references_spelling_leaves_out_is_told_and_listed(run, annotated, recorded):
+def test_what_the_references_spelling_leaves_out_is_reported_and_listed(run, annotated, recorded):
     words = ("--rttm_dir", annotated, "--pcm_dir", recorded, "--output_dir", "seg")
     told = run("cut", *words).output.splitlines()
     assert told[-2].startswith("seg: 16 files written")

@@ -62,7 +62,7 @@ def test_tiers_that_name_nobody_are_refused_unless_they_are_chosen(fixtures):
         assert speakers <= {chosen}, "the repair, typed, works"
 
 
-def test_what_is_no_annotation_of_turns_is_called_what_it_is(fixtures):
+def test_files_of_other_kinds_are_identified(fixtures):
     folder, _ = fixtures
     for file, name in (
         ("speach-test.eaf", "an ELAN file"),

@@ -77,7 +77,7 @@ def test_the_list_goes_when_nothing_is_rejected(tmp_path, store_config, row):
     assert not (tmp_path / "a.rejected.csv").exists()
 
 
-def test_another_rate_is_told_before_there_is_a_store(corpus):
+def test_another_rate_is_reported_before_there_is_a_store(corpus):
     root, table = corpus
     rate = 44100
     soundfile.write(root / "T.wav", np.random.default_rng(1).uniform(-0.5, 0.5, rate), rate)

@@ -209,7 +209,7 @@ def test_features_stand_where_the_last_bytes_say(tmp_path: Path) -> None:
         read_shard(path)
 
 
-def test_any_other_hdf5_file_is_told_apart(tmp_path: Path) -> None:
+def test_any_other_hdf5_file_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["features"] = np.zeros(3)
     with pytest.raises(InputError, match="bytes without the mark of a complete file"):

@@ -108,7 +108,7 @@ def test_frames_of_each_segment_come_back(
         store.read(["s1"], 2)
 
 
-def test_what_cannot_be_read_is_told(tmp_path: Path, make_store: Make) -> None:
+def test_reads_that_are_impossible_are_refused(tmp_path: Path, make_store: Make) -> None:
     make_store(tmp_path / "a", IDS)
     store = FeatureStore.open(tmp_path / "a")
     with pytest.raises(InputError, match=r"2 of 3 segments have no features, first 'x'.*extract"):
@@ -393,7 +393,7 @@ def test_a_flipped_byte_of_features_is_refused_where_it_is_read(
         store.read(["s6"], 2)
 
 
-def test_a_full_disk_is_told_in_bytes_and_loses_nothing(
+def test_a_full_disk_is_reported_in_bytes_and_loses_nothing(
     tmp_path: Path, store_config: dict[str, Any], row: dict[str, Any], monkeypatch: Any
 ) -> None:
     def full(handle: int) -> None:
@@ -432,7 +432,7 @@ def test_a_shard_gets_its_name_after_its_bytes_and_before_its_folder_are_on_disk
     assert steps[1:] == [f"to {name}", "shards"]
 
 
-def test_what_is_no_store_is_left_alone(tmp_path: Path, make_store: Make) -> None:
+def test_a_folder_that_is_not_a_store_is_left_alone(tmp_path: Path, make_store: Make) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"no store\.json beside \['notes\.txt'\]"):
         make_store(tmp_path, IDS)

@@ -416,7 +416,7 @@ def test_folders_that_are_missing_or_hold_no_audio_are_refused(tmp_path, option)
         Augmenter(Config(**chance, **{option: tmp_path}), RATE)
 
 
-def test_a_noise_file_with_values_that_are_no_numbers_is_told(tmp_path):
+def test_a_noise_file_with_non_finite_values_is_refused(tmp_path):
     folder = write(tmp_path / "noise" / "a.wav", np.full(RATE, np.nan))
     with pytest.raises(
         InputError, match=r"a\.wav: samples from .* refused \(16000 samples are not"
@@ -434,7 +434,9 @@ class OfCuda:
 
 @pytest.mark.parametrize(("found", "told"), [(None, "None in sys"), (OfCuda(), r"libc10_cuda\.so")])
 @pytest.mark.parametrize("kind", ["speed_prob", "noise_prob"])
-def test_a_torchaudio_that_cannot_be_imported_is_told_at_the_start(monkeypatch, kind, found, told):
+def test_a_torchaudio_that_cannot_be_imported_is_reported_at_the_start(
+    monkeypatch, kind, found, told
+):
     monkeypatch.setitem(sys.modules, "torchaudio", found)
     with pytest.raises(InputError, match=rf"{told}.*; run `python \.ci/mend_torchaudio\.py`"):
         Augmenter(Config(**{kind: 1.0}), RATE)

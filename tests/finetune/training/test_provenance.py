@@ -124,7 +124,7 @@ def test_one_session_asked_for_does_not_hide_the_others(meetings, finished, kind
         finetune(table, replace(finished, sessions=("M2",)))
 
 
-def test_the_order_of_rows_matters_only_to_what_is_to_go_on(meetings, fleet):
+def test_the_order_of_rows_matters_only_for_resuming(meetings, fleet):
     table = meetings[1].iloc[::-1].reset_index(drop=True)
     assert finetune(table, fleet).sessions["state"].tolist() == ["done", "done"]
     (Path(fleet.log_dir) / "version_1" / "result.json").unlink()
@@ -179,7 +179,7 @@ def test_other_weights_under_the_same_path_are_refused(meetings, settings, layer
         finetune(meetings[1], replace(config, sessions=()))
 
 
-def test_what_is_assumed_of_an_encoder_is_told(meetings, settings, layer_encoder, tmp_path):
+def test_what_is_assumed_of_an_encoder_is_reported(meetings, settings, layer_encoder, tmp_path):
     encoder = shutil.copytree(layer_encoder, tmp_path / "encoder")
     (encoder / "preprocessor_config.json").unlink()
     config = replace(settings, pretrained_model=str(encoder), log_dir=str(tmp_path / "logs"))
@@ -310,7 +310,7 @@ def test_an_absolute_folder_of_checkpoints_is_of_one_fleet(meetings, settings, t
         finetune(meetings[1], replace(one, log_dir=str(tmp_path / "two"), dropout=0.1))
 
 
-def test_a_folder_with_files_of_the_user_s_own_is_no_fleet_s(meetings, settings, tmp_path):
+def test_a_folder_with_the_user_s_own_files_is_refused(meetings, settings, tmp_path):
     (tmp_path / "config.yaml").write_text("max_epochs: 3\n")
     with pytest.raises(InputError, match="holds 'config.yaml' of another program"):
         finetune(meetings[1], replace(settings, log_dir=str(tmp_path)))
@@ -340,7 +340,7 @@ def test_checkpoints_of_version_010_keep_their_names(tmp_path):
     assert checkpoint_path(tmp_path, "a b", "last", config).name == "a_b-last.ckpt"
 
 
-def test_test_segments_that_share_audio_with_training_are_told(meetings, settings, tmp_path):
+def test_test_segments_that_share_audio_with_training_are_reported(meetings, settings, tmp_path):
     table = meetings[1].copy()
     table.loc[18, ["start", "end"]] = [0.3, 0.9]  # half of a training segment
     table.loc[19, "speaker"] = "stranger"

@@ -171,7 +171,7 @@ def test_a_finished_fleet_is_not_trained_again(corpus, whole):
 
 
 @pytest.mark.parametrize("batch", [2, 5, 7])
-def test_what_goes_on_after_a_stop_equals_the_uninterrupted_run(corpus, whole, tmp_path, batch):
+def test_a_run_resumed_after_a_stop_equals_the_uninterrupted_run(corpus, whole, tmp_path, batch):
     calls = []
 
     def stop():
@@ -186,9 +186,7 @@ def test_what_goes_on_after_a_stop_equals_the_uninterrupted_run(corpus, whole, t
     assert equals(whole[0], config, 1)
 
 
-def test_what_goes_on_after_a_kill_in_an_epoch_equals_the_uninterrupted_run(
-    corpus, whole, tmp_path
-):
+def test_a_run_resumed_after_a_kill_equals_the_uninterrupted_run(corpus, whole, tmp_path):
     config = replace(whole[0], log_dir=str(tmp_path / "logs"))
     batches = pd.read_csv(Path(whole[0].log_dir) / "version_0" / "metrics.csv")["step"].iloc[0]
     (tmp_path / "config.yaml").write_text(Path(whole[0].log_dir, "config.yaml").read_text())
@@ -222,7 +220,7 @@ def test_a_run_killed_after_its_early_stop_trains_no_further_epoch(
     assert len(pd.read_csv(tmp_path / "version_0" / "metrics.csv")) == len(before)
 
 
-def test_without_resuming_an_unfinished_session_starts_anew(corpus, whole, tmp_path):
+def test_without_resuming_an_unfinished_session_starts_over(corpus, whole, tmp_path):
     config = replace(
         whole[0], log_dir=str(tmp_path), resume_from_checkpoint=False, sessions=(first(corpus),)
     )
@@ -244,7 +242,7 @@ def first(corpus):
     return sorted(set(corpus[1]["session"]))[0]
 
 
-def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(corpus, whole, tmp_path):
+def test_a_full_disk_is_reported_and_the_run_resumes_when_there_is_space(corpus, whole, tmp_path):
     import resource
 
     config = replace(whole[0], log_dir=str(tmp_path / "logs"), sessions=(first(corpus),))
@@ -419,7 +417,7 @@ def test_scores_that_are_not_finite_fail_their_session_alone(corpus, whole, tmp_
     assert "the training diverged" in done.sessions["reason"].iloc[0]
 
 
-def test_absent_recordings_are_told_and_nothing_is_skipped_for_it(corpus, whole, tmp_path):
+def test_missing_recordings_are_reported_and_nothing_is_skipped(corpus, whole, tmp_path):
     config = replace(
         whole[0], log_dir=str(tmp_path), max_epochs=1, unfreeze="", sessions=(first(corpus),)
     )
@@ -452,7 +450,7 @@ def test_layers_that_open_later_are_refused_with_several_processes(corpus, whole
         finetune(corpus[1], config)
 
 
-def test_validation_of_strangers_alone_is_no_validation(corpus, whole, tmp_path):
+def test_a_session_is_skipped_if_its_validation_has_only_unknown_speakers(corpus, whole, tmp_path):
     table = corpus[1].copy()
     ours = (table["session"] == first(corpus)) & (table["split"] == "valid")
     table.loc[ours, "speaker"] = f"{first(corpus)}_099-M"
@@ -673,7 +671,7 @@ def test_a_store_takes_one_model(corpus, whole, tmp_path):
     assert "holds 2 models" in done.output
 
 
-def test_damaged_results_are_told(tmp_path):
+def test_damaged_results_are_reported(tmp_path):
     from spk.finetune.training.session_result import read_result
 
     (tmp_path / "result.json").write_text(json.dumps({"state": "done", "nonsense": 1}))
