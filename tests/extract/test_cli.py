@@ -13,17 +13,16 @@ import termios
 import time
 
 import click
-import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 from click.testing import CliRunner
+from helpers import noise_meeting
 
 from spk.extract.cli import main
 from spk.extract.options import ExtractOptions
 from spk.extract.pipeline.runner import ExtractionRun
 from spk.extract.store.reader import FeatureStore
-from spk.manifests.table import segment_id, write_table
+from spk.manifests.table import write_table
 
 RUN = "from spk.extract.cli import main\nif __name__ == '__main__':\n    main()\n"
 
@@ -32,22 +31,10 @@ RUN = "from spk.extract.cli import main\nif __name__ == '__main__':\n    main()\
 def corpus(tmp_path_factory):
     """Return a folder with a recording and two tables: usable.csv, and spoilt.csv."""
     root = tmp_path_factory.mktemp("corpus")
-    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 60 * 16000)
-    samples[:16000] = 0
-    soundfile.write(root / "S01.flac", samples, 16000)
-    rows = [
-        {
-            "segment_id": segment_id("S01", "001", float(start), start + 0.5),
-            "audio": "S01.flac",
-            "start": float(start),
-            "end": start + 0.5,
-            "speaker": "001",
-            "session": "S01",
-        }
-        for start in range(59)
-    ]
-    write_table(pd.DataFrame(rows), root / "spoilt.csv")
-    write_table(pd.DataFrame(rows[1:]), root / "usable.csv")
+    spans = [(float(start), start + 0.5) for start in range(59)]
+    table = noise_meeting(root, "S01.flac", spans, speakers=["001"], silent=1.0)
+    write_table(table, root / "spoilt.csv")
+    write_table(table[1:], root / "usable.csv")
     (root / "run.py").write_text(RUN)
     return root
 

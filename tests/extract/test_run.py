@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from helpers import noise_meeting
 
 from spk.common.errors import InputError
 from spk.extract.options import ExtractOptions, parse_layers
@@ -26,6 +27,7 @@ from spk.extract.verification import cosines, relative_difference
 from spk.manifests.table import check_table, segment_id, write_table
 
 SAME = 1e-5  # relative, float32: batches differ in shape, and kernels in the order they add up
+SPEAKERS = ("000-M", "001-M", "002-M")
 DURATIONS = (0.3, 2.0, 0.7, 1.1, 0.05, 3.1, 0.9, 0.4, 1.6, 0.3, 2.2, 0.5)
 
 
@@ -33,15 +35,13 @@ DURATIONS = (0.3, 2.0, 0.7, 1.1, 0.05, 3.1, 0.9, 0.4, 1.6, 0.3, 2.2, 0.5)
 def corpus(tmp_path_factory):
     """Return a folder with two recordings and a table of 24 usable segments in mixed order."""
     root = tmp_path_factory.mktemp("corpus")
-    rows = []
-    for k, session in enumerate(("S02", "S01")):
-        rng = np.random.default_rng(k)
-        soundfile.write(root / f"{session}.flac", rng.uniform(-0.5, 0.5, (16 * 16000, 2)), 16000)
-        start = 0.25
-        for i, duration in enumerate(DURATIONS):
-            rows.append(row(f"{session}.flac", start, start + duration, f"00{i % 3}-M", session))
-            start += duration
-    return root, check_table(pd.DataFrame(rows))
+    edges = 0.25 + np.cumsum([0.0, *DURATIONS])
+    spans = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+    parts = [
+        noise_meeting(root, f"{session}.flac", spans, speakers=SPEAKERS, channels=2, seed=seed)
+        for seed, session in enumerate(("S02", "S01"))
+    ]
+    return root, pd.concat(parts, ignore_index=True)
 
 
 def row(audio, start, end, speaker="001-M", session="S01"):
@@ -131,7 +131,7 @@ def test_rows_are_those_of_a_plain_loop(corpus, tmp_path, kind, buckets, request
 
 def test_the_audio_held_at_once_does_not_grow_with_the_table(corpus, tmp_path, monkeypatch):
     root, _ = corpus
-    rows = [row("S01.flac", i / 40, i / 40 + 0.1) for i in range(600)]
+    rows = [row("S01.flac", i / 50, i / 50 + 0.1) for i in range(600)]
     read, add, given, most = batching.read_segment, StoreWriter.add, [], []
 
     def noted(segment, reading):

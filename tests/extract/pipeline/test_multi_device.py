@@ -11,9 +11,8 @@ from dataclasses import replace
 from multiprocessing.process import BaseProcess
 
 import numpy as np
-import pandas as pd
 import pytest
-import soundfile
+from helpers import noise_meeting
 
 from spk.common.errors import InputError
 from spk.extract.encoder.device import choose_devices
@@ -31,7 +30,7 @@ from spk.extract.run import configuration, extract
 from spk.extract.store.reader import FeatureStore
 from spk.extract.store.shard_writer import UnnamedShard
 from spk.extract.store.writer import StoreWriter
-from spk.manifests.table import check_table, write_table
+from spk.manifests.table import write_table
 
 pytestmark = pytest.mark.slow
 
@@ -42,16 +41,10 @@ SEGMENTS = 24
 def corpus(tmp_path_factory):
     """Return options and a table of segments of one recording, one of them silent."""
     root = tmp_path_factory.mktemp("corpus")
-    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 30 * 16000)
-    samples[: 16000 // 2] = 0.0
-    soundfile.write(root / "a.wav", samples, 16000)
     lengths = [0.4 + 0.05 * (i * 7 % 11) for i in range(SEGMENTS)]
     starts = [0.0, *(0.5 + np.cumsum(lengths[1:-1])), 0.6]
-    rows = [
-        {"segment_id": f"s{i:02d}", "audio": "a.wav", "start": start, "end": start + length}
-        for i, (start, length) in enumerate(zip(starts, lengths, strict=True))
-    ]
-    table = check_table(pd.DataFrame(rows).assign(speaker="a", session="S"))
+    spans = [(start, start + length) for start, length in zip(starts, lengths, strict=True)]
+    table = noise_meeting(root, "a.wav", spans, silent=0.5)
     options = ExtractOptions(
         encoder="demo",
         audio_root=str(root),

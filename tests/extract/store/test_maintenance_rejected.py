@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from helpers import noise_meeting
 
 from spk.common.errors import InputError
 from spk.extract.options import ExtractOptions
@@ -13,7 +14,6 @@ from spk.extract.store.layout import rejected_path
 from spk.extract.store.maintenance import merge_stores, write_rejected
 from spk.extract.store.reader import FeatureStore
 from spk.extract.store.writer import StoreWriter
-from spk.manifests.table import check_table
 
 SILENT = ["S_001-M_0000.0000_0002.0000", "S_001-M_0002.0000_0004.0000"]
 
@@ -21,15 +21,8 @@ SILENT = ["S_001-M_0000.0000_0002.0000", "S_001-M_0002.0000_0004.0000"]
 @pytest.fixture
 def corpus(tmp_path):
     """Return a folder and a table: two silent segments, then four usable ones, 2 s each."""
-    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 12 * 16000)
-    samples[: 4 * 16000] = 0
-    soundfile.write(tmp_path / "S.wav", samples, 16000)
-    rows = [
-        (f"S_001-M_{i:09.4f}_{i + 2:09.4f}", "S.wav", i, i + 2, "001-M", "S")
-        for i in range(0, 12, 2)
-    ]
-    columns = ["segment_id", "audio", "start", "end", "speaker", "session"]
-    return tmp_path, check_table(pd.DataFrame(rows, columns=columns))
+    spans = [(start, start + 2) for start in range(0, 12, 2)]
+    return tmp_path, noise_meeting(tmp_path, "S.wav", spans, silent=4.0)
 
 
 def settings(root, **changes):
