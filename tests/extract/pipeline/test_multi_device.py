@@ -375,7 +375,7 @@ def test_a_worker_asks_writes_its_rows_and_says_that_it_ended(worker, tmp_path):
     assert kinds.count("next") == len(batches) + 1
     assert kinds[-4:] == ["shard", "progress", "spans", "ended"]
     (shard,) = shards(said)
-    asked = [one.segment_id for batch in batches for one in batch if one.segment_id != "s00"]
+    asked = [one.segment_id for batch in batches for one in batch if one.start]  # the first is silent
     assert sorted(shard.segment_ids) == sorted(asked)
     assert shard.rejected == {"s00": "silent"}
     assert [path.name for path in (tmp_path / "store" / "shards").iterdir()] == [shard.temporary]
@@ -413,7 +413,7 @@ def test_a_bug_in_a_worker_names_the_segment_and_keeps_what_was_before(worker, m
     assert message.startswith(batches[2][0].segment_id)
     assert message.endswith("encoding failed")
     assert "shapes differ" in trace
-    usable = [one.segment_id for one in (*batches[0], *batches[1]) if one.segment_id != "s00"]
+    usable = [one.segment_id for one in (*batches[0], *batches[1]) if one.start]  # the first is silent
     (shard,) = shards(said)
     assert sorted(shard.segment_ids) == sorted(usable)
 
@@ -454,10 +454,10 @@ if __name__ == "__main__":
     from multiprocessing import get_context
     get_context("spawn").Process(target=print).start()
 else:
-    from spk.extract.options import Options
+    from spk.extract.options import ExtractOptions
     from spk.extract.run import extract
     from spk.manifests.table import read_table
-    options = Options(device="cpu,cpu", encoder="demo", audio_root={options.audio_root!r})
+    options = ExtractOptions(device="cpu,cpu", encoder="demo", audio_root={options.audio_root!r})
     extract(read_table("table.csv"), "store", options)
 """
     (tmp_path / "script.py").write_text(script)
