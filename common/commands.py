@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from .errors import InputError
+from .extras import explain_missing_module
 from .locks import UNLOCKED
 from .outputs import Output, check_place, protecting
 from .signals import ended_by_signals
@@ -22,7 +23,7 @@ BUSY = 4  # exit code: another process works on some of the sessions
 
 
 class _OneLineErrors:
-    """Turn `InputError`, and nothing else, into one line on stderr and exit code 1.
+    """Turn `InputError`, and an extra that is not installed, into one line and exit code 1.
 
     As a program (without `args`), signals end it in good order.
     """
@@ -36,6 +37,11 @@ class _OneLineErrors:
             return super().invoke(ctx)  # type: ignore[misc]
         except InputError as problem:
             _exit_with(problem)
+        except ModuleNotFoundError as problem:
+            missing = explain_missing_module(problem, ctx.command_path)
+            if missing is None:
+                raise
+            _exit_with(missing)
 
 
 def _exit_with(problem: InputError) -> NoReturn:
