@@ -290,12 +290,7 @@ def _within(limits: str, rng: np.random.Generator) -> float:
 
 def _functional() -> ModuleType:
     """Return `torchaudio.functional`, imported when first needed, or raise `InputError`."""
-    try:
-        from torchaudio import functional
-    except (ImportError, OSError) as problem:
-        raise InputError(
-            f"torchaudio: import fails ({str(problem).splitlines()[0]}), expected one that fits "
-            "torch; run `python .ci/mend_torchaudio.py` (a CPU torch), install a torchaudio that "
-            "fits, or switch speed and noise off"
-        ) from None
+    from ...extract.encoder.torchaudio_import import import_torchaudio
+
+    functional: ModuleType = import_torchaudio().functional
     return functional

@@ -424,19 +424,10 @@ def test_a_noise_file_with_values_that_are_no_numbers_is_told(tmp_path):
         augmented(speech(), noise_prob=1.0, noise_dir=folder)
 
 
-class OfCuda:
-    """What torchaudio is beside a torch without CUDA."""
-
-    @property
-    def functional(self):
-        raise OSError("libc10_cuda.so: cannot open shared object file")
-
-
-@pytest.mark.parametrize(("found", "told"), [(None, "None in sys"), (OfCuda(), r"libc10_cuda\.so")])
 @pytest.mark.parametrize("kind", ["speed_prob", "noise_prob"])
-def test_a_torchaudio_that_cannot_be_imported_is_told_at_the_start(monkeypatch, kind, found, told):
-    monkeypatch.setitem(sys.modules, "torchaudio", found)
-    with pytest.raises(InputError, match=rf"{told}.*; run `python \.ci/mend_torchaudio\.py`"):
+def test_a_torchaudio_that_is_not_there_is_told_at_the_start(monkeypatch, kind):
+    monkeypatch.setitem(sys.modules, "torchaudio", None)
+    with pytest.raises(InputError, match=r"torchaudio: is not installed, .*spk-toolkit\[finetune"):
         Augmenter(Config(**{kind: 1.0}), RATE)
     others = Augmenter(Config(gain_prob=1.0, reverb_prob=1.0), RATE)  # which need none
     assert others(speech(), rng_of(0, 0, "s")).shape == speech().shape
