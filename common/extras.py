@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from .errors import InputError
@@ -39,6 +41,17 @@ def explain_missing_module(problem: ModuleNotFoundError, where: str) -> InputErr
     module = (problem.name or "").partition(".")[0]
     extra = next((name for name, modules in EXTRAS.items() if module in modules), None)
     return _missing(extra, where, [module]) if extra else None
+
+
+def installed_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Return the version of each package, or "not installed"."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:  # an extra; or spk run from a checkout
+            versions[package] = "not installed"
+    return versions
 
 
 def _is_installed(module: str) -> bool:
