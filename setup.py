@@ -41,7 +41,7 @@ PACKAGES = (
     "manifests.text_files",
 )
 
-# What each command needs beyond tables, stores and classifiers; `common/extras.py` tells who lacks it.
+# What commands need beyond tables, stores and classifiers; `common/extras.py` tells who lacks it.
 EXTRACT = ["torch>=2.4", "transformers>=4.45"]
 FINETUNE = [*EXTRACT, "lightning>=2.4", "pyyaml>=6", "tensorboard>=2.14", "torchaudio>=2.4"]
 TREES = ["lightgbm>=4.3"]

@@ -137,7 +137,7 @@ def sweep(
     """
     from ..common.locks import folder_lock
     from ..common.outputs import check_own_folder
-    from ..manifests.splits.tasks import split_method
+    from ..manifests.split_record import split_method
     from ..manifests.table import read_table
     from .experiment import run_experiment
     from .output import WRITTEN, outcome_text, write_outcome
@@ -176,7 +176,7 @@ def fit(table: Path, store: Path, model: Path, *, overwrite: bool, **settings: A
 
     Name one layer, classifier and penalty to fit exactly that. Test rows are not read.
     """
-    from ..manifests.splits.tasks import split_method
+    from ..manifests.split_record import split_method
     from ..manifests.table import read_table
     from .experiment import fit_best
     from .selection.candidates import SweepSettings
@@ -274,7 +274,7 @@ def score(
     beside them.
     """
     from ..common.errors import InputError
-    from ..manifests.splits.tasks import split_method
+    from ..manifests.split_record import split_method
     from ..manifests.table import read_predictions, read_table
     from .evaluation.confounds import confound_tables
     from .evaluation.score import score as measure

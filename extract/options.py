@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ..common.audio.decoding import check_channel
 from ..common.errors import InputError
+from ..common.native import take_native
 from .store.layout import rejected_path
 
 DEFAULT_ENCODER = "jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn"
@@ -16,7 +17,13 @@ STORE_DTYPES = ("float16", "float32")
 
 @dataclass(frozen=True)
 class ExtractOptions:
-    """Settings of a run; each is an option of ``spk-extract`` with this name and default."""
+    """Settings of a run; each is an option of ``spk-extract`` with this name and default.
+
+    Examples
+    --------
+    >>> ExtractOptions(layers=[4, 8], channel=0).layers
+    '4,8'
+    """
 
     audio_root: str = "."  # folder that relative paths of the table start from
     encoder: str = DEFAULT_ENCODER
@@ -41,6 +48,7 @@ class ExtractOptions:
     retry_rejected: bool = False
 
     def __post_init__(self) -> None:
+        take_native(self)
         check_channel(self.channel)
         if self.store_dtype not in STORE_DTYPES:
             raise InputError(

@@ -79,7 +79,7 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
     process works on some of the sessions, 130 or 143 interrupted.
     """
     from ..common.errors import InputError
-    from ..manifests.splits.tasks import split_method
+    from ..manifests.split_record import split_method
     from ..manifests.table import read_table
     from .config import read_config
 
@@ -153,7 +153,7 @@ def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> No
     Exit code: 0 all done, 1 something to repair, 3 some segments or sessions are not named.
     """
     from ..manifests.table import read_table, write_predictions
-    from .predict import predict as name_speakers
+    from .prediction import predict as name_speakers
 
     named = name_speakers(checkpoint, read_table(table), **options, tell=_tell)
     write_predictions(named.table, predictions)
@@ -204,7 +204,7 @@ def embed(
     CHECKPOINT is one .ckpt file. Exit codes as of spk-extract.
     """
     from ..manifests.table import read_table
-    from .predict import embed as extract_tuned
+    from .prediction import embed as extract_tuned
 
     with stop_after_batch(_tell) as caught:
         summary = extract_tuned(

@@ -73,11 +73,12 @@ def rttm(path: str, table: str, skip_bad: bool, **options: Any) -> None:
     """Make the segment table TABLE (.csv or .parquet) of the RTTM file or folder PATH."""
     from .formats.build import make_table
     from .formats.rttm import read_rttm
+    from .formats.turns import Note
 
     with _notes_written(table):
-        reading = read_rttm(path, skip_bad=skip_bad)
-        made = make_table(reading, skip_bad=skip_bad, **options)
-    _write_segments(*made, table)
+        annotation, notes = read_rttm(path, skip_bad=skip_bad), list[Note]()
+        made = make_table(annotation, skip_bad=skip_bad, notes=notes, **options)
+    _write_segments(made, notes, table)
 
 
 @main.command()
@@ -103,12 +104,14 @@ def textgrid(
 ) -> None:
     """Make the segment table TABLE (.csv or .parquet) of the TextGrid file or folder PATH."""
     from .formats.build import make_table
-    from .formats.textgrid import SILENCE, read_textgrids
+    from .formats.textgrid import SILENCE, read_textgrid
+    from .formats.turns import Note
 
     with _notes_written(table):
-        reading = read_textgrids(path, skip_bad=skip_bad, tiers=tiers, silence=silence or SILENCE)
-        made = make_table(reading, skip_bad=skip_bad, **options)
-    _write_segments(*made, table)
+        annotation = read_textgrid(path, skip_bad=skip_bad, tiers=tiers, silence=silence or SILENCE)
+        notes = list[Note]()
+        made = make_table(annotation, skip_bad=skip_bad, notes=notes, **options)
+    _write_segments(made, notes, table)
 
 
 @main.command()
@@ -147,18 +150,16 @@ def csv(path: str, table: str, **options: Any) -> None:
 def select(table: str, out: str, **options: Any) -> None:
     """Choose segments of TABLE by session, duration, overlap and number; write them to OUT."""
     from .formats.turns import Note, write_notes
-    from .splits import select as room
-    from .splits.split import keep_record, read_record
+    from .splits.select import select_segments
     from .table import read_table, write_table
 
-    record = read_record(table)
-    kept, dropped = room.select_segments(read_table(table), **options)
-    write_table(kept, out)
-    keep_record(record, out)
-    write_notes([Note(rule, name, "dropped") for rule, ids in dropped for name in ids], out)
-    for rule, ids in dropped:
+    dropped: dict[str, list[str]] = {}
+    segments = select_segments(read_table(table), dropped=dropped, **options)
+    write_table(segments, out)
+    write_notes([Note(rule, name, "dropped") for rule, ids in dropped.items() for name in ids], out)
+    for rule, ids in dropped.items():
         click.echo(f"{rule}: dropped {len(ids)}")
-    click.echo(f"{out}: {len(kept)} segments kept")
+    click.echo(f"{out}: {len(segments)} segments kept")
 
 
 @main.command()
@@ -191,14 +192,14 @@ def select(table: str, out: str, **options: Any) -> None:
 @writes(Output("out", TABLE, over=("table",), beside=BESIDE_TABLE))
 def split(table: str, out: str, method: str, **options: Any) -> None:
     """Divide TABLE into train, valid and test; write it to OUT, and how to OUT.split.json."""
-    from .splits import split as room
+    from .split_record import KEY, summarise
+    from .splits.split import split_table
     from .table import read_table, write_table
 
     given = {name: value for name, value in options.items() if value is not None}
-    divided, record = room.split_table(read_table(table), method, **given)
+    divided = split_table(read_table(table), method, **given)
     write_table(divided, out)
-    room.write_record(record, out)
-    click.echo(f"{out}: {room.summarise(record)}")
+    click.echo(f"{out}: {summarise(divided.attrs[KEY])}")
 
 
 @main.command()
@@ -207,12 +208,12 @@ def split(table: str, out: str, method: str, **options: Any) -> None:
 @writes(Output("out", (".csv",)))
 def leaks(table: str, out: str | None) -> None:
     """Tell how far the test segments of TABLE are known from training."""
-    from .splits import leakage as room
-    from .splits.split import read_record, summarise
+    from .split_record import record_of, summarise
+    from .splits.leakage import leakage_report
     from .table import read_table
 
-    report = room.leakage_report(read_table(table))
-    record = read_record(table)
+    rows = read_table(table)
+    report, record = leakage_report(rows), record_of(rows)
     click.echo(f"{table}: {summarise(record) if record else 'nobody wrote down how it was split'}")
     _show(report, out, digits=3)
 
@@ -272,11 +273,9 @@ def _notes_written(table: str) -> Iterator[None]:
 def _write_segments(segments: Any, notes: Any, path: str) -> None:
     from .formats.build import summarise
     from .formats.turns import rows_left_out, write_notes
-    from .splits.split import drop_record
     from .table import write_table
 
     write_table(segments, path)
-    drop_record(path)
     listed = write_notes(notes, path)
     click.echo(f"{path}: {summarise(segments, notes)}" + (f"; see {listed}" if listed else ""))
     for kind in CHOICES:

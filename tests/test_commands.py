@@ -19,8 +19,8 @@ from spk.extract.cli import main as extract
 from spk.extract.options import ExtractOptions
 from spk.finetune.cli import main as finetune
 from spk.finetune.config import Config, read_config
-from spk.finetune.predict import embed
-from spk.finetune.predict import predict as name_speakers
+from spk.finetune.prediction import embed
+from spk.finetune.prediction import predict as name_speakers
 from spk.manifests.cli import main as manifests
 from spk.manifests.cutting.cut import cut_segments
 from spk.manifests.cutting.rename import match_csv

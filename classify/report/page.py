@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...common.errors import InputError
+from ...manifests.split_record import read_record, summarise
 from ...manifests.splits.leakage import leakage_report
-from ...manifests.splits.split import read_record, summarise
 from ...manifests.table import read_table
 from ..evaluation.score import score
 from ..features import Log

@@ -111,7 +111,7 @@ def _refuse_changed(path: str | Path) -> None:
         raise ValueError(f"other bytes than were saved in {changed!r}")
 
 
-def load_tuned(path: str | Path, *, encoder: str | None = None) -> SpeakerModule:
+def load_finetuned(path: str | Path, *, encoder: str | None = None) -> SpeakerModule:
     """Return the model of a checkpoint, on the CPU and in eval mode.
 
     Parameters

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from spk.classify.cli import main
 from spk.classify.selection.candidates import SweepSettings
-from spk.manifests.splits.split import write_record
+from spk.manifests.split_record import write_record
 from spk.manifests.table import write_table
 
 FAST = ["--classifiers", "ridge", "--layers", "1", "--jobs", "1"]

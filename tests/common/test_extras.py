@@ -10,7 +10,6 @@ from spk.common.commands import Command
 from spk.common.errors import InputError
 from spk.common.extras import check_extra, explain_missing_module
 
-
 ROOT = Path(__file__).resolve().parents[2]
 
 

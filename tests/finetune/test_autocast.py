@@ -10,7 +10,7 @@ import torch
 
 from spk.finetune.config import Config
 from spk.finetune.model.heads import loss
-from spk.finetune.predict import predict
+from spk.finetune.prediction import predict
 from spk.finetune.run import finetune
 from spk.manifests.demo.corpus import demo
 from spk.manifests.formats.build import make_table
@@ -102,8 +102,8 @@ def test_scores_in_bfloat16_are_near_those_of_float32(cuda_autocast, make_module
 def meeting(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
     demo(folder, sessions=1, minutes=1.5, speakers=2, channels=1)
-    table, _ = make_table(read_rttm(folder / "TextGrid"), audio_root=folder / "wav")
-    table, _ = split_table(table[table["end"] - table["start"] >= 1.0], gap=0.5)
+    table = make_table(read_rttm(folder / "TextGrid"), audio_root=folder / "wav")
+    table = split_table(table[table["end"] - table["start"] >= 1.0], gap=0.5)
     return folder, table
 
 

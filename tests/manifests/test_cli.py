@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from spk.common.commands import LEFT_OUT
 from spk.manifests.cli import main
-from spk.manifests.splits.split import read_record
+from spk.manifests.split_record import read_record
 from spk.manifests.table import read_table
 
 

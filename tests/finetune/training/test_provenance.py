@@ -234,7 +234,7 @@ def as_version_010(folder, config):
 def test_folders_of_version_010_are_read_and_compared_as_far_as_they_say(
     meetings, fleet, monkeypatch, tmp_path
 ):
-    from spk.finetune.predict import predict
+    from spk.finetune.prediction import predict
 
     for version in (0, 1):
         as_version_010(Path(fleet.log_dir) / f"version_{version}", fleet)

@@ -77,8 +77,8 @@ def corpus(tmp_path_factory):
     """Return the folder of two synthetic meetings of three speakers, and their table."""
     folder = tmp_path_factory.mktemp("corpus")
     demo(folder, sessions=2, minutes=1.5, speakers=3, channels=1)
-    table, _ = make_table(read_rttm(folder / "TextGrid"), audio_root=folder / "wav")
-    table, _ = split_table(table[table["end"] - table["start"] >= 1.0], gap=0.5)
+    table = make_table(read_rttm(folder / "TextGrid"), audio_root=folder / "wav")
+    table = split_table(table[table["end"] - table["start"] >= 1.0], gap=0.5)
     write_table(table, folder / "table.csv")
     return folder, table
 
@@ -635,7 +635,7 @@ def test_tuned_features_go_into_a_store_of_their_own(corpus, whole, tmp_path):
     from spk.extract import FeatureStore
     from spk.extract.audio import segments_of
     from spk.extract.encoder.encoder import load_encoder
-    from spk.finetune.model.checkpoint import load_tuned
+    from spk.finetune.model.checkpoint import load_finetuned
 
     name = first(corpus)
     checkpoint = Path(whole[0].log_dir) / "version_0" / "checkpoints" / f"{name}-best.ckpt"
@@ -648,7 +648,7 @@ def test_tuned_features_go_into_a_store_of_their_own(corpus, whole, tmp_path):
     assert store.config["weights_sha256"] != load_encoder("demo").provenance()["weights_sha256"]
     rows = corpus[1][corpus[1]["session"] == name].iloc[:1]
     found = store.read(rows["segment_id"], layer=5)[0]
-    module = load_tuned(checkpoint)
+    module = load_finetuned(checkpoint)
     samples = samples_of(segments_of(rows, str(corpus[0] / "wav"))[0])
     with torch.inference_mode():
         (state,) = module.trunk.run_trainable(

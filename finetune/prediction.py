@@ -217,7 +217,7 @@ def embed(
     from ..extract.encoder.device import choose_device, choose_dtype
     from ..extract.encoder.encoder import Encoder
     from ..extract.options import ExtractOptions
-    from ..extract.run import extract
+    from ..extract.run import run_extraction
 
     paths = list(_checkpoints(checkpoint))
     if len(paths) > 1:
@@ -231,7 +231,7 @@ def embed(
     whole = ExtractOptions(**{**trained, **given})
     device = choose_device(whole.device)
     tuned = Encoder(tuned_parts(module), device=device, dtype=choose_dtype(whole.dtype, device))
-    return extract(table, store, whole, encoder=tuned, **hooks)
+    return run_extraction(table, store, whole, encoder=tuned, **hooks)
 
 
 def tuned_parts(module: SpeakerModule) -> Any:
@@ -252,9 +252,9 @@ def tuned_parts(module: SpeakerModule) -> Any:
 
 
 def _loaded(path: Path, encoder: str | None) -> SpeakerModule:
-    from .model.checkpoint import load_tuned
+    from .model.checkpoint import load_finetuned
 
-    return load_tuned(path, encoder=encoder)
+    return load_finetuned(path, encoder=encoder)
 
 
 def _checkpoints(path: str | Path) -> Iterator[Path]:
