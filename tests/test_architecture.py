@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each package's files and sub-packages, from the ground up: an import leads to what stands before
 # it in its package, or to a package before it. Within a sub-package there is only no circle.
 ORDER = {
-    "common": "errors names locks outputs signals cpus files options commands audio",
+    "common": "errors names log locks outputs signals cpus files options click_options commands audio",
     "manifests": "text_files table splits formats cutting demo cli",
     "extract": "audio store options profiling encoder pipeline planning verification run cli",
     "classify": "features metrics validity classifiers selection estimator speaker_model "
