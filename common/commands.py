@@ -22,7 +22,7 @@ from .errors import InputError
 from .locks import UNLOCKED
 from .log import debug, log, logging_to_stderr
 from .outputs import Output, check_place, protecting
-from .signals import ended_by_signals
+from .signals import exit_on_signals
 
 FAILED = 1  # exit code: something to repair, told in one line
 LEFT_OUT = 3  # exit code: done, but some rows could not be used and were left out
@@ -47,7 +47,7 @@ class _OneLineErrors:
         super().__init__(*args, context_settings=settings, **attributes)
 
     def main(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Any:
-        with nullcontext() if args is not None else ended_by_signals():
+        with nullcontext() if args is not None else exit_on_signals():
             return super().main(args, *others, **options)  # type: ignore[misc]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
