@@ -1,6 +1,6 @@
 """Print docs/options.md: every option of every command, from the commands themselves.
 
-    .venv/bin/python .ci/options_page.py > docs/options.md
+.venv/bin/python .ci/options_page.py > docs/options.md
 """
 
 from __future__ import annotations
@@ -48,15 +48,16 @@ def section(name: str, command: click.Command) -> Iterator[str]:
     context = click.Context(command, info_name=name)
     usage = " ".join(command.collect_usage_pieces(context))
     yield f"\n## {name}\n\n`{name} {usage}`: {first_line(command)}"
-    group = None
+    groups: dict[str, list[str]] = {}
     for param in command.params:
-        if not isinstance(param, click.Option) or param.name in OF_ALL or param.hidden:
-            continue
-        if group != getattr(param, "group", ""):
-            group = getattr(param, "group", "")
-            yield f"\n{group or 'Other'}:\n" if group or group is None else "\nOther:\n"
+        if isinstance(param, click.Option) and param.name not in OF_ALL and not param.hidden:
+            groups.setdefault(getattr(param, "group", ""), []).append(row(param, context))
+    others = groups.pop("", [])
+    for heading, rows in [*groups.items(), ("Other" if groups else "", others)]:
+        if rows:
+            yield f"\n**{heading}**\n" if heading else ""
             yield "| option | value | default | |\n|---|---|---|---|"
-        yield row(param, context)
+            yield from rows
 
 
 def first_line(command: click.Command) -> str:
@@ -85,10 +86,15 @@ def value_of(param: click.Option, context: click.Context) -> str:
 
 def shown(param: click.Option) -> str:
     """Return the default of an option that was declared by hand."""
-    return str(param.default) if isinstance(param.default, (str, int, float)) else ""
+    told = isinstance(param.default, (str, int, float)) and not param.is_flag
+    return str(param.default) if told else ""
+
+
+def content() -> str:
+    """Return the page."""
+    sections = ("\n".join(section(name, command)) for name, command in commands(main, "spk"))
+    return "".join([HEAD, *(f"{text}\n" for text in sections)])
 
 
 if __name__ == "__main__":
-    sys.stdout.write(HEAD)
-    for one, of_it in commands(main, "spk"):
-        sys.stdout.write("\n".join(section(one, of_it)) + "\n")
+    sys.stdout.write(content())

@@ -1,14 +1,16 @@
-"""Click options made from the fields of a dataclass, and the lines of the docs that tell them.
+"""Click options made from the fields of a dataclass.
 
 A setting is declared once, by `options.option_field`: its name, type, choices, unit, help and
-default. `options_of` makes the command's options of it, `markdown` the table of the docs. The value
-that was typed is checked by the dataclass itself, so that Python and the command line refuse alike.
+default. `options_of` makes the command's option of it, and the page of all options in the docs is
+printed from the commands. The value that was typed is checked by the dataclass itself, so that
+Python and the command line refuse alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import MISSING, Field, fields
+from dataclasses import Field, fields
+from functools import wraps
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
@@ -16,6 +18,7 @@ import click
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 SCALARS = {int: "INTEGER", float: "FLOAT"}  # type -> what stands for a value in the help
+UNITS = {"s": "SECONDS", "Hz": "HZ", "dB": "DB"}
 
 
 class Option(click.Option):
@@ -28,21 +31,14 @@ class Option(click.Option):
     aliases : iterable of str
         Other spellings, such as ``--pretrained-model``.
     group : str
-        Heading that the option stands under.
-    default_text : str
-        What the help shows as default, where it isn't the value itself.
+        Heading that the option stands under in the help.
     """
 
     def __init__(
-        self,
-        *args: Any,
-        aliases: Iterable[str] = (),
-        group: str = "",
-        default_text: str = "",
-        **attributes: Any,
+        self, *args: Any, aliases: Iterable[str] = (), group: str = "", **attributes: Any
     ) -> None:
         super().__init__(*args, **attributes)
-        self.aliases, self.group, self.default_text = tuple(aliases), group, default_text
+        self.aliases, self.group = tuple(aliases), group
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
         """Add the option with all its spellings."""
@@ -70,8 +66,12 @@ def option(*names: str, **attributes: Any) -> Decorator:
     return click.option(*names, cls=Option, **attributes)
 
 
-def options_of(settings: type, *, defaults: bool = True, leave_out: Iterable[str] = ()) -> Decorator:
+def options_of(
+    settings: type, *, defaults: bool = True, leave_out: Iterable[str] = ()
+) -> Decorator:
     """Return a decorator that adds one option per field of a dataclass, in its order.
+
+    The body is given the values as the dataclass has them: checked, each in its field's type.
 
     Parameters
     ----------
@@ -79,14 +79,20 @@ def options_of(settings: type, *, defaults: bool = True, leave_out: Iterable[str
         Fields made by `options.option_field`.
     defaults
         Give the command the fields' defaults; without, an option that is not typed is None (or no
-        value, where it may be repeated), so that a file decides.
+        value, where it may be repeated), so that a file decides, and nothing is checked here.
     leave_out
         Fields without an option.
     """
     hints = get_type_hints(settings)
     shown = [known for known in fields(settings) if known.name not in {*leave_out}]
 
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(body: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(body)
+        def checked(*args: Any, **values: Any) -> Any:
+            typed = {known.name: values[known.name] for known in shown}
+            return body(*args, **{**values, **vars(settings(**typed))})
+
+        command = checked if defaults else body
         for known in reversed(shown):
             command = _decorator(known, hints[known.name], defaults=defaults)(command)
         return command
@@ -96,19 +102,19 @@ def options_of(settings: type, *, defaults: bool = True, leave_out: Iterable[str
 
 def _decorator(known: Field[Any], hint: Any, *, defaults: bool) -> Decorator:
     names = [option_name(known), *known.metadata["short"]]
-    if hint is bool:
+    if _is_switch(hint) and not (defaults and known.default is False):
         names[0] += f"/--no-{names[0].removeprefix('--')}"
-    default = _default(known)
+    default = default_text(known, none=not defaults)
     return click.option(
         *names,
         known.name,
         cls=Option,
-        default=default if defaults else None,
+        default=known.default if defaults else None,
         multiple=_is_repeated(hint),
-        help=f"{help_text(known)}  [{default_text(known)}]",
+        help=known.metadata["help"] + (f"  [{default}]" if default else ""),
         aliases=[f"--{name.replace('_', '-')}" for name in known.metadata["aliases"]],
         group=known.metadata["group"],
-        **_type(known, hint),
+        **_type(known, hint, none=not defaults),
     )
 
 
@@ -117,70 +123,39 @@ def option_name(known: Field[Any]) -> str:
     return "--" + known.name.replace("_", "-")
 
 
-def _type(known: Field[Any], hint: Any) -> dict[str, Any]:
-    """Return the attributes of an option that tell what may be typed."""
+def _type(known: Field[Any], hint: Any, *, none: bool) -> dict[str, Any]:
+    """Return the attributes of an option that tell what may be typed, `none` where it says more."""
     choices = known.metadata["choices"]
-    if hint is bool:
-        return {}
+    if _is_switch(hint):
+        return {"is_flag": True}
     if choices:
-        return {"type": click.Choice([*choices, *(["none"] if _may_be_none(hint) else [])])}
+        nothing = ["none"] if none and NoneType in get_args(hint) else []
+        return {"type": click.Choice([*choices, *nothing])}
     if known.metadata["path"]:
         return {"type": click.Path()}
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not NoneType]
-    told = known.metadata["metavar"] or (SCALARS.get(kinds[0]) if len(kinds) == 1 else "") or "TEXT"
-    return {"type": str, "metavar": told}
+    value = SCALARS.get(kinds[0], "TEXT") if len(kinds) == 1 else "TEXT"
+    unit = UNITS.get(known.metadata["unit"], "")
+    return {"type": click.UNPROCESSED, "metavar": known.metadata["metavar"] or unit or value}
 
 
 def _is_repeated(hint: Any) -> bool:
     return bool(hint == tuple[str, ...])
 
 
-def _may_be_none(hint: Any) -> bool:
-    return NoneType in get_args(hint)
+def _is_switch(hint: Any) -> bool:
+    """Tell whether a setting is true or false, or not said, and no text."""
+    kinds = get_args(hint) or (hint,)
+    return bool in kinds and str not in kinds
 
 
-def _default(known: Field[Any]) -> Any:
-    return known.default_factory() if known.default_factory is not MISSING else known.default
-
-
-def help_text(known: Field[Any]) -> str:
-    """Return a field's help with its unit."""
-    unit, text = known.metadata["unit"], str(known.metadata["help"])
-    return f"{text.removesuffix('.')}, in {unit}." if unit else text
-
-
-def default_text(known: Field[Any]) -> str:
-    """Return a field's default in words."""
-    default = _default(known)
+def default_text(known: Field[Any], *, none: bool = True) -> str:
+    """Return a field's default in words; "" where it goes without saying, unless with `none`."""
+    default = known.default
     if known.metadata["default_text"]:
         return str(known.metadata["default_text"])
-    if isinstance(default, bool):
-        return "yes" if default else "no"
-    if default == ():
-        return "all"
-    return "none" if default in (None, "") else str(default)
-
-
-def markdown(settings: type, leave_out: Iterable[str] = ()) -> str:
-    """Return the table of the docs for a dataclass of settings, under its groups' headings."""
-    hints = get_type_hints(settings)
-    lines: list[str] = []
-    group = None
-    for known in fields(settings):
-        if known.name in {*leave_out}:
-            continue
-        if known.metadata["group"] != group:
-            group = known.metadata["group"]
-            lines += ["", f"**{group}**", ""] * bool(group)
-            lines += ["| option | value | default | |", "|---|---|---|---|"]
-        lines.append(_row(known, hints[known.name]))
-    return "\n".join(lines).strip() + "\n"
-
-
-def _row(known: Field[Any], hint: Any) -> str:
-    kind = _type(known, hint)
-    value = "yes or no" if hint is bool else kind.get("metavar") or "path"
-    if known.metadata["choices"]:
-        value = ", ".join(f"`{choice}`" for choice in kind["type"].choices)
-    cells = (f"`{option_name(known)}`", value, default_text(known), help_text(known))
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    if default is False:
+        return "no" if none else ""
+    if default is None or default == "":
+        return "none" if none else ""
+    return "yes" if default is True else "all" if default == () else str(default)

@@ -96,7 +96,7 @@ class Command(_OneLineErrors, click.Command):
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record is not None:
+            if record is not None and isinstance(param, click.Option):
                 groups.setdefault(getattr(param, "group", ""), []).append(record)
         others = groups.pop("", [])
         title = "Other options" if groups else "Options"
@@ -107,8 +107,10 @@ class Command(_OneLineErrors, click.Command):
 
 def _debug_start(ctx: click.Context) -> None:
     """Note what runs, and with which options, from where."""
-    debug(f"{ctx.command_path}, {DISTRIBUTION} {version(DISTRIBUTION)}, {platform.platform()}, "
-          f"Python {platform.python_version()}")
+    debug(
+        f"{ctx.command_path}, {DISTRIBUTION} {version(DISTRIBUTION)}, {platform.platform()}, "
+        f"Python {platform.python_version()}"
+    )
     for name, value in ctx.params.items():
         source = ctx.get_parameter_source(name)
         told = source.name.lower().replace("_", " ") if source else "unknown"

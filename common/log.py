@@ -1,7 +1,7 @@
 """Lines for the user beside the results: on stderr, through `logging`.
 
-``--quiet`` leaves errors alone there; ``--verbose`` adds what happens inside, with the time, and the
-traceback of what can be repaired. In Python nothing is set: whoever imports `spk` decides.
+``--quiet`` leaves errors alone there; ``--verbose`` adds what happens inside, with the time, and
+the traceback of what can be repaired. In Python nothing is set: whoever imports `spk` decides.
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ def test_what_can_be_repaired_is_one_line_behind_the_door_too():
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["finetune", "fit", "--help"]])
 def test_the_door_opens_without_anything_heavy(words):
     code = (
-        "import sys; from spk.__main__ import main; main(args=sys.argv[1:], standalone_mode=False); "
+        "import sys; from spk.__main__ import main; "
+        "main(args=sys.argv[1:], standalone_mode=False); "
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
     done = subprocess.run(
