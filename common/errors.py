@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,11 +30,6 @@ def explain_write_errors(path: str | Path, needed: int = 0) -> Iterator[None]:
             f"{path}: cannot be written ({problem.strerror or problem}), expected a folder with "
             f"{room} and leave to write; name another place"
         ) from problem
-
-
-def to_stderr(line: str) -> None:
-    """Print a line on stderr: where a function called from Python tells what is worth knowing."""
-    print(line, file=sys.stderr)
 
 
 def check_choice(where: str, value: str, choices: Sequence[str]) -> None:

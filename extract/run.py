@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.audio.decoding import check_channel
-from ..common.errors import InputError, to_stderr
+from ..common.errors import InputError
 from ..common.extras import check_extra, installed_versions
+from ..common.log import log as log_info
+from ..common.log import warn
 from ..manifests.table import as_table
 from .audio import Segment, check_recordings
 from .options import ExtractOptions, ExtractSummary, parse_layers
@@ -45,7 +47,7 @@ def extract(
     options: ExtractOptions | None = None,
     *,
     encoder: Encoder | str | Path | None = None,
-    log: Callable[[str], object] = to_stderr,
+    log: Callable[[str], object] = log_info,
     lock: bool = True,
     **settings: Any,
 ) -> FeatureStore:
@@ -66,7 +68,8 @@ def extract(
         Hub id, folder or "demo", as `ExtractOptions` has it; or one that is loaded already, such
         as a fine-tuned one.
     log
-        Receives a line for what is worth knowing, and a last one that sums up.
+        Receives a line for what is worth knowing, and a last one that sums up; by default
+        `logging` does, and warns where segments were rejected.
     lock
         Hold the store's lock; without it, no other process may write there.
     settings
@@ -96,7 +99,7 @@ def extract(
     options = replace(options or ExtractOptions(), **settings)
     rows = as_table(table)
     summary = run_extraction(rows, store, options, encoder=encoder, tell=log, lock=lock)
-    log(str(summary))
+    (warn if summary.rejected and log is log_info else log)(str(summary))
     return FeatureStore.open(store)
 
 

@@ -548,7 +548,7 @@ def test_a_killed_run_is_completed_by_the_same_command(corpus, tmp_path):
     store = tmp_path / "store"
     code = f"""
 import os, signal
-from spk.extract.options import Options
+from spk.extract.options import ExtractOptions
 from spk.extract.run import run_extraction
 from spk.extract.store.writer import StoreWriter
 from spk.manifests.table import read_table

@@ -27,7 +27,7 @@ from spk.extract.pipeline.multi_device import (
     worker_main,
 )
 from spk.extract.planning import choose_segments
-from spk.extract.run import configuration
+from spk.extract.run import configuration, run_extraction
 from spk.extract.store.reader import FeatureStore
 from spk.extract.store.shard_writer import UnnamedShard
 from spk.extract.store.writer import StoreWriter
@@ -448,7 +448,7 @@ def test_a_worker_that_is_told_to_stop_twice_sends_its_batch_first(worker, monke
 
 
 def test_a_script_without_a_guard_is_refused_in_the_process_of_a_device(corpus, tmp_path):
-    """What a process that is started does with a script that calls run_extraction() as it is imported."""
+    """What a process that is started does with a script that calls extract() as it is imported."""
     options, table = corpus
     write_table(table, tmp_path / "table.csv")
     script = f"""
@@ -456,20 +456,16 @@ if __name__ == "__main__":
     from multiprocessing import get_context
     get_context("spawn").Process(target=print).start()
 else:
-    from spk.extract.options import Options
-    from spk.extract.run import run_extraction
-    from spk.manifests.table import read_table
-    options = Options(device="cpu,cpu", encoder="demo", audio_root={options.audio_root!r})
-    run_extraction(read_table("table.csv"), "store", options)
+    from spk.extract import extract
+    settings = dict(device=["cpu", "cpu"], encoder="demo", audio_root={options.audio_root!r})
+    extract("table.csv", "store", **settings)
 """
     (tmp_path / "script.py").write_text(script)
     ended = subprocess.run(
         [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert "'cpu,cpu' in a script that the process of each device imports anew" in ended.stderr
-    assert (
-        'expected run_extraction() under `if __name__ == "__main__":`; put it there' in ended.stderr
-    )
+    assert 'expected extract() under `if __name__ == "__main__":`; put it there' in ended.stderr
 
 
 def test_an_encoder_that_changed_meanwhile_is_refused(worker):
