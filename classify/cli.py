@@ -140,12 +140,11 @@ def predict(model: Path, table: Path, store: Path, predictions: Path, split: str
     from ..manifests.table import read_table, write_predictions
     from .features import open_store
     from .selection.prepare import write_left_out
-    from .speaker_model import doubts, unnamed_rows
-    from .speaker_model import predict as name_speakers
+    from .speaker_model import doubts, name_segments, unnamed_rows
     from .speaker_model_files import load_model
 
     fitted, rows = load_model(model), read_table(table)
-    named, left_out = name_speakers(fitted, rows, open_store(store), split=split)
+    named, left_out = name_segments(fitted, rows, open_store(store), split=split)
     write_predictions(named, predictions)
     rest = unnamed_rows(fitted, named, rows, split)
     listed = Path(f"{predictions}.left_out.csv")
@@ -186,8 +185,7 @@ def score(
     from ..manifests.split_record import split_method
     from ..manifests.table import read_predictions, read_table
     from .evaluation.confounds import confound_tables
-    from .evaluation.score import score as measure
-    from .evaluation.score import scored_rows
+    from .evaluation.score import measure, scored_rows
     from .evaluation.wording import conclude_score
     from .output import controls_text, measures_text, warnings_of, write_metrics
     from .validity import doubts_of

@@ -9,19 +9,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..common.errors import InputError
+from ..common.extras import installed_versions
+from ..common.log import warn
 from ..extract.store.reader import FeatureStore
 from ..manifests.splits.tasks import WITHIN_CORPUS, Task, rows_of_split
-from ..manifests.table import check_predictions
+from ..manifests.table import as_table, check_predictions
 from .classifiers.calibration import calibrated, fit_curves
 from .classifiers.fitted import FittedClassifier, to_feature_space
 from .classifiers.fold_sums import GramSums
 from .classifiers.registry import fit_path
-from .features import LayerSet, layer_sets, read_features, rows_with_features
+from .features import LayerSet, Log, layer_sets, open_store, read_features, rows_with_features
 from .selection.candidates import Candidate, SweepSettings, learnt_codes
 from .selection.run_inputs import check_same_store
 from .selection.sweep import TUNING, make_fold, one_thread, validate
@@ -47,7 +50,7 @@ KNOWS_THE_ROOM = "this also rewards knowing the room: spk-classify sweep says ho
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class SpeakerModel:
     """Fitted classifiers and where they come from.
 
     Attributes
@@ -87,7 +90,7 @@ class Model:
         return f"{self.classifier}, {self.layers.description}{corpus}{untrained}{leaky}"
 
 
-def fit(
+def fit_model(
     table: pd.DataFrame,
     store: FeatureStore,
     tasks: Sequence[Task],
@@ -95,7 +98,7 @@ def fit(
     settings: SweepSettings,
     *,
     split: str = "unknown",
-) -> Model:
+) -> SpeakerModel:
     """Fit the chosen trial on train, one classifier per task; validation gave its temperature.
 
     Isotonic curves are fitted on the scores of the same validation rows (or held-out folds).
@@ -115,7 +118,7 @@ def fit(
         fitted = {task.name: _fit_task(task, X, rows, trial, settings) for task in tasks}
         curved = tasks if settings.calibration == "isotonic" else []
         knots = {task.name: _fit_curves(task, X, rows, trial, settings) for task in curved}
-    return Model(
+    return SpeakerModel(
         classifier=trial.classifier,
         penalty=trial.penalty,
         layers=trial.layers,
@@ -185,21 +188,61 @@ def _origin(tasks: Sequence[Task], settings: SweepSettings, split: str) -> dict[
 
 def versions() -> dict[str, str]:
     """Return the installed versions of what makes the numbers."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in ("spk-toolkit", "numpy", "scipy", "scikit-learn", "lightgbm"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # run from a checkout that is not installed
-            found[name] = "not installed"
-    return found
+    return installed_versions(("spk-toolkit", "numpy", "scipy", "scikit-learn", "lightgbm"))
 
 
 def predict(
-    model: Model, table: pd.DataFrame, store: FeatureStore, *, split: str = "test"
-) -> tuple[pd.DataFrame, dict[str, str]]:
+    model: SpeakerModel,
+    table: pd.DataFrame | str | Path,
+    store: FeatureStore | str | Path,
+    *,
+    split: str = "test",
+    log: Log = warn,
+) -> pd.DataFrame:
     """Name the speaker of each segment of a split, in table order.
+
+    Parameters
+    ----------
+    model
+        As `fit` and `load_model` return it.
+    table
+        Segment table, or its file.
+    store
+        Features of its segments by the model's encoder, or their folder.
+    split
+        "train", "valid", "test" or "all": the rows that are named; "all" for a table without a
+        split.
+    log
+        Receives which segments were left out, and what makes the names doubtful.
+
+    Returns
+    -------
+    DataFrame
+        A predictions table, with the probabilities of all candidates in `scores`.
+
+    Raises
+    ------
+    InputError
+        The store is of another encoder or configuration, lacks segments, or nothing is left.
+
+    Examples
+    --------
+    >>> from spk.classify import load_model
+    >>> predictions = predict(load_model("model"), "table.csv", "features")  # doctest: +SKIP
+    """
+    rows = as_table(table)
+    named, left_out = name_segments(model, rows, open_store(store), split=split)
+    for what, why in left_out.items():
+        log(f"left out: {what}, {why}")
+    for line in doubts(model, named, rows):
+        log(line)
+    return named
+
+
+def name_segments(
+    model: SpeakerModel, table: pd.DataFrame, store: FeatureStore, *, split: str = "test"
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Name the speaker of each segment of a split, in table order, and say what is left out.
 
     Parameters
     ----------
@@ -238,7 +281,7 @@ def predict(
 
 
 def unnamed_rows(
-    model: Model, named: pd.DataFrame, table: pd.DataFrame, split: str
+    model: SpeakerModel, named: pd.DataFrame, table: pd.DataFrame, split: str
 ) -> pd.DataFrame:
     """Return the rows of a split that were not named: `segment_id, session, reason`."""
     rows = rows_of_split(table, split)
@@ -248,7 +291,7 @@ def unnamed_rows(
     return rest[["segment_id", "session"]].assign(reason=reason).reset_index(drop=True)
 
 
-def doubts(model: Model, named: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+def doubts(model: SpeakerModel, named: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     """Say which of the named segments of a table a model learnt from, and whom it cannot name."""
     lines = unknown_note(named, table, within_corpus(model.name))
     if model.learnt is None:
@@ -257,7 +300,7 @@ def doubts(model: Model, named: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     return learnt_note(learnt_from(rows, model.learnt), rows["segment_id"]) + lines
 
 
-def check_config(model: Model, store: FeatureStore) -> None:
+def check_config(model: SpeakerModel, store: FeatureStore) -> None:
     """Raise `InputError` with the keys that differ unless the store fits the model."""
     where = str(store.path)
     repair = "run spk-extract with the model's options, or fit a model on this store"
@@ -270,7 +313,7 @@ def check_config(model: Model, store: FeatureStore) -> None:
         )
 
 
-def _named(model: Model, table: pd.DataFrame, store: FeatureStore) -> pd.DataFrame:
+def _named(model: SpeakerModel, table: pd.DataFrame, store: FeatureStore) -> pd.DataFrame:
     ids, sessions = (table[name].to_numpy(str) for name in ("segment_id", "session"))
     X = read_features(store, ids, model.layers, model.part)
     predicted = np.empty(len(table), dtype=object)

@@ -33,7 +33,7 @@ from .classifiers.registry import PENALTIES
 from .features import COMBINE, PARTS, STANDARDISE, LayerSet
 from .selection.candidates import SweepSettings, classifier_names
 from .selection.prepare import LEFT_OUT_FILE
-from .speaker_model import Model
+from .speaker_model import SpeakerModel
 from .validity import LEARNT_COLUMNS, USES
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ ARRAYS = ("mean", "scale", "weights", "intercept")
 
 
 def save_model(
-    model: Model,
+    model: SpeakerModel,
     path: str | Path,
     left_out: pd.DataFrame | None = None,
     *,
@@ -143,7 +143,7 @@ def _csv(table: pd.DataFrame) -> bytes:
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 
-def _files(model: Model, left_out: pd.DataFrame | None) -> dict[str, bytes]:
+def _files(model: SpeakerModel, left_out: pd.DataFrame | None) -> dict[str, bytes]:
     arrays, files = {}, {}
     for number, (task, fitted) in enumerate(model.fitted.items()):
         arrays.update({f"{number}.{name}": getattr(fitted, name) for name in ARRAYS})
@@ -164,7 +164,7 @@ def _files(model: Model, left_out: pd.DataFrame | None) -> dict[str, bytes]:
     return {**files, "model.json": text.encode()}
 
 
-def _description(model: Model) -> dict[str, Any]:
+def _description(model: SpeakerModel) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "classifier": model.classifier,
@@ -186,7 +186,7 @@ def _description(model: Model) -> dict[str, Any]:
     }
 
 
-def load_model(path: str | Path) -> Model:
+def load_model(path: str | Path) -> SpeakerModel:
     """Read a model folder written by `save_model`.
 
     Raises
@@ -374,10 +374,10 @@ def _model(
     fitted: dict[str, FittedClassifier],
     knots: dict[str, np.ndarray],
     learnt: pd.DataFrame | None,
-) -> Model:
+) -> SpeakerModel:
     _check_description(description, fitted)
     _check_kinds(description, fitted)
-    return Model(
+    return SpeakerModel(
         classifier=description["classifier"],
         penalty=description["penalty"],
         layers=LayerSet(

@@ -133,8 +133,9 @@ def run_extraction(
     Raises
     ------
     InputError
-        The extra `extract` is not installed, an option or file is not what the run needs, the store is of another configuration or has
-        features of a segment of other length, or, with `options.strict`, a segment is rejected.
+        The extra `extract` is not installed, an option or file is not what the run needs, the
+        store is of another configuration or has features of a segment of other length, or, with
+        `options.strict`, a segment is rejected.
     """
     check_extra("extract", "spk-extract")
     from .encoder.device import convert

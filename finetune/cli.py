@@ -14,7 +14,7 @@ from ..common.commands import BUSY, LEFT_OUT, Group, locks, version_option, writ
 from ..common.log import log
 from ..common.outputs import BESIDE_STORE, TABLE, Output
 from ..common.signals import stop_after_batch
-from .config import WITHOUT_EFFECT, Config
+from .config import WITHOUT_EFFECT, FinetuneConfig
 from .options import EmbedOptions, PredictOptions
 
 
@@ -27,7 +27,7 @@ def main() -> None:
 @main.command()
 @click.argument("table", required=False, type=click.Path())
 @option("--config", type=click.Path(), help="YAML file, or a preset: transfer, baseline.")
-@options_of(Config, defaults=False)
+@options_of(FinetuneConfig, defaults=False)
 @option(
     *(f"--{name.replace('_', '-')}" for name in WITHOUT_EFFECT), hidden=True, expose_value=False
 )
@@ -52,10 +52,10 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
         raise InputError(
             "TABLE: is not given, and neither is csv_path, expected one; name a segment table"
         )
-    from .run import finetune as train
+    from .run import train_table
 
     with stop_after_batch(log) as caught:
-        done = train(
+        done = train_table(
             read_table(path),
             settings,
             split=split_method(path),
@@ -74,7 +74,9 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
     sys.exit(BUSY if done.busy else LEFT_OUT if done.left_out else 0)
 
 
-def _with_seed_of_folder(settings: Config, config: str | None, typed: dict[str, Any]) -> Config:
+def _with_seed_of_folder(
+    settings: FinetuneConfig, config: str | None, typed: dict[str, Any]
+) -> FinetuneConfig:
     """Return the settings, with the seed of the run that their folder holds if none is named.
 
     So a run of version 0.1.0, whose default was another, goes on by the command that began it.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.errors import InputError
 from ..manifests.splits.tasks import rows_of_split
-from .config import Config
+from .config import FinetuneConfig
 from .training.session_result import read_result
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def predict(
     tell
         Is given a line where there is no GPU and one was asked for.
     changes
-        `batch_seconds`, `channel`, `resample`: of `Config`, in the place of those of
+        `batch_seconds`, `channel`, `resample`: of `FinetuneConfig`, in the place of those of
         the training, where they are not None.
 
     Raises
@@ -299,7 +299,7 @@ def _of(rows: pd.DataFrame, session: str) -> pd.DataFrame:
 
 
 def _named(
-    module: SpeakerModule, rows: pd.DataFrame, config: Config
+    module: SpeakerModule, rows: pd.DataFrame, config: FinetuneConfig
 ) -> tuple[pd.DataFrame | None, dict[str, str]]:
     """Return the predictions of a session's usable segments, if any, and why others are not."""
     import numpy as np

@@ -565,7 +565,7 @@ def early(self):
     self._commit_rows = 6
     due(self)
 StoreWriter._commit_if_due = early
-options = Options(encoder="demo", audio_root={str(root)!r}, workers=2, store_dtype="float32",
+options = ExtractOptions(encoder="demo", audio_root={str(root)!r}, workers=2, store_dtype="float32",
                   batch_seconds=6.0)
 run_extraction(read_table({str(tmp_path / "table.csv")!r}), {str(store)!r}, options)
 """

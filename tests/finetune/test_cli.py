@@ -18,7 +18,7 @@ def seen(monkeypatch):
 
     monkeypatch.setattr("spk.manifests.table.read_table", lambda path: None)
 
-    monkeypatch.setattr("spk.finetune.run.finetune", begin)
+    monkeypatch.setattr("spk.finetune.run.train_table", begin)
     return found
 
 

@@ -12,7 +12,7 @@ import torch
 
 from spk.common.errors import InputError
 from spk.extract.audio import ReadOptions
-from spk.finetune.config import Config
+from spk.finetune.config import FinetuneConfig
 from spk.finetune.data.dataset import Batch, BatchIndex, SegmentDataset
 from spk.finetune.model.checkpoint import (
     autocast,
@@ -201,7 +201,7 @@ def test_settings_of_another_version_are_refused(saved, tmp_path):
 
 
 def test_scores_come_in_the_order_of_the_segments(saved, segments):
-    module, config = saved[0], Config(batch_seconds=2.0)
+    module, config = saved[0], FinetuneConfig(batch_seconds=2.0)
     found = SegmentDataset(segments, np.zeros(9, np.int64), ReadOptions(), {}, config)
     scores = score_segments(module.train(), found, config)
     assert scores.shape == (9, 3)
@@ -216,7 +216,7 @@ def test_scores_come_in_the_order_of_the_segments(saved, segments):
 def test_the_precision_of_the_settings_is_that_of_the_model():
     cpu, ones = torch.device("cpu"), torch.ones(2, 2)
     for precision, expected in (("auto", torch.float32), ("bfloat16", torch.bfloat16)):
-        with autocast(Config(precision=precision), cpu):
+        with autocast(FinetuneConfig(precision=precision), cpu):
             assert (ones @ ones).dtype == expected
 
 
@@ -238,7 +238,7 @@ def test_predictions_are_calibrated_chances_by_hand():
 def test_the_models_name_says_what_makes_scores_doubtful():
     def named(untrained=False, split="random", **settings):
         subject = ModelIdentity("M", ("a", "b"), {"encoder": "e", "untrained": untrained}, split)
-        return model_name(subject, Config(**settings))
+        return model_name(subject, FinetuneConfig(**settings))
 
     assert named() == "finetune e"
     assert named(untrained=True) == "finetune e, untrained encoder"
@@ -255,7 +255,7 @@ def test_a_checkpoint_s_normalisation_is_the_one_it_was_trained_with(tmp_path, g
     folder.mkdir()
     for name in ("config.json", "model.safetensors"):
         (folder / name).write_bytes((group_encoder / name).read_bytes())
-    config = Config(
+    config = FinetuneConfig(
         pretrained_model=str(folder), normalize="yes", head_size=8, freeze_encoder_layers=2
     )
     parts = load_encoder_parts(str(folder), normalize=config.normalize)
