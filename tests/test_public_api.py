@@ -142,7 +142,7 @@ def test_the_readme_shows_the_example():
 @pytest.mark.slow
 def test_the_example_runs(tmp_path, typed, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert typed("spk-manifests demo . --sessions 2 --minutes 1 --speakers 2 --channels 1")
+    assert typed("spk-manifests demo . --sessions 2 --minutes 2 --speakers 2 --channels 1")
     encoder_in_the_hubs_cache(tmp_path / "home")
     before, marked, after = EXAMPLE.partition("predictions = classify.predict")
     Path("use.py").write_text(before + FITTED + marked + after + SEEN)
