@@ -60,7 +60,7 @@ class FinetuneSummary:
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """The predictions table of the sessions' test segments.
+        """The predictions table that the trained sessions wrote.
 
         Raises
         ------
@@ -97,7 +97,7 @@ def finetune(
     Returns
     -------
     FinetuneSummary
-        Its `sessions` and `predictions` (of test) are tables.
+        Its `sessions` and `predictions` are tables.
 
     Raises
     ------

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...common.errors import InputError, check_choice
+from ...common.extras import check_extra
 from ..classifiers.calibration import CALIBRATIONS, find_temperature, pad, probabilities
 from ..classifiers.registry import PENALTIES, penalty_path
 from ..features import LayerSet
@@ -78,6 +79,8 @@ def classifier_names(settings: SweepSettings) -> list[str]:
     names = every if text == "all" else [name.strip() for name in text.split(",")]
     for name in names:
         penalty_path(name, settings.penalty)
+    if "lightgbm" in names:
+        check_extra("trees", "--classifiers lightgbm")
     if len(set(names)) < len(names):
         raise InputError(f"classifiers: {text!r} names one twice, expected each once; correct it")
     return names
