@@ -203,7 +203,7 @@ def test_random_in_the_corpus_draws_the_rows_of_the_reference(real_data):
     _, test = train_test_split(
         reference, test_size=0.2, random_state=42, stratify=reference["label"]
     )
-    made, record = split_table(_from_reference(reference), "random", within="corpus")
+    made, record = split_table(_from_reference(reference), "random", within="corpus", seed=42)
     assert set(made["segment_id"][made["split"] == "test"]) == set(test["path"])
     assert record["counts"] == {"train": 7671, "valid": 0, "test": 1918, "purged": 0}
     assert record["leaky"]
@@ -217,7 +217,7 @@ def test_random_within_sessions_draws_the_rows_of_the_reference(real_data):
     for _, part in reference.groupby("session"):
         _, test = train_test_split(part, test_size=0.2, random_state=42, stratify=part["label"])
         expected |= set(test["path"])
-    made, _ = split_table(_from_reference(reference), "random")
+    made, _ = split_table(_from_reference(reference), "random", seed=42)
     assert set(made["segment_id"][made["split"] == "test"]) == expected
 
 
