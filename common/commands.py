@@ -45,7 +45,7 @@ class _OneLineErrors:
         self, *args: Any, context_settings: dict[str, Any] | None = None, **attributes: Any
     ) -> None:
         settings = {"help_option_names": HELP, **(context_settings or {})}
-        super().__init__(*args, context_settings=settings, **attributes)
+        super().__init__(*args, context_settings=settings, **attributes)  # type: ignore[call-arg]
 
     def main(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Any:
         with nullcontext() if args is not None else exit_on_signals():
@@ -54,7 +54,7 @@ class _OneLineErrors:
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse as click does; where an option doesn't exist, name only those that are shown."""
         try:
-            return super().parse_args(ctx, args)  # type: ignore[misc,no-any-return]
+            return super().parse_args(ctx, args)  # type: ignore[misc]
         except click.NoSuchOption as problem:
             shown = {name for param in self.get_params(ctx) for name in param.opts}  # type: ignore[attr-defined]
             close = [name for name in problem.possibilities or () if name in shown]

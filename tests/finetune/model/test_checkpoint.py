@@ -256,7 +256,7 @@ def test_a_checkpoint_s_normalisation_is_the_one_it_was_trained_with(tmp_path, g
     for name in ("config.json", "model.safetensors"):
         (folder / name).write_bytes((group_encoder / name).read_bytes())
     config = FinetuneConfig(
-        pretrained_model=str(folder), normalize="yes", head_size=8, freeze_encoder_layers=2
+        encoder=str(folder), normalize="yes", head_size=8, freeze_encoder_layers=2
     )
     parts = load_encoder_parts(str(folder), normalize=config.normalize)
     module = SpeakerModule(

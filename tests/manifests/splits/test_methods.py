@@ -90,14 +90,14 @@ def test_chronological_serves_speakers_of_few_segments(count, expected):
 
 
 def test_chronological_cuts_each_session_of_a_speaker():
-    made = split_table(pd.concat([_alone(10, session="m"), _alone(10, session="n")]))
+    made, _ = split_table(pd.concat([_alone(10, session="m"), _alone(10, session="n")]))
     assert made[made["split"] == "test"].groupby("session").size().to_dict() == {"m": 2, "n": 2}
 
 
 def test_blocks_are_contiguous_and_each_is_test_once():
     tests = []
     for fold in range(5):
-        made = split_table(_alone(10), "blocked-k", fold=fold, gap=1.0)
+        made, _ = split_table(_alone(10), "blocked-k", fold=fold, gap=1.0)
         tests.append(np.flatnonzero(made["split"] == "test").tolist())
         valid = np.flatnonzero(made["split"] == "valid").tolist()
         assert valid == [(2 * fold + 2) % 10, (2 * fold + 3) % 10]
@@ -142,12 +142,12 @@ def test_a_speaker_whom_no_other_session_knows_is_refused_or_purged():
 
 def test_enrolment_takes_whole_segments_until_the_seconds_are_reached():
     for wanted, segments in ((5.0, 1), (10.0, 2), (10.1, 3), (12.0, 3)):
-        made = split_table(_alone(10), "enrol", seconds=wanted, gap=1.0)
+        made, _ = split_table(_alone(10), "enrol", seconds=wanted, gap=1.0)
         assert _runs(made["split"])[0] == ("train", segments)
 
 
 def test_enrolment_is_followed_by_validation_and_test():
-    made = split_table(_alone(22), "enrol", seconds=10.0, gap=1.0)
+    made, _ = split_table(_alone(22), "enrol", seconds=10.0, gap=1.0)
     assert _runs(made["split"]) == [("train", 2), ("valid", 3), ("test", 17)]
 
 
@@ -159,7 +159,7 @@ def test_enrolment_stays_whole_and_the_later_part_gives_way():
 
 def test_the_roll_call_alone_enrols():
     table = _two_sessions()
-    made = split_table(table, "roll-call")
+    made, _ = split_table(table, "roll-call")
     assert ((made["split"] == "train").to_numpy() == roll_call_mask(table)).all()
 
 
@@ -208,7 +208,7 @@ def test_random_in_the_corpus_draws_the_rows_of_the_reference(real_data):
     _, test = train_test_split(
         reference, test_size=0.2, random_state=42, stratify=reference["label"]
     )
-    made, record = with_record(_from_reference(reference), "random", within="corpus")
+    made, record = with_record(_from_reference(reference), "random", within="corpus", seed=42)
     assert set(made["segment_id"][made["split"] == "test"]) == set(test["path"])
     assert record["counts"] == {"train": 7671, "valid": 0, "test": 1918, "purged": 0}
     assert record["leaky"]
@@ -222,14 +222,14 @@ def test_random_within_sessions_draws_the_rows_of_the_reference(real_data):
     for _, part in reference.groupby("session"):
         _, test = train_test_split(part, test_size=0.2, random_state=42, stratify=part["label"])
         expected |= set(test["path"])
-    made = split_table(_from_reference(reference), "random")
+    made, _ = split_table(_from_reference(reference), "random", seed=42)
     assert set(made["segment_id"][made["split"] == "test"]) == expected
 
 
 def test_random_validation_is_drawn_out_of_train():
     table = pd.concat([_alone(20, "a"), _alone(20, "b", every=11)])
     table["segment_id"] = [f"i{i}" for i in range(40)]
-    without = split_table(table, "random")
+    without, _ = split_table(table, "random")
     made, record = with_record(table, "random", valid_share=0.25)
     assert record["counts"] == {"train": 24, "valid": 8, "test": 8, "purged": 0}
     assert ((made["split"] == "test") == (without["split"] == "test")).all()
