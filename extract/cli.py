@@ -34,7 +34,8 @@ KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
     "--encoder",
     default="jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn",
     show_default=True,
-    help="Hub id, local folder, or demo (tiny, untrained).",
+    help="Hub id, local folder, demo (tiny, untrained), or mfcc (20 cepstral coefficients: a "
+    "baseline without weights).",
 )
 @click.option("--revision", default=None, help="Branch, tag or commit of a hub id.")
 @click.option(

@@ -190,7 +190,7 @@ def configuration(encoder: Encoder, layers: Sequence[int], options: Options) -> 
         "dtype": options.store_dtype,
         "channel": check_channel(options.channel),
         "max_seconds": options.max_seconds,
-        **({"assumed": known["assumed"]} if "assumed" in known else {}),
+        **{name: known[name] for name in ("assumed", "baseline") if name in known},
     }
 
 
