@@ -166,9 +166,9 @@ def lda_path(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Fit linear discriminants with a constant shrinkage, once per shrinkage.
 
-    The within-class covariance S becomes ``(1 - c) S + c tr(S)/d I`` with d all features, also the
-    constant ones, as scikit-learn's ``lsqr`` and ``eigen`` solvers have it; priors are the shares
-    of the classes.
+    The within-class covariance S becomes ``(1 - c) S + c s I``, as scikit-learn's ``lsqr`` and
+    ``eigen`` solvers have it, with the scale of few samples (`pooled_spread`); priors are the
+    shares of the classes.
 
     Parameters
     ----------
@@ -182,9 +182,11 @@ def lda_path(
     counts = np.bincount(codes, minlength=classes)
     means = class_means(train, codes, classes)
     within = train - means[codes]
-    values, vectors = np.linalg.eigh(within.T @ within / len(train))
-    floor = np.finfo(np.float64).eps * max(float(np.sum(train**2)) / len(train), 1.0)
-    spread = max(float(values.sum()), floor) / features  # 0 where every class has one segment
+    values, vectors = np.linalg.eigh(within.T @ within)
+    freedom, spread = pooled_spread(
+        float(values.sum()), float(np.sum(train**2)), len(train), classes, features
+    )
+    values = values / freedom
     turned = means @ vectors
     heads = []
     for shrinkage in shrinkages:
@@ -192,6 +194,25 @@ def lda_path(
         constant = -0.5 * np.sum(weights * turned, axis=1) + np.log(counts / len(codes))
         heads.append((weights @ vectors.T, constant))
     return heads
+
+
+def pooled_spread(
+    within: float, total: float, rows: int, classes: int, features: int
+) -> tuple[float, float]:
+    """Return what divides the sum of squares within classes, and the mean variance s it gives.
+
+    Of n rows about the means of K classes n - K vary freely. One pseudo-observation of the
+    features' own variance is added to them, so that s means something where every class has one
+    row, and is that of the rows within classes where there are many.
+
+    Parameters
+    ----------
+    within, total : float
+        Sums of squares over rows and features, about the means of the classes and about the mean.
+    """
+    freedom = rows - classes + 1
+    floor = np.finfo(np.float64).eps * max(total / rows, 1.0)  # where nothing varies at all
+    return freedom, max((within + total / rows) / freedom, floor) / features
 
 
 def class_means(X: np.ndarray, codes: np.ndarray, classes: int) -> np.ndarray:

@@ -38,7 +38,9 @@ class Parts:
 
 
 def load_parts(name: str, *, revision: str | None = None, normalize: str | None = None) -> Parts:
-    """Load an encoder by folder, hub id, ``demo`` or ``mfcc``; raises `InputError` where it cannot be had.
+    """Load an encoder by folder, hub id, ``demo`` or ``mfcc``.
+
+    Raises `InputError` where it cannot be had.
 
     `normalize` (``yes`` or ``no``) decides whether waveforms are normalised, whatever its files say
     of it; None leaves it to them.
