@@ -14,7 +14,7 @@ import pandas as pd
 from ...common.errors import InputError
 from ...common.names import normal_name
 from .leakage import KEEP_TEST, KEEP_TRAIN, purge
-from .overlap import group_codes
+from .overlap import group_codes, has_timeline
 from .roll_call import roll_call_mask
 
 Assigned = tuple[np.ndarray, dict[str, int]]  # split (n,) str, and number purged by reason
@@ -181,7 +181,8 @@ def random(
 
     The same rows as scikit-learn's ``train_test_split(test_size=0.2, random_state=42,
     stratify=labels)`` gives for rows in the order of the reference CSV (session, speaker, line).
-    Nothing is purged: half of the test segments adjoin a training segment of their speaker.
+    Half of the test segments adjoin a training segment of their speaker. Only the roll call is
+    purged, where it was drawn for test; files cut out of a session tell no roll call.
 
     Parameters
     ----------
@@ -208,7 +209,11 @@ def random(
         splits[test.index] = "test"
         if valid_share:
             splits[_draw(train, valid_share, seed)[1].index] = "valid"
-    return splits, {}
+    if not has_timeline(table):
+        return splits, {}
+    opening = roll_call_mask(table) & (splits == "test")
+    splits[opening] = ""
+    return splits, {"roll call": int(opening.sum())}
 
 
 def _after(table: pd.DataFrame, train: np.ndarray, valid_share: float, gap: float) -> Assigned:
