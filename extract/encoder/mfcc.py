@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from .device import Lane
+    from .device import DeviceTransfer
 
 MFCC = "mfcc"
 RATE = 16000  # Hz
@@ -59,14 +59,14 @@ class CepstralFrontEnd:
         }
 
     def prepare(
-        self, waveforms: Sequence[np.ndarray], lane: Lane
+        self, waveforms: Sequence[np.ndarray], transfer: DeviceTransfer
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return coefficients (n, frames, 20) on the device, and frames (n,) on the CPU."""
         import torch
 
         from .frontend import pad
 
-        batch, lengths = pad(waveforms, lane)
+        batch, lengths = pad(waveforms, transfer)
         scale = 1 / 32768 if batch.dtype == torch.int16 else 1.0
         frames = (lengths - WINDOW) // HOP + 1
         with torch.autocast(batch.device.type, enabled=False):
@@ -76,13 +76,13 @@ class CepstralFrontEnd:
     def _cepstra(self, batch: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         import torch
 
-        from .pooling import Real
+        from .pooling import PaddingMask
 
         tables = {name: table.to(batch.device) for name, table in self._tables.items()}
         windows = batch.unfold(1, WINDOW, HOP)[:, : int(frames.max())] * tables["window"]
         power = torch.fft.rfft(windows).abs().square() @ tables["bank"]
         level = 10 * power.clamp(min=LEAST_POWER).log10()
-        real = Real(frames, level.shape[1], level.device)
+        real = PaddingMask(frames, level.shape[1], level.device)
         loudest = real.only(level, -torch.inf).amax((1, 2), keepdim=True)
         return real.only(torch.maximum(level, loudest - RANGE) @ tables["cosines"])
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from .overlap import check_timeline
 
-LATEST = 95.0  # s; where the latest roll call known in AISHELL-4 ends
+MAX_SECONDS = 95.0  # s; where the latest roll call known in AISHELL-4 ends
 LONGEST = 8.0  # s, of an answer
 PAUSE = 10.0  # s from one answer's end to where the next begins, at most
 
@@ -27,8 +27,8 @@ def roll_call_mask(table: pd.DataFrame) -> np.ndarray:
     """Return which segments (n,) bool are the roll call of their session.
 
     A session has a roll call where at least two people answer; only turns that start within the
-    first `LATEST` seconds are taken. Turns that were dropped from the table (they are often shorter
-    than 1.5 s) cannot be found.
+    first `MAX_SECONDS` seconds are taken. Turns that were dropped from the table (they are often
+    shorter than 1.5 s) cannot be found.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def answered(turns: Sequence[Turn]) -> list[Turn]:
     people: set[str] = set()
     latest = -np.inf  # end of an answer
     for start, end, speaker in turns:
-        if start >= LATEST or (people and start > latest + PAUSE):
+        if start >= MAX_SECONDS or (people and start > latest + PAUSE):
             break
         if end - start > LONGEST:
             if people:

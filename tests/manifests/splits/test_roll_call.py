@@ -5,7 +5,7 @@ from spk.common.errors import InputError
 from spk.manifests.formats.build import make_table
 from spk.manifests.formats.rttm import read_rttm
 from spk.manifests.splits.roll_call import roll_call_mask
-from spk.manifests.splits.split import METHODS, split
+from spk.manifests.splits.split import METHODS, split_table
 
 
 def _table(turns: list[tuple[str, float, float]], session: str = "m") -> pd.DataFrame:
@@ -29,7 +29,7 @@ def test_somebody_who_speaks_twice_does_not_end_it():
 @pytest.mark.parametrize("place", [0, 2])
 def test_a_long_turn_is_none_of_it(place):
     """Before the answers it introduces them; after the first it ends them."""
-    turns = [("b", 30, 32), ("a", 32, 34), ("c", 34, 36)]
+    turns = [("b", 30, 32), ("a", 32, 34), ("c", 43, 45)]
     turns.insert(place, ("c", 10.0, 29.9) if place == 0 else ("c", 34.0, 42.1))
     expected = [True] * 4
     expected[place] = False
@@ -50,7 +50,7 @@ def test_a_turn_on_two_channels_is_one_answer():
 
 
 def test_one_speaker_alone_is_no_roll_call():
-    assert not roll_call_mask(_table([("a", 1, 2), ("a", 3, 9), ("b", 9, 12)])).any()
+    assert not roll_call_mask(_table([("a", 1, 2), ("a", 3, 12), ("b", 12, 15)])).any()
 
 
 def test_a_late_first_turn_is_no_roll_call():
@@ -103,7 +103,7 @@ def test_no_method_tests_a_roll_call(method, real_data):
     table = table[table["end"] - table["start"] >= 1.5].reset_index(drop=True)
     options = {"session": table["session"].iloc[0], "unknown": "purge"}
     given = options if method == "leave-one-session-out" else {}
-    table_split, _ = split(table, method=method, **given)
+    made, _ = split_table(table, method=method, **given)
     opening = roll_call_mask(table)
     assert opening.any()
-    assert not (table_split["split"].to_numpy()[opening] == "test").any()
+    assert not (made["split"].to_numpy()[opening] == "test").any()
