@@ -101,6 +101,11 @@ def _how(option: Callable[..., Any]) -> list[Any]:
             default="temperature",
             help="Of probabilities, on validation: one number for all, or a curve per speaker.",
         ),
+        option(
+            "--refit/--no-refit",
+            default=True,
+            help="Fit what validation chose again on train and validation, before test is scored.",
+        ),
         option("--seed", type=SEED, default=0, help="Of everything drawn."),
         option("--jobs", default=0, help="Processes; 0: one per core."),
     ]

@@ -19,11 +19,13 @@ from .evaluation.confounds import confound_table, person_of_label
 from .evaluation.score import score
 from .evaluation.wording import (
     baselines,
+    calibration_facts,
     conclude_control,
     curve_facts,
     describe_sweep,
     fold_facts,
     mix_facts,
+    refit_facts,
     unknown_facts,
     validation_facts,
 )
@@ -33,7 +35,7 @@ from .selection.prepare import LEFT_OUT_FILE, Prepared, layers_of, left_out_line
 from .selection.run_inputs import Inputs, begin_run, inputs_of
 from .selection.sweep import TUNING, sweep
 from .selection.sweep_cache import SweepCache, fingerprint_of
-from .speaker_model import KNOWS_THE_ROOM, Model, fit, foretell, predict
+from .speaker_model import KNOWS_THE_ROOM, Model, encoder_kind, fit, foretell, predict
 from .validity import learnt_from, learnt_note, learnt_rows
 
 if TYPE_CHECKING:
@@ -215,6 +217,8 @@ def _facts(
         *left_out_lines(ready.rejected, ready.skipped, LEFT_OUT_FILE),
         *unknown_facts(ready.table, ready.tasks, splits),
         *validation_facts(ready.table, ready.tasks),
+        *calibration_facts(ready.tasks),
+        *refit_facts(ready.tasks, settings, model.origin),
     ]
 
 
@@ -229,7 +233,6 @@ def _rows(tasks: Sequence[Task], split: str) -> np.ndarray:
 
 
 def encoder_text(model: Model) -> str:
-    """Return the encoder's name and revision, and whether it is untrained."""
+    """Return the encoder's name and revision, and whether it is untrained or a baseline."""
     revision = f" at {model.config.get('revision')}" if model.config.get("revision") else ""
-    untrained = " (untrained encoder)" if model.config.get("untrained") else ""
-    return f"{model.config.get('encoder')}{revision}{untrained}"
+    return f"{model.config.get('encoder')}{revision}{encoder_kind(model.config, ' ({})')}"

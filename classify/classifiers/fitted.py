@@ -14,7 +14,10 @@ TREE_AXES = 64  # principal components the trees see
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
-    """Training rows of one task, turned, and the validation rows that may steer early stopping."""
+    """Training rows of one task, turned, and the validation rows that may steer early stopping.
+
+    With `rounds` above 0 LightGBM grows so many, and needs no validation rows.
+    """
 
     rotation: PrincipalAxes
     codes: np.ndarray
@@ -22,6 +25,7 @@ class TrainingSet:
     valid: np.ndarray | None = None
     valid_codes: np.ndarray | None = None
     seed: int = 0
+    rounds: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -169,7 +169,7 @@ def lda_path(
     """Fit linear discriminants with a constant shrinkage, once per shrinkage.
 
     The within-class covariance S becomes ``(1 - c) S + c s I``, as scikit-learn's ``lsqr`` and
-    ``eigen`` solvers have it, with the scale of few samples (`pooled_spread`); priors are the
+    ``eigen`` solvers have it; where samples are few s is another (`pooled_spread`). Priors are the
     shares of the classes.
 
     Parameters
@@ -203,18 +203,20 @@ def pooled_spread(
 ) -> tuple[float, float]:
     """Return what divides the sum of squares within classes, and the mean variance s it gives.
 
-    Of n rows about the means of K classes n - K vary freely. One pseudo-observation of the
-    features' own variance is added to them, so that s means something where every class has one
-    row, and is that of the rows within classes where there are many.
+    From two rows per class on (in the mean) these are n and the rows' own, as in scikit-learn.
+    Below, of n rows about the means of K classes only n - K vary freely, none where every class has
+    one: the sum is divided by these, and one pseudo-observation of the features' own variance is
+    added, so that s means something and scores of small and large meetings have one scale.
 
     Parameters
     ----------
     within, total : float
         Sums of squares over rows and features, about the means of the classes and about the mean.
     """
-    freedom = rows - classes + 1
+    few = rows < 2 * classes
+    freedom, own = (rows - classes + 1, total / rows) if few else (rows, 0.0)
     floor = np.finfo(np.float64).eps * max(total / rows, 1.0)  # where nothing varies at all
-    return freedom, max((within + total / rows) / freedom, floor) / features
+    return freedom, max((within + own) / freedom, floor) / features
 
 
 def class_means(X: np.ndarray, codes: np.ndarray, classes: int) -> np.ndarray:

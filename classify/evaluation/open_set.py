@@ -167,7 +167,7 @@ def _left_out(chosen: SweepChoice, task: Task, code: int, split: str) -> Trials:
     known = fewer.codes[split] >= 0
     asked = known | (task.codes[split] == code)  # people whom nobody ever learnt are no trials
     scores = chosen.scores(rotation, heads[0], task.rows[split])[asked]
-    chances = probabilities(scores, chosen.temperature)
+    chances = probabilities(scores, chosen.temperature_of(task))
     right = scores.argmax(axis=1) == fewer.codes[split][asked]
     return chances.max(axis=1), right, ~known[asked], task.rows[split][asked]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,11 @@ class SweepChoice:
     X: np.ndarray
     layers: LayerSet
     left_out: Sequence[str] = ()
+    temperatures: Mapping[str, float] = field(default_factory=dict)
+
+    def temperature_of(self, task: Task) -> float:
+        """Return a task's own temperature, or the shared one of a run from before there were."""
+        return self.temperatures.get(task.name, self.temperature)
 
     def fit(
         self, task: Task, penalties: Sequence[float | None]
@@ -90,6 +95,7 @@ def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> Swee
         X=read_features(opened, ids, layers, settings.pooling_part),
         layers=layers,
         left_out=left_out_lines(ready.rejected, ready.skipped, f"{run}/{LEFT_OUT_FILE}"),
+        temperatures=chosen.get("temperatures", {}),
     )
 
 

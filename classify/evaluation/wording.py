@@ -9,6 +9,7 @@ import numpy as np
 
 from ...manifests.splits.tasks import Task
 from ..classifiers.calibration import FEW
+from ..classifiers.temperatures import ENOUGH
 from ..metrics import mean_interval
 from ..selection.candidates import Candidate, SweepSettings, choose
 from ..validity import learnt_from, learnt_note, learnt_rows, unknown_text
@@ -122,6 +123,35 @@ def curve_facts(tasks: Sequence[Task], settings: SweepSettings) -> list[str]:
         else f"each of {len(counts)} labels has at least {FEW} validation segments"
     )
     return [f"calibration: isotonic, a curve per label; {rough}"]
+
+
+def calibration_facts(tasks: Sequence[Task]) -> list[str]:
+    """Warn where there is too little to calibrate probabilities by."""
+    count = sum(int(np.sum(task.codes["valid"] >= 0)) for task in tasks)
+    if count >= ENOUGH:
+        return []
+    return [
+        f"calibration: {count} validation segments of known speakers, fewer than {ENOUGH}: "
+        "probabilities are rough, and near even where these do not carry more; pass --folds 5, or "
+        "select more segments"
+    ]
+
+
+def refit_facts(
+    tasks: Sequence[Task], settings: SweepSettings, origin: Mapping[str, Any]
+) -> list[str]:
+    """Say of what the chosen one has learnt, where that is a choice."""
+    if settings.folds:
+        return []
+    if origin["fitted_on"] == "train":
+        why = "--no-refit" if not settings.refit else f"split {origin['split']} learns no more"
+        return [f"learnt: train alone ({why}); validation only chose and calibrated"]
+    known = sum(int(np.sum(task.codes["valid"] >= 0)) for task in tasks)
+    train = sum(len(task.rows["train"]) for task in tasks)
+    return [
+        f"learnt: train and valid ({train} and {known} segments), on which the chosen one is "
+        "fitted again, with the temperature from before; --no-refit leaves it at train"
+    ]
 
 
 def unknown_facts(table: pd.DataFrame, tasks: Sequence[Task], splits: Sequence[str]) -> list[str]:

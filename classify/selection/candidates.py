@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...common.errors import InputError, check_choice
-from ..classifiers.calibration import CALIBRATIONS, find_temperature, pad, probabilities
+from ..classifiers.calibration import CALIBRATIONS, pad, probabilities
 from ..classifiers.registry import PENALTIES, penalty_path
+from ..classifiers.temperatures import shared_temperature
 from ..features import LayerSet
 from ..metrics import log_loss, mean_interval
 from .cross_validation import check_folds
@@ -37,6 +38,8 @@ class SweepSettings:
     folds : of cross-validation over train and valid; 0 = the validation rows decide
     gap : s; with folds, what lies nearer to a held-out segment is not learnt
     calibration : "temperature" or "isotonic", of the chosen one's probabilities; names stay
+    refit : whether the chosen one is fitted again on train and validation; its temperature is that
+        from before. With folds it always learns from both; an enrolment is left as it is.
     seed : of resampling, the linear SVM and LightGBM
     jobs : processes; 0 = one per core
     """
@@ -51,6 +54,7 @@ class SweepSettings:
     folds: int = 0
     gap: float = 2.0
     calibration: str = "temperature"
+    refit: bool = True
     seed: int = 0
     jobs: int = 0
 
@@ -166,11 +170,10 @@ def learnt_codes(codes: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def _loss(scores: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
     """Return the calibrated log-loss over rows of known label, and the temperature it needs.
 
-    NaN and 1 where no row's label is known.
+    NaN where no row's label is known.
     """
-    known = codes >= 0
+    known, temperature = codes >= 0, shared_temperature(scores, codes)
     if not known.any():
-        return float("nan"), 1.0
-    temperature = find_temperature(scores, codes)
+        return float("nan"), temperature
     chances = probabilities(scores[known], temperature)
     return log_loss(chances[np.arange(len(chances)), codes[known]]), temperature

@@ -205,10 +205,21 @@ def validate(
 
 
 def make_fold(
-    task: Task, train: np.ndarray, valid: np.ndarray, seed: int, layers: LayerSet
+    task: Task,
+    train: np.ndarray,
+    valid: np.ndarray,
+    seed: int,
+    layers: LayerSet,
+    *,
+    rounds: int = 0,
 ) -> TrainingSet:
-    """Return a task's training rows of `layers` turned, with its validation rows beside them."""
+    """Return a task's training rows of `layers` turned, with its validation rows beside them.
+
+    `rounds` above 0 are LightGBM's, which then does not stop by validation rows.
+    """
     rotation = principal_axes(train, layers.weights, layers.standardise)
     turned = rotation.project(valid) if len(valid) else None
     codes = task.codes
-    return TrainingSet(rotation, codes["train"], len(task.labels), turned, codes["valid"], seed)
+    return TrainingSet(
+        rotation, codes["train"], len(task.labels), turned, codes["valid"], seed, rounds
+    )
