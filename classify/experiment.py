@@ -136,7 +136,7 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
     facts += sorted({note for trial in trials for note in trial.notes})
     facts += learnt_note(learnt_from(tested, learnt_rows(known, tasks)), tested["segment_id"])
     measures = score(predictions, table, seed=settings.seed)
-    conclusion = describe_sweep(known, tasks, trials, predictions, measures)
+    conclusion = describe_sweep(known, tasks, trials, predictions, measures, settings)
     beside = None
     if settings.within == "corpus":
         beside = confound_table(ready, opened, chosen, settings, predictions, identity=identity)

@@ -146,7 +146,7 @@ def _shares(
     `correct` (draws, n) 0 or 1 for each length, in order of the tasks' test rows.
     """
     rows = np.concatenate([task.rows["test"] for task in chosen.tasks])
-    meetings = np.unique(chosen.table["session"].to_numpy(str)[rows], return_inverse=True)[1]
+    meetings = chosen.drawn_first(rows)
     means = np.stack([right.mean(axis=0) for right in correct])
     behind = means[-1] - means
     drawn = [k for k, _ in resample(meetings, seed=seed)]

@@ -109,8 +109,8 @@ def open_set(
         )
     with one_thread([chosen.classifier]):
         trials = {name: _trials(chosen, cases, name) for name in ("valid", "test")}
-    sessions = chosen.table["session"].to_numpy(str)
-    rows = [(share, *_row(trials, share, sessions, seed)) for share in wanted]
+    groups = chosen.drawn_first(np.arange(len(chosen.table)))
+    rows = [(share, *_row(trials, share, groups, seed)) for share in wanted]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -17,6 +17,7 @@ from ..classifiers.fitted import AxisWeights
 from ..classifiers.linear import PrincipalAxes
 from ..classifiers.registry import fit_path
 from ..features import LayerSet, open_store, read_features
+from ..metrics import interval_groups
 from ..selection.candidates import SweepSettings
 from ..selection.prepare import LEFT_OUT_FILE, left_out_lines, prepare_tasks
 from ..selection.run_inputs import check_same_inputs, check_same_store, check_sealed
@@ -50,6 +51,11 @@ class SweepChoice:
     def temperature_of(self, task: Task) -> float:
         """Return a task's own temperature, or the shared one of a run from before there were."""
         return self.temperatures.get(task.name, self.temperature)
+
+    def drawn_first(self, rows: np.ndarray) -> np.ndarray:
+        """Return what intervals over rows (n,) draw first, (n,) int (`metrics.interval_groups`)."""
+        sessions, speakers = (self.table[x].to_numpy(str)[rows] for x in ("session", "speaker"))
+        return interval_groups(sessions, speakers, one_task=self.settings.within == "corpus")[0]
 
     def fit(
         self, task: Task, penalties: Sequence[float | None]

@@ -137,7 +137,8 @@ def make_trial(
     outcomes : one per task
     codes : (n,) int
         True classes of all tasks' validation rows; -1 where unknown.
-    meetings : (n,) str
+    meetings : (n,)
+        Each row's meeting, or what else `metrics.interval_groups` draws.
     """
     penalties = penalty_path(name, settings.penalty)
     blocks = [pad([outcome.scores[k] for outcome in outcomes]) for k in range(len(penalties))]
