@@ -20,6 +20,7 @@ from .evaluation.score import score
 from .evaluation.wording import (
     baselines,
     calibration_facts,
+    choice_facts,
     conclude_control,
     curve_facts,
     describe_sweep,
@@ -133,6 +134,7 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
     tested = known.iloc[_rows(tasks, "test")].reset_index(drop=True)
     predictions, _ = predict(model, tested, opened)
     facts = _facts(model, ready, chosen, settings, tested=True)
+    facts += choice_facts(trials, tasks, settings)
     facts += sorted({note for trial in trials for note in trial.notes})
     facts += learnt_note(learnt_from(tested, learnt_rows(known, tasks)), tested["segment_id"])
     measures = score(predictions, table, seed=settings.seed)
@@ -189,9 +191,11 @@ def fit_best(
     opened = open_store(store)
     ready = prepare_tasks(table, opened, settings, TUNING)
     before(foretell(ready.table, opened, ready.tasks, settings, split=split))
-    chosen = choose(sweep(ready.table, opened, ready.tasks, settings, tell=tell))
+    trials = sweep(ready.table, opened, ready.tasks, settings, tell=tell)
+    chosen = choose(trials)
     model = fit(ready.table, opened, ready.tasks, chosen, settings, split=split)
     facts = _facts(model, ready, chosen, settings)
+    facts += choice_facts(trials, ready.tasks, settings)
     facts += [*chosen.notes, _chosen_on(model, chosen)]
     if settings.within == "corpus":
         facts.append(KNOWS_THE_ROOM)

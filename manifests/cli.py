@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,15 @@ from ..common.errors import InputError
 from ..common.outputs import BESIDE_TABLE, TABLE, Output
 from .cutting.cli import cut, match_csv
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TIMES = click.option(
+    "--times",
+    type=click.Path(),
+    help="Of cut files: when in the session each was spoken, as the table that was cut or the "
+    "folder of RTTMs says.",
+)
 # Kinds of notes that say who is taken for whom: shown, not only listed.
 CHOICES = ("renamed", "columns", "tiers", "channel", "offset", "strange")
 
@@ -184,19 +193,25 @@ def select(table: str, out: str, **options: Any) -> None:
     help="leave-one-session-out: speakers of no other session. [refuse]",
 )
 @click.option("--seconds", type=float, help="enrol: speech of each speaker to train on. [15]")
+@_TIMES
 @click.option("--seed", type=int, help="random: the seed. [42]")
 @click.option(
     "--within", type=click.Choice(("session", "corpus")), help="random: where to draw. [session]"
 )
 @writes(Output("out", TABLE, over=("table",), beside=BESIDE_TABLE))
-def split(table: str, out: str, method: str, **options: Any) -> None:
-    """Divide TABLE into train, valid and test; write it to OUT, and how to OUT.split.json."""
+def split(table: str, out: str, method: str, times: str | None, **options: Any) -> None:
+    """Divide TABLE into train, valid and test; write it to OUT, and how to OUT.split.json.
+
+    Of cut files a TABLE says no times: leave-one-session-out and random need none, and purge
+    nothing then; for the other methods pass --times.
+    """
     from .splits import split as room
     from .table import read_table, write_table
 
     given = {name: value for name, value in options.items() if value is not None}
-    divided, record = room.split_table(read_table(table), method, **given)
-    write_table(divided, out)
+    rows = read_table(table)
+    divided, record = room.split_table(_timed(rows, times), method, **given)
+    write_table(rows.assign(split=divided["split"]), out)
     room.write_record(record, out)
     click.echo(f"{out}: {room.summarise(record)}")
 
@@ -204,14 +219,15 @@ def split(table: str, out: str, method: str, **options: Any) -> None:
 @main.command()
 @click.argument("table", type=click.Path())
 @click.option("--out", "-o", type=click.Path(), help="Write the report to this CSV too.")
+@_TIMES
 @writes(Output("out", (".csv",)))
-def leaks(table: str, out: str | None) -> None:
+def leaks(table: str, out: str | None, times: str | None) -> None:
     """Tell how far the test segments of TABLE are known from training."""
     from .splits import leakage as room
     from .splits.split import read_record, summarise
     from .table import read_table
 
-    report = room.leakage_report(read_table(table))
+    report = room.leakage_report(_timed(read_table(table), times))
     record = read_record(table)
     click.echo(f"{table}: {summarise(record) if record else 'nobody wrote down how it was split'}")
     _show(report, out, digits=3)
@@ -245,6 +261,20 @@ def demo(out: str, overwrite: bool, **options: Any) -> None:
     with protecting([] if overwrite else [Path(out)]):
         names = write_corpus(out, **options)
     click.echo(f"{out}: {len(names)} sessions, {names[0]} to {names[-1]}")
+
+
+def _timed(table: pd.DataFrame, times: str | None) -> pd.DataFrame:
+    """Return a table of cut files with the times that a table of meetings, or RTTMs, say."""
+    if times is None:
+        return table
+    from .formats.build import make_table
+    from .formats.rttm import read_rttm
+    from .splits.times import with_times
+    from .table import read_table
+
+    annotated = Path(times).is_dir() or Path(times).suffix == ".rttm"
+    known = make_table(read_rttm(times))[0] if annotated else read_table(times)
+    return with_times(table, known)
 
 
 def _show(report: Any, out: str | None, *, digits: int) -> None:

@@ -146,7 +146,7 @@ def holm(p: np.ndarray) -> np.ndarray:
     return np.minimum(stepped, 1)[np.argsort(order)]
 
 
-def conclude(rows: pd.DataFrame, where: str) -> str:
+def conclude(rows: pd.DataFrame, where: str = "") -> str:
     """Say which of the two is better, where the interval carries it, in one sentence.
 
     Where McNemar's test says otherwise, that is told too; no single meeting is held up that
@@ -157,8 +157,13 @@ def conclude(rows: pd.DataFrame, where: str) -> str:
     claims = bool(whole["low"] > 0 or whole["high"] < 0)
     return (
         f"{_difference(whole, claims)}, McNemar p {whole['p']:.2g}, {whole['segments']} segments "
-        f"in {where}{_disagreement(claims, whole['p'], len(meetings))}{_single(meetings)}"
+        f"in {where or _count(len(meetings))}"
+        f"{_disagreement(claims, whole['p'], len(meetings))}{_single(meetings)}"
     )
+
+
+def _count(meetings: int) -> str:
+    return f"{meetings} meeting{'s' if meetings > 1 else ''}"
 
 
 def _difference(whole: pd.Series, claims: bool) -> str:

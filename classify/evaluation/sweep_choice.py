@@ -47,6 +47,7 @@ class SweepChoice:
     layers: LayerSet
     left_out: Sequence[str] = ()
     temperatures: Mapping[str, float] = field(default_factory=dict)
+    refitted: bool = False
 
     def temperature_of(self, task: Task) -> float:
         """Return a task's own temperature, or the shared one of a run from before there were."""
@@ -102,7 +103,12 @@ def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> Swee
         layers=layers,
         left_out=left_out_lines(ready.rejected, ready.skipped, f"{run}/{LEFT_OUT_FILE}"),
         temperatures=chosen.get("temperatures", {}),
+        refitted=not settings.folds and _fitted_on(config) != "train",
     )
+
+
+def _fitted_on(config: Mapping[str, Any]) -> str:
+    return str(config.get("origin", {}).get("fitted_on", "train"))
 
 
 def doubts_of_test(chosen: SweepChoice) -> list[str]:
@@ -111,6 +117,11 @@ def doubts_of_test(chosen: SweepChoice) -> list[str]:
     tested = table.iloc[np.sort(np.concatenate([task.rows["test"] for task in tasks]))]
     known = learnt_from(tested, learnt_rows(table, tasks))
     lines = [f"test: {line}" for line in learnt_note(known, tested["segment_id"].to_numpy())]
+    if chosen.refitted:
+        lines.append(
+            "learnt: train alone, since validation sets what is found here; the run's own score is "
+            "of train and valid"
+        )
     return [*lines, *unknown_facts(table, tasks, ("test",))]
 
 

@@ -11,7 +11,7 @@ from ...manifests.splits.tasks import Task
 from ..classifiers.calibration import FEW
 from ..classifiers.temperatures import ENOUGH
 from ..metrics import interval_groups, mean_interval
-from ..selection.candidates import Candidate, SweepSettings, choose
+from ..selection.candidates import Candidate, SweepSettings, choose, too_small
 from ..selection.sweep import validation_groups
 from ..validity import learnt_from, learnt_note, learnt_rows, unknown_text, within_corpus
 from .score import drawn_first
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+VALUE = ("value", "low", "high")
 ACCURACY = ("accuracy", "low", "high")  # columns of a share and its interval
 # what a control over all labels is of (`confounds.COLUMNS`)
 LABEL, MEETING, ROOM = "label", "meeting", "room (series)"
@@ -155,6 +156,29 @@ def calibration_facts(tasks: Sequence[Task]) -> list[str]:
         f"calibration: {count} validation segments of known speakers, fewer than {ENOUGH}: "
         "probabilities are rough, and near even where these do not carry more; pass --folds 5, or "
         "select more segments"
+    ]
+
+
+def choice_facts(
+    trials: Sequence[Candidate], tasks: Sequence[Task], settings: SweepSettings
+) -> list[str]:
+    """Say where validation is too small to choose by, and how small."""
+    chosen = choose(trials)
+    if len(trials) == 1 or not too_small(chosen):
+        return []
+    low, high = chosen.interval
+    count = sum(len(task.rows["valid"]) for task in tasks)
+    equals = sum(trial.accuracy == chosen.accuracy for trial in trials)
+    repair = (
+        "select more segments"
+        if settings.folds
+        else "pass --folds 5, which holds out train and valid in turn"
+    )
+    return [
+        f"valid: {count} segments are too few to choose by: the chosen accuracy is "
+        f"{with_interval({'value': chosen.accuracy, 'low': low, 'high': high}, *VALUE)}, and "
+        f"{equals} of {len(trials)} combinations have it, of which the simplest classifier is "
+        f"taken; {repair}"
     ]
 
 

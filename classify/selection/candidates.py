@@ -19,6 +19,8 @@ from ..features import LayerSet
 from ..metrics import log_loss, mean_interval
 from .cross_validation import check_folds
 
+WIDE = 0.2  # of a 95 % interval: combinations mostly differ by less
+
 
 @dataclass(frozen=True)
 class SweepSettings:
@@ -101,8 +103,23 @@ class ValidationScores:
 
 
 def choose(trials: Sequence[Candidate]) -> Candidate:
-    """Return the trial of highest validation accuracy; among equals, of lowest log-loss."""
-    return min(trials, key=lambda trial: (-trial.accuracy, trial.log_loss))
+    """Return the trial of highest validation accuracy; among equals, of lowest log-loss.
+
+    Where validation is too small to choose by (`too_small`), equals are many: the simplest
+    classifier of them, in the order of `PENALTIES`, and of its trials that of lowest log-loss.
+    """
+    best = min(trials, key=lambda trial: (-trial.accuracy, trial.log_loss))
+    if not too_small(best):
+        return best
+    equals = [trial for trial in trials if trial.accuracy == best.accuracy]
+    order = list(PENALTIES)
+    return min(equals, key=lambda trial: (order.index(trial.classifier), trial.log_loss))
+
+
+def too_small(trial: Candidate) -> bool:
+    """Tell whether the interval of a trial's validation accuracy is wider than `WIDE`."""
+    low, high = trial.interval
+    return high - low > WIDE
 
 
 def classifier_names(settings: SweepSettings) -> list[str]:

@@ -135,10 +135,16 @@ def test_a_speaker_whom_no_other_session_knows_is_refused_or_purged():
     assert (made["split"][made["speaker"] == "b"] == "").all()
 
 
-def test_enrolment_takes_whole_segments_until_the_seconds_are_reached():
-    for wanted, segments in ((5.0, 1), (10.0, 2), (10.1, 3), (12.0, 3)):
+def test_enrolment_takes_whole_segments_while_that_comes_nearer_to_the_seconds():
+    for wanted, segments in ((1.0, 1), (5.0, 1), (10.0, 2), (12.4, 2), (12.5, 3), (15.0, 3)):
         made, _ = split_table(_alone(10), "enrol", seconds=wanted, gap=1.0)
         assert _runs(made["split"])[0] == ("train", segments)
+
+
+def test_enrolment_ends_before_a_turn_that_is_too_long_even_where_a_short_one_follows():
+    turns = [("a", 0, 4), ("a", 10, 60), ("a", 70, 72), ("a", 80, 90), ("b", 100, 140)]
+    made, _ = split_table(_table([*turns, ("b", 150, 160)]), "enrol", seconds=15.0, valid_share=0.0)
+    assert made["split"].tolist() == ["train", "test", "test", "test", "train", "test"]
 
 
 def test_enrolment_is_followed_by_validation_and_test():
@@ -229,6 +235,25 @@ def test_random_validation_is_drawn_out_of_train():
     assert record["counts"] == {"train": 24, "valid": 8, "test": 7, "purged": 1}
     assert record["purged"] == {"roll call": 1}
     assert ((made["split"] == "test") == (without["split"] == "test")).all()
+
+
+def test_a_share_that_cannot_be_drawn_names_one_that_can():
+    table = pd.concat([_alone(5, name) for name in "abcd"])
+    table["segment_id"] = [f"i{i}" for i in range(20)]
+    expected = "--valid-share 0.1 of its 16 segments that are not test of 4 .*; give --valid-share "
+    with pytest.raises(InputError, match=f"{expected}0.25$"):
+        split_table(table, "random", valid_share=0.1)
+    made, _ = split_table(table, "random", valid_share=0.25)
+    assert set(made["speaker"][made["split"] == "valid"]) == set("abcd")
+    with pytest.raises(InputError, match="give --test-share 0.2$"):
+        split_table(table, "random", test_share=0.05)
+
+
+def test_a_session_of_which_nothing_is_left_to_test_is_refused():
+    table = pd.concat([_alone(6, "a"), _alone(6, "b").assign(session="n", audio="n.flac")])
+    table["segment_id"] = [f"i{i}" for i in range(12)]
+    with pytest.raises(InputError, match="session n: 0 of its 6 segments are left to test"):
+        split_table(table, "leave-one-session-out", session="n", unknown="purge")
 
 
 def test_random_needs_two_segments_of_each_speaker():
