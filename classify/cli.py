@@ -210,7 +210,7 @@ def score(
     if output is not None:
         write_metrics(measures, output, facts=facts)
     click.echo("\n".join([*facts, measures_text(measures), *controls_text(found)]))
-    click.echo("\n".join(["", *conclude_score(measures)]))
+    click.echo("\n".join(["", *conclude_score(measures, scored_rows(named, options["split"]))]))
     click.echo(
         f"models scored: {measures['model'].nunique()}" + (f", wrote {output}" if output else "")
     )

@@ -22,11 +22,14 @@ from .evaluation.confounds import confound_table, person_of_label
 from .evaluation.score import measure
 from .evaluation.wording import (
     baselines,
+    calibration_facts,
+    choice_facts,
     conclude_control,
     curve_facts,
     describe_sweep,
     fold_facts,
     mix_facts,
+    refit_facts,
     unknown_facts,
     validation_facts,
 )
@@ -36,7 +39,14 @@ from .selection.prepare import LEFT_OUT_FILE, Prepared, layers_of, left_out_line
 from .selection.run_inputs import Inputs, begin_run, inputs_of
 from .selection.sweep import TUNING, sweep
 from .selection.sweep_cache import SweepCache, fingerprint_of
-from .speaker_model import KNOWS_THE_ROOM, SpeakerModel, fit_model, foretell, name_segments
+from .speaker_model import (
+    KNOWS_THE_ROOM,
+    SpeakerModel,
+    encoder_kind,
+    fit_model,
+    foretell,
+    name_segments,
+)
 from .validity import learnt_from, learnt_note, learnt_rows, split_doubts
 
 if TYPE_CHECKING:
@@ -148,10 +158,11 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
     tested = known.iloc[_rows(tasks, "test")].reset_index(drop=True)
     predictions, _ = name_segments(model, tested, opened)
     facts = _facts(model, ready, chosen, settings, tested=True)
+    facts += choice_facts(trials, tasks, settings)
     facts += sorted({note for trial in trials for note in trial.notes})
     facts += learnt_note(learnt_from(tested, learnt_rows(known, tasks)), tested["segment_id"])
     measures = measure(predictions, table, seed=settings.seed)
-    conclusion = describe_sweep(known, tasks, trials, predictions, measures)
+    conclusion = describe_sweep(known, tasks, trials, predictions, measures, settings)
     beside = None
     if settings.within == "corpus":
         beside = confound_table(ready, opened, chosen, settings, predictions, identity=identity)
@@ -251,9 +262,11 @@ def fit_best(
     opened = open_store(store)
     ready = prepare_tasks(table, opened, settings, TUNING)
     before(foretell(ready.table, opened, ready.tasks, settings, split=split))
-    chosen = choose(sweep(ready.table, opened, ready.tasks, settings, tell=tell))
+    trials = sweep(ready.table, opened, ready.tasks, settings, tell=tell)
+    chosen = choose(trials)
     model = fit_model(ready.table, opened, ready.tasks, chosen, settings, split=split)
     facts = _facts(model, ready, chosen, settings)
+    facts += choice_facts(trials, ready.tasks, settings)
     facts += [*chosen.notes, _chosen_on(model, chosen)]
     if settings.within == "corpus":
         facts.append(KNOWS_THE_ROOM)
@@ -279,6 +292,8 @@ def _facts(
         *left_out_lines(ready.rejected, ready.skipped, LEFT_OUT_FILE),
         *unknown_facts(ready.table, ready.tasks, splits),
         *validation_facts(ready.table, ready.tasks),
+        *calibration_facts(ready.tasks),
+        *refit_facts(ready.tasks, settings, model.origin),
     ]
 
 
@@ -293,7 +308,6 @@ def _rows(tasks: Sequence[Task], split: str) -> np.ndarray:
 
 
 def encoder_text(model: SpeakerModel) -> str:
-    """Return the encoder's name and revision, and whether it is untrained."""
+    """Return the encoder's name and revision, and whether it is untrained or a baseline."""
     revision = f" at {model.config.get('revision')}" if model.config.get("revision") else ""
-    untrained = " (untrained encoder)" if model.config.get("untrained") else ""
-    return f"{model.config.get('encoder')}{revision}{untrained}"
+    return f"{model.config.get('encoder')}{revision}{encoder_kind(model.config, ' ({})')}"

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 LARGEST = 1 << 30  # bytes of one file, all of which is held in memory
 LEARNT = "learnt.csv"
+# of folders from before there were curves, mixes, a choice of standardisation, own temperatures
+DEFAULTS = {"calibration": "temperature", "weights": [], "standardise": "yes", "temperatures": {}}
 ARRAYS = ("mean", "scale", "weights", "intercept")
 
 
@@ -176,6 +178,7 @@ def _description(model: SpeakerModel) -> dict[str, Any]:
         "pooling_part": model.part,
         "within": model.within,
         "temperature": model.temperature,
+        "temperatures": dict(model.temperatures),
         "calibration": "isotonic" if model.knots else "temperature",
         "fitted": [
             {"name": name, "kind": fitted.kind, "labels": list(fitted.labels)}
@@ -202,9 +205,7 @@ def load_model(path: str | Path) -> SpeakerModel:
             raise InputError(
                 f"{path}: schema is {description['schema']!r}, expected {SCHEMA}; fit it again"
             )
-        description.setdefault("calibration", "temperature")  # folders from before there were
-        description.setdefault("weights", [])  # curves and mixes,
-        description.setdefault("standardise", "yes")  # and a choice of standardisation
+        description = DEFAULTS | description
         files = {name: _checked(path, name, sha) for name, sha in description["sha256"].items()}
         _refuse_compressed(files["arrays.npz"])
         with np.load(io.BytesIO(files["arrays.npz"]), allow_pickle=False) as arrays:
@@ -316,6 +317,13 @@ def _need(condition: bool, what: str, found: object) -> None:
         raise ValueError(f"{what}: {str(found)[:80]}")
 
 
+def _temperatures(found: Mapping[str, float], fitted: Mapping[str, Any]) -> dict[str, float]:
+    own = {normal_name(name): number for name, number in found.items()}
+    real = all(type(n) in (int, float) and 0 < n < np.inf for n in own.values())
+    _need(real and own.keys() <= fitted.keys(), "temperatures", found)
+    return own
+
+
 def _texts(values: object) -> bool:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         return False
@@ -389,6 +397,7 @@ def _model(
         part=description["pooling_part"],
         within=description["within"],
         temperature=description["temperature"],
+        temperatures=_temperatures(description["temperatures"], fitted),
         fitted=fitted,
         config=description["config"],
         origin=description["origin"],

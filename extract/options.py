@@ -43,7 +43,10 @@ class ExtractOptions(CheckedOptions):
     )
     resample: bool = option_field(False, "Accept recordings of another sample rate.", group=AUDIO)
     encoder: str = option_field(
-        DEFAULT_ENCODER, "Hub id, local folder, or demo (tiny, untrained).", group=ENCODER
+        DEFAULT_ENCODER,
+        "Hub id, local folder, demo (tiny, untrained), or mfcc (20 cepstral coefficients: "
+        "a baseline without weights).",
+        group=ENCODER,
     )
     revision: str | None = option_field(None, "Branch, tag or commit of a hub id.", group=ENCODER)
     normalize: str | None = option_field(

@@ -258,7 +258,7 @@ def configuration(
         "dtype": options.store_dtype,
         "channel": check_channel(options.channel),
         "max_seconds": options.max_seconds,
-        **({"assumed": known["assumed"]} if "assumed" in known else {}),
+        **{name: known[name] for name in ("assumed", "baseline") if name in known},
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,15 @@ from .options import (
     TextGridOptions,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TIMES = option(
+    "--times",
+    type=click.Path(),
+    help="Of cut files: when in the session each was spoken, as the table that was cut or the "
+    "folder of RTTMs says.",
+)
 # Kinds of notes that say who is taken for whom: shown, not only listed.
 CHOICES = ("renamed", "columns", "tiers", "channel", "offset", "strange")
 
@@ -124,17 +133,25 @@ def select(table: str, out: str, **options: Any) -> None:
 @click.argument("table", type=click.Path())
 @click.argument("out", type=click.Path())
 @options_of(SplitOptions)
+@_TIMES
 @writes(Output("out", TABLE, over=("table",), beside=BESIDE_TABLE))
-def split(table: str, out: str, method: str, **options: Any) -> None:
-    """Divide TABLE into train, valid and test; write it to OUT, and how to OUT.split.json."""
+def split(table: str, out: str, method: str, times: str | None, **options: Any) -> None:
+    """Divide TABLE into train, valid and test; write it to OUT, and how to OUT.split.json.
+
+    Of cut files a TABLE says no times: leave-one-session-out and random need none, and purge
+    nothing then; for the other methods pass --times.
+    """
     from .split_record import KEY, summarise
     from .splits.split import split_table
     from .table import read_table, write_table
 
     given = {name: value for name, value in options.items() if value is not None}
-    divided = split_table(read_table(table), method, **given)
-    write_table(divided, out)
-    click.echo(f"{out}: {summarise(divided.attrs[KEY])}")
+    rows = read_table(table)
+    divided = split_table(_timed(rows, times), method, **given)
+    rows = rows.assign(split=divided["split"])
+    rows.attrs[KEY] = divided.attrs[KEY]
+    write_table(rows, out)
+    click.echo(f"{out}: {summarise(rows.attrs[KEY])}")
 
 
 @main.command()
@@ -146,15 +163,16 @@ def split(table: str, out: str, method: str, **options: Any) -> None:
     type=click.Path(),
     help="Write the report to this CSV too.",
 )
+@_TIMES
 @writes(Output("output", (".csv",)))
-def leaks(table: str, output: str | None) -> None:
+def leaks(table: str, output: str | None, times: str | None) -> None:
     """Tell how far the test segments of TABLE are known from training."""
     from .split_record import record_of, summarise
     from .splits.leakage import leakage_report
     from .table import read_table
 
     rows = read_table(table)
-    report, record = leakage_report(rows), record_of(rows)
+    report, record = leakage_report(_timed(rows, times)), record_of(rows)
     click.echo(f"{table}: {summarise(record) if record else 'nobody wrote down how it was split'}")
     _show(report, output, digits=3)
 
@@ -189,6 +207,20 @@ def demo(out: str, overwrite: bool, **options: Any) -> None:
     with protecting([] if overwrite else [Path(out)]):
         names = write_corpus(out, **options)
     click.echo(f"{out}: {len(names)} sessions, {names[0]} to {names[-1]}")
+
+
+def _timed(table: pd.DataFrame, times: str | None) -> pd.DataFrame:
+    """Return a table of cut files with the times that a table of meetings, or RTTMs, say."""
+    if times is None:
+        return table
+    from .formats.build import make_table
+    from .formats.rttm import read_rttm
+    from .splits.times import with_times
+    from .table import read_table
+
+    annotated = Path(times).is_dir() or Path(times).suffix == ".rttm"
+    known = make_table(read_rttm(times)) if annotated else read_table(times)
+    return with_times(table, known)
 
 
 def _show(report: Any, output: str | None, *, digits: int) -> None:

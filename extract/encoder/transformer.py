@@ -72,8 +72,12 @@ def for_each_layer(
 ) -> None:
     """Run a transformer over `hidden` (n, time, d) and hand ``(layer, state)`` to `take`.
 
-    Stops after the last of `layers`. `mask` and `packing` are those of `run_layers`.
+    Stops after the last of `layers`. `mask` and `packing` are those of `run_layers`. Without
+    layers (``mfcc``) the states are `hidden`.
     """
+    if not len(encoder.layers):
+        take(0, hidden)
+        return
     with _layer_hooks(encoder.layers, layers, take):
         try:
             last = run_layers(encoder, hidden, mask, packing)

@@ -90,14 +90,14 @@ def test_chronological_serves_speakers_of_few_segments(count, expected):
 
 
 def test_chronological_cuts_each_session_of_a_speaker():
-    made, _ = split_table(pd.concat([_alone(10, session="m"), _alone(10, session="n")]))
+    made = split_table(pd.concat([_alone(10, session="m"), _alone(10, session="n")]))
     assert made[made["split"] == "test"].groupby("session").size().to_dict() == {"m": 2, "n": 2}
 
 
 def test_blocks_are_contiguous_and_each_is_test_once():
     tests = []
     for fold in range(5):
-        made, _ = split_table(_alone(10), "blocked-k", fold=fold, gap=1.0)
+        made = split_table(_alone(10), "blocked-k", fold=fold, gap=1.0)
         tests.append(np.flatnonzero(made["split"] == "test").tolist())
         valid = np.flatnonzero(made["split"] == "valid").tolist()
         assert valid == [(2 * fold + 2) % 10, (2 * fold + 3) % 10]
@@ -140,14 +140,20 @@ def test_a_speaker_whom_no_other_session_knows_is_refused_or_purged():
     assert (made["split"][made["speaker"] == "b"] == "").all()
 
 
-def test_enrolment_takes_whole_segments_until_the_seconds_are_reached():
-    for wanted, segments in ((5.0, 1), (10.0, 2), (10.1, 3), (12.0, 3)):
-        made, _ = split_table(_alone(10), "enrol", seconds=wanted, gap=1.0)
+def test_enrolment_takes_whole_segments_while_that_comes_nearer_to_the_seconds():
+    for wanted, segments in ((1.0, 1), (5.0, 1), (10.0, 2), (12.4, 2), (12.5, 3), (15.0, 3)):
+        made = split_table(_alone(10), "enrol", seconds=wanted, gap=1.0)
         assert _runs(made["split"])[0] == ("train", segments)
 
 
+def test_enrolment_ends_before_a_turn_that_is_too_long_even_where_a_short_one_follows():
+    turns = [("a", 0, 4), ("a", 10, 60), ("a", 70, 72), ("a", 80, 90), ("b", 100, 140)]
+    made = split_table(_table([*turns, ("b", 150, 160)]), "enrol", seconds=15.0, valid_share=0.0)
+    assert made["split"].tolist() == ["train", "test", "test", "test", "train", "test"]
+
+
 def test_enrolment_is_followed_by_validation_and_test():
-    made, _ = split_table(_alone(22), "enrol", seconds=10.0, gap=1.0)
+    made = split_table(_alone(22), "enrol", seconds=10.0, gap=1.0)
     assert _runs(made["split"]) == [("train", 2), ("valid", 3), ("test", 17)]
 
 
@@ -159,13 +165,13 @@ def test_enrolment_stays_whole_and_the_later_part_gives_way():
 
 def test_the_roll_call_alone_enrols():
     table = _two_sessions()
-    made, _ = split_table(table, "roll-call")
+    made = split_table(table, "roll-call")
     assert ((made["split"] == "train").to_numpy() == roll_call_mask(table)).all()
 
 
 def test_speakers_who_do_not_answer_the_roll_call_are_purged_and_counted():
     turns = [("a", 0, 1), ("b", 2, 3), ("a", 10, 20), ("c", 30, 40), ("b", 50, 60)]
-    near = [("a", 3.5, 4), ("c", 4.5, 6)]
+    near = [("a", 3.5, 4), ("c", 4.5, 12.6)]  # too long for an answer
     made, record = with_record(_table(turns + near), "roll-call", valid_share=0.0)
     assert made["split"].tolist() == ["train", "train", "test", "", "test", "", ""]
     assert record["purged"]["too near"] == 2
@@ -222,17 +228,37 @@ def test_random_within_sessions_draws_the_rows_of_the_reference(real_data):
     for _, part in reference.groupby("session"):
         _, test = train_test_split(part, test_size=0.2, random_state=42, stratify=part["label"])
         expected |= set(test["path"])
-    made, _ = split_table(_from_reference(reference), "random", seed=42)
+    made = split_table(_from_reference(reference), "random", seed=42)
     assert set(made["segment_id"][made["split"] == "test"]) == expected
 
 
 def test_random_validation_is_drawn_out_of_train():
     table = pd.concat([_alone(20, "a"), _alone(20, "b", every=11)])
     table["segment_id"] = [f"i{i}" for i in range(40)]
-    without, _ = split_table(table, "random")
+    without = split_table(table, "random")
     made, record = with_record(table, "random", valid_share=0.25)
-    assert record["counts"] == {"train": 24, "valid": 8, "test": 8, "purged": 0}
+    assert record["counts"] == {"train": 24, "valid": 8, "test": 7, "purged": 1}
+    assert record["purged"] == {"roll call": 1}
     assert ((made["split"] == "test") == (without["split"] == "test")).all()
+
+
+def test_a_share_that_cannot_be_drawn_names_one_that_can():
+    table = pd.concat([_alone(5, name) for name in "abcd"])
+    table["segment_id"] = [f"i{i}" for i in range(20)]
+    expected = "--valid-share 0.1 of its 16 segments that are not test of 4 .*; give --valid-share "
+    with pytest.raises(InputError, match=f"{expected}0.25$"):
+        split_table(table, "random", valid_share=0.1)
+    made = split_table(table, "random", valid_share=0.25)
+    assert set(made["speaker"][made["split"] == "valid"]) == set("abcd")
+    with pytest.raises(InputError, match="give --test-share 0.2$"):
+        split_table(table, "random", test_share=0.05)
+
+
+def test_a_session_of_which_nothing_is_left_to_test_is_refused():
+    table = pd.concat([_alone(6, "a"), _alone(6, "b").assign(session="n", audio="n.flac")])
+    table["segment_id"] = [f"i{i}" for i in range(12)]
+    with pytest.raises(InputError, match="session n: 0 of its 6 segments are left to test"):
+        split_table(table, "leave-one-session-out", session="n", unknown="purge")
 
 
 def test_random_needs_two_segments_of_each_speaker():
