@@ -145,8 +145,7 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
     settings = replace(settings or SweepSettings(), **changes)
     table, opened = as_table(table), open_store(store)
     split = _recorded_split(table) if split is None else split
-    if identity is not None:
-        _check_identity(table, identity, settings)
+    _check_identity(table, identity, settings)
     ready = prepare_tasks(table, opened, settings, SPLITS)
     known, tasks = ready.table, ready.tasks
     if keep is not None:
@@ -158,15 +157,14 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
     tested = known.iloc[_rows(tasks, "test")].reset_index(drop=True)
     predictions, _ = name_segments(model, tested, opened)
     facts = _facts(model, ready, chosen, settings, tested=True)
-    facts += choice_facts(trials, tasks, settings)
-    facts += sorted({note for trial in trials for note in trial.notes})
+    notes = sorted({note for trial in trials for note in trial.notes})
+    facts += [*choice_facts(trials, tasks, settings), *notes]
     facts += learnt_note(learnt_from(tested, learnt_rows(known, tasks)), tested["segment_id"])
     measures = measure(predictions, table, seed=settings.seed)
     conclusion = describe_sweep(known, tasks, trials, predictions, measures, settings)
     beside = None
     if settings.within == "corpus":
         beside = confound_table(ready, opened, chosen, settings, predictions, identity=identity)
-        conclusion += f"\n{conclude_control(beside)}"
     return ExperimentResult(
         settings=settings,
         split=split,
@@ -180,7 +178,7 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
         left_out=ready.left_out,
         inputs=inputs_of(table, opened, layers_of(settings, opened)),
         facts=tuple(facts),
-        conclusion=conclusion,
+        conclusion=conclusion if beside is None else f"{conclusion}\n{conclude_control(beside)}",
         control=beside,
         identity=None if identity is None else str(identity),
     )
@@ -194,8 +192,12 @@ def _recorded_split(table: pd.DataFrame) -> str:
     return method
 
 
-def _check_identity(table: pd.DataFrame, identity: str | Path, settings: SweepSettings) -> None:
+def _check_identity(
+    table: pd.DataFrame, identity: str | Path | None, settings: SweepSettings
+) -> None:
     """Find a bad identity file before anything is swept."""
+    if identity is None:
+        return
     if settings.within != "corpus":
         raise InputError(
             f"identity: {identity} is given with within {settings.within!r}, where no labels are "

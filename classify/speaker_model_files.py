@@ -1,9 +1,8 @@
 """A model as a folder without pickle: JSON, ``arrays.npz``, LightGBM text; whole or not there.
 
-``model.json`` says what the model is, which file holds what, and the SHA-256 of each file;
-``arrays.npz`` holds ``<number>.mean``, ``.scale``, ``.weights``, ``.intercept`` of each classifier
-(float64), ``<number>.knots`` of isotonic calibration, ``<number>.txt`` its trees. ``learnt.csv``
-holds the rows that it learnt from and was chosen on (not in older folders).
+``model.json`` says what the model is and holds the SHA-256 of each file; ``arrays.npz`` has
+``<number>.mean``, ``.scale``, ``.weights``, ``.intercept`` (float64) and, of older folders, ``.knots``
+of each classifier, ``<number>.txt`` its trees, ``learnt.csv`` the rows that it learnt from.
 """
 
 from __future__ import annotations
@@ -59,11 +58,7 @@ def save_model(
 
     `left_out` (`segment_id, session, reason`) are rows that could not be used; ``left_out.csv``.
     With `overwrite` it takes the place of a model that is there; the same one may be there already.
-
-    Raises
-    ------
-    InputError
-        Something else of this name is there.
+    Whatever else has this name is refused.
     """
     path = Path(path)
     check_replaceable(path, overwrite=overwrite)
