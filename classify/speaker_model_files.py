@@ -57,8 +57,7 @@ def save_model(
     """Write a model folder; it appears under its name only when complete.
 
     `left_out` (`segment_id, session, reason`) are rows that could not be used; ``left_out.csv``.
-    With `overwrite` it takes the place of a model that is there; the same one may be there already.
-    Whatever else has this name is refused.
+    With `overwrite` it takes the place of another model; anything else of this name is refused.
     """
     path = Path(path)
     check_replaceable(path, overwrite=overwrite)
