@@ -1,10 +1,11 @@
 """The whole way on real voices, command by command: a baseline, untrained encoders, two splits.
 
-Usage: ``python benchmarks/meetings.py MEETINGS OUT [--encoders mfcc,demo]
-[--splits chronological]``. MEETINGS holds ``wav`` and ``TextGrid``. Writes ``OUT/meetings.csv``: a row per encoder, split, classifier and refit (yes:
-what validation chose is fitted again on train and validation) with the accuracy at the layer that
-validation chose, its 95 % interval and log-loss; how many seconds of audio were encoded per second;
-the size of the store. The copies under ``benchmarks/results`` are our own runs.
+Usage: ``python benchmarks/meetings.py MEETINGS OUT [--encoders mfcc,demo] [--splits
+chronological]``. MEETINGS holds ``wav`` and ``TextGrid``. Writes ``OUT/meetings.csv``: a row per
+encoder, split, classifier and refit (yes: what validation chose is fitted again on train and
+validation) with the accuracy at the layer that validation chose, its 95 % interval and log-loss;
+how many seconds of audio were encoded per second; the size of the store. The copies under
+``benchmarks/results`` are our own runs.
 """
 
 import argparse

@@ -317,13 +317,6 @@ def _need(condition: bool, what: str, found: object) -> None:
         raise ValueError(f"{what}: {str(found)[:80]}")
 
 
-def _temperatures(found: Mapping[str, float], fitted: Mapping[str, Any]) -> dict[str, float]:
-    own = {normal_name(name): number for name, number in found.items()}
-    real = all(type(n) in (int, float) and 0 < n < np.inf for n in own.values())
-    _need(real and own.keys() <= fitted.keys(), "temperatures", found)
-    return own
-
-
 def _texts(values: object) -> bool:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         return False
@@ -342,9 +335,10 @@ def _check_description(found: Mapping[str, Any], fitted: Mapping[str, FittedClas
     }
     for key, expected in choices.items():
         _need(found[key] in expected, key, found[key])
-    for key in ("penalty", "temperature"):
-        number = type(found[key]) in (int, float) and 0 < found[key] < np.inf
-        _need(number or (key == "penalty" and found[key] is None), key, found[key])
+    numbers = {**found["temperatures"], "temperature": found["temperature"]}
+    numbers |= {} if found["penalty"] is None else {"penalty": found["penalty"]}
+    for key, number in numbers.items():
+        _need(type(number) in (int, float) and 0 < number < np.inf, key, number)
     layers, config, origin = found["layers"], found["config"], found["origin"]
     whole = isinstance(layers, list) and all(type(layer) is int for layer in layers)
     count = len(layers) == 1 if found["combine"] == "alone" else len(layers) > 0
@@ -397,7 +391,7 @@ def _model(
         part=description["pooling_part"],
         within=description["within"],
         temperature=description["temperature"],
-        temperatures=_temperatures(description["temperatures"], fitted),
+        temperatures={normal_name(k): v for k, v in description["temperatures"].items()},
         fitted=fitted,
         config=description["config"],
         origin=description["origin"],
