@@ -1,9 +1,9 @@
 """Whether a mix of layers, all layers in a row or another standardisation name more segments.
 
-Usage: ``python benchmarks/choices.py MEETINGS OUT``. MEETINGS holds ``wav`` and ``TextGrid``. Five blocks
-of time per speaker are tested in turn, so that nearly every segment is a test segment once; features are
-the built-in encoder's, which is untrained. Writes ``OUT/choices.txt``, what `spk-classify compare`
-says of each choice against the default; the copy under ``benchmarks/results`` is our own run.
+Usage: ``python benchmarks/choices.py MEETINGS OUT``. MEETINGS holds ``wav`` and ``TextGrid``. Five
+blocks of time per speaker are tested in turn, so that nearly every segment is a test segment once;
+features are the built-in encoder's, which is untrained. Writes ``OUT/choices.txt``, what
+`spk-classify compare` says of each choice against the default.
 """
 
 import subprocess

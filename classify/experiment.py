@@ -156,9 +156,8 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
     model = fit_model(known, opened, tasks, chosen, settings, split=split)
     tested = known.iloc[_rows(tasks, "test")].reset_index(drop=True)
     predictions, _ = name_segments(model, tested, opened)
-    facts = _facts(model, ready, chosen, settings, tested=True)
-    notes = sorted({note for trial in trials for note in trial.notes})
-    facts += [*choice_facts(trials, tasks, settings), *notes]
+    facts = _facts(model, ready, trials, settings, tested=True)
+    facts += sorted({note for trial in trials for note in trial.notes})
     facts += learnt_note(learnt_from(tested, learnt_rows(known, tasks)), tested["segment_id"])
     measures = measure(predictions, table, seed=settings.seed)
     conclusion = describe_sweep(known, tasks, trials, predictions, measures, settings)
@@ -267,8 +266,7 @@ def fit_best(
     trials = sweep(ready.table, opened, ready.tasks, settings, tell=tell)
     chosen = choose(trials)
     model = fit_model(ready.table, opened, ready.tasks, chosen, settings, split=split)
-    facts = _facts(model, ready, chosen, settings)
-    facts += choice_facts(trials, ready.tasks, settings)
+    facts = _facts(model, ready, trials, settings)
     facts += [*chosen.notes, _chosen_on(model, chosen)]
     if settings.within == "corpus":
         facts.append(KNOWS_THE_ROOM)
@@ -278,7 +276,7 @@ def fit_best(
 def _facts(
     model: SpeakerModel,
     ready: Prepared,
-    chosen: Candidate,
+    trials: Sequence[Candidate],
     settings: SweepSettings,
     *,
     tested: bool = False,
@@ -288,13 +286,14 @@ def _facts(
     return [
         f"encoder: {encoder_text(model)}",
         f"split: {model.origin['split']}",
-        *mix_facts(chosen),
+        *mix_facts(choose(trials)),
         *fold_facts(ready.tasks, settings),
         *curve_facts(ready.tasks, settings),
         *left_out_lines(ready.rejected, ready.skipped, LEFT_OUT_FILE),
         *unknown_facts(ready.table, ready.tasks, splits),
         *validation_facts(ready.table, ready.tasks),
         *calibration_facts(ready.tasks),
+        *choice_facts(trials, ready.tasks, settings),
         *refit_facts(ready.tasks, settings, model.origin),
     ]
 
