@@ -118,12 +118,13 @@ def _numbers(layers: str) -> list[int]:
     return numbers
 
 
-def open_store(path: str | Path) -> FeatureStore:
-    """Open a store of pooled features, and refuse one of frames."""
-    store = FeatureStore.open(path)
+def open_store(store: FeatureStore | str | Path) -> FeatureStore:
+    """Return a store of pooled features, open, and refuse one of frames."""
+    store = store if isinstance(store, FeatureStore) else FeatureStore.open(store)
     if store.kind != "pooled":
         raise InputError(
-            f"{path}: kind is {store.kind!r}, expected 'pooled'; run spk-extract without --frames"
+            f"{store.path}: kind is {store.kind!r}, expected 'pooled'; "
+            "run spk-extract without --frames"
         )
     return store
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -16,21 +17,31 @@ from torch import nn
 
 from ...common.errors import InputError
 from .kernels import no_attention_plans
+from .torchaudio_import import FAILURES, import_torchaudio
 from .varlen import Packing, attention_of
 
 
 def _transformers() -> Any:
     """Import transformers with its models: an add-on that does not fit torch breaks them late."""
     try:
-        import transformers
-
-        transformers.Wav2Vec2Model.__name__  # noqa: B018 (its modules are imported on first use)
-    except (ImportError, OSError, RuntimeError) as problem:
+        return _with_models()
+    except FAILURES:
+        if find_spec("torchaudio"):
+            import_torchaudio()
+    try:
+        return _with_models()
+    except FAILURES as problem:
         raise InputError(
             f"transformers: its models cannot be imported ({problem}), expected builds that fit "
-            f"torch {torch.__version__}; run `pip uninstall torchaudio torchvision`, which spk "
-            "does not use"
+            f"torch {torch.__version__}; run `pip uninstall torchvision`, which spk does not use, "
+            'or install `"spk-toolkit[extract]"` into an environment of its own'
         ) from problem
+
+
+def _with_models() -> Any:
+    import transformers
+
+    transformers.Wav2Vec2Model.__name__  # noqa: B018 (its modules are imported on first use)
     return transformers
 
 
@@ -61,8 +72,12 @@ def for_each_layer(
 ) -> None:
     """Run a transformer over `hidden` (n, time, d) and hand ``(layer, state)`` to `take`.
 
-    Stops after the last of `layers`. `mask` and `packing` are those of `run_layers`.
+    Stops after the last of `layers`. `mask` and `packing` are those of `run_layers`. Without
+    layers (``mfcc``) the states are `hidden`.
     """
+    if not len(encoder.layers):
+        take(0, hidden)
+        return
     with _layer_hooks(encoder.layers, layers, take):
         try:
             last = run_layers(encoder, hidden, mask, packing)

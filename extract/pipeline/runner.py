@@ -21,6 +21,7 @@ import numpy as np
 from ...common.audio.decoding import check_channel, clipped_text, read_header
 from ...common.cpus import available_cores
 from ...common.errors import InputError
+from ...common.log import is_quiet
 from ..audio import Audio, ReadOptions, Segment
 from ..options import ExtractOptions
 from ..profiling import Profile, stage
@@ -261,7 +262,7 @@ def _bar(todo: Iterable[Segment]) -> tqdm:
 
     seconds = sum(segment.duration for segment in todo)
     shape = "{percentage:3.0f}%|{bar}| {desc}{remaining} left"
-    return tqdm(total=seconds, disable=None, bar_format=shape, leave=False)
+    return tqdm(total=seconds, disable=is_quiet() or None, bar_format=shape, leave=False)
 
 
 WAITING = 4  # blocks between the encoder and the disk; then the encoder waits

@@ -21,7 +21,7 @@ from ...common.errors import InputError
 from ...common.names import normal_names
 from ...extract.encoder.device import carried
 from ...extract.encoder.loading import LoadedEncoder
-from ..config import Config
+from ..config import FinetuneConfig
 from ..data.dataset import Batch
 from .encoder import FrozenOutput, PartlyFrozenEncoder
 from .frozen_cache import FrozenLayerCache
@@ -60,7 +60,7 @@ class SpeakerModule(lightning.LightningModule):
         self,
         parts: LoadedEncoder,
         subject: ModelIdentity,
-        config: Config,
+        config: FinetuneConfig,
         *,
         codes: torch.Tensor | None = None,
         cache: FrozenLayerCache | None = None,
@@ -204,7 +204,7 @@ class SpeakerModule(lightning.LightningModule):
 
 
 def check_same_model(
-    found: Mapping[str, Any] | None, subject: ModelIdentity, option: str = "--pretrained-model"
+    found: Mapping[str, Any] | None, subject: ModelIdentity, option: str = "--encoder"
 ) -> None:
     """Raise `InputError` where a checkpoint's description is not that of this encoder and task.
 
