@@ -1,6 +1,5 @@
 """The command spk-extract, as a user runs it."""
 
-import dataclasses
 import fcntl
 import os
 import pty
@@ -12,14 +11,12 @@ import sys
 import termios
 import time
 
-import click
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 from helpers import noise_meeting
 
 from spk.extract.cli import main
-from spk.extract.options import ExtractOptions
 from spk.extract.pipeline.runner import ExtractionRun
 from spk.extract.store.reader import FeatureStore
 from spk.manifests.table import write_table
@@ -97,13 +94,6 @@ def test_a_plan_makes_nothing(corpus, tmp_path):
     assert result.exit_code == 0
     assert result.stdout == "58 segments, 0.01 h, cache about 0.1 MB (6 layers x 128, float16)\n"
     assert not (tmp_path / "store").exists()
-
-
-def test_options_have_the_names_and_defaults_of_the_settings():
-    context = click.Context(main)
-    others = ("table", "store_path", "plan", "version", "help", "overwrite", "no_lock")
-    found = {p.name: p.get_default(context) for p in main.params if p.name not in others}
-    assert found == {field.name: field.default for field in dataclasses.fields(ExtractOptions)}
 
 
 def test_help_and_plan_do_without_torch(corpus, tmp_path):
