@@ -11,10 +11,10 @@ import torch
 from extract_corpus import RATE
 
 from spk.extract.encoder.encoder import Encoder
-from spk.extract.options import Options, parse_layers
-from spk.extract.pipeline.runner import Job
+from spk.extract.options import ExtractOptions, parse_layers
+from spk.extract.pipeline.runner import ExtractionRun
 from spk.extract.planning import choose_segments
-from spk.extract.profiling import Spans
+from spk.extract.profiling import Profile
 from spk.extract.run import configuration
 from spk.extract.store.reader import FeatureStore
 from spk.extract.store.writer import StoreWriter
@@ -104,13 +104,13 @@ def run_plain(plain: Plain, size: int, table: pd.DataFrame, root: Path) -> tuple
 
 
 def run_ours(
-    encoder: Encoder, options: Options, table: pd.DataFrame, store: Path
-) -> tuple[Job, Spans]:
+    encoder: Encoder, options: ExtractOptions, table: pd.DataFrame, store: Path
+) -> tuple[ExtractionRun, Profile]:
     """Extract into a fresh store, from files to committed rows."""
     shutil.rmtree(store, ignore_errors=True)
-    spans, layers = Spans(), parse_layers(options.layers, encoder.layer_count)
+    spans, layers = Profile(), parse_layers(options.layers, encoder.layer_count)
     with StoreWriter(store, configuration(encoder, layers, options)) as writer:
-        job = Job(encoder, layers, options, writer, print, spans)
+        job = ExtractionRun(encoder, layers, options, writer, print, spans)
         job.run(choose_segments(table, options), lambda: False)
     return job, spans
 

@@ -46,7 +46,7 @@ row = dict(duration=1.0, frames=3, audio_bytes=5, audio_crc32=7)
 begun, cpu = time.perf_counter(), time.process_time()
 with StoreWriter(store, config, **more) as writer:
     for first in range(0, count, 64):
-        with writer.together():
+        with writer.one_commit():
             for i in range(64):
                 writer.add(f"s{first + i:06d}", block[i], **row)
 wall, spent = time.perf_counter() - begun, time.process_time() - cpu

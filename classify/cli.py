@@ -34,7 +34,7 @@ main.add_command(report)
 
 
 def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of `sweep.Settings`, with its names and defaults."""
+    """Add the options of `sweep.SweepSettings`, with its names and defaults."""
     option = partial(click.option, show_default=True)
     options = [
         option(
@@ -139,17 +139,17 @@ def sweep(
     from ..common.outputs import check_own_folder
     from ..manifests.splits.tasks import split_method
     from ..manifests.table import read_table
-    from .experiment import evaluate
+    from .experiment import run_experiment
     from .output import WRITTEN, outcome_text, write_outcome
-    from .selection.candidates import Settings
+    from .selection.candidates import SweepSettings
 
     rows, split = read_table(table), split_method(table)
     check_own_folder(out, "cells.jsonl", WRITTEN)
     with folder_lock(out, lock=not no_lock):
-        outcome = evaluate(
+        outcome = run_experiment(
             rows,
             store,
-            Settings(**settings),
+            SweepSettings(**settings),
             split=split,
             tell=click.echo,
             keep=out / "cells.jsonl",
@@ -178,19 +178,19 @@ def fit(table: Path, store: Path, model: Path, *, overwrite: bool, **settings: A
     """
     from ..manifests.splits.tasks import split_method
     from ..manifests.table import read_table
-    from .experiment import choose_and_fit
-    from .selection.candidates import Settings
+    from .experiment import fit_best
+    from .selection.candidates import SweepSettings
     from .speaker_model_files import check_foretold, check_replaceable, save_model
 
     check_replaceable(model, overwrite=overwrite)
-    chosen = Settings(**settings)
+    chosen = SweepSettings(**settings)
 
     def check(foretold: Mapping[str, Any]) -> None:
         if not overwrite:
             check_foretold(model, foretold, chosen)
 
     rows, split = read_table(table), split_method(table)
-    fitted, facts, left_out = choose_and_fit(
+    fitted, facts, left_out = fit_best(
         rows, store, chosen, split=split, tell=click.echo, before=check
     )
     save_model(fitted, model, left_out, overwrite=overwrite)
@@ -276,11 +276,11 @@ def score(
     from ..common.errors import InputError
     from ..manifests.splits.tasks import split_method
     from ..manifests.table import read_predictions, read_table
-    from .evaluation.confounds import controls
+    from .evaluation.confounds import confound_tables
     from .evaluation.score import score as measure
     from .evaluation.score import scored_rows
     from .evaluation.wording import conclude_score
-    from .output import controls_text, measures_text, warnings_of, write_measures
+    from .output import controls_text, measures_text, warnings_of, write_metrics
     from .validity import doubts_of
 
     if identity is not None and table is None:
@@ -297,9 +297,11 @@ def score(
             options["split"],
             options["seed"],
         )
-        found = controls(named, segments, identity=identity, split=split, seed=seed, beside=beside)
+        found = confound_tables(
+            named, segments, identity=identity, split=split, seed=seed, beside=beside
+        )
     if output is not None:
-        write_measures(measures, output, facts=facts)
+        write_metrics(measures, output, facts=facts)
     click.echo("\n".join([*facts, measures_text(measures), *controls_text(found)]))
     click.echo("\n".join(["", *conclude_score(measures)]))
     click.echo(
@@ -333,12 +335,12 @@ def compare(a: Path, b: Path, output: Path | None, **settings: Any) -> None:
     """
     from ..manifests.table import read_predictions
     from .evaluation.compare import compare as pair
-    from .output import comparison_facts, comparison_text, write_measures
+    from .output import comparison_facts, comparison_text, write_metrics
 
     found = pair(read_predictions(a), read_predictions(b), **settings)
     if output is not None:
         facts = [*comparison_facts(found), found.conclusion]
-        write_measures(found.rows, output, facts=facts)
+        write_metrics(found.rows, output, facts=facts)
         click.echo(f"wrote {output}")
     click.echo(comparison_text(found))
     exit_left_out(map(len, found.unpaired))

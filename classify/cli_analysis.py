@@ -79,7 +79,7 @@ def _add(
     """
     from ..common.locks import folder_lock
     from ..manifests.table import read_table
-    from .evaluation.sweep_choice import name_of, read_config
+    from .evaluation.sweep_choice import model_name, read_config
     from .output import frame_text, write_frame
     from .selection.run_inputs import run_mark
 
@@ -87,7 +87,7 @@ def _add(
     with folder_lock(run, lock=not no_lock):
         found = analyse(rows, store, run, log=lines.append, **options)
         write_frame(found.assign(run=run_mark(run, config)), run / name)
-    head = "\n".join([*lines, name_of(run)])
+    head = "\n".join([*lines, model_name(run)])
     click.echo(f"{head}\n\n{frame_text(found)}\n\n{conclude(found)}\nwrote {run / name}")
     exit_left_out(line.startswith("left out") for line in lines)
 
@@ -135,13 +135,13 @@ def report(runs: tuple[str, ...], output: Path, **options: Any) -> None:
     A RUN is a folder that `sweep` wrote, or a predictions table (of `predict` or of fine-tuning);
     NAME=PATH gives it another name than its own.
     """
-    from ..common.files import write_whole
+    from ..common.files import atomic_write
     from .report.page import report as page
     from .report.tables import NOT_PAIRED
 
     lines = list[str]()
     content = page(runs, tell=lines.append, **options).encode()
-    write_whole(output, content)
+    atomic_write(output, content)
     for line in lines:
         click.echo(line)
     click.echo(f"wrote {output}: {len(runs)} runs, {len(content) / 1e6:.1f} MB")

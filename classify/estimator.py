@@ -12,11 +12,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..common.errors import InputError, require
+from ..common.errors import InputError, check_choice
 from .classifiers.calibration import find_temperature, probabilities
-from .classifiers.fitted import Fold, finish
-from .classifiers.linear import rotate
-from .classifiers.registry import fit_path, penalties_of
+from .classifiers.fitted import TrainingSet, to_feature_space
+from .classifiers.linear import principal_axes
+from .classifiers.registry import fit_path, penalty_path
 from .features import STANDARDISE, LayerSet
 from .selection.candidates import learnt_codes
 from .selection.cross_validation import FEWEST, cross_validate
@@ -53,7 +53,7 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
     Attributes
     ----------
     classes_ : (classes,)
-    fitted_ : Fitted
+    fitted_ : FittedClassifier
     temperature_ : float
         What `predict_proba` divides scores by; 1 where no class has two rows to hold one out.
     """
@@ -80,10 +80,12 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
         if len(self.classes_) < 2:
             raise ValueError(f"y: 1 class is given ({self.classes_[0]!r}), expected two or more")
         penalty = self._penalty()
-        rotation = rotate(X, standardise=self.standardise)
-        fold = Fold(rotation, codes, len(self.classes_), seed=self.seed)
+        rotation = principal_axes(X, standardise=self.standardise)
+        fold = TrainingSet(rotation, codes, len(self.classes_), seed=self.seed)
         head = fit_path(self.classifier, fold, [penalty])[0]
-        self.fitted_ = finish(head, fold.rotation, [str(label) for label in self.classes_])
+        self.fitted_ = to_feature_space(
+            head, fold.rotation, [str(label) for label in self.classes_]
+        )
         self.temperature_ = self._temperature(X, codes, penalty)
         return self
 
@@ -100,8 +102,8 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
             raise InputError(
                 f"calibration_folds: {folds} is given, expected 0 or {FEWEST} and more; correct it"
             )
-        require("standardise", self.standardise, STANDARDISE)
-        penalties = penalties_of(self.classifier, self.penalty)
+        check_choice("standardise", self.standardise, STANDARDISE)
+        penalties = penalty_path(self.classifier, self.penalty)
         return penalties[len(penalties) // 2]
 
     def _temperature(self, X: np.ndarray, codes: np.ndarray, penalty: float | None) -> float:

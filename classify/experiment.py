@@ -15,24 +15,24 @@ import numpy as np
 from ..common.errors import InputError
 from ..manifests.splits.tasks import Task
 from ..manifests.table import SPLITS
-from .evaluation.confounds import control, persons_of
+from .evaluation.confounds import confound_table, person_of_label
 from .evaluation.score import score
 from .evaluation.wording import (
     baselines,
-    conclude,
     conclude_control,
     curve_facts,
+    describe_sweep,
     fold_facts,
     mix_facts,
     unknown_facts,
     validation_facts,
 )
-from .features import Teller, open_store
-from .selection.candidates import Settings, Trial, choose
-from .selection.prepare import LEFT_OUT_FILE, Prepared, layers_of, left_out_lines, prepare
+from .features import Log, open_store
+from .selection.candidates import Candidate, SweepSettings, choose
+from .selection.prepare import LEFT_OUT_FILE, Prepared, layers_of, left_out_lines, prepare_tasks
 from .selection.run_inputs import Inputs, begin_run, inputs_of
 from .selection.sweep import TUNING, sweep
-from .selection.sweep_cache import Cells, fingerprint_of
+from .selection.sweep_cache import SweepCache, fingerprint_of
 from .speaker_model import KNOWS_THE_ROOM, Model, fit, foretell, predict
 from .validity import learnt_from, learnt_note, learnt_rows
 
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class ExperimentResult:
     """What an experiment gave.
 
     Attributes
     ----------
-    trials : list of Trial
+    trials : list of Candidate
         Validation only.
     predictions, measures : DataFrame
         Of the chosen trial, on test.
@@ -57,15 +57,15 @@ class Outcome:
     left_out : DataFrame
         The rows that could not be used: `segment_id, session, reason`.
     control : DataFrame or None
-        As `confounds.control` returns it; None within sessions.
+        As `confounds.confound_table` returns it; None within sessions.
     identity : str or None
         The file that told it who is who.
     """
 
-    settings: Settings
+    settings: SweepSettings
     split: str
-    trials: Sequence[Trial]
-    chosen: Trial
+    trials: Sequence[Candidate]
+    chosen: Candidate
     model: Model
     predictions: pd.DataFrame
     measures: pd.DataFrame
@@ -79,17 +79,17 @@ class Outcome:
     identity: str | None = None
 
 
-def evaluate(  # noqa: PLR0913  (the options of the command)
+def run_experiment(  # noqa: PLR0913  (the options of the command)
     table: pd.DataFrame,
     store: str | Path,
-    settings: Settings | None = None,
+    settings: SweepSettings | None = None,
     *,
     split: str = "unknown",
-    tell: Teller = lambda text: None,
+    tell: Log = lambda text: None,
     keep: Path | None = None,
     anew: bool = True,
     identity: str | Path | None = None,
-) -> Outcome:
+) -> ExperimentResult:
     """Sweep, choose on validation, fit on train, predict and score test once.
 
     With folds, train and valid are cross-validated and the chosen one is fitted on both.
@@ -108,7 +108,7 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
     anew : bool
         Whether such a folder, or a file of another sweep, is begun anew instead.
     identity : path, optional
-        Who is who, for the control of a task over all labels (`confounds.control`).
+        Who is who, for the control of a task over all labels (`confounds.confound_table`).
 
     Raises
     ------
@@ -116,15 +116,15 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
         Segments have no features, a split is missing, a setting is unknown, or the identity file
         does not fit.
     """
-    settings = settings or Settings()
+    settings = settings or SweepSettings()
     if identity is not None:
         _check_identity(table, identity, settings)
     opened = open_store(store)
-    ready = prepare(table, opened, settings, SPLITS)
+    ready = prepare_tasks(table, opened, settings, SPLITS)
     known, tasks = ready.table, ready.tasks
     if keep is not None:
         begin_run(keep.parent, table, opened, layers_of(settings, opened), anew=anew)
-    cells = Cells(keep, fingerprint_of(known, opened, tasks, settings), anew=anew)
+    cells = SweepCache(keep, fingerprint_of(known, opened, tasks, settings), anew=anew)
     trials = sweep(known, opened, tasks, settings, tell=tell, cells=cells)
     chosen = choose(trials)
     model = fit(known, opened, tasks, chosen, settings, split=split)
@@ -134,12 +134,12 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
     facts += sorted({note for trial in trials for note in trial.notes})
     facts += learnt_note(learnt_from(tested, learnt_rows(known, tasks)), tested["segment_id"])
     measures = score(predictions, table, seed=settings.seed)
-    conclusion = conclude(known, tasks, trials, predictions, measures)
+    conclusion = describe_sweep(known, tasks, trials, predictions, measures)
     beside = None
     if settings.within == "corpus":
-        beside = control(ready, opened, chosen, settings, predictions, identity=identity)
+        beside = confound_table(ready, opened, chosen, settings, predictions, identity=identity)
         conclusion += f"\n{conclude_control(beside)}"
-    return Outcome(
+    return ExperimentResult(
         settings=settings,
         split=split,
         trials=trials,
@@ -158,34 +158,34 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
     )
 
 
-def _check_identity(table: pd.DataFrame, identity: str | Path, settings: Settings) -> None:
+def _check_identity(table: pd.DataFrame, identity: str | Path, settings: SweepSettings) -> None:
     """Find a bad identity file before anything is swept."""
     if settings.within != "corpus":
         raise InputError(
             f"identity: {identity} is given with within {settings.within!r}, where no labels are "
             "folded, expected 'corpus'; pass --within corpus, or leave --identity out"
         )
-    persons_of(table, identity)
+    person_of_label(table, identity)
 
 
-def choose_and_fit(
+def fit_best(
     table: pd.DataFrame,
     store: str | Path,
-    settings: Settings | None = None,
+    settings: SweepSettings | None = None,
     *,
     split: str = "unknown",
-    tell: Teller = lambda text: None,
+    tell: Log = lambda text: None,
     before: Callable[[Mapping[str, Any]], None] = lambda foretold: None,
 ) -> tuple[Model, list[str], pd.DataFrame]:
     """Return the model that validation chooses, what is worth telling, and what is left out.
 
     It is fitted on train; left out are rows that could not be used, `segment_id, session, reason`.
-    Test rows are not read. Parameters and Raises as in `evaluate`; `before` is given what
+    Test rows are not read. Parameters and Raises as in `run_experiment`; `before` is given what
     `speaker_model.foretell` returns, before anything is tried.
     """
-    settings = settings or Settings()
+    settings = settings or SweepSettings()
     opened = open_store(store)
-    ready = prepare(table, opened, settings, TUNING)
+    ready = prepare_tasks(table, opened, settings, TUNING)
     before(foretell(ready.table, opened, ready.tasks, settings, split=split))
     chosen = choose(sweep(ready.table, opened, ready.tasks, settings, tell=tell))
     model = fit(ready.table, opened, ready.tasks, chosen, settings, split=split)
@@ -197,7 +197,12 @@ def choose_and_fit(
 
 
 def _facts(
-    model: Model, ready: Prepared, chosen: Trial, settings: Settings, *, tested: bool = False
+    model: Model,
+    ready: Prepared,
+    chosen: Candidate,
+    settings: SweepSettings,
+    *,
+    tested: bool = False,
 ) -> list[str]:
     """Return the sentences that stand above a result; `tested`: of test, too."""
     splits = ("valid", "test") if tested else ("valid",)
@@ -213,7 +218,7 @@ def _facts(
     ]
 
 
-def _chosen_on(model: Model, chosen: Trial) -> str:
+def _chosen_on(model: Model, chosen: Candidate) -> str:
     low, high = chosen.interval
     accuracy = f"{chosen.accuracy:.1%} ({low:.1%} to {high:.1%})"
     return f"chosen on validation: {model.name}, penalty {chosen.penalty}, accuracy {accuracy}"

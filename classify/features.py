@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..common.errors import InputError, require
+from ..common.errors import InputError, check_choice
 from ..extract.store.reader import FeatureStore
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class LayerSet:
     """The layers that make one feature vector: one alone, several in a row, or their mean.
 
     A mix is several in a row, each with a weight > 0; the weights sum to 1
-    (`layer_weights.mix_layers`). `standardise` says how `linear.rotate` scales their features.
+    (`layer_weights.learn_layer_weights`). `standardise` says how `linear.principal_axes` scales
+    their features.
     """
 
     layers: tuple[int, ...]
@@ -48,7 +49,7 @@ class LayerSet:
         return numbers if self.combine == "alone" else f"{self.combine}:{numbers}"
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """Return `"layer 7"`, `"layers mix:4+8"` or `"layer 7, not standardised"`."""
         kind = "layer" if self.combine == "alone" else "layers"
         return f"{kind} {self.name}" + ("" if self.standardise == "yes" else NOT_STANDARDISED)
@@ -69,7 +70,7 @@ def layer_sets(
         The text is not a list of layers, there are too few, the store does not hold one of them,
         or a mix is not to be standardised.
     """
-    require("standardise", standardise, (*STANDARDISE, "both"))
+    check_choice("standardise", standardise, (*STANDARDISE, "both"))
     if combine == "mix" and standardise != "yes":
         raise InputError(
             f"standardise: {standardise!r} is given for a mix, expected 'yes'; leave out "
@@ -81,7 +82,7 @@ def layer_sets(
 
 
 def _sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]:
-    require("combine", combine, (*COMBINE, *SEARCHES))
+    check_choice("combine", combine, (*COMBINE, *SEARCHES))
     chosen = list(store.layers) if layers.strip() == "all" else _numbers(layers)
     missing = [layer for layer in chosen if layer not in store.layers]
     if missing:
@@ -127,7 +128,9 @@ def open_store(path: str | Path) -> FeatureStore:
     return store
 
 
-def match(table: pd.DataFrame, store: FeatureStore) -> tuple[pd.DataFrame, pd.DataFrame]:
+def rows_with_features(
+    table: pd.DataFrame, store: FeatureStore
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the rows that have features, in table order, and those that extraction rejected.
 
     Raises
@@ -163,7 +166,7 @@ def read_features(
     InputError
         `part` is not in the store's pooling, or ids are missing.
     """
-    require("pooling-part", part, PARTS)
+    check_choice("pooling-part", part, PARTS)
     keep = _columns(store, part)
     blocks = (store.read(ids, layer)[:, keep] for layer in layer_set.layers)
     if len(layer_set.layers) == 1:
@@ -188,4 +191,4 @@ def _columns(store: FeatureStore, part: str) -> slice:
     return slice(0, dim // 2) if part == "mean" else slice(dim // 2, None)
 
 
-Teller = Callable[[str], Any]  # where progress and notes go: click.echo, print, list.append
+Log = Callable[[str], Any]  # where progress and notes go: click.echo, print, list.append

@@ -49,7 +49,7 @@ def log_loss(truth_probability: np.ndarray) -> float:
     return float(-np.mean(np.log(np.maximum(truth_probability, LOWEST))))
 
 
-class Trials:
+class VerificationTrials:
     """Verification trials: each segment against each candidate, ordered once for many resamples.
 
     Parameters
@@ -98,7 +98,7 @@ def min_dcf(misses: np.ndarray, false: np.ndarray, prior: float = PRIOR) -> floa
     return float(costs.min() / min(prior, 1 - prior))
 
 
-def meeting_mean(values: np.ndarray, groups: np.ndarray) -> float:
+def session_mean(values: np.ndarray, groups: np.ndarray) -> float:
     """Return the mean over groups (n,) int >= 0 of the mean value (n,) within the group."""
     counts = np.bincount(groups)
     sums = np.bincount(groups, weights=values)

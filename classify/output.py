@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.errors import InputError
-from ..common.files import write_whole
+from ..common.files import atomic_write
 from ..manifests.splits.tasks import WITHIN_CORPUS
 from ..manifests.table import write_predictions
 from .evaluation.compare import Comparison
 from .evaluation.wording import conclude_control
-from .experiment import Outcome, encoder_text
+from .experiment import ExperimentResult, encoder_text
 from .features import NOT_STANDARDISED
 from .selection.prepare import LEFT_OUT_FILE, write_left_out
 from .selection.run_inputs import INPUTS_FILE, run_mark, sealed, write_inputs
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from .experiment import Outcome
+    from .experiment import ExperimentResult
 
 
 CONTROL_FILE = "control.csv"
@@ -45,7 +45,7 @@ OTHER_TASK = (
 MOST_SHOWN = 200  # trials; 25 layers by six classifiers are shown whole
 
 
-def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
+def sweep_rows(outcome: ExperimentResult) -> list[dict[str, Any]]:
     """Return `sweep.csv`'s rows: validation for every trial, test for the chosen one only."""
     test = outcome.measures.query("stratum == 'all' and measure == 'accuracy'").iloc[0]
     rows = []
@@ -70,12 +70,12 @@ def trial_rows(outcome: Outcome) -> list[dict[str, Any]]:
     return rows
 
 
-def outcome_text(outcome: Outcome) -> str:
+def outcome_text(outcome: ExperimentResult) -> str:
     """Return what `sweep` prints: facts, the table, measures of the chosen, a conclusion.
 
     Over the corpus its control stands before the conclusion.
     """
-    found = trial_rows(outcome)
+    found = sweep_rows(outcome)
     best = sorted(found, key=lambda row: -row["valid_accuracy"])[:MOST_SHOWN]
     shown = found if len(found) <= MOST_SHOWN else best
     told = [key for key in shown[0] if key != "standardise" or len(_ways(outcome)) > 1]
@@ -83,7 +83,7 @@ def outcome_text(outcome: Outcome) -> str:
     more = f"\nthe best {len(shown)} of {len(found)}" if len(shown) < len(found) else ""
     blocks = [
         "\n".join(outcome.facts),
-        aligned(rows) + more,
+        format_columns(rows) + more,
         measures_text(outcome.measures),
         *([] if outcome.control is None else [frame_text(outcome.control)]),
         outcome.conclusion,
@@ -91,7 +91,7 @@ def outcome_text(outcome: Outcome) -> str:
     return "\n\n".join(blocks)
 
 
-def _ways(outcome: Outcome) -> set[str]:
+def _ways(outcome: ExperimentResult) -> set[str]:
     return {trial.layers.standardise for trial in outcome.trials} | {"yes"}
 
 
@@ -107,7 +107,7 @@ def measures_text(measures: pd.DataFrame) -> str:
             {key: _short(key, value) for key, value in row.items()}
             for row in shown.to_dict("records")
         ]
-        blocks.append(f"{model}\n{aligned(lines)}")
+        blocks.append(f"{model}\n{format_columns(lines)}")
     return "\n\n".join(blocks)
 
 
@@ -136,7 +136,7 @@ def comparison_text(found: Comparison) -> str:
     rows = [
         {key: _short(key, value) for key, value in row.items()} for row in shown.to_dict("records")
     ]
-    return "\n\n".join(["\n".join(comparison_facts(found)), aligned(rows), found.conclusion])
+    return "\n\n".join(["\n".join(comparison_facts(found)), format_columns(rows), found.conclusion])
 
 
 def _short(key: str, value: Any) -> str:
@@ -147,10 +147,10 @@ def _short(key: str, value: Any) -> str:
     return str(value)
 
 
-def aligned(rows: Sequence[Mapping[str, str]]) -> str:
+def format_columns(rows: Sequence[Mapping[str, str]]) -> str:
     """Return rows of text under their keys, columns two spaces apart, numbers to the right.
 
-    >>> print(aligned([{"layer": "3", "name": "ridge"}, {"layer": "12", "name": "lda"}]))
+    >>> print(format_columns([{"layer": "3", "name": "ridge"}, {"layer": "12", "name": "lda"}]))
     layer  name
         3  ridge
        12  lda
@@ -176,7 +176,7 @@ def warnings_of(measures: pd.DataFrame) -> list[str]:
     return [f"{name}: {KNOWS_THE_ROOM}" for name in models]
 
 
-def write_outcome(outcome: Outcome, folder: str | Path) -> list[str]:
+def write_outcome(outcome: ExperimentResult, folder: str | Path) -> list[str]:
     """Write what a sweep leaves in its folder; return the names of the files.
 
     ``config.json`` is removed first and written last, with the SHA-256 of the others: a folder
@@ -190,7 +190,7 @@ def write_outcome(outcome: Outcome, folder: str | Path) -> list[str]:
     if before != run_mark(folder, config):
         for name in OF_THE_CHOICE:
             (folder / name).unlink(missing_ok=True)
-    write_whole(folder / "config.json", json.dumps(config, indent=1, ensure_ascii=False).encode())
+    atomic_write(folder / "config.json", json.dumps(config, indent=1, ensure_ascii=False).encode())
     written.append("config.json")
     gone = [name for name in written if not (folder / name).exists()]
     if gone:
@@ -209,16 +209,16 @@ def _run_mark(folder: Path) -> str:
         return ""
 
 
-def _write_tables(outcome: Outcome, folder: Path) -> list[str]:
+def _write_tables(outcome: ExperimentResult, folder: Path) -> list[str]:
     """Write all but ``config.json``; return the names of what is of this run."""
     import pandas as pd
 
     write_predictions(outcome.predictions, folder / "predictions.csv")
-    trials = pd.DataFrame(trial_rows(outcome))
+    trials = pd.DataFrame(sweep_rows(outcome))
     trials = trials.assign(encoder=encoder_text(outcome.model), split=outcome.split)
-    write_whole(folder / "sweep.csv", trials.to_csv(index=False, lineterminator="\n").encode())
-    write_whole(folder / "sweep.png", plot_sweep(outcome))
-    write_measures(outcome.measures, folder / "metrics.csv")
+    atomic_write(folder / "sweep.csv", trials.to_csv(index=False, lineterminator="\n").encode())
+    atomic_write(folder / "sweep.png", plot_sweep(outcome))
+    write_metrics(outcome.measures, folder / "metrics.csv")
     write_inputs(outcome.inputs, folder)
     written = ["sweep.csv", "sweep.png", "predictions.csv", "metrics.csv"]
     if outcome.control is None:
@@ -231,7 +231,7 @@ def _write_tables(outcome: Outcome, folder: Path) -> list[str]:
     return written
 
 
-def _config(outcome: Outcome) -> dict[str, Any]:
+def _config(outcome: ExperimentResult) -> dict[str, Any]:
     model = outcome.model
     return {
         "settings": asdict(outcome.settings),
@@ -256,18 +256,18 @@ def _config(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def write_measures(measures: pd.DataFrame, path: str | Path, *, facts: Sequence[str] = ()) -> None:
+def write_metrics(measures: pd.DataFrame, path: str | Path, *, facts: Sequence[str] = ()) -> None:
     """Write measures as CSV, or as JSON with `facts` (NaN becomes null), by suffix."""
     path = Path(path)
     if path.suffix == ".csv":
-        write_whole(path, measures.to_csv(index=False, lineterminator="\n").encode())
+        atomic_write(path, measures.to_csv(index=False, lineterminator="\n").encode())
     elif path.suffix == ".json":
         rows = [
             {key: None if _is_nan(value) else value for key, value in row.items()}
             for row in measures.to_dict("records")
         ]
         text = json.dumps({"facts": list(facts), "measures": rows}, indent=1, ensure_ascii=False)
-        write_whole(path, text.encode())
+        atomic_write(path, text.encode())
     else:
         raise InputError(f"{path}: suffix is {path.suffix!r}, expected .csv or .json; rename it")
 
@@ -278,7 +278,9 @@ def _is_nan(value: Any) -> bool:
 
 def frame_text(frame: pd.DataFrame) -> str:
     """Return a table as aligned text: shares with three digits, seconds and thresholds whole."""
-    return aligned([{k: _plain(k, v) for k, v in row.items()} for row in frame.to_dict("records")])
+    return format_columns(
+        [{k: _plain(k, v) for k, v in row.items()} for row in frame.to_dict("records")]
+    )
 
 
 def _plain(key: str, value: Any) -> str:
@@ -287,10 +289,10 @@ def _plain(key: str, value: Any) -> str:
 
 def write_frame(frame: pd.DataFrame, path: str | Path) -> None:
     """Write a table of numbers as CSV."""
-    write_whole(Path(path), frame.to_csv(index=False, lineterminator="\n").encode())
+    atomic_write(Path(path), frame.to_csv(index=False, lineterminator="\n").encode())
 
 
-def plot_sweep(outcome: Outcome) -> bytes:
+def plot_sweep(outcome: ExperimentResult) -> bytes:
     """Return a PNG: accuracy on validation by layer, 95 % interval shaded, chance and majority.
 
     The chosen combination is ringed; the title names an untrained encoder and the split.
@@ -318,7 +320,7 @@ def plot_sweep(outcome: Outcome) -> bytes:
     return image.getvalue()
 
 
-def _line(axes: Axes, outcome: Outcome, line: tuple[str, str], color: str) -> None:
+def _line(axes: Axes, outcome: ExperimentResult, line: tuple[str, str], color: str) -> None:
     trials = [t for t in outcome.trials if (t.classifier, t.layers.standardise) == line]
     label = line[0] + ("" if line[1] == "yes" else NOT_STANDARDISED)
     x = np.arange(len(trials))  # every classifier has every layer set, in the same order
@@ -327,7 +329,7 @@ def _line(axes: Axes, outcome: Outcome, line: tuple[str, str], color: str) -> No
     axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
 
 
-def _title(outcome: Outcome) -> str:
+def _title(outcome: ExperimentResult) -> str:
     config = outcome.model.config
     untrained = ", untrained encoder" if config.get("untrained") else ""
     task = f"within {outcome.settings.within}, split: {outcome.split}"

@@ -18,11 +18,11 @@ from ..extract.store.reader import FeatureStore
 from ..manifests.splits.tasks import WITHIN_CORPUS, Task, rows_of_split
 from ..manifests.table import check_predictions
 from .classifiers.calibration import calibrated, fit_curves
-from .classifiers.fitted import Fitted, finish
-from .classifiers.fold_sums import TotalSums
+from .classifiers.fitted import FittedClassifier, to_feature_space
+from .classifiers.fold_sums import GramSums
 from .classifiers.registry import fit_path
-from .features import LayerSet, layer_sets, match, read_features
-from .selection.candidates import Settings, Trial, learnt_codes
+from .features import LayerSet, layer_sets, read_features, rows_with_features
+from .selection.candidates import Candidate, SweepSettings, learnt_codes
 from .selection.run_inputs import check_same_store
 from .selection.sweep import TUNING, make_fold, one_thread, validate
 from .validity import (
@@ -52,7 +52,7 @@ class Model:
 
     Attributes
     ----------
-    fitted : {session, or "corpus": Fitted}
+    fitted : {session, or "corpus": FittedClassifier}
     temperature : float
         Divides the scores before the softmax; found on validation.
     config : dict
@@ -72,7 +72,7 @@ class Model:
     part: str
     within: str
     temperature: float
-    fitted: Mapping[str, Fitted]
+    fitted: Mapping[str, FittedClassifier]
     config: Mapping[str, Any]
     origin: Mapping[str, Any]
     knots: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -84,15 +84,15 @@ class Model:
         corpus = WITHIN_CORPUS if self.within == "corpus" else ""
         untrained = ", untrained encoder" if self.config.get("untrained") else ""
         leaky = f", split {self.origin['split']}" if "leaky" in self.origin.get("split", "") else ""
-        return f"{self.classifier}, {self.layers.told}{corpus}{untrained}{leaky}"
+        return f"{self.classifier}, {self.layers.description}{corpus}{untrained}{leaky}"
 
 
 def fit(
     table: pd.DataFrame,
     store: FeatureStore,
     tasks: Sequence[Task],
-    trial: Trial,
-    settings: Settings,
+    trial: Candidate,
+    settings: SweepSettings,
     *,
     split: str = "unknown",
 ) -> Model:
@@ -103,7 +103,8 @@ def fit(
     Parameters
     ----------
     table : segment table
-        Rows with features, as `features.match` returns them; `tasks` hold its row numbers.
+        Rows with features, as `features.rows_with_features` returns them; `tasks` hold its row
+        numbers.
     split : str
         How the table was split; kept in the model's origin.
     """
@@ -133,7 +134,7 @@ def foretell(
     table: pd.DataFrame,
     store: FeatureStore,
     tasks: Sequence[Task],
-    settings: Settings,
+    settings: SweepSettings,
     *,
     split: str = "unknown",
 ) -> dict[str, Any]:
@@ -152,26 +153,26 @@ def foretell(
 
 
 def _fit_task(
-    task: Task, X: np.ndarray, rows: np.ndarray, trial: Trial, settings: Settings
-) -> Fitted:
+    task: Task, X: np.ndarray, rows: np.ndarray, trial: Candidate, settings: SweepSettings
+) -> FittedClassifier:
     train, valid = (X[np.searchsorted(rows, task.rows[s])] for s in TUNING)
     fold = make_fold(task, train, valid, settings.seed, trial.layers)
     head = fit_path(trial.classifier, fold, [trial.penalty])[0]
-    return finish(head, fold.rotation, task.labels)
+    return to_feature_space(head, fold.rotation, task.labels)
 
 
 def _fit_curves(
-    task: Task, X: np.ndarray, rows: np.ndarray, trial: Trial, settings: Settings
+    task: Task, X: np.ndarray, rows: np.ndarray, trial: Candidate, settings: SweepSettings
 ) -> np.ndarray:
     train, valid = (X[np.searchsorted(rows, task.rows[s])] for s in TUNING)
     path = {trial.classifier: (trial.penalty,)}
-    summed = TotalSums(train, task.codes["train"], len(task.labels), task.cuts)
+    summed = GramSums(train, task.codes["train"], len(task.labels), task.cuts)
     found = validate(task, summed, valid, path, trial.layers, settings.seed)
     scores = found[trial.classifier].scores[0]
     return fit_curves(scores, learnt_codes(task.codes["valid"], scores), trial.temperature)
 
 
-def _origin(tasks: Sequence[Task], settings: Settings, split: str) -> dict[str, Any]:
+def _origin(tasks: Sequence[Task], settings: SweepSettings, split: str) -> dict[str, Any]:
     return {
         "fitted_on": "train and valid" if settings.folds else "train",
         "chosen_and_calibrated_on": f"{settings.folds} folds" if settings.folds else "valid",
@@ -219,7 +220,7 @@ def predict(
     """
     check_config(model, store)
     rows = rows_of_split(table, split)
-    known, rejected = match(rows, store)
+    known, rejected = rows_with_features(rows, store)
     left_out = {"rejected": f"{len(rejected)} segments without features"} if len(rejected) else {}
     sessions = known["session"].to_numpy(str)
     if model.within == "session":

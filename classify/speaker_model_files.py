@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..common.errors import InputError, writing
-from ..common.files import replace_folder, write_whole
+from ..common.errors import InputError, explain_write_errors
+from ..common.files import atomic_write, replace_folder
 from ..common.names import normal_name, normal_names
 from ..manifests.splits.tasks import WITHIN
 from .classifiers.boosted_trees import check_trees
 from .classifiers.calibration import CALIBRATIONS
-from .classifiers.fitted import Fitted
+from .classifiers.fitted import FittedClassifier
 from .classifiers.registry import PENALTIES
 from .features import COMBINE, PARTS, STANDARDISE, LayerSet
-from .selection.candidates import Settings, classifier_names
+from .selection.candidates import SweepSettings, classifier_names
 from .selection.prepare import LEFT_OUT_FILE
 from .speaker_model import Model
 from .validity import LEARNT_COLUMNS, USES
@@ -65,18 +65,18 @@ def save_model(
     """
     path = Path(path)
     check_replaceable(path, overwrite=overwrite)
-    with writing(path):
+    with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         files = _files(model, left_out)
         for name, content in files.items():
-            write_whole(draft / name, content)
+            atomic_write(draft / name, content)
         check_replaceable(path, overwrite=overwrite)  # another may have written it meanwhile
         if not overwrite and path.is_dir() and any(path.iterdir()):
             _check_same(path, files)
         else:
-            with writing(path):
+            with explain_write_errors(path):
                 draft.chmod(0o755)
             replace_folder(draft, path)
     finally:
@@ -120,7 +120,7 @@ def other_content(path: Path) -> InputError:
     )
 
 
-def check_foretold(path: str | Path, foretold: Mapping[str, Any], settings: Settings) -> None:
+def check_foretold(path: str | Path, foretold: Mapping[str, Any], settings: SweepSettings) -> None:
     """Refuse a folder whose model cannot be the one that is about to be fitted.
 
     `foretold` is what `speaker_model.foretell` returns of `settings`.
@@ -265,7 +265,7 @@ def _checked(path: Path, name: str, sha256: str) -> bytes:
 
 def _fitted(
     entry: Mapping[str, Any], number: int, arrays: Mapping[str, np.ndarray], files: dict[str, bytes]
-) -> Fitted:
+) -> FittedClassifier:
     values = {name: arrays[f"{number}.{name}"] for name in ARRAYS}
     kind, labels = entry["kind"], normal_names(entry["labels"])
     _need(_texts(labels) and len(labels) > 1, "labels", labels)
@@ -273,7 +273,7 @@ def _fitted(
     if kind == "trees":
         check_trees(booster, len(labels), len(values["weights"]))
     _check_arrays(values, len(labels), trees=kind == "trees")
-    return Fitted(kind=kind, labels=tuple(labels), booster=booster, **values)
+    return FittedClassifier(kind=kind, labels=tuple(labels), booster=booster, **values)
 
 
 def _check_arrays(values: Mapping[str, np.ndarray], labels: int, *, trees: bool) -> None:
@@ -322,7 +322,7 @@ def _texts(values: object) -> bool:
     return len(set(values)) == len(values)
 
 
-def _check_description(found: Mapping[str, Any], fitted: Mapping[str, Fitted]) -> None:
+def _check_description(found: Mapping[str, Any], fitted: Mapping[str, FittedClassifier]) -> None:
     """Refuse what JSON may hold in another type or range than `save_model` writes."""
     choices = {
         "classifier": tuple(PENALTIES),
@@ -355,7 +355,7 @@ def _check_weights(weights: object, count: int) -> None:
         _need(min(weights) > 0 and abs(sum(weights) - 1) < 1e-6, "weights", weights)
 
 
-def _check_kinds(found: Mapping[str, Any], fitted: Mapping[str, Fitted]) -> None:
+def _check_kinds(found: Mapping[str, Any], fitted: Mapping[str, FittedClassifier]) -> None:
     """Refuse classifiers of another kind, or of other features, than the description says."""
     config, kinds = found["config"], {"centroid": "cosine", "lightgbm": "trees"}
     whole = found["pooling_part"] in ("both", config["pooling"])
@@ -371,7 +371,7 @@ def _check_kinds(found: Mapping[str, Any], fitted: Mapping[str, Fitted]) -> None
 
 def _model(
     description: Mapping[str, Any],
-    fitted: dict[str, Fitted],
+    fitted: dict[str, FittedClassifier],
     knots: dict[str, np.ndarray],
     learnt: pd.DataFrame | None,
 ) -> Model:

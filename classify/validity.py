@@ -19,7 +19,7 @@ import numpy as np
 
 from ..common.errors import InputError
 from ..common.names import normal_name
-from ..manifests.splits.overlap import RECORDING, neighbours
+from ..manifests.splits.overlap import RECORDING, count_neighbours
 from ..manifests.splits.tasks import WITHIN_CORPUS, Task, rows_in_train
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _shares_audio(rows: pd.DataFrame, learnt: pd.DataFrame) -> np.ndarray:
     both = pd.concat([learnt[columns], rows[columns]], ignore_index=True)
     both = both.assign(audio=_recordings(both))
     among = np.arange(len(both)) < len(learnt)
-    return neighbours(both, ~among, among, by=RECORDING) > 0
+    return count_neighbours(both, ~among, among, by=RECORDING) > 0
 
 
 def _recordings(table: pd.DataFrame) -> list[str]:

@@ -14,7 +14,7 @@ import click
 from .errors import InputError
 from .locks import UNLOCKED
 from .outputs import Output, check_place, protecting
-from .signals import ended_by_signals
+from .signals import exit_on_signals
 
 FAILED = 1  # exit code: something to repair, told in one line
 LEFT_OUT = 3  # exit code: done, but some rows could not be used and were left out
@@ -28,7 +28,7 @@ class _OneLineErrors:
     """
 
     def main(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Any:
-        with nullcontext() if args is not None else ended_by_signals():
+        with nullcontext() if args is not None else exit_on_signals():
             return super().main(args, *others, **options)  # type: ignore[misc]
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -21,7 +21,7 @@ class InputError(ValueError):
 
 
 @contextmanager
-def writing(path: str | Path, needed: int = 0) -> Iterator[None]:
+def explain_write_errors(path: str | Path, needed: int = 0) -> Iterator[None]:
     """Tell as `InputError` why `path` cannot be written: no leave, no room, a file for a folder.
 
     `needed` is its size in bytes, where that is known.
@@ -36,7 +36,7 @@ def writing(path: str | Path, needed: int = 0) -> Iterator[None]:
         ) from problem
 
 
-def require(where: str, value: str, choices: Sequence[str]) -> None:
+def check_choice(where: str, value: str, choices: Sequence[str]) -> None:
     """Raise `InputError` unless `value` is one of `choices`."""
     if value not in choices:
         raise InputError(

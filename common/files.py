@@ -13,10 +13,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import InputError, writing
+from .errors import InputError, explain_write_errors
 from .locks import lock_file
 from .outputs import check_same_content, has_to_be_written
-from .signals import unbroken
+from .signals import defer_signals
 
 PART = "part-"  # begins the last part of the name of a file that is not complete
 FROM_HERE, EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
@@ -81,7 +81,7 @@ def _once(files: list[Path]) -> list[Path]:
     return left
 
 
-def write_whole(path: str | Path, content: bytes | memoryview) -> None:
+def atomic_write(path: str | Path, content: bytes | memoryview) -> None:
     """Write a file under its final name only when it is complete (temporary name, then rename).
 
     Raises
@@ -90,12 +90,12 @@ def write_whole(path: str | Path, content: bytes | memoryview) -> None:
         The file cannot be written, or is a command's output that exists with other content
         (`outputs.protecting`); one of that name from before is left as it is.
     """
-    with writing(path, len(content)):
+    with explain_write_errors(path, len(content)):
         if has_to_be_written(Path(path), content):
-            write_and_rename(Path(path), content)
+            atomic_write_bytes(Path(path), content)
 
 
-def write_and_rename(path: Path, content: bytes | memoryview) -> None:
+def atomic_write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write a file under its final name only when it is complete; make its folder if absent.
 
     What a killed writer of this name has left is removed. A temporary file is locked by its writer
@@ -144,7 +144,7 @@ def replace_folder(draft: Path, path: Path) -> None:
     InputError
         The folder cannot be written.
     """
-    with writing(path):
+    with explain_write_errors(path):
         if os.path.lexists(path):
             _exchange(draft, path)
             shutil.rmtree(draft, ignore_errors=True)
@@ -152,7 +152,7 @@ def replace_folder(draft: Path, path: Path) -> None:
             os.rename(draft, path)
 
 
-@unbroken()
+@defer_signals()
 def _exchange(draft: Path, path: Path) -> None:
     """Let two folders change their names; over a third name where the system knows no better."""
     names = os.fsencode(draft), os.fsencode(path)
@@ -179,7 +179,7 @@ WRITING = ".writing-"  # begins the names of files that are not complete
 
 
 @contextmanager
-def whole_file(path: Path, needed: int, *, overwrite: bool = True) -> Iterator[BinaryIO]:
+def atomic_open(path: Path, needed: int, *, overwrite: bool = True) -> Iterator[BinaryIO]:
     """Yield a file that gets its name only when complete and on disk; `needed` is its size (bytes).
 
     Temporary name in the same folder, fsync, rename, fsync of the folder. Without `overwrite` a
@@ -190,7 +190,7 @@ def whole_file(path: Path, needed: int, *, overwrite: bool = True) -> Iterator[B
     InputError
         The disk is full, the folder cannot be written to, or another content is there.
     """
-    with writing(path.parent), _whole_file(path, needed, overwrite) as file:
+    with explain_write_errors(path.parent), _whole_file(path, needed, overwrite) as file:
         yield file
 
 
@@ -217,7 +217,7 @@ def synced_file(temporary: Path, needed: int) -> Iterator[BinaryIO]:
     InputError
         The disk is full, or the folder cannot be written to.
     """
-    with writing(temporary.parent):
+    with explain_write_errors(temporary.parent):
         try:
             with temporary.open("w+b") as file:
                 yield file
@@ -232,14 +232,14 @@ def synced_file(temporary: Path, needed: int) -> Iterator[BinaryIO]:
 
 def publish(temporary: Path, path: Path) -> None:
     """Give a file that is on disk its name, which a power cut does not take back."""
-    with writing(path.parent):
+    with explain_write_errors(path.parent):
         temporary.replace(path)
         sync_folder(path.parent)
 
 
 def refuse_full_disk(folder: Path, needed: int) -> None:
     """Raise `InputError` unless `needed` bytes are free on the folder's disk."""
-    with writing(folder):
+    with explain_write_errors(folder):
         free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(_full(folder, needed))
@@ -262,7 +262,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def remove_leftovers(folder: Path) -> int:
+def remove_temporary_files(folder: Path) -> int:
     """Remove what dead writers left half-written; only for the holder of the folder's lock."""
     leftovers = [path for path in folder.iterdir() if path.name.startswith(WRITING)]
     for path in leftovers:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from .errors import InputError, writing
+from .errors import InputError, explain_write_errors
 
 HELD = (errno.EWOULDBLOCK, errno.EACCES)  # what flock answers where another process has the lock
 UNLOCKED = (
@@ -125,7 +125,7 @@ def folder_lock(folder: str | Path, *, lock: bool = True) -> Iterator[None]:
     FolderBusyError, InputError
         As `FolderLock`; or the folder cannot be written.
     """
-    with writing(folder):
+    with explain_write_errors(folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
         held = FolderLock(Path(folder, ".lock"), lock=lock)
     try:

@@ -22,14 +22,14 @@ WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 
 
-def whole(value: Any) -> int:
+def parse_int(value: Any) -> int:
     """Return a whole number in decimal digits, or raise `ValueError`."""
     if not WHOLE.fullmatch(str(value)):
         raise ValueError(value)
     return int(value)
 
 
-def number(value: Any) -> float:
+def parse_float(value: Any) -> float:
     """Return a finite number in decimal digits, or raise `ValueError`."""
     if not NUMBER.fullmatch(str(value)) or math.isinf(float(value)):
         raise ValueError(value)
@@ -44,18 +44,18 @@ def numbers(text: str, least: float = -math.inf, most: float = math.inf) -> tupl
     ValueError
         Not of that form, or out of range.
     """
-    found = tuple(number(part.strip()) for part in text.split(","))
+    found = tuple(parse_float(part.strip()) for part in text.split(","))
     if not all(least <= value <= most for value in found):
         raise ValueError(text)
     return found
 
 
-def among(least: float, most: float) -> Callable[[str], object]:
+def number_list(least: float, most: float) -> Callable[[str], object]:
     """Return a `parse` for any number of numbers from `least` to `most`."""
     return lambda text: numbers(text, least, most)
 
 
-def span(least: float, most: float) -> Callable[[str], object]:
+def number_range(least: float, most: float) -> Callable[[str], object]:
     """Return a `parse` for two numbers from `least` to `most`, the lower one first."""
 
     def parse(text: str) -> object:
@@ -72,7 +72,7 @@ CORRECT = "correct it"
 LONGEST_SHOWN = 60  # characters of a wrong value
 
 
-def setting(default: Any, help: str, *, result: bool = True, **limits: Any) -> Any:  # noqa: A002
+def option_field(default: Any, help: str, *, result: bool = True, **limits: Any) -> Any:  # noqa: A002
     """Return a dataclass field of a setting.
 
     Parameters
@@ -91,7 +91,7 @@ def setting(default: Any, help: str, *, result: bool = True, **limits: Any) -> A
     return field(default=default, metadata=metadata)
 
 
-def checked(
+def validate_fields(
     kind: type, values: Mapping[str, Any], where: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Return the value of every field of a dataclass in the field's type.
@@ -99,7 +99,7 @@ def checked(
     Parameters
     ----------
     kind
-        The dataclass, of fields made by `setting`.
+        The dataclass, of fields made by `option_field`.
     values
         Of some fields or all; the others keep their default, and so does one whose value is None,
         unless None is a value of its own (no limit, no folder).
@@ -121,11 +121,11 @@ def checked(
             fit[known.name] = _fit(value, hints[known.name], known)
         except ValueError:
             told = _expected(hints[known.name], known)
-            raise refusal(known.name, value, told, where=where) from None
+            raise option_error(known.name, value, told, where=where) from None
     return fit
 
 
-def refusal(
+def option_error(
     name: str,
     value: Any,
     expected: str,
@@ -135,9 +135,11 @@ def refusal(
 ) -> InputError:
     """Return the error that tells a setting's wrong value, in its file or as an option."""
     if where and name in where:
-        return InputError(f"{where[name]}: {name} is {shown(value)}, expected {expected}; {repair}")
+        return InputError(
+            f"{where[name]}: {name} is {shorten(value)}, expected {expected}; {repair}"
+        )
     option = name.replace("_", "-")
-    return InputError(f"--{option}: value is {shown(value)}, expected {expected}; {repair}")
+    return InputError(f"--{option}: value is {shorten(value)}, expected {expected}; {repair}")
 
 
 def _fit(value: Any, hint: Any, known: Field[Any]) -> Any:
@@ -163,9 +165,9 @@ def _typed(value: Any, kinds: Sequence[type]) -> Any:
             raise ValueError(value)
         return value
     if int in kinds and (str not in kinds or WHOLE.fullmatch(str(value))):
-        return whole(value)
+        return parse_int(value)
     if float in kinds:
-        return number(value)
+        return parse_float(value)
     if str in kinds and isinstance(value, (str, PathLike)):
         return fspath(value)
     raise ValueError(value)
@@ -221,7 +223,7 @@ def _range(limits: Mapping[str, Any]) -> str:
     return "".join(word.format(limits[name]) for name, word in words.items() if name in limits)
 
 
-def shown(value: Any) -> str:
+def shorten(value: Any) -> str:
     """Return a wrong value as a message tells it, never long."""
     if value is None or isinstance(value, bool):
         return "none" if value is None else str(value).lower()

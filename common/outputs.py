@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import InputError, writing
+from .errors import InputError, explain_write_errors
 
 OURS = ("store.json", "model.json")  # a folder with one of them is a store's or a model's alone
 # The file that tells what a folder is, and so whose: {name: what}.
@@ -125,7 +125,7 @@ def check_kind(path: Path, *, folder: bool, suffixes: Sequence[str] = ()) -> Non
         raise InputError(
             f"{path}: suffix is {path.suffix!r}, expected {' or '.join(suffixes)}; rename it"
         )
-    with writing(path):
+    with explain_write_errors(path):
         _check_above(path)
 
 

@@ -18,17 +18,19 @@ INTERRUPTED = "interrupted; run the same command to go on"
 DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 
 
-_held: list[int] = []  # what came while `unbroken` was open
+_held: list[int] = []  # what came while `defer_signals` was open
 _open: list[bool] = []
 
 
-class Ended(SystemExit):
+class InterruptedBySignal(SystemExit):
     """Raised in the main thread by the first signal, so that what is open is closed on the way."""
 
 
 @contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """While open, Ctrl-C and SIGTERM raise `Ended`; for a program, since it never takes them back.
+def exit_on_signals() -> Iterator[None]:
+    """While open, Ctrl-C and SIGTERM raise `InterruptedBySignal`.
+
+    For a program, since it never takes them back.
 
     Inside an import the process ends at once: nothing is at stake there, and extension modules
     turn what is raised in them into other errors. A second signal always ends at once.
@@ -45,14 +47,14 @@ def ended_by_signals() -> Iterator[None]:
             _tell()
             os._exit(128 + number)
         else:
-            raise Ended(128 + number)
+            raise InterruptedBySignal(128 + number)
 
     for kind in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(kind) in DEFAULTS:  # a shell may have it ignored
             signal.signal(kind, end)
     try:
         yield
-    except Ended:
+    except InterruptedBySignal:
         _tell()
         raise
     except BaseException:
@@ -61,10 +63,10 @@ def ended_by_signals() -> Iterator[None]:
 
 
 @contextmanager
-def unbroken() -> Iterator[None]:
-    """While open in the main thread, a signal waits: for libraries that take `Ended` for a fault.
+def defer_signals() -> Iterator[None]:
+    """While open in the main thread, a signal waits.
 
-    Also a decorator of functions.
+    For libraries that take `InterruptedBySignal` for a fault. Also a decorator of functions.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -75,11 +77,11 @@ def unbroken() -> Iterator[None]:
     finally:
         _open.pop()
         if _held and not _open:
-            raise Ended(128 + _held.pop())
+            raise InterruptedBySignal(128 + _held.pop())
 
 
 @contextmanager
-def deaf_children() -> Iterator[None]:
+def ignore_sigint_in_children() -> Iterator[None]:
     """Spare what is started while open from Ctrl-C, which a terminal sends to all of a command.
 
     The command itself hears it again afterwards, and ends what it has started.
@@ -117,7 +119,7 @@ KINDS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def noted_signals(tell: Callable[[str], None], *, every: bool = False) -> Iterator[list[int]]:
+def stop_after_batch(tell: Callable[[str], None], *, every: bool = False) -> Iterator[list[int]]:
     """While open, the first Ctrl-C or SIGTERM is only noted, so that a batch is finished first.
 
     Yields the list of what was noted; the second one acts as it always did, or is noted too where

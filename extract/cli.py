@@ -10,7 +10,7 @@ import click
 
 from ..common.commands import LEFT_OUT, Command, locks, writes
 from ..common.outputs import BESIDE_STORE, Output
-from ..common.signals import noted_signals
+from ..common.signals import stop_after_batch
 
 # How the two files of --profile begin.
 PROFILE, TRACE = b"segments: ", b'{"traceEvents": '
@@ -138,9 +138,9 @@ def main(table: str, store_path: str, *, plan: bool, no_lock: bool, **options: A
     segments were rejected (listed in STORE.rejected.csv), 130 or 143 interrupted.
     """
     from ..manifests.table import read_table
-    from .options import Options
+    from .options import ExtractOptions
 
-    segments, settings = read_table(table), Options(**options)
+    segments, settings = read_table(table), ExtractOptions(**options)
     if plan:
         from .planning import plan as plan_run
 
@@ -149,7 +149,7 @@ def main(table: str, store_path: str, *, plan: bool, no_lock: bool, **options: A
     os.environ.update(KERNELS | os.environ)
     from .run import extract
 
-    with noted_signals(_tell) as caught:
+    with stop_after_batch(_tell) as caught:
         summary = extract(
             segments,
             store_path,

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 from ..common.audio.decoding import check_channel
 from ..common.errors import InputError
-from .store.layout import rejected_listing
+from .store.layout import rejected_path
 
 DEFAULT_ENCODER = "jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn"
 STORE_DTYPES = ("float16", "float32")
 
 
 @dataclass(frozen=True)
-class Options:
+class ExtractOptions:
     """Settings of a run; each is an option of ``spk-extract`` with this name and default."""
 
     audio_root: str = "."  # folder that relative paths of the table start from
@@ -71,7 +71,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Summary:
+class ExtractSummary:
     """What a run did."""
 
     store: str
@@ -109,7 +109,7 @@ class Summary:
     @property
     def listing(self) -> str:
         """Name of the file that lists the rejected segments."""
-        return rejected_listing(self.store)
+        return rejected_path(self.store)
 
 
 def parse_layers(text: str, count: int) -> list[int]:

@@ -11,8 +11,8 @@ from ..common.errors import InputError
 from .audio import Segment, count_channels, segments_of
 from .encoder.checkpoint import find_checkpoint
 from .encoder.demo import DEMO, DEMO_SHAPE
-from .options import Options, parse_layers
-from .pipeline.batching import sort_segments, take_shard
+from .options import ExtractOptions, parse_layers
+from .pipeline.batching import sort_segments, take_part
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +45,7 @@ class Plan:
         return f"{line} ({self.note})" + (advice if self.channels > 1 else "")
 
 
-def plan(table: pd.DataFrame, options: Options) -> Plan:
+def plan(table: pd.DataFrame, options: ExtractOptions) -> Plan:
     """Return what `extract` would do; nothing is decoded and no weight is loaded."""
     segments = choose_segments(table, options)
     seconds = sum(segment.duration for segment in segments)
@@ -61,13 +61,13 @@ def plan(table: pd.DataFrame, options: Options) -> Plan:
     return Plan(len(segments), seconds, size, note, channels)
 
 
-def choose_segments(table: pd.DataFrame, options: Options) -> list[Segment]:
+def choose_segments(table: pd.DataFrame, options: ExtractOptions) -> list[Segment]:
     """Return this shard's segments, sorted."""
     segments = segments_of(table, options.audio_root)
-    return take_shard(sort_segments(segments), options.shard)
+    return take_part(sort_segments(segments), options.shard)
 
 
-def _shape(options: Options) -> tuple[int, int]:
+def _shape(options: ExtractOptions) -> tuple[int, int]:
     """Return the encoder's number of layers and width of a state, by its configuration alone."""
     if options.encoder == DEMO:
         return DEMO_SHAPE["num_hidden_layers"], DEMO_SHAPE["hidden_size"]
@@ -77,6 +77,6 @@ def _shape(options: Options) -> tuple[int, int]:
     return checkpoint.layer_count, checkpoint.hidden_size
 
 
-def row_width(options: Options, hidden: int) -> int:
+def row_width(options: ExtractOptions, hidden: int) -> int:
     """Return how many numbers a layer's row has, of states of width `hidden`."""
     return hidden * (2 if options.pooling == "mean+std" and not options.frames else 1)

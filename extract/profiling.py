@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..common.cpus import available_cores
-from ..common.files import write_whole
+from ..common.files import atomic_write
 
 if TYPE_CHECKING:
     import torch
 
     from .encoder.encoder import Encoder
-    from .pipeline.runner import Job
+    from .pipeline.runner import ExtractionRun
 
 
 STAGES = ("decode", "transfer", "CNN", "layers", "pooling", "writing")
@@ -30,7 +30,7 @@ WAITS = ("wait for audio", "wait for writer", "wait for device")
 
 
 @dataclass(frozen=True)
-class Span:
+class TimedStage:
     """One stage's work: `start` and `end` in s since the run began, in one `row`."""
 
     stage: str
@@ -39,7 +39,7 @@ class Span:
     end: float
 
 
-class Spans:
+class Profile:
     """What a run's threads and device did, and when; any thread may add to it.
 
     `begun` (of `time.perf_counter`) is another process's, where its rows are to stand beside these.
@@ -47,7 +47,7 @@ class Spans:
 
     def __init__(self, begun: float | None = None) -> None:
         self.begun = time.perf_counter() if begun is None else begun
-        self.found: list[Span] = []  # appending to a list is atomic
+        self.found: list[TimedStage] = []  # appending to a list is atomic
 
     def now(self) -> float:
         """Return s since the run began."""
@@ -61,11 +61,11 @@ class Spans:
             yield
         finally:
             row = threading.current_thread().name
-            self.found.append(Span(name, row, start, self.now()))
+            self.found.append(TimedStage(name, row, start, self.now()))
 
     def seconds(self) -> dict[tuple[str, str], float]:
         """Return (row, stage) -> s of that stage alone, without the spans inside its spans."""
-        rows: dict[str, list[Span]] = defaultdict(list)
+        rows: dict[str, list[TimedStage]] = defaultdict(list)
         for span in self.found:
             rows[span.row].append(span)
         total: dict[tuple[str, str], float] = defaultdict(float)
@@ -119,14 +119,14 @@ class Spans:
         return json.dumps({"traceEvents": names + events})
 
 
-def stage(spans: Spans | None, name: str) -> AbstractContextManager[None]:
+def stage(spans: Profile | None, name: str) -> AbstractContextManager[None]:
     """Return a block that measures a stage, or does nothing where there is no `spans`."""
     return nullcontext() if spans is None else spans.stage(name)
 
 
-def _own_time(spans: Sequence[Span]) -> Iterator[tuple[str, float]]:
+def _own_time(spans: Sequence[TimedStage]) -> Iterator[tuple[str, float]]:
     """Yield (stage, s) of the spans of one row, each without those that lie inside it."""
-    open_spans: list[Span] = []
+    open_spans: list[TimedStage] = []
     for span in sorted(spans, key=lambda span: (span.start, -span.end)):
         while open_spans and open_spans[-1].end <= span.start:
             open_spans.pop()
@@ -140,20 +140,20 @@ def _own_time(spans: Sequence[Span]) -> Iterator[tuple[str, float]]:
 Events = tuple[str, "torch.cuda.Event", "torch.cuda.Event"]
 
 
-class Stages:
-    """Blocks of an encoder's work, each a stage; measured only inside `watching`.
+class StageTimer:
+    """Blocks of an encoder's work, each a stage; measured only inside `recording`.
 
     On a GPU the blocks only tell the device what to do, so events on the device measure them.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._spans: Spans | None = None
+        self._spans: Profile | None = None
         self._events: deque[Events] = deque()
         self._zero: tuple[float, torch.cuda.Event] | None = None
 
     @contextmanager
-    def watching(self, spans: Spans | None) -> Iterator[None]:
+    def recording(self, spans: Profile | None) -> Iterator[None]:
         """Measure into `spans` while open; afterwards wait for the device, whose events tell."""
         self._spans = spans
         if spans is not None and self._device.type == "cuda":
@@ -186,7 +186,7 @@ class Stages:
         while spans and zero and self._events and self._events[0][2].query():
             name, *pair = self._events.popleft()
             start, end = (zero[0] + zero[1].elapsed_time(event) / 1e3 for event in pair)
-            spans.found.append(Span(name, str(self._device), start, end))
+            spans.found.append(TimedStage(name, str(self._device), start, end))
 
     @contextmanager
     def _measured(self, name: str) -> Iterator[None]:
@@ -209,7 +209,7 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def write_profile(path: str, spans: Spans, job: Job, encoder: Encoder) -> None:
+def write_profile(path: str, spans: Profile, job: ExtractionRun, encoder: Encoder) -> None:
     """Write a page of text to `path` and a Chrome trace to `path`.trace.json."""
     known = encoder.provenance()
     speed = job.seconds / (job.wall or 1)
@@ -221,5 +221,5 @@ def write_profile(path: str, spans: Spans, job: Job, encoder: Encoder) -> None:
         "memory": f"{peak_memory() / 1e9:.2f} GB at most (main memory of the first process)",
         "processor": f"{available_cores()} cores, load {os.getloadavg()[0]:.1f}",
     }
-    write_whole(Path(path), spans.page(facts).encode())
-    write_whole(Path(f"{path}.trace.json"), spans.trace().encode())
+    atomic_write(Path(path), spans.page(facts).encode())
+    atomic_write(Path(f"{path}.trace.json"), spans.trace().encode())

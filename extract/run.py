@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from ..common.audio.decoding import check_channel
 from ..common.errors import InputError
 from .audio import Segment, check_recordings
-from .options import Options, Summary, parse_layers
-from .pipeline.multi_device import Team
-from .pipeline.runner import Job, reading_of
+from .options import ExtractOptions, ExtractSummary, parse_layers
+from .pipeline.multi_device import MultiDeviceRun
+from .pipeline.runner import ExtractionRun, read_options
 from .planning import choose_segments, row_width
-from .profiling import Spans, write_profile
-from .store.maintenance import list_rejected
+from .profiling import Profile, write_profile
+from .store.maintenance import write_rejected
 from .store.shard import SCHEMA
 from .store.writer import StoreWriter
 from .verification import verify_batches
@@ -39,13 +39,13 @@ SAME_LENGTH = 1e-3  # s; a segment cut to a file of its own is a whole number of
 def extract(
     table: pd.DataFrame,
     store: str | Path,
-    options: Options | None = None,
+    options: ExtractOptions | None = None,
     *,
     encoder: Encoder | None = None,
     stop: Callable[[], bool] = lambda: False,
     tell: Callable[[str], None] = lambda line: None,
     lock: bool = True,
-) -> Summary:
+) -> ExtractSummary:
     """Write the features of a table's segments to a store; do only what is not there yet.
 
     Parameters
@@ -74,32 +74,32 @@ def extract(
     """
     from .encoder.device import convert
 
-    options = options or Options()
+    options = options or ExtractOptions()
     segments = choose_segments(table, options)
     _refuse_absent(segments, options)
     devices, encoder = _devices(options, encoder)
     for note in encoder.notes:
         tell(note)
     layers = parse_layers(options.layers, encoder.layer_count)
-    check_recordings(segments, reading_of(encoder, options))  # not in the middle of a long run
+    check_recordings(segments, read_options(encoder, options))  # not in the middle of a long run
     difference = None
     if options.verify:
         names = _names(table)
         difference = verify_batches(encoder, segments, layers, options, tell, names=names)
     config = configuration(encoder, layers, options)
-    spans = Spans() if options.profile else None
+    spans = Profile() if options.profile else None
     with StoreWriter(store, config, versions=_versions(), convert=convert, lock=lock) as writer:
         _refuse_changed(segments, writer)
         settings = encoder, layers, options, writer, tell, spans
-        job = Job(*settings) if len(devices) == 1 else Team(devices, *settings)
+        job = ExtractionRun(*settings) if len(devices) == 1 else MultiDeviceRun(devices, *settings)
         try:
             interrupted = job.run(segments, stop)
         finally:  # what ends a run early does not take its rejections off the list
             writer.commit()
-            listed = list_rejected(store)
+            listed = write_rejected(store)
     if options.profile and spans:
         write_profile(options.profile, spans, job, encoder)
-    return Summary(
+    return ExtractSummary(
         store=str(store),
         asked=len(segments),
         segments=sum(segment.segment_id in writer.done for segment in segments),
@@ -121,7 +121,7 @@ def _names(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
     return {name: (session, speaker) for name, session, speaker in zip(*columns, strict=True)}
 
 
-def _devices(options: Options, encoder: Encoder | None) -> tuple[list[str], Encoder]:
+def _devices(options: ExtractOptions, encoder: Encoder | None) -> tuple[list[str], Encoder]:
     """Return the names of the devices, and the encoder on the first of them."""
     from .encoder.device import choose_devices
     from .encoder.encoder import load_encoder
@@ -147,7 +147,7 @@ def _devices(options: Options, encoder: Encoder | None) -> tuple[list[str], Enco
     )
 
 
-def _refuse_absent(segments: Sequence[Segment], options: Options) -> None:
+def _refuse_absent(segments: Sequence[Segment], options: ExtractOptions) -> None:
     """Refuse a table none of whose recordings is there: all would be rejected, and remembered."""
     paths = sorted({segment.path for segment in segments})
     if paths and not any(os.path.isfile(path) for path in paths):
@@ -175,7 +175,9 @@ def _refuse_changed(segments: Sequence[Segment], writer: StoreWriter) -> None:
         )
 
 
-def configuration(encoder: Encoder, layers: Sequence[int], options: Options) -> dict[str, Any]:
+def configuration(
+    encoder: Encoder, layers: Sequence[int], options: ExtractOptions
+) -> dict[str, Any]:
     """Return what the store's rows depend on; another configuration is another store."""
     known = encoder.provenance()
     names = ("encoder", "revision", "weights_sha256", "encoder_config_sha256", "untrained")

@@ -20,9 +20,9 @@ import numpy as np
 
 from ..common.errors import InputError
 from .audio import Audio, Segment
-from .options import Options
+from .options import ExtractOptions
 from .pipeline.batching import make_batches, read_batches
-from .pipeline.runner import reading_of
+from .pipeline.runner import read_options
 
 if TYPE_CHECKING:
     from .encoder.encoder import Encoder
@@ -35,7 +35,7 @@ def verify_batches(
     encoder: Encoder,
     segments: Sequence[Segment],
     layers: Sequence[int],
-    options: Options,
+    options: ExtractOptions,
     tell: Callable[[str], None] = lambda line: None,
     *,
     names: dict[str, tuple[str, str]] | None = None,
@@ -68,11 +68,11 @@ def verify_batches(
     """
     exact = encoder.provenance()["compute_dtype"] == "float32"
     alone = encoder if exact else _in_float32(options, encoder.device)
-    picked = draw(segments, options.verify, None if exact else names)
+    picked = sample_segments(segments, options.verify, None if exact else names)
     pairs: list[tuple[np.ndarray, np.ndarray]] = []
     used: list[Segment] = []
     batches = make_batches(picked, options.batch_seconds or encoder.batch_seconds)
-    for read in read_batches(batches, reading_of(encoder, options), workers=0):
+    for read in read_batches(batches, read_options(encoder, options), workers=0):
         waveforms = [audio.samples for _, audio in read if isinstance(audio, Audio)]
         used += [segment for segment, audio in read if isinstance(audio, Audio)]
         if waveforms:
@@ -89,7 +89,7 @@ def verify_batches(
     found, expected = (np.concatenate(side) for side in zip(*pairs, strict=True))
     largest = relative_difference(found, expected)
     if not exact:
-        naming = None if names is None else Naming(used, names)
+        naming = None if names is None else PrecisionProbe(used, names)
         dtype = encoder.provenance()["compute_dtype"]
         for place, layer in enumerate(layers):
             tell(f"layer {layer}: {_cost(found[:, place], expected[:, place], dtype, naming)}")
@@ -103,7 +103,9 @@ def verify_batches(
     return largest
 
 
-def _cost(found: np.ndarray, expected: np.ndarray, dtype: str, naming: Naming | None) -> str:
+def _cost(
+    found: np.ndarray, expected: np.ndarray, dtype: str, naming: PrecisionProbe | None
+) -> str:
     """Return what a narrow format's vectors (n, dim) of a layer are beside float32's."""
     broken = int((~(np.isfinite(found) & np.isfinite(expected)).all(axis=1)).sum())
     if broken:
@@ -120,7 +122,7 @@ def _cost(found: np.ndarray, expected: np.ndarray, dtype: str, naming: Naming | 
     )
 
 
-def _in_float32(options: Options, device: object) -> Encoder:
+def _in_float32(options: ExtractOptions, device: object) -> Encoder:
     from .encoder.encoder import load_encoder
 
     return load_encoder(
@@ -133,7 +135,10 @@ def _in_float32(options: Options, device: object) -> Encoder:
 
 
 def _vectors(
-    encoder: Encoder, waveforms: Sequence[np.ndarray], layers: Sequence[int], options: Options
+    encoder: Encoder,
+    waveforms: Sequence[np.ndarray],
+    layers: Sequence[int],
+    options: ExtractOptions,
 ) -> np.ndarray:
     return encoder.encode(waveforms, layers=layers, max_seconds=options.max_seconds)[0]
 
@@ -163,10 +168,10 @@ FEWEST = 30  # segments named, below which nothing is told
 NORMAL = 1.959964  # quantile of the normal distribution for an interval of 95 %
 
 
-def draw(
+def sample_segments(
     segments: Sequence[Segment], count: int, names: dict[str, tuple[str, str]] | None
 ) -> list[Segment]:
-    """Return so many random segments; with `names` session after session, for `Naming`."""
+    """Return so many random segments; with `names` session after session, for `PrecisionProbe`."""
     drawn = random.Random(0).sample(list(segments), len(segments))  # noqa: S311
     if names is None:
         return drawn[:count]
@@ -178,7 +183,7 @@ def draw(
     return [*chain(*by_session.values()), *others][:count]
 
 
-class Naming:
+class PrecisionProbe:
     """Segments with their sessions and speakers, ready to be named from features.
 
     Parameters

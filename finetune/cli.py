@@ -13,7 +13,7 @@ import click
 
 from ..common.commands import BUSY, LEFT_OUT, Group, locks, writes
 from ..common.outputs import BESIDE_STORE, TABLE, Output
-from ..common.signals import noted_signals
+from ..common.signals import stop_after_batch
 from .config import Config
 
 SPLITS = ("train", "valid", "test", "all")
@@ -89,9 +89,9 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
         raise InputError(
             "TABLE: is not given, and neither is csv_path, expected one; name a segment table"
         )
-    from .run import fit as train
+    from .run import finetune as train
 
-    with noted_signals(_tell) as caught:
+    with stop_after_batch(_tell) as caught:
         done = train(
             read_table(path),
             settings,
@@ -206,7 +206,7 @@ def embed(
     from ..manifests.table import read_table
     from .predict import embed as extract_tuned
 
-    with noted_signals(_tell) as caught:
+    with stop_after_batch(_tell) as caught:
         summary = extract_tuned(
             checkpoint,
             read_table(table),

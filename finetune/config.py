@@ -12,7 +12,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ..common.options import CORRECT, among, checked, refusal, setting, span, whole
+from ..common.options import (
+    CORRECT,
+    number_list,
+    number_range,
+    option_error,
+    option_field,
+    parse_int,
+    validate_fields,
+)
 from .config_file import read_settings, refuse_unknown, write_settings
 
 
@@ -32,7 +40,7 @@ def unfreeze_steps(text: str) -> list[tuple[int, int]]:
     if not text:
         return []
     pairs = [part.strip().split(":") for part in text.split(",")]
-    steps = [(whole(epoch), whole(layers)) for epoch, layers in pairs]
+    steps = [(parse_int(epoch), parse_int(layers)) for epoch, layers in pairs]
     rising = all(a[0] < b[0] and a[1] > b[1] for a, b in pairwise(steps))
     if not rising or steps[0][0] < 1 or steps[-1][1] < 0:
         raise ValueError(text)
@@ -48,12 +56,12 @@ def channel_form(text: str) -> None:
 
 def shard_form(text: str) -> None:
     """Raise `ValueError` where extraction would refuse the shard."""
-    from ..extract.pipeline.batching import take_shard
+    from ..extract.pipeline.batching import take_part
 
-    take_shard([], text)
+    take_part([], text)
 
 
-def state_form(text: str) -> None:
+def check_layer_choice(text: str) -> None:
     """Raise `ValueError` for what is not ``last``, ``mix`` or a number of digits."""
     if text not in ("last", "mix") and not (text.isascii() and text.isdigit()):
         raise ValueError(text)
@@ -68,10 +76,10 @@ def all_form(text: str) -> None:
 MODES = {"val_acc": "max", "val_loss": "min"}  # what is monitored -> which is better
 
 
-def agreed(fit: Mapping[str, Any], where: Mapping[str, str]) -> None:
+def check_combinations(fit: Mapping[str, Any], where: Mapping[str, str]) -> None:
     """Raise `InputError` where settings, each in range, contradict each other."""
     for name, expected, repair in _contradictions(fit):
-        raise refusal(name, fit[name], expected, repair=repair, where=where)
+        raise option_error(name, fit[name], expected, repair=repair, where=where)
 
 
 def _contradictions(fit: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -110,7 +118,7 @@ DEFAULT_ENCODER = "jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn"
 POOLINGS = ("mean", "max", "mean+std", "mean+std+max", "attentive")
 SHARE: dict[str, Any] = {"least": 0.0, "most": 1.0}
 DECIBEL: dict[str, Any] = {
-    "parse": span(-60, 60),
+    "parse": number_range(-60, 60),
     "expected": "two numbers from -60 to 60, the lower first",
 }
 
@@ -120,171 +128,179 @@ class Config:
     """Settings of a run. Each is checked; those that contradict each other are refused."""
 
     # task
-    within: str = setting(
+    within: str = option_field(
         "session", "One model per session, or one for all (corpus).", choices=("session", "corpus")
     )
-    seed: int = setting(42, "Seed of all that is random.", least=0, most=2**32 - 1)
-    max_epochs: int = setting(40, "Most epochs.", least=1)
-    patience: int | None = setting(
+    seed: int = option_field(42, "Seed of all that is random.", least=0, most=2**32 - 1)
+    max_epochs: int = option_field(40, "Most epochs.", least=1)
+    patience: int | None = option_field(
         3, "Epochs without a better monitored value before stopping; none: never.", least=1
     )
 
     # batches
-    batch_size: int | None = setting(None, "Most segments in a batch.", least=1)
-    batch_seconds: float = setting(40.0, "Most audio in a batch, in s, padding counted.", over=0)
-    accumulate: int = setting(1, "Batches per optimiser step.", least=1)
-    crop_seconds: float | None = setting(None, "Length of random crops in training, in s.", over=0)
-    num_workers: int = setting(0, "Processes that read and augment.", least=0, result=False)
-    log_every_n_steps: int = setting(
+    batch_size: int | None = option_field(None, "Most segments in a batch.", least=1)
+    batch_seconds: float = option_field(40.0, "Most audio in a batch, in s, with padding.", over=0)
+    accumulate: int = option_field(1, "Batches per optimiser step.", least=1)
+    crop_seconds: float | None = option_field(
+        None, "Length of random crops in training, in s.", over=0
+    )
+    num_workers: int = option_field(0, "Processes that read and augment.", least=0, result=False)
+    log_every_n_steps: int = option_field(
         10, "No effect (each epoch is logged once); the reference has it.", least=1, result=False
     )
 
     # audio
-    csv_path: str | None = setting(None, "The table, where TABLE is not given.", result=False)
-    audio_root: str = setting(
+    csv_path: str | None = option_field(None, "The table, where TABLE is not given.", result=False)
+    audio_root: str = option_field(
         ".", "Folder that the table's relative paths start from.", result=False
     )
-    sample_rate: int | None = setting(None, "Rate in Hz, checked against the encoder's.", least=1)
-    channel: str = setting(
+    sample_rate: int | None = option_field(None, "Rate in Hz, must be the encoder's.", least=1)
+    channel: str = option_field(
         "0",
         "Index from 0, or mean (equal average).",
         parse=channel_form,
         expected="an index from 0 or 'mean'",
     )
-    resample: bool = setting(False, "Accept recordings of another sample rate.")
+    resample: bool = option_field(False, "Accept recordings of another sample rate.")
 
     # encoder
-    pretrained_model: str = setting(DEFAULT_ENCODER, "Hub id, or local folder.")
-    revision: str | None = setting(None, "Branch, tag or commit of a hub id.")
-    normalize: str | None = setting(
+    pretrained_model: str = option_field(DEFAULT_ENCODER, "Hub id, or local folder.")
+    revision: str | None = option_field(None, "Branch, tag or commit of a hub id.")
+    normalize: str | None = option_field(
         None,
         "Whether waveforms are normalised; none: as the encoder's files say.",
         choices=("yes", "no"),
     )
-    freeze_feature_extractor: bool = setting(True, "Do not train the convolutions.")
-    freeze_encoder_layers: int | str = setting(
+    freeze_feature_extractor: bool = option_field(True, "Do not train the convolutions.")
+    freeze_encoder_layers: int | str = option_field(
         8,
         "Lowest layers not trained, from 0, or all.",
         parse=all_form,
         least=0,
         expected="a whole number from 0, or all",
     )
-    unfreeze: str = setting(
+    unfreeze: str = option_field(
         "",
         "EPOCH:LAYERS,...: from that epoch (of 0, 1, ...) so few stay frozen.",
         parse=unfreeze_steps,
         expected="EPOCH:LAYERS,... such as 3:4,6:0, epochs rising from 1, layers falling",
     )
-    states: str = setting(
+    states: str = option_field(
         "last",
         "Layer whose output is pooled: last, mix (learned), or a number.",
-        parse=state_form,
+        parse=check_layer_choice,
         expected="last, mix or a state's number from 0",
     )
-    mask_seconds: float = setting(
+    mask_seconds: float = option_field(
         0.0, "Longest time mask in training, in s, of half a segment at most; 0: none.", least=0
     )
-    mask_dims: float = setting(
+    mask_dims: float = option_field(
         0.0, "Largest share of dimensions masked in training; 0: none.", **SHARE
     )
 
     # head
-    pooling_method: str = setting(
+    pooling_method: str = option_field(
         "mean+std", "Statistics over a segment's frames.", choices=POOLINGS
     )
-    head: str = setting(
+    head: str = option_field(
         "mlp", "mlp: Linear, BatchNorm, ReLU, Dropout, Linear.", choices=("mlp", "linear")
     )
-    head_size: int = setting(256, "Units of the mlp.", least=1)
-    dropout: float = setting(0.3, "Share of the mlp's units dropped in training.", least=0, under=1)
-    loss: str = setting(
+    head_size: int = option_field(256, "Units of the mlp.", least=1)
+    dropout: float = option_field(
+        0.3, "Share of the mlp's units dropped in training.", least=0, under=1
+    )
+    loss: str = option_field(
         "cross-entropy", "aam: additive angular margin.", choices=("cross-entropy", "aam")
     )
-    margin: float = setting(0.2, "Margin of aam, in radians.", least=0, under=1.5)
-    scale: float = setting(30.0, "Scale of aam.", over=0)
-    label_smoothing: float = setting(
+    margin: float = option_field(0.2, "Margin of aam, in radians.", least=0, under=1.5)
+    scale: float = option_field(30.0, "Scale of aam.", over=0)
+    label_smoothing: float = option_field(
         0.0, "Share of the truth given to all speakers.", least=0, under=1
     )
-    class_weights: str = setting(
+    class_weights: str = option_field(
         "none", "balanced: rare speakers weigh more.", choices=("none", "balanced")
     )
 
     # optimiser
-    learning_rate: float = setting(3e-5, "Of the encoder (AdamW).", over=0, most=1)
-    head_learning_rate: float | None = setting(
+    learning_rate: float = option_field(3e-5, "Of the encoder (AdamW).", over=0, most=1)
+    head_learning_rate: float | None = option_field(
         None, "Of the head; none: learning_rate.", over=0, most=1
     )
-    layer_decay: float = setting(
+    layer_decay: float = option_field(
         1.0, "Factor of the learning rate per layer downwards.", over=0, most=1
     )
-    weight_decay: float = setting(0.01, "Of AdamW.", **SHARE)
-    lr_step: int = setting(3, "Epochs between two falls of the learning rates.", least=1)
-    lr_gamma: float = setting(0.95, "Factor of each fall.", over=0, most=1)
-    gradient_clip: float = setting(1.0, "Largest norm of the gradient; 0: any.", least=0)
+    weight_decay: float = option_field(0.01, "Of AdamW.", **SHARE)
+    lr_step: int = option_field(3, "Epochs between two falls of the learning rates.", least=1)
+    lr_gamma: float = option_field(0.95, "Factor of each fall.", over=0, most=1)
+    gradient_clip: float = option_field(1.0, "Largest norm of the gradient; 0: any.", least=0)
 
     # augmentation, in training only
-    speed_prob: float = setting(0.0, "Probability of another speed.", **SHARE)
-    speed_factors: str = setting(
+    speed_prob: float = option_field(0.0, "Probability of another speed.", **SHARE)
+    speed_factors: str = option_field(
         "0.9,1.1",
         "Speeds to choose from.",
-        parse=among(0.5, 2),
+        parse=number_list(0.5, 2),
         expected="numbers from 0.5 to 2, such as 0.9,1.1",
     )
-    noise_prob: float = setting(0.0, "Probability of added noise.", **SHARE)
-    noise_dir: str | None = setting(None, "Folder of recorded noise.")
-    noise_snr: str = setting("5,20", "Lowest and highest signal to noise, in dB.", **DECIBEL)
-    noise_color: str = setting(
+    noise_prob: float = option_field(0.0, "Probability of added noise.", **SHARE)
+    noise_dir: str | None = option_field(None, "Folder of recorded noise.")
+    noise_snr: str = option_field("5,20", "Lowest and highest signal to noise, in dB.", **DECIBEL)
+    noise_color: str = option_field(
         "pink", "Of made noise, where noise_dir is not given.", choices=("white", "pink", "brown")
     )
-    reverb_prob: float = setting(0.0, "Probability of reverberation.", **SHARE)
-    reverb_dir: str | None = setting(None, "Folder of recorded room responses.")
-    reverb_seconds: str = setting(
+    reverb_prob: float = option_field(0.0, "Probability of reverberation.", **SHARE)
+    reverb_dir: str | None = option_field(None, "Folder of recorded room responses.")
+    reverb_seconds: str = option_field(
         "0.2,0.8",
         "Shortest and longest RT60 of made rooms, in s.",
-        parse=span(0.01, 10),
+        parse=number_range(0.01, 10),
         expected="two numbers from 0.01 to 10, the lower first",
     )
-    gain_prob: float = setting(0.0, "Probability of another level.", **SHARE)
-    gain_db: str = setting("-6,6", "Lowest and highest gain, in dB.", **DECIBEL)
-    channel_prob: float = setting(
+    gain_prob: float = option_field(0.0, "Probability of another level.", **SHARE)
+    gain_db: str = option_field("-6,6", "Lowest and highest gain, in dB.", **DECIBEL)
+    channel_prob: float = option_field(
         0.0, "Probability of a random channel instead of `channel`.", **SHARE
     )
 
     # outputs
-    checkpoint_monitor: str = setting(
+    checkpoint_monitor: str = option_field(
         "val_acc", "What the best epoch is chosen by.", choices=tuple(MODES)
     )
-    checkpoint_mode: str = setting(
+    checkpoint_mode: str = option_field(
         "max", "Which is better: max for val_acc, min for val_loss.", choices=("max", "min")
     )
-    checkpoint_save_top_k: int = setting(
+    checkpoint_save_top_k: int = option_field(
         1,
         "Checkpoints kept; -1: all.",
         least=-1,
         result=False,
         expected="a whole number from 1, or -1 for all",
     )
-    checkpoint_dir: str = setting(
+    checkpoint_dir: str = option_field(
         "checkpoints", "Folder in each version's, or absolute.", result=False
     )
-    log_dir: str = setting("lightning_logs", "Folder of the runs.", result=False)
-    keep_encoder: bool = setting(False, "Let checkpoints hold frozen tensors too.", result=False)
-    keep_last: bool = setting(
+    log_dir: str = option_field("lightning_logs", "Folder of the runs.", result=False)
+    keep_encoder: bool = option_field(
+        False, "Let checkpoints hold frozen tensors too.", result=False
+    )
+    keep_last: bool = option_field(
         True, "Keep -last.ckpt at max_epochs, from which more epochs can go on.", result=False
     )
 
     # going on
-    resume_from_checkpoint: bool | str = setting(
+    resume_from_checkpoint: bool | str = option_field(
         True,
         "Go on with unfinished sessions; false: anew; or a checkpoint's path.",
         result=False,
         expected="true, false or a path",
     )
-    start_meeting: str = setting(
+    start_meeting: str = option_field(
         "", "Leave out the sessions before this one.", result=False, name=True
     )
-    sessions: tuple[str, ...] = setting((), "Only these sessions; none named: all.", result=False)
-    shard: str = setting(
+    sessions: tuple[str, ...] = option_field(
+        (), "Only these sessions; none named: all.", result=False
+    )
+    shard: str = option_field(
         "1/1",
         "Part i of n of the sessions.",
         parse=shard_form,
@@ -293,19 +309,21 @@ class Config:
     )
 
     # hardware
-    accelerator: str = setting(
+    accelerator: str = option_field(
         "auto",
         "Where to compute; cuda is taken for gpu.",
         choices=("auto", "cpu", "gpu", "cuda"),
         also={"cuda": "gpu"},  # what torch calls the reference's accelerator
     )
-    devices: int = setting(1, "How many.", least=1, result=False)
-    workers_per_device: int = setting(1, "Sessions trained at once on each.", least=1, result=False)
-    precision: str = setting(
+    devices: int = option_field(1, "How many.", least=1, result=False)
+    workers_per_device: int = option_field(
+        1, "Sessions trained at once on each.", least=1, result=False
+    )
+    precision: str = option_field(
         "auto", "auto: bfloat16 on a GPU that has it.", choices=("auto", "float32", "bfloat16")
     )
-    gradient_checkpointing: bool = setting(False, "Less memory, more time.")
-    cache_prefix: bool = setting(False, "Keep what the frozen layers say.", result=False)
+    gradient_checkpointing: bool = option_field(False, "Less memory, more time.")
+    cache_prefix: bool = option_field(False, "Keep what the frozen layers say.", result=False)
 
     def __post_init__(self) -> None:
         for name, value in _settled(vars(self), {}).items():
@@ -313,8 +331,8 @@ class Config:
 
 
 def _settled(values: Mapping[str, Any], where: Mapping[str, str]) -> dict[str, Any]:
-    fit = checked(Config, values, where)
-    agreed(fit, where)
+    fit = validate_fields(Config, values, where)
+    check_combinations(fit, where)
     return fit
 
 
@@ -362,12 +380,12 @@ def frozen_layers(config: Config, epoch: int, layer_count: int) -> int:
     told = config.freeze_encoder_layers
     frozen = layer_count if isinstance(told, str) else told
     if frozen > layer_count:
-        raise refusal(
+        raise option_error(
             "freeze_encoder_layers", told, f"at most {layer_count}, the encoder's layers, or all"
         )
     for first, left in unfreeze_steps(config.unfreeze):
         if left >= layer_count:
-            raise refusal(
+            raise option_error(
                 "unfreeze", config.unfreeze, f"fewer than {layer_count}, the encoder's layers"
             )
         if epoch >= first:

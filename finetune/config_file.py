@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import InputError
-from ..common.files import write_whole
-from ..common.options import shown
+from ..common.files import atomic_write
+from ..common.options import shorten
 
 PRESETS = Path(__file__).with_name("presets")
 LARGEST = 1_000_000  # bytes of a file
@@ -51,7 +51,7 @@ def write_settings(values: Mapping[str, Any], path: str | Path) -> None:
 
     plain = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=10**6)
-    write_whole(path, text.encode())
+    atomic_write(path, text.encode())
 
 
 def refuse_unknown(name: str, known: Collection[str], what: str) -> None:
@@ -60,7 +60,7 @@ def refuse_unknown(name: str, known: Collection[str], what: str) -> None:
         close = difflib.get_close_matches(name[:60], known, n=1)
         repair = f"did you mean {close[0]!r}?" if close else "delete it"
         raise InputError(
-            f"{what} {shown(name)} is unknown, expected one of the known ones; {repair}"
+            f"{what} {shorten(name)} is unknown, expected one of the known ones; {repair}"
         )
 
 

@@ -17,7 +17,7 @@ from .training.session_result import read_result
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..extract.options import Summary
+    from ..extract.options import ExtractSummary
     from .model.module import SpeakerModule
 
 
@@ -25,7 +25,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Named:
+class PredictionResult:
     """What `predict` gives.
 
     Attributes
@@ -55,7 +55,7 @@ def predict(
     encoder: str | None = None,
     tell: Tell = lambda line: None,
     **changes: Any,
-) -> Named:
+) -> PredictionResult:
     """Name the speaker of each segment of a split.
 
     Segments that are not of the split train and were trained on, by their id or by audio that they
@@ -104,7 +104,9 @@ def predict(
     table = pd.concat(tables, ignore_index=True)
     if scored.learnt:
         table["model"] += f", {len(scored.learnt)} training segments"
-    return Named(table, _left_out(rows, known, rejected), rejected, scored.notes(len(table)))
+    return PredictionResult(
+        table, _left_out(rows, known, rejected), rejected, scored.notes(len(table))
+    )
 
 
 @dataclass
@@ -199,7 +201,7 @@ def embed(
     *,
     encoder: str | None = None,
     **hooks: Any,
-) -> Summary:
+) -> ExtractSummary:
     """Write the tuned encoder's features of a table's segments to a store, as `extract` does.
 
     Parameters
@@ -207,14 +209,14 @@ def embed(
     checkpoint
         One checkpoint: a store is of one encoder.
     options
-        Some of `spk.extract.options.Options`, by name. The encoder is the checkpoint's, and so
-        are `channel` and `resample` where they are not given or None.
+        Some of `spk.extract.options.ExtractOptions`, by name. The encoder is the checkpoint's, and
+        so are `channel` and `resample` where they are not given or None.
     hooks
         `stop` and `tell` of `extract`.
     """
     from ..extract.encoder.device import choose_device, choose_dtype
     from ..extract.encoder.encoder import Encoder
-    from ..extract.options import Options
+    from ..extract.options import ExtractOptions
     from ..extract.run import extract
 
     paths = list(_checkpoints(checkpoint))
@@ -226,7 +228,7 @@ def embed(
     module = _loaded(paths[0], encoder)
     given = {name: value for name, value in options.items() if value is not None}
     trained = {name: getattr(module.settings, name) for name in ("channel", "resample")}
-    whole = Options(**{**trained, **given})
+    whole = ExtractOptions(**{**trained, **given})
     device = choose_device(whole.device)
     tuned = Encoder(tuned_parts(module), device=device, dtype=choose_dtype(whole.dtype, device))
     return extract(table, store, whole, encoder=tuned, **hooks)
@@ -237,7 +239,7 @@ def tuned_parts(module: SpeakerModule) -> Any:
 
     The hash is of the encoder's and of the tensors that trained, name by name.
     """
-    from ..extract.encoder.loading import Parts
+    from ..extract.encoder.loading import LoadedEncoder
 
     trunk, known = module.trunk, dict(module.subject.encoder)
     digest = hashlib.sha256(known["weights_sha256"].encode())
@@ -246,7 +248,7 @@ def tuned_parts(module: SpeakerModule) -> Any:
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     known["weights_sha256"] = digest.hexdigest()
     known["encoder"] = f"{known['encoder']}, fine-tuned on {module.subject.task}"
-    return Parts(trunk.model, trunk.front, known, trunk.rate)
+    return LoadedEncoder(trunk.model, trunk.front, known, trunk.rate)
 
 
 def _loaded(path: Path, encoder: str | None) -> SpeakerModule:
@@ -294,18 +296,20 @@ def _named(
     import numpy as np
 
     from ..extract.audio import segments_of
-    from .data.dataset import Waveforms, read_all, reading_of
-    from .model.checkpoint import model_name, predictions, score_segments
+    from .data.dataset import SegmentDataset, load_samples, reading_of
+    from .model.checkpoint import model_name, predictions_table, score_segments
 
     reading = reading_of(module.trunk, config)
     segments = segments_of(rows, config.audio_root)
-    held, found = read_all(segments, reading)
+    held, found = load_samples(segments, reading)
     rejected = {name: f"{why.code}: {why.message}" for name, why in found.items()}
     good = [segment for segment in segments if segment.segment_id not in rejected]
     if not good:
         return None, rejected
     codes = np.full(len(good), -1)
-    scores = score_segments(module, Waveforms(good, codes, reading, held, config), config)
+    scores = score_segments(module, SegmentDataset(good, codes, reading, held, config), config)
     kept = rows[~rows["segment_id"].isin(rejected)]
     name = model_name(module.subject, config)
-    return predictions(kept, scores, module.subject.labels, module.temperature, name), rejected
+    return predictions_table(
+        kept, scores, module.subject.labels, module.temperature, name
+    ), rejected

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING
 
 from ..common.cpus import available_cores
 from ..common.errors import InputError
-from ..common.signals import noted_signals
+from ..common.signals import stop_after_batch
 from .config import Config
-from .training.check_run import settle
+from .training.check_run import write_or_check_config
 from .training.sessions import (
-    Fleet,
+    TrainingPlan,
     count_left_out,
-    open_tasks,
-    plan_fleet,
+    plan_training,
     summary,
-    work,
+    train_sessions,
+    unfinished_tasks,
     write_tables,
 )
 
@@ -40,7 +40,7 @@ PATIENCE = 0.5  # s between two looks at the workers
 
 
 @dataclass(frozen=True, eq=False)
-class Summary:
+class FinetuneSummary:
     """What a run left: `sessions` is the table of that name, `text` its last line.
 
     A process that only helped another one with its model has neither.
@@ -53,7 +53,7 @@ class Summary:
     left_out: int = 0  # segments that could not be used, sessions that could not be trained
 
 
-def fit(
+def finetune(
     table: pd.DataFrame,
     config: Config,
     *,
@@ -62,7 +62,7 @@ def fit(
     tell: Tell = lambda line: None,
     warn: Tell = lambda line: None,
     lock: bool = True,
-) -> Summary:
+) -> FinetuneSummary:
     """Train a table's sessions, or go on where a run with the same folder stopped.
 
     Parameters
@@ -86,9 +86,9 @@ def fit(
     InputError
         The table, the encoder, a setting or a device is not what the run needs.
     """
-    fleet = replace(plan_fleet(table, config, split), lock=lock)
+    fleet = replace(plan_training(table, config, split), lock=lock)
     devices = choose_devices(config, tell)
-    fleet = settle(fleet, warn)
+    fleet = write_or_check_config(fleet, warn)
     together = config.within == "corpus"
     _refuse_together(config, len(devices) if together else 1)
     workers = devices[:1] if together else devices * config.workers_per_device
@@ -98,10 +98,10 @@ def fit(
     else:
         busy, interrupted = _side_by_side(fleet, workers, stop)
     if together and len(devices) > 1 and not _first_rank():
-        return Summary(sessions=None, text="", interrupted=interrupted)
+        return FinetuneSummary(sessions=None, text="", interrupted=interrupted)
     sessions = write_tables(fleet)
     _refuse_gone(fleet, busy, interrupted)
-    return Summary(
+    return FinetuneSummary(
         sessions,
         summary(fleet, sessions),
         busy=tuple(busy),
@@ -110,9 +110,9 @@ def fit(
     )
 
 
-def _refuse_gone(fleet: Fleet, busy: Sequence[str], interrupted: bool) -> None:
+def _refuse_gone(fleet: TrainingPlan, busy: Sequence[str], interrupted: bool) -> None:
     """Refuse to end well where a session that was finished is no longer on disk."""
-    gone = [] if interrupted else [t.name for t in open_tasks(fleet) if t.name not in busy]
+    gone = [] if interrupted else [t.name for t in unfinished_tasks(fleet) if t.name not in busy]
     if gone:
         raise InputError(
             f"{fleet.config.log_dir}: {len(gone)} finished sessions are gone, first {gone[0]!r}, "
@@ -155,22 +155,26 @@ def choose_devices(config: Config, tell: Tell) -> list[str]:
 
 
 def _train_all(
-    fleet: Fleet, device: str, stop: Callable[[], bool], tell: Tell, *, ranks: int = 1
+    fleet: TrainingPlan, device: str, stop: Callable[[], bool], tell: Tell, *, ranks: int = 1
 ) -> tuple[list[str], bool]:
     """Train what is open on one device; return the busy sessions and whether `stop` ended it."""
     from .training.callbacks import Interrupted
-    from .training.train_session import Run, train
+    from .training.train_session import TrainingContext, train
 
     _refuse_unused(fleet)
-    run = Run(fleet.table, fleet.config, fleet.split, device=device, ranks=ranks, stop=stop)
+    run = TrainingContext(
+        fleet.table, fleet.config, fleet.split, device=device, ranks=ranks, stop=stop
+    )
     try:
-        busy = work(fleet, partial(train, run=run), tell, alone=ranks == 1 or _first_rank())
+        busy = train_sessions(
+            fleet, partial(train, run=run), tell, alone=ranks == 1 or _first_rank()
+        )
     except Interrupted:
         return [], True
     return busy, stop()
 
 
-def _refuse_unused(fleet: Fleet) -> None:
+def _refuse_unused(fleet: TrainingPlan) -> None:
     """Refuse a checkpoint to go on from that none of the sessions is of."""
     given = fleet.config.resume_from_checkpoint
     if not isinstance(given, str):
@@ -193,7 +197,7 @@ def _first_rank() -> bool:
 
 
 def _side_by_side(
-    fleet: Fleet, devices: Sequence[str], stop: Callable[[], bool]
+    fleet: TrainingPlan, devices: Sequence[str], stop: Callable[[], bool]
 ) -> tuple[list[str], bool]:
     """Let one process per entry of `devices` work; they share the sessions by their locks."""
     import torch
@@ -214,17 +218,17 @@ def _side_by_side(
     if asked:
         return [], True
     _refuse_failed([worker.exitcode or 0 for worker in workers])
-    return [task.name for task in open_tasks(fleet)], False
+    return [task.name for task in unfinished_tasks(fleet)], False
 
 
-def _worker(fleet: Fleet, device: str, threads: int) -> None:
+def _worker(fleet: TrainingPlan, device: str, threads: int) -> None:
     """Work in a process of its own."""
     import torch
 
     torch.set_num_threads(threads)
     tell = partial(print, file=sys.stderr, flush=True)
     parent = os.getppid()  # killed, it can end nobody: then a worker ends by itself
-    with noted_signals(lambda line: None) as caught:
+    with stop_after_batch(lambda line: None) as caught:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent has it too, and says SIGTERM
         try:
             _, interrupted = _train_all(

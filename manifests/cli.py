@@ -152,7 +152,7 @@ def select(table: str, out: str, **options: Any) -> None:
     from .table import read_table, write_table
 
     record = read_record(table)
-    kept, dropped = room.select(read_table(table), **options)
+    kept, dropped = room.select_segments(read_table(table), **options)
     write_table(kept, out)
     keep_record(record, out)
     write_notes([Note(rule, name, "dropped") for rule, ids in dropped for name in ids], out)
@@ -195,7 +195,7 @@ def split(table: str, out: str, method: str, **options: Any) -> None:
     from .table import read_table, write_table
 
     given = {name: value for name, value in options.items() if value is not None}
-    divided, record = room.split(read_table(table), method, **given)
+    divided, record = room.split_table(read_table(table), method, **given)
     write_table(divided, out)
     room.write_record(record, out)
     click.echo(f"{out}: {room.summarise(record)}")
@@ -211,7 +211,7 @@ def leaks(table: str, out: str | None) -> None:
     from .splits.split import read_record, summarise
     from .table import read_table
 
-    report = room.leaks(read_table(table))
+    report = room.leakage_report(read_table(table))
     record = read_record(table)
     click.echo(f"{table}: {summarise(record) if record else 'nobody wrote down how it was split'}")
     _show(report, out, digits=3)
@@ -248,11 +248,11 @@ def demo(out: str, overwrite: bool, **options: Any) -> None:
 
 
 def _show(report: Any, out: str | None, *, digits: int) -> None:
-    from ..common.files import write_whole
+    from ..common.files import atomic_write
 
     click.echo(report.round(digits).to_string(index=False))
     if out is not None:
-        write_whole(out, report.to_csv(index=False, lineterminator="\n").encode())
+        atomic_write(out, report.to_csv(index=False, lineterminator="\n").encode())
 
 
 @contextmanager

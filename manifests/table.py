@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from ..common.audio.containers import SUFFIXES as RECORDINGS
 from ..common.errors import InputError
-from ..common.files import write_whole
+from ..common.files import atomic_write
 from ..common.names import changed_names, is_placeholder, normal_name
 from .text_files.delimited import Sheet, decimal_points, expected_names, misspelt, read_delimited
 from .text_files.kinds import kind_of
@@ -34,10 +34,12 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".csv", ".parquet")
 SPLITS = ("train", "valid", "test")
-LATEST = 1e7  # s, 116 days: no recording is longer, and every sample has its own number up to there
+MAX_SECONDS = (
+    1e7  # s, 116 days: no recording is longer, and every sample has its own number up to there
+)
 ID = re.compile(r"(.+)_\d{4,}\.\d{4}_\d{4,}\.\d{4}(?:_ch\d+)?")  # `segment_id`
 CHANNEL = re.compile(r"0*(\d{1,4})(?:\.0+)?")  # a spreadsheet makes 1.0 of 1
-UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f]")  # control characters; some steer a terminal
+CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f]")  # control characters; some steer a terminal
 
 SEGMENT_COLUMNS = {
     "segment_id": "str",  # unique; from recording, speaker, start and end as annotated
@@ -143,8 +145,8 @@ def check_table(table: pd.DataFrame, where: str = "table") -> pd.DataFrame:
     for column in ("start", "end"):
         wrong = table[column][~table[column].map(math.isfinite)]
         _refuse(where, wrong, column, "not a finite number", "seconds")
-        late = table[column][table[column] > LATEST]
-        _refuse(where, late, column, "too late", f"at most {LATEST:g} s")
+        late = table[column][table[column] > MAX_SECONDS]
+        _refuse(where, late, column, "too late", f"at most {MAX_SECONDS:g} s")
     if "line" in table:
         _refuse(where, table["line"][table["line"] < 0], "line", "below 0", "0 or more")
     early = table["start"][(table["start"] < 0) | (table["start"] >= table["end"])]
@@ -253,7 +255,7 @@ def _normal_scores(text: str) -> str:
 def _write(table: pd.DataFrame, path: str | Path) -> None:
     path = Path(path)
     if _suffix(path) == ".parquet":
-        write_whole(path, table.to_parquet(index=False))
+        atomic_write(path, table.to_parquet(index=False))
     else:
         others = [
             name for name in table if name not in SEGMENT_COLUMNS and table[name].dtype == "str"
@@ -261,7 +263,7 @@ def _write(table: pd.DataFrame, path: str | Path) -> None:
         risky = any(table[name].str.contains("\r", regex=False).any() for name in others)
         quoting = csv.QUOTE_ALL if risky else csv.QUOTE_MINIMAL  # the writer leaves \r bare
         text = table.to_csv(index=False, lineterminator="\n", quoting=quoting)
-        write_whole(path, text.encode())
+        atomic_write(path, text.encode())
 
 
 def _no_table(path: Path) -> InputError:
@@ -304,8 +306,10 @@ def _typed(
     others = [name for name in names if name not in schema]
     table = table[[*schema, *others]].reset_index(drop=True)
     for name in (name for name, dtype in schema.items() if dtype == "str"):
-        if UNSEEN.search("".join(table[name])):
-            wrong = table[name][table[name].map(lambda text: UNSEEN.search(text) is not None)]
+        if CONTROL_CHARACTERS.search("".join(table[name])):
+            wrong = table[name][
+                table[name].map(lambda text: CONTROL_CHARACTERS.search(text) is not None)
+            ]
             _refuse(where, wrong, name, "text with a control character", "plain text")
     return table
 

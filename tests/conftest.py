@@ -164,10 +164,10 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> object:
                     seen.append("a copy there")
             return func(*args, **kwargs)
 
-    monkeypatch.setattr(encoder, "fitting_seconds", lambda *_: 20.0)
+    monkeypatch.setattr(encoder, "default_batch_seconds", lambda *_: 20.0)
     monkeypatch.setattr(frontend, "product_dtype", lambda states: states.dtype)  # no autocast there
-    monkeypatch.setattr(  # as `Lane` does on a GPU, from pinned memory
-        device.Lane, "there", lambda lane, batch: batch.to(lane.device, non_blocking=True)
+    monkeypatch.setattr(  # as `DeviceTransfer` does on a GPU, from pinned memory
+        device.DeviceTransfer, "there", lambda lane, batch: batch.to(lane.device, non_blocking=True)
     )
     with Watch():
         yield seen

@@ -13,21 +13,21 @@ from spk.classify.evaluation.learning_curve import learning_curve
 from spk.classify.evaluation.open_set import open_set
 from spk.classify.evaluation.score import score
 from spk.classify.report.page import report
-from spk.classify.selection.candidates import Settings
+from spk.classify.selection.candidates import SweepSettings
 from spk.classify.speaker_model import predict
 from spk.extract.cli import main as extract
-from spk.extract.options import Options
+from spk.extract.options import ExtractOptions
 from spk.finetune.cli import main as finetune
 from spk.finetune.config import Config, read_config
 from spk.finetune.predict import embed
 from spk.finetune.predict import predict as name_speakers
 from spk.manifests.cli import main as manifests
-from spk.manifests.cutting.cut import cut
+from spk.manifests.cutting.cut import cut_segments
 from spk.manifests.cutting.rename import match_csv
 from spk.manifests.demo.corpus import demo
 from spk.manifests.formats.build import make_table
 from spk.manifests.formats.thesis_csv import read_reference_csv
-from spk.manifests.splits.select import select
+from spk.manifests.splits.select import select_segments
 from spk.manifests.splits.split import METHODS
 
 CUT_SOURCE = {"rttm_dir", "pcm_dir", "output_dir", "min_seconds", "listing_only", "audio_root"}
@@ -38,13 +38,13 @@ CALLS = [
     (manifests.commands["rttm"], make_table, set()),
     (manifests.commands["textgrid"], make_table, {"tiers", "silence"}),
     (manifests.commands["csv"], read_reference_csv, set()),
-    (manifests.commands["select"], select, set()),
-    (manifests.commands["cut"], cut, CUT_SOURCE),
+    (manifests.commands["select"], select_segments, set()),
+    (manifests.commands["cut"], cut_segments, CUT_SOURCE),
     (manifests.commands["match-csv"], match_csv, {"segments_dir", "csv_path", "out"}),
     (manifests.commands["demo"], demo, set()),
-    (extract, Options, {"plan"}),
-    (classify.commands["sweep"], Settings, {"identity"}),
-    (classify.commands["fit"], Settings, set()),
+    (extract, ExtractOptions, {"plan"}),
+    (classify.commands["sweep"], SweepSettings, {"identity"}),
+    (classify.commands["fit"], SweepSettings, set()),
     (classify.commands["predict"], predict, set()),
     (classify.commands["score"], score, {"table", "output", "identity"}),
     (classify.commands["curve"], learning_curve, set()),
@@ -149,4 +149,4 @@ def test_embed_takes_options_of_extraction_and_the_encoders_place():
     options = options_of(finetune.commands["embed"])
     assert options.pop("encoder") is defaults_of(embed)["encoder"]
     assert [options.pop(name) for name in ("channel", "resample")] == [None, None]  # the training's
-    assert options.items() <= defaults_of(Options).items()
+    assert options.items() <= defaults_of(ExtractOptions).items()

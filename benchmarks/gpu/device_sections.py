@@ -21,8 +21,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from spk.extract.encoder.encoder import Encoder
 from spk.extract.encoder.frontend import Waveforms
-from spk.extract.encoder.loading import Parts
-from spk.extract.encoder.pooling import Real, pool
+from spk.extract.encoder.loading import LoadedEncoder
+from spk.extract.encoder.pooling import PaddingMask, pool
 from spk.extract.encoder.varlen import attention_of, pack
 
 Batches = Sequence[Sequence[np.ndarray]]
@@ -84,7 +84,7 @@ def stream(inputs: Inputs, findings: Findings) -> None:
 def _stream_seconds(encoder: Encoder, inputs: Inputs, batches: Batches) -> float:
     begun, landing = time.perf_counter(), None
     for rows in batches:
-        waiting = encoder.submit(rows, inputs.layers, "mean+std", 40.0)
+        waiting = encoder.encode_async(rows, inputs.layers, "mean+std", 40.0)
         if landing:
             landing()
         landing = waiting
@@ -122,7 +122,9 @@ def kernels(inputs: Inputs, findings: Findings) -> None:
     for event in events[:28]:
         ms = round(getattr(event, cost) / 1e3, 3)
         findings.say("kernel", ms=ms, count=event.count, name=event.key[:110])
-    spent = host_ms(lambda: encoder.submit(rows, inputs.layers, "mean+std", 40.0), inputs.device)
+    spent = host_ms(
+        lambda: encoder.encode_async(rows, inputs.layers, "mean+std", 40.0), inputs.device
+    )
     findings.say("a batch", ms_of_the_host=spent[0], ms_until_done=spent[1])
 
 
@@ -139,7 +141,7 @@ def parts(inputs: Inputs, findings: Findings) -> None:
     model, front = encoder._model, encoder._front
     batch, lengths = front.prepare(rows, encoder._lane)
     frames, narrow = front.frames(lengths), batch.to(torch.bfloat16)
-    real = Real(frames, int(frames.max()), device)
+    real = PaddingMask(frames, int(frames.max()), device)
     hidden = front(narrow, lengths)
     states = model.feature_projection(hidden)[0]
     layer, positions, time_ = model.encoder.layers[0], model.encoder.pos_conv_embed, states.shape[1]
@@ -283,7 +285,7 @@ def exactness(inputs: Inputs, findings: Findings) -> None:
 
 def _against_cpu(encoder: Encoder, rows: list[np.ndarray], inputs: Inputs) -> str:
     model = copy.deepcopy(encoder._model).cpu()
-    parts_ = Parts(model, Waveforms(model, normalized=True), {}, RATE)
+    parts_ = LoadedEncoder(model, Waveforms(model, normalized=True), {}, RATE)
     cpu = Encoder(parts_, device=torch.device("cpu"), dtype=torch.float32)
     torch.set_num_threads(16)
     features = [one.encode(rows, layers=inputs.layers)[0] for one in (encoder, cpu)]
@@ -312,24 +314,24 @@ def training(inputs: Inputs, findings: Findings) -> None:
 
 def _train(name: str, settings: dict[str, Any], inputs: Inputs, findings: Findings) -> None:
     from spk.finetune.config import Config
-    from spk.finetune.data.dataset import Ask, Batch
-    from spk.finetune.model.checkpoint import computing
+    from spk.finetune.data.dataset import Batch, BatchIndex
+    from spk.finetune.model.checkpoint import autocast
     from spk.finetune.model.heads import loss
-    from spk.finetune.model.module import SpeakerModule, Subject
+    from spk.finetune.model.module import ModelIdentity, SpeakerModule
 
     rows = [row.astype(np.float32) / 32768 for row in inputs.batches(inputs.seconds / 6, 20, 6)[10]]
     codes, device = torch.arange(len(rows)) % 3, inputs.device
     frozen = min(8, inputs.shape["num_hidden_layers"] - 1)
     config = Config(**{"freeze_encoder_layers": frozen, "dropout": 0.0, **settings})
     rates = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
-    subject = Subject("probe", tuple("ABC"), dict.fromkeys(IDENTITY, "probe"))
+    subject = ModelIdentity("probe", tuple("ABC"), dict.fromkeys(IDENTITY, "probe"))
     module = SpeakerModule(inputs.parts(**dict.fromkeys(rates, 0.0)), subject, config)
     module = module.to(device).train()
     optimiser = module.configure_optimizers()
-    batch = Batch(Ask(0, 0, tuple(range(len(rows)))), rows, codes)
+    batch = Batch(BatchIndex(0, 0, tuple(range(len(rows)))), rows, codes)
 
     def step() -> torch.Tensor:
-        with computing(config, device):
+        with autocast(config, device):
             found = loss(module(batch), codes.to(device), config)
         optimiser.zero_grad()
         found.backward()

@@ -13,7 +13,7 @@ import re
 import numpy as np
 
 from ...common.errors import InputError
-from .fitted import TREE_AXES, Fold, Head
+from .fitted import TREE_AXES, AxisWeights, TrainingSet
 
 END = "end of trees\n"
 HEADER = {"version", "num_class", "num_tree_per_iteration", "label_index", "max_feature_idx"}
@@ -93,7 +93,7 @@ TREE_ROUNDS = 300  # at most; each grows one tree per class
 TREE_PATIENCE = 20  # rounds without a better validation log-loss
 
 
-def _trees(fold: Fold) -> Head:
+def _trees(fold: TrainingSet) -> AxisWeights:
     """Grow trees on the first principal components until validation log-loss stops falling."""
     import lightgbm
 
@@ -104,7 +104,7 @@ def _trees(fold: Fold) -> Head:
         )
     if not fold.rotation.train.shape[1]:  # every row is the same, which LightGBM does not take
         note = "lightgbm has nothing to split by, since all training rows are the same"
-        return Head("linear", np.zeros((fold.classes, 0)), np.zeros(fold.classes), note=note)
+        return AxisWeights("linear", np.zeros((fold.classes, 0)), np.zeros(fold.classes), note=note)
     axes, known = min(TREE_AXES, fold.rotation.train.shape[1]), fold.valid_codes >= 0
     train = lightgbm.Dataset(fold.rotation.train[:, :axes], fold.codes)
     valid = lightgbm.Dataset(fold.valid[known, :axes], fold.valid_codes[known], reference=train)
@@ -117,10 +117,10 @@ def _trees(fold: Fold) -> Head:
     )
     text = model.model_to_string(num_iteration=model.best_iteration)
     text = text[: text.index(END)] + END  # without LightGBM's own settings
-    return Head("trees", np.zeros((0, 0)), np.zeros(fold.classes), booster=text)
+    return AxisWeights("trees", np.zeros((0, 0)), np.zeros(fold.classes), booster=text)
 
 
-def _tree_settings(fold: Fold) -> dict[str, object]:
+def _tree_settings(fold: TrainingSet) -> dict[str, object]:
     return {
         "objective": "multiclass",
         "num_class": fold.classes,

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .linear import Rotation, unit
+from .linear import PrincipalAxes, unit
 
 TREE_AXES = 64  # principal components the trees see
 
 
 @dataclass(frozen=True, eq=False)
-class Fold:
+class TrainingSet:
     """Training rows of one task, turned, and the validation rows that may steer early stopping."""
 
-    rotation: Rotation
+    rotation: PrincipalAxes
     codes: np.ndarray
     classes: int
     valid: np.ndarray | None = None
@@ -25,7 +25,7 @@ class Fold:
 
 
 @dataclass(frozen=True, eq=False)
-class Head:
+class AxisWeights:
     """Fitted numbers on the axes of a rotation (cosine: on standardised features).
 
     `kind` is ``linear``, ``cosine`` or ``trees``; `note` tells of a fit that did not converge.
@@ -37,14 +37,14 @@ class Head:
     booster: str = ""
     note: str = ""
 
-    def scores(self, rotation: Rotation, X: np.ndarray, turned: np.ndarray) -> np.ndarray:
-        """Return (m, classes) for rows `X`, of which `turned` is ``rotation.turn(X)``."""
+    def scores(self, rotation: PrincipalAxes, X: np.ndarray, turned: np.ndarray) -> np.ndarray:
+        """Return (m, classes) for rows `X`, of which `turned` is ``rotation.project(X)``."""
         rows = rotation.standardise(X) if self.kind == "cosine" else turned
         return _scores(self.kind, rows, self.weights, self.intercept, self.booster)
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
+class FittedClassifier:
     """A fitted closed-set classifier: everything `scores` needs, and nothing else.
 
     Attributes
@@ -89,15 +89,17 @@ def _scores(
     return np.asarray(model.predict(rows, raw_score=True, num_threads=1))
 
 
-def finish(head: Head, rotation: Rotation, labels: Sequence[str]) -> Fitted:
+def to_feature_space(
+    head: AxisWeights, rotation: PrincipalAxes, labels: Sequence[str]
+) -> FittedClassifier:
     """Return a head as a classifier of raw features."""
     weights = head.weights
     if head.kind == "linear":
-        weights = rotation.back(weights)
+        weights = rotation.unproject(weights)
     elif head.kind == "trees":
         axes = np.eye(rotation.train.shape[1])[: min(TREE_AXES, rotation.train.shape[1])]
-        weights = rotation.back(axes)
-    return Fitted(
+        weights = rotation.unproject(axes)
+    return FittedClassifier(
         head.kind,
         tuple(labels),
         rotation.mean,

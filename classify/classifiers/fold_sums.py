@@ -20,7 +20,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .linear import class_sums, common, deviation, unit
+from .linear import class_sums, common_scale, feature_scale, unit
 
 Cut = tuple[np.ndarray, np.ndarray]  # positions learnt, positions held out
 Sums = tuple[np.ndarray, np.ndarray, np.ndarray]  # gram (d, d), class sums (classes, d), counts
@@ -36,7 +36,7 @@ class FoldSums:
     Attributes
     ----------
     mean, scale : (d,) float64
-        Of the raw features, as `linear.rotate` has them.
+        Of the raw features, as `linear.principal_axes` has them.
     gram : (d, d) float64
         Z'Z of the standardised rows Z.
     counts : (classes,) float64
@@ -58,7 +58,7 @@ class FoldSums:
         return Z
 
 
-class TotalSums:
+class GramSums:
     """Rows `X` (n, d) with `codes` (n,) of `classes`, and sums over them and over those of `cuts`.
 
     No row is held out twice, and none by the cut that learns it. Sums are taken when they are
@@ -111,12 +111,12 @@ class TotalSums:
                 np.subtract(left, part, out=left)
         return gram, sums, counts
 
-    def without(self, fold: int, standardise: str = "yes") -> FoldSums | None:
+    def fold_sums(self, fold: int, standardise: str = "yes") -> FoldSums | None:
         """Return the sums of the rows that cut number `fold` learns.
 
-        `standardise` is `linear.deviation`'s. None where the difference of sums would be inexact:
-        a feature varies in the fold by less than `LEAST_VARIANCE` of what it does elsewhere, and
-        is not constant there.
+        `standardise` is `linear.feature_scale`'s. None where the difference of sums would be
+        inexact: a feature varies in the fold by less than `LEAST_VARIANCE` of what it does
+        elsewhere, and is not constant there.
         """
         learnt = self.cuts[fold][0]
         gram, sums, counts = self._learnt(fold)
@@ -129,12 +129,12 @@ class TotalSums:
             return None
         if standardise == "no":
             variance[still] = 0
-            whole = common(variance * total_scale**2)
+            whole = common_scale(variance * total_scale**2)
             scale = whole / total_scale
         else:
             scale = np.sqrt(np.where(variance < LEAST_VARIANCE, 1, variance))
             whole = scale * total_scale
-            whole[still] = 1  # as `linear.deviation` has it
+            whole[still] = 1  # as `linear.feature_scale` has it
         sums = (sums - counts[:, None] * mean) / scale
         gram /= scale
         gram /= scale[:, None]
@@ -147,10 +147,10 @@ class TotalSums:
 
 
 def _deviation(X: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Return `linear.deviation` of raw rows, some features at a time."""
+    """Return `linear.feature_scale` of raw rows, some features at a time."""
     parts = np.array_split(np.arange(X.shape[1]), -(-X.shape[1] // 256))
     centred = (np.subtract(X[:, k], mean[k], dtype=np.float64) for k in parts)
-    return np.concatenate([deviation(Z, mean[k]) for Z, k in zip(centred, parts, strict=True)])
+    return np.concatenate([feature_scale(Z, mean[k]) for Z, k in zip(centred, parts, strict=True)])
 
 
 def ridge_scores(fold: FoldSums, rows: np.ndarray, penalties: Sequence[float]) -> list[np.ndarray]:

@@ -21,13 +21,13 @@ ALIKE = 1e-6  # entries of an eigenvector that differ by less are equal
 
 
 @dataclass(frozen=True, eq=False)
-class Rotation:
+class PrincipalAxes:
     """Training rows on their own principal axes.
 
     Attributes
     ----------
     mean, scale : (d,) float64
-        Per feature, of the training rows (`deviation`).
+        Per feature, of the training rows (`feature_scale`).
     train : (n, r) float64
         The training rows; columns are orthogonal, in falling order of variance.
     mix : (n, r) or (d, r) float64
@@ -48,29 +48,31 @@ class Rotation:
         Z /= self.scale
         return Z
 
-    def turn(self, X: np.ndarray) -> np.ndarray:
+    def project(self, X: np.ndarray) -> np.ndarray:
         """Return rows `X` (m, d) on the axes, (m, r)."""
         Z = self.standardise(X)
         return (Z if self.centred is None else Z @ self.centred.T) @ self.mix
 
-    def back(self, weights: np.ndarray) -> np.ndarray:
+    def unproject(self, weights: np.ndarray) -> np.ndarray:
         """Return weights (k, r) on the axes as weights (k, d) on standardised features."""
         turned = weights @ self.mix.T
         return turned if self.centred is None else turned @ self.centred
 
 
-def rotate(X: np.ndarray, weights: Sequence[float] = (), standardise: str = "yes") -> Rotation:
-    """Standardise `X` (n, d) as `deviation` has it, and turn it onto its principal axes.
+def principal_axes(
+    X: np.ndarray, weights: Sequence[float] = (), standardise: str = "yes"
+) -> PrincipalAxes:
+    """Standardise `X` (n, d) as `feature_scale` has it, and turn it onto its principal axes.
 
     With `weights` (k,) > 0, k equal blocks of features (layers) are scaled by them (`mixed`).
 
-    >>> rotate(np.array([[0.0, 1], [2, 1]])).train.round(6)
+    >>> principal_axes(np.array([[0.0, 1], [2, 1]])).train.round(6)
     array([[ 1.],
            [-1.]])
     """
     mean = X.mean(axis=0, dtype=np.float64)
     Z = np.subtract(X, mean, dtype=np.float64)
-    scale = deviation(Z, mean, standardise)
+    scale = feature_scale(Z, mean, standardise)
     Z /= scale
     if weights:
         factor = mixed(Z, weights)
@@ -80,8 +82,8 @@ def rotate(X: np.ndarray, weights: Sequence[float] = (), standardise: str = "yes
     values, vectors = _spectrum(Z @ Z.T if dual else Z.T @ Z)
     if dual:
         root = np.sqrt(values)
-        return Rotation(mean, scale, vectors * root, vectors / root, Z)
-    return Rotation(mean, scale, Z @ vectors, vectors, None)
+        return PrincipalAxes(mean, scale, vectors * root, vectors / root, Z)
+    return PrincipalAxes(mean, scale, Z @ vectors, vectors, None)
 
 
 def mixed(Z: np.ndarray, weights: Sequence[float]) -> np.ndarray:
@@ -95,28 +97,28 @@ def mixed(Z: np.ndarray, weights: Sequence[float]) -> np.ndarray:
     return np.repeat(root, blocks.shape[2])
 
 
-def deviation(centred: np.ndarray, mean: np.ndarray, standardise: str = "yes") -> np.ndarray:
+def feature_scale(centred: np.ndarray, mean: np.ndarray, standardise: str = "yes") -> np.ndarray:
     """Return what features `centred` (n, d) about `mean` (d,) are divided by, (d,).
 
-    ``yes``: each by its own deviation, 1 if it is constant. ``no``: all by `common`.
+    ``yes``: each by its own deviation, 1 if it is constant. ``no``: all by `common_scale`.
     """
     scale = np.sqrt(np.einsum("ij,ij->j", centred, centred) / len(centred))
     # rounding leaves a constant feature with a deviation of a few units in its last place
     constant = scale <= 10 * np.finfo(np.float64).eps * np.abs(mean)
     if standardise == "no":
-        return common(np.where(constant, 0, scale**2))
+        return common_scale(np.where(constant, 0, scale**2))
     scale[constant] = 1
     return scale
 
 
-def common(variance: np.ndarray) -> np.ndarray:
+def common_scale(variance: np.ndarray) -> np.ndarray:
     """Return (d,) times one number: the root of the mean `variance` (d,); 1 if nothing varies.
 
     A classifier of rows divided by s with ridge's alpha, or 1/C, a is the classifier of the rows
     themselves with a s^2 (its scores are the same); LDA with constant shrinkage and centroid do
     not depend on s.
 
-    >>> common(np.array([9.0, 0.0, 3.0]))
+    >>> common_scale(np.array([9.0, 0.0, 3.0]))
     array([2., 2., 2.])
     """
     return np.full(len(variance), np.sqrt(variance.mean()) or 1.0)
@@ -162,7 +164,7 @@ def ridge_path(
 
 
 def lda_path(
-    rotation: Rotation, codes: np.ndarray, classes: int, shrinkages: Sequence[float]
+    rotation: PrincipalAxes, codes: np.ndarray, classes: int, shrinkages: Sequence[float]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Fit linear discriminants with a constant shrinkage, once per shrinkage.
 

@@ -2,9 +2,9 @@
 
 Ridge, LDA and centroid are ours (`linear`), logistic regression is scikit-learn's problem, solved
 on the axes (`logistic`), the linear SVM is scikit-learn's, trees are LightGBM's; all see training
-rows standardised and turned by `linear.rotate`. A penalty is what grows with the regularisation:
-ridge's alpha, LDA's shrinkage (0..1), 1/C of the others; ``None`` for centroid and LightGBM, whose
-number of rounds the validation rows choose.
+rows standardised and turned by `linear.principal_axes`. A penalty is what grows with the
+regularisation: ridge's alpha, LDA's shrinkage (0..1), 1/C of the others; ``None`` for centroid and
+LightGBM, whose number of rounds the validation rows choose.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from ...common.errors import InputError
 from .boosted_trees import _trees
-from .fitted import Fold, Head
+from .fitted import AxisWeights, TrainingSet
 from .linear import class_means, lda_path, ridge_path, unit
 from .logistic import logistic_path
 
@@ -30,7 +30,7 @@ PENALTIES: dict[str, tuple[float | None, ...]] = {
 ITERATIONS = 5000  # of liblinear; enough for every penalty above on 300 segments
 
 
-def penalties_of(classifier: str, penalty: float | None = None) -> tuple[float | None, ...]:
+def penalty_path(classifier: str, penalty: float | None = None) -> tuple[float | None, ...]:
     """Return the penalties to try: the default path, or the one given.
 
     Raises
@@ -54,7 +54,9 @@ def penalties_of(classifier: str, penalty: float | None = None) -> tuple[float |
     return (penalty,)
 
 
-def fit_path(classifier: str, fold: Fold, penalties: Sequence[float | None]) -> list[Head]:
+def fit_path(
+    classifier: str, fold: TrainingSet, penalties: Sequence[float | None]
+) -> list[AxisWeights]:
     """Fit a classifier on a fold's training rows, once per penalty.
 
     Raises
@@ -69,14 +71,17 @@ def fit_path(classifier: str, fold: Fold, penalties: Sequence[float | None]) -> 
         return [_trees(fold)]
     if classifier == "ridge":
         pairs = ridge_path(train, fold.codes, fold.classes, strengths)
-        return [Head("linear", *pair) for pair in pairs]
+        return [AxisWeights("linear", *pair) for pair in pairs]
     if classifier == "lda":
         pairs = lda_path(fold.rotation, fold.codes, fold.classes, strengths)
-        return [Head("linear", *pair) for pair in pairs]
+        return [AxisWeights("linear", *pair) for pair in pairs]
     if classifier == "logistic":
         found = logistic_path(train, fold.codes, fold.classes, strengths)
         told = [_note(classifier, p, done) for p, (*_, done) in zip(strengths, found, strict=True)]
-        return [Head("linear", *one[:2], note=note) for one, note in zip(found, told, strict=True)]
+        return [
+            AxisWeights("linear", *one[:2], note=note)
+            for one, note in zip(found, told, strict=True)
+        ]
     return _svm_path(fold, strengths)
 
 
@@ -84,16 +89,16 @@ def _note(classifier: str, penalty: float, converged: bool) -> str:
     return "" if converged else f"{classifier} did not converge at penalty {penalty:g}"
 
 
-def _centroid(fold: Fold) -> Head:
+def _centroid(fold: TrainingSet) -> AxisWeights:
     rotation = fold.rotation
-    means = rotation.back(class_means(rotation.train, fold.codes, fold.classes))
+    means = rotation.unproject(class_means(rotation.train, fold.codes, fold.classes))
     if rotation.centred is None:  # back() of rows is exact: the axes are orthonormal
-        return Head("cosine", unit(means), np.zeros(fold.classes))
+        return AxisWeights("cosine", unit(means), np.zeros(fold.classes))
     means = class_means(rotation.centred, fold.codes, fold.classes)
-    return Head("cosine", unit(means), np.zeros(fold.classes))
+    return AxisWeights("cosine", unit(means), np.zeros(fold.classes))
 
 
-def _svm_path(fold: Fold, penalties: Sequence[float]) -> list[Head]:
+def _svm_path(fold: TrainingSet, penalties: Sequence[float]) -> list[AxisWeights]:
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
@@ -109,7 +114,7 @@ def _svm_path(fold: Fold, penalties: Sequence[float]) -> list[Head]:
             model.set_params(C=1 / penalty).fit(train, fold.codes)
         note = _note("linear-svm", penalty, bool(np.max(model.n_iter_) < ITERATIONS))
         weights, intercept = _all_classes(model.coef_[:, :axes], model.intercept_)
-        heads.append(Head("linear", weights, intercept, note=note))
+        heads.append(AxisWeights("linear", weights, intercept, note=note))
     return heads
 
 

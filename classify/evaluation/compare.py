@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...common.errors import InputError
-from ..metrics import LEVEL, RESAMPLES, mean_interval, meeting_mean, percentiles, resample
+from ..metrics import LEVEL, RESAMPLES, mean_interval, percentiles, resample, session_mean
 from ..validity import doubts_of
 from .score import scored_rows
 from .wording import ONE_MEETING
@@ -271,15 +271,15 @@ def _over_meetings(pairs: _Pairs, resamples: int, seed: int) -> dict[str, Any]:
 
     gain, meetings = pairs.gain, np.unique(pairs.sessions, return_inverse=True)[1]
     means = np.bincount(meetings, weights=gain) / np.bincount(meetings)
-    drawn = [meeting_mean(gain[rows], group) for rows, group in resample(meetings, resamples, seed)]
+    drawn = [session_mean(gain[rows], group) for rows, group in resample(meetings, resamples, seed)]
     low, high = percentiles(np.array(drawn))
     flipped = permutation_test(
         (means,), np.mean, permutation_type="samples", n_resamples=FLIPS, random_state=seed
     )
     return {
         **_over_segments(pairs, 1, seed),  # the counts are those of all
-        "accuracy_a": meeting_mean(pairs.right_a, meetings),
-        "accuracy_b": meeting_mean(pairs.right_b, meetings),
+        "accuracy_a": session_mean(pairs.right_a, meetings),
+        "accuracy_b": session_mean(pairs.right_b, meetings),
         "difference": means.mean(),
         "low": low,
         "high": high,

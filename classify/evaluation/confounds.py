@@ -22,8 +22,8 @@ from ...manifests.formats.aishell4 import local_speaker, parse_session, series_s
 from ...manifests.formats.build import read_identity
 from ...manifests.splits.tasks import WITHIN_CORPUS, majority_label, make_tasks, rows_in_train
 from ...manifests.table import SPLITS
-from ..metrics import meeting_mean, percentiles, resample
-from ..selection.candidates import Settings, Trial, choose
+from ..metrics import percentiles, resample, session_mean
+from ..selection.candidates import Candidate, SweepSettings, choose
 from ..selection.cross_validation import add_folds
 from ..selection.prepare import Prepared
 from ..selection.sweep import sweep
@@ -42,11 +42,11 @@ COUNTS = ("classes", "segments")
 Row = tuple[object, ...]
 
 
-def control(
+def confound_table(
     ready: Prepared,
     store: FeatureStore,
-    chosen: Trial,
-    settings: Settings,
+    chosen: Candidate,
+    settings: SweepSettings,
     predictions: pd.DataFrame,
     *,
     identity: str | Path | None = None,
@@ -73,11 +73,11 @@ def control(
     InputError
         The identity file lacks a speaker, or gives one label to several persons.
     """
-    rows = naming(predictions, ready.whole, identity=identity)
+    rows = speaker_and_person_rows(predictions, ready.whole, identity=identity)
     return _frame([*rows, *_of_meetings(ready, store, chosen, settings)])
 
 
-def controls(
+def confound_tables(
     predictions: pd.DataFrame,
     table: pd.DataFrame,
     *,
@@ -96,7 +96,7 @@ def controls(
     found = {}
     for model, part in rows.groupby("model", sort=False):
         if WITHIN_CORPUS in str(model):
-            here = _frame(naming(part, table, identity=identity, seed=seed))
+            here = _frame(speaker_and_person_rows(part, table, identity=identity, seed=seed))
             if kept is not None and _same(kept, here):
                 rooms = _rows(kept, (MEETING, ROOM))
                 here = _frame([*here.itertuples(index=False), *rooms]) if identity else kept
@@ -133,7 +133,7 @@ def read_control(path: str | Path) -> pd.DataFrame:
     return frame
 
 
-def naming(
+def speaker_and_person_rows(
     predictions: pd.DataFrame,
     table: pd.DataFrame,
     *,
@@ -141,7 +141,7 @@ def naming(
     seed: int = 0,
 ) -> list[Row]:
     """Return the rows of label and, where it is known who is who, of person."""
-    persons = persons_of(table, identity)
+    persons = person_of_label(table, identity)
     train = rows_in_train(table) if "split" in table else table
     truth, named = (predictions[name].to_numpy(str) for name in ("speaker", "predicted"))
     learnt, sessions = train["speaker"].to_numpy(str), predictions["session"].to_numpy(str)
@@ -152,7 +152,9 @@ def naming(
     return rows
 
 
-def persons_of(table: pd.DataFrame, identity: str | Path | None = None) -> dict[str, str] | None:
+def person_of_label(
+    table: pd.DataFrame, identity: str | Path | None = None
+) -> dict[str, str] | None:
     """Return {label: person}; None where neither a file nor the meetings' names tell.
 
     Without a file same date, room and number are one person (almost always: `manifests.aishell4`).
@@ -196,7 +198,7 @@ def _identified(pairs: list[tuple[str, str]], identity: str | Path) -> dict[str,
 
 
 def _of_meetings(
-    ready: Prepared, store: FeatureStore, chosen: Trial, settings: Settings
+    ready: Prepared, store: FeatureStore, chosen: Candidate, settings: SweepSettings
 ) -> list[Row]:
     """Let the chosen layers and classifier learn sessions, with a penalty from validation.
 
@@ -227,7 +229,11 @@ def _of_meetings(
 
 
 def _named_meetings(
-    ready: Prepared, store: FeatureStore, chosen: Trial, settings: Settings, tested: pd.DataFrame
+    ready: Prepared,
+    store: FeatureStore,
+    chosen: Candidate,
+    settings: SweepSettings,
+    tested: pd.DataFrame,
 ) -> pd.DataFrame | None:
     """Return which meeting each segment is taken for; None where nothing can be chosen by."""
     table = ready.table
@@ -253,11 +259,11 @@ def _row(of: str, labels: Sequence[np.ndarray], sessions: np.ndarray, seed: int)
     right, usual = truth == named, truth == majority_label(map(str, learnt), classes)
     meetings = np.unique(sessions, return_inverse=True)[1]
     drawn = [
-        (right[k].mean(), meeting_mean(right[k], group))
+        (right[k].mean(), session_mean(right[k], group))
         for k, group in resample(meetings, seed=seed)
     ]
     ends, mean_ends = (percentiles(values) for values in np.array(drawn).T)
-    over_meetings = (meeting_mean(right, meetings), *mean_ends, meeting_mean(usual, meetings))
+    over_meetings = (session_mean(right, meetings), *mean_ends, session_mean(usual, meetings))
     return (of, len(classes), right.mean(), *ends, usual.mean(), *over_meetings, len(truth))
 
 

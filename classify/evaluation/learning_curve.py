@@ -18,12 +18,12 @@ import numpy as np
 
 from ...common.errors import InputError
 from ...manifests.splits.tasks import Task
-from ..classifiers.registry import penalties_of
-from ..features import Teller
+from ..classifiers.registry import penalty_path
+from ..features import Log
 from ..metrics import percentiles, resample
 from ..selection.sweep import one_thread
-from .sweep_choice import Chosen, doubts_of_test, read_chosen
-from .wording import ACCURACY, told
+from .sweep_choice import SweepChoice, doubts_of_test, read_chosen
+from .wording import ACCURACY, with_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,7 @@ def learning_curve(
     seconds: str = "1,2,5,10,30,60",
     draws: int = 5,
     seed: int = 0,
-    log: Teller = lambda text: None,
+    log: Log = lambda text: None,
 ) -> pd.DataFrame:
     """Return the accuracy on test by seconds of speech per speaker, of what `run` chose.
 
@@ -139,7 +139,7 @@ def _enrol(task: Task, order: np.ndarray, duration: np.ndarray, length: float) -
 
 
 def _shares(
-    chosen: Chosen, correct: Sequence[np.ndarray], seed: int
+    chosen: SweepChoice, correct: Sequence[np.ndarray], seed: int
 ) -> list[tuple[float, float, float, float, float, float]]:
     """Return each length's accuracy and how far it is behind the last one, with intervals.
 
@@ -175,11 +175,11 @@ def _spoken(tasks: Sequence[Task], duration: np.ndarray) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _correct(chosen: Chosen, tasks: Sequence[Task]) -> np.ndarray:
+def _correct(chosen: SweepChoice, tasks: Sequence[Task]) -> np.ndarray:
     """Return which test segments (n,) 0 or 1 are named rightly, tasks one after the other."""
     path: Sequence[float | None] = (chosen.penalty,)
     if not chosen.settings.folds and chosen.settings.penalty is None:
-        path = penalties_of(chosen.classifier)
+        path = penalty_path(chosen.classifier)
     right: list[list[np.ndarray]] = [[] for _ in path]
     hits = np.zeros(len(path))
     for task in tasks:
@@ -200,13 +200,13 @@ def conclude_curve(found: pd.DataFrame) -> str:
     rows = found.sort_values("seconds").to_dict("records")
     first, last = rows[0], rows[-1]
     text = (
-        f"With {last['seconds']:g} s of speech per speaker {told(last, *ACCURACY)} of "
+        f"With {last['seconds']:g} s of speech per speaker {with_interval(last, *ACCURACY)} of "
         f"{last['segments']:.0f} test segments are named rightly ({last['speakers']:.0f} speakers "
         "have that much, the others give all they have)"
     )
     if len(rows) == 1:
         return f"{text}."
-    text += f"; with {first['seconds']:g} s {told(first, *ACCURACY)}."
+    text += f"; with {first['seconds']:g} s {with_interval(first, *ACCURACY)}."
     if "behind_low" not in found:  # of a curve from before there was a paired difference
         return text
     behind = {row["seconds"]: row["behind_low"] > 0 for row in rows[:-1]}

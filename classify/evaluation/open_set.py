@@ -22,12 +22,12 @@ import numpy as np
 from ...common.errors import InputError
 from ...manifests.splits.tasks import Task
 from ..classifiers.calibration import probabilities
-from ..features import Teller
+from ..features import Log
 from ..metrics import percentiles, resample
 from ..selection.prepare import NO_STOP
 from ..selection.sweep import one_thread
-from .sweep_choice import Chosen, doubts_of_test, read_chosen
-from .wording import told
+from .sweep_choice import SweepChoice, doubts_of_test, read_chosen
+from .wording import with_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,7 @@ def open_set(
     *,
     false_accepts: str = "0.01,0.05,0.1",
     seed: int = 0,
-    log: Teller = lambda text: None,
+    log: Log = lambda text: None,
 ) -> pd.DataFrame:
     """Return what the choice of `run` does with speakers it has not learnt, on test.
 
@@ -130,7 +130,7 @@ def _shares(text: str) -> list[float]:
 Trials = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # score, right, stranger, row
 
 
-def _large_enough(chosen: Chosen, run: str | Path) -> tuple[list[Task], list[str]]:
+def _large_enough(chosen: SweepChoice, run: str | Path) -> tuple[list[Task], list[str]]:
     """Return the tasks with enough speakers, and a line for each of the others."""
     tasks = [task for task in chosen.tasks if len(task.labels) >= FEWEST]
     if not tasks:
@@ -146,21 +146,23 @@ def _large_enough(chosen: Chosen, run: str | Path) -> tuple[list[Task], list[str
     return tasks, lines
 
 
-def _can_stop(chosen: Chosen, task: Task, code: int) -> bool:
+def _can_stop(chosen: SweepChoice, task: Task, code: int) -> bool:
     """Tell whether a classifier can be fitted without a label: LightGBM needs others to stop by."""
-    return chosen.classifier != "lightgbm" or bool(np.any(without(task, code).codes["valid"] >= 0))
+    return chosen.classifier != "lightgbm" or bool(
+        np.any(without_speaker(task, code).codes["valid"] >= 0)
+    )
 
 
-def _trials(chosen: Chosen, cases: Sequence[tuple[Task, int]], split: str) -> Trials:
+def _trials(chosen: SweepChoice, cases: Sequence[tuple[Task, int]], split: str) -> Trials:
     """Return score (n,), named rightly, stranger (bool) and table row of each trial."""
     found = [_left_out(chosen, task, code, split) for task, code in cases]
     score, right, stranger, row = (np.concatenate(part) for part in zip(*found, strict=True))
     return score, right, stranger, row
 
 
-def _left_out(chosen: Chosen, task: Task, code: int, split: str) -> Trials:
+def _left_out(chosen: SweepChoice, task: Task, code: int, split: str) -> Trials:
     """Score a split by a classifier that has not learnt label `code`."""
-    fewer = without(task, code)
+    fewer = without_speaker(task, code)
     rotation, heads = chosen.fit(fewer, (chosen.penalty,))
     known = fewer.codes[split] >= 0
     asked = known | (task.codes[split] == code)  # people whom nobody ever learnt are no trials
@@ -170,7 +172,7 @@ def _left_out(chosen: Chosen, task: Task, code: int, split: str) -> Trials:
     return chances.max(axis=1), right, ~known[asked], task.rows[split][asked]
 
 
-def without(task: Task, code: int) -> Task:
+def without_speaker(task: Task, code: int) -> Task:
     """Return the task without label `code`: it is not learnt, and its segments have code -1."""
     keep = task.codes["train"] != code
     rows = {**task.rows, "train": task.rows["train"][keep]}
@@ -235,8 +237,8 @@ def conclude_open_set(found: pd.DataFrame) -> str:
     within = row["false_low"] <= row["wanted"] <= row["false_high"]
     side = "fewer" if row["wanted"] > row["false_high"] else "more"
     kept = "the wanted share is within the interval" if within else f"{side} than wanted"
-    strangers = told(row, "false_accepts", "false_low", "false_high")
-    known = told(row, "identified", "low", "high")
+    strangers = with_interval(row, "false_accepts", "false_low", "false_high")
+    known = with_interval(row, "identified", "low", "high")
     text = (
         f"The threshold that lets in at most {100 * row['wanted']:g}% of the strangers on "
         f"validation lets in {strangers} of them on test ({kept}), and accepts and rightly names "

@@ -25,17 +25,17 @@ from ...common.errors import InputError
 from ...manifests.splits.tasks import majority_label, rows_in_train
 from ..metrics import (
     RESAMPLES,
-    Trials,
+    VerificationTrials,
     balanced_accuracy,
     calibration_error,
     equal_error_rate,
     log_loss,
     macro_f1,
     mean_interval,
-    meeting_mean,
     min_dcf,
     percentiles,
     resample,
+    session_mean,
 )
 from ..validity import parse_scores, within_corpus
 
@@ -234,7 +234,7 @@ def _measures(rows: _Rows) -> dict[str, Measure]:
     correct, duration = rows.correct.astype(np.float64), rows.duration
     found: dict[str, Measure] = {
         "accuracy": lambda k, _: float(correct[k].mean()),
-        "accuracy_meetings": lambda k, group: meeting_mean(correct[k], group),
+        "accuracy_meetings": lambda k, group: session_mean(correct[k], group),
         "balanced_accuracy": lambda k, _: balanced_accuracy(rows.truth[k], rows.predicted[k]),
         "macro_f1": lambda k, _: macro_f1(rows.truth[k], rows.predicted[k]),
         "calibration_error": lambda k, _: calibration_error(rows.score[k], correct[k]),
@@ -255,7 +255,7 @@ def _probability_measures(chances: np.ndarray, column: np.ndarray) -> dict[str, 
     above = np.nansum(chances > true[:, None], axis=1)  # candidates likelier than the true one
     equals = np.maximum(np.nansum(chances == true[:, None], axis=1), 1)  # tried in random order
     top3 = np.where(column >= 0, np.clip((3 - above) / equals, 0, 1), 0.0)
-    trials = Trials(chances, column)
+    trials = VerificationTrials(chances, column)
 
     def rates(k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return trials.rates(np.bincount(k, minlength=len(column)))

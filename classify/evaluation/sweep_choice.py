@@ -13,12 +13,12 @@ import numpy as np
 from ...common.errors import InputError
 from ...manifests.splits.tasks import Task
 from ...manifests.table import SPLITS
-from ..classifiers.fitted import Head
-from ..classifiers.linear import Rotation
+from ..classifiers.fitted import AxisWeights
+from ..classifiers.linear import PrincipalAxes
 from ..classifiers.registry import fit_path
 from ..features import LayerSet, open_store, read_features
-from ..selection.candidates import Settings
-from ..selection.prepare import LEFT_OUT_FILE, left_out_lines, prepare
+from ..selection.candidates import SweepSettings
+from ..selection.prepare import LEFT_OUT_FILE, left_out_lines, prepare_tasks
 from ..selection.run_inputs import check_same_inputs, check_same_store, check_sealed
 from ..selection.sweep import make_fold
 from ..validity import learnt_from, learnt_note, learnt_rows
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Chosen:
+class SweepChoice:
     """The chosen combination of a run, its tasks, and the features of its layers.
 
     `X` (n, d) are the rows of `table`, in order; `tasks` hold row numbers; `left_out` are lines
     that name the meetings and segments that could not be used.
     """
 
-    settings: Settings
+    settings: SweepSettings
     classifier: str
     penalty: float | None
     temperature: float
@@ -46,19 +46,21 @@ class Chosen:
     layers: LayerSet
     left_out: Sequence[str] = ()
 
-    def fit(self, task: Task, penalties: Sequence[float | None]) -> tuple[Rotation, list[Head]]:
+    def fit(
+        self, task: Task, penalties: Sequence[float | None]
+    ) -> tuple[PrincipalAxes, list[AxisWeights]]:
         """Fit the chosen classifier on a task's training rows, once per penalty."""
         train, valid = self.X[task.rows["train"]], self.X[task.rows["valid"]]
         fold = make_fold(task, train, valid, self.settings.seed, self.layers)
         return fold.rotation, fit_path(self.classifier, fold, penalties)
 
-    def scores(self, rotation: Rotation, head: Head, rows: np.ndarray) -> np.ndarray:
+    def scores(self, rotation: PrincipalAxes, head: AxisWeights, rows: np.ndarray) -> np.ndarray:
         """Return scores (m, classes) of row numbers `rows` (m,)."""
         X = self.X[rows]
-        return head.scores(rotation, X, rotation.turn(X))
+        return head.scores(rotation, X, rotation.project(X))
 
 
-def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> Chosen:
+def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> SweepChoice:
     """Read what `spk-classify sweep` wrote to `run`, and the features of the chosen layers.
 
     Raises
@@ -72,13 +74,13 @@ def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> Chos
     repair = "pass the table and the store that were swept"
     check_same_store(config["store"], opened, whose=f"the store of {run}", repair=repair)
     check_same_inputs(run, table, opened, repair=repair)
-    settings, chosen = Settings(**config["settings"]), config["chosen"]
-    ready = prepare(table, opened, settings, SPLITS)
+    settings, chosen = SweepSettings(**config["settings"]), config["chosen"]
+    ready = prepare_tasks(table, opened, settings, SPLITS)
     weights = tuple(chosen.get("weights", ()))  # none of both in runs from before
     way = chosen.get("standardise", "yes")
     layers = LayerSet(tuple(chosen["layers"]), chosen["combine"], weights, way)
     ids = ready.table["segment_id"].to_numpy(str)
-    return Chosen(
+    return SweepChoice(
         settings=settings,
         classifier=chosen["classifier"],
         penalty=chosen["penalty"],
@@ -91,7 +93,7 @@ def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> Chos
     )
 
 
-def doubts_of_test(chosen: Chosen) -> list[str]:
+def doubts_of_test(chosen: SweepChoice) -> list[str]:
     """Say which test segments a run learnt from, and which have speakers that nobody learnt."""
     table, tasks = chosen.table, chosen.tasks
     tested = table.iloc[np.sort(np.concatenate([task.rows["test"] for task in tasks]))]
@@ -100,7 +102,7 @@ def doubts_of_test(chosen: Chosen) -> list[str]:
     return [*lines, *unknown_facts(table, tasks, ("test",))]
 
 
-def name_of(run: str | Path) -> str:
+def model_name(run: str | Path) -> str:
     """Return how the model column of a run's predictions calls what it chose.
 
     Raises
@@ -118,7 +120,7 @@ def read_config(run: str | Path) -> dict[str, Any]:
     run = Path(run)
     try:
         config = dict(json.loads((run / "config.json").read_bytes()))
-        Settings(**config["settings"])
+        SweepSettings(**config["settings"])
         known = {"classifier", "penalty", "layers", "combine", "temperature"}
         if config["chosen"].keys() >= known and config["store"]:
             return config

@@ -10,7 +10,7 @@ import numpy as np
 from ...manifests.splits.tasks import Task
 from ..classifiers.calibration import FEW
 from ..metrics import mean_interval
-from ..selection.candidates import Settings, Trial, choose
+from ..selection.candidates import Candidate, SweepSettings, choose
 from ..validity import learnt_from, learnt_note, learnt_rows, unknown_text
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ def baselines(tasks: Sequence[Task], split: str) -> dict[str, float]:
     """Return the accuracy of a guess and of each task's majority label in train."""
     sizes = np.array([len(task.rows[split]) for task in tasks])
     chance = np.array([1 / len(task.labels) for task in tasks])
-    hits = sum(int(np.sum(task.codes[split] == task.majority)) for task in tasks)
+    hits = sum(int(np.sum(task.codes[split] == task.majority_code)) for task in tasks)
     return {"chance": float(sizes @ chance / sizes.sum()), "majority": float(hits / sizes.sum())}
 
 
-def conclude(
+def describe_sweep(
     table: pd.DataFrame,
     tasks: Sequence[Task],
-    trials: Sequence[Trial],
+    trials: Sequence[Candidate],
     predictions: pd.DataFrame,
     measures: pd.DataFrame,
 ) -> str:
@@ -54,7 +54,7 @@ def conclude(
 
 def _against_majority(table: pd.DataFrame, tasks: Sequence[Task], predictions: pd.DataFrame) -> str:
     rows = np.concatenate([task.rows["test"] for task in tasks])
-    hits = np.concatenate([task.codes["test"] == task.majority for task in tasks])
+    hits = np.concatenate([task.codes["test"] == task.majority_code for task in tasks])
     usual = hits[np.argsort(rows)]
     correct = (predictions["speaker"] == predictions["predicted"]).to_numpy()
     gain = correct.astype(int) - usual.astype(int)
@@ -67,7 +67,7 @@ def _chance(tasks: Sequence[Task]) -> float:
     return baselines(tasks, "test")["chance"]
 
 
-def _rivals(tasks: Sequence[Task], table: pd.DataFrame, trials: Sequence[Trial]) -> str:
+def _rivals(tasks: Sequence[Task], table: pd.DataFrame, trials: Sequence[Candidate]) -> str:
     """Say how many other combinations validation does not show to be worse than the chosen one."""
     if len(trials) == 1:
         return "Nothing else was tried."
@@ -83,7 +83,7 @@ def _rivals(tasks: Sequence[Task], table: pd.DataFrame, trials: Sequence[Trial])
     )
 
 
-def mix_facts(chosen: Trial) -> list[str]:
+def mix_facts(chosen: Candidate) -> list[str]:
     """Say the weights of a mix, and that validation has seen them."""
     if not chosen.layers.weights:
         return []
@@ -92,7 +92,7 @@ def mix_facts(chosen: Trial) -> list[str]:
     return [f"mix: {told}; learnt on what validates it, so that accuracy is flattered"]
 
 
-def fold_facts(tasks: Sequence[Task], settings: Settings) -> list[str]:
+def fold_facts(tasks: Sequence[Task], settings: SweepSettings) -> list[str]:
     """Say what is held out in turn, and what each fold does not learn for being too near."""
     if not settings.folds:
         return []
@@ -104,7 +104,7 @@ def fold_facts(tasks: Sequence[Task], settings: Settings) -> list[str]:
     ]
 
 
-def curve_facts(tasks: Sequence[Task], settings: Settings) -> list[str]:
+def curve_facts(tasks: Sequence[Task], settings: SweepSettings) -> list[str]:
     """Say how many labels have too few validation segments for a curve of their own."""
     if settings.calibration != "isotonic":
         return []
@@ -153,9 +153,9 @@ def conclude_score(measures: pd.DataFrame) -> list[str]:
         places = f"{meetings} meetings" if meetings > 1 else ONE_MEETING
         value, name = usual(found)
         sentences.append(
-            f"{model}: names {told(accuracy, 'value', 'low', 'high')} of {accuracy['segments']} "
-            f"segments in {places}; always naming the {name} gives {value:.1%}, guessing "
-            f"{found['chance']['value']:.1%}."
+            f"{model}: names {with_interval(accuracy, 'value', 'low', 'high')} of "
+            f"{accuracy['segments']} segments in {places}; always naming the {name} gives "
+            f"{value:.1%}, guessing {found['chance']['value']:.1%}."
         )
     return sentences
 
@@ -186,8 +186,8 @@ def _of_persons(label: Mapping[str, float], person: Mapping[str, float] | None) 
     saved = round((person["accuracy"] - label["accuracy"]) * label["segments"])
     return (
         f"Folded to {person['classes']} persons, the {label['classes']} labels give "
-        f"{told(person, *ACCURACY)}: {saved} of {wrong} wrong names are the right person under "
-        "another label."
+        f"{with_interval(person, *ACCURACY)}: {saved} of {wrong} wrong names are the right person "
+        "under another label."
     )
 
 
@@ -202,19 +202,19 @@ def _of_rooms(meeting: Mapping[str, float], room: Mapping[str, float] | None) ->
         if meeting["mean_low"] > meeting["mean_majority"]
         else "that the meeting is recognised is not shown"
     )
-    beside = "" if room is None else f", its date and room in {told(room, *ACCURACY)}"
+    beside = "" if room is None else f", its date and room in {with_interval(room, *ACCURACY)}"
     return (
-        f"The same features recognise the meeting alone in {told(meeting, *ACCURACY)} of "
+        f"The same features recognise the meeting alone in {with_interval(meeting, *ACCURACY)} of "
         f"{meeting['segments']} test segments{beside}. As mean over meetings that is "
-        f"{told(meeting, 'mean', 'mean_low', 'mean_high')}, where one name for all gives "
+        f"{with_interval(meeting, 'mean', 'mean_low', 'mean_high')}, where one name for all gives "
         f"{meeting['mean_majority']:.1%}: {what}."
     )
 
 
-def told(row: Mapping[Any, Any], value: str, low: str, high: str) -> str:
+def with_interval(row: Mapping[Any, Any], value: str, low: str, high: str) -> str:
     """Return a share of a row with its interval.
 
-    >>> told({"accuracy": 0.5, "low": 0.25, "high": 1}, "accuracy", "low", "high")
+    >>> with_interval({"accuracy": 0.5, "low": 0.25, "high": 1}, "accuracy", "low", "high")
     '50.0% (25.0% to 100.0%)'
     """
     return f"{row[value]:.1%} ({row[low]:.1%} to {row[high]:.1%})"

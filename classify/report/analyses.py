@@ -17,8 +17,8 @@ from ..evaluation.learning_curve import conclude_curve
 from ..evaluation.open_set import conclude_open_set
 from ..evaluation.wording import conclude_control
 from . import figures
-from .runs import CONTROL_FILE, LEARNING_FILE, OPEN_SET_FILE, Run
-from .tables import Cell, Table, number, share, span, sweep_command
+from .runs import CONTROL_FILE, LEARNING_FILE, OPEN_SET_FILE, ReportedRun
+from .tables import Cell, Table, interval_text, number_cell, percent_cell, sweep_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ FOLDED = (
 
 
 @dataclass(frozen=True)
-class Section:
+class AnalysisSection:
     """A section: the runs in it, what they say, and (run, why, command) of those that lack it."""
 
     runs: Sequence[int]
@@ -47,15 +47,17 @@ class _Kind:
     """What a section is made of: a run's file, its frame, figure, rows and sentence."""
 
     file: str
-    frame: Callable[[Run], pd.DataFrame | None]
+    frame: Callable[[ReportedRun], pd.DataFrame | None]
     draw: Callable[[Sequence[tuple[int, pd.DataFrame]]], Markup]
     heads: Sequence[tuple[str, str]]
     row: Callable[[dict[str, Any]], list[Cell]]
     tell: Callable[[pd.DataFrame], str]
-    lacks: Callable[[Run, str], tuple[str, str]]
+    lacks: Callable[[ReportedRun, str], tuple[str, str]]
 
 
-def sections(runs: Sequence[Run], table: str | Path | None = None) -> dict[str, Section | None]:
+def sections(
+    runs: Sequence[ReportedRun], table: str | Path | None = None
+) -> dict[str, AnalysisSection | None]:
     """Return the control of runs over all labels, the learning curves and the open set.
 
     None where no run has the file, and none could get it by a command.
@@ -68,8 +70,8 @@ def sections(runs: Sequence[Run], table: str | Path | None = None) -> dict[str, 
 
 
 def _section(
-    kind: _Kind, asked: Sequence[bool], runs: Sequence[Run], table: str | Path | None
-) -> Section | None:
+    kind: _Kind, asked: Sequence[bool], runs: Sequence[ReportedRun], table: str | Path | None
+) -> AnalysisSection | None:
     found, missing = [], []
     for place, run in enumerate(runs):
         frame = kind.frame(run)
@@ -84,7 +86,7 @@ def _section(
         for place, frame in found
         for row in frame.to_dict("records")
     ]
-    return Section(
+    return AnalysisSection(
         runs=[place for place, _ in found],
         figure=kind.draw(found) if found else None,
         table=Table([("run", ""), *kind.heads], rows) if rows else None,
@@ -93,10 +95,10 @@ def _section(
     )
 
 
-def _adds(command: str, *, folds: bool) -> Callable[[Run, str], tuple[str, str]]:
+def _adds(command: str, *, folds: bool) -> Callable[[ReportedRun, str], tuple[str, str]]:
     """Return what says why a run lacks what `command` adds to a sweep's folder, and the command."""
 
-    def lacks(run: Run, table: str) -> tuple[str, str]:
+    def lacks(run: ReportedRun, table: str) -> tuple[str, str]:
         if not run.swept:
             return NO_SWEEP, ""
         if run.folded and not folds:
@@ -106,7 +108,7 @@ def _adds(command: str, *, folds: bool) -> Callable[[Run, str], tuple[str, str]]
     return lacks
 
 
-def _lacks_control(run: Run, table: str) -> tuple[str, str]:
+def _lacks_control(run: ReportedRun, table: str) -> tuple[str, str]:
     return ("", sweep_command(run, table)) if run.swept else (NO_SWEEP, "")
 
 
@@ -125,12 +127,12 @@ def _draw_control(found: Sequence[tuple[int, pd.DataFrame]]) -> Markup:
 def _control_row(row: dict[str, Any]) -> list[Cell]:
     return [
         Cell(row["of"]),
-        number(row["classes"]),
-        share(row["accuracy"], row["low"], row["high"]),
-        share(row["majority"]),
-        share(row["mean"], row["mean_low"], row["mean_high"]),
-        share(row["mean_majority"]),
-        number(row["segments"]),
+        number_cell(row["classes"]),
+        percent_cell(row["accuracy"], row["low"], row["high"]),
+        percent_cell(row["majority"]),
+        percent_cell(row["mean"], row["mean_low"], row["mean_high"]),
+        percent_cell(row["mean_majority"]),
+        number_cell(row["segments"]),
     ]
 
 
@@ -139,25 +141,27 @@ def _learning_row(row: dict[str, Any]) -> list[Cell]:
     paired = (row.get("behind_low", math.nan), row.get("behind_high", math.nan))
     known = not math.isnan(behind)
     return [
-        number(row["seconds"]),
-        share(row["accuracy"], row["low"], row["high"]),
-        Cell(f"{100 * behind:.1f}" if known else "", span(*paired) if known else "", behind),
-        number(row["speakers"]),
-        number(float(row.get("speech", math.nan)), "{:.1f}"),
-        Cell(span(worst, best), sort=worst),
-        number(row["segments"]),
+        number_cell(row["seconds"]),
+        percent_cell(row["accuracy"], row["low"], row["high"]),
+        Cell(
+            f"{100 * behind:.1f}" if known else "", interval_text(*paired) if known else "", behind
+        ),
+        number_cell(row["speakers"]),
+        number_cell(float(row.get("speech", math.nan)), "{:.1f}"),
+        Cell(interval_text(worst, best), sort=worst),
+        number_cell(row["segments"]),
     ]
 
 
 def _open_set_row(row: dict[str, Any]) -> list[Cell]:
     return [
-        share(row["wanted"]),
-        number(row["threshold"], "{:.6f}"),
-        share(row["false_accepts"], row["false_low"], row["false_high"]),
-        share(row["identified"], row["low"], row["high"]),
-        share(float(row.get("named", math.nan))),
-        number(row["strangers"]),
-        number(row["known"]),
+        percent_cell(row["wanted"]),
+        number_cell(row["threshold"], "{:.6f}"),
+        percent_cell(row["false_accepts"], row["false_low"], row["false_high"]),
+        percent_cell(row["identified"], row["low"], row["high"]),
+        percent_cell(float(row.get("named", math.nan))),
+        number_cell(row["strangers"]),
+        number_cell(row["known"]),
     ]
 
 

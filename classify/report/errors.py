@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...common.errors import InputError
-from ...extract.audio import CODES, Reading, Rejected, Segment, read_segment
-from .runs import Run
+from ...extract.audio import CODES, ReadOptions, Rejected, Segment, read_segment
+from .runs import ReportedRun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 LONGEST = 6.0  # s, of a mistake
 SAMPLE = 4.0  # s, of a speaker
-READING = Reading(rate=16000, channel="0", resample=True)
+READING = ReadOptions(rate=16000, channel="0", resample=True)
 
 
 @dataclass(frozen=True)
-class Player:
+class AudioClip:
     """What is played, or why not: `clip` is a key of `Clips.sounds`, or empty beside a `note`."""
 
     caption: str
@@ -39,7 +39,7 @@ class Player:
 
 
 @dataclass(frozen=True)
-class Mistake:
+class Error:
     """One segment that a run named wrongly; times in s, None without a table."""
 
     run: int
@@ -51,7 +51,7 @@ class Mistake:
     start: float | None = None
     end: float | None = None
     overlap: float | None = None
-    players: tuple[Player, ...] = ()
+    players: tuple[AudioClip, ...] = ()
 
     @property
     def sure(self) -> str:
@@ -68,7 +68,7 @@ class Clips:
     sounds: dict[str, str] = field(default_factory=dict)
     _keys: dict[tuple[str, float], str] = field(default_factory=dict)
 
-    def player(self, name: str, caption: str, longest: float) -> Player:
+    def player(self, name: str, caption: str, longest: float) -> AudioClip:
         """Return what plays at most the first `longest` s of a segment of the table."""
         row = self.table.loc[name]
         seconds = float(row["end"] - row["start"])
@@ -83,9 +83,9 @@ class Clips:
                 self.sounds[key] = _sound(Segment(name, path, start, stop, channel))
             except (Rejected, InputError) as problem:
                 why = CODES[problem.code] if isinstance(problem, Rejected) else str(problem)
-                return Player(caption, note=f"{row['audio']}: {why}")
+                return AudioClip(caption, note=f"{row['audio']}: {why}")
         self._keys[name, longest] = key
-        return Player(caption, key)
+        return AudioClip(caption, key)
 
 
 def _sound(segment: Segment) -> str:
@@ -98,29 +98,31 @@ def _sound(segment: Segment) -> str:
     return f"data:audio/flac;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def find_mistakes(runs: Sequence[Run], table: pd.DataFrame | None, *, errors: int) -> list[Mistake]:
+def find_mistakes(
+    runs: Sequence[ReportedRun], table: pd.DataFrame | None, *, errors: int
+) -> list[Error]:
     """Return each run's `errors` most confident mistakes, most confident first.
 
     Equal scores stand in order of segment id. `table` is indexed by segment id.
     """
-    found: list[Mistake] = []
+    found: list[Error] = []
     for number, run in enumerate(runs):
         wrong = run.predictions[run.predictions["speaker"] != run.predictions["predicted"]]
         order = wrong.sort_values(["score", "segment_id"], ascending=[False, True], kind="stable")
         for row in order.head(errors).to_dict("records"):
             names = ("segment_id", "session", "speaker", "predicted", "score")
-            one = Mistake(number, *(row[name] for name in names))
+            one = Error(number, *(row[name] for name in names))
             found.append(one if table is None else _timed(one, table))
     return sorted(found, key=lambda one: (-one.score, one.segment_id, one.run))
 
 
-def _timed(mistake: Mistake, table: pd.DataFrame) -> Mistake:
+def _timed(mistake: Error, table: pd.DataFrame) -> Error:
     row = table.loc[mistake.segment_id]
     overlap = float(row["overlap"]) if "overlap" in row else None
     return replace(mistake, start=float(row["start"]), end=float(row["end"]), overlap=overlap)
 
 
-def players(mistake: Mistake, clips: Clips, names: tuple[str, str]) -> tuple[Player, ...]:
+def players(mistake: Error, clips: Clips, names: tuple[str, str]) -> tuple[AudioClip, ...]:
     """Return the mistake itself, a sample of who it was taken for, and one of who it was.
 
     `names` are the true and the taken-for speaker as the page calls them.
@@ -134,14 +136,14 @@ def players(mistake: Mistake, clips: Clips, names: tuple[str, str]) -> tuple[Pla
         sample = _sample(clips.table, mistake, speaker)
         if sample is None:
             found.append(
-                Player(caption, note="no training segment of this speaker is in the table")
+                AudioClip(caption, note="no training segment of this speaker is in the table")
             )
         else:
             found.append(clips.player(sample, caption, SAMPLE))
     return tuple(found)
 
 
-def _sample(table: pd.DataFrame, mistake: Mistake, speaker: str) -> str | None:
+def _sample(table: pd.DataFrame, mistake: Error, speaker: str) -> str | None:
     """Return the segment that shows a speaker best, of the mistake's meeting where there is one."""
     rows = table[(table["speaker"] == speaker) & (table.index != mistake.segment_id)]
     if "split" in rows:

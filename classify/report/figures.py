@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ..metrics import wilson
-from .svg import HUES, INK, LINE, draw, hue, on_step, step
+from .svg import HUES, INK, LINE, figure_to_svg, hue, step, text_colour
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +87,9 @@ def by_layer(trials: pd.DataFrame, *, name: str) -> Markup:
         )
         _percent(axes, "y", lowest)
 
-    return draw(paint, name=name, size=(WIDTH, 3.1), label="Accuracy on validation by layer")
+    return figure_to_svg(
+        paint, name=name, size=(WIDTH, 3.1), label="Accuracy on validation by layer"
+    )
 
 
 def learning(curves: Sequence[tuple[int, pd.DataFrame]], *, name: str) -> Markup:
@@ -109,7 +111,7 @@ def learning(curves: Sequence[tuple[int, pd.DataFrame]], *, name: str) -> Markup
         axes.set(xlabel="seconds of speech per speaker", ylabel="accuracy on test")
         _percent(axes, "y", min(rows["low"].min() for _, rows in curves))
 
-    return draw(paint, name=name, size=(WIDTH, 3.1), label="Accuracy by seconds of speech")
+    return figure_to_svg(paint, name=name, size=(WIDTH, 3.1), label="Accuracy by seconds of speech")
 
 
 def open_set(curves: Sequence[tuple[int, pd.DataFrame]], *, name: str) -> Markup:
@@ -126,7 +128,9 @@ def open_set(curves: Sequence[tuple[int, pd.DataFrame]], *, name: str) -> Markup
         _from_zero(axes, "x", max(rows["false_high"].max() for _, rows in curves))
         _from_zero(axes, "y", max(rows["high"].max() for _, rows in curves))
 
-    return draw(paint, name=name, size=(WIDTH, 3.1), label="Identified against false accepts")
+    return figure_to_svg(
+        paint, name=name, size=(WIDTH, 3.1), label="Identified against false accepts"
+    )
 
 
 def _line(axes: Axes, number: int, x: pd.Series, y: pd.Series) -> None:
@@ -193,7 +197,7 @@ def bars(
         axes.set_ylim(len(groups) - 0.45, -0.55)
         _percent(axes, "x")
 
-    return draw(paint, name=name, size=(width, height), label=label)
+    return figure_to_svg(paint, name=name, size=(width, height), label=label)
 
 
 def heat_map(trials: pd.DataFrame, *, name: str) -> Markup:
@@ -220,7 +224,9 @@ def heat_map(trials: pd.DataFrame, *, name: str) -> Markup:
         axes.set(xlabel="layer")
 
     size = (max(NARROW, 1.2 + 0.36 * values.shape[1]), 0.75 + 0.34 * values.shape[0])
-    return draw(paint, name=name, size=size, label="Accuracy on validation by layer and classifier")
+    return figure_to_svg(
+        paint, name=name, size=size, label="Accuracy on validation by layer and classifier"
+    )
 
 
 def confusion(counts: np.ndarray, names: tuple[list[str], list[str]], *, name: str) -> Markup:
@@ -244,7 +250,7 @@ def confusion(counts: np.ndarray, names: tuple[list[str], list[str]], *, name: s
     width = 0.6 + LETTER * max(map(len, rows)) + (0.42 if labelled else 0.25) * len(columns)
     below = 0.6 if level else 0.5 + 0.75 * LETTER * longest
     size = (width, below + (0.32 if labelled else 0.2) * len(rows))
-    return draw(paint, name=name, size=size, label="Confusion matrix")
+    return figure_to_svg(paint, name=name, size=size, label="Confusion matrix")
 
 
 def _frame(row: int, column: int) -> Patch:
@@ -267,7 +273,7 @@ def _cells(
         place = (column - 0.48, row - 0.46)
         axes.add_patch(Rectangle(place, 0.96, 0.92, fc=step(share), ec="none"))
         text = axes.text(column, row, texts[row][column], ha="center", va="center_baseline")
-        text.set(color=on_step(share), fontsize=8)
+        text.set(color=text_colour(share), fontsize=8)
     axes.set_xticks(range(len(names[1])), names[1])
     axes.set_yticks(range(len(names[0])), names[0])
     axes.set(xlim=(-0.55, shares.shape[1] - 0.45), ylim=(shares.shape[0] - 0.45, -0.55))
@@ -295,4 +301,4 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, *, number: int, nam
         _percent(axes, "x")
         _percent(axes, "y")
 
-    return draw(paint, name=name, size=(NARROW, 3.3), label="Reliability diagram")
+    return figure_to_svg(paint, name=name, size=(NARROW, 3.3), label="Reliability diagram")

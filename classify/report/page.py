@@ -18,22 +18,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...common.errors import InputError
-from ...manifests.splits.leakage import leaks
+from ...manifests.splits.leakage import leakage_report
 from ...manifests.splits.split import read_record, summarise
 from ...manifests.table import read_table
 from ..evaluation.score import score
-from ..features import Teller
+from ..features import Log
 from ..speaker_model import versions
 from . import analyses, figures
-from .errors import Clips, Mistake, find_mistakes, players
-from .runs import Run, read_runs
+from .errors import Clips, Error, find_mistakes, players
+from .runs import ReportedRun, read_runs
 from .sessions import by_meeting, meetings, meetings_table, sessions_of, short, speakers_table
-from .summary import cautions, doubts, summary
+from .summary import caveats, doubts, summary
 from .tables import (
     CONFIDENCE,
     MEANING,
     NAMING,
-    differences,
+    difference_table,
     leaks_table,
     pairs_of,
     provenance,
@@ -61,7 +61,7 @@ def report(
     errors: int = ERRORS,
     split: str = "test",
     title: str = "Who speaks in the meeting",
-    tell: Teller = lambda text: None,
+    tell: Log = lambda text: None,
 ) -> str:
     """Return the page, as HTML, that shows runs side by side.
 
@@ -105,8 +105,8 @@ def report(
         naming=runs_table(found, measures, NAMING),
         confidence=runs_table(found, measures, CONFIDENCE),
         accuracies=_accuracies(found, measures),
-        pairs=differences(found, pairs) if pairs else None,
-        cautions=cautions(found, pairs),
+        pairs=difference_table(found, pairs) if pairs else None,
+        cautions=caveats(found, pairs),
         doubts=doubtful,
         sweeps=[_sweep(place, run) for place, run in enumerate(found) if run.trials is not None],
         by_meeting=by_meeting(found),
@@ -169,7 +169,7 @@ def _page(**content: Any) -> str:
     )
 
 
-def _accuracies(runs: Sequence[Run], measures: Sequence[pd.DataFrame]) -> Any:
+def _accuracies(runs: Sequence[ReportedRun], measures: Sequence[pd.DataFrame]) -> Any:
     """Draw the runs' accuracies under each other, pooled and as mean over meetings."""
     names = {"accuracy": "all segments", "accuracy_meetings": "mean of meetings"}
     series = []
@@ -183,7 +183,7 @@ def _bar(row: dict[str, Any]) -> figures.Bar:
     return figures.Bar(row["value"], row["low"], row["high"], int(row["segments"]))
 
 
-def _sweep(place: int, run: Run) -> dict[str, Any]:
+def _sweep(place: int, run: ReportedRun) -> dict[str, Any]:
     trials = run.trials
     if trials is None or not len(figures.single_layers(trials)):
         return {"run": place, "layers": None, "map": None, "table": trials_table(trials)}
@@ -196,7 +196,7 @@ def _sweep(place: int, run: Run) -> dict[str, Any]:
     }
 
 
-def _strata(runs: Sequence[Run], measures: Sequence[pd.DataFrame]) -> list[tuple[str, Any]]:
+def _strata(runs: Sequence[ReportedRun], measures: Sequence[pd.DataFrame]) -> list[tuple[str, Any]]:
     """Return (what, figure) by length and by overlap, as far as the table tells them."""
     drawn = []
     for stratum, caption in STRATA.items():
@@ -217,7 +217,7 @@ def _strata(runs: Sequence[Run], measures: Sequence[pd.DataFrame]) -> list[tuple
     return drawn
 
 
-def _calibration(place: int, run: Run) -> tuple[int, Any]:
+def _calibration(place: int, run: ReportedRun) -> tuple[int, Any]:
     rows = run.predictions
     correct = (rows["speaker"] == rows["predicted"]).to_numpy()
     confidence = rows["score"].to_numpy(np.float64)
@@ -226,8 +226,8 @@ def _calibration(place: int, run: Run) -> tuple[int, Any]:
 
 
 def _with_players(
-    mistakes: list[Mistake], table: pd.DataFrame | None, audio_root: str | Path | None
-) -> tuple[list[Mistake], dict[str, str]]:
+    mistakes: list[Error], table: pd.DataFrame | None, audio_root: str | Path | None
+) -> tuple[list[Error], dict[str, str]]:
     if table is None or audio_root is None:
         return mistakes, {}
     if not Path(audio_root).is_dir():
@@ -244,7 +244,7 @@ def _division(path: str | Path, table: pd.DataFrame) -> dict[str, Any]:
     """Return the split's record in words and its leak report, or why there is none."""
     record = read_record(path)
     try:
-        shares, why = leaks_table(leaks(table)), ""
+        shares, why = leaks_table(leakage_report(table)), ""
     except InputError as problem:
         shares, why = None, str(problem)
     told = "" if record is None else summarise(record)

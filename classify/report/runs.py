@@ -39,7 +39,7 @@ TABLES = ("predictions.csv", "predictions.parquet")
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class ReportedRun:
     """One model's predictions, and what is known of how they came about.
 
     Attributes
@@ -91,7 +91,7 @@ class Run:
         return str(self.predictions["model"].iloc[0])
 
 
-def read_runs(runs: Sequence[str], *, split: str = "test") -> list[Run]:
+def read_runs(runs: Sequence[str], *, split: str = "test") -> list[ReportedRun]:
     """Return the runs that `runs` name as PATH or NAME=PATH, in their order.
 
     A table of several models becomes one run per model, named ``NAME: MODEL``.
@@ -122,7 +122,7 @@ def _named(text: str) -> tuple[str, Path]:
     return (whole.resolve().name if whole.is_dir() else whole.stem), whole
 
 
-def _read_run(name: str, path: Path, split: str) -> list[Run]:
+def _read_run(name: str, path: Path, split: str) -> list[ReportedRun]:
     table = _table_of(path)
     everything = read_predictions(table)
     rows = scored_rows(everything, split, str(table))
@@ -130,7 +130,7 @@ def _read_run(name: str, path: Path, split: str) -> list[Run]:
     beside = _beside(path) if path.is_dir() else {}
     models = list(dict.fromkeys(rows["model"]))
     return [
-        Run(
+        ReportedRun(
             name if len(models) == 1 else f"{name}: {model}",
             rows[rows["model"] == model].reset_index(drop=True),
             source,

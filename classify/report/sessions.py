@@ -10,8 +10,8 @@ import numpy as np
 
 from ..metrics import wilson
 from .figures import NARROW, Bar, bars, confusion
-from .runs import Run
-from .tables import Cell, Table, number, percent, share, span
+from .runs import ReportedRun
+from .tables import Cell, Table, interval_text, number_cell, percent, percent_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ def short(label: str, session: str) -> str:
     return label.removeprefix(f"{session}_") or label
 
 
-def sessions_of(runs: Sequence[Run]) -> list[str]:
+def sessions_of(runs: Sequence[ReportedRun]) -> list[str]:
     """Return the meetings of all runs, in order of name."""
     return sorted({name for run in runs for name in run.predictions["session"]})
 
@@ -51,7 +51,7 @@ def bar_of(rows: pd.DataFrame) -> Bar:
     return Bar(hits / len(rows), *wilson(hits, len(rows)), len(rows))
 
 
-def by_meeting(runs: Sequence[Run]) -> Markup:
+def by_meeting(runs: Sequence[ReportedRun]) -> Markup:
     """Draw accuracy by meeting, a bar per run."""
     series = [
         {str(name): bar_of(rows) for name, rows in run.predictions.groupby("session")}
@@ -60,13 +60,13 @@ def by_meeting(runs: Sequence[Run]) -> Markup:
     return bars(sessions_of(runs), series, name="meetings", label="Accuracy by meeting")
 
 
-def meetings(runs: Sequence[Run], table: pd.DataFrame | None) -> list[Meeting]:
+def meetings(runs: Sequence[ReportedRun], table: pd.DataFrame | None) -> list[Meeting]:
     """Return a card per meeting; a segment table adds speakers that are not tested."""
     home = _homes(runs, table)
     return [_meeting(runs, name, place, home) for place, name in enumerate(sessions_of(runs))]
 
 
-def _homes(runs: Sequence[Run], table: pd.DataFrame | None) -> dict[str, set[str]]:
+def _homes(runs: Sequence[ReportedRun], table: pd.DataFrame | None) -> dict[str, set[str]]:
     """Return {speaker: meetings}, by the truth and by the table."""
     home: dict[str, set[str]] = {}
     for rows in [run.predictions for run in runs] + ([] if table is None else [table]):
@@ -75,7 +75,9 @@ def _homes(runs: Sequence[Run], table: pd.DataFrame | None) -> dict[str, set[str
     return home
 
 
-def _meeting(runs: Sequence[Run], session: str, place: int, home: dict[str, set[str]]) -> Meeting:
+def _meeting(
+    runs: Sequence[ReportedRun], session: str, place: int, home: dict[str, set[str]]
+) -> Meeting:
     here = [run.predictions[run.predictions["session"] == session] for run in runs]
     true = sorted({name for rows in here for name in rows["speaker"]})
     also = {name for rows in here for name in rows["predicted"] if name not in home}
@@ -85,7 +87,7 @@ def _meeting(runs: Sequence[Run], session: str, place: int, home: dict[str, set[
         series.append({short(s, session): bar_of(r) for s, r in rows.groupby("speaker")})
         if len(rows):
             bar = bar_of(rows)
-            text = f"{percent(bar.value)} ({span(bar.low, bar.high, 0)}) of {bar.segments}"
+            text = f"{percent(bar.value)} ({interval_text(bar.low, bar.high, 0)}) of {bar.segments}"
             accuracies.append((number_, text))
             name = f"confusion-{place}-{number_}"
             matrices.append((number_, _matrix(rows, true, others, name)))
@@ -107,13 +109,13 @@ def _matrix(rows: pd.DataFrame, true: list[str], others: list[str], name: str) -
     return confusion(counts, (names[: len(true)], names), name=name)
 
 
-def meetings_table(runs: Sequence[Run]) -> Table:
+def meetings_table(runs: Sequence[ReportedRun]) -> Table:
     """Return a row per meeting: segments, and the accuracy of each run."""
     groups = [dict(list(run.predictions.groupby("session"))) for run in runs]
     rows = []
     for session in sessions_of(runs):
         found = [group.get(session) for group in groups]
-        cells = [Cell(session), number(max(len(part) for part in found if part is not None))]
+        cells = [Cell(session), number_cell(max(len(part) for part in found if part is not None))]
         rows.append(cells + [Cell("") if part is None else _accuracy(part) for part in found])
     heads = [("meeting", ""), ("segments", "")]
     return Table([*heads, *((run.name, "accuracy, 95 % interval below") for run in runs)], rows)
@@ -121,10 +123,10 @@ def meetings_table(runs: Sequence[Run]) -> Table:
 
 def _accuracy(rows: pd.DataFrame) -> Cell:
     bar = bar_of(rows)
-    return share(bar.value, bar.low, bar.high)
+    return percent_cell(bar.value, bar.low, bar.high)
 
 
-def speakers_table(runs: Sequence[Run]) -> Table:
+def speakers_table(runs: Sequence[ReportedRun]) -> Table:
     """Return a row per meeting and speaker: segments, accuracy of each run, whom most taken for."""
     together = {
         (session, speaker)
@@ -138,7 +140,7 @@ def speakers_table(runs: Sequence[Run]) -> Table:
     for session, speaker in sorted(together):
         found = [group.get((session, speaker)) for group in groups]
         count = max(len(part) for part in found if part is not None)
-        cells = [Cell(session), Cell(short(speaker, session)), number(count)]
+        cells = [Cell(session), Cell(short(speaker, session)), number_cell(count)]
         for part in found:
             cells += [Cell(""), Cell("")] if part is None else _speaker(part, session)
         rows.append(cells)

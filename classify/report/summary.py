@@ -14,28 +14,28 @@ from ..evaluation.wording import LABEL, usual
 from ..output import OTHER_TASK
 from ..speaker_model import KNOWS_THE_ROOM
 from ..validity import doubts_of
-from .runs import Run
-from .tables import overall, percent, span, unlike_notes
+from .runs import ReportedRun
+from .tables import interval_text, overall_rows, percent, unlike_notes
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def summary(
-    runs: Sequence[Run],
+    runs: Sequence[ReportedRun],
     measures: Sequence[pd.DataFrame],
     pairs: Mapping[tuple[int, int], Comparison],
 ) -> list[tuple[int | None, str]]:
     """Return (its place, what it does) for each run, and (None, which differences are shown)."""
     told: list[tuple[int | None, str]] = []
     for place, (run, table) in enumerate(zip(runs, measures, strict=True)):
-        found = overall(table)
+        found = overall_rows(table)
         row, meetings = found["accuracy"], run.predictions["session"].nunique()
         places = f"{meetings} meetings" if meetings > 1 else "1 meeting (intervals: its segments)"
         room = _room(run) if run.within_corpus else ""
         value, most = usual(found)
         text = (
-            f"names {percent(row['value'])} ({span(row['low'], row['high'])}) of "
+            f"names {percent(row['value'])} ({interval_text(row['low'], row['high'])}) of "
             f"{len(run.predictions)} segments in {places}; always naming the {most} gives "
             f"{percent(value)}, guessing {percent(found['chance']['value'])}{room}."
         )
@@ -43,19 +43,19 @@ def summary(
     return told + [(None, text) for text in _shown(runs, pairs)]
 
 
-def _room(run: Run) -> str:
+def _room(run: ReportedRun) -> str:
     """Return what must stand beside an accuracy over all labels."""
     if run.control is None:
         return f" ({KNOWS_THE_ROOM})"
     rows = run.control[run.control["segments"] > 0]
     told = [
-        f"the {row['of']} in {percent(row['accuracy'])} ({span(row['low'], row['high'])})"
+        f"the {row['of']} in {percent(row['accuracy'])} ({interval_text(row['low'], row['high'])})"
         for row in rows[rows["of"] != LABEL].to_dict("records")
     ]
     return f"; the same features give {', '.join(told)}" if told else ""
 
 
-def _shown(runs: Sequence[Run], pairs: Mapping[tuple[int, int], Comparison]) -> list[str]:
+def _shown(runs: Sequence[ReportedRun], pairs: Mapping[tuple[int, int], Comparison]) -> list[str]:
     """Return which differences are shown between runs that choose among the same speakers."""
     if len(runs) < 2:
         return []
@@ -79,7 +79,7 @@ def _shown(runs: Sequence[Run], pairs: Mapping[tuple[int, int], Comparison]) -> 
     return [f"On the segments that both name, {', '.join(told)}{more}.", *tasks]
 
 
-def _better(first: Run, second: Run, found: Comparison) -> str:
+def _better(first: ReportedRun, second: ReportedRun, found: Comparison) -> str:
     """Return which of two runs is better, where interval and test show it; else nothing."""
     row = found.rows[found.rows["stratum"] == "all"].iloc[0]
     value, low, high = (row[name] for name in ("difference", "low", "high"))
@@ -87,11 +87,11 @@ def _better(first: Run, second: Run, found: Comparison) -> str:
         first, second, value, low, high = second, first, -value, -high, -low
     if low <= 0 or row["p"] >= ALPHA:
         return ""
-    points = f"{100 * value:.1f} points ({span(low, high)})"
+    points = f"{100 * value:.1f} points ({interval_text(low, high)})"
     return f"{second.name} is better than {first.name} by {points}"
 
 
-def cautions(runs: Sequence[Run], pairs: Mapping[tuple[int, int], Comparison]) -> list[str]:
+def caveats(runs: Sequence[ReportedRun], pairs: Mapping[tuple[int, int], Comparison]) -> list[str]:
     """Return what must stand beside the differences."""
     found = [
         fact
@@ -106,7 +106,7 @@ def cautions(runs: Sequence[Run], pairs: Mapping[tuple[int, int], Comparison]) -
     return list(dict.fromkeys(found))
 
 
-def doubts(runs: Sequence[Run], table: pd.DataFrame | None) -> list[tuple[int, str]]:
+def doubts(runs: Sequence[ReportedRun], table: pd.DataFrame | None) -> list[tuple[int, str]]:
     """Return (its place, why its scores may mean nothing) of each run, with a segment table's help.
 
     Also what a sweep left out.

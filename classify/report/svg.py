@@ -1,7 +1,7 @@
 """A figure of matplotlib's becomes SVG that stands in a page and takes the page's colours.
 
-Figures are painted in stand-in colours (`INK`, `LINE`, `hue`, `step`, `on_step`), which become CSS
-variables, so that one figure serves light, dark and print. Text stays text, in the page's font.
+Figures are painted in stand-in colours (`INK`, `LINE`, `hue`, `step`, `text_colour`), which become
+CSS variables, so that one figure serves light, dark and print. Text stays text, in the page's font.
 Ids are made unique by the figure's name, and nothing tells the time: same input, same bytes.
 """
 
@@ -51,7 +51,7 @@ def step(share: float) -> str:
     return f"#0002{_step(share):02x}"
 
 
-def on_step(share: float) -> str:
+def text_colour(share: float) -> str:
     """Return the stand-in for the colour of text on `step(share)`."""
     return f"#0003{_step(share):02x}"
 
@@ -60,7 +60,7 @@ def _step(share: float) -> int:
     return min(max(int(share * STEPS), 0), STEPS - 1)
 
 
-def draw(
+def figure_to_svg(
     paint: Callable[[Axes], None], *, name: str, size: tuple[float, float], label: str
 ) -> Markup:
     """Return what `paint` draws on its axes, as one SVG element.

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..evaluation.compare import ALPHA, Comparison, compare
 from ..selection.run_inputs import difference_of
-from .runs import Run
+from .runs import ReportedRun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,57 +76,57 @@ def percent(value: float, places: int = 1) -> str:
     return "" if math.isnan(value) else f"{100 * value:.{places}f} %"
 
 
-def span(low: float, high: float, places: int = 1) -> str:
+def interval_text(low: float, high: float, places: int = 1) -> str:
     """Return an interval of shares in per cent, or nothing where it has no ends.
 
-    >>> span(0.685, 0.951)
+    >>> interval_text(0.685, 0.951)
     '68.5 to 95.1'
     """
     return "" if math.isnan(low) else f"{100 * low:.{places}f} to {100 * high:.{places}f}"
 
 
-def share(value: float, low: float = math.nan, high: float = math.nan) -> Cell:
+def percent_cell(value: float, low: float = math.nan, high: float = math.nan) -> Cell:
     """Return a cell of a share 0..1 with its interval below."""
-    return Cell(percent(value), span(low, high), value)
+    return Cell(percent(value), interval_text(low, high), value)
 
 
-def number(value: float, text: str = "{:g}") -> Cell:
+def number_cell(value: float, text: str = "{:g}") -> Cell:
     """Return a cell of a number; empty for NaN."""
     return Cell("" if math.isnan(value) else text.format(value), sort=value)
 
 
-def run_cell(run: Run, place: int) -> Cell:
+def run_cell(run: ReportedRun, place: int) -> Cell:
     """Return a cell that names a run, marked with its colour."""
     return Cell(run.name, run.model if run.model != run.name else "", run=place)
 
 
-def overall(measures: pd.DataFrame) -> dict[str, pd.Series]:
+def overall_rows(measures: pd.DataFrame) -> dict[str, pd.Series]:
     """Return {measure: its row} of what `score` says of all segments of one run."""
     rows = measures[measures["stratum"] == "all"]
     return {row["measure"]: row for _, row in rows.iterrows()}
 
 
 def runs_table(
-    runs: Sequence[Run], measures: Sequence[pd.DataFrame], names: Sequence[str]
+    runs: Sequence[ReportedRun], measures: Sequence[pd.DataFrame], names: Sequence[str]
 ) -> Table:
     """Return these measures of every run; the best is marked where all do the same task.
 
     `measures[k]` is what `score` says of run k; `names` are some of `score.MEASURES`.
     """
-    found = [overall(table) for table in measures]
+    found = [overall_rows(table) for table in measures]
     shown = [name for name in names if any(name in rows for rows in found)]
     best = _best(found, shown) if _same_task(runs) else {}
     rows = []
     for place, (run, values) in enumerate(zip(runs, found, strict=True)):
         counts = [len(run.predictions), run.predictions["session"].nunique()]
-        cells = [run_cell(run, place), *(number(count) for count in counts)]
+        cells = [run_cell(run, place), *(number_cell(count) for count in counts)]
         cells += [_measure(values.get(name), best.get(name)) for name in shown]
         rows.append(cells)
     heads = [("run", ""), ("segments", ""), ("meetings", "")]
     return Table([*heads, *((name.replace("_", " "), MEANING[name]) for name in shown)], rows)
 
 
-def _same_task(runs: Sequence[Run]) -> bool:
+def _same_task(runs: Sequence[ReportedRun]) -> bool:
     """Tell whether several runs name the same segments, all among a meeting's or all labels."""
     tasks = {(frozenset(run.predictions["segment_id"]), run.within_corpus) for run in runs}
     return len(runs) > 1 and len(tasks) == 1
@@ -148,10 +148,10 @@ def _measure(row: pd.Series | None, best: float | None) -> Cell:
     if row["measure"] in NO_SHARE:
         note = "" if math.isnan(low) else f"{low:.2f} to {high:.2f}"
         return Cell(f"{value:.2f}", note, value, best == value)
-    return Cell(percent(value), span(low, high), value, best == value)
+    return Cell(percent(value), interval_text(low, high), value, best == value)
 
 
-def pairs_of(runs: Sequence[Run]) -> dict[tuple[int, int], Comparison]:
+def pairs_of(runs: Sequence[ReportedRun]) -> dict[tuple[int, int], Comparison]:
     """Return the comparison of each two runs that share segments, by their places."""
     found = {}
     for b in range(len(runs)):
@@ -165,7 +165,7 @@ def pairs_of(runs: Sequence[Run]) -> dict[tuple[int, int], Comparison]:
     return found
 
 
-def unlike(a: Run, b: Run) -> set[str]:
+def unlike(a: ReportedRun, b: ReportedRun) -> set[str]:
     """Return the ids that two runs share of segments that are not the same.
 
     They differ in speaker, session or split, or in time where both runs say of which rows they are.
@@ -183,7 +183,7 @@ def unlike(a: Run, b: Run) -> set[str]:
     return set(both["segment_id"][differ])
 
 
-def unlike_notes(runs: Sequence[Run]) -> list[str]:
+def unlike_notes(runs: Sequence[ReportedRun]) -> list[str]:
     """Say which runs are not of the same table: segments that are not paired, other training."""
     lines = []
     for b in range(len(runs)):
@@ -203,22 +203,26 @@ def unlike_notes(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def differences(runs: Sequence[Run], pairs: Mapping[tuple[int, int], Comparison]) -> Table:
+def difference_table(
+    runs: Sequence[ReportedRun], pairs: Mapping[tuple[int, int], Comparison]
+) -> Table:
     """Return each two runs' paired difference over all the segments that both name."""
     rows = []
     for (a, b), found in pairs.items():
         row = found.rows[found.rows["stratum"] == "all"].iloc[0]
         points = Cell(
-            f"{100 * row['difference']:+.1f}", span(row["low"], row["high"]), row["difference"]
+            f"{100 * row['difference']:+.1f}",
+            interval_text(row["low"], row["high"]),
+            row["difference"],
         )
         counts = (row[name] for name in ("segments", "only_a", "only_b"))
         rows.append(
             [
                 *(Cell(runs[k].name, run=k) for k in (a, b)),
-                *(share(row[name]) for name in ("accuracy_a", "accuracy_b")),
+                *(percent_cell(row[name]) for name in ("accuracy_a", "accuracy_b")),
                 points,
-                *(number(count) for count in counts),
-                number(row["p"], "{:.2g}"),
+                *(number_cell(count) for count in counts),
+                number_cell(row["p"], "{:.2g}"),
                 Cell(_verdict(row, runs[a].name, runs[b].name)),
             ]
         )
@@ -249,9 +253,9 @@ def trials_table(trials: pd.DataFrame, most: int = 200) -> Table:
             [
                 Cell(layers, sort=float(layers) if layers.isdigit() else None),
                 Cell(row["classifier"]),
-                number(penalty),
-                share(row["valid_accuracy"], row["valid_low"], row["valid_high"]),
-                number(float(row.get("valid_log_loss", math.nan)), "{:.3f}"),
+                number_cell(penalty),
+                percent_cell(row["valid_accuracy"], row["valid_low"], row["valid_high"]),
+                number_cell(float(row.get("valid_log_loss", math.nan)), "{:.3f}"),
                 Cell("yes" if row.get("chosen") == "yes" else ""),
             ]
         )
@@ -260,7 +264,7 @@ def trials_table(trials: pd.DataFrame, most: int = 200) -> Table:
 
 
 def leaks_table(report: pd.DataFrame) -> Table:
-    """Return `manifests.leaks.leaks` as a table of shares of the test segments."""
+    """Return a `leakage_report` as a table of shares of the test segments."""
     heads = [("meeting", ""), ("train", "segments"), ("test", "segments")]
     for name in report.columns[3:]:
         if name.startswith("within_"):
@@ -270,15 +274,15 @@ def leaks_table(report: pd.DataFrame) -> Table:
     rows = [
         [
             Cell(row["session"], best=row["session"] == "all"),
-            *(number(row[name]) for name in ("train", "test")),
-            *(share(row[name]) for name in report.columns[3:]),
+            *(number_cell(row[name]) for name in ("train", "test")),
+            *(percent_cell(row[name]) for name in report.columns[3:]),
         ]
         for row in report.to_dict("records")
     ]
     return Table(heads, rows)
 
 
-def provenance(runs: Sequence[Run]) -> Table:
+def provenance(runs: Sequence[ReportedRun]) -> Table:
     """Return what is known of each run's making, a column per run; what differs is marked."""
     known = [_source(run) for run in runs]
     rows = []
@@ -291,7 +295,7 @@ def provenance(runs: Sequence[Run]) -> Table:
     return Table([("", ""), *((run.name, run.model) for run in runs)], rows)
 
 
-def _source(run: Run) -> dict[str, str]:
+def _source(run: ReportedRun) -> dict[str, str]:
     facts = {"predictions": run.source[0], "SHA-256 of these": run.source[1], "model": run.model}
     shown = {key: value for key, value in run.config.items() if key not in TOLD_ABOVE}
     if isinstance(run.config.get("settings"), dict):
@@ -299,7 +303,7 @@ def _source(run: Run) -> dict[str, str]:
     return {**facts, **_flat(shown)}
 
 
-def sweep_command(run: Run, table: str = "TABLE") -> str:
+def sweep_command(run: ReportedRun, table: str = "TABLE") -> str:
     """Return the command that swept a run, with every setting; STORE is to be filled in."""
     settings = {**run.config["settings"], "identity": run.config.get("identity")}
     options = [(f"--{k.replace('_', '-')}", str(v)) for k, v in settings.items() if v is not None]
@@ -307,7 +311,7 @@ def sweep_command(run: Run, table: str = "TABLE") -> str:
     return shlex.join(["spk-classify", "sweep", table, "STORE", run.path or "OUT", *words])
 
 
-def sweep_commands(runs: Sequence[Run], table: object = None) -> list[tuple[int, str]]:
+def sweep_commands(runs: Sequence[ReportedRun], table: object = None) -> list[tuple[int, str]]:
     """Return (place, the command that swept it) of each run that a sweep wrote."""
     return [
         (place, sweep_command(run, str(table or "TABLE")))

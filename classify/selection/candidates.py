@@ -11,16 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...common.errors import InputError, require
+from ...common.errors import InputError, check_choice
 from ..classifiers.calibration import CALIBRATIONS, find_temperature, pad, probabilities
-from ..classifiers.registry import PENALTIES, penalties_of
+from ..classifiers.registry import PENALTIES, penalty_path
 from ..features import LayerSet
 from ..metrics import log_loss, mean_interval
 from .cross_validation import check_folds
 
 
 @dataclass(frozen=True)
-class Settings:
+class SweepSettings:
     """What is tried, and how.
 
     Attributes
@@ -56,7 +56,7 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class Candidate:
     """One layer set and classifier at its best penalty, as validation saw it.
 
     `correct` (n,) bool runs over all tasks' validation segments, in order of task and table.
@@ -74,7 +74,7 @@ class Trial:
 
     def __eq__(self, other: object) -> bool:
         """Compare all fields, `correct` entry by entry."""
-        if not isinstance(other, Trial):
+        if not isinstance(other, Candidate):
             return NotImplemented
         mine, theirs = vars(self), vars(other)
         rest = (mine[name] == theirs[name] for name in mine if name != "correct")
@@ -85,34 +85,34 @@ class Trial:
     @property
     def name(self) -> str:
         """Return what a model column says, as in ``ridge, layer 5``."""
-        return f"{self.classifier}, {self.layers.told}"
+        return f"{self.classifier}, {self.layers.description}"
 
 
 @dataclass(frozen=True, eq=False)
-class Validated:
+class ValidationScores:
     """Validation scores (n, classes) of one task and classifier, one block per penalty."""
 
     scores: Sequence[np.ndarray]
     notes: Sequence[str]
 
 
-def choose(trials: Sequence[Trial]) -> Trial:
+def choose(trials: Sequence[Candidate]) -> Candidate:
     """Return the trial of highest validation accuracy; among equals, of lowest log-loss."""
     return min(trials, key=lambda trial: (-trial.accuracy, trial.log_loss))
 
 
-def classifier_names(settings: Settings) -> list[str]:
+def classifier_names(settings: SweepSettings) -> list[str]:
     """Return the classifiers to try, checked with their penalty; ``all`` names every one.
 
     With folds, ``all`` leaves out LightGBM, which needs validation rows to stop by.
     """
     check_folds(settings.folds, settings.gap)
-    require("calibration", settings.calibration, CALIBRATIONS)
+    check_choice("calibration", settings.calibration, CALIBRATIONS)
     text = settings.classifiers
     every = [name for name in PENALTIES if not (settings.folds and name == "lightgbm")]
     names = every if text == "all" else [name.strip() for name in text.split(",")]
     for name in names:
-        penalties_of(name, settings.penalty)
+        penalty_path(name, settings.penalty)
     if len(set(names)) < len(names):
         raise InputError(f"classifiers: {text!r} names one twice, expected each once; correct it")
     return names
@@ -121,11 +121,11 @@ def classifier_names(settings: Settings) -> list[str]:
 def make_trial(
     layer_set: LayerSet,
     name: str,
-    outcomes: Sequence[Validated],
+    outcomes: Sequence[ValidationScores],
     codes: np.ndarray,
     meetings: np.ndarray,
-    settings: Settings,
-) -> Trial:
+    settings: SweepSettings,
+) -> Candidate:
     """Return the penalty of highest accuracy over all tasks; among equals, of lowest log-loss.
 
     Parameters
@@ -135,7 +135,7 @@ def make_trial(
         True classes of all tasks' validation rows; -1 where unknown.
     meetings : (n,) str
     """
-    penalties = penalties_of(name, settings.penalty)
+    penalties = penalty_path(name, settings.penalty)
     blocks = [pad([outcome.scores[k] for outcome in outcomes]) for k in range(len(penalties))]
     codes = learnt_codes(codes, blocks[0])
     accuracies = [float(np.mean(block.argmax(axis=1) == codes)) for block in blocks]
@@ -144,7 +144,7 @@ def make_trial(
     best = min(losses, key=lambda k: losses[k][0])
     correct = blocks[best].argmax(axis=1) == codes
     notes = sorted({outcome.notes[best] for outcome in outcomes} - {""})
-    return Trial(
+    return Candidate(
         layers=layer_set,
         classifier=name,
         penalty=penalties[best],
@@ -153,7 +153,7 @@ def make_trial(
         interval=mean_interval(correct, meetings, seed=settings.seed),
         log_loss=losses[best][0],
         correct=correct,
-        notes=tuple(f"{layer_set.told}: {note}" for note in notes),
+        notes=tuple(f"{layer_set.description}: {note}" for note in notes),
     )
 
 

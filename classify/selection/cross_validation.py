@@ -8,7 +8,8 @@ rows and rows that the split purged are in no fold.
 Each held-out row is scored by classifiers that did not learn it. Where folds learn more rows than
 there are features, ridge, LDA and centroid come from sums that are taken once (`fold_sums`); else,
 and for the other classifiers, each fold's rows are turned once for all classifiers and penalties
-(`linear.rotate`). Both equal a scikit-learn pipeline of scaler and classifier fitted fold by fold.
+(`linear.principal_axes`). Both equal a scikit-learn pipeline of scaler and classifier fitted fold
+by fold.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ import numpy as np
 
 from ...common.errors import InputError
 from ...manifests.splits.methods import time_blocks
-from ...manifests.splits.overlap import RECORDING, has_timeline, neighbours
+from ...manifests.splits.overlap import RECORDING, count_neighbours, has_common_clock
 from ...manifests.splits.roll_call import roll_call_mask
 from ...manifests.splits.tasks import Task, make_tasks
-from ..classifiers.fitted import Fold
+from ..classifiers.fitted import TrainingSet
 from ..classifiers.fold_sums import (
     Cut,
     FoldSums,
-    TotalSums,
+    GramSums,
     centroid_scores,
     lda_scores,
     ridge_scores,
 )
-from ..classifiers.linear import Rotation, rotate
+from ..classifiers.linear import PrincipalAxes, principal_axes
 from ..classifiers.registry import fit_path
 from ..features import LayerSet
 
@@ -156,7 +157,7 @@ def _why_not(cuts: Sequence[tuple[np.ndarray, np.ndarray]], folds: int) -> str:
 
 
 def _cuts(table: pd.DataFrame, folds: int, gap: float) -> list[tuple[np.ndarray, np.ndarray]]:
-    timed = has_timeline(table)
+    timed = has_common_clock(table)
     kept = roll_call_mask(table) if timed else np.zeros(len(table), bool)
     block = time_blocks(table, folds, kept)
     return [_cut(table, block == fold, gap if timed else None) for fold in range(folds)]
@@ -165,7 +166,7 @@ def _cuts(table: pd.DataFrame, folds: int, gap: float) -> list[tuple[np.ndarray,
 def _cut(table: pd.DataFrame, held: np.ndarray, gap: float | None) -> tuple[np.ndarray, np.ndarray]:
     learnt = ~held
     if gap is not None:
-        near = neighbours(table, learnt, held, by=RECORDING, gap=gap) > 0
+        near = count_neighbours(table, learnt, held, by=RECORDING, gap=gap) > 0
         learnt[np.flatnonzero(learnt)[near]] = False
     return np.flatnonzero(learnt), np.flatnonzero(held)
 
@@ -195,7 +196,7 @@ def cross_validate(
     cuts : sequence of (learnt, held)
         Positions of rows; no row is held out twice.
     paths : {classifier: penalties}
-        As `registry.penalties_of` gives them; LightGBM has no rows to stop by and is refused.
+        As `registry.penalty_path` gives them; LightGBM has no rows to stop by and is refused.
     layers : LayerSet
         Of `X`: tells how features are standardised, and the weights of a mix, which is always
         fitted on a fold's rows.
@@ -207,11 +208,11 @@ def cross_validate(
     notes : {classifier: [str per penalty]}
         Of fits that did not converge.
     """
-    return score_folds(TotalSums(X, codes, classes, cuts), paths, seed=seed, layers=layers)
+    return score_folds(GramSums(X, codes, classes, cuts), paths, seed=seed, layers=layers)
 
 
 def score_folds(
-    rows: TotalSums, paths: Paths, *, seed: int = 0, layers: LayerSet = ALONE
+    rows: GramSums, paths: Paths, *, seed: int = 0, layers: LayerSet = ALONE
 ) -> tuple[Scores, dict[str, list[str]]]:
     """Do what `cross_validate` does with rows that are cross-validated several times."""
     if "lightgbm" in paths:
@@ -225,11 +226,11 @@ def score_folds(
     for number, (learnt, held) in enumerate(rows.cuts):
         many = len(learnt) > X.shape[1] and not layers.weights
         summed = many and not set(BY_SUMS).isdisjoint(paths)
-        part = rows.without(number, way) if summed else None
+        part = rows.fold_sums(number, way) if summed else None
         scored = _from_sums(part, X[held], paths) if part else {}
         rest = {name: path for name, path in paths.items() if name not in scored}
         if rest:
-            rotation = rotate(X[learnt], layers.weights, way)
+            rotation = principal_axes(X[learnt], layers.weights, way)
             scored |= _from_rows(rotation, codes[learnt], classes, X[held], rest, seed, notes)
         for name, blocks in scored.items():
             found[name] = [np.concatenate(pair) for pair in zip(found[name], blocks, strict=True)]
@@ -253,7 +254,7 @@ def _from_sums(sums: FoldSums, rows: np.ndarray, paths: Paths) -> Scores:
 
 
 def _from_rows(
-    rotation: Rotation,
+    rotation: PrincipalAxes,
     codes: np.ndarray,
     classes: int,
     rows: np.ndarray,
@@ -263,7 +264,7 @@ def _from_rows(
 ) -> Scores:
     """Fit a fold's rows themselves; classes that they lack have -inf."""
     present, local = np.unique(codes, return_inverse=True)
-    fold, turned = Fold(rotation, local, len(present), seed=seed), rotation.turn(rows)
+    fold, turned = TrainingSet(rotation, local, len(present), seed=seed), rotation.project(rows)
     found: Scores = {}
     for name, path in paths.items():
         found[name] = [np.full((len(rows), classes), -np.inf) for _ in path]

@@ -3,9 +3,9 @@
 A layer's kernel holds the inner products of its rows, each feature standardised on the rows that
 are learnt, divided so that its trace is rows x features. Ridge regression on the weighted sum of
 the kernels is ridge on the layers in one vector, each times the root of its weight
-(`linear.rotate`). The weights minimise the squared error on validation rows (with folds: on rows
-held out), summed over tasks; test rows are not read. The accuracy on these rows has then seen the
-weights: it flatters a mix against single layers.
+(`linear.principal_axes`). The weights minimise the squared error on validation rows (with folds: on
+rows held out), summed over tasks; test rows are not read. The accuracy on these rows has then seen
+the weights: it flatters a mix against single layers.
 
 Source: Kivinen and Warmuth (1997), Exponentiated gradient versus gradient descent for linear
 predictors; Cortes, Mohri and Rostamizadeh (2012), Algorithms for learning kernels based on centered
@@ -22,10 +22,10 @@ import numpy as np
 from ...common.errors import InputError
 from ...extract.store.reader import FeatureStore
 from ...manifests.splits.tasks import Task
-from ..classifiers.linear import deviation
-from ..classifiers.registry import penalties_of
-from ..features import LayerSet, Teller, read_features
-from .candidates import Settings, classifier_names
+from ..classifiers.linear import feature_scale
+from ..classifiers.registry import penalty_path
+from ..features import LayerSet, Log, read_features
+from .candidates import SweepSettings, classifier_names
 
 STEPS = 40
 HALVINGS = 20  # of a step that raised the error
@@ -38,7 +38,7 @@ Codes = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class FoldKernels:
     """Kernels of one cut of one task: n rows learnt, m held out, k layers, c classes.
 
     Attributes
@@ -58,14 +58,14 @@ class Part:
     truth: np.ndarray
 
 
-def mix_layers(
+def learn_layer_weights(
     ids: np.ndarray,
     store: FeatureStore,
     tasks: Sequence[Task],
     layers: Sequence[int],
-    settings: Settings,
+    settings: SweepSettings,
     *,
-    tell: Teller = lambda text: None,
+    tell: Log = lambda text: None,
 ) -> LayerSet:
     """Return the mix of `layers` of least squared error on validation, over ridge's penalties.
 
@@ -88,7 +88,9 @@ def mix_layers(
     _check(cuts, len(layers))
     parts = make_parts(ids, store, cuts, layers, settings.pooling_part)
     given = settings.penalty if "ridge" in classifier_names(settings) else None
-    found = [learn(parts, p) for p in penalties_of("ridge", given) if p is not None]
+    found = [
+        exponentiated_gradient(parts, p) for p in penalty_path("ridge", given) if p is not None
+    ]
     weights, errors = min(found, key=lambda pair: pair[1][-1])
     kept = [int(k) for k in np.flatnonzero(weights >= LEAST_WEIGHT)]
     shares = weights[kept] / weights[kept].sum()
@@ -134,7 +136,7 @@ def make_parts(
     cuts: Sequence[tuple[Cut, Codes]],
     layers: Sequence[int],
     pooling_part: str,
-) -> list[Part]:
+) -> list[FoldKernels]:
     """Return the kernels of all cuts; one layer's features are in memory at a time."""
     rows = np.unique(np.concatenate([np.concatenate(cut) for cut, _ in cuts]))
     found: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in cuts]
@@ -152,7 +154,7 @@ def kernels(learnt: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """
     mean = learnt.mean(axis=0, dtype=np.float64)
     Z = np.subtract(learnt, mean, dtype=np.float64)
-    scale = deviation(Z, mean)
+    scale = feature_scale(Z, mean)
     Z /= scale
     share = float(np.einsum("ij,ij->", Z, Z)) / Z.size or 1.0  # 0: every feature is constant
     return Z @ Z.T / share, (held - mean) / scale @ Z.T / share
@@ -160,16 +162,16 @@ def kernels(learnt: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def _part(
     pairs: Sequence[tuple[np.ndarray, np.ndarray]], learnt: np.ndarray, held: np.ndarray
-) -> Part:
+) -> FoldKernels:
     classes = np.unique(learnt)
     targets, truth = (np.where(classes == codes[:, None], 1.0, -1.0) for codes in (learnt, held))
     intercept = targets.mean(axis=0)
     first, second = (np.stack(side) for side in zip(*pairs, strict=True))
-    return Part(first, second, targets - intercept, intercept, truth)
+    return FoldKernels(first, second, targets - intercept, intercept, truth)
 
 
 def squared_error(
-    parts: Sequence[Part], weights: np.ndarray, penalty: float
+    parts: Sequence[FoldKernels], weights: np.ndarray, penalty: float
 ) -> tuple[float, np.ndarray]:
     """Return ridge's mean squared error over held-out rows and classes, and its slope (k,)."""
     from scipy.linalg import cho_factor, cho_solve
@@ -190,7 +192,9 @@ def squared_error(
     return error / count, slope / count
 
 
-def learn(parts: Sequence[Part], penalty: float) -> tuple[np.ndarray, list[float]]:
+def exponentiated_gradient(
+    parts: Sequence[FoldKernels], penalty: float
+) -> tuple[np.ndarray, list[float]]:
     """Return weights (k,) at one penalty, and the error from equal weights on, which never rises.
 
     Exponentiated gradient; a step that would raise the error is halved.

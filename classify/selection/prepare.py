@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...common.errors import InputError
-from ...common.files import write_whole
+from ...common.files import atomic_write
 from ...extract.store.reader import FeatureStore
 from ...manifests.splits.tasks import Task, check_splits, make_tasks
-from ..features import layer_sets, match
-from .candidates import Settings, classifier_names
+from ..features import layer_sets, rows_with_features
+from .candidates import SweepSettings, classifier_names
 from .cross_validation import add_folds, join_tuning, suggest_folds
 from .run_inputs import checksums
 
@@ -59,8 +59,8 @@ class Prepared:
         return found[found["reason"].notna()].reset_index(drop=True)
 
 
-def prepare(
-    table: pd.DataFrame, store: FeatureStore, settings: Settings, needed: Sequence[str]
+def prepare_tasks(
+    table: pd.DataFrame, store: FeatureStore, settings: SweepSettings, needed: Sequence[str]
 ) -> Prepared:
     """Return rows, tasks and what is left out, for splits that must have rows (`needed`).
 
@@ -76,7 +76,7 @@ def prepare(
     layer_sets(settings.layers, settings.combine, store, settings.standardise)
     needed = [name for name in needed if not (settings.folds and name == "valid")]
     _check_parts(table, needed, settings)
-    known, rejected = match(table, store)
+    known, rejected = rows_with_features(table, store)
     known = join_tuning(known) if settings.folds else known
     _check_features(table, known, store, needed)
     tasks, skipped = make_tasks(known, settings.within, needed=needed, whole=table)
@@ -93,7 +93,7 @@ def prepare(
     return Prepared(known, table, rejected, tasks, dict(sorted((skipped | unfit).items())))
 
 
-def _check_parts(table: pd.DataFrame, needed: Sequence[str], settings: Settings) -> None:
+def _check_parts(table: pd.DataFrame, needed: Sequence[str], settings: SweepSettings) -> None:
     """Refuse a table without rows of a split; of validation, with folds that can be made."""
     parts = [name for name in needed if name != "valid"]
     check_splits(table, parts)
@@ -129,7 +129,11 @@ def _without_features(table: pd.DataFrame, known: pd.DataFrame) -> dict[str, str
 
 
 def _unfit(
-    task: Task, table: pd.DataFrame, store: FeatureStore, names: Sequence[str], settings: Settings
+    task: Task,
+    table: pd.DataFrame,
+    store: FeatureStore,
+    names: Sequence[str],
+    settings: SweepSettings,
 ) -> str:
     """Return why nothing can be learnt or chosen in a task; empty where it can."""
     if "lightgbm" in names and not settings.folds and not np.any(task.codes["valid"] >= 0):
@@ -141,7 +145,7 @@ def _unfit(
     return ""
 
 
-def layers_of(settings: Settings, store: FeatureStore) -> list[int]:
+def layers_of(settings: SweepSettings, store: FeatureStore) -> list[int]:
     """Return the layers that settings ask of a store, ascending."""
     sets = layer_sets(settings.layers, settings.combine, store, settings.standardise)
     return sorted({layer for one in sets for layer in one.layers})
@@ -181,5 +185,5 @@ def write_left_out(rows: pd.DataFrame, path: str | Path) -> bool:
     if not len(rows):
         path.unlink(missing_ok=True)
         return False
-    write_whole(path, rows.to_csv(index=False, lineterminator="\n").encode())
+    atomic_write(path, rows.to_csv(index=False, lineterminator="\n").encode())
     return True

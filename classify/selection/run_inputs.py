@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...common.errors import InputError
-from ...common.files import write_whole
+from ...common.files import atomic_write
 from ...extract.store.layout import differing_keys
 from ...extract.store.reader import FeatureStore
 from .sweep_cache import NOT_IN_A_CELL
@@ -98,7 +98,7 @@ def write_inputs(inputs: Inputs, folder: str | Path) -> None:
         "rows": [list(row) for row in inputs.rows.itertuples(name=None)],
     }
     text = json.dumps(held, ensure_ascii=False, separators=(",", ":"))
-    write_whole(Path(folder) / INPUTS_FILE, text.encode())
+    atomic_write(Path(folder) / INPUTS_FILE, text.encode())
 
 
 def read_inputs(folder: str | Path) -> Inputs | None:

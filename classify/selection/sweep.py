@@ -16,19 +16,19 @@ import numpy as np
 
 from ...common.cpus import available_cores
 from ...common.errors import InputError
-from ...common.signals import deaf_children
+from ...common.signals import ignore_sigint_in_children
 from ...extract.store.reader import FeatureStore
 from ...manifests.splits.tasks import Task
 from ..classifiers.boosted_trees import TREE_ROUNDS
-from ..classifiers.fitted import Fold
-from ..classifiers.fold_sums import TotalSums
-from ..classifiers.linear import rotate
-from ..classifiers.registry import fit_path, penalties_of
-from ..features import LayerSet, Teller, layer_sets, read_features
-from .candidates import Settings, Trial, Validated, classifier_names, make_trial
+from ..classifiers.fitted import TrainingSet
+from ..classifiers.fold_sums import GramSums
+from ..classifiers.linear import principal_axes
+from ..classifiers.registry import fit_path, penalty_path
+from ..features import LayerSet, Log, layer_sets, read_features
+from .candidates import Candidate, SweepSettings, ValidationScores, classifier_names, make_trial
 from .cross_validation import Paths, score_folds
-from .layer_weights import mix_layers
-from .sweep_cache import Cells, Share, unfinished
+from .layer_weights import learn_layer_weights
+from .sweep_cache import Share, SweepCache, remaining_work
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,32 +46,33 @@ class _Work:
     ids: np.ndarray
     sessions: np.ndarray
     tasks: Sequence[Task]
-    settings: Settings
+    settings: SweepSettings
 
 
 def sweep(
     table: pd.DataFrame,
     store: FeatureStore,
     tasks: Sequence[Task],
-    settings: Settings,
+    settings: SweepSettings,
     *,
-    tell: Teller = lambda text: None,
-    cells: Cells | None = None,
-) -> list[Trial]:
+    tell: Log = lambda text: None,
+    cells: SweepCache | None = None,
+) -> list[Candidate]:
     """Try every layer set and classifier on the tasks; validation accuracy for each.
 
     Parameters
     ----------
     table : segment table
-        Rows with features, as `features.match` returns them; `tasks` hold its row numbers.
+        Rows with features, as `features.rows_with_features` returns them; `tasks` hold its row
+        numbers.
     store : FeatureStore
         Opened once; each process reads what it needs.
-    cells : Cells, optional
+    cells : SweepCache, optional
         Trials finished before, which are not tried again, and the place for new ones.
 
     Returns
     -------
-    list of Trial
+    list of Candidate
         In order of layer set, then classifier. The same for any `jobs`.
 
     Raises
@@ -84,9 +85,9 @@ def sweep(
     if settings.combine == "mix" and sets[0].combine == "mix":
         with one_thread(["ridge"]):
             ids = table["segment_id"].to_numpy(str)
-            sets = [mix_layers(ids, store, tasks, sets[0].layers, settings, tell=tell)]
-    cells = Cells() if cells is None else cells
-    todo = unfinished(cells, sets, settings)
+            sets = [learn_layer_weights(ids, store, tasks, sets[0].layers, settings, tell=tell)]
+    cells = SweepCache() if cells is None else cells
+    todo = remaining_work(cells, sets, settings)
     _tell_plan(tasks, len(sets) * len(names), todo, tell)
     ids, sessions = table["segment_id"].to_numpy(str), table["session"].to_numpy(str)
     work = _Work(store, ids, sessions, tasks, settings)
@@ -99,7 +100,7 @@ def sweep(
     return [trial for trial in found if trial is not None]
 
 
-def _tell_plan(tasks: Sequence[Task], every: int, todo: Sequence[Share], tell: Teller) -> None:
+def _tell_plan(tasks: Sequence[Task], every: int, todo: Sequence[Share], tell: Log) -> None:
     every_missing = [missing for share in todo for _, missing in share]
     left = sum(map(len, every_missing))
     if left < every:
@@ -123,7 +124,7 @@ def _processes(jobs: int, sets: int) -> int:
     return min(jobs or available_cores(), sets)
 
 
-def _run(work: _Work, todo: Sequence[Share]) -> Iterator[list[Trial]]:
+def _run(work: _Work, todo: Sequence[Share]) -> Iterator[list[Candidate]]:
     """Yield each share's trials as they are finished, in order."""
     jobs = _processes(work.settings.jobs, len(todo))
     if jobs <= 1:
@@ -133,7 +134,7 @@ def _run(work: _Work, todo: Sequence[Share]) -> Iterator[list[Trial]]:
 
     with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1):
         each = Parallel(return_as="generator", batch_size=1, pre_dispatch=f"{jobs}")
-        with deaf_children():
+        with ignore_sigint_in_children():
             found = each(delayed(_try_layers)(work, share) for share in todo)
         yield from found
 
@@ -150,12 +151,12 @@ def one_thread(classifiers: Sequence[str]) -> Iterator[None]:
         yield
 
 
-def _try_layers(work: _Work, share: Share) -> list[Trial]:
+def _try_layers(work: _Work, share: Share) -> list[Candidate]:
     """Fit classifiers on every task with one set of layers, which is read once."""
     rows = np.unique(np.concatenate([task.rows[s] for task in work.tasks for s in TUNING]))
     X = read_features(work.store, work.ids[rows], share[0][0], work.settings.pooling_part)
     cells = [(layer_set, name) for layer_set, names in share for name in names]
-    outcomes: dict[tuple[LayerSet, str], list[Validated]] = {cell: [] for cell in cells}
+    outcomes: dict[tuple[LayerSet, str], list[ValidationScores]] = {cell: [] for cell in cells}
     with one_thread([name for _, name in cells]):
         for task in work.tasks:
             train, valid = (X[np.searchsorted(rows, task.rows[s])] for s in TUNING)
@@ -168,23 +169,23 @@ def _try_layers(work: _Work, share: Share) -> list[Trial]:
 
 def _validate_share(
     work: _Work, task: Task, train: np.ndarray, valid: np.ndarray, share: Share
-) -> Iterator[tuple[tuple[LayerSet, str], Validated]]:
+) -> Iterator[tuple[tuple[LayerSet, str], ValidationScores]]:
     """Yield what validation says of each cell; sums over folds are taken once for all of them."""
-    rows = TotalSums(train, task.codes["train"], len(task.labels), task.cuts)
+    rows = GramSums(train, task.codes["train"], len(task.labels), task.cuts)
     for layer_set, names in share:
-        paths = {name: penalties_of(name, work.settings.penalty) for name in names}
+        paths = {name: penalty_path(name, work.settings.penalty) for name in names}
         fitted = validate(task, rows, valid, paths, layer_set, work.settings.seed)
         yield from (((layer_set, name), outcome) for name, outcome in fitted.items())
 
 
 def validate(
     task: Task,
-    rows: TotalSums,
+    rows: GramSums,
     valid: np.ndarray,
     paths: Paths,
     layers: LayerSet,
     seed: int,
-) -> dict[str, Validated]:
+) -> dict[str, ValidationScores]:
     """Return each classifier's scores of a task's validation rows, once per penalty in `paths`.
 
     `rows` and `valid` (m, d) are the task's training and validation rows of `layers`; with folds,
@@ -192,22 +193,22 @@ def validate(
     """
     if task.cuts:
         found, notes = score_folds(rows, paths, seed=seed, layers=layers)
-        return {name: Validated(found[name], notes[name]) for name in paths}
+        return {name: ValidationScores(found[name], notes[name]) for name in paths}
     fold = make_fold(task, rows.X, valid, seed, layers)
     turned = fold.valid if fold.valid is not None else np.zeros((0, 0))
     outcomes = {}
     for name, path in paths.items():
         heads = fit_path(name, fold, path)
         scores = [head.scores(fold.rotation, valid, turned) for head in heads]
-        outcomes[name] = Validated(scores, [head.note for head in heads])
+        outcomes[name] = ValidationScores(scores, [head.note for head in heads])
     return outcomes
 
 
 def make_fold(
     task: Task, train: np.ndarray, valid: np.ndarray, seed: int, layers: LayerSet
-) -> Fold:
+) -> TrainingSet:
     """Return a task's training rows of `layers` turned, with its validation rows beside them."""
-    rotation = rotate(train, layers.weights, layers.standardise)
-    turned = rotation.turn(valid) if len(valid) else None
+    rotation = principal_axes(train, layers.weights, layers.standardise)
+    turned = rotation.project(valid) if len(valid) else None
     codes = task.codes
-    return Fold(rotation, codes["train"], len(task.labels), turned, codes["valid"], seed)
+    return TrainingSet(rotation, codes["train"], len(task.labels), turned, codes["valid"], seed)

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...common.errors import InputError, writing
-from ...common.files import write_whole
+from ...common.errors import InputError, explain_write_errors
+from ...common.files import atomic_write
 from ...extract.store.reader import FeatureStore
 from ...manifests.splits.tasks import Task
 from ..features import LayerSet
-from .candidates import Settings, Trial, classifier_names
+from .candidates import Candidate, SweepSettings, classifier_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ Share = list[tuple[LayerSet, list[str]]]  # layer sets of the same features, wit
 NOT_IN_A_CELL = ("layers", "standardise", "classifiers", "jobs", "calibration")
 
 
-class Cells:
+class SweepCache:
     """The finished trials of one sweep, kept in a file as they come.
 
     Parameters
@@ -52,7 +52,7 @@ class Cells:
 
     def __init__(self, path: Path | None = None, mark: str = "", *, anew: bool = True) -> None:
         self._path = path
-        self._trials: dict[tuple[LayerSet, str], Trial] = {}
+        self._trials: dict[tuple[LayerSet, str], Candidate] = {}
         if path is None:
             return
         lines = _whole_lines(path)
@@ -67,28 +67,28 @@ class Cells:
             self._remember(_trial(line))
         head = _signed({"schema": SCHEMA, "fingerprint": mark})
         kept = [head, *(_line(trial) for trial in self._trials.values())]
-        write_whole(path, b"".join(kept))
+        atomic_write(path, b"".join(kept))
 
     def __len__(self) -> int:
         return len(self._trials)
 
-    def get(self, layers: LayerSet, classifier: str) -> Trial | None:
+    def get(self, layers: LayerSet, classifier: str) -> Candidate | None:
         """Return a finished trial, or None."""
         return self._trials.get((layers, classifier))
 
-    def add(self, trial: Trial) -> None:
+    def add(self, trial: Candidate) -> None:
         """Keep a finished trial; it is on disk when this returns."""
         self._remember(trial)
         if self._path is not None:
-            with writing(self._path), self._path.open("ab") as file:
+            with explain_write_errors(self._path), self._path.open("ab") as file:
                 file.write(_line(trial))
 
-    def _remember(self, trial: Trial) -> None:
+    def _remember(self, trial: Candidate) -> None:
         self._trials[trial.layers, trial.classifier] = trial
 
 
 def fingerprint_of(
-    table: pd.DataFrame, store: FeatureStore, tasks: Sequence[Task], settings: Settings
+    table: pd.DataFrame, store: FeatureStore, tasks: Sequence[Task], settings: SweepSettings
 ) -> str:
     """Return the SHA-256 (hex) of all that a cell's numbers depend on.
 
@@ -125,7 +125,9 @@ def _checksums(table: pd.DataFrame, store: FeatureStore) -> np.ndarray:
     return sums[[place[name] for name in table["segment_id"]]].astype("<u4")
 
 
-def unfinished(cells: Cells, sets: Sequence[LayerSet], settings: Settings) -> list[Share]:
+def remaining_work(
+    cells: SweepCache, sets: Sequence[LayerSet], settings: SweepSettings
+) -> list[Share]:
     """Return for each layer set with work left the classifiers that are not finished.
 
     Layer sets of the same features, standardised or not, make one share of the work.
@@ -153,7 +155,7 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _line(trial: Trial) -> bytes:
+def _line(trial: Candidate) -> bytes:
     fields = asdict(trial)
     fields["correct"] = base64.b64encode(np.packbits(trial.correct).tobytes()).decode()
     fields["count"] = len(trial.correct)
@@ -170,7 +172,7 @@ def _crc32(fields: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace"))
 
 
-def _trial(line: dict[str, Any]) -> Trial:
+def _trial(line: dict[str, Any]) -> Candidate:
     bits = np.frombuffer(base64.b64decode(line["correct"]), np.uint8)
     correct = np.unpackbits(bits, count=line["count"]).astype(bool)
     layers = LayerSet(
@@ -187,4 +189,4 @@ def _trial(line: dict[str, Any]) -> Trial:
         "notes": tuple(line["notes"]),
     }
     rest = {name: value for name, value in line.items() if name not in {"count", *changed}}
-    return Trial(**rest, **changed)
+    return Candidate(**rest, **changed)

@@ -360,10 +360,10 @@ def mono(block: np.ndarray, channel: str) -> np.ndarray:
     if block.shape[1] == 1:
         return block[:, 0]
     with np.errstate(over="ignore"):  # an infinite average is rejected as such
-        return as_float(block).mean(axis=1, dtype=np.float32)
+        return int16_to_float32(block).mean(axis=1, dtype=np.float32)
 
 
-def as_float(samples: np.ndarray) -> np.ndarray:
+def int16_to_float32(samples: np.ndarray) -> np.ndarray:
     """Return samples as float32; int16 is divided by 32768, as libsndfile does."""
     if samples.dtype != np.int16:
         return samples
@@ -377,4 +377,4 @@ def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     from scipy.signal import resample_poly
 
     shared = math.gcd(rate, wanted)
-    return resample_poly(as_float(samples), wanted // shared, rate // shared)
+    return resample_poly(int16_to_float32(samples), wanted // shared, rate // shared)

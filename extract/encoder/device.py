@@ -90,7 +90,7 @@ def carried(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     return (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=True)
 
 
-class Lane:
+class DeviceTransfer:
     """The way of batches to a device and of features back, beside its computing.
 
     On a GPU both ways have a stream of their own and memory that the GPU reads by itself (pinned);
@@ -104,10 +104,10 @@ class Lane:
             self._going, self._coming = torch.cuda.Stream(device), torch.cuda.Stream(device)
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-        """Return memory on the CPU for a batch that goes `there`."""
+        """Return memory on the CPU for a batch that goes `to_device`."""
         return torch.empty(shape, dtype=dtype, pin_memory=self._gpu)
 
-    def there(self, batch: torch.Tensor) -> torch.Tensor:
+    def to_device(self, batch: torch.Tensor) -> torch.Tensor:
         """Return a batch on the device; what the device is told next waits for it."""
         if not self._gpu:
             return batch.to(self.device)  # as it is, on a CPU
@@ -118,7 +118,7 @@ class Lane:
         moved.record_stream(computing)
         return moved
 
-    def back(self, found: torch.Tensor) -> Callable[[], np.ndarray]:
+    def to_host(self, found: torch.Tensor) -> Callable[[], np.ndarray]:
         """Send a tensor to the CPU; return what waits for it and gives it."""
         if not self._gpu:
             return found.numpy
@@ -170,24 +170,24 @@ GPU_SECONDS = 480.0  # on an H200 the host binds below (launches); more only tak
 SPARE = 0.5  # share of the free memory that a batch may take; the next one is prepared beside it
 
 
-def fitting_seconds(device: torch.device, dtype: torch.dtype, sharing: int = 1) -> float:
+def default_batch_seconds(device: torch.device, dtype: torch.dtype, sharing: int = 1) -> float:
     """Return the audio, in s, that suits a batch on this device with the memory free now.
 
     On a GPU the memory is for so many processes, `sharing` it.
     """
     if device.type == "cpu":
         return CPU_SECONDS
-    return seconds_in(torch.cuda.mem_get_info(device)[0] // sharing, dtype.itemsize)
+    return batch_seconds_for_memory(torch.cuda.mem_get_info(device)[0] // sharing, dtype.itemsize)
 
 
-def fitting_together(names: Sequence[str], dtype: str) -> float:
+def shared_batch_seconds(names: Sequence[str], dtype: str) -> float:
     """Return the audio, in s, that suits a batch on each of these devices; frees what is spare."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     found = [choose_device(name) for name in names]
     counts = Counter((device.type, device.index or 0) for device in found)
     return min(
-        fitting_seconds(device, getattr(torch, dtype), counts[device.type, device.index or 0])
+        default_batch_seconds(device, getattr(torch, dtype), counts[device.type, device.index or 0])
         for device in found
     )
 
@@ -197,7 +197,7 @@ def threads_each(count: int) -> int:
     return max(1, torch.get_num_threads() // count)
 
 
-def settle(name: str, threads: int) -> None:
+def set_threads_and_device(name: str, threads: int) -> None:
     """Have this process compute with so many threads, and on that GPU where none is named."""
     torch.set_num_threads(threads)
     device = choose_device(name)
@@ -205,13 +205,13 @@ def settle(name: str, threads: int) -> None:
         torch.cuda.set_device(device)
 
 
-def seconds_in(free: int, itemsize: int) -> float:
+def batch_seconds_for_memory(free: int, itemsize: int) -> float:
     """Return how many s of audio a batch may hold with so many bytes free; at least 1.
 
     Examples
     --------
-    >>> seconds_in(4 << 30, itemsize=2), seconds_in(80 << 30, itemsize=2)
-    (131.0, 480.0)
+    >>> [batch_seconds_for_memory(gib << 30, itemsize=2) for gib in (4, 80)]
+    [131.0, 480.0]
     """
     return max(1.0, min(GPU_SECONDS, float(SPARE * free // (POSITIONS * itemsize))))
 
@@ -224,7 +224,7 @@ RESTING = {TRIM: 64 << 20, MAP_FROM: 32 << 20, MAPS: 65536}
 
 
 @contextmanager
-def kept_memory(device: torch.device) -> Iterator[None]:
+def keep_freed_memory(device: torch.device) -> Iterator[None]:
     """While open, memory that a CPU's tensors leave is kept for the next ones.
 
     The C library's habit is to give the largest blocks back to the system, which must clear every

@@ -20,13 +20,19 @@ import numpy as np
 import torch
 
 from ...common.errors import InputError
-from ..profiling import Spans, Stages
-from .device import Lane, choose_device, choose_dtype, fitting_seconds, kept_memory
+from ..profiling import Profile, StageTimer
+from .device import (
+    DeviceTransfer,
+    choose_device,
+    choose_dtype,
+    default_batch_seconds,
+    keep_freed_memory,
+)
 from .frontend import check_lengths
-from .kernels import exact
-from .loading import Parts, load_parts
-from .pooling import Pooled, Real, check_pooling, in_order, merge, pool
-from .transformer import Take, check_layers, first, visit_layers
+from .kernels import disable_tf32
+from .loading import LoadedEncoder, load_encoder_parts
+from .pooling import PaddingMask, Pooled, check_pooling, merge_windows, pool, restore_order
+from .transformer import Take, check_layers, first_output, for_each_layer
 from .varlen import pack, varlen_kernel
 
 LAYER_DEFINITION = (
@@ -65,7 +71,7 @@ def load_encoder(
     """
     where = choose_device(device)
     number = choose_dtype(dtype, where)
-    parts = load_parts(name, revision=revision, normalize=normalize)
+    parts = load_encoder_parts(name, revision=revision, normalize=normalize)
     return Encoder(parts, device=where, dtype=number)
 
 
@@ -90,7 +96,7 @@ class Encoder:
 
     def __init__(
         self,
-        parts: Parts,
+        parts: LoadedEncoder,
         *,
         device: torch.device,
         dtype: torch.dtype,
@@ -106,9 +112,9 @@ class Encoder:
         self.hidden_size = int(self._model.config.hidden_size)
         self.rate = parts.rate
         self.shortest = parts.front.shortest
-        self.batch_seconds = fitting_seconds(device, dtype)
-        self._stages = Stages(device)
-        self._lane = Lane(device)
+        self.batch_seconds = default_batch_seconds(device, dtype)
+        self._stages = StageTimer(device)
+        self._lane = DeviceTransfer(device)
 
     def provenance(self) -> dict[str, Any]:
         """Return what identifies the encoder and the way it computes."""
@@ -122,9 +128,9 @@ class Encoder:
         }
 
     @contextmanager
-    def at_work(self, spans: Spans | None = None) -> Iterator[None]:
+    def session(self, spans: Profile | None = None) -> Iterator[None]:
         """Keep memory for the next batch while open; measure the stages into `spans`."""
-        with kept_memory(self.device), self._stages.watching(spans):
+        with keep_freed_memory(self.device), self._stages.recording(spans):
             yield
 
     def frames_of(self, seconds: float) -> int:
@@ -158,9 +164,9 @@ class Encoder:
         tuple
             Features (n, layers, dim) float32, and the number of frames (n,) int64.
         """
-        return self.submit(waveforms, layers, pooling, max_seconds)()
+        return self.encode_async(waveforms, layers, pooling, max_seconds)()
 
-    def submit(
+    def encode_async(
         self,
         waveforms: Sequence[np.ndarray],
         layers: Sequence[int],
@@ -179,7 +185,7 @@ class Encoder:
             batch, lengths = self._prepared([waveforms[i] for i in short])
             parts = [(short, self._pooled(batch, lengths, layers, pooling))]
         parts += [([i], self._windows(waveforms[i], layers, pooling, max_seconds)) for i in long]
-        return parts[0][1] if short and not long else lambda: in_order(parts)
+        return parts[0][1] if short and not long else lambda: restore_order(parts)
 
     def states(
         self,
@@ -244,7 +250,7 @@ class Encoder:
         def whole() -> Pooled:
             found = [part() for part in parts]
             frames = np.concatenate([counts for _, counts in found])
-            merged = merge(np.concatenate([rows for rows, _ in found]), frames, inner)[None]
+            merged = merge_windows(np.concatenate([rows for rows, _ in found]), frames, inner)[None]
             kept = merged[..., -self.hidden_size :] if pooling == "std" else merged
             return kept, frames.sum(keepdims=True)
 
@@ -254,7 +260,7 @@ class Encoder:
         self, batch: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int], pooling: str
     ) -> Callable[[], Pooled]:
         frames = self._front.frames(lengths)
-        known = Real(frames, int(frames.max()), self.device)
+        known = PaddingMask(frames, int(frames.max()), self.device)
         kept: dict[int, torch.Tensor] = {}
 
         def take(layer: int, states: torch.Tensor) -> None:
@@ -263,7 +269,7 @@ class Encoder:
 
         self._visit(batch, lengths, known, layers, take)
         with self._stages("transfer"):
-            arriving = self._lane.back(torch.stack([kept[layer] for layer in layers], dim=1))
+            arriving = self._lane.to_host(torch.stack([kept[layer] for layer in layers], dim=1))
         return lambda: (arriving(), frames.numpy())
 
     def _whole(
@@ -275,7 +281,7 @@ class Encoder:
             kept[layer] = states
 
         frames = self._front.frames(lengths)
-        real = Real(frames, int(frames.max()), self.device)
+        real = PaddingMask(frames, int(frames.max()), self.device)
         self._visit(batch, lengths, real, layers, take)
         states = torch.stack([kept[layer] for layer in layers], dim=2).cpu().float().numpy()
         return [row[:count] for row, count in zip(states, frames.tolist(), strict=True)]
@@ -285,7 +291,7 @@ class Encoder:
         self,
         batch: torch.Tensor,
         lengths: torch.Tensor,
-        real: Real,
+        real: PaddingMask,
         layers: Sequence[int],
         take: Take,
     ) -> None:
@@ -295,9 +301,9 @@ class Encoder:
         """
         transformer = self._model.encoder
         kernel = None if self._masked else varlen_kernel(transformer, self.device, self._dtype)
-        with exact(self._dtype):
+        with disable_tf32(self._dtype):
             with self._stages("CNN"):
                 hidden = self._front(batch.to(self._dtype), lengths)
             with self._stages("layers"):
-                hidden = first(self._model.feature_projection(hidden))
-                visit_layers(transformer, hidden, real.mask, layers, take, pack(real, kernel))
+                hidden = first_output(self._model.feature_projection(hidden))
+                for_each_layer(transformer, hidden, real.mask, layers, take, pack(real, kernel))

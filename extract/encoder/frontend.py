@@ -21,10 +21,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ...common.audio.decoding import as_float
+from ...common.audio.decoding import int16_to_float32
 from ...common.errors import InputError
-from .device import Lane
-from .pooling import Real
+from .device import DeviceTransfer
+from .pooling import PaddingMask
 
 EPSILON = 1e-7  # added to the variance, as transformers' Wav2Vec2FeatureExtractor does
 # Of log-mel frames, as transformers' SeamlessM4TFeatureExtractor (Kaldi's defaults): samples of a
@@ -43,7 +43,7 @@ class Waveforms:
         self.shortest = receptive_field(self._layers)
 
     def prepare(
-        self, waveforms: Sequence[np.ndarray], lane: Lane
+        self, waveforms: Sequence[np.ndarray], lane: DeviceTransfer
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a batch (n, samples) on the device, and lengths (n,) in samples on the CPU."""
         batch, lengths = pad(waveforms, lane)
@@ -75,7 +75,7 @@ class LogMel:
         self.shortest = WINDOW + max(self._stride - 1, 1) * HOP  # one frame has no variance
 
     def prepare(
-        self, waveforms: Sequence[np.ndarray], lane: Lane
+        self, waveforms: Sequence[np.ndarray], lane: DeviceTransfer
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a batch (n, frames, channels) on the device, and frames (n,) on the CPU.
 
@@ -89,7 +89,7 @@ class LogMel:
         with torch.autocast(batch.device.type, enabled=False):
             mels = normalize_bins(self._log_mels(batch.double() * scale), counts)
         mels = mels[:, : whole * self._stride].unflatten(1, (whole, self._stride)).flatten(2)
-        return Real(frames, whole, mels.device).only(mels).float(), frames
+        return PaddingMask(frames, whole, mels.device).only(mels).float(), frames
 
     def _log_mels(self, batch: torch.Tensor) -> torch.Tensor:
         """Return the logarithms (n, windows, bins) of the mel bands' power in each window."""
@@ -119,7 +119,7 @@ def normalize_bins(mels: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     The variance is the sample's (divided by one less than the count), and the mean is rounded to
     float32, as in the extractor: where two frames are all, that shows.
     """
-    real = Real(counts, mels.shape[1], mels.device)
+    real = PaddingMask(counts, mels.shape[1], mels.device)
     count = real.count.to(mels.dtype)[:, None, None]
     mean = real.only(mels).sum(1, keepdim=True) / count
     centred = mels - mean.float()
@@ -137,7 +137,7 @@ def check_lengths(waveforms: Sequence[np.ndarray], shortest: int) -> None:
         )
 
 
-def pad(rows: Sequence[np.ndarray], lane: Lane) -> tuple[torch.Tensor, torch.Tensor]:
+def pad(rows: Sequence[np.ndarray], lane: DeviceTransfer) -> tuple[torch.Tensor, torch.Tensor]:
     """Return rows (length, ...) as a batch (n, length, ...) on the device, and lengths (n,).
 
     The batch is int16 where all rows are, else float32.
@@ -147,14 +147,14 @@ def pad(rows: Sequence[np.ndarray], lane: Lane) -> tuple[torch.Tensor, torch.Ten
     shape = (len(rows), int(lengths.max()), *rows[0].shape[1:])
     batch = lane.empty(shape, torch.int16 if whole else torch.float32)
     for place, row in zip(batch, rows, strict=True):
-        place[: len(row)] = torch.from_numpy(row if whole else as_float(row))
+        place[: len(row)] = torch.from_numpy(row if whole else int16_to_float32(row))
         place[len(row) :] = 0
-    return lane.there(batch), lengths
+    return lane.to_device(batch), lengths
 
 
 def normalize(batch: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """Give each row (n, samples) zero mean and unit variance over its own samples; padding is 0."""
-    real = Real(lengths, batch.shape[1], batch.device)
+    real = PaddingMask(lengths, batch.shape[1], batch.device)
     count = real.count[:, None]
     centred = real.only(batch - batch.sum(1, keepdim=True) / count)  # padding adds 0
     return centred * (centred.square().sum(1, keepdim=True) / count + EPSILON).rsqrt()
@@ -236,7 +236,7 @@ def _product(rows: torch.Tensor, weight: torch.Tensor, added: torch.Tensor | Non
 
 def group_norm(norm: nn.GroupNorm, states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """Normalise states (n, time, channels), one group per channel, over real positions only."""
-    real = Real(lengths, states.shape[1], states.device)
+    real = PaddingMask(lengths, states.shape[1], states.device)
     count = real.count[:, None, None]
     wide = states.float()
     centred = wide - real.only(wide).sum(1, keepdim=True) / count

@@ -16,7 +16,7 @@ EXACT = ("ieee", "none")  # values of fp32_precision that round nothing away; "n
 
 
 @contextmanager
-def exact(dtype: torch.dtype) -> Iterator[None]:
+def disable_tf32(dtype: torch.dtype) -> Iterator[None]:
     """While open, products and convolutions of float32 numbers are not rounded to fewer bits.
 
     A program may have told torch to compute them in TF32 or bfloat16, by the older settings

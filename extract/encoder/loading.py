@@ -23,7 +23,7 @@ from .transformer import _transformers, fold_weight_norm
 
 
 @dataclass(frozen=True)
-class Parts:
+class LoadedEncoder:
     """What an encoder is made of: `provenance` identifies it, `rate` is in Hz.
 
     `notes` is what the user should read of it: what was assumed, left out or merged, a line each.
@@ -36,7 +36,9 @@ class Parts:
     notes: tuple[str, ...] = ()
 
 
-def load_parts(name: str, *, revision: str | None = None, normalize: str | None = None) -> Parts:
+def load_encoder_parts(
+    name: str, *, revision: str | None = None, normalize: str | None = None
+) -> LoadedEncoder:
     """Load an encoder by folder, hub id or ``demo``; raises `InputError` where it cannot be had.
 
     `normalize` (``yes`` or ``no``) decides whether waveforms are normalised, whatever its files say
@@ -46,10 +48,10 @@ def load_parts(name: str, *, revision: str | None = None, normalize: str | None 
         model, provenance = demo_model()
         provenance["normalization"] = NORMALIZE[normalize or "yes"]
         front = Waveforms(model, normalized=normalize != "no")
-        return Parts(model, front, provenance, rate=16000)
+        return LoadedEncoder(model, front, provenance, rate=16000)
     checkpoint = find_checkpoint(name, revision=revision, normalize=normalize)
     loaded, notes = load_model(checkpoint)
-    return Parts(
+    return LoadedEncoder(
         loaded,
         load_front_end(checkpoint, loaded),
         checkpoint.provenance(),

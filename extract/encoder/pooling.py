@@ -27,7 +27,7 @@ def check_pooling(pooling: str) -> None:
         )
 
 
-class Real:
+class PaddingMask:
     """Which positions of a padded batch are real, asked for once and used at every layer.
 
     Attributes
@@ -67,7 +67,7 @@ class Real:
 
 
 def pool(
-    states: torch.Tensor, frames: torch.Tensor | Real, pooling: str = "mean+std"
+    states: torch.Tensor, frames: torch.Tensor | PaddingMask, pooling: str = "mean+std"
 ) -> torch.Tensor:
     """Pool states (n, time, d) over each row's first `frames` (n,) frames.
 
@@ -76,7 +76,11 @@ def pool(
     torch.Tensor
         (n, d) float32, or (n, 2 d) for ``mean+std``.
     """
-    known = frames if isinstance(frames, Real) else Real(frames, states.shape[1], states.device)
+    known = (
+        frames
+        if isinstance(frames, PaddingMask)
+        else PaddingMask(frames, states.shape[1], states.device)
+    )
     states = states.float() if states.dtype == torch.float64 else states
     if pooling == "max":
         return known.only(states, -torch.inf).amax(1).float()
@@ -99,7 +103,7 @@ def root_sum_square(values: torch.Tensor, *, fused: bool | None = None) -> torch
     return values.square_().sum(1).sqrt()
 
 
-def merge(features: np.ndarray, frames: np.ndarray, pooling: str) -> np.ndarray:
+def merge_windows(features: np.ndarray, frames: np.ndarray, pooling: str) -> np.ndarray:
     """Merge pooled windows (w, layers, dim) of `frames` (w,) frames to those of all frames.
 
     Returns
@@ -119,7 +123,7 @@ def merge(features: np.ndarray, frames: np.ndarray, pooling: str) -> np.ndarray:
     return np.concatenate([whole, np.sqrt(spread)], axis=1).astype(np.float32)
 
 
-def in_order(parts: Sequence[tuple[list[int], Callable[[], Pooled]]]) -> Pooled:
+def restore_order(parts: Sequence[tuple[list[int], Callable[[], Pooled]]]) -> Pooled:
     """Return the rows of parts, each with the places of its rows, in the order of the places."""
     found = [(places, *wait()) for places, wait in parts]
     order = np.argsort([place for places, _, _ in found for place in places])

@@ -51,7 +51,7 @@ class _LastAskedFor(Exception):  # noqa: N818 (no failure: the layers above need
     """Raised out of the layer loop once the last state asked for was seen."""
 
 
-def visit_layers(
+def for_each_layer(
     encoder: Any,
     hidden: torch.Tensor,
     mask: torch.Tensor | None,
@@ -63,7 +63,7 @@ def visit_layers(
 
     Stops after the last of `layers`. `mask` and `packing` are those of `run_layers`.
     """
-    with _taps(encoder.layers, layers, take):
+    with _layer_hooks(encoder.layers, layers, take):
         try:
             last = run_layers(encoder, hidden, mask, packing)
         except _LastAskedFor:
@@ -85,7 +85,7 @@ def run_layers(
     """
     positions = getattr(encoder, "pos_conv_embed", nn.Identity())
     with (
-        _silent_padding(positions, mask),
+        _zero_padding(positions, mask),
         mixed_masks(),
         no_attention_plans(),
         attention_of(encoder, packing) as packed,
@@ -102,7 +102,7 @@ def mixed_masks() -> Iterator[None]:
 
 
 @contextmanager
-def _taps(blocks: nn.ModuleList, layers: Collection[int], take: Take) -> Iterator[None]:
+def _layer_hooks(blocks: nn.ModuleList, layers: Collection[int], take: Take) -> Iterator[None]:
     """While open, each block's input or output that is one of `layers` goes to `take`."""
     final = max(layers)
 
@@ -116,7 +116,7 @@ def _taps(blocks: nn.ModuleList, layers: Collection[int], take: Take) -> Iterato
         hand_on(0, inputs[0])
 
     def leaving(layer: int) -> Callable[..., None]:
-        return lambda _module, _inputs, output: hand_on(layer, first(output))
+        return lambda _module, _inputs, output: hand_on(layer, first_output(output))
 
     handles = [blocks[0].register_forward_pre_hook(entering)]
     # The last block has no tap: its state counts after the final layer norm, if there is one.
@@ -130,7 +130,7 @@ def _taps(blocks: nn.ModuleList, layers: Collection[int], take: Take) -> Iterato
 
 
 @contextmanager
-def _silent_padding(module: nn.Module, mask: torch.Tensor | None) -> Iterator[None]:
+def _zero_padding(module: nn.Module, mask: torch.Tensor | None) -> Iterator[None]:
     """While open, every convolution inside `module` sees zeros where `mask` (n, time) is false.
 
     A stack of positional convolutions (data2vec-audio) or a norm before one (HuBERT with batch
@@ -159,6 +159,6 @@ def check_layers(layers: Collection[int], count: int) -> None:
         )
 
 
-def first(output: Any) -> torch.Tensor:
+def first_output(output: Any) -> torch.Tensor:
     """Return what a module gives, or the first of several things."""
     return output[0] if isinstance(output, tuple) else output

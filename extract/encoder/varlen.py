@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 from .device import carried
-from .pooling import Real
+from .pooling import PaddingMask
 
 NAME = "spk_packed"  # in the registry
 # Kinds whose attention is that of the registry and has no term of positions, unlike w2v-BERT's.
@@ -81,7 +81,7 @@ def _dispatches(encoder: Any) -> bool:
     return encoder.config.model_type in KINDS and hands_on
 
 
-def pack(real: Real, kernel: Kernel | None) -> Packing | None:
+def pack(real: PaddingMask, kernel: Kernel | None) -> Packing | None:
     """Return where a batch's real frames stand; None without padding or a kernel.
 
     Worked out on the CPU: the device would have to be waited for.

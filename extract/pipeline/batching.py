@@ -16,8 +16,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from ...common.errors import InputError
-from ..audio import Audio, Reading, Rejected, Segment, read_segment
-from ..profiling import Spans, stage
+from ..audio import Audio, ReadOptions, Rejected, Segment, read_segment
+from ..profiling import Profile, stage
 
 Part = TypeVar("Part")
 Read = tuple[Segment, "Audio | Rejected"]
@@ -31,7 +31,7 @@ def sort_segments(segments: Iterable[Segment]) -> list[Segment]:
     return sorted(segments, key=lambda s: (-round(s.duration, 4), s.path, s.start, s.segment_id))
 
 
-def take_shard(segments: Sequence[Part], shard: str) -> list[Part]:
+def take_part(segments: Sequence[Part], shard: str) -> list[Part]:
     """Return part ``i/n`` (i from 1 to n) of sorted things: every n-th, so all parts are alike.
 
     Raises
@@ -67,7 +67,7 @@ def make_batches(
     return batches
 
 
-def remaining_batches(
+def unfinished_batches(
     segments: Sequence[Segment], done: AbstractSet[str], passed: AbstractSet[str], cut: Cut
 ) -> list[list[Segment]]:
     """Return the batches that are left to encode of those that `cut` makes of all segments.
@@ -96,10 +96,10 @@ def padding(batches: Iterable[Sequence[Segment]]) -> float:
 
 def read_batches(
     batches: Iterable[Sequence[Segment]],
-    reading: Reading,
+    reading: ReadOptions,
     *,
     workers: int,
-    spans: Spans | None = None,
+    spans: Profile | None = None,
 ) -> Generator[list[Read], None, None]:
     """Yield each batch with its audio, or why it has none, in order.
 
@@ -127,8 +127,8 @@ def read_batches(
 def _ahead(
     pool: ThreadPoolExecutor,
     batches: Iterable[Sequence[Segment]],
-    reading: Reading,
-    spans: Spans | None,
+    reading: ReadOptions,
+    spans: Profile | None,
 ) -> Iterator[list[Read]]:
     waiting: deque[list[Future[Read]]] = deque()
     for batch in batches:
@@ -139,7 +139,7 @@ def _ahead(
         yield [future.result() for future in waiting.popleft()]
 
 
-def _read(segment: Segment, reading: Reading, spans: Spans | None) -> Read:
+def _read(segment: Segment, reading: ReadOptions, spans: Profile | None) -> Read:
     try:
         with stage(spans, "decode"):
             return segment, read_segment(segment, reading)

@@ -27,13 +27,13 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 from ...common.errors import InputError
-from ...common.signals import noted_signals
+from ...common.signals import stop_after_batch
 from ..audio import Segment
-from ..options import Options
-from ..profiling import Span, Spans
+from ..options import ExtractOptions
+from ..profiling import Profile, TimedStage
 from ..store.shard_writer import ShardWriter
 from ..store.writer import StoreWriter
-from .runner import Job, Progress, Writing, count_workers
+from .runner import BackgroundWriter, ExtractionRun, Progress, count_workers
 
 if TYPE_CHECKING:
     from ..encoder.encoder import Encoder
@@ -43,11 +43,11 @@ PATIENCE = 0.2  # s until the parent asks anew whether it should stop
 
 
 @dataclass(frozen=True)
-class Post:
+class WorkerSpec:
     """What a worker is told when it starts; `begun` is the time that its spans count from."""
 
     name: str
-    options: Options
+    options: ExtractOptions
     layers: tuple[int, ...]
     provenance: dict[str, Any]
     store: str
@@ -65,7 +65,7 @@ class _Worker:
     encoded: tuple[int, float] = field(default=(0, 0.0))  # segments, and s of audio
 
 
-class Team(Job):
+class MultiDeviceRun(ExtractionRun):
     """A job that several devices do; `names` are theirs, such as ``cuda:0``."""
 
     def __init__(
@@ -73,17 +73,17 @@ class Team(Job):
         names: Sequence[str],
         encoder: Encoder,
         layers: Sequence[int],
-        options: Options,
+        options: ExtractOptions,
         writer: StoreWriter,
         tell: Callable[[str], None],
-        spans: Spans | None = None,
+        spans: Profile | None = None,
     ) -> None:
-        from ..encoder.device import fitting_together
+        from ..encoder.device import shared_batch_seconds
 
         super().__init__(encoder, layers, options, writer, tell, spans)
         self._store = writer
         self._layers, self._tell, self._names = tuple(layers), tell, tuple(names)
-        fitting = fitting_together(names, encoder.provenance()["compute_dtype"])
+        fitting = shared_batch_seconds(names, encoder.provenance()["compute_dtype"])
         self.batch_seconds = options.batch_seconds or fitting
         self.devices = ", ".join(names)
 
@@ -92,7 +92,7 @@ class Team(Job):
     ) -> bool:
         """Have batches encoded, and commit the shards that the workers write."""
         waiting = list(batches)
-        with Writing(self._spans) as writing, self._started(len(waiting)) as workers:
+        with BackgroundWriter(self._spans) as writing, self._started(len(waiting)) as workers:
             stopped, problem = self._heard(workers, iter(waiting), stop, writing, progress)
         if problem and not stop():
             problem.tell()
@@ -103,7 +103,7 @@ class Team(Job):
         workers: list[_Worker],
         left: Iterator[Sequence[Segment]],
         stop: Callable[[], bool],
-        writing: Writing,
+        writing: BackgroundWriter,
         progress: Progress,
     ) -> tuple[bool, _Ended | None]:
         """Do what the workers say until all have ended; whether they were stopped, and by what."""
@@ -112,7 +112,7 @@ class Team(Job):
             for line in wait([worker.line for worker in workers], PATIENCE):
                 worker = next(worker for worker in workers if worker.line is line)
                 try:
-                    if not self._hear(worker, left, writing, progress):
+                    if not self._handle_message(worker, left, writing, progress):
                         workers.remove(worker)
                 except _Ended as ended:
                     workers.remove(worker)
@@ -125,11 +125,11 @@ class Team(Job):
                     worker.process.terminate()  # SIGTERM: each ends after its batch
         return asked, problem
 
-    def _hear(
+    def _handle_message(
         self,
         worker: _Worker,
         left: Iterator[Sequence[Segment]],
-        writing: Writing,
+        writing: BackgroundWriter,
         progress: Progress,
     ) -> bool:
         """Do what a worker says; return whether it goes on."""
@@ -164,7 +164,7 @@ class Team(Job):
         try:
             for post in posts:
                 ours, theirs = context.Pipe()
-                process = context.Process(target=work, args=(post, theirs), daemon=True)
+                process = context.Process(target=worker_main, args=(post, theirs), daemon=True)
                 process.start()
                 theirs.close()  # so that the line ends when the worker does
                 workers.append(_Worker(post.name, process, ours))
@@ -177,13 +177,13 @@ class Team(Job):
                 worker.process.kill()
                 worker.process.join()
 
-    def _posts(self) -> Iterator[Post]:
+    def _posts(self) -> Iterator[WorkerSpec]:
         from ..encoder.device import threads_each
 
         count = len(self._names)
         for place, device in enumerate(self._names):
             twice = self._names.count(device) > 1
-            yield Post(
+            yield WorkerSpec(
                 f"{device} ({place + 1})" if twice else device,
                 replace(self._options, device=device, workers=count_workers(self._options, count)),
                 self._layers,
@@ -219,7 +219,7 @@ def _killed(worker: _Worker) -> str:
     )
 
 
-class Line:
+class WorkerConnection:
     """A worker's end of its pipe, which its threads share."""
 
     def __init__(self, connection: Connection) -> None:
@@ -240,17 +240,19 @@ class Line:
             yield batch
 
 
-def work(post: Post, connection: Connection) -> None:
+def worker_main(post: WorkerSpec, connection: Connection) -> None:
     """Encode what the parent hands out, in a process of its own, until it says that is all."""
-    line = Line(connection)
-    with noted_signals(lambda _: None, every=True) as caught:  # the parent kills it where it must
+    line = WorkerConnection(connection)
+    with stop_after_batch(
+        lambda _: None, every=True
+    ) as caught:  # the parent kills it where it must
         try:
             line.send(*_worked(post, line, caught))
         except (EOFError, OSError):  # the parent is gone
             sys.exit(1)
 
 
-def _worked(post: Post, line: Line, caught: Sequence[int]) -> tuple[str, Any]:
+def _worked(post: WorkerSpec, line: WorkerConnection, caught: Sequence[int]) -> tuple[str, Any]:
     """Do a worker's part; return its last word."""
     try:
         spans = _encoded(post, line, lambda: bool(caught))
@@ -267,12 +269,14 @@ def _worked(post: Post, line: Line, caught: Sequence[int]) -> tuple[str, Any]:
     return "ended", None
 
 
-def _encoded(post: Post, line: Line, stop: Callable[[], bool]) -> list[Span]:
-    from ..encoder.device import convert, settle
+def _encoded(
+    post: WorkerSpec, line: WorkerConnection, stop: Callable[[], bool]
+) -> list[TimedStage]:
+    from ..encoder.device import convert, set_threads_and_device
     from ..encoder.encoder import load_encoder
 
     known = post.options
-    settle(known.device, post.threads)
+    set_threads_and_device(known.device, post.threads)
     encoder = load_encoder(
         known.encoder,
         revision=known.revision,
@@ -285,10 +289,10 @@ def _encoded(post: Post, line: Line, stop: Callable[[], bool]) -> list[Span]:
             f"{known.encoder}: the encoder on {post.name} is another than the run began with, "
             "expected the same on every device; name a revision, or pass --dtype"
         )
-    spans = None if post.begun is None else Spans(post.begun)
+    spans = None if post.begun is None else Profile(post.begun)
     publish = partial(line.send, "shard")
     writer = ShardWriter(post.store, post.config, publish, versions=post.versions, convert=convert)
-    job = Job(encoder, post.layers, known, writer, partial(line.send, "told"), spans)
+    job = ExtractionRun(encoder, post.layers, known, writer, partial(line.send, "told"), spans)
 
     def progress(seconds: float) -> None:
         line.send("progress", (seconds, (job.new, job.seconds)))

@@ -21,11 +21,11 @@ import numpy as np
 from ...common.audio.decoding import check_channel, clipped_text, read_header
 from ...common.cpus import available_cores
 from ...common.errors import InputError
-from ..audio import Audio, Reading, Segment
-from ..options import Options
-from ..profiling import Spans, stage
+from ..audio import Audio, ReadOptions, Segment
+from ..options import ExtractOptions
+from ..profiling import Profile, stage
 from ..store.shard_writer import ShardWriter
-from .batching import Read, make_batches, padding, read_batches, remaining_batches
+from .batching import Read, make_batches, padding, read_batches, unfinished_batches
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -41,25 +41,25 @@ Encode = Callable[[Sequence[np.ndarray]], Wait]
 Progress = Callable[[float], None]  # is given s of audio that were read since the last call
 
 
-class Job:
+class ExtractionRun:
     """One run's settings and counts: batches go in, committed rows come out."""
 
     def __init__(
         self,
         encoder: Encoder,
         layers: Sequence[int],
-        options: Options,
+        options: ExtractOptions,
         writer: ShardWriter,
         tell: Callable[[str], None],
-        spans: Spans | None = None,
+        spans: Profile | None = None,
     ) -> None:
         self._options, self._writer, self._spans = options, writer, spans
         self._tell, self._clipped = tell, set[str]()  # recordings that end early, told of once
         self._encoder = encoder
-        self._reading = reading_of(encoder, options)
+        self._reading = read_options(encoder, options)
         self.batch_seconds = options.batch_seconds or encoder.batch_seconds
         self.devices = str(encoder.device)
-        self._encode = Halving(_encoding(encoder, layers, options), tell)
+        self._encode = SplitOnOutOfMemory(_encoding(encoder, layers, options), tell)
         self._flying: tuple[Good, Wait] | None = None
         self.new, self.seconds, self.wall, self.padding = 0, 0.0, 0.0, 0.0
 
@@ -86,14 +86,14 @@ class Job:
         workers = count_workers(self._options)
         reading = read_batches(batches, self._reading, workers=workers, spans=self._spans)
         with ExitStack() as closed:
-            closed.enter_context(self._encoder.at_work(self._spans))
-            writing = closed.enter_context(Writing(self._spans))
+            closed.enter_context(self._encoder.session(self._spans))
+            writing = closed.enter_context(BackgroundWriter(self._spans))
             found = closed.enter_context(closing(reading))
-            closed.callback(self._land, writing)
+            closed.callback(self._finish_batch, writing)
             while not (stopped := stop()) and (read := self._next(found)) is not None:
-                self._take(read, writing)
+                self._start_batch(read, writing)
                 progress(sum(segment.duration for segment, _ in read))
-            self._land(writing)
+            self._finish_batch(writing)
             writing.put(self._writer.commit)
         return stopped
 
@@ -102,7 +102,7 @@ class Job:
         frames = self._encoder.frames_of if options.buckets else None
         cut = partial(make_batches, batch_seconds=self.batch_seconds, frames=frames)
         passed = set() if options.retry_rejected else set(writer.rejected)
-        return remaining_batches(segments, writer.done, passed, cut)
+        return unfinished_batches(segments, writer.done, passed, cut)
 
     def _told(self) -> str:
         return f"{self.new} segments, {self.seconds / self.wall:.0f} times real time, "
@@ -111,7 +111,7 @@ class Job:
         with stage(self._spans, "wait for audio"):
             return next(found, None)
 
-    def _take(self, read: Sequence[Read], writing: Writing) -> None:
+    def _start_batch(self, read: Sequence[Read], writing: BackgroundWriter) -> None:
         good: Good = []
         for segment, audio in read:
             if isinstance(audio, Audio):
@@ -129,7 +129,7 @@ class Job:
             return
         with _named(good, "encoding"):
             wait = self._encode([audio.samples for _, audio in good])
-        self._land(writing)
+        self._finish_batch(writing)
         self._flying = good, wait
 
     def _tell_clipped(self, segment: Segment, audio: Audio) -> None:
@@ -137,7 +137,7 @@ class Job:
             self._clipped.add(segment.path)
             self._tell(clipped_text(read_header(segment.path)))
 
-    def _land(self, writing: Writing) -> None:
+    def _finish_batch(self, writing: BackgroundWriter) -> None:
         """Hand on the batch that the device is at, while it has the next one to do."""
         if self._flying is None:
             return
@@ -149,7 +149,7 @@ class Job:
         self.seconds += sum(segment.duration for segment, _ in good)
 
     def _write(self, good: Good, rows: Sequence[tuple[np.ndarray, int]]) -> None:
-        with self._writer.together():
+        with self._writer.one_commit():
             for (segment, audio), (features, frames) in zip(good, rows, strict=True):
                 with _named([(segment, audio)], "writing"):
                     self._writer.add(
@@ -157,7 +157,7 @@ class Job:
                         features,
                         duration=segment.duration,
                         frames=frames,
-                        audio_bytes=audio.size,
+                        audio_bytes=audio.nbytes,
                         audio_crc32=audio.crc32,
                     )
 
@@ -174,7 +174,7 @@ def _named(good: Good, what: str) -> Iterator[None]:
         raise RuntimeError(f"{good[0][0].segment_id}{others}: {what} failed") from problem
 
 
-class Halving:
+class SplitOnOutOfMemory:
     """Encode a batch; where it does not fit the device's memory, its halves. Tells once."""
 
     def __init__(self, encode: Encode, tell: Callable[[str], None]) -> None:
@@ -218,11 +218,11 @@ class Halving:
         self._limit = padded // 2
 
 
-def _encoding(encoder: Encoder, layers: Sequence[int], options: Options) -> Encode:
+def _encoding(encoder: Encoder, layers: Sequence[int], options: ExtractOptions) -> Encode:
     """Return the function that a run encodes batches with."""
 
     def pooled(waveforms: Sequence[np.ndarray]) -> Wait:
-        wait = encoder.submit(waveforms, layers, options.pooling, options.max_seconds)
+        wait = encoder.encode_async(waveforms, layers, options.pooling, options.max_seconds)
 
         def rows() -> list[tuple[np.ndarray, int]]:
             features, frames = wait()
@@ -237,9 +237,9 @@ def _encoding(encoder: Encoder, layers: Sequence[int], options: Options) -> Enco
     return whole if options.frames else pooled
 
 
-def reading_of(encoder: Encoder, options: Options) -> Reading:
+def read_options(encoder: Encoder, options: ExtractOptions) -> ReadOptions:
     """Return how segments are read for this encoder."""
-    return Reading(
+    return ReadOptions(
         rate=encoder.rate,
         channel=check_channel(options.channel),
         resample=options.resample,
@@ -248,7 +248,7 @@ def reading_of(encoder: Encoder, options: Options) -> Reading:
     )
 
 
-def count_workers(options: Options, devices: int = 1) -> int:
+def count_workers(options: ExtractOptions, devices: int = 1) -> int:
     """Return how many threads decode for each of so many devices."""
     if options.workers is not None:
         return options.workers
@@ -269,7 +269,7 @@ WAITING = 4  # blocks between the encoder and the disk; then the encoder waits
 Write = Callable[[], None]
 
 
-class Writing:
+class BackgroundWriter:
     """A context manager: what is `put` is done in its thread, in order, one thing at a time.
 
     What fails there is raised by the next `put`, or on leaving, and nothing after it is done. On
@@ -277,13 +277,13 @@ class Writing:
     `waiting` wait at a time.
     """
 
-    def __init__(self, spans: Spans | None = None, waiting: int = WAITING) -> None:
+    def __init__(self, spans: Profile | None = None, waiting: int = WAITING) -> None:
         self._blocks: queue.Queue[Write | None] = queue.Queue(waiting)
         self._spans = spans
         self._problem: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="writer")
 
-    def __enter__(self) -> Writing:
+    def __enter__(self) -> BackgroundWriter:
         self._thread.start()
         return self
 

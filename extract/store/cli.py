@@ -18,9 +18,9 @@ def store() -> None:
 @click.argument("path", metavar="STORE", type=click.Path())
 def info_(path: str) -> None:
     """Tell segments, layers, size, configuration and rejected segments of STORE."""
-    from .maintenance import info
+    from .maintenance import store_info
 
-    found = info(path)
+    found = store_info(path)
     found["hours"] = f"{found['hours']:.2f}"
     for key in ("configuration", "versions", "rejected"):
         found[key] = (
@@ -47,9 +47,9 @@ def verify_(path: str, table: str | None, audio_root: str | None) -> None:
     """Read every byte of STORE and list what is wrong; exit code 1 if anything is."""
     from ...common.errors import InputError
     from ...manifests.table import read_table
-    from .maintenance import verify
+    from .maintenance import verify_store
 
-    faults = verify(path, table=read_table(table) if table else None, audio=audio_root)
+    faults = verify_store(path, table=read_table(table) if table else None, audio=audio_root)
     for fault in faults:
         click.echo(fault)
     if faults:
@@ -71,14 +71,14 @@ def merge_(paths: tuple[str, ...], out: str, *, overwrite: bool, no_lock: bool) 
     OUT is new, or a store that a merge has made or is to grow. Exit code: 0 done, 1 something to
     repair, 3 some segments of OUT were rejected (listed in OUT.rejected.csv).
     """
-    from .layout import rejected_listing
-    from .maintenance import merge
+    from .layout import rejected_path
+    from .maintenance import merge_stores
     from .reader import FeatureStore
 
-    count = merge(paths, out, overwrite=overwrite, lock=not no_lock)
+    count = merge_stores(paths, out, overwrite=overwrite, lock=not no_lock)
     text = f"{out}: {count} segments of {len(paths)} stores"
     if rejected := len(FeatureStore.open(out).rejected()):
-        text += f"; {rejected} rejected, see {rejected_listing(out)}"
+        text += f"; {rejected} rejected, see {rejected_path(out)}"
     click.echo(text)
     exit_left_out([rejected])
 

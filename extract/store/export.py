@@ -16,12 +16,12 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
-from ...common.errors import InputError, writing
-from ...common.files import refuse_full_disk, whole_file
+from ...common.errors import InputError, explain_write_errors
+from ...common.files import atomic_open, refuse_full_disk
 from ...common.outputs import Output, check_place
-from ...common.signals import unbroken
+from ...common.signals import defer_signals
 from .reader import FeatureStore
-from .shard import DTYPES, encode_columns, fill, read_layer, trailer
+from .shard import DTYPES, encode_columns, read_layer, trailer, write_datasets
 
 EXPORTED = (".npz", ".parquet")
 BLOCK = 1024  # rows of a Parquet row group
@@ -53,12 +53,12 @@ def pack(path: str | Path, out: str | Path, *, overwrite: bool = False) -> int:
     size = int(np.prod(shape)) * dtype.itemsize
     needed = size + sum(values.nbytes for values in small.values()) + SPARE
     refuse_full_disk(out.parent, needed)
-    with whole_file(out, needed, overwrite=overwrite) as file:
+    with atomic_open(out, needed, overwrite=overwrite) as file:
         with (
-            unbroken(),
+            defer_signals(),
             h5py.File(file, "w") as described,
         ):  # features are only set aside: a hole in the file
-            start = fill(described, small, attributes, shape, dtype)
+            start = write_datasets(described, small, attributes, shape, dtype)
         digest = hashlib.sha256(_bytes(file, 0, start))
         digest.update(_bytes(file, start + size, None))
         file.write(trailer(start, size, digest))
@@ -93,7 +93,7 @@ def export(path: str | Path, out: str | Path, *, overwrite: bool = False) -> int
     width = 4 if out.suffix == ".parquet" else DTYPES[store.config["dtype"]].itemsize
     needed = len(store.layers) * int(_offset(store)[-1]) * store.dim * width + SPARE
     refuse_full_disk(out.parent, needed)
-    with whole_file(out, needed, overwrite=overwrite) as file:
+    with atomic_open(out, needed, overwrite=overwrite) as file:
         (_export_npz if out.suffix == ".npz" else _export_parquet)(store, file)
     return len(store)
 
@@ -145,7 +145,7 @@ def _checked_out(out: str | Path, store: FeatureStore, suffixes: Sequence[str] =
     """Refuse what cannot be written, or is the store itself; make the folder that it is in."""
     out = Path(out)
     check_place(out, Output("out", tuple(suffixes)), {"store": [store.path]})
-    with writing(out):
+    with explain_write_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     return out
 

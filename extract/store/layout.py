@@ -16,10 +16,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...common.errors import InputError, writing
-from ...common.files import remove_leftovers, sync_folder, whole_file
+from ...common.errors import InputError, explain_write_errors
+from ...common.files import atomic_open, remove_temporary_files, sync_folder
 from ...common.locks import FolderLock
-from .shard import DTYPES, SCHEMA, mapping
+from .shard import DTYPES, SCHEMA, require_object
 
 SHARD_NAME = re.compile(r"(\d{6,})-([0-9a-f]{8})-([0-9a-f]{64})\.h5")
 KINDS = ("pooled", "frames")
@@ -41,7 +41,7 @@ OPTIONS = {  # key of a configuration -> the option that sets it
 }
 
 
-def normal_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+def normalize_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return the configuration as JSON gives it back, or raise `InputError`."""
     try:
         plain = json.loads(json.dumps(dict(config), allow_nan=False))
@@ -83,7 +83,7 @@ def differing_keys(
     return [key for key in keys if old.get(key, absent) != new.get(key, absent)]
 
 
-def refuse_other_config(
+def check_same_config(
     old: Mapping[str, Any],
     new: Mapping[str, Any],
     where: str,
@@ -129,8 +129,8 @@ def read_description(path: Path) -> dict[str, Any]:
     try:
         described = json.loads(file.read_bytes())
         found, schema = described["fingerprint"], described["schema"]
-        expected = fingerprint(mapping(described, "configuration"))
-        mapping(described, "versions")
+        expected = fingerprint(require_object(described, "configuration"))
+        require_object(described, "versions")
     except FileNotFoundError:
         raise InputError(
             f"{path}: no store.json there, expected a store; make it with spk-extract"
@@ -168,15 +168,15 @@ def shard_paths(path: Path) -> list[Path]:
             f"{folder}: {len(strange)} names are no shard's, first {strange[0]!r}, expected "
             "SEQUENCE-FINGERPRINT-SHA256.h5; move them elsewhere"
         )
-    return [folder / name for name in sorted(names, key=lambda name: (sequence(name), name))]
+    return [folder / name for name in sorted(names, key=lambda name: (shard_number(name), name))]
 
 
-def sequence(name: str) -> int:
+def shard_number(name: str) -> int:
     """Return the number of a shard, by its name."""
     return int(name.split("-", maxsplit=1)[0])
 
 
-def take_folder(
+def open_for_writing(
     path: Path, config: Mapping[str, Any], versions: Mapping[str, Any], *, lock: bool = True
 ) -> FolderLock:
     """Make or check a store folder for its one writer, and return the lock that is held.
@@ -196,16 +196,16 @@ def take_folder(
             f"merge {path} FOLDER` and name that folder"
         )
     _refuse_other_folder(path)
-    with writing(path):
+    with explain_write_errors(path):
         (path / "shards").mkdir(parents=True, exist_ok=True)
         held = FolderLock(path / "lock", lock=lock)
     try:
-        with writing(path):
-            remove_leftovers(path)
-            remove_leftovers(path / "shards")
+        with explain_write_errors(path):
+            remove_temporary_files(path)
+            remove_temporary_files(path / "shards")
         if (path / "store.json").exists():
             ours = read_description(path)["configuration"]
-            refuse_other_config(ours, config, str(path), _repair(ours, config))
+            check_same_config(ours, config, str(path), _repair(ours, config))
         else:
             _describe(path, config, versions)
     except BaseException:
@@ -238,12 +238,12 @@ def _describe(path: Path, config: Mapping[str, Any], versions: Mapping[str, Any]
         "versions": versions,
     }
     content = json.dumps(described, indent=1, ensure_ascii=False).encode() + b"\n"
-    with whole_file(path / "store.json", len(content)) as file:
+    with atomic_open(path / "store.json", len(content)) as file:
         file.write(content)
-    with writing(path):
+    with explain_write_errors(path):
         sync_folder(path.parent)
 
 
-def rejected_listing(store: str | Path) -> str:
+def rejected_path(store: str | Path) -> str:
     """Return the name of the CSV that lists a store's rejected segments, beside the store."""
     return f"{str(store).rstrip('/')}.rejected.csv"

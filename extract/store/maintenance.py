@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...common.errors import InputError, writing
-from ...common.files import WRITING, replace_folder, write_whole
+from ...common.errors import InputError, explain_write_errors
+from ...common.files import WRITING, atomic_write, replace_folder
 from ...common.locks import FolderLock
 from .layout import (
     SHARD_NAME,
+    check_same_config,
     check_store_file,
     read_description,
-    refuse_other_config,
-    rejected_listing,
+    rejected_path,
     shard_paths,
 )
 from .reader import FeatureStore
@@ -43,7 +43,7 @@ BLOCK = 256  # segments held in memory at once, at all layers
 ROUNDING = 1e-3  # relative to a vector's length; a step of float16 is 2**-10 of a number
 
 
-def info(path: str | Path) -> dict[str, Any]:
+def store_info(path: str | Path) -> dict[str, Any]:
     """Return what a store holds.
 
     Returns
@@ -68,7 +68,7 @@ def info(path: str | Path) -> dict[str, Any]:
     }
 
 
-def merge(
+def merge_stores(
     paths: Sequence[str | Path], out: str | Path, *, overwrite: bool = False, lock: bool = True
 ) -> int:
     """Copy the rows of several stores of one configuration into the store folder `out`.
@@ -95,7 +95,7 @@ def merge(
     there = [FeatureStore.open(out)] if (Path(out) / "store.json").exists() else []
     for store in [*there, *stores][1:]:
         first = [*there, *stores][0]
-        refuse_other_config(store.config, first.config, str(store.path), "leave it out")
+        check_same_config(store.config, first.config, str(store.path), "leave it out")
     _refuse_conflicts([*there, *stores])
     with StoreWriter(out, stores[0].config, versions=stores[0].versions, lock=lock) as writer:
         taken = set(writer.done)
@@ -106,23 +106,23 @@ def merge(
             for row in store.rejected():
                 if row["segment_id"] not in taken and row["segment_id"] not in writer.rejected:
                     writer.reject(**row)
-    list_rejected(out)
+    write_rejected(out)
     return len(taken)
 
 
 def _merge_anew(paths: Sequence[str | Path], out: Path, *, lock: bool) -> int:
     """Merge into a folder beside the store `out`, and give it that name when it is complete."""
     _check_only_a_store(out)
-    with writing(out):
+    with explain_write_errors(out):
         held = FolderLock(out / "lock", lock=lock)
         draft = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}."))
     try:
-        count = merge(paths, draft / "store", lock=lock)
+        count = merge_stores(paths, draft / "store", lock=lock)
         replace_folder(draft / "store", out)
     finally:
         held.release()
         shutil.rmtree(draft, ignore_errors=True)
-    list_rejected(out)
+    write_rejected(out)
     return count
 
 
@@ -200,7 +200,7 @@ def _blocks(segments: np.ndarray) -> Iterator[np.ndarray]:
         yield segments[first : first + BLOCK]
 
 
-def verify(
+def verify_store(
     path: str | Path, *, table: pd.DataFrame | None = None, audio: str | Path | None = None
 ) -> list[str]:
     """Read every byte of a store and return what is wrong with it, a line each.
@@ -278,11 +278,11 @@ def _sha256(path: Path) -> str:
 
 
 def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[str]:
-    from ..audio import Reading, Rejected, read_segment, segments_of
+    from ..audio import ReadOptions, Rejected, read_segment, segments_of
 
     config = store.config
     # Samples are compared, so another rate needs no permission.
-    reading = Reading(config["rate"], config["channel"], resample=True, shortest=1)
+    reading = ReadOptions(config["rate"], config["channel"], resample=True, shortest=1)
     rows = store.rows()
     sums = zip(rows["audio_bytes"].tolist(), rows["audio_crc32"].tolist(), strict=True)
     expected = dict(zip(rows["segment_id"].tolist(), sums, strict=True))
@@ -308,7 +308,7 @@ def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[
                 f"{audio}: segment {segment.segment_id!r} {problem.code}: {problem.message}"
             )
             continue
-        if (found.size, found.crc32) != expected[segment.segment_id]:
+        if (found.nbytes, found.crc32) != expected[segment.segment_id]:
             faults.append(
                 f"{audio}: segment {segment.segment_id!r} has other samples than were encoded; "
                 "bring the recording back, or extract it to another store"
@@ -316,10 +316,10 @@ def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[
     return faults
 
 
-def list_rejected(store: str | Path) -> dict[str, str]:
+def write_rejected(store: str | Path) -> dict[str, str]:
     """Write STORE.rejected.csv, or remove it where nothing is rejected; return id -> code."""
     rows = FeatureStore.open(store).rejected()
-    path = Path(rejected_listing(store))
+    path = Path(rejected_path(store))
     if not rows:
         path.unlink(missing_ok=True)
         return {}
@@ -327,5 +327,5 @@ def list_rejected(store: str | Path) -> dict[str, str]:
     sheet = csv.DictWriter(text, ("segment_id", "code", "message"), lineterminator="\n")
     sheet.writeheader()
     sheet.writerows(rows)
-    write_whole(path, text.getvalue().encode())
+    atomic_write(path, text.getvalue().encode())
     return {row["segment_id"]: row["code"] for row in rows}

@@ -14,11 +14,11 @@ import numpy as np
 
 from ...common.errors import InputError
 from .layout import (
+    check_same_config,
     check_store_file,
     fingerprint,
-    normal_config,
+    normalize_config,
     read_description,
-    refuse_other_config,
     shard_paths,
 )
 from .shard import COLUMNS, DTYPES, Shard, read_layer, read_shard
@@ -47,7 +47,7 @@ class FeatureStore:
 
     def __init__(self, path: Path, described: Mapping[str, Any], shards: list[Shard]) -> None:
         self.path = path
-        self.config = normal_config(described["configuration"], str(path))
+        self.config = normalize_config(described["configuration"], str(path))
         self.fingerprint: str = described["fingerprint"]
         self.versions: dict[str, Any] = described["versions"]
         self.kind: str = self.config["kind"]
@@ -160,7 +160,7 @@ class FeatureStore:
 
 def _refuse_foreign(store: FeatureStore, shard: Shard) -> None:
     config, found = shard.attributes["configuration"], shard.attributes["fingerprint"]
-    refuse_other_config(config, store.config, str(shard.path), "move the file elsewhere")
+    check_same_config(config, store.config, str(shard.path), "move the file elsewhere")
     if found != fingerprint(config):
         raise InputError(
             f"{shard.path}: fingerprint is {found!r}, expected {fingerprint(config)!r}; "

@@ -33,7 +33,7 @@ import h5py
 import numpy as np
 
 from ...common.errors import InputError
-from ...common.signals import unbroken
+from ...common.signals import defer_signals
 
 DTYPES: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 COLUMNS: dict[str, np.dtype] = {  # beside segment_id: fixed width, as the longest needs
@@ -55,29 +55,29 @@ ATTRIBUTES = ("schema", "fingerprint", "configuration", "versions")
 REPAIR = "delete the file and run spk-extract again"
 
 
-def refuse_strange(path: Path, file: h5py.File) -> None:
+def check_structure(path: Path, file: h5py.File) -> None:
     """Refuse all that a writer of ours never makes, before any of it is followed or read."""
     if set(file) != set(KINDS) or set(file.attrs) != set(ATTRIBUTES):
-        raise damaged(path, f"datasets {sorted(file)} and attributes {sorted(file.attrs)}")
+        raise damaged_error(path, f"datasets {sorted(file)} and attributes {sorted(file.attrs)}")
     for name in ATTRIBUTES:
         if file.attrs.get_id(name).dtype.kind != "S":
-            raise damaged(path, f"attribute {name!r} of a type that is not text")
+            raise damaged_error(path, f"attribute {name!r} of a type that is not text")
     for name, kind in KINDS.items():
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-            raise damaged(path, f"a link out of the file at {name!r}")
+            raise damaged_error(path, f"a link out of the file at {name!r}")
         dataset = file[name]
         if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != kind:
-            raise damaged(path, f"another type at {name!r}")
+            raise damaged_error(path, f"another type at {name!r}")
         if dataset.is_virtual or dataset.external or dataset.chunks:
-            raise damaged(path, f"virtual, external or chunked storage at {name!r}")
+            raise damaged_error(path, f"virtual, external or chunked storage at {name!r}")
         if (
             dataset.id.get_storage_size() != dataset.nbytes
             or dataset.nbytes > file.id.get_filesize()
         ):
-            raise damaged(path, f"storage that is not allocated at {name!r}")
+            raise damaged_error(path, f"storage that is not allocated at {name!r}")
 
 
-def refuse_shapes(path: Path, shape: tuple[int, ...], small: Mapping[str, np.ndarray]) -> None:
+def check_shapes(path: Path, shape: tuple[int, ...], small: Mapping[str, np.ndarray]) -> None:
     """Refuse datasets of other lengths than the number of segments asks for."""
     count = len(small["segment_id"])
     offset = small["offset"]
@@ -90,10 +90,10 @@ def refuse_shapes(path: Path, shape: tuple[int, ...], small: Mapping[str, np.nda
         and bool((np.diff(offset) > 0).all())
     )
     if not fits:
-        raise damaged(path, "datasets whose shapes do not fit each other")
+        raise damaged_error(path, "datasets whose shapes do not fit each other")
 
 
-def mapping(described: Mapping[str, Any], key: str) -> dict[str, Any]:
+def require_object(described: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Return an entry that is a JSON object, or raise `TypeError`: whoever wrote it may lie."""
     if not isinstance(described[key], dict):
         raise TypeError(f"{key} is no JSON object")
@@ -108,7 +108,7 @@ def text_of(value: object) -> str:
     return value
 
 
-def damaged(path: Path, found: str) -> InputError:
+def damaged_error(path: Path, found: str) -> InputError:
     """Return what a user is told of a shard, or a packed store, that is not as it was written."""
     if path.parent.name == "shards":
         return InputError(f"{path}: the file holds {found}, expected a shard as written; {REPAIR}")
@@ -191,7 +191,7 @@ class _Image:
         return bytes(content)
 
 
-@unbroken()  # HDF5 takes what is raised in it for a fault of its own
+@defer_signals()  # HDF5 takes what is raised in it for a fault of its own
 def shard_parts(
     features: np.ndarray,
     offset: np.ndarray,
@@ -223,7 +223,7 @@ def shard_parts(
     small = encode_columns(columns, rejected, offset, crc32)
     image = _Image()
     with h5py.File(image, "w") as file:
-        start = fill(file, small, attributes, features.shape, features.dtype)
+        start = write_datasets(file, small, attributes, features.shape, features.dtype)
     stop = start + features.nbytes
     head, tail = image.part(0, start), image.part(stop, image.size)
     digest = hashlib.sha256(head)
@@ -257,7 +257,7 @@ def encode_columns(
     }
 
 
-def fill(
+def write_datasets(
     file: h5py.File,
     small: Mapping[str, np.ndarray],
     attributes: Mapping[str, Any],
@@ -279,7 +279,7 @@ def fill(
     return features.get_offset() or 0  # no offset when there are no rows
 
 
-@unbroken()  # HDF5 takes what is raised in it for a fault of its own
+@defer_signals()  # HDF5 takes what is raised in it for a fault of its own
 def read_shard(path: Path) -> Shard:
     """Check a shard and read all but its features.
 
@@ -288,12 +288,12 @@ def read_shard(path: Path) -> Shard:
     InputError
         The file is truncated or damaged, or holds what a shard never holds.
     """
-    start, size = _proved(path)
+    start, size = _check_trailer(path)
     try:
         with h5py.File(path, "r", locking=False) as file:
-            refuse_strange(path, file)
+            check_structure(path, file)
             attributes = {name: json.loads(file.attrs[name]) for name in ATTRIBUTES}
-            mapping(attributes, "configuration"), mapping(attributes, "versions")
+            require_object(attributes, "configuration"), require_object(attributes, "versions")
             small = {name: file[name][()] for name in KINDS if name != "features"}
             features = file["features"]
             shape, dtype, found = features.shape, features.dtype, features.id.get_offset() or 0
@@ -301,12 +301,12 @@ def read_shard(path: Path) -> Shard:
         listed = json.loads(bytes(small["rejected"]))
         rejected = [{key: text_of(row[key]) for key in REASON} for row in listed]
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as problem:
-        raise damaged(path, str(problem)) from problem
+        raise damaged_error(path, str(problem)) from problem
     if (schema := attributes["schema"]) != SCHEMA:
         raise InputError(f"{path}: schema is {schema}, expected {SCHEMA}; use the spk of its time")
     if (found, int(np.prod(shape)) * dtype.itemsize) != (start, size):
-        raise damaged(path, "features elsewhere than its last bytes say")
-    refuse_shapes(path, shape, small)
+        raise damaged_error(path, "features elsewhere than its last bytes say")
+    check_shapes(path, shape, small)
     columns = {"segment_id": ids, **{name: small[name] for name in COLUMNS}}
     return Shard(
         path, start, shape, dtype, small["offset"], small["crc32"], columns, rejected, attributes
@@ -355,11 +355,13 @@ def _refuse_changed(
     for place, stop in enumerate(ends.tolist()):
         if zlib.crc32(rows[first:stop].data) != expected[place]:
             segment_id = str(shard.columns["segment_id"][segments[place]])
-            raise damaged(shard.path, f"other bytes for {segment_id!r}, layer place {position}")
+            raise damaged_error(
+                shard.path, f"other bytes for {segment_id!r}, layer place {position}"
+            )
         first = stop
 
 
-def _proved(path: Path) -> tuple[int, int]:
+def _check_trailer(path: Path) -> tuple[int, int]:
     """Return where the features begin and their size, once every other byte is proved."""
     try:
         file = path.open("rb")
@@ -370,14 +372,16 @@ def _proved(path: Path) -> tuple[int, int]:
         file.seek(max(end, 0))
         last = file.read()
         if end < 0 or not last.startswith(MARK):
-            raise damaged(path, f"{end + TRAILER.size} bytes without the mark of a whole file")
+            raise damaged_error(
+                path, f"{end + TRAILER.size} bytes without the mark of a whole file"
+            )
         _, start, size, expected = TRAILER.unpack(last)
         if start + size > end:
-            raise damaged(path, f"{end} bytes, fewer than its features need")
+            raise damaged_error(path, f"{end} bytes, fewer than its features need")
         file.seek(0)
         digest = hashlib.sha256(file.read(start))
         file.seek(start + size)
         digest.update(file.read()[:-32])
     if digest.digest() != expected:
-        raise damaged(path, "a content that does not match its SHA-256")
+        raise damaged_error(path, "a content that does not match its SHA-256")
     return start, size

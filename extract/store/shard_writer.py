@@ -22,7 +22,7 @@ import numpy as np
 
 from ...common.errors import InputError
 from ...common.files import WRITING, synced_file
-from .layout import fingerprint, normal_config
+from .layout import fingerprint, normalize_config
 from .shard import COLUMNS, DTYPES, checksums, shard_parts
 
 FLOAT16_MAX = 65504
@@ -79,7 +79,7 @@ class ShardWriter:
     """Collects rows and rejections and writes them as shards.
 
     Rows wait in memory until `commit_rows` rows (segments) or `commit_seconds` have come, or 256
-    MB; then they become one shard. Rows added `together` come into the same one.
+    MB; then they become one shard. Rows added within `one_commit` come into the same one.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ class ShardWriter:
         convert: Convert = assign,
     ) -> None:
         self.path = Path(path)
-        self.config = normal_config(config, str(path))
+        self.config = normalize_config(config, str(path))
         self.versions = dict(versions or {})
         self.done: set[str] = set()
         self.rejected: dict[str, str] = {}
@@ -149,7 +149,7 @@ class ShardWriter:
             The id has features, or the features have another shape, are not finite, or overflow.
         """
         self._check_new(segment_id)
-        stored = self._stored(segment_id, np.asarray(features))
+        stored = self._to_stored_dtype(segment_id, np.asarray(features))
         self._start_clock()
         stop = self._pending.used + stored.shape[1]
         columns = (duration, frames, audio_bytes, audio_crc32)
@@ -158,7 +158,7 @@ class ShardWriter:
         self._commit_if_due()
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def one_commit(self) -> Iterator[None]:
         """Let no commit come between the rows added while this is open, such as a batch's."""
         self._together = True
         try:
@@ -241,7 +241,7 @@ class ShardWriter:
             np.array([row.crc32 for row in rows], "<u4").reshape(-1, len(self.config["layers"])),
         )
 
-    def _stored(self, segment_id: str, features: np.ndarray) -> np.ndarray:
+    def _to_stored_dtype(self, segment_id: str, features: np.ndarray) -> np.ndarray:
         """Return checked features as they stand in the buffer: (layers, rows, dim)."""
         self._check_shape(segment_id, features)
         pooled = self.config["kind"] == "pooled"

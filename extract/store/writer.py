@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ...common.files import publish, remove_leftovers
-from .layout import sequence, take_folder
+from ...common.files import publish, remove_temporary_files
+from .layout import open_for_writing, shard_number
 from .reader import FeatureStore
 from .shard_writer import Convert, ShardWriter, UnnamedShard, assign
 
@@ -57,7 +57,7 @@ class StoreWriter(ShardWriter):
             commit_seconds=commit_seconds,
             convert=convert,
         )
-        self._lock = take_folder(self.path, self.config, self.versions, lock=lock)
+        self._lock = open_for_writing(self.path, self.config, self.versions, lock=lock)
         try:
             store = FeatureStore.open(self.path)
         except BaseException:
@@ -70,7 +70,9 @@ class StoreWriter(ShardWriter):
         )
         self.done = set(self.durations)
         self.rejected = {row["segment_id"]: row["code"] for row in store.rejected()}
-        self._sequence = max((sequence(shard.path.name) for shard in store.shards), default=-1) + 1
+        self._sequence = (
+            max((shard_number(shard.path.name) for shard in store.shards), default=-1) + 1
+        )
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -106,7 +108,7 @@ class StoreWriter(ShardWriter):
             super()._clear()
             if self._lock.held:  # or these may be the next writer's
                 with suppress(OSError):
-                    remove_leftovers(self.path / "shards")
+                    remove_temporary_files(self.path / "shards")
             self._lock.release()
 
     def _give_name(self, shard: UnnamedShard) -> None:

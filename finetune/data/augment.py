@@ -25,7 +25,7 @@ from ...common.audio.decoding import count_samples, read_header
 from ...common.errors import InputError
 from ...common.files import list_files
 from ...common.options import numbers
-from ...extract.audio import Reading, Rejected, Segment, read_segment
+from ...extract.audio import ReadOptions, Rejected, Segment, read_segment
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -239,7 +239,7 @@ def _read(clip: Clip, first: int, count: int, rate: int) -> np.ndarray:
     """Return samples of a file's first channel, resampled to `rate`; silence as zeros."""
     span = (first / clip.rate, (first + count) / clip.rate)
     try:
-        reading = Reading(rate=rate, resample=True, shortest=1)
+        reading = ReadOptions(rate=rate, resample=True, shortest=1)
         return read_segment(Segment(clip.path, clip.path, *span), reading).samples
     except Rejected as found:
         if found.code == "silent":

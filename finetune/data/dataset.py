@@ -24,7 +24,7 @@ from ...common.audio.decoding import read_header
 from ...common.errors import InputError
 from ...extract.audio import (
     Audio,
-    Reading,
+    ReadOptions,
     Rejected,
     Segment,
     check_recordings,
@@ -39,8 +39,8 @@ from .augment import Augmenter, draw_channel, rng_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ...extract.encoder.loading import Parts
-    from ..model.encoder import Trunk
+    from ...extract.encoder.loading import LoadedEncoder
+    from ..model.encoder import PartlyFrozenEncoder
 
 
 HELD = 4 << 30  # bytes of decoded samples that are kept in memory; what is beyond is read each time
@@ -49,7 +49,7 @@ READ_AT_ONCE = 60.0  # s
 
 
 @dataclass(frozen=True)
-class Ask:
+class BatchIndex:
     """One batch to be made: the places of its segments, at an epoch; `number` names the batch."""
 
     epoch: int
@@ -61,7 +61,7 @@ class Ask:
 class Batch:
     """Segments of one batch: mono float32 waveforms, and their codes (n,) int64 (-1: unknown)."""
 
-    ask: Ask
+    ask: BatchIndex
     waveforms: list[np.ndarray]
     codes: torch.Tensor
 
@@ -71,7 +71,7 @@ class Batch:
         return len(self.waveforms) * max(map(len, self.waveforms))
 
 
-class Batches(Sampler[Ask]):
+class BatchSampler(Sampler[BatchIndex]):
     """The batches of a split, in the order of an epoch.
 
     Parameters
@@ -95,7 +95,7 @@ class Batches(Sampler[Ask]):
         part: tuple[int, int] = (0, 1),
     ) -> None:
         super().__init__()
-        self._batches = cut_batches(seconds, config.batch_seconds, config.batch_size)
+        self._batches = batch_indices(seconds, config.batch_seconds, config.batch_size)
         self._seed, self._shuffled, self._part = config.seed, shuffled, part
         sizes = [len(batch) * max(seconds[i] for i in batch) for batch in self._batches]
         self._largest = int(np.argmax(sizes))
@@ -108,7 +108,7 @@ class Batches(Sampler[Ask]):
     def __len__(self) -> int:
         return math.ceil(len(self._batches) / self._part[1])
 
-    def __iter__(self) -> Iterator[Ask]:
+    def __iter__(self) -> Iterator[BatchIndex]:
         order = np.arange(len(self._batches))
         if self._shuffled:
             order = np.random.default_rng([self._seed, self._epoch]).permutation(order)
@@ -116,10 +116,10 @@ class Batches(Sampler[Ask]):
                 order = np.append(self._largest, order[order != self._largest])
         rank, ranks = self._part
         for number in np.resize(order, len(self) * ranks)[rank::ranks]:
-            yield Ask(self._epoch, int(number), self._batches[number])
+            yield BatchIndex(self._epoch, int(number), self._batches[number])
 
 
-def cut_batches(
+def batch_indices(
     seconds: Sequence[float], batch_seconds: float, batch_size: int | None
 ) -> list[tuple[int, ...]]:
     """Return places of segments, from long to short, cut so that longest x number fits.
@@ -139,7 +139,7 @@ def cut_batches(
     return [tuple(batch) for batch in batches]
 
 
-class Waveforms(Dataset[Batch]):
+class SegmentDataset(Dataset[Batch]):
     """The segments of one split; ``dataset[ask]`` reads (and in training alters) a batch.
 
     Parameters
@@ -154,7 +154,7 @@ class Waveforms(Dataset[Batch]):
         self,
         segments: Sequence[Segment],
         codes: np.ndarray,
-        reading: Reading,
+        reading: ReadOptions,
         held: Mapping[str, np.ndarray],
         config: Config,
     ) -> None:
@@ -162,9 +162,9 @@ class Waveforms(Dataset[Batch]):
         self._reading, self._held, self._config = reading, held, config
         self._augmenter: Augmenter | None = None
 
-    def training(self) -> Waveforms:
+    def training(self) -> SegmentDataset:
         """Return the same segments, cropped and augmented as the settings say."""
-        dataset = Waveforms(self.segments, self.codes, self._reading, self._held, self._config)
+        dataset = SegmentDataset(self.segments, self.codes, self._reading, self._held, self._config)
         dataset._augmenter = Augmenter(self._config, self._reading.rate)
         return dataset
 
@@ -177,7 +177,7 @@ class Waveforms(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.segments)
 
-    def __getitem__(self, ask: Ask) -> Batch:
+    def __getitem__(self, ask: BatchIndex) -> Batch:
         chosen = [self.segments[place] for place in ask.places]
         if self._augmenter is None:
             waveforms = [self._read(segment) for segment in chosen]
@@ -231,8 +231,8 @@ def _channels(path: str) -> int:
     return read_header(path).channels
 
 
-def load(
-    dataset: Waveforms,
+def make_loader(
+    dataset: SegmentDataset,
     config: Config,
     *,
     shuffled: bool = False,
@@ -240,7 +240,7 @@ def load(
     part: tuple[int, int] = (0, 1),
 ) -> DataLoader[Batch]:
     """Return the loader of a split's batches, beginning at an epoch."""
-    batches = Batches(dataset.seconds, config, shuffled=shuffled, part=part)
+    batches = BatchSampler(dataset.seconds, config, shuffled=shuffled, part=part)
     batches.set_epoch(epoch)
     return DataLoader(
         dataset,
@@ -248,14 +248,14 @@ def load(
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=config.num_workers,
-        worker_init_fn=_deaf,
+        worker_init_fn=_ignore_sigint,
         # Else each new iterator takes a number from the generator that dropout draws from.
         generator=torch.Generator(),
         persistent_workers=config.num_workers > 0,
     )
 
 
-def _deaf(_number: int) -> None:
+def _ignore_sigint(_number: int) -> None:
     """Let a reading process ignore Ctrl-C, which reaches all: the process that trains ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -264,8 +264,8 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def read_all(
-    segments: Sequence[Segment], reading: Reading, most: int = HELD
+def load_samples(
+    segments: Sequence[Segment], reading: ReadOptions, most: int = HELD
 ) -> tuple[dict[str, np.ndarray], dict[str, Rejected]]:
     """Read every segment once; return the samples of the first `most` bytes, and the rejected.
 
@@ -281,37 +281,37 @@ def read_all(
         for segment, found in read:
             if not isinstance(found, Audio):
                 rejected[segment.segment_id] = found
-            elif size + found.size <= most:
+            elif size + found.nbytes <= most:
                 held[segment.segment_id] = found.samples
-                size += found.size
+                size += found.nbytes
     return held, rejected
 
 
-def reading_of(parts: Parts | Trunk, config: Config) -> Reading:
+def reading_of(parts: LoadedEncoder | PartlyFrozenEncoder, config: Config) -> ReadOptions:
     """Return how segments are read; refuse a `sample_rate` that is not the encoder's."""
     if config.sample_rate not in (None, parts.rate):
         raise InputError(
             f"--sample-rate: value is {config.sample_rate} Hz, expected {parts.rate} Hz, the "
             "encoder's; leave it out (recordings of another rate: --resample)"
         )
-    return Reading(parts.rate, config.channel, config.resample, parts.front.shortest)
+    return ReadOptions(parts.rate, config.channel, config.resample, parts.front.shortest)
 
 
 def data_sets(
-    task: Task, table: pd.DataFrame, reading: Reading, config: Config
-) -> tuple[dict[str, Waveforms], dict[str, str]]:
+    task: Task, table: pd.DataFrame, reading: ReadOptions, config: Config
+) -> tuple[dict[str, SegmentDataset], dict[str, str]]:
     """Return each split's usable segments, and why others are not."""
     segments = segments_of(table, config.audio_root)
     chosen = [segments[i] for part in task.rows.values() for i in part]
     paths = sorted({segment.path for segment in chosen})
     _refuse_absent(paths, config)
     check_recordings(chosen, reading)
-    held, rejected = read_all(chosen, reading)
+    held, rejected = load_samples(chosen, reading)
     sets = {}
     for split, rows in task.rows.items():
         good = np.array([segments[i].segment_id not in rejected for i in rows], dtype=bool)
         kept = [segments[i] for i in rows[good]]
-        sets[split] = Waveforms(kept, task.codes[split][good], reading, held, config)
+        sets[split] = SegmentDataset(kept, task.codes[split][good], reading, held, config)
     return sets, {name: _why(found) for name, found in rejected.items()}
 
 
@@ -328,7 +328,7 @@ def _why(found: Rejected) -> str:
     return f"{found.code}: {found.message}"
 
 
-def lacking(task: Task, sets: dict[str, Waveforms]) -> str:
+def why_untrainable(task: Task, sets: dict[str, SegmentDataset]) -> str:
     """Return why a task cannot be trained once the rejected segments are gone."""
     for split, found in sets.items():
         if not len(found):

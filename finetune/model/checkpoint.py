@@ -21,13 +21,13 @@ from ...common.errors import InputError
 from ...common.names import normal_names
 from ...extract.encoder.demo import DEMO
 from ...extract.encoder.device import choose_dtype
-from ...extract.encoder.loading import load_parts
+from ...extract.encoder.loading import load_encoder_parts
 from ...extract.encoder.preprocessing import NORMALIZE
 from ...manifests.splits.tasks import WITHIN_CORPUS
 from ...manifests.table import check_predictions
 from ..config import Config, anew
-from ..data.dataset import Waveforms, load
-from .module import SpeakerModule, Subject, refuse_other
+from ..data.dataset import SegmentDataset, make_loader
+from .module import ModelIdentity, SpeakerModule, check_same_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _told(path: str | Path, load: Callable[[], Any]) -> dict[str, Any]:
-    """Return what `load` reads, or tell as `InputError` why it is no checkpoint of ours."""
+    """Return what `torch.load` reads, or tell as `InputError` why it is no checkpoint of ours."""
     if Path(path).is_dir():
         raise InputError(f"{path}: is a folder, expected a checkpoint; name a .ckpt file in it")
     try:
@@ -129,11 +129,11 @@ def load_tuned(path: str | Path, *, encoder: str | None = None) -> SpeakerModule
     config = settings_of(path, known["settings"])
     name = encoder or config.pretrained_model
     trained = known["encoder"]
-    parts = load_parts(
+    parts = load_encoder_parts(
         name, revision=_revision(name, trained), normalize=_normalize(trained, config)
     )
     split = str(known["split"])
-    subject = Subject(
+    subject = ModelIdentity(
         known["task"],
         tuple(known["labels"]),
         parts.provenance,
@@ -142,13 +142,13 @@ def load_tuned(path: str | Path, *, encoder: str | None = None) -> SpeakerModule
         trained=frozenset(known["trained"]),
         audio=tuple(known.get("audio", ())),
     )
-    refuse_other(known, subject, "--encoder")
+    check_same_model(known, subject, "--encoder")
     module = SpeakerModule(parts, subject, config)
-    fill(module, checkpoint)
+    load_weights(module, checkpoint)
     return module.eval()
 
 
-def fill(module: SpeakerModule, checkpoint: dict[str, Any]) -> None:
+def load_weights(module: SpeakerModule, checkpoint: dict[str, Any]) -> None:
     """Put a checkpoint's tensors into a model of the same settings; all that trained must be there.
 
     Raises
@@ -193,13 +193,13 @@ def _normalize(encoder: dict[str, Any], config: Config) -> str | None:
     return known.get(encoder.get("normalization"), config.normalize)
 
 
-def score_segments(module: SpeakerModule, segments: Waveforms, config: Config) -> np.ndarray:
+def score_segments(module: SpeakerModule, segments: SegmentDataset, config: Config) -> np.ndarray:
     """Return scores (n, labels) float32, in the order of the segments."""
     module.eval()
     places: list[int] = []
     rows: list[torch.Tensor] = []  # on the device, which is waited for once
-    with torch.inference_mode(), computing(config, module.device):
-        for batch in load(segments, config):
+    with torch.inference_mode(), autocast(config, module.device):
+        for batch in make_loader(segments, config):
             places += batch.ask.places
             rows.append(module(batch))
     scores = np.empty((len(segments), len(module.subject.labels)), np.float32)
@@ -208,7 +208,7 @@ def score_segments(module: SpeakerModule, segments: Waveforms, config: Config) -
     return scores
 
 
-def computing(config: Config, device: torch.device) -> Any:
+def autocast(config: Config, device: torch.device) -> Any:
     """Return a context in which the model computes in the number format of the settings."""
     dtype = choose_dtype(config.precision, device)
     if dtype == torch.float32:
@@ -216,7 +216,7 @@ def computing(config: Config, device: torch.device) -> Any:
     return torch.autocast(device.type, dtype)
 
 
-def model_name(subject: Subject, config: Config) -> str:
+def model_name(subject: ModelIdentity, config: Config) -> str:
     """Return what the predictions' model column says: also what makes its scores doubtful."""
     corpus = WITHIN_CORPUS if config.within == "corpus" else ""
     untrained = ", untrained encoder" if subject.encoder["untrained"] else ""
@@ -224,7 +224,7 @@ def model_name(subject: Subject, config: Config) -> str:
     return f"finetune {subject.encoder['encoder']}{corpus}{untrained}{leaky}"
 
 
-def predictions(
+def predictions_table(
     rows: pd.DataFrame, scores: np.ndarray, labels: Sequence[str], temperature: float, name: str
 ) -> pd.DataFrame:
     """Return the predictions table of segments `rows` (n) with scores (n, labels)."""

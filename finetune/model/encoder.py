@@ -1,9 +1,9 @@
 """An encoder of which the upper part trains: what is frozen, and the way through it in two steps.
 
-A cut divides the transformer. `enter` runs all below it, which never trains and builds no graph,
-and `rise` runs the layers above it. What `enter` gives may be kept and used again, so both ways
-share every operation above the cut. Layers count from 0; state k leaves layer k - 1 (see
-`spk.extract.encoder.encoder`). Frozen parts are in eval mode: no dropout, no new running
+A cut divides the transformer. `run_frozen` runs all below it, which never trains and builds no
+graph, and `run_trainable` runs the layers above it. What `run_frozen` gives may be kept and used
+again, so both ways share every operation above the cut. Layers count from 0; state k leaves layer k
+- 1 (see `spk.extract.encoder.encoder`). Frozen parts are in eval mode: no dropout, no new running
 statistics. Layer drop is off.
 
 Parts, from below: the front end's convolutions; the entry (feature projection, positions and a
@@ -22,18 +22,18 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ...common.errors import InputError
-from ...extract.encoder.device import Lane, carried
+from ...extract.encoder.device import DeviceTransfer, carried
 from ...extract.encoder.kernels import no_attention_plans
-from ...extract.encoder.loading import Parts
-from ...extract.encoder.pooling import Real
-from ...extract.encoder.transformer import first, mixed_masks, run_layers
+from ...extract.encoder.loading import LoadedEncoder
+from ...extract.encoder.pooling import PaddingMask
+from ...extract.encoder.transformer import first_output, mixed_masks, run_layers
 from ..config import Config, frozen_layers
 
 FRAME = 0.02  # s from one frame to the next: 320 samples at 16 kHz
 
 
 @dataclass(frozen=True, eq=False)
-class Entered:
+class FrozenOutput:
     """What reaches the cut.
 
     Attributes
@@ -54,37 +54,37 @@ class Entered:
     frames: torch.Tensor
 
 
-class _AtTheCut(Exception):  # noqa: N818 (no failure: the layers above run in `rise`)
+class _AtTheCut(Exception):  # noqa: N818 (no failure: the layers above run in `run_trainable`)
     """Raised out of the layer loop once the cut is reached."""
 
 
-class Trunk(nn.Module):
+class PartlyFrozenEncoder(nn.Module):
     """An encoder with its upper layers open to training.
 
     Attributes
     ----------
     wanted : tuple of int
-        Numbers of the states that `rise` gives.
+        Numbers of the states that `run_trainable` gives.
     front, rate
         As in the encoder's parts.
     cut : int
-        Layers below it never train; they are run by `enter`.
+        Layers below it never train; they are run by `run_frozen`.
     least : int
         Layers that stay frozen to the end.
     """
 
-    def __init__(self, parts: Parts, config: Config) -> None:
+    def __init__(self, parts: LoadedEncoder, config: Config) -> None:
         super().__init__()
         self.model = parts.model.float().requires_grad_(False)
         self.model.config.layerdrop = 0.0
         self.front, self.rate, self._config = parts.front, parts.rate, config
         self.layer_count = len(self.model.encoder.layers)
-        self.wanted = parse_states(config.states, self.layer_count)
+        self.wanted = parse_layer_choice(config.states, self.layer_count)
         self.top = max(self.wanted)
         frozen_layers(config, 0, self.layer_count)  # refuse more than there are
         self.least = frozen_layers(config, config.max_epochs - 1, self.layer_count)
         self.cut = min(self.least, self.top, self.layer_count - 1)
-        self._lanes: dict[torch.device, Lane] = {}
+        self._lanes: dict[torch.device, DeviceTransfer] = {}
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -95,7 +95,7 @@ class Trunk(nn.Module):
             part.requires_grad_(True)
         self.train(self.training)
 
-    def train(self, mode: bool = True) -> Trunk:
+    def train(self, mode: bool = True) -> PartlyFrozenEncoder:
         """Put what is open into training mode (or out of it); what is frozen stays in eval mode."""
         super().train(False)
         self.training = mode
@@ -168,19 +168,19 @@ class Trunk(nn.Module):
         """Return the front end's batch on the device, and lengths (n,) on the CPU."""
         return self.front.prepare(waveforms, self.lane(device))
 
-    def lane(self, device: torch.device) -> Lane:
+    def lane(self, device: torch.device) -> DeviceTransfer:
         """Return the way of batches to this device: one, with its streams, for all steps."""
         if device not in self._lanes:
-            self._lanes[device] = Lane(device)
+            self._lanes[device] = DeviceTransfer(device)
         return self._lanes[device]
 
-    def enter(self, batch: torch.Tensor, lengths: torch.Tensor) -> Entered:
+    def run_frozen(self, batch: torch.Tensor, lengths: torch.Tensor) -> FrozenOutput:
         """Run a prepared batch up to the cut."""
-        hidden = first(self.model.feature_projection(self.front(batch, lengths)))
+        hidden = first_output(self.model.feature_projection(self.front(batch, lengths)))
         frames = self.front.frames(lengths)
         if self.training:
             hidden = self._masked(hidden, frames)
-        return self._below(hidden, Real(frames, hidden.shape[1], hidden.device).mask, frames)
+        return self._below(hidden, PaddingMask(frames, hidden.shape[1], hidden.device).mask, frames)
 
     def _masked(self, hidden: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """Set a stretch of time and one of dimensions to 0 in each row, where asked for.
@@ -201,16 +201,16 @@ class Trunk(nn.Module):
 
     def _below(
         self, hidden: torch.Tensor, mask: torch.Tensor | None, frames: torch.Tensor
-    ) -> Entered:
+    ) -> FrozenOutput:
         layers, states = self.model.encoder.layers, {}
-        found: list[Entered] = []
+        found: list[FrozenOutput] = []
 
         def passing(number: int) -> Any:
             def keep(_: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
                 if number in self.wanted:
                     states[number] = inputs[0]
                 if number == self.cut:
-                    found.append(Entered(states, inputs[0], keywords, frames))
+                    found.append(FrozenOutput(states, inputs[0], keywords, frames))
                     raise _AtTheCut
 
             return keep
@@ -228,14 +228,14 @@ class Trunk(nn.Module):
                 handle.remove()
         return found[0]
 
-    def rise(self, entered: Entered) -> list[torch.Tensor]:
+    def run_trainable(self, entered: FrozenOutput) -> list[torch.Tensor]:
         """Return the states asked for, (n, time, d) each, in the order of `wanted`."""
         states, hidden, keywords = dict(entered.states), entered.hidden, dict(entered.keywords)
         states.setdefault(self.cut, hidden)
         layers = self.model.encoder.layers
         for number in range(self.cut, self.top):
             output = self._through(layers[number], hidden, keywords)
-            hidden = first(output)
+            hidden = first_output(output)
             if "position_bias" in keywords:  # WavLM: made by the first layer, for all above
                 keywords = {**keywords, "position_bias": output[1]}  # checkpoints keep the old
             states[number + 1] = hidden
@@ -267,7 +267,7 @@ def _run(layer: nn.Module, hidden: torch.Tensor, keywords: dict[str, Any]) -> An
         return layer(hidden, **keywords)
 
 
-def parse_states(states: str, layer_count: int) -> tuple[int, ...]:
+def parse_layer_choice(states: str, layer_count: int) -> tuple[int, ...]:
     """Return the numbers of the states that ``last``, ``mix`` or a number names.
 
     Raises

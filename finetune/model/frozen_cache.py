@@ -2,7 +2,7 @@
 
 Exact, because it is kept batch by batch: the same segments in the same batch go through the same
 operations, and what is read back are the same bits. It holds only where nothing below the cut
-changes from epoch to epoch; `refuse_cache` says where it does. A file begins with the SHA-256 of
+changes from epoch to epoch; `check_cacheable` says where it does. A file begins with the SHA-256 of
 its rest, which is in the form of safetensors; one that was damaged is computed anew.
 """
 
@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from ...common.errors import InputError
-from ...common.files import refuse_full_disk, write_whole
+from ...common.files import atomic_write, refuse_full_disk
 from ...extract.encoder.device import carried
 from ..config import Config
-from ..data.dataset import Ask
-from .encoder import Entered
+from ..data.dataset import BatchIndex
+from .encoder import FrozenOutput
 
 CHANGING = (
     *("crop_seconds", "mask_seconds", "mask_dims", "speed_prob", "noise_prob", "reverb_prob"),
@@ -32,7 +32,7 @@ FRAMES, HIDDEN, PLAIN = "frames", "hidden", "plain"
 DIGEST = 32  # bytes
 
 
-class PrefixCache:
+class FrozenLayerCache:
     """A folder with one file per batch; `put` writes it whole, `get` gives it back.
 
     Parameters
@@ -48,9 +48,9 @@ class PrefixCache:
         sign = folder / "fingerprint"
         if folder.is_dir() and (not sign.is_file() or sign.read_bytes() != fingerprint.encode()):
             shutil.rmtree(folder)
-        write_whole(sign, fingerprint.encode())
+        atomic_write(sign, fingerprint.encode())
 
-    def get(self, ask: Ask, device: torch.device) -> Entered | None:
+    def get(self, ask: BatchIndex, device: torch.device) -> FrozenOutput | None:
         """Return what was kept for this batch, on the device, or None: absent or damaged."""
         from safetensors.torch import load
 
@@ -63,9 +63,9 @@ class PrefixCache:
         frames = tensors.pop(FRAMES)
         tensors = {name: carried(value, device) for name, value in tensors.items()}
         hidden = tensors.pop(HIDDEN)
-        return Entered({}, hidden, plain | tensors, frames)
+        return FrozenOutput({}, hidden, plain | tensors, frames)
 
-    def put(self, ask: Ask, entered: Entered) -> None:
+    def put(self, ask: BatchIndex, entered: FrozenOutput) -> None:
         """Keep what reached the cut."""
         from safetensors.torch import save
 
@@ -77,17 +77,17 @@ class PrefixCache:
         tensors = {name: value.detach().contiguous() for name, value in tensors.items()}
         refuse_full_disk(self._folder, sum(value.nbytes for value in tensors.values()))
         content = save(tensors)
-        write_whole(self._path(ask), hashlib.sha256(content).digest() + content)
+        atomic_write(self._path(ask), hashlib.sha256(content).digest() + content)
 
     def remove(self) -> None:
         """Delete all of it; nothing is lost that could not be computed again."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _path(self, ask: Ask) -> Path:
+    def _path(self, ask: BatchIndex) -> Path:
         return self._folder / f"{ask.number:06d}.kept"
 
 
-def refuse_cache(config: Config, wanted: Sequence[int], cut: int, least: int) -> None:
+def check_cacheable(config: Config, wanted: Sequence[int], cut: int, least: int) -> None:
     """Raise `InputError` where the frozen layers' output would differ between epochs, or is little.
 
     Parameters

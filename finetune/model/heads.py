@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ...extract.encoder.pooling import Real
+from ...extract.encoder.pooling import PaddingMask
 from ..config import Config
 
 EPSILON = 1e-6  # added to a variance of states, which are of the order of 1
@@ -35,7 +35,7 @@ class Pooling(nn.Module):
 
     def forward(self, states: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """Pool states (n, time, width) over each row's first `frames` (n,): (n, size) float32."""
-        real = Real(frames, states.shape[1], states.device)
+        real = PaddingMask(frames, states.shape[1], states.device)
         states = real.only(states.float())  # padding may hold anything, even inf
         if self.method == "max":
             return real.only(states, -torch.inf).amax(1)
@@ -47,7 +47,7 @@ class Pooling(nn.Module):
             parts.append(real.only(states, -torch.inf).amax(1))
         return torch.cat(parts, dim=1)
 
-    def _weights(self, states: torch.Tensor, real: Real) -> torch.Tensor:
+    def _weights(self, states: torch.Tensor, real: PaddingMask) -> torch.Tensor:
         """Return (n, time, 1) that sum to 1 over a row's own frames and are 0 elsewhere."""
         if self.method == "attentive":
             return real.only(self.attention(states).float(), -torch.inf).softmax(1)
@@ -72,7 +72,7 @@ class SteadyBatchNorm(nn.BatchNorm1d):
         return super().forward(input)
 
 
-class Head(nn.Module):
+class SpeakerHead(nn.Module):
     """Pooled states (n, width) become one score per label, (n, labels) float32.
 
     ``mlp``: Linear, BatchNorm, ReLU, Dropout, Linear. ``linear``: the last alone. With the loss

@@ -20,12 +20,12 @@ from torch import nn
 from ...common.errors import InputError
 from ...common.names import normal_names
 from ...extract.encoder.device import carried
-from ...extract.encoder.loading import Parts
+from ...extract.encoder.loading import LoadedEncoder
 from ..config import Config
 from ..data.dataset import Batch
-from .encoder import Entered, Trunk
-from .frozen_cache import PrefixCache
-from .heads import Head, Pooling, class_weights, loss
+from .encoder import FrozenOutput, PartlyFrozenEncoder
+from .frozen_cache import FrozenLayerCache
+from .heads import Pooling, SpeakerHead, class_weights, loss
 
 MERIT = "val_merit"  # val_acc, ties broken by val_loss
 TEMPERATURES = (-5.0, 5.0)  # natural logarithm
@@ -34,7 +34,7 @@ SAME = ("weights_sha256", "encoder_config_sha256", "normalization")  # wherever 
 
 
 @dataclass(frozen=True)
-class Subject:
+class ModelIdentity:
     """What a model tells apart: the task's name, its labels, the encoder, how rows were split."""
 
     task: str
@@ -58,22 +58,22 @@ class SpeakerModule(lightning.LightningModule):
 
     def __init__(
         self,
-        parts: Parts,
-        subject: Subject,
+        parts: LoadedEncoder,
+        subject: ModelIdentity,
         config: Config,
         *,
         codes: torch.Tensor | None = None,
-        cache: PrefixCache | None = None,
+        cache: FrozenLayerCache | None = None,
     ) -> None:
         super().__init__()
         self.strict_loading = False  # frozen tensors are not in the checkpoint
         self.subject, self.settings, self._cache = subject, config, cache
-        torch.manual_seed(seed_of(config.seed, subject.task, "weights"))
-        self.trunk = Trunk(parts, config)
+        torch.manual_seed(derive_seed(config.seed, subject.task, "weights"))
+        self.trunk = PartlyFrozenEncoder(parts, config)
         self.mix = nn.Parameter(torch.zeros(len(self.trunk.wanted)))
         self.mix.requires_grad_(len(self.trunk.wanted) > 1)
         self.pooling = Pooling(config.pooling_method, int(parts.model.config.hidden_size))
-        self.head = Head(self.pooling.size, len(subject.labels), config)
+        self.head = SpeakerHead(self.pooling.size, len(subject.labels), config)
         weights = None
         if config.class_weights == "balanced" and codes is not None:
             weights = class_weights(codes, len(subject.labels))
@@ -86,19 +86,19 @@ class SpeakerModule(lightning.LightningModule):
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return scores (n, labels) float32 of a batch."""
         entered = self._entered(batch)
-        states = self.trunk.rise(entered)
+        states = self.trunk.run_trainable(entered)
         state = states[0]
         if len(states) > 1:
             shares = self.mix.softmax(0)
             state = sum(share * one.float() for share, one in zip(shares, states, strict=True))
         return self.head(self.pooling(state, entered.frames))
 
-    def _entered(self, batch: Batch) -> Entered:
+    def _entered(self, batch: Batch) -> FrozenOutput:
         cache = self._cache if self.training else None
         entered = cache.get(batch.ask, self.device) if cache else None
         if entered is None:
             padded, lengths = self.trunk.prepare(batch.waveforms, self.device)
-            entered = self.trunk.enter(padded, lengths)
+            entered = self.trunk.run_frozen(padded, lengths)
             if cache:
                 cache.put(batch.ask, entered)
         return entered
@@ -128,7 +128,7 @@ class SpeakerModule(lightning.LightningModule):
         scores = scores.cpu()
         self._checked.clear()
         self.temperature = find_temperature(scores, codes)
-        self._log(MERIT, torch.tensor(merit(scores, codes), device=self.device), 1)
+        self._log(MERIT, torch.tensor(selection_score(scores, codes), device=self.device), 1)
 
     def _log(self, name: str, value: torch.Tensor, count: int) -> None:
         # Every process validates on all segments, so that they choose alike.
@@ -147,7 +147,7 @@ class SpeakerModule(lightning.LightningModule):
         """Make the epoch a function of seed, task and number: drawings, open layers, rates."""
         epoch = self.current_epoch
         torch.manual_seed(
-            seed_of(self.settings.seed, self.subject.task, epoch, self.trainer.global_rank)
+            derive_seed(self.settings.seed, self.subject.task, epoch, self.trainer.global_rank)
         )
         self.trunk.set_epoch(epoch)
         factor = self.settings.lr_gamma ** (epoch // self.settings.lr_step)
@@ -194,7 +194,7 @@ class SpeakerModule(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another encoder or task."""
-        refuse_other(checkpoint.get("spk"), self.subject)
+        check_same_model(checkpoint.get("spk"), self.subject)
         self.temperature = float(checkpoint["spk"]["temperature"])
 
     def trained_names(self) -> set[str]:
@@ -203,8 +203,8 @@ class SpeakerModule(lightning.LightningModule):
         return own | {f"trunk.{name}" for name in self.trunk.trained_names()}
 
 
-def refuse_other(
-    found: Mapping[str, Any] | None, subject: Subject, option: str = "--pretrained-model"
+def check_same_model(
+    found: Mapping[str, Any] | None, subject: ModelIdentity, option: str = "--pretrained-model"
 ) -> None:
     """Raise `InputError` where a checkpoint's description is not that of this encoder and task.
 
@@ -233,7 +233,7 @@ def refuse_other(
             )
 
 
-def merit(scores: torch.Tensor, codes: torch.Tensor) -> float:
+def selection_score(scores: torch.Tensor, codes: torch.Tensor) -> float:
     """Return the accuracy of scores (n, labels), and less than half a segment for a lower log-loss.
 
     Small validation sets give many epochs one accuracy; the first of them is hardly the best.
@@ -267,7 +267,7 @@ def find_temperature(scores: torch.Tensor, codes: torch.Tensor) -> float:
     return float(np.exp(minimize_scalar(cost, bounds=TEMPERATURES, method="bounded").x))
 
 
-def seed_of(*parts: object) -> int:
+def derive_seed(*parts: object) -> int:
     """Return a seed below 2**63 made of the parts' text; the same on every machine."""
     text = "/".join(map(str, parts))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

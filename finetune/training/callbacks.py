@@ -17,12 +17,12 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from ...common.files import write_whole
+from ...common.files import atomic_write
 from ..config import Config
 from ..model.module import MERIT
 
 
-class WholeCheckpoints(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that are complete and on disk, or absent; a full disk is an `InputError`."""
 
     def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
@@ -30,14 +30,14 @@ class WholeCheckpoints(TorchCheckpointIO):
         content = io.BytesIO()
         torch.save(checkpoint, content)
         with content.getbuffer() as view:
-            write_whole(path, view)
+            atomic_write(path, view)
 
 
 class Interrupted(Exception):  # noqa: N818 (the user's wish, not a failure)
     """Raised between two batches when the user asked for an end."""
 
 
-class Stopping(lightning.Callback):
+class StopOnRequest(lightning.Callback):
     """End the run between two batches once `stop` says so; the last epoch's checkpoint stays."""
 
     def __init__(self, stop: Callable[[], bool]) -> None:
@@ -49,7 +49,7 @@ class Stopping(lightning.Callback):
             raise Interrupted
 
 
-class Ending(lightning.Callback):
+class StopIfPatienceUsedUp(lightning.Callback):
     """A run that had already stopped early when it was killed does not train another epoch."""
 
     def __init__(self, early: EarlyStopping) -> None:
@@ -92,7 +92,7 @@ class History(lightning.Callback):
             }
         )
         if trainer.is_global_zero:
-            write_whole(self._path, _csv(self.rows))
+            atomic_write(self._path, _csv(self.rows))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows, for the checkpoint."""
@@ -167,7 +167,7 @@ def callbacks(
     stop: Callable[[], bool],
 ) -> list[lightning.Callback]:
     """Return the callbacks of one training, early stopping among them where it has a patience."""
-    found: list[lightning.Callback] = [Stopping(stop), history]
+    found: list[lightning.Callback] = [StopOnRequest(stop), history]
     if config.patience is not None:
         early = EarlyStopping(
             _monitored(config),
@@ -175,5 +175,5 @@ def callbacks(
             patience=config.patience,
             check_on_train_epoch_end=True,
         )
-        found += [early, Ending(early)]
+        found += [early, StopIfPatienceUsedUp(early)]
     return [*found, *saving]

@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ...common.errors import InputError, writing
+from ...common.errors import InputError, explain_write_errors
 from ...manifests.splits.tasks import rows_sha256
 from ..config import Config, anew, read_config, write_config
 from ..config_file import read_settings
@@ -28,21 +28,23 @@ from .provenance import (
     read_origin,
     telling,
 )
-from .session_result import Result, checkpoint_path, read_result, wants_more
-from .sessions import Fleet, open_tasks
+from .session_result import SessionResult, checkpoint_path, read_result, wants_more
+from .sessions import TrainingPlan, unfinished_tasks
 
 OWN = ("config.yaml", "sessions.csv", "predictions.csv", "rejected.csv")
 FEWEST = 60  # settings in a file that fit has written
 
 
-def settle(fleet: Fleet, tell: Callable[[str], None] = lambda line: None) -> Fleet:
+def write_or_check_config(
+    fleet: TrainingPlan, tell: Callable[[str], None] = lambda line: None
+) -> TrainingPlan:
     """Refuse a folder of another table, encoder or settings; else write the settings into it.
 
     Before any epoch is finished there, other settings may still be chosen.
 
     Returns
     -------
-    Fleet
+    TrainingPlan
         The same, its encoder known.
 
     Raises
@@ -61,7 +63,7 @@ def settle(fleet: Fleet, tell: Callable[[str], None] = lambda line: None) -> Fle
     fleet = replace(fleet, encoder=_encoder(fleet, tell))
     for version, folder in folders.items():
         check_folder(fleet, version, folder, old, tell)
-    with writing(root):
+    with explain_write_errors(root):
         root.mkdir(parents=True, exist_ok=True)
     write_config(fleet.config, path)
     return fleet
@@ -86,11 +88,11 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def _encoder(fleet: Fleet, tell: Callable[[str], None]) -> dict[str, str]:
+def _encoder(fleet: TrainingPlan, tell: Callable[[str], None]) -> dict[str, str]:
     try:
         parts = load_encoder(fleet.config)
     except InputError as problem:
-        if open_tasks(fleet):
+        if unfinished_tasks(fleet):
             raise
         tell(f"encoder: was not compared with that of the finished sessions ({problem})")
         return {}
@@ -122,7 +124,7 @@ def check_settings(where: Path, old: Mapping[str, Any], config: Config) -> None:
 
 
 def check_folder(
-    fleet: Fleet, version: int, folder: Path, old: Config | None, tell: Callable[[str], None]
+    fleet: TrainingPlan, version: int, folder: Path, old: Config | None, tell: Callable[[str], None]
 ) -> None:
     """Raise `InputError` where a session's folder is not of the fleet's table, or of its encoder.
 
@@ -152,7 +154,7 @@ def check_folder(
         _check_last(fleet, folder, result)
 
 
-def _check_session(fleet: Fleet, version: int, folder: Path, origin: Origin) -> None:
+def _check_session(fleet: TrainingPlan, version: int, folder: Path, origin: Origin) -> None:
     name = fleet.names[version] if version < len(fleet.names) else None
     if origin.session != name:
         there = f"session {version} is {name!r}" if name else f"{len(fleet.names)} sessions are"
@@ -167,7 +169,7 @@ def _check_session(fleet: Fleet, version: int, folder: Path, origin: Origin) -> 
         )
 
 
-def _check_rows(fleet: Fleet, folder: Path, origin: Origin, *, ordered: bool) -> None:
+def _check_rows(fleet: TrainingPlan, folder: Path, origin: Origin, *, ordered: bool) -> None:
     """Refuse other rows; of what is finished their order does not matter."""
     task = fleet.doable[origin.session]
     if origin.rows_sha256 == rows_sha256(task, fleet.table):
@@ -178,10 +180,10 @@ def _check_rows(fleet: Fleet, folder: Path, origin: Origin, *, ordered: bool) ->
 
 
 def _check_made_from(
-    fleet: Fleet,
+    fleet: TrainingPlan,
     folder: Path,
     origin: Origin,
-    result: Result | None,
+    result: SessionResult | None,
     tell: Callable[[str], None],
 ) -> None:
     """Refuse another encoder or other recordings, and a result that is of another note."""
@@ -214,7 +216,7 @@ def _check_made_from(
 
 
 def _noted_encoder(
-    folder: Path, session: str, result: Result | None, config: Config
+    folder: Path, session: str, result: SessionResult | None, config: Config
 ) -> dict[str, str]:
     """Return what a checkpoint of version 0.1.0 says of its encoder, if there is one."""
     path = checkpoint_path(folder, session, "best", config)
@@ -227,7 +229,7 @@ def _noted_encoder(
     return {name: str(value) for name, value in noted(path)["encoder"].items()}
 
 
-def _check_last(fleet: Fleet, folder: Path, result: Result) -> None:
+def _check_last(fleet: TrainingPlan, folder: Path, result: SessionResult) -> None:
     path = checkpoint_path(folder, result.session, "last", fleet.config)
     if not path.is_file():
         raise InputError(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...common.errors import InputError
-from ...common.files import write_whole
+from ...common.files import atomic_write
 from ...common.names import normal_name
 from ...manifests.splits.tasks import Task, rows_sha256
 from ..config import Config
@@ -25,7 +25,7 @@ from ..config import Config
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ...extract.encoder.loading import Parts
+    from ...extract.encoder.loading import LoadedEncoder
 
 
 ENCODER = ("weights_sha256", "encoder_config_sha256", "normalization")
@@ -103,8 +103,8 @@ def stamp(path: Path) -> list[int]:
 def write_origin(folder: Path, origin: Origin, task: Task, table: pd.DataFrame) -> None:
     """Write what a session's folder is of: the rows first, so that one with a note has them."""
     rows = _rows(task, table).to_csv(index=False, lineterminator="\n")
-    write_whole(folder / ROWS, rows.encode())
-    write_whole(folder / TASK, json.dumps(asdict(origin)).encode())
+    atomic_write(folder / ROWS, rows.encode())
+    atomic_write(folder / TASK, json.dumps(asdict(origin)).encode())
 
 
 def read_origin(folder: Path) -> Origin | None:
@@ -284,12 +284,12 @@ def _touches(spans: Sequence[Sequence[float]], start: float, end: float) -> bool
     return any(low < end and start < high for low, high in spans)
 
 
-def load_encoder(config: Config) -> Parts:
+def load_encoder(config: Config) -> LoadedEncoder:
     """Load a run's encoder; that it cannot be had is told with fit's own option."""
-    from ...extract.encoder.loading import load_parts
+    from ...extract.encoder.loading import load_encoder_parts
 
     try:
-        return load_parts(
+        return load_encoder_parts(
             config.pretrained_model, revision=config.revision, normalize=config.normalize
         )
     except InputError as problem:

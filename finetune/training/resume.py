@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import InputError
-from ...common.files import write_whole
+from ...common.files import atomic_write
 from ..config import Config
 from ..model.checkpoint import read_checkpoint, settings_of
-from ..model.module import Subject
+from ..model.module import ModelIdentity
 from .provenance import differing_settings, telling
 from .session_result import checkpoint_path
 
 
-def last_checkpoint(folder: Path, subject: Subject, config: Config) -> Path | None:
+def checkpoint_to_resume(folder: Path, subject: ModelIdentity, config: Config) -> Path | None:
     """Return the checkpoint to go on from, if there is one and it is wanted: the later of two.
 
     Raises
@@ -42,7 +42,7 @@ def last_checkpoint(folder: Path, subject: Subject, config: Config) -> Path | No
 
 
 def _refuse_other_run(
-    path: Path, checkpoint: dict[str, Any], subject: Subject, config: Config
+    path: Path, checkpoint: dict[str, Any], subject: ModelIdentity, config: Config
 ) -> None:
     if "optimizer_states" not in checkpoint:
         last = path.with_name(path.name.replace("-best.ckpt", "-last.ckpt"))
@@ -72,4 +72,4 @@ def _bring_best(chosen: Path, target: Path) -> None:
             f"{chosen}: the best epoch so far, {source.name}, is missing, expected it beside; copy "
             "both, or leave out --resume-from-checkpoint to begin anew"
         )
-    write_whole(target, source.read_bytes())
+    atomic_write(target, source.read_bytes())

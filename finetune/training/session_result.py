@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ...common.errors import InputError
-from ...common.files import write_whole
+from ...common.files import atomic_write
 from ...common.names import normal_name
 from ..config import Config, anew
 from .provenance import Origin
@@ -18,12 +18,12 @@ LONGEST_STEM = 100  # bytes: a file's name, with what is added, has at most 255
 PREFIX = "prefix"  # folder of what the frozen layers give
 
 
-def stem_of(name: str) -> str:
+def safe_filename(name: str) -> str:
     """Return a session's name as part of a file's: nothing that leads to another folder.
 
     A name that is changed for that, or too long, gets a hash: no two names share a file.
 
-    >>> stem_of("20200706_L_R001S01C01"), stem_of("../a b"), stem_of("../a_b")
+    >>> safe_filename("20200706_L_R001S01C01"), safe_filename("../a b"), safe_filename("../a_b")
     ('20200706_L_R001S01C01', '.._a_b-2c2c791a', '.._a_b-27dcc500')
     """
     name = normal_name(name)
@@ -54,11 +54,11 @@ def stem_in(place: Path, session: str) -> str:
     """Return the stem of a session's checkpoints in a folder, where 0.1.0 may have begun it."""
     before = _plain(session)
     begun = any((place / f"{before}-{kind}.ckpt").is_file() for kind in ("best", "last"))
-    return before if begun else stem_of(session)
+    return before if begun else safe_filename(session)
 
 
 @dataclass(frozen=True)
-class Result:
+class SessionResult:
     """One session's end; `state` is done, skipped or failed. Accuracies are over segments, 0..1."""
 
     session: str
@@ -79,12 +79,12 @@ class Result:
     rejected: dict[str, str] = field(default_factory=dict)  # segment id -> why
 
 
-def write_result(folder: Path, result: Result) -> None:
+def write_result(folder: Path, result: SessionResult) -> None:
     """Write a result, the sign that its task is finished."""
-    write_whole(folder / "result.json", json.dumps(asdict(result), indent=1).encode())
+    atomic_write(folder / "result.json", json.dumps(asdict(result), indent=1).encode())
 
 
-def read_result(folder: Path) -> Result | None:
+def read_result(folder: Path) -> SessionResult | None:
     """Return the result of a finished task, None where it is not finished.
 
     Raises
@@ -96,19 +96,19 @@ def read_result(folder: Path) -> Result | None:
     if not path.is_file():
         return None
     try:
-        return Result(**json.loads(path.read_bytes()))
+        return SessionResult(**json.loads(path.read_bytes()))
     except (ValueError, TypeError, RecursionError) as problem:
         raise InputError(
             f"{path}: cannot be read ({problem}), expected a result of spk-finetune; {anew(folder)}"
         ) from None
 
 
-def keeps_last(result: Result, config: Config) -> bool:
+def keeps_last(result: SessionResult, config: Config) -> bool:
     """Tell whether more epochs may go on from a finished session's last checkpoint."""
     return config.keep_last and result.state == "done" and result.epochs >= config.max_epochs
 
 
-def result_line(result: Result, folder: Path) -> str:
+def result_line(result: SessionResult, folder: Path) -> str:
     """Return what is told when a session is finished."""
     told = f"{result.session}: {result.state}"
     if result.state == "done":
@@ -136,7 +136,7 @@ def doubts(segments: int, unknown: int, learnt: int) -> str:
     return told
 
 
-def wants_more(result: Result, origin: Origin | None, config: Config) -> bool:
+def wants_more(result: SessionResult, origin: Origin | None, config: Config) -> bool:
     """Tell whether a session ended at fewer epochs than are wanted now, not by its patience."""
     before = (origin.settings or {}).get("max_epochs") if origin else None
     if before is None or result.state != "done":

@@ -17,17 +17,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...common.errors import InputError, writing
-from ...common.files import write_whole
+from ...common.errors import InputError, explain_write_errors
+from ...common.files import atomic_write
 from ...common.locks import FolderBusyError, FolderLock
-from ...extract.pipeline.batching import take_shard
+from ...extract.pipeline.batching import take_part
 from ...manifests.splits.tasks import Task, make_tasks, rows_sha256
 from ...manifests.table import read_predictions, write_predictions
 from ..config import Config, anew
 from .provenance import ANOTHER, describe, read_origin, write_origin
 from .session_result import (
     PREFIX,
-    Result,
+    SessionResult,
     checkpoint_folder,
     doubts,
     keeps_last,
@@ -48,7 +48,7 @@ SESSION_COLUMNS = (
 
 
 @dataclass(frozen=True, eq=False)
-class Fleet:
+class TrainingPlan:
     """What is to be trained.
 
     Attributes
@@ -77,7 +77,7 @@ class Fleet:
     encoder: dict[str, str] = field(default_factory=dict)
     lock: bool = True
 
-    def finished(self, version: int) -> Result | None:
+    def finished(self, version: int) -> SessionResult | None:
         """Return a session's result, None where it is not finished or more epochs are wanted."""
         folder = self.folder(version)
         result = read_result(folder)
@@ -88,7 +88,7 @@ class Fleet:
         return Path(self.config.log_dir) / f"version_{version}"
 
 
-def plan_fleet(table: pd.DataFrame, config: Config, split: str = "unknown") -> Fleet:
+def plan_training(table: pd.DataFrame, config: Config, split: str = "unknown") -> TrainingPlan:
     """Return which sessions are to be trained, and why others are not.
 
     Raises
@@ -106,10 +106,10 @@ def plan_fleet(table: pd.DataFrame, config: Config, split: str = "unknown") -> F
         if reason:
             left_out[name] = reason
             del wanted[name]
-    ours = take_shard(sorted(wanted), config.shard)
+    ours = take_part(sorted(wanted), config.shard)
     left_out |= {name: f"not in shard {config.shard}" for name in wanted if name not in ours}
     chosen = {names.index(name): wanted[name] for name in ours}
-    return Fleet(table, config, split, chosen, names, left_out, doable)
+    return TrainingPlan(table, config, split, chosen, names, left_out, doable)
 
 
 def _refuse_unknown(config: Config, names: Sequence[str]) -> None:
@@ -131,9 +131,9 @@ def _not_asked(name: str, config: Config) -> str:
     return ""
 
 
-def work(
-    fleet: Fleet,
-    train: Callable[[Task, Path], Result],
+def train_sessions(
+    fleet: TrainingPlan,
+    train: Callable[[Task, Path], SessionResult],
     tell: Callable[[str], None],
     *,
     alone: bool = True,
@@ -147,7 +147,7 @@ def work(
         folder = fleet.folder(version)
         result = fleet.finished(version)
         if result:
-            _tidy(folder, result, fleet)
+            _remove_leftovers(folder, result, fleet)
             continue
         if not alone:
             train(task, folder)
@@ -157,7 +157,7 @@ def work(
                 busy.append(task.name)
             elif not fleet.finished(version):  # another process may have finished it just now
                 (folder / "result.json").unlink(missing_ok=True)  # more epochs are to follow
-                _claim(folder, task, fleet)
+                _write_task_file(folder, task, fleet)
                 _remove(_torn(folder, fleet.config))
                 result = train(task, folder)
                 tell(result_line(result, folder))
@@ -165,7 +165,7 @@ def work(
     return busy
 
 
-def _tidy(folder: Path, result: Result, fleet: Fleet) -> None:
+def _remove_leftovers(folder: Path, result: SessionResult, fleet: TrainingPlan) -> None:
     """Remove what a kill after a session's end has left."""
     config = fleet.config
     found = _torn(folder, config)
@@ -192,9 +192,9 @@ def _remove(found: Sequence[Path]) -> None:
 
 
 @contextmanager
-def _held(folder: Path, fleet: Fleet) -> Iterator[bool]:
+def _held(folder: Path, fleet: TrainingPlan) -> Iterator[bool]:
     """Hold a folder's lock while open; false where another process has it."""
-    with writing(folder):
+    with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
         lock = FolderLock(folder / "lock", lock=fleet.lock)
@@ -207,7 +207,7 @@ def _held(folder: Path, fleet: Fleet) -> Iterator[bool]:
         lock.release()
 
 
-def _claim(folder: Path, task: Task, fleet: Fleet) -> None:
+def _write_task_file(folder: Path, task: Task, fleet: TrainingPlan) -> None:
     """Write what a folder is of; refuse one that is of something else."""
     known = read_origin(folder)
     if known is None:
@@ -217,7 +217,7 @@ def _claim(folder: Path, task: Task, fleet: Fleet) -> None:
             f"{folder}: was begun with other segments of {task.name!r}, expected those of the "
             f"table; {ANOTHER}"
         )
-    with writing(folder):
+    with explain_write_errors(folder):
         write_origin(
             folder, describe(task, fleet.table, fleet.config, fleet.encoder), task, fleet.table
         )
@@ -225,7 +225,7 @@ def _claim(folder: Path, task: Task, fleet: Fleet) -> None:
 
 def _check_foreign(folder: Path, checkpoints: Path) -> None:
     """Refuse a folder that holds what no session of this fleet has written."""
-    with writing(folder):
+    with explain_write_errors(folder):
         names = [entry.name for entry in folder.iterdir()]
     foreign = [name for name in names if name != "lock" and not name.startswith(".")]
     if foreign:
@@ -241,7 +241,7 @@ def _check_foreign(folder: Path, checkpoints: Path) -> None:
         )
 
 
-def write_tables(fleet: Fleet) -> pd.DataFrame:
+def write_tables(fleet: TrainingPlan) -> pd.DataFrame:
     """Write the fleet's tables from what is finished; return that of the sessions."""
     import pandas as pd
 
@@ -256,14 +256,14 @@ def write_tables(fleet: Fleet) -> pd.DataFrame:
         rejected += [(name, segment, why) for segment, why in result.rejected.items()]
     sessions = pd.DataFrame(rows)[list(SESSION_COLUMNS)]
     sessions["best_epoch"] = sessions["best_epoch"].astype("Int64")
-    write_whole(root / "sessions.csv", _csv(sessions))
+    atomic_write(root / "sessions.csv", _csv(sessions))
     if tables:
         write_predictions(pd.concat(tables, ignore_index=True), root / "predictions.csv")
     else:
         (root / "predictions.csv").unlink(missing_ok=True)
     if rejected:
         columns = ["session", "segment_id", "reason"]
-        write_whole(root / "rejected.csv", _csv(pd.DataFrame(rejected, columns=columns)))
+        atomic_write(root / "rejected.csv", _csv(pd.DataFrame(rejected, columns=columns)))
     else:
         (root / "rejected.csv").unlink(missing_ok=True)
     return sessions
@@ -282,15 +282,15 @@ def _csv(table: pd.DataFrame) -> bytes:
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 
-def _open_result(name: str, folder: Path, fleet: Fleet) -> Result:
+def _open_result(name: str, folder: Path, fleet: TrainingPlan) -> SessionResult:
     """Return the row of a session that is not finished."""
     if name in fleet.left_out:
         asked = fleet.left_out[name].startswith(("not ", "before "))
-        return Result(name, "not asked" if asked else "skipped", fleet.left_out[name])
-    return Result(name, "unfinished" if (folder / "task.json").is_file() else "waiting")
+        return SessionResult(name, "not asked" if asked else "skipped", fleet.left_out[name])
+    return SessionResult(name, "unfinished" if (folder / "task.json").is_file() else "waiting")
 
 
-def summary(fleet: Fleet, sessions: pd.DataFrame) -> str:
+def summary(fleet: TrainingPlan, sessions: pd.DataFrame) -> str:
     """Return the last line of a run: how many sessions are in which state, and the test score."""
     states = ", ".join(f"{n} {state}" for state, n in Counter(sessions["state"]).items())
     done = sessions[sessions["state"] == "done"]
@@ -304,13 +304,13 @@ def summary(fleet: Fleet, sessions: pd.DataFrame) -> str:
     return told
 
 
-def count_left_out(fleet: Fleet, sessions: pd.DataFrame) -> int:
+def count_left_out(fleet: TrainingPlan, sessions: pd.DataFrame) -> int:
     """Return how many segments could not be used, and sessions not be trained, of those wanted."""
     found = (read_result(fleet.folder(version)) for version in range(len(fleet.names)))
     rejected = sum(len(result.rejected) for result in found if result)
     return rejected + int(sessions["state"].isin(["skipped", "failed"]).sum())
 
 
-def open_tasks(fleet: Fleet) -> list[Task]:
+def unfinished_tasks(fleet: TrainingPlan) -> list[Task]:
     """Return the tasks asked for that are not finished."""
     return [task for version, task in fleet.tasks.items() if not fleet.finished(version)]

@@ -29,17 +29,23 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ...common.errors import InputError, writing
+from ...common.errors import InputError, explain_write_errors
 from ...extract.encoder.device import choose_dtype, out_of_memory
-from ...extract.encoder.loading import Parts
+from ...extract.encoder.loading import LoadedEncoder
 from ...manifests.splits.tasks import Task, rows_sha256
 from ...manifests.table import write_predictions
 from ..config import Config
-from ..data.dataset import Waveforms, data_sets, lacking, load, reading_of
-from ..model.checkpoint import fill, model_name, predictions, read_checkpoint, score_segments
-from ..model.frozen_cache import PrefixCache, refuse_cache
-from ..model.module import SpeakerModule, Subject
-from .callbacks import History, Interrupted, WholeCheckpoints, callbacks, checkpoints
+from ..data.dataset import SegmentDataset, data_sets, make_loader, reading_of, why_untrainable
+from ..model.checkpoint import (
+    load_weights,
+    model_name,
+    predictions_table,
+    read_checkpoint,
+    score_segments,
+)
+from ..model.frozen_cache import FrozenLayerCache, check_cacheable
+from ..model.module import ModelIdentity, SpeakerModule
+from .callbacks import AtomicCheckpointIO, History, Interrupted, callbacks, checkpoints
 from .provenance import (
     Origin,
     describe,
@@ -50,10 +56,10 @@ from .provenance import (
     stamp,
     training_audio,
 )
-from .resume import last_checkpoint
+from .resume import checkpoint_to_resume
 from .session_result import (
     PREFIX,
-    Result,
+    SessionResult,
     checkpoint_folder,
     checkpoint_path,
     keeps_last,
@@ -70,7 +76,7 @@ DISTRIBUTED = "ddp_find_unused_parameters_true"
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class TrainingContext:
     """What the tasks of a fleet share.
 
     Attributes
@@ -93,7 +99,7 @@ class Run:
     stop: Callable[[], bool] = lambda: False
 
 
-def train(task: Task, folder: Path, run: Run) -> Result:
+def train(task: Task, folder: Path, run: TrainingContext) -> SessionResult:
     """Train one task in its folder, or go on where it stopped.
 
     Raises
@@ -107,17 +113,17 @@ def train(task: Task, folder: Path, run: Run) -> Result:
     parts = load_encoder(config)
     sets, rejected = data_sets(task, run.table, reading_of(parts, config), config)
     origin = read_origin(folder) or describe(task, run.table, config, parts.provenance)
-    ended = partial(Result, task.name, rejected=rejected, made_from=fingerprint(origin))
-    reason = lacking(task, sets)
+    ended = partial(SessionResult, task.name, rejected=rejected, made_from=fingerprint(origin))
+    reason = why_untrainable(task, sets)
     if reason:
         return _finish(ended("skipped", reason), folder, config)
     audio = _training_audio(sets["train"], run.table, origin)
     module = _module(task, parts, sets["train"], folder, run, audio)
     history = _fit(module, sets, folder, run, rate=parts.rate)
     if history is None:  # one of several processes on one model: the first goes on alone
-        return Result(task.name, "helped")
+        return SessionResult(task.name, "helped")
     best = read_checkpoint(checkpoint_path(folder, task.name, "best", config))
-    fill(module, best)
+    load_weights(module, best)
     scores = _scores(module, sets, run, rate=parts.rate)
     if not all(np.isfinite(found).all() for found in scores.values()):
         return _finish(ended("failed", DIVERGED), folder, config)
@@ -137,7 +143,7 @@ def train(task: Task, folder: Path, run: Run) -> Result:
     return _finish(result, folder, config)
 
 
-def _finish(result: Result, folder: Path, config: Config) -> Result:
+def _finish(result: SessionResult, folder: Path, config: Config) -> SessionResult:
     """Write a result and return it; remove what only an unfinished session needs."""
     write_result(folder, result)
     if not keeps_last(result, config):
@@ -152,14 +158,14 @@ def _shown(path: Path, root: Path) -> str:
 
 
 def _training_audio(
-    train_set: Waveforms, table: pd.DataFrame, origin: Origin
+    train_set: SegmentDataset, table: pd.DataFrame, origin: Origin
 ) -> list[dict[str, Any]]:
     """Return what the model is to learn from, by recording."""
     used = table["segment_id"].isin([segment.segment_id for segment in train_set.segments])
     return training_audio(table[used], origin.recordings or {})
 
 
-def _learnt(scored: pd.DataFrame, run: Run, audio: list[dict[str, Any]]) -> int:
+def _learnt(scored: pd.DataFrame, run: TrainingContext, audio: list[dict[str, Any]]) -> int:
     """Return how many scored test segments share audio with training ones."""
     test = scored["segment_id"][scored["split"] == "test"]
     rows = run.table[run.table["segment_id"].isin(test)]
@@ -168,14 +174,14 @@ def _learnt(scored: pd.DataFrame, run: Run, audio: list[dict[str, Any]]) -> int:
 
 def _module(
     task: Task,
-    parts: Parts,
-    train_set: Waveforms,
+    parts: LoadedEncoder,
+    train_set: SegmentDataset,
     folder: Path,
-    run: Run,
+    run: TrainingContext,
     audio: list[dict[str, Any]],
 ) -> SpeakerModule:
     config = run.config
-    subject = Subject(
+    subject = ModelIdentity(
         task.name,
         task.labels,
         parts.provenance,
@@ -187,13 +193,13 @@ def _module(
     codes = torch.from_numpy(train_set.codes)
     if not config.cache_prefix:
         return SpeakerModule(parts, subject, config, codes=codes)
-    cache = PrefixCache(folder / PREFIX, _sign(subject, train_set, run))
+    cache = FrozenLayerCache(folder / PREFIX, _sign(subject, train_set, run))
     module = SpeakerModule(parts, subject, config, codes=codes, cache=cache)
-    refuse_cache(config, module.trunk.wanted, module.trunk.cut, module.trunk.least)
+    check_cacheable(config, module.trunk.wanted, module.trunk.cut, module.trunk.least)
     return module
 
 
-def _sign(subject: Subject, train_set: Waveforms, run: Run) -> str:
+def _sign(subject: ModelIdentity, train_set: SegmentDataset, run: TrainingContext) -> str:
     """Return a fingerprint of all that the frozen layers' output in a batch depends on."""
     config, device = run.config, torch.device(run.device)
     names = ("batch_seconds", "batch_size", "channel", "resample", "states", "unfreeze")
@@ -206,7 +212,12 @@ def _sign(subject: Subject, train_set: Waveforms, run: Run) -> str:
 
 
 def _fit(
-    module: SpeakerModule, sets: dict[str, Waveforms], folder: Path, run: Run, *, rate: int
+    module: SpeakerModule,
+    sets: dict[str, SegmentDataset],
+    folder: Path,
+    run: TrainingContext,
+    *,
+    rate: int,
 ) -> History | None:
     """Train to the end, from the last epoch kept; None in all but the first of several processes.
 
@@ -219,25 +230,27 @@ def _fit(
     history = History(folder / "metrics.csv")
     place = checkpoint_folder(folder, config)
     saving = checkpoints(place, stem_in(place, name), config)
-    last = last_checkpoint(folder, module.subject, config)
+    last = checkpoint_to_resume(folder, module.subject, config)
     begun = 0 if last is None else int(read_checkpoint(last)["epoch"]) + 1
     with _quiet():
         trainer = _trainer(folder, run, callbacks(saving, history, config, run.stop))
         part = (trainer.global_rank, trainer.world_size)
         loaders = (
-            load(sets["train"].training(), config, shuffled=True, epoch=begun, part=part),
-            load(sets["valid"], config),
+            make_loader(sets["train"].training(), config, shuffled=True, epoch=begun, part=part),
+            make_loader(sets["valid"], config),
         )
         try:
             # TensorBoard tells a full disk as it comes.
-            with writing(folder), _enough_memory(module, rate):
+            with explain_write_errors(folder), _enough_memory(module, rate):
                 trainer.fit(module, *loaders, ckpt_path=last, weights_only=True)
         except SIGTERMException:  # Lightning looks for that signal too
             raise Interrupted from None
     return history if trainer.is_global_zero else None
 
 
-def _trainer(folder: Path, run: Run, added: list[lightning.Callback]) -> lightning.Trainer:
+def _trainer(
+    folder: Path, run: TrainingContext, added: list[lightning.Callback]
+) -> lightning.Trainer:
     config, device = run.config, torch.device(run.device)
     one = [device.index or 0] if device.type == "cuda" else 1
     bfloat16 = choose_dtype(config.precision, device) == torch.bfloat16
@@ -252,11 +265,11 @@ def _trainer(folder: Path, run: Run, added: list[lightning.Callback]) -> lightni
         log_every_n_steps=config.log_every_n_steps,
         logger=TensorBoardLogger(folder.parent, name="", version=folder.name),
         callbacks=added,
-        plugins=[WholeCheckpoints()],
+        plugins=[AtomicCheckpointIO()],
         enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # `Batches` gives each process its part
+        use_distributed_sampler=False,  # `BatchSampler` gives each process its part
     )
 
 
@@ -305,7 +318,7 @@ def _enough_memory(module: SpeakerModule, rate: int) -> Iterator[None]:
 
 
 def _scores(
-    module: SpeakerModule, sets: dict[str, Waveforms], run: Run, *, rate: int
+    module: SpeakerModule, sets: dict[str, SegmentDataset], run: TrainingContext, *, rate: int
 ) -> dict[str, np.ndarray]:
     """Return the scores (n, labels) of validation and test."""
     module.to(run.device)
@@ -314,7 +327,10 @@ def _scores(
 
 
 def _named(
-    module: SpeakerModule, sets: dict[str, Waveforms], scores: dict[str, np.ndarray], run: Run
+    module: SpeakerModule,
+    sets: dict[str, SegmentDataset],
+    scores: dict[str, np.ndarray],
+    run: TrainingContext,
 ) -> pd.DataFrame:
     """Return the predictions of validation and test, in the table's order within each."""
     table = run.table.set_index("segment_id", drop=False)
@@ -322,7 +338,7 @@ def _named(
     tables = []
     for split, found in scores.items():
         rows = table.loc[[segment.segment_id for segment in sets[split].segments]]
-        tables.append(predictions(rows, found, labels, module.temperature, name))
+        tables.append(predictions_table(rows, found, labels, module.temperature, name))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -69,7 +69,7 @@ def cut(
     from ...common.outputs import protecting
     from ..splits.split import keep_record, read_record
     from .cut import LISTING, TABLE, list_files, write_listing
-    from .cut import cut as cut_table
+    from .cut import cut_segments as cut_table
 
     record = read_record(table) if table else None
     segments, folder, root, notes = _cut_source(table, out, options, check_ends=not listing_only)

@@ -36,13 +36,13 @@ from ...common.audio.decoding import (
 )
 from ...common.cpus import available_cores
 from ...common.errors import InputError
-from ...common.files import write_whole
+from ...common.files import atomic_write
 from ...common.locks import folder_lock
 from ...common.names import normal_name
 from ..formats.cut_names import cut_stem
 from ..table import check_table, id_names, sample_span, write_table
-from .recording import RATE, Recording, Span, cut_recording, inspect, is_whole
-from .request import REQUEST, agree
+from .recording import RATE, Recording, SampleRange, cut_recording, inspect_recording, is_complete
+from .request import REQUEST, record_request
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +55,7 @@ TABLE = "segments.table.csv"
 
 @dataclass(frozen=True, eq=False)
 class CutReport:
-    """What `cut` did: its two tables, and how much of the work was new."""
+    """What `cut_segments` did: its two tables, and how much of the work was new."""
 
     table: pd.DataFrame  # segment table of the cut files, rows as given
     listing: pd.DataFrame  # path, label
@@ -66,7 +66,7 @@ class CutReport:
     clipped: list[str]  # a line for each recording whose header promises more than decodes
 
 
-def cut(  # noqa: PLR0913  (the options of the command)
+def cut_segments(  # noqa: PLR0913  (the options of the command)
     table: pd.DataFrame,
     audio_root: str | Path,
     out: str | Path,
@@ -120,7 +120,7 @@ def cut(  # noqa: PLR0913  (the options of the command)
     with folder_lock(out, lock=lock):
         for part in Path(out).glob(f".*.{format}.part"):  # left by a killed run
             part.unlink()
-        agree(Path(out), _asked(settings, spans, recordings))
+        record_request(Path(out), _asked(settings, spans, recordings))
         todo = _unfinished(Path(out), spans, recordings)
         seconds = _cut_all(todo, recordings, Path(out), workers)
         _refuse_gone(Path(out), names)
@@ -201,7 +201,7 @@ def _check_settings(settings: Mapping[str, object], workers: int) -> None:
 
 def _plan(
     table: pd.DataFrame, names: list[str], root: Path, settings: Mapping[str, object]
-) -> tuple[dict[str, list[Span]], dict[str, Recording], list[str]]:
+) -> tuple[dict[str, list[SampleRange]], dict[str, Recording], list[str]]:
     """Look at every recording's header before anything is cut, and place the segments in it.
 
     The third part tells of recordings whose header promises more than decodes.
@@ -211,9 +211,10 @@ def _plan(
     channels = _channels(table, str(settings["channel"]))
     resample = bool(settings["resample"])
     recordings = {
-        audio: inspect(root / audio, resample=resample) for audio in sorted(set(table["audio"]))
+        audio: inspect_recording(root / audio, resample=resample)
+        for audio in sorted(set(table["audio"]))
     }
-    spans: dict[str, list[Span]] = {audio: [] for audio in recordings}
+    spans: dict[str, list[SampleRange]] = {audio: [] for audio in recordings}
     clipped = {}
     for row, name, channel in zip(table.itertuples(), names, channels, strict=True):
         header = recordings[row.audio].header
@@ -222,7 +223,7 @@ def _plan(
         end = _end(header, first, stop, row.segment_id)
         if end < stop:
             clipped[row.audio] = clipped_text(header)
-        spans[row.audio].append(Span(name, first, end, channel))
+        spans[row.audio].append(SampleRange(name, first, end, channel))
     return spans, recordings, list(clipped.values())
 
 
@@ -254,10 +255,10 @@ def _end(header: Header, first: int, stop: int, name: str) -> int:
 
 def _asked(
     settings: Mapping[str, object],
-    spans: Mapping[str, list[Span]],
+    spans: Mapping[str, list[SampleRange]],
     recordings: Mapping[str, Recording],
 ) -> dict[str, dict[str, Any]]:
-    """Return all that decides the content of the files, for `request.agree`."""
+    """Return all that decides the content of the files, for `request.record_request`."""
     return {
         "settings": dict(settings),
         "recordings": {
@@ -277,18 +278,20 @@ def _way(header: Header) -> list[str]:
     return [] if header.exact else ["decoded from its start"]
 
 
-def _own_channel(span: Span, settings: Mapping[str, object]) -> list[str]:
+def _own_channel(span: SampleRange, settings: Mapping[str, object]) -> list[str]:
     """Return the channel where a row names another than the settings do, which is all of them."""
     return [] if span.channel == settings["channel"] else [span.channel]
 
 
 def _unfinished(
-    out: Path, spans: Mapping[str, list[Span]], recordings: Mapping[str, Recording]
-) -> dict[str, list[Span]]:
+    out: Path, spans: Mapping[str, list[SampleRange]], recordings: Mapping[str, Recording]
+) -> dict[str, list[SampleRange]]:
     """Return per recording the spans whose file is missing or not whole."""
     left = {
         audio: [
-            span for span in parts if not is_whole(out / span.name, recordings[audio].samples(span))
+            span
+            for span in parts
+            if not is_complete(out / span.name, recordings[audio].samples(span))
         ]
         for audio, parts in spans.items()
     }
@@ -296,7 +299,7 @@ def _unfinished(
 
 
 def _cut_all(
-    todo: Mapping[str, list[Span]],
+    todo: Mapping[str, list[SampleRange]],
     recordings: Mapping[str, Recording],
     out: Path,
     workers: int,
@@ -331,7 +334,7 @@ def _refuse_gone(out: Path, names: list[str]) -> None:
 def _cut_table(
     table: pd.DataFrame,
     names: list[str],
-    spans: Mapping[str, list[Span]],
+    spans: Mapping[str, list[SampleRange]],
     recordings: Mapping[str, Recording],
 ) -> pd.DataFrame:
     """Return the segment table of the cut files: `audio`, `start` and `end` (s) replaced."""
@@ -362,7 +365,7 @@ def list_files(
 
 def write_listing(listing: pd.DataFrame, path: str | Path) -> None:
     """Write the reference's CSV, whole or not at all."""
-    write_whole(path, _listing_bytes(listing))
+    atomic_write(path, _listing_bytes(listing))
 
 
 def _listing_bytes(listing: pd.DataFrame) -> bytes:

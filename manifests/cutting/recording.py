@@ -23,14 +23,14 @@ from ...common.audio.decoding import (
     read_header,
     resample,
 )
-from ...common.errors import InputError, writing
+from ...common.errors import InputError, explain_write_errors
 from ...common.outputs import has_to_be_written
 
 RATE = 16000  # Hz of every file written
 PROBE = 65536  # bytes read at the begin, middle and end of a recording to know it again
 
 
-class Span(NamedTuple):
+class SampleRange(NamedTuple):
     """A segment as samples of its recording, the channel of it, and the file it goes to."""
 
     name: str
@@ -45,12 +45,12 @@ class Recording(NamedTuple):
     header: Header
     mark: int  # CRC-32 of parts of its bytes
 
-    def samples(self, span: Span) -> int:
+    def samples(self, span: SampleRange) -> int:
         """Return how many samples the file of `span` has."""
         return -(-(span.stop - span.first) * RATE // self.header.rate)
 
 
-def inspect(path: Path, *, resample: bool) -> Recording:
+def inspect_recording(path: Path, *, resample: bool) -> Recording:
     """Read a recording's header.
 
     Raises
@@ -79,7 +79,7 @@ def _mark(path: Path, size: int) -> int:
     return mark
 
 
-def cut_recording(recording: Recording, spans: list[Span], out: Path) -> float:
+def cut_recording(recording: Recording, spans: list[SampleRange], out: Path) -> float:
     """Write the file of every span to `out`; return the seconds of audio decoded for it.
 
     Decodes once, to the last span's end, from the first one's start where the format's seek is
@@ -124,7 +124,7 @@ def _is_integer(header: Header) -> bool:
     return header.exact and header.codec in ("PCM_16", "PCM_S8", "PCM_U8")
 
 
-def _refuse_broken(header: Header, span: Span, samples: np.ndarray) -> None:
+def _refuse_broken(header: Header, span: SampleRange, samples: np.ndarray) -> None:
     """Raise `InputError` where a float recording holds NaN or infinity: no 16 bits mean that."""
     wrong = int((~np.isfinite(samples)).sum())
     if wrong:
@@ -161,7 +161,7 @@ def write_audio(path: Path, samples: np.ndarray) -> None:
     if not has_to_be_written(path, image.getbuffer()):
         return
     part = path.with_name(f".{path.name}.part")
-    with image.getbuffer() as view, writing(path, view.nbytes):
+    with image.getbuffer() as view, explain_write_errors(path, view.nbytes):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
             file.write(view)
@@ -170,7 +170,7 @@ def write_audio(path: Path, samples: np.ndarray) -> None:
         os.replace(part, path)
 
 
-def is_whole(path: Path, samples: int) -> bool:
+def is_complete(path: Path, samples: int) -> bool:
     """Return whether `path` is mono 16 kHz audio whose last of `samples` samples decodes."""
     import soundfile
 

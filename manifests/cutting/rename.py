@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ...common.errors import InputError
-from ...common.files import write_whole
+from ...common.files import atomic_write
 from ...common.locks import folder_lock
 from ...common.names import normal_name
 from ..text_files.delimited import check_columns, read_delimited
@@ -126,7 +126,7 @@ def write_rows(rows: Iterable[tuple[str, str, str]], path: str | Path) -> None:
     """Write `MatchReport.rows` as a CSV ``kind,name,new``, whole or not at all."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("kind", "name", "new"), *rows])
-    write_whole(path, text.getvalue().encode())
+    atomic_write(path, text.getvalue().encode())
 
 
 def match_names(files: Iterable[str], listed: Iterable[str]) -> MatchReport:
@@ -268,7 +268,7 @@ def _rename(folder: Path, pairs: list[tuple[str, str]]) -> None:
     """Rename all pairs (old, new), over hidden names; refuse before the first if one is taken."""
     _check_free(folder, pairs)
     if pairs:
-        write_whole(folder / ASIDE, json.dumps(pairs, ensure_ascii=False, indent=0).encode())
+        atomic_write(folder / ASIDE, json.dumps(pairs, ensure_ascii=False, indent=0).encode())
         _finish(folder)
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import InputError
-from ...common.files import write_whole
+from ...common.files import atomic_write
 
 REQUEST = "cut.json"
 # {option: value}, {audio: [bytes, CRC-32 of parts]}, {name: [audio, first, stop]}
 PARTS = ("settings", "recordings", "segments")
 
 
-def agree(out: Path, asked: dict[str, dict[str, Any]]) -> None:
+def record_request(out: Path, asked: dict[str, dict[str, Any]]) -> None:
     """Record what is `asked` (`PARTS`), added to what `out` holds already.
 
     Raises
@@ -39,7 +39,7 @@ def agree(out: Path, asked: dict[str, dict[str, Any]]) -> None:
                 f"{old[key]!r}, asked for {new[key]!r}; name another folder"
             )
     union = {part: {**held[part], **asked[part]} for part in PARTS}
-    write_whole(path, json.dumps(union, ensure_ascii=False, indent=0).encode())
+    atomic_write(path, json.dumps(union, ensure_ascii=False, indent=0).encode())
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

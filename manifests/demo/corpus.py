@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ...common.errors import InputError
-from ...common.files import write_whole
+from ...common.files import atomic_write
 from ..cutting.recording import write_audio
 from ..table import sample_span
 from .voices import RATE, Voice, draw_voices, speak
@@ -102,7 +102,7 @@ def demo(
             f"{name},{_speaker(voices, person)},person{series * 10 + person + 1:02d}"
             for person in range(speakers)
         ]
-    write_whole(out / "people.csv", ("\n".join(people) + "\n").encode())
+    atomic_write(out / "people.csv", ("\n".join(people) + "\n").encode())
     return names
 
 
@@ -135,8 +135,8 @@ def _write_session(
     write_audio(out / "wav" / f"{name}.flac", audio)
     labels = [_speaker(voices, person) for person in range(len(voices))]
     annotation = out / "TextGrid" / name
-    write_whole(f"{annotation}.rttm", _rttm(name, turns, labels).encode())
-    write_whole(f"{annotation}.TextGrid", _textgrid(turns, labels, seconds, rng).encode())
+    atomic_write(f"{annotation}.rttm", _rttm(name, turns, labels).encode())
+    atomic_write(f"{annotation}.TextGrid", _textgrid(turns, labels, seconds, rng).encode())
 
 
 def _speaker(voices: list[Voice], person: int) -> str:

@@ -20,7 +20,7 @@ from ..table import check_table, segment_id
 from ..text_files.delimited import check_columns, read_delimited
 from .aishell4 import scoped_speaker
 from .pairing import pair, unpaired_error, unpaired_notes
-from .turns import Note, Reading, Turn, name_notes
+from .turns import Annotation, Note, Turn, name_notes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ IDENTITY = ("session", "speaker", "person")
 
 
 def make_table(
-    reading: Reading,
+    reading: Annotation,
     *,
     audio_root: str | Path | None = None,
     scope: str = "session",
@@ -73,7 +73,7 @@ def make_table(
         speaker that the identity file does not name, a session without recording, or no turn at
         all; with the notes made until then.
     """
-    kept = Reading(notes=list(reading.notes))
+    kept = Annotation(notes=list(reading.notes))
     try:
         rows = _rows(reading, kept, audio_root, scope, identity, skip_bad, allow_unpaired)
     except InputError as problem:
@@ -83,8 +83,8 @@ def make_table(
 
 
 def _rows(
-    reading: Reading,
-    kept: Reading,
+    reading: Annotation,
+    kept: Annotation,
     audio_root: str | Path | None,
     scope: str,
     identity: str | Path | None,
@@ -123,7 +123,7 @@ def summarise(table: pd.DataFrame, notes: Sequence[Note]) -> str:
     return ", ".join(told + [f"{count} {kind}" for kind, count in kinds.items()])
 
 
-def _drop_duplicates(turns: Sequence[Turn], kept: Reading, skip_bad: bool) -> None:
+def _drop_duplicates(turns: Sequence[Turn], kept: Annotation, skip_bad: bool) -> None:
     seen: dict[str, str] = {}
     for turn in turns:
         name = segment_id(turn.session, turn.speaker, turn.start, turn.end, turn.channel)
@@ -135,7 +135,7 @@ def _drop_duplicates(turns: Sequence[Turn], kept: Reading, skip_bad: bool) -> No
             f"{turn.place}: the turn of {turn.speaker!r} from {turn.start:g} to {turn.end:g} s is "
             f"given before in {seen[name]}, expected once; delete the line"
         )
-        kept.bad(problem, turn.place, skip=skip_bad)
+        kept.drop_or_raise(problem, turn.place, skip=skip_bad)
 
 
 def speaker_labels(
@@ -204,7 +204,7 @@ def read_identity(path: str | Path, notes: list[Note] | None = None) -> dict[tup
 
 
 def _paired_rows(
-    kept: Reading,
+    kept: Annotation,
     audio_root: Path,
     names: Mapping[tuple[str, str], str],
     *,
@@ -237,7 +237,9 @@ class _Length(NamedTuple):
     channels: int
 
 
-def _lengths(kept: Reading, recordings: Mapping[str, Path], skip_bad: bool) -> dict[str, _Length]:
+def _lengths(
+    kept: Annotation, recordings: Mapping[str, Path], skip_bad: bool
+) -> dict[str, _Length]:
     """Return the length of every session's recording; with `skip_bad` not of unreadable ones."""
     latest: dict[str, float] = {}
     for turn in kept.turns:
@@ -251,7 +253,7 @@ def _lengths(kept: Reading, recordings: Mapping[str, Path], skip_bad: bool) -> d
             except InputError as problem:
                 count = sum(turn.session == session for turn in kept.turns)
                 told = InputError(f"{problem} ({count} turns of session {session!r} need it)")
-                kept.bad(told, recordings[session].name, skip=skip_bad)
+                kept.drop_or_raise(told, recordings[session].name, skip=skip_bad)
     return lengths
 
 
@@ -264,14 +266,14 @@ def _length(file: Path, latest: float) -> _Length:
     return _Length(file, seconds, header.seconds, header.channels)
 
 
-def _clip(turn: Turn, length: _Length, kept: Reading, skip_bad: bool) -> float | None:
+def _clip(turn: Turn, length: _Length, kept: Annotation, skip_bad: bool) -> float | None:
     seconds = length.seconds
     if turn.channel and int(turn.channel) >= length.channels:
         problem = InputError(
             f"{turn.place}: channel is {turn.channel} (from 0), expected less than the "
             f"{length.channels} of {length.path}; correct the line"
         )
-        kept.bad(problem, turn.place, skip=skip_bad)
+        kept.drop_or_raise(problem, turn.place, skip=skip_bad)
         return None
     if turn.start >= seconds:
         problem = InputError(
@@ -283,7 +285,7 @@ def _clip(turn: Turn, length: _Length, kept: Reading, skip_bad: bool) -> float |
                 f"{length.path}: header says {length.promised:g} s, {seconds:g} s decode, expected "
                 f"{turn.start:g} s and more ({turn.place}); replace the damaged recording"
             )
-        kept.bad(problem, turn.place, skip=skip_bad)
+        kept.drop_or_raise(problem, turn.place, skip=skip_bad)
         return None
     if turn.end > seconds:
         why = f" that decode (header: {length.promised:g} s)" if turn.end <= length.promised else ""

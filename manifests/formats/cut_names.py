@@ -20,7 +20,7 @@ from ...common.names import normal_name, shortened
 from ..table import id_names, read_table
 from ..text_files.delimited import check_columns, read_delimited
 from .aishell4 import NAME
-from .turns import Note, Reading, Turn, name_notes, plain_name
+from .turns import Annotation, Note, Turn, check_name, name_notes
 
 CUT_NAME = re.compile(r"(.+)_(\d{4,9})")
 LOCAL_ID = re.compile(r"\d{3}-[MF]")  # a speaker as AISHELL-4 and the reference number them
@@ -51,7 +51,7 @@ def cut_stem(names: str, line: int | None = None) -> str:
     return f"{shortened(names, LONGEST)}_{line:04d}"
 
 
-def read_listing(path: str | Path, reading: Reading, skip_bad: bool) -> list[ListedFile]:
+def read_listing(path: str | Path, reading: Annotation, skip_bad: bool) -> list[ListedFile]:
     """Return the rows of the CSV, with the names that the cut's own table beside it gives them.
 
     Where there is no such table, or it lacks a file, the turn's session is empty.
@@ -72,7 +72,7 @@ def read_listing(path: str | Path, reading: Reading, skip_bad: bool) -> list[Lis
             f"{place}: label is {label!r}, expected {row.label!r} as in {CUT_TABLE}; correct the "
             f"row, or move {CUT_TABLE} away"
         )
-        reading.bad(problem, place, skip=skip_bad)
+        reading.drop_or_raise(problem, place, skip=skip_bad)
     return rows
 
 
@@ -92,7 +92,7 @@ def _cut_names(path: Path) -> dict[str, ListedFile]:
 
 
 def divide_labels(
-    listed: Sequence[ListedFile], reading: Reading, skip_bad: bool, last_underscore: bool
+    listed: Sequence[ListedFile], reading: Annotation, skip_bad: bool, last_underscore: bool
 ) -> dict[ListedFile, Turn]:
     """Return the untimed turn of every row that was not dropped; its `place` is the row's path."""
     turns = {}
@@ -100,7 +100,7 @@ def divide_labels(
         try:
             turns[row] = untimed_turn(row, last_underscore)
         except InputError as problem:
-            reading.bad(problem, row.place, skip=skip_bad)
+            reading.drop_or_raise(problem, row.place, skip=skip_bad)
     return turns
 
 
@@ -131,7 +131,7 @@ def parse_row(path: str, label: str, place: str = "csv", *, last_underscore: boo
             "{session}_{speaker}_{NNNN}.wav and {session}_{speaker}; correct the row"
         )
     session, speaker = _divide(label, place, last_underscore)
-    session = plain_name(session, what="session", place=place)
+    session = check_name(session, what="session", place=place)
     return Turn(session, speaker, math.nan, math.nan, int(match[2]), path)
 
 

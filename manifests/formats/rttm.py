@@ -22,7 +22,16 @@ from pathlib import Path
 from ...common.errors import InputError
 from ..text_files.decoding import read_text
 from ..text_files.kinds import check_kind
-from .turns import Note, Reading, Turn, check_turn, find_files, name_below, name_notes, number
+from .turns import (
+    Annotation,
+    Note,
+    Turn,
+    check_turn,
+    find_files,
+    name_notes,
+    parse_float,
+    relative_name,
+)
 
 OTHER_TYPES = frozenset(
     ("SEGMENT", "NOSCORE", "NO_RT_METADATA", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT")
@@ -33,7 +42,7 @@ CHANNEL = re.compile(r"\d{1,4}|[A-Ha-h]")
 CONFIDENCE = re.compile(r"0?\.\d+|[01]\.0*|0\.\d+([eE]-\d+)?")  # a bare 1 ends "Speaker 1"
 
 
-def read_rttm(path: str | Path, *, skip_bad: bool = False) -> Reading:
+def read_rttm(path: str | Path, *, skip_bad: bool = False) -> Annotation:
     """Read one RTTM file, or all ``*.rttm`` below a folder.
 
     Parameters
@@ -45,7 +54,7 @@ def read_rttm(path: str | Path, *, skip_bad: bool = False) -> Reading:
 
     Returns
     -------
-    Reading
+    Annotation
         Turns in file and line order, times in seconds.
 
     Raises
@@ -53,15 +62,15 @@ def read_rttm(path: str | Path, *, skip_bad: bool = False) -> Reading:
     InputError
         A file cannot be read, or a line is bad (file and line number).
     """
-    reading = Reading()
+    reading = Annotation()
     for file in find_files(path, (".rttm",)):
-        name = name_below(path, file)
+        name = relative_name(path, file)
         try:
             rows = _rows(file, name)
         except InputError as problem:  # nothing of the file is kept
             if file == Path(path) and not skip_bad:
                 raise
-            reading.bad(problem, name, skip=skip_bad)
+            reading.drop_or_raise(problem, name, skip=skip_bad)
         else:
             reading.add(_read_rows(rows, name, skip_bad), name)
     _index_channels(reading)
@@ -78,15 +87,15 @@ def _rows(file: Path, name: str) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _read_rows(rows: list[tuple[int, list[str]]], name: str, skip_bad: bool) -> Reading:
-    reading = Reading()
+def _read_rows(rows: list[tuple[int, list[str]]], name: str, skip_bad: bool) -> Annotation:
+    reading = Annotation()
     for line, row in rows:
         place = f"{name}, line {line + 1}"
         try:
             if row[0] not in OTHER_TYPES:
                 reading.turns.append(parse_line(row, line=line, place=place))
         except InputError as problem:
-            reading.bad(problem, place, skip=skip_bad)
+            reading.drop_or_raise(problem, place, skip=skip_bad)
     others = sum(row[0] in OTHER_TYPES for _, row in rows)
     if others:
         reading.notes.append(
@@ -112,8 +121,8 @@ def parse_line(fields: list[str], *, line: int, place: str) -> Turn:
             f"{place}: type is {fields[0][:40]!r}, expected 'SPEAKER'; delete the line"
         )
     _check_fields(fields, place)
-    start = number(fields[3], what="onset", place=place)
-    duration = number(fields[4], what="duration", place=place)
+    start = parse_float(fields[3], what="onset", place=place)
+    duration = parse_float(fields[4], what="duration", place=place)
     channel = "" if fields[2].lower() in EMPTY else fields[2].upper()
     channel = str(int(channel)) if channel.isdecimal() else channel
     end = round(start + duration, 6)
@@ -140,7 +149,7 @@ def _check_fields(fields: list[str], place: str) -> None:
     if fields[8].lower() not in EMPTY and not CONFIDENCE.fullmatch(fields[8]):
         raise _shifted(place, "confidence", fields[8], "<NA> or 0.0 to 1.0 with a decimal point")
     if len(fields) == 10 and fields[9].lower() not in EMPTY:
-        number(fields[9], what="look-ahead time", place=place)
+        parse_float(fields[9], what="look-ahead time", place=place)
 
 
 def _shifted(place: str, what: str, value: str, expected: str) -> InputError:
@@ -150,7 +159,7 @@ def _shifted(place: str, what: str, value: str, expected: str) -> InputError:
     )
 
 
-def _index_channels(reading: Reading) -> None:
+def _index_channels(reading: Annotation) -> None:
     """Make 0-based indices of the channels as written, session by session; see the module."""
     named: dict[str, dict[str, Turn]] = defaultdict(dict)
     for turn in reading.turns:

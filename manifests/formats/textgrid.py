@@ -30,7 +30,7 @@ from ...common.errors import InputError
 from ...common.names import normal_name
 from ..text_files.decoding import PRAAT_TEXT, read_text
 from ..text_files.kinds import check_kind
-from .turns import NUMBER, Note, Reading, Turn, check_turn, find_files, name_below, name_notes
+from .turns import NUMBER, Annotation, Note, Turn, check_turn, find_files, name_notes, relative_name
 
 NON_LEXICAL = ("<sil>", "<$>", "<>", "<%>", "<#>", "<->", "<_>", "&")
 SILENCE = ("sil", "sp", "spn", "<eps>", "h#", "pause")  # in any case: MFA, P2FA, Kaldi, TIMIT
@@ -87,7 +87,7 @@ def read_textgrids(
     skip_bad: bool = False,
     tiers: Sequence[str] = (),
     silence: Sequence[str] = SILENCE,
-) -> Reading:
+) -> Annotation:
     """Read one TextGrid, or all ``*.TextGrid`` below a folder.
 
     Parameters
@@ -104,7 +104,7 @@ def read_textgrids(
 
     Returns
     -------
-    Reading
+    Annotation
         Turns tier by tier, times in seconds; `line` numbers the speech intervals of a file from 0.
 
     Raises
@@ -112,16 +112,16 @@ def read_textgrids(
     InputError
         A file is no TextGrid, no tier is a speaker, or an interval is bad (file and line number).
     """
-    reading = Reading()
+    reading = Annotation()
     choice = Choice(tuple(tiers), tuple(silence))
     for file in find_files(path, (".textgrid",)):
-        name = name_below(path, file)
+        name = relative_name(path, file)
         try:
             reading.add(_Parser(file, name, skip_bad, choice).read(), name)
         except InputError as problem:  # nothing of the file is kept
             if file == Path(path) and not skip_bad:
                 raise
-            reading.bad(problem, name, skip=skip_bad)
+            reading.drop_or_raise(problem, name, skip=skip_bad)
     return reading
 
 
@@ -183,12 +183,12 @@ def _check_header(text: str, file: Path, name: str) -> int:
 
 
 class _Parser:
-    """One file's tokens, read in order into the turns of a `Reading`."""
+    """One file's tokens, read in order into the turns of an `Annotation`."""
 
     def __init__(self, file: Path, name: str, skip_bad: bool, choice: Choice) -> None:
         self.session, self.name, self.skip_bad = file.stem, name, skip_bad
         self.choice = choice
-        self.reading = Reading()
+        self.reading = Annotation()
         text = read_text(file)
         self.tokens = _tokens(text, _check_header(text, file, name))
         self.ahead = next(self.tokens, None)
@@ -198,7 +198,7 @@ class _Parser:
         self.silent: Counter[str] = Counter()  # marks of aligners that were taken as silence
         self.speakers: dict[str, str] = {}  # {interval tier: speaker, or nothing}
 
-    def read(self) -> Reading:
+    def read(self) -> Annotation:
         begin, end = self._number(), self._number()
         tiers = self._count()
         for _ in range(tiers):
@@ -308,7 +308,7 @@ class _Parser:
             try:
                 self.reading.turns.append(check_turn(turn))
             except InputError as problem:
-                self.reading.bad(problem, place, skip=self.skip_bad)
+                self.reading.drop_or_raise(problem, place, skip=self.skip_bad)
         return start, end
 
     def _note(self, kind: str, message: str) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ...common.errors import InputError
 from ...common.names import normal_name
-from ..splits.select import overlap_share, select
+from ..splits.select import overlap_share, select_segments
 from ..table import check_table, segment_id
 from .build import make_table, speaker_labels
 from .cut_names import (
@@ -28,7 +28,7 @@ from .cut_names import (
     untimed_turn,
 )
 from .rttm import read_rttm
-from .turns import Note, Reading, Turn, audio_seconds
+from .turns import Annotation, Note, Turn, audio_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,7 @@ def read_reference_csv(  # noqa: PLR0913 (the command's options)
         turn in the RTTMs, a cut file that is missing or listed twice, or a label that can be
         divided into session and speaker in several ways.
     """
-    reading = Reading()
+    reading = Annotation()
     listed = read_listing(path, reading, skip_bad)
     if rttm_dir is not None:
         annotated = read_rttm(rttm_dir, skip_bad=skip_bad)
@@ -135,14 +135,18 @@ def prepare_segments(
     table, notes = make_table(
         annotated, audio_root=pcm_dir, skip_bad=skip_bad, allow_unpaired=allow_unpaired
     )
-    kept, dropped = select(table, min_seconds=min_seconds)
+    kept, dropped = select_segments(table, min_seconds=min_seconds)
     notes += [Note(rule, name, "dropped") for rule, names in dropped for name in names]
     return kept, notes
 
 
 def recover_turns(
-    listed: Sequence[ListedFile], annotated: Reading, reading: Reading, *, skip_bad: bool = False
-) -> tuple[Reading, dict[str, str]]:
+    listed: Sequence[ListedFile],
+    annotated: Annotation,
+    reading: Annotation,
+    *,
+    skip_bad: bool = False,
+) -> tuple[Annotation, dict[str, str]]:
     """Return the annotated turn (times in s) of every row, in the CSV's order, and other labels.
 
     The labels are ``{segment_id: label}`` of the rows whose label is not of their session.
@@ -154,13 +158,13 @@ def recover_turns(
         noted.
     """
     index = _index(annotated.turns)
-    turns = Reading(notes=reading.notes + annotated.notes)
+    turns = Annotation(notes=reading.notes + annotated.notes)
     labels = {}
     for row in listed:
         try:
             turn = _turn_of(row, index)
         except InputError as problem:
-            turns.bad(problem, row.path, skip=skip_bad)
+            turns.drop_or_raise(problem, row.path, skip=skip_bad)
             continue
         turns.turns.append(turn)
         if row.label != f"{turn.session}_{turn.speaker}":
@@ -210,12 +214,12 @@ def _turn_of(row: ListedFile, index: Mapping[str, list[Turn]]) -> Turn:
 
 
 def _with_overlap(
-    table: pd.DataFrame, annotated: Reading, audio_root: str | Path | None
+    table: pd.DataFrame, annotated: Annotation, audio_root: str | Path | None
 ) -> pd.DataFrame:
     """Add the share in which somebody else speaks too: also in turns that the CSV leaves out."""
     sessions = set(table["session"])
     turns = [turn for turn in annotated.turns if turn.session in sessions]
-    every, _ = make_table(Reading(turns), audio_root=audio_root, skip_bad=True)
+    every, _ = make_table(Annotation(turns), audio_root=audio_root, skip_bad=True)
     shares = dict(zip(every["segment_id"], overlap_share(every), strict=True))
     return table.assign(overlap=table["segment_id"].map(shares))
 
@@ -231,7 +235,7 @@ def _own_labels(turns: Mapping[ListedFile, Turn]) -> dict[tuple[str, str], str]:
 
 def _files_table(
     turns: Iterable[Turn],
-    reading: Reading,
+    reading: Annotation,
     audio_root: Path,
     names: Mapping[tuple[str, str], str],
     skip_bad: bool,
@@ -247,7 +251,7 @@ def _files_table(
                 raise InputError(f"{turn.place}: is listed before, expected once; delete the row")
             segments[str(segment["segment_id"])] = segment
         except InputError as problem:
-            reading.bad(problem, turn.place, skip=skip_bad)
+            reading.drop_or_raise(problem, turn.place, skip=skip_bad)
     if not segments:
         raise InputError(
             f"{audio_root}: holds 0 of the {len(turns)} listed files, expected at least 1; "

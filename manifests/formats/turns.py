@@ -1,7 +1,7 @@
 """What the readers of RTTM, TextGrid and CSV share: files, names, numbers, bad lines.
 
-A reader turns annotation files into a `Reading`: turns exactly as annotated, and everything that
-it dropped or found remarkable. `manifests/formats/build.py` makes the segment table of it.
+A reader turns annotation files into an `Annotation`: turns exactly as annotated, and everything
+that it dropped or found remarkable. `manifests/formats/build.py` makes the segment table of it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from ...common.audio.decoding import check_length, count_samples, read_header
 from ...common.errors import InputError
-from ...common.files import list_files, write_whole
+from ...common.files import atomic_write, list_files
 from ...common.names import changed_names, is_placeholder, normal_name
-from ..table import LATEST
+from ..table import MAX_SECONDS
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # float() also takes nan and 1_0
 LONGEST_NAME = 100  # characters; `cut` shortens what does not fit in a file's name
@@ -47,20 +47,20 @@ class Note(NamedTuple):
 
 
 @dataclass
-class Reading:
+class Annotation:
     """Turns in file order, and notes on what was dropped, clipped or repaired."""
 
     turns: list[Turn] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
 
-    def add(self, part: Reading, name: str) -> None:
+    def add(self, part: Annotation, name: str) -> None:
         """Take what was read of one file; note where that is no turn at all."""
         self.turns += part.turns
         self.notes += part.notes
         if not part.turns:
             self.notes.append(Note("empty", name, "the file holds no turn"))
 
-    def bad(self, problem: InputError, place: str, *, skip: bool) -> None:
+    def drop_or_raise(self, problem: InputError, place: str, *, skip: bool) -> None:
         """Raise `problem` and name the option, or with `skip` note that its line was dropped."""
         if not skip:
             option = "" if "--skip-bad" in str(problem) else ", or pass --skip-bad"
@@ -92,7 +92,7 @@ def find_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
     return files
 
 
-def name_below(path: str | Path, file: Path) -> str:
+def relative_name(path: str | Path, file: Path) -> str:
     """Return how messages call a file found by `find_files`: its path below the folder `path`."""
     return file.name if file == Path(path) else file.relative_to(path).as_posix()
 
@@ -110,7 +110,7 @@ def audio_seconds(file: Path) -> float:
     return count_samples(header) / header.rate
 
 
-def number(text: str, *, what: str, place: str) -> float:
+def parse_float(text: str, *, what: str, place: str) -> float:
     """Return a finite number, or raise `InputError` naming `what` and `place`."""
     value = float(text) if NUMBER.fullmatch(text) else math.inf
     if not math.isfinite(value):
@@ -120,7 +120,7 @@ def number(text: str, *, what: str, place: str) -> float:
     return value + 0.0  # -0 is 0
 
 
-def plain_name(text: str, *, what: str, place: str) -> str:
+def check_name(text: str, *, what: str, place: str) -> str:
     """Return a name in its normal form, or raise `InputError` where it is none.
 
     It can stand in a file's name, and is no placeholder such as ``<NA>``.
@@ -149,16 +149,17 @@ def name_notes(what: str, names: Iterable[str], place: str) -> list[Note]:
 def check_turn(turn: Turn) -> Turn:
     """Return `turn` with normal names, or raise `InputError` unless names and times are right."""
     turn = turn._replace(
-        session=plain_name(turn.session, what="session", place=turn.place),
-        speaker=plain_name(turn.speaker, what="speaker", place=turn.place),
+        session=check_name(turn.session, what="session", place=turn.place),
+        speaker=check_name(turn.speaker, what="speaker", place=turn.place),
     )
     if not 0 <= turn.start < math.inf:
         raise InputError(
             f"{turn.place}: start is '{turn.start:g}' s, expected >= 0; correct the line"
         )
-    if turn.end > LATEST:
+    if turn.end > MAX_SECONDS:
         raise InputError(
-            f"{turn.place}: end is '{turn.end:g}' s, expected at most {LATEST:g}; correct the line"
+            f"{turn.place}: end is '{turn.end:g}' s, expected at most {MAX_SECONDS:g}; "
+            "correct the line"
         )
     if not turn.start < turn.end:
         raise InputError(
@@ -188,5 +189,5 @@ def write_notes(notes: Sequence[tuple[str, str, str]], table_path: str | Path) -
         return None
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([Note._fields, *notes])
-    write_whole(path, text.getvalue().encode(errors="backslashreplace"))
+    atomic_write(path, text.getvalue().encode(errors="backslashreplace"))
     return path

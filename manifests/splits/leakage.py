@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from ...common.errors import InputError
-from .overlap import RECORDING, SPEAKER, check_timeline, neighbours
+from .overlap import RECORDING, SPEAKER, check_timeline, count_neighbours
 from .roll_call import roll_call_mask
 
 # (who gives way, to whom), in order. Either test stays whole, or training (an enrolment) does.
@@ -30,7 +30,7 @@ KEEP_TRAIN = (("valid", ("train",)), ("test", ("train", "valid")))
 Order = Sequence[tuple[str, tuple[str, ...]]]
 
 
-def purge(
+def purge_leaks(
     table: pd.DataFrame, splits: np.ndarray, *, gap: float, order: Order
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Empty the splits of segments that leak, and of the roll call where it is test data.
@@ -65,8 +65,8 @@ def purge(
     counts = {"roll call": int(opening.sum()), "shared audio": 0, "too near": 0}
     for victim, winners in order:
         asked, among = splits == victim, np.isin(splits, winners)
-        shared = neighbours(table, asked, among, by=RECORDING) > 0
-        near = neighbours(table, asked, among, by=RECORDING, gap=gap) > 0
+        shared = count_neighbours(table, asked, among, by=RECORDING) > 0
+        near = count_neighbours(table, asked, among, by=RECORDING, gap=gap) > 0
         splits[np.flatnonzero(asked)[near]] = ""  # sharing audio is a distance of 0
         counts["shared audio"] += int(shared.sum())
         counts["too near"] += int((near & ~shared).sum())
@@ -76,7 +76,7 @@ def purge(
 DISTANCES = (0.5, 2.0, 10.0, 60.0)  # s
 
 
-def leaks(table: pd.DataFrame) -> pd.DataFrame:
+def leakage_report(table: pd.DataFrame) -> pd.DataFrame:
     """Return the leak report of a table with a column `split`.
 
     Returns
@@ -116,11 +116,11 @@ def leaks(table: pd.DataFrame) -> pd.DataFrame:
 def _found(table: pd.DataFrame, test: np.ndarray, train: np.ndarray) -> pd.DataFrame:
     """Return for each test segment, in order of rows, which kinds of leak it has (bool)."""
     columns = {
-        f"within_{distance:g}": neighbours(table, test, train, by=SPEAKER, gap=distance) > 0
+        f"within_{distance:g}": count_neighbours(table, test, train, by=SPEAKER, gap=distance) > 0
         for distance in DISTANCES
     }
-    anybody = neighbours(table, test, train, by=RECORDING)
-    columns["shared"] = anybody > neighbours(table, test, train, by=SPEAKER)
+    anybody = count_neighbours(table, test, train, by=RECORDING)
+    columns["shared"] = anybody > count_neighbours(table, test, train, by=SPEAKER)
     audio = pd.MultiIndex.from_arrays(
         [table["audio"], table["start"].round(4), table["end"].round(4)]
     )

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ...common.errors import InputError
 from ...common.names import normal_name
-from .leakage import KEEP_TEST, KEEP_TRAIN, purge
+from .leakage import KEEP_TEST, KEEP_TRAIN, purge_leaks
 from .overlap import group_codes
 from .roll_call import roll_call_mask
 
@@ -38,10 +38,12 @@ def chronological(
     _share("test_share", test_share, positive=True)
     _share("valid_share", valid_share)
     rank, size = _order(table)
-    tests = _part(size, test_share)
-    valids = _part(size - tests, valid_share)
+    tests = _share_to_count(size, test_share)
+    valids = _share_to_count(size - tests, valid_share)
     place = [rank >= size - tests, rank >= size - tests - valids]
-    return purge(table, np.select(place, ["test", "valid"], "train"), gap=gap, order=KEEP_TEST)
+    return purge_leaks(
+        table, np.select(place, ["test", "valid"], "train"), gap=gap, order=KEEP_TEST
+    )
 
 
 def blocked(table: pd.DataFrame, *, folds: int = 5, fold: int = 0, gap: float = 2.0) -> Assigned:
@@ -65,7 +67,9 @@ def blocked(table: pd.DataFrame, *, folds: int = 5, fold: int = 0, gap: float = 
         raise InputError(f"fold: is {fold}, expected 0 to {folds - 1}; correct it")
     block = time_blocks(table, folds, roll_call_mask(table))
     place = [block == fold, block == (fold + 1) % folds]
-    return purge(table, np.select(place, ["test", "valid"], "train"), gap=gap, order=KEEP_TEST)
+    return purge_leaks(
+        table, np.select(place, ["test", "valid"], "train"), gap=gap, order=KEEP_TEST
+    )
 
 
 def time_blocks(table: pd.DataFrame, folds: int, kept: np.ndarray) -> np.ndarray:
@@ -106,16 +110,16 @@ def leave_one_session_out(
     if not held.any():
         raise InputError(f"session: {session!r} is not in the table, expected one of its sessions")
     rank, size = _order(table)
-    place = [held, rank >= size - _part(size, valid_share)]
+    place = [held, rank >= size - _share_to_count(size, valid_share)]
     splits = np.select(place, ["test", "valid"], "train").astype(object)
     stranger = held & ~table["speaker"].isin(table["speaker"][~held]).to_numpy()
     _check_known(table["speaker"][held], table["speaker"][stranger], session, unknown)
     splits[stranger] = ""
-    splits, counts = purge(table, splits, gap=gap, order=KEEP_TEST)
+    splits, counts = purge_leaks(table, splits, gap=gap, order=KEEP_TEST)
     return splits, {**counts, "unknown speaker": int(stranger.sum())}
 
 
-def enrol(
+def enrolment_seconds(
     table: pd.DataFrame, *, seconds: float = 15.0, valid_share: float = 0.15, gap: float = 2.0
 ) -> Assigned:
     """Train on the first seconds of each speaker's speech in a session, test on the rest.
@@ -139,7 +143,9 @@ def enrol(
     length = (ordered["end"] - ordered["start"]).round(6)
     spoken = length.groupby([ordered["session"], ordered["speaker"]]).cumsum() - length
     # Rounded again, since 10.000000001 s before a segment are 10 s.
-    return _after(table, (spoken.round(6) < seconds).sort_index().to_numpy(), valid_share, gap)
+    return _train_then_valid_test(
+        table, (spoken.round(6) < seconds).sort_index().to_numpy(), valid_share, gap
+    )
 
 
 def roll_call(table: pd.DataFrame, *, valid_share: float = 0.15, gap: float = 2.0) -> Assigned:
@@ -161,7 +167,7 @@ def roll_call(table: pd.DataFrame, *, valid_share: float = 0.15, gap: float = 2.
             f"table: {len(missing)} sessions have no roll call, first {missing[0]!r}, expected "
             "turns of different speakers at the start; select with --keep-roll-call, or use enrol"
         )
-    splits, counts = _after(table, train, valid_share, gap)
+    splits, counts = _train_then_valid_test(table, train, valid_share, gap)
     speaker = group_codes(table, ("session", "speaker"))
     absent = ~np.isin(speaker, speaker[train])
     counts["not enrolled"] = int((absent & (splits != "")).sum())
@@ -211,12 +217,16 @@ def random(
     return splits, {}
 
 
-def _after(table: pd.DataFrame, train: np.ndarray, valid_share: float, gap: float) -> Assigned:
+def _train_then_valid_test(
+    table: pd.DataFrame, train: np.ndarray, valid_share: float, gap: float
+) -> Assigned:
     """Let validation and then test follow `train`, which holds the first of each speaker."""
     _share("valid_share", valid_share)
     rank, size = _order_after(table, train)
-    place = [train, rank < _part(size, valid_share)]
-    return purge(table, np.select(place, ["train", "valid"], "test"), gap=gap, order=KEEP_TRAIN)
+    place = [train, rank < _share_to_count(size, valid_share)]
+    return purge_leaks(
+        table, np.select(place, ["train", "valid"], "test"), gap=gap, order=KEEP_TRAIN
+    )
 
 
 def _draw(table: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -258,7 +268,7 @@ def _order_after(table: pd.DataFrame, first: np.ndarray) -> tuple[np.ndarray, np
     return rank - taken, size - taken
 
 
-def _part(size: np.ndarray, share: float) -> np.ndarray:
+def _share_to_count(size: np.ndarray, share: float) -> np.ndarray:
     """Return `share` of each size, half up, at least 1 and at most all but 1 where that exists."""
     if share == 0:
         return np.zeros_like(size)

@@ -19,7 +19,7 @@ RECORDING = ("audio",)
 SPEAKER = ("audio", "speaker")
 
 
-def has_timeline(table: pd.DataFrame) -> bool:
+def has_common_clock(table: pd.DataFrame) -> bool:
     """Return whether each session lies in one recording, so that its times can be compared."""
     return not len(_scattered(table))
 
@@ -45,7 +45,7 @@ def group_codes(table: pd.DataFrame, by: Sequence[str]) -> np.ndarray:
     return table.groupby(list(by), sort=False).ngroup().to_numpy()
 
 
-def neighbours(
+def count_neighbours(
     table: pd.DataFrame,
     asked: np.ndarray,
     among: np.ndarray,
@@ -93,7 +93,7 @@ def _keys(times: Sequence[np.ndarray], codes: Sequence[np.ndarray]) -> list[np.n
 
 
 @dataclass(frozen=True, eq=False)
-class Stretches:
+class OverlapTimeline:
     """Each recording cut at every start and end of a segment (m = at most 4 n stretches)."""
 
     codes: np.ndarray  # (m,) int64, recording
@@ -113,7 +113,7 @@ class Stretches:
         return np.bincount(self.codes, weights=weights, minlength=recordings)
 
 
-def stretches(table: pd.DataFrame) -> Stretches:
+def overlap_timeline(table: pd.DataFrame) -> OverlapTimeline:
     """Sweep over the recordings of a table and count who speaks between any two events."""
     check_timeline(table)
     code = group_codes(table, RECORDING)
@@ -130,7 +130,7 @@ def stretches(table: pd.DataFrame) -> Stretches:
     seconds = np.diff(times, append=times[-1:])  # from one recording to the next nobody speaks
     speakers = np.cumsum(change[order])
     asked = place[2 * len(own_start) :]
-    return Stretches(codes, seconds, speakers, asked[: len(start)], asked[len(start) :])
+    return OverlapTimeline(codes, seconds, speakers, asked[: len(start)], asked[len(start) :])
 
 
 def _own_speech(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

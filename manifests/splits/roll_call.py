@@ -19,8 +19,8 @@ def roll_call_mask(table: pd.DataFrame) -> np.ndarray:
     """Return which segments (n,) bool are the roll call of their session.
 
     A session has a roll call where its first turns are of at least two different people before
-    anybody speaks again; only turns that start within the first `LATEST` seconds are taken. Turns
-    that were dropped from the table (they are often shorter than 1.5 s) cannot be found.
+    anybody speaks again; only turns that start within the first `MAX_SECONDS` seconds are taken.
+    Turns that were dropped from the table (they are often shorter than 1.5 s) cannot be found.
 
     Raises
     ------

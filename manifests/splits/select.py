@@ -15,14 +15,14 @@ import pandas as pd
 
 from ...common.errors import InputError
 from ...common.names import normal_name
-from .overlap import RECORDING, group_codes, has_timeline, stretches
+from .overlap import RECORDING, group_codes, has_common_clock, overlap_timeline
 from .roll_call import roll_call_mask
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 RESOLUTION = 6  # decimals; below it a duration or a share is rounding, not annotation
 
 
-def seconds(table: pd.DataFrame) -> np.ndarray:
+def segment_durations(table: pd.DataFrame) -> np.ndarray:
     """Return the durations (n,) in s; 1.5 is 1.5 although end - start may be 1.4999999999."""
     return np.round(table["end"].to_numpy() - table["start"].to_numpy(), RESOLUTION)
 
@@ -41,10 +41,10 @@ def overlap_share(table: pd.DataFrame) -> np.ndarray:
         return np.zeros(0)
     length = table["end"].to_numpy() - table["start"].to_numpy()
     # Each segment's own speaker speaks all through it, so two speakers are one other.
-    return np.clip(np.round(stretches(table).within(2) / length, RESOLUTION), 0, 1)
+    return np.clip(np.round(overlap_timeline(table).within(2) / length, RESOLUTION), 0, 1)
 
 
-def select(
+def select_segments(
     table: pd.DataFrame,
     *,
     sessions: Sequence[str] | None = None,
@@ -87,7 +87,7 @@ def select(
     _check_limits(min_seconds, max_seconds, max_overlap, min_segments)
     table = _with_overlap(table, needed=max_overlap is not None)
     spared = roll_call_mask(table) if keep_roll_call else np.zeros(len(table), dtype=bool)
-    duration = seconds(table)
+    duration = segment_durations(table)
     rules: list[tuple[str, np.ndarray]] = []
     if sessions:
         rules.append(("sessions", table["session"].isin(sessions).to_numpy()))
@@ -123,7 +123,7 @@ def _apply(
 
 def _with_overlap(table: pd.DataFrame, *, needed: bool) -> pd.DataFrame:
     table = table.reset_index(drop=True)
-    if "overlap" not in table and (needed or has_timeline(table)):
+    if "overlap" not in table and (needed or has_common_clock(table)):
         table["overlap"] = overlap_share(table)
     return table
 
@@ -170,7 +170,7 @@ def describe(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _described(name: str, table: pd.DataFrame) -> dict[str, object]:
-    duration = seconds(table)
+    duration = segment_durations(table)
     row: dict[str, object] = {
         "session": name,
         "speakers": table["speaker"].nunique(),
@@ -185,8 +185,8 @@ def _described(name: str, table: pd.DataFrame) -> dict[str, object]:
 
 
 def _overlap_of_speech(table: pd.DataFrame) -> float:
-    if not len(table) or not has_timeline(table):
+    if not len(table) or not has_common_clock(table):
         return float("nan")
-    swept = stretches(table)
+    swept = overlap_timeline(table)
     recordings = int(group_codes(table, RECORDING).max()) + 1
     return float(swept.total(2, recordings).sum() / swept.total(1, recordings).sum())

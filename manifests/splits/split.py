@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from ...common.errors import InputError
-from ...common.files import write_whole
+from ...common.files import atomic_write
 from ..table import SPLITS
 from . import methods
 
@@ -24,13 +24,13 @@ METHODS: dict[str, Callable[..., methods.Assigned]] = {
     "chronological": methods.chronological,
     "blocked-k": methods.blocked,
     "leave-one-session-out": methods.leave_one_session_out,
-    "enrol": methods.enrol,
+    "enrol": methods.enrolment_seconds,
     "roll-call": methods.roll_call,
     "random": methods.random,
 }
 
 
-def split(
+def split_table(
     table: pd.DataFrame, method: str = "chronological", **parameters: Any
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the table with a new column `split`, and a record of how it was made.
@@ -103,7 +103,7 @@ def _left_out(table: pd.DataFrame) -> dict[str, list[str]]:
 
 def write_record(record: dict[str, Any], table_path: str | Path) -> None:
     """Write how a table was split beside it, as ``TABLE.split.json``."""
-    write_whole(_record_path(table_path), json.dumps(record, indent=1).encode())
+    atomic_write(_record_path(table_path), json.dumps(record, indent=1).encode())
 
 
 def read_record(table_path: str | Path) -> dict[str, Any] | None:
@@ -124,7 +124,7 @@ def read_record(table_path: str | Path) -> dict[str, Any] | None:
 
 
 def _checked(record: Any) -> dict[str, Any]:
-    """Return a record of the form that `split` gives, or raise `ValueError` naming what is not."""
+    """Return a record of the form that `split_table` gives, or raise `ValueError`."""
     forms = {"method": str, "parameters": dict, "counts": dict, "purged": dict, "leaky": bool}
     forms |= {"untrained": list, "untested": list}
     wrong = [k for k, kind in forms.items() if not isinstance(dict(record).get(k), kind)]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...common.errors import InputError, require
+from ...common.errors import InputError, check_choice
 from ..table import SPLITS
 from .split import read_record
 
@@ -31,10 +31,10 @@ WITHIN_CORPUS = ", within corpus"  # in a model's name, so that its scores carry
 class Task:
     """One closed set: `rows[split]` are row numbers of the table, `codes[split]` index `labels`.
 
-    A code is -1 where the label has no training segment (always counted as wrong). `majority` is
-    the code of the label that `majority_label` returns. `cuts` are the
-    folds of cross-validation, (learnt, held out) as positions in ``rows["train"]``; then
-    ``rows["valid"]`` are all that are held out in turn. Without folds there are none.
+    A code is -1 where the label has no training segment (always counted as wrong). `majority_code`
+    is the code of the label that `majority_label` returns. `cuts` are the folds of
+    cross-validation, (learnt, held out) as positions in ``rows["train"]``; then ``rows["valid"]``
+    are all that are held out in turn. Without folds there are none.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Task:
     rows: Mapping[str, np.ndarray]
     codes: Mapping[str, np.ndarray]
     cuts: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
-    majority: int = 0
+    majority_code: int = 0
 
 
 def majority_label(labels: Iterable[str], among: Iterable[str]) -> str:
@@ -78,7 +78,7 @@ def make_tasks(
     InputError
         The table has no split, a needed split is empty everywhere, or no task is left.
     """
-    require("within", within, WITHIN)
+    check_choice("within", within, WITHIN)
     check_splits(table, needed)
     train = rows_in_train(table if whole is None else whole)
     tasks, skipped = [], {}
@@ -153,7 +153,7 @@ def _make_task(
         labels,
         {part: rows[split == part] for part in SPLITS},
         {part: codes[split == part] for part in SPLITS},
-        majority=number[majority_label(train[target], labels)] if labels else 0,
+        majority_code=number[majority_label(train[target], labels)] if labels else 0,
     )
 
 

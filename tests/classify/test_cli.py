@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from spk.classify.cli import main
-from spk.classify.selection.candidates import Settings
+from spk.classify.selection.candidates import SweepSettings
 from spk.manifests.splits.split import write_record
 from spk.manifests.table import write_table
 
@@ -138,7 +138,7 @@ def test_options_are_the_settings_with_their_defaults(name):
         name: None if repr(value) == "Sentinel.UNSET" else value for name, value in options.items()
     }
     assert unset.pop("identity", None) is None  # of the control, not of the sweep
-    assert unset == {field.name: field.default for field in fields(Settings)}
+    assert unset == {field.name: field.default for field in fields(SweepSettings)}
 
 
 def test_help_imports_nothing_heavy():

@@ -4,29 +4,29 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from spk.classify.experiment import choose_and_fit, evaluate
+from spk.classify.experiment import fit_best, run_experiment
 from spk.classify.output import (
-    aligned,
+    format_columns,
     outcome_text,
     plot_sweep,
-    trial_rows,
-    write_measures,
+    sweep_rows,
+    write_metrics,
     write_outcome,
 )
-from spk.classify.selection.candidates import Settings
+from spk.classify.selection.candidates import SweepSettings
 from spk.common.errors import InputError
 from spk.manifests.table import read_predictions
 
-FAST = Settings(classifiers="ridge,centroid", jobs=1)
+FAST = SweepSettings(classifiers="ridge,centroid", jobs=1)
 
 
 @pytest.fixture(scope="module")
 def outcome(table, store_path):
-    return evaluate(table, store_path, FAST, split="chronological")
+    return run_experiment(table, store_path, FAST, split="chronological")
 
 
 def test_test_is_scored_for_the_chosen_trial_only(outcome):
-    rows = trial_rows(outcome)
+    rows = sweep_rows(outcome)
     assert len(rows) == 6
     scored = [row for row in rows if row["test_accuracy"] != ""]
     assert [row["chosen"] for row in scored] == ["yes"]
@@ -39,14 +39,14 @@ def test_the_choice_does_not_depend_on_test(tmp_path, table, features, write_sto
     spoilt = features.copy()
     spoilt[table["split"] == "test"] *= -1
     path = write_store(tmp_path / "s", table["segment_id"], spoilt)
-    other = evaluate(table, path, FAST)
+    other = run_experiment(table, path, FAST)
     assert other.chosen.name == outcome.chosen.name
     assert other.chosen.penalty == outcome.chosen.penalty
     assert (other.predictions["speaker"] == other.predictions["predicted"]).mean() < 0.5
 
 
 def test_two_runs_are_one_run(table, store_path, outcome):
-    again = evaluate(table, store_path, FAST, split="chronological")
+    again = run_experiment(table, store_path, FAST, split="chronological")
     pd.testing.assert_frame_equal(again.predictions, outcome.predictions)
     pd.testing.assert_frame_equal(again.measures, outcome.measures)
     assert again.conclusion == outcome.conclusion
@@ -66,7 +66,7 @@ def test_features_that_tell_nothing_are_not_said_to_beat_the_majority(
 
     noise = np.random.default_rng(9).normal(size=features.shape).astype(np.float32)
     path = write_store(tmp_path / "s", table["segment_id"], noise)
-    told = evaluate(table, path, replace(FAST, layers="0", classifiers="ridge")).conclusion
+    told = run_experiment(table, path, replace(FAST, layers="0", classifiers="ridge")).conclusion
     assert "not shown to be above the majority class" in told
     assert "Nothing else was tried." in told
 
@@ -75,7 +75,7 @@ def test_an_untrained_encoder_and_a_leaky_split_are_named_with_every_score(
     tmp_path, table, features, write_store
 ):
     path = write_store(tmp_path / "s", table["segment_id"], features, untrained=True)
-    outcome = evaluate(table, path, replace(FAST, layers="1"), split="random (leaky)")
+    outcome = run_experiment(table, path, replace(FAST, layers="1"), split="random (leaky)")
     name = f"{outcome.chosen.name}, untrained encoder, split random (leaky)"
     assert set(outcome.predictions["model"]) == {name}
     assert set(outcome.measures["model"]) == set(outcome.predictions["model"])
@@ -95,7 +95,7 @@ def test_what_is_left_out_is_told(tmp_path, table, features, write_store):
     path = write_store(
         tmp_path / "s", table["segment_id"][1:], features[1:], rejected=table["segment_id"][:1]
     )
-    outcome = evaluate(few, path, replace(FAST, layers="1"))
+    outcome = run_experiment(few, path, replace(FAST, layers="1"))
     assert f"left out: {session}, no test segments (35 train, 12 valid, 0 test)" in outcome.facts
     told = f"left out: 1 segments rejected at extraction, first {table['segment_id'][0]!r}"
     assert told in outcome.facts
@@ -105,7 +105,7 @@ def test_labels_without_training_segments_are_told(table, store_path):
     label = table["speaker"][0]
     changed = table.copy()
     changed.loc[(table["speaker"] == label) & (table["split"] == "train"), "split"] = ""
-    outcome = evaluate(changed, store_path, replace(FAST, layers="1"))
+    outcome = run_experiment(changed, store_path, replace(FAST, layers="1"))
     assert (
         f"test: 4 of 36 segments have speakers that the model does not know, first {label!r}; "
         "they count as wrong"
@@ -114,7 +114,7 @@ def test_labels_without_training_segments_are_told(table, store_path):
 
 def test_fit_needs_no_test_rows_and_chooses_as_the_sweep_does(table, store_path, outcome):
     untested = table[table["split"] != "test"].reset_index(drop=True)
-    model, facts, _ = choose_and_fit(untested, store_path, FAST, split="chronological")
+    model, facts, _ = fit_best(untested, store_path, FAST, split="chronological")
     assert model.name == outcome.model.name
     assert model.temperature == outcome.model.temperature
     assert facts[-1].startswith(f"chosen on validation: {outcome.chosen.name}, penalty")
@@ -155,18 +155,18 @@ def test_the_plot_is_the_same_png_every_time(outcome):
 
 
 def test_measures_are_written_by_suffix(tmp_path, outcome):
-    write_measures(outcome.measures, tmp_path / "m.json", facts=["split: x"])
+    write_metrics(outcome.measures, tmp_path / "m.json", facts=["split: x"])
     read = json.loads((tmp_path / "m.json").read_text())
     assert read["facts"] == ["split: x"]
     assert len(read["measures"]) == len(outcome.measures)
-    write_measures(outcome.measures, tmp_path / "m.csv")
+    write_metrics(outcome.measures, tmp_path / "m.csv")
     assert len(pd.read_csv(tmp_path / "m.csv")) == len(outcome.measures)
     with pytest.raises(InputError, match=r"suffix is '.txt', expected .csv or .json"):
-        write_measures(outcome.measures, tmp_path / "m.txt")
+        write_metrics(outcome.measures, tmp_path / "m.txt")
 
 
 def test_columns_are_aligned():
-    text = aligned([{"layer": "3", "name": "ridge"}, {"layer": "12", "name": "lda"}])
+    text = format_columns([{"layer": "3", "name": "ridge"}, {"layer": "12", "name": "lda"}])
     assert text == "layer  name\n    3  ridge\n   12  lda"
 
 
@@ -181,11 +181,11 @@ def test_of_very_many_trials_the_best_are_printed(outcome, monkeypatch):
 
 def test_few_validation_segments_for_a_curve_are_told(table, store_path, tmp_path):
     isotonic = replace(FAST, layers="1", calibration="isotonic")
-    outcome = evaluate(table, store_path, isotonic)
+    outcome = run_experiment(table, store_path, isotonic)
     (told,) = [fact for fact in outcome.facts if fact.startswith("calibration")]
     first = sorted(set(table["speaker"]))[0]
     assert f"9 of 9 labels have fewer than 10 validation segments, first {first!r} with 4" in told
-    folded, facts, _ = choose_and_fit(table, store_path, replace(isotonic, folds=3))
+    folded, facts, _ = fit_best(table, store_path, replace(isotonic, folds=3))
     assert (
         "calibration: isotonic, a curve per label; each of 9 labels has at least 10 validation"
         in ("\n".join(facts))
@@ -198,7 +198,7 @@ def test_few_validation_segments_for_a_curve_are_told(table, store_path, tmp_pat
 
 def test_calibration_chooses_nothing_and_stands_beside(table, store_path):
     plain, curved = (
-        evaluate(table, store_path, replace(FAST, calibration=name))
+        run_experiment(table, store_path, replace(FAST, calibration=name))
         for name in ("temperature", "isotonic")
     )
     assert [trial.log_loss for trial in plain.trials] == [t.log_loss for t in curved.trials]

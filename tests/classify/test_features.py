@@ -3,7 +3,13 @@ import json
 import numpy as np
 import pytest
 
-from spk.classify.features import LayerSet, layer_sets, match, open_store, read_features
+from spk.classify.features import (
+    LayerSet,
+    layer_sets,
+    open_store,
+    read_features,
+    rows_with_features,
+)
 from spk.common.errors import InputError
 from spk.manifests.splits.tasks import make_tasks, split_method
 
@@ -66,8 +72,8 @@ def test_rejected_segments_are_left_out_and_missing_ones_refused(
     ids = table["segment_id"]
     path = write_store(tmp_path / "s", ids[2:], features[2:], rejected=[ids[0]])
     with pytest.raises(InputError, match=f"1 of {len(table)} segments have no features, first"):
-        match(table, open_store(path))
-    known, rejected = match(table.drop(index=1), open_store(path))
+        rows_with_features(table, open_store(path))
+    known, rejected = rows_with_features(table.drop(index=1), open_store(path))
     assert list(known["segment_id"]) == list(ids[2:])
     assert list(rejected["segment_id"]) == [ids[0]]
 
@@ -75,7 +81,7 @@ def test_rejected_segments_are_left_out_and_missing_ones_refused(
 def test_a_store_without_any_features_is_refused(tmp_path, table, features, write_store):
     path = write_store(tmp_path / "s", [], features[:0], rejected=table["segment_id"])
     with pytest.raises(InputError, match=f"0 of {len(table)} segments have features"):
-        match(table, open_store(path))
+        rows_with_features(table, open_store(path))
 
 
 def test_tasks_within_a_session_are_its_speakers(table):

@@ -5,17 +5,17 @@ from scipy.optimize import brentq
 from sklearn import metrics
 
 from spk.classify.metrics import (
-    Trials,
+    VerificationTrials,
     balanced_accuracy,
     calibration_error,
     equal_error_rate,
     log_loss,
     macro_f1,
     mean_interval,
-    meeting_mean,
     min_dcf,
     percentiles,
     resample,
+    session_mean,
 )
 
 EXACT = 1e-12  # the same sums in another order
@@ -84,7 +84,7 @@ def test_equal_error_rate_is_the_crossing_of_scikit_learns_roc():
     target = (np.arange(5) == truth[:, None]).ravel()
     false, true, _ = metrics.roc_curve(target, scores.ravel(), drop_intermediate=False)
     expected = brentq(lambda x: 1 - x - interp1d(false, true)(x), 0, 1)
-    found = equal_error_rate(*Trials(scores, truth).rates(np.ones(len(truth))))
+    found = equal_error_rate(*VerificationTrials(scores, truth).rates(np.ones(len(truth))))
     assert found == pytest.approx(expected, abs=BRENT)
 
 
@@ -93,14 +93,14 @@ def test_min_dcf_is_the_least_cost_on_scikit_learns_det_curve():
     target = (np.arange(5) == truth[:, None]).ravel()
     false, true, _ = metrics.roc_curve(target, scores.ravel(), drop_intermediate=False)
     expected = np.min(0.01 * (1 - true) + 0.99 * false) / 0.01
-    found = min_dcf(*Trials(scores, truth).rates(np.ones(len(truth))))
+    found = min_dcf(*VerificationTrials(scores, truth).rates(np.ones(len(truth))))
     assert found == pytest.approx(expected, abs=EXACT)
 
 
 def test_verification_by_hand():
     # targets .9 .6 .4, others .5 .3 .1: accepting from .5 up misses 1 of 3 and takes 1 of 3
     scores = np.array([[0.9, 0.1], [0.6, 0.3], [0.5, 0.4]])
-    misses, false = Trials(scores, np.array([0, 0, 1])).rates(np.ones(3))
+    misses, false = VerificationTrials(scores, np.array([0, 0, 1])).rates(np.ones(3))
     np.testing.assert_allclose(misses, [1, 2 / 3, 1 / 3, 1 / 3, 0, 0, 0])
     np.testing.assert_allclose(false, [0, 0, 0, 1 / 3, 1 / 3, 2 / 3, 1])
     assert equal_error_rate(misses, false) == pytest.approx(1 / 3)
@@ -108,7 +108,7 @@ def test_verification_by_hand():
 
 
 def test_a_trivial_system_costs_one():
-    misses, false = Trials(np.full((4, 3), 1 / 3), np.zeros(4, int)).rates(np.ones(4))
+    misses, false = VerificationTrials(np.full((4, 3), 1 / 3), np.zeros(4, int)).rates(np.ones(4))
     assert min_dcf(misses, false) == pytest.approx(1)
     assert equal_error_rate(misses, false) == pytest.approx(0.5)
 
@@ -123,28 +123,28 @@ def test_weights_are_repeated_rows():
     scores, truth = trials(2, rows=20)
     weights = np.random.default_rng(0).integers(0, 3, size=20)
     rows = np.repeat(np.arange(20), weights)
-    once = Trials(scores[rows], truth[rows]).rates(np.ones(len(rows)))
-    found = Trials(scores, truth).rates(weights)
+    once = VerificationTrials(scores[rows], truth[rows]).rates(np.ones(len(rows)))
+    found = VerificationTrials(scores, truth).rates(weights)
     assert equal_error_rate(*found) == pytest.approx(equal_error_rate(*once), abs=EXACT)
     assert min_dcf(*found) == pytest.approx(min_dcf(*once), abs=EXACT)
 
 
 def test_candidates_that_a_segment_lacks_are_no_trials():
     scores = np.array([[0.7, 0.3, np.nan], [0.2, 0.3, 0.5]])
-    misses, false = Trials(scores, np.array([0, 2])).rates(np.ones(2))
+    misses, false = VerificationTrials(scores, np.array([0, 2])).rates(np.ones(2))
     assert len(false) == 5  # accept-none and the thresholds .7 .5 .3 .2; .3 occurs twice
     assert misses[2] == 0
     assert false[2] == 0
 
 
 def test_without_any_target_rates_are_unknown():
-    misses, false = Trials(np.array([[0.5, 0.5]]), np.array([-1])).rates(np.ones(1))
+    misses, false = VerificationTrials(np.array([[0.5, 0.5]]), np.array([-1])).rates(np.ones(1))
     assert np.isnan(equal_error_rate(misses, false))
     assert np.isnan(min_dcf(misses, false))
 
 
 def test_meeting_mean_by_hand():
-    assert meeting_mean(np.array([1.0, 0, 1, 1]), np.array([0, 0, 3, 3])) == 0.75
+    assert session_mean(np.array([1.0, 0, 1, 1]), np.array([0, 0, 3, 3])) == 0.75
 
 
 def test_resampling_draws_meetings_and_then_their_segments():

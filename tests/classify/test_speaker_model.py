@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from spk.classify.classifiers.calibration import fit_curves
-from spk.classify.selection.candidates import Settings, choose
+from spk.classify.selection.candidates import SweepSettings, choose
 from spk.classify.selection.sweep import sweep
 from spk.classify.speaker_model import fit, predict
 from spk.classify.speaker_model_files import load_model, save_model
@@ -17,7 +17,7 @@ SIX_DIGITS = 1e-6  # `scores` are written to six significant digits
 
 
 def make_model(table, store, **changes):
-    settings = Settings(**{"layers": "1", "classifiers": "ridge", "jobs": 1, **changes})
+    settings = SweepSettings(**{"layers": "1", "classifiers": "ridge", "jobs": 1, **changes})
     tasks, _ = make_tasks(table, settings.within)
     trial = choose(sweep(table, store, tasks, settings))
     return fit(table, store, tasks, trial, settings, split="chronological")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from spk.classify.selection.candidates import Settings, choose
+from spk.classify.selection.candidates import SweepSettings, choose
 from spk.classify.selection.sweep import sweep
 from spk.classify.speaker_model import fit
 from spk.classify.speaker_model_files import load_model, save_model
@@ -18,7 +18,7 @@ def saved(tmp_path_factory, table, store):
     """Return model folders by classifier."""
     root, tasks = tmp_path_factory.mktemp("models"), make_tasks(table, "session")[0]
     for name in ("ridge", "lightgbm"):
-        settings = Settings(layers="1", classifiers=name, jobs=1)
+        settings = SweepSettings(layers="1", classifiers=name, jobs=1)
         trial = choose(sweep(table, store, tasks, settings))
         save_model(fit(table, store, tasks, trial, settings), root / name)
     return root
@@ -114,7 +114,7 @@ def test_weights_that_are_not_shares_of_the_layers_are_refused(tmp_path, mixed, 
 def mixed(tmp_path_factory, table, store):
     """Return a model folder of a mix of two layers."""
     path, tasks = tmp_path_factory.mktemp("mixed") / "model", make_tasks(table, "session")[0]
-    settings = Settings(layers="1,2", combine="mix", classifiers="ridge", jobs=1)
+    settings = SweepSettings(layers="1,2", combine="mix", classifiers="ridge", jobs=1)
     model = fit(table, store, tasks, choose(sweep(table, store, tasks, settings)), settings)
     assert len(model.layers.weights) == 2
     save_model(model, path)
@@ -125,7 +125,7 @@ def mixed(tmp_path_factory, table, store):
 def curved(tmp_path_factory, table, store):
     """Return a model folder with isotonic curves."""
     path, tasks = tmp_path_factory.mktemp("curved") / "model", make_tasks(table, "session")[0]
-    settings = Settings(layers="1", classifiers="ridge", calibration="isotonic", jobs=1)
+    settings = SweepSettings(layers="1", classifiers="ridge", calibration="isotonic", jobs=1)
     trial = choose(sweep(table, store, tasks, settings))
     save_model(fit(table, store, tasks, trial, settings), path)
     return path

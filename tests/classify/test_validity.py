@@ -250,7 +250,7 @@ def test_the_majority_is_the_first_of_equals_among_the_candidates(table):
     assert majority_label(["c", "b", "b", "c", "a"], ["c", "b", "a"]) == "b"
     assert majority_label([], ["z", "y"]) == "y"
     for task in make_tasks(table, "session")[0]:
-        assert task.labels[task.majority] == min(task.labels)  # all have as many
+        assert task.labels[task.majority_code] == min(task.labels)  # all have as many
 
 
 def test_without_a_table_no_majority_is_called_that(tmp_path, store_path, fitted):

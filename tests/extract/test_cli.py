@@ -20,8 +20,8 @@ import soundfile
 from click.testing import CliRunner
 
 from spk.extract.cli import main
-from spk.extract.options import Options
-from spk.extract.pipeline.runner import Job
+from spk.extract.options import ExtractOptions
+from spk.extract.pipeline.runner import ExtractionRun
 from spk.extract.store.reader import FeatureStore
 from spk.manifests.table import segment_id, write_table
 
@@ -116,7 +116,7 @@ def test_options_have_the_names_and_defaults_of_the_settings():
     context = click.Context(main)
     others = ("table", "store_path", "plan", "version", "help", "overwrite", "no_lock")
     found = {p.name: p.get_default(context) for p in main.params if p.name not in others}
-    assert found == {field.name: field.default for field in dataclasses.fields(Options)}
+    assert found == {field.name: field.default for field in dataclasses.fields(ExtractOptions)}
 
 
 def test_help_and_plan_do_without_torch(corpus, tmp_path):
@@ -134,13 +134,13 @@ def test_help_and_plan_do_without_torch(corpus, tmp_path):
 def test_a_signal_ends_the_run_after_a_batch_with_its_own_code(
     corpus, tmp_path, monkeypatch, number
 ):
-    take = Job._take
+    take = ExtractionRun._start_batch
 
     def interrupted(self, read, writing):
         os.kill(os.getpid(), number)
         take(self, read, writing)
 
-    monkeypatch.setattr(Job, "_take", interrupted)
+    monkeypatch.setattr(ExtractionRun, "_start_batch", interrupted)
     before = signal.getsignal(number)
     result = call(corpus, "usable.csv", tmp_path / "store", "--batch-seconds", "4")
     assert result.exit_code == 128 + number

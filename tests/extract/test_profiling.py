@@ -5,19 +5,19 @@ import threading
 
 import pytest
 
-from spk.extract.profiling import Span, Spans, stage
+from spk.extract.profiling import Profile, TimedStage, stage
 
 
 @pytest.fixture
 def spans():
     """Return 10 s of layers with 3 s of pooling inside, beside 4 s of decode."""
-    found = Spans()
+    found = Profile()
     found.found = [
-        Span("pooling", "main", 2.0, 4.0),
-        Span("pooling", "main", 7.0, 8.0),
-        Span("layers", "main", 0.0, 10.0),
-        Span("decode", "decode_0", 1.0, 5.0),
-        Span("CNN", "main", 10.0, 11.0),
+        TimedStage("pooling", "main", 2.0, 4.0),
+        TimedStage("pooling", "main", 7.0, 8.0),
+        TimedStage("layers", "main", 0.0, 10.0),
+        TimedStage("decode", "decode_0", 1.0, 5.0),
+        TimedStage("CNN", "main", 10.0, 11.0),
     ]
     return found
 
@@ -52,7 +52,7 @@ def test_the_trace_is_one_chrome_reads(spans):
 
 
 def test_threads_have_rows_of_their_own_and_nothing_is_measured_without_spans():
-    spans = Spans()
+    spans = Profile()
 
     def work():
         with stage(spans, "decode"), stage(None, "CNN"):
@@ -65,7 +65,7 @@ def test_threads_have_rows_of_their_own_and_nothing_is_measured_without_spans():
 
 
 def test_a_stage_that_fails_is_measured_too():
-    spans = Spans()
+    spans = Profile()
     with pytest.raises(ValueError, match="soon"), spans.stage("CNN"):
         raise ValueError("soon")
     assert [span.stage for span in spans.found] == ["CNN"]

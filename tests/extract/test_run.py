@@ -14,10 +14,10 @@ import pytest
 import soundfile
 
 from spk.common.errors import InputError
-from spk.extract.options import Options, parse_layers
+from spk.extract.options import ExtractOptions, parse_layers
 from spk.extract.pipeline import batching
 from spk.extract.pipeline.batching import AHEAD, make_batches, sort_segments
-from spk.extract.pipeline.runner import WAITING, Halving
+from spk.extract.pipeline.runner import WAITING, SplitOnOutOfMemory
 from spk.extract.planning import choose_segments, plan
 from spk.extract.run import extract
 from spk.extract.store.reader import FeatureStore
@@ -57,7 +57,7 @@ def row(audio, start, end, speaker="001-M", session="S01"):
 
 def settings(root, **changes):
     known = {"encoder": "demo", "audio_root": str(root), "workers": 0, "store_dtype": "float32"}
-    return Options(**{**known, **changes})
+    return ExtractOptions(**{**known, **changes})
 
 
 def features(store, ids):
@@ -209,7 +209,7 @@ def test_a_segment_whose_times_changed_under_its_id_is_refused(corpus, tmp_path)
 def test_what_was_encoded_before_an_exception_is_kept(corpus, tmp_path, monkeypatch):
     root, table = corpus
     calls = []
-    encode = Halving.__call__
+    encode = SplitOnOutOfMemory.__call__
 
     def failing(self, waveforms):
         calls.append(None)
@@ -217,7 +217,7 @@ def test_what_was_encoded_before_an_exception_is_kept(corpus, tmp_path, monkeypa
             raise KeyboardInterrupt
         return encode(self, waveforms)
 
-    monkeypatch.setattr(Halving, "__call__", failing)
+    monkeypatch.setattr(SplitOnOutOfMemory, "__call__", failing)
     with pytest.raises(KeyboardInterrupt):
         extract(table, tmp_path / "store", settings(root, batch_seconds=8.0))
     assert 0 < len(FeatureStore.open(tmp_path / "store").ids()) < 24
@@ -479,14 +479,14 @@ def test_a_batch_too_large_for_memory_is_halved_and_told_once(corpus, whole, tmp
     from spk.extract.encoder.encoder import Encoder
 
     root, table = corpus
-    submit = Encoder.submit
+    submit = Encoder.encode_async
 
     def small(self, waveforms, *settings):
         if len(waveforms) > 3:
             raise torch.cuda.OutOfMemoryError("out of memory")
         return submit(self, waveforms, *settings)
 
-    monkeypatch.setattr(Encoder, "submit", small)
+    monkeypatch.setattr(Encoder, "encode_async", small)
     lines = []
     summary = extract(table, tmp_path / "store", settings(root), tell=lines.append)
     assert summary.new == 24
@@ -504,7 +504,7 @@ def test_a_bug_in_encoding_names_the_segments(corpus, tmp_path, monkeypatch):
     def broken(self, waveforms, *settings):
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(Encoder, "submit", broken)
+    monkeypatch.setattr(Encoder, "encode_async", broken)
     with pytest.raises(RuntimeError, match="S01_002-M_.* and 1 more in its batch: encoding fail"):
         extract(table, tmp_path / "store", settings(root, batch_seconds=7.0))
 
@@ -585,7 +585,7 @@ def test_one_waveform_too_large_for_memory_is_told():
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     with pytest.raises(InputError, match="a waveform of 7 samples alone.*smaller --max-seconds"):
-        Halving(never, lambda line: None)([np.zeros(7), np.zeros(5)])
+        SplitOnOutOfMemory(never, lambda line: None)([np.zeros(7), np.zeros(5)])
 
 
 def test_another_runtime_error_is_not_taken_for_memory():
@@ -593,12 +593,12 @@ def test_another_runtime_error_is_not_taken_for_memory():
         raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        Halving(broken, lambda line: None)([np.zeros(7), np.zeros(5)])
+        SplitOnOutOfMemory(broken, lambda line: None)([np.zeros(7), np.zeros(5)])
 
 
 def test_a_plan_counts_and_estimates_without_audio_or_weights(corpus, whole, layer_encoder):
     _, table = corpus
-    found = plan(table, Options(encoder=str(layer_encoder), audio_root="nowhere"))
+    found = plan(table, ExtractOptions(encoder=str(layer_encoder), audio_root="nowhere"))
     assert (found.segments, found.size) == (24, 24 * 4 * 64 * 2)
     assert found.seconds == pytest.approx(2 * sum(DURATIONS))
     assert str(found) == "24 segments, 0.01 h, cache about 0.0 MB (4 layers x 64, float16)"
@@ -606,14 +606,14 @@ def test_a_plan_counts_and_estimates_without_audio_or_weights(corpus, whole, lay
 
 def test_a_plan_advises_to_cut_where_recordings_have_channels(corpus, layer_encoder):
     root, table = corpus
-    told = str(plan(table, Options(encoder=str(layer_encoder), audio_root=str(root))))
+    told = str(plan(table, ExtractOptions(encoder=str(layer_encoder), audio_root=str(root))))
     assert "recordings have up to 2 channels, and all are decoded to read one" in told
     assert told.endswith("cut first: spk-manifests cut")
 
 
 def test_a_plan_for_an_encoder_that_is_not_at_hand_says_so(corpus, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    found = plan(corpus[1], Options())
+    found = plan(corpus[1], ExtractOptions())
     assert found.size is None
     assert "cache unknown (jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn: enc" in str(found)
 
@@ -648,7 +648,7 @@ def test_layers_that_are_not_there_are_refused(text):
 )
 def test_settings_out_of_range_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
-        Options(**changes)
+        ExtractOptions(**changes)
 
 
 def test_real_meetings_give_features(real_data, tmp_path):

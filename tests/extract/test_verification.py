@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from spk.extract.audio import Segment
-from spk.extract.verification import Naming, draw, paired_interval
+from spk.extract.verification import PrecisionProbe, paired_interval, sample_segments
 
 
 def meeting(count, session="S"):
@@ -23,7 +23,7 @@ def test_segments_are_named_block_by_block_as_scikit_learn_does():
     rng = np.random.default_rng(1)
     speakers = np.array([int(names[s.segment_id][1]) for s in segments])
     rows = np.eye(3, 8)[speakers] + rng.normal(size=(36, 8))
-    found = Naming(segments, names).right(rows)
+    found = PrecisionProbe(segments, names).right(rows)
     order = np.argsort([s.start for s in segments])
     model = make_pipeline(StandardScaler(), RidgeClassifier())
     expected = cross_val_predict(model, rows[order], speakers[order], cv=KFold(3))
@@ -33,7 +33,7 @@ def test_segments_are_named_block_by_block_as_scikit_learn_does():
 
 def test_sessions_are_named_apart():
     (one, names), (other, more) = meeting(18, "A"), meeting(18, "B")
-    naming = Naming([*one, *other], names | more)
+    naming = PrecisionProbe([*one, *other], names | more)
     speakers = [int((names | more)[s.segment_id][1]) for s in [*one, *other]]
     rows = np.eye(3)[speakers]
     rows[18:] = rows[18:, [1, 2, 0]]  # another room: speaker 0 of B looks as 1 of A does
@@ -45,11 +45,13 @@ def test_a_segment_without_a_name_is_not_looked_at():
     hidden = {name: who for name, who in names.items() if int(name[1:]) % 4}
     shown = [s for s in segments if s.segment_id in hidden]
     rows = np.random.default_rng(2).normal(size=(48, 4))
-    found = Naming(segments, hidden)
+    found = PrecisionProbe(segments, hidden)
     assert "36 of 48 segments named" in found.told
     assert "without the split test" in found.told
     places = [i for i, s in enumerate(segments) if s.segment_id in hidden]
-    np.testing.assert_array_equal(found.right(rows), Naming(shown, hidden).right(rows[places]))
+    np.testing.assert_array_equal(
+        found.right(rows), PrecisionProbe(shown, hidden).right(rows[places])
+    )
 
 
 def test_who_learns_has_none_of_the_time_that_is_named():
@@ -59,7 +61,7 @@ def test_who_learns_has_none_of_the_time_that_is_named():
     other = [*segments[:12], Segment("s12", "b.wav", 11.5, 13.0), *segments[13:]]
     names = {s.segment_id: ("S", f"{i % 2}") for i, s in enumerate(segments)}
     names |= {"s11": ("S", "twin"), "s12": ("S", "twin")}
-    count = [len(Naming(some, names).right(np.ones((36, 2)))) for some in (segments, other)]
+    count = [len(PrecisionProbe(some, names).right(np.ones((36, 2)))) for some in (segments, other)]
     assert count == [34, 36]
 
 
@@ -68,27 +70,27 @@ def test_few_segments_are_drawn_from_few_sessions():
     segments = [one for some, _ in meetings for one in some]
     names = {name: who for _, some in meetings for name, who in some.items()}
     del names["A00"]
-    drawn = draw(segments, 64, names)
+    drawn = sample_segments(segments, 64, names)
     assert len({one.segment_id for one in drawn}) == 64
     assert len({names[one.segment_id][0] for one in drawn}) == 2
-    assert Naming(drawn, names).enough
-    assert draw(segments, 400, names)[-1].segment_id == "A00"
-    assert len({one.segment_id[0] for one in draw(segments, 64, None)}) == 8
+    assert PrecisionProbe(drawn, names).enough
+    assert sample_segments(segments, 400, names)[-1].segment_id == "A00"
+    assert len({one.segment_id[0] for one in sample_segments(segments, 64, None)}) == 8
 
 
 def test_too_few_segments_are_told():
     segments, names = meeting(21)
-    naming = Naming(segments, names)
+    naming = PrecisionProbe(segments, names)
     assert not naming.enough
     assert "21 of 21 segments can be named, too few to compare, expected at least 30" in naming.told
     alone = dict.fromkeys(names, ("S", "the one"))
-    assert "0 of 21 segments can be named" in Naming(segments, alone).told
+    assert "0 of 21 segments can be named" in PrecisionProbe(segments, alone).told
 
 
 def test_a_layer_is_compared_in_both_formats():
     segments, names = meeting(36)
     speakers = [int(names[s.segment_id][1]) for s in segments]
-    naming = Naming(segments, names)
+    naming = PrecisionProbe(segments, names)
     told = naming.compare(np.eye(3)[speakers], np.eye(3)[np.roll(speakers, 1)])
     assert told.startswith("accuracy 1.000, in float32 0.")
     assert "(difference +" in told

@@ -11,11 +11,11 @@ import torch
 from spk.finetune.config import Config
 from spk.finetune.model.heads import loss
 from spk.finetune.predict import predict
-from spk.finetune.run import fit
+from spk.finetune.run import finetune
 from spk.manifests.demo.corpus import demo
 from spk.manifests.formats.build import make_table
 from spk.manifests.formats.rttm import read_rttm
-from spk.manifests.splits.split import split
+from spk.manifests.splits.split import split_table
 from spk.manifests.table import read_predictions
 
 NARROW = 0.05  # relative, of scores: bfloat16 keeps 8 bits, through a dozen products
@@ -103,7 +103,7 @@ def meeting(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
     demo(folder, sessions=1, minutes=1.5, speakers=2, channels=1)
     table, _ = make_table(read_rttm(folder / "TextGrid"), audio_root=folder / "wav")
-    table, _ = split(table[table["end"] - table["start"] >= 1.0], gap=0.5)
+    table, _ = split_table(table[table["end"] - table["start"] >= 1.0], gap=0.5)
     return folder, table
 
 
@@ -120,7 +120,7 @@ def test_fit_and_predict_run_in_bfloat16(cuda_autocast, encoder_of, meeting, tmp
         batch_seconds=10.0,
         accelerator="cpu",
     )
-    sessions = fit(table, config).sessions
+    sessions = finetune(table, config).sessions
     assert sessions["state"].tolist() == ["done"]
     written = read_predictions(Path(config.log_dir) / "version_0" / "predictions.csv")
     named = predict(config.log_dir, table, audio_root=config.audio_root, accelerator="cpu").table

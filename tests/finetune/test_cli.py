@@ -18,7 +18,7 @@ def seen(monkeypatch):
 
     monkeypatch.setattr("spk.manifests.table.read_table", lambda path: None)
     monkeypatch.setattr("spk.manifests.splits.tasks.split_method", lambda path: "unknown")
-    monkeypatch.setattr("spk.finetune.run.fit", begin)
+    monkeypatch.setattr("spk.finetune.run.finetune", begin)
     return found
 
 

@@ -71,13 +71,15 @@ def test_a_session_whose_segments_are_all_rejected_is_left_out(table, model):
 
 
 def test_a_fleet_goes_on_after_a_session_whose_segments_are_all_rejected(table, model, tmp_path):
-    from spk.finetune.training.session_result import Result, write_result
+    from spk.finetune.training.session_result import SessionResult, write_result
 
     rows, folder = table
     for version, task in enumerate(("M0", "M1")):
         (tmp_path / f"version_{version}").mkdir()
         checkpoint = str(model(task=task))
-        write_result(tmp_path / f"version_{version}", Result(task, "done", checkpoint=checkpoint))
+        write_result(
+            tmp_path / f"version_{version}", SessionResult(task, "done", checkpoint=checkpoint)
+        )
     found = predict(tmp_path, pd.concat([silent(table, "M0"), rows]), audio_root=folder)
     assert found.table["session"].tolist() == ["M1", "M1"]
     assert found.left_out == {"M0": "2 segments, all rejected"}

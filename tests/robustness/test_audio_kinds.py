@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import soundfile
 
-from spk.extract.audio import Reading, read_segment, segments_of
+from spk.extract.audio import ReadOptions, read_segment, segments_of
 from spk.extract.store.reader import FeatureStore
-from spk.manifests.cutting.cut import cut
+from spk.manifests.cutting.cut import cut_segments
 from spk.manifests.table import read_table, write_table
 
 RATE = 16000
@@ -68,11 +68,11 @@ def test_cut_and_extract_take_the_same_codings_and_read_the_same_samples(here):
         if name.startswith("XI"):  # knows 44100 Hz alone, whatever is written
             own[["start", "end"]] *= RATE / 44100
         read = [
-            read_segment(segment, Reading(resample=True)).samples
+            read_segment(segment, ReadOptions(resample=True)).samples
             for segment in segments_of(own, here)
         ]
         accepted["extract"].add(name)
-        report = cut(own, here, here / "cut", resample=True, workers=1)
+        report = cut_segments(own, here, here / "cut", resample=True, workers=1)
         assert report.clipped == []
         accepted["cut"].add(name)
         for samples, file in zip(read, report.table["audio"], strict=True):

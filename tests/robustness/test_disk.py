@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from spk.classify.selection.sweep_cache import Cells
+from spk.classify.selection.sweep_cache import SweepCache
 from spk.common import files
 from spk.common.errors import InputError
 from spk.common.files import refuse_full_disk
@@ -51,7 +51,7 @@ def test_a_folder_that_goes_is_told(disk, jobs):
 def test_a_sweep_whose_files_go_is_told(jobs, scene, tmp_path, monkeypatch):
     line = next(job for job in jobs if job.name == "sweep").line.replace("OUT", "swept")
     monkeypatch.setattr(
-        "spk.classify.output.write_measures", lambda *_: shutil.rmtree(tmp_path / "swept")
+        "spk.classify.output.write_metrics", lambda *_: shutil.rmtree(tmp_path / "swept")
     )
     monkeypatch.chdir(tmp_path)
     done = scene.typed(line)
@@ -96,7 +96,7 @@ def test_a_lock_on_a_full_disk_holds_and_is_given_back(tmp_path, monkeypatch):
 
 
 def test_a_trial_that_cannot_be_kept_is_told(tmp_path):
-    cells = Cells(tmp_path / "cells.jsonl", "mark")
+    cells = SweepCache(tmp_path / "cells.jsonl", "mark")
     (tmp_path / "cells.jsonl").unlink()
     os.mkdir(tmp_path / "cells.jsonl")
     with pytest.raises(InputError, match=r"cells.jsonl: cannot be written \(Is a directory\)"):
@@ -107,11 +107,11 @@ def _trial():
     import numpy as np
 
     from spk.classify.features import LayerSet
-    from spk.classify.selection.candidates import Trial
+    from spk.classify.selection.candidates import Candidate
 
-    known = dict.fromkeys(Trial.__dataclass_fields__, 0)
+    known = dict.fromkeys(Candidate.__dataclass_fields__, 0)
     layers = LayerSet((0,))
-    return Trial(**{**known, "layers": layers, "correct": np.ones(1, bool), "notes": ()})
+    return Candidate(**{**known, "layers": layers, "correct": np.ones(1, bool), "notes": ()})
 
 
 def test_a_place_that_cannot_be_made_is_told(tmp_path, jobs):
@@ -125,14 +125,14 @@ def test_a_place_that_cannot_be_made_is_told(tmp_path, jobs):
 
 def test_a_session_s_folder_that_goes_is_told(tmp_path):
     task = sessions.Task("S1", (), {}, {})
-    asked = sessions.Fleet(None, sessions.Config(), "random", {0: task}, ("S1",))
+    asked = sessions.TrainingPlan(None, sessions.Config(), "random", {0: task}, ("S1",))
     with pytest.raises(InputError, match=r"cannot be written \(No such file or directory\)"):
-        sessions._claim(tmp_path / "version_0", task, asked)
+        sessions._write_task_file(tmp_path / "version_0", task, asked)
 
 
 def test_a_finished_session_that_is_gone_is_told(tmp_path):
     tasks = {0: sessions.Task("S1", (), {}, {}), 1: sessions.Task("S2", (), {}, {})}
-    asked = sessions.Fleet(
+    asked = sessions.TrainingPlan(
         None, sessions.Config(log_dir=str(tmp_path)), "random", tasks, ("S1", "S2")
     )
     with pytest.raises(InputError, match="2 finished sessions are gone, first 'S1', expected all"):

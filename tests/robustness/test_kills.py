@@ -46,12 +46,12 @@ def a_bit_of_a_committed_shard():
 
 def other_features():  # sealed as if they were right
     from spk.extract.store.shard_writer import ShardWriter
-    old = ShardWriter._stored
+    old = ShardWriter._to_stored_dtype
     def doubled(*of):
         stored = old(*of)
         stored *= 2
         return stored
-    ShardWriter._stored = doubled
+    ShardWriter._to_stored_dtype = doubled
 
 def a_sample_of_a_cut_file():
     for path in sorted(Path("out").glob("*.wav"))[:1]:

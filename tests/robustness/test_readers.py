@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from spk.common.errors import InputError
 from spk.common.names import is_placeholder, normal_name
-from spk.manifests.table import LATEST, read_table, segment_id, write_table
+from spk.manifests.table import MAX_SECONDS, read_table, segment_id, write_table
 
 FEW = settings(
     max_examples=60,
@@ -83,7 +83,7 @@ def test_a_target_takes_and_refuses(fuzz, tmp_path, target):
 LETTERS = st.characters(exclude_categories=("Cc", "Cs"))
 PATHS = st.text(LETTERS, min_size=1, max_size=12)
 NAMES = PATHS.map(normal_name).filter(lambda name: name and not is_placeholder(name))
-TIMES = st.floats(0, LATEST / 2, allow_subnormal=False)
+TIMES = st.floats(0, MAX_SECONDS / 2, allow_subnormal=False)
 ROWS = st.lists(st.tuples(NAMES, NAMES, PATHS, TIMES, st.floats(1e-3, 1e4)), min_size=1, max_size=6)
 
 

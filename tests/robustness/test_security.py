@@ -324,11 +324,11 @@ def test_a_tuned_model_asks_for_the_encoder_s_recorded_commit(monkeypatch):
     monkeypatch.setattr(checkpoint, "read_checkpoint", lambda _: {"spk": known})
     asked = []
 
-    def load_parts(name, *, revision, normalize):
+    def load_encoder_parts(name, *, revision, normalize):
         asked.append((name, revision))
         raise InputError("seen")
 
-    monkeypatch.setattr(checkpoint, "load_parts", load_parts)
+    monkeypatch.setattr(checkpoint, "load_encoder_parts", load_encoder_parts)
     with pytest.raises(InputError, match="seen"):
         checkpoint.load_tuned("a.ckpt")
     assert asked == [("org/name", "0123abc")]

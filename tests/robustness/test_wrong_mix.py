@@ -14,7 +14,7 @@ from spk.extract.audio import Segment
 from spk.extract.store.reader import FeatureStore
 from spk.extract.store.writer import StoreWriter
 from spk.finetune.config import Config
-from spk.finetune.training.train_session import Run, _sign
+from spk.finetune.training.train_session import TrainingContext, _sign
 from spk.manifests.table import read_table, write_table
 
 # Every key of a real store's configuration that tells its features, each with another value.
@@ -211,7 +211,7 @@ def test_kept_prefixes_are_of_one_setting(tmp_path, name):
     of = SimpleNamespace(encoder={"revision": "1"}), SimpleNamespace(segments=segments)
     config = Config()
     signs = [
-        _sign(*of, Run(None, one, "random", device="cpu", ranks=1, stop=lambda: False))
+        _sign(*of, TrainingContext(None, one, "random", device="cpu", ranks=1, stop=lambda: False))
         for one in (config, config, replace(config, **{name: SIGNED[name]}))
     ]
     assert signs[0] == signs[1] != signs[2]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from spk.classify.classifiers.boosted_trees import check_trees
-from spk.classify.classifiers.fitted import Fold
-from spk.classify.classifiers.linear import rotate
+from spk.classify.classifiers.fitted import TrainingSet
+from spk.classify.classifiers.linear import principal_axes
 from spk.classify.classifiers.registry import fit_path
 
 CLASSES = 3
@@ -16,9 +16,11 @@ def text():
     rng = np.random.default_rng(0)
     codes = np.arange(90) % CLASSES
     X = rng.normal(size=(90, 8)) + codes[:, None]
-    rotation = rotate(X)
+    rotation = principal_axes(X)
     (head,) = fit_path(
-        "lightgbm", Fold(rotation, codes, CLASSES, rotation.turn(X[::2]), codes[::2]), [None]
+        "lightgbm",
+        TrainingSet(rotation, codes, CLASSES, rotation.project(X[::2]), codes[::2]),
+        [None],
     )
     return head.booster
 
@@ -38,8 +40,8 @@ def test_what_lightgbm_wrote_passes(text):
 
 
 def test_one_leaf_passes():
-    rotation = rotate(np.arange(12.0)[:, None])  # too few rows for a split
-    fold = Fold(rotation, np.arange(12) % 3, 3, rotation.train, np.arange(12) % 3)
+    rotation = principal_axes(np.arange(12.0)[:, None])  # too few rows for a split
+    fold = TrainingSet(rotation, np.arange(12) % 3, 3, rotation.train, np.arange(12) % 3)
     check_trees(fit_path("lightgbm", fold, [None])[0].booster, 3, 1)
 
 

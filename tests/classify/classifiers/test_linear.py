@@ -7,7 +7,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from spk.classify.classifiers.linear import lda_path, ridge_path, rotate
+from spk.classify.classifiers.linear import lda_path, principal_axes, ridge_path
 from spk.classify.classifiers.registry import PENALTIES
 from spk.classify.estimator import SpeakerClassifier
 
@@ -133,9 +133,9 @@ def test_not_standardised_centroid_measures_angles_of_centred_rows():
 def test_constant_features_count_as_features_of_no_variance(value):
     X = np.random.default_rng(0).normal(size=(30, 8))
     X[:, 5] = value
-    rotation = rotate(X, standardise="no")
+    rotation = principal_axes(X, standardise="no")
     np.testing.assert_allclose(rotation.scale, np.sqrt(np.delete(X, 5, 1).var(axis=0).sum() / 8))
-    assert rotate(np.full((7, 3), value), standardise="no").scale.tolist() == [1, 1, 1]
+    assert principal_axes(np.full((7, 3), value), standardise="no").scale.tolist() == [1, 1, 1]
 
 
 def test_centroid_names_the_mean_of_smallest_angle():
@@ -151,11 +151,11 @@ def test_centroid_names_the_mean_of_smallest_angle():
 @pytest.mark.parametrize("shape", [(40, 90, 3), (90, 40, 3)])
 def test_the_rotation_keeps_every_inner_product(shape):
     X, _ = cloud(*shape)
-    rotation = rotate(X)
+    rotation = principal_axes(X)
     Z = StandardScaler().fit_transform(X)
     np.testing.assert_allclose(rotation.train @ rotation.train.T, Z @ Z.T, atol=EXACT)
-    np.testing.assert_allclose(rotation.turn(X), rotation.train, atol=EXACT)
-    np.testing.assert_allclose(rotation.back(rotation.train), Z, atol=EXACT)
+    np.testing.assert_allclose(rotation.project(X), rotation.train, atol=EXACT)
+    np.testing.assert_allclose(rotation.unproject(rotation.train), Z, atol=EXACT)
 
 
 def test_axes_are_the_principal_components_in_order():
@@ -163,13 +163,13 @@ def test_axes_are_the_principal_components_in_order():
 
     X, _ = cloud(40, 90, 3)
     theirs = PCA(5).fit_transform(StandardScaler().fit_transform(X))
-    ours = rotate(X).train[:, :5]
+    ours = principal_axes(X).train[:, :5]
     np.testing.assert_allclose(np.abs(ours), np.abs(theirs), atol=EXACT)
 
 
 def test_one_decomposition_gives_each_penalty_what_it_gets_alone():
     X, y = cloud(50, 120, 3)
-    rotation = rotate(X)
+    rotation = principal_axes(X)
     for path, values in ((ridge_path, PENALTIES["ridge"]), (lda_path, PENALTIES["lda"])):
         first = rotation.train if path is ridge_path else rotation
         for value, (weights, intercept) in zip(values, path(first, y, 3, values), strict=True):
@@ -188,4 +188,4 @@ def test_lda_with_one_segment_per_class_stays_finite():
 @pytest.mark.parametrize("rows", [[0.0, 2.0], [2.0, 0.0], [0.1, 0.7], [0.7, 0.1], [-3.0, 1e-9]])
 def test_the_first_of_equal_entries_is_positive_whichever_rounding_made_larger(rows):
     X = np.array([[value, 1.0] for value in rows])
-    np.testing.assert_allclose(rotate(X).train, [[1], [-1]], atol=1e-12)
+    np.testing.assert_allclose(principal_axes(X).train, [[1], [-1]], atol=1e-12)

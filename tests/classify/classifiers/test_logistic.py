@@ -4,7 +4,7 @@ from scipy.optimize import OptimizeResult, check_grad
 from sklearn.linear_model import LogisticRegression
 
 from spk.classify.classifiers import logistic as module
-from spk.classify.classifiers.linear import rotate
+from spk.classify.classifiers.linear import principal_axes
 from spk.classify.classifiers.logistic import logistic_path
 
 PENALTIES = (10.0, 1.0, 1e4, 100.0)
@@ -20,8 +20,8 @@ def cloud(rows, dim, classes, seed=0):
     )
     centres = rng.normal(size=(classes, dim))
     first, second = (0.6 * centres[y] + rng.normal(size=(rows, dim)) for _ in range(2))
-    rotation = rotate(first)
-    return rotation.train, y, rotation.turn(second)
+    rotation = principal_axes(first)
+    return rotation.train, y, rotation.project(second)
 
 
 def differences(scores):

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from spk.classify.classifiers.calibration import probabilities
-from spk.classify.classifiers.fitted import TREE_AXES, Fold, finish
-from spk.classify.classifiers.linear import rotate
-from spk.classify.classifiers.registry import PENALTIES, fit_path, penalties_of
+from spk.classify.classifiers.fitted import TREE_AXES, TrainingSet, to_feature_space
+from spk.classify.classifiers.linear import principal_axes
+from spk.classify.classifiers.registry import PENALTIES, fit_path, penalty_path
 from spk.common.errors import InputError
 
 EXACT = 1e-8  # weights turned back and forth
@@ -21,15 +21,15 @@ def parts():
 
 def make_fold(parts, seed=0):
     X, codes, valid, valid_codes = parts
-    rotation = rotate(X)
-    return Fold(rotation, codes, 3, rotation.turn(valid), valid_codes, seed)
+    rotation = principal_axes(X)
+    return TrainingSet(rotation, codes, 3, rotation.project(valid), valid_codes, seed)
 
 
 @pytest.mark.parametrize("name", PENALTIES)
 def test_a_finished_classifier_scores_as_its_head_does(parts, name):
     fold, valid = make_fold(parts), parts[2]
-    for head in fit_path(name, fold, penalties_of(name)):
-        fitted = finish(head, fold.rotation, "abc")
+    for head in fit_path(name, fold, penalty_path(name)):
+        fitted = to_feature_space(head, fold.rotation, "abc")
         expected = head.scores(fold.rotation, valid, fold.valid)
         np.testing.assert_allclose(fitted.scores(valid), expected, rtol=EXACT, atol=EXACT)
         assert expected.shape == (30, 3)
@@ -38,7 +38,7 @@ def test_a_finished_classifier_scores_as_its_head_does(parts, name):
 @pytest.mark.parametrize("name", PENALTIES)
 def test_classes_that_lie_apart_are_told_apart(parts, name):
     fold = make_fold(parts)
-    head = fit_path(name, fold, penalties_of(name))[0]
+    head = fit_path(name, fold, penalty_path(name))[0]
     right = head.scores(fold.rotation, parts[2], fold.valid).argmax(axis=1) == parts[3]
     assert right.mean() > 0.9  # chance is 1/3
     assert head.note == ""
@@ -46,7 +46,7 @@ def test_classes_that_lie_apart_are_told_apart(parts, name):
 
 @pytest.mark.parametrize("name", PENALTIES)
 def test_the_same_seed_gives_the_same_bytes(parts, name):
-    first, again = (fit_path(name, make_fold(parts), penalties_of(name))[0] for _ in range(2))
+    first, again = (fit_path(name, make_fold(parts), penalty_path(name))[0] for _ in range(2))
     assert first.weights.tobytes() == again.weights.tobytes()
     assert first.booster == again.booster
 
@@ -71,16 +71,18 @@ def test_trees_score_before_the_softmax(parts):
 
 
 def test_trees_without_validation_are_refused(parts):
-    fold = Fold(rotate(parts[0]), parts[1], 3)
+    fold = TrainingSet(principal_axes(parts[0]), parts[1], 3)
     with pytest.raises(InputError, match="0 validation segments are given"):
         fit_path("lightgbm", fold, [None])
 
 
 def test_trees_know_two_classes(parts):
     X, codes, valid, valid_codes = parts
-    rotation = rotate(X[codes < 2])
+    rotation = principal_axes(X[codes < 2])
     few = valid_codes < 2
-    fold = Fold(rotation, codes[codes < 2], 2, rotation.turn(valid[few]), valid_codes[few])
+    fold = TrainingSet(
+        rotation, codes[codes < 2], 2, rotation.project(valid[few]), valid_codes[few]
+    )
     head = fit_path("lightgbm", fold, [None])[0]
     scores = head.scores(rotation, valid[few], fold.valid)
     assert scores.shape == (few.sum(), 2)
@@ -104,4 +106,4 @@ def test_a_fit_that_does_not_converge_is_told(parts, monkeypatch):
 )
 def test_a_penalty_the_classifier_does_not_take_is_refused(name, penalty, expected):
     with pytest.raises(InputError, match=expected):
-        penalties_of(name, penalty)
+        penalty_path(name, penalty)

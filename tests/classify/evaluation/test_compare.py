@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from spk.classify.cli import main
 from spk.classify.evaluation.compare import COLUMNS, compare, conclude, holm
-from spk.classify.metrics import mean_interval, meeting_mean, percentiles, resample
+from spk.classify.metrics import mean_interval, percentiles, resample, session_mean
 from spk.classify.output import OTHER_TASK, comparison_text
 from spk.classify.speaker_model import KNOWS_THE_ROOM
 from spk.common.errors import InputError
@@ -92,7 +92,7 @@ def test_mcnemars_p_is_the_exact_binomial_one(a, b):
 def test_the_interval_of_the_mean_over_meetings_is_the_two_layer_bootstraps(a, b):
     found, gain, sessions = compare(a, b, seed=3), gains(a, b), a["session"].to_numpy(str)
     codes = (sessions == "N").astype(int)
-    drawn = [meeting_mean(gain.to_numpy()[k], group) for k, group in resample(codes, seed=3)]
+    drawn = [session_mean(gain.to_numpy()[k], group) for k, group in resample(codes, seed=3)]
     mean = row(found, "mean")
     assert (mean["low"], mean["high"]) == pytest.approx(percentiles(np.array(drawn)), abs=EXACT)
 

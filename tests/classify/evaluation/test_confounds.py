@@ -8,15 +8,20 @@ import pytest
 from click.testing import CliRunner
 
 from spk.classify.cli import main
-from spk.classify.evaluation.confounds import COLUMNS, controls, persons_of, read_control
+from spk.classify.evaluation.confounds import (
+    COLUMNS,
+    confound_tables,
+    person_of_label,
+    read_control,
+)
 from spk.classify.evaluation.wording import conclude_control
-from spk.classify.experiment import evaluate
+from spk.classify.experiment import run_experiment
 from spk.classify.output import write_outcome
-from spk.classify.selection.candidates import Settings
+from spk.classify.selection.candidates import SweepSettings
 from spk.common.errors import InputError
 from spk.manifests.table import write_table
 
-FAST = Settings(classifiers="ridge", layers="1", within="corpus", penalty=10.0, jobs=1)
+FAST = SweepSettings(classifiers="ridge", layers="1", within="corpus", penalty=10.0, jobs=1)
 ROOM = 0.5  # how far apart rooms are, in a voice's spread
 
 
@@ -32,7 +37,7 @@ def roomy(table, features):
 @pytest.fixture(scope="module")
 def outcome(table, roomy, write_store, tmp_path_factory):
     path = write_store(tmp_path_factory.mktemp("control") / "s", table["segment_id"], roomy)
-    return evaluate(table, path, FAST)
+    return run_experiment(table, path, FAST)
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +76,12 @@ def test_labels_fold_by_the_series_and_by_the_file(table, people):
         (None, "person (series)", 6, 3 / 4),
         (people, "person (identity)", 7, 2 / 4),  # 001-M are two people
     ):
-        found = controls(rows, table, identity=identity)["x, within corpus"]
+        found = confound_tables(rows, table, identity=identity)["x, within corpus"]
         assert list(found["of"]) == ["label", of]
         assert list(found["classes"]) == [9, classes]
         assert list(found["accuracy"]) == [1 / 4, accuracy]
         assert list(found["segments"]) == [4, 4]
-    assert not controls(rows.assign(model="y"), table)  # within sessions nothing is folded
+    assert not confound_tables(rows.assign(model="y"), table)  # within sessions nothing is folded
 
 
 def test_a_control_is_what_scikit_learn_makes_of_meetings(outcome, table, roomy):
@@ -123,7 +128,10 @@ def test_a_room_is_told_only_where_its_interval_carries_it(outcome, table, featu
 def test_voices_alone_are_not_said_to_be_rooms(table, write_store, tmp_path):
     noise = np.random.default_rng(3).normal(size=(len(table), 3, 24)).astype(np.float32)
     path = write_store(tmp_path / "s", table["segment_id"], noise)
-    assert "that the meeting is recognised is not shown" in evaluate(table, path, FAST).conclusion
+    assert (
+        "that the meeting is recognised is not shown"
+        in run_experiment(table, path, FAST).conclusion
+    )
 
 
 @pytest.mark.parametrize("left", [2, 1])
@@ -136,7 +144,7 @@ def test_a_meeting_that_is_not_in_train_is_not_said_to_be_hard_to_recognise(
     apart["split"] = apart["split"].replace("test", "train")
     apart.loc[apart["session"] == sessions[-1], "split"] = "test"
     path = write_store(tmp_path / "s", apart["segment_id"], features[known])
-    outcome = evaluate(apart, path, FAST)
+    outcome = run_experiment(apart, path, FAST)
     assert "cannot be recognised: no test segment is of a meeting in train." in outcome.conclusion
     assert outcome.control.set_index("of").loc["meeting", "segments"] == 0
 
@@ -145,22 +153,24 @@ def test_one_meeting_has_no_room_to_recognise(tmp_path, features, table, write_s
     known = table["session"] == table["session"][0]
     alone = table[known].reset_index(drop=True)
     path = write_store(tmp_path / "s", alone["segment_id"], features[known])
-    told = evaluate(alone, path, FAST).conclusion
+    told = run_experiment(alone, path, FAST).conclusion
     assert "Train has one meeting, so there is no room to recognise." in told
     assert "Each of the 3 labels is a person of its own: nothing is folded." in told
 
 
 def test_a_chosen_pair_and_a_folded_sweep_are_asked_for_the_meeting(table, store_path):
     for changes in ({"combine": "pairs", "layers": "all"}, {"folds": 3, "gap": 0.4}):
-        outcome = evaluate(table, store_path, replace(FAST, **changes))
+        outcome = run_experiment(table, store_path, replace(FAST, **changes))
         assert list(outcome.control["of"])[2:] == ["meeting", "room (series)"]
         assert "recognise the meeting alone in" in outcome.conclusion
 
 
 def test_names_that_tell_no_series_fold_nothing(toy_table):
     other = toy_table(sessions=("monday", "tuesday"))
-    assert persons_of(other) is None
-    found = controls(named(other["speaker"], other["speaker"], other), other)["x, within corpus"]
+    assert person_of_label(other) is None
+    found = confound_tables(named(other["speaker"], other["speaker"], other), other)[
+        "x, within corpus"
+    ]
     assert list(found["of"]) == ["label"]
     assert conclude_control(found).startswith("Who is who is not known")
 
@@ -169,17 +179,17 @@ def test_an_identity_file_that_does_not_fit_is_refused(table, store_path, people
     text = people.read_text().splitlines()
     (tmp_path / "few.csv").write_text("\n".join(text[:-1]) + "\n")
     with pytest.raises(InputError, match="'003-M' of session '20990102.*' has no person"):
-        evaluate(table, store_path, FAST, identity=tmp_path / "few.csv")
+        run_experiment(table, store_path, FAST, identity=tmp_path / "few.csv")
     with pytest.raises(InputError, match="expected 'corpus'; pass --within corpus"):
-        evaluate(table, store_path, replace(FAST, within="session"), identity=people)
+        run_experiment(table, store_path, replace(FAST, within="session"), identity=people)
     series = table.assign(speaker=table["session"].str[:15] + table["speaker"].str[-6:])
     with pytest.raises(
         InputError, match="is 2 persons.*make the table with spk-manifests rttm --scope session"
     ):
-        persons_of(series, people)
-    persons = persons_of(table, people)
+        person_of_label(series, people)
+    persons = person_of_label(table, people)
     already = table.assign(speaker=table["speaker"].map(persons))
-    assert persons_of(already, people) == {name: name for name in persons.values()}
+    assert person_of_label(already, people) == {name: name for name in persons.values()}
 
 
 def score(*words):

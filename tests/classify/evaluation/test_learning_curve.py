@@ -7,18 +7,18 @@ from click.testing import CliRunner
 
 from spk.classify.cli import main
 from spk.classify.evaluation.learning_curve import COLUMNS, conclude_curve, learning_curve
-from spk.classify.experiment import evaluate
+from spk.classify.experiment import run_experiment
 from spk.classify.output import write_outcome
-from spk.classify.selection.candidates import Settings
+from spk.classify.selection.candidates import SweepSettings
 from spk.common.errors import InputError
 from spk.manifests.table import write_table
 
-FAST = Settings(classifiers="ridge", layers="1", jobs=1)
+FAST = SweepSettings(classifiers="ridge", layers="1", jobs=1)
 
 
 @pytest.fixture(scope="module")
 def outcome(table, store_path):
-    return evaluate(table, store_path, FAST)
+    return run_experiment(table, store_path, FAST)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_the_first_draw_is_what_scikit_learn_learns_from_the_first_segments(
 
     fixed = replace(FAST, penalty=10.0)
     folder = run.parent / "fixed"
-    write_outcome(evaluate(table, store_path, fixed), folder)
+    write_outcome(run_experiment(table, store_path, fixed), folder)
     (row,) = learning_curve(table, store_path, folder, seconds="3", draws=1).to_dict("records")
     X, right = features[:, 1], []
     for _, part in table.groupby("session"):
@@ -108,7 +108,7 @@ def test_draws_differ_and_the_same_seed_gives_the_same_curve(table, store_path, 
 
 def test_a_folded_sweep_has_a_curve_too(table, store_path, tmp_path):
     folded = replace(FAST, folds=3, gap=0.4)
-    write_outcome(evaluate(table, store_path, folded), tmp_path / "run")
+    write_outcome(run_experiment(table, store_path, folded), tmp_path / "run")
     curve = learning_curve(table, store_path, tmp_path / "run", seconds="60", draws=1)
     assert curve["speech"][0] == pytest.approx(16 * 1.5)  # train and valid
 

@@ -11,21 +11,21 @@ from spk.classify.evaluation.open_set import (
     conclude_open_set,
     find_threshold,
     open_set,
-    without,
+    without_speaker,
 )
-from spk.classify.experiment import evaluate
+from spk.classify.experiment import run_experiment
 from spk.classify.output import write_outcome
-from spk.classify.selection.candidates import Settings
+from spk.classify.selection.candidates import SweepSettings
 from spk.common.errors import InputError
 from spk.manifests.splits.tasks import make_tasks
 from spk.manifests.table import write_table
 
-FAST = Settings(classifiers="ridge", layers="1", penalty=10.0, jobs=1)
+FAST = SweepSettings(classifiers="ridge", layers="1", penalty=10.0, jobs=1)
 
 
 @pytest.fixture(scope="module")
 def outcome(table, store_path):
-    return evaluate(table, store_path, FAST)
+    return run_experiment(table, store_path, FAST)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_what_was_wanted_is_said_to_be_kept_only_within_the_interval(table, stor
 
 def test_a_speaker_left_out_is_neither_learnt_nor_a_candidate(table):
     task = make_tasks(table, "session")[0][0]
-    fewer = without(task, 1)
+    fewer = without_speaker(task, 1)
     assert fewer.labels == (task.labels[0], task.labels[2])
     for split in ("train", "valid", "test"):
         truth = table["speaker"].to_numpy()[fewer.rows[split]]
@@ -134,7 +134,7 @@ def test_a_threshold_lets_in_no_more_than_wanted(scores, share, expected):
 
 def test_a_folded_sweep_has_no_rows_to_set_a_threshold_on(tmp_path, table, store_path):
     folded = replace(FAST, folds=3, gap=0.4)
-    write_outcome(evaluate(table, store_path, folded), tmp_path / "run")
+    write_outcome(run_experiment(table, store_path, folded), tmp_path / "run")
     with pytest.raises(InputError, match="was swept with --folds 3"):
         open_set(table, store_path, tmp_path / "run")
 
@@ -142,7 +142,7 @@ def test_a_folded_sweep_has_no_rows_to_set_a_threshold_on(tmp_path, table, store
 def test_two_speakers_are_too_few(tmp_path, toy_table, toy_features, write_store):
     table = toy_table(speakers=2)
     path = write_store(tmp_path / "s", table["segment_id"], toy_features(table))
-    write_outcome(evaluate(table, path, FAST), tmp_path / "run")
+    write_outcome(run_experiment(table, path, FAST), tmp_path / "run")
     with pytest.raises(InputError, match="0 of 3 tasks have 3 speakers"):
         open_set(table, path, tmp_path / "run")
 

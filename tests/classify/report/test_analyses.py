@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from spk.classify.report.analyses import sections
-from spk.classify.report.runs import Run
+from spk.classify.report.runs import ReportedRun
 
 CHOSEN = {"chosen": {}, "settings": {"within": "session", "penalty": None}}
 CURVE = pd.DataFrame(
@@ -15,7 +15,7 @@ CURVE = pd.DataFrame(
 @pytest.fixture
 def make(heard_table, predicted):
     def run(name, model="ridge, layer 1", **known):
-        return Run(name, predicted(heard_table(), {1}, model), ("", ""), path=name, **known)
+        return ReportedRun(name, predicted(heard_table(), {1}, model), ("", ""), path=name, **known)
 
     return run
 

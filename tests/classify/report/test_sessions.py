@@ -4,7 +4,7 @@ import pytest
 from scipy.stats import binomtest
 
 from spk.classify.report import sessions as page
-from spk.classify.report.runs import Run
+from spk.classify.report.runs import ReportedRun
 
 
 @pytest.fixture
@@ -20,7 +20,9 @@ def drawn(monkeypatch):
 def run_of(rows):
     columns = ["session", "speaker", "predicted"]
     frame = pd.DataFrame(rows, columns=columns)
-    return Run("r", frame.assign(segment_id=range(len(rows)), score=0.5, model="m"), ("", ""))
+    return ReportedRun(
+        "r", frame.assign(segment_id=range(len(rows)), score=0.5, model="m"), ("", "")
+    )
 
 
 ROWS = [

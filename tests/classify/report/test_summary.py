@@ -1,8 +1,8 @@
 import pytest
 
 from spk.classify.evaluation.score import score
-from spk.classify.report.runs import Run
-from spk.classify.report.summary import cautions, summary
+from spk.classify.report.runs import ReportedRun
+from spk.classify.report.summary import caveats, summary
 from spk.classify.report.tables import pairs_of
 
 
@@ -11,7 +11,7 @@ def make_runs(heard_table, predicted):
     def make(*wrong, models=("x", "y", "z")):
         table = heard_table()
         return [
-            Run(name, predicted(table, set(rows), model), ("", ""))
+            ReportedRun(name, predicted(table, set(rows), model), ("", ""))
             for name, rows, model in zip("abc", wrong, models, strict=False)
         ]
 
@@ -74,8 +74,8 @@ def test_runs_of_another_task_are_not_said_to_be_better_or_worse(make_runs):
 def test_runs_that_share_nothing_are_not_compared(make_runs):
     first, second = make_runs({1}, {2})
     ends = [
-        Run("a", first.predictions.iloc[:5], ("", "")),
-        Run("b", second.predictions.iloc[9:], ("", "")),
+        ReportedRun("a", first.predictions.iloc[:5], ("", "")),
+        ReportedRun("b", second.predictions.iloc[9:], ("", "")),
     ]
     assert told(ends)[-1][1] == "No two runs share a segment, so none are compared."
 
@@ -84,5 +84,5 @@ def test_a_model_over_all_labels_carries_its_warning(make_runs):
     runs = make_runs({1}, {2}, models=("x, within corpus", "y"))
     assert "rewards knowing the room" in told(runs)[0][1]
     assert "rewards knowing the room" not in told(runs)[1][1]
-    assert any("difference is one of tasks too" in text for text in cautions(runs, pairs_of(runs)))
-    assert not any("tasks" in text for text in cautions(runs[1:], {}))
+    assert any("difference is one of tasks too" in text for text in caveats(runs, pairs_of(runs)))
+    assert not any("tasks" in text for text in caveats(runs[1:], {}))

@@ -1,7 +1,7 @@
 import re
 import xml.etree.ElementTree as ET
 
-from spk.classify.report.svg import INK, LINE, draw, hue, on_step, step
+from spk.classify.report.svg import INK, LINE, figure_to_svg, hue, step, text_colour
 
 SIZE = (3, 2)
 
@@ -11,7 +11,7 @@ def painted(name="a", text="words", color=INK):
         axes.plot([0, 1], [0, 1], "o-", color=color)
         axes.set_title(text)
 
-    return str(draw(paint, name=name, size=SIZE, label="What & why"))
+    return str(figure_to_svg(paint, name=name, size=SIZE, label="What & why"))
 
 
 def test_text_stays_text_and_is_escaped():
@@ -43,7 +43,7 @@ def test_ids_are_of_the_figure_and_every_reference_is_met():
 def test_colours_are_the_pages():
     assert "stroke: var(--hue-1)" in painted(color=hue(9))
     assert "var(--step-8)" in painted(color=step(1.0))
-    assert "var(--on-step-0)" in painted(color=on_step(0.0))
+    assert "var(--on-step-0)" in painted(color=text_colour(0.0))
     assert "var(--line)" in painted(color=LINE)
     assert "currentColor" in painted()
     assert not re.search(r"#000[0-3]\d\d", painted().replace("#000000", ""))

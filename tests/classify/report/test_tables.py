@@ -4,12 +4,12 @@ import pandas as pd
 import pytest
 
 from spk.classify.evaluation.score import MEASURES, score
-from spk.classify.report.runs import Run
+from spk.classify.report.runs import ReportedRun
 from spk.classify.report.tables import (
     CONFIDENCE,
     MEANING,
     NAMING,
-    differences,
+    difference_table,
     leaks_table,
     pairs_of,
     provenance,
@@ -17,14 +17,14 @@ from spk.classify.report.tables import (
     sweep_commands,
     trials_table,
 )
-from spk.manifests.splits.leakage import leaks
+from spk.manifests.splits.leakage import leakage_report
 
 
 @pytest.fixture
 def runs(heard_table, predicted):
     table = heard_table()
     many, one = predicted(table, {2, 5, 11}), predicted(table, {2}, "better")
-    return [Run("many", many, ("a.csv", "1")), Run("one", one, ("b.csv", "2"))]
+    return [ReportedRun("many", many, ("a.csv", "1")), ReportedRun("one", one, ("b.csv", "2"))]
 
 
 def texts(table):
@@ -51,7 +51,7 @@ def test_runs_stand_under_each_other_and_the_best_is_marked(runs):
 
 
 def test_nothing_is_best_where_the_segments_differ(runs):
-    fewer = Run("fewer", runs[1].predictions.iloc[1:], ("b.csv", "2"))
+    fewer = ReportedRun("fewer", runs[1].predictions.iloc[1:], ("b.csv", "2"))
     both = [runs[0], fewer]
     table = runs_table(both, [score(run.predictions) for run in both], ("accuracy",))
     assert not any(row[3].best for row in table.rows)
@@ -59,13 +59,13 @@ def test_nothing_is_best_where_the_segments_differ(runs):
 
 def test_nothing_is_best_between_runs_of_different_tasks(runs):
     rows = runs[1].predictions.assign(model="better, within corpus")
-    other = [runs[0], Run("one", rows, ("b.csv", "2"))]
+    other = [runs[0], ReportedRun("one", rows, ("b.csv", "2"))]
     table = runs_table(other, [score(run.predictions) for run in other], NAMING)
     assert not any(cell.best for row in table.rows for cell in row)
 
 
 def test_a_difference_is_paired_and_counts_who_alone_is_right(runs):
-    (row,) = texts(differences(runs, pairs_of(runs)))
+    (row,) = texts(difference_table(runs, pairs_of(runs)))
     assert row[:5] == ["many", "one", "85.0 %", "95.0 %", "+10.0"]
     assert row[5:9] == ["20", "0", "2", "0.5"]  # two of two: McNemar's exact p is 2 / 2^2
     assert row[9] == "no difference"
@@ -82,16 +82,16 @@ def test_a_difference_is_shown_where_interval_and_test_agree(
     heard_table, predicted, wrong, verdict
 ):
     table = heard_table()
-    first = Run("many", predicted(table, wrong), ("", ""))
-    second = Run("one", predicted(table, ()), ("", ""))
+    first = ReportedRun("many", predicted(table, wrong), ("", ""))
+    second = ReportedRun("one", predicted(table, ()), ("", ""))
     for runs in ([first, second], [second, first]):
-        assert texts(differences(runs, pairs_of(runs)))[0][9] == verdict
+        assert texts(difference_table(runs, pairs_of(runs)))[0][9] == verdict
 
 
 def test_runs_without_a_shared_segment_are_no_pair(runs):
     ends = [
-        Run("a", runs[0].predictions.iloc[:5], ("", "")),
-        Run("b", runs[0].predictions.iloc[9:], ("", "")),
+        ReportedRun("a", runs[0].predictions.iloc[:5], ("", "")),
+        ReportedRun("b", runs[0].predictions.iloc[9:], ("", "")),
     ]
     assert pairs_of(ends) == {}
 
@@ -108,7 +108,7 @@ def test_trials_stand_best_first():
 
 
 def test_the_leak_report_shows_what_leaks_tells(heard_table):
-    found = leaks(heard_table())
+    found = leakage_report(heard_table())
     table = leaks_table(found)
     assert [row[0].text for row in table.rows] == [*sorted(("A&<b>", "B")), "all"]
     assert len(table.heads) == len(table.rows[0]) == len(found.columns)
@@ -119,7 +119,7 @@ def test_the_leak_report_shows_what_leaks_tells(heard_table):
 def test_provenance_marks_what_differs(runs):
     settings = {"within": "session", "penalty": None, "layers": "0-3"}
     known = {"settings": settings, "store": {"encoder": "x", "layers": [0, 1]}, "facts": ["told"]}
-    with_config = Run("c", runs[0].predictions, ("a.csv", "1"), config=known)
+    with_config = ReportedRun("c", runs[0].predictions, ("a.csv", "1"), config=known)
     found = {row[0].text: row[1:] for row in provenance([with_config, runs[1]]).rows}
     command = "spk-classify sweep TABLE STORE OUT --within session --layers 0-3"
     assert sweep_commands([runs[1], with_config]) == [(1, command)]

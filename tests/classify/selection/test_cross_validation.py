@@ -6,7 +6,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from spk.classify.classifiers import fold_sums
-from spk.classify.classifiers.fold_sums import TotalSums
+from spk.classify.classifiers.fold_sums import GramSums
 from spk.classify.classifiers.linear import unit
 from spk.classify.features import LayerSet
 from spk.classify.selection.cross_validation import cross_validate
@@ -118,7 +118,7 @@ def test_a_feature_that_varies_in_one_block_only_is_exact_all_the_same(name, wil
     late = np.arange(300) >= 75
     X[late, 7] = 2.0 + wild * np.random.default_rng(1).normal(size=late.sum())
     cuts = blocks(300)
-    sums = TotalSums(X, y, 4, cuts).without(0, way)
+    sums = GramSums(X, y, 4, cuts).fold_sums(0, way)
     assert (sums is None) == (wild > 0)  # then the rows themselves are fitted
     found, _ = cross_validate(X, y, 4, cuts, {name: PENALTIES[name]}, layers=WAYS[way])
     for penalty, ours in zip(PENALTIES[name], found[name], strict=True):
@@ -130,11 +130,11 @@ def test_rows_that_are_never_held_out_or_purged_are_summed_rightly(monkeypatch, 
     monkeypatch.setattr(fold_sums, "MOST_BYTES", most)
     X, y = cloud(300, 40, 4)
     cuts = [(np.r_[:80, 130:300], np.arange(90, 120)), (np.r_[:200, 260:300], np.arange(200, 250))]
-    total = TotalSums(X, y, 4, cuts)
+    total = GramSums(X, y, 4, cuts)
     for number, (learnt, _) in enumerate(cuts):
         rows = X[learnt].astype(np.float64)
         for way in WAYS:
-            found, scaler = total.without(number, way), StandardScaler(with_std=way == "yes")
+            found, scaler = total.fold_sums(number, way), StandardScaler(with_std=way == "yes")
             Z = scaler.fit_transform(rows)
             Z /= 1 if way == "yes" else np.sqrt(rows.var(axis=0).mean())
             np.testing.assert_allclose(found.gram, Z.T @ Z, atol=EXACT)

@@ -3,15 +3,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spk.classify.experiment import choose_and_fit, evaluate
+from spk.classify.experiment import fit_best, run_experiment
 from spk.classify.features import LayerSet
-from spk.classify.selection.candidates import Settings, Validated, choose, make_trial
+from spk.classify.selection.candidates import SweepSettings, ValidationScores, choose, make_trial
 from spk.classify.selection.cross_validation import add_folds, join_tuning
 from spk.classify.selection.sweep import sweep
 from spk.common.errors import InputError
 from spk.manifests.splits.tasks import make_tasks
 
-FAST = Settings(classifiers="ridge,lda", jobs=1, folds=3, gap=0.4)
+FAST = SweepSettings(classifiers="ridge,lda", jobs=1, folds=3, gap=0.4)
 
 
 def folded(table, folds=3, gap=0.4, within="session"):
@@ -109,7 +109,7 @@ def test_two_processes_fold_as_one(table, store):
 
 
 def test_with_folds_the_chosen_one_is_fitted_on_train_and_valid(table, store_path):
-    model, facts, _ = choose_and_fit(table, store_path, FAST)
+    model, facts, _ = fit_best(table, store_path, FAST)
     assert model.origin["fitted_on"] == "train and valid"
     assert model.origin["segments"]["train"] == int((table["split"] != "test").sum())
     assert any(
@@ -119,7 +119,7 @@ def test_with_folds_the_chosen_one_is_fitted_on_train_and_valid(table, store_pat
 
 def test_folds_need_no_validation_rows(table, store_path):
     none = table[table["split"] != "valid"].reset_index(drop=True)
-    outcome = evaluate(none, store_path, replace(FAST, within="corpus", layers="1"))
+    outcome = run_experiment(none, store_path, replace(FAST, within="corpus", layers="1"))
     assert "the meeting is recognised" in outcome.conclusion
     assert set(outcome.predictions["split"]) == {"test"}
 
@@ -130,10 +130,10 @@ def test_a_label_that_a_fold_did_not_learn_is_wrong_and_in_no_log_loss():
     unlearnt = scores.copy()
     unlearnt[:4, 2] = -np.inf  # of these rows, the third is of class 2
     layer, meetings = LayerSet((0,)), np.full(40, "m")
-    settings = Settings(penalty=1.0)
+    settings = SweepSettings(penalty=1.0)
 
     def trial(scores, codes):
-        outcome = Validated([scores], [""])
+        outcome = ValidationScores([scores], [""])
         return make_trial(layer, "ridge", [outcome], codes, meetings[: len(codes)], settings)
 
     whole, known = trial(unlearnt, codes), trial(np.delete(unlearnt, 2, 0), np.delete(codes, 2))
@@ -154,4 +154,4 @@ def test_a_label_that_a_fold_did_not_learn_is_wrong_and_in_no_log_loss():
 )
 def test_folds_that_cannot_be_are_refused(table, store_path, changes, expected):
     with pytest.raises(InputError, match=expected):
-        evaluate(table, store_path, replace(FAST, **changes))
+        run_experiment(table, store_path, replace(FAST, **changes))

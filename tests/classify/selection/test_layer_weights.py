@@ -6,22 +6,22 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import RidgeClassifier
 from sklearn.preprocessing import StandardScaler
 
-from spk.classify.classifiers.fitted import Fold
-from spk.classify.classifiers.linear import rotate
+from spk.classify.classifiers.fitted import TrainingSet
+from spk.classify.classifiers.linear import principal_axes
 from spk.classify.classifiers.registry import fit_path
 from spk.classify.evaluation.sweep_choice import read_chosen
-from spk.classify.experiment import evaluate
+from spk.classify.experiment import run_experiment
 from spk.classify.features import LayerSet
 from spk.classify.output import write_outcome
 from spk.classify.selection import layer_weights as module
-from spk.classify.selection.candidates import Settings, choose
+from spk.classify.selection.candidates import SweepSettings, choose
 from spk.classify.selection.cross_validation import add_folds, cross_validate, join_tuning
 from spk.classify.selection.layer_weights import (
     LEAST_WEIGHT,
+    exponentiated_gradient,
     kernels,
-    learn,
+    learn_layer_weights,
     make_parts,
-    mix_layers,
     squared_error,
 )
 from spk.classify.selection.sweep import sweep
@@ -33,7 +33,7 @@ from spk.manifests.splits.tasks import make_tasks
 
 EXACT = 1e-8  # two float64 solutions of one linear system
 SLOPE = 1e-5  # central differences of a step of 1e-5
-MIX = Settings(combine="mix", classifiers="ridge", jobs=1)
+MIX = SweepSettings(combine="mix", classifiers="ridge", jobs=1)
 WEIGHTS = np.array([0.2, 0.5, 0.3])
 
 
@@ -64,9 +64,9 @@ def test_ridge_on_scaled_layers_is_kernel_ridge_on_the_weighted_kernel(table, fe
     targets = np.where(np.arange(3) == codes[:, None], 1.0, -1.0)
     theirs = KernelRidge(alpha=30.0, kernel="precomputed").fit(gram, targets - targets.mean(0))
     X = features.reshape(len(features), -1)
-    rotation = rotate(X[train], tuple(WEIGHTS))
-    (head,) = fit_path("ridge", Fold(rotation, codes, 3), [30.0])
-    ours = head.scores(rotation, X[valid], rotation.turn(X[valid]))
+    rotation = principal_axes(X[train], tuple(WEIGHTS))
+    (head,) = fit_path("ridge", TrainingSet(rotation, codes, 3), [30.0])
+    ours = head.scores(rotation, X[valid], rotation.project(X[valid]))
     np.testing.assert_allclose(ours, theirs.predict(cross) + targets.mean(0), atol=EXACT)
 
 
@@ -77,7 +77,7 @@ def test_a_kernel_has_the_trace_of_one_without_constant_features():
         assert np.trace(kernels(rows, rows)[0]) == pytest.approx(rows.size)
     gram, cross = kernels(X, X[:5])
     np.testing.assert_allclose(cross, gram[:5], atol=EXACT)
-    turned = rotate(np.hstack([X, X]), (0.25, 0.75)).train
+    turned = principal_axes(np.hstack([X, X]), (0.25, 0.75)).train
     np.testing.assert_allclose(turned @ turned.T, gram, atol=EXACT)
     assert not kernels(np.ones((4, 3)), np.ones((2, 3)))[0].any()
 
@@ -110,7 +110,7 @@ def test_the_slope_is_that_of_finite_differences(table, store):
 @pytest.mark.parametrize("penalty", [1.0, 100.0, 1e4])
 def test_weights_are_shares_and_the_error_never_rises(table, store, penalty):
     parts = parts_of(table, store, make_tasks(table, "session")[0])
-    weights, errors = learn(parts, penalty)
+    weights, errors = exponentiated_gradient(parts, penalty)
     assert weights.min() >= 0
     assert weights.sum() == pytest.approx(1)
     assert len(errors) > 2
@@ -121,7 +121,7 @@ def test_weights_are_shares_and_the_error_never_rises(table, store, penalty):
 
 def test_no_weights_on_a_grid_have_a_smaller_error(table, store):
     parts = parts_of(table, store, make_tasks(table, "session")[0])
-    best = learn(parts, 100.0)[1][-1]
+    best = exponentiated_gradient(parts, 100.0)[1][-1]
     grid = [(a, b, 20 - a - b) for a in range(21) for b in range(21 - a)]
     found = min(squared_error(parts, np.array(w) / 20, 100.0)[0] for w in grid)
     assert best <= found * 1.001  # the end of the steps, not of the way
@@ -134,7 +134,7 @@ def test_the_weight_goes_to_the_layer_that_carries_the_signal(tmp_path, table, w
     features[:, 2] += np.array([voices[label] for label in table["speaker"]])
     path = write_store(tmp_path / "s", table["segment_id"], features.astype(np.float32))
     tasks, told = make_tasks(table, "session")[0], []
-    found = mix_layers(
+    found = learn_layer_weights(
         ids_of(table), FeatureStore.open(path), tasks, (0, 1, 2, 3), MIX, tell=told.append
     )
     shares = dict(zip(found.layers, found.weights or (1.0,), strict=True))
@@ -161,8 +161,10 @@ def test_a_layer_of_hardly_any_weight_is_left_out_and_one_that_is_left_stands_al
         ([0.6, 0.4, 0.0], LayerSet((0, 1), "mix", (0.6, 0.4))),
         ([0.0, 1.0, 1e-9], LayerSet((1,))),
     ):
-        monkeypatch.setattr(module, "learn", lambda *_, w=weights: (np.array(w), [1.0, 0.5]))
-        assert mix_layers(ids_of(table), store, tasks, (0, 1, 2), MIX) == expected
+        monkeypatch.setattr(
+            module, "exponentiated_gradient", lambda *_, w=weights: (np.array(w), [1.0, 0.5])
+        )
+        assert learn_layer_weights(ids_of(table), store, tasks, (0, 1, 2), MIX) == expected
 
 
 def test_test_rows_are_not_read(tmp_path, table, features, store, write_store):
@@ -171,7 +173,7 @@ def test_test_rows_are_not_read(tmp_path, table, features, store, write_store):
     spoilt[table["split"] == "test"] = 1e4
     other = FeatureStore.open(write_store(tmp_path / "s", table["segment_id"], spoilt))
     first, second = (
-        mix_layers(ids_of(table), one, tasks, (0, 1, 2), MIX) for one in (store, other)
+        learn_layer_weights(ids_of(table), one, tasks, (0, 1, 2), MIX) for one in (store, other)
     )
     assert first == second
 
@@ -181,7 +183,7 @@ def test_with_folds_the_weights_have_least_error_on_what_is_held_out(table, stor
     parts = parts_of(table, store, tasks)
     assert len(parts) == 9
     assert sum(len(part.truth) for part in parts) == sum(len(t.rows["valid"]) for t in tasks)
-    found = mix_layers(ids_of(table), store, tasks, (0, 1, 2), replace(MIX, penalty=30.0))
+    found = learn_layer_weights(ids_of(table), store, tasks, (0, 1, 2), replace(MIX, penalty=30.0))
     assert max(zip(found.weights, found.layers, strict=True))[1] == 1  # the least noise
     weights = np.zeros(3)
     weights[list(found.layers)] = found.weights
@@ -219,7 +221,7 @@ def test_a_mix_is_told_kept_read_back_and_names_as_it_was_validated(
     again = load_model(tmp_path / "model")
     assert again.layers == trial.layers
     assert predict(again, table, store, split="valid")[0].equals(named)
-    outcome = evaluate(table, store_path, MIX, keep=tmp_path / "run" / "cells.jsonl")
+    outcome = run_experiment(table, store_path, MIX, keep=tmp_path / "run" / "cells.jsonl")
     write_outcome(outcome, tmp_path / "run")
     (told,) = [fact for fact in outcome.facts if fact.startswith("mix")]
     assert all(f"{weight:.3f}" in told for weight in trial.layers.weights)
@@ -233,7 +235,7 @@ def test_a_mix_is_told_kept_read_back_and_names_as_it_was_validated(
         chosen.scores(rotation, head, rows), model.fitted[tasks[0].name].scores(X), atol=EXACT
     )
     said = []
-    evaluate(table, store_path, MIX, keep=tmp_path / "run" / "cells.jsonl", tell=said.append)
+    run_experiment(table, store_path, MIX, keep=tmp_path / "run" / "cells.jsonl", tell=said.append)
     assert said[1:] == ["1 of 1 combinations were finished before and are not tried again"]
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from spk.classify.classifiers.registry import PENALTIES
-from spk.classify.selection.candidates import Settings, choose
+from spk.classify.selection.candidates import SweepSettings, choose
 from spk.classify.selection.sweep import sweep
 from spk.common.errors import InputError
 from spk.manifests.splits.tasks import make_tasks
 
-FAST = Settings(classifiers="ridge,lda", jobs=1)
+FAST = SweepSettings(classifiers="ridge,lda", jobs=1)
 
 
 def test_trials_are_layers_by_classifiers_and_the_telling_layer_wins(table, store):
@@ -29,7 +29,7 @@ def test_validation_accuracy_is_a_pipelines_of_scikit_learn(table, features, sto
     from sklearn.preprocessing import StandardScaler
 
     tasks, _ = make_tasks(table, "session")
-    settings = Settings(classifiers="ridge", layers="2", penalty=100.0, jobs=1)
+    settings = SweepSettings(classifiers="ridge", layers="2", penalty=100.0, jobs=1)
     (trial,) = sweep(table, store, tasks, settings)
     right = []
     for task in tasks:
@@ -65,13 +65,13 @@ def same(first, second):
 
 def test_two_processes_give_what_one_gives(table, store):
     tasks, _ = make_tasks(table, "session")
-    two = Settings(classifiers="ridge,lda", jobs=2)
+    two = SweepSettings(classifiers="ridge,lda", jobs=2)
     assert same(sweep(table, store, tasks, FAST), sweep(table, store, tasks, two))
 
 
 def test_equals_are_decided_by_log_loss(table, store):
     tasks, _ = make_tasks(table, "session")
-    (trial,) = sweep(table, store, tasks, Settings(classifiers="ridge", layers="1", jobs=1))
+    (trial,) = sweep(table, store, tasks, SweepSettings(classifiers="ridge", layers="1", jobs=1))
     surer = replace(trial, classifier="surer", log_loss=trial.log_loss / 2)
     worse = replace(trial, classifier="worse", log_loss=0.0, accuracy=trial.accuracy - 0.1)
     assert choose([trial, surer, worse]).classifier == "surer"
@@ -79,7 +79,7 @@ def test_equals_are_decided_by_log_loss(table, store):
 
 def test_equal_penalties_are_decided_by_log_loss(table, store):
     tasks, _ = make_tasks(table, "session")
-    (trial,) = sweep(table, store, tasks, Settings(classifiers="ridge", layers="1", jobs=1))
+    (trial,) = sweep(table, store, tasks, SweepSettings(classifiers="ridge", layers="1", jobs=1))
     alone = [
         sweep(table, store, tasks, replace(FAST, classifiers="ridge", layers="1", penalty=penalty))
         for penalty in PENALTIES["ridge"]
@@ -93,7 +93,7 @@ def test_equal_penalties_are_decided_by_log_loss(table, store):
 def test_trees_are_counted_before_they_grow(table, store):
     tasks, _ = make_tasks(table, "session")
     told = []
-    settings = Settings(classifiers="lightgbm", layers="1", jobs=1)
+    settings = SweepSettings(classifiers="lightgbm", layers="1", jobs=1)
     sweep(table, store, tasks, settings, tell=told.append)
     assert told == ["lightgbm: at most 2700 trees (300 rounds, 1 layer sets)"]  # 9 speakers
 
@@ -101,12 +101,15 @@ def test_trees_are_counted_before_they_grow(table, store):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        (Settings(classifiers="ridge,forest"), "'forest' is given"),
-        (Settings(classifiers="ridge,ridge"), "names one twice"),
-        (Settings(jobs=-1), "-1 is given, expected 0"),
-        (Settings(calibration="platt"), "'platt' is given, expected one of temperature, isotonic"),
-        (Settings(layers="9"), "9 is not in the store"),
-        (Settings(pooling_part="max"), "'max' is given, expected one of mean, std, both"),
+        (SweepSettings(classifiers="ridge,forest"), "'forest' is given"),
+        (SweepSettings(classifiers="ridge,ridge"), "names one twice"),
+        (SweepSettings(jobs=-1), "-1 is given, expected 0"),
+        (
+            SweepSettings(calibration="platt"),
+            "'platt' is given, expected one of temperature, isotonic",
+        ),
+        (SweepSettings(layers="9"), "9 is not in the store"),
+        (SweepSettings(pooling_part="max"), "'max' is given, expected one of mean, std, both"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(table, store, settings, expected):

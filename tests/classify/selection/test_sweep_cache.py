@@ -4,15 +4,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spk.classify.experiment import evaluate
+from spk.classify.experiment import run_experiment
 from spk.classify.selection import sweep as module
-from spk.classify.selection.candidates import Settings
+from spk.classify.selection.candidates import SweepSettings
 from spk.classify.selection.sweep import sweep
-from spk.classify.selection.sweep_cache import Cells, fingerprint_of
+from spk.classify.selection.sweep_cache import SweepCache, fingerprint_of
 from spk.extract.store.reader import FeatureStore
 from spk.manifests.splits.tasks import make_tasks
 
-FAST = Settings(classifiers="ridge,lda", jobs=1)
+FAST = SweepSettings(classifiers="ridge,lda", jobs=1)
 
 
 @pytest.fixture
@@ -42,38 +42,38 @@ def assert_same(first, second):
 
 def test_a_killed_sweep_goes_on_with_what_is_missing(tmp_path, table, store, tasks, counted):
     path = tmp_path / "cells.jsonl"
-    whole = sweep(table, store, tasks, FAST, cells=Cells(path, "a"))
+    whole = sweep(table, store, tasks, FAST, cells=SweepCache(path, "a"))
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:4]) + lines[4][:30])  # three cells, one cut off by the kill
     counted.clear()
     told = []
-    again = sweep(table, store, tasks, FAST, cells=Cells(path, "a"), tell=told.append)
+    again = sweep(table, store, tasks, FAST, cells=SweepCache(path, "a"), tell=told.append)
     assert counted == [("1", "lda"), ("2", "ridge", "lda")]
     assert told == ["3 of 6 combinations were finished before and are not tried again"]
     assert_same(whole, again)
-    assert len(Cells(path, "a")) == 6
+    assert len(SweepCache(path, "a")) == 6
 
 
 def test_cells_of_another_fingerprint_are_not_used(tmp_path, table, store, tasks, counted):
     path = tmp_path / "cells.jsonl"
-    sweep(table, store, tasks, FAST, cells=Cells(path, "a"))
-    assert len(Cells(path, "b")) == 0
+    sweep(table, store, tasks, FAST, cells=SweepCache(path, "a"))
+    assert len(SweepCache(path, "b")) == 0
     assert len(path.read_bytes().splitlines()) == 1
-    assert len(Cells(path, "a")) == 0  # begun anew, not mixed
+    assert len(SweepCache(path, "a")) == 0  # begun anew, not mixed
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\xff", b"[1, 2]\n", b"{}\n"])
 def test_a_file_that_is_no_list_of_cells_is_begun_anew(tmp_path, content):
     path = tmp_path / "cells.jsonl"
     path.write_bytes(content)
-    assert len(Cells(path, "a")) == 0
+    assert len(SweepCache(path, "a")) == 0
     begun = json.loads(path.read_bytes())
     assert (begun["schema"], begun["fingerprint"]) == (2, "a")
 
 
 def test_no_damaged_trial_is_read(tmp_path, table, store, tasks):
     path = tmp_path / "cells.jsonl"
-    whole = sweep(table, store, tasks, FAST, cells=Cells(path, "a"))
+    whole = sweep(table, store, tasks, FAST, cells=SweepCache(path, "a"))
     known = {(trial.layers, trial.classifier): trial for trial in whole}
     content, rng = path.read_bytes(), np.random.default_rng(4)
     kept = 0
@@ -82,7 +82,7 @@ def test_no_damaged_trial_is_read(tmp_path, table, store, tasks):
         place = int(rng.integers(len(content)))
         torn[place] ^= int(rng.integers(1, 256))
         path.write_bytes(torn)
-        cells = Cells(path, "a")
+        cells = SweepCache(path, "a")
         kept += len(cells) == len(whole)
         for key, trial in known.items():
             found = cells.get(*key)
@@ -111,12 +111,14 @@ def test_cells_of_one_standardisation_are_used_when_both_are_asked_for(
     tmp_path, table, store, tasks, counted
 ):
     path = tmp_path / "cells.jsonl"
-    before = sweep(table, store, tasks, FAST, cells=Cells(path, "a"))
+    before = sweep(table, store, tasks, FAST, cells=SweepCache(path, "a"))
     counted.clear()
-    both = sweep(table, store, tasks, replace(FAST, standardise="both"), cells=Cells(path, "a"))
+    both = sweep(
+        table, store, tasks, replace(FAST, standardise="both"), cells=SweepCache(path, "a")
+    )
     assert counted == [(layer, "ridge", "lda") for layer in "012"]
     assert_same(before, [trial for trial in both if trial.layers.standardise == "yes"])
-    assert len(Cells(path, "a")) == 12
+    assert len(SweepCache(path, "a")) == 12
 
 
 def test_another_table_split_or_store_changes_the_fingerprint(
@@ -137,11 +139,11 @@ def test_another_table_split_or_store_changes_the_fingerprint(
 def test_an_experiment_repeated_in_its_folder_tries_nothing_again(
     tmp_path, table, store_path, counted
 ):
-    first = evaluate(table, store_path, FAST, keep=tmp_path / "cells.jsonl")
+    first = run_experiment(table, store_path, FAST, keep=tmp_path / "cells.jsonl")
     counted.clear()
     more = replace(FAST, classifiers="ridge,lda,centroid")
-    second = evaluate(table, store_path, more, keep=tmp_path / "cells.jsonl")
+    second = run_experiment(table, store_path, more, keep=tmp_path / "cells.jsonl")
     assert counted == [(layer, "centroid") for layer in "012"]
     assert_same(first.trials, [t for t in second.trials if t.classifier != "centroid"])
-    assert counted.clear() or len(evaluate(table, store_path, more).trials) == 9
+    assert counted.clear() or len(run_experiment(table, store_path, more).trials) == 9
     assert len(counted) == 3  # without a file nothing is kept

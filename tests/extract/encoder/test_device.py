@@ -9,53 +9,64 @@ from spk.common.errors import InputError
 from spk.extract.encoder import device as room
 from spk.extract.encoder.device import (
     GPU_SECONDS,
-    Lane,
+    DeviceTransfer,
+    batch_seconds_for_memory,
     choose_device,
     choose_devices,
-    fitting_seconds,
-    fitting_together,
-    kept_memory,
-    seconds_in,
-    settle,
+    default_batch_seconds,
+    keep_freed_memory,
+    set_threads_and_device,
+    shared_batch_seconds,
 )
 
 CPU = torch.device("cpu")
 
 
 def test_a_batch_grows_with_free_memory_up_to_what_is_of_use():
-    found = [seconds_in(gigabytes << 30, itemsize=2) for gigabytes in (0, 1, 2, 8, 200)]
+    found = [
+        batch_seconds_for_memory(gigabytes << 30, itemsize=2) for gigabytes in (0, 1, 2, 8, 200)
+    ]
     assert found == [1.0, 32.0, 65.0, 262.0, GPU_SECONDS]
 
 
 def test_float32_takes_twice_the_memory_of_bfloat16():
     free = 3 << 30
-    assert seconds_in(free, itemsize=4) == seconds_in(free, itemsize=2) // 2
+    assert (
+        batch_seconds_for_memory(free, itemsize=4)
+        == batch_seconds_for_memory(free, itemsize=2) // 2
+    )
 
 
 def test_a_batch_of_that_length_fits_the_front_ends_first_layers():
     free, itemsize = 2 << 30, 2
-    first = seconds_in(free, itemsize) * 3200 * 512 * itemsize  # bytes of one layer's output
+    first = (
+        batch_seconds_for_memory(free, itemsize) * 3200 * 512 * itemsize
+    )  # bytes of one layer's output
     assert 3 * first < room.SPARE * free
 
 
 def test_a_cpu_has_a_batch_near_its_caches():
-    assert fitting_seconds(CPU, torch.float32) == room.CPU_SECONDS
+    assert default_batch_seconds(CPU, torch.float32) == room.CPU_SECONDS
 
 
 def test_processes_on_one_gpu_share_its_free_memory(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     free = {0: 6 << 30, 1: 4 << 30}
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[device.index or 0], 0))
-    assert fitting_together(["cuda:0", "cuda:1"], "bfloat16") == seconds_in(4 << 30, 2)
-    assert fitting_together(["cuda:0", "cuda", "cuda:1"], "bfloat16") == seconds_in(3 << 30, 2)
+    assert shared_batch_seconds(["cuda:0", "cuda:1"], "bfloat16") == batch_seconds_for_memory(
+        4 << 30, 2
+    )
+    assert shared_batch_seconds(
+        ["cuda:0", "cuda", "cuda:1"], "bfloat16"
+    ) == batch_seconds_for_memory(3 << 30, 2)
 
 
 def test_a_process_settles_on_its_gpu(monkeypatch):
     taken = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
-    settle("cuda:1", torch.get_num_threads())
-    settle("cpu", torch.get_num_threads())
+    set_threads_and_device("cuda:1", torch.get_num_threads())
+    set_threads_and_device("cpu", torch.get_num_threads())
     assert taken == [torch.device("cuda:1")]
 
 
@@ -67,9 +78,9 @@ def test_a_list_is_expected_only_where_one_is_taken():
 
 
 def test_a_lane_on_a_cpu_copies_nothing():
-    batch = Lane(CPU).empty((2, 3), torch.int16)
-    assert Lane(CPU).there(batch) is batch
-    assert Lane(CPU).back(batch)().__array_interface__["data"][0] == batch.data_ptr()
+    batch = DeviceTransfer(CPU).empty((2, 3), torch.int16)
+    assert DeviceTransfer(CPU).to_device(batch) is batch
+    assert DeviceTransfer(CPU).to_host(batch)().__array_interface__["data"][0] == batch.data_ptr()
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc: no mallopt")
@@ -83,7 +94,7 @@ def test_memory_is_kept_while_a_cpu_works_and_given_back_after(monkeypatch):
     monkeypatch.setattr(room.ctypes, "CDLL", lambda name: Library)
 
     def work():
-        with kept_memory(CPU):
+        with keep_freed_memory(CPU):
             said.append("work")
             raise KeyError
 
@@ -95,7 +106,7 @@ def test_memory_is_kept_while_a_cpu_works_and_given_back_after(monkeypatch):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_what_goes_to_a_gpu_and_back_is_the_same():
-    lane = Lane(torch.device("cuda"))
+    lane = DeviceTransfer(torch.device("cuda"))
     batch = lane.empty((5, 7), torch.int16).random_(-9, 9)
-    wait = lane.back(lane.there(batch) * 2)
+    wait = lane.to_host(lane.to_device(batch) * 2)
     assert (wait() == batch.numpy() * 2).all()

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from spk.common.errors import InputError
 from spk.extract.encoder.checkpoint import find_checkpoint
 from spk.extract.encoder.encoder import load_encoder
-from spk.extract.encoder.loading import load_parts
+from spk.extract.encoder.loading import load_encoder_parts
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "ab" * 32 + "\nsize 1262000000\n"
 
@@ -99,7 +99,7 @@ def test_weights_are_not_rounded_to_the_dtype_that_the_configuration_names(copy)
     plain = load_file(copy / "model.safetensors")[name]
     for key in ("dtype", "torch_dtype"):
         change(copy / "config.json", **{key: "float16"})
-        found = load_parts(str(copy)).model.encoder.layers[0].attention.q_proj.weight
+        found = load_encoder_parts(str(copy)).model.encoder.layers[0].attention.q_proj.weight
         assert torch.equal(found, plain)
 
 

@@ -7,8 +7,8 @@ import transformers
 from torch import nn
 from torch.nn import functional
 
-from spk.common.audio.decoding import as_float
-from spk.extract.encoder.device import Lane
+from spk.common.audio.decoding import int16_to_float32
+from spk.extract.encoder.device import DeviceTransfer
 from spk.extract.encoder.frontend import LogMel, Waveforms, convolution, pad, product_dtype
 
 SAME = 1e-6  # relative, float32: products are added up in another order
@@ -16,7 +16,7 @@ NARROW = 1e-2  # bfloat16 keeps 8 bits
 ONCE = 0.98  # share of numbers that one rounding gives; sums in float32 may fall to the other side
 EXTRACTOR = 1e-5  # relative: the extractor takes mean and variance in float32
 FEW = 2e-5  # the same, of three to five frames, which are nearly alike
-CPU = Lane(torch.device("cpu"))
+CPU = DeviceTransfer(torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,9 @@ def test_int16_samples_travel_as_they_are_and_mixed_ones_as_float32():
     batch, lengths = pad(rows, CPU)
     assert (batch.dtype, lengths.tolist()) == (torch.int16, [7, 4])
     assert batch[1].tolist() == [*rows[1].tolist(), 0, 0, 0]
-    mixed, _ = pad([rows[0], as_float(rows[1])], CPU)
+    mixed, _ = pad([rows[0], int16_to_float32(rows[1])], CPU)
     assert mixed.dtype == torch.float32
-    np.testing.assert_array_equal(mixed[0].numpy(), as_float(rows[0]))
+    np.testing.assert_array_equal(mixed[0].numpy(), int16_to_float32(rows[0]))
 
 
 @pytest.mark.parametrize("kind", ["layer_encoder", "group_encoder"])
@@ -88,7 +88,7 @@ def test_int16_samples_give_the_bits_of_the_same_float32_samples(kind, request):
     rng = np.random.default_rng(1)
     rows = [rng.integers(-32768, 32767, count, dtype=np.int16) for count in (4000, 900)]
     whole, _ = front.prepare(rows, CPU)
-    wide, _ = front.prepare([as_float(row) for row in rows], CPU)
+    wide, _ = front.prepare([int16_to_float32(row) for row in rows], CPU)
     assert torch.equal(whole, wide)
 
 
@@ -97,7 +97,7 @@ def log_mels(waveform, **settings):
     extractor = transformers.SeamlessM4TFeatureExtractor(**settings)
     options = {"pad_to_multiple_of": None, "return_tensors": "np"}
     rate = extractor.sampling_rate
-    return extractor(as_float(waveform), sampling_rate=rate, **options)["input_features"][0]
+    return extractor(int16_to_float32(waveform), sampling_rate=rate, **options)["input_features"][0]
 
 
 def distance(found, expected):
@@ -151,7 +151,7 @@ def test_log_mel_frames_in_a_padded_batch_are_the_extractors_of_each_segment_alo
         (np.repeat(voice(9000), (np.arange(9000) % 3000 != 0) * 1), EXTRACTOR),
         (np.where(np.arange(16000) < 8000, 0, voice(16000)), EXTRACTOR),  # half of it silent
         ((voice(16000) / 32768).astype(np.float32), EXTRACTOR),
-        (np.full(16000, 0.5, np.float32) + as_float(voice(16000, level=10)), EXTRACTOR),
+        (np.full(16000, 0.5, np.float32) + int16_to_float32(voice(16000, level=10)), EXTRACTOR),
     ],
     ids=["two", "three", "five", "clipped", "quiet", "cut", "half silent", "float32", "offset"],
 )

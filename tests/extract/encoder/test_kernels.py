@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spk.extract.encoder.encoder import load_encoder
-from spk.extract.encoder.kernels import EXACT, exact, no_attention_plans
+from spk.extract.encoder.kernels import EXACT, disable_tf32, no_attention_plans
 
 backends = torch.backends
 PLACES = {
@@ -80,19 +80,19 @@ def test_float32_is_exact_whatever_was_set_and_all_is_as_before_afterwards(names
     for name in names:
         SETTINGS[name]()
     before = state()
-    with exact(torch.float32):
+    with disable_tf32(torch.float32):
         inside = state()
         assert {inside[name] for name in PLACES} <= {*EXACT}
         assert inside["products"] == "highest"  # torch's kernels may ask by the older setting
     assert state() == before
-    with pytest.raises(KeyError), exact(torch.float32):
+    with pytest.raises(KeyError), disable_tf32(torch.float32):
         raise KeyError
     assert state() == before
 
 
 def test_what_was_inherited_is_inherited_again():
     backends.fp32_precision = "tf32"
-    with exact(torch.float32):
+    with disable_tf32(torch.float32):
         pass
     backends.fp32_precision = "ieee"
     assert backends.mkldnn.matmul.fp32_precision == "ieee"
@@ -102,7 +102,7 @@ def test_what_was_inherited_is_inherited_again():
 def test_narrower_formats_are_left_alone(dtype):
     torch.set_float32_matmul_precision("high")
     before = state()
-    with exact(dtype):
+    with disable_tf32(dtype):
         assert state() == before
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from spk.extract.encoder.pooling import merge, pool, root_sum_square
+from spk.extract.encoder.pooling import merge_windows, pool, root_sum_square
 
 EXACT = 1e-6  # float32, against float64
 FRAMES = torch.tensor([9, 1, 4])
@@ -75,6 +75,6 @@ def test_windows_add_up_to_the_whole(pooling):
     sizes = np.array([7, 22, 1])
     parts = np.split(frames, np.cumsum(sizes)[:-1], axis=1)
     rows = [pool(torch.from_numpy(p), torch.tensor([p.shape[1]]), pooling).numpy() for p in parts]
-    merged = merge(np.stack(rows), sizes, pooling)
+    merged = merge_windows(np.stack(rows), sizes, pooling)
     assert merged.dtype == np.float32
     np.testing.assert_allclose(merged[0], by_numpy(frames[0].astype(float), pooling), rtol=1e-6)

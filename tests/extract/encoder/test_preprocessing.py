@@ -10,7 +10,7 @@ import transformers
 
 from spk.common.errors import InputError
 from spk.extract.encoder.checkpoint import find_checkpoint
-from spk.extract.encoder.device import Lane
+from spk.extract.encoder.device import DeviceTransfer
 from spk.extract.encoder.encoder import load_encoder
 from spk.extract.encoder.loading import load_front_end
 
@@ -117,7 +117,7 @@ def check_entry(folder, model, waveform):
     own = transformers.AutoFeatureExtractor.from_pretrained(folder)
     made = own(waveform, sampling_rate=own.sampling_rate, return_tensors="np")
     expected = made["input_features" if "input_features" in made else "input_values"][0]
-    batch, lengths = front.prepare([waveform[:9000], waveform], Lane(torch.device("cpu")))
+    batch, lengths = front.prepare([waveform[:9000], waveform], DeviceTransfer(torch.device("cpu")))
     found = batch[1, : int(lengths[1])].numpy()
     if "input_features" in made:  # half a frame of padding is none
         expected = expected[made["attention_mask"][0] == 1]

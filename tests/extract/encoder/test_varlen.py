@@ -15,8 +15,8 @@ from spk.extract.encoder import encoder as encoder_file
 from spk.extract.encoder import varlen
 from spk.extract.encoder.encoder import Encoder
 from spk.extract.encoder.frontend import check_lengths
-from spk.extract.encoder.loading import load_parts
-from spk.extract.encoder.pooling import Real
+from spk.extract.encoder.loading import load_encoder_parts
+from spk.extract.encoder.pooling import PaddingMask
 from spk.extract.encoder.transformer import run_layers
 from spk.extract.encoder.varlen import KINDS, NAME, attend, pack, varlen_kernel
 
@@ -95,7 +95,7 @@ def save(folder, name, **changes):
 @pytest.fixture(scope="module", params=MODELS)
 def parts(request, tmp_path_factory):
     name, changes = MODELS[request.param]
-    return load_parts(str(save(tmp_path_factory.mktemp(request.param), name, **changes)))
+    return load_encoder_parts(str(save(tmp_path_factory.mktemp(request.param), name, **changes)))
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def transformer_states(encoder, hidden, real, packing):
 def test_states_in_float64_are_those_by_a_mask(parts, frames, kernel):
     model = parts.model.double()
     lengths = torch.tensor(list(frames))
-    real = Real(lengths, int(lengths.max()), CPU)
+    real = PaddingMask(lengths, int(lengths.max()), CPU)
     hidden = torch.randn(len(lengths), int(lengths.max()), 32, dtype=torch.float64)
     expected = transformer_states(model.encoder, hidden, real, None)
     assert kernel.calls == []
@@ -155,7 +155,7 @@ def test_what_stands_in_the_padding_does_not_matter(kernel):
     n, heads, time, size = 3, 2, 7, 4
     torch.manual_seed(0)
     query, key, value = torch.randn(3, n, heads, time, size, dtype=torch.float64)
-    real = Real(torch.tensor([7, 2, 4]), time, CPU)
+    real = PaddingMask(torch.tensor([7, 2, 4]), time, CPU)
     packing = pack(real, kernel)
     expected, weights = attend(None, query, key, value, None, packing=packing, scaling=0.3)
     assert weights is None
@@ -169,18 +169,18 @@ def test_what_stands_in_the_padding_does_not_matter(kernel):
 
 @pytest.mark.parametrize("frames", [(5, 5, 5), (9,)])
 def test_rows_of_equal_length_have_no_packing(layer_encoder, frames, kernel):
-    encoder = Encoder(load_parts(str(layer_encoder)), device=CPU, dtype=torch.float32)
+    encoder = Encoder(load_encoder_parts(str(layer_encoder)), device=CPU, dtype=torch.float32)
     encoder.encode(waveforms(frames), layers=[3])
     assert kernel.calls == []
 
 
 def test_windows_of_a_long_row_have_none_and_short_rows_beside_it_do(layer_encoder, kernel):
-    encoder = Encoder(load_parts(str(layer_encoder)), device=CPU, dtype=torch.float64)
+    encoder = Encoder(load_encoder_parts(str(layer_encoder)), device=CPU, dtype=torch.float64)
     rows = waveforms((90, 20, 30))
     features, counts = encoder.encode(rows, layers=[1, 3], max_seconds=0.7)
     assert kernel.calls == [[20, 30]] * 3
     masked = Encoder(
-        load_parts(str(layer_encoder)), device=CPU, dtype=torch.float64, masked=True
+        load_encoder_parts(str(layer_encoder)), device=CPU, dtype=torch.float64, masked=True
     ).encode(rows, layers=[1, 3], max_seconds=0.7)
     assert counts.tolist() == masked[1].tolist()
     assert difference(features, masked[0]) < SAME
@@ -190,8 +190,8 @@ def test_the_encoder_is_as_before_after_a_pass_that_fails(layer_encoder):
     def failing(*_, **__):
         raise KeyError
 
-    model = load_parts(str(layer_encoder)).model.eval()
-    real = Real(torch.tensor([3, 2]), 3, CPU)
+    model = load_encoder_parts(str(layer_encoder)).model.eval()
+    real = PaddingMask(torch.tensor([3, 2]), 3, CPU)
     with pytest.raises(KeyError):
         transformer_states(model.encoder, torch.randn(2, 3, 32), real, pack(real, failing))
     assert model.config._attn_implementation == "sdpa"
@@ -199,8 +199,8 @@ def test_the_encoder_is_as_before_after_a_pass_that_fails(layer_encoder):
 
 def test_attention_without_a_packing_is_refused(layer_encoder):
     """Whoever leaves the name set has no mask either: that must not pass in silence."""
-    model = load_parts(str(layer_encoder)).model.eval()
-    real = Real(torch.tensor([3, 2]), 3, CPU)
+    model = load_encoder_parts(str(layer_encoder)).model.eval()
+    real = PaddingMask(torch.tensor([3, 2]), 3, CPU)
     with varlen.attention_of(model.encoder, pack(real, Imitation())):
         assert model.config._attn_implementation == NAME
         with pytest.raises(TypeError, match="packing"):
@@ -324,13 +324,13 @@ def test_torchs_kernel_takes_what_it_is_given_and_nothing_waits(kind, request, w
         return varlen_attn(query, *others, **named)
 
     monkeypatch.setattr(encoder_file, "varlen_kernel", lambda *_: noted)
-    parts = load_parts(str(request.getfixturevalue(kind)))
+    parts = load_encoder_parts(str(request.getfixturevalue(kind)))
     encoder = Encoder(parts, device=torch.device("meta"), dtype=torch.bfloat16)
     rows = [np.ones(count, np.int16) for count in (3000, 2200, 900)]
     check_lengths(rows, encoder.shortest)
     total = int(parts.front.frames(torch.tensor([3000, 2200, 900])).sum())
     waits.clear()
-    encoder.submit(rows, [0, 1, 3], "mean+std", math.inf)
+    encoder.encode_async(rows, [0, 1, 3], "mean+std", math.inf)
     assert shapes == [(torch.bfloat16, (total, 2, 16))] * 3
     assert waits == []
 

@@ -8,15 +8,15 @@ import pytest
 import soundfile
 
 from spk.common.errors import InputError
-from spk.extract.audio import Audio, Reading, Segment
+from spk.extract.audio import Audio, ReadOptions, Segment
 from spk.extract.pipeline import batching as room
 from spk.extract.pipeline.batching import (
     make_batches,
     padding,
     read_batches,
-    remaining_batches,
     sort_segments,
-    take_shard,
+    take_part,
+    unfinished_batches,
 )
 
 
@@ -37,7 +37,7 @@ def test_a_run_that_goes_on_keeps_the_batches_of_the_whole_table():
     whole = make_batches(segments, 6.0)
 
     def left(done, passed=()):
-        return remaining_batches(
+        return unfinished_batches(
             segments,
             {ids[k] for k in done},
             {ids[k] for k in passed},
@@ -55,7 +55,10 @@ def test_what_is_left_of_torn_batches_is_cut_anew():
     segments = of(*(2.0,) * 9)
     done = {segment.segment_id for segment in segments[::2]}
     cut = partial(make_batches, batch_seconds=6.0)
-    assert remaining_batches(segments, done, set(), cut) == [segments[1::2][:3], segments[1::2][3:]]
+    assert unfinished_batches(segments, done, set(), cut) == [
+        segments[1::2][:3],
+        segments[1::2][3:],
+    ]
 
 
 def test_segments_go_from_long_to_short_and_ties_by_place():
@@ -104,18 +107,18 @@ def test_padding_is_the_share_that_is_no_audio():
 
 def test_shards_are_disjoint_complete_and_of_like_size():
     segments = of(*range(11, 0, -1))
-    parts = [take_shard(segments, f"{i}/3") for i in (1, 2, 3)]
+    parts = [take_part(segments, f"{i}/3") for i in (1, 2, 3)]
     assert sorted(s.segment_id for part in parts for s in part) == sorted(
         s.segment_id for s in segments
     )
     assert [len(part) for part in parts] == [4, 4, 3]
-    assert take_shard(segments, "1/1") == segments
+    assert take_part(segments, "1/1") == segments
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "1/0", "a/b", "-1/2", "1/2/3", ""])
 def test_a_shard_that_is_none_is_refused(shard):
     with pytest.raises(InputError, match="expected i/n with i from 1 to n"):
-        take_shard(of(1.0), shard)
+        take_part(of(1.0), shard)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -124,7 +127,7 @@ def test_batches_come_in_order_with_what_was_found(recording, workers):
         [Segment(f"{i}-{k}", recording, i / 10, i / 10 + 0.1) for k in range(2)] for i in range(8)
     ]
     asked.append([Segment("late", recording, 1.5, 2.5)])
-    found = list(read_batches(asked, Reading(), workers=workers))
+    found = list(read_batches(asked, ReadOptions(), workers=workers))
     assert [[segment for segment, _ in batch] for batch in found] == asked
     whole, _ = soundfile.read(recording, dtype="float32")
     for batch in found[:-1]:
@@ -140,19 +143,19 @@ def test_batches_come_in_order_with_what_was_found(recording, workers):
 def test_what_the_user_must_repair_ends_the_reading(recording, workers):
     asked = [[Segment("s", recording, 0.0, 1.0)]]
     with pytest.raises(InputError, match="sample rate is 16000 Hz, expected 8000 Hz"):
-        list(read_batches(asked, Reading(rate=8000), workers=workers))
+        list(read_batches(asked, ReadOptions(rate=8000), workers=workers))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_bug_in_reading_names_the_segment(recording, workers):
     asked = [[Segment("the-one", recording, "soon", 1.0)]]  # a start that is no number
     with pytest.raises(RuntimeError, match="the-one: reading"):
-        list(read_batches(asked, Reading(), workers=workers))
+        list(read_batches(asked, ReadOptions(), workers=workers))
 
 
 def test_reading_left_early_leaves_no_thread_behind(recording):
     asked = [[Segment(f"s{i}", recording, 0.0, 1.0)] for i in range(50)]
-    reading = read_batches(asked, Reading(), workers=2)
+    reading = read_batches(asked, ReadOptions(), workers=2)
     next(reading)
     assert any(thread.name.startswith("decode") for thread in threading.enumerate())
     reading.close()
@@ -168,7 +171,7 @@ def test_only_a_few_batches_are_read_ahead(recording, monkeypatch):
             given.append(i)
             yield [Segment(f"s{i}", recording, 0.0, 1.0)]
 
-    reading = read_batches(batches(), Reading(), workers=1)
+    reading = read_batches(batches(), ReadOptions(), workers=1)
     next(reading)
     assert given == [0, 1, 2]
     reading.close()

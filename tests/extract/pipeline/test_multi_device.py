@@ -17,9 +17,15 @@ import soundfile
 
 from spk.common.errors import InputError
 from spk.extract.encoder.device import choose_devices
-from spk.extract.options import Options
+from spk.extract.options import ExtractOptions
 from spk.extract.pipeline.batching import make_batches
-from spk.extract.pipeline.multi_device import Line, Post, Team, _Worker, work
+from spk.extract.pipeline.multi_device import (
+    MultiDeviceRun,
+    WorkerConnection,
+    WorkerSpec,
+    _Worker,
+    worker_main,
+)
 from spk.extract.planning import choose_segments
 from spk.extract.run import configuration, extract
 from spk.extract.store.reader import FeatureStore
@@ -44,7 +50,7 @@ def corpus(tmp_path_factory):
         for i, (start, length) in enumerate(zip(starts, lengths, strict=True))
     ]
     table = check_table(pd.DataFrame(rows).assign(speaker="a", session="S"))
-    options = Options(
+    options = ExtractOptions(
         encoder="demo",
         audio_root=str(root),
         device="cpu,cpu",
@@ -101,7 +107,7 @@ def test_a_killed_process_ends_the_run_and_the_next_one_completes_it(
     corpus, alone, tmp_path, monkeypatch
 ):
     options, table = corpus
-    store, hear, killed = tmp_path / "store", Team._hear, []
+    store, hear, killed = tmp_path / "store", MultiDeviceRun._handle_message, []
 
     def killing(self, worker, *others):
         goes_on = hear(self, worker, *others)
@@ -110,7 +116,7 @@ def test_a_killed_process_ends_the_run_and_the_next_one_completes_it(
             worker.process.kill()
         return goes_on
 
-    monkeypatch.setattr(Team, "_hear", killing)
+    monkeypatch.setattr(MultiDeviceRun, "_handle_message", killing)
     told = r"cpu \(\d\): the process of this device ended early with signal 9, .*; run the same"
     with pytest.raises(InputError, match=told):
         extract(table, store, options)
@@ -348,7 +354,7 @@ def worker(corpus, tmp_path):
         batches = make_batches(choose_segments(table, options), 1.5)
         for batch in [*batches, None]:
             ours.send(batch)
-        work(Post(**{**known, **changes}), theirs)
+        worker_main(WorkerSpec(**{**known, **changes}), theirs)
         theirs.close()
         said = []
         while ours.poll():
@@ -385,8 +391,8 @@ def test_a_worker_whose_parent_is_gone_leaves_nothing(worker, monkeypatch, tmp_p
             raise BrokenPipeError
         send(self, kind, said)
 
-    send = Line.send
-    monkeypatch.setattr(Line, "send", gone)
+    send = WorkerConnection.send
+    monkeypatch.setattr(WorkerConnection, "send", gone)
     worker()
     assert unnamed(tmp_path / "store") == []
 
@@ -394,7 +400,7 @@ def test_a_worker_whose_parent_is_gone_leaves_nothing(worker, monkeypatch, tmp_p
 def test_a_bug_in_a_worker_names_the_segment_and_keeps_what_was_before(worker, monkeypatch):
     from spk.extract.encoder.encoder import Encoder
 
-    submit, calls = Encoder.submit, []
+    submit, calls = Encoder.encode_async, []
 
     def broken(self, waveforms, *settings):
         calls.append(None)
@@ -402,7 +408,7 @@ def test_a_bug_in_a_worker_names_the_segment_and_keeps_what_was_before(worker, m
             raise RuntimeError("shapes differ")
         return submit(self, waveforms, *settings)
 
-    monkeypatch.setattr(Encoder, "submit", broken)
+    monkeypatch.setattr(Encoder, "encode_async", broken)
     batches, said = worker()
     (message, trace) = said[-1][1]
     assert said[-1][0] == "failed"
@@ -417,7 +423,7 @@ def test_a_bug_in_a_worker_names_the_segment_and_keeps_what_was_before(worker, m
 def test_a_worker_that_is_told_to_stop_twice_sends_its_batch_first(worker, monkeypatch):
     from spk.extract.encoder.encoder import Encoder
 
-    submit, calls = Encoder.submit, []
+    submit, calls = Encoder.encode_async, []
 
     def stopped(self, *settings):
         calls.append(None)
@@ -429,7 +435,7 @@ def test_a_worker_that_is_told_to_stop_twice_sends_its_batch_first(worker, monke
     def killed(*_):
         raise AssertionError("the second signal kills")
 
-    monkeypatch.setattr(Encoder, "submit", stopped)
+    monkeypatch.setattr(Encoder, "encode_async", stopped)
     before = signal.signal(signal.SIGTERM, killed)
     try:
         batches, said = worker()
@@ -486,7 +492,7 @@ def test_what_a_worker_says_it_failed_with_ends_the_run(corpus, tmp_path, monkey
     def started(self, most):
         yield [_Worker("cpu (1)", multiprocessing.current_process(), ours)]
 
-    monkeypatch.setattr(Team, "_started", started)
+    monkeypatch.setattr(MultiDeviceRun, "_started", started)
     with pytest.raises(kind, match=said[0]) as found:
         extract(table, tmp_path / "store", options)
     assert ("Traceback: shapes" in str(found.value.__cause__)) == (kind is RuntimeError)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spk.extract.options import Options
+from spk.extract.options import ExtractOptions
 from spk.extract.pipeline import runner
 from spk.extract.pipeline.runner import count_workers
 
@@ -12,10 +12,10 @@ from spk.extract.pipeline.runner import count_workers
 )
 def test_the_cores_at_hand_decode_up_to_sixteen_for_a_device(monkeypatch, cores, devices, expected):
     monkeypatch.setattr(runner, "available_cores", lambda: cores)
-    assert count_workers(Options(), devices) == expected
+    assert count_workers(ExtractOptions(), devices) == expected
 
 
 @pytest.mark.parametrize("workers", [0, 3, 40])
 def test_what_the_user_says_stands(monkeypatch, workers):
     monkeypatch.setattr(runner, "available_cores", lambda: 2)
-    assert count_workers(Options(workers=workers), 2) == workers
+    assert count_workers(ExtractOptions(workers=workers), 2) == workers

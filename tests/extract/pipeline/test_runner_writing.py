@@ -5,14 +5,14 @@ import time
 
 import pytest
 
-from spk.extract.pipeline.runner import Writing
+from spk.extract.pipeline.runner import BackgroundWriter
 
 LONGEST = 10.0  # s to wait for a thread that should come at once
 
 
 def test_what_is_put_is_done_in_order_in_a_thread_of_its_own():
     done = []
-    with Writing() as writing:
+    with BackgroundWriter() as writing:
         for i in range(20):
             writing.put(lambda i=i: done.append((i, threading.current_thread().name)))
     assert done == [(i, "writer") for i in range(20)]
@@ -24,7 +24,7 @@ def fail():
 
 def run(*works):
     """Put each of `works`; those that are exceptions are raised instead."""
-    with Writing() as writing:
+    with BackgroundWriter() as writing:
         for work in works:
             if not callable(work):
                 raise work
@@ -42,7 +42,7 @@ def test_the_next_put_tells_that_writing_failed():
     put = []
 
     def put_until_told():
-        with Writing() as writing:
+        with BackgroundWriter() as writing:
             writing.put(fail)
             deadline = time.monotonic() + LONGEST
             while time.monotonic() < deadline:
@@ -74,7 +74,7 @@ def test_no_more_than_a_few_wait():
             writing.put(slow)
             put.append(i)
 
-    with Writing(waiting=2) as writing:
+    with BackgroundWriter(waiting=2) as writing:
         filling = threading.Thread(target=fill)
         filling.start()
         assert begun.wait(LONGEST)

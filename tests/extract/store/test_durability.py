@@ -10,10 +10,10 @@ import pytest
 
 from spk.common import files
 from spk.common.errors import InputError
-from spk.common.files import whole_file
+from spk.common.files import atomic_open
 from spk.common.locks import FolderLock
 from spk.extract.store import layout
-from spk.extract.store.maintenance import verify
+from spk.extract.store.maintenance import verify_store
 from spk.extract.store.reader import FeatureStore
 from spk.extract.store.writer import StoreWriter
 
@@ -29,7 +29,7 @@ def test_a_file_that_cannot_be_written_is_told_and_absent(
 
     monkeypatch.setattr(files.os, "fsync", refused)
     told = r"cannot be written \(refused by the disk\)"
-    with pytest.raises(InputError, match=told), whole_file(tmp_path / "a", 1) as file:
+    with pytest.raises(InputError, match=told), atomic_open(tmp_path / "a", 1) as file:
         file.write(b"a")
     assert list(tmp_path.iterdir()) == []
 
@@ -63,6 +63,6 @@ def test_a_store_without_its_shards_is_told(tmp_path: Path, make_store: Make) ->
         FeatureStore.open(tmp_path / "a")
     shard.rmdir()
     shard.parent.rmdir()
-    for read in (FeatureStore.open, verify):
+    for read in (FeatureStore.open, verify_store):
         with pytest.raises(InputError, match="shards: cannot be read .*bring them back"):
             read(tmp_path / "a")

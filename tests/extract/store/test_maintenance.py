@@ -14,7 +14,7 @@ import soundfile
 
 from spk.common.errors import InputError
 from spk.extract.store.export import pack
-from spk.extract.store.maintenance import info, merge, verify
+from spk.extract.store.maintenance import merge_stores, store_info, verify_store
 from spk.extract.store.reader import FeatureStore
 from spk.extract.store.shard import read_shard
 from spk.extract.store.writer import StoreWriter
@@ -38,7 +38,7 @@ def test_info_counts_what_is_there(
 ) -> None:
     make_store(tmp_path / "a", IDS)
     reject(tmp_path / "a", store_config, "x", "y")
-    found = info(tmp_path / "a")
+    found = store_info(tmp_path / "a")
     assert found["segments"] == 10
     assert math.isclose(found["hours"], 10 * 1.5 / 3600)
     assert found["layers"] == [0, 2, 5]
@@ -51,8 +51,8 @@ def test_info_counts_what_is_there(
 def test_a_whole_store_has_no_faults(tmp_path: Path, make_store: Make) -> None:
     make_store(tmp_path / "a", IDS)
     pack(tmp_path / "a", tmp_path / "packed.h5")
-    assert verify(tmp_path / "a") == []
-    assert verify(tmp_path / "packed.h5") == []
+    assert verify_store(tmp_path / "a") == []
+    assert verify_store(tmp_path / "packed.h5") == []
 
 
 def test_verify_finds_a_flipped_byte_of_any_shard(tmp_path: Path, make_store: Make) -> None:
@@ -63,7 +63,7 @@ def test_verify_finds_a_flipped_byte_of_any_shard(tmp_path: Path, make_store: Ma
         changed = bytearray(content)
         changed[place] ^= 4
         path.write_bytes(changed)
-        faults = verify(tmp_path / "a")
+        faults = verify_store(tmp_path / "a")
         assert len(faults) == 1
         assert faults[0].startswith(str(path))
 
@@ -77,7 +77,7 @@ def test_verify_finds_a_flipped_byte_of_a_packed_file(tmp_path: Path, make_store
         changed = content.copy()
         changed[place] ^= 4
         (tmp_path / "packed.h5").write_bytes(changed)
-        assert len(verify(tmp_path / "packed.h5")) == count
+        assert len(verify_store(tmp_path / "packed.h5")) == count
 
 
 def test_verify_finds_a_renamed_shard_a_double_and_a_foreign_one(
@@ -87,14 +87,14 @@ def test_verify_finds_a_renamed_shard_a_double_and_a_foreign_one(
     make_store(tmp_path / "b", [*IDS[:2], "new"])
     make_store(tmp_path / "c", ["other"], channel="mean")
     double = shutil.copy(shards(tmp_path / "b")[0], tmp_path / "a" / "shards")
-    assert "2 segments have features twice" in verify(tmp_path / "a")[0]
+    assert "2 segments have features twice" in verify_store(tmp_path / "a")[0]
     Path(double).unlink()
     foreign = shutil.copy(shards(tmp_path / "c")[0], tmp_path / "a" / "shards")
-    assert "channel: 'mean', asked '0'" in verify(tmp_path / "a")[0]
+    assert "channel: 'mean', asked '0'" in verify_store(tmp_path / "a")[0]
     Path(foreign).unlink()
     first, second, *_ = shards(tmp_path / "a")
     first.rename(second.with_name(second.name.replace("000001", "000009")))
-    assert "does not match the SHA-256 in the name" in verify(tmp_path / "a")[0]
+    assert "does not match the SHA-256 in the name" in verify_store(tmp_path / "a")[0]
 
 
 def make_audio(root: Path, name: str, samples: np.ndarray) -> None:
@@ -117,16 +117,16 @@ def test_verify_finds_audio_that_changed_under_its_name(
             rows.append((f"s{number}", f"{number}.wav", start, end, "A", "M"))
     columns = ["segment_id", "audio", "start", "end", "speaker", "session"]
     table = pd.DataFrame(rows, columns=columns)
-    assert verify(tmp_path / "store", table=table, audio=tmp_path) == []
+    assert verify_store(tmp_path / "store", table=table, audio=tmp_path) == []
     samples[1, 7000] += 1  # inside the second segment
     samples[2, 0] += 1  # the third segment holds everything
     make_audio(tmp_path, "1.wav", samples[1])
     (tmp_path / "2.wav").unlink()
-    faults = verify(tmp_path / "store", table=table, audio=tmp_path)
+    faults = verify_store(tmp_path / "store", table=table, audio=tmp_path)
     assert len(faults) == 2
     assert "1.wav: segment 's1' has other samples" in faults[0]
     assert "2.wav: segment 's2' unreadable" in faults[1]
-    fewer = verify(tmp_path / "store", table=table[:1], audio=tmp_path)
+    fewer = verify_store(tmp_path / "store", table=table[:1], audio=tmp_path)
     assert "2 of 3 segments are not in the table" in fewer[0]
 
 
@@ -143,14 +143,14 @@ def test_verify_tells_rows_of_the_table_that_have_no_features(
     rows = [(f"s{number}", "a.wav", 0.0, 1.0, "A", "M") for number in range(4)]
     columns = ["segment_id", "audio", "start", "end", "speaker", "session"]
     table = pd.DataFrame(rows, columns=columns)
-    assert verify(tmp_path / "store", table=table[:2], audio=tmp_path) == []  # s1 is rejected
-    (fault,) = verify(tmp_path / "store", table=table, audio=tmp_path)
+    assert verify_store(tmp_path / "store", table=table[:2], audio=tmp_path) == []  # s1 is rejected
+    (fault,) = verify_store(tmp_path / "store", table=table, audio=tmp_path)
     assert "2 of 4 segments of the table have no features, first 's2'; run spk-extract" in fault
 
 
 def test_verify_wants_table_and_audio_together(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected both or none"):
-        verify(tmp_path, audio=tmp_path)
+        verify_store(tmp_path, audio=tmp_path)
 
 
 def test_merge_keeps_every_value_and_the_order(
@@ -161,7 +161,7 @@ def test_merge_keeps_every_value_and_the_order(
     make_store(tmp_path / "b", IDS[4:])
     reject(tmp_path / "a", store_config, "s9", "bad")
     pack(tmp_path / "b", tmp_path / "b.h5")
-    assert merge([tmp_path / "a", tmp_path / "b.h5"], tmp_path / "out") == 10
+    assert merge_stores([tmp_path / "a", tmp_path / "b.h5"], tmp_path / "out") == 10
     store = FeatureStore.open(tmp_path / "out")
     assert store.ids().tolist() == IDS
     for place, layer in enumerate(store.layers):
@@ -170,14 +170,14 @@ def test_merge_keeps_every_value_and_the_order(
     for name, values in store.rows().items():
         np.testing.assert_array_equal(values, whole[name])
     assert [row["segment_id"] for row in store.rejected()] == ["bad"]
-    assert verify(tmp_path / "out") == []
+    assert verify_store(tmp_path / "out") == []
 
 
 def test_merge_goes_on_where_it_stopped(tmp_path: Path, make_store: Make) -> None:
     make_store(tmp_path / "a", IDS)
     make_store(tmp_path / "out", IDS[3:5])
-    assert merge([tmp_path / "a"], tmp_path / "out") == 10
-    assert merge([tmp_path / "a"], tmp_path / "out") == 10
+    assert merge_stores([tmp_path / "a"], tmp_path / "out") == 10
+    assert merge_stores([tmp_path / "a"], tmp_path / "out") == 10
     assert FeatureStore.open(tmp_path / "out").ids().tolist() == [*IDS[3:5], *IDS[:3], *IDS[5:]]
 
 
@@ -189,7 +189,7 @@ def test_merge_keeps_frames(
         config = {**store_config, "kind": "frames", "dtype": "float32"}
         with StoreWriter(tmp_path / name, config) as writer:
             writer.add(name, values, **row)
-    merge([tmp_path / name for name in features], tmp_path / "out")
+    merge_stores([tmp_path / name for name in features], tmp_path / "out")
     store = FeatureStore.open(tmp_path / "out")
     for name, values in features.items():
         np.testing.assert_array_equal(store.read_frames(name, 5), values[:, 2].astype(np.float32))
@@ -202,7 +202,7 @@ def test_merge_refuses_conflicts_and_writes_nothing(
     with StoreWriter(tmp_path / "b", store_config) as writer:
         writer.add("s3", np.zeros((3, 4)), **row)
     with pytest.raises(InputError, match="1 segments have different features, first 's3' in"):
-        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+        merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -210,7 +210,7 @@ def test_merge_refuses_another_configuration(tmp_path: Path, make_store: Make) -
     make_store(tmp_path / "a", IDS)
     make_store(tmp_path / "b", ["new"], revision="9876fed")
     with pytest.raises(InputError, match="b: .*revision: '9876fed', asked '0123abc'"):
-        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+        merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -221,7 +221,7 @@ def test_merge_takes_the_rounding_of_another_batch_for_the_same(
     with StoreWriter(tmp_path / "b", store_config) as writer:
         for name, values in zip(IDS, features, strict=False):
             writer.add(name, np.nextafter(values.astype(np.float16), np.float16(9)), **row)
-    assert merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out") == 2
+    assert merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "out") == 2
     np.testing.assert_array_equal(
         FeatureStore.open(tmp_path / "out").read(IDS[:2], 2), features[:, 1]
     )

@@ -6,11 +6,11 @@ import pytest
 import soundfile
 
 from spk.common.errors import InputError
-from spk.extract.options import Options
-from spk.extract.pipeline.runner import Job
+from spk.extract.options import ExtractOptions
+from spk.extract.pipeline.runner import ExtractionRun
 from spk.extract.run import extract
-from spk.extract.store.layout import rejected_listing
-from spk.extract.store.maintenance import list_rejected, merge
+from spk.extract.store.layout import rejected_path
+from spk.extract.store.maintenance import merge_stores, write_rejected
 from spk.extract.store.reader import FeatureStore
 from spk.extract.store.writer import StoreWriter
 from spk.manifests.table import check_table
@@ -33,24 +33,26 @@ def corpus(tmp_path):
 
 
 def settings(root, **changes):
-    return Options(encoder="demo", audio_root=str(root), workers=0, batch_seconds=4.0, **changes)
+    return ExtractOptions(
+        encoder="demo", audio_root=str(root), workers=0, batch_seconds=4.0, **changes
+    )
 
 
 def listed(store):
-    return pd.read_csv(rejected_listing(store))["segment_id"].tolist()
+    return pd.read_csv(rejected_path(store))["segment_id"].tolist()
 
 
 @pytest.mark.parametrize("problem", [InputError, KeyboardInterrupt, RuntimeError])
 def test_what_was_rejected_before_a_run_broke_is_listed(corpus, monkeypatch, problem):
     root, table = corpus
-    take = Job._take
+    take = ExtractionRun._start_batch
 
     def breaking(self, read, writing):
         if read[0][0].start > 3:
             raise problem
         take(self, read, writing)
 
-    monkeypatch.setattr(Job, "_take", breaking)
+    monkeypatch.setattr(ExtractionRun, "_start_batch", breaking)
     with pytest.raises(problem):
         extract(table, root / "store", settings(root))
     assert listed(root / "store") == SILENT
@@ -61,17 +63,17 @@ def test_a_merged_store_has_its_list(corpus):
     root, table = corpus
     for part in (1, 2):
         extract(table, root / str(part), settings(root, shard=f"{part}/2"))
-    assert merge([root / "1", root / "2"], root / "all") == 4
+    assert merge_stores([root / "1", root / "2"], root / "all") == 4
     assert sorted(listed(root / "all")) == SILENT
 
 
 def test_the_list_goes_when_nothing_is_rejected(tmp_path, store_config, row):
     with StoreWriter(tmp_path / "a", store_config) as writer:
         writer.reject("s", "silent", "all samples are 0")
-    assert list_rejected(tmp_path / "a") == {"s": "silent"}
+    assert write_rejected(tmp_path / "a") == {"s": "silent"}
     with StoreWriter(tmp_path / "a", store_config) as writer:
         writer.add("s", np.ones((3, 4)), **row)
-    assert list_rejected(tmp_path / "a") == {}
+    assert write_rejected(tmp_path / "a") == {}
     assert not (tmp_path / "a.rejected.csv").exists()
 
 

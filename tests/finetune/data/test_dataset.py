@@ -11,9 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spk.common.errors import InputError
-from spk.extract.audio import Reading, Segment
+from spk.extract.audio import ReadOptions, Segment
 from spk.finetune.config import Config
-from spk.finetune.data.dataset import Ask, Batches, Waveforms, cut_batches, load, read_all
+from spk.finetune.data.dataset import (
+    BatchIndex,
+    BatchSampler,
+    SegmentDataset,
+    batch_indices,
+    load_samples,
+    make_loader,
+)
 
 RATE = 16000
 SECONDS = [0.5, 0.9, 0.3, 1.1, 0.7, 0.4, 1.0, 0.6, 0.8]
@@ -22,7 +29,7 @@ LOUD = {"speed_prob": 0.5, "noise_prob": 0.5, "gain_prob": 0.5, "reverb_prob": 0
 
 def made(batch_seconds=2.0, shuffled=True, part=(0, 1), **settings):
     config = Config(batch_seconds=batch_seconds, **settings)
-    return Batches(SECONDS, config, shuffled=shuffled, part=part)
+    return BatchSampler(SECONDS, config, shuffled=shuffled, part=part)
 
 
 def asked(batches, epoch):
@@ -32,11 +39,11 @@ def asked(batches, epoch):
 
 def data_set(segments, held=None, **settings):
     codes = np.arange(len(segments)) % 3
-    return Waveforms(segments, codes, Reading(), held or {}, Config(**settings))
+    return SegmentDataset(segments, codes, ReadOptions(), held or {}, Config(**settings))
 
 
 def samples(dataset, epoch=0, places=range(9)):
-    return dataset[Ask(epoch, 0, tuple(places))].waveforms
+    return dataset[BatchIndex(epoch, 0, tuple(places))].waveforms
 
 
 def recorded(segment, channel=0):
@@ -54,7 +61,7 @@ def same(found, expected):
     st.none() | st.integers(1, 6),
 )
 def test_batches_hold_each_segment_once_and_keep_both_limits(seconds, batch_seconds, batch_size):
-    batches = cut_batches(seconds, batch_seconds, batch_size)
+    batches = batch_indices(seconds, batch_seconds, batch_size)
     assert sorted(place for batch in batches for place in batch) == [*range(len(seconds))]
     for batch in batches:
         longest = max(seconds[place] for place in batch)
@@ -63,15 +70,15 @@ def test_batches_hold_each_segment_once_and_keep_both_limits(seconds, batch_seco
 
 
 def test_batches_are_cut_from_long_to_short():
-    assert cut_batches([1, 3, 2, 1, 1], 4.0, None) == [(1,), (2, 0), (3, 4)]
-    assert cut_batches([1, 1, 1, 1], 9.0, 2) == [(0, 1), (2, 3)]
+    assert batch_indices([1, 3, 2, 1, 1], 4.0, None) == [(1,), (2, 0), (3, 4)]
+    assert batch_indices([1, 1, 1, 1], 9.0, 2) == [(0, 1), (2, 3)]
 
 
 def test_a_segment_alone_at_the_end_is_joined():
-    assert cut_batches([1] * 4, 3.0, None) == [(0, 1), (2, 3)]
-    assert cut_batches([1] * 3, 2.0, None) == [(0, 1), (2,)]  # two are not torn apart
-    assert cut_batches([9, 1], 9.0, None) == [(0,), (1,)]
-    assert cut_batches([1], 9.0, None) == [(0,)]
+    assert batch_indices([1] * 4, 3.0, None) == [(0, 1), (2, 3)]
+    assert batch_indices([1] * 3, 2.0, None) == [(0, 1), (2,)]  # two are not torn apart
+    assert batch_indices([9, 1], 9.0, None) == [(0,), (1,)]
+    assert batch_indices([1], 9.0, None) == [(0,)]
 
 
 def test_an_epoch_holds_every_segment_once_in_the_same_batches():
@@ -126,8 +133,8 @@ def test_more_ranks_than_batches_still_get_one_each():
 
 
 def test_samples_and_codes_are_those_of_the_places(segments):
-    batch = data_set(segments)[Ask(0, 4, (3, 0))]
-    assert batch.ask == Ask(0, 4, (3, 0))
+    batch = data_set(segments)[BatchIndex(0, 4, (3, 0))]
+    assert batch.ask == BatchIndex(0, 4, (3, 0))
     assert same(batch.waveforms, [recorded(segments[3]), recorded(segments[0])])
     assert batch.codes.tolist() == [0, 0]
     assert batch.codes.dtype.is_signed
@@ -136,10 +143,10 @@ def test_samples_and_codes_are_those_of_the_places(segments):
 
 def test_what_is_held_is_read_once_and_the_rest_each_time(segments, tmp_path):
     damaged = dataclasses.replace(segments[0], segment_id="lost", path=str(tmp_path / "no.wav"))
-    held, rejected = read_all([*segments, damaged], Reading())
+    held, rejected = load_samples([*segments, damaged], ReadOptions())
     assert {*held} == {s.segment_id for s in segments}
     assert rejected["lost"].code == "unreadable"
-    some, _ = read_all(segments, Reading(), most=150_000)
+    some, _ = load_samples(segments, ReadOptions(), most=150_000)
     assert 0 < len(some) < 9
     assert sum(row.nbytes for row in some.values()) <= 150_000
     expected = [recorded(segment) for segment in segments]
@@ -163,7 +170,7 @@ def test_crops_have_their_length_and_lie_in_the_segment(segments):
 
 def test_a_crop_is_long_enough_for_the_front_end(segments):
     rows = samples(data_set(segments, crop_seconds=0.001).training())
-    assert {len(row) for row in rows} == {Reading().shortest}
+    assert {len(row) for row in rows} == {ReadOptions().shortest}
 
 
 def test_what_a_segment_becomes_depends_on_seed_epoch_and_id_alone(segments):
@@ -188,7 +195,7 @@ def test_what_is_scored_is_never_altered(segments):
 
 
 def test_a_random_channel_is_one_of_the_recordings(segments):
-    held, _ = read_all(segments, Reading())
+    held, _ = load_samples(segments, ReadOptions())
     dataset = data_set(segments, held, channel_prob=1.0).training()
     seen = set()
     for epoch in range(3):
@@ -217,7 +224,9 @@ def test_other_processes_give_the_same_bytes(segments):
     epochs = []
     for workers in (0, 2):
         config = Config(num_workers=workers, **settings)
-        loader = load(data_set(segments, **settings).training(), config, shuffled=True, epoch=1)
+        loader = make_loader(
+            data_set(segments, **settings).training(), config, shuffled=True, epoch=1
+        )
         epochs.append([*loader])
     for here, there in zip(*epochs, strict=True):
         assert here.ask == there.ask
@@ -226,7 +235,7 @@ def test_other_processes_give_the_same_bytes(segments):
         assert same(here.waveforms, there.waveforms)
 
 
-class Interrupting(Waveforms):
+class Interrupting(SegmentDataset):
     """Ctrl-C comes in the middle of each batch."""
 
     def __getitem__(self, ask):
@@ -235,10 +244,10 @@ class Interrupting(Waveforms):
 
 
 def test_ctrl_c_is_the_training_process_own_affair(segments):
-    dataset = Interrupting(segments, np.zeros(9), Reading(), {}, Config())
+    dataset = Interrupting(segments, np.zeros(9), ReadOptions(), {}, Config())
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        found = [*load(dataset, Config(num_workers=1, batch_seconds=2.0))]
+        found = [*make_loader(dataset, Config(num_workers=1, batch_seconds=2.0))]
     finally:
         signal.signal(signal.SIGINT, before)
     assert sorted(place for batch in found for place in batch.ask.places) == [*range(9)]

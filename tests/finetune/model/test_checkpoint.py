@@ -11,19 +11,19 @@ import pytest
 import torch
 
 from spk.common.errors import InputError
-from spk.extract.audio import Reading
+from spk.extract.audio import ReadOptions
 from spk.finetune.config import Config
-from spk.finetune.data.dataset import Ask, Batch, Waveforms
+from spk.finetune.data.dataset import Batch, BatchIndex, SegmentDataset
 from spk.finetune.model.checkpoint import (
-    computing,
-    fill,
+    autocast,
     load_tuned,
+    load_weights,
     model_name,
-    predictions,
+    predictions_table,
     read_checkpoint,
     score_segments,
 )
-from spk.finetune.model.module import Subject
+from spk.finetune.model.module import ModelIdentity
 from spk.manifests.splits.tasks import WITHIN_CORPUS
 
 
@@ -178,16 +178,18 @@ def test_tensors_that_are_missing_or_do_not_fit_are_refused(saved, make_module):
     module = make_module("layer", freeze_encoder_layers=2)
     checkpoint = read_checkpoint(saved[1])
     state = checkpoint["state_dict"]
-    fill(module, checkpoint)
+    load_weights(module, checkpoint)
     lacking = {name: value for name, value in state.items() if name != "head.out.bias"}
     with pytest.raises(
         InputError, match="M1: 1 tensors are missing and 0 do not .*'head.out.bias'"
     ):
-        fill(module, {**checkpoint, "state_dict": lacking})
+        load_weights(module, {**checkpoint, "state_dict": lacking})
     with pytest.raises(InputError, match="0 tensors are missing and 1 do not fit, first 'more'"):
-        fill(module, {**checkpoint, "state_dict": {**state, "more": torch.ones(1)}})
+        load_weights(module, {**checkpoint, "state_dict": {**state, "more": torch.ones(1)}})
     with pytest.raises(InputError, match="0 tensors .* 1 do not fit, first 'size mismatch.*out.bi"):
-        fill(module, {**checkpoint, "state_dict": {**state, "head.out.bias": torch.ones(9)}})
+        load_weights(
+            module, {**checkpoint, "state_dict": {**state, "head.out.bias": torch.ones(9)}}
+        )
 
 
 def test_settings_of_another_version_are_refused(saved, tmp_path):
@@ -200,12 +202,12 @@ def test_settings_of_another_version_are_refused(saved, tmp_path):
 
 def test_scores_come_in_the_order_of_the_segments(saved, segments):
     module, config = saved[0], Config(batch_seconds=2.0)
-    found = Waveforms(segments, np.zeros(9, np.int64), Reading(), {}, config)
+    found = SegmentDataset(segments, np.zeros(9, np.int64), ReadOptions(), {}, config)
     scores = score_segments(module.train(), found, config)
     assert scores.shape == (9, 3)
     assert scores.dtype == np.float32
     for place in range(9):
-        batch = found[Ask(0, 0, (place,))]
+        batch = found[BatchIndex(0, 0, (place,))]
         with torch.no_grad():
             alone = module(Batch(batch.ask, batch.waveforms, batch.codes))[0]
         np.testing.assert_allclose(scores[place], alone, rtol=1e-4, atol=1e-5)
@@ -214,7 +216,7 @@ def test_scores_come_in_the_order_of_the_segments(saved, segments):
 def test_the_precision_of_the_settings_is_that_of_the_model():
     cpu, ones = torch.device("cpu"), torch.ones(2, 2)
     for precision, expected in (("auto", torch.float32), ("bfloat16", torch.bfloat16)):
-        with computing(Config(precision=precision), cpu):
+        with autocast(Config(precision=precision), cpu):
             assert (ones @ ones).dtype == expected
 
 
@@ -223,7 +225,7 @@ def test_predictions_are_calibrated_chances_by_hand():
         {"segment_id": ["s0", "s1"], "session": "M1", "speaker": ["b", "z"], "split": "test"}
     )
     scores = np.array([[0.0, 2 * np.log(3), 0.0], [1e4, 0.0, 0.0]], np.float32)
-    table = predictions(rows, scores, ("a", "b", "ü"), 2.0, "m")
+    table = predictions_table(rows, scores, ("a", "b", "ü"), 2.0, "m")
     assert table["predicted"].tolist() == ["b", "a"]
     assert table["score"].tolist() == pytest.approx([0.6, 1.0])
     assert json.loads(table["scores"][0]) == {"a": 0.2, "b": 0.6, "ü": 0.2}
@@ -235,7 +237,7 @@ def test_predictions_are_calibrated_chances_by_hand():
 
 def test_the_models_name_says_what_makes_scores_doubtful():
     def named(untrained=False, split="random", **settings):
-        subject = Subject("M", ("a", "b"), {"encoder": "e", "untrained": untrained}, split)
+        subject = ModelIdentity("M", ("a", "b"), {"encoder": "e", "untrained": untrained}, split)
         return model_name(subject, Config(**settings))
 
     assert named() == "finetune e"
@@ -246,8 +248,8 @@ def test_the_models_name_says_what_makes_scores_doubtful():
 
 def test_a_checkpoint_s_normalisation_is_the_one_it_was_trained_with(tmp_path, group_encoder):
     """Neither a file that came later, nor one that went, changes what enters a tuned model."""
-    from spk.extract.encoder.loading import load_parts
-    from spk.finetune.model.module import SpeakerModule, Subject
+    from spk.extract.encoder.loading import load_encoder_parts
+    from spk.finetune.model.module import ModelIdentity, SpeakerModule
 
     folder = tmp_path / "encoder"
     folder.mkdir()
@@ -256,8 +258,10 @@ def test_a_checkpoint_s_normalisation_is_the_one_it_was_trained_with(tmp_path, g
     config = Config(
         pretrained_model=str(folder), normalize="yes", head_size=8, freeze_encoder_layers=2
     )
-    parts = load_parts(str(folder), normalize=config.normalize)
-    module = SpeakerModule(parts, Subject("M1", ("a", "b"), parts.provenance, "random"), config)
+    parts = load_encoder_parts(str(folder), normalize=config.normalize)
+    module = SpeakerModule(
+        parts, ModelIdentity("M1", ("a", "b"), parts.provenance, "random"), config
+    )
     checkpoint: dict = {"state_dict": module.state_dict()}
     module.on_save_checkpoint(checkpoint)
     assert checkpoint["spk"]["encoder"]["normalization"].startswith("zero mean")
@@ -271,14 +275,14 @@ def test_a_checkpoint_s_normalisation_is_the_one_it_was_trained_with(tmp_path, g
 
 
 def test_going_on_with_another_normalisation_is_refused():
-    from spk.finetune.model.module import Subject, refuse_other
+    from spk.finetune.model.module import ModelIdentity, check_same_model
 
     encoder = {"weights_sha256": "a", "encoder_config_sha256": "b", "normalization": "none"}
     found = {"encoder": encoder, "task": "M1", "labels": ("a",)}
-    refuse_other(found, Subject("M1", ("a",), encoder, "random"))
+    check_same_model(found, ModelIdentity("M1", ("a",), encoder, "random"))
     other = {**encoder, "normalization": "zero mean"}
     with pytest.raises(InputError, match="normalization is 'zero mean', expected 'none'"):
-        refuse_other(found, Subject("M1", ("a",), other, "random"))
+        check_same_model(found, ModelIdentity("M1", ("a",), other, "random"))
 
 
 def test_names_of_before_are_read_as_tables_are(saved, tmp_path):

@@ -6,9 +6,9 @@ import torch
 
 from spk.common.errors import InputError
 from spk.extract.encoder.encoder import load_encoder
-from spk.extract.encoder.loading import load_parts
+from spk.extract.encoder.loading import load_encoder_parts
 from spk.finetune.config import Config
-from spk.finetune.model.encoder import FRAME, Trunk, parse_states
+from spk.finetune.model.encoder import FRAME, PartlyFrozenEncoder, parse_layer_choice
 
 SAME = 1e-5  # relative, float32: attention kernels add up in another order
 KINDS = ("layer", "group", "hubert", "wavlm", "data2vec", "w2v-bert")
@@ -45,9 +45,9 @@ WITHOUT_EFFECT = ".k_proj.bias"
 
 def outcome(trunk, waveforms):
     """Return one number that depends on every state asked for."""
-    entered = trunk.enter(*trunk.prepare(waveforms, torch.device("cpu")))
+    entered = trunk.run_frozen(*trunk.prepare(waveforms, torch.device("cpu")))
     probe = torch.randn(32, generator=torch.Generator().manual_seed(9))
-    states = trunk.rise(entered)
+    states = trunk.run_trainable(entered)
     return sum(
         (state * probe).tanh()[row, : entered.frames[row]].sum()
         for state in states
@@ -118,11 +118,11 @@ def test_a_step_changes_what_is_open_and_no_bit_else(make_trunk, waveforms, froz
 def test_there_is_no_graph_below_the_cut(make_trunk, waveforms, kind):
     for settings, cut in (({"freeze_encoder_layers": 1}, 1), ({"freeze_encoder_layers": "all"}, 2)):
         trunk = make_trunk(kind, states="mix", **settings)
-        entered = trunk.enter(*trunk.prepare(waveforms, torch.device("cpu")))
+        entered = trunk.run_frozen(*trunk.prepare(waveforms, torch.device("cpu")))
         assert trunk.cut == cut
         assert [entered.hidden.requires_grad, entered.hidden.grad_fn] == [False, None]
         assert not any(state.requires_grad for state in entered.states.values())
-        graphs = [state.requires_grad for state in trunk.rise(entered)]
+        graphs = [state.requires_grad for state in trunk.run_trainable(entered)]
         assert graphs == [
             number > settings["freeze_encoder_layers"] if cut == 1 else False for number in range(4)
         ]
@@ -160,14 +160,16 @@ def test_layer_drop_is_off(make_trunk):
 def test_states_through_every_cut_are_those_of_extraction(encoder_of, waveforms, kind):
     folder = str(encoder_of(kind))
     expected = load_encoder(folder).states(waveforms, layers=range(4))
-    parts = load_parts(folder)
+    parts = load_encoder_parts(folder)
     for frozen in (0, 1, 2, 3, "all"):
         for states, numbers in (("mix", (0, 1, 2, 3)), ("last", (3,)), ("1", (1,)), ("0", (0,))):
-            trunk = Trunk(parts, Config(freeze_encoder_layers=frozen, states=states)).eval()
+            trunk = PartlyFrozenEncoder(
+                parts, Config(freeze_encoder_layers=frozen, states=states)
+            ).eval()
             assert trunk.wanted == numbers
             with torch.no_grad():
-                entered = trunk.enter(*trunk.prepare(waveforms, torch.device("cpu")))
-                found = trunk.rise(entered)
+                entered = trunk.run_frozen(*trunk.prepare(waveforms, torch.device("cpu")))
+                found = trunk.run_trainable(entered)
             assert entered.frames.tolist() == [len(row) for row in expected]
             assert len(found) == len(numbers)
             for number, state in zip(numbers, found, strict=True):
@@ -184,11 +186,11 @@ def test_layers_below_the_cut_run_once_and_those_above_the_states_never(
     seen = []
     for number, layer in enumerate(trunk.model.encoder.layers):
         layer.register_forward_hook(lambda *_, number=number: seen.append(number))
-    entered = trunk.enter(*trunk.prepare(waveforms, torch.device("cpu")))
+    entered = trunk.run_frozen(*trunk.prepare(waveforms, torch.device("cpu")))
     assert seen == [0]
-    trunk.rise(entered)
+    trunk.run_trainable(entered)
     assert seen == [0, 1]
-    trunk.rise(entered)  # what was entered may be used again
+    trunk.run_trainable(entered)  # what was entered may be used again
     assert seen == [0, 1, 1]
 
 
@@ -221,13 +223,13 @@ def test_gradient_checkpointing_runs_layers_again_for_the_same_gradients(
 def test_masks_lie_in_training_alone_and_where_they_are_asked_for(make_trunk, waveforms):
     trunk = make_trunk("layer", freeze_encoder_layers=1)
     batch = trunk.prepare(waveforms, torch.device("cpu"))
-    exact = trunk.enter(*batch).hidden
+    exact = trunk.run_frozen(*batch).hidden
     for settings in ({"mask_seconds": 0.2}, {"mask_dims": 0.25}, {"mask_dims": 0.001}):
         trunk = make_trunk("layer", freeze_encoder_layers=1, **settings)
         torch.manual_seed(2)
-        altered = not torch.equal(trunk.enter(*batch).hidden, exact)
+        altered = not torch.equal(trunk.run_frozen(*batch).hidden, exact)
         assert altered == (settings != {"mask_dims": 0.001})  # less than one dimension
-        assert torch.equal(trunk.eval().enter(*batch).hidden, exact)
+        assert torch.equal(trunk.eval().run_frozen(*batch).hidden, exact)
 
 
 def test_masks_are_one_stretch_of_at_most_the_stated_share(make_trunk):
@@ -293,8 +295,8 @@ def test_rates_decay_from_the_topmost_layer_that_trains(make_trunk, states, coun
 
 
 def test_states_that_are_not_there_are_refused(make_trunk):
-    assert parse_states("mix", 2) == (0, 1, 2)
-    assert parse_states("last", 2) == parse_states("2", 2) == (2,)
+    assert parse_layer_choice("mix", 2) == (0, 1, 2)
+    assert parse_layer_choice("last", 2) == parse_layer_choice("2", 2) == (2,)
     with pytest.raises(InputError, match="--states: value is '4', expected last, mix or .* 0 to 3"):
         make_trunk("layer", states="4")
     with pytest.raises(InputError, match="--freeze-encoder-layers: value is 4, expected at most 3"):

@@ -10,13 +10,13 @@ import torch
 from spk.common.errors import InputError
 from spk.extract.audio import Segment
 from spk.finetune.config import Config
-from spk.finetune.data.dataset import Ask
-from spk.finetune.model.encoder import Entered
-from spk.finetune.model.frozen_cache import PrefixCache, refuse_cache
-from spk.finetune.training.train_session import Run, _sign
+from spk.finetune.data.dataset import BatchIndex
+from spk.finetune.model.encoder import FrozenOutput
+from spk.finetune.model.frozen_cache import FrozenLayerCache, check_cacheable
+from spk.finetune.training.train_session import TrainingContext, _sign
 
 CPU = torch.device("cpu")
-ASK = Ask(0, 3, (0, 1))
+ASK = BatchIndex(0, 3, (0, 1))
 
 
 def same(found, expected):
@@ -34,9 +34,9 @@ def test_what_is_kept_is_read_back_to_the_bit(tmp_path, dtype):
         "output_attentions": False,
         "index": 2,
     }
-    entered = Entered({}, torch.randn(2, 5, 4).to(dtype), keywords, torch.tensor([5, 3]))
-    PrefixCache(tmp_path / "kept", "a").put(ASK, entered)
-    found = PrefixCache(tmp_path / "kept", "a").get(ASK, CPU)
+    entered = FrozenOutput({}, torch.randn(2, 5, 4).to(dtype), keywords, torch.tensor([5, 3]))
+    FrozenLayerCache(tmp_path / "kept", "a").put(ASK, entered)
+    found = FrozenLayerCache(tmp_path / "kept", "a").get(ASK, CPU)
     assert same(found.hidden, entered.hidden)
     assert same(found.frames, entered.frames)
     assert found.keywords.keys() == keywords.keys()
@@ -45,29 +45,29 @@ def test_what_is_kept_is_read_back_to_the_bit(tmp_path, dtype):
 
 
 def test_a_batch_is_known_by_its_number_in_any_epoch(tmp_path):
-    kept = PrefixCache(tmp_path / "kept", "a")
+    kept = FrozenLayerCache(tmp_path / "kept", "a")
     assert kept.get(ASK, CPU) is None
-    kept.put(ASK, Entered({}, torch.ones(1, 2, 3), {}, torch.tensor([2])))
-    assert kept.get(Ask(7, 3, (0, 1)), CPU) is not None
-    assert kept.get(Ask(0, 4, (0, 1)), CPU) is None
+    kept.put(ASK, FrozenOutput({}, torch.ones(1, 2, 3), {}, torch.tensor([2])))
+    assert kept.get(BatchIndex(7, 3, (0, 1)), CPU) is not None
+    assert kept.get(BatchIndex(0, 4, (0, 1)), CPU) is None
     kept.remove()
     assert kept.get(ASK, CPU) is None
     assert not (tmp_path / "kept").exists()
 
 
 def test_another_fingerprint_empties_the_folder(tmp_path):
-    first = PrefixCache(tmp_path / "kept", "a")
-    first.put(ASK, Entered({}, torch.ones(1, 2, 3), {}, torch.tensor([2])))
-    assert PrefixCache(tmp_path / "kept", "a").get(ASK, CPU) is not None
-    assert PrefixCache(tmp_path / "kept", "b").get(ASK, CPU) is None
+    first = FrozenLayerCache(tmp_path / "kept", "a")
+    first.put(ASK, FrozenOutput({}, torch.ones(1, 2, 3), {}, torch.tensor([2])))
+    assert FrozenLayerCache(tmp_path / "kept", "a").get(ASK, CPU) is not None
+    assert FrozenLayerCache(tmp_path / "kept", "b").get(ASK, CPU) is None
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["fingerprint"]
 
 
 @pytest.mark.parametrize("change", ["flip", "cut", "sign"])
 def test_what_was_damaged_is_computed_anew(tmp_path, change):
     folder, rng = tmp_path / "kept", np.random.default_rng(3)
-    entered = Entered({}, torch.randn(2, 5, 4), {"index": 2}, torch.tensor([5, 3]))
-    PrefixCache(folder, "a").put(ASK, entered)
+    entered = FrozenOutput({}, torch.randn(2, 5, 4), {"index": 2}, torch.tensor([5, 3]))
+    FrozenLayerCache(folder, "a").put(ASK, entered)
     path = folder / ("fingerprint" if change == "sign" else "000003.kept")
     whole = path.read_bytes()
     for _ in range(60):
@@ -75,9 +75,9 @@ def test_what_was_damaged_is_computed_anew(tmp_path, change):
         place = int(rng.integers(len(whole)))
         torn[place] ^= int(rng.integers(1, 256))
         path.write_bytes(whole[:place] if change == "cut" else torn)
-        assert PrefixCache(folder, "a").get(ASK, CPU) is None
-        PrefixCache(folder, "a").put(ASK, entered)
-        assert same(PrefixCache(folder, "a").get(ASK, CPU).hidden, entered.hidden)
+        assert FrozenLayerCache(folder, "a").get(ASK, CPU) is None
+        FrozenLayerCache(folder, "a").put(ASK, entered)
+        assert same(FrozenLayerCache(folder, "a").get(ASK, CPU).hidden, entered.hidden)
         assert path.read_bytes() == whole
 
 
@@ -86,7 +86,7 @@ def test_a_changed_recording_gives_another_fingerprint(tmp_path):
     path.write_bytes(b"1")
     segments = [Segment("a", str(path), 0.0, 1.0)]
     of = SimpleNamespace(encoder={}), SimpleNamespace(segments=segments)
-    run = Run(None, Config(), "random", device="cpu", ranks=1, stop=lambda: False)
+    run = TrainingContext(None, Config(), "random", device="cpu", ranks=1, stop=lambda: False)
     before = _sign(*of, run)
     assert _sign(*of, run) == before
     path.write_bytes(b"2")
@@ -102,7 +102,7 @@ def test_a_changed_recording_gives_another_fingerprint(tmp_path):
 def test_scores_and_gradients_are_the_same_bits_with_it_and_without(
     make_module, make_batch, tmp_path, kind, places
 ):
-    kept = PrefixCache(tmp_path / "kept", "a")
+    kept = FrozenLayerCache(tmp_path / "kept", "a")
     found = []
     for cache in (None, kept, kept):
         module = make_module(kind, freeze_encoder_layers=2, cache=cache).train()
@@ -118,7 +118,7 @@ def test_scores_and_gradients_are_the_same_bits_with_it_and_without(
 
 
 def test_the_state_at_the_cut_itself_may_be_kept(make_module, make_batch, tmp_path):
-    kept = PrefixCache(tmp_path / "kept", "a")
+    kept = FrozenLayerCache(tmp_path / "kept", "a")
     scores = []
     for cache in (None, kept, kept):
         module = make_module("layer", freeze_encoder_layers=2, states="2", cache=cache).train()
@@ -129,7 +129,7 @@ def test_the_state_at_the_cut_itself_may_be_kept(make_module, make_batch, tmp_pa
 
 
 def test_it_is_read_instead_of_running_what_lies_below(make_module, make_batch, tmp_path):
-    kept = PrefixCache(tmp_path / "kept", "a")
+    kept = FrozenLayerCache(tmp_path / "kept", "a")
     module = make_module("layer", freeze_encoder_layers=2, cache=kept).train()
     seen = []
     module.trunk.model.encoder.layers[0].register_forward_hook(lambda *_: seen.append(1))
@@ -157,9 +157,9 @@ def test_it_is_read_instead_of_running_what_lies_below(make_module, make_batch, 
 )
 def test_where_the_output_would_differ_it_is_refused(settings, wanted, least, message):
     with pytest.raises(InputError, match=f"^--cache-prefix: {message}.*; leave out one of the two"):
-        refuse_cache(Config(**settings), wanted, least, least)
+        check_cacheable(Config(**settings), wanted, least, least)
 
 
 def test_frozen_layers_that_never_change_are_kept():
-    assert refuse_cache(Config(), (3,), 2, 2) is None  # and raises nothing
-    assert refuse_cache(Config(states="2"), (2,), 2, 2) is None
+    assert check_cacheable(Config(), (3,), 2, 2) is None  # and raises nothing
+    assert check_cacheable(Config(states="2"), (2,), 2, 2) is None

@@ -8,13 +8,13 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
-from spk.extract.encoder.pooling import Real
+from spk.extract.encoder.pooling import PaddingMask
 from spk.finetune.config import POOLINGS, Config
 from spk.finetune.model.heads import (
     EPSILON,
     WIDTHS,
-    Head,
     Pooling,
+    SpeakerHead,
     SteadyBatchNorm,
     class_weights,
     loss,
@@ -110,7 +110,7 @@ def test_one_frame_and_constant_states_have_a_finite_gradient(method):
 def test_attentive_weights_sum_to_1_over_the_rows_own_frames():
     pooling, states = make_pooling("attentive"), padded()
     mask = torch.arange(7)[None, :, None] < FRAMES[:, None, None]
-    weights = pooling._weights(states, Real(FRAMES, 7, "cpu"))
+    weights = pooling._weights(states, PaddingMask(FRAMES, 7, "cpu"))
     torch.testing.assert_close(weights.sum(1), torch.ones(3, 1))
     assert not weights[~mask].any()
     assert weights[0].std() > 0
@@ -147,7 +147,7 @@ def test_larger_batches_are_normalised_as_torch_does():
 
 def make_head(**settings):
     torch.manual_seed(4)
-    return Head(6, 3, Config(head_size=8, **settings))
+    return SpeakerHead(6, 3, Config(head_size=8, **settings))
 
 
 def test_the_heads_are_made_of_what_their_names_say():

@@ -10,9 +10,14 @@ from torch import nn
 
 from spk.common.errors import InputError
 from spk.finetune.config import POOLINGS
-from spk.finetune.data.dataset import Ask, Batch
+from spk.finetune.data.dataset import Batch, BatchIndex
 from spk.finetune.model.heads import class_weights
-from spk.finetune.model.module import find_temperature, merit, refuse_other, seed_of
+from spk.finetune.model.module import (
+    check_same_model,
+    derive_seed,
+    find_temperature,
+    selection_score,
+)
 
 SAME = 1e-5  # relative to scores of about 1, float32: kernels add up in another order
 HEAD = {  # of an mlp
@@ -41,8 +46,10 @@ def test_scores_of_a_padded_batch_are_those_of_batches_of_one(
 
 def test_the_mix_begins_equal_and_learns(make_module, make_batch):
     module = make_module("layer", freeze_encoder_layers=1, states="mix", head="linear").eval()
-    entered = module.trunk.enter(*module.trunk.prepare(make_batch().waveforms, torch.device("cpu")))
-    mean = torch.stack(module.trunk.rise(entered)).mean(0)
+    entered = module.trunk.run_frozen(
+        *module.trunk.prepare(make_batch().waveforms, torch.device("cpu"))
+    )
+    mean = torch.stack(module.trunk.run_trainable(entered)).mean(0)
     scores = module(make_batch())
     expected = module.head(module.pooling(mean, entered.frames))
     torch.testing.assert_close(scores, expected, rtol=SAME, atol=SAME)
@@ -162,11 +169,16 @@ def test_an_epoch_is_a_function_of_seed_task_and_number(make_module):
 
 
 def test_seeds_differ_by_every_part_and_are_the_same_everywhere():
-    seeds = [seed_of(1, "M", 0), seed_of(1, "M", 1), seed_of(2, "M", 0), seed_of(1, "N", 0)]
+    seeds = [
+        derive_seed(1, "M", 0),
+        derive_seed(1, "M", 1),
+        derive_seed(2, "M", 0),
+        derive_seed(1, "N", 0),
+    ]
     assert len({*seeds}) == 4
     assert all(0 <= seed < 2**63 for seed in seeds)
     # sha256 of "1/M/0", first 8 bytes, halved: by sha256sum
-    assert seed_of(1, "M", 0) == int("089e585640c83e30", 16) >> 1
+    assert derive_seed(1, "M", 0) == int("089e585640c83e30", 16) >> 1
 
 
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 4.0])
@@ -199,10 +211,10 @@ def test_merit_is_accuracy_and_then_the_lower_loss():
     codes = torch.tensor([0, 1, 2, -1])
     sure = 9 * torch.eye(4, 3)
     unsure, wrong = 1 * torch.eye(4, 3), 9 * torch.eye(4, 3).roll(1, dims=1)
-    assert merit(sure, codes) > merit(unsure, codes) > 0.75
-    assert merit(sure, codes) < 0.75 + 1 / 8 + 1e-9
-    assert merit(wrong, codes) < 0.01
-    assert merit(sure, torch.full((4,), -1)) == 0
+    assert selection_score(sure, codes) > selection_score(unsure, codes) > 0.75
+    assert selection_score(sure, codes) < 0.75 + 1 / 8 + 1e-9
+    assert selection_score(wrong, codes) < 0.01
+    assert selection_score(sure, torch.full((4,), -1)) == 0
 
 
 @pytest.mark.parametrize(
@@ -246,9 +258,9 @@ def test_the_checkpoint_of_another_encoder_or_task_is_refused(make_module):
     checkpoint = {"state_dict": module.state_dict()}
     module.on_save_checkpoint(checkpoint)
     known, subject = checkpoint["spk"], module.subject
-    refuse_other(known, subject)
-    refuse_other({**known, "encoder": {**known["encoder"], "encoder": "elsewhere"}}, subject)
-    refuse_other({**known, "task": "M1 ", "labels": ["a", "b ", "c"]}, subject)  # from before
+    check_same_model(known, subject)
+    check_same_model({**known, "encoder": {**known["encoder"], "encoder": "elsewhere"}}, subject)
+    check_same_model({**known, "task": "M1 ", "labels": ["a", "b ", "c"]}, subject)  # from before
     changes = [
         (
             {"encoder": {**known["encoder"], "weights_sha256": "0f"}},
@@ -260,10 +272,10 @@ def test_the_checkpoint_of_another_encoder_or_task_is_refused(make_module):
     ]
     for change, message in changes:
         with pytest.raises(InputError, match=message):
-            refuse_other({**known, **change}, subject)
+            check_same_model({**known, **change}, subject)
     for nothing in (None, {}):
         with pytest.raises(InputError, match="does not say what it was trained on"):
-            refuse_other(nothing, subject)
+            check_same_model(nothing, subject)
     checkpoint["spk"]["temperature"] = 2.5
     module.on_load_checkpoint(checkpoint)
     assert module.temperature == 2.5
@@ -272,6 +284,6 @@ def test_the_checkpoint_of_another_encoder_or_task_is_refused(make_module):
 def test_the_largest_batch_that_fitted_is_remembered(make_module, waveforms):
     module = make_module("layer", freeze_encoder_layers=2)
     for rows in (waveforms[1:2], waveforms, waveforms[2:]):
-        batch = Batch(Ask(0, 0, ()), rows, torch.zeros(len(rows)))
+        batch = Batch(BatchIndex(0, 0, ()), rows, torch.zeros(len(rows)))
         module.on_train_batch_end(None, batch, 0)
     assert module.largest == 3 * 16000

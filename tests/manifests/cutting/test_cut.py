@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from spk.common.errors import InputError
-from spk.manifests.cutting.cut import LISTING, TABLE, cut, file_names
+from spk.manifests.cutting.cut import LISTING, TABLE, cut_segments, file_names
 from spk.manifests.formats.rttm import read_rttm
 from spk.manifests.table import read_table
 
@@ -26,7 +26,7 @@ def expected(root: Path, row, channel: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["wav", "flac"])
 def test_files_hold_the_recordings_own_samples(meeting, tmp_path, kind, channel):
     turns, root = meeting
-    report = cut(turns, root, tmp_path / "out", format=kind, channel=channel)
+    report = cut_segments(turns, root, tmp_path / "out", format=kind, channel=channel)
     for row, audio_name in zip(turns.itertuples(), report.table["audio"], strict=True):
         info = soundfile.info(tmp_path / "out" / audio_name)
         assert (info.samplerate, info.channels, info.subtype) == (RATE, 1, "PCM_16")
@@ -36,7 +36,7 @@ def test_files_hold_the_recordings_own_samples(meeting, tmp_path, kind, channel)
 
 def test_mean_is_the_equal_average_of_all_channels(meeting, tmp_path):
     turns, root = meeting
-    cut(turns, root, tmp_path / "out", channel="mean")
+    cut_segments(turns, root, tmp_path / "out", channel="mean")
     whole, _ = soundfile.read(root / "S1.flac", dtype="int16")
     found, _ = soundfile.read(tmp_path / "out" / "S1_001-M_0000.wav", dtype="int16")
     average = whole[:24000].astype(float).sum(axis=1) / 3
@@ -52,7 +52,7 @@ def test_files_are_named_and_listed_as_the_reference_does(tmp_path, audio, table
         ("A", "001-M", 2.0, 3.0, 1),
         ("A", "001-M", 0.5, 3.0, 12345),
     )
-    report = cut(turns, tmp_path, tmp_path / "out")
+    report = cut_segments(turns, tmp_path, tmp_path / "out")
     names = ["A_001-M_0001.wav", "A_002-F_0011.wav", "A_001-M_12345.wav", "B_001-M_0000.wav"]
     listing = pd.read_csv(tmp_path / "out" / LISTING)
     assert list(listing.columns) == ["path", "label"]
@@ -72,7 +72,7 @@ def test_names_hold_the_local_speaker_in_every_scope(table):
 def test_the_second_table_joins_the_first(meeting, tmp_path):
     turns, root = meeting
     turns = turns.assign(overlap=[0, 0.5, 1, 0.25, 0], split=["", "train", "valid", "test", ""])
-    cut(turns, root, tmp_path / "out")
+    cut_segments(turns, root, tmp_path / "out")
     second = read_table(tmp_path / "out" / TABLE)
     same = ["segment_id", "speaker", "session", "line", "overlap", "split"]
     pd.testing.assert_frame_equal(second[same], turns[same], check_dtype=False)
@@ -94,7 +94,7 @@ def test_each_recording_is_decoded_once_in_bounded_blocks(meeting, tmp_path, mon
         return block
 
     monkeypatch.setattr(soundfile.SoundFile, "read", counting)
-    report = cut(turns, root, tmp_path / "out")
+    report = cut_segments(turns, root, tmp_path / "out")
     last = (45 * RATE - 1, 45 * RATE)  # is the recording as long as its header says?
     assert reads == [last, (0, 20 * RATE), (20 * RATE, 40 * RATE), (40 * RATE, 719998)]  # 44.9999 s
     assert (report.decoded, report.decoded_seconds) == (1, 719998 / RATE)
@@ -107,8 +107,8 @@ def test_another_rate_is_refused_or_resampled(tmp_path, table):
     soundfile.write(tmp_path / "S1.flac", tone, rate, subtype="PCM_16")
     turns = table(("S1", "001-M", 1.0, 2.5, 0))
     with pytest.raises(InputError, match=r"S1.flac: sample rate is 44100 Hz.*pass --resample"):
-        cut(turns, tmp_path, tmp_path / "out")
-    cut(turns, tmp_path, tmp_path / "out", resample=True)
+        cut_segments(turns, tmp_path, tmp_path / "out")
+    cut_segments(turns, tmp_path, tmp_path / "out", resample=True)
     found, found_rate = soundfile.read(tmp_path / "out" / "S1_001-M_0000.wav")
     assert (found_rate, len(found)) == (RATE, 24000)
     ideal = 0.5 * np.sin(2 * np.pi * 440 * (1 + np.arange(24000) / RATE))
@@ -119,7 +119,7 @@ def test_another_rate_is_refused_or_resampled(tmp_path, table):
 def test_24_bits_are_rounded_to_16(tmp_path, table):
     samples = np.random.default_rng(0).uniform(-1, 1, RATE)
     soundfile.write(tmp_path / "S1.flac", samples, RATE, subtype="PCM_24")
-    cut(table(("S1", "001-M", 0.0, 1.0, 0)), tmp_path, tmp_path / "out")
+    cut_segments(table(("S1", "001-M", 0.0, 1.0, 0)), tmp_path, tmp_path / "out")
     found, _ = soundfile.read(tmp_path / "out" / "S1_001-M_0000.wav")
     assert np.abs(found - samples).max() <= 1.01 / 32768  # half a step, one at full scale
 
@@ -137,7 +137,7 @@ def test_24_bits_are_rounded_to_16(tmp_path, table):
 def test_options_out_of_range_are_refused(meeting, tmp_path, change, message):
     turns, root = meeting
     with pytest.raises(InputError, match=message):
-        cut(turns, root, tmp_path / "out", **change)
+        cut_segments(turns, root, tmp_path / "out", **change)
     assert not (tmp_path / "out").exists()
 
 
@@ -158,14 +158,14 @@ def test_segments_that_cannot_be_cut_are_refused_before_anything_is(
     turns, root = meeting
     turns = pd.concat([turns[1:], turns[:1].assign(**change)])
     with pytest.raises(InputError, match=message):
-        cut(turns, root, tmp_path / "out")
+        cut_segments(turns, root, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_two_segments_of_one_name_are_refused(meeting, tmp_path):
     turns, root = meeting
     with pytest.raises(InputError, match="would both be cut to 'S1_001-M_0000.wav'"):
-        cut(turns.assign(line=0), root, tmp_path / "out")
+        cut_segments(turns.assign(line=0), root, tmp_path / "out")
 
 
 def test_a_damaged_recording_is_named(tmp_path, audio, table):
@@ -173,7 +173,7 @@ def test_a_damaged_recording_is_named(tmp_path, audio, table):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     turns = table(("S1", "001-M", 0.0, 1.0, 0), ("S1", "001-M", 8.0, 9.0, 1))
     with pytest.raises(InputError, match=r"S1.flac: .*decode.*replace the damaged file"):
-        cut(turns, tmp_path, tmp_path / "out")
+        cut_segments(turns, tmp_path, tmp_path / "out")
     assert not (tmp_path / "out" / LISTING).exists()
 
 
@@ -184,7 +184,7 @@ def test_real_segments_are_the_meetings_own_samples(real_data, tmp_path, table):
         turns += [(session, t.speaker, t.start, t.end, t.line) for t in reading.turns]
     root = real_data / "meetings" / "wav"
     segments = table(*turns)
-    report = cut(segments, root, tmp_path / "out", channel=0)
+    report = cut_segments(segments, root, tmp_path / "out", channel=0)
     for row, name in zip(segments.itertuples(), report.table["audio"], strict=True):
         first, stop = int(row.start * RATE + 0.5), int(row.end * RATE + 0.5)
         direct, _ = soundfile.read(

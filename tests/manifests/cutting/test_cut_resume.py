@@ -13,7 +13,7 @@ import soundfile
 
 from spk.common.errors import InputError
 from spk.manifests.cutting import recording
-from spk.manifests.cutting.cut import LISTING, TABLE, cut
+from spk.manifests.cutting.cut import LISTING, TABLE, cut_segments
 from spk.manifests.table import read_table, write_table
 
 RATE = 16000
@@ -27,10 +27,10 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 def test_a_finished_cut_decodes_nothing_and_changes_nothing(meeting, tmp_path):
     turns, root = meeting
     out = tmp_path / "out"
-    cut(turns, root, out)
+    cut_segments(turns, root, out)
     before = snapshot(out)
     times = {file.name: file.stat().st_mtime_ns for file in out.glob("*.wav")}
-    again = cut(turns, root, out)
+    again = cut_segments(turns, root, out)
     assert (again.written, again.complete, again.decoded) == (0, 5, 0)
     assert snapshot(out) == before
     assert times == {file.name: file.stat().st_mtime_ns for file in out.glob("*.wav")}
@@ -40,13 +40,13 @@ def test_a_finished_cut_decodes_nothing_and_changes_nothing(meeting, tmp_path):
 def test_missing_short_and_damaged_files_are_cut_again(meeting, tmp_path, kind):
     turns, root = meeting
     out = tmp_path / "out"
-    cut(turns, root, out, format=kind)
+    cut_segments(turns, root, out, format=kind)
     before = snapshot(out)
     (out / f"S1_001-M_0000.{kind}").unlink()
     torn = out / f"S1_001-M_0002.{kind}"
     torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
     soundfile.write(out / f"S1_002-F_0007.{kind}", np.zeros(10, np.int16), RATE)
-    assert cut(turns, root, out, format=kind).written == 3
+    assert cut_segments(turns, root, out, format=kind).written == 3
     assert snapshot(out) == before
 
 
@@ -63,7 +63,7 @@ def test_files_that_go_while_others_are_cut_are_told(meeting, tmp_path, monkeypa
     monkeypatch.setattr(recording, "write_audio", vanishing)
     told = r"2 of 5 files that were cut are gone, first 'S1_001-M_0000.wav', expected all"
     with pytest.raises(InputError, match=told):
-        cut(turns, root, out)
+        cut_segments(turns, root, out)
     assert not (out / TABLE).exists()
 
 
@@ -72,15 +72,15 @@ def test_files_that_go_after_they_were_cut_are_told(meeting, tmp_path, monkeypat
     out = tmp_path / "out"
     monkeypatch.setattr("spk.manifests.cutting.cut.write_table", lambda *_: shutil.rmtree(out))
     with pytest.raises(InputError, match="5 of 5 files that were cut are gone"):
-        cut(turns, root, out)
+        cut_segments(turns, root, out)
 
 
 def test_more_segments_may_be_added(meeting, tmp_path):
     turns, root = meeting
-    cut(turns[:2], root, tmp_path / "out")
-    report = cut(turns, root, tmp_path / "out")
+    cut_segments(turns[:2], root, tmp_path / "out")
+    report = cut_segments(turns, root, tmp_path / "out")
     assert (report.written, report.complete) == (3, 2)
-    cut(turns, root, tmp_path / "whole")
+    cut_segments(turns, root, tmp_path / "whole")
     assert len(read_table(tmp_path / "out" / TABLE)) == 5
     files = {file.name: file.read_bytes() for file in (tmp_path / "out").glob("*.wav")}
     assert files == {file.name: file.read_bytes() for file in (tmp_path / "whole").glob("*.wav")}
@@ -89,16 +89,16 @@ def test_more_segments_may_be_added(meeting, tmp_path):
 def test_a_changed_request_is_refused(meeting, tmp_path, audio):
     turns, root = meeting
     out = tmp_path / "out"
-    cut(turns, root, out)
+    cut_segments(turns, root, out)
     before = snapshot(out)
     with pytest.raises(InputError, match=r"settings.*'channel'.*'0'.*'mean'.*another folder"):
-        cut(turns, root, out, channel="mean")
+        cut_segments(turns, root, out, channel="mean")
     moved = turns.assign(start=turns["start"] + 0.1, end=turns["end"] + 0.1)[1:]
     with pytest.raises(InputError, match=r"4 of the segments differ, first 'S1_001-M_0000.wav'"):
-        cut(moved, root, out)
+        cut_segments(moved, root, out)
     audio(root / "S1.flac", 46, channels=3, seed=9)
     with pytest.raises(InputError, match=r"1 of the recordings differ, first 'S1.flac'"):
-        cut(turns, root, out)
+        cut_segments(turns, root, out)
     assert snapshot(out) == before
 
 
@@ -106,10 +106,10 @@ def test_another_recording_of_the_same_size_is_refused(meeting, tmp_path, audio)
     turns, root = meeting
     turns["audio"] = "S1.wav"
     size = audio(root / "S1.wav", 45, seed=0).stat().st_size
-    cut(turns, root, tmp_path / "out")
+    cut_segments(turns, root, tmp_path / "out")
     assert audio(root / "S1.wav", 45, seed=1).stat().st_size == size
     with pytest.raises(InputError, match=r"1 of the recordings differ, first 'S1.wav'"):
-        cut(turns, root, tmp_path / "out")
+        cut_segments(turns, root, tmp_path / "out")
 
 
 def test_segments_of_unknown_origin_are_not_taken_for_ours(meeting, tmp_path):
@@ -117,7 +117,7 @@ def test_segments_of_unknown_origin_are_not_taken_for_ours(meeting, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "S1_001-M_0001.wav").write_bytes(b"somebody's")
     with pytest.raises(InputError, match=r"1 of the segment files are there, .*no cut.json"):
-        cut(turns, root, tmp_path / "out")
+        cut_segments(turns, root, tmp_path / "out")
     assert (tmp_path / "out" / "S1_001-M_0001.wav").read_bytes() == b"somebody's"
 
 
@@ -125,7 +125,7 @@ def test_what_a_killed_run_left_half_written_goes_away(meeting, tmp_path):
     turns, root = meeting
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".S1_009-M_0099.wav.part").write_bytes(b"half")
-    cut(turns, root, tmp_path / "out")
+    cut_segments(turns, root, tmp_path / "out")
     assert not list((tmp_path / "out").glob(".*.part"))
 
 
@@ -137,7 +137,7 @@ def test_two_processes_do_not_cut_to_one_folder(meeting, tmp_path):
     with open(tmp_path / "out" / ".lock", "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="writing is locked by"):
-            cut(turns, root, tmp_path / "out")
+            cut_segments(turns, root, tmp_path / "out")
 
 
 def test_a_full_disk_leaves_no_file_under_a_final_name(tmp_path, monkeypatch):
@@ -152,10 +152,10 @@ def test_a_full_disk_leaves_no_file_under_a_final_name(tmp_path, monkeypatch):
 
 SCRIPT = """
 import sys
-from spk.manifests.cutting.cut import cut
+from spk.manifests.cutting.cut import cut_segments
 from spk.manifests.table import read_table
 print("ready", flush=True)
-cut(read_table(sys.argv[1]), sys.argv[2], sys.argv[3], format="flac", workers=2)
+cut_segments(read_table(sys.argv[1]), sys.argv[2], sys.argv[3], format="flac", workers=2)
 """
 
 
@@ -186,9 +186,11 @@ def test_a_cut_killed_at_random_moments_resumes_to_the_same_folder(tmp_path, aud
         killed += ended == -signal.SIGKILL
         if ended == 0 and killed < KILLS:  # it was faster than the kill
             shutil.rmtree(out)
-    resumed = cut(read_table(tmp_path / "table.csv"), root, out, format="flac", workers=2)
+    resumed = cut_segments(read_table(tmp_path / "table.csv"), root, out, format="flac", workers=2)
     assert resumed.complete > 0
-    cut(read_table(tmp_path / "table.csv"), root, tmp_path / "whole", format="flac", workers=1)
+    cut_segments(
+        read_table(tmp_path / "table.csv"), root, tmp_path / "whole", format="flac", workers=1
+    )
     ours, whole = snapshot(out), snapshot(tmp_path / "whole")
     assert ours.pop(LISTING) == whole.pop(LISTING).replace(b"/whole/", b"/out/")
     assert ours == whole

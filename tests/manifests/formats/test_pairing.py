@@ -199,13 +199,13 @@ def test_a_torn_recording_is_blamed_where_turns_come_after_the_tear(typed):
 
 def test_a_channel_that_the_recording_has_not_is_refused(tmp_path):
     from spk.manifests.formats.build import make_table
-    from spk.manifests.formats.turns import Reading
+    from spk.manifests.formats.turns import Annotation
 
     record(tmp_path / "S1.wav", channels=2)
     good, bad = (Turn("S1", "A", i, i + 1, i, f"line {i}", str(1 + i)) for i in range(2))
     with pytest.raises(InputError, match=r"line 1: channel is 2 \(from 0\), expected less than th"):
-        make_table(Reading([good, bad]), audio_root=tmp_path)
-    table, _ = make_table(Reading([good, bad]), audio_root=tmp_path, skip_bad=True)
+        make_table(Annotation([good, bad]), audio_root=tmp_path)
+    table, _ = make_table(Annotation([good, bad]), audio_root=tmp_path, skip_bad=True)
     assert len(table) == 1
 
 

@@ -5,9 +5,9 @@ import pytest
 from spk.common.errors import InputError
 from spk.manifests.formats.build import make_table
 from spk.manifests.formats.rttm import read_rttm
-from spk.manifests.splits.leakage import leaks
-from spk.manifests.splits.select import select
-from spk.manifests.splits.split import split
+from spk.manifests.splits.leakage import leakage_report
+from spk.manifests.splits.select import select_segments
+from spk.manifests.splits.split import split_table
 
 SHARES = ["within_0.5", "within_2", "within_10", "within_60", "shared", "identical"]
 
@@ -37,7 +37,7 @@ MEETING = [
 
 
 def test_leaks_are_those_found_by_hand():
-    report = leaks(_table(MEETING))
+    report = leakage_report(_table(MEETING))
     assert report.columns.tolist() == ["session", "train", "test", *SHARES]
     assert report["session"].tolist() == ["m", "all"]
     assert report["train"].tolist() == [4, 5]
@@ -50,18 +50,18 @@ def test_leaks_are_those_found_by_hand():
 def test_all_is_the_share_of_all_test_segments_not_the_mean_of_sessions():
     rows = [("m", "a", 0, 1, "train"), ("m", "a", 1.1, 2, "test")]
     rows += [("n", "a", 10 * i, 10 * i + 1, "test") for i in range(3)]
-    report = leaks(_table(rows))
+    report = leakage_report(_table(rows))
     assert report["within_0.5"].tolist() == pytest.approx([1, 0, 1 / 4])
 
 
 def test_a_speaker_of_his_own_shares_no_audio_with_another():
-    report = leaks(_table([("m", "a", 0, 5, "train"), ("m", "a", 4, 9, "test")]))
+    report = leakage_report(_table([("m", "a", 0, 5, "train"), ("m", "a", 4, 9, "test")]))
     assert report.loc[0, SHARES].tolist() == [1, 1, 1, 1, 0, 0]
 
 
 def test_the_order_of_rows_changes_nothing():
     table = _table(MEETING)
-    pd.testing.assert_frame_equal(leaks(table.iloc[::-1]), leaks(table))
+    pd.testing.assert_frame_equal(leakage_report(table.iloc[::-1]), leakage_report(table))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_the_order_of_rows_changes_nothing():
 )
 def test_a_table_that_cannot_tell_is_refused(change, told):
     with pytest.raises(InputError, match=told):
-        leaks(change(_table(MEETING)))
+        leakage_report(change(_table(MEETING)))
 
 
 def _random(real_data) -> pd.DataFrame:
@@ -82,11 +82,11 @@ def _random(real_data) -> pd.DataFrame:
     table, _ = make_table(read_rttm(real_data / "aishell4/rttm"))
     table = table[table["session"] != "20200706_L_R001S01C01"]
     assert table["session"].nunique() == 18
-    return split(select(table, min_seconds=1.5)[0], "random")[0]
+    return split_table(select_segments(table, min_seconds=1.5)[0], "random")[0]
 
 
 def test_random_splits_of_real_meetings_leak_as_much_as_is_known(real_data):
-    report = leaks(_random(real_data)).iloc[-1]
+    report = leakage_report(_random(real_data)).iloc[-1]
     assert 0.51 <= report["within_0.5"] <= 0.64
     assert 0.14 <= report["shared"] <= 0.29
     assert report["within_60"] > 0.9
@@ -101,6 +101,6 @@ def test_the_leaks_of_a_real_meeting_are_what_a_double_loop_finds(real_data):
         own = train["speaker"] == a["speaker"]
         near.append((distance[own] <= 0.5).any())
         shared.append((distance[~own] < 0).any())
-    report = leaks(table).iloc[0]
+    report = leakage_report(table).iloc[0]
     assert report["within_0.5"] == pytest.approx(np.mean(near))
     assert report["shared"] == pytest.approx(np.mean(shared))

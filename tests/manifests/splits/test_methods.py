@@ -4,7 +4,7 @@ import pytest
 
 from spk.common.errors import InputError
 from spk.manifests.splits.roll_call import roll_call_mask
-from spk.manifests.splits.split import split
+from spk.manifests.splits.split import split_table
 
 
 def _table(turns: list[tuple[str, float, float]], session: str = "m") -> pd.DataFrame:
@@ -38,7 +38,7 @@ def _runs(splits: pd.Series) -> list[tuple[str, int]]:
 
 
 def test_chronological_is_train_then_valid_then_test():
-    made, record = split(_alone(20), gap=1.0)
+    made, record = split_table(_alone(20), gap=1.0)
     assert _runs(made["split"]) == [("train", 14), ("valid", 2), ("test", 4)]
     assert record == {
         "method": "chronological",
@@ -53,7 +53,7 @@ def test_chronological_is_train_then_valid_then_test():
 
 def test_chronological_purges_what_lies_within_the_gap():
     # Segments are 5 s apart: the last of valid touches test, the last of train touches valid.
-    made, record = split(_alone(20), gap=5.0)
+    made, record = split_table(_alone(20), gap=5.0)
     assert _runs(made["split"]) == [
         ("train", 13),
         ("", 1),
@@ -68,7 +68,7 @@ def test_chronological_purges_shared_audio_even_without_a_gap():
     # b's first and only training segment lies under a's test segment.
     table = pd.concat([_alone(5), _table([("b", 42, 44), ("b", 60, 62)], "m")])
     table["segment_id"] = [f"i{i}" for i in range(7)]
-    made, record = split(table, gap=0.0, valid_share=0.0)
+    made, record = split_table(table, gap=0.0, valid_share=0.0)
     assert made["split"].tolist() == ["train"] * 4 + ["test", "", "test"]
     assert record["purged"]["shared audio"] == 1
     assert record["untrained"] == ["b"]
@@ -79,20 +79,20 @@ def test_chronological_purges_shared_audio_even_without_a_gap():
     [(1, ["train"]), (2, ["train", "test"]), (3, ["train", "valid", "test"])],
 )
 def test_chronological_serves_speakers_of_few_segments(count, expected):
-    made, record = split(_alone(count))
+    made, record = split_table(_alone(count))
     assert made["split"].tolist() == expected
     assert record["untested"] == ([] if count > 1 else ["a"])
 
 
 def test_chronological_cuts_each_session_of_a_speaker():
-    made, _ = split(pd.concat([_alone(10, session="m"), _alone(10, session="n")]))
+    made, _ = split_table(pd.concat([_alone(10, session="m"), _alone(10, session="n")]))
     assert made[made["split"] == "test"].groupby("session").size().to_dict() == {"m": 2, "n": 2}
 
 
 def test_blocks_are_contiguous_and_each_is_test_once():
     tests = []
     for fold in range(5):
-        made, _ = split(_alone(10), "blocked-k", fold=fold, gap=1.0)
+        made, _ = split_table(_alone(10), "blocked-k", fold=fold, gap=1.0)
         tests.append(np.flatnonzero(made["split"] == "test").tolist())
         valid = np.flatnonzero(made["split"] == "valid").tolist()
         assert valid == [(2 * fold + 2) % 10, (2 * fold + 3) % 10]
@@ -102,7 +102,7 @@ def test_blocks_are_contiguous_and_each_is_test_once():
 def test_every_segment_but_the_roll_call_is_test_in_one_fold():
     table = _two_sessions()
     tested = sum(
-        (split(table, "blocked-k", folds=4, fold=fold)[0]["split"] == "test").astype(int)
+        (split_table(table, "blocked-k", folds=4, fold=fold)[0]["split"] == "test").astype(int)
         for fold in range(4)
     )
     assert tested.tolist() == [0 if called else 1 for called in roll_call_mask(table)]
@@ -111,14 +111,14 @@ def test_every_segment_but_the_roll_call_is_test_in_one_fold():
 def test_the_roll_call_stays_in_train_of_every_fold():
     table = _two_sessions()
     for fold in range(4):
-        made, record = split(table, "blocked-k", folds=4, fold=fold)
+        made, record = split_table(table, "blocked-k", folds=4, fold=fold)
         assert (made["split"][roll_call_mask(table)] == "train").all()
         assert record["purged"]["roll call"] == 0
 
 
 def test_one_session_is_left_out_whole_but_for_its_roll_call():
     table = _two_sessions()
-    made, record = split(table, "leave-one-session-out", session="n", gap=0.0)
+    made, record = split_table(table, "leave-one-session-out", session="n", gap=0.0)
     assert (made["split"][(table["session"] == "n") & ~roll_call_mask(table)] == "test").all()
     assert (made["split"][table["session"] == "m"] != "test").all()
     assert record["purged"]["roll call"] == 3
@@ -129,39 +129,39 @@ def test_a_speaker_whom_no_other_session_knows_is_refused_or_purged():
     table = pd.concat([_alone(5, "a", "m"), _alone(5, "a", "n"), _alone(2, "b", "n", 100)])
     table["segment_id"] = [f"i{i}" for i in range(12)]
     with pytest.raises(InputError, match=r"session n: 1 of 2 speakers .* first 'b'"):
-        split(table, "leave-one-session-out", session="n")
-    made, record = split(table, "leave-one-session-out", session="n", unknown="purge")
+        split_table(table, "leave-one-session-out", session="n")
+    made, record = split_table(table, "leave-one-session-out", session="n", unknown="purge")
     assert record["purged"]["unknown speaker"] == 2
     assert (made["split"][made["speaker"] == "b"] == "").all()
 
 
 def test_enrolment_takes_whole_segments_until_the_seconds_are_reached():
     for wanted, segments in ((5.0, 1), (10.0, 2), (10.1, 3), (12.0, 3)):
-        made, _ = split(_alone(10), "enrol", seconds=wanted, gap=1.0)
+        made, _ = split_table(_alone(10), "enrol", seconds=wanted, gap=1.0)
         assert _runs(made["split"])[0] == ("train", segments)
 
 
 def test_enrolment_is_followed_by_validation_and_test():
-    made, _ = split(_alone(22), "enrol", seconds=10.0, gap=1.0)
+    made, _ = split_table(_alone(22), "enrol", seconds=10.0, gap=1.0)
     assert _runs(made["split"]) == [("train", 2), ("valid", 3), ("test", 17)]
 
 
 def test_enrolment_stays_whole_and_the_later_part_gives_way():
-    made, record = split(_alone(22), "enrol", seconds=10.0, gap=5.0)
+    made, record = split_table(_alone(22), "enrol", seconds=10.0, gap=5.0)
     assert _runs(made["split"]) == [("train", 2), ("", 1), ("valid", 2), ("", 1), ("test", 16)]
     assert record["purged"]["too near"] == 2
 
 
 def test_the_roll_call_alone_enrols():
     table = _two_sessions()
-    made, _ = split(table, "roll-call")
+    made, _ = split_table(table, "roll-call")
     assert ((made["split"] == "train").to_numpy() == roll_call_mask(table)).all()
 
 
 def test_speakers_who_do_not_answer_the_roll_call_are_purged_and_counted():
     turns = [("a", 0, 1), ("b", 2, 3), ("a", 10, 20), ("c", 30, 40), ("b", 50, 60)]
     near = [("a", 3.5, 4), ("c", 4.5, 6)]
-    made, record = split(_table(turns + near), "roll-call", valid_share=0.0)
+    made, record = split_table(_table(turns + near), "roll-call", valid_share=0.0)
     assert made["split"].tolist() == ["train", "train", "test", "", "test", "", ""]
     assert record["purged"]["too near"] == 2
     assert record["purged"]["not enrolled"] == 1
@@ -169,7 +169,7 @@ def test_speakers_who_do_not_answer_the_roll_call_are_purged_and_counted():
 
 def test_a_session_without_a_roll_call_is_refused():
     with pytest.raises(InputError, match="1 sessions have no roll call, first 'm'"):
-        split(_alone(5), "roll-call")
+        split_table(_alone(5), "roll-call")
 
 
 # The reference's split
@@ -203,7 +203,7 @@ def test_random_in_the_corpus_draws_the_rows_of_the_reference(real_data):
     _, test = train_test_split(
         reference, test_size=0.2, random_state=42, stratify=reference["label"]
     )
-    made, record = split(_from_reference(reference), "random", within="corpus")
+    made, record = split_table(_from_reference(reference), "random", within="corpus")
     assert set(made["segment_id"][made["split"] == "test"]) == set(test["path"])
     assert record["counts"] == {"train": 7671, "valid": 0, "test": 1918, "purged": 0}
     assert record["leaky"]
@@ -217,15 +217,15 @@ def test_random_within_sessions_draws_the_rows_of_the_reference(real_data):
     for _, part in reference.groupby("session"):
         _, test = train_test_split(part, test_size=0.2, random_state=42, stratify=part["label"])
         expected |= set(test["path"])
-    made, _ = split(_from_reference(reference), "random")
+    made, _ = split_table(_from_reference(reference), "random")
     assert set(made["segment_id"][made["split"] == "test"]) == expected
 
 
 def test_random_validation_is_drawn_out_of_train():
     table = pd.concat([_alone(20, "a"), _alone(20, "b", every=11)])
     table["segment_id"] = [f"i{i}" for i in range(40)]
-    without, _ = split(table, "random")
-    made, record = split(table, "random", valid_share=0.25)
+    without, _ = split_table(table, "random")
+    made, record = split_table(table, "random", valid_share=0.25)
     assert record["counts"] == {"train": 24, "valid": 8, "test": 8, "purged": 0}
     assert ((made["split"] == "test") == (without["split"] == "test")).all()
 
@@ -234,4 +234,4 @@ def test_random_needs_two_segments_of_each_speaker():
     table = pd.concat([_alone(20, "a"), _alone(1, "b")])
     table["segment_id"] = [f"i{i}" for i in range(21)]
     with pytest.raises(InputError, match="0.2 of its 21 segments of 2 speakers cannot"):
-        split(table, "random")
+        split_table(table, "random")

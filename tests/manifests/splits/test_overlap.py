@@ -9,9 +9,9 @@ from spk.manifests.splits.overlap import (
     RECORDING,
     SPEAKER,
     check_timeline,
-    has_timeline,
-    neighbours,
-    stretches,
+    count_neighbours,
+    has_common_clock,
+    overlap_timeline,
 )
 
 ROUNDING = 1e-9  # s; sums of times below 1e3 s in float64
@@ -41,8 +41,8 @@ def _distance(a: pd.Series, b: pd.Series) -> float:
 def test_neighbours_are_those_that_a_double_loop_finds(turns, gap, by):
     table = _table(turns)
     asked = np.arange(len(table)) % 2 == 0
-    near = neighbours(table, asked, ~asked, by=by, gap=gap)
-    shared = neighbours(table, asked, ~asked, by=by)
+    near = count_neighbours(table, asked, ~asked, by=by, gap=gap)
+    shared = count_neighbours(table, asked, ~asked, by=by)
     for i, row in enumerate(np.flatnonzero(asked)):
         a = table.iloc[row]
         others = [b for _, b in table[~asked].iterrows() if all(a[name] == b[name] for name in by)]
@@ -53,21 +53,21 @@ def test_neighbours_are_those_that_a_double_loop_finds(turns, gap, by):
 def test_touching_segments_are_near_but_share_no_audio():
     table = _table([(0, 0, 0, 4), (0, 1, 4, 4)])
     first = np.array([True, False])
-    assert neighbours(table, first, ~first, by=RECORDING).tolist() == [0]
-    assert neighbours(table, first, ~first, by=RECORDING, gap=0.0).tolist() == [1]
-    assert neighbours(table, first, ~first, by=SPEAKER, gap=9.0).tolist() == [0]
+    assert count_neighbours(table, first, ~first, by=RECORDING).tolist() == [0]
+    assert count_neighbours(table, first, ~first, by=RECORDING, gap=0.0).tolist() == [1]
+    assert count_neighbours(table, first, ~first, by=SPEAKER, gap=9.0).tolist() == [0]
 
 
 def test_nobody_to_count_is_nobody_near():
     table = _table([(0, 0, 0, 4), (0, 1, 4, 4)])
     nobody = np.zeros(2, dtype=bool)
-    assert neighbours(table, ~nobody, nobody, by=RECORDING, gap=1.0).tolist() == [0, 0]
-    assert neighbours(table, nobody, ~nobody, by=RECORDING, gap=1.0).shape == (0,)
+    assert count_neighbours(table, ~nobody, nobody, by=RECORDING, gap=1.0).tolist() == [0, 0]
+    assert count_neighbours(table, nobody, ~nobody, by=RECORDING, gap=1.0).shape == (0,)
 
 
 def test_stretches_count_people_not_turns():
     # One speaker's two overlapping turns from 0 to 2 s, another's from 1.5 to 3 s.
-    swept = stretches(_table([(0, 0, 0, 6), (0, 0, 4, 4), (0, 1, 6, 6)]))
+    swept = overlap_timeline(_table([(0, 0, 0, 6), (0, 0, 4, 4), (0, 1, 6, 6)]))
     assert swept.total(1, 1) == pytest.approx([3.0], abs=ROUNDING)
     assert swept.total(2, 1) == pytest.approx([0.5], abs=ROUNDING)
     assert swept.within(2) == pytest.approx([0.0, 0.5, 0.5], abs=ROUNDING)
@@ -75,8 +75,8 @@ def test_stretches_count_people_not_turns():
 
 def test_a_session_cut_into_files_has_no_timeline():
     table = _table([(0, 0, 0, 4), (0, 1, 4, 4)])
-    assert has_timeline(table)
+    assert has_common_clock(table)
     table["audio"] = ["a.wav", "b.wav"]
-    assert not has_timeline(table)
+    assert not has_common_clock(table)
     with pytest.raises(InputError, match=r"1 sessions lie in several audio files, first 'm0' in 2"):
         check_timeline(table)

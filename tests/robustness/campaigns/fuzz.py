@@ -24,7 +24,7 @@ import numpy as np
 
 from spk.common.errors import InputError
 from spk.extract.store.layout import fingerprint
-from spk.extract.store.maintenance import info, verify
+from spk.extract.store.maintenance import store_info, verify_store
 from spk.extract.store.reader import FeatureStore
 from spk.extract.store.shard import TRAILER
 from spk.extract.store.writer import StoreWriter
@@ -32,7 +32,7 @@ from spk.manifests.formats.build import make_table, read_identity
 from spk.manifests.formats.rttm import read_rttm
 from spk.manifests.formats.textgrid import read_textgrids
 from spk.manifests.formats.thesis_csv import read_reference_csv
-from spk.manifests.formats.turns import Reading
+from spk.manifests.formats.turns import Annotation
 from spk.manifests.splits.split import read_record, summarise
 from spk.manifests.table import read_predictions, read_table, write_table
 
@@ -76,7 +76,7 @@ SEEDS = {  # what a guided run starts from
 }
 
 
-def again(reading: Reading, folder: Path) -> None:
+def again(reading: Annotation, folder: Path) -> None:
     """Make a table of what was read; it must come back from the disk as it is."""
     table, _ = make_table(reading, skip_bad=True)
     for name in ("t.csv", "t.parquet"):
@@ -134,14 +134,14 @@ def store(data: bytes, folder: Path) -> None:
         (path / "store.json").write_bytes(rest)
     else:
         _forge(shard, "configuration" if kind == 3 else "rejected", rest)
-    info(path)
+    store_info(path)
     found = FeatureStore.open(path)
     for layer in found.layers:
         if not np.array_equal(
             found.read(found.ids(), layer), expected[:, found.layers.index(layer)]
         ):
             raise ValueError("other features than were written")
-    verify(path)
+    verify_store(path)
 
 
 def _make_store(path: Path) -> np.ndarray:

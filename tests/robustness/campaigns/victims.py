@@ -23,7 +23,7 @@ from spk.extract.store.cli import store as commands
 from spk.manifests.demo.corpus import demo
 from spk.manifests.formats.build import make_table
 from spk.manifests.formats.rttm import read_rttm
-from spk.manifests.splits.split import split
+from spk.manifests.splits.split import split_table
 from spk.manifests.table import write_table
 
 Items = dict[str, str]  # what is committed -> digest
@@ -304,7 +304,7 @@ def make_inputs(folder: Path, rows: int) -> None:
     soundfile.write(folder / "wav" / "silent.flac", np.zeros(16000, np.int16), 16000)
     turns, _ = make_table(read_rttm(folder / "TextGrid"), audio_root=folder / "wav")
     write_table(turns, folder / "turns.csv")
-    table, _ = split(turns, "chronological")
+    table, _ = split_table(turns, "chronological")
     write_table(table, folder / "split.csv")
     _features(table, folder / "features")
     write_table(_many(names, rows), folder / "many.csv")
