@@ -12,6 +12,7 @@ from .store.layout import rejected_path
 
 DEFAULT_ENCODER = "jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn"
 STORE_DTYPES = ("float16", "float32")
+UNPOOLED = "none"  # the pooling of frames, stored as they are
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class ExtractOptions:
     profile: str | None = None  # file that tells where the time went
     strict: bool = False
     retry_rejected: bool = False
+
+    @property
+    def stored_pooling(self) -> str:
+        """The pooling of what the store holds; `UNPOOLED` of frames."""
+        return UNPOOLED if self.frames else self.pooling
 
     def __post_init__(self) -> None:
         check_channel(self.channel)

@@ -21,8 +21,8 @@ from .options import ExtractOptions, ExtractSummary, parse_layers
 from .pipeline.multi_device import MultiDeviceRun
 from .pipeline.runner import ExtractionRun, read_options
 from .planning import choose_segments, row_width
-from .profiling import Profile, write_profile
-from .store.maintenance import write_rejected
+from .profiling import Profile, recording, write_profile
+from .store.layout import write_rejected
 from .store.shard import SCHEMA
 from .store.writer import StoreWriter
 from .verification import verify_batches
@@ -87,18 +87,24 @@ def extract(
         names = _names(table)
         difference = verify_batches(encoder, segments, layers, options, tell, names=names)
     config = configuration(encoder, layers, options)
-    spans = Profile() if options.profile else None
-    with StoreWriter(store, config, versions=_versions(), convert=convert, lock=lock) as writer:
+    profile = Profile() if options.profile else None
+    with (
+        recording(profile),
+        StoreWriter(store, config, versions=_versions(), convert=convert, lock=lock) as writer,
+    ):
         _refuse_changed(segments, writer)
-        settings = encoder, layers, options, writer, tell, spans
+        settings = encoder, layers, options, writer, tell
         job = ExtractionRun(*settings) if len(devices) == 1 else MultiDeviceRun(devices, *settings)
         try:
-            interrupted = job.run(segments, stop)
+            batches = job.plan(segments)
+            with job.shown(batches) as progress:
+                interrupted = job.encode(batches, stop, progress)
         finally:  # what ends a run early does not take its rejections off the list
             writer.commit()
-            listed = write_rejected(store)
-    if options.profile and spans:
-        write_profile(options.profile, spans, job, encoder)
+            write_rejected(store, writer.rejections.values())
+    if options.profile and profile:
+        write_profile(options.profile, profile, job, encoder)
+    rejected = writer.rejected
     return ExtractSummary(
         store=str(store),
         asked=len(segments),
@@ -106,7 +112,7 @@ def extract(
         new=job.new,
         seconds=job.seconds,
         wall=job.wall,
-        rejected=Counter(listed[s.segment_id] for s in segments if s.segment_id in listed),
+        rejected=Counter(rejected[s.segment_id] for s in segments if s.segment_id in rejected),
         interrupted=interrupted,
         difference=difference,
         compute_dtype=encoder.provenance()["compute_dtype"],
@@ -187,7 +193,7 @@ def configuration(
         "kind": "frames" if options.frames else "pooled",
         **{name: known[name] for name in (*names, *more)},
         "layers": list(layers),
-        "pooling": "none" if options.frames else options.pooling,
+        "pooling": options.stored_pooling,
         "dim": row_width(options, encoder.hidden_size),
         "dtype": options.store_dtype,
         "channel": check_channel(options.channel),
