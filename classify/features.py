@@ -6,7 +6,7 @@ are refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -53,6 +53,28 @@ class LayerSet:
         """Return `"layer 7"`, `"layers mix:4+8"` or `"layer 7, not standardised"`."""
         kind = "layer" if self.combine == "alone" else "layers"
         return f"{kind} {self.name}" + ("" if self.standardise == "yes" else NOT_STANDARDISED)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `from_dict` reads, as JSON has it."""
+        return {
+            "layers": list(self.layers),
+            "combine": self.combine,
+            "weights": list(self.weights),
+            "standardise": self.standardise,
+        }
+
+    @classmethod
+    def from_dict(cls, described: Mapping[str, Any]) -> LayerSet:
+        """Return the layers that a dict describes; older ones have no weights, or no choice.
+
+        Other entries are passed over.
+        """
+        return cls(
+            tuple(described["layers"]),
+            described["combine"],
+            tuple(described.get("weights", ())),
+            described.get("standardise", "yes"),
+        )
 
 
 def layer_sets(

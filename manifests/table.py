@@ -29,6 +29,7 @@ from .text_files.delimited import Sheet, decimal_points, expected_names, misspel
 from .text_files.kinds import kind_of
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 
@@ -187,6 +188,30 @@ def check_predictions(predictions: pd.DataFrame, where: str = "predictions") -> 
     wrong = predictions["score"][~predictions["score"].between(0, 1)]
     _refuse(where, wrong, "score", "out of range", "0..1")
     return predictions
+
+
+def make_predictions(
+    rows: pd.DataFrame,
+    model: str,
+    *,
+    predicted: Sequence[object] | np.ndarray,
+    score: np.ndarray,
+    scores: Sequence[str] | np.ndarray,
+) -> pd.DataFrame:
+    """Return the predictions table of segments `rows` (n), checked.
+
+    `predicted` (n,) are names, `score` (n,) their probabilities, `scores` (n,) as `scores_text`.
+    """
+    named = rows[["segment_id", "session", "speaker"]].assign(
+        predicted=predicted, score=score, split=rows.get("split", ""), model=model, scores=scores
+    )
+    return check_predictions(named)
+
+
+def scores_text(labels: Sequence[str], chances: np.ndarray) -> str:
+    """Return a segment's `scores`: a JSON object {label: probability to six digits}."""
+    pairs = {label: float(f"{chance:.6g}") for label, chance in zip(labels, chances, strict=True)}
+    return json.dumps(pairs, ensure_ascii=False)
 
 
 def _read(path: str | Path, columns: Mapping[str, str]) -> Sheet:
