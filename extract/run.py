@@ -6,7 +6,6 @@ is recorded with its reason and the rest goes on; what is committed is never don
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.audio.decoding import check_channel
 from ..common.errors import InputError
-from .audio import Segment, check_recordings
+from .audio import Segment, check_recordings, check_recordings_exist
 from .options import ExtractOptions, ExtractSummary, parse_layers
 from .pipeline.multi_device import MultiDeviceRun
 from .pipeline.runner import ExtractionRun, read_options
@@ -76,7 +75,8 @@ def extract(
 
     options = options or ExtractOptions()
     segments = choose_segments(table, options)
-    _refuse_absent(segments, options)
+    # One that is absent is rejected with its segments; were all, none would be tried again.
+    check_recordings_exist(segments, options.audio_root, all_needed=False)
     devices, encoder = _devices(options, encoder)
     for note in encoder.notes:
         tell(note)
@@ -151,16 +151,6 @@ def _devices(options: ExtractOptions, encoder: Encoder | None) -> tuple[list[str
         device=devices[0],
         dtype=options.dtype,
     )
-
-
-def _refuse_absent(segments: Sequence[Segment], options: ExtractOptions) -> None:
-    """Refuse a table none of whose recordings is there: all would be rejected, and remembered."""
-    paths = sorted({segment.path for segment in segments})
-    if paths and not any(os.path.isfile(path) for path in paths):
-        raise InputError(
-            f"{options.audio_root}: {len(paths)} of {len(paths)} recordings are missing, first "
-            f"{paths[0]!r}, expected them there; name their folder with --audio-root"
-        )
 
 
 def _refuse_changed(segments: Sequence[Segment], writer: StoreWriter) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..common.cpus import available_cores
 from ..common.errors import InputError
-from ..common.signals import stop_after_batch
+from ..common.signals import ignore_sigint, stop_after_batch
 from .config import Config
 from .training.check_run import write_or_check_config
 from .training.sessions import (
@@ -229,7 +229,7 @@ def _worker(fleet: TrainingPlan, device: str, threads: int) -> None:
     tell = partial(print, file=sys.stderr, flush=True)
     parent = os.getppid()  # killed, it can end nobody: then a worker ends by itself
     with stop_after_batch(lambda line: None) as caught:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent has it too, and says SIGTERM
+        ignore_sigint()  # the parent says SIGTERM
         try:
             _, interrupted = _train_all(
                 fleet, device, lambda: bool(caught) or os.getppid() != parent, print

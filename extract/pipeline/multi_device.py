@@ -13,7 +13,6 @@ write what they have, and the parent commits it.
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 import traceback
@@ -27,7 +26,7 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 from ...common.errors import InputError
-from ...common.signals import stop_after_batch
+from ...common.signals import sigint_blocked, stop_after_batch
 from ..audio import Segment
 from ..options import ExtractOptions
 from ..profiling import Profile, TimedStage, current_profile, recording
@@ -158,19 +157,16 @@ class MultiDeviceRun(ExtractionRun):
         context, workers = get_context("spawn"), []
         posts = list(self._posts())[:most]
         resource_tracker.ensure_running()  # starting it unblocks the signal, so it comes first
-        # A worker must not see a terminal's Ctrl-C, from its first moment: the parent has it too.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            for post in posts:
-                ours, theirs = context.Pipe()
-                process = context.Process(target=worker_main, args=(post, theirs), daemon=True)
-                process.start()
-                theirs.close()  # so that the line ends when the worker does
-                workers.append(_Worker(post.name, process, ours))
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            with sigint_blocked():  # a terminal sends Ctrl-C to the parent too
+                for post in posts:
+                    ours, theirs = context.Pipe()
+                    process = context.Process(target=worker_main, args=(post, theirs), daemon=True)
+                    process.start()
+                    theirs.close()  # so that the line ends when the worker does
+                    workers.append(_Worker(post.name, process, ours))
             yield list(workers)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             for worker in workers:
                 worker.line.close()
                 worker.process.kill()
