@@ -12,9 +12,13 @@ from typing import Any, NoReturn
 import click
 
 from .errors import InputError
-from .locks import UNLOCKED
 from .outputs import Output, check_place, protecting
 from .signals import exit_on_signals
+
+try:
+    from .locks import UNLOCKED
+except ImportError as problem:  # a command says in one line that it cannot run on this system
+    raise SystemExit(str(problem)) from None
 
 FAILED = 1  # exit code: something to repair, told in one line
 LEFT_OUT = 3  # exit code: done, but some rows could not be used and were left out
