@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.errors import InputError, check_choice
+from ..extract.options import parse_layer_list
 from ..extract.store.reader import FeatureStore
 
 if TYPE_CHECKING:
@@ -105,7 +106,8 @@ def layer_sets(
 
 def _sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]:
     check_choice("combine", combine, (*COMBINE, *SEARCHES))
-    chosen = list(store.layers) if layers.strip() == "all" else _numbers(layers)
+    every = list(store.layers)
+    chosen = every if layers.strip() == "all" else parse_layer_list(layers, every[-1])
     missing = [layer for layer in chosen if layer not in store.layers]
     if missing:
         raise InputError(
@@ -122,22 +124,6 @@ def _sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]:
             )
         return [LayerSet(several, "concat") for several in combinations(chosen, SEARCHES[combine])]
     return [LayerSet(tuple(chosen), combine)]
-
-
-def _numbers(layers: str) -> list[int]:
-    numbers: list[int] = []
-    try:
-        for piece in layers.split(","):
-            first, _, last = piece.strip().partition("-")
-            numbers += range(int(first), int(last or first) + 1)
-    except ValueError:
-        numbers = []
-    if not numbers or len(set(numbers)) < len(numbers):
-        raise InputError(
-            f"layers: {layers!r} is given, expected 'all', a range '0-12' or a list '4,8', "
-            "each layer once; correct --layers"
-        )
-    return numbers
 
 
 def open_store(path: str | Path) -> FeatureStore:

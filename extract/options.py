@@ -128,17 +128,37 @@ def parse_layers(text: str, count: int) -> list[int]:
     """
     if text == "all":
         return list(range(count + 1))
+    layers = sorted(parse_layer_list(text, count))
+    if layers[-1] > count:
+        raise _not_each_once(text, count)
+    return layers
+
+
+def parse_layer_list(text: str, last: int) -> list[int]:
+    """Return the numbers that `text` names, in its order: ``0-12``, ``4,8`` or ``0,4-6``.
+
+    One may be beyond `last`, the last layer that there is; of a range no more than one is.
+
+    Raises
+    ------
+    InputError
+        Not of that form, none, or one named twice.
+    """
     layers: list[int] = []
     for part in text.split(","):
-        found = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip(), re.ASCII)
-        if not found:
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip(), re.ASCII)
+        if not match:
             raise InputError(
                 f"--layers: value is {text!r}, expected all, 0-12 or 4,8; correct {part!r}"
             )
-        first, last = int(found[1]), int(found[2] or found[1])
-        layers += range(first, min(last, count + 1) + 1)
-    if not layers or len({*layers}) < len(layers) or max(layers) > count:
-        raise InputError(
-            f"--layers: value is {text!r}, expected each layer once, from 0 to {count}; correct it"
-        )
-    return sorted(layers)
+        first, stop = int(match[1]), int(match[2] or match[1]) + 1
+        layers += range(first, min(stop, max(first, last + 1) + 1))
+    if not layers or len({*layers}) < len(layers):
+        raise _not_each_once(text, last)
+    return layers
+
+
+def _not_each_once(text: str, last: int) -> InputError:
+    return InputError(
+        f"--layers: value is {text!r}, expected each layer once, from 0 to {last}; correct it"
+    )
