@@ -93,6 +93,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
+            "spk=spk.__main__:main",
             "spk-manifests=spk.manifests.cli:main",
             "spk-extract=spk.extract.cli:main",
             "spk-store=spk.extract.store.cli:store",

@@ -1,17 +1,25 @@
-"""The click base of every command: what a user can repair is one line on stderr, and exit codes."""
+"""The click base of every command: help, what is told on stderr, errors of one line, exit codes.
+
+Each command has ``-h``, ``-q`` and ``-v``, reads ``SPK_<COMMAND>_<OPTION>`` from the environment
+(click's ``auto_envvar_prefix``), and takes each option with underscores too.
+"""
 
 from __future__ import annotations
 
 import inspect
+import platform
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import wraps
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
+from .click_options import Option, option
 from .errors import InputError
+from .log import debug, log, logging_to_stderr
 from .outputs import Output, check_place, protecting
 from .signals import exit_on_signals
 
@@ -25,15 +33,35 @@ LEFT_OUT = 3  # exit code: done, but some rows could not be used and were left o
 BUSY = 4  # exit code: another process works on some of the sessions
 
 
+DISTRIBUTION = "spk-toolkit"
+HELP = ["-h", "--help"]
+version_option = click.version_option(package_name=DISTRIBUTION, allow_from_autoenv=False)
+
+
 class _OneLineErrors:
     """Turn `InputError`, and nothing else, into one line on stderr and exit code 1.
 
     As a program (without `args`), signals end it in good order.
     """
 
+    def __init__(
+        self, *args: Any, context_settings: dict[str, Any] | None = None, **attributes: Any
+    ) -> None:
+        settings = {"help_option_names": HELP, **(context_settings or {})}
+        super().__init__(*args, context_settings=settings, **attributes)
+
     def main(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Any:
         with nullcontext() if args is not None else exit_on_signals():
             return super().main(args, *others, **options)  # type: ignore[misc]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as click does; where an option doesn't exist, name only those that are shown."""
+        try:
+            return super().parse_args(ctx, args)  # type: ignore[misc,no-any-return]
+        except click.NoSuchOption as problem:
+            shown = {name for param in self.get_params(ctx) for name in param.opts}  # type: ignore[attr-defined]
+            close = [name for name in problem.possibilities or () if name in shown]
+            raise click.NoSuchOption(problem.option_name, possibilities=close, ctx=ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -43,16 +71,60 @@ class _OneLineErrors:
 
 
 def _exit_with(problem: InputError) -> NoReturn:
+    debug("traceback of the line below", problem=problem)
     click.echo(str(problem), err=True)
     raise SystemExit(FAILED) from problem
 
 
 class Command(_OneLineErrors, click.Command):
-    """A single command whose `InputError` is one line and exit code 1."""
+    """A single command: ``-q``, ``-v``, options in groups; its `InputError` is one line."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        quiet = "Tell nothing but errors beside the results: no progress, no notes on stderr."
+        verbose = "Tell what happens inside, and the traceback of an error, on stderr."
+        self.params.append(Option(["-q", "--quiet"], is_flag=True, help=quiet))
+        self.params.append(Option(["-v", "--verbose"], is_flag=True, help=verbose))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, with as many lines on stderr as are wanted."""
+        quiet, verbose = ctx.params.pop("quiet"), ctx.params.pop("verbose")
+        if quiet and verbose:
+            raise click.UsageError("--quiet and --verbose exclude each other; give one.", ctx)
+        with logging_to_stderr(quiet=quiet, verbose=verbose):
+            _debug_start(ctx)
+            return super().invoke(ctx)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under the headings of their groups; those without one come last."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None and isinstance(param, click.Option):
+                groups.setdefault(getattr(param, "group", ""), []).append(record)
+        others = groups.pop("", [])
+        title = "Other options" if groups else "Options"
+        for heading, records in [*groups.items(), (title, others)]:
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+def _debug_start(ctx: click.Context) -> None:
+    """Note what runs, and with which options, from where."""
+    debug(
+        f"{ctx.command_path}, {DISTRIBUTION} {version(DISTRIBUTION)}, {platform.platform()}, "
+        f"Python {platform.python_version()}"
+    )
+    for name, value in ctx.params.items():
+        source = ctx.get_parameter_source(name)
+        told = source.name.lower().replace("_", " ") if source else "unknown"
+        debug(f"{name} = {value!r} ({told})")
 
 
 class Group(_OneLineErrors, click.Group):
     """A group of commands whose `InputError` is one line and exit code 1."""
+
+    command_class = Command
 
 
 def exit_left_out(rows: Iterable[object]) -> None:
@@ -83,8 +155,9 @@ def writes(
                 return body(*args, **values)
 
         checked.outputs = outputs  # type: ignore[attr-defined]
-        option = click.option("--overwrite", is_flag=True, help=overwrite)
-        return option(checked) if overwrite else checked
+        # Not from the environment: what is replaced is said each time.
+        add = option("--overwrite", is_flag=True, help=overwrite, allow_from_autoenv=False)
+        return add(checked) if overwrite else checked
 
     return decorate
 
@@ -133,8 +206,8 @@ def locks(body: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(body)
     def warned(*args: Any, no_lock: bool, **values: Any) -> Any:
         if no_lock:
-            click.echo(UNLOCKED, err=True)
+            log(UNLOCKED)
         return body(*args, no_lock=no_lock, **values)
 
     text = "Go on where the file system has no locks; then let no other command write there."
-    return click.option("--no-lock", is_flag=True, help=text)(warned)
+    return option("--no-lock", is_flag=True, help=text)(warned)

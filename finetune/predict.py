@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from ..common.errors import InputError
 from ..manifests.splits.tasks import rows_of_split
 from .config import Config
-from .run import choose_devices
 from .training.session_result import read_result
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
     from ..extract.options import ExtractSummary
     from .model.module import SpeakerModule
@@ -53,6 +53,7 @@ def predict(
     split: str = "test",
     audio_root: str = ".",
     encoder: str | None = None,
+    device: str = "auto",
     tell: Tell = lambda line: None,
     **changes: Any,
 ) -> PredictionResult:
@@ -67,10 +68,12 @@ def predict(
         A checkpoint, or a fleet's folder: each session is named by its own model.
     encoder
         Folder or hub id of the encoder, where it is no longer where the checkpoint says.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
     tell
         Is given a line where there is no GPU and one was asked for.
     changes
-        `accelerator`, `batch_seconds`, `channel`, `resample`: of `Config`, in the place of those of
+        `batch_seconds`, `channel`, `resample`: of `Config`, in the place of those of
         the training, where they are not None.
 
     Raises
@@ -80,8 +83,8 @@ def predict(
     """
     rows = rows_of_split(table, split)
     given = {name: value for name, value in changes.items() if value is not None}
-    given = {"accelerator": "auto", "batch_seconds": 40.0, **given, "audio_root": audio_root}
-    device = _device(given["accelerator"], tell)
+    given = {"batch_seconds": 40.0, **given, "audio_root": audio_root}
+    computing = _device(device, tell)
     tables: list[pd.DataFrame] = []
     rejected: dict[str, str] = {}
     scored = Doubts()
@@ -92,7 +95,7 @@ def predict(
         if not len(ours):
             continue
         config = replace(module.settings, **given)
-        named, unfit = _named(module.to(device), ours.reset_index(drop=True), config)
+        named, unfit = _named(module.to(computing), ours.reset_index(drop=True), config)
         known |= set(ours["session"])
         rejected |= unfit
         if named is not None:
@@ -154,11 +157,17 @@ class Doubts:
         return tuple(notes)
 
 
-def _device(accelerator: str, tell: Tell) -> str:
-    """Return the one device to compute on."""
-    told = "--accelerator: 'gpu' is asked for and none is there; naming on the CPU"
-    (device,) = choose_devices(Config(accelerator=accelerator), lambda _: tell(told))
-    return device
+def _device(name: str, tell: Tell) -> torch.device:
+    """Return the device to compute on; ``gpu``, as of before, is the CPU where there is none."""
+    import torch
+
+    from ..extract.encoder.device import choose_device
+
+    if name == "gpu":
+        name = "auto"
+        if not torch.cuda.is_available():
+            tell("--device: 'gpu' is asked for and none is there; naming on the CPU")
+    return choose_device(name)
 
 
 def _left_out(rows: pd.DataFrame, known: set[str], rejected: Mapping[str, str]) -> dict[str, str]:

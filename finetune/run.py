@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..common.cpus import available_cores
 from ..common.errors import InputError
+from ..common.log import is_quiet, logging_to_stderr
 from ..common.signals import ignore_sigint, stop_after_batch
 from .config import Config
 from .training.check_run import write_or_check_config
@@ -204,7 +205,8 @@ def _side_by_side(
 
     context = multiprocessing.get_context("spawn")
     threads = max(1, min(torch.get_num_threads(), available_cores() // len(devices)))
-    workers = [context.Process(target=_worker, args=(fleet, device, threads)) for device in devices]
+    given = threads, is_quiet()
+    workers = [context.Process(target=_worker, args=(fleet, device, *given)) for device in devices]
     for worker in workers:
         worker.start()
     asked = False
@@ -221,14 +223,14 @@ def _side_by_side(
     return [task.name for task in unfinished_tasks(fleet)], False
 
 
-def _worker(fleet: TrainingPlan, device: str, threads: int) -> None:
+def _worker(fleet: TrainingPlan, device: str, threads: int, quiet: bool) -> None:
     """Work in a process of its own."""
     import torch
 
     torch.set_num_threads(threads)
     tell = partial(print, file=sys.stderr, flush=True)
     parent = os.getppid()  # killed, it can end nobody: then a worker ends by itself
-    with stop_after_batch(lambda line: None) as caught:
+    with logging_to_stderr(quiet=quiet), stop_after_batch(lambda line: None) as caught:
         ignore_sigint()  # the parent says SIGTERM
         try:
             _, interrupted = _train_all(

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from ..common.audio.containers import SUFFIXES as RECORDINGS
 from ..common.errors import InputError
 from ..common.files import atomic_write
+from ..common.log import is_quiet
 from ..common.names import changed_names, is_placeholder, normal_name
 from .text_files.delimited import Sheet, decimal_points, expected_names, misspelt, read_delimited
 from .text_files.kinds import kind_of
@@ -248,7 +249,7 @@ def _tell(sheet: Sheet, table: pd.DataFrame, names: Sequence[str], path: str | P
     if "split" in table and not table["split"].equals(sheet.rows["split"].astype("str")):
         other = int((table["split"] != sheet.rows["split"].astype("str")).sum())
         notes.append(f"{path}: split of {other} rows is read in lower case and without blanks")
-    for note in notes:
+    for note in [] if is_quiet() else notes:
         print(note, file=sys.stderr)
 
 

@@ -74,7 +74,7 @@ MADE = (
     "spk-classify fit table.csv store model --classifiers ridge --layers 1",
     "spk-classify predict model table.csv store named.csv",
     "spk-classify sweep table.csv store sweep --classifiers ridge --layers 1",
-    "spk-finetune fit table.csv --log-dir fleet --audio-root corpus/wav --pretrained-model demo "
+    "spk-finetune fit table.csv --log-dir fleet --audio-root corpus/wav --encoder demo "
     f"--freeze-encoder-layers 4 --max-epochs 1 --sessions {MEETING}",
 )
 

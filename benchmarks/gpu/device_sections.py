@@ -296,9 +296,9 @@ def _against_cpu(encoder: Encoder, rows: list[np.ndarray], inputs: Inputs) -> st
 def training(inputs: Inputs, findings: Findings) -> None:
     """Take steps of every way to train, under autocast as Lightning sets it."""
     gpu = inputs.device.type == "cuda"
-    low: dict[str, Any] = {"precision": "bfloat16" if gpu else "float32"}
+    low: dict[str, Any] = {"dtype": "bfloat16" if gpu else "float32"}
     cases: dict[str, dict[str, Any]] = {
-        "float32": {"precision": "float32"},
+        "float32": {"dtype": "float32"},
         "low": low,
         "checkpointing": {**low, "gradient_checkpointing": True},
         "masks": {**low, "mask_seconds": 0.3, "mask_dims": 0.1},

@@ -16,43 +16,8 @@ from ..classifiers.calibration import CALIBRATIONS, find_temperature, pad, proba
 from ..classifiers.registry import PENALTIES, penalty_path
 from ..features import LayerSet
 from ..metrics import log_loss, mean_interval
+from ..options import SweepSettings
 from .cross_validation import check_folds
-
-
-@dataclass(frozen=True)
-class SweepSettings:
-    """What is tried, and how.
-
-    Attributes
-    ----------
-    within : "session" (a closed set per meeting) or "corpus" (one over all labels)
-    layers : "all", "0-12" or "4,8"
-    combine : "alone", "concat" or "average" of these layers; every "pairs" or "triples" of them;
-        "mix" with learnt weights
-    pooling_part : "mean", "std" or "both" of the pooled vector
-    standardise : "yes" (each feature to variance 1 by the training rows), "no" (all divided by one
-        number, so that their mean variance is 1), or "both" of these
-    classifiers : names, separated by commas
-    penalty : the only one tried, or None for each classifier's own path
-    folds : of cross-validation over train and valid; 0 = the validation rows decide
-    gap : s; with folds, what lies nearer to a held-out segment is not learnt
-    calibration : "temperature" or "isotonic", of the chosen one's probabilities; names stay
-    seed : of resampling, the linear SVM and LightGBM
-    jobs : processes; 0 = one per core
-    """
-
-    within: str = "session"
-    layers: str = "all"
-    combine: str = "alone"
-    pooling_part: str = "both"
-    standardise: str = "yes"
-    classifiers: str = "centroid,ridge,lda,logistic"
-    penalty: float | None = None
-    folds: int = 0
-    gap: float = 2.0
-    calibration: str = "temperature"
-    seed: int = 0
-    jobs: int = 0
 
 
 @dataclass(frozen=True, eq=False)

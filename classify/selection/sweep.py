@@ -16,6 +16,7 @@ import numpy as np
 
 from ...common.cpus import available_cores
 from ...common.errors import InputError
+from ...common.log import is_quiet
 from ...common.signals import ignore_sigint_in_children
 from ...extract.store.reader import FeatureStore
 from ...manifests.splits.tasks import Task
@@ -115,7 +116,7 @@ def _bar(cells: int) -> tqdm:
     """Return a bar of combinations; only a terminal sees it."""
     from tqdm import tqdm
 
-    return tqdm(total=cells, unit="fit", disable=None, leave=False)
+    return tqdm(total=cells, unit="fit", disable=is_quiet() or None, leave=False)
 
 
 def _processes(jobs: int, sets: int) -> int:

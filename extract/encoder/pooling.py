@@ -15,11 +15,10 @@ import numpy as np
 import torch
 
 from ...common.errors import InputError
-from ..options import UNPOOLED
+from ..options import POOLINGS, UNPOOLED
 from .device import carried
 
 Pooled = tuple[np.ndarray, np.ndarray]  # features (n, layers, dim) and frames (n,)
-POOLINGS = ("mean+std", "mean", "std", "max")
 
 
 def check_pooling(pooling: str, *others: str) -> None:

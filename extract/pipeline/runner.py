@@ -22,6 +22,7 @@ import numpy as np
 from ...common.audio.decoding import check_channel, clipped_text, read_header
 from ...common.cpus import available_cores
 from ...common.errors import InputError
+from ...common.log import is_quiet
 from ..audio import Audio, ReadOptions, Segment
 from ..options import ExtractOptions
 from ..profiling import stage
@@ -82,7 +83,7 @@ class ExtractionRun:
         begun = time.perf_counter()
         total = sum(segment.duration for batch in batches for segment in batch)
         shape = "{percentage:3.0f}%|{bar}| {desc}{remaining} left"
-        with tqdm(total=total, disable=None, bar_format=shape, leave=False) as bar:
+        with tqdm(total=total, disable=is_quiet() or None, bar_format=shape, leave=False) as bar:
 
             def progress(seconds: float) -> None:
                 bar.update(seconds)

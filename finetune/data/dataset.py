@@ -247,11 +247,11 @@ def make_loader(
         sampler=batches,  # of whole batches: batch_size None asks the data set for each
         batch_size=None,
         collate_fn=_as_it_is,
-        num_workers=config.num_workers,
+        num_workers=config.workers,
         worker_init_fn=_ignore_sigint,
         # Else each new iterator takes a number from the generator that dropout draws from.
         generator=torch.Generator(),
-        persistent_workers=config.num_workers > 0,
+        persistent_workers=config.workers > 0,
     )
 
 

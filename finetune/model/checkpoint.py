@@ -25,7 +25,7 @@ from ...extract.encoder.loading import load_encoder_parts
 from ...extract.encoder.preprocessing import NORMALIZE
 from ...manifests.splits.tasks import WITHIN_CORPUS
 from ...manifests.table import make_predictions, scores_text
-from ..config import Config, anew
+from ..config import Config, anew, by_names_of_today
 from ..data.dataset import SegmentDataset, make_loader
 from .module import ModelIdentity, SpeakerModule, check_same_model
 
@@ -127,7 +127,7 @@ def load_tuned(path: str | Path, *, encoder: str | None = None) -> SpeakerModule
     checkpoint = read_checkpoint(path)
     known = checkpoint["spk"]
     config = settings_of(path, known["settings"])
-    name = encoder or config.pretrained_model
+    name = encoder or config.encoder
     trained = known["encoder"]
     parts = load_encoder_parts(
         name, revision=_revision(name, trained), normalize=_normalize(trained, config)
@@ -174,7 +174,7 @@ def load_weights(module: SpeakerModule, checkpoint: dict[str, Any]) -> None:
 def settings_of(path: str | Path, found: dict[str, Any]) -> Config:
     """Return the settings that a checkpoint was made with, or raise `InputError`."""
     try:
-        return Config(**{**found, "sessions": tuple(found.get("sessions", ()))})
+        return Config(**{**by_names_of_today(found), "sessions": tuple(found.get("sessions", ()))})
     except TypeError as problem:
         raise InputError(
             f"{path}: settings do not fit this version ({problem}), expected those of "
@@ -210,7 +210,7 @@ def score_segments(module: SpeakerModule, segments: SegmentDataset, config: Conf
 
 def autocast(config: Config, device: torch.device) -> Any:
     """Return a context in which the model computes in the number format of the settings."""
-    dtype = choose_dtype(config.precision, device)
+    dtype = choose_dtype(config.dtype, device)
     if dtype == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype)

@@ -204,7 +204,7 @@ class SpeakerModule(lightning.LightningModule):
 
 
 def check_same_model(
-    found: Mapping[str, Any] | None, subject: ModelIdentity, option: str = "--pretrained-model"
+    found: Mapping[str, Any] | None, subject: ModelIdentity, option: str = "--encoder"
 ) -> None:
     """Raise `InputError` where a checkpoint's description is not that of this encoder and task.
 

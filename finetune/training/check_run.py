@@ -8,14 +8,13 @@ compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...common.errors import InputError, explain_write_errors
 from ...manifests.splits.tasks import rows_sha256
-from ..config import Config, anew, read_config, write_config
-from ..config_file import read_settings
+from ..config import Config, anew, read_config, read_values, write_config
 from .provenance import (
     ANOTHER,
     Origin,
@@ -81,9 +80,8 @@ def _check_own(root: Path, folders: Mapping[int, Path]) -> None:
 
 def _is_whole(path: Path) -> bool:
     """Tell whether a file of settings has them all, as those that fit writes."""
-    known = [setting.name for setting in fields(Config)]
     try:
-        return len(read_settings(path, known)) >= FEWEST
+        return len(read_values(path)) >= FEWEST
     except InputError:
         return False
 
@@ -197,8 +195,8 @@ def _check_made_from(
         if encoder.get(name, own) != own:
             raise InputError(
                 f"{folder}: was trained on an encoder whose {name} is {encoder[name]!r}, and that "
-                f"of {fleet.config.pretrained_model!r} is {own!r}, expected the same; name the "
-                "encoder of then with --pretrained-model, or another --log-dir"
+                f"of {fleet.config.encoder!r} is {own!r}, expected the same; name the "
+                "encoder of then with --encoder, or another --log-dir"
             )
     changed, absent = differing_recordings(origin, fleet.config)
     if changed:

@@ -20,7 +20,7 @@ from ...common.errors import InputError
 from ...common.files import atomic_write
 from ...common.names import normal_name
 from ...manifests.splits.tasks import Task, rows_sha256
-from ..config import Config
+from ..config import Config, by_names_of_today
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +84,7 @@ def telling(config: Config) -> dict[str, Any]:
     names = [known.name for known in fields(Config) if known.metadata["result"]]
     names += ["devices"] * (config.within == "corpus")
     values = {name: getattr(config, name) for name in names if name != "revision"}
-    return {**values, "pretrained_model": Path(config.pretrained_model).name}
+    return {**values, "encoder": Path(config.encoder).name}
 
 
 def mark(path: Path) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def differing_settings(old: Mapping[str, Any], config: Config) -> list[str]:
     """
     new = telling(config)
     # A setting that came later had its default before.
-    before = {**telling(Config(within=config.within)), **old}
+    before = {**telling(Config(within=config.within)), **by_names_of_today(old)}
     names = [name for name in new if before[name] != new[name]]
     return [name for name in names if name != "max_epochs" or new[name] < before[name]]
 
@@ -285,12 +285,7 @@ def _touches(spans: Sequence[Sequence[float]], start: float, end: float) -> bool
 
 
 def load_encoder(config: Config) -> LoadedEncoder:
-    """Load a run's encoder; that it cannot be had is told with fit's own option."""
+    """Load a run's encoder."""
     from ...extract.encoder.loading import load_encoder_parts
 
-    try:
-        return load_encoder_parts(
-            config.pretrained_model, revision=config.revision, normalize=config.normalize
-        )
-    except InputError as problem:
-        raise InputError(str(problem).replace("--encoder", "--pretrained-model")) from None
+    return load_encoder_parts(config.encoder, revision=config.revision, normalize=config.normalize)

@@ -30,6 +30,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ...common.errors import InputError, explain_write_errors
+from ...common.log import is_quiet
 from ...extract.encoder.device import choose_dtype, out_of_memory
 from ...extract.encoder.loading import LoadedEncoder
 from ...manifests.splits.tasks import Task, rows_sha256
@@ -70,7 +71,7 @@ from .session_result import (
 # Layers that open later, and states that nobody reads, leave parameters without a gradient.
 DIVERGED = (
     "scores are not finite, so the training diverged: a lower --learning-rate, a lower "
-    "--gradient-clip or --precision float32, in another --log-dir"
+    "--gradient-clip or --dtype float32, in another --log-dir"
 )
 DISTRIBUTED = "ddp_find_unused_parameters_true"
 
@@ -204,7 +205,7 @@ def _sign(subject: ModelIdentity, train_set: SegmentDataset, run: TrainingContex
     config, device = run.config, torch.device(run.device)
     names = ("batch_seconds", "batch_size", "channel", "resample", "states", "unfreeze")
     settings = {name: getattr(config, name) for name in (*names, "freeze_encoder_layers")}
-    computing = [device.type, str(choose_dtype(config.precision, device)), run.config.max_epochs]
+    computing = [device.type, str(choose_dtype(config.dtype, device)), run.config.max_epochs]
     segments = [asdict(segment) for segment in train_set.segments]
     files = [(path, stamp(Path(path))) for path in sorted({s.path for s in train_set.segments})]
     content = [settings, computing, dict(subject.encoder), segments, files]
@@ -253,7 +254,7 @@ def _trainer(
 ) -> lightning.Trainer:
     config, device = run.config, torch.device(run.device)
     one = [device.index or 0] if device.type == "cuda" else 1
-    bfloat16 = choose_dtype(config.precision, device) == torch.bfloat16
+    bfloat16 = choose_dtype(config.dtype, device) == torch.bfloat16
     return lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=one if run.ranks == 1 else run.ranks,
@@ -262,11 +263,11 @@ def _trainer(
         max_epochs=config.max_epochs,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.gradient_clip or None,
-        log_every_n_steps=config.log_every_n_steps,
+        log_every_n_steps=1,
         logger=TensorBoardLogger(folder.parent, name="", version=folder.name),
         callbacks=added,
         plugins=[AtomicCheckpointIO()],
-        enable_progress_bar=sys.stderr.isatty(),
+        enable_progress_bar=sys.stderr.isatty() and not is_quiet(),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # `BatchSampler` gives each process its part

@@ -80,7 +80,7 @@ LOCKING = {
     "curve": "spk-classify curve table.csv store sweep --seconds 2 --draws 1",
     "open-set": "spk-classify open-set table.csv store sweep",
     "fit": "spk-finetune fit table.csv --log-dir other --audio-root corpus/wav --max-epochs 1 "
-    "--pretrained-model demo --freeze-encoder-layers 4 --sessions 20990301_S_R001S01C01",
+    "--encoder demo --freeze-encoder-layers 4 --sessions 20990301_S_R001S01C01",
     "embed": "spk-finetune embed CHECKPOINT table.csv other --audio-root corpus/wav",
 }
 

@@ -103,7 +103,7 @@ def make_module(encoder_of: Callable[[str], Path]) -> Callable[..., Any]:
         folder = str(encoder_of(kind))
         parts = load_encoder_parts(folder)
         subject = ModelIdentity(task, ("a", "b", "c"), parts.provenance, "random")
-        config = Config(pretrained_model=folder, **{"head_size": 16, **settings})
+        config = Config(encoder=folder, **{"head_size": 16, **settings})
         return SpeakerModule(parts, subject, config, codes=codes, cache=cache)
 
     return make

@@ -110,7 +110,7 @@ def meeting(tmp_path_factory):
 @pytest.mark.parametrize("kind", ["layer", "group"])
 def test_fit_and_predict_run_in_bfloat16(cuda_autocast, encoder_of, meeting, tmp_path, kind):
     folder, table = meeting
-    every = replace(Config(pretrained_model=str(encoder_of(kind))), **EVERY)
+    every = replace(Config(encoder=str(encoder_of(kind))), **EVERY)
     config = replace(
         every,
         audio_root=str(folder / "wav"),

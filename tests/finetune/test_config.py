@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 
 from spk.common.errors import InputError
 from spk.common.options import numbers
-from spk.extract.options import DEFAULT_ENCODER
-from spk.finetune.config import DEFAULT_ENCODER as OWN_ENCODER
 from spk.finetune.config import Config, frozen_layers, read_config, write_config
 from spk.finetune.training.provenance import differing_settings, telling
 
@@ -51,14 +49,13 @@ CHANGED = {  # another value of every setting that has more than one
     "batch_seconds": 12.5,
     "accumulate": 2,
     "crop_seconds": 3.0,
-    "num_workers": 2,
-    "log_every_n_steps": 1,
+    "workers": 2,
     "csv_path": "a b/表.csv",
     "audio_root": "/audio",
     "sample_rate": 8000,
     "channel": "mean",
     "resample": True,
-    "pretrained_model": "true",  # names that YAML would take for something else
+    "encoder": "true",  # names that YAML would take for something else
     "revision": "0010",
     "normalize": "no",
     "freeze_feature_extractor": False,
@@ -108,7 +105,7 @@ CHANGED = {  # another value of every setting that has more than one
     "accelerator": "cpu",
     "devices": 2,
     "workers_per_device": 2,
-    "precision": "float32",
+    "dtype": "float32",
     "gradient_checkpointing": True,
     "cache_prefix": True,
 }
@@ -122,9 +119,10 @@ def written(folder: Path, text: str) -> Path:
 
 def test_the_references_file_is_read_unchanged(tmp_path):
     expected = Config(
+        seed=42,
         batch_size=2,
         learning_rate=0.00003,
-        num_workers=4,
+        workers=4,
         csv_path="data/data_fixed.csv",
         sample_rate=16000,
         resume_from_checkpoint=False,
@@ -135,12 +133,37 @@ def test_the_references_file_is_read_unchanged(tmp_path):
     assert type(config.learning_rate) is float
 
 
+@pytest.mark.parametrize(
+    ("former", "name", "value"),
+    [
+        ("pretrained_model", "encoder", "demo"),
+        ("precision", "dtype", "float32"),
+        ("num_workers", "workers", 3),
+    ],
+)
+def test_a_key_of_before_stands_for_the_one_of_today(tmp_path, former, name, value):
+    config = read_config(written(tmp_path, f"{former}: {value}\n"))
+    assert config == Config(**{name: value})
+    write_config(config, tmp_path / "config.yaml")
+    assert former not in (tmp_path / "config.yaml").read_text()
+    with pytest.raises(InputError, match=f"key '{name}' is given twice"):
+        read_config(written(tmp_path, f"{former}: {value}\n{name}: {value}\n"))
+
+
+def test_a_key_without_effect_is_read_and_forgotten(tmp_path):
+    config = read_config(written(tmp_path, "log_every_n_steps: 3\n"))
+    assert config == Config()
+    assert not hasattr(config, "log_every_n_steps")
+
+
+def test_settings_that_an_earlier_version_noted_are_compared_by_their_names_of_today():
+    old = {"pretrained_model": "encoder", "precision": "float32", "log_every_n_steps": 10}
+    assert differing_settings(old, Config(encoder="there/encoder", dtype="float32")) == []
+    assert differing_settings(old, Config(encoder="other")) == ["encoder", "dtype"]
+
+
 def test_no_source_means_the_defaults():
     assert read_config(None) == Config()
-
-
-def test_the_default_encoder_is_that_of_extraction():
-    assert OWN_ENCODER == DEFAULT_ENCODER
 
 
 def test_what_is_written_is_read_again(tmp_path):
@@ -168,6 +191,7 @@ def test_every_setting_has_a_help_text_and_its_default_is_a_choice():
 
 def test_transfer_is_the_references_session_trainer():
     assert read_config("transfer") == Config(
+        seed=42,
         within="session",
         freeze_encoder_layers=8,
         pooling_method="mean+std",
@@ -182,6 +206,7 @@ def test_transfer_is_the_references_session_trainer():
 
 def test_baseline_trains_a_linear_head_alone():
     assert read_config("baseline") == Config(
+        seed=42,
         within="corpus",
         freeze_encoder_layers="all",
         pooling_method="mean",
@@ -303,13 +328,13 @@ def test_a_wrong_value_is_told_where_it_was_given(tmp_path):
         ("batch_seconds", math.nan, "a number above 0"),
         ("batch_seconds", "1e999", "a number above 0"),
         ("batch_seconds", "1:30", "a number above 0"),
-        ("num_workers", -1, "a whole number from 0"),
+        ("workers", -1, "a whole number from 0"),
         ("audio_root", "", "text"),
         ("audio_root", "a\0b", "text"),
         ("channel", "-1", "an index from 0 or 'mean'"),
         ("resample", "yes", "true or false"),
         ("resample", 1, "true or false"),
-        ("pretrained_model", True, "text"),
+        ("encoder", True, "text"),
         ("freeze_encoder_layers", "some", "a whole number from 0, or all"),
         ("freeze_encoder_layers", -1, "a whole number from 0, or all"),
         ("unfreeze", "3", "EPOCH:LAYERS,..."),
@@ -345,7 +370,7 @@ def test_a_wrong_value_is_told_where_it_was_given(tmp_path):
         ("sessions", False, "a list of names, each once"),
         ("shard", "4/3", "i/n with i from 1 to n"),
         ("accelerator", "tpu", "one of ['auto', 'cpu', 'gpu', 'cuda']"),
-        ("precision", "16", "one of ['auto', 'float32', 'bfloat16']"),
+        ("dtype", "16", "one of ['auto', 'float32', 'bfloat16']"),
     ],
 )
 def test_a_wrong_value_is_refused(name, value, expected):
@@ -494,16 +519,16 @@ def test_no_more_layers_are_frozen_than_there_are(settings, found):
 
 
 def test_only_settings_that_change_results_count_as_differences():
-    free = "num_workers log_every_n_steps csv_path audio_root checkpoint_save_top_k checkpoint_dir "
+    free = "workers csv_path audio_root checkpoint_save_top_k checkpoint_dir "
     free += "log_dir keep_encoder resume_from_checkpoint start_meeting sessions shard devices "
     free += "workers_per_device cache_prefix keep_last revision"  # a revision is in the hashes
     assert differing_settings(telling(Config()), Config(**CHANGED)) == [
         *(name for name in CHANGED if name not in free.split()),
         "devices",  # of one model
     ]
-    moved = Config(pretrained_model="/elsewhere/encoder", max_epochs=41)
-    assert differing_settings(telling(Config(pretrained_model="there/encoder")), moved) == []
-    assert differing_settings({"seed": 42}, Config(max_epochs=39)) == ["max_epochs"]
+    moved = Config(encoder="/elsewhere/encoder", max_epochs=41)
+    assert differing_settings(telling(Config(encoder="there/encoder")), moved) == []
+    assert differing_settings({"seed": 0}, Config(max_epochs=39)) == ["max_epochs"]
     assert differing_settings(telling(Config()), Config(unfreeze="1:0")) == ["unfreeze"]
     assert differing_settings(telling(Config()), Config()) == []
 

@@ -420,7 +420,7 @@ run(classify, "sweep table.csv features sweep --classifiers centroid,ridge --job
 run(classify, "fit table.csv features model --classifiers centroid --layers 5 --jobs 1")
 run(classify, "predict model table.csv features predictions.csv")
 run(classify, "score predictions.csv --table table.csv --resamples 10")
-run(finetune, "fit table.csv --audio-root corpus/wav --log-dir fleet --pretrained-model demo "
+run(finetune, "fit table.csv --audio-root corpus/wav --log-dir fleet --encoder demo "
     "--max-epochs 1 --freeze-encoder-layers 4 --cache-prefix")
 run(finetune, "predict fleet table.csv tuned.csv --audio-root corpus/wav")
 print(asked)

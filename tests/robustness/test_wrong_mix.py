@@ -198,7 +198,7 @@ SIGNED = {
     "states": "1",
     "unfreeze": "2:1",
     "freeze_encoder_layers": 1,
-    "precision": "bfloat16",
+    "dtype": "bfloat16",
     "max_epochs": 3,
 }
 

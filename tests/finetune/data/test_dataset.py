@@ -223,7 +223,7 @@ def test_other_processes_give_the_same_bytes(segments):
     settings = {"batch_seconds": 2.0, "crop_seconds": 0.6, **LOUD}
     epochs = []
     for workers in (0, 2):
-        config = Config(num_workers=workers, **settings)
+        config = Config(workers=workers, **settings)
         loader = make_loader(
             data_set(segments, **settings).training(), config, shuffled=True, epoch=1
         )
@@ -247,7 +247,7 @@ def test_ctrl_c_is_the_training_process_own_affair(segments):
     dataset = Interrupting(segments, np.zeros(9), ReadOptions(), {}, Config())
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        found = [*make_loader(dataset, Config(num_workers=1, batch_seconds=2.0))]
+        found = [*make_loader(dataset, Config(workers=1, batch_seconds=2.0))]
     finally:
         signal.signal(signal.SIGINT, before)
     assert sorted(place for batch in found for place in batch.ask.places) == [*range(9)]

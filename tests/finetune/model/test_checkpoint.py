@@ -255,9 +255,7 @@ def test_a_checkpoint_s_normalisation_is_the_one_it_was_trained_with(tmp_path, g
     folder.mkdir()
     for name in ("config.json", "model.safetensors"):
         (folder / name).write_bytes((group_encoder / name).read_bytes())
-    config = Config(
-        pretrained_model=str(folder), normalize="yes", head_size=8, freeze_encoder_layers=2
-    )
+    config = Config(encoder=str(folder), normalize="yes", head_size=8, freeze_encoder_layers=2)
     parts = load_encoder_parts(str(folder), normalize=config.normalize)
     module = SpeakerModule(
         parts, ModelIdentity("M1", ("a", "b"), parts.provenance, "random"), config

@@ -20,7 +20,7 @@ from spk.finetune.training.session_result import checkpoint_path, read_result, s
 @pytest.fixture(scope="module")
 def settings(meetings):
     return Config(
-        pretrained_model="demo",
+        encoder="demo",
         audio_root=str(meetings[0]),
         freeze_encoder_layers="all",
         head="linear",
@@ -158,11 +158,11 @@ def test_other_weights_under_the_same_path_are_refused(meetings, settings, layer
     from transformers import Wav2Vec2Model
 
     encoder = shutil.copytree(layer_encoder, tmp_path / "encoder")
-    config = replace(settings, pretrained_model=str(encoder), log_dir=str(tmp_path / "logs"))
+    config = replace(settings, encoder=str(encoder), log_dir=str(tmp_path / "logs"))
     config = replace(config, sessions=("M1",))
     finetune(meetings[1], config)
     moved = shutil.copytree(encoder, tmp_path / "moved" / "encoder")
-    same = replace(config, pretrained_model=str(moved))
+    same = replace(config, encoder=str(moved))
     assert finetune(meetings[1], same).sessions["state"].tolist() == ["done", "not asked"]
     model = Wav2Vec2Model.from_pretrained(encoder)
     with torch.no_grad():
@@ -175,14 +175,14 @@ def test_other_weights_under_the_same_path_are_refused(meetings, settings, layer
     told = []
     finetune(meetings[1], config, warn=told.append)
     assert told[0].startswith("encoder: was not compared with that of the finished sessions")
-    with pytest.raises(InputError, match=r"--pretrained-model"):
+    with pytest.raises(InputError, match=r"--encoder"):
         finetune(meetings[1], replace(config, sessions=()))
 
 
 def test_what_is_assumed_of_an_encoder_is_told(meetings, settings, layer_encoder, tmp_path):
     encoder = shutil.copytree(layer_encoder, tmp_path / "encoder")
     (encoder / "preprocessor_config.json").unlink()
-    config = replace(settings, pretrained_model=str(encoder), log_dir=str(tmp_path / "logs"))
+    config = replace(settings, encoder=str(encoder), log_dir=str(tmp_path / "logs"))
     warned = []
     finetune(meetings[1], replace(config, sessions=("M1",)), warn=warned.append)
     assert [line for line in warned if "--normalize" in line]

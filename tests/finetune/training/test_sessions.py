@@ -86,7 +86,7 @@ def corpus(tmp_path_factory):
 @pytest.fixture(scope="module")
 def settings(corpus):
     return Config(
-        pretrained_model="demo",
+        encoder="demo",
         audio_root=str(corpus[0] / "wav"),
         freeze_encoder_layers=3,
         unfreeze="1:2",
@@ -346,7 +346,7 @@ def test_a_model_for_all_is_trained_by_two_processes_together(corpus, tmp_path):
     words = [sys.executable, str(Path(sys.executable).with_name("spk-finetune")), "fit"]
     words += [str(corpus[0] / "table.csv"), "--config", "baseline", "--max-epochs", "1"]
     words += ["--audio-root", str(corpus[0] / "wav"), "--log-dir", str(tmp_path / "logs")]
-    words += ["--pretrained-model", "demo", "--accelerator", "cpu", "--devices", "2"]
+    words += ["--encoder", "demo", "--accelerator", "cpu", "--devices", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
@@ -566,8 +566,8 @@ def test_the_reference_projects_config_runs_as_it_is(corpus, tmp_path):
     (tmp_path / "config.yaml").write_text(REFERENCE)
     words = ["fit", str(corpus[0] / "table.csv"), "--config", str(tmp_path / "config.yaml")]
     words += ["--audio-root", str(corpus[0] / "wav"), "--log-dir", str(tmp_path / "logs")]
-    words += ["--pretrained-model", "demo", "--freeze-encoder-layers", "3", "--max-epochs", "1"]
-    words += ["--sessions", first(corpus), "--num-workers", "0"]
+    words += ["--encoder", "demo", "--freeze-encoder-layers", "3", "--max-epochs", "1"]
+    words += ["--sessions", first(corpus), "--workers", "0"]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
     assert (tmp_path / "logs" / "version_0" / "checkpoints" / f"{first(corpus)}-best.ckpt").exists()
@@ -577,7 +577,7 @@ def test_the_reference_projects_config_runs_as_it_is(corpus, tmp_path):
 def test_presets_run_from_end_to_end(corpus, tmp_path, preset):
     words = ["fit", str(corpus[0] / "table.csv"), "--config", preset, "--max-epochs", "2"]
     words += ["--audio-root", str(corpus[0] / "wav"), "--log-dir", str(tmp_path / "logs")]
-    words += ["--pretrained-model", "demo"]
+    words += ["--encoder", "demo"]
     if preset == "transfer":
         words += ["--freeze-encoder-layers", "3"]
     done = CliRunner().invoke(main, words)

@@ -275,7 +275,7 @@ def victims() -> list[Victim]:
     """Return them all; `inputs` of their words is the folder that `make_inputs` has filled."""
     extract = "spk-extract {0}/many.csv out --audio-root {0}/wav --encoder demo --workers 2"
     fit = (
-        "spk-finetune fit {0}/split.csv --audio-root {0}/wav --pretrained-model demo --log-dir out "
+        "spk-finetune fit {0}/split.csv --audio-root {0}/wav --encoder demo --log-dir out "
         "--accelerator cpu --max-epochs 3 --patience none --freeze-encoder-layers 2 "
         "--batch-seconds 10 --learning-rate 1e-3 --no-keep-last"
     )
