@@ -126,12 +126,13 @@ def _sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]:
     return [LayerSet(tuple(chosen), combine)]
 
 
-def open_store(path: str | Path) -> FeatureStore:
-    """Open a store of pooled features, and refuse one of frames."""
-    store = FeatureStore.open(path)
+def open_store(store: FeatureStore | str | Path) -> FeatureStore:
+    """Return a store of pooled features, open, and refuse one of frames."""
+    store = store if isinstance(store, FeatureStore) else FeatureStore.open(store)
     if store.kind != "pooled":
         raise InputError(
-            f"{path}: kind is {store.kind!r}, expected 'pooled'; run spk-extract without --frames"
+            f"{store.path}: kind is {store.kind!r}, expected 'pooled'; "
+            "run spk-extract without --frames"
         )
     return store
 

@@ -33,7 +33,7 @@ from .classifiers.registry import PENALTIES
 from .features import COMBINE, PARTS, STANDARDISE, LayerSet
 from .selection.candidates import SweepSettings, classifier_names
 from .selection.prepare import LEFT_OUT_FILE
-from .speaker_model import Model
+from .speaker_model import SpeakerModel
 from .validity import LEARNT_COLUMNS, USES
 
 if TYPE_CHECKING:
@@ -43,11 +43,13 @@ if TYPE_CHECKING:
 SCHEMA = 1
 LARGEST = 1 << 30  # bytes of one file, all of which is held in memory
 LEARNT = "learnt.csv"
+# of folders from before there were curves, mixes, a choice of standardisation, own temperatures
+DEFAULTS = {"calibration": "temperature", "weights": [], "standardise": "yes", "temperatures": {}}
 ARRAYS = ("mean", "scale", "weights", "intercept")
 
 
 def save_model(
-    model: Model,
+    model: SpeakerModel,
     path: str | Path,
     left_out: pd.DataFrame | None = None,
     *,
@@ -143,7 +145,7 @@ def _csv(table: pd.DataFrame) -> bytes:
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 
-def _files(model: Model, left_out: pd.DataFrame | None) -> dict[str, bytes]:
+def _files(model: SpeakerModel, left_out: pd.DataFrame | None) -> dict[str, bytes]:
     arrays, files = {}, {}
     for number, (task, fitted) in enumerate(model.fitted.items()):
         arrays.update({f"{number}.{name}": getattr(fitted, name) for name in ARRAYS})
@@ -164,7 +166,7 @@ def _files(model: Model, left_out: pd.DataFrame | None) -> dict[str, bytes]:
     return {**files, "model.json": text.encode()}
 
 
-def _description(model: Model) -> dict[str, Any]:
+def _description(model: SpeakerModel) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "classifier": model.classifier,
@@ -173,6 +175,7 @@ def _description(model: Model) -> dict[str, Any]:
         "pooling_part": model.part,
         "within": model.within,
         "temperature": model.temperature,
+        "temperatures": dict(model.temperatures),
         "calibration": "isotonic" if model.knots else "temperature",
         "fitted": [
             {"name": name, "kind": fitted.kind, "labels": list(fitted.labels)}
@@ -183,7 +186,7 @@ def _description(model: Model) -> dict[str, Any]:
     }
 
 
-def load_model(path: str | Path) -> Model:
+def load_model(path: str | Path) -> SpeakerModel:
     """Read a model folder written by `save_model`.
 
     Raises
@@ -199,9 +202,7 @@ def load_model(path: str | Path) -> Model:
             raise InputError(
                 f"{path}: schema is {description['schema']!r}, expected {SCHEMA}; fit it again"
             )
-        description.setdefault("calibration", "temperature")  # folders from before there were
-        description.setdefault("weights", [])  # curves and mixes,
-        description.setdefault("standardise", "yes")  # and a choice of standardisation
+        description = DEFAULTS | description
         files = {name: _checked(path, name, sha) for name, sha in description["sha256"].items()}
         _refuse_compressed(files["arrays.npz"])
         with np.load(io.BytesIO(files["arrays.npz"]), allow_pickle=False) as arrays:
@@ -313,6 +314,13 @@ def _need(condition: bool, what: str, found: object) -> None:
         raise ValueError(f"{what}: {str(found)[:80]}")
 
 
+def _temperatures(found: Mapping[str, float], fitted: Mapping[str, Any]) -> dict[str, float]:
+    own = {normal_name(name): number for name, number in found.items()}
+    real = all(type(n) in (int, float) and 0 < n < np.inf for n in own.values())
+    _need(real and own.keys() <= fitted.keys(), "temperatures", found)
+    return own
+
+
 def _texts(values: object) -> bool:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         return False
@@ -371,16 +379,17 @@ def _model(
     fitted: dict[str, FittedClassifier],
     knots: dict[str, np.ndarray],
     learnt: pd.DataFrame | None,
-) -> Model:
+) -> SpeakerModel:
     _check_description(description, fitted)
     _check_kinds(description, fitted)
-    return Model(
+    return SpeakerModel(
         classifier=description["classifier"],
         penalty=description["penalty"],
         layers=LayerSet.from_dict(description),
         part=description["pooling_part"],
         within=description["within"],
         temperature=description["temperature"],
+        temperatures=_temperatures(description["temperatures"], fitted),
         fitted=fitted,
         config=description["config"],
         origin=description["origin"],

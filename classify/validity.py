@@ -19,6 +19,7 @@ import numpy as np
 
 from ..common.errors import InputError
 from ..common.names import normal_name
+from ..manifests.split_record import UNKNOWN
 from ..manifests.splits.overlap import RECORDING, count_neighbours
 from ..manifests.splits.tasks import WITHIN_CORPUS, Task, rows_in_train
 
@@ -141,6 +142,21 @@ def doubts_of(predictions: pd.DataFrame, table: pd.DataFrame | None = None) -> l
             told += _by_table(rows, table)
         lines += [f"{model}: {line}" if len(groups) > 1 else line for line in told]
     return lines
+
+
+def split_doubts(method: str) -> list[str]:
+    """Say that a split flatters, or that nobody recorded how it was made; nothing of others.
+
+    `method` is what `split_record.split_method` returns.
+    """
+    if "leaky" in method:
+        return [
+            f"split: {method}: test segments have neighbours in train, so scores on it say little "
+            "about other speech"
+        ]
+    if method == UNKNOWN:
+        return ["split: nobody recorded how this table was split, so it may leak"]
+    return []
 
 
 def within_corpus(model: str) -> bool:

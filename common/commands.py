@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from .click_options import Option, option
 from .errors import InputError
+from .extras import explain_missing_module
 from .log import debug, log, logging_to_stderr
 from .outputs import Output, check_place, protecting
 from .signals import exit_on_signals
@@ -38,7 +39,7 @@ version_option = click.version_option(package_name=DISTRIBUTION, allow_from_auto
 
 
 class _OneLineErrors:
-    """Turn `InputError`, and nothing else, into one line on stderr and exit code 1.
+    """Turn `InputError`, and an extra that is not installed, into one line and exit code 1.
 
     As a program (without `args`), signals end it in good order.
     """
@@ -47,7 +48,7 @@ class _OneLineErrors:
         self, *args: Any, context_settings: dict[str, Any] | None = None, **attributes: Any
     ) -> None:
         settings = {"help_option_names": HELP, **(context_settings or {})}
-        super().__init__(*args, context_settings=settings, **attributes)
+        super().__init__(*args, context_settings=settings, **attributes)  # type: ignore[call-arg]
 
     def main(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Any:
         with nullcontext() if args is not None else exit_on_signals():
@@ -56,7 +57,7 @@ class _OneLineErrors:
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse as click does; where an option doesn't exist, name only those that are shown."""
         try:
-            return super().parse_args(ctx, args)  # type: ignore[misc,no-any-return]
+            return super().parse_args(ctx, args)  # type: ignore[misc]
         except click.NoSuchOption as problem:
             shown = {name for param in self.get_params(ctx) for name in param.opts}  # type: ignore[attr-defined]
             close = [name for name in problem.possibilities or () if name in shown]
@@ -64,13 +65,22 @@ class _OneLineErrors:
 
 
 @contextmanager
-def _one_line_errors() -> Iterator[None]:
+def _one_line_errors(ctx: click.Context) -> Iterator[None]:
     try:
         yield
     except InputError as problem:
-        debug("traceback of the line below", problem=problem)
-        click.echo(str(problem), err=True)
-        raise SystemExit(FAILED) from problem
+        _exit_with(problem)
+    except ModuleNotFoundError as problem:
+        missing = explain_missing_module(problem, ctx.command_path)
+        if missing is None:
+            raise
+        _exit_with(missing)
+
+
+def _exit_with(problem: InputError) -> NoReturn:
+    debug("traceback of the line below", problem=problem)
+    click.echo(str(problem), err=True)
+    raise SystemExit(FAILED) from problem
 
 
 class Command(_OneLineErrors, click.Command):
@@ -88,7 +98,7 @@ class Command(_OneLineErrors, click.Command):
         quiet, verbose = ctx.params.pop("quiet"), ctx.params.pop("verbose")
         if quiet and verbose:
             raise click.UsageError("--quiet and --verbose exclude each other; give one.", ctx)
-        with logging_to_stderr(quiet=quiet, verbose=verbose), _one_line_errors():
+        with logging_to_stderr(quiet=quiet, verbose=verbose), _one_line_errors(ctx):
             _debug_start(ctx)
             if ctx.params.get("no_lock"):
                 log(UNLOCKED)
@@ -128,7 +138,7 @@ class Group(_OneLineErrors, click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that is named."""
-        with _one_line_errors():
+        with _one_line_errors(ctx):
             return super().invoke(ctx)
 
 

@@ -24,7 +24,13 @@ COMPUTING, RUNNING = "Computing", "What is done"
 
 @dataclass(frozen=True)
 class ExtractOptions(CheckedOptions):
-    """Settings of a run; each is an option of ``spk-extract`` with this name and default."""
+    """Settings of a run; each is an option of ``spk-extract`` with this name and default.
+
+    Examples
+    --------
+    >>> ExtractOptions(layers=[4, 8], channel=0, normalize=True).layers
+    '4,8'
+    """
 
     audio_root: str = option_field(".", AUDIO_ROOT, path=True, group=AUDIO)
     channel: str = option_field(
@@ -38,7 +44,10 @@ class ExtractOptions(CheckedOptions):
     )
     resample: bool = option_field(False, "Accept recordings of another sample rate.", group=AUDIO)
     encoder: str = option_field(
-        DEFAULT_ENCODER, "Hub id, local folder, or demo (tiny, untrained).", group=ENCODER
+        DEFAULT_ENCODER,
+        "Hub id, local folder, demo (tiny, untrained), or mfcc (20 cepstral coefficients: "
+        "a baseline without weights).",
+        group=ENCODER,
     )
     revision: str | None = option_field(None, "Branch, tag or commit of a hub id.", group=ENCODER)
     normalize: str | None = option_field(
@@ -72,6 +81,7 @@ class ExtractOptions(CheckedOptions):
     device: str = option_field(
         "auto",
         "auto, cpu, cuda or cuda:i; cuda:all or a list, cuda:0,cuda:1: a process each, one store.",
+        native=joined,
         metavar="DEVICE",
         group=COMPUTING,
     )

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from dataclasses import replace
 from multiprocessing import current_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.audio.decoding import check_channel
 from ..common.errors import InputError
+from ..common.extras import check_extra, installed_versions
+from ..common.log import log as log_info
+from ..common.log import warn
+from ..manifests.table import as_table
 from .audio import Segment, check_recordings, check_recordings_exist
 from .options import ExtractOptions, ExtractSummary, parse_layers
 from .pipeline.multi_device import MultiDeviceRun
@@ -22,6 +26,7 @@ from .pipeline.runner import ExtractionRun, read_options
 from .planning import choose_segments, row_width
 from .profiling import Profile, recording, write_profile
 from .store.layout import write_rejected
+from .store.reader import FeatureStore
 from .store.shard import SCHEMA
 from .store.writer import StoreWriter
 from .verification import verify_batches
@@ -36,16 +41,78 @@ SAME_LENGTH = 1e-3  # s; a segment cut to a file of its own is a whole number of
 
 
 def extract(
+    table: pd.DataFrame | str | Path,
+    store: str | Path,
+    options: ExtractOptions | None = None,
+    *,
+    encoder: Encoder | str | Path | None = None,
+    log: Callable[[str], object] = log_info,
+    lock: bool = True,
+    **settings: Any,
+) -> FeatureStore:
+    """Write the features of a table's segments to a store, and open it.
+
+    What is there already is not done again. A segment that cannot be used is rejected with its
+    reason (`FeatureStore.rejected`, ``STORE.rejected.csv``), and the rest goes on.
+
+    Parameters
+    ----------
+    table
+        Segment table, or its file.
+    store
+        Folder; made if absent.
+    options
+        Settings of the run.
+    encoder
+        Hub id, folder or "demo", as `ExtractOptions` has it; or one that is loaded already, such
+        as a fine-tuned one.
+    log
+        Receives a line for what is worth knowing, and a last one that sums up; by default
+        `logging` does, and warns where segments were rejected.
+    lock
+        Hold the store's lock; without it, no other process may write there.
+    settings
+        Some of `ExtractOptions` by name, in the place of those of `options`.
+
+    Returns
+    -------
+    FeatureStore
+        All that the store holds, also of other tables.
+
+    Raises
+    ------
+    InputError
+        As `run_extraction` does.
+
+    Examples
+    --------
+    >>> store = extract("table.csv", "features", audio_root="wav", layers=[4, 8])  # doctest: +SKIP
+    >>> store.layers  # doctest: +SKIP
+    [4, 8]
+
+    Several devices are a process each, which imports your script anew: call this under
+    ``if __name__ == "__main__":`` there.
+    """
+    if isinstance(encoder, (str, Path)):
+        settings, encoder = {**settings, "encoder": encoder}, None
+    options = replace(options or ExtractOptions(), **settings)
+    rows = as_table(table)
+    summary = run_extraction(rows, store, options, encoder=encoder, tell=log, lock=lock)
+    (warn if summary.rejected and log is log_info else log)(str(summary))
+    return FeatureStore.open(store)
+
+
+def run_extraction(
     table: pd.DataFrame,
     store: str | Path,
     options: ExtractOptions | None = None,
     *,
     encoder: Encoder | None = None,
     stop: Callable[[], bool] = lambda: False,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Callable[[str], object] = lambda line: None,
     lock: bool = True,
 ) -> ExtractSummary:
-    """Write the features of a table's segments to a store; do only what is not there yet.
+    """Write the features of a table's segments to a store, and sum up what was done.
 
     Parameters
     ----------
@@ -62,15 +129,14 @@ def extract(
     lock
         Hold the store's lock; without it, no other process may write there.
 
-    Several devices are a process each, which imports your script anew: call this under
-    ``if __name__ == "__main__":`` there.
-
     Raises
     ------
     InputError
-        An option or file is not what the run needs, the store is of another configuration or has
-        features of a segment of other length, or, with `options.strict`, a segment is rejected.
+        The extra `extract` is not installed, an option or file is not what the run needs, the
+        store is of another configuration or has features of a segment of other length, or, with
+        `options.strict`, a segment is rejected.
     """
+    check_extra("extract", "spk-extract")
     from .encoder.device import convert
 
     options = options or ExtractOptions()
@@ -188,10 +254,9 @@ def configuration(
         "dtype": options.store_dtype,
         "channel": check_channel(options.channel),
         "max_seconds": options.max_seconds,
-        **({"assumed": known["assumed"]} if "assumed" in known else {}),
+        **{name: known[name] for name in ("assumed", "baseline") if name in known},
     }
 
 
 def _versions() -> dict[str, str]:
-    names = ("spk-toolkit", "torch", "transformers", "numpy", "soundfile")
-    return {name: version(name) for name in names}
+    return installed_versions(("spk-toolkit", "torch", "transformers", "numpy", "soundfile"))

@@ -33,6 +33,7 @@ from .device import (
 from .frontend import check_lengths
 from .kernels import disable_tf32
 from .loading import LoadedEncoder, load_encoder_parts
+from .mfcc import MFCC
 from .pooling import EncodedBatch, EncodedPart, PaddingMask, check_pooling, pool
 from .transformer import check_layers, first_output, layer_states, run_layers
 from .varlen import pack, varlen_kernel
@@ -55,7 +56,8 @@ def load_encoder(
     Parameters
     ----------
     name
-        Local folder, hub id, or ``demo``: a tiny untrained encoder made from a seed.
+        Local folder, hub id, ``demo``: a tiny untrained encoder made from a seed, or ``mfcc``:
+        cepstral coefficients, a baseline without weights and with state 0 alone.
     revision
         Branch, tag or commit of a hub id.
     normalize
@@ -72,7 +74,8 @@ def load_encoder(
         The encoder is not at hand or not of a known kind, or the device can't do what is asked.
     """
     where = choose_device(device)
-    number = choose_dtype(dtype, where)
+    # 8 bits of a number that nothing learnt from is a worse baseline, and no faster
+    number = choose_dtype("float32" if name == MFCC and dtype == "auto" else dtype, where)
     parts = load_encoder_parts(name, revision=revision, normalize=normalize)
     return Encoder(parts, device=where, dtype=number)
 

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -18,21 +19,31 @@ from torch import nn
 from ...common.errors import InputError
 from ..profiling import device_stage
 from .kernels import no_attention_plans
+from .torchaudio_import import FAILURES, import_torchaudio
 from .varlen import Packing, attention_of
 
 
 def _transformers() -> Any:
     """Import transformers with its models: an add-on that does not fit torch breaks them late."""
     try:
-        import transformers
-
-        transformers.Wav2Vec2Model.__name__  # noqa: B018 (its modules are imported on first use)
-    except (ImportError, OSError, RuntimeError) as problem:
+        return _with_models()
+    except FAILURES:
+        if find_spec("torchaudio"):
+            import_torchaudio()
+    try:
+        return _with_models()
+    except FAILURES as problem:
         raise InputError(
             f"transformers: its models cannot be imported ({problem}), expected builds that fit "
-            f"torch {torch.__version__}; run `pip uninstall torchaudio torchvision`, which spk "
-            "does not use"
+            f"torch {torch.__version__}; run `pip uninstall torchvision`, which spk does not use, "
+            'or install `"spk-toolkit[extract]"` into an environment of its own'
         ) from problem
+
+
+def _with_models() -> Any:
+    import transformers
+
+    transformers.Wav2Vec2Model.__name__  # noqa: B018 (its modules are imported on first use)
     return transformers
 
 
@@ -60,8 +71,11 @@ def run_layers(
 
     Where `mask` (n, time) is false, frames are padding; with a `packing` attention needs no mask.
     Nobody attends to padding, and the positional convolution sees zeros there. w2v-BERT has none:
-    its positions are in the attention, and its layers' own convolutions look back only.
+    its positions are in the attention, and its layers' own convolutions look back only. Without
+    layers (``mfcc``) the output is `hidden`.
     """
+    if not len(encoder.layers):
+        return hidden
     positions = getattr(encoder, "pos_conv_embed", nn.Identity())
     with (
         _zero_padding(positions, mask),

@@ -28,7 +28,7 @@ from ...common.options import numbers
 from ...extract.audio import ReadOptions, Rejected, Segment, read_segment
 
 if TYPE_CHECKING:
-    from ..config import Config
+    from ..config import FinetuneConfig
 
 
 NOISE_SLOPES = {"white": 0, "pink": 1, "brown": 2}  # power falls as 1 / frequency ** slope
@@ -44,7 +44,7 @@ def rng_of(seed: int, epoch: int, segment_id: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
 
-def draw_channel(config: Config, count: int, rng: np.random.Generator) -> str | None:
+def draw_channel(config: FinetuneConfig, count: int, rng: np.random.Generator) -> str | None:
     """Return a random index of `count` channels with `channel_prob`, else nothing.
 
     Two numbers are drawn in either case, so that what is drawn later stays the same.
@@ -54,7 +54,7 @@ def draw_channel(config: Config, count: int, rng: np.random.Generator) -> str | 
 
 
 class Augmenter:
-    """The waveform augmentations that a `Config` asks for, at `rate` (Hz).
+    """The waveform augmentations that a `FinetuneConfig` asks for, at `rate` (Hz).
 
     The headers of noise and impulse response files are read once, here.
 
@@ -65,7 +65,7 @@ class Augmenter:
         needed and cannot be imported.
     """
 
-    def __init__(self, config: Config, rate: int) -> None:
+    def __init__(self, config: FinetuneConfig, rate: int) -> None:
         self._config = config
         self._rate = rate
         self._noises = _clips(config.noise_dir, "--noise-dir")
@@ -290,12 +290,7 @@ def _within(limits: str, rng: np.random.Generator) -> float:
 
 def _functional() -> ModuleType:
     """Return `torchaudio.functional`, imported when first needed, or raise `InputError`."""
-    try:
-        from torchaudio import functional
-    except (ImportError, OSError) as problem:
-        raise InputError(
-            f"torchaudio: import fails ({str(problem).splitlines()[0]}), expected one that fits "
-            "torch; run `python .ci/mend_torchaudio.py` (a CPU torch), install a torchaudio that "
-            "fits, or switch speed and noise off"
-        ) from None
+    from ...extract.encoder.torchaudio_import import import_torchaudio
+
+    functional: ModuleType = import_torchaudio().functional
     return functional

@@ -33,7 +33,7 @@ from ...extract.audio import (
 )
 from ...extract.pipeline.batching import make_batches, read_batches
 from ...manifests.splits.tasks import Task
-from ..config import Config
+from ..config import FinetuneConfig
 from .augment import Augmenter, draw_channel, rng_of
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class BatchSampler(Sampler[BatchIndex]):
     def __init__(
         self,
         seconds: Sequence[float],
-        config: Config,
+        config: FinetuneConfig,
         *,
         shuffled: bool = False,
         part: tuple[int, int] = (0, 1),
@@ -156,7 +156,7 @@ class SegmentDataset(Dataset[Batch]):
         codes: np.ndarray,
         reading: ReadOptions,
         held: Mapping[str, np.ndarray],
-        config: Config,
+        config: FinetuneConfig,
     ) -> None:
         self.segments, self.codes = list(segments), np.asarray(codes)
         self._reading, self._held, self._config = reading, held, config
@@ -233,7 +233,7 @@ def _channels(path: str) -> int:
 
 def make_loader(
     dataset: SegmentDataset,
-    config: Config,
+    config: FinetuneConfig,
     *,
     shuffled: bool = False,
     epoch: int = 0,
@@ -286,7 +286,7 @@ def load_samples(
     return held, rejected
 
 
-def reading_of(parts: LoadedEncoder | PartlyFrozenEncoder, config: Config) -> ReadOptions:
+def reading_of(parts: LoadedEncoder | PartlyFrozenEncoder, config: FinetuneConfig) -> ReadOptions:
     """Return how segments are read; refuse a `sample_rate` that is not the encoder's."""
     if config.sample_rate not in (None, parts.rate):
         raise InputError(
@@ -297,7 +297,7 @@ def reading_of(parts: LoadedEncoder | PartlyFrozenEncoder, config: Config) -> Re
 
 
 def data_sets(
-    task: Task, table: pd.DataFrame, reading: ReadOptions, config: Config
+    task: Task, table: pd.DataFrame, reading: ReadOptions, config: FinetuneConfig
 ) -> tuple[dict[str, SegmentDataset], dict[str, str]]:
     """Return each split's usable segments, and why others are not."""
     segments = segments_of(table, config.audio_root)

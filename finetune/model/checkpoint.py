@@ -25,7 +25,7 @@ from ...extract.encoder.loading import load_encoder_parts
 from ...extract.encoder.preprocessing import NORMALIZE
 from ...manifests.splits.tasks import WITHIN_CORPUS
 from ...manifests.table import make_predictions, scores_text
-from ..config import Config, anew, by_names_of_today
+from ..config import FinetuneConfig, anew, by_names_of_today
 from ..data.dataset import SegmentDataset, make_loader
 from .module import ModelIdentity, SpeakerModule, check_same_model
 
@@ -111,7 +111,7 @@ def _refuse_changed(path: str | Path) -> None:
         raise ValueError(f"other bytes than were saved in {changed!r}")
 
 
-def load_tuned(path: str | Path, *, encoder: str | None = None) -> SpeakerModule:
+def load_finetuned(path: str | Path, *, encoder: str | None = None) -> SpeakerModule:
     """Return the model of a checkpoint, on the CPU and in eval mode.
 
     Parameters
@@ -171,10 +171,12 @@ def load_weights(module: SpeakerModule, checkpoint: dict[str, Any]) -> None:
         )
 
 
-def settings_of(path: str | Path, found: dict[str, Any]) -> Config:
+def settings_of(path: str | Path, found: dict[str, Any]) -> FinetuneConfig:
     """Return the settings that a checkpoint was made with, or raise `InputError`."""
     try:
-        return Config(**{**by_names_of_today(found), "sessions": tuple(found.get("sessions", ()))})
+        return FinetuneConfig(
+            **{**by_names_of_today(found), "sessions": tuple(found.get("sessions", ()))}
+        )
     except TypeError as problem:
         raise InputError(
             f"{path}: settings do not fit this version ({problem}), expected those of "
@@ -187,13 +189,15 @@ def _revision(name: str, encoder: dict[str, Any]) -> str | None:
     return None if name == DEMO or Path(name).is_dir() else str(encoder["revision"])
 
 
-def _normalize(encoder: dict[str, Any], config: Config) -> str | None:
+def _normalize(encoder: dict[str, Any], config: FinetuneConfig) -> str | None:
     """Return whether waveforms were normalised in training, whatever the folder says by now."""
     known: dict[Any, str | None] = {value: name for name, value in NORMALIZE.items()}
     return known.get(encoder.get("normalization"), config.normalize)
 
 
-def score_segments(module: SpeakerModule, segments: SegmentDataset, config: Config) -> np.ndarray:
+def score_segments(
+    module: SpeakerModule, segments: SegmentDataset, config: FinetuneConfig
+) -> np.ndarray:
     """Return scores (n, labels) float32, in the order of the segments."""
     module.eval()
     places: list[int] = []
@@ -208,7 +212,7 @@ def score_segments(module: SpeakerModule, segments: SegmentDataset, config: Conf
     return scores
 
 
-def autocast(config: Config, device: torch.device) -> Any:
+def autocast(config: FinetuneConfig, device: torch.device) -> Any:
     """Return a context in which the model computes in the number format of the settings."""
     dtype = choose_dtype(config.dtype, device)
     if dtype == torch.float32:
@@ -216,7 +220,7 @@ def autocast(config: Config, device: torch.device) -> Any:
     return torch.autocast(device.type, dtype)
 
 
-def model_name(subject: ModelIdentity, config: Config) -> str:
+def model_name(subject: ModelIdentity, config: FinetuneConfig) -> str:
     """Return what the predictions' model column says: also what makes its scores doubtful."""
     corpus = WITHIN_CORPUS if config.within == "corpus" else ""
     untrained = ", untrained encoder" if subject.encoder["untrained"] else ""

@@ -22,7 +22,7 @@ from ...common.errors import InputError
 from ...common.names import normal_names
 from ...extract.encoder.device import carried
 from ...extract.encoder.loading import LoadedEncoder
-from ..config import Config
+from ..config import FinetuneConfig
 from ..data.dataset import Batch
 from .encoder import FrozenOutput, PartlyFrozenEncoder
 from .frozen_cache import FrozenLayerCache
@@ -60,7 +60,7 @@ class SpeakerModule(lightning.LightningModule):
         self,
         parts: LoadedEncoder,
         subject: ModelIdentity,
-        config: Config,
+        config: FinetuneConfig,
         *,
         codes: torch.Tensor | None = None,
         cache: FrozenLayerCache | None = None,

@@ -14,7 +14,7 @@ from typing import Any
 
 from ...common.errors import InputError, explain_write_errors
 from ...manifests.splits.tasks import rows_sha256
-from ..config import Config, anew, read_config, read_values, write_config
+from ..config import FinetuneConfig, anew, read_config, read_values, write_config
 from .provenance import (
     ANOTHER,
     Origin,
@@ -111,7 +111,7 @@ def _begun(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("metrics.csv", "result.json"))
 
 
-def check_settings(where: Path, old: Mapping[str, Any], config: Config) -> None:
+def check_settings(where: Path, old: Mapping[str, Any], config: FinetuneConfig) -> None:
     """Raise `InputError` where settings that give other results are not those of before."""
     names = differing_settings(old, config)
     if names:
@@ -122,7 +122,11 @@ def check_settings(where: Path, old: Mapping[str, Any], config: Config) -> None:
 
 
 def check_folder(
-    fleet: TrainingPlan, version: int, folder: Path, old: Config | None, tell: Callable[[str], None]
+    fleet: TrainingPlan,
+    version: int,
+    folder: Path,
+    old: FinetuneConfig | None,
+    tell: Callable[[str], None],
 ) -> None:
     """Raise `InputError` where a session's folder is not of the fleet's table, or of its encoder.
 
@@ -214,7 +218,7 @@ def _check_made_from(
 
 
 def _noted_encoder(
-    folder: Path, session: str, result: SessionResult | None, config: Config
+    folder: Path, session: str, result: SessionResult | None, config: FinetuneConfig
 ) -> dict[str, str]:
     """Return what a checkpoint of version 0.1.0 says of its encoder, if there is one."""
     path = checkpoint_path(folder, session, "best", config)

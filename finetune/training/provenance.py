@@ -20,7 +20,7 @@ from ...common.errors import InputError
 from ...common.files import atomic_write
 from ...common.names import normal_name
 from ...manifests.splits.tasks import Task, rows_sha256
-from ..config import Config, by_names_of_today
+from ..config import FinetuneConfig, by_names_of_today
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,9 @@ class Origin:
     recordings: Mapping[str, Mapping[str, Any]] | None = None
 
 
-def describe(task: Task, table: pd.DataFrame, config: Config, encoder: Mapping[str, Any]) -> Origin:
+def describe(
+    task: Task, table: pd.DataFrame, config: FinetuneConfig, encoder: Mapping[str, Any]
+) -> Origin:
     """Return what a task of a table is made from, its recordings read once."""
     paths = {
         name: Path(config.audio_root) / name for name in sorted({*_rows(task, table)["audio"]})
@@ -76,12 +78,12 @@ def identity(encoder: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(encoder[name]) for name in ENCODER if name in encoder}
 
 
-def telling(config: Config) -> dict[str, Any]:
+def telling(config: FinetuneConfig) -> dict[str, Any]:
     """Return the settings that may change results; devices count where they share a model.
 
     Of the encoder its last name alone, which the model's name has; its hashes tell it apart.
     """
-    names = [known.name for known in fields(Config) if known.metadata["result"]]
+    names = [known.name for known in fields(FinetuneConfig) if known.metadata["result"]]
     names += ["devices"] * (config.within == "corpus")
     values = {name: getattr(config, name) for name in names if name != "revision"}
     return {**values, "encoder": Path(config.encoder).name}
@@ -134,14 +136,14 @@ def fingerprint(origin: Origin) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def differing_settings(old: Mapping[str, Any], config: Config) -> list[str]:
+def differing_settings(old: Mapping[str, Any], config: FinetuneConfig) -> list[str]:
     """Return the names of the settings (`telling`) that have another value now.
 
     More epochs than before are no difference: they go on from the fewer.
     """
     new = telling(config)
     # A setting that came later had its default before.
-    before = {**telling(Config(within=config.within)), **by_names_of_today(old)}
+    before = {**telling(FinetuneConfig(within=config.within)), **by_names_of_today(old)}
     names = [name for name in new if before[name] != new[name]]
     return [name for name in names if name != "max_epochs" or new[name] < before[name]]
 
@@ -197,7 +199,7 @@ def _read_rows(path: Path) -> pd.DataFrame:
     return read_table(path).set_index("segment_id")
 
 
-def differing_recordings(origin: Origin, config: Config) -> tuple[list[str], list[str]]:
+def differing_recordings(origin: Origin, config: FinetuneConfig) -> tuple[list[str], list[str]]:
     """Return which of a folder's recordings have other content now, and which are not there."""
     changed, absent = [], []
     for name, known in (origin.recordings or {}).items():
@@ -284,7 +286,7 @@ def _touches(spans: Sequence[Sequence[float]], start: float, end: float) -> bool
     return any(low < end and start < high for low, high in spans)
 
 
-def load_encoder(config: Config) -> LoadedEncoder:
+def load_encoder(config: FinetuneConfig) -> LoadedEncoder:
     """Load a run's encoder."""
     from ...extract.encoder.loading import load_encoder_parts
 

@@ -11,14 +11,16 @@ from typing import Any
 
 from ...common.errors import InputError
 from ...common.files import atomic_write
-from ..config import Config
+from ..config import FinetuneConfig
 from ..model.checkpoint import read_checkpoint, settings_of
 from ..model.module import ModelIdentity
 from .provenance import differing_settings, telling
 from .session_result import checkpoint_path
 
 
-def checkpoint_to_resume(folder: Path, subject: ModelIdentity, config: Config) -> Path | None:
+def checkpoint_to_resume(
+    folder: Path, subject: ModelIdentity, config: FinetuneConfig
+) -> Path | None:
     """Return the checkpoint to go on from, if there is one and it is wanted: the later of two.
 
     Raises
@@ -42,7 +44,7 @@ def checkpoint_to_resume(folder: Path, subject: ModelIdentity, config: Config) -
 
 
 def _refuse_other_run(
-    path: Path, checkpoint: dict[str, Any], subject: ModelIdentity, config: Config
+    path: Path, checkpoint: dict[str, Any], subject: ModelIdentity, config: FinetuneConfig
 ) -> None:
     if "optimizer_states" not in checkpoint:
         last = path.with_name(path.name.replace("-best.ckpt", "-last.ckpt"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from ...common.errors import InputError
 from ...common.files import atomic_write
 from ...common.names import normal_name
-from ..config import Config, anew
+from ..config import FinetuneConfig, anew
 from .provenance import Origin
 
 LONGEST_STEM = 100  # bytes: a file's name, with what is added, has at most 255
@@ -38,13 +38,13 @@ def _plain(name: str) -> str:
     return re.sub(r"[^\w.-]", "_", name)
 
 
-def checkpoint_folder(folder: Path, config: Config) -> Path:
+def checkpoint_folder(folder: Path, config: FinetuneConfig) -> Path:
     """Return where a session's checkpoints lie: below its folder, or in an absolute one's part."""
     given = Path(config.checkpoint_dir)
     return given / folder.name if given.is_absolute() else folder / given
 
 
-def checkpoint_path(folder: Path, session: str, kind: str, config: Config) -> Path:
+def checkpoint_path(folder: Path, session: str, kind: str, config: FinetuneConfig) -> Path:
     """Return the path of a session's checkpoint; `kind` is best or last."""
     place = checkpoint_folder(folder, config)
     return place / f"{stem_in(place, session)}-{kind}.ckpt"
@@ -103,7 +103,7 @@ def read_result(folder: Path) -> SessionResult | None:
         ) from None
 
 
-def keeps_last(result: SessionResult, config: Config) -> bool:
+def keeps_last(result: SessionResult, config: FinetuneConfig) -> bool:
     """Tell whether more epochs may go on from a finished session's last checkpoint."""
     return config.keep_last and result.state == "done" and result.epochs >= config.max_epochs
 
@@ -136,7 +136,7 @@ def doubts(segments: int, unknown: int, learnt: int) -> str:
     return told
 
 
-def wants_more(result: SessionResult, origin: Origin | None, config: Config) -> bool:
+def wants_more(result: SessionResult, origin: Origin | None, config: FinetuneConfig) -> bool:
     """Tell whether a session ended at fewer epochs than are wanted now, not by its patience."""
     before = (origin.settings or {}).get("max_epochs") if origin else None
     if before is None or result.state != "done":

@@ -23,7 +23,7 @@ from ...common.locks import FolderBusyError, FolderLock
 from ...extract.pipeline.batching import take_part
 from ...manifests.splits.tasks import Task, make_tasks, rows_sha256
 from ...manifests.table import read_predictions, write_predictions
-from ..config import Config, anew
+from ..config import FinetuneConfig, anew
 from .provenance import ANOTHER, describe, read_origin, write_origin
 from .session_result import (
     PREFIX,
@@ -68,7 +68,7 @@ class TrainingPlan:
     """
 
     table: pd.DataFrame
-    config: Config
+    config: FinetuneConfig
     split: str
     tasks: dict[int, Task]
     names: tuple[str, ...]
@@ -88,7 +88,9 @@ class TrainingPlan:
         return Path(self.config.log_dir) / f"version_{version}"
 
 
-def plan_training(table: pd.DataFrame, config: Config, split: str = "unknown") -> TrainingPlan:
+def plan_training(
+    table: pd.DataFrame, config: FinetuneConfig, split: str = "unknown"
+) -> TrainingPlan:
     """Return which sessions are to be trained, and why others are not.
 
     Raises
@@ -112,7 +114,7 @@ def plan_training(table: pd.DataFrame, config: Config, split: str = "unknown") -
     return TrainingPlan(table, config, split, chosen, names, left_out, doable)
 
 
-def _refuse_unknown(config: Config, names: Sequence[str]) -> None:
+def _refuse_unknown(config: FinetuneConfig, names: Sequence[str]) -> None:
     asked = [*config.sessions, *([config.start_meeting] if config.start_meeting else [])]
     for name in asked:
         if name not in names:
@@ -123,7 +125,7 @@ def _refuse_unknown(config: Config, names: Sequence[str]) -> None:
             )
 
 
-def _not_asked(name: str, config: Config) -> str:
+def _not_asked(name: str, config: FinetuneConfig) -> str:
     if config.sessions and name not in config.sessions:
         return "not among --sessions"
     if name < config.start_meeting:
@@ -177,7 +179,7 @@ def _remove_leftovers(folder: Path, result: SessionResult, fleet: TrainingPlan) 
             _remove(found if held else [])
 
 
-def _torn(folder: Path, config: Config) -> list[Path]:
+def _torn(folder: Path, config: FinetuneConfig) -> list[Path]:
     """Return files that a killed writer left half-written."""
     places = (folder, checkpoint_folder(folder, config))
     return [path for place in places for path in place.glob(".*") if path.is_file()]

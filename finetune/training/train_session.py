@@ -35,7 +35,7 @@ from ...extract.encoder.device import choose_dtype, out_of_memory
 from ...extract.encoder.loading import LoadedEncoder
 from ...manifests.splits.tasks import Task, rows_sha256
 from ...manifests.table import write_predictions
-from ..config import Config
+from ..config import FinetuneConfig
 from ..data.dataset import SegmentDataset, data_sets, make_loader, reading_of, why_untrainable
 from ..model.checkpoint import (
     load_weights,
@@ -93,7 +93,7 @@ class TrainingContext:
     """
 
     table: pd.DataFrame
-    config: Config
+    config: FinetuneConfig
     split: str = "unknown"
     device: str = "cpu"
     ranks: int = 1
@@ -144,7 +144,7 @@ def train(task: Task, folder: Path, run: TrainingContext) -> SessionResult:
     return _finish(result, folder, config)
 
 
-def _finish(result: SessionResult, folder: Path, config: Config) -> SessionResult:
+def _finish(result: SessionResult, folder: Path, config: FinetuneConfig) -> SessionResult:
     """Write a result and return it; remove what only an unfinished session needs."""
     write_result(folder, result)
     if not keeps_last(result, config):

@@ -61,11 +61,9 @@ def cut(
     --rttm-dir RTTM --audio-root AUDIO --output-dir OUT.
     """
     from ...common.outputs import protecting
-    from ..splits.split import keep_record, read_record
-    from .cut import LISTING, TABLE, list_files, write_listing
+    from .cut import LISTING, list_files, write_listing
     from .cut import cut_segments as cut_table
 
-    record = read_record(table) if table else None
     segments, folder, root, notes = _cut_source(table, out, options, check_ends=not listing_only)
     if listing_only:
         listing = list_files(segments, folder, format=options["format"])
@@ -74,7 +72,6 @@ def cut(
         click.echo(f"{folder}/{LISTING}: {len(listing)} files listed, none cut")
     else:
         done = cut_table(segments, root, folder, lock=not no_lock, **options)
-        keep_record(record, f"{folder}/{TABLE}")
         for line in done.clipped:
             log(line)
         click.echo(

@@ -30,20 +30,21 @@ IDENTITY = ("session", "speaker", "person")
 
 
 def make_table(
-    reading: Annotation,
+    annotation: Annotation,
     *,
     audio_root: str | Path | None = None,
     scope: str = "session",
     identity: str | Path | None = None,
     skip_bad: bool = False,
     allow_unpaired: bool = False,
-) -> tuple[pd.DataFrame, list[Note]]:
+    notes: list[Note] | None = None,
+) -> pd.DataFrame:
     """Make the segment table of the turns that a reader found.
 
     Parameters
     ----------
-    reading
-        Turns and notes of `read_rttm`, `read_textgrids` or `read_reference_csv`.
+    annotation
+        Turns and notes of `read_rttm` or `read_textgrid`.
     audio_root
         Folder with one recording per session, named like it, searched recursively, with any
         suffix that libsndfile reads. Without it
@@ -58,13 +59,14 @@ def make_table(
         that cannot be read.
     allow_unpaired
         Drop and note the turns of sessions that have no recording.
+    notes
+        Receives what was dropped, clipped, repaired or left unpaired, in the order it was found,
+        the notes of `annotation` first.
 
     Returns
     -------
-    table
+    DataFrame
         The segment table, sorted by session, start, end and speaker.
-    notes
-        What was dropped, clipped, repaired or left unpaired, in the order it was found.
 
     Raises
     ------
@@ -73,13 +75,15 @@ def make_table(
         speaker that the identity file does not name, a session without recording, or no turn at
         all; with the notes made until then.
     """
-    kept = Annotation(notes=list(reading.notes))
+    usable = Annotation(notes=list(annotation.notes))
     try:
-        rows = _rows(reading, kept, audio_root, scope, identity, skip_bad, allow_unpaired)
+        rows = _rows(annotation, usable, audio_root, scope, identity, skip_bad, allow_unpaired)
     except InputError as problem:
-        problem.notes = kept.notes
+        problem.notes = usable.notes
         raise
-    return _table(rows), kept.notes
+    if notes is not None:
+        notes += usable.notes
+    return _table(rows)
 
 
 def _rows(

@@ -11,7 +11,8 @@ from spk.classify.features import (
     rows_with_features,
 )
 from spk.common.errors import InputError
-from spk.manifests.splits.tasks import make_tasks, split_method
+from spk.manifests.split_record import split_method
+from spk.manifests.splits.tasks import make_tasks
 
 
 def test_features_come_in_table_order(store, table, features):

@@ -330,7 +330,7 @@ def test_a_tuned_model_asks_for_the_encoder_s_recorded_commit(monkeypatch):
 
     monkeypatch.setattr(checkpoint, "load_encoder_parts", load_encoder_parts)
     with pytest.raises(InputError, match="seen"):
-        checkpoint.load_tuned("a.ckpt")
+        checkpoint.load_finetuned("a.ckpt")
     assert asked == [("org/name", "0123abc")]
 
 

@@ -27,7 +27,7 @@ from spk.extract.pipeline.multi_device import (
     worker_main,
 )
 from spk.extract.planning import choose_segments
-from spk.extract.run import configuration, extract
+from spk.extract.run import configuration, run_extraction
 from spk.extract.store.reader import FeatureStore
 from spk.extract.store.shard_writer import UnnamedShard
 from spk.extract.store.writer import StoreWriter
@@ -66,7 +66,7 @@ def alone(corpus, tmp_path_factory):
     """Return what one device writes: {segment_id: (layers, dim)}."""
     options, table = corpus
     store = tmp_path_factory.mktemp("alone") / "store"
-    extract(table, store, replace(options, device="cpu"))
+    run_extraction(table, store, replace(options, device="cpu"))
     return rows_of(store)
 
 
@@ -87,7 +87,7 @@ def test_two_devices_write_what_one_does(corpus, alone, tmp_path, monkeypatch):
     options, table = corpus
     file = tmp_path / "profile.txt"
     options = replace(options, profile=str(file), verify=4)
-    summary = extract(table, tmp_path / "store", options)
+    summary = run_extraction(table, tmp_path / "store", options)
     assert_same(rows_of(tmp_path / "store"), alone)
     assert (summary.new, summary.rejected) == (SEGMENTS - 1, {"silent": 1})
     assert summary.seconds == pytest.approx(
@@ -100,7 +100,7 @@ def test_two_devices_write_what_one_does(corpus, alone, tmp_path, monkeypatch):
         assert f"{name} MainThread" in page
     assert multiprocessing.active_children() == []
     monkeypatch.setattr(BaseProcess, "start", None)
-    assert extract(table, tmp_path / "store", options).new == 0
+    assert run_extraction(table, tmp_path / "store", options).new == 0
 
 
 def test_a_killed_process_ends_the_run_and_the_next_one_completes_it(
@@ -119,13 +119,13 @@ def test_a_killed_process_ends_the_run_and_the_next_one_completes_it(
     monkeypatch.setattr(MultiDeviceRun, "_handle_message", killing)
     told = r"cpu \(\d\): the process of this device ended early with signal 9, .*; run the same"
     with pytest.raises(InputError, match=told):
-        extract(table, store, options)
+        run_extraction(table, store, options)
     assert killed
     assert multiprocessing.active_children() == []
     assert unnamed(store) == []
     committed = rows_of(store)  # of the other one
     assert len(committed) < SEGMENTS - 1
-    assert extract(table, store, replace(options, device="cpu")).new == SEGMENTS - 1 - len(
+    assert run_extraction(table, store, replace(options, device="cpu")).new == SEGMENTS - 1 - len(
         committed
     )
     assert_same(rows_of(store), alone)
@@ -201,7 +201,7 @@ def test_workers_of_a_killed_parent_commit_nothing_while_the_next_run_has_the_st
     assert orphans
     assert group(process.pid) == []
     assert unnamed(store) == []
-    assert extract(table, store, options).new == SEGMENTS - 1 - len(writer.done)
+    assert run_extraction(table, store, options).new == SEGMENTS - 1 - len(writer.done)
     assert_same(rows_of(store), alone)
 
 
@@ -222,7 +222,7 @@ def test_killed_at_any_moment_with_all_its_processes_nothing_is_lost(
         committed = now
         if len(committed) == SEGMENTS - 1:
             break
-    extract(table, store, options)
+    run_extraction(table, store, options)
     assert_same(rows_of(store), alone)
     assert unnamed(store) == []
 
@@ -283,7 +283,7 @@ os.fsync = fsync
     assert len(committed) < SEGMENTS - 1
     assert_same(committed, {name: alone[name] for name in committed})
     assert unnamed(store) == []
-    extract(table, store, options)
+    run_extraction(table, store, options)
     assert_same(rows_of(store), alone)
 
 
@@ -456,11 +456,9 @@ if __name__ == "__main__":
     from multiprocessing import get_context
     get_context("spawn").Process(target=print).start()
 else:
-    from spk.extract.options import Options
-    from spk.extract.run import extract
-    from spk.manifests.table import read_table
-    options = Options(device="cpu,cpu", encoder="demo", audio_root={options.audio_root!r})
-    extract(read_table("table.csv"), "store", options)
+    from spk.extract import extract
+    settings = dict(device=["cpu", "cpu"], encoder="demo", audio_root={options.audio_root!r})
+    extract("table.csv", "store", **settings)
 """
     (tmp_path / "script.py").write_text(script)
     ended = subprocess.run(
@@ -494,7 +492,7 @@ def test_what_a_worker_says_it_failed_with_ends_the_run(corpus, tmp_path, monkey
 
     monkeypatch.setattr(MultiDeviceRun, "_started", started)
     with pytest.raises(kind, match=said[0]) as found:
-        extract(table, tmp_path / "store", options)
+        run_extraction(table, tmp_path / "store", options)
     assert ("Traceback: shapes" in str(found.value.__cause__)) == (kind is RuntimeError)
 
 
@@ -516,4 +514,4 @@ def test_an_encoder_in_memory_has_one_device(corpus, tmp_path):
 
     options, table = corpus
     with pytest.raises(InputError, match="'cpu,cpu' beside an encoder that is loaded already"):
-        extract(table, tmp_path / "store", options, encoder=load_encoder("demo"))
+        run_extraction(table, tmp_path / "store", options, encoder=load_encoder("demo"))

@@ -8,7 +8,7 @@ import soundfile
 from spk.common.errors import InputError
 from spk.extract.options import ExtractOptions
 from spk.extract.pipeline.runner import ExtractionRun
-from spk.extract.run import extract
+from spk.extract.run import run_extraction
 from spk.extract.store.layout import rejected_path, write_rejected
 from spk.extract.store.maintenance import merge_stores
 from spk.extract.store.reader import FeatureStore
@@ -54,7 +54,7 @@ def test_what_was_rejected_before_a_run_broke_is_listed(corpus, monkeypatch, pro
 
     monkeypatch.setattr(ExtractionRun, "_usable", breaking)
     with pytest.raises(problem):
-        extract(table, root / "store", settings(root))
+        run_extraction(table, root / "store", settings(root))
     assert listed(root / "store") == SILENT
     assert [row["segment_id"] for row in FeatureStore.open(root / "store").rejected()] == SILENT
 
@@ -62,7 +62,7 @@ def test_what_was_rejected_before_a_run_broke_is_listed(corpus, monkeypatch, pro
 def test_a_merged_store_has_its_list(corpus):
     root, table = corpus
     for part in (1, 2):
-        extract(table, root / str(part), settings(root, shard=f"{part}/2"))
+        run_extraction(table, root / str(part), settings(root, shard=f"{part}/2"))
     assert merge_stores([root / "1", root / "2"], root / "all") == 4
     assert sorted(listed(root / "all")) == SILENT
 
@@ -87,12 +87,12 @@ def test_another_rate_is_told_before_there_is_a_store(corpus):
     more = table.tail(1).assign(segment_id="T", audio="T.wav", start=0.0, end=0.5)
     table = pd.concat([table, more], ignore_index=True)
     with pytest.raises(InputError, match=r"T\.wav: sample rate is 44100 Hz.*pass --resample"):
-        extract(table, root / "store", settings(root))
+        run_extraction(table, root / "store", settings(root))
     assert not (root / "store").exists()
-    assert extract(table, root / "store", settings(root, resample=True)).new == 5
+    assert run_extraction(table, root / "store", settings(root, resample=True)).new == 5
 
 
 def test_a_check_of_nothing_but_rejected_segments_is_no_check(corpus):
     root, table = corpus
     with pytest.raises(InputError, match="--verify: none of the 2 segments drawn can be used"):
-        extract(table.head(2), root / "store", settings(root, verify=5))
+        run_extraction(table.head(2), root / "store", settings(root, verify=5))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.errors import InputError
 from ..manifests.splits.tasks import rows_of_split
-from .config import Config
+from .config import FinetuneConfig
 from .training.session_result import read_result
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def predict(
     tell
         Is given a line where there is no GPU and one was asked for.
     changes
-        `batch_seconds`, `channel`, `resample`: of `Config`, in the place of those of
+        `batch_seconds`, `channel`, `resample`: of `FinetuneConfig`, in the place of those of
         the training, where they are not None.
 
     Raises
@@ -226,7 +226,7 @@ def embed(
     from ..extract.encoder.device import choose_device, choose_dtype
     from ..extract.encoder.encoder import Encoder
     from ..extract.options import ExtractOptions
-    from ..extract.run import extract
+    from ..extract.run import run_extraction
 
     paths = list(_checkpoints(checkpoint))
     if len(paths) > 1:
@@ -240,7 +240,7 @@ def embed(
     whole = ExtractOptions(**{**trained, **given})
     device = choose_device(whole.device)
     tuned = Encoder(tuned_parts(module), device=device, dtype=choose_dtype(whole.dtype, device))
-    return extract(table, store, whole, encoder=tuned, **hooks)
+    return run_extraction(table, store, whole, encoder=tuned, **hooks)
 
 
 def tuned_parts(module: SpeakerModule) -> Any:
@@ -261,9 +261,9 @@ def tuned_parts(module: SpeakerModule) -> Any:
 
 
 def _loaded(path: Path, encoder: str | None) -> SpeakerModule:
-    from .model.checkpoint import load_tuned
+    from .model.checkpoint import load_finetuned
 
-    return load_tuned(path, encoder=encoder)
+    return load_finetuned(path, encoder=encoder)
 
 
 def _checkpoints(path: str | Path) -> Iterator[Path]:
@@ -299,7 +299,7 @@ def _of(rows: pd.DataFrame, session: str) -> pd.DataFrame:
 
 
 def _named(
-    module: SpeakerModule, rows: pd.DataFrame, config: Config
+    module: SpeakerModule, rows: pd.DataFrame, config: FinetuneConfig
 ) -> tuple[pd.DataFrame | None, dict[str, str]]:
     """Return the predictions of a session's usable segments, if any, and why others are not."""
     import numpy as np

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from spk.common.errors import InputError
 from spk.extract import FeatureStore
 from spk.finetune.cli import main
-from spk.finetune.predict import embed, predict
+from spk.finetune.prediction import embed, predict
 from spk.manifests.table import read_predictions, write_table
 
 SPLITS = ["train", "test", "test", "valid"]
