@@ -17,8 +17,9 @@ from ..common.errors import InputError
 from ..common.extras import installed_versions
 from ..common.log import warn
 from ..extract.store.reader import FeatureStore
+from ..manifests.predictions import make_predictions, scores_text
 from ..manifests.splits.tasks import WITHIN_CORPUS, Task, rows_of_split
-from ..manifests.table import as_table, make_predictions, scores_text
+from ..manifests.table import as_table
 from .classifiers.boosted_trees import count_rounds
 from .classifiers.calibration import calibrated, fit_curves
 from .classifiers.fitted import FittedClassifier, to_feature_space

@@ -31,7 +31,6 @@ from .text_files.delimited import Sheet, decimal_points, expected_names, misspel
 from .text_files.kinds import kind_of
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 
@@ -153,13 +152,6 @@ def as_table(table: pd.DataFrame | str | Path) -> pd.DataFrame:
     return read_table(table) if isinstance(table, (str, Path)) else check_table(table)
 
 
-def as_predictions(predictions: pd.DataFrame | str | Path) -> pd.DataFrame:
-    """Return a predictions table, checked, of a table or its file."""
-    if isinstance(predictions, (str, Path)):
-        return read_predictions(predictions)
-    return check_predictions(predictions)
-
-
 def check_table(table: pd.DataFrame, where: str = "table") -> pd.DataFrame:
     """Return `table` with the schema's dtypes and normal names, or raise `InputError`.
 
@@ -219,30 +211,6 @@ def check_predictions(predictions: pd.DataFrame, where: str = "predictions") -> 
     wrong = predictions["score"][~predictions["score"].between(0, 1)]
     _refuse(where, wrong, "score", "out of range", "0..1")
     return predictions
-
-
-def make_predictions(
-    rows: pd.DataFrame,
-    model: str,
-    *,
-    predicted: Sequence[object] | np.ndarray,
-    score: np.ndarray,
-    scores: Sequence[str] | np.ndarray,
-) -> pd.DataFrame:
-    """Return the predictions table of segments `rows` (n), checked.
-
-    `predicted` (n,) are names, `score` (n,) their probabilities, `scores` (n,) as `scores_text`.
-    """
-    named = rows[["segment_id", "session", "speaker"]].assign(
-        predicted=predicted, score=score, split=rows.get("split", ""), model=model, scores=scores
-    )
-    return check_predictions(named)
-
-
-def scores_text(labels: Sequence[str], chances: np.ndarray) -> str:
-    """Return a segment's `scores`: a JSON object {label: probability to six digits}."""
-    pairs = {label: float(f"{chance:.6g}") for label, chance in zip(labels, chances, strict=True)}
-    return json.dumps(pairs, ensure_ascii=False)
 
 
 def _read(path: str | Path, columns: Mapping[str, str]) -> Sheet:

@@ -23,8 +23,8 @@ from ...extract.encoder.demo import DEMO
 from ...extract.encoder.device import choose_dtype
 from ...extract.encoder.loading import load_encoder_parts
 from ...extract.encoder.preprocessing import NORMALIZE
+from ...manifests.predictions import make_predictions, scores_text
 from ...manifests.splits.tasks import WITHIN_CORPUS
-from ...manifests.table import make_predictions, scores_text
 from ..config import FinetuneConfig, anew, by_names_of_today
 from ..data.dataset import SegmentDataset, make_loader
 from .module import ModelIdentity, SpeakerModule, check_same_model
