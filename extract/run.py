@@ -170,19 +170,25 @@ def run_extraction(
             write_rejected(store, writer.rejections.values())
     if options.profile and profile:
         write_profile(options.profile, profile, job, encoder)
-    rejected = writer.rejected
+    summary = _sum_up(segments, writer, job, encoder)
+    return replace(summary, interrupted=interrupted, difference=difference)
+
+
+def _sum_up(
+    segments: Sequence[Segment], writer: StoreWriter, job: ExtractionRun, encoder: Encoder
+) -> ExtractSummary:
+    """Return what a run did for these segments."""
+    identity, rejected = encoder.provenance(), writer.rejected
     return ExtractSummary(
-        store=str(store),
+        store=str(writer.path),
         asked=len(segments),
         segments=sum(segment.segment_id in writer.done for segment in segments),
         new=job.new,
         seconds=job.seconds,
         wall=job.wall,
         rejected=Counter(rejected[s.segment_id] for s in segments if s.segment_id in rejected),
-        interrupted=interrupted,
-        difference=difference,
-        compute_dtype=encoder.provenance()["compute_dtype"],
-        untrained=encoder.provenance()["untrained"],
+        compute_dtype=identity["compute_dtype"],
+        untrained=identity["untrained"],
     )
 
 
