@@ -171,7 +171,7 @@ def run_extraction(
     if options.profile and profile:
         write_profile(options.profile, profile, job, encoder)
     summary = _sum_up(segments, writer, job, encoder)
-    return replace(summary, interrupted=interrupted, difference=difference)
+    return replace(summary, store=str(store), interrupted=interrupted, difference=difference)
 
 
 def _sum_up(
