@@ -12,10 +12,11 @@ AS_SPK := $(VENV)/src
 # What the environment is made of: it is made anew only where this has other content, not other times.
 MADE_OF := setup.py pyproject.toml constraints.txt
 
-.PHONY: help python demo test test-pythons fuzz faults audit lint format package clean
+.PHONY: help python demo test test-quick test-pythons fuzz faults audit lint format package clean
 help:
 	@echo "make demo     the whole way on synthetic meetings: table, features, sweep, names, scores"
 	@echo "make test     all tests"
+	@echo "make test-quick   all but the slow ones: kills, disks, several processes"
 	@echo "make test-pythons   all tests on every Python that setup.py promises and this machine has"
 	@echo "make fuzz     the readers and the store's opener, $(FUZZ_SECONDS) s each"
 	@echo "make faults   kills ($(FAULT_KILLS) times 400) and signals, full disks, damage, two at once"
@@ -36,6 +37,9 @@ $(READY): $(MADE_OF) | python
 
 demo: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh "$(DEMO)"
+
+test-quick: $(READY)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 test: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile

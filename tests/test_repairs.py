@@ -15,6 +15,8 @@ from spk.extract.store.cli import store
 from spk.finetune.cli import main as finetune
 from spk.manifests.cli import main as manifests
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = {"spk-manifests": manifests, "spk-extract": extract, "spk-store": store}
 PROGRAMS |= {"spk-classify": classify, "spk-finetune": finetune}

@@ -65,6 +65,7 @@ def test_a_store_passes_every_check_and_holds_what_its_pack_holds(run):
         np.testing.assert_array_equal(features, packed)
 
 
+@pytest.mark.slow
 def test_a_store_is_gone_on_with_and_nothing_is_encoded_again(run, corpus):
     line = "spk-extract table.csv store --audio-root corpus/wav --encoder enc"
     assert "44 of 44 segments have features, 0 of them new" in run(line)

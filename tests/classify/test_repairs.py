@@ -10,6 +10,8 @@ from spk.classify.cli import main
 from spk.manifests.cli import main as manifests
 from spk.manifests.table import read_table, write_table
 
+pytestmark = pytest.mark.slow
+
 FAST = "--classifiers ridge --layers 1 --jobs 1"
 # what was typed; part of the message; the repair typed next; what follows of it, and its exit code
 SITUATIONS = [

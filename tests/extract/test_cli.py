@@ -150,6 +150,7 @@ def test_a_signal_ends_the_run_after_a_batch_with_its_own_code(
     assert len(FeatureStore.open(tmp_path / "store").ids()) == 8
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_terminal_leaves_a_whole_store_and_no_traceback(corpus, tmp_path):
     store = tmp_path / "store"
     options = ["--encoder", "demo", "--audio-root", str(corpus), "--batch-seconds", "0.1"]
@@ -173,6 +174,7 @@ def test_ctrl_c_in_a_terminal_leaves_a_whole_store_and_no_traceback(corpus, tmp_
         assert f"{kept} of 58 segments have features" in out
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_segments_speed_and_time_left(corpus, tmp_path):
     run, terminal = pty.fork()
     if run == 0:

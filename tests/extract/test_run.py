@@ -542,6 +542,7 @@ def test_the_profile_tells_where_the_time_went(corpus, tmp_path):
     assert sum(event["name"] == "decode" for event in events) == 24
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_completed_by_the_same_command(corpus, tmp_path):
     root, table = corpus
     write_table(table, tmp_path / "table.csv")

@@ -12,6 +12,8 @@ from spk.extract.store.reader import FeatureStore
 from spk.manifests.cutting.cut import cut_segments
 from spk.manifests.table import read_table, write_table
 
+pytestmark = pytest.mark.slow
+
 RATE = 16000
 SPANS = ((0.0, 0.5), (1.2345, 2.5), (2.9, 3.9))
 EXTRACT = "spk-extract t.csv store --encoder demo --workers 0"

@@ -9,6 +9,8 @@ from spk.extract.store import maintenance
 from spk.extract.store import shard as shard_module
 from spk.extract.store.shard import read_shard
 
+pytestmark = pytest.mark.slow
+
 PLACES = 10
 
 

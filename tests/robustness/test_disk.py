@@ -18,6 +18,8 @@ from spk.finetune import run
 from spk.finetune.training import sessions
 from spk.finetune.training.train_session import _quiet
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def jobs(disk, scene, tmp_path_factory):

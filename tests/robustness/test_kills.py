@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CAMPAIGNS = Path(__file__).with_name("campaigns")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 COMMANDS = ("extraction, pooled", "extraction, --frames", "merge", "cut", "fleet", "sweep")

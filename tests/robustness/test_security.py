@@ -433,6 +433,7 @@ except OSError as problem:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_nothing_but_the_download_of_an_encoder_asks_for_the_network(tmp_path):
     """Every way out is closed, and no setting tells the hub to stay offline."""
     unset = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))}

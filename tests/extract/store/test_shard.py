@@ -84,6 +84,7 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     assert write(tmp_path / "b.h5").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_no_flipped_byte_comes_back_as_a_value(tmp_path: Path) -> None:
     path = write(tmp_path / "a.h5")
     content = path.read_bytes()
@@ -95,6 +96,7 @@ def test_no_flipped_byte_comes_back_as_a_value(tmp_path: Path) -> None:
             everything(path)
 
 
+@pytest.mark.slow
 def test_no_torn_file_is_read(tmp_path: Path) -> None:
     path = write(tmp_path / "a.h5")
     content = path.read_bytes()

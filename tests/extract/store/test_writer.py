@@ -489,6 +489,7 @@ def test_a_shard_whose_fingerprint_is_not_its_configurations_is_refused(
         FeatureStore.open(tmp_path / "a")
 
 
+@pytest.mark.slow
 def test_no_kill_loses_or_changes_an_acknowledged_row(
     tmp_path: Path, store_config: dict[str, Any]
 ) -> None:

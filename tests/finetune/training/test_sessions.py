@@ -24,6 +24,8 @@ from spk.manifests.formats.rttm import read_rttm
 from spk.manifests.splits.split import split_table
 from spk.manifests.table import read_predictions, write_table
 
+pytestmark = pytest.mark.slow
+
 REFERENCE = """seed: 42
 max_epochs: 40
 batch_size: 2

@@ -16,6 +16,8 @@ from spk.manifests.cutting import recording
 from spk.manifests.cutting.cut import LISTING, TABLE, cut_segments
 from spk.manifests.table import read_table, write_table
 
+pytestmark = pytest.mark.slow
+
 RATE = 16000
 KILLS = 6
 
