@@ -145,8 +145,7 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
     settings = replace(settings or SweepSettings(), **changes)
     table, opened = as_table(table), open_store(store)
     split = _recorded_split(table) if split is None else split
-    if identity is not None:
-        _check_identity(table, identity, settings)
+    _check_identity(table, identity, settings)
     ready = prepare_tasks(table, opened, settings, SPLITS)
     known, tasks = ready.table, ready.tasks
     if keep is not None:
@@ -157,8 +156,7 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
     model = fit_model(known, opened, tasks, chosen, settings, split=split)
     tested = known.iloc[_rows(tasks, "test")].reset_index(drop=True)
     predictions, _ = name_segments(model, tested, opened)
-    facts = _facts(model, ready, chosen, settings, tested=True)
-    facts += choice_facts(trials, tasks, settings)
+    facts = _facts(model, ready, trials, settings, tested=True)
     facts += sorted({note for trial in trials for note in trial.notes})
     facts += learnt_note(learnt_from(tested, learnt_rows(known, tasks)), tested["segment_id"])
     measures = measure(predictions, table, seed=settings.seed)
@@ -166,7 +164,6 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
     beside = None
     if settings.within == "corpus":
         beside = confound_table(ready, opened, chosen, settings, predictions, identity=identity)
-        conclusion += f"\n{conclude_control(beside)}"
     return ExperimentResult(
         settings=settings,
         split=split,
@@ -180,7 +177,7 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
         left_out=ready.left_out,
         inputs=inputs_of(table, opened, layers_of(settings, opened)),
         facts=tuple(facts),
-        conclusion=conclusion,
+        conclusion=conclusion if beside is None else f"{conclusion}\n{conclude_control(beside)}",
         control=beside,
         identity=None if identity is None else str(identity),
     )
@@ -194,8 +191,12 @@ def _recorded_split(table: pd.DataFrame) -> str:
     return method
 
 
-def _check_identity(table: pd.DataFrame, identity: str | Path, settings: SweepSettings) -> None:
+def _check_identity(
+    table: pd.DataFrame, identity: str | Path | None, settings: SweepSettings
+) -> None:
     """Find a bad identity file before anything is swept."""
+    if identity is None:
+        return
     if settings.within != "corpus":
         raise InputError(
             f"identity: {identity} is given with within {settings.within!r}, where no labels are "
@@ -265,8 +266,7 @@ def fit_best(
     trials = sweep(ready.table, opened, ready.tasks, settings, tell=tell)
     chosen = choose(trials)
     model = fit_model(ready.table, opened, ready.tasks, chosen, settings, split=split)
-    facts = _facts(model, ready, chosen, settings)
-    facts += choice_facts(trials, ready.tasks, settings)
+    facts = _facts(model, ready, trials, settings)
     facts += [*chosen.notes, _chosen_on(model, chosen)]
     if settings.within == "corpus":
         facts.append(KNOWS_THE_ROOM)
@@ -276,7 +276,7 @@ def fit_best(
 def _facts(
     model: SpeakerModel,
     ready: Prepared,
-    chosen: Candidate,
+    trials: Sequence[Candidate],
     settings: SweepSettings,
     *,
     tested: bool = False,
@@ -286,13 +286,14 @@ def _facts(
     return [
         f"encoder: {encoder_text(model)}",
         f"split: {model.origin['split']}",
-        *mix_facts(chosen),
+        *mix_facts(choose(trials)),
         *fold_facts(ready.tasks, settings),
         *curve_facts(ready.tasks, settings),
         *left_out_lines(ready.rejected, ready.skipped, LEFT_OUT_FILE),
         *unknown_facts(ready.table, ready.tasks, splits),
         *validation_facts(ready.table, ready.tasks),
         *calibration_facts(ready.tasks),
+        *choice_facts(trials, ready.tasks, settings),
         *refit_facts(ready.tasks, settings, model.origin),
     ]
 

@@ -261,12 +261,8 @@ def predict(
 
     Parameters
     ----------
-    model
-        As `fit` and `load_model` return it.
-    table
-        Segment table, or its file.
-    store
-        Features of its segments by the model's encoder, or their folder.
+    table, store
+        Segment table and features by the model's encoder, or the file and the folder.
     split
         "train", "valid", "test" or "all": the rows that are named; "all" for a table without a
         split.
@@ -285,7 +281,6 @@ def predict(
 
     Examples
     --------
-    >>> from spk.classify import load_model
     >>> predictions = predict(load_model("model"), "table.csv", "features")  # doctest: +SKIP
     """
     rows = as_table(table)

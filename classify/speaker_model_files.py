@@ -1,9 +1,8 @@
 """A model as a folder without pickle: JSON, ``arrays.npz``, LightGBM text; whole or not there.
 
-``model.json`` says what the model is, which file holds what, and the SHA-256 of each file;
-``arrays.npz`` holds ``<number>.mean``, ``.scale``, ``.weights``, ``.intercept`` of each classifier
-(float64), ``<number>.knots`` of isotonic calibration, ``<number>.txt`` its trees. ``learnt.csv``
-holds the rows that it learnt from and was chosen on (not in older folders).
+``model.json`` says what the model is and holds the SHA-256 of each file; ``arrays.npz`` has
+``<number>.mean``, ``.scale``, ``.weights``, ``.intercept`` (float64) and, of older folders,
+``.knots`` of each classifier, ``<number>.txt`` its trees, ``learnt.csv`` the rows learnt from.
 """
 
 from __future__ import annotations
@@ -58,12 +57,7 @@ def save_model(
     """Write a model folder; it appears under its name only when complete.
 
     `left_out` (`segment_id, session, reason`) are rows that could not be used; ``left_out.csv``.
-    With `overwrite` it takes the place of a model that is there; the same one may be there already.
-
-    Raises
-    ------
-    InputError
-        Something else of this name is there.
+    With `overwrite` it takes the place of another model; anything else of this name is refused.
     """
     path = Path(path)
     check_replaceable(path, overwrite=overwrite)
@@ -314,13 +308,6 @@ def _need(condition: bool, what: str, found: object) -> None:
         raise ValueError(f"{what}: {str(found)[:80]}")
 
 
-def _temperatures(found: Mapping[str, float], fitted: Mapping[str, Any]) -> dict[str, float]:
-    own = {normal_name(name): number for name, number in found.items()}
-    real = all(type(n) in (int, float) and 0 < n < np.inf for n in own.values())
-    _need(real and own.keys() <= fitted.keys(), "temperatures", found)
-    return own
-
-
 def _texts(values: object) -> bool:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         return False
@@ -339,9 +326,10 @@ def _check_description(found: Mapping[str, Any], fitted: Mapping[str, FittedClas
     }
     for key, expected in choices.items():
         _need(found[key] in expected, key, found[key])
-    for key in ("penalty", "temperature"):
-        number = type(found[key]) in (int, float) and 0 < found[key] < np.inf
-        _need(number or (key == "penalty" and found[key] is None), key, found[key])
+    numbers = {**found["temperatures"], "temperature": found["temperature"]}
+    numbers |= {} if found["penalty"] is None else {"penalty": found["penalty"]}
+    for key, number in numbers.items():
+        _need(type(number) in (int, float) and 0 < number < np.inf, key, number)
     layers, config, origin = found["layers"], found["config"], found["origin"]
     whole = isinstance(layers, list) and all(type(layer) is int for layer in layers)
     count = len(layers) == 1 if found["combine"] == "alone" else len(layers) > 0
@@ -389,7 +377,7 @@ def _model(
         part=description["pooling_part"],
         within=description["within"],
         temperature=description["temperature"],
-        temperatures=_temperatures(description["temperatures"], fitted),
+        temperatures={normal_name(k): v for k, v in description["temperatures"].items()},
         fitted=fitted,
         config=description["config"],
         origin=description["origin"],

@@ -128,14 +128,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a segment table, and the record of its split beside it; atomically, checked.
-
-    Parameters
-    ----------
-    table
-        Segment table; `read_table` gives it back.
-    path
-        ``.csv`` or ``.parquet``.
+    """Write a segment table as ``.csv`` or ``.parquet``, and its split's record beside it.
 
     Raises
     ------

@@ -11,7 +11,13 @@ from ...manifests.splits.tasks import Task
 from ..classifiers.calibration import FEW
 from ..classifiers.temperatures import ENOUGH
 from ..metrics import interval_groups, mean_interval
-from ..selection.candidates import Candidate, SweepSettings, choose, too_small
+from ..selection.candidates import (
+    Candidate,
+    SweepSettings,
+    choose,
+    too_small,
+    wider_interval,
+)
 from ..selection.sweep import validation_groups
 from ..validity import learnt_from, learnt_note, learnt_rows, unknown_text, within_corpus
 from .score import drawn_first
@@ -166,7 +172,7 @@ def choice_facts(
     chosen = choose(trials)
     if len(trials) == 1 or not too_small(chosen):
         return []
-    low, high = chosen.interval
+    low, high = wider_interval(chosen)
     count = sum(len(task.rows["valid"]) for task in tasks)
     equals = sum(trial.accuracy == chosen.accuracy for trial in trials)
     repair = (

@@ -34,6 +34,7 @@ def summary(
         room = _room(run) if run.within_corpus else ""
         value, most = usual(found)
         text = (
+            f"{f'with {run.encoder} ' if run.encoder else ''}"
             f"names {percent(row['value'])} ({interval_text(row['low'], row['high'])}) of "
             f"{len(run.predictions)} segments in "
             f"{places(run.predictions)}; always naming the {most} gives "

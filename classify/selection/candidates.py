@@ -17,7 +17,7 @@ from ..classifiers.calibration import CALIBRATIONS, pad, probabilities
 from ..classifiers.registry import PENALTIES, penalty_path
 from ..classifiers.temperatures import shared_temperature
 from ..features import LayerSet
-from ..metrics import log_loss, mean_interval
+from ..metrics import log_loss, mean_interval, wilson
 from ..options import SweepSettings
 from .cross_validation import check_folds
 
@@ -81,8 +81,14 @@ def choose(trials: Sequence[Candidate]) -> Candidate:
 
 def too_small(trial: Candidate) -> bool:
     """Tell whether the interval of a trial's validation accuracy is wider than `WIDE`."""
-    low, high = trial.interval
+    low, high = wider_interval(trial)
     return high - low > WIDE
+
+
+def wider_interval(trial: Candidate) -> tuple[float, float]:
+    """Return the wider of a trial's interval and Wilson's, which has a width where all is right."""
+    own, other = trial.interval, wilson(int(trial.correct.sum()), len(trial.correct))
+    return max(own, other, key=lambda ends: ends[1] - ends[0])
 
 
 def classifier_names(settings: SweepSettings) -> list[str]:

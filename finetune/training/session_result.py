@@ -108,13 +108,16 @@ def keeps_last(result: SessionResult, config: FinetuneConfig) -> bool:
     return config.keep_last and result.state == "done" and result.epochs >= config.max_epochs
 
 
-def result_line(result: SessionResult, folder: Path) -> str:
-    """Return what is told when a session is finished."""
+def result_line(result: SessionResult, folder: Path, max_epochs: int | None = None) -> str:
+    """Return what is told when a session is finished, of at most `max_epochs` where that is known.
+
+    Where validation was still rising as it ended, more epochs may give more.
+    """
     told = f"{result.session}: {result.state}"
     if result.state == "done":
         told += (
             f", {result.epochs} epochs in {result.seconds:.0f} s, "
-            f"best {result.best_epoch} (from 0), "
+            f"best {result.best_epoch} (from 0){_at_its_cap(result, max_epochs)}, "
             f"validation {result.valid_accuracy:.1%} of {result.valid_segments}, "
             f"test {result.test_accuracy:.1%} of {result.test_segments} segments"
         )
@@ -124,6 +127,12 @@ def result_line(result: SessionResult, folder: Path) -> str:
     if result.rejected:
         told += f", {len(result.rejected)} segments rejected"
     return f"{told}, {folder.name}"
+
+
+def _at_its_cap(result: SessionResult, max_epochs: int | None) -> str:
+    if max_epochs is None or result.epochs < max_epochs:
+        return ""
+    return f", ended by --max-epochs {max_epochs} and not by its patience"
 
 
 def doubts(segments: int, unknown: int, learnt: int) -> str:

@@ -162,7 +162,7 @@ def train_sessions(
                 _write_task_file(folder, task, fleet)
                 _remove(_torn(folder, fleet.config))
                 result = train(task, folder)
-                tell(result_line(result, folder))
+                tell(result_line(result, folder, fleet.config.max_epochs))
                 write_tables(fleet)
     return busy
 
