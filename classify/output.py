@@ -241,10 +241,7 @@ def _config(outcome: ExperimentResult) -> dict[str, Any]:
         "chosen": {
             "classifier": model.classifier,
             "penalty": model.penalty,
-            "layers": list(model.layers.layers),
-            "combine": model.layers.combine,
-            "weights": list(model.layers.weights),
-            "standardise": model.layers.standardise,
+            **model.layers.to_dict(),
             "temperature": model.temperature,
             "temperatures": dict(model.temperatures),
             "calibration": "isotonic" if model.knots else "temperature",

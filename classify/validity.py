@@ -9,7 +9,6 @@ the count in the model's name, so that whoever scores them later is told.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -17,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..common.errors import InputError
 from ..common.names import normal_name
+from ..manifests.predictions import parse_scores
 from ..manifests.split_record import UNKNOWN
 from ..manifests.splits.overlap import RECORDING, count_neighbours
 from ..manifests.splits.tasks import WITHIN_CORPUS, Task, rows_in_train
@@ -195,20 +194,6 @@ def _by_table(rows: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     learnt = table[table["split"].isin(USES)]
     told = learnt_note(learnt_from(joined, learnt), joined["segment_id"])
     return [f"by the table, {line}" for line in told]
-
-
-def parse_scores(text: str) -> dict[str, float]:
-    """Return the candidates and their probabilities of a row's `scores`, or raise `InputError`."""
-    try:
-        found = {normal_name(str(k)): float(value) for k, value in json.loads(text).items()}
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        found = {}
-    if not found or not all(0 <= value <= 1 for value in found.values()):
-        raise InputError(
-            f"predictions: scores are {text[:80]!r}, expected a JSON object "
-            "{speaker: probability 0..1}; predict again with spk-classify"
-        )
-    return found
 
 
 def unknown_speakers(

@@ -21,7 +21,7 @@ from ..common.cpus import available_cores
 from ..common.errors import InputError
 from ..common.extras import check_extra
 from ..common.log import is_quiet, log, logging_to_stderr, warn
-from ..common.signals import stop_after_batch
+from ..common.signals import ignore_sigint, stop_after_batch
 from ..manifests.split_record import split_method
 from ..manifests.table import as_table, read_predictions
 from .config import FinetuneConfig, read_config
@@ -308,7 +308,7 @@ def _worker(fleet: TrainingPlan, device: str, threads: int, quiet: bool) -> None
     tell = partial(print, file=sys.stderr, flush=True)
     parent = os.getppid()  # killed, it can end nobody: then a worker ends by itself
     with logging_to_stderr(quiet=quiet), stop_after_batch(lambda line: None) as caught:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent has it too, and says SIGTERM
+        ignore_sigint()  # the parent says SIGTERM
         try:
             _, interrupted = _train_all(
                 fleet, device, lambda: bool(caught) or os.getppid() != parent, print

@@ -9,11 +9,9 @@ interruption. Segments that cannot be used are left out, each with its reason.
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,12 +20,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ...common.audio.decoding import read_header
 from ...common.errors import InputError
+from ...common.signals import ignore_sigint
 from ...extract.audio import (
     Audio,
     ReadOptions,
     Rejected,
     Segment,
     check_recordings,
+    check_recordings_exist,
     read_segment,
     segments_of,
 )
@@ -256,8 +256,7 @@ def make_loader(
 
 
 def _ignore_sigint(_number: int) -> None:
-    """Let a reading process ignore Ctrl-C, which reaches all: the process that trains ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_sigint()  # the process that trains ends it
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -303,8 +302,7 @@ def data_sets(
     """Return each split's usable segments, and why others are not."""
     segments = segments_of(table, config.audio_root)
     chosen = [segments[i] for part in task.rows.values() for i in part]
-    paths = sorted({segment.path for segment in chosen})
-    _refuse_absent(paths, config)
+    check_recordings_exist(chosen, config.audio_root)
     check_recordings(chosen, reading)
     held, rejected = load_samples(chosen, reading)
     sets = {}
@@ -313,15 +311,6 @@ def data_sets(
         kept = [segments[i] for i in rows[good]]
         sets[split] = SegmentDataset(kept, task.codes[split][good], reading, held, config)
     return sets, {name: _why(found) for name, found in rejected.items()}
-
-
-def _refuse_absent(paths: list[str], config: FinetuneConfig) -> None:
-    absent = [path for path in paths if not Path(path).is_file()]
-    if absent:
-        raise InputError(
-            f"{config.audio_root}: {len(absent)} of {len(paths)} recordings are missing, first "
-            f"{absent[0]!r}, expected them there; name their folder with --audio-root"
-        )
 
 
 def _why(found: Rejected) -> str:

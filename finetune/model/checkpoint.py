@@ -7,7 +7,6 @@ it names, and refused where that one's weights are others.
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -17,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ...classify.classifiers.calibration import probabilities
 from ...common.errors import InputError
 from ...common.names import normal_names
 from ...extract.encoder.demo import DEMO
 from ...extract.encoder.device import choose_dtype
 from ...extract.encoder.loading import load_encoder_parts
 from ...extract.encoder.preprocessing import NORMALIZE
+from ...manifests.predictions import make_predictions, scores_text
 from ...manifests.splits.tasks import WITHIN_CORPUS
-from ...manifests.table import check_predictions
 from ..config import FinetuneConfig, anew, by_names_of_today
 from ..data.dataset import SegmentDataset, make_loader
 from .module import ModelIdentity, SpeakerModule, check_same_model
@@ -232,19 +232,11 @@ def predictions_table(
     rows: pd.DataFrame, scores: np.ndarray, labels: Sequence[str], temperature: float, name: str
 ) -> pd.DataFrame:
     """Return the predictions table of segments `rows` (n) with scores (n, labels)."""
-    scaled = scores.astype(np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    chances = powers / powers.sum(axis=1, keepdims=True)
-    best = chances.argmax(axis=1)
-    named = [
-        json.dumps(dict(zip(labels, row, strict=True)), ensure_ascii=False)
-        for row in chances.round(6).tolist()
-    ]
-    table = rows[["segment_id", "session", "speaker"]].assign(
-        predicted=np.asarray(labels, dtype=object)[best],
+    chances = probabilities(scores.astype(np.float64), temperature)
+    return make_predictions(
+        rows,
+        name,
+        predicted=np.asarray(labels, dtype=object)[chances.argmax(axis=1)],
         score=chances.max(axis=1),
-        split=rows.get("split", ""),
-        model=name,
-        scores=named,
+        scores=[scores_text(labels, row) for row in chances],
     )
-    return check_predictions(table)

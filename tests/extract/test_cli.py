@@ -111,13 +111,13 @@ def test_help_and_plan_do_without_torch(corpus, tmp_path):
 def test_a_signal_ends_the_run_after_a_batch_with_its_own_code(
     corpus, tmp_path, monkeypatch, number
 ):
-    take = ExtractionRun._start_batch
+    take = ExtractionRun._usable
 
     def interrupted(self, read, writing):
         os.kill(os.getpid(), number)
-        take(self, read, writing)
+        return take(self, read, writing)
 
-    monkeypatch.setattr(ExtractionRun, "_start_batch", interrupted)
+    monkeypatch.setattr(ExtractionRun, "_usable", interrupted)
     before = signal.getsignal(number)
     result = call(corpus, "usable.csv", tmp_path / "store", "--batch-seconds", "4")
     assert result.exit_code == 128 + number

@@ -10,8 +10,8 @@ from spk.common.errors import InputError
 from spk.extract.options import ExtractOptions
 from spk.extract.pipeline.runner import ExtractionRun
 from spk.extract.run import run_extraction
-from spk.extract.store.layout import rejected_path
-from spk.extract.store.maintenance import merge_stores, write_rejected
+from spk.extract.store.layout import rejected_path, write_rejected
+from spk.extract.store.maintenance import merge_stores
 from spk.extract.store.reader import FeatureStore
 from spk.extract.store.writer import StoreWriter
 
@@ -38,14 +38,14 @@ def listed(store):
 @pytest.mark.parametrize("problem", [InputError, KeyboardInterrupt, RuntimeError])
 def test_what_was_rejected_before_a_run_broke_is_listed(corpus, monkeypatch, problem):
     root, table = corpus
-    take = ExtractionRun._start_batch
+    take = ExtractionRun._usable
 
     def breaking(self, read, writing):
         if read[0][0].start > 3:
             raise problem
-        take(self, read, writing)
+        return take(self, read, writing)
 
-    monkeypatch.setattr(ExtractionRun, "_start_batch", breaking)
+    monkeypatch.setattr(ExtractionRun, "_usable", breaking)
     with pytest.raises(problem):
         run_extraction(table, root / "store", settings(root))
     assert listed(root / "store") == SILENT
@@ -63,10 +63,13 @@ def test_a_merged_store_has_its_list(corpus):
 def test_the_list_goes_when_nothing_is_rejected(tmp_path, store_config, row):
     with StoreWriter(tmp_path / "a", store_config) as writer:
         writer.reject("s", "silent", "all samples are 0")
-    assert write_rejected(tmp_path / "a") == {"s": "silent"}
+        writer.commit()
+        write_rejected(tmp_path / "a", writer.rejections.values())
+    assert listed(tmp_path / "a") == ["s"]
     with StoreWriter(tmp_path / "a", store_config) as writer:
         writer.add("s", np.ones((3, 4)), **row)
-    assert write_rejected(tmp_path / "a") == {}
+        writer.commit()
+        write_rejected(tmp_path / "a", writer.rejections.values())
     assert not (tmp_path / "a.rejected.csv").exists()
 
 
