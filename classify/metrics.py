@@ -1,8 +1,9 @@
 """The numbers of an evaluation, from plain arrays, and their bootstrap intervals.
 
-Intervals are percentile intervals (95 %) of a two-level bootstrap: sessions are drawn with
-replacement, then segments within each drawn session. With a single session only its segments vary,
-and the interval says nothing about other sessions. Resampling repeats segments, which raises the
+Intervals are percentile intervals (95 %) of a two-layer bootstrap: meetings are drawn with
+replacement, then segments within each drawn meeting. Where there is one meeting, or one task over
+all labels, speakers are drawn instead, then their segments (`interval_groups`); such an interval
+says nothing about other meetings. Resampled segments repeat, which raises the
 expected calibration error: its interval may lie above its value.
 """
 
@@ -105,12 +106,29 @@ def session_mean(values: np.ndarray, groups: np.ndarray) -> float:
     return float(np.mean(sums[counts > 0] / counts[counts > 0]))
 
 
+def interval_groups(
+    sessions: np.ndarray, speakers: np.ndarray, *, one_task: bool = False
+) -> tuple[np.ndarray, str]:
+    """Return what an interval draws before segments, (n,) int of each segment, and its name.
+
+    Meetings; speakers where there is one meeting or `one_task` over all labels; ``segments`` where
+    there is one of these, too.
+
+    >>> interval_groups(np.array(["m", "m"]), np.array(["b", "a"]))[1]
+    'speakers'
+    """
+    by_speaker = one_task or len(np.unique(sessions)) == 1
+    groups = np.unique(speakers if by_speaker else sessions, return_inverse=True)[1]
+    single = len(groups) == 0 or groups.max() == 0
+    return groups, "segments" if single else "speakers" if by_speaker else "meetings"
+
+
 def resample(
     sessions: np.ndarray, count: int = RESAMPLES, seed: int = 0
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (rows (m,), group (m,)): segments drawn within drawn sessions.
+    """Yield (rows (m,), group (m,)): segments drawn within drawn meetings (or speakers).
 
-    `sessions` (n,) int is each segment's session; a session drawn twice forms two groups.
+    `sessions` (n,) int names each segment's meeting; a meeting drawn twice is two groups.
     """
     members = [np.flatnonzero(sessions == code) for code in np.unique(sessions)]
     rng = np.random.default_rng(seed)
@@ -145,7 +163,7 @@ def mean_interval(
     ----------
     values : (n,) int or bool
     sessions : (n,) int
-        Each segment's session.
+        Each segment's meeting, or what else `interval_groups` draws.
     """
     _, meeting = np.unique(sessions, return_inverse=True)
     sizes = np.bincount(meeting)

@@ -22,7 +22,7 @@ from .experiment import ExperimentResult, encoder_text
 from .features import NOT_STANDARDISED
 from .selection.prepare import LEFT_OUT_FILE, write_left_out
 from .selection.run_inputs import INPUTS_FILE, run_mark, sealed, write_inputs
-from .speaker_model import KNOWS_THE_ROOM
+from .speaker_model import KNOWS_THE_ROOM, encoder_kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -243,11 +243,9 @@ def _config(outcome: ExperimentResult) -> dict[str, Any]:
         "chosen": {
             "classifier": model.classifier,
             "penalty": model.penalty,
-            "layers": list(model.layers.layers),
-            "combine": model.layers.combine,
-            "weights": list(model.layers.weights),
-            "standardise": model.layers.standardise,
+            **model.layers.to_dict(),
             "temperature": model.temperature,
+            "temperatures": dict(model.temperatures),
             "calibration": "isotonic" if model.knots else "temperature",
         },
         "origin": dict(model.origin),
@@ -333,6 +331,6 @@ def _line(axes: Axes, outcome: ExperimentResult, line: tuple[str, str], color: s
 
 def _title(outcome: ExperimentResult) -> str:
     config = outcome.model.config
-    untrained = ", untrained encoder" if config.get("untrained") else ""
+    untrained = encoder_kind(config, ", {}")
     task = f"within {outcome.settings.within}, split: {outcome.split}"
     return f"{config.get('encoder')}{untrained}\n{task}"

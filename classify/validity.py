@@ -9,7 +9,6 @@ scored later.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..common.errors import InputError
 from ..common.names import normal_name
+from ..manifests.predictions import parse_scores
+from ..manifests.split_record import UNKNOWN
 from ..manifests.splits.overlap import RECORDING, count_neighbours
 from ..manifests.splits.tasks import WITHIN_CORPUS, Task, rows_in_train
 
@@ -32,7 +32,7 @@ USES = ("train", "valid")  # strongest use of a row by a model first
 MARK = re.compile(r", (\d+) training segments$")
 UNKNOWN_ORIGIN = (
     "the model does not say which segments it learnt from (older versions did not record that), so "
-    "these may be among them; fit it again to know"
+    "nobody can tell whether these are among them; fit it again to know"
 )
 
 
@@ -143,6 +143,21 @@ def doubts_of(predictions: pd.DataFrame, table: pd.DataFrame | None = None) -> l
     return lines
 
 
+def split_doubts(method: str) -> list[str]:
+    """Say that a split flatters, or that nobody recorded how it was made; nothing of others.
+
+    `method` is what `split_record.split_method` returns.
+    """
+    if "leaky" in method:
+        return [
+            f"split: {method}: test segments have neighbours in train, so scores on it say little "
+            "about other speech"
+        ]
+    if method == UNKNOWN:
+        return ["split: nobody recorded how this table was split, so it may leak"]
+    return []
+
+
 def within_corpus(model: str) -> bool:
     """Return whether a model chooses among all labels, judging by its name."""
     return WITHIN_CORPUS in model
@@ -179,20 +194,6 @@ def _by_table(rows: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     learnt = table[table["split"].isin(USES)]
     notes = learnt_note(learnt_from(joined, learnt), joined["segment_id"])
     return [f"by the table, {line}" for line in notes]
-
-
-def parse_scores(text: str) -> dict[str, float]:
-    """Parse a row's `scores` into {candidate: probability}, or raise `InputError`."""
-    try:
-        scores = {normal_name(str(k)): float(value) for k, value in json.loads(text).items()}
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        scores = {}
-    if not scores or not all(0 <= value <= 1 for value in scores.values()):
-        raise InputError(
-            f"predictions: scores are {text[:80]!r}, expected a JSON object "
-            "{speaker: probability 0..1}; predict again with spk-classify"
-        )
-    return scores
 
 
 def unknown_speakers(

@@ -14,12 +14,17 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..common.cpus import available_cores
 from ..common.errors import InputError
-from ..common.signals import stop_after_batch
-from .config import Config
+from ..common.extras import check_extra
+from ..common.log import is_quiet, log, logging_to_stderr, warn
+from ..common.signals import ignore_sigint, stop_after_batch
+from ..manifests.split_record import split_method
+from ..manifests.table import as_table, read_predictions
+from .config import FinetuneConfig, read_config
 from .training.check_run import write_or_check_config
 from .training.sessions import (
     TrainingPlan,
@@ -51,11 +56,82 @@ class FinetuneSummary:
     busy: tuple[str, ...] = ()  # sessions that another process works on
     interrupted: bool = False
     left_out: int = 0  # segments that could not be used, sessions that could not be trained
+    log_dir: str = ""  # folder of the run
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """The predictions table that the trained sessions wrote.
+
+        Raises
+        ------
+        InputError
+            No session has any.
+        """
+        return read_predictions(Path(self.log_dir, "predictions.csv"))
 
 
 def finetune(
+    table: pd.DataFrame | str | Path,
+    config: FinetuneConfig | str | Path | None = None,
+    *,
+    preset: str | None = None,
+    log: Log = log,
+    **settings: Any,
+) -> FinetuneSummary:
+    """Tune an encoder on the speakers of each session of a table; go on where a run stopped.
+
+    Parameters
+    ----------
+    table
+        Segment table with a split, or its file.
+    config
+        Settings, or a YAML file of them.
+    preset
+        "transfer" or "baseline", in the place of `config`.
+    log
+        Receives a line per session, and what makes the result doubtful.
+    settings
+        Some of `FinetuneConfig` by name, in the place of those of `config` or `preset`, such as
+        ``audio_root="wav"``, ``log_dir="tuned"``, ``encoder="demo"``.
+
+    Returns
+    -------
+    FinetuneSummary
+        Its `sessions` and `predictions` are tables.
+
+    Raises
+    ------
+    InputError
+        As `train_table` does; or both a `config` and a `preset` are given.
+
+    Examples
+    --------
+    >>> tuned = finetune("table.csv", preset="transfer", audio_root="wav")  # doctest: +SKIP
+    >>> tuned.predictions.head()  # doctest: +SKIP
+
+    Several devices or workers are a process each, which imports your script anew: call this under
+    ``if __name__ == "__main__":`` there.
+    """
+    if config is not None and preset is not None:
+        raise InputError(
+            f"preset: {preset!r} is given beside a config, expected one of the two; leave one out"
+        )
+    if isinstance(config, FinetuneConfig):
+        chosen = replace(config, **settings)
+    else:
+        chosen = read_config(preset or config, settings)
+    rows = as_table(table)
+    split = split_method(rows)
+    if "leaky" in split:
+        warn(f"split: {split}: test segments have neighbours in train; scores on it flatter")
+    summary = train_table(rows, chosen, split=split, tell=log, warn=log)
+    log(summary.text)
+    return summary
+
+
+def train_table(
     table: pd.DataFrame,
-    config: Config,
+    config: FinetuneConfig,
     *,
     split: str = "unknown",
     stop: Callable[[], bool] = lambda: False,
@@ -88,6 +164,7 @@ def finetune(
     InputError
         The table, the encoder, a setting or a device is unsuitable.
     """
+    check_extra("finetune", "spk-finetune")
     fleet = replace(plan_training(table, config, split), lock=lock)
     devices = choose_devices(config, tell)
     fleet = write_or_check_config(fleet, warn)
@@ -109,6 +186,7 @@ def finetune(
         busy=tuple(busy),
         interrupted=interrupted,
         left_out=count_left_out(fleet, sessions),
+        log_dir=str(config.log_dir),
     )
 
 
@@ -122,7 +200,7 @@ def _check_still_there(fleet: TrainingPlan, busy: Sequence[str], interrupted: bo
         )
 
 
-def _check_shared_model(config: Config, ranks: int) -> None:
+def _check_shared_model(config: FinetuneConfig, ranks: int) -> None:
     """Refuse settings that processes sharing a model would not apply alike."""
     if ranks > 1 and config.unfreeze:
         raise InputError(
@@ -131,7 +209,7 @@ def _check_shared_model(config: Config, ranks: int) -> None:
         )
 
 
-def choose_devices(config: Config, log: Log) -> list[str]:
+def choose_devices(config: FinetuneConfig, log: Log) -> list[str]:
     """Return the devices to train on, as torch names them.
 
     ``gpu`` falls back to the CPU if there is none, as in the thesis project, and logs that.
@@ -206,7 +284,8 @@ def _side_by_side(
 
     context = multiprocessing.get_context("spawn")
     threads = max(1, min(torch.get_num_threads(), available_cores() // len(devices)))
-    workers = [context.Process(target=_worker, args=(fleet, device, threads)) for device in devices]
+    given = threads, is_quiet()
+    workers = [context.Process(target=_worker, args=(fleet, device, *given)) for device in devices]
     for worker in workers:
         worker.start()
     stopping = False
@@ -223,15 +302,15 @@ def _side_by_side(
     return [task.name for task in unfinished_tasks(fleet)], False
 
 
-def _worker(fleet: TrainingPlan, device: str, threads: int) -> None:
+def _worker(fleet: TrainingPlan, device: str, threads: int, quiet: bool) -> None:
     """Entry point of a worker process."""
     import torch
 
     torch.set_num_threads(threads)
     log = partial(print, file=sys.stderr, flush=True)
     parent = os.getppid()  # a killed parent cannot end its workers, so they check for it
-    with stop_after_batch(lambda line: None) as caught:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and sends SIGTERM
+    with logging_to_stderr(quiet=quiet), stop_after_batch(lambda line: None) as caught:
+        ignore_sigint()  # the parent says SIGTERM
         try:
             _, interrupted = _train_all(
                 fleet, device, lambda: bool(caught) or os.getppid() != parent, print

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...common.errors import InputError
+from ...common.files import atomic_write
+from ...common.log import log
+from ...manifests.split_record import read_record, summarise
 from ...manifests.splits.leakage import leakage_report
-from ...manifests.splits.split import read_record, summarise
 from ...manifests.table import read_table
-from ..evaluation.score import score
+from ..evaluation.score import measure
 from ..features import Log
 from ..speaker_model import versions
 from . import analyses, figures
@@ -88,7 +90,7 @@ def report(
     _check_options(table, audio_root, errors)
     loaded = read_runs(runs, split=split)
     segments = None if table is None else read_table(table)
-    measures = [score(run.predictions, segments, split="all") for run in loaded]
+    measures = [measure(run.predictions, segments, split="all") for run in loaded]
     pairs = pairs_of(loaded)
     by_id = None if segments is None else segments.set_index("segment_id")
     mistakes = find_mistakes(loaded, by_id, errors=errors)
@@ -125,6 +127,39 @@ def report(
         command=_command(runs, table=table, audio_root=audio_root, errors=errors, split=split),
         versions={**versions(), **_drawn_with()},
     )
+
+
+def write_report(
+    runs: Sequence[str | Path] | Mapping[str, str | Path],
+    path: str | Path,
+    *,
+    log: Log = log,
+    **options: Any,
+) -> None:
+    """Write the page that shows runs side by side; it needs no network.
+
+    Parameters
+    ----------
+    runs
+        Folders that a sweep wrote, or predictions tables; or these by the name they are to have.
+    path
+        ``.html``; one that is there is replaced.
+    log
+        Receives what makes the numbers doubtful, which the page says too.
+    options
+        `table`, `audio_root`, `errors`, `split` and `title` of `report`.
+
+    Raises
+    ------
+    InputError
+        As of `report`, or the page cannot be written.
+
+    Examples
+    --------
+    >>> write_report({"ridge": "sweep"}, "report.html", table="table.csv")  # doctest: +SKIP
+    """
+    named = [f"{name}={run}" for name, run in runs.items()] if isinstance(runs, Mapping) else runs
+    atomic_write(path, report([str(run) for run in named], tell=log, **options).encode())
 
 
 def _check_options(table: str | Path | None, audio_root: str | Path | None, errors: int) -> None:
@@ -231,7 +266,9 @@ def _with_players(
     if table is None or audio_root is None:
         return mistakes, {}
     if not Path(audio_root).is_dir():
-        raise InputError(f"{audio_root}: no such folder, expected the recordings'; correct it")
+        raise InputError(
+            f"{audio_root}: no such folder, expected the recordings' folder; correct it"
+        )
     clips = Clips(Path(audio_root), table.set_index("segment_id"))
     heard = []
     for mistake in mistakes:

@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from ...common.errors import InputError
@@ -23,6 +23,7 @@ from ..evaluation.confounds import read_control
 from ..evaluation.score import scored_rows
 from ..features import NOT_STANDARDISED
 from ..selection.run_inputs import Inputs, check_sealed, read_inputs, run_mark
+from ..speaker_model import encoder_kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,6 +85,20 @@ class ReportedRun:
     def within_corpus(self) -> bool:
         """Whether the model chooses among all labels."""
         return WITHIN_CORPUS in self.model
+
+    @property
+    def encoder(self) -> str:
+        """Return the encoder, and whether it is untrained or a baseline; empty where unknown.
+
+        One in a local folder is called as the folder is.
+        """
+        store = self.config.get("store")
+        if not isinstance(store, dict) or not store.get("encoder"):
+            return ""
+        name = str(store["encoder"])
+        if store.get("revision") == "local":
+            name = PurePath(name).name or name
+        return f"{name}{encoder_kind(store, ' ({})')}"
 
     @property
     def model(self) -> str:

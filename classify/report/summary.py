@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..evaluation.compare import ALPHA, Comparison
-from ..evaluation.wording import LABEL, usual
+from ..evaluation.wording import LABEL, places, usual
 from ..output import OTHER_TASK
 from ..speaker_model import KNOWS_THE_ROOM
 from ..validity import doubts_of
@@ -30,13 +30,14 @@ def summary(
     sentences: list[tuple[int | None, str]] = []
     for place, (run, table) in enumerate(zip(runs, measures, strict=True)):
         overall = overall_rows(table)
-        row, meetings = overall["accuracy"], run.predictions["session"].nunique()
-        places = f"{meetings} meetings" if meetings > 1 else "1 meeting (intervals: its segments)"
+        row = overall["accuracy"]
         room = _room(run) if run.within_corpus else ""
         value, most = usual(overall)
         text = (
+            f"{f'with {run.encoder} ' if run.encoder else ''}"
             f"names {percent(row['value'])} ({interval_text(row['low'], row['high'])}) of "
-            f"{len(run.predictions)} segments in {places}; always naming the {most} gives "
+            f"{len(run.predictions)} segments in "
+            f"{places(run.predictions)}; always naming the {most} gives "
             f"{percent(value)}, guessing {percent(overall['chance']['value'])}{room}."
         )
         sentences.append((place, text))

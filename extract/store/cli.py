@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
-from ...common.commands import Group, exit_left_out, locks, writes
+from ...common.click_options import option
+from ...common.commands import Group, exit_left_out, locks, version_option, writes
 from ...common.outputs import BESIDE_STORE, Output
 
 
-@click.group(cls=Group)
-@click.version_option(package_name="spk-toolkit")
+@click.group(cls=Group, context_settings={"auto_envvar_prefix": "SPK_STORE"})
+@version_option
 def store() -> None:
     """Inspect, verify, merge, pack and export feature stores made by spk-extract."""
 
@@ -30,14 +31,14 @@ def info_(path: str) -> None:
 
 @store.command("verify")
 @click.argument("path", metavar="STORE", type=click.Path())
-@click.option(
+@option(
     "--table",
     type=click.Path(),
     help="Segment table that STORE was made from (.csv or .parquet); with --audio-root.",
 )
-@click.option(
+@option(
     "--audio-root",
-    "--audio",
+    aliases=("--audio",),
     type=click.Path(),
     help="Folder of the table's audio: also compare the decoded samples.",
 )

@@ -9,7 +9,9 @@ single shard file with all rows; it is read like a folder and is read-only.
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import re
 from collections.abc import Collection, Mapping
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import InputError, explain_write_errors
-from ...common.files import atomic_open, remove_temporary_files, sync_folder
+from ...common.files import atomic_open, atomic_write, remove_temporary_files, sync_folder
 from ...common.locks import FolderLock
 from .shard import DTYPES, SCHEMA, require_object
 
@@ -247,3 +249,16 @@ def _describe(path: Path, config: Mapping[str, Any], versions: Mapping[str, Any]
 def rejected_path(store: str | Path) -> str:
     """Return the path, beside the store, of the CSV that lists its rejected segments."""
     return f"{str(store).rstrip('/')}.rejected.csv"
+
+
+def write_rejected(store: str | Path, rows: Collection[Mapping[str, str]]) -> None:
+    """Write STORE.rejected.csv (`segment_id`, `code`, `message`), or remove it without `rows`."""
+    path = Path(rejected_path(store))
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    text = io.StringIO()
+    sheet = csv.DictWriter(text, ("segment_id", "code", "message"), lineterminator="\n")
+    sheet.writeheader()
+    sheet.writerows(rows)
+    atomic_write(path, text.getvalue().encode())

@@ -6,9 +6,7 @@ exporting are in `export`.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import shutil
 import tempfile
@@ -20,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...common.errors import InputError, explain_write_errors
-from ...common.files import WRITING, atomic_write, replace_folder
+from ...common.files import WRITING, replace_folder
 from ...common.locks import FolderLock
 from .layout import (
     SHARD_NAME,
     check_same_config,
     check_store_file,
     read_description,
-    rejected_path,
     shard_paths,
+    write_rejected,
 )
 from .reader import FeatureStore
 from .shard import REPAIR, Shard, read_layer, read_shard
@@ -104,9 +102,11 @@ def merge_stores(
                 _copy(shard, store.kind, writer, taken)
         for store in stores:
             for row in store.rejected():
-                if row["segment_id"] not in taken and row["segment_id"] not in writer.rejected:
+                if row["segment_id"] not in taken and row["segment_id"] not in writer.rejections:
                     writer.reject(**row)
-    write_rejected(out)
+        writer.commit()
+        rejections = list(writer.rejections.values())
+    write_rejected(out, rejections)
     return len(taken)
 
 
@@ -122,7 +122,7 @@ def _merge_anew(paths: Sequence[str | Path], out: Path, *, lock: bool) -> int:
     finally:
         folder_lock.release()
         shutil.rmtree(draft, ignore_errors=True)
-    write_rejected(out)
+    write_rejected(out, FeatureStore.open(out).rejected())
     return count
 
 
@@ -314,18 +314,3 @@ def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[
                 "bring the recording back, or extract it to another store"
             )
     return faults
-
-
-def write_rejected(store: str | Path) -> dict[str, str]:
-    """Write STORE.rejected.csv, or remove it if nothing is rejected; return {id: code}."""
-    rows = FeatureStore.open(store).rejected()
-    path = Path(rejected_path(store))
-    if not rows:
-        path.unlink(missing_ok=True)
-        return {}
-    text = io.StringIO()
-    sheet = csv.DictWriter(text, ("segment_id", "code", "message"), lineterminator="\n")
-    sheet.writeheader()
-    sheet.writerows(rows)
-    atomic_write(path, text.getvalue().encode())
-    return {row["segment_id"]: row["code"] for row in rows}

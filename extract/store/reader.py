@@ -97,24 +97,48 @@ class FeatureStore:
         latest = {row["segment_id"]: row for shard in self.shards for row in shard.rejected}
         return [row for segment_id, row in latest.items() if segment_id not in self._place]
 
-    def read(self, ids: Iterable[str], layer: int) -> np.ndarray:
-        """Read one layer of pooled features, checked, in the order of `ids`.
+    def read(self, ids: Iterable[str], layer: int | None = None) -> np.ndarray:
+        """Read pooled features of one layer or of all, in the order asked for, checked.
+
+        Parameters
+        ----------
+        ids
+            Segment ids, such as ``table["segment_id"]``.
+        layer
+            One of `layers`; None: all of them.
 
         Returns
         -------
         ndarray
-            (n, dim) float32.
+            (n, dim) float32; of all layers (n, layers, dim).
 
         Raises
         ------
         InputError
             An id has no features, the layer is not stored, the store is frame-level, or bytes have
             changed.
+
+        Examples
+        --------
+        >>> store = FeatureStore.open("features")  # doctest: +SKIP
+        >>> store.read(store.ids()).shape  # doctest: +SKIP
+        (9589, 25, 2048)
         """
         self._check_kind("pooled", "read_frames")
         places = self._places([str(segment_id) for segment_id in ids])
-        position = self._position(layer)
-        features = np.empty((len(places), self.dim), dtype=np.float32)
+        if layer is not None:
+            return self._read_into(places, self._position(layer))
+        features = np.empty((len(places), len(self.layers), self.dim), dtype=np.float32)
+        for position in range(len(self.layers)):
+            self._read_into(places, position, features[:, position])
+        return features
+
+    def _read_into(
+        self, places: np.ndarray, position: int, features: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return a layer's features (n, dim) float32, in `features` where that is given."""
+        if features is None:
+            features = np.empty((len(places), self.dim), dtype=np.float32)
         owner = np.searchsorted(self._starts, places, side="right") - 1
         for number in np.unique(owner):
             mine = np.flatnonzero(owner == number)

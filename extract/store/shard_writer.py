@@ -40,7 +40,12 @@ class UnnamedShard:
     temporary: str  # name in the folder of shards
     ending: str  # its final name after the sequence number: FINGERPRINT8-SHA256.h5
     segment_ids: tuple[str, ...]  # segments with features in it
-    rejected: dict[str, str]  # segment_id -> code
+    rejections: dict[str, dict[str, str]]  # segment_id -> segment_id, code, message
+
+    @property
+    def rejected(self) -> dict[str, str]:
+        """Id -> code of the segments that it rejects."""
+        return {segment_id: row["code"] for segment_id, row in self.rejections.items()}
 
 
 @dataclass(frozen=True)
@@ -92,9 +97,9 @@ class ShardWriter:
     Attributes
     ----------
     done
-        Ids of published features.
-    rejected
-        Id -> code of published rejections without features.
+        Ids whose features were published.
+    rejections
+        Id -> `segment_id`, `code`, `message` of published rejections without features.
     """
 
     def __init__(
@@ -112,13 +117,18 @@ class ShardWriter:
         self.config = normalize_config(config, str(path))
         self.versions = dict(versions or {})
         self.done: set[str] = set()
-        self.rejected: dict[str, str] = {}
+        self.rejections: dict[str, dict[str, str]] = {}
         self._publish, self._convert = publish, convert
         self._commit_rows, self._commit_seconds = commit_rows, commit_seconds
         self._dtype = DTYPES[self.config["dtype"]]
         self._buffer = np.empty(self._shape(0), self._dtype)
         self._pending = _Pending()
         self._together = False
+
+    @property
+    def rejected(self) -> dict[str, str]:
+        """Id -> code of published rejections without features."""
+        return {segment_id: row["code"] for segment_id, row in self.rejections.items()}
 
     def add(
         self,
@@ -201,9 +211,9 @@ class ShardWriter:
 
     def _note(self, shard: UnnamedShard) -> None:
         self.done.update(shard.segment_ids)
-        self.rejected.update(shard.rejected)
+        self.rejections.update(shard.rejections)
         for segment_id in shard.segment_ids:
-            self.rejected.pop(segment_id, None)
+            self.rejections.pop(segment_id, None)
 
     def _clear(self) -> None:
         self._pending = _Pending()
@@ -221,7 +231,7 @@ class ShardWriter:
             temporary.name,
             f"{fingerprint(self.config)[:8]}-{digest.result()}.h5",
             tuple(self._pending.rows),
-            {row["segment_id"]: row["code"] for row in self._pending.rejections.values()},
+            dict(self._pending.rejections),
         )
 
     def _parts(self) -> list[memoryview | bytes]:

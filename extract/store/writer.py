@@ -33,8 +33,8 @@ class StoreWriter(ShardWriter):
         Ids with committed features.
     durations
         Id -> length (s) of segments that already had features when the writer was opened.
-    rejected
-        Id -> code of committed rejections without features.
+    rejections
+        Id -> `segment_id`, `code`, `message` of committed rejections without features.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class StoreWriter(ShardWriter):
             zip(rows["segment_id"].tolist(), rows["duration"].tolist(), strict=True)
         )
         self.done = set(self.durations)
-        self.rejected = {row["segment_id"]: row["code"] for row in store.rejected()}
+        self.rejections = {row["segment_id"]: row for row in store.rejected()}
         self._sequence = (
             max((shard_number(shard.path.name) for shard in store.shards), default=-1) + 1
         )

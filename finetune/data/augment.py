@@ -28,7 +28,7 @@ from ...common.options import numbers
 from ...extract.audio import ReadOptions, Rejected, Segment, read_segment
 
 if TYPE_CHECKING:
-    from ..config import Config
+    from ..config import FinetuneConfig
 
 
 NOISE_SLOPES = {"white": 0, "pink": 1, "brown": 2}  # power falls as 1 / frequency ** slope
@@ -44,7 +44,7 @@ def rng_of(seed: int, epoch: int, segment_id: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
 
-def draw_channel(config: Config, count: int, rng: np.random.Generator) -> str | None:
+def draw_channel(config: FinetuneConfig, count: int, rng: np.random.Generator) -> str | None:
     """Return a random channel index below `count` with probability `channel_prob`, else None.
 
     Two numbers are drawn either way, so that later draws stay the same.
@@ -54,18 +54,18 @@ def draw_channel(config: Config, count: int, rng: np.random.Generator) -> str | 
 
 
 class Augmenter:
-    """The waveform augmentations of a `Config`, at `rate` (Hz).
+    """The waveform augmentations that a `FinetuneConfig` asks for, at `rate` (Hz).
 
-    The headers of noise and impulse response files are read once, at construction.
+    The headers of noise and impulse response files are read once, here.
 
     Raises
     ------
     InputError
-        A folder is missing, has no audio, or has an unreadable file; or torchaudio is needed and
-        cannot be imported.
+        A folder is missing, holds no audio, or holds a file that can't be read; or torchaudio is
+        needed and cannot be imported.
     """
 
-    def __init__(self, config: Config, rate: int) -> None:
+    def __init__(self, config: FinetuneConfig, rate: int) -> None:
         self._config = config
         self._rate = rate
         self._noises = _clips(config.noise_dir, "--noise-dir")
@@ -256,8 +256,8 @@ def _clips(folder: str | Path | None, option: str) -> tuple[Clip, ...]:
         return ()
     if not Path(folder).is_dir():
         raise InputError(
-            f"{option}: {str(folder)!r} is not a folder, expected one that contains .wav or .flac "
-            "files; name a folder"
+            f"{option}: {str(folder)!r} is not a folder, expected one that holds .wav or "
+            ".flac files; name a folder"
         )
     paths = [path for path in list_files(folder, SUFFIXES) if path.is_file()]
     if not paths:
@@ -290,12 +290,7 @@ def _within(limits: str, rng: np.random.Generator) -> float:
 
 def _functional() -> ModuleType:
     """Import `torchaudio.functional` when first needed, or raise `InputError`."""
-    try:
-        from torchaudio import functional
-    except (ImportError, OSError) as problem:
-        raise InputError(
-            f"torchaudio: import fails ({str(problem).splitlines()[0]}), expected one that fits "
-            "torch; run `python .ci/mend_torchaudio.py` (a CPU torch), install a torchaudio that "
-            "fits, or switch speed and noise off"
-        ) from None
+    from ...extract.encoder.torchaudio_import import import_torchaudio
+
+    functional: ModuleType = import_torchaudio().functional
     return functional

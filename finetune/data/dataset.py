@@ -9,11 +9,9 @@ Unusable segments are left out, each with its reason.
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,18 +20,20 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ...common.audio.decoding import read_header
 from ...common.errors import InputError
+from ...common.signals import ignore_sigint
 from ...extract.audio import (
     Audio,
     ReadOptions,
     Rejected,
     Segment,
     check_recordings,
+    check_recordings_exist,
     read_segment,
     segments_of,
 )
 from ...extract.pipeline.batching import make_batches, read_batches
 from ...manifests.splits.tasks import Task
-from ..config import Config
+from ..config import FinetuneConfig
 from .augment import Augmenter, draw_channel, rng_of
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class BatchSampler(Sampler[BatchIndex]):
     def __init__(
         self,
         seconds: Sequence[float],
-        config: Config,
+        config: FinetuneConfig,
         *,
         shuffled: bool = False,
         part: tuple[int, int] = (0, 1),
@@ -156,7 +156,7 @@ class SegmentDataset(Dataset[Batch]):
         codes: np.ndarray,
         read_options: ReadOptions,
         cached: Mapping[str, np.ndarray],
-        config: Config,
+        config: FinetuneConfig,
     ) -> None:
         self.segments, self.codes = list(segments), np.asarray(codes)
         self._read_options, self._cached, self._config = read_options, cached, config
@@ -235,7 +235,7 @@ def _channels(path: str) -> int:
 
 def make_loader(
     dataset: SegmentDataset,
-    config: Config,
+    config: FinetuneConfig,
     *,
     shuffled: bool = False,
     epoch: int = 0,
@@ -249,17 +249,16 @@ def make_loader(
         sampler=batches,  # yields whole batches, hence batch_size None
         batch_size=None,
         collate_fn=_as_it_is,
-        num_workers=config.num_workers,
+        num_workers=config.workers,
         worker_init_fn=_ignore_sigint,
         # Otherwise each new iterator would draw from the generator that dropout uses.
         generator=torch.Generator(),
-        persistent_workers=config.num_workers > 0,
+        persistent_workers=config.workers > 0,
     )
 
 
 def _ignore_sigint(_number: int) -> None:
-    """Make a loader process ignore Ctrl-C; the training process ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_sigint()  # the process that trains ends it
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -289,7 +288,9 @@ def load_samples(
     return cached, rejected
 
 
-def encoder_read_options(parts: LoadedEncoder | PartlyFrozenEncoder, config: Config) -> ReadOptions:
+def encoder_read_options(
+    parts: LoadedEncoder | PartlyFrozenEncoder, config: FinetuneConfig
+) -> ReadOptions:
     """Return the options for reading segments; refuse a `sample_rate` other than the encoder's."""
     if config.sample_rate not in (None, parts.rate):
         raise InputError(
@@ -300,13 +301,12 @@ def encoder_read_options(parts: LoadedEncoder | PartlyFrozenEncoder, config: Con
 
 
 def data_sets(
-    task: Task, table: pd.DataFrame, read_options: ReadOptions, config: Config
+    task: Task, table: pd.DataFrame, read_options: ReadOptions, config: FinetuneConfig
 ) -> tuple[dict[str, SegmentDataset], dict[str, str]]:
     """Return each split's usable segments, and {segment id: why not} for the others."""
     segments = segments_of(table, config.audio_root)
     chosen = [segments[i] for part in task.rows.values() for i in part]
-    paths = sorted({segment.path for segment in chosen})
-    _check_recordings_exist(paths, config)
+    check_recordings_exist(chosen, config.audio_root)
     check_recordings(chosen, read_options)
     cached, rejected = load_samples(chosen, read_options)
     sets = {}
@@ -315,15 +315,6 @@ def data_sets(
         usable = [segments[i] for i in rows[good]]
         sets[split] = SegmentDataset(usable, task.codes[split][good], read_options, cached, config)
     return sets, {name: _why(rejection) for name, rejection in rejected.items()}
-
-
-def _check_recordings_exist(paths: list[str], config: Config) -> None:
-    absent = [path for path in paths if not Path(path).is_file()]
-    if absent:
-        raise InputError(
-            f"{config.audio_root}: {len(absent)} of {len(paths)} recordings are missing, first "
-            f"{absent[0]!r}, expected them there; name their folder with --audio-root"
-        )
 
 
 def _why(rejection: Rejected) -> str:

@@ -7,7 +7,6 @@ the named encoder, which is refused if its weights differ.
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -17,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ...classify.classifiers.calibration import probabilities
 from ...common.errors import InputError
 from ...common.names import normal_names
 from ...extract.encoder.demo import DEMO
 from ...extract.encoder.device import choose_dtype
 from ...extract.encoder.loading import load_encoder_parts
 from ...extract.encoder.preprocessing import NORMALIZE
+from ...manifests.predictions import make_predictions, scores_text
 from ...manifests.splits.tasks import WITHIN_CORPUS
-from ...manifests.table import check_predictions
-from ..config import Config, anew
+from ..config import FinetuneConfig, anew, by_names_of_today
 from ..data.dataset import SegmentDataset, make_loader
 from .module import ModelIdentity, SpeakerModule, check_same_model
 
@@ -113,7 +113,7 @@ def _check_archive(path: str | Path) -> None:
         raise ValueError(f"bytes have changed in {changed!r}")
 
 
-def load_tuned(path: str | Path, *, encoder: str | None = None) -> SpeakerModule:
+def load_finetuned(path: str | Path, *, encoder: str | None = None) -> SpeakerModule:
     """Load the model of a checkpoint, on the CPU and in eval mode.
 
     Parameters
@@ -127,24 +127,24 @@ def load_tuned(path: str | Path, *, encoder: str | None = None) -> SpeakerModule
         The checkpoint cannot be read, or its encoder is unavailable or has other weights.
     """
     checkpoint = read_checkpoint(path)
-    description = checkpoint["spk"]
-    config = settings_of(path, description["settings"])
-    name = encoder or config.pretrained_model
-    trained = description["encoder"]
+    known = checkpoint["spk"]
+    config = settings_of(path, known["settings"])
+    name = encoder or config.encoder
+    trained = known["encoder"]
     parts = load_encoder_parts(
         name, revision=_revision(name, trained), normalize=_normalize(trained, config)
     )
-    split = str(description["split"])
+    split = str(known["split"])
     subject = ModelIdentity(
-        description["task"],
-        tuple(description["labels"]),
+        known["task"],
+        tuple(known["labels"]),
         parts.provenance,
         split,
-        rows=str(description["rows"]),
-        trained=frozenset(description["trained"]),
-        audio=tuple(description.get("audio", ())),
+        rows=str(known["rows"]),
+        trained=frozenset(known["trained"]),
+        audio=tuple(known.get("audio", ())),
     )
-    check_same_model(description, subject, "--encoder")
+    check_same_model(known, subject, "--encoder")
     module = SpeakerModule(parts, subject, config)
     load_weights(module, checkpoint)
     return module.eval()
@@ -173,10 +173,12 @@ def load_weights(module: SpeakerModule, checkpoint: dict[str, Any]) -> None:
         )
 
 
-def settings_of(path: str | Path, settings: dict[str, Any]) -> Config:
+def settings_of(path: str | Path, settings: dict[str, Any]) -> FinetuneConfig:
     """Build the `Config` that a checkpoint was made with, or raise `InputError`."""
     try:
-        return Config(**{**settings, "sessions": tuple(settings.get("sessions", ()))})
+        return FinetuneConfig(
+            **{**by_names_of_today(settings), "sessions": tuple(settings.get("sessions", ()))}
+        )
     except TypeError as problem:
         raise InputError(
             f"{path}: settings do not fit this version ({problem}), expected those of "
@@ -189,13 +191,15 @@ def _revision(name: str, encoder: dict[str, Any]) -> str | None:
     return None if name == DEMO or Path(name).is_dir() else str(encoder["revision"])
 
 
-def _normalize(encoder: dict[str, Any], config: Config) -> str | None:
+def _normalize(encoder: dict[str, Any], config: FinetuneConfig) -> str | None:
     """Return whether waveforms were normalised in training, whatever the folder says now."""
     options: dict[Any, str | None] = {value: name for name, value in NORMALIZE.items()}
     return options.get(encoder.get("normalization"), config.normalize)
 
 
-def score_segments(module: SpeakerModule, segments: SegmentDataset, config: Config) -> np.ndarray:
+def score_segments(
+    module: SpeakerModule, segments: SegmentDataset, config: FinetuneConfig
+) -> np.ndarray:
     """Return scores (n, labels) float32, in the order of the segments."""
     module.eval()
     places: list[int] = []
@@ -210,15 +214,15 @@ def score_segments(module: SpeakerModule, segments: SegmentDataset, config: Conf
     return scores
 
 
-def autocast(config: Config, device: torch.device) -> Any:
+def autocast(config: FinetuneConfig, device: torch.device) -> Any:
     """Return a context in which the model computes at the precision of the settings."""
-    dtype = choose_dtype(config.precision, device)
+    dtype = choose_dtype(config.dtype, device)
     if dtype == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype)
 
 
-def model_name(subject: ModelIdentity, config: Config) -> str:
+def model_name(subject: ModelIdentity, config: FinetuneConfig) -> str:
     """Return the name for the predictions' model column, with what makes scores doubtful."""
     corpus = WITHIN_CORPUS if config.within == "corpus" else ""
     untrained = ", untrained encoder" if subject.encoder["untrained"] else ""
@@ -230,19 +234,11 @@ def predictions_table(
     rows: pd.DataFrame, scores: np.ndarray, labels: Sequence[str], temperature: float, name: str
 ) -> pd.DataFrame:
     """Build the predictions table of segments `rows` (n) from scores (n, labels)."""
-    scaled = scores.astype(np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    chances = powers / powers.sum(axis=1, keepdims=True)
-    best = chances.argmax(axis=1)
-    scores_json = [
-        json.dumps(dict(zip(labels, row, strict=True)), ensure_ascii=False)
-        for row in chances.round(6).tolist()
-    ]
-    table = rows[["segment_id", "session", "speaker"]].assign(
-        predicted=np.asarray(labels, dtype=object)[best],
+    chances = probabilities(scores.astype(np.float64), temperature)
+    return make_predictions(
+        rows,
+        name,
+        predicted=np.asarray(labels, dtype=object)[chances.argmax(axis=1)],
         score=chances.max(axis=1),
-        split=rows.get("split", ""),
-        model=name,
-        scores=scores_json,
+        scores=[scores_text(labels, row) for row in chances],
     )
-    return check_predictions(table)

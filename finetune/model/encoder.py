@@ -27,7 +27,7 @@ from ...extract.encoder.kernels import no_attention_plans
 from ...extract.encoder.loading import LoadedEncoder
 from ...extract.encoder.pooling import PaddingMask
 from ...extract.encoder.transformer import first_output, mixed_masks, run_layers
-from ..config import Config, frozen_layers
+from ..config import FinetuneConfig, frozen_layers
 
 FRAME = 0.02  # s from one frame to the next: 320 samples at 16 kHz
 
@@ -73,7 +73,7 @@ class PartlyFrozenEncoder(nn.Module):
         Number of layers that stay frozen to the end of training.
     """
 
-    def __init__(self, parts: LoadedEncoder, config: Config) -> None:
+    def __init__(self, parts: LoadedEncoder, config: FinetuneConfig) -> None:
         super().__init__()
         self.model = parts.model.float().requires_grad_(False)
         self.model.config.layerdrop = 0.0

@@ -20,7 +20,7 @@ import torch
 from ...common.errors import InputError
 from ...common.files import atomic_write, refuse_full_disk
 from ...extract.encoder.device import carried
-from ..config import Config
+from ..config import FinetuneConfig
 from ..data.dataset import BatchIndex
 from .encoder import FrozenOutput
 
@@ -87,7 +87,7 @@ class FrozenLayerCache:
         return self._folder / f"{ask.number:06d}.kept"
 
 
-def check_cacheable(config: Config, wanted: Sequence[int], cut: int, least: int) -> None:
+def check_cacheable(config: FinetuneConfig, wanted: Sequence[int], cut: int, least: int) -> None:
     """Raise `InputError` if the frozen output changes between epochs, or caching is no use.
 
     Parameters

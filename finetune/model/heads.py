@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from ...extract.encoder.pooling import PaddingMask
-from ..config import Config
+from ..config import FinetuneConfig
 
 EPSILON = 1e-6  # added to a variance of states, which are of the order of 1
 ATTENTION = 128  # hidden units of attentive pooling
@@ -80,7 +80,7 @@ class SpeakerHead(nn.Module):
     weights.
     """
 
-    def __init__(self, width: int, labels: int, config: Config) -> None:
+    def __init__(self, width: int, labels: int, config: FinetuneConfig) -> None:
         super().__init__()
         self.body: nn.Module = nn.Identity()
         if config.head == "mlp":
@@ -105,7 +105,10 @@ class SpeakerHead(nn.Module):
 
 
 def loss(
-    scores: torch.Tensor, codes: torch.Tensor, config: Config, weights: torch.Tensor | None = None
+    scores: torch.Tensor,
+    codes: torch.Tensor,
+    config: FinetuneConfig,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the training loss of scores (n, labels) against codes (n,): a mean over segments.
 

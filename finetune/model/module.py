@@ -17,18 +17,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...classify.classifiers.calibration import find_temperature
 from ...common.errors import InputError
 from ...common.names import normal_names
 from ...extract.encoder.device import carried
 from ...extract.encoder.loading import LoadedEncoder
-from ..config import Config
+from ..config import FinetuneConfig
 from ..data.dataset import Batch
 from .encoder import FrozenOutput, PartlyFrozenEncoder
 from .frozen_cache import FrozenLayerCache
 from .heads import Pooling, SpeakerHead, class_weights, loss
 
 MERIT = "val_merit"  # val_acc, ties broken by val_loss
-TEMPERATURES = (-5.0, 5.0)  # natural logarithm
 IDENTITY = ("encoder", "revision", "weights_sha256", "encoder_config_sha256", "untrained")
 SAME = ("weights_sha256", "encoder_config_sha256", "normalization")  # independent of location
 
@@ -60,7 +60,7 @@ class SpeakerModule(lightning.LightningModule):
         self,
         parts: LoadedEncoder,
         subject: ModelIdentity,
-        config: Config,
+        config: FinetuneConfig,
         *,
         codes: torch.Tensor | None = None,
         cache: FrozenLayerCache | None = None,
@@ -127,7 +127,7 @@ class SpeakerModule(lightning.LightningModule):
         scores, codes = (torch.cat(parts) for parts in zip(*self._checked, strict=True))
         scores = scores.cpu()
         self._checked.clear()
-        self.temperature = find_temperature(scores, codes)
+        self.temperature = find_temperature(scores.double().numpy(), codes.numpy())
         self._log(MERIT, torch.tensor(selection_score(scores, codes), device=self.device), 1)
 
     def _log(self, name: str, value: torch.Tensor, count: int) -> None:
@@ -204,9 +204,7 @@ class SpeakerModule(lightning.LightningModule):
 
 
 def check_same_model(
-    description: Mapping[str, Any] | None,
-    subject: ModelIdentity,
-    option: str = "--pretrained-model",
+    description: Mapping[str, Any] | None, subject: ModelIdentity, option: str = "--encoder"
 ) -> None:
     """Raise `InputError` if a checkpoint's description is not of this encoder and task.
 
@@ -250,27 +248,6 @@ def selection_score(scores: torch.Tensor, codes: torch.Tensor) -> float:
         return right
     cost = float(nn.functional.cross_entropy(scores[labelled].double(), codes[labelled]))
     return right + 0.5 * float(np.exp(-cost)) / len(codes)
-
-
-def find_temperature(scores: torch.Tensor, codes: torch.Tensor) -> float:
-    """Return the temperature (> 0) that minimises the log-loss of scores (n, labels).
-
-    1.0 if there are no labels. Targets are softened to (n + 1) / (n + 2), so that error-free scores
-    do not yield a temperature of 0. Source: Guo et al. (2017), 4.2; Platt (1999).
-    """
-    from scipy.optimize import minimize_scalar
-
-    scores, codes = scores[codes >= 0].double(), codes[codes >= 0]
-    if not len(codes):
-        return 1.0
-    labels = scores.shape[1]
-    softening = labels / ((labels - 1) * (len(codes) + 2))
-
-    def cost(logarithm: float) -> float:
-        scaled = scores / np.exp(logarithm)
-        return float(nn.functional.cross_entropy(scaled, codes, label_smoothing=softening))
-
-    return float(np.exp(minimize_scalar(cost, bounds=TEMPERATURES, method="bounded").x))
 
 
 def derive_seed(*parts: object) -> int:

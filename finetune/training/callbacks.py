@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ...common.files import atomic_write
-from ..config import Config
+from ..config import FinetuneConfig
 from ..model.module import MERIT
 
 
@@ -109,7 +109,7 @@ def _csv(rows: list[dict[str, float]]) -> bytes:
     return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").encode()
 
 
-def checkpoints(folder: Path, stem: str, config: Config) -> tuple[ModelCheckpoint, ...]:
+def checkpoints(folder: Path, stem: str, config: FinetuneConfig) -> tuple[ModelCheckpoint, ...]:
     """Return the callbacks that save ``STEM-best.ckpt``, the top k, and ``STEM-last.ckpt``.
 
     The last one saves the last epoch with everything needed to resume. It comes after the others,
@@ -156,14 +156,14 @@ class _MoreBest(_Best):
         return f"several {super().state_key}"
 
 
-def _monitored(config: Config) -> str:
+def _monitored(config: FinetuneConfig) -> str:
     return MERIT if config.checkpoint_monitor == "val_acc" else config.checkpoint_monitor
 
 
 def callbacks(
     saving: tuple[ModelCheckpoint, ...],
     history: History,
-    config: Config,
+    config: FinetuneConfig,
     stop: Callable[[], bool],
 ) -> list[lightning.Callback]:
     """Return the callbacks of a training run, with early stopping if `patience` is set."""

@@ -8,14 +8,13 @@ is reported as not compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...common.errors import InputError, explain_write_errors
 from ...manifests.splits.tasks import rows_sha256
-from ..config import Config, anew, read_config, write_config
-from ..config_file import read_settings
+from ..config import FinetuneConfig, anew, read_config, read_values, write_config
 from .provenance import (
     ANOTHER,
     Origin,
@@ -81,9 +80,8 @@ def _check_own(root: Path, folders: Mapping[int, Path]) -> None:
 
 def _has_all_settings(path: Path) -> bool:
     """Return whether a config file has all settings, as those written by fit do."""
-    names = [setting.name for setting in fields(Config)]
     try:
-        return len(read_settings(path, names)) >= FEWEST
+        return len(read_values(path)) >= FEWEST
     except InputError:
         return False
 
@@ -113,7 +111,7 @@ def _begun(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("metrics.csv", "result.json"))
 
 
-def check_settings(where: Path, old: Mapping[str, Any], config: Config) -> None:
+def check_settings(where: Path, old: Mapping[str, Any], config: FinetuneConfig) -> None:
     """Raise `InputError` if settings that affect results have changed."""
     names = differing_settings(old, config)
     if names:
@@ -124,7 +122,11 @@ def check_settings(where: Path, old: Mapping[str, Any], config: Config) -> None:
 
 
 def check_folder(
-    fleet: TrainingPlan, version: int, folder: Path, old: Config | None, log: Callable[[str], None]
+    fleet: TrainingPlan,
+    version: int,
+    folder: Path,
+    old: FinetuneConfig | None,
+    log: Callable[[str], None],
 ) -> None:
     """Raise `InputError` if a session's folder is not of the plan's table or encoder.
 
@@ -197,8 +199,8 @@ def _check_made_from(
         if encoder.get(name, own) != own:
             raise InputError(
                 f"{folder}: was trained on an encoder whose {name} is {encoder[name]!r}, and that "
-                f"of {fleet.config.pretrained_model!r} is {own!r}, expected the same; name the "
-                "original encoder with --pretrained-model, or another --log-dir"
+                f"of {fleet.config.encoder!r} is {own!r}, expected the same; name the "
+                "encoder of then with --encoder, or another --log-dir"
             )
     changed, absent = differing_recordings(origin, fleet.config)
     if changed:
@@ -216,7 +218,7 @@ def _check_made_from(
 
 
 def _noted_encoder(
-    folder: Path, session: str, result: SessionResult | None, config: Config
+    folder: Path, session: str, result: SessionResult | None, config: FinetuneConfig
 ) -> dict[str, str]:
     """Return the encoder recorded in a checkpoint of version 0.1.0, if there is one."""
     path = checkpoint_path(folder, session, "best", config)

@@ -20,7 +20,7 @@ from ...common.errors import InputError
 from ...common.files import atomic_write
 from ...common.names import normal_name
 from ...manifests.splits.tasks import Task, rows_sha256
-from ..config import Config
+from ..config import FinetuneConfig, by_names_of_today
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,9 @@ class Origin:
     recordings: Mapping[str, Mapping[str, Any]] | None = None
 
 
-def describe(task: Task, table: pd.DataFrame, config: Config, encoder: Mapping[str, Any]) -> Origin:
+def describe(
+    task: Task, table: pd.DataFrame, config: FinetuneConfig, encoder: Mapping[str, Any]
+) -> Origin:
     """Return a task's provenance; reads its recordings once."""
     paths = {
         name: Path(config.audio_root) / name for name in sorted({*_rows(task, table)["audio"]})
@@ -76,16 +78,16 @@ def identity(encoder: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(encoder[name]) for name in ENCODER if name in encoder}
 
 
-def result_settings(config: Config) -> dict[str, Any]:
+def result_settings(config: FinetuneConfig) -> dict[str, Any]:
     """Return the settings that may affect results, including devices if they share a model.
 
     The encoder is given by its last path component only, which appears in the model's name; its
     hashes identify it.
     """
-    names = [setting.name for setting in fields(Config) if setting.metadata["result"]]
+    names = [setting.name for setting in fields(FinetuneConfig) if setting.metadata["result"]]
     names += ["devices"] * (config.within == "corpus")
     values = {name: getattr(config, name) for name in names if name != "revision"}
-    return {**values, "pretrained_model": Path(config.pretrained_model).name}
+    return {**values, "encoder": Path(config.encoder).name}
 
 
 def mark(path: Path) -> dict[str, Any]:
@@ -137,14 +139,14 @@ def fingerprint(origin: Origin) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def differing_settings(old: Mapping[str, Any], config: Config) -> list[str]:
+def differing_settings(old: Mapping[str, Any], config: FinetuneConfig) -> list[str]:
     """Return the names of the `result_settings` that have changed.
 
     More epochs than before are not a difference, since training can continue.
     """
     new = result_settings(config)
     # A setting added in a later version had its default value before.
-    before = {**result_settings(Config(within=config.within)), **old}
+    before = {**result_settings(FinetuneConfig(within=config.within)), **by_names_of_today(old)}
     names = [name for name in new if before[name] != new[name]]
     return [name for name in names if name != "max_epochs" or new[name] < before[name]]
 
@@ -200,7 +202,7 @@ def _read_rows(path: Path) -> pd.DataFrame:
     return read_table(path).set_index("segment_id")
 
 
-def differing_recordings(origin: Origin, config: Config) -> tuple[list[str], list[str]]:
+def differing_recordings(origin: Origin, config: FinetuneConfig) -> tuple[list[str], list[str]]:
     """Return which of a folder's recordings have changed, and which are missing."""
     changed, absent = [], []
     for name, recorded in (origin.recordings or {}).items():
@@ -287,13 +289,8 @@ def _touches(spans: Sequence[Sequence[float]], start: float, end: float) -> bool
     return any(low < end and start < high for low, high in spans)
 
 
-def load_encoder(config: Config) -> LoadedEncoder:
-    """Load a run's encoder; errors name fit's option, ``--pretrained-model``."""
+def load_encoder(config: FinetuneConfig) -> LoadedEncoder:
+    """Load a run's encoder."""
     from ...extract.encoder.loading import load_encoder_parts
 
-    try:
-        return load_encoder_parts(
-            config.pretrained_model, revision=config.revision, normalize=config.normalize
-        )
-    except InputError as problem:
-        raise InputError(str(problem).replace("--encoder", "--pretrained-model")) from None
+    return load_encoder_parts(config.encoder, revision=config.revision, normalize=config.normalize)

@@ -11,14 +11,16 @@ from typing import Any
 
 from ...common.errors import InputError
 from ...common.files import atomic_write
-from ..config import Config
+from ..config import FinetuneConfig
 from ..model.checkpoint import read_checkpoint, settings_of
 from ..model.module import ModelIdentity
 from .provenance import differing_settings, result_settings
 from .session_result import checkpoint_path
 
 
-def checkpoint_to_resume(folder: Path, subject: ModelIdentity, config: Config) -> Path | None:
+def checkpoint_to_resume(
+    folder: Path, subject: ModelIdentity, config: FinetuneConfig
+) -> Path | None:
     """Return the checkpoint to resume from, the later of the two candidates; None to start anew.
 
     Raises
@@ -42,7 +44,7 @@ def checkpoint_to_resume(folder: Path, subject: ModelIdentity, config: Config) -
 
 
 def _check_same_run(
-    path: Path, checkpoint: dict[str, Any], subject: ModelIdentity, config: Config
+    path: Path, checkpoint: dict[str, Any], subject: ModelIdentity, config: FinetuneConfig
 ) -> None:
     if "optimizer_states" not in checkpoint:
         last = path.with_name(path.name.replace("-best.ckpt", "-last.ckpt"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from ...common.errors import InputError
 from ...common.files import atomic_write
 from ...common.names import normal_name
-from ..config import Config, anew
+from ..config import FinetuneConfig, anew
 from .provenance import Origin
 
 LONGEST_STEM = 100  # bytes; with what is appended, a file name has at most 255
@@ -38,13 +38,13 @@ def _plain(name: str) -> str:
     return re.sub(r"[^\w.-]", "_", name)
 
 
-def checkpoint_folder(folder: Path, config: Config) -> Path:
+def checkpoint_folder(folder: Path, config: FinetuneConfig) -> Path:
     """Return a session's checkpoint folder: below its own folder, or below an absolute path."""
     base = Path(config.checkpoint_dir)
     return base / folder.name if base.is_absolute() else folder / base
 
 
-def checkpoint_path(folder: Path, session: str, kind: str, config: Config) -> Path:
+def checkpoint_path(folder: Path, session: str, kind: str, config: FinetuneConfig) -> Path:
     """Return the path of a session's checkpoint; `kind` is "best" or "last"."""
     place = checkpoint_folder(folder, config)
     return place / f"{stem_in(place, session)}-{kind}.ckpt"
@@ -103,18 +103,21 @@ def read_result(folder: Path) -> SessionResult | None:
         ) from None
 
 
-def keeps_last(result: SessionResult, config: Config) -> bool:
+def keeps_last(result: SessionResult, config: FinetuneConfig) -> bool:
     """Return whether a finished session keeps its last checkpoint, to add epochs later."""
     return config.keep_last and result.state == "done" and result.epochs >= config.max_epochs
 
 
-def result_line(result: SessionResult, folder: Path) -> str:
-    """Return the line that reports a finished session."""
+def result_line(result: SessionResult, folder: Path, max_epochs: int | None = None) -> str:
+    """Return what is told when a session is finished, of at most `max_epochs` where that is known.
+
+    Where validation was still rising as it ended, more epochs may give more.
+    """
     text = f"{result.session}: {result.state}"
     if result.state == "done":
         text += (
             f", {result.epochs} epochs in {result.seconds:.0f} s, "
-            f"best {result.best_epoch} (from 0), "
+            f"best {result.best_epoch} (from 0){_at_its_cap(result, max_epochs)}, "
             f"validation {result.valid_accuracy:.1%} of {result.valid_segments}, "
             f"test {result.test_accuracy:.1%} of {result.test_segments} segments"
         )
@@ -124,6 +127,12 @@ def result_line(result: SessionResult, folder: Path) -> str:
     if result.rejected:
         text += f", {len(result.rejected)} segments rejected"
     return f"{text}, {folder.name}"
+
+
+def _at_its_cap(result: SessionResult, max_epochs: int | None) -> str:
+    if max_epochs is None or result.epochs < max_epochs:
+        return ""
+    return f", ended by --max-epochs {max_epochs} and not by its patience"
 
 
 def doubts(segments: int, unknown: int, learnt: int) -> str:
@@ -136,7 +145,7 @@ def doubts(segments: int, unknown: int, learnt: int) -> str:
     return text
 
 
-def wants_more(result: SessionResult, origin: Origin | None, config: Config) -> bool:
+def wants_more(result: SessionResult, origin: Origin | None, config: FinetuneConfig) -> bool:
     """Return whether a session ran to a smaller max_epochs than now, without stopping early."""
     before = (origin.settings or {}).get("max_epochs") if origin else None
     if before is None or result.state != "done":

@@ -23,7 +23,7 @@ from ...common.locks import FolderBusyError, FolderLock
 from ...extract.pipeline.batching import take_part
 from ...manifests.splits.tasks import Task, make_tasks, rows_sha256
 from ...manifests.table import read_predictions, write_predictions
-from ..config import Config, anew
+from ..config import FinetuneConfig, anew
 from .provenance import ANOTHER, describe, read_origin, write_origin
 from .session_result import (
     PREFIX,
@@ -68,7 +68,7 @@ class TrainingPlan:
     """
 
     table: pd.DataFrame
-    config: Config
+    config: FinetuneConfig
     split: str
     tasks: dict[int, Task]
     names: tuple[str, ...]
@@ -88,7 +88,9 @@ class TrainingPlan:
         return Path(self.config.log_dir) / f"version_{version}"
 
 
-def plan_training(table: pd.DataFrame, config: Config, split: str = "unknown") -> TrainingPlan:
+def plan_training(
+    table: pd.DataFrame, config: FinetuneConfig, split: str = "unknown"
+) -> TrainingPlan:
     """Return which sessions to train, and why others are left out.
 
     Raises
@@ -112,7 +114,7 @@ def plan_training(table: pd.DataFrame, config: Config, split: str = "unknown") -
     return TrainingPlan(table, config, split, chosen, names, left_out, doable)
 
 
-def _check_session_names(config: Config, names: Sequence[str]) -> None:
+def _check_session_names(config: FinetuneConfig, names: Sequence[str]) -> None:
     requested = [*config.sessions, *([config.start_meeting] if config.start_meeting else [])]
     for name in requested:
         if name not in names:
@@ -123,7 +125,7 @@ def _check_session_names(config: Config, names: Sequence[str]) -> None:
             )
 
 
-def _not_asked(name: str, config: Config) -> str:
+def _not_asked(name: str, config: FinetuneConfig) -> str:
     if config.sessions and name not in config.sessions:
         return "not among --sessions"
     if name < config.start_meeting:
@@ -160,7 +162,7 @@ def train_sessions(
                 _write_task_file(folder, task, fleet)
                 _remove(_half_written(folder, fleet.config))
                 result = train(task, folder)
-                log(result_line(result, folder))
+                log(result_line(result, folder, fleet.config.max_epochs))
                 write_tables(fleet)
     return busy
 
@@ -177,7 +179,7 @@ def _remove_leftovers(folder: Path, result: SessionResult, fleet: TrainingPlan) 
             _remove(leftovers if locked else [])
 
 
-def _half_written(folder: Path, config: Config) -> list[Path]:
+def _half_written(folder: Path, config: FinetuneConfig) -> list[Path]:
     """Return the temporary files of a killed writer."""
     places = (folder, checkpoint_folder(folder, config))
     return [path for place in places for path in place.glob(".*") if path.is_file()]

@@ -30,11 +30,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ...common.errors import InputError, explain_write_errors
+from ...common.log import is_quiet
 from ...extract.encoder.device import choose_dtype, out_of_memory
 from ...extract.encoder.loading import LoadedEncoder
 from ...manifests.splits.tasks import Task, rows_sha256
 from ...manifests.table import write_predictions
-from ..config import Config
+from ..config import FinetuneConfig
 from ..data.dataset import (
     SegmentDataset,
     data_sets,
@@ -75,7 +76,7 @@ from .session_result import (
 
 DIVERGED = (
     "scores are not finite, so the training diverged: a lower --learning-rate, a lower "
-    "--gradient-clip or --precision float32, in another --log-dir"
+    "--gradient-clip or --dtype float32, in another --log-dir"
 )
 # Layers that unfreeze later, and states that are not read, leave parameters without a gradient.
 DISTRIBUTED = "ddp_find_unused_parameters_true"
@@ -98,7 +99,7 @@ class TrainingContext:
     """
 
     table: pd.DataFrame
-    config: Config
+    config: FinetuneConfig
     split: str = "unknown"
     device: str = "cpu"
     ranks: int = 1
@@ -149,7 +150,7 @@ def train(task: Task, folder: Path, run: TrainingContext) -> SessionResult:
     return _finish(result, folder, config)
 
 
-def _finish(result: SessionResult, folder: Path, config: Config) -> SessionResult:
+def _finish(result: SessionResult, folder: Path, config: FinetuneConfig) -> SessionResult:
     """Write a result and return it; remove files that only an unfinished session needs."""
     write_result(folder, result)
     if not keeps_last(result, config):
@@ -210,7 +211,7 @@ def _sign(subject: ModelIdentity, train_set: SegmentDataset, run: TrainingContex
     config, device = run.config, torch.device(run.device)
     names = ("batch_seconds", "batch_size", "channel", "resample", "states", "unfreeze")
     settings = {name: getattr(config, name) for name in (*names, "freeze_encoder_layers")}
-    computing = [device.type, str(choose_dtype(config.precision, device)), run.config.max_epochs]
+    computing = [device.type, str(choose_dtype(config.dtype, device)), run.config.max_epochs]
     segments = [asdict(segment) for segment in train_set.segments]
     files = [(path, stamp(Path(path))) for path in sorted({s.path for s in train_set.segments})]
     content = [settings, computing, dict(subject.encoder), segments, files]
@@ -259,7 +260,7 @@ def _trainer(
 ) -> lightning.Trainer:
     config, device = run.config, torch.device(run.device)
     single = [device.index or 0] if device.type == "cuda" else 1
-    bfloat16 = choose_dtype(config.precision, device) == torch.bfloat16
+    bfloat16 = choose_dtype(config.dtype, device) == torch.bfloat16
     return lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=single if run.ranks == 1 else run.ranks,
@@ -268,11 +269,11 @@ def _trainer(
         max_epochs=config.max_epochs,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.gradient_clip or None,
-        log_every_n_steps=config.log_every_n_steps,
+        log_every_n_steps=1,
         logger=TensorBoardLogger(folder.parent, name="", version=folder.name),
         callbacks=added,
         plugins=[AtomicCheckpointIO()],
-        enable_progress_bar=sys.stderr.isatty(),
+        enable_progress_bar=sys.stderr.isatty() and not is_quiet(),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # `BatchSampler` gives each process its part

@@ -38,6 +38,7 @@ from ...common.cpus import available_cores
 from ...common.errors import InputError
 from ...common.files import atomic_write
 from ...common.locks import folder_lock
+from ...common.log import is_quiet
 from ...common.names import normal_name
 from ..formats.cut_names import cut_stem
 from ..table import check_table, id_names, sample_span, write_table
@@ -74,7 +75,7 @@ def cut_segments(  # noqa: PLR0913  (the options of the command)
     format: str = "wav",  # noqa: A002  (the command's option is --format)
     channel: str | int = "0",
     resample: bool = False,
-    workers: int = 0,
+    jobs: int = 0,
     lock: bool = True,
 ) -> CutReport:
     """Cut every segment of `table` to a mono 16 kHz file in `out`; the module lists its files.
@@ -94,7 +95,7 @@ def cut_segments(  # noqa: PLR0913  (the options of the command)
         channel in the column ``channel`` use that one.
     resample
         Convert other sample rates to 16 kHz, each segment on its own; otherwise they are refused.
-    workers
+    jobs
         Recordings cut at a time, >= 0; 0 means one per core.
     lock
         Hold the folder's lock; without it, no other process may write there.
@@ -111,7 +112,7 @@ def cut_segments(  # noqa: PLR0913  (the options of the command)
     """
     channel = check_channel(str(channel))
     settings = {"format": format, "channel": channel, "resample": resample}
-    _check_settings(settings, workers)
+    _check_settings(settings, jobs)
     table = check_table(table)
     names = file_names(table, format)
     spans, recordings, clipped = _plan(table, names, Path(audio_root), settings)
@@ -122,7 +123,7 @@ def cut_segments(  # noqa: PLR0913  (the options of the command)
             part.unlink()
         record_request(Path(out), _request(settings, spans, recordings))
         todo = _unfinished(Path(out), spans, recordings)
-        seconds = _cut_all(todo, recordings, Path(out), workers)
+        seconds = _cut_all(todo, recordings, Path(out), jobs)
         _check_still_there(Path(out), names)
         cut_table = _cut_table(table, names, spans, recordings)
         write_table(cut_table, Path(out, TABLE))
@@ -190,13 +191,13 @@ def _local(identity: str, session: str, speaker: str) -> str:
     return speaker if speaker.startswith(f"{session}_") else f"{session}_{speaker}"
 
 
-def _check_settings(settings: Mapping[str, object], workers: int) -> None:
+def _check_settings(settings: Mapping[str, object], jobs: int) -> None:
     if settings["format"] not in FORMATS:
         raise InputError(
             f"format: {settings['format']!r} is unknown, expected wav or flac; pass one"
         )
-    if workers < 0:
-        raise InputError(f"workers: {workers} is below 0, expected 0 (one per core) or more")
+    if jobs < 0:
+        raise InputError(f"jobs: {jobs} is below 0, expected 0 (one per core) or more")
 
 
 def _plan(
@@ -315,7 +316,9 @@ def _cut_all(
     pool = ThreadPoolExecutor(workers or available_cores())
     jobs = [pool.submit(cut_recording, recordings[audio], todo[audio], out) for audio in longest]
     try:
-        done = tqdm(as_completed(jobs), total=len(jobs), unit=" recordings", disable=None)
+        done = tqdm(
+            as_completed(jobs), total=len(jobs), unit=" recordings", disable=is_quiet() or None
+        )
         return sum(job.result() for job in done)
     finally:
         pool.shutdown(cancel_futures=True)

@@ -24,6 +24,7 @@ from ...common.audio.decoding import (
     resample,
 )
 from ...common.errors import InputError, explain_write_errors
+from ...common.files import flushed_file
 from ...common.outputs import has_to_be_written
 
 RATE = 16000  # Hz of every file written
@@ -165,10 +166,8 @@ def write_audio(path: Path, samples: np.ndarray) -> None:
     part = path.with_name(f".{path.name}.part")
     with image.getbuffer() as view, explain_write_errors(path, view.nbytes):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
+        with flushed_file(part) as file:
             file.write(view)
-            file.flush()
-            os.fsync(file.fileno())
         os.replace(part, path)
 
 

@@ -37,13 +37,14 @@ def make_table(
     identity: str | Path | None = None,
     skip_bad: bool = False,
     allow_unpaired: bool = False,
-) -> tuple[pd.DataFrame, list[Note]]:
+    notes: list[Note] | None = None,
+) -> pd.DataFrame:
     """Build the segment table from the turns that a reader returned.
 
     Parameters
     ----------
     annotation
-        Turns and notes of `read_rttm`, `read_textgrids` or `read_reference_csv`.
+        Turns and notes of `read_rttm` or `read_textgrid`.
     audio_root
         Folder, searched recursively, with one recording per session, named after it, with any
         suffix that libsndfile reads. Without it, `audio` is ``{session}.flac`` and ends are not
@@ -58,20 +59,21 @@ def make_table(
         recordings.
     allow_unpaired
         Drop, with a note, the turns of sessions without a recording.
+    notes
+        Receives what was dropped, clipped, repaired or left unpaired, in the order it was found,
+        the notes of `annotation` first.
 
     Returns
     -------
-    table
+    DataFrame
         The segment table, sorted by session, start, end and speaker.
-    notes
-        What was dropped, clipped, repaired or left unpaired, in that order of occurrence.
 
     Raises
     ------
     InputError
-        Duplicate turns, a turn past the end of its audio, ambiguous audio, an unknown scope, a
-        speaker missing from the identity file, a session without a recording, or no turns at all.
-        Its `notes` are those made so far.
+        Duplicate turns, a turn after its audio's end, ambiguous audio, an unknown scope, a
+        speaker that the identity file does not name, a session without recording, or no turn at
+        all; with the notes made until then.
     """
     usable = Annotation(notes=list(annotation.notes))
     try:
@@ -79,7 +81,9 @@ def make_table(
     except InputError as problem:
         problem.notes = usable.notes
         raise
-    return _table(rows), usable.notes
+    if notes is not None:
+        notes += usable.notes
+    return _table(rows)
 
 
 def _rows(

@@ -81,7 +81,7 @@ class Choice:
         return mark.strip().lower() in {sign.strip().lower() for sign in self.silence}
 
 
-def read_textgrids(
+def read_textgrid(
     path: str | Path,
     *,
     skip_bad: bool = False,

@@ -83,8 +83,10 @@ def read_reference_csv(  # noqa: PLR0913 (the command's options)
     if rttm_dir is not None:
         annotated = read_rttm(rttm_dir, skip_bad=skip_bad)
         recovered, labels = recover_turns(listed, annotated, annotation, skip_bad=skip_bad)
-        table, notes = make_table(
+        notes: list[Note] = []
+        table = make_table(
             recovered,
+            notes=notes,
             audio_root=audio_root,
             scope=scope,
             identity=identity,
@@ -134,12 +136,18 @@ def prepare_segments(
         The segment table, and notes of what was dropped or clipped.
     """
     annotated = read_rttm(rttm_dir, skip_bad=skip_bad)
-    table, notes = make_table(
-        annotated, audio_root=pcm_dir, skip_bad=skip_bad, allow_unpaired=allow_unpaired
+    notes: list[Note] = []
+    dropped: dict[str, list[str]] = {}
+    table = make_table(
+        annotated,
+        audio_root=pcm_dir,
+        skip_bad=skip_bad,
+        allow_unpaired=allow_unpaired,
+        notes=notes,
     )
-    selected, dropped = select_segments(table, min_seconds=min_seconds)
-    notes += [Note(rule, name, "dropped") for rule, names in dropped for name in names]
-    return selected, notes
+    segments = select_segments(table, min_seconds=min_seconds, dropped=dropped)
+    notes += [Note(rule, name, "dropped") for rule, names in dropped.items() for name in names]
+    return segments, notes
 
 
 def recover_turns(
@@ -221,7 +229,7 @@ def _with_overlap(
     """Add the share of overlapped speech, counting also turns that the CSV leaves out."""
     sessions = set(table["session"])
     turns = [turn for turn in annotated.turns if turn.session in sessions]
-    every, _ = make_table(Annotation(turns), audio_root=audio_root, skip_bad=True)
+    every = make_table(Annotation(turns), audio_root=audio_root, skip_bad=True)
     shares = dict(zip(every["segment_id"], overlap_share(every), strict=True))
     return table.assign(overlap=table["segment_id"].map(shares))
 

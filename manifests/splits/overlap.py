@@ -30,7 +30,8 @@ def check_timeline(table: pd.DataFrame) -> None:
     if len(files):
         raise InputError(
             f"table: {len(files)} sessions lie in several audio files, first {files.index[0]!r} in "
-            f"{int(files.iloc[0])}, expected one; use the table from before the cut, with its times"
+            f"{int(files.iloc[0])}, expected one; use the table from before the cut, with its "
+            "times (of split and leaks: --times TABLE)"
         )
 
 

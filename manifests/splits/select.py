@@ -44,7 +44,7 @@ def overlap_share(table: pd.DataFrame) -> np.ndarray:
     return np.clip(np.round(overlap_timeline(table).within(2) / length, RESOLUTION), 0, 1)
 
 
-def select_segments(
+def select_segments(  # noqa: PLR0913  (the options of the command)
     table: pd.DataFrame,
     *,
     sessions: Sequence[str] | None = None,
@@ -53,8 +53,9 @@ def select_segments(
     max_overlap: float | None = None,
     min_segments: int = 1,
     keep_roll_call: bool = False,
-) -> tuple[pd.DataFrame, list[tuple[str, list[str]]]]:
-    """Return the segments that pass every rule, and what each rule dropped.
+    dropped: dict[str, list[str]] | None = None,
+) -> pd.DataFrame:
+    """Return the segments that pass every rule, in order.
 
     Parameters
     ----------
@@ -63,24 +64,33 @@ def select_segments(
     sessions
         Names of the sessions to keep; None or empty: all.
     min_seconds, max_seconds
-        Shortest and longest duration in s to keep; None: no limit.
+        Shortest and longest duration in s that is kept; None: no limit.
     max_overlap
-        Greatest share, 0..1, of overlapped speech; None: no limit.
+        Greatest share, 0..1, in which somebody else speaks too; None: no limit.
     min_segments
-        Drop speakers with fewer segments in a session, after all other rules.
+        Speakers with fewer segments in a session, after all other rules, are dropped there.
     keep_roll_call
-        Keep the opening roll call whatever its duration and overlap (for enrolment).
+        The opening roll call is kept whatever its duration and overlap (enrolment).
+    dropped
+        Is filled with the ids of the segments that each rule dropped, in the order of the rules.
 
     Returns
     -------
-    tuple
-        The table with its column `overlap`, and for each active rule, in order, a pair (rule, ids
-        of the segments it dropped).
+    DataFrame
+        Rows of the table with its column `overlap`.
 
     Raises
     ------
     InputError
         A limit is out of range, a session is unknown, or no segment is left.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"segment_id": ["a", "b"], "audio": "a.wav", "start": [0.0, 3.0]})
+    >>> table = table.assign(end=[2.0, 4.0], speaker="A", session="S")
+    >>> dropped = {}
+    >>> list(select_segments(table, min_seconds=1.5, dropped=dropped)["segment_id"]), dropped
+    (['a'], {'min_seconds 1.5': ['b']})
     """
     sessions = [normal_name(name) for name in sessions or ()]
     _check_sessions(table, sessions)
@@ -99,7 +109,10 @@ def select_segments(
         rules.append(
             (f"max_overlap {max_overlap:g}", (table["overlap"] <= max_overlap).to_numpy() | spared)
         )
-    return _apply(table, rules, min_segments)
+    chosen, by_rule = _apply(table, rules, min_segments)
+    if dropped is not None:
+        dropped.update(by_rule)
+    return chosen
 
 
 def _apply(

@@ -9,15 +9,13 @@ valid, test, or '' (purged).
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ...common.errors import InputError
-from ...common.files import atomic_write
+from ..split_record import KEY
 from ..table import SPLITS
 from . import methods
 
@@ -33,29 +31,43 @@ METHODS: dict[str, Callable[..., methods.Assigned]] = {
 
 def split_table(
     table: pd.DataFrame, method: str = "chronological", **parameters: Any
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return the table with a new column `split`, and a record of how it was made.
+) -> pd.DataFrame:
+    """Divide a table into train, valid and test, and record how in ``attrs["split"]``.
 
     Parameters
     ----------
     table
         Segment table; an existing column `split` is replaced.
     method
-        One of `METHODS`.
+        "chronological", "blocked-k", "leave-one-session-out", "enrol", "roll-call", or "random",
+        which leaks.
     parameters
-        The keyword arguments of that method's function in `manifests/splits/methods.py`.
+        The keyword arguments of that method's function in `manifests/splits/methods.py`, such as
+        `test_share`, `valid_share` (0..1) and `gap` (s).
 
     Returns
     -------
-    tuple
-        The table in its original order, and {"method", "parameters", "counts" (per split, and
-        purged), "purged" (by reason), "leaky", "untrained" (speakers with test but no training
-        segments), "untested" (speakers without test segments)}.
+    DataFrame
+        The rows in the order given, with the column `split`: train, valid, test, or empty (purged).
+        Its ``attrs["split"]`` is {"method", "parameters", "counts" (per split, and purged),
+        "purged" (by reason), "leaky", "untrained" (speakers with test but no training segments),
+        "untested" (speakers without test segments)}; `write_table` writes it beside the table.
 
     Raises
     ------
     InputError
-        The method or a parameter is unknown or out of range, or does not suit the table.
+        The method or a parameter is unknown or out of range, or the table does not allow it.
+
+    Examples
+    --------
+    >>> times = range(0, 40, 4)
+    >>> table = pd.DataFrame({"segment_id": [f"s{t}" for t in times], "audio": "a.wav"})
+    >>> table = table.assign(start=times, end=[t + 2.0 for t in times], speaker="A", session="S")
+    >>> divided = split_table(table, test_share=0.3, gap=1.0)
+    >>> " ".join(divided["split"])
+    'train train train train train train valid test test test'
+    >>> divided.attrs["split"]["method"], divided.attrs["split"]["counts"]["test"]
+    ('chronological', 3)
     """
     if method not in METHODS:
         raise InputError(f"method: is {method!r}, expected one of {', '.join(METHODS)}; correct it")
@@ -73,7 +85,8 @@ def split_table(
         "purged": purged,
         "leaky": method == "random",
     }
-    return table, record | _left_out(table)
+    table.attrs[KEY] = record | _left_out(table)
+    return table
 
 
 def _settings(method: str, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -100,65 +113,3 @@ def _left_out(table: pd.DataFrame) -> dict[str, list[str]]:
         "untrained": sorted(speakers["test"] - speakers["train"]),
         "untested": sorted(set(table["speaker"]) - speakers["test"]),
     }
-
-
-def write_record(record: dict[str, Any], table_path: str | Path) -> None:
-    """Write a split's record beside its table, as ``TABLE.split.json``."""
-    atomic_write(_record_path(table_path), json.dumps(record, indent=1).encode())
-
-
-def read_record(table_path: str | Path) -> dict[str, Any] | None:
-    """Return the record of how a table was split, or None if there is none.
-
-    Raises
-    ------
-    InputError
-        The record is damaged.
-    """
-    path = _record_path(table_path)
-    if not path.exists():
-        return None
-    try:
-        return _checked(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError, RecursionError) as problem:
-        raise InputError(f"{path}: cannot be read ({problem}); run spk-manifests split") from None
-
-
-def _checked(record: Any) -> dict[str, Any]:
-    """Check that a record has the form that `split_table` returns, or raise `ValueError`."""
-    forms = {"method": str, "parameters": dict, "counts": dict, "purged": dict, "leaky": bool}
-    forms |= {"untrained": list, "untested": list}
-    wrong = [k for k, kind in forms.items() if not isinstance(dict(record).get(k), kind)]
-    counts = [] if wrong else [*record["counts"].values(), *record["purged"].values()]
-    if wrong or not all(type(count) is int for count in counts):
-        raise ValueError(f"{', '.join(wrong) or 'counts'} missing or of another type")
-    return dict(record)
-
-
-def drop_record(table_path: str | Path) -> None:
-    """Remove a stale record left by an earlier table of the same name."""
-    _record_path(table_path).unlink(missing_ok=True)
-
-
-def keep_record(record: dict[str, Any] | None, new_table: str | Path) -> None:
-    """Copy a record to a table derived from the split one; without a record, remove a stale one."""
-    if record is None:
-        drop_record(new_table)
-    else:
-        write_record(record, new_table)
-
-
-def summarise(record: dict[str, Any]) -> str:
-    """Summarise a record in one line: method, counts, purged by reason, unusable speakers."""
-    counts = ", ".join(f"{count} {name}" for name, count in record["counts"].items())
-    reasons = ", ".join(f"{count} {why}" for why, count in record["purged"].items() if count)
-    text = f"{record['method']}{' (leaky)' if record['leaky'] else ''}: {counts}"
-    text += f" ({reasons})" if reasons else ""
-    for name in ("untrained", "untested"):
-        if record[name]:
-            text += f"; {len(record[name])} speakers {name}"
-    return text
-
-
-def _record_path(table_path: str | Path) -> Path:
-    return Path(f"{table_path}.split.json")

@@ -10,14 +10,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...common.errors import InputError, check_choice
 from ..table import SPLITS
-from .split import read_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,14 +184,3 @@ def _unfit(task: Task, needed: Sequence[str]) -> str:
     if len(task.labels) < 2:
         return f"{len(task.labels)} label in train, fewer than two"
     return ""
-
-
-def split_method(path: str | Path) -> str:
-    """Return how a table was split, from the record that `spk-manifests split` leaves beside it.
-
-    ``"random (leaky)"`` for the thesis project's split, ``"unknown"`` without a record.
-    """
-    record = read_record(path)
-    if record is None:
-        return "unknown"
-    return "random (leaky)" if record["method"] == "random" else str(record["method"])

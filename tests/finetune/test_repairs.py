@@ -19,7 +19,7 @@ from spk.manifests.cli import main as manifests
 from spk.manifests.table import write_table
 
 FIT = (
-    "spk-finetune fit table.csv --audio-root wav --pretrained-model demo --head linear "
+    "spk-finetune fit table.csv --audio-root wav --encoder demo --head linear "
     "--freeze-encoder-layers all --accelerator cpu --max-epochs 1 --log-dir a"
 )
 NEW = FIT.replace("--log-dir a", "--log-dir b")
@@ -40,12 +40,12 @@ SITUATIONS = {
     "an encoder that is none": [
         (
             NEW.replace("demo", "nowhere/at/all"),
-            "^--pretrained-model: 'nowhere/at/all' is not a folder",
+            "^--encoder: 'nowhere/at/all' is not a folder",
         ),
         (NEW, "b: 2 done"),
     ],
     "an encoder of the hub that is not at hand": [
-        (NEW.replace("demo", "no/model"), "no/model: encoder is not available.*--pretrained-model"),
+        (NEW.replace("demo", "no/model"), "no/model: encoder is not available.*--encoder"),
         (NEW, "b: 2 done"),
     ],
     "more frozen layers than there are": [

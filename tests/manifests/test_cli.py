@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from spk.common.commands import LEFT_OUT
 from spk.manifests.cli import main
-from spk.manifests.splits.split import read_record
+from spk.manifests.split_record import read_record
 from spk.manifests.table import read_table
 
 
@@ -175,7 +175,6 @@ def test_what_the_references_spelling_leaves_out_is_reported_and_listed(run, ann
     [
         ("t.csv", "seg", "--min-seconds", "3"),
         ("t.csv", "seg", "--rttm_dir", "rttm"),
-        ("--rttm_dir", "rttm", "--pcm_dir", "wav", "--output_dir", "seg", "--audio-root", "wav"),
         ("--rttm_dir", "rttm", "--output_dir", "seg"),
         ("t.csv",),
         (),
@@ -220,7 +219,7 @@ def test_match_csv_shows_ten_of_a_kind_and_writes_all_where_asked(run, tmp_path)
     typed = ("match-csv", "--segments_dir", "seg", "--csv_path", "data.csv")
     lines = run(*typed, "-o", "all.csv").output.splitlines()
     assert lines[:2] == ["missing: s_1-M_0000.wav", "missing: s_1-M_0001.wav"]
-    assert lines[10] == "missing: 2 more, listed by --out FILE"
+    assert lines[10] == "missing: 2 more, listed by --output FILE"
     assert list(pd.read_csv("all.csv")["kind"]) == ["missing"] * 12
 
 

@@ -120,7 +120,7 @@ def test_a_bad_table_is_one_line(told, case):
         "spk-extract t.csv store --encoder demo --plan",
         "spk-classify sweep t.csv store out",
         "spk-classify score p.csv --table t.csv",
-        "spk-finetune fit t.csv --pretrained-model demo",
+        "spk-finetune fit t.csv --encoder demo",
     ],
 )
 def test_a_time_beyond_all_recordings_is_refused_by_every_command(told, command):

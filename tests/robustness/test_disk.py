@@ -126,7 +126,7 @@ def test_a_place_that_cannot_be_made_is_told(tmp_path, jobs):
 
 def test_a_session_s_folder_that_goes_is_told(tmp_path):
     task = sessions.Task("S1", (), {}, {})
-    asked = sessions.TrainingPlan(None, sessions.Config(), "random", {0: task}, ("S1",))
+    asked = sessions.TrainingPlan(None, sessions.FinetuneConfig(), "random", {0: task}, ("S1",))
     with pytest.raises(InputError, match=r"cannot be written \(No such file or directory\)"):
         sessions._write_task_file(tmp_path / "version_0", task, asked)
 
@@ -134,7 +134,7 @@ def test_a_session_s_folder_that_goes_is_told(tmp_path):
 def test_a_finished_session_that_is_gone_is_told(tmp_path):
     tasks = {0: sessions.Task("S1", (), {}, {}), 1: sessions.Task("S2", (), {}, {})}
     asked = sessions.TrainingPlan(
-        None, sessions.Config(log_dir=str(tmp_path)), "random", tasks, ("S1", "S2")
+        None, sessions.FinetuneConfig(log_dir=str(tmp_path)), "random", tasks, ("S1", "S2")
     )
     with pytest.raises(InputError, match="2 finished sessions have disappeared, first 'S1', exp"):
         run._check_still_there(asked, [], False)

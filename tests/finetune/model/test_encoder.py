@@ -7,7 +7,7 @@ import torch
 from spk.common.errors import InputError
 from spk.extract.encoder.encoder import load_encoder
 from spk.extract.encoder.loading import load_encoder_parts
-from spk.finetune.config import Config
+from spk.finetune.config import FinetuneConfig
 from spk.finetune.model.encoder import FRAME, PartlyFrozenEncoder, parse_layer_choice
 
 SAME = 1e-5  # relative, float32: attention kernels add up in another order
@@ -164,7 +164,7 @@ def test_states_through_every_cut_are_those_of_extraction(encoder_of, waveforms,
     for frozen in (0, 1, 2, 3, "all"):
         for states, numbers in (("mix", (0, 1, 2, 3)), ("last", (3,)), ("1", (1,)), ("0", (0,))):
             trunk = PartlyFrozenEncoder(
-                parts, Config(freeze_encoder_layers=frozen, states=states)
+                parts, FinetuneConfig(freeze_encoder_layers=frozen, states=states)
             ).eval()
             assert trunk.wanted == numbers
             with torch.no_grad():

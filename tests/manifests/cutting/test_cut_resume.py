@@ -157,7 +157,7 @@ import sys
 from spk.manifests.cutting.cut import cut_segments
 from spk.manifests.table import read_table
 print("ready", flush=True)
-cut_segments(read_table(sys.argv[1]), sys.argv[2], sys.argv[3], format="flac", workers=2)
+cut_segments(read_table(sys.argv[1]), sys.argv[2], sys.argv[3], format="flac", jobs=2)
 """
 
 
@@ -188,10 +188,10 @@ def test_a_cut_killed_at_random_moments_resumes_to_the_same_folder(tmp_path, aud
         killed += ended == -signal.SIGKILL
         if ended == 0 and killed < KILLS:  # it was faster than the kill
             shutil.rmtree(out)
-    resumed = cut_segments(read_table(tmp_path / "table.csv"), root, out, format="flac", workers=2)
+    resumed = cut_segments(read_table(tmp_path / "table.csv"), root, out, format="flac", jobs=2)
     assert resumed.complete > 0
     cut_segments(
-        read_table(tmp_path / "table.csv"), root, tmp_path / "whole", format="flac", workers=1
+        read_table(tmp_path / "table.csv"), root, tmp_path / "whole", format="flac", jobs=1
     )
     ours, whole = snapshot(out), snapshot(tmp_path / "whole")
     assert ours.pop(LISTING) == whole.pop(LISTING).replace(b"/whole/", b"/out/")

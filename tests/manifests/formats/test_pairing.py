@@ -205,7 +205,7 @@ def test_a_channel_that_the_recording_has_not_is_refused(tmp_path):
     good, bad = (Turn("S1", "A", i, i + 1, i, f"line {i}", str(1 + i)) for i in range(2))
     with pytest.raises(InputError, match=r"line 1: channel is 2 \(from 0\), expected less than th"):
         make_table(Annotation([good, bad]), audio_root=tmp_path)
-    table, _ = make_table(Annotation([good, bad]), audio_root=tmp_path, skip_bad=True)
+    table = make_table(Annotation([good, bad]), audio_root=tmp_path, skip_bad=True)
     assert len(table) == 1
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from spk.common.errors import InputError
 from spk.manifests.formats.rttm import read_rttm
-from spk.manifests.formats.textgrid import has_speech, read_textgrids
+from spk.manifests.formats.textgrid import has_speech, read_textgrid
 
 TIERS = {
     "001-M": [(0.0, 1.5, ""), (1.5, 3.25, '他说 "好" <sil>'), (3.25, 20.0, "<sil>")],
@@ -38,7 +38,7 @@ def short_form(tiers=TIERS, end=20.0):
 
 def read(folder, text, encoding="utf-8", **options):
     (folder / "s1.TextGrid").write_bytes(text.encode(encoding))
-    return read_textgrids(folder, **options)
+    return read_textgrid(folder, **options)
 
 
 @pytest.mark.parametrize("form", [long_form, short_form])
@@ -179,7 +179,7 @@ def test_every_head_and_comments_are_read(tmp_path, head, encoding):
 def test_other_forms_of_praat_are_called_what_they_are(tmp_path, text, message):
     (tmp_path / "s1.TextGrid").write_text(text)
     with pytest.raises(InputError, match=message):
-        read_textgrids(tmp_path / "s1.TextGrid")
+        read_textgrid(tmp_path / "s1.TextGrid")
 
 
 WORDS, PHONES = (

@@ -31,7 +31,7 @@ def test_time_stamps_come_back_from_the_rttms(folder):
     assert list(table["start"]) == [3.0, 5.0]
     assert list(table["line"]) == [2, 0]
     assert list(table["speaker"]) == ["s_1_002-F", "s_1_001-M"]
-    turns, _ = make_table(read_rttm(folder / "rttm"))
+    turns = make_table(read_rttm(folder / "rttm"))
     assert set(table["segment_id"]) <= set(turns["segment_id"])
 
 

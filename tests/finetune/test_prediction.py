@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from spk.common.errors import InputError
 from spk.extract import FeatureStore
 from spk.finetune.cli import main
-from spk.finetune.predict import embed, predict
+from spk.finetune.prediction import embed, predict
 from spk.manifests.table import read_predictions, write_table
 
 SPLITS = ["train", "test", "test", "valid"]
@@ -70,7 +70,7 @@ def test_a_session_whose_segments_are_all_rejected_is_left_out(table, model):
     assert found.rejected["s1-M1"].startswith("silent: ")
 
 
-def test_a_run_continues_after_a_session_whose_segments_are_all_rejected(table, model, tmp_path):
+def test_a_fleet_goes_on_after_a_session_whose_segments_are_all_rejected(table, model, tmp_path):
     from spk.finetune.training.session_result import SessionResult, write_result
 
     rows, folder = table
@@ -110,13 +110,13 @@ def test_the_exit_code_tells_rejected_segments(table, model, tmp_path):
     assert "left out: M9, 2 segments, no model of this session" in done.output
 
 
-def test_a_gpu_that_is_not_there_is_reported(table, model, monkeypatch, tmp_path):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+def test_a_gpu_that_is_not_there_is_told(table, model, monkeypatch, tmp_path):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     rows, folder = table
-    for accelerator, count in (("gpu", 1), ("auto", 0), ("cpu", 0)):
+    for device, count in (("gpu", 1), ("auto", 0), ("cpu", 0)):
         told = []
-        predict(model(), rows, audio_root=folder, accelerator=accelerator, tell=told.append)
-        expected = "--accelerator: 'gpu' is requested but there is none; predicting on the CPU"
+        predict(model(), rows, audio_root=folder, device=device, tell=told.append)
+        expected = "--device: 'gpu' is requested but there is none; predicting on the CPU"
         assert told == [expected] * count
     done = command(rows, folder, tmp_path, model(), "--accelerator", "gpu")
     assert expected in done.output
@@ -130,7 +130,7 @@ def test_a_gpu_that_is_not_there_is_reported(table, model, monkeypatch, tmp_path
         ("all", ("s0", "s1", "s2", "s3"), 3),
     ],
 )
-def test_segments_outside_train_that_were_trained_on_are_reported(
+def test_segments_outside_train_that_were_trained_on_are_told(
     table, model, tmp_path, split, trained, count
 ):
     rows, folder = table
@@ -143,7 +143,7 @@ def test_segments_outside_train_that_were_trained_on_are_reported(
     assert ("first 's1'" in done.output) == bool(count)
 
 
-def test_segments_of_no_split_that_were_trained_on_are_reported(table, model):
+def test_segments_of_no_split_that_were_trained_on_are_told(table, model):
     rows, folder = table
     found = predict(model("s0"), rows.drop(columns="split"), split="all", audio_root=folder)
     assert found.table["model"].str.endswith(", 1 training segments").all()

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.errors import InputError
 from ..manifests.splits.tasks import rows_of_split
-from .config import Config
-from .run import choose_devices
+from .config import FinetuneConfig
 from .training.session_result import read_result
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
     from ..extract.options import ExtractSummary
     from .model.module import SpeakerModule
@@ -53,35 +53,38 @@ def predict(
     split: str = "test",
     audio_root: str = ".",
     encoder: str | None = None,
+    device: str = "auto",
     tell: Log = lambda line: None,
     **changes: Any,
 ) -> PredictionResult:
-    """Predict the speaker of each segment of a split.
+    """Name the speaker of each segment of a split.
 
-    Segments outside the split train that were trained on, by their id or by shared audio, are
-    counted in the model's name: scores on them say little about other segments.
+    Segments that are not of the split train and were trained on, by their id or by audio that they
+    share, are counted in the model's name: figures on them say little about others.
 
     Parameters
     ----------
     checkpoint
-        A checkpoint, or the log folder of a run: each session then uses its own model.
+        A checkpoint, or a fleet's folder: each session is named by its own model.
     encoder
-        Folder or hub id of the encoder, if it has moved since training.
+        Folder or hub id of the encoder, where it is no longer where the checkpoint says.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
     tell
-        Called with a line if a GPU is requested but there is none.
+        Is given a line where there is no GPU and one was asked for.
     changes
-        `accelerator`, `batch_seconds`, `channel`, `resample` of `Config`; those that are not None
-        replace the settings of the training.
+        `batch_seconds`, `channel`, `resample`: of `FinetuneConfig`, in the place of those of
+        the training, where they are not None.
 
     Raises
     ------
     InputError
-        A checkpoint or its encoder is unavailable, or no segment is left.
+        A checkpoint or its encoder cannot be had, or nothing is left.
     """
     rows = rows_of_split(table, split)
     options = {name: value for name, value in changes.items() if value is not None}
-    options = {"accelerator": "auto", "batch_seconds": 40.0, **options, "audio_root": audio_root}
-    device = _device(options["accelerator"], tell)
+    options = {"batch_seconds": 40.0, **options, "audio_root": audio_root}
+    computing = _device(device, tell)
     tables: list[pd.DataFrame] = []
     rejected: dict[str, str] = {}
     scored = Doubts()
@@ -92,7 +95,9 @@ def predict(
         if not len(ours):
             continue
         config = replace(module.settings, **options)
-        predicted, unfit = _predict_session(module.to(device), ours.reset_index(drop=True), config)
+        predicted, unfit = _predict_session(
+            module.to(computing), ours.reset_index(drop=True), config
+        )
         sessions |= set(ours["session"])
         rejected |= unfit
         if predicted is not None:
@@ -154,11 +159,17 @@ class Doubts:
         return tuple(notes)
 
 
-def _device(accelerator: str, log: Log) -> str:
-    """Return the device to compute on."""
-    message = "--accelerator: 'gpu' is requested but there is none; predicting on the CPU"
-    (device,) = choose_devices(Config(accelerator=accelerator), lambda _: log(message))
-    return device
+def _device(name: str, log: Log) -> torch.device:
+    """Return the device to compute on; ``gpu``, as of before, is the CPU where there is none."""
+    import torch
+
+    from ..extract.encoder.device import choose_device
+
+    if name == "gpu":
+        name = "auto"
+        if not torch.cuda.is_available():
+            log("--device: 'gpu' is requested but there is none; predicting on the CPU")
+    return choose_device(name)
 
 
 def _left_out(
@@ -219,7 +230,7 @@ def embed(
     from ..extract.encoder.device import choose_device, choose_dtype
     from ..extract.encoder.encoder import Encoder
     from ..extract.options import ExtractOptions
-    from ..extract.run import extract
+    from ..extract.run import run_extraction
 
     paths = list(_checkpoints(checkpoint))
     if len(paths) > 1:
@@ -235,7 +246,7 @@ def embed(
     tuned = Encoder(
         tuned_parts(module), device=device, dtype=choose_dtype(extract_options.dtype, device)
     )
-    return extract(table, store, extract_options, encoder=tuned, **hooks)
+    return run_extraction(table, store, extract_options, encoder=tuned, **hooks)
 
 
 def tuned_parts(module: SpeakerModule) -> Any:
@@ -256,9 +267,9 @@ def tuned_parts(module: SpeakerModule) -> Any:
 
 
 def _loaded(path: Path, encoder: str | None) -> SpeakerModule:
-    from .model.checkpoint import load_tuned
+    from .model.checkpoint import load_finetuned
 
-    return load_tuned(path, encoder=encoder)
+    return load_finetuned(path, encoder=encoder)
 
 
 def _checkpoints(path: str | Path) -> Iterator[Path]:
@@ -294,7 +305,7 @@ def _of(rows: pd.DataFrame, session: str) -> pd.DataFrame:
 
 
 def _predict_session(
-    module: SpeakerModule, rows: pd.DataFrame, config: Config
+    module: SpeakerModule, rows: pd.DataFrame, config: FinetuneConfig
 ) -> tuple[pd.DataFrame | None, dict[str, str]]:
     """Predict a session's usable segments, if any; return {segment id: why not} for the others."""
     import numpy as np
