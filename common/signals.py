@@ -137,7 +137,7 @@ KINDS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def stop_after_batch(tell: Callable[[str], None], *, every: bool = False) -> Iterator[list[int]]:
+def stop_after_batch(tell: Callable[[str], object], *, every: bool = False) -> Iterator[list[int]]:
     """While open, the first Ctrl-C or SIGTERM is only noted, so that a batch is finished first.
 
     Yields the list of what was noted; the second one acts as it always did, or is noted too where

@@ -38,7 +38,7 @@ def verify_batches(
     segments: Sequence[Segment],
     layers: Sequence[int],
     options: ExtractOptions,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Callable[[str], object] = lambda line: None,
     *,
     names: dict[str, tuple[str, str]] | None = None,
 ) -> float:

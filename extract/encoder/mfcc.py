@@ -103,7 +103,7 @@ def mfcc_model() -> tuple[nn.Module, dict[str, Any]]:
     from torch import nn
 
     model = nn.Module()
-    model.config = SimpleNamespace(hidden_size=COEFFICIENTS)
+    model.config = SimpleNamespace(hidden_size=COEFFICIENTS)  # type: ignore[assignment]
     model.feature_projection = nn.Identity()
     model.encoder = nn.Module()
     model.encoder.layers = nn.ModuleList()

@@ -74,7 +74,7 @@ class MultiDeviceRun(ExtractionRun):
         layers: Sequence[int],
         options: ExtractOptions,
         writer: StoreWriter,
-        tell: Callable[[str], None],
+        tell: Callable[[str], object],
     ) -> None:
         from ..encoder.device import shared_batch_seconds
 

@@ -49,7 +49,7 @@ class ExtractionRun:
         layers: Sequence[int],
         options: ExtractOptions,
         writer: ShardWriter,
-        tell: Callable[[str], None],
+        tell: Callable[[str], object],
     ) -> None:
         self._options, self._writer = options, writer
         self._tell, self._clipped = tell, set[str]()  # recordings that end early, told of once
@@ -185,7 +185,7 @@ class SplitOnOutOfMemory:
     """
 
     def __init__(
-        self, encode: Callable[..., EncodedBatch], tell: Callable[[str], None], *settings: Any
+        self, encode: Callable[..., EncodedBatch], tell: Callable[[str], object], *settings: Any
     ) -> None:
         self._encode, self._tell, self._settings = encode, tell, settings
         self._limit = np.inf  # samples, padding counted, that a batch may have
