@@ -64,7 +64,7 @@ def sweep(
     """
     from ..common.locks import folder_lock
     from ..common.outputs import check_own_folder
-    from ..manifests.splits.tasks import split_method
+    from ..manifests.split_record import split_method
     from ..manifests.table import read_table
     from .experiment import run_experiment
     from .output import WRITTEN, outcome_text, write_outcome
@@ -102,7 +102,7 @@ def fit(table: Path, store: Path, model: Path, *, overwrite: bool, **settings: A
 
     Name one layer, classifier and penalty to fit exactly that. Test rows are not read.
     """
-    from ..manifests.splits.tasks import split_method
+    from ..manifests.split_record import split_method
     from ..manifests.table import read_table
     from .experiment import fit_best
     from .speaker_model_files import check_foretold, check_replaceable, save_model
@@ -140,12 +140,11 @@ def predict(model: Path, table: Path, store: Path, predictions: Path, split: str
     from ..manifests.table import read_table, write_predictions
     from .features import open_store
     from .selection.prepare import write_left_out
-    from .speaker_model import doubts, unnamed_rows
-    from .speaker_model import predict as name_speakers
+    from .speaker_model import doubts, name_segments, unnamed_rows
     from .speaker_model_files import load_model
 
     fitted, rows = load_model(model), read_table(table)
-    named, left_out = name_speakers(fitted, rows, open_store(store), split=split)
+    named, left_out = name_segments(fitted, rows, open_store(store), split=split)
     write_predictions(named, predictions)
     rest = unnamed_rows(fitted, named, rows, split)
     listed = Path(f"{predictions}.left_out.csv")
@@ -183,11 +182,10 @@ def score(
     beside them.
     """
     from ..common.errors import InputError
-    from ..manifests.splits.tasks import split_method
+    from ..manifests.split_record import split_method
     from ..manifests.table import read_predictions, read_table
     from .evaluation.confounds import confound_tables
-    from .evaluation.score import score as measure
-    from .evaluation.score import scored_rows
+    from .evaluation.score import measure, scored_rows
     from .evaluation.wording import conclude_score
     from .output import controls_text, measures_text, warnings_of, write_metrics
     from .validity import doubts_of
@@ -212,7 +210,7 @@ def score(
     if output is not None:
         write_metrics(measures, output, facts=facts)
     click.echo("\n".join([*facts, measures_text(measures), *controls_text(found)]))
-    click.echo("\n".join(["", *conclude_score(measures)]))
+    click.echo("\n".join(["", *conclude_score(measures, scored_rows(named, options["split"]))]))
     click.echo(
         f"models scored: {measures['model'].nunique()}" + (f", wrote {output}" if output else "")
     )

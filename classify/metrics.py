@@ -1,8 +1,9 @@
 """The numbers of an evaluation, from plain arrays, and their bootstrap intervals.
 
 Intervals are percentile intervals (95 %) of a two-layer bootstrap: meetings are drawn with
-replacement, then segments within each drawn meeting. With one meeting only its segments vary, and
-such an interval says nothing about other meetings. Resampled segments repeat, which raises the
+replacement, then segments within each drawn meeting. Where there is one meeting, or one task over
+all labels, speakers are drawn instead, then their segments (`interval_groups`); such an interval
+says nothing about other meetings. Resampled segments repeat, which raises the
 expected calibration error: its interval may lie above its value.
 """
 
@@ -45,7 +46,7 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
 
 
 def log_loss(truth_probability: np.ndarray) -> float:
-    """Return the mean of -log of the probability (n,) given to the true label, natural log."""
+    """Return the mean negative natural log of the true label's probability (n,)."""
     return float(-np.mean(np.log(np.maximum(truth_probability, LOWEST))))
 
 
@@ -105,10 +106,27 @@ def session_mean(values: np.ndarray, groups: np.ndarray) -> float:
     return float(np.mean(sums[counts > 0] / counts[counts > 0]))
 
 
+def interval_groups(
+    sessions: np.ndarray, speakers: np.ndarray, *, one_task: bool = False
+) -> tuple[np.ndarray, str]:
+    """Return what an interval draws before segments, (n,) int of each segment, and its name.
+
+    Meetings; speakers where there is one meeting or `one_task` over all labels; ``segments`` where
+    there is one of these, too.
+
+    >>> interval_groups(np.array(["m", "m"]), np.array(["b", "a"]))[1]
+    'speakers'
+    """
+    by_speaker = one_task or len(np.unique(sessions)) == 1
+    groups = np.unique(speakers if by_speaker else sessions, return_inverse=True)[1]
+    single = len(groups) == 0 or groups.max() == 0
+    return groups, "segments" if single else "speakers" if by_speaker else "meetings"
+
+
 def resample(
     sessions: np.ndarray, count: int = RESAMPLES, seed: int = 0
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (rows (m,), group (m,)): segments drawn within drawn meetings.
+    """Yield (rows (m,), group (m,)): segments drawn within drawn meetings (or speakers).
 
     `sessions` (n,) int names each segment's meeting; a meeting drawn twice is two groups.
     """
@@ -124,7 +142,7 @@ def resample(
 
 
 def percentiles(values: np.ndarray) -> tuple[float, float]:
-    """Return the interval's ends, (low, high), of resampled values; NaN where all are NaN."""
+    """Return the interval (low, high) of resampled values; NaN if all are NaN."""
     values = values[~np.isnan(values)]
     if not len(values):
         return float("nan"), float("nan")
@@ -139,13 +157,13 @@ def mean_interval(
     """Return the bootstrap interval of the mean of values -1, 0 or 1.
 
     For accuracy (0 or 1) and for the paired difference of two accuracies (-1, 0, 1). Drawing n
-    segments of three kinds with replacement is one multinomial draw, so nothing is looped over.
+    segments of three kinds with replacement is a single multinomial draw, so no loop is needed.
 
     Parameters
     ----------
     values : (n,) int or bool
     sessions : (n,) int
-        Each segment's meeting.
+        Each segment's meeting, or what else `interval_groups` draws.
     """
     _, meeting = np.unique(sessions, return_inverse=True)
     sizes = np.bincount(meeting)
@@ -158,15 +176,15 @@ def mean_interval(
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of the share `hits` of `count` >= 1, within one meeting.
+    """Return Wilson's 95 % interval of the share `hits` / `count` (>= 1), within one session.
 
-    Unlike a bootstrap it has a width where all or none are right. It takes segments for
-    independent and says nothing of other meetings. Source: Wilson (1927), by SciPy.
+    Unlike a bootstrap interval, it has a width even if all or none are right. It assumes
+    independent segments and says nothing about other sessions. Source: Wilson (1927), via SciPy.
 
     >>> [round(end, 3) for end in wilson(55, 61)]
     [0.802, 0.954]
     """
     from scipy.stats import binomtest
 
-    found = binomtest(hits, count).proportion_ci(LEVEL, method="wilson")
-    return float(found.low), float(found.high)
+    interval = binomtest(hits, count).proportion_ci(LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)

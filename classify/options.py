@@ -79,6 +79,11 @@ class SweepSettings(CheckedOptions):
         choices=("temperature", "isotonic"),
         group=HOW,
     )
+    refit: bool = option_field(
+        True,
+        "Fit what validation chose again on train and validation, before test is scored.",
+        group=HOW,
+    )
     seed: int = seed_field("Of everything drawn.", group=HOW)
     jobs: int = option_field(0, "Processes; 0: one per core.", least=0, group=HOW)
 

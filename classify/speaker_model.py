@@ -6,22 +6,27 @@ not know are left out and told. It reads features of its own encoder and configu
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..common.errors import InputError
+from ..common.extras import installed_versions
+from ..common.log import warn
 from ..extract.store.reader import FeatureStore
+from ..manifests.predictions import make_predictions, scores_text
 from ..manifests.splits.tasks import WITHIN_CORPUS, Task, rows_of_split
-from ..manifests.table import check_predictions
+from ..manifests.table import as_table
+from .classifiers.boosted_trees import count_rounds
 from .classifiers.calibration import calibrated, fit_curves
 from .classifiers.fitted import FittedClassifier, to_feature_space
 from .classifiers.fold_sums import GramSums
 from .classifiers.registry import fit_path
-from .features import LayerSet, layer_sets, read_features, rows_with_features
+from .classifiers.temperatures import task_temperatures
+from .features import LayerSet, Log, layer_sets, open_store, read_features, rows_with_features
 from .selection.candidates import Candidate, SweepSettings, learnt_codes
 from .selection.run_inputs import check_same_store
 from .selection.sweep import TUNING, make_fold, one_thread, validate
@@ -43,18 +48,21 @@ NEW_MEETING = (
     "for meetings that nobody fitted, run spk-classify fit with --within corpus on the table of "
     "the known meetings, and predict with that model"
 )
+ENROLMENTS = ("enrol", "roll-call")  # splits whose training rows are all that is to be learnt from
 KNOWS_THE_ROOM = "this also rewards knowing the room: spk-classify sweep says how much"
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class SpeakerModel:
     """Fitted classifiers and where they come from.
 
     Attributes
     ----------
     fitted : {session, or "corpus": FittedClassifier}
     temperature : float
-        Divides the scores before the softmax; found on validation.
+        Divides the scores before the softmax; found on validation of all tasks.
+    temperatures : {session, or "corpus": float}
+        Each task's own; empty in folders from before there were.
     config : dict
         The store's configuration: encoder, revision, hash of the weights, pooling, channel ...
     origin : dict
@@ -77,17 +85,29 @@ class Model:
     origin: Mapping[str, Any]
     knots: Mapping[str, np.ndarray] = field(default_factory=dict)
     learnt: pd.DataFrame | None = None
+    temperatures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Return what the predictions' model column says: also what makes its scores doubtful."""
         corpus = WITHIN_CORPUS if self.within == "corpus" else ""
-        untrained = ", untrained encoder" if self.config.get("untrained") else ""
+        untrained = encoder_kind(self.config, ", {}")
         leaky = f", split {self.origin['split']}" if "leaky" in self.origin.get("split", "") else ""
         return f"{self.classifier}, {self.layers.description}{corpus}{untrained}{leaky}"
 
 
-def fit(
+def encoder_kind(config: Mapping[str, Any], form: str = "{}") -> str:
+    """Return what an encoder is where nobody trained it, in `form`; empty where somebody did.
+
+    >>> encoder_kind({"untrained": True}, " ({})")
+    ' (untrained encoder)'
+    """
+    if config.get("baseline"):
+        return form.format("baseline")
+    return form.format("untrained encoder") if config.get("untrained") else ""
+
+
+def fit_model(
     table: pd.DataFrame,
     store: FeatureStore,
     tasks: Sequence[Task],
@@ -95,10 +115,11 @@ def fit(
     settings: SweepSettings,
     *,
     split: str = "unknown",
-) -> Model:
-    """Fit the chosen trial on train, one classifier per task; validation gave its temperature.
+) -> SpeakerModel:
+    """Fit the chosen trial, one classifier per task; validation gives temperatures.
 
-    Isotonic curves are fitted on the scores of the same validation rows (or held-out folds).
+    It learns from train, then from train and validation (`refits`). Temperatures and isotonic
+    curves are those of the validation rows' scores (or held-out folds') from before.
 
     Parameters
     ----------
@@ -112,10 +133,15 @@ def fit(
     ids = table["segment_id"].to_numpy(str)[rows]
     X = read_features(store, ids, trial.layers, settings.pooling_part)
     with one_thread([trial.classifier]):
-        fitted = {task.name: _fit_task(task, X, rows, trial, settings) for task in tasks}
-        curved = tasks if settings.calibration == "isotonic" else []
-        knots = {task.name: _fit_curves(task, X, rows, trial, settings) for task in curved}
-    return Model(
+        blocks = [_validation_scores(task, X, rows, trial, settings) for task in tasks]
+        codes = [learnt_codes(t.codes["valid"], s) for t, s in zip(tasks, blocks, strict=True)]
+        names = [task.name for task in tasks]
+        warmth = dict(zip(names, task_temperatures(blocks, codes), strict=True))
+        both = refits(settings, split)
+        fitted = {t.name: _fit_task(t, X, rows, trial, settings, both=both) for t in tasks}
+        curved = zip(names, blocks, codes, strict=True)
+        knots = {name: fit_curves(s, code, warmth[name]) for name, s, code in curved}
+    return SpeakerModel(
         classifier=trial.classifier,
         penalty=trial.penalty,
         layers=trial.layers,
@@ -125,8 +151,30 @@ def fit(
         fitted=fitted,
         config=dict(store.config),
         origin=_origin(tasks, settings, split),
-        knots=knots,
+        knots=knots if settings.calibration == "isotonic" else {},
         learnt=learnt_rows(table, tasks),
+        temperatures=warmth,
+    )
+
+
+def refits(settings: SweepSettings, split: str) -> bool:
+    """Return whether the chosen one is fitted again on train and validation.
+
+    With folds it learns from both anyway; from an enrolment nothing but the enrolment is learnt.
+    """
+    return settings.refit and not settings.folds and split not in ENROLMENTS
+
+
+def with_validation(task: Task) -> Task:
+    """Return the task with its validation rows of known labels among its training rows."""
+    known = task.codes["valid"] >= 0
+    rows = np.concatenate([task.rows["train"], task.rows["valid"][known]])
+    codes = np.concatenate([task.codes["train"], task.codes["valid"][known]])
+    order = np.argsort(rows)
+    return replace(
+        task,
+        rows={**task.rows, "train": rows[order]},
+        codes={**task.codes, "train": codes[order]},
     )
 
 
@@ -153,28 +201,41 @@ def foretell(
 
 
 def _fit_task(
-    task: Task, X: np.ndarray, rows: np.ndarray, trial: Candidate, settings: SweepSettings
+    task: Task,
+    X: np.ndarray,
+    rows: np.ndarray,
+    trial: Candidate,
+    settings: SweepSettings,
+    *,
+    both: bool,
 ) -> FittedClassifier:
+    """Fit on train; where it is to learn from `both`, on train and validation instead."""
+    rounds = 0
+    if both and trial.classifier == "lightgbm":  # only validation can say when to stop
+        before = _fit_task(task, X, rows, trial, settings, both=False)
+        rounds = count_rounds(before.booster, len(task.labels))
+    task = with_validation(task) if both else task
     train, valid = (X[np.searchsorted(rows, task.rows[s])] for s in TUNING)
-    fold = make_fold(task, train, valid, settings.seed, trial.layers)
+    fold = make_fold(task, train, valid, settings.seed, trial.layers, rounds=rounds)
     head = fit_path(trial.classifier, fold, [trial.penalty])[0]
     return to_feature_space(head, fold.rotation, task.labels)
 
 
-def _fit_curves(
+def _validation_scores(
     task: Task, X: np.ndarray, rows: np.ndarray, trial: Candidate, settings: SweepSettings
 ) -> np.ndarray:
+    """Return the scores (n, classes) of the validation rows, by what has not learnt them."""
     train, valid = (X[np.searchsorted(rows, task.rows[s])] for s in TUNING)
     path = {trial.classifier: (trial.penalty,)}
     summed = GramSums(train, task.codes["train"], len(task.labels), task.cuts)
     found = validate(task, summed, valid, path, trial.layers, settings.seed)
-    scores = found[trial.classifier].scores[0]
-    return fit_curves(scores, learnt_codes(task.codes["valid"], scores), trial.temperature)
+    return found[trial.classifier].scores[0]
 
 
 def _origin(tasks: Sequence[Task], settings: SweepSettings, split: str) -> dict[str, Any]:
+    both = settings.folds or refits(settings, split)
     return {
-        "fitted_on": "train and valid" if settings.folds else "train",
+        "fitted_on": "train and valid" if both else "train",
         "chosen_and_calibrated_on": f"{settings.folds} folds" if settings.folds else "valid",
         "split": split,
         "seed": settings.seed,
@@ -185,21 +246,56 @@ def _origin(tasks: Sequence[Task], settings: SweepSettings, split: str) -> dict[
 
 def versions() -> dict[str, str]:
     """Return the installed versions of what makes the numbers."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in ("spk-toolkit", "numpy", "scipy", "scikit-learn", "lightgbm"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # run from a checkout that is not installed
-            found[name] = "not installed"
-    return found
+    return installed_versions(("spk-toolkit", "numpy", "scipy", "scikit-learn", "lightgbm"))
 
 
 def predict(
-    model: Model, table: pd.DataFrame, store: FeatureStore, *, split: str = "test"
-) -> tuple[pd.DataFrame, dict[str, str]]:
+    model: SpeakerModel,
+    table: pd.DataFrame | str | Path,
+    store: FeatureStore | str | Path,
+    *,
+    split: str = "test",
+    log: Log = warn,
+) -> pd.DataFrame:
     """Name the speaker of each segment of a split, in table order.
+
+    Parameters
+    ----------
+    table, store
+        Segment table and features by the model's encoder, or the file and the folder.
+    split
+        "train", "valid", "test" or "all": the rows that are named; "all" for a table without a
+        split.
+    log
+        Receives which segments were left out, and what makes the names doubtful.
+
+    Returns
+    -------
+    DataFrame
+        A predictions table, with the probabilities of all candidates in `scores`.
+
+    Raises
+    ------
+    InputError
+        The store is of another encoder or configuration, lacks segments, or nothing is left.
+
+    Examples
+    --------
+    >>> predictions = predict(load_model("model"), "table.csv", "features")  # doctest: +SKIP
+    """
+    rows = as_table(table)
+    named, left_out = name_segments(model, rows, open_store(store), split=split)
+    for what, why in left_out.items():
+        log(f"left out: {what}, {why}")
+    for line in doubts(model, named, rows):
+        log(line)
+    return named
+
+
+def name_segments(
+    model: SpeakerModel, table: pd.DataFrame, store: FeatureStore, *, split: str = "test"
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Name the speaker of each segment of a split, in table order, and say what is left out.
 
     Parameters
     ----------
@@ -238,7 +334,7 @@ def predict(
 
 
 def unnamed_rows(
-    model: Model, named: pd.DataFrame, table: pd.DataFrame, split: str
+    model: SpeakerModel, named: pd.DataFrame, table: pd.DataFrame, split: str
 ) -> pd.DataFrame:
     """Return the rows of a split that were not named: `segment_id, session, reason`."""
     rows = rows_of_split(table, split)
@@ -248,7 +344,7 @@ def unnamed_rows(
     return rest[["segment_id", "session"]].assign(reason=reason).reset_index(drop=True)
 
 
-def doubts(model: Model, named: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+def doubts(model: SpeakerModel, named: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     """Say which of the named segments of a table a model learnt from, and whom it cannot name."""
     lines = unknown_note(named, table, within_corpus(model.name))
     if model.learnt is None:
@@ -257,7 +353,7 @@ def doubts(model: Model, named: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     return learnt_note(learnt_from(rows, model.learnt), rows["segment_id"]) + lines
 
 
-def check_config(model: Model, store: FeatureStore) -> None:
+def check_config(model: SpeakerModel, store: FeatureStore) -> None:
     """Raise `InputError` with the keys that differ unless the store fits the model."""
     where = str(store.path)
     repair = "run spk-extract with the model's options, or fit a model on this store"
@@ -270,7 +366,7 @@ def check_config(model: Model, store: FeatureStore) -> None:
         )
 
 
-def _named(model: Model, table: pd.DataFrame, store: FeatureStore) -> pd.DataFrame:
+def _named(model: SpeakerModel, table: pd.DataFrame, store: FeatureStore) -> pd.DataFrame:
     ids, sessions = (table[name].to_numpy(str) for name in ("segment_id", "session"))
     X = read_features(store, ids, model.layers, model.part)
     predicted = np.empty(len(table), dtype=object)
@@ -281,21 +377,13 @@ def _named(model: Model, table: pd.DataFrame, store: FeatureStore) -> pd.DataFra
         if not len(rows):
             continue
         found = fitted.scores(X[rows])
-        chances = calibrated(found, model.temperature, model.knots.get(name))
+        temperature = model.temperatures.get(name, model.temperature)
+        chances = calibrated(found, temperature, model.knots.get(name))
         best = found.argmax(axis=1)  # a flat piece of a curve does not change who is named
         predicted[rows] = np.array(fitted.labels, dtype=object)[best]
         score[rows] = np.minimum(chances[np.arange(len(best)), best], 1.0)
-        scores[rows] = [_as_json(fitted.labels, row) for row in chances]
+        scores[rows] = [scores_text(fitted.labels, row) for row in chances]
     name = model.name
     if model.learnt is not None:
         name = marked(name, learnt_from(table, model.learnt))
-    named = table[["segment_id", "session", "speaker"]].assign(
-        predicted=predicted, score=score, split=table.get("split", ""), model=name, scores=scores
-    )
-    return check_predictions(named)
-
-
-def _as_json(labels: Sequence[str], chances: np.ndarray) -> str:
-    """Return {label: probability to six digits}; the predictions table's `scores`."""
-    pairs = {label: float(f"{chance:.6g}") for label, chance in zip(labels, chances, strict=True)}
-    return json.dumps(pairs, ensure_ascii=False)
+    return make_predictions(table, name, predicted=predicted, score=score, scores=scores)

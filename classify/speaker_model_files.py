@@ -1,9 +1,8 @@
 """A model as a folder without pickle: JSON, ``arrays.npz``, LightGBM text; whole or not there.
 
-``model.json`` says what the model is, which file holds what, and the SHA-256 of each file;
-``arrays.npz`` holds ``<number>.mean``, ``.scale``, ``.weights``, ``.intercept`` of each classifier
-(float64), ``<number>.knots`` of isotonic calibration, ``<number>.txt`` its trees. ``learnt.csv``
-holds the rows that it learnt from and was chosen on (not in older folders).
+``model.json`` says what the model is and holds the SHA-256 of each file; ``arrays.npz`` has
+``<number>.mean``, ``.scale``, ``.weights``, ``.intercept`` (float64) and, of older folders,
+``.knots`` of each classifier, ``<number>.txt`` its trees, ``learnt.csv`` the rows learnt from.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from .classifiers.registry import PENALTIES
 from .features import COMBINE, PARTS, STANDARDISE, LayerSet
 from .selection.candidates import SweepSettings, classifier_names
 from .selection.prepare import LEFT_OUT_FILE
-from .speaker_model import Model
+from .speaker_model import SpeakerModel
 from .validity import LEARNT_COLUMNS, USES
 
 if TYPE_CHECKING:
@@ -43,11 +42,13 @@ if TYPE_CHECKING:
 SCHEMA = 1
 LARGEST = 1 << 30  # bytes of one file, all of which is held in memory
 LEARNT = "learnt.csv"
+# of folders from before there were curves, mixes, a choice of standardisation, own temperatures
+DEFAULTS = {"calibration": "temperature", "weights": [], "standardise": "yes", "temperatures": {}}
 ARRAYS = ("mean", "scale", "weights", "intercept")
 
 
 def save_model(
-    model: Model,
+    model: SpeakerModel,
     path: str | Path,
     left_out: pd.DataFrame | None = None,
     *,
@@ -56,12 +57,7 @@ def save_model(
     """Write a model folder; it appears under its name only when complete.
 
     `left_out` (`segment_id, session, reason`) are rows that could not be used; ``left_out.csv``.
-    With `overwrite` it takes the place of a model that is there; the same one may be there already.
-
-    Raises
-    ------
-    InputError
-        Something else of this name is there.
+    With `overwrite` it takes the place of another model; anything else of this name is refused.
     """
     path = Path(path)
     check_replaceable(path, overwrite=overwrite)
@@ -143,7 +139,7 @@ def _csv(table: pd.DataFrame) -> bytes:
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 
-def _files(model: Model, left_out: pd.DataFrame | None) -> dict[str, bytes]:
+def _files(model: SpeakerModel, left_out: pd.DataFrame | None) -> dict[str, bytes]:
     arrays, files = {}, {}
     for number, (task, fitted) in enumerate(model.fitted.items()):
         arrays.update({f"{number}.{name}": getattr(fitted, name) for name in ARRAYS})
@@ -164,18 +160,16 @@ def _files(model: Model, left_out: pd.DataFrame | None) -> dict[str, bytes]:
     return {**files, "model.json": text.encode()}
 
 
-def _description(model: Model) -> dict[str, Any]:
+def _description(model: SpeakerModel) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "classifier": model.classifier,
         "penalty": model.penalty,
-        "layers": list(model.layers.layers),
-        "combine": model.layers.combine,
-        "weights": list(model.layers.weights),
-        "standardise": model.layers.standardise,
+        **model.layers.to_dict(),
         "pooling_part": model.part,
         "within": model.within,
         "temperature": model.temperature,
+        "temperatures": dict(model.temperatures),
         "calibration": "isotonic" if model.knots else "temperature",
         "fitted": [
             {"name": name, "kind": fitted.kind, "labels": list(fitted.labels)}
@@ -186,7 +180,7 @@ def _description(model: Model) -> dict[str, Any]:
     }
 
 
-def load_model(path: str | Path) -> Model:
+def load_model(path: str | Path) -> SpeakerModel:
     """Read a model folder written by `save_model`.
 
     Raises
@@ -202,9 +196,7 @@ def load_model(path: str | Path) -> Model:
             raise InputError(
                 f"{path}: schema is {description['schema']!r}, expected {SCHEMA}; fit it again"
             )
-        description.setdefault("calibration", "temperature")  # folders from before there were
-        description.setdefault("weights", [])  # curves and mixes,
-        description.setdefault("standardise", "yes")  # and a choice of standardisation
+        description = DEFAULTS | description
         files = {name: _checked(path, name, sha) for name, sha in description["sha256"].items()}
         _refuse_compressed(files["arrays.npz"])
         with np.load(io.BytesIO(files["arrays.npz"]), allow_pickle=False) as arrays:
@@ -334,9 +326,10 @@ def _check_description(found: Mapping[str, Any], fitted: Mapping[str, FittedClas
     }
     for key, expected in choices.items():
         _need(found[key] in expected, key, found[key])
-    for key in ("penalty", "temperature"):
-        number = type(found[key]) in (int, float) and 0 < found[key] < np.inf
-        _need(number or (key == "penalty" and found[key] is None), key, found[key])
+    numbers = {**found["temperatures"], "temperature": found["temperature"]}
+    numbers |= {} if found["penalty"] is None else {"penalty": found["penalty"]}
+    for key, number in numbers.items():
+        _need(type(number) in (int, float) and 0 < number < np.inf, key, number)
     layers, config, origin = found["layers"], found["config"], found["origin"]
     whole = isinstance(layers, list) and all(type(layer) is int for layer in layers)
     count = len(layers) == 1 if found["combine"] == "alone" else len(layers) > 0
@@ -374,21 +367,17 @@ def _model(
     fitted: dict[str, FittedClassifier],
     knots: dict[str, np.ndarray],
     learnt: pd.DataFrame | None,
-) -> Model:
+) -> SpeakerModel:
     _check_description(description, fitted)
     _check_kinds(description, fitted)
-    return Model(
+    return SpeakerModel(
         classifier=description["classifier"],
         penalty=description["penalty"],
-        layers=LayerSet(
-            tuple(description["layers"]),
-            description["combine"],
-            tuple(description["weights"]),
-            description["standardise"],
-        ),
+        layers=LayerSet.from_dict(description),
         part=description["pooling_part"],
         within=description["within"],
         temperature=description["temperature"],
+        temperatures={normal_name(k): v for k, v in description["temperatures"].items()},
         fitted=fitted,
         config=description["config"],
         origin=description["origin"],

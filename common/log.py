@@ -34,6 +34,11 @@ def log(line: str) -> None:
     logging.getLogger(NAME).info("%s", line)
 
 
+def warn(line: str) -> None:
+    """Tell the user what makes a result doubtful; from Python `logging` shows it unasked."""
+    logging.getLogger(NAME).warning("%s", line)
+
+
 def debug(line: str, *, problem: BaseException | None = None) -> None:
     """Note a detail that only ``--verbose`` shows, with the traceback of a problem."""
     logging.getLogger(NAME).debug("%s", line, exc_info=problem)

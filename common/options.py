@@ -137,6 +137,7 @@ def joined(value: Any) -> Any:
     >>> joined([4, 8]), joined(4), joined("0-12")
     ('4,8', '4', '0-12')
     """
+    value = value.tolist() if hasattr(value, "tolist") else value  # an array or a column
     if isinstance(value, (list, tuple, range)):
         return ",".join(map(str, value))
     return value if value is None or isinstance(value, bool) else str(value)

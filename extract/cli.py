@@ -55,10 +55,10 @@ def main(table: str, store_path: str, *, plan: bool, no_lock: bool, **options: A
         click.echo(str(plan_run(segments, settings)))
         return
     os.environ.update(KERNELS | os.environ)
-    from .run import extract
+    from .run import run_extraction
 
     with stop_after_batch(log) as caught:
-        summary = extract(
+        summary = run_extraction(
             segments,
             store_path,
             settings,

@@ -16,6 +16,7 @@ from ..common.options import (
 )
 
 DEFAULT_ENCODER = "jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn"
+UNPOOLED = "none"  # the pooling of frames, stored as they are
 POOLINGS = ("mean+std", "mean", "std", "max")
 AUDIO, ENCODER, FEATURES = "Audio", "Encoder", "Features"
 COMPUTING, RUNNING = "Computing", "What is done"
@@ -23,7 +24,13 @@ COMPUTING, RUNNING = "Computing", "What is done"
 
 @dataclass(frozen=True)
 class ExtractOptions(CheckedOptions):
-    """Settings of a run; each is an option of ``spk-extract`` with this name and default."""
+    """Settings of a run; each is an option of ``spk-extract`` with this name and default.
+
+    Examples
+    --------
+    >>> ExtractOptions(layers=[4, 8], channel=0, normalize=True).layers
+    '4,8'
+    """
 
     audio_root: str = option_field(".", AUDIO_ROOT, path=True, group=AUDIO)
     channel: str = option_field(
@@ -37,7 +44,10 @@ class ExtractOptions(CheckedOptions):
     )
     resample: bool = option_field(False, "Accept recordings of another sample rate.", group=AUDIO)
     encoder: str = option_field(
-        DEFAULT_ENCODER, "Hub id, local folder, or demo (tiny, untrained).", group=ENCODER
+        DEFAULT_ENCODER,
+        "Hub id, local folder, demo (tiny, untrained), or mfcc (20 cepstral coefficients: "
+        "a baseline without weights).",
+        group=ENCODER,
     )
     revision: str | None = option_field(None, "Branch, tag or commit of a hub id.", group=ENCODER)
     normalize: str | None = option_field(
@@ -71,6 +81,7 @@ class ExtractOptions(CheckedOptions):
     device: str = option_field(
         "auto",
         "auto, cpu, cuda or cuda:i; cuda:all or a list, cuda:0,cuda:1: a process each, one store.",
+        native=joined,
         metavar="DEVICE",
         group=COMPUTING,
     )
@@ -121,6 +132,11 @@ class ExtractOptions(CheckedOptions):
     )
     strict: bool = option_field(False, "Stop at the first segment that is rejected.", group=RUNNING)
     retry_rejected: bool = option_field(False, "Try rejected segments again.", group=RUNNING)
+
+    @property
+    def stored_pooling(self) -> str:
+        """The pooling of what the store holds; `UNPOOLED` of frames."""
+        return UNPOOLED if self.frames else self.pooling
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -185,17 +201,37 @@ def parse_layers(text: str, count: int) -> list[int]:
     """
     if text == "all":
         return list(range(count + 1))
+    layers = sorted(parse_layer_list(text, count))
+    if layers[-1] > count:
+        raise _not_each_once(text, count)
+    return layers
+
+
+def parse_layer_list(text: str, last: int) -> list[int]:
+    """Return the numbers that `text` names, in its order: ``0-12``, ``4,8`` or ``0,4-6``.
+
+    One may be beyond `last`, the last layer that there is; of a range no more than one is.
+
+    Raises
+    ------
+    InputError
+        Not of that form, none, or one named twice.
+    """
     layers: list[int] = []
     for part in text.split(","):
-        found = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip(), re.ASCII)
-        if not found:
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip(), re.ASCII)
+        if not match:
             raise InputError(
                 f"--layers: value is {text!r}, expected all, 0-12 or 4,8; correct {part!r}"
             )
-        first, last = int(found[1]), int(found[2] or found[1])
-        layers += range(first, min(last, count + 1) + 1)
-    if not layers or len({*layers}) < len(layers) or max(layers) > count:
-        raise InputError(
-            f"--layers: value is {text!r}, expected each layer once, from 0 to {count}; correct it"
-        )
-    return sorted(layers)
+        first, stop = int(match[1]), int(match[2] or match[1]) + 1
+        layers += range(first, min(stop, max(first, last + 1) + 1))
+    if not layers or len({*layers}) < len(layers):
+        raise _not_each_once(text, last)
+    return layers
+
+
+def _not_each_once(text: str, last: int) -> InputError:
+    return InputError(
+        f"--layers: value is {text!r}, expected each layer once, from 0 to {last}; correct it"
+    )

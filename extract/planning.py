@@ -11,6 +11,7 @@ from ..common.errors import InputError
 from .audio import Segment, count_channels, segments_of
 from .encoder.checkpoint import find_checkpoint
 from .encoder.demo import DEMO, DEMO_SHAPE
+from .encoder.mfcc import COEFFICIENTS, HOP, MFCC, RATE
 from .options import ExtractOptions, parse_layers
 from .pipeline.batching import sort_segments, take_part
 
@@ -55,7 +56,7 @@ def plan(table: pd.DataFrame, options: ExtractOptions) -> Plan:
     except InputError as problem:
         return Plan(len(segments), seconds, None, str(problem), channels)
     layers, dim = len(parse_layers(options.layers, count)), row_width(options, hidden)
-    rows = seconds * FRAMES_PER_SECOND if options.frames else len(segments)
+    rows = seconds * _frame_rate(options) if options.frames else len(segments)
     size = int(rows * layers * dim * np.dtype(options.store_dtype).itemsize)
     note = f"{layers} layers x {dim}, {options.store_dtype}"
     return Plan(len(segments), seconds, size, note, channels)
@@ -71,10 +72,17 @@ def _shape(options: ExtractOptions) -> tuple[int, int]:
     """Return the encoder's number of layers and width of a state, by its configuration alone."""
     if options.encoder == DEMO:
         return DEMO_SHAPE["num_hidden_layers"], DEMO_SHAPE["hidden_size"]
+    if options.encoder == MFCC:
+        return 0, COEFFICIENTS
     checkpoint = find_checkpoint(
         options.encoder, revision=options.revision, normalize=options.normalize, weights=False
     )
     return checkpoint.layer_count, checkpoint.hidden_size
+
+
+def _frame_rate(options: ExtractOptions) -> float:
+    """Return how many frames a second of audio gives."""
+    return RATE / HOP if options.encoder == MFCC else FRAMES_PER_SECOND
 
 
 def row_width(options: ExtractOptions, hidden: int) -> int:

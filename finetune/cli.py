@@ -14,7 +14,7 @@ from ..common.commands import BUSY, LEFT_OUT, Group, locks, version_option, writ
 from ..common.log import log
 from ..common.outputs import BESIDE_STORE, TABLE, Output
 from ..common.signals import stop_after_batch
-from .config import WITHOUT_EFFECT, Config
+from .config import WITHOUT_EFFECT, FinetuneConfig
 from .options import EmbedOptions, PredictOptions
 
 
@@ -27,7 +27,7 @@ def main() -> None:
 @main.command()
 @click.argument("table", required=False, type=click.Path())
 @option("--config", type=click.Path(), help="YAML file, or a preset: transfer, baseline.")
-@options_of(Config, defaults=False)
+@options_of(FinetuneConfig, defaults=False)
 @option(
     *(f"--{name.replace('_', '-')}" for name in WITHOUT_EFFECT), hidden=True, expose_value=False
 )
@@ -41,7 +41,7 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
     process works on some of the sessions, 130 or 143 interrupted.
     """
     from ..common.errors import InputError
-    from ..manifests.splits.tasks import split_method
+    from ..manifests.split_record import split_method
     from ..manifests.table import read_table
     from .config import read_config
 
@@ -52,10 +52,10 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
         raise InputError(
             "TABLE: is not given, and neither is csv_path, expected one; name a segment table"
         )
-    from .run import finetune as train
+    from .run import train_table
 
     with stop_after_batch(log) as caught:
-        done = train(
+        done = train_table(
             read_table(path),
             settings,
             split=split_method(path),
@@ -74,7 +74,9 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
     sys.exit(BUSY if done.busy else LEFT_OUT if done.left_out else 0)
 
 
-def _with_seed_of_folder(settings: Config, config: str | None, typed: dict[str, Any]) -> Config:
+def _with_seed_of_folder(
+    settings: FinetuneConfig, config: str | None, typed: dict[str, Any]
+) -> FinetuneConfig:
     """Return the settings, with the seed of the run that their folder holds if none is named.
 
     So a run of version 0.1.0, whose default was another, goes on by the command that began it.
@@ -115,7 +117,7 @@ def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> No
     Exit code: 0 all done, 1 something to repair, 3 some segments or sessions are not named.
     """
     from ..manifests.table import read_table, write_predictions
-    from .predict import predict as name_speakers
+    from .prediction import predict as name_speakers
 
     named = name_speakers(checkpoint, read_table(table), **options, tell=log)
     write_predictions(named.table, predictions)
@@ -149,7 +151,7 @@ def embed(
     CHECKPOINT is one .ckpt file. Exit codes as of spk-extract.
     """
     from ..manifests.table import read_table
-    from .predict import embed as extract_tuned
+    from .prediction import embed as extract_tuned
 
     with stop_after_batch(log) as caught:
         summary = extract_tuned(

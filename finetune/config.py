@@ -90,7 +90,7 @@ WITHOUT_EFFECT = ("log_every_n_steps",)
 
 
 @dataclass(frozen=True)
-class Config:
+class FinetuneConfig:
     """Settings of a run. Each is checked; those that contradict each other are refused."""
 
     # task
@@ -302,12 +302,14 @@ class Config:
 
 
 def _settled(values: Mapping[str, Any], where: Mapping[str, str]) -> dict[str, Any]:
-    fit = validate_fields(Config, values, where)
+    fit = validate_fields(FinetuneConfig, values, where)
     check_combinations(fit, where)
     return fit
 
 
-def read_config(source: str | Path | None, given: Mapping[str, Any] | None = None) -> Config:
+def read_config(
+    source: str | Path | None, given: Mapping[str, Any] | None = None
+) -> FinetuneConfig:
     """Return the settings of a file or preset, with those given in their place.
 
     Parameters
@@ -322,24 +324,26 @@ def read_config(source: str | Path | None, given: Mapping[str, Any] | None = Non
     InputError
         The file cannot be read, or a key or value is refused.
     """
-    given, known = given or {}, [key.name for key in fields(Config)]
+    given, known = given or {}, [key.name for key in fields(FinetuneConfig)]
     told = {} if source is None else read_values(source)
     for name in given:
         refuse_unknown(name, known, "command line: option")
     where = {name: str(source) for name in told if name not in given}
-    return Config(**_settled({**told, **given}, where))
+    return FinetuneConfig(**_settled({**told, **given}, where))
 
 
 def read_values(source: str | Path) -> dict[str, Any]:
     """Return the settings that a file or preset names, as written, by their names of today."""
-    known = [key.name for key in fields(Config)]
+    known = [key.name for key in fields(FinetuneConfig)]
     values = read_settings(source, [*known, *WITHOUT_EFFECT], former_names())
     return {name: value for name, value in values.items() if name in known}
 
 
 def former_names() -> dict[str, str]:
     """Return {name of before: name of today} of the settings that were renamed."""
-    return {former: key.name for key in fields(Config) for former in key.metadata["aliases"]}
+    return {
+        former: key.name for key in fields(FinetuneConfig) for former in key.metadata["aliases"]
+    }
 
 
 def by_names_of_today(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -349,12 +353,12 @@ def by_names_of_today(values: Mapping[str, Any]) -> dict[str, Any]:
     return {renamed.get(name, name): value for name, value in kept.items()}
 
 
-def write_config(config: Config, path: str | Path) -> None:
+def write_config(config: FinetuneConfig, path: str | Path) -> None:
     """Write every setting as YAML, whole or not at all; `read_config` gives an equal one back."""
     write_settings(vars(config), path)
 
 
-def frozen_layers(config: Config, epoch: int, layer_count: int) -> int:
+def frozen_layers(config: FinetuneConfig, epoch: int, layer_count: int) -> int:
     """Return how many transformer layers, from the lowest, are frozen in an epoch (0-based).
 
     Raises
@@ -364,7 +368,7 @@ def frozen_layers(config: Config, epoch: int, layer_count: int) -> int:
 
     Examples
     --------
-    >>> [frozen_layers(Config(unfreeze="3:4,6:0"), epoch, 24) for epoch in (2, 3, 7)]
+    >>> [frozen_layers(FinetuneConfig(unfreeze="3:4,6:0"), epoch, 24) for epoch in (2, 3, 7)]
     [8, 4, 0]
     """
     told = config.freeze_encoder_layers

@@ -1,4 +1,4 @@
-"""The settings of ``spk-finetune predict`` and ``embed``; those of ``fit`` are `config.Config`."""
+"""The settings of ``spk-finetune predict`` and ``embed``; those of ``fit`` are `FinetuneConfig`."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,15 @@ from .options import (
     TextGridOptions,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TIMES = option(
+    "--times",
+    type=click.Path(),
+    help="Of cut files: when in the session each was spoken, as the table that was cut or the "
+    "folder of RTTMs says.",
+)
 # Kinds of notes that say who is taken for whom: shown, not only listed.
 CHOICES = ("renamed", "columns", "tiers", "channel", "offset", "strange")
 
@@ -53,11 +62,12 @@ def rttm(path: str, table: str, skip_bad: bool, **options: Any) -> None:
     """Make the segment table TABLE (.csv or .parquet) of the RTTM file or folder PATH."""
     from .formats.build import make_table
     from .formats.rttm import read_rttm
+    from .formats.turns import Note
 
     with _notes_written(table):
-        reading = read_rttm(path, skip_bad=skip_bad)
-        made = make_table(reading, skip_bad=skip_bad, **options)
-    _write_segments(*made, table)
+        annotation, notes = read_rttm(path, skip_bad=skip_bad), list[Note]()
+        made = make_table(annotation, skip_bad=skip_bad, notes=notes, **options)
+    _write_segments(made, notes, table)
 
 
 @main.command()
@@ -73,12 +83,14 @@ def textgrid(
 ) -> None:
     """Make the segment table TABLE (.csv or .parquet) of the TextGrid file or folder PATH."""
     from .formats.build import make_table
-    from .formats.textgrid import SILENCE, read_textgrids
+    from .formats.textgrid import SILENCE, read_textgrid
+    from .formats.turns import Note
 
     with _notes_written(table):
-        reading = read_textgrids(path, skip_bad=skip_bad, tiers=tiers, silence=silence or SILENCE)
-        made = make_table(reading, skip_bad=skip_bad, **options)
-    _write_segments(*made, table)
+        annotation = read_textgrid(path, skip_bad=skip_bad, tiers=tiers, silence=silence or SILENCE)
+        notes = list[Note]()
+        made = make_table(annotation, skip_bad=skip_bad, notes=notes, **options)
+    _write_segments(made, notes, table)
 
 
 @main.command()
@@ -105,35 +117,41 @@ def csv(path: str, table: str, **options: Any) -> None:
 def select(table: str, out: str, **options: Any) -> None:
     """Choose segments of TABLE by session, duration, overlap and number; write them to OUT."""
     from .formats.turns import Note, write_notes
-    from .splits import select as room
-    from .splits.split import keep_record, read_record
+    from .splits.select import select_segments
     from .table import read_table, write_table
 
-    record = read_record(table)
-    kept, dropped = room.select_segments(read_table(table), **options)
-    write_table(kept, out)
-    keep_record(record, out)
-    write_notes([Note(rule, name, "dropped") for rule, ids in dropped for name in ids], out)
-    for rule, ids in dropped:
+    dropped: dict[str, list[str]] = {}
+    segments = select_segments(read_table(table), dropped=dropped, **options)
+    write_table(segments, out)
+    write_notes([Note(rule, name, "dropped") for rule, ids in dropped.items() for name in ids], out)
+    for rule, ids in dropped.items():
         click.echo(f"{rule}: dropped {len(ids)}")
-    click.echo(f"{out}: {len(kept)} segments kept")
+    click.echo(f"{out}: {len(segments)} segments kept")
 
 
 @main.command()
 @click.argument("table", type=click.Path())
 @click.argument("out", type=click.Path())
 @options_of(SplitOptions)
+@_TIMES
 @writes(Output("out", TABLE, over=("table",), beside=BESIDE_TABLE))
-def split(table: str, out: str, method: str, **options: Any) -> None:
-    """Divide TABLE into train, valid and test; write it to OUT, and how to OUT.split.json."""
-    from .splits import split as room
+def split(table: str, out: str, method: str, times: str | None, **options: Any) -> None:
+    """Divide TABLE into train, valid and test; write it to OUT, and how to OUT.split.json.
+
+    Of cut files a TABLE says no times: leave-one-session-out and random need none, and purge
+    nothing then; for the other methods pass --times.
+    """
+    from .split_record import KEY, summarise
+    from .splits.split import split_table
     from .table import read_table, write_table
 
     given = {name: value for name, value in options.items() if value is not None}
-    divided, record = room.split_table(read_table(table), method, **given)
-    write_table(divided, out)
-    room.write_record(record, out)
-    click.echo(f"{out}: {room.summarise(record)}")
+    rows = read_table(table)
+    divided = split_table(_timed(rows, times), method, **given)
+    rows = rows.assign(split=divided["split"])
+    rows.attrs[KEY] = divided.attrs[KEY]
+    write_table(rows, out)
+    click.echo(f"{out}: {summarise(rows.attrs[KEY])}")
 
 
 @main.command()
@@ -145,15 +163,16 @@ def split(table: str, out: str, method: str, **options: Any) -> None:
     type=click.Path(),
     help="Write the report to this CSV too.",
 )
+@_TIMES
 @writes(Output("output", (".csv",)))
-def leaks(table: str, output: str | None) -> None:
+def leaks(table: str, output: str | None, times: str | None) -> None:
     """Tell how far the test segments of TABLE are known from training."""
-    from .splits import leakage as room
-    from .splits.split import read_record, summarise
+    from .split_record import record_of, summarise
+    from .splits.leakage import leakage_report
     from .table import read_table
 
-    report = room.leakage_report(read_table(table))
-    record = read_record(table)
+    rows = read_table(table)
+    report, record = leakage_report(_timed(rows, times)), record_of(rows)
     click.echo(f"{table}: {summarise(record) if record else 'nobody wrote down how it was split'}")
     _show(report, output, digits=3)
 
@@ -190,6 +209,20 @@ def demo(out: str, overwrite: bool, **options: Any) -> None:
     click.echo(f"{out}: {len(names)} sessions, {names[0]} to {names[-1]}")
 
 
+def _timed(table: pd.DataFrame, times: str | None) -> pd.DataFrame:
+    """Return a table of cut files with the times that a table of meetings, or RTTMs, say."""
+    if times is None:
+        return table
+    from .formats.build import make_table
+    from .formats.rttm import read_rttm
+    from .splits.times import with_times
+    from .table import read_table
+
+    annotated = Path(times).is_dir() or Path(times).suffix == ".rttm"
+    known = make_table(read_rttm(times)) if annotated else read_table(times)
+    return with_times(table, known)
+
+
 def _show(report: Any, output: str | None, *, digits: int) -> None:
     from ..common.files import atomic_write
 
@@ -215,11 +248,9 @@ def _notes_written(table: str) -> Iterator[None]:
 def _write_segments(segments: Any, notes: Any, path: str) -> None:
     from .formats.build import summarise
     from .formats.turns import rows_left_out, write_notes
-    from .splits.split import drop_record
     from .table import write_table
 
     write_table(segments, path)
-    drop_record(path)
     listed = write_notes(notes, path)
     click.echo(f"{path}: {summarise(segments, notes)}" + (f"; see {listed}" if listed else ""))
     for kind in CHOICES:

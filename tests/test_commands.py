@@ -27,9 +27,9 @@ from spk.extract.options import ExtractOptions
 from spk.extract.store.cli import store
 from spk.finetune import options as finetune_options
 from spk.finetune.cli import main as finetune
-from spk.finetune.config import Config, read_config
-from spk.finetune.predict import embed
-from spk.finetune.predict import predict as name_speakers
+from spk.finetune.config import FinetuneConfig, read_config
+from spk.finetune.prediction import embed
+from spk.finetune.prediction import predict as name_speakers
 from spk.manifests import options as manifests_options
 from spk.manifests.cli import main as manifests
 from spk.manifests.cutting.cut import cut_segments
@@ -41,7 +41,7 @@ from spk.manifests.splits.split import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 OF_EVERY_COMMAND = {"overwrite", "no_lock", "quiet", "verbose"}  # common/commands.py
-ONLY_IN_PYTHON = {"lock", "before", "log", "tell"}
+ONLY_IN_PYTHON = {"lock", "before", "log", "tell", "notes", "dropped"}
 SPLIT = manifests_options.SplitOptions
 # command -> its settings, and the options of its own: files, and what is done instead
 DECLARED = [
@@ -49,14 +49,14 @@ DECLARED = [
     (manifests.commands["textgrid"], [manifests_options.TextGridOptions], set()),
     (manifests.commands["csv"], [manifests_options.CsvOptions], set()),
     (manifests.commands["select"], [manifests_options.SelectOptions], set()),
-    (manifests.commands["split"], [SPLIT], set()),
+    (manifests.commands["split"], [SPLIT], {"times"}),
     (
         manifests.commands["cut"],
         [manifests_options.CutSource, manifests_options.CutOptions],
         {"listing_only"},
     ),
     (manifests.commands["match-csv"], [], {"segments_dir", "csv_path", "dry_run", "output"}),
-    (manifests.commands["leaks"], [], {"output"}),
+    (manifests.commands["leaks"], [], {"output", "times"}),
     (manifests.commands["describe"], [], {"output"}),
     (manifests.commands["demo"], [manifests_options.DemoOptions], set()),
     (extract, [ExtractOptions], {"plan"}),
@@ -77,7 +77,7 @@ DECLARED = [
     (classify.commands["curve"], [classify_options.CurveOptions], set()),
     (classify.commands["open-set"], [classify_options.OpenSetOptions], set()),
     (classify.commands["report"], [classify_options.ReportOptions], {"output"}),
-    (finetune.commands["fit"], [Config], {"config", "log_every_n_steps"}),
+    (finetune.commands["fit"], [FinetuneConfig], {"config", "log_every_n_steps"}),
     (finetune.commands["predict"], [finetune_options.PredictOptions], set()),
     (finetune.commands["embed"], [finetune_options.EmbedOptions], set()),
 ]
@@ -101,7 +101,7 @@ CALLS = [
         {"batch_seconds", "channel", "resample"},
     ),
 ]
-SETTINGS = dataclasses.fields(Config)
+SETTINGS = dataclasses.fields(FinetuneConfig)
 FIT = {option.name: option for option in finetune.commands["fit"].params}
 EVERY_OPTION = [
     (command, option)
@@ -164,7 +164,7 @@ def test_options_are_the_fields_of_the_settings(command, settings, own):
 def test_defaults_are_those_of_the_fields_but_where_a_file_decides(command, settings, own):
     fields = {field.name: field.default for kind in settings for field in dataclasses.fields(kind)}
     values = {name: value for name, value in options_of(command).items() if name not in own}
-    if settings == [Config]:
+    if settings == [FinetuneConfig]:
         fields = {name: () if default == () else None for name, default in fields.items()}
     assert values == fields
 
@@ -419,7 +419,7 @@ def test_fit_takes_each_default_as_it_is_typed():
     values = {name: values[name] for name in values.keys() - OF_EVERY_COMMAND}
     typed = {name: value for name, value in values.items() if value not in (None, ())}
     assert set(typed) == set(kept)
-    assert read_config(None, typed) == Config()
+    assert read_config(None, typed) == FinetuneConfig()
 
 
 def test_embed_takes_options_of_extraction():

@@ -86,10 +86,10 @@ def _stream_seconds(encoder: Encoder, inputs: Inputs, batches: Batches) -> float
     for rows in batches:
         waiting = encoder.encode_async(rows, inputs.layers, "mean+std", 40.0)
         if landing:
-            landing()
+            landing.rows()
         landing = waiting
     if landing:
-        landing()
+        landing.rows()
     return time.perf_counter() - begun
 
 
@@ -313,7 +313,7 @@ def training(inputs: Inputs, findings: Findings) -> None:
 
 
 def _train(name: str, settings: dict[str, Any], inputs: Inputs, findings: Findings) -> None:
-    from spk.finetune.config import Config
+    from spk.finetune.config import FinetuneConfig
     from spk.finetune.data.dataset import Batch, BatchIndex
     from spk.finetune.model.checkpoint import autocast
     from spk.finetune.model.heads import loss
@@ -322,7 +322,7 @@ def _train(name: str, settings: dict[str, Any], inputs: Inputs, findings: Findin
     rows = [row.astype(np.float32) / 32768 for row in inputs.batches(inputs.seconds / 6, 20, 6)[10]]
     codes, device = torch.arange(len(rows)) % 3, inputs.device
     frozen = min(8, inputs.shape["num_hidden_layers"] - 1)
-    config = Config(**{"freeze_encoder_layers": frozen, "dropout": 0.0, **settings})
+    config = FinetuneConfig(**{"freeze_encoder_layers": frozen, "dropout": 0.0, **settings})
     rates = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
     subject = ModelIdentity("probe", tuple("ABC"), dict.fromkeys(IDENTITY, "probe"))
     module = SpeakerModule(inputs.parts(**dict.fromkeys(rates, 0.0)), subject, config)

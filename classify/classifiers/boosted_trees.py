@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import math
 import re
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...common.errors import InputError
 from .fitted import TREE_AXES, AxisWeights, TrainingSet
+
+if TYPE_CHECKING:
+    import lightgbm
 
 END = "end of trees\n"
 HEADER = {"version", "num_class", "num_tree_per_iteration", "label_index", "max_feature_idx"}
@@ -97,7 +101,7 @@ def _trees(fold: TrainingSet) -> AxisWeights:
     """Grow trees on the first principal components until validation log-loss stops falling."""
     import lightgbm
 
-    if fold.valid is None or fold.valid_codes is None or not np.any(fold.valid_codes >= 0):
+    if not fold.rounds and (fold.valid_codes is None or not np.any(fold.valid_codes >= 0)):
         raise InputError(
             "lightgbm: 0 validation segments are given, expected at least 1 to stop by; "
             "leave lightgbm out of --classifiers"
@@ -105,19 +109,31 @@ def _trees(fold: TrainingSet) -> AxisWeights:
     if not fold.rotation.train.shape[1]:  # every row is the same, which LightGBM does not take
         note = "lightgbm has nothing to split by, since all training rows are the same"
         return AxisWeights("linear", np.zeros((fold.classes, 0)), np.zeros(fold.classes), note=note)
-    axes, known = min(TREE_AXES, fold.rotation.train.shape[1]), fold.valid_codes >= 0
+    axes = min(TREE_AXES, fold.rotation.train.shape[1])
     train = lightgbm.Dataset(fold.rotation.train[:, :axes], fold.codes)
-    valid = lightgbm.Dataset(fold.valid[known, :axes], fold.valid_codes[known], reference=train)
-    model = lightgbm.train(
-        _tree_settings(fold),
-        train,
-        num_boost_round=TREE_ROUNDS,
-        valid_sets=[valid],
-        callbacks=[lightgbm.early_stopping(TREE_PATIENCE, verbose=False)],
-    )
+    steered = {} if fold.rounds else _early_stopping(fold, train, axes)
+    rounds = fold.rounds or TREE_ROUNDS
+    model = lightgbm.train(_tree_settings(fold), train, num_boost_round=rounds, **steered)
     text = model.model_to_string(num_iteration=model.best_iteration)
     text = text[: text.index(END)] + END  # without LightGBM's own settings
     return AxisWeights("trees", np.zeros((0, 0)), np.zeros(fold.classes), booster=text)
+
+
+def _early_stopping(fold: TrainingSet, train: lightgbm.Dataset, axes: int) -> dict[str, Any]:
+    """Return what makes LightGBM stop where log-loss on the validation rows no longer falls."""
+    import lightgbm
+
+    if fold.valid is None or fold.valid_codes is None:
+        return {}
+    known = fold.valid_codes >= 0
+    valid = lightgbm.Dataset(fold.valid[known, :axes], fold.valid_codes[known], reference=train)
+    stop = lightgbm.early_stopping(TREE_PATIENCE, verbose=False)
+    return {"valid_sets": [valid], "callbacks": [stop]}
+
+
+def count_rounds(text: str, classes: int) -> int:
+    """Return how many rounds a model's text holds; each is one tree per class."""
+    return text.count("\nTree=") // classes
 
 
 def _tree_settings(fold: TrainingSet) -> dict[str, object]:

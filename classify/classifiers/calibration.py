@@ -68,11 +68,14 @@ def find_temperature(scores: np.ndarray, codes: np.ndarray) -> float:
     return float(np.exp(-best.x))
 
 
-def soft_targets(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Return (n, classes): (n + 1) / (n + 2) for the true class, the rest shared by the others."""
+def soft_targets(scores: np.ndarray, codes: np.ndarray, count: int | None = None) -> np.ndarray:
+    """Return (n, classes): (n + 1) / (n + 2) for the true class, the rest shared by the others.
+
+    `count` takes the place of n where the rows are some of more that share a temperature.
+    """
     rows = np.arange(len(codes))
     candidates = np.isfinite(scores)
-    rest = 1 / (len(codes) + 2)
+    rest = 1 / ((count or len(codes)) + 2)
     others = np.maximum(candidates.sum(axis=1, keepdims=True) - 1, 1)
     targets = np.where(candidates, rest / others, 0.0)
     targets[rows, codes] = 1 - rest

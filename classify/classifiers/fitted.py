@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...common.extras import check_extra
 from .linear import PrincipalAxes, unit
 
 TREE_AXES = 64  # principal components the trees see
@@ -14,7 +15,10 @@ TREE_AXES = 64  # principal components the trees see
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
-    """Training rows of one task, turned, and the validation rows that may steer early stopping."""
+    """Training rows of one task, turned, and the validation rows that may steer early stopping.
+
+    With `rounds` above 0 LightGBM grows so many, and needs no validation rows.
+    """
 
     rotation: PrincipalAxes
     codes: np.ndarray
@@ -22,6 +26,7 @@ class TrainingSet:
     valid: np.ndarray | None = None
     valid_codes: np.ndarray | None = None
     seed: int = 0
+    rounds: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +87,7 @@ def _scores(
         return rows @ weights.T + intercept
     if kind == "cosine":
         return unit(rows) @ weights.T
+    check_extra("trees", "lightgbm")
     import lightgbm
 
     model = lightgbm.Booster(model_str=booster)

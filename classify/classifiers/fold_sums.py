@@ -20,7 +20,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .linear import class_sums, common_scale, feature_scale, unit
+from .linear import class_sums, common_scale, feature_scale, pooled_spread, unit
 
 Cut = tuple[np.ndarray, np.ndarray]  # positions learnt, positions held out
 Sums = tuple[np.ndarray, np.ndarray, np.ndarray]  # gram (d, d), class sums (classes, d), counts
@@ -174,10 +174,12 @@ def lda_scores(
     """
     total, present = fold.counts.sum(), fold.counts > 0
     means = fold.sums / np.maximum(fold.counts, 1)[:, None]
-    within = (fold.gram - fold.sums.T @ means) / total
-    spread = float(within.trace()) / len(within)
-    if spread * total * len(within) < LEAST_VARIANCE * fold.gram.trace():
+    within = fold.gram - fold.sums.T @ means
+    varied, whole = float(within.trace()), float(fold.gram.trace())
+    if varied < LEAST_VARIANCE * whole:
         return None
+    freedom, spread = pooled_spread(varied, whole, int(total), int(present.sum()), len(within))
+    within /= freedom
     Z = fold.standardise(rows)
     prior = np.log(np.where(present, fold.counts, 1) / total)
     solved = _solve(within, [(1 - c, c * spread) for c in shrinkages], means.T)

@@ -168,9 +168,9 @@ def lda_path(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Fit linear discriminants with a constant shrinkage, once per shrinkage.
 
-    The within-class covariance S becomes ``(1 - c) S + c tr(S)/d I`` with d all features, also the
-    constant ones, as scikit-learn's ``lsqr`` and ``eigen`` solvers have it; priors are the shares
-    of the classes.
+    The within-class covariance S becomes ``(1 - c) S + c s I``, as scikit-learn's ``lsqr`` and
+    ``eigen`` solvers have it; where samples are few s is another (`pooled_spread`). Priors are the
+    shares of the classes.
 
     Parameters
     ----------
@@ -184,9 +184,11 @@ def lda_path(
     counts = np.bincount(codes, minlength=classes)
     means = class_means(train, codes, classes)
     within = train - means[codes]
-    values, vectors = np.linalg.eigh(within.T @ within / len(train))
-    floor = np.finfo(np.float64).eps * max(float(np.sum(train**2)) / len(train), 1.0)
-    spread = max(float(values.sum()), floor) / features  # 0 where every class has one segment
+    values, vectors = np.linalg.eigh(within.T @ within)
+    freedom, spread = pooled_spread(
+        float(values.sum()), float(np.sum(train**2)), len(train), classes, features
+    )
+    values = values / freedom
     turned = means @ vectors
     heads = []
     for shrinkage in shrinkages:
@@ -194,6 +196,27 @@ def lda_path(
         constant = -0.5 * np.sum(weights * turned, axis=1) + np.log(counts / len(codes))
         heads.append((weights @ vectors.T, constant))
     return heads
+
+
+def pooled_spread(
+    within: float, total: float, rows: int, classes: int, features: int
+) -> tuple[float, float]:
+    """Return what divides the sum of squares within classes, and the mean variance s it gives.
+
+    From two rows per class on (in the mean) these are n and the rows' own, as in scikit-learn.
+    Below, of n rows about the means of K classes only n - K vary freely, none where every class has
+    one: the sum is divided by these, and one pseudo-observation of the features' own variance is
+    added, so that s means something and scores of small and large meetings have one scale.
+
+    Parameters
+    ----------
+    within, total : float
+        Sums of squares over rows and features, about the means of the classes and about the mean.
+    """
+    few = rows < 2 * classes
+    freedom, own = (rows - classes + 1, total / rows) if few else (rows, 0.0)
+    floor = np.finfo(np.float64).eps * max(total / rows, 1.0)  # where nothing varies at all
+    return freedom, max((within + own) / freedom, floor) / features
 
 
 def class_means(X: np.ndarray, codes: np.ndarray, classes: int) -> np.ndarray:

@@ -14,16 +14,26 @@ The conclusion claims a difference only where the interval of ``all`` leaves out
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...common.errors import InputError
-from ..metrics import LEVEL, RESAMPLES, mean_interval, percentiles, resample, session_mean
-from ..validity import doubts_of
+from ...manifests.predictions import as_predictions
+from ..metrics import (
+    LEVEL,
+    RESAMPLES,
+    interval_groups,
+    mean_interval,
+    percentiles,
+    resample,
+    session_mean,
+)
+from ..validity import doubts_of, within_corpus
 from .score import scored_rows
-from .wording import ONE_MEETING
+from .wording import places
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,6 +74,8 @@ class _Pairs:
     """The n segments that both tables hold."""
 
     sessions: np.ndarray  # (n,) str
+    speakers: np.ndarray  # (n,) str
+    one_task: bool  # of both models, over all labels
     right_a: np.ndarray  # (n,) bool
     right_b: np.ndarray  # (n,) bool
 
@@ -73,12 +85,23 @@ class _Pairs:
 
     def of(self, session: str) -> _Pairs:
         chosen = self.sessions == session
-        return _Pairs(self.sessions[chosen], self.right_a[chosen], self.right_b[chosen])
+        return replace(
+            self,
+            sessions=self.sessions[chosen],
+            speakers=self.speakers[chosen],
+            right_a=self.right_a[chosen],
+            right_b=self.right_b[chosen],
+        )
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Return what intervals draw first."""
+        return interval_groups(self.sessions, self.speakers, one_task=self.one_task)[0]
 
 
 def compare(
-    a: pd.DataFrame,
-    b: pd.DataFrame,
+    a: pd.DataFrame | str | Path,
+    b: pd.DataFrame | str | Path,
     *,
     split: str = "test",
     model_a: str | None = None,
@@ -90,6 +113,8 @@ def compare(
 
     Parameters
     ----------
+    a, b
+        Predictions tables, or their files.
     split : "train", "valid", "test" or "all"
         The rows that are compared.
     model_a, model_b : str, optional
@@ -100,17 +125,23 @@ def compare(
     InputError
         No row is of this split, a table holds several models or not the named one, no segment is
         in both, or the two disagree about a segment's speaker, session or split.
+
+    Examples
+    --------
+    >>> print(compare("sweep/predictions.csv", "tuned.csv").conclusion)  # doctest: +SKIP
     """
     if resamples < 1:
         raise InputError(f"resamples: {resamples} is given, expected 1 or more; correct it")
+    a, b = as_predictions(a), as_predictions(b)
     first, second = _choose(a, "A", split, model_a), _choose(b, "B", split, model_b)
     pairs = _pair(first, second)
     ways = ((first, second), (second, first))
     left = [these[~these["segment_id"].isin(those["segment_id"])] for these, those in ways]
     rows = _rows(pairs, left, resamples, seed)
+    where = places(first[first["segment_id"].isin(second["segment_id"])])
     models = (str(first["model"].iloc[0]), str(second["model"].iloc[0]))
     facts = (*_facts(models, left, pairs), *_doubts(first, second))
-    return Comparison(models, rows, facts, conclude(rows), tuple(left))
+    return Comparison(models, rows, facts, conclude(rows, where), tuple(left))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -124,20 +155,24 @@ def holm(p: np.ndarray) -> np.ndarray:
     return np.minimum(stepped, 1)[np.argsort(order)]
 
 
-def conclude(rows: pd.DataFrame) -> str:
+def conclude(rows: pd.DataFrame, where: str = "") -> str:
     """Say which of the two is better, where the interval carries it, in one sentence.
 
     Where McNemar's test says otherwise, that is told too; no single meeting is held up that
-    Holm's correction does not carry. `rows` as in `Comparison`.
+    Holm's correction does not carry. `rows` as in `Comparison`; `where` as `wording.places`.
     """
     whole = rows[rows["stratum"] == "all"].iloc[0]
     meetings = rows[rows["stratum"] == "session"]
     claims = bool(whole["low"] > 0 or whole["high"] < 0)
-    places = f"{len(meetings)} meetings" if len(meetings) > 1 else ONE_MEETING
     return (
         f"{_difference(whole, claims)}, McNemar p {whole['p']:.2g}, {whole['segments']} segments "
-        f"in {places}{_disagreement(claims, whole['p'], len(meetings))}{_single(meetings)}"
+        f"in {where or _count(len(meetings))}"
+        f"{_disagreement(claims, whole['p'], len(meetings))}{_single(meetings)}"
     )
+
+
+def _count(meetings: int) -> str:
+    return f"{meetings} meeting{'s' if meetings > 1 else ''}"
 
 
 def _difference(whole: pd.Series, claims: bool) -> str:
@@ -200,6 +235,8 @@ def _pair(first: pd.DataFrame, second: pd.DataFrame) -> _Pairs:
             )
     return _Pairs(
         sessions=both["session_a"].to_numpy(str),
+        speakers=both["speaker_a"].to_numpy(str),
+        one_task=within_corpus(str(first["model"].iloc[0])),
         right_a=(both["speaker_a"] == both["predicted_a"]).to_numpy(),
         right_b=(both["speaker_b"] == both["predicted_b"]).to_numpy(),
     )
@@ -251,7 +288,7 @@ def _rows(pairs: _Pairs, left: list[pd.DataFrame], resamples: int, seed: int) ->
 def _over_segments(pairs: _Pairs, resamples: int, seed: int) -> dict[str, Any]:
     gain = pairs.gain
     only_a, only_b = int((gain < 0).sum()), int((gain > 0).sum())
-    low, high = _interval(gain, pairs.sessions, resamples, seed)
+    low, high = _interval(gain, pairs.groups, resamples, seed)
     return {
         "segments": len(gain),
         "accuracy_a": pairs.right_a.mean(),

@@ -27,7 +27,7 @@ from ..selection.candidates import Candidate, SweepSettings, choose
 from ..selection.cross_validation import add_folds
 from ..selection.prepare import Prepared
 from ..selection.sweep import sweep
-from ..speaker_model import fit, predict
+from ..speaker_model import fit_model, name_segments
 from .wording import IDENTITY, LABEL, MEETING, ROOM, SERIES
 
 if TYPE_CHECKING:
@@ -145,10 +145,10 @@ def speaker_and_person_rows(
     train = rows_in_train(table) if "split" in table else table
     truth, named = (predictions[name].to_numpy(str) for name in ("speaker", "predicted"))
     learnt, sessions = train["speaker"].to_numpy(str), predictions["session"].to_numpy(str)
-    rows = [_row(LABEL, (truth, named, learnt), sessions, seed)]
+    rows = [_row(LABEL, (truth, named, learnt), sessions, seed, speakers=truth)]
     if persons is not None:
         folded = [np.array([persons.get(x, x) for x in part]) for part in (truth, named, learnt)]
-        rows.append(_row(IDENTITY if identity else SERIES, folded, sessions, seed))
+        rows.append(_row(IDENTITY if identity else SERIES, folded, sessions, seed, speakers=truth))
     return rows
 
 
@@ -246,21 +246,32 @@ def _named_meetings(
     layers = ",".join(map(str, chosen.layers.layers))
     way = chosen.layers.standardise
     same = replace(settings, layers=layers, classifiers=chosen.classifier, standardise=way, jobs=1)
-    model = fit(table, store, tasks, choose(sweep(table, store, tasks, same)), same)
-    return predict(model, tested.reset_index(drop=True), store)[0]
+    model = fit_model(table, store, tasks, choose(sweep(table, store, tasks, same)), same)
+    return name_segments(model, tested.reset_index(drop=True), store)[0]
 
 
-def _row(of: str, labels: Sequence[np.ndarray], sessions: np.ndarray, seed: int) -> Row:
-    """Return a line of `COLUMNS` from the true, the given and the learnt labels."""
+def _row(
+    of: str,
+    labels: Sequence[np.ndarray],
+    sessions: np.ndarray,
+    seed: int,
+    *,
+    speakers: np.ndarray | None = None,
+) -> Row:
+    """Return a line of `COLUMNS` from the true, the given and the learnt labels.
+
+    Intervals draw `speakers` (n,) and then segments, or without them meetings.
+    """
     truth, named, learnt = labels
     classes = set(map(str, learnt))
     if not len(truth):
         return (of, len(classes), *[np.nan] * 8, 0)
     right, usual = truth == named, truth == majority_label(map(str, learnt), classes)
     meetings = np.unique(sessions, return_inverse=True)[1]
+    first = meetings if speakers is None else np.unique(speakers, return_inverse=True)[1]
     drawn = [
-        (right[k].mean(), session_mean(right[k], group))
-        for k, group in resample(meetings, seed=seed)
+        (right[k].mean(), session_mean(right[k], group if speakers is None else meetings[k]))
+        for k, group in resample(first, seed=seed)
     ]
     ends, mean_ends = (percentiles(values) for values in np.array(drawn).T)
     over_meetings = (session_mean(right, meetings), *mean_ends, session_mean(usual, meetings))

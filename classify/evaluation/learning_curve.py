@@ -146,7 +146,7 @@ def _shares(
     `correct` (draws, n) 0 or 1 for each length, in order of the tasks' test rows.
     """
     rows = np.concatenate([task.rows["test"] for task in chosen.tasks])
-    meetings = np.unique(chosen.table["session"].to_numpy(str)[rows], return_inverse=True)[1]
+    meetings = chosen.drawn_first(rows)
     means = np.stack([right.mean(axis=0) for right in correct])
     behind = means[-1] - means
     drawn = [k for k, _ in resample(meetings, seed=seed)]
@@ -197,23 +197,31 @@ def _correct(chosen: SweepChoice, tasks: Sequence[Task]) -> np.ndarray:
 
 def conclude_curve(found: pd.DataFrame) -> str:
     """Say what the least and the most seconds give, and which are shown to be behind the most."""
-    rows = found.sort_values("seconds").to_dict("records")
+    every = found.sort_values("seconds").to_dict("records")
+    rows = [row for row in every if row["speakers"]]
+    if not rows:
+        return f"No speaker has {every[0]['seconds']:g} s of speech; pass fewer --seconds."
     first, last = rows[0], rows[-1]
     text = (
         f"With {last['seconds']:g} s of speech per speaker {with_interval(last, *ACCURACY)} of "
         f"{last['segments']:.0f} test segments are named rightly ({last['speakers']:.0f} speakers "
         "have that much, the others give all they have)"
     )
+    if len(rows) < len(every):
+        more = ", ".join(f"{row['seconds']:g}" for row in every[len(rows) :])
+        text += f"; no speaker has {more} s"
     if len(rows) == 1:
         return f"{text}."
     text += f"; with {first['seconds']:g} s {with_interval(first, *ACCURACY)}."
     if "behind_low" not in found:  # of a curve from before there was a paired difference
         return text
-    behind = {row["seconds"]: row["behind_low"] > 0 for row in rows[:-1]}
+    short = len(rows) < len(every)  # then the last of all is what everybody has
+    most = "all they have" if short else f"{last['seconds']:g} s"
+    behind = {row["seconds"]: row["behind_low"] > 0 for row in (rows if short else rows[:-1])}
     parts = [
         f"{what}: {', '.join(f'{seconds:g}' for seconds in found)} s"
         for what, found in (
-            (f"Shown to be behind {last['seconds']:g} s", [s for s in behind if behind[s]]),
+            (f"Shown to be behind {most}", [s for s in behind if behind[s]]),
             ("not shown", [s for s in behind if not behind[s]]),
         )
         if found

@@ -2,7 +2,8 @@
 
 A segment is accepted where its best score (the calibrated probability of the speaker it is taken
 for, `score` of the predictions table) reaches a threshold. The threshold that lets a wanted share
-of strangers in is found on validation; what it does is counted on test: how many strangers it
+of strangers in is found on validation (after a sweep with folds, on the rows that were held out in
+turn, each scored by what has not learnt it); what it does is counted on test: how many strangers it
 lets in (false accepts), and how many segments of known speakers it both accepts and names rightly
 (detection and identification).
 
@@ -24,6 +25,8 @@ from ...manifests.splits.tasks import Task
 from ..classifiers.calibration import probabilities
 from ..features import Log
 from ..metrics import percentiles, resample
+from ..selection.candidates import learnt_codes
+from ..selection.cross_validation import cross_validate
 from ..selection.prepare import NO_STOP
 from ..selection.sweep import one_thread
 from .sweep_choice import SweepChoice, doubts_of_test, read_chosen
@@ -47,6 +50,7 @@ COLUMNS = (
     "known",
     "valid_strangers",
 )
+NOBODY = "a fold learns nobody else"
 FEWEST = 3  # speakers of a task: one is left out, two are told apart
 
 
@@ -65,7 +69,7 @@ def open_set(
     ----------
     table, store
         Those of the sweep.
-    run : folder that `spk-classify sweep` wrote, without folds
+    run : folder that `spk-classify sweep` wrote
     false_accepts : shares of strangers let in, 0..1 exclusive, separated by commas
     log : function of one str
         Receives what makes the numbers doubtful, and after "left out" what could not be used.
@@ -82,35 +86,31 @@ def open_set(
     Raises
     ------
     InputError
-        The folder is no sweep's, it was folded (so validation was learnt), no task has three
-        speakers, or a share is out of range.
+        The folder is no sweep's, no task has three speakers, or a share is out of range.
     """
     import pandas as pd
 
     wanted = _shares(false_accepts)
     chosen = read_chosen(run, table, store)
-    if chosen.settings.folds:
-        raise InputError(
-            f"{run}: was swept with --folds {chosen.settings.folds}, expected validation rows that "
-            "were not learnt; sweep without --folds into another folder"
-        )
     tasks, small = _large_enough(chosen, run)
     for line in (*chosen.left_out, *small, *doubts_of_test(chosen)):
         log(line)
     cases = [(task, code) for task in tasks for code in range(len(task.labels))]
-    unfit = [case for case in cases if not _can_stop(chosen, *case)]
-    for task, code in unfit:
-        log(f"left out: {task.name}, stranger {task.labels[code]!r}, {NO_STOP} without them")
-    cases = [case for case in cases if case not in unfit]
+    reasons = [_why_unfit(chosen, *case) for case in cases]
+    unfit = [(*case, why) for case, why in zip(cases, reasons, strict=True) if why]
+    for task, code, why in unfit:
+        log(f"left out: {task.name}, stranger {task.labels[code]!r}, {why} without them")
+    cases = [case for case, why in zip(cases, reasons, strict=True) if not why]
     if not cases:
+        change = "--classifiers" if unfit[0][2] == NO_STOP else "--folds"
         raise InputError(
-            f"{run}: 0 of {len(unfit)} speakers can be left out ({NO_STOP} without them), expected "
-            "at least 1; sweep with other --classifiers into another folder"
+            f"{run}: 0 of {len(unfit)} speakers can be left out ({unfit[0][2]} without them), "
+            f"expected at least 1; sweep with other {change} into another folder"
         )
     with one_thread([chosen.classifier]):
         trials = {name: _trials(chosen, cases, name) for name in ("valid", "test")}
-    sessions = chosen.table["session"].to_numpy(str)
-    rows = [(share, *_row(trials, share, sessions, seed)) for share in wanted]
+    groups = chosen.drawn_first(np.arange(len(chosen.table)))
+    rows = [(share, *_row(trials, share, groups, seed)) for share in wanted]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -146,11 +146,15 @@ def _large_enough(chosen: SweepChoice, run: str | Path) -> tuple[list[Task], lis
     return tasks, lines
 
 
-def _can_stop(chosen: SweepChoice, task: Task, code: int) -> bool:
-    """Tell whether a classifier can be fitted without a label: LightGBM needs others to stop by."""
-    return chosen.classifier != "lightgbm" or bool(
-        np.any(without_speaker(task, code).codes["valid"] >= 0)
-    )
+def _why_unfit(chosen: SweepChoice, task: Task, code: int) -> str:
+    """Return why nothing can be learnt or stopped by without a label; empty where it can."""
+    codes = task.codes["train"]
+    if not all(np.any(codes[learnt] != code) for learnt, _ in task.cuts):
+        return NOBODY
+    fewer = without_speaker(task, code)
+    if chosen.classifier == "lightgbm" and not np.any(fewer.codes["valid"] >= 0):
+        return NO_STOP
+    return ""
 
 
 def _trials(chosen: SweepChoice, cases: Sequence[tuple[Task, int]], split: str) -> Trials:
@@ -163,13 +167,37 @@ def _trials(chosen: SweepChoice, cases: Sequence[tuple[Task, int]], split: str) 
 def _left_out(chosen: SweepChoice, task: Task, code: int, split: str) -> Trials:
     """Score a split by a classifier that has not learnt label `code`."""
     fewer = without_speaker(task, code)
-    rotation, heads = chosen.fit(fewer, (chosen.penalty,))
-    known = fewer.codes[split] >= 0
+    if split == "valid" and task.cuts:
+        scores = _out_of_fold(chosen, task, code)
+        # a fold may lack all segments of a speaker, and cannot name them
+        known = learnt_codes(fewer.codes[split], scores) >= 0
+    else:
+        rotation, heads = chosen.fit(fewer, (chosen.penalty,))
+        scores = chosen.scores(rotation, heads[0], task.rows[split])
+        known = fewer.codes[split] >= 0
     asked = known | (task.codes[split] == code)  # people whom nobody ever learnt are no trials
-    scores = chosen.scores(rotation, heads[0], task.rows[split])[asked]
-    chances = probabilities(scores, chosen.temperature)
+    scores = scores[asked]
+    chances = probabilities(scores, chosen.temperature_of(task))
     right = scores.argmax(axis=1) == fewer.codes[split][asked]
     return chances.max(axis=1), right, ~known[asked], task.rows[split][asked]
+
+
+def _out_of_fold(chosen: SweepChoice, task: Task, code: int) -> np.ndarray:
+    """Return scores (n, classes - 1) of the held-out rows, by folds that have not learnt `code`."""
+    codes = task.codes["train"]
+    others = np.where(codes == code, 0, codes - (codes > code))  # not learnt, so it does not count
+    cuts = [(learnt[codes[learnt] != code], held) for learnt, held in task.cuts]
+    path = {chosen.classifier: (chosen.penalty,)}
+    scores, _ = cross_validate(
+        chosen.X[task.rows["train"]],
+        others,
+        len(task.labels) - 1,
+        cuts,
+        path,
+        seed=chosen.settings.seed,
+        layers=chosen.layers,
+    )
+    return scores[chosen.classifier][0]
 
 
 def without_speaker(task: Task, code: int) -> Task:

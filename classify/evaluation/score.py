@@ -17,18 +17,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...common.errors import InputError
+from ...common.log import warn
+from ...manifests.predictions import as_predictions, parse_scores
+from ...manifests.split_record import split_method
 from ...manifests.splits.tasks import majority_label, rows_in_train
+from ...manifests.table import as_table
+from ..features import Log
 from ..metrics import (
     RESAMPLES,
     VerificationTrials,
     balanced_accuracy,
     calibration_error,
     equal_error_rate,
+    interval_groups,
     log_loss,
     macro_f1,
     mean_interval,
@@ -37,7 +44,7 @@ from ..metrics import (
     resample,
     session_mean,
 )
-from ..validity import parse_scores, within_corpus
+from ..validity import doubts_of, split_doubts, within_corpus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +52,7 @@ if TYPE_CHECKING:
 
 DURATIONS = ((1.0, "<1 s"), (2.0, "1-2 s"), (5.0, "2-5 s"), (np.inf, ">5 s"))
 OVERLAPS = ((0.2, "<20 %"), (0.5, "20-50 %"), (np.inf, ">50 %"))
-COLUMNS = ("model", "stratum", "group", "measure", "value", "low", "high", "segments")
+COLUMNS = ("model", "stratum", "group", "measure", "value", "low", "high", "segments", "drawn")
 MEASURES = (  # over all segments, in the order they are shown
     "accuracy",
     "accuracy_meetings",
@@ -70,6 +77,8 @@ class _Rows:
     """One model's predictions as arrays over its n segments; None where nothing tells."""
 
     sessions: np.ndarray  # (n,) int
+    groups: np.ndarray  # (n,) int, what intervals draw first
+    drawn: str  # what these are
     truth: np.ndarray  # (n,) int
     predicted: np.ndarray  # (n,) int
     score: np.ndarray  # (n,) 0..1
@@ -86,6 +95,56 @@ class _Rows:
 
 
 def score(
+    predictions: pd.DataFrame | str | Path,
+    table: pd.DataFrame | str | Path | None = None,
+    *,
+    split: str = "test",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    log: Log = warn,
+) -> pd.DataFrame:
+    """Measure a predictions table, with 95 % bootstrap intervals, and say what makes them doubtful.
+
+    Parameters
+    ----------
+    predictions
+        Predictions table, or its file.
+    table
+        Segment table, or its file: gives durations, overlaps and the training majority.
+    split
+        "train", "valid", "test" or "all": the rows that are scored.
+    resamples
+        Of the bootstrap, 1 or more.
+    seed
+        Of the bootstrap.
+    log
+        Receives what makes the figures doubtful: a split that leaks, segments that were learnt
+        from, speakers that the model does not know.
+
+    Returns
+    -------
+    DataFrame
+        Columns `COLUMNS`; one row per model, stratum, group and measure.
+
+    Raises
+    ------
+    InputError
+        No row is of this split, `scores` cannot be read, or the table lacks a segment.
+
+    Examples
+    --------
+    >>> measures = score("predictions.csv", "table.csv")  # doctest: +SKIP
+    >>> measures[measures["measure"] == "accuracy"]  # doctest: +SKIP
+    """
+    named = as_predictions(predictions)
+    segments = None if table is None else as_table(table)
+    doubts = [] if segments is None else split_doubts(split_method(segments))
+    for line in [*doubts, *doubts_of(scored_rows(named, split), segments)]:
+        log(line)
+    return measure(named, segments, split=split, resamples=resamples, seed=seed)
+
+
+def measure(
     predictions: pd.DataFrame,
     table: pd.DataFrame | None = None,
     *,
@@ -94,6 +153,8 @@ def score(
     seed: int = 0,
 ) -> pd.DataFrame:
     """Return every measure of a predictions table, with 95 % bootstrap intervals.
+
+    The column `drawn` says of each interval what was drawn before segments.
 
     Parameters
     ----------
@@ -163,8 +224,11 @@ def _arrays(rows: pd.DataFrame, table: pd.DataFrame | None) -> _Rows:
     candidates = _candidates(rows, scores, train)
     majority = _majority(rows, candidates, train)
     chances, column = (None, None) if scores is None else _matrix(scores, list(rows["speaker"]))
+    groups, drawn = drawn_first(rows)
     return _Rows(
         sessions=np.unique(rows["session"].to_numpy(str), return_inverse=True)[1],
+        groups=groups,
+        drawn=drawn,
         truth=rows["speaker"].map(number).to_numpy(np.int64),
         predicted=rows["predicted"].map(number).to_numpy(np.int64),
         score=rows["score"].to_numpy(np.float64),
@@ -175,6 +239,12 @@ def _arrays(rows: pd.DataFrame, table: pd.DataFrame | None) -> _Rows:
         chances=chances,
         column=column,
     )
+
+
+def drawn_first(rows: pd.DataFrame) -> tuple[np.ndarray, str]:
+    """Return what intervals of one model's predictions draw first (`metrics.interval_groups`)."""
+    sessions, speakers = (rows[name].to_numpy(str) for name in ("session", "speaker"))
+    return interval_groups(sessions, speakers, one_task=within_corpus(str(rows["model"].iloc[0])))
 
 
 def _matrix(scores: list[dict[str, float]], truth: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -234,7 +304,9 @@ def _measures(rows: _Rows) -> dict[str, Measure]:
     correct, duration = rows.correct.astype(np.float64), rows.duration
     found: dict[str, Measure] = {
         "accuracy": lambda k, _: float(correct[k].mean()),
-        "accuracy_meetings": lambda k, group: session_mean(correct[k], group),
+        "accuracy_meetings": lambda k, group: session_mean(
+            correct[k], group if rows.drawn == "meetings" else rows.sessions[k]
+        ),
         "balanced_accuracy": lambda k, _: balanced_accuracy(rows.truth[k], rows.predicted[k]),
         "macro_f1": lambda k, _: macro_f1(rows.truth[k], rows.predicted[k]),
         "calibration_error": lambda k, _: calibration_error(rows.score[k], correct[k]),
@@ -271,7 +343,7 @@ def _probability_measures(chances: np.ndarray, column: np.ndarray) -> dict[str, 
 def _overall(rows: _Rows, resamples: int, seed: int) -> list[tuple[object, ...]]:
     measures, everything = _measures(rows), np.arange(len(rows.truth))
     drawn: dict[str, list[float]] = {name: [] for name in measures}
-    for chosen, group in resample(rows.sessions, resamples, seed):
+    for chosen, group in resample(rows.groups, resamples, seed):
         for name, measure in measures.items():
             drawn[name].append(measure(chosen, group))
     found: list[tuple[object, ...]] = []
@@ -279,18 +351,18 @@ def _overall(rows: _Rows, resamples: int, seed: int) -> list[tuple[object, ...]]
         value, ends = measure(everything, rows.sessions), percentiles(np.array(drawn[name]))
         if name == "calibration_error":  # resampling can only add to it: no interval
             ends = (np.nan, np.nan)
-        found.append(("all", "", name, value, *ends, len(everything)))
+        found.append(("all", "", name, value, *ends, len(everything), rows.drawn))
     return found
 
 
 def _strata(rows: pd.DataFrame, resamples: int, seed: int) -> list[tuple[object, ...]]:
     correct = (rows["speaker"] == rows["predicted"]).to_numpy()
-    sessions = rows["session"].to_numpy(str)
     lines: list[tuple[object, ...]] = []
     for stratum, group, chosen in _groups(rows):
         values = correct[chosen]
-        low, high = mean_interval(values, sessions[chosen], resamples, seed)
-        lines.append((stratum, group, "accuracy", values.mean(), low, high, len(values)))
+        first, drawn = drawn_first(rows[chosen])
+        low, high = mean_interval(values, first, resamples, seed)
+        lines.append((stratum, group, "accuracy", values.mean(), low, high, len(values), drawn))
     return lines
 
 

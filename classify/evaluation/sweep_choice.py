@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from ..classifiers.fitted import AxisWeights
 from ..classifiers.linear import PrincipalAxes
 from ..classifiers.registry import fit_path
 from ..features import LayerSet, open_store, read_features
+from ..metrics import interval_groups
 from ..selection.candidates import SweepSettings
 from ..selection.prepare import LEFT_OUT_FILE, left_out_lines, prepare_tasks
 from ..selection.run_inputs import check_same_inputs, check_same_store, check_sealed
@@ -45,6 +46,17 @@ class SweepChoice:
     X: np.ndarray
     layers: LayerSet
     left_out: Sequence[str] = ()
+    temperatures: Mapping[str, float] = field(default_factory=dict)
+    refitted: bool = False
+
+    def temperature_of(self, task: Task) -> float:
+        """Return a task's own temperature, or the shared one of a run from before there were."""
+        return self.temperatures.get(task.name, self.temperature)
+
+    def drawn_first(self, rows: np.ndarray) -> np.ndarray:
+        """Return what intervals over rows (n,) draw first, (n,) int (`metrics.interval_groups`)."""
+        sessions, speakers = (self.table[x].to_numpy(str)[rows] for x in ("session", "speaker"))
+        return interval_groups(sessions, speakers, one_task=self.settings.within == "corpus")[0]
 
     def fit(
         self, task: Task, penalties: Sequence[float | None]
@@ -76,9 +88,7 @@ def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> Swee
     check_same_inputs(run, table, opened, repair=repair)
     settings, chosen = SweepSettings(**config["settings"]), config["chosen"]
     ready = prepare_tasks(table, opened, settings, SPLITS)
-    weights = tuple(chosen.get("weights", ()))  # none of both in runs from before
-    way = chosen.get("standardise", "yes")
-    layers = LayerSet(tuple(chosen["layers"]), chosen["combine"], weights, way)
+    layers = LayerSet.from_dict(chosen)
     ids = ready.table["segment_id"].to_numpy(str)
     return SweepChoice(
         settings=settings,
@@ -90,7 +100,13 @@ def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> Swee
         X=read_features(opened, ids, layers, settings.pooling_part),
         layers=layers,
         left_out=left_out_lines(ready.rejected, ready.skipped, f"{run}/{LEFT_OUT_FILE}"),
+        temperatures=chosen.get("temperatures", {}),
+        refitted=not settings.folds and _fitted_on(config) != "train",
     )
+
+
+def _fitted_on(config: Mapping[str, Any]) -> str:
+    return str(config.get("origin", {}).get("fitted_on", "train"))
 
 
 def doubts_of_test(chosen: SweepChoice) -> list[str]:
@@ -99,6 +115,11 @@ def doubts_of_test(chosen: SweepChoice) -> list[str]:
     tested = table.iloc[np.sort(np.concatenate([task.rows["test"] for task in tasks]))]
     known = learnt_from(tested, learnt_rows(table, tasks))
     lines = [f"test: {line}" for line in learnt_note(known, tested["segment_id"].to_numpy())]
+    if chosen.refitted:
+        lines.append(
+            "learnt: train alone, since validation sets what is found here; the run's own score is "
+            "of train and valid"
+        )
     return [*lines, *unknown_facts(table, tasks, ("test",))]
 
 

@@ -9,19 +9,45 @@ import numpy as np
 
 from ...manifests.splits.tasks import Task
 from ..classifiers.calibration import FEW
-from ..metrics import mean_interval
-from ..selection.candidates import Candidate, SweepSettings, choose
-from ..validity import learnt_from, learnt_note, learnt_rows, unknown_text
+from ..classifiers.temperatures import ENOUGH
+from ..metrics import interval_groups, mean_interval
+from ..selection.candidates import (
+    Candidate,
+    SweepSettings,
+    choose,
+    too_small,
+    wider_interval,
+)
+from ..selection.sweep import validation_groups
+from ..validity import learnt_from, learnt_note, learnt_rows, unknown_text, within_corpus
+from .score import drawn_first
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-ONE_MEETING = "1 meeting (so the interval is over its segments only)"
+VALUE = ("value", "low", "high")
 ACCURACY = ("accuracy", "low", "high")  # columns of a share and its interval
 # what a control over all labels is of (`confounds.COLUMNS`)
 LABEL, MEETING, ROOM = "label", "meeting", "room (series)"
 SERIES, IDENTITY = "person (series)", "person (identity)"  # by what the labels were folded
+
+
+def places(rows: pd.DataFrame) -> str:
+    """Return in how many meetings predictions are, and what their interval is over.
+
+    Where several models are compared the first says whether there is one task over all labels.
+    """
+    sessions, speakers = (rows[name].to_numpy(str) for name in ("session", "speaker"))
+    one_task = "model" in rows and within_corpus(str(rows["model"].iloc[0]))
+    count, people = len(set(sessions)), len(set(speakers))
+    drawn = interval_groups(sessions, speakers, one_task=one_task)[1]
+    over = {
+        "meetings": "meetings and segments",
+        "speakers": f"{people} speakers and their segments",
+        "segments": "one speaker's segments",
+    }[drawn]
+    return f"{count} meeting{'s' if count > 1 else ''} (interval over {over})"
 
 
 def baselines(tasks: Sequence[Task], split: str) -> dict[str, float]:
@@ -38,17 +64,15 @@ def describe_sweep(
     trials: Sequence[Candidate],
     predictions: pd.DataFrame,
     measures: pd.DataFrame,
+    settings: SweepSettings,
 ) -> str:
     """Say what was found, and no difference that its paired interval does not carry."""
     found = measures.query("stratum == 'all' and measure == 'accuracy'").iloc[0]
-    meetings = predictions["session"]
-    count = len(set(meetings))
-    places = f"{count} meetings" if count > 1 else ONE_MEETING
     return (
         f"{found['model']}: chosen on validation ({choose(trials).accuracy:.1%}), it names "
         f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%}) of {len(predictions)} "
-        f"test segments in {places}; {_against_majority(table, tasks, predictions)}. "
-        f"{_rivals(tasks, table, trials)}"
+        f"test segments in {places(predictions)}; {_against_majority(table, tasks, predictions)}. "
+        f"{_rivals(tasks, table, trials, settings)}"
     )
 
 
@@ -58,7 +82,7 @@ def _against_majority(table: pd.DataFrame, tasks: Sequence[Task], predictions: p
     usual = hits[np.argsort(rows)]
     correct = (predictions["speaker"] == predictions["predicted"]).to_numpy()
     gain = correct.astype(int) - usual.astype(int)
-    low, _ = mean_interval(gain, predictions["session"].to_numpy(str))
+    low, _ = mean_interval(gain, drawn_first(predictions)[0])
     verb = "above" if low > 0 else "not shown to be above"
     return f"{verb} the majority class ({usual.mean():.1%}); chance {_chance(tasks):.1%}"
 
@@ -67,16 +91,21 @@ def _chance(tasks: Sequence[Task]) -> float:
     return baselines(tasks, "test")["chance"]
 
 
-def _rivals(tasks: Sequence[Task], table: pd.DataFrame, trials: Sequence[Candidate]) -> str:
+def _rivals(
+    tasks: Sequence[Task],
+    table: pd.DataFrame,
+    trials: Sequence[Candidate],
+    settings: SweepSettings,
+) -> str:
     """Say how many other combinations validation does not show to be worse than the chosen one."""
     if len(trials) == 1:
         return "Nothing else was tried."
     chosen = choose(trials)
-    meetings = table["session"].to_numpy(str)[np.concatenate([t.rows["valid"] for t in tasks])]
+    groups = validation_groups(table, tasks, settings)
     equal = 0
     for trial in trials:
         gain = chosen.correct.astype(int) - trial.correct.astype(int)
-        equal += trial is not chosen and mean_interval(gain, meetings)[0] <= 0
+        equal += trial is not chosen and mean_interval(gain, groups)[0] <= 0
     return (
         f"Of {len(trials) - 1} other combinations of layers and classifier, {equal} are not shown "
         "to be worse on validation (95 % interval of the paired difference)."
@@ -124,6 +153,58 @@ def curve_facts(tasks: Sequence[Task], settings: SweepSettings) -> list[str]:
     return [f"calibration: isotonic, a curve per label; {rough}"]
 
 
+def calibration_facts(tasks: Sequence[Task]) -> list[str]:
+    """Warn where there is too little to calibrate probabilities by."""
+    count = sum(int(np.sum(task.codes["valid"] >= 0)) for task in tasks)
+    if count >= ENOUGH:
+        return []
+    return [
+        f"calibration: {count} validation segments of known speakers, fewer than {ENOUGH}: "
+        "probabilities are rough, and near even where these do not carry more; pass --folds 5, or "
+        "select more segments"
+    ]
+
+
+def choice_facts(
+    trials: Sequence[Candidate], tasks: Sequence[Task], settings: SweepSettings
+) -> list[str]:
+    """Say where validation is too small to choose by, and how small."""
+    chosen = choose(trials)
+    if len(trials) == 1 or not too_small(chosen):
+        return []
+    low, high = wider_interval(chosen)
+    count = sum(len(task.rows["valid"]) for task in tasks)
+    equals = sum(trial.accuracy == chosen.accuracy for trial in trials)
+    repair = (
+        "select more segments"
+        if settings.folds
+        else "pass --folds 5, which holds out train and valid in turn"
+    )
+    return [
+        f"valid: {count} segments are too few to choose by: the chosen accuracy is "
+        f"{with_interval({'value': chosen.accuracy, 'low': low, 'high': high}, *VALUE)}, and "
+        f"{equals} of {len(trials)} combinations have it, of which the simplest classifier is "
+        f"taken; {repair}"
+    ]
+
+
+def refit_facts(
+    tasks: Sequence[Task], settings: SweepSettings, origin: Mapping[str, Any]
+) -> list[str]:
+    """Say of what the chosen one has learnt, where that is a choice."""
+    if settings.folds:
+        return []
+    if origin["fitted_on"] == "train":
+        why = "--no-refit" if not settings.refit else f"split {origin['split']} learns no more"
+        return [f"learnt: train alone ({why}); validation only chose and calibrated"]
+    known = sum(int(np.sum(task.codes["valid"] >= 0)) for task in tasks)
+    train = sum(len(task.rows["train"]) for task in tasks)
+    return [
+        f"learnt: train and valid ({train} and {known} segments), on which the chosen one is "
+        "fitted again, with the temperature from before; --no-refit leaves it at train"
+    ]
+
+
 def unknown_facts(table: pd.DataFrame, tasks: Sequence[Task], splits: Sequence[str]) -> list[str]:
     """Say of each split how many segments have speakers that nobody learnt."""
     facts = []
@@ -144,17 +225,16 @@ def validation_facts(table: pd.DataFrame, tasks: Sequence[Task]) -> list[str]:
     return [f"valid: {line}" for line in told]
 
 
-def conclude_score(measures: pd.DataFrame) -> list[str]:
+def conclude_score(measures: pd.DataFrame, predictions: pd.DataFrame) -> list[str]:
     """Say of each model what it names, and what naming without listening gives."""
     sentences = []
     for model, rows in measures.groupby("model", sort=False):
         found = {row["measure"]: row for row in rows[rows["stratum"] == "all"].to_dict("records")}
-        accuracy, meetings = found["accuracy"], int((rows["stratum"] == "session").sum())
-        places = f"{meetings} meetings" if meetings > 1 else ONE_MEETING
+        accuracy, named = found["accuracy"], predictions[predictions["model"] == model]
         value, name = usual(found)
         sentences.append(
             f"{model}: names {with_interval(accuracy, 'value', 'low', 'high')} of "
-            f"{accuracy['segments']} segments in {places}; always naming the {name} gives "
+            f"{accuracy['segments']} segments in {places(named)}; always naming the {name} gives "
             f"{value:.1%}, guessing {found['chance']['value']:.1%}."
         )
     return sentences

@@ -12,12 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...common.errors import InputError, check_choice
-from ..classifiers.calibration import CALIBRATIONS, find_temperature, pad, probabilities
+from ...common.extras import check_extra
+from ..classifiers.calibration import CALIBRATIONS, pad, probabilities
 from ..classifiers.registry import PENALTIES, penalty_path
+from ..classifiers.temperatures import shared_temperature
 from ..features import LayerSet
-from ..metrics import log_loss, mean_interval
+from ..metrics import log_loss, mean_interval, wilson
 from ..options import SweepSettings
 from .cross_validation import check_folds
+
+WIDE = 0.2  # of a 95 % interval: combinations mostly differ by less
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +66,29 @@ class ValidationScores:
 
 
 def choose(trials: Sequence[Candidate]) -> Candidate:
-    """Return the trial of highest validation accuracy; among equals, of lowest log-loss."""
-    return min(trials, key=lambda trial: (-trial.accuracy, trial.log_loss))
+    """Return the trial of highest validation accuracy; among equals, of lowest log-loss.
+
+    Where validation is too small to choose by (`too_small`), equals are many: the simplest
+    classifier of them, in the order of `PENALTIES`, and of its trials that of lowest log-loss.
+    """
+    best = min(trials, key=lambda trial: (-trial.accuracy, trial.log_loss))
+    if not too_small(best):
+        return best
+    equals = [trial for trial in trials if trial.accuracy == best.accuracy]
+    order = list(PENALTIES)
+    return min(equals, key=lambda trial: (order.index(trial.classifier), trial.log_loss))
+
+
+def too_small(trial: Candidate) -> bool:
+    """Tell whether the interval of a trial's validation accuracy is wider than `WIDE`."""
+    low, high = wider_interval(trial)
+    return high - low > WIDE
+
+
+def wider_interval(trial: Candidate) -> tuple[float, float]:
+    """Return the wider of a trial's interval and Wilson's, which has a width where all is right."""
+    own, other = trial.interval, wilson(int(trial.correct.sum()), len(trial.correct))
+    return max(own, other, key=lambda ends: ends[1] - ends[0])
 
 
 def classifier_names(settings: SweepSettings) -> list[str]:
@@ -78,6 +103,8 @@ def classifier_names(settings: SweepSettings) -> list[str]:
     names = every if text == "all" else [name.strip() for name in text.split(",")]
     for name in names:
         penalty_path(name, settings.penalty)
+    if "lightgbm" in names:
+        check_extra("trees", "--classifiers lightgbm")
     if len(set(names)) < len(names):
         raise InputError(f"classifiers: {text!r} names one twice, expected each once; correct it")
     return names
@@ -98,7 +125,8 @@ def make_trial(
     outcomes : one per task
     codes : (n,) int
         True classes of all tasks' validation rows; -1 where unknown.
-    meetings : (n,) str
+    meetings : (n,)
+        Each row's meeting, or what else `metrics.interval_groups` draws.
     """
     penalties = penalty_path(name, settings.penalty)
     blocks = [pad([outcome.scores[k] for outcome in outcomes]) for k in range(len(penalties))]
@@ -131,11 +159,10 @@ def learnt_codes(codes: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def _loss(scores: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
     """Return the calibrated log-loss over rows of known label, and the temperature it needs.
 
-    NaN and 1 where no row's label is known.
+    NaN where no row's label is known.
     """
-    known = codes >= 0
+    known, temperature = codes >= 0, shared_temperature(scores, codes)
     if not known.any():
-        return float("nan"), 1.0
-    temperature = find_temperature(scores, codes)
+        return float("nan"), temperature
     chances = probabilities(scores[known], temperature)
     return log_loss(chances[np.arange(len(chances)), codes[known]]), temperature

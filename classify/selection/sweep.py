@@ -26,6 +26,7 @@ from ..classifiers.fold_sums import GramSums
 from ..classifiers.linear import principal_axes
 from ..classifiers.registry import fit_path, penalty_path
 from ..features import LayerSet, Log, layer_sets, read_features
+from ..metrics import interval_groups
 from .candidates import Candidate, SweepSettings, ValidationScores, classifier_names, make_trial
 from .cross_validation import Paths, score_folds
 from .layer_weights import learn_layer_weights
@@ -45,7 +46,7 @@ class _Work:
 
     store: FeatureStore
     ids: np.ndarray
-    sessions: np.ndarray
+    groups: np.ndarray  # of all validation rows: what their intervals draw first
     tasks: Sequence[Task]
     settings: SweepSettings
 
@@ -90,8 +91,8 @@ def sweep(
     cells = SweepCache() if cells is None else cells
     todo = remaining_work(cells, sets, settings)
     _tell_plan(tasks, len(sets) * len(names), todo, tell)
-    ids, sessions = table["segment_id"].to_numpy(str), table["session"].to_numpy(str)
-    work = _Work(store, ids, sessions, tasks, settings)
+    groups = validation_groups(table, tasks, settings)
+    work = _Work(store, table["segment_id"].to_numpy(str), groups, tasks, settings)
     with _bar(sum(len(missing) for share in todo for _, missing in share)) as bar:
         for trials in _run(work, todo):
             for trial in trials:
@@ -99,6 +100,15 @@ def sweep(
             bar.update(len(trials))
     found = [cells.get(layer_set, name) for layer_set in sets for name in names]
     return [trial for trial in found if trial is not None]
+
+
+def validation_groups(
+    table: pd.DataFrame, tasks: Sequence[Task], settings: SweepSettings
+) -> np.ndarray:
+    """Return what intervals over all tasks' validation rows draw first, (n,) int."""
+    rows = table.iloc[np.concatenate([task.rows["valid"] for task in tasks])]
+    sessions, speakers = (rows[name].to_numpy(str) for name in ("session", "speaker"))
+    return interval_groups(sessions, speakers, one_task=settings.within == "corpus")[0]
 
 
 def _tell_plan(tasks: Sequence[Task], every: int, todo: Sequence[Share], tell: Log) -> None:
@@ -164,8 +174,7 @@ def _try_layers(work: _Work, share: Share) -> list[Candidate]:
             for cell, outcome in _validate_share(work, task, train, valid, share):
                 outcomes[cell].append(outcome)
     codes = np.concatenate([task.codes["valid"] for task in work.tasks])
-    meetings = np.concatenate([work.sessions[task.rows["valid"]] for task in work.tasks])
-    return [make_trial(*cell, outcomes[cell], codes, meetings, work.settings) for cell in cells]
+    return [make_trial(*cell, outcomes[cell], codes, work.groups, work.settings) for cell in cells]
 
 
 def _validate_share(
@@ -206,10 +215,21 @@ def validate(
 
 
 def make_fold(
-    task: Task, train: np.ndarray, valid: np.ndarray, seed: int, layers: LayerSet
+    task: Task,
+    train: np.ndarray,
+    valid: np.ndarray,
+    seed: int,
+    layers: LayerSet,
+    *,
+    rounds: int = 0,
 ) -> TrainingSet:
-    """Return a task's training rows of `layers` turned, with its validation rows beside them."""
+    """Return a task's training rows of `layers` turned, with its validation rows beside them.
+
+    `rounds` above 0 are LightGBM's, which then does not stop by validation rows.
+    """
     rotation = principal_axes(train, layers.weights, layers.standardise)
     turned = rotation.project(valid) if len(valid) else None
     codes = task.codes
-    return TrainingSet(rotation, codes["train"], len(task.labels), turned, codes["valid"], seed)
+    return TrainingSet(
+        rotation, codes["train"], len(task.labels), turned, codes["valid"], seed, rounds
+    )

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...common.errors import InputError, explain_write_errors
+from ...common.extras import installed_versions
 from ...common.files import atomic_write
 from ...extract.store.reader import FeatureStore
 from ...manifests.splits.tasks import Task
@@ -32,10 +33,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-SCHEMA = 2
+SCHEMA = 3  # of the file, and of how a cell is computed: 3 has LDA's spread of few samples
 Share = list[tuple[LayerSet, list[str]]]  # layer sets of the same features, with classifiers
 # settings that choose cells, or what is made of the chosen one, not what is in a cell
-NOT_IN_A_CELL = ("layers", "standardise", "classifiers", "jobs", "calibration")
+NOT_IN_A_CELL = ("layers", "standardise", "classifiers", "jobs", "calibration", "refit")
 
 
 class SweepCache:
@@ -60,8 +61,8 @@ class SweepCache:
         begun = len(lines) == 1  # and no more: nothing is lost
         if not same and not anew and not begun and os.path.lexists(path):
             raise InputError(
-                f"{path.parent}: holds a sweep of another table, store or setting, expected the "
-                "same; pass --overwrite to begin it anew, or name another folder"
+                f"{path.parent}: holds a sweep of another table, store, setting or version of spk, "
+                "expected the same; pass --overwrite to begin it anew, or name another folder"
             )
         for line in lines[1:] if same else []:
             self._remember(_trial(line))
@@ -113,9 +114,7 @@ def fingerprint_of(
 
 
 def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("numpy", "scipy", "scikit-learn", "lightgbm")}
+    return installed_versions(("numpy", "scipy", "scikit-learn", "lightgbm"))
 
 
 def _checksums(table: pd.DataFrame, store: FeatureStore) -> np.ndarray:
@@ -175,15 +174,9 @@ def _crc32(fields: dict[str, Any]) -> int:
 def _trial(line: dict[str, Any]) -> Candidate:
     bits = np.frombuffer(base64.b64decode(line["correct"]), np.uint8)
     correct = np.unpackbits(bits, count=line["count"]).astype(bool)
-    layers = LayerSet(
-        tuple(line["layers"]["layers"]),
-        line["layers"]["combine"],
-        tuple(line["layers"]["weights"]),
-        line["layers"]["standardise"],
-    )
     low, high = line["interval"]
     changed: dict[str, Any] = {
-        "layers": layers,
+        "layers": LayerSet.from_dict(line["layers"]),
         "correct": correct,
         "interval": (low, high),
         "notes": tuple(line["notes"]),

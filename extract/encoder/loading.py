@@ -17,6 +17,7 @@ from .checkpoint import Checkpoint, find_checkpoint
 from .demo import DEMO, demo_model
 from .frontend import LogMel, Waveforms
 from .lora import merge_adapter
+from .mfcc import MFCC, RATE, CepstralFrontEnd, mfcc_model
 from .preprocessing import EXTRACTOR, LOG_MEL, NORMALIZE, NORMALIZED
 from .switches import check_switches
 from .transformer import _transformers, fold_weight_norm
@@ -30,7 +31,7 @@ class LoadedEncoder:
     """
 
     model: Any  # one of transformers', all shaped alike; float32 on the CPU
-    front: Waveforms | LogMel
+    front: Waveforms | LogMel | CepstralFrontEnd
     provenance: dict[str, Any]
     rate: int
     notes: tuple[str, ...] = ()
@@ -39,7 +40,9 @@ class LoadedEncoder:
 def load_encoder_parts(
     name: str, *, revision: str | None = None, normalize: str | None = None
 ) -> LoadedEncoder:
-    """Load an encoder by folder, hub id or ``demo``; raises `InputError` where it cannot be had.
+    """Load an encoder by folder, hub id, ``demo`` or ``mfcc``.
+
+    Raises `InputError` where it cannot be had.
 
     `normalize` (``yes`` or ``no``) decides whether waveforms are normalised, whatever its files say
     of it; None leaves it to them.
@@ -49,6 +52,8 @@ def load_encoder_parts(
         provenance["normalization"] = NORMALIZE[normalize or "yes"]
         front = Waveforms(model, normalized=normalize != "no")
         return LoadedEncoder(model, front, provenance, rate=16000)
+    if name == MFCC:
+        return LoadedEncoder(*_baseline(normalize), rate=RATE)
     checkpoint = find_checkpoint(name, revision=revision, normalize=normalize)
     loaded, notes = load_model(checkpoint)
     return LoadedEncoder(
@@ -58,6 +63,17 @@ def load_encoder_parts(
         rate=checkpoint.input.rate,
         notes=(*checkpoint.input.notes, *notes),
     )
+
+
+def _baseline(normalize: str | None) -> tuple[nn.Module, CepstralFrontEnd, dict[str, Any]]:
+    """Return the parts of ``mfcc``; its coefficients are of the waveform as it is."""
+    if normalize == "yes":
+        raise InputError(
+            f"--normalize: value is 'yes' beside --encoder {MFCC}, whose coefficients are of the "
+            "waveform as it is, expected no; leave it out"
+        )
+    model, provenance = mfcc_model()
+    return model, CepstralFrontEnd(), provenance
 
 
 def load_model(checkpoint: Checkpoint) -> tuple[nn.Module, tuple[str, ...]]:

@@ -15,7 +15,7 @@ from ...common.errors import InputError
 from ...common.names import normal_name
 from ...common.options import DEFAULT_SEED
 from .leakage import KEEP_TEST, KEEP_TRAIN, purge_leaks
-from .overlap import group_codes
+from .overlap import group_codes, has_common_clock
 from .roll_call import roll_call_mask
 
 Assigned = tuple[np.ndarray, dict[str, int]]  # split (n,) str, and number purged by reason
@@ -92,6 +92,9 @@ def leave_one_session_out(
 ) -> Assigned:
     """Take one session for test, and the last segments of each speaker elsewhere for validation.
 
+    Of files cut out of sessions, whose times nobody knows, nothing is purged, and the last of a
+    speaker are those of the last lines.
+
     Parameters
     ----------
     session
@@ -116,7 +119,15 @@ def leave_one_session_out(
     stranger = held & ~table["speaker"].isin(table["speaker"][~held]).to_numpy()
     _check_known(table["speaker"][held], table["speaker"][stranger], session, unknown)
     splits[stranger] = ""
-    splits, counts = purge_leaks(table, splits, gap=gap, order=KEEP_TEST)
+    counts: dict[str, int] = {}
+    if has_common_clock(table):
+        splits, counts = purge_leaks(table, splits, gap=gap, order=KEEP_TEST)
+    if not (splits == "test").any():
+        raise InputError(
+            f"session {session}: 0 of its {held.sum()} segments are left to test "
+            f"({stranger.sum()} are of speakers in no other session), expected at least 1; make "
+            "the table with --scope series or corpus or with --identity, or name another session"
+        )
     return splits, {**counts, "unknown speaker": int(stranger.sum())}
 
 
@@ -132,7 +143,8 @@ def enrolment_seconds(
     Parameters
     ----------
     seconds
-        Speech in s, > 0; whole segments are taken until at least that much is enrolled.
+        Speech in s, > 0; whole segments are taken while that brings their sum nearer to it, and at
+        least one, so it is missed by half a segment at most (or by a first one that is longer).
     valid_share
         Share of the rest, 0 (none) to 1 exclusive.
     gap
@@ -142,11 +154,12 @@ def enrolment_seconds(
         raise InputError(f"seconds: is {seconds:g} s, expected > 0; correct it")
     ordered = _ordered(table)
     length = (ordered["end"] - ordered["start"]).round(6)
-    spoken = length.groupby([ordered["session"], ordered["speaker"]]).cumsum() - length
+    speaker = [ordered["session"], ordered["speaker"]]
+    spoken = length.groupby(speaker).cumsum() - length
     # Rounded again, since 10.000000001 s before a segment are 10 s.
-    return _train_then_valid_test(
-        table, (spoken.round(6) < seconds).sort_index().to_numpy(), valid_share, gap
-    )
+    nearer = (spoken == 0) | ((spoken + length / 2).round(6) <= seconds)
+    enrolled = nearer.groupby(speaker).cummin().astype(bool)  # none after one that is left
+    return _train_then_valid_test(table, enrolled.sort_index().to_numpy(), valid_share, gap)
 
 
 def roll_call(table: pd.DataFrame, *, valid_share: float = 0.15, gap: float = 2.0) -> Assigned:
@@ -188,7 +201,8 @@ def random(
 
     The same rows as scikit-learn's ``train_test_split(test_size=0.2, random_state=42,
     stratify=labels)`` gives for rows in the order of the reference CSV (session, speaker, line).
-    Nothing is purged: half of the test segments adjoin a training segment of their speaker.
+    Half of the test segments adjoin a training segment of their speaker. Only the roll call is
+    purged, where it was drawn for test; files cut out of a session tell no roll call.
 
     Parameters
     ----------
@@ -211,11 +225,15 @@ def random(
     parts = [ordered] if within == "corpus" else [part for _, part in ordered.groupby("session")]
     splits = np.full(len(table), "train", dtype=object)
     for part in parts:
-        train, test = _draw(part, test_share, seed)
+        train, test = _draw(part, test_share, seed, "--test-share")
         splits[test.index] = "test"
         if valid_share:
-            splits[_draw(train, valid_share, seed)[1].index] = "valid"
-    return splits, {}
+            splits[_draw(train, valid_share, seed, "--valid-share")[1].index] = "valid"
+    if not has_common_clock(table):
+        return splits, {}
+    opening = roll_call_mask(table) & (splits == "test")
+    splits[opening] = ""
+    return splits, {"roll call": int(opening.sum())}
 
 
 def _train_then_valid_test(
@@ -230,25 +248,39 @@ def _train_then_valid_test(
     )
 
 
-def _draw(table: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _draw(
+    table: pd.DataFrame, share: float, seed: int, option: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     from sklearn.model_selection import train_test_split
 
     try:
         return train_test_split(
             table, test_size=share, random_state=seed, stratify=table["speaker"]
         )
-    except ValueError as problem:
+    except ValueError:
+        left = "" if option == "--test-share" else " that are not test"
         raise InputError(
-            f"session {table['session'].iloc[0]!r}: a share of {share:g} of its {len(table)} "
-            f"segments of {table['speaker'].nunique()} speakers cannot be drawn by speaker, "
-            f"expected at least 1 of each on both sides ({problem}); "
-            "give a larger share, or select with a larger --min-segments"
+            f"session {table['session'].iloc[0]!r}: {option} {share:g} of its {len(table)} "
+            f"segments{left} of {table['speaker'].nunique()} speakers cannot be drawn by speaker, "
+            f"expected at least 1 of each on both sides; {_share_that_fits(table, option)}"
         ) from None
+
+
+def _share_that_fits(table: pd.DataFrame, option: str) -> str:
+    """Return a repair: the least share that can be drawn by speaker, or fewer speakers."""
+    counts = table["speaker"].value_counts()
+    if counts.min() < 2:
+        return f"select with --min-segments {2 if option == '--test-share' else 3}"
+    share = np.ceil(100 * len(counts) / len(table)) / 100
+    return f"give {option} {share:g}"
 
 
 def _ordered(table: pd.DataFrame, *, by_line: bool = False) -> pd.DataFrame:
     """Return the rows by session, speaker and time (or line), their old positions as index."""
-    by = ["line"] if by_line and "line" in table else ["start", "end"]
+    clock = has_common_clock(table)  # files cut out of sessions all start at 0
+    by = ["start", "end"] if clock else []
+    if "line" in table and (by_line or not clock):
+        by = ["line"]
     by = ["session", "speaker", *by, "segment_id"]
     return table.reset_index(drop=True).sort_values(by, kind="stable")
 

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from spk.classify.cli import main
-from spk.manifests.splits.split import write_record
+from spk.manifests.split_record import write_record
 from spk.manifests.table import write_table
 
 FAST = ["--classifiers", "ridge", "--layers", "1", "--jobs", "1"]
@@ -50,7 +50,8 @@ def test_sweep_fit_predict_and_score_follow_each_other(tmp_path, table_path, sto
     accuracy, baselines = rows["accuracy"], [rows[name]["value"] for name in ("majority", "chance")]
     told = (
         f"names {accuracy['value']:.1%} ({accuracy['low']:.1%} to {accuracy['high']:.1%}) of "
-        f"{accuracy['segments']} segments in 3 meetings; always naming the most frequent speaker "
+        f"{accuracy['segments']} segments in 3 meetings (interval over meetings and "
+        f"segments); always naming the most frequent speaker "
         f"gives {baselines[0]:.1%}, guessing {baselines[1]:.1%}."
     )
     assert scored.output.splitlines()[-2].endswith(told)

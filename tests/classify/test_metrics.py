@@ -9,6 +9,7 @@ from spk.classify.metrics import (
     balanced_accuracy,
     calibration_error,
     equal_error_rate,
+    interval_groups,
     log_loss,
     macro_f1,
     mean_interval,
@@ -199,3 +200,23 @@ def test_percentiles_leave_out_what_is_unknown():
     low, high = percentiles(np.array([np.nan, *range(101)], dtype=float))
     assert (low, high) == pytest.approx((2.5, 97.5))
     assert np.isnan(percentiles(np.array([np.nan]))).all()
+
+
+def test_speakers_are_drawn_where_there_is_one_meeting_or_one_task():
+    sessions, speakers = np.array(["m", "m", "n"]), np.array(["b", "a", "b"])
+    for chosen, one_task, groups, name in (
+        (slice(3), False, [0, 0, 1], "meetings"),
+        (slice(3), True, [1, 0, 1], "speakers"),
+        (slice(2), False, [1, 0], "speakers"),
+        (slice(1), False, [0], "segments"),
+    ):
+        found, drawn = interval_groups(sessions[chosen], speakers[chosen], one_task=one_task)
+        assert (found.tolist(), drawn) == (groups, name)
+
+
+def test_an_interval_over_speakers_is_wider_where_speakers_differ():
+    speakers = np.repeat(np.arange(24), 20)
+    right = (np.arange(480) % 20 < np.repeat(np.arange(24) % 12 + 3, 20)).astype(int)
+    over_speakers = mean_interval(right, interval_groups(np.zeros(480), speakers)[0])
+    over_segments = mean_interval(right, np.zeros(480, int))
+    assert np.ptp(over_speakers) > 1.4 * np.ptp(over_segments)

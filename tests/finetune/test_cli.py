@@ -17,8 +17,8 @@ def seen(monkeypatch):
         raise InputError("run: is not begun here")
 
     monkeypatch.setattr("spk.manifests.table.read_table", lambda path: None)
-    monkeypatch.setattr("spk.manifests.splits.tasks.split_method", lambda path: "unknown")
-    monkeypatch.setattr("spk.finetune.run.finetune", begin)
+
+    monkeypatch.setattr("spk.finetune.run.train_table", begin)
     return found
 
 

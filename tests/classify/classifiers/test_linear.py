@@ -189,3 +189,20 @@ def test_lda_with_one_segment_per_class_stays_finite():
 def test_the_first_of_equal_entries_is_positive_whichever_rounding_made_larger(rows):
     X = np.array([[value, 1.0] for value in rows])
     np.testing.assert_allclose(principal_axes(X).train, [[1], [-1]], atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3], [0, 0, 1, 2, 3]])
+def test_lda_of_few_segments_has_the_features_own_spread(rows):
+    """One pseudo-observation of it, and n - K rows that vary freely: by NumPy's solver."""
+    codes = np.array(rows)
+    X, _ = cloud(len(codes), 10, 4)
+    Z = StandardScaler().fit_transform(X)
+    means = np.stack([Z[codes == k].mean(axis=0) for k in range(4)])
+    within, freedom = (Z - means[codes]).T @ (Z - means[codes]), len(codes) - 4 + 1
+    spread = (np.trace(within) + Z.var(axis=0).sum()) / freedom / 10
+    weights = np.linalg.solve(0.7 * within / freedom + 0.3 * spread * np.eye(10), means.T)
+    prior = np.log(np.bincount(codes) / len(codes))
+    expected = Z @ weights - 0.5 * np.einsum("dk,kd->k", weights, means) + prior
+    scores = SpeakerClassifier("lda", 0.3).fit(X, codes).decision_function(X)
+    np.testing.assert_allclose(scores, expected, atol=EXACT)
+    assert 1 < np.abs(scores).max() < 1000

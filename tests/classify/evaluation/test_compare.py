@@ -156,16 +156,17 @@ def test_the_same_table_twice_shows_no_difference(a):
         assert (line["difference"], line["low"], line["high"], line["p"]) == (0, 0, 0, 1)
     assert found.conclusion == (
         "no difference is shown: B - A is 0.0 points (0.0 to 0.0), McNemar p 1, 14 segments in 2 "
-        "meetings; meetings that differ when taken alone, after Holm's correction: none"
+        "meetings (interval over meetings and segments); meetings that differ when taken alone, "
+        "after Holm's correction: none"
     )
 
 
-def test_one_meeting_says_that_its_interval_is_over_segments():
+def test_one_meeting_says_what_its_interval_is_over():
     found = compare(make_predictions({"M": "0" * 10}), make_predictions({"M": "1" * 10}))
     assert list(found.rows["stratum"]) == ["all", "session"]
     assert found.conclusion == (
         "B is better by 100.0 points (100.0 to 100.0), McNemar p 0.002, 10 segments in 1 meeting "
-        "(so the interval is over its segments only)"
+        "(interval over one speaker's segments)"
     )
 
 

@@ -149,8 +149,22 @@ def test_the_command_writes_the_curve_beside_the_sweep(tmp_path, table, store_pa
     assert told.exit_code == 0, told.output
     curve = pd.read_csv(run / "learning.csv")
     assert list(curve["seconds"]) == [1, 6]
-    assert told.output.startswith("ridge, layer 1\n\nseconds  accuracy")
+    assert told.output.startswith("learnt: train alone, since validation sets what is found here")
+    assert "\nridge, layer 1\n\nseconds  accuracy" in told.output
     assert f"\n{conclude_curve(curve)}\nwrote" in told.output
     wrong = CliRunner().invoke(main, ["curve", str(tmp_path / "t.csv"), str(store_path), "nowhere"])
     assert wrong.exit_code == 1
     assert len(wrong.output.splitlines()) == 1
+
+
+def test_seconds_that_nobody_has_are_no_headline():
+    columns = ["seconds", "accuracy", "low", "high", "behind", "behind_low", "segments", "speakers"]
+    rows = [
+        (1.0, 0.4, 0.3, 0.5, 0.4, 0.3, 50, 6),
+        (10.0, 0.7, 0.6, 0.8, 0.1, -0.1, 50, 2),
+        (60.0, 0.8, 0.7, 0.9, np.nan, np.nan, 50, 0),
+    ]
+    told = conclude_curve(pd.DataFrame(rows, columns=columns))
+    assert told.startswith("With 10 s of speech per speaker 70.0% (60.0% to 80.0%) of 50 test")
+    assert "; no speaker has 60 s; with 1 s 40.0%" in told
+    assert "Shown to be behind all they have: 1 s; not shown: 10 s" in told

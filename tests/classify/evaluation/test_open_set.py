@@ -3,6 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from scipy.special import softmax
+from sklearn.linear_model import RidgeClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from spk.classify.cli import main
 from spk.classify.evaluation.open_set import (
@@ -13,6 +17,7 @@ from spk.classify.evaluation.open_set import (
     open_set,
     without_speaker,
 )
+from spk.classify.evaluation.sweep_choice import read_chosen
 from spk.classify.experiment import run_experiment
 from spk.classify.output import write_outcome
 from spk.classify.selection.candidates import SweepSettings
@@ -35,22 +40,17 @@ def run(tmp_path_factory, outcome):
     return folder
 
 
-def by_hand(table, X, temperature, split):
+def by_hand(table, X, temperatures, split):
     """Return score, right and stranger of each trial, by scikit-learn's ridge."""
-    from scipy.special import softmax
-    from sklearn.linear_model import RidgeClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     trials = []
-    for _, part in table.groupby("session"):
+    for session, part in table.groupby("session"):
         for speaker in sorted(set(part["speaker"])):
             train = part.index[(part["split"] == "train") & (part["speaker"] != speaker)]
             asked = part.index[part["split"] == split]
             model = make_pipeline(StandardScaler(), RidgeClassifier(alpha=10.0))
             model.fit(X[train].astype(float), table["speaker"][train])
             second = model.decision_function(X[asked].astype(float))  # two are left
-            chances = softmax(np.stack([-second, second], axis=1) / temperature, axis=1)
+            chances = softmax(np.stack([-second, second], axis=1) / temperatures[session], axis=1)
             truth = table["speaker"][asked].to_numpy()
             named = model.classes_[chances.argmax(axis=1)]
             trials += zip(chances.max(axis=1), named == truth, truth == speaker, strict=True)
@@ -62,7 +62,8 @@ def test_rates_are_those_counted_by_hand(table, features, store_path, run, outco
     found = open_set(table, store_path, run, false_accepts="0.5,0.1").to_dict("records")
     assert tuple(found[0]) == COLUMNS
     assert [row["wanted"] for row in found] == [0.1, 0.5]
-    temperature = outcome.model.temperature
+    temperature = outcome.model.temperatures
+    assert len(set(temperature.values())) == 3  # each meeting's own
     valid, _, strange = by_hand(table, features[:, 1], temperature, "valid")
     score, right, stranger = by_hand(table, features[:, 1], temperature, "test")
     for row in found:
@@ -132,11 +133,35 @@ def test_a_threshold_lets_in_no_more_than_wanted(scores, share, expected):
     assert (np.array(scores) >= threshold).mean() <= share
 
 
-def test_a_folded_sweep_has_no_rows_to_set_a_threshold_on(tmp_path, table, store_path):
+def test_a_folded_sweep_sets_its_threshold_on_what_folds_have_not_learnt(
+    tmp_path, table, features, store_path
+):
+    """The same rows, learnt and scored fold by fold by scikit-learn, give the threshold."""
     folded = replace(FAST, folds=3, gap=0.4)
     write_outcome(run_experiment(table, store_path, folded), tmp_path / "run")
-    with pytest.raises(InputError, match="was swept with --folds 3"):
-        open_set(table, store_path, tmp_path / "run")
+    found = open_set(table, store_path, tmp_path / "run", false_accepts="0.3").iloc[0]
+    chosen = read_chosen(tmp_path / "run", table, store_path)
+    strange, X = [], features[:, 1].astype(float)
+    place = {name: row for row, name in enumerate(table["segment_id"])}
+    at = np.array([place[name] for name in chosen.table["segment_id"]])
+    for task in chosen.tasks:
+        for code in range(3):
+            for learnt, held in task.cuts:
+                rows, codes = at[task.rows["train"]], task.codes["train"]
+                kept = learnt[codes[learnt] != code]
+                model = make_pipeline(StandardScaler(), RidgeClassifier(alpha=10.0))
+                model.fit(X[rows[kept]], codes[kept])
+                second = model.decision_function(X[rows[held[codes[held] == code]]])
+                pairs = np.stack([-second, second], axis=1) / chosen.temperature_of(task)
+                strange += softmax(pairs, axis=1).max(axis=1).tolist()
+    assert found["valid_strangers"] == len(strange)
+    assert found["threshold"] == pytest.approx(find_threshold(np.array(strange), 0.3))
+
+
+def test_what_is_learnt_here_and_not_by_the_run_is_told(table, store_path, run):
+    lines = []
+    open_set(table, store_path, run, false_accepts="0.3", log=lines.append)
+    assert any(line.startswith("learnt: train alone, since validation sets") for line in lines)
 
 
 def test_two_speakers_are_too_few(tmp_path, toy_table, toy_features, write_store):

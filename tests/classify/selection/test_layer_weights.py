@@ -25,7 +25,7 @@ from spk.classify.selection.layer_weights import (
     squared_error,
 )
 from spk.classify.selection.sweep import sweep
-from spk.classify.speaker_model import fit, predict
+from spk.classify.speaker_model import fit_model, name_segments
 from spk.classify.speaker_model_files import load_model, save_model
 from spk.common.errors import InputError
 from spk.extract.store.reader import FeatureStore
@@ -214,13 +214,13 @@ def test_a_mix_is_told_kept_read_back_and_names_as_it_was_validated(
     tasks, _ = make_tasks(table, "session")
     trial = choose(sweep(table, store, tasks, MIX))
     assert trial.layers.combine == "mix"
-    model = fit(table, store, tasks, trial, MIX)
-    named, _ = predict(model, table, store, split="valid")
+    model = fit_model(table, store, tasks, trial, MIX)
+    named, _ = name_segments(model, table, store, split="valid")
     assert (named["predicted"] == named["speaker"]).mean() == pytest.approx(trial.accuracy)
     save_model(model, tmp_path / "model")
     again = load_model(tmp_path / "model")
     assert again.layers == trial.layers
-    assert predict(again, table, store, split="valid")[0].equals(named)
+    assert name_segments(again, table, store, split="valid")[0].equals(named)
     outcome = run_experiment(table, store_path, MIX, keep=tmp_path / "run" / "cells.jsonl")
     write_outcome(outcome, tmp_path / "run")
     (told,) = [fact for fact in outcome.facts if fact.startswith("mix")]

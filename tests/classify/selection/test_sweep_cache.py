@@ -68,7 +68,7 @@ def test_a_file_that_is_no_list_of_cells_is_begun_anew(tmp_path, content):
     path.write_bytes(content)
     assert len(SweepCache(path, "a")) == 0
     begun = json.loads(path.read_bytes())
-    assert (begun["schema"], begun["fingerprint"]) == (2, "a")
+    assert (begun["schema"], begun["fingerprint"]) == (3, "a")
 
 
 def test_no_damaged_trial_is_read(tmp_path, table, store, tasks):

@@ -302,9 +302,9 @@ def make_inputs(folder: Path, rows: int) -> None:
     """Make meetings, tables, and stores to merge; `rows` is the size of the largest."""
     names = demo(folder, sessions=3, minutes=1, speakers=3, channels=1)
     soundfile.write(folder / "wav" / "silent.flac", np.zeros(16000, np.int16), 16000)
-    turns, _ = make_table(read_rttm(folder / "TextGrid"), audio_root=folder / "wav")
+    turns = make_table(read_rttm(folder / "TextGrid"), audio_root=folder / "wav")
     write_table(turns, folder / "turns.csv")
-    table, _ = split_table(turns, "chronological")
+    table = split_table(turns, "chronological")
     write_table(table, folder / "split.csv")
     _features(table, folder / "features")
     write_table(_many(names, rows), folder / "many.csv")
