@@ -23,7 +23,7 @@ COMMANDS = {
     "store": (
         "extract.store.cli",
         "store",
-        "Look at, prove, merge, pack and export the caches of features that spk-extract makes.",
+        "Inspect, verify, merge, pack and export feature stores made by spk-extract.",
     ),
     "classify": (
         "classify.cli",

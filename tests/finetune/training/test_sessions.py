@@ -717,6 +717,6 @@ def test_a_worker_whose_parent_was_killed_ends_after_its_batch(monkeypatch):
     monkeypatch.setattr(run, "_train_all", train_all)
     monkeypatch.setattr(run.os, "getppid", lambda: 4711)
     with pytest.raises(SystemExit) as ended:
-        run._worker(None, "cpu", 1)
+        run._worker(None, "cpu", 1, False)
     assert asked == [False, True]
     assert ended.value.code == 128 + signal.SIGTERM
