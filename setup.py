@@ -103,7 +103,11 @@ setup(
             "spk-finetune=spk.finetune.cli:main",
         ]
     },
+    # Folders are locked by flock (fcntl), signals blocked by pthread_sigmask: not on Windows.
+    platforms=["POSIX"],
     classifiers=[
+        "Operating System :: MacOS",
+        "Operating System :: POSIX",
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",

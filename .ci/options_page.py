@@ -24,6 +24,21 @@ is `SPK_`, the command, the option, in capitals, with `_` for `-` and blanks, su
 `SPK_EXTRACT_AUDIO_ROOT`, `SPK_CLASSIFY_SWEEP_JOBS` or `SPK_FINETUNE_FIT_ENCODER`. What is typed
 counts more than the environment, and that more than a file of settings. `--overwrite` is typed each
 time. `yes or no` is `--option` or `--no-option`; in the environment 1 or 0.
+
+One word means one thing in each command: `--encoder`, `--audio-root`, `--device`, `--dtype`,
+`--layers`, `--seed` (0), `--output`; `--jobs` counts what runs side by side (0: one per core),
+`--workers` what reads audio ahead (0: nothing). Spellings of before still work and are not shown:
+`--pretrained-model`, `--precision`, `--num-workers`, `--accelerator` of `spk-finetune predict`,
+`--pcm-dir` and `--workers` of `spk-manifests cut`, `--out`, `--audio`.
+
+The shell completes commands, options, choices and file names once it is told to; for bash, in
+`~/.bashrc` (zsh: `zsh_source` in `~/.zshrc`; fish: see click's page on shell completion):
+
+    eval "$(_SPK_COMPLETE=bash_source spk)"
+    eval "$(_SPK_EXTRACT_COMPLETE=bash_source spk-extract)"
+
+and so on for the commands that you type: `_SPK_MANIFESTS_COMPLETE`, `_SPK_STORE_COMPLETE`,
+`_SPK_CLASSIFY_COMPLETE`, `_SPK_FINETUNE_COMPLETE`.
 """
 OF_ALL = {"help", "version", "quiet", "verbose", "overwrite", "_click_default_help"}
 

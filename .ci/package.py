@@ -51,7 +51,14 @@ def check_install(archive: Path, folder: Path) -> None:
     constraints = ("-c", str(ROOT / "constraints.txt"))
     run(python, "-m", "pip", "install", "-q", "--no-deps", str(archive), cwd=folder)
     run(python, "-m", "pip", "install", "-q", *constraints, "click", cwd=folder)
-    for command in ("spk-manifests", "spk-extract", "spk-store", "spk-classify", "spk-finetune"):
+    for command in (
+        "spk",
+        "spk-manifests",
+        "spk-extract",
+        "spk-store",
+        "spk-classify",
+        "spk-finetune",
+    ):
         if "Usage:" not in run(str(folder / "bin" / command), "--help", cwd=folder):
             sys.exit(f"{archive.name}: {command} --help shows no usage")
 

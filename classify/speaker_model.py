@@ -6,7 +6,6 @@ not know are left out and told. It reads features of its own encoder and configu
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,8 +17,9 @@ from ..common.errors import InputError
 from ..common.extras import installed_versions
 from ..common.log import warn
 from ..extract.store.reader import FeatureStore
+from ..manifests.predictions import make_predictions, scores_text
 from ..manifests.splits.tasks import WITHIN_CORPUS, Task, rows_of_split
-from ..manifests.table import as_table, check_predictions
+from ..manifests.table import as_table
 from .classifiers.boosted_trees import count_rounds
 from .classifiers.calibration import calibrated, fit_curves
 from .classifiers.fitted import FittedClassifier, to_feature_space
@@ -382,17 +382,8 @@ def _named(model: SpeakerModel, table: pd.DataFrame, store: FeatureStore) -> pd.
         best = found.argmax(axis=1)  # a flat piece of a curve does not change who is named
         predicted[rows] = np.array(fitted.labels, dtype=object)[best]
         score[rows] = np.minimum(chances[np.arange(len(best)), best], 1.0)
-        scores[rows] = [_as_json(fitted.labels, row) for row in chances]
+        scores[rows] = [scores_text(fitted.labels, row) for row in chances]
     name = model.name
     if model.learnt is not None:
         name = marked(name, learnt_from(table, model.learnt))
-    named = table[["segment_id", "session", "speaker"]].assign(
-        predicted=predicted, score=score, split=table.get("split", ""), model=name, scores=scores
-    )
-    return check_predictions(named)
-
-
-def _as_json(labels: Sequence[str], chances: np.ndarray) -> str:
-    """Return {label: probability to six digits}; the predictions table's `scores`."""
-    pairs = {label: float(f"{chance:.6g}") for label, chance in zip(labels, chances, strict=True)}
-    return json.dumps(pairs, ensure_ascii=False)
+    return make_predictions(table, name, predicted=predicted, score=score, scores=scores)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import inspect
 import platform
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
-from functools import wraps
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,10 +19,14 @@ import click
 from .click_options import Option, option
 from .errors import InputError
 from .extras import explain_missing_module
-from .locks import UNLOCKED
 from .log import debug, log, logging_to_stderr
 from .outputs import Output, check_place, protecting
 from .signals import exit_on_signals
+
+try:
+    from .locks import UNLOCKED
+except ImportError as problem:  # a command says in one line that it cannot run on this system
+    raise SystemExit(str(problem)) from None
 
 FAILED = 1  # exit code: something to repair, told in one line
 LEFT_OUT = 3  # exit code: done, but some rows could not be used and were left out
@@ -60,16 +63,18 @@ class _OneLineErrors:
             close = [name for name in problem.possibilities or () if name in shown]
             raise click.NoSuchOption(problem.option_name, possibilities=close, ctx=ctx) from None
 
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)  # type: ignore[misc]
-        except InputError as problem:
-            _exit_with(problem)
-        except ModuleNotFoundError as problem:
-            missing = explain_missing_module(problem, ctx.command_path)
-            if missing is None:
-                raise
-            _exit_with(missing)
+
+@contextmanager
+def _one_line_errors(ctx: click.Context) -> Iterator[None]:
+    try:
+        yield
+    except InputError as problem:
+        _exit_with(problem)
+    except ModuleNotFoundError as problem:
+        missing = explain_missing_module(problem, ctx.command_path)
+        if missing is None:
+            raise
+        _exit_with(missing)
 
 
 def _exit_with(problem: InputError) -> NoReturn:
@@ -93,9 +98,12 @@ class Command(_OneLineErrors, click.Command):
         quiet, verbose = ctx.params.pop("quiet"), ctx.params.pop("verbose")
         if quiet and verbose:
             raise click.UsageError("--quiet and --verbose exclude each other; give one.", ctx)
-        with logging_to_stderr(quiet=quiet, verbose=verbose):
+        with logging_to_stderr(quiet=quiet, verbose=verbose), _one_line_errors(ctx):
             _debug_start(ctx)
-            return super().invoke(ctx)
+            if ctx.params.get("no_lock"):
+                log(UNLOCKED)
+            with _outputs_protected(ctx):
+                return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under the headings of their groups; those without one come last."""
@@ -128,6 +136,11 @@ class Group(_OneLineErrors, click.Group):
 
     command_class = Command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that is named."""
+        with _one_line_errors(ctx):
+            return super().invoke(ctx)
+
 
 def exit_left_out(rows: Iterable[object]) -> None:
     """End a command with the exit code `LEFT_OUT` if any of `rows` is true, else go on."""
@@ -148,25 +161,31 @@ def writes(
     """
 
     def decorate(body: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(body)
-        def checked(*args: Any, overwrite: bool = False, **values: Any) -> Any:
-            files = _check_places(outputs, overwrite=overwrite)
-            if "overwrite" in inspect.signature(body).parameters:
-                values["overwrite"] = overwrite
-            with protecting([] if overwrite else files):
-                return body(*args, **values)
-
-        checked.outputs = outputs  # type: ignore[attr-defined]
+        body.outputs = outputs  # type: ignore[attr-defined]
         # Not from the environment: what is replaced is said each time.
         add = option("--overwrite", is_flag=True, help=overwrite, allow_from_autoenv=False)
-        return add(checked) if overwrite else checked
+        return add(body) if overwrite else body
 
     return decorate
 
 
-def _check_places(outputs: Sequence[Output], *, overwrite: bool) -> list[Path]:
-    """Check where the current command's outputs are to stand; return those that are files."""
-    context = click.get_current_context()
+@contextmanager
+def _outputs_protected(context: click.Context) -> Iterator[None]:
+    """Check the places of a command's outputs, and protect the files while it runs (`writes`)."""
+    body = context.command.callback
+    outputs: Sequence[Output] = getattr(body, "outputs", ())
+    overwrite = bool(context.params.get("overwrite", False))
+    files = _check_places(context, outputs, overwrite=overwrite)
+    if outputs and body is not None and "overwrite" not in inspect.signature(body).parameters:
+        context.params.pop("overwrite", None)
+    with protecting([] if overwrite else files):
+        yield
+
+
+def _check_places(
+    context: click.Context, outputs: Sequence[Output], *, overwrite: bool
+) -> list[Path]:
+    """Check where a command's outputs are to stand; return those that are files."""
     names = {output.name for output in outputs}
     paths = {p: _paths(context.params.get(p.name or "")) for p in _path_params(context)}
     inputs = {_label(p): given for p, given in paths.items() if p.name not in names}
@@ -204,12 +223,5 @@ def locks(body: Callable[..., Any]) -> Callable[..., Any]:
 
     A decorator; the body is given `no_lock`.
     """
-
-    @wraps(body)
-    def warned(*args: Any, no_lock: bool, **values: Any) -> Any:
-        if no_lock:
-            log(UNLOCKED)
-        return body(*args, no_lock=no_lock, **values)
-
     text = "Go on where the file system has no locks; then let no other command write there."
-    return option("--no-lock", is_flag=True, help=text)(warned)
+    return option("--no-lock", is_flag=True, help=text)(body)

@@ -16,6 +16,7 @@ from ..common.options import (
 )
 
 DEFAULT_ENCODER = "jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn"
+UNPOOLED = "none"  # the pooling of frames, stored as they are
 POOLINGS = ("mean+std", "mean", "std", "max")
 AUDIO, ENCODER, FEATURES = "Audio", "Encoder", "Features"
 COMPUTING, RUNNING = "Computing", "What is done"
@@ -132,6 +133,11 @@ class ExtractOptions(CheckedOptions):
     strict: bool = option_field(False, "Stop at the first segment that is rejected.", group=RUNNING)
     retry_rejected: bool = option_field(False, "Try rejected segments again.", group=RUNNING)
 
+    @property
+    def stored_pooling(self) -> str:
+        """The pooling of what the store holds; `UNPOOLED` of frames."""
+        return UNPOOLED if self.frames else self.pooling
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.frames and self.pooling != "mean+std":
@@ -195,17 +201,37 @@ def parse_layers(text: str, count: int) -> list[int]:
     """
     if text == "all":
         return list(range(count + 1))
+    layers = sorted(parse_layer_list(text, count))
+    if layers[-1] > count:
+        raise _not_each_once(text, count)
+    return layers
+
+
+def parse_layer_list(text: str, last: int) -> list[int]:
+    """Return the numbers that `text` names, in its order: ``0-12``, ``4,8`` or ``0,4-6``.
+
+    One may be beyond `last`, the last layer that there is; of a range no more than one is.
+
+    Raises
+    ------
+    InputError
+        Not of that form, none, or one named twice.
+    """
     layers: list[int] = []
     for part in text.split(","):
-        found = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip(), re.ASCII)
-        if not found:
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip(), re.ASCII)
+        if not match:
             raise InputError(
                 f"--layers: value is {text!r}, expected all, 0-12 or 4,8; correct {part!r}"
             )
-        first, last = int(found[1]), int(found[2] or found[1])
-        layers += range(first, min(last, count + 1) + 1)
-    if not layers or len({*layers}) < len(layers) or max(layers) > count:
-        raise InputError(
-            f"--layers: value is {text!r}, expected each layer once, from 0 to {count}; correct it"
-        )
-    return sorted(layers)
+        first, stop = int(match[1]), int(match[2] or match[1]) + 1
+        layers += range(first, min(stop, max(first, last + 1) + 1))
+    if not layers or len({*layers}) < len(layers):
+        raise _not_each_once(text, last)
+    return layers
+
+
+def _not_each_once(text: str, last: int) -> InputError:
+    return InputError(
+        f"--layers: value is {text!r}, expected each layer once, from 0 to {last}; correct it"
+    )

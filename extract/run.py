@@ -6,7 +6,6 @@ is recorded with its reason and the rest goes on; what is committed is never don
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,13 +19,13 @@ from ..common.extras import check_extra, installed_versions
 from ..common.log import log as log_info
 from ..common.log import warn
 from ..manifests.table import as_table
-from .audio import Segment, check_recordings
+from .audio import Segment, check_recordings, check_recordings_exist
 from .options import ExtractOptions, ExtractSummary, parse_layers
 from .pipeline.multi_device import MultiDeviceRun
 from .pipeline.runner import ExtractionRun, read_options
 from .planning import choose_segments, row_width
-from .profiling import Profile, write_profile
-from .store.maintenance import write_rejected
+from .profiling import Profile, recording, write_profile
+from .store.layout import write_rejected
 from .store.reader import FeatureStore
 from .store.shard import SCHEMA
 from .store.writer import StoreWriter
@@ -142,7 +141,8 @@ def run_extraction(
 
     options = options or ExtractOptions()
     segments = choose_segments(table, options)
-    _refuse_absent(segments, options)
+    # One that is absent is rejected with its segments; were all, none would be tried again.
+    check_recordings_exist(segments, options.audio_root, all_needed=False)
     devices, encoder = _devices(options, encoder)
     for note in encoder.notes:
         tell(note)
@@ -153,30 +153,42 @@ def run_extraction(
         names = _names(table)
         difference = verify_batches(encoder, segments, layers, options, tell, names=names)
     config = configuration(encoder, layers, options)
-    spans = Profile() if options.profile else None
-    with StoreWriter(store, config, versions=_versions(), convert=convert, lock=lock) as writer:
+    profile = Profile() if options.profile else None
+    with (
+        recording(profile),
+        StoreWriter(store, config, versions=_versions(), convert=convert, lock=lock) as writer,
+    ):
         _refuse_changed(segments, writer)
-        settings = encoder, layers, options, writer, tell, spans
+        settings = encoder, layers, options, writer, tell
         job = ExtractionRun(*settings) if len(devices) == 1 else MultiDeviceRun(devices, *settings)
         try:
-            interrupted = job.run(segments, stop)
+            batches = job.plan(segments)
+            with job.shown(batches) as progress:
+                interrupted = job.encode(batches, stop, progress)
         finally:  # what ends a run early does not take its rejections off the list
             writer.commit()
-            listed = write_rejected(store)
-    if options.profile and spans:
-        write_profile(options.profile, spans, job, encoder)
+            write_rejected(store, writer.rejections.values())
+    if options.profile and profile:
+        write_profile(options.profile, profile, job, encoder)
+    summary = _sum_up(segments, writer, job, encoder)
+    return replace(summary, store=str(store), interrupted=interrupted, difference=difference)
+
+
+def _sum_up(
+    segments: Sequence[Segment], writer: StoreWriter, job: ExtractionRun, encoder: Encoder
+) -> ExtractSummary:
+    """Return what a run did for these segments."""
+    identity, rejected = encoder.provenance(), writer.rejected
     return ExtractSummary(
-        store=str(store),
+        store=str(writer.path),
         asked=len(segments),
         segments=sum(segment.segment_id in writer.done for segment in segments),
         new=job.new,
         seconds=job.seconds,
         wall=job.wall,
-        rejected=Counter(listed[s.segment_id] for s in segments if s.segment_id in listed),
-        interrupted=interrupted,
-        difference=difference,
-        compute_dtype=encoder.provenance()["compute_dtype"],
-        untrained=encoder.provenance()["untrained"],
+        rejected=Counter(rejected[s.segment_id] for s in segments if s.segment_id in rejected),
+        compute_dtype=identity["compute_dtype"],
+        untrained=identity["untrained"],
     )
 
 
@@ -213,16 +225,6 @@ def _devices(options: ExtractOptions, encoder: Encoder | None) -> tuple[list[str
     )
 
 
-def _refuse_absent(segments: Sequence[Segment], options: ExtractOptions) -> None:
-    """Refuse a table none of whose recordings is there: all would be rejected, and remembered."""
-    paths = sorted({segment.path for segment in segments})
-    if paths and not any(os.path.isfile(path) for path in paths):
-        raise InputError(
-            f"{options.audio_root}: {len(paths)} of {len(paths)} recordings are missing, first "
-            f"{paths[0]!r}, expected them there; name their folder with --audio-root"
-        )
-
-
 def _refuse_changed(segments: Sequence[Segment], writer: StoreWriter) -> None:
     """Refuse segments whose length is no longer that of the samples their features came from."""
     known = writer.durations
@@ -253,7 +255,7 @@ def configuration(
         "kind": "frames" if options.frames else "pooled",
         **{name: known[name] for name in (*names, *more)},
         "layers": list(layers),
-        "pooling": "none" if options.frames else options.pooling,
+        "pooling": options.stored_pooling,
         "dim": row_width(options, encoder.hidden_size),
         "dtype": options.store_dtype,
         "channel": check_channel(options.channel),

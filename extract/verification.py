@@ -25,6 +25,8 @@ from .pipeline.batching import make_batches, read_batches
 from .pipeline.runner import read_options
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from .encoder.encoder import Encoder
 
 
@@ -205,10 +207,11 @@ class PrecisionProbe:
         for place, one in enumerate(segments):
             if one.segment_id in names:
                 by_session.setdefault(names[one.segment_id][0], []).append(place)
+        table = _times(segments)
         self._folds = [
             fold
             for _, places in sorted(by_session.items())
-            for fold in _folds(segments, np.array(places), self._speakers)
+            for fold in _folds(table, np.array(places), self._speakers)
         ]
         count = sum(len(test) for _, test in self._folds)
         self.enough = count >= FEWEST
@@ -261,25 +264,31 @@ def paired_interval(one: np.ndarray, other: np.ndarray) -> tuple[float, float, f
     return float(one.mean() - other.mean()), middle - half, middle + half
 
 
+def _times(segments: Sequence[Segment]) -> pd.DataFrame:
+    """Return where each segment lies: `audio`, `start`, `end` (s)."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        [(segment.path, segment.start, segment.end) for segment in segments],
+        columns=["audio", "start", "end"],
+    )
+
+
 def _folds(
-    segments: Sequence[Segment], places: np.ndarray, speakers: np.ndarray
+    table: pd.DataFrame, places: np.ndarray, speakers: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield places (train, test) of a session's blocks; who is not in train is not tested."""
-    starts = np.array([segment.start for segment in segments])
+    from ..manifests.splits.overlap import RECORDING, count_neighbours
+
+    starts = table["start"].to_numpy()
     blocks = np.array_split(places[np.argsort(starts[places], kind="stable")], BLOCKS)
-    for place, block in enumerate(blocks):
-        others = np.concatenate(blocks[:place] + blocks[place + 1 :])
-        train = others[~_overlapping(segments, others, block)]
+    for number, block in enumerate(blocks):
+        tested, learnt = np.zeros((2, len(table)), dtype=bool)
+        tested[block] = True
+        learnt[np.concatenate(blocks[:number] + blocks[number + 1 :])] = True
+        overlapping = count_neighbours(table, learnt, tested, by=RECORDING) > 0
+        learnt[np.flatnonzero(learnt)[overlapping]] = False
+        train = np.flatnonzero(learnt)
         test = block[np.isin(speakers[block], speakers[train])]
         if len(test) and len(set(speakers[train])) > 1:
             yield train, test
-
-
-def _overlapping(segments: Sequence[Segment], one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return which of `one` (n,) share time of a recording with any of `other` (m,): (n,) bool."""
-    path, start, end = (
-        np.array([getattr(segment, name) for segment in segments])
-        for name in ("path", "start", "end")
-    )
-    same = path[one, None] == path[other]
-    return (same & (start[one, None] < end[other]) & (end[one, None] > start[other])).any(axis=1)

@@ -145,13 +145,6 @@ def as_table(table: pd.DataFrame | str | Path) -> pd.DataFrame:
     return read_table(table) if isinstance(table, (str, Path)) else check_table(table)
 
 
-def as_predictions(predictions: pd.DataFrame | str | Path) -> pd.DataFrame:
-    """Return a predictions table, checked, of a table or its file."""
-    if isinstance(predictions, (str, Path)):
-        return read_predictions(predictions)
-    return check_predictions(predictions)
-
-
 def check_table(table: pd.DataFrame, where: str = "table") -> pd.DataFrame:
     """Return `table` with the schema's dtypes and normal names, or raise `InputError`.
 

@@ -173,7 +173,9 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> object:
     monkeypatch.setattr(encoder, "default_batch_seconds", lambda *_: 20.0)
     monkeypatch.setattr(frontend, "product_dtype", lambda states: states.dtype)  # no autocast there
     monkeypatch.setattr(  # as `DeviceTransfer` does on a GPU, from pinned memory
-        device.DeviceTransfer, "there", lambda lane, batch: batch.to(lane.device, non_blocking=True)
+        device.DeviceTransfer,
+        "to_device",
+        lambda lane, batch: batch.to(lane.device, non_blocking=True),
     )
     with Watch():
         yield seen

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = {
     "common": "lazy errors extras names log locks outputs signals cpus files options "
     "click_options commands audio",
-    "manifests": "options text_files split_record table splits formats cutting demo cli",
+    "manifests": "options text_files split_record table predictions splits formats cutting demo "
+    "cli",
     "extract": "audio store options profiling encoder pipeline planning verification run cli",
     "classify": "options features metrics validity classifiers selection estimator speaker_model "
     "speaker_model_files evaluation experiment output report cli_analysis cli",

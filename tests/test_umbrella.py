@@ -1,5 +1,6 @@
 """The command `spk`: one door to the five commands."""
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -80,3 +81,30 @@ def test_python_runs_the_package_as_a_module():
         [sys.executable, "-m", "spk", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout == f"spk, version {version('spk-toolkit')}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("spk ext", "extract"),
+        ("spk classify sw", "sweep"),
+        ("spk extract --pooli", "--pooling"),
+        ("spk extract --pooling mean+", "mean+std"),
+        ("spk finetune fit --loss a", "aam"),
+        ("spk finetune fit --pretr", None),  # a spelling of before
+        ("spk extract --audio_", None),
+    ],
+)
+def test_the_shell_completes_what_is_shown(words, completed):
+    """As bash asks it, by the line of docs/options.md."""
+    parts = words.split()
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(len(parts) - 1)}
+    done = subprocess.run(
+        [sys.executable, "-c", "from spk.__main__ import main; main(prog_name='spk')"],
+        env={**os.environ, **asked, "_SPK_COMPLETE": "bash_complete"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = [line.partition(",")[2] for line in done.stdout.split()]
+    assert (completed in found) if completed else not found

@@ -86,10 +86,10 @@ def _stream_seconds(encoder: Encoder, inputs: Inputs, batches: Batches) -> float
     for rows in batches:
         waiting = encoder.encode_async(rows, inputs.layers, "mean+std", 40.0)
         if landing:
-            landing()
+            landing.rows()
         landing = waiting
     if landing:
-        landing()
+        landing.rows()
     return time.perf_counter() - begun
 
 

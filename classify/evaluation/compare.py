@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...common.errors import InputError
-from ...manifests.table import as_predictions
+from ...manifests.predictions import as_predictions
 from ..metrics import (
     LEVEL,
     RESAMPLES,

@@ -24,9 +24,10 @@ import numpy as np
 
 from ...common.errors import InputError
 from ...common.log import warn
+from ...manifests.predictions import as_predictions, parse_scores
 from ...manifests.split_record import split_method
 from ...manifests.splits.tasks import majority_label, rows_in_train
-from ...manifests.table import as_predictions, as_table
+from ...manifests.table import as_table
 from ..features import Log
 from ..metrics import (
     RESAMPLES,
@@ -43,7 +44,7 @@ from ..metrics import (
     resample,
     session_mean,
 )
-from ..validity import doubts_of, parse_scores, split_doubts, within_corpus
+from ..validity import doubts_of, split_doubts, within_corpus
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -174,15 +174,9 @@ def _crc32(fields: dict[str, Any]) -> int:
 def _trial(line: dict[str, Any]) -> Candidate:
     bits = np.frombuffer(base64.b64decode(line["correct"]), np.uint8)
     correct = np.unpackbits(bits, count=line["count"]).astype(bool)
-    layers = LayerSet(
-        tuple(line["layers"]["layers"]),
-        line["layers"]["combine"],
-        tuple(line["layers"]["weights"]),
-        line["layers"]["standardise"],
-    )
     low, high = line["interval"]
     changed: dict[str, Any] = {
-        "layers": layers,
+        "layers": LayerSet.from_dict(line["layers"]),
         "correct": correct,
         "interval": (low, high),
         "notes": tuple(line["notes"]),

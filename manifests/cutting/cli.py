@@ -1,4 +1,4 @@
-"""The commands ``spk-manifests cut`` and ``match-csv``, in our and in the reference's spelling."""
+"""The commands ``spk-manifests cut`` and ``match-csv``."""
 
 from __future__ import annotations
 
@@ -75,15 +75,15 @@ def cut(
         for line in done.clipped:
             log(line)
         click.echo(
-            f"{folder}: {done.written} files written, {done.complete} found complete, "
+            f"{folder}: {done.written} files written, {done.complete} already complete, "
             f"{done.decoded} recordings ({done.decoded_seconds / 60:.1f} min) decoded"
         )
     if notes is not None:
-        _tell(segments, notes, f"{folder}/{LISTING}")
+        _report_left_out(segments, notes, f"{folder}/{LISTING}")
 
 
-def _tell(segments: pd.DataFrame, notes: list[Note], listing: str) -> None:
-    """Say what was left out on the way from the RTTMs to the listing, and list it beside it."""
+def _report_left_out(segments: pd.DataFrame, notes: list[Note], listing: str) -> None:
+    """Summarise what was left out between the RTTMs and the listing; write its notes file."""
     from ..formats.build import summarise
     from ..formats.turns import rows_left_out, write_notes
 
@@ -117,12 +117,12 @@ def match_csv(
             write_rows(report.rows(), output)
 
     report = rename(segments_dir, csv_path, dry_run=dry_run, lock=not no_lock, before=write_report)
-    found = report.rows()
+    entries = report.rows()
     for kind in ("renamed", "missing", "extra", "ambiguous"):
-        rows = [row for row in found if row[0] == kind]
+        rows = [row for row in entries if row[0] == kind]
         for _, name, new in rows[:SHOWN]:
-            told = f"{'would rename' if dry_run else 'renamed'} {name} to {new}"
-            click.echo(told if kind == "renamed" else f"{kind}: {name}")
+            line = f"{'would rename' if dry_run else 'renamed'} {name} to {new}"
+            click.echo(line if kind == "renamed" else f"{kind}: {name}")
         if len(rows) > SHOWN:
             click.echo(f"{kind}: {len(rows) - SHOWN} more, listed by --output FILE")
     click.echo(report.summary())
@@ -131,22 +131,22 @@ def match_csv(
 def _cut_source(
     table: str | None, out: str | None, options: dict[str, Any], *, check_ends: bool
 ) -> tuple[pd.DataFrame, str, str, list[Note] | None]:
-    """Take the source's options out of `options`; return table, output folder, audio root, notes.
+    """Pop the source's options from `options`; return table, output folder, audio root, notes.
 
-    Notes are None where a table was given: who made it has told them.
+    Notes are None if a table was given, since they were reported when it was made.
     """
     names = [known.name for known in fields(CutSource)]
     source = {name: options.pop(name) for name in names}
     source = {name: None if value is False else value for name, value in source.items()}
-    given = {name for name in names if source[name] is not None}
-    if table and out and given <= {"audio_root"}:
+    chosen = {name for name in names if source[name] is not None}
+    if table and out and chosen <= {"audio_root"}:
         from ..table import read_table
 
         return read_table(table), out, source["audio_root"] or ".", None
     needed = {"rttm_dir", "output_dir"} | ({"audio_root"} if check_ends else set())
-    if table or not needed <= given:
+    if table or not needed <= chosen:
         words = [word for word in (table, out) if word] + [
-            f"--{name.replace('_', '-')}" for name in names if name in given
+            f"--{name.replace('_', '-')}" for name in names if name in chosen
         ]
         raise InputError(
             f"spk-manifests cut: source is {' '.join(words) or 'not given'!r}, expected TABLE OUT "

@@ -1,8 +1,9 @@
-"""Divide a table into train, valid and test by a named method, and record how it was done.
+"""Split a table into train, valid and test by a named method, and record how it was done.
 
-`chronological` (default), `blocked-k`, `leave-one-session-out`, `enrol` and `roll-call` purge what
-would leak; `random` is the reference project's and leaks (`manifests/splits/methods.py` says how
-each works and what its parameters mean). Every segment gets train, valid, test, or '' (purged).
+`chronological` (default), `blocked-k`, `leave-one-session-out`, `enrol` and `roll-call` purge
+segments that would leak; `random` is the thesis project's method and leaks.
+`manifests/splits/methods.py` documents each method and its parameters. Every segment gets train,
+valid, test, or '' (purged).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def split_table(
     Parameters
     ----------
     table
-        Segment table; a column `split` it has is replaced.
+        Segment table; an existing column `split` is replaced.
     method
         "chronological", "blocked-k", "leave-one-session-out", "enrol", "roll-call", or "random",
         which leaks.
@@ -90,15 +91,15 @@ def split_table(
 
 def _settings(method: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """Return the method's parameters with its defaults filled in."""
-    known = list(inspect.signature(METHODS[method]).parameters.values())[1:]
-    names = [parameter.name for parameter in known]
+    declared = list(inspect.signature(METHODS[method]).parameters.values())[1:]
+    names = [parameter.name for parameter in declared]
     for name in parameters:
         if name not in names:
             raise InputError(
-                f"{name}: is no parameter of {method}, expected some of {', '.join(names)}; "
+                f"{name}: is not a parameter of {method}, expected some of {', '.join(names)}; "
                 "leave it out"
             )
-    settings = {p.name: parameters.get(p.name, p.default) for p in known}
+    settings = {p.name: parameters.get(p.name, p.default) for p in declared}
     for name, value in settings.items():
         if value is inspect.Parameter.empty:
             raise InputError(f"{name}: is not given, expected it for {method}; add it")
@@ -106,7 +107,7 @@ def _settings(method: str, parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _left_out(table: pd.DataFrame) -> dict[str, list[str]]:
-    """Return which speakers cannot be recognised for want of training, and which are not tested."""
+    """Return the speakers that are tested but not trained, and those that are not tested."""
     speakers = {name: set(table["speaker"][table["split"] == name]) for name in SPLITS}
     return {
         "untrained": sorted(speakers["test"] - speakers["train"]),

@@ -181,7 +181,7 @@ def test_a_corpus_model_scores_every_label(table, store):
 
 
 def test_the_origin_says_what_the_model_learnt_from(model):
-    assert model.origin["fitted_on"] == "train"
+    assert model.origin["fitted_on"] == "train and valid"
     assert model.origin["chosen_and_calibrated_on"] == "valid"
     assert model.origin["segments"] == {"train": 108, "valid": 36}
     assert model.origin["split"] == "chronological"
@@ -206,12 +206,12 @@ def test_isotonic_curves_change_probabilities_and_no_name(tmp_path, table, store
 
 
 def test_isotonic_curves_are_fitted_on_validation_scores_alone(table, store):
-    model = make_model(table, store, calibration="isotonic")
+    model = make_model(table, store, calibration="isotonic", refit=False)
     tasks, _ = make_tasks(table, "session")
     for task in tasks:
         valid = table.iloc[task.rows["valid"]]
         scores = model.fitted[task.name].scores(store.read(valid["segment_id"].to_numpy(str), 1))
-        knots = fit_curves(scores, task.codes["valid"], model.temperature)
+        knots = fit_curves(scores, task.codes["valid"], model.temperatures[task.name])
         np.testing.assert_allclose(model.knots[task.name], knots, atol=SIX_DIGITS)
 
 
@@ -223,3 +223,17 @@ def test_a_folder_from_before_there_were_curves_is_read(tmp_path, model, table, 
     file.write_text(json.dumps(description))
     again = name_segments(load_model(tmp_path / "model"), table, store)[0]
     assert again.equals(name_segments(model, table, store)[0])
+
+
+def test_a_folder_from_before_tasks_had_temperatures_uses_the_shared_one(
+    tmp_path, model, table, store
+):
+    save_model(model, tmp_path / "model")
+    file = tmp_path / "model" / "model.json"
+    description = json.loads(file.read_text())
+    assert set(description.pop("temperatures")) == set(model.fitted)
+    file.write_text(json.dumps(description))
+    again = load_model(tmp_path / "model")
+    expected = name_segments(replace(model, temperatures={}), table, store)[0]
+    assert name_segments(again, table, store)[0].equals(expected)
+    assert not name_segments(model, table, store)[0].equals(expected)

@@ -45,6 +45,8 @@ def forge(source, target, name="", content=b"", **changes):
         ("temperature", -1.0),
         ("temperature", None),
         ("temperature", float("nan")),
+        ("temperatures", {"m": -1.0}),
+        ("temperatures", {"m": "warm"}),
         ("layers", []),
         ("layers", "1"),
         ("layers", [1, 2]),

@@ -185,7 +185,7 @@ def test_a_mix_is_standardised_or_refused(table, store, way):
 
 def test_an_unknown_way_is_refused(table, store):
     tasks, _ = make_tasks(table, "session")
-    with pytest.raises(InputError, match="'robust' is given, expected one of yes, no, both"):
+    with pytest.raises(InputError, match="--standardise: value is 'robust', expected one of"):
         sweep(table, store, tasks, SweepSettings(standardise="robust", jobs=1))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from helpers import noise_meeting
 
 from spk.common.errors import InputError
 from spk.extract.options import ExtractOptions, parse_layers
@@ -26,6 +27,7 @@ from spk.extract.verification import cosines, relative_difference
 from spk.manifests.table import check_table, segment_id, write_table
 
 SAME = 1e-5  # relative, float32: batches differ in shape, and kernels in the order they add up
+SPEAKERS = ("000-M", "001-M", "002-M")
 DURATIONS = (0.3, 2.0, 0.7, 1.1, 0.05, 3.1, 0.9, 0.4, 1.6, 0.3, 2.2, 0.5)
 
 
@@ -33,15 +35,13 @@ DURATIONS = (0.3, 2.0, 0.7, 1.1, 0.05, 3.1, 0.9, 0.4, 1.6, 0.3, 2.2, 0.5)
 def corpus(tmp_path_factory):
     """Return a folder with two recordings and a table of 24 usable segments in mixed order."""
     root = tmp_path_factory.mktemp("corpus")
-    rows = []
-    for k, session in enumerate(("S02", "S01")):
-        rng = np.random.default_rng(k)
-        soundfile.write(root / f"{session}.flac", rng.uniform(-0.5, 0.5, (16 * 16000, 2)), 16000)
-        start = 0.25
-        for i, duration in enumerate(DURATIONS):
-            rows.append(row(f"{session}.flac", start, start + duration, f"00{i % 3}-M", session))
-            start += duration
-    return root, check_table(pd.DataFrame(rows))
+    edges = 0.25 + np.cumsum([0.0, *DURATIONS])
+    spans = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+    parts = [
+        noise_meeting(root, f"{session}.flac", spans, speakers=SPEAKERS, channels=2, seed=seed)
+        for seed, session in enumerate(("S02", "S01"))
+    ]
+    return root, pd.concat(parts, ignore_index=True)
 
 
 def row(audio, start, end, speaker="001-M", session="S01"):
@@ -131,7 +131,7 @@ def test_rows_are_those_of_a_plain_loop(corpus, tmp_path, kind, buckets, request
 
 def test_the_audio_held_at_once_does_not_grow_with_the_table(corpus, tmp_path, monkeypatch):
     root, _ = corpus
-    rows = [row("S01.flac", i / 40, i / 40 + 0.1) for i in range(600)]
+    rows = [row("S01.flac", i / 50, i / 50 + 0.1) for i in range(600)]
     read, add, given, most = batching.read_segment, StoreWriter.add, [], []
 
     def noted(segment, reading):
@@ -638,13 +638,13 @@ def test_layers_that_are_not_there_are_refused(text):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_seconds": 0.0}, "--batch-seconds: value is 0.0 s, expected more than 0.0 s"),
-        ({"max_seconds": 0.01}, "--max-seconds: value is 0.01 s"),
-        ({"max_seconds": float("nan")}, "--max-seconds: value is nan s"),
-        ({"max_seconds": float("inf")}, "--max-seconds: value is inf s, .*and finite"),
+        ({"batch_seconds": 0.0}, "--batch-seconds: value is 0.0, expected a number above 0,"),
+        ({"max_seconds": 0.01}, "--max-seconds: value is 0.01, expected a number above 0.1"),
+        ({"max_seconds": float("nan")}, "--max-seconds: value is nan, expected a number above 0.1"),
+        ({"max_seconds": float("inf")}, "--max-seconds: value is inf, expected a number above 0.1"),
         ({"frames": True, "pooling": "max"}, "--pooling: value is 'max' beside --frames"),
-        ({"workers": -1}, "--workers: value is -1, expected 0 or more"),
-        ({"verify": -1}, "--verify: value is -1, expected 0 or more"),
+        ({"workers": -1}, "--workers: value is -1, expected a whole number from 0, or none"),
+        ({"verify": -1}, "--verify: value is -1, expected a whole number from 0;"),
         ({"store_dtype": "int8"}, "--store-dtype: value is 'int8'"),
         ({"channel": "left"}, "--channel: value is 'left'"),
     ],

@@ -57,7 +57,7 @@ def _save(folder: Path, name: str, changes: dict[str, Any]) -> Path:
     import transformers
 
     torch.manual_seed(3)
-    config = getattr(transformers, f"{name}FinetuneConfig")(**SHAPE, **changes)
+    config = getattr(transformers, f"{name}Config")(**SHAPE, **changes)
     getattr(transformers, f"{name}Model")(config).eval().save_pretrained(folder)
     if name == "Wav2Vec2Bert":
         processor = transformers.SeamlessM4TFeatureExtractor(padding_value=1.0)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from spk.common.errors import InputError
 from spk.common.options import numbers
 from spk.finetune.config import FinetuneConfig, frozen_layers, read_config, write_config
-from spk.finetune.training.provenance import differing_settings, telling
+from spk.finetune.training.provenance import differing_settings, result_settings
 
 REFERENCE = """\
 seed: 42
@@ -528,17 +528,17 @@ def test_only_settings_that_change_results_count_as_differences():
     free = "workers csv_path audio_root checkpoint_save_top_k checkpoint_dir "
     free += "log_dir keep_encoder resume_from_checkpoint start_meeting sessions shard devices "
     free += "workers_per_device cache_prefix keep_last revision"  # a revision is in the hashes
-    assert differing_settings(telling(FinetuneConfig()), FinetuneConfig(**CHANGED)) == [
+    assert differing_settings(result_settings(FinetuneConfig()), FinetuneConfig(**CHANGED)) == [
         *(name for name in CHANGED if name not in free.split()),
         "devices",  # of one model
     ]
     moved = FinetuneConfig(encoder="/elsewhere/encoder", max_epochs=41)
-    assert differing_settings(telling(FinetuneConfig(encoder="there/encoder")), moved) == []
+    assert differing_settings(result_settings(FinetuneConfig(encoder="there/encoder")), moved) == []
     assert differing_settings({"seed": 0}, FinetuneConfig(max_epochs=39)) == ["max_epochs"]
-    assert differing_settings(telling(FinetuneConfig()), FinetuneConfig(unfreeze="1:0")) == [
-        "unfreeze"
-    ]
-    assert differing_settings(telling(FinetuneConfig()), FinetuneConfig()) == []
+    assert differing_settings(
+        result_settings(FinetuneConfig()), FinetuneConfig(unfreeze="1:0")
+    ) == ["unfreeze"]
+    assert differing_settings(result_settings(FinetuneConfig()), FinetuneConfig()) == []
 
 
 def test_numbers_are_read_from_a_text():

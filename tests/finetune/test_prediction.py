@@ -116,7 +116,7 @@ def test_a_gpu_that_is_not_there_is_told(table, model, monkeypatch, tmp_path):
     for device, count in (("gpu", 1), ("auto", 0), ("cpu", 0)):
         told = []
         predict(model(), rows, audio_root=folder, device=device, tell=told.append)
-        expected = "--device: 'gpu' is asked for and none is there; naming on the CPU"
+        expected = "--device: 'gpu' is requested but there is none; predicting on the CPU"
         assert told == [expected] * count
     done = command(rows, folder, tmp_path, model(), "--accelerator", "gpu")
     assert expected in done.output

@@ -40,12 +40,12 @@ SITUATIONS = {
     "an encoder that is none": [
         (
             NEW.replace("demo", "nowhere/at/all"),
-            "^--encoder: 'nowhere/at/all' is no folder",
+            "^--encoder: 'nowhere/at/all' is not a folder",
         ),
         (NEW, "b: 2 done"),
     ],
     "an encoder of the hub that is not at hand": [
-        (NEW.replace("demo", "no/model"), "no/model: encoder is not at hand.*--encoder"),
+        (NEW.replace("demo", "no/model"), "no/model: encoder is not available.*--encoder"),
         (NEW, "b: 2 done"),
     ],
     "more frozen layers than there are": [
@@ -82,7 +82,7 @@ SITUATIONS = {
         f"rm {BEST}",
         (
             f"{NEW} --max-epochs 2 --resume-from-checkpoint {LAST}",
-            "M1-best.ckpt, is missing.*leave out --resume-from-checkpoint to begin anew",
+            "M1-best.ckpt, is missing.*leave out --resume-from-checkpoint to start over",
         ),
         (NEW, "b: 2 done"),
     ],
@@ -179,7 +179,7 @@ SITUATIONS = {
         "mv encoder moved",
         (
             PREDICT.replace("predict a", "predict b"),
-            "^--encoder: 'encoder' is|encoder is not at hand",
+            "^--encoder: 'encoder' is|encoder is not available",
         ),
         (f"{PREDICT.replace('predict a', 'predict b')} --encoder moved", "wrote names.csv: 12"),
     ],

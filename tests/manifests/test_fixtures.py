@@ -55,14 +55,14 @@ def test_tiers_that_name_nobody_are_refused_unless_they_are_chosen(fixtures):
             except InputError as problem:
                 refused[row["file"]] = str(problem)
     assert len(refused) == 7
-    assert all("says what it holds and not who speaks" in told for told in refused.values())
+    assert all("says what it contains, not who speaks" in told for told in refused.values())
     for file, told in refused.items():
         chosen = told.rsplit("--tiers ", 1)[1].strip("'")
         speakers = {turn.speaker for turn in read_textgrid(folder / file, tiers=[chosen]).turns}
         assert speakers <= {chosen}, "the repair, typed, works"
 
 
-def test_what_is_no_annotation_of_turns_is_called_what_it_is(fixtures):
+def test_files_of_other_kinds_are_identified(fixtures):
     folder, _ = fixtures
     for file, name in (
         ("speach-test.eaf", "an ELAN file"),

@@ -36,7 +36,7 @@ TABLES = {
     "a column without a name": (rows(ROW + ",x"), "t.csv: cannot be read ("),
     "a column twice": (
         rows(ROW + ",x", head=HEAD + ",session"),
-        "column 'session' stands twice, expected once; delete one",
+        "column 'session' occurs twice, expected once; delete one",
     ),
     "text for a time": (rows("a,a.wav,0,late,001,S1"), "column 'end' holds what is not float64"),
     "no time": (rows("a,a.wav,0,,001,S1"), "t.csv: column 'end' holds what is not float64"),

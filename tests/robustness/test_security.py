@@ -79,7 +79,7 @@ def opaque(file):
 
 
 HOSTILE = {
-    outside_link: "a link out of the file at 'frames'",
+    outside_link: "an external link at 'frames'",
     outside_storage: "virtual, external or chunked storage at 'frames'",
     outside_virtual: "virtual, external or chunked storage at 'crc32'",
     references: "another type at 'frames'",
@@ -432,7 +432,6 @@ except OSError as problem:
 """
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_nothing_but_the_download_of_an_encoder_asks_for_the_network(tmp_path):
     """Every way out is closed, and no setting tells the hub to stay offline."""

@@ -406,7 +406,9 @@ def test_drawing_a_channel_leaves_the_waveform_s_draws():
 def test_folders_that_are_missing_or_hold_no_audio_are_refused(tmp_path, option):
     told, chance = f"--{option.replace('_', '-')}", {option.replace("dir", "prob"): 1.0}
     (tmp_path / "notes.txt").write_text("no audio")
-    with pytest.raises(InputError, match=rf"^{told}: '.*absent' is no folder, expected one that"):
+    with pytest.raises(
+        InputError, match=rf"^{told}: '.*absent' is not a folder, expected one that"
+    ):
         Augmenter(FinetuneConfig(**chance, **{option: tmp_path / "absent"}), RATE)
     with pytest.raises(InputError, match=rf"^{told}: audio files in '.*' are 0, expected \.wav or"):
         Augmenter(FinetuneConfig(**chance, **{option: tmp_path}), RATE)

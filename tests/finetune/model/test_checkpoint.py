@@ -106,7 +106,7 @@ def test_the_encoder_may_lie_elsewhere_but_not_be_another(saved, encoder_of, tmp
         load_finetuned(path, encoder=str(encoder_of("group")))
 
 
-def test_another_encoder_is_told_as_such_even_where_the_settings_do_not_fit_it(
+def test_another_encoder_is_reported_even_if_the_settings_do_not_fit_it(
     make_module, encoder_of, tmp_path
 ):
     path = save(make_module("demo", freeze_encoder_layers=4), tmp_path / "a.ckpt")
@@ -295,7 +295,7 @@ def test_names_of_before_are_read_as_tables_are(saved, tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"task": 7}, {"labels": 7}, {"labels": [1, "a", "b"]}])
-def test_names_that_are_none_are_told(saved, tmp_path, change):
+def test_a_checkpoint_without_proper_names_is_refused(saved, tmp_path, change):
     _, path = saved
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["spk"] |= change

@@ -103,7 +103,7 @@ def stepped(trunk, waveforms):
 
 
 @pytest.mark.parametrize(("frozen", "beginnings"), [(1, LAYERS[1:]), (0, (*ENTRY, NORM, *LAYERS))])
-def test_a_step_changes_what_is_open_and_no_bit_else(make_trunk, waveforms, frozen, beginnings):
+def test_a_step_changes_only_what_is_trained(make_trunk, waveforms, frozen, beginnings):
     trunk = make_trunk("hubert", freeze_encoder_layers=frozen)
     changed = stepped(trunk, waveforms)
     every = {n for n in trunk.model.state_dict() if n.startswith(tuple(beginnings))}
@@ -115,7 +115,7 @@ def test_a_step_changes_what_is_open_and_no_bit_else(make_trunk, waveforms, froz
 
 
 @pytest.mark.parametrize("kind", ["layer", "group"])
-def test_there_is_no_graph_below_the_cut(make_trunk, waveforms, kind):
+def test_the_frozen_part_builds_no_graph(make_trunk, waveforms, kind):
     for settings, cut in (({"freeze_encoder_layers": 1}, 1), ({"freeze_encoder_layers": "all"}, 2)):
         trunk = make_trunk(kind, states="mix", **settings)
         entered = trunk.run_frozen(*trunk.prepare(waveforms, torch.device("cpu")))

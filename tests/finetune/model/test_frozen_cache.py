@@ -64,7 +64,7 @@ def test_another_fingerprint_empties_the_folder(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["flip", "cut", "sign"])
-def test_what_was_damaged_is_computed_anew(tmp_path, change):
+def test_damaged_batches_are_computed_again(tmp_path, change):
     folder, rng = tmp_path / "kept", np.random.default_rng(3)
     entered = FrozenOutput({}, torch.randn(2, 5, 4), {"index": 2}, torch.tensor([5, 3]))
     FrozenLayerCache(folder, "a").put(ASK, entered)

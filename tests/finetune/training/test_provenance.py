@@ -206,7 +206,7 @@ def test_a_result_and_its_note_belong_together(meetings, fleet):
     version = Path(fleet.log_dir) / "version_0"
     other = json.loads((Path(fleet.log_dir) / "version_1" / "result.json").read_bytes())
     (version / "result.json").write_text(json.dumps({**other, "session": "M1"}))
-    with pytest.raises(InputError, match="version_0: result.json is not of what task.json says"):
+    with pytest.raises(InputError, match="version_0: result.json does not match task.json"):
         train_table(meetings[1], fleet)
     (version / "task.json").unlink()
     with pytest.raises(InputError, match="version_0: holds a result and no task.json"):
@@ -350,7 +350,7 @@ def test_test_segments_that_share_audio_with_training_are_told(meetings, setting
     told = []
     config = replace(settings, log_dir=str(tmp_path / "logs"), sessions=("M1",))
     done = train_table(table, config, tell=told.append)
-    assert "1 of 6 test segments have speakers that training has not" in told[0]
+    assert "1 of 6 test segments have speakers without training segments" in told[0]
     assert "1 of 6 test segments share audio with training segments" in told[0]
     assert "1 of 6 test segments share audio" in done.text
     assert done.sessions[["test_unknown", "test_learnt"]].iloc[0].tolist() == [1, 1]

@@ -71,7 +71,7 @@ def test_what_has_no_partner_ends_the_run_or_is_dropped_and_listed(tmp_path):
     assert notes[0].message == "annotation without a recording, 1 turns left out"
 
 
-def test_duplicates_in_two_files_of_one_name_are_told_by_their_paths(tmp_path):
+def test_duplicates_in_two_files_of_one_name_are_reported_by_their_paths(tmp_path):
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.rttm").write_text("SPEAKER a 1 1 2 <NA> <NA> b <NA> <NA>\n")

@@ -94,7 +94,7 @@ def test_the_likely_partner_is_proposed_and_never_another_meeting(session, names
     assert file == (Path(f"{likely}.wav") if likely else None)
 
 
-def test_a_session_without_recording_ends_the_run_and_the_command_told_mends_it(typed):
+def test_a_session_without_recording_ends_the_run_and_the_suggested_command_repairs_it(typed):
     record("ami/ES2002a/ES2002a.Mix-Headset.wav")
     annotate("a.rttm", ("ES2002a", 1, 2, "A"))
     done = typed("rttm a.rttm t.csv --audio-root ami")

@@ -101,7 +101,7 @@ def test_speakers_are_counted_after_the_other_rules():
     assert dropped == [("min_seconds 1.5", ["m4"]), ("min_segments 2", ["m1", "m2"])]
 
 
-def test_rules_are_told_in_their_order_and_drop_each_segment_once():
+def test_rules_are_reported_in_their_order_and_drop_each_segment_once():
     table = pd.concat([_table(MEETING, "m"), _table(MEETING, "n")])
     kept, dropped = with_dropped(
         table, sessions=["m"], min_seconds=1.5, max_seconds=9, max_overlap=0.5, min_segments=1

@@ -132,7 +132,7 @@ def test_another_seed_draws_other_rows():
     ("method", "parameters", "told"),
     [
         ("chronologic", {}, "method: is 'chronologic', expected one of chronological, blocked-k"),
-        ("enrol", {"folds": 3}, "folds: is no parameter of enrol, expected some of seconds"),
+        ("enrol", {"folds": 3}, "folds: is not a parameter of enrol, expected some of seconds"),
         ("leave-one-session-out", {}, "session: is not given, expected it for leave-one"),
         ("leave-one-session-out", {"session": "x"}, "session: 'x' is not in the table"),
         ("leave-one-session-out", {"session": "n", "unknown": "x"}, "unknown: is 'x'"),

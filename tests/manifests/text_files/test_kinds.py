@@ -66,7 +66,7 @@ def test_a_text_of_another_kind_is_named_with_a_way_on(tmp_path, file):
 
 
 @pytest.mark.parametrize("file", BYTES)
-def test_what_is_no_text_is_named_by_its_first_bytes(tmp_path, file):
+def test_binary_files_are_identified_by_their_first_bytes(tmp_path, file):
     content, name = BYTES[file]
     (tmp_path / file).write_bytes(content)
     readers = (read_rttm, read_textgrid, lambda path: read_delimited(path, ["path"], "correct it"))
