@@ -118,7 +118,7 @@ def test_segments_of_unknown_origin_are_not_taken_for_ours(meeting, tmp_path):
     turns, root = meeting
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "S1_001-M_0001.wav").write_bytes(b"somebody's")
-    with pytest.raises(InputError, match=r"1 of the segment files are there, .*no cut.json"):
+    with pytest.raises(InputError, match=r"1 of the segment files exist, .*no cut.json"):
         cut_segments(turns, root, tmp_path / "out")
     assert (tmp_path / "out" / "S1_001-M_0001.wav").read_bytes() == b"somebody's"
 

@@ -192,7 +192,7 @@ def test_a_renaming_stopped_after_any_step_is_finished_by_the_next_run(
             monkeypatch.undo()
         began = (segments / match.ASIDE).exists() or (segments / match.PLACE).exists()
         if began:
-            with pytest.raises(InputError, match="renaming that was interrupted"):
+            with pytest.raises(InputError, match="an interrupted renaming"):
                 match_csv(segments, rows, dry_run=True)
         match_csv(segments, rows)
         finished = {new: old for old, new in pairs}
