@@ -29,7 +29,9 @@ One word means one thing in each command: `--encoder`, `--audio-root`, `--device
 `--layers`, `--seed` (0), `--output`; `--jobs` counts what runs side by side (0: one per core),
 `--workers` what reads audio ahead (0: nothing). Spellings of before still work and are not shown:
 `--pretrained-model`, `--precision`, `--num-workers`, `--accelerator` of `spk-finetune predict`,
-`--pcm-dir` and `--workers` of `spk-manifests cut`, `--out`, `--audio`.
+`--pcm-dir` and `--workers` of `spk-manifests cut`, `--out`, `--audio`; and so do options that no
+longer change anything: `--calibration temperature`, and of `spk-finetune fit` `--checkpoint-mode`
+(`--checkpoint-monitor` says it), `--sample-rate` (the encoder's) and `--log-every-n-steps`.
 
 The shell completes commands, options, choices and file names once it is told to; for bash, in
 `~/.bashrc` (zsh: `zsh_source` in `~/.zshrc`; fish: see click's page on shell completion):

@@ -12,6 +12,12 @@ RESAMPLES = 1000  # of the bootstrap
 WHAT, HOW = "What is tried", "How it is compared"
 
 
+def check_temperature(text: str) -> None:
+    """Raise `ValueError` for another calibration than the only one there is."""
+    if text != "temperature":
+        raise ValueError(text)
+
+
 @dataclass(frozen=True)
 class SweepSettings(CheckedOptions):
     """What a sweep tries, and how: the options of ``spk-classify sweep`` and ``fit``."""
@@ -75,8 +81,11 @@ class SweepSettings(CheckedOptions):
     )
     calibration: str = option_field(
         "temperature",
-        "Of probabilities, on validation: one number for all, or a curve per speaker.",
-        choices=("temperature", "isotonic"),
+        "Of probabilities, on validation.",
+        parse=check_temperature,
+        expected="temperature (isotonic is gone: it made log-loss and calibration error worse)",
+        repair="leave --calibration out",
+        hidden=True,
         group=HOW,
     )
     refit: bool = option_field(

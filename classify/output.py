@@ -246,7 +246,7 @@ def _config(outcome: ExperimentResult) -> dict[str, Any]:
             **model.layers.to_dict(),
             "temperature": model.temperature,
             "temperatures": dict(model.temperatures),
-            "calibration": "isotonic" if model.knots else "temperature",
+            "calibration": "temperature",
         },
         "origin": dict(model.origin),
         "inputs_sha256": outcome.inputs.sha256,

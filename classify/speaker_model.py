@@ -21,7 +21,7 @@ from ..manifests.predictions import make_predictions, scores_text
 from ..manifests.splits.tasks import WITHIN_CORPUS, Task, rows_of_split
 from ..manifests.table import as_table
 from .classifiers.boosted_trees import count_rounds
-from .classifiers.calibration import calibrated, fit_curves
+from .classifiers.calibration import calibrated
 from .classifiers.fitted import FittedClassifier, to_feature_space
 from .classifiers.fold_sums import GramSums
 from .classifiers.registry import fit_path
@@ -68,7 +68,7 @@ class SpeakerModel:
     origin : dict
         Split method, seed, numbers of segments, versions.
     knots : {session, or "corpus": (m, 3) float64}
-        Of isotonic calibration, as `calibration.fit_curves` gives them; empty: the temperature's.
+        Curves of a folder of 0.1.0, as `calibration.calibrated` takes them; otherwise empty.
     learnt : DataFrame or None
         The rows that it learnt from and was chosen on, as `validity.learnt_rows` returns them; None
         in folders from before these were written.
@@ -118,8 +118,8 @@ def fit_model(
 ) -> SpeakerModel:
     """Fit the chosen trial, one classifier per task; validation gives temperatures.
 
-    It learns from train, then from train and validation (`refits`). Temperatures and isotonic
-    curves are those of the validation rows' scores (or held-out folds') from before.
+    It learns from train, then from train and validation (`refits`). Temperatures are
+    those of the validation rows' scores (or held-out folds') from before.
 
     Parameters
     ----------
@@ -139,8 +139,6 @@ def fit_model(
         warmth = dict(zip(names, task_temperatures(blocks, codes), strict=True))
         both = refits(settings, split)
         fitted = {t.name: _fit_task(t, X, rows, trial, settings, both=both) for t in tasks}
-        curved = zip(names, blocks, codes, strict=True)
-        knots = {name: fit_curves(s, code, warmth[name]) for name, s, code in curved}
     return SpeakerModel(
         classifier=trial.classifier,
         penalty=trial.penalty,
@@ -151,7 +149,6 @@ def fit_model(
         fitted=fitted,
         config=dict(store.config),
         origin=_origin(tasks, settings, split),
-        knots=knots if settings.calibration == "isotonic" else {},
         learnt=learnt_rows(table, tasks),
         temperatures=warmth,
     )

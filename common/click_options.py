@@ -114,6 +114,7 @@ def _decorator(known: Field[Any], hint: Any, *, defaults: bool) -> Decorator:
         help=known.metadata["help"] + (f"  [{default}]" if default else ""),
         aliases=[f"--{name.replace('_', '-')}" for name in known.metadata["aliases"]],
         group=known.metadata["group"],
+        hidden=known.metadata["hidden"],
         **_type(known, hint, none=not defaults),
     )
 

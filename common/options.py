@@ -79,7 +79,8 @@ LONGEST_SHOWN = 60  # characters of a wrong value
 DEFAULT_SEED = 0  # of every command
 AUDIO_ROOT = "Folder that the table's relative paths start from."
 LARGEST_SEED = 2**32 - 1  # what scikit-learn takes
-SHOWN = {"unit": "", "group": "", "metavar": "", "default_text": "", "short": (), "path": False}
+SHOWN = {"unit": "", "group": "", "metavar": "", "default_text": "", "short": ()}
+SHOWN |= {"path": False, "hidden": False}
 
 
 def option_field(
@@ -104,10 +105,12 @@ def option_field(
         `choices` (texts); `also` (text -> the choice it stands for); `least`, `most`, `over`,
         `under` (bounds of a number, the last two excluded); `name` (true: it is a session's, and
         compared as names are); `parse`, which raises `ValueError` for
-        a text of another form, with `expected`, which tells that form; `native`, which turns what
+        a text of another form, with `expected`, which tells that form; `repair`, which takes the
+        place of "correct it"; `native`, which turns what
         is natural in Python into what is typed (`joined`, `yes_or_no`). And what people are shown:
         `unit`, `group` (heading in the help), `metavar`, `default_text` (the default in words),
-        `short` (short options), `path` (true: a file or folder that is read).
+        `short` (short options), `path` (true: a file or folder that is read), `hidden` (true: an
+        option of before, which is taken and not shown).
     """
     metadata = {"help": help, "choices": (), "result": result, "aliases": tuple(aliases)}
     return field(default=default, metadata={**metadata, "native": _same, **SHOWN, **limits})
@@ -192,8 +195,11 @@ def validate_fields(
         try:
             fit[known.name] = _fit(value, hints[known.name], known)
         except ValueError:
-            told = _expected(hints[known.name], known)
-            raise option_error(known.name, value, told, where=where) from None
+            told, repair = (
+                _expected(hints[known.name], known),
+                known.metadata.get("repair", CORRECT),
+            )
+            raise option_error(known.name, value, told, repair=repair, where=where) from None
     return fit
 
 

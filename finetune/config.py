@@ -43,7 +43,7 @@ def _contradictions(fit: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     if fit["checkpoint_save_top_k"] == 0:
         yield "checkpoint_save_top_k", "a whole number from 1, or -1 for all", CORRECT
     mode = MODES[fit["checkpoint_monitor"]]
-    if fit["checkpoint_mode"] != mode:
+    if fit["checkpoint_mode"] not in (None, mode):
         yield "checkpoint_mode", f"{mode} for {fit['checkpoint_monitor']}", CORRECT
     yield from _never_open(fit)
     for name, chance in (("noise_dir", "noise_prob"), ("reverb_dir", "reverb_prob")):
@@ -121,7 +121,7 @@ class FinetuneConfig:
     # audio
     csv_path: str | None = _audio(None, "The table, where TABLE is not given.", result=False)
     audio_root: str = _audio(".", AUDIO_ROOT, result=False)
-    sample_rate: int | None = _audio(None, "Rate in Hz, must be the encoder's.", least=1)
+    sample_rate: int | None = _audio(None, "The encoder's rate in Hz.", least=1, hidden=True)
     channel: str = _audio(
         "0",
         "Index from 0, or mean (equal average).",
@@ -238,8 +238,8 @@ class FinetuneConfig:
     checkpoint_monitor: str = _outputs(
         "val_acc", "What the best epoch is chosen by.", choices=tuple(MODES)
     )
-    checkpoint_mode: str = _outputs(
-        "max", "Which is better: max for val_acc, min for val_loss.", choices=("max", "min")
+    checkpoint_mode: str | None = _outputs(
+        None, "max for val_acc, min for val_loss.", choices=("max", "min"), hidden=True
     )
     checkpoint_save_top_k: int = _outputs(
         1,
@@ -304,7 +304,7 @@ class FinetuneConfig:
 def _settled(values: Mapping[str, Any], where: Mapping[str, str]) -> dict[str, Any]:
     fit = validate_fields(FinetuneConfig, values, where)
     check_combinations(fit, where)
-    return fit
+    return {**fit, "checkpoint_mode": MODES[fit["checkpoint_monitor"]]}
 
 
 def read_config(

@@ -346,7 +346,6 @@ def test_sweep_tells_the_classifiers_there_are():
 
 
 def test_choices_are_what_the_code_takes():
-    from spk.classify.classifiers.calibration import CALIBRATIONS
     from spk.classify.features import COMBINE, PARTS, SEARCHES, STANDARDISE
     from spk.extract.encoder.device import DTYPES
     from spk.extract.encoder.pooling import POOLINGS
@@ -356,7 +355,6 @@ def test_choices_are_what_the_code_takes():
         return set(field.metadata["choices"])
 
     sweep = classify_options.SweepSettings
-    assert choices(sweep, "calibration") == set(CALIBRATIONS)
     assert choices(sweep, "combine") == {*COMBINE, *SEARCHES}
     assert choices(sweep, "pooling_part") == set(PARTS)
     assert choices(sweep, "standardise") == {*STANDARDISE, "both"}

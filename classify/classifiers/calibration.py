@@ -1,13 +1,11 @@
-"""Scores become probabilities by one temperature, found on validation rows, or by rising curves.
+"""Scores become probabilities by a temperature, found on validation rows.
 
-The curves are isotonic regressions, one per class against the rest, of the probabilities that the
-temperature gives; what they give is normalised over the candidates. They need many validation rows
-per class, the temperature needs few.
+Model folders of 0.1.0 may also hold a rising curve per class (isotonic regression), which
+`calibrated` applies to what the temperature gives.
 
 Source: Guo, Pleiss, Sun and Weinberger (2017), On calibration of modern neural networks, 4.2;
-Zadrozny and Elkan (2002), Transforming classifier scores into accurate multiclass probability
-estimates; targets softened after Platt (1999), so that a validation set without one mistake does
-not ask for certainty.
+targets softened after Platt (1999), so that a validation set without one mistake does not ask for
+certainty.
 """
 
 from __future__ import annotations
@@ -16,8 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-CALIBRATIONS = ("temperature", "isotonic")
-FEW = 10  # validation rows of a class; a curve through fewer is rough
+CALIBRATIONS = ("temperature", "isotonic")  # of model folders; nothing fits curves any more
 LOG_RANGE = 14.0  # natural logarithm; scores differ by classifier from 1e-3 to 1e4
 
 
@@ -82,38 +79,14 @@ def soft_targets(scores: np.ndarray, codes: np.ndarray, count: int | None = None
     return targets
 
 
-def fit_curves(scores: np.ndarray, codes: np.ndarray, temperature: float) -> np.ndarray:
-    """Return the knots (m, 3) of one rising curve per class: class, probability before, after.
-
-    A class without a row keeps the probabilities that the temperature gives.
+def calibrated(scores: np.ndarray, temperature: float, knots: np.ndarray | None) -> np.ndarray:
+    """Return probabilities (n, classes) of finite `scores`; without `knots` the temperature's.
 
     Parameters
     ----------
-    scores : (n, classes) float64
-        -inf where a row has no such candidate; it is then not in that class's curve.
-    codes : (n,) int
-        True class; -1 is left out.
-    temperature : float, > 0
+    knots : (m, 3) float64 or None
+        Of one rising curve per class: class, probability before, after.
     """
-    from sklearn.isotonic import IsotonicRegression
-
-    scores, codes = scores[codes >= 0], codes[codes >= 0]
-    chances = probabilities(scores, temperature)
-    knots = []
-    for label in range(scores.shape[1]):
-        rows = np.isfinite(scores[:, label])
-        right = codes[rows] == label
-        before, after = np.array([0.0, 1.0]), np.array([0.0, 1.0])
-        if right.any():
-            ends = 1 / (np.sum(~right) + 2), 1 - 1 / (np.sum(right) + 2)  # Platt's targets
-            curve = IsotonicRegression().fit(chances[rows, label], np.where(right, *ends[::-1]))
-            before, after = curve.X_thresholds_, curve.y_thresholds_
-        knots.append(np.column_stack([np.full(len(before), float(label)), before, after]))
-    return np.concatenate(knots)
-
-
-def calibrated(scores: np.ndarray, temperature: float, knots: np.ndarray | None) -> np.ndarray:
-    """Return probabilities (n, classes) of finite `scores`; without `knots` the temperature's."""
     chances = probabilities(scores, temperature)
     if knots is None:
         return chances

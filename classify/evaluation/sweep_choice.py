@@ -86,7 +86,7 @@ def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> Swee
     repair = "pass the table and the store that were swept"
     check_same_store(config["store"], opened, whose=f"the store of {run}", repair=repair)
     check_same_inputs(run, table, opened, repair=repair)
-    settings, chosen = SweepSettings(**config["settings"]), config["chosen"]
+    settings, chosen = _settings(config), config["chosen"]
     ready = prepare_tasks(table, opened, settings, SPLITS)
     layers = LayerSet.from_dict(chosen)
     ids = ready.table["segment_id"].to_numpy(str)
@@ -103,6 +103,11 @@ def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> Swee
         temperatures=chosen.get("temperatures", {}),
         refitted=not settings.folds and _fitted_on(config) != "train",
     )
+
+
+def _settings(config: Mapping[str, Any]) -> SweepSettings:
+    """Return a run's settings; the curves that one of 0.1.0 may have had are in no score here."""
+    return SweepSettings(**{**config["settings"], "calibration": "temperature"})
 
 
 def _fitted_on(config: Mapping[str, Any]) -> str:
@@ -141,7 +146,7 @@ def read_config(run: str | Path) -> dict[str, Any]:
     run = Path(run)
     try:
         config = dict(json.loads((run / "config.json").read_bytes()))
-        SweepSettings(**config["settings"])
+        _settings(config)
         known = {"classifier", "penalty", "layers", "combine", "temperature"}
         if config["chosen"].keys() >= known and config["store"]:
             return config

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...manifests.splits.tasks import Task
-from ..classifiers.calibration import FEW
 from ..classifiers.temperatures import ENOUGH
 from ..metrics import interval_groups, mean_interval
 from ..selection.candidates import (
@@ -131,26 +130,6 @@ def fold_facts(tasks: Sequence[Task], settings: SweepSettings) -> list[str]:
         f"folds: {settings.folds} blocks of time per speaker, {held} segments of train and valid "
         f"held out in turn; {sum(near)} times a segment within {settings.gap:g} s was not learnt"
     ]
-
-
-def curve_facts(tasks: Sequence[Task], settings: SweepSettings) -> list[str]:
-    """Say how many labels have too few validation segments for a curve of their own."""
-    if settings.calibration != "isotonic":
-        return []
-    counts = [
-        (int(np.sum(task.codes["valid"] == code)), str(label))
-        for task in tasks
-        for code, label in enumerate(task.labels)
-    ]
-    few = [(count, label) for count, label in counts if count < FEW]
-    rough = (
-        f"{len(few)} of {len(counts)} labels have fewer than {FEW} validation segments, first "
-        f"{few[0][1]!r} with {few[0][0]}: their curves are rough, and --calibration temperature "
-        "is safer"
-        if few
-        else f"each of {len(counts)} labels has at least {FEW} validation segments"
-    )
-    return [f"calibration: isotonic, a curve per label; {rough}"]
 
 
 def calibration_facts(tasks: Sequence[Task]) -> list[str]:

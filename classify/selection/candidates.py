@@ -13,7 +13,7 @@ import numpy as np
 
 from ...common.errors import InputError, check_choice
 from ...common.extras import check_extra
-from ..classifiers.calibration import CALIBRATIONS, pad, probabilities
+from ..classifiers.calibration import pad, probabilities
 from ..classifiers.registry import PENALTIES, penalty_path
 from ..classifiers.temperatures import shared_temperature
 from ..features import LayerSet
@@ -97,7 +97,6 @@ def classifier_names(settings: SweepSettings) -> list[str]:
     With folds, ``all`` leaves out LightGBM, which needs validation rows to stop by.
     """
     check_folds(settings.folds, settings.gap)
-    check_choice("calibration", settings.calibration, CALIBRATIONS)
     text = settings.classifiers
     every = [name for name in PENALTIES if not (settings.folds and name == "lightgbm")]
     names = every if text == "all" else [name.strip() for name in text.split(",")]

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ...common.files import atomic_write
-from ..config import FinetuneConfig
+from ..config import MODES, FinetuneConfig
 from ..model.module import MERIT
 
 
@@ -123,7 +123,7 @@ def checkpoints(folder: Path, stem: str, config: FinetuneConfig) -> tuple[ModelC
     }
     monitored: dict[str, Any] = {
         "monitor": _monitored(config),
-        "mode": config.checkpoint_mode,
+        "mode": MODES[config.checkpoint_monitor],
         "save_weights_only": True,
     }
     best = _Best(filename=f"{stem}-best", save_top_k=1, **monitored, **always)
@@ -171,7 +171,7 @@ def callbacks(
     if config.patience is not None:
         early = EarlyStopping(
             _monitored(config),
-            mode=config.checkpoint_mode,
+            mode=MODES[config.checkpoint_monitor],
             patience=config.patience,
             check_on_train_epoch_end=True,
         )

@@ -1,5 +1,7 @@
 """A synthetic corpus for classify: a table with a split, and a store whose layer 1 tells voices."""
 
+import hashlib
+import io
 import json
 
 import numpy as np
@@ -196,3 +198,31 @@ def heard_table():
 @pytest.fixture(scope="session")
 def predicted():
     return make_predictions
+
+
+@pytest.fixture(scope="session")
+def with_curves():
+    return write_with_curves
+
+
+def write_with_curves(source, target):
+    """Write a model folder again as 0.1.0 wrote those of `--calibration isotonic`; return it.
+
+    The curve of each label goes through (0, 0.1), (0.5, 0.6) and (1, 0.9).
+    """
+    target.mkdir()
+    for file in source.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    description = json.loads((source / "model.json").read_text())
+    with np.load(source / "arrays.npz") as file:
+        arrays = dict(file)
+    for number, entry in enumerate(description["fitted"]):
+        curves = [[(k, 0, 0.1), (k, 0.5, 0.6), (k, 1, 0.9)] for k in range(len(entry["labels"]))]
+        arrays[f"{number}.knots"] = np.concatenate(curves).astype(np.float64)
+    image = io.BytesIO()
+    np.savez(image, **arrays)
+    (target / "arrays.npz").write_bytes(image.getvalue())
+    description["calibration"] = "isotonic"
+    description["sha256"]["arrays.npz"] = hashlib.sha256(image.getvalue()).hexdigest()
+    (target / "model.json").write_text(json.dumps(description))
+    return target

@@ -177,36 +177,3 @@ def test_of_very_many_trials_the_best_are_printed(outcome, monkeypatch):
     assert told.count(" yes ") == 1
     accuracies = sorted(trial.accuracy for trial in outcome.trials)
     assert all(f"{accuracy:.3f}" in told for accuracy in accuracies[-2:])
-
-
-def test_few_validation_segments_for_a_curve_are_told(table, store_path, tmp_path):
-    isotonic = replace(FAST, layers="1", calibration="isotonic")
-    outcome = run_experiment(table, store_path, isotonic)
-    (told,) = [fact for fact in outcome.facts if fact.startswith("calibration")]
-    first = sorted(set(table["speaker"]))[0]
-    assert f"9 of 9 labels have fewer than 10 validation segments, first {first!r} with 4" in told
-    folded, facts, _ = fit_best(table, store_path, replace(isotonic, folds=3))
-    assert (
-        "calibration: isotonic, a curve per label; each of 9 labels has at least 10 validation"
-        in ("\n".join(facts))
-    )
-    assert set(folded.knots) == set(folded.fitted)
-    write_outcome(outcome, tmp_path / "out")
-    config = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert config["chosen"]["calibration"] == "isotonic"
-
-
-def test_calibration_chooses_nothing_and_stands_beside(table, store_path):
-    plain, curved = (
-        run_experiment(table, store_path, replace(FAST, calibration=name))
-        for name in ("temperature", "isotonic")
-    )
-    assert [trial.log_loss for trial in plain.trials] == [t.log_loss for t in curved.trials]
-    assert plain.chosen.name == curved.chosen.name
-    values = [
-        outcome.measures.query("stratum == 'all'").set_index("measure")["value"]
-        for outcome in (plain, curved)
-    ]
-    assert values[0]["accuracy"] == values[1]["accuracy"]
-    for measure in ("log_loss", "calibration_error"):
-        assert values[0][measure] != values[1][measure]

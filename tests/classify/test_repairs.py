@@ -30,6 +30,13 @@ SITUATIONS = [
         0,
     ),
     (
+        f"fit table.csv store model {FAST} --calibration isotonic",
+        "isotonic is gone: it made log-loss and calibration error worse); leave --calibration out",
+        f"fit table.csv store model {FAST}",
+        "wrote model:",
+        0,
+    ),
+    (
         f"fit plain.csv store model {FAST}",
         "0 segments have split 'train', expected at least 1; make it anew with spk-manifests split",
         "spk-manifests split plain.csv again.csv",

@@ -4,7 +4,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spk.classify.classifiers.calibration import fit_curves
 from spk.classify.selection.candidates import SweepSettings, choose
 from spk.classify.selection.sweep import sweep
 from spk.classify.speaker_model import fit_model, name_segments
@@ -188,31 +187,23 @@ def test_the_origin_says_what_the_model_learnt_from(model):
     assert model.config["encoder"] == "toy"
 
 
-@pytest.mark.parametrize("changes", [{}, {"folds": 3}, {"classifiers": "lda", "within": "corpus"}])
-def test_isotonic_curves_change_probabilities_and_no_name(tmp_path, table, store, changes):
-    plain = make_model(table, store, layers="2", **changes)
-    model = make_model(table, store, layers="2", calibration="isotonic", **changes)
-    assert (model.temperature, model.penalty) == (plain.temperature, plain.penalty)
-    assert sorted(model.knots) == sorted(model.fitted)
-    first, second = name_segments(plain, table, store)[0], name_segments(model, table, store)[0]
+def test_a_folder_with_curves_names_the_same_by_other_probabilities(
+    tmp_path, model, table, store, with_curves
+):
+    save_model(model, tmp_path / "plain")
+    with_curves(tmp_path / "plain", tmp_path / "model")
+    again = load_model(tmp_path / "model")
+    first, second = name_segments(model, table, store)[0], name_segments(again, table, store)[0]
     assert list(first["predicted"]) == list(second["predicted"])
-    assert not np.allclose(first["score"], second["score"], atol=0.01)
+    for plain, risen in zip(first["scores"], second["scores"], strict=True):
+        before, after = json.loads(plain), json.loads(risen)
+        curve = np.interp([*before.values()], [0.0, 0.5, 1.0], [0.1, 0.6, 0.9])
+        np.testing.assert_allclose([*after.values()], curve / curve.sum(), atol=SIX_DIGITS)
     for row in second.to_dict("records"):
         scores = json.loads(row["scores"])
-        assert sum(scores.values()) == pytest.approx(1, abs=9 * SIX_DIGITS)
         assert scores[row["predicted"]] == pytest.approx(row["score"], rel=5 * SIX_DIGITS)
-    save_model(model, tmp_path / "model")
-    assert name_segments(load_model(tmp_path / "model"), table, store)[0].equals(second)
-
-
-def test_isotonic_curves_are_fitted_on_validation_scores_alone(table, store):
-    model = make_model(table, store, calibration="isotonic", refit=False)
-    tasks, _ = make_tasks(table, "session")
-    for task in tasks:
-        valid = table.iloc[task.rows["valid"]]
-        scores = model.fitted[task.name].scores(store.read(valid["segment_id"].to_numpy(str), 1))
-        knots = fit_curves(scores, task.codes["valid"], model.temperatures[task.name])
-        np.testing.assert_allclose(model.knots[task.name], knots, atol=SIX_DIGITS)
+    save_model(again, tmp_path / "copy")  # what was read is written with its curves
+    assert name_segments(load_model(tmp_path / "copy"), table, store)[0].equals(second)
 
 
 def test_a_folder_from_before_there_were_curves_is_read(tmp_path, model, table, store):

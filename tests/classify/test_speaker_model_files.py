@@ -123,16 +123,6 @@ def mixed(tmp_path_factory, table, store):
     return path
 
 
-@pytest.fixture(scope="module")
-def curved(tmp_path_factory, table, store):
-    """Return a model folder with isotonic curves."""
-    path, tasks = tmp_path_factory.mktemp("curved") / "model", make_tasks(table, "session")[0]
-    settings = SweepSettings(layers="1", classifiers="ridge", calibration="isotonic", jobs=1)
-    trial = choose(sweep(table, store, tasks, settings))
-    save_model(fit_model(table, store, tasks, trial, settings), path)
-    return path
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -144,7 +134,11 @@ def curved(tmp_path_factory, table, store):
         lambda a: a[::-1],
     ],
 )
-def test_curves_that_do_not_rise_from_0_to_1_for_each_label_are_refused(tmp_path, curved, change):
+def test_curves_that_do_not_rise_from_0_to_1_for_each_label_are_refused(
+    tmp_path, saved, with_curves, change
+):
+    curved = with_curves(saved / "ridge", tmp_path / "curved")
+    assert load_model(curved).knots
     with np.load(curved / "arrays.npz") as file:
         arrays = dict(file)
     image = io.BytesIO()

@@ -387,8 +387,12 @@ def test_a_wrong_value_is_refused(name, value, expected):
 
 
 def test_val_loss_is_better_when_smaller():
+    assert FinetuneConfig().checkpoint_mode == "max"
+    config = FinetuneConfig(checkpoint_monitor="val_loss")
+    assert config.checkpoint_mode == "min"
+    assert config == FinetuneConfig(checkpoint_monitor="val_loss", checkpoint_mode="min")
     with pytest.raises(InputError, match="--checkpoint-mode: value is 'max', expected min for"):
-        FinetuneConfig(checkpoint_monitor="val_loss")
+        FinetuneConfig(checkpoint_monitor="val_loss", checkpoint_mode="max")
 
 
 def test_convolutions_are_not_trained_through_frozen_layers():

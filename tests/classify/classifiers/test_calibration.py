@@ -5,12 +5,10 @@ from scipy.special import softmax
 from spk.classify.classifiers.calibration import (
     calibrated,
     find_temperature,
-    fit_curves,
     pad,
     probabilities,
     soft_targets,
 )
-from spk.classify.metrics import calibration_error
 
 EXACT = 1e-12  # the same formula
 
@@ -73,62 +71,10 @@ def test_calibrated_probabilities_do_not_depend_on_the_scale_of_scores(scale):
     np.testing.assert_allclose(scaled, plain, atol=1e-4)  # minimize_scalar's tolerance
 
 
-def test_curves_are_scipys_isotonic_regression_of_softened_targets_normalised():
-    from scipy.optimize import isotonic_regression
-
-    rng = np.random.default_rng(5)
-    scores, codes = rng.normal(size=(80, 3)) * 2, rng.integers(0, 3, 80)
-    codes = np.where(rng.random(80) < 0.6, scores.argmax(axis=1), codes)
-    chances = softmax(scores / 1.7, axis=1)
-    risen = np.empty_like(chances)
-    for label in range(3):
-        order, right = np.argsort(chances[:, label]), codes == label
-        low, high = 1 / (np.sum(~right) + 2), (np.sum(right) + 1) / (np.sum(right) + 2)
-        risen[order, label] = isotonic_regression(np.where(right, high, low)[order]).x
-    expected = risen / risen.sum(axis=1, keepdims=True)
-    found = calibrated(scores, 1.7, fit_curves(scores, codes, 1.7))
-    np.testing.assert_allclose(found, expected, atol=EXACT)
-
-
-def test_curves_mend_what_a_temperature_cannot():
-    rng = np.random.default_rng(6)
-    true = rng.dirichlet(np.ones(3), size=8000)
-    truth = np.array([rng.choice(3, p=row) for row in true])
-    scores = np.log(true) ** 3  # the order is kept, no temperature undoes it
-    seen, new = slice(0, 4000), slice(4000, None)
-    temperature = find_temperature(scores[seen], truth[seen])
-    errors = []
-    for knots in (None, fit_curves(scores[seen], truth[seen], temperature)):
-        chances = calibrated(scores[new], temperature, knots)
-        right = chances.argmax(axis=1) == truth[new]
-        errors.append(calibration_error(chances.max(axis=1), right))
-    assert errors[1] < errors[0] / 2
-
-
-def test_a_class_without_validation_rows_keeps_the_temperatures_probabilities():
-    scores, codes = np.random.default_rng(7).normal(size=(30, 3)), np.arange(30) % 2
-    knots = fit_curves(scores, codes, 0.5)
-    np.testing.assert_array_equal(knots[knots[:, 0] == 2], [[2, 0, 0], [2, 1, 1]])
-    nobody = fit_curves(scores, np.full(30, -1), 0.5)
-    np.testing.assert_allclose(calibrated(scores, 0.5, nobody), probabilities(scores, 0.5))
-
-
-def test_rows_of_unknown_labels_and_missing_candidates_are_in_no_curve():
-    rng = np.random.default_rng(8)
-    scores, codes = rng.normal(size=(40, 3)), rng.integers(0, 3, 40)
-    knots = fit_curves(scores, codes, 1.0)
-    more = np.concatenate([scores, rng.normal(size=(9, 3))])
-    np.testing.assert_array_equal(
-        fit_curves(more, np.concatenate([codes, np.full(9, -1)]), 1.0), knots
-    )
-    fewer = np.concatenate([scores, np.tile([0.0, 1.0, -np.inf], (9, 1))])
-    found = fit_curves(fewer, np.concatenate([codes, np.ones(9, int)]), 1.0)
-    np.testing.assert_array_equal(found[found[:, 0] == 2], knots[knots[:, 0] == 2])
-
-
-def test_curves_never_give_certainty():
-    scores = np.eye(3)[np.arange(30) % 3] * 5
-    chances = calibrated(scores, 0.01, fit_curves(scores, np.arange(30) % 3, 0.01))
-    high, low = 11 / 12, 1 / 22  # Platt's targets of 10 against 20
-    assert chances.max() == pytest.approx(high / (high + 2 * low))
-    assert chances.min() == pytest.approx(low / (high + 2 * low))
+def test_curves_of_a_folder_of_before_are_followed_and_normalised():
+    knots = np.array([[0, 0, 0.1], [0, 0.5, 0.2], [0, 1, 0.8], [1, 0, 0], [1, 1, 1]])
+    scores = np.log([[0.75, 0.25], [0.25, 0.75]])
+    expected = np.array([[0.5, 0.25], [0.15, 0.75]])  # between the knots, by hand
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(calibrated(scores, 1.0, knots), expected, atol=EXACT)
+    np.testing.assert_allclose(calibrated(scores, 1.0, None), np.exp(scores), atol=EXACT)

@@ -1,3 +1,5 @@
+import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -111,6 +113,20 @@ def test_a_folded_sweep_has_a_curve_too(table, store_path, tmp_path):
     write_outcome(run_experiment(table, store_path, folded), tmp_path / "run")
     curve = learning_curve(table, store_path, tmp_path / "run", seconds="60", draws=1)
     assert curve["speech"][0] == pytest.approx(16 * 1.5)  # train and valid
+
+
+def test_a_run_of_before_with_isotonic_calibration_has_a_curve_too(
+    table, store_path, run, tmp_path
+):
+    shutil.copytree(run, tmp_path / "old")
+    config = json.loads((run / "config.json").read_text())
+    config["settings"]["calibration"] = config["chosen"]["calibration"] = "isotonic"
+    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
+    old, new = (
+        learning_curve(table, store_path, folder, seconds="5", draws=1)
+        for folder in (tmp_path / "old", run)
+    )
+    assert old.equals(new)
 
 
 @pytest.mark.parametrize(

@@ -104,10 +104,7 @@ def test_trees_are_counted_before_they_grow(table, store):
         ({"classifiers": "ridge,forest"}, "'forest' is given"),
         ({"classifiers": "ridge,ridge"}, "names one twice"),
         ({"jobs": -1}, "--jobs: value is -1, expected a whole number from 0"),
-        (
-            {"calibration": "platt"},
-            "--calibration: value is 'platt', expected one of",
-        ),
+        ({"calibration": "platt"}, "--calibration: value is 'platt', expected temperature"),
         ({"layers": "9"}, "9 is not in the store"),
         ({"pooling_part": "max"}, "--pooling-part: value is 'max', expected one of"),
     ],

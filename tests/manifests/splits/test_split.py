@@ -56,11 +56,14 @@ TURNS = st.lists(
 
 
 def _drawn(turns: list[tuple[str, str, int, int]]) -> pd.DataFrame:
-    """Return the turns after a roll call of everybody in two sessions, so that all methods run."""
+    """Return the turns after a roll call of everybody in two sessions, and one turn long after.
+
+    So all methods run: there is something to learn from and something to test in each session.
+    """
     rows = [
         (f"{m}-{p}-{s}-{d}", f"{m}.flac", s / 2, (s + d) / 2, p, m)
         for m, p, s, d in [(m, p, 3 * i, 1) for m in "mn" for i, p in enumerate("abc")]
-        + [(m, p, 20 + s, d) for m, p, s, d in turns]
+        + [(m, p, 20 + s, d) for m, p, s, d in [*turns, ("m", "a", 500, 2), ("n", "a", 500, 2)]]
     ]
     return pd.DataFrame(rows, columns=["segment_id", "audio", "start", "end", "speaker", "session"])
 
