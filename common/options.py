@@ -79,8 +79,15 @@ LONGEST_SHOWN = 60  # characters of a wrong value
 DEFAULT_SEED = 0  # of every command
 AUDIO_ROOT = "Folder that the table's relative paths start from."
 LARGEST_SEED = 2**32 - 1  # what scikit-learn takes
-SHOWN = {"unit": "", "group": "", "metavar": "", "default_text": "", "short": ()}
-SHOWN |= {"path": False, "hidden": False}
+SHOWN: dict[str, Any] = {
+    "unit": "",
+    "group": "",
+    "metavar": "",
+    "default_text": "",
+    "short": (),
+    "path": False,
+    "hidden": False,
+}
 
 
 def option_field(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...common.errors import InputError, check_choice
+from ...common.errors import InputError
 from ...common.extras import check_extra
 from ..classifiers.calibration import pad, probabilities
 from ..classifiers.registry import PENALTIES, penalty_path

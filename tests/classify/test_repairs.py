@@ -135,13 +135,6 @@ SITUATIONS = [
         0,
     ),
     (
-        "open-set table.csv store folded",
-        "sweep without --folds into another folder",
-        f"sweep table.csv store unfolded {FAST}",
-        "wrote unfolded/sweep.csv",
-        0,
-    ),
-    (
         "open-set pairs.csv store pairs",
         "or with --within corpus, into another folder",
         f"sweep pairs.csv store pairs2 {FAST} --within corpus",
@@ -230,7 +223,6 @@ def place(tmp_path_factory, table, features, write_store):
             f"fit first.csv store everybody {FAST} --within corpus",
             f"sweep table.csv store swept {FAST}",
             f"sweep table.csv store stopped {FAST}",
-            f"sweep table.csv store folded {FAST} --folds 3",
             f"sweep pairs.csv store pairs {FAST}",
         ):
             assert typed(text).exit_code == 0, text
