@@ -77,7 +77,7 @@ def sweep(
             store,
             SweepSettings(**settings),
             split=split,
-            tell=click.echo,
+            log=click.echo,
             keep=out / "cells.jsonl",
             anew=overwrite,
             identity=identity,
@@ -116,7 +116,7 @@ def fit(table: Path, store: Path, model: Path, *, overwrite: bool, **settings: A
 
     rows, split = read_table(table), split_method(table)
     fitted, facts, left_out = fit_best(
-        rows, store, chosen, split=split, tell=click.echo, before=check
+        rows, store, chosen, split=split, log=click.echo, before=check
     )
     save_model(fitted, model, left_out, overwrite=overwrite)
     on = fitted.origin["fitted_on"]

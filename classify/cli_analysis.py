@@ -101,7 +101,7 @@ def report(runs: tuple[str, ...], output: Path, **options: Any) -> None:
     from .report.tables import NOT_PAIRED
 
     lines = list[str]()
-    content = page(runs, tell=lines.append, **options).encode()
+    content = page(runs, log=lines.append, **options).encode()
     atomic_write(output, content)
     for line in lines:
         click.echo(line)

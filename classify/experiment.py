@@ -98,7 +98,7 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
     settings: SweepSettings | None = None,
     *,
     split: str | None = None,
-    tell: Log = log,
+    log: Log = log,
     keep: Path | None = None,
     anew: bool = True,
     identity: str | Path | None = None,
@@ -119,7 +119,7 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
     split
         How the table was split; None: as its record says (``table.attrs["split"]``). It is named in
         the result, and a leaky one in the name of the model and of its predictions.
-    tell
+    log
         Receives what is worth knowing while it runs.
     keep : path, optional
         A file for finished trials; what it holds of the same sweep is not tried again. Its folder
@@ -151,7 +151,7 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
     if keep is not None:
         begin_run(keep.parent, table, opened, layers_of(settings, opened), anew=anew)
     cells = SweepCache(keep, fingerprint_of(known, opened, tasks, settings), anew=anew)
-    trials = sweep(known, opened, tasks, settings, tell=tell, cells=cells)
+    trials = sweep(known, opened, tasks, settings, log=log, cells=cells)
     chosen = choose(trials)
     model = fit_model(known, opened, tasks, chosen, settings, split=split)
     tested = known.iloc[_rows(tasks, "test")].reset_index(drop=True)
@@ -238,7 +238,7 @@ def fit(
     """
     rows, chosen = as_table(table), replace(settings or SweepSettings(), **changes)
     split = _recorded_split(rows)
-    model, facts, _ = fit_best(rows, store, chosen, split=split, tell=log)
+    model, facts, _ = fit_best(rows, store, chosen, split=split, log=log)
     for line in facts:
         log(line)
     return model
@@ -250,7 +250,7 @@ def fit_best(
     settings: SweepSettings | None = None,
     *,
     split: str = "unknown",
-    tell: Log = lambda text: None,
+    log: Log = lambda text: None,
     before: Callable[[Mapping[str, Any]], None] = lambda foretold: None,
 ) -> tuple[SpeakerModel, list[str], pd.DataFrame]:
     """Return the model that validation chooses, what is worth telling, and what is left out.
@@ -263,7 +263,7 @@ def fit_best(
     opened = open_store(store)
     ready = prepare_tasks(table, opened, settings, TUNING)
     before(foretell(ready.table, opened, ready.tasks, settings, split=split))
-    trials = sweep(ready.table, opened, ready.tasks, settings, tell=tell)
+    trials = sweep(ready.table, opened, ready.tasks, settings, log=log)
     chosen = choose(trials)
     model = fit_model(ready.table, opened, ready.tasks, chosen, settings, split=split)
     facts = _facts(model, ready, trials, settings)

@@ -137,7 +137,7 @@ KINDS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def stop_after_batch(tell: Callable[[str], object], *, every: bool = False) -> Iterator[list[int]]:
+def stop_after_batch(log: Callable[[str], object], *, every: bool = False) -> Iterator[list[int]]:
     """While open, the first Ctrl-C or SIGTERM is only noted, so that a batch is finished first.
 
     Yields the list of what was noted; the second one acts as it always did, or is noted too where
@@ -150,7 +150,7 @@ def stop_after_batch(tell: Callable[[str], object], *, every: bool = False) -> I
         caught.append(number)
         if not every:
             _restore(before)
-        tell("stopping after this batch; once more to stop at once")
+        log("stopping after this batch; once more to stop at once")
 
     for kind in KINDS:
         signal.signal(kind, note)

@@ -63,7 +63,7 @@ def main(table: str, store_path: str, *, plan: bool, no_lock: bool, **options: A
             store_path,
             settings,
             stop=lambda: bool(caught),
-            tell=log,
+            log=log,
             lock=not no_lock,
         )
     click.echo(str(summary))

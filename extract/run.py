@@ -97,7 +97,7 @@ def extract(
         settings, encoder = {**settings, "encoder": encoder}, None
     options = replace(options or ExtractOptions(), **settings)
     rows = as_table(table)
-    summary = run_extraction(rows, store, options, encoder=encoder, tell=log, lock=lock)
+    summary = run_extraction(rows, store, options, encoder=encoder, log=log, lock=lock)
     (warn if summary.rejected and log is log_info else log)(str(summary))
     return FeatureStore.open(store)
 
@@ -109,7 +109,7 @@ def run_extraction(
     *,
     encoder: Encoder | None = None,
     stop: Callable[[], bool] = lambda: False,
-    tell: Callable[[str], object] = lambda line: None,
+    log: Callable[[str], object] = lambda line: None,
     lock: bool = True,
 ) -> ExtractSummary:
     """Write the features of a table's segments to a store, and sum up what was done.
@@ -124,7 +124,7 @@ def run_extraction(
         Taken instead of the one that `options` name, such as a fine-tuned one.
     stop
         Asked between batches; true ends the run with all that was computed committed.
-    tell
+    log
         Is given what the user should know at once, a line at a time.
     lock
         Hold the store's lock; without it, no other process may write there.
@@ -145,13 +145,13 @@ def run_extraction(
     check_recordings_exist(segments, options.audio_root, all_needed=False)
     devices, encoder = _devices(options, encoder)
     for note in encoder.notes:
-        tell(note)
+        log(note)
     layers = parse_layers(options.layers, encoder.layer_count)
     check_recordings(segments, read_options(encoder, options))  # not in the middle of a long run
     difference = None
     if options.verify:
         names = _names(table)
-        difference = verify_batches(encoder, segments, layers, options, tell, names=names)
+        difference = verify_batches(encoder, segments, layers, options, log, names=names)
     config = configuration(encoder, layers, options)
     profile = Profile() if options.profile else None
     with (
@@ -159,7 +159,7 @@ def run_extraction(
         StoreWriter(store, config, versions=_versions(), convert=convert, lock=lock) as writer,
     ):
         _refuse_changed(segments, writer)
-        settings = encoder, layers, options, writer, tell
+        settings = encoder, layers, options, writer, log
         job = ExtractionRun(*settings) if len(devices) == 1 else MultiDeviceRun(devices, *settings)
         try:
             batches = job.plan(segments)

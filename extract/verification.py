@@ -38,7 +38,7 @@ def verify_batches(
     segments: Sequence[Segment],
     layers: Sequence[int],
     options: ExtractOptions,
-    tell: Callable[[str], object] = lambda line: None,
+    log: Callable[[str], object] = lambda line: None,
     *,
     names: dict[str, tuple[str, str]] | None = None,
 ) -> float:
@@ -52,7 +52,7 @@ def verify_batches(
     options
         `verify` says how many; they are not sorted, so their padding is longer than in a run.
         Where accuracy is compared they are drawn session after session, so that few are enough.
-    tell
+    log
         Is given what another format than float32 costs, a line for each layer.
     names
         segment_id -> (session, speaker) of those whose accuracy is to be compared too.
@@ -94,9 +94,9 @@ def verify_batches(
         naming = None if names is None else PrecisionProbe(used, names)
         dtype = encoder.provenance()["compute_dtype"]
         for place, layer in enumerate(layers):
-            tell(f"layer {layer}: {_cost(found[:, place], expected[:, place], dtype, naming)}")
+            log(f"layer {layer}: {_cost(found[:, place], expected[:, place], dtype, naming)}")
         if naming:
-            tell(naming.told)
+            log(naming.told)
     if exact and largest > BATCH_TOLERANCE:
         raise InputError(
             f"--verify: features differ by {largest:.1e} between in a batch and alone, expected at "

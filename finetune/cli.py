@@ -60,7 +60,7 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
             settings,
             split=split_method(path),
             stop=lambda: bool(caught),
-            tell=click.echo,
+            log=click.echo,
             lock=not no_lock,
             warn=log,
         )
@@ -119,7 +119,7 @@ def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> No
     from ..manifests.table import read_table, write_predictions
     from .prediction import predict as name_speakers
 
-    named = name_speakers(checkpoint, read_table(table), **options, tell=log)
+    named = name_speakers(checkpoint, read_table(table), **options, log=log)
     write_predictions(named.table, predictions)
     for what, why in {**named.left_out, **named.rejected}.items():
         click.echo(f"left out: {what}, {why}")
@@ -161,7 +161,7 @@ def embed(
             options,
             encoder=encoder,
             stop=lambda: bool(caught),
-            tell=log,
+            log=log,
             lock=not no_lock,
         )
     click.echo(str(summary))

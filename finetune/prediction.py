@@ -54,7 +54,7 @@ def predict(
     audio_root: str = ".",
     encoder: str | None = None,
     device: str = "auto",
-    tell: Log = lambda line: None,
+    log: Log = lambda line: None,
     **changes: Any,
 ) -> PredictionResult:
     """Name the speaker of each segment of a split.
@@ -70,7 +70,7 @@ def predict(
         Folder or hub id of the encoder, where it is no longer where the checkpoint says.
     device
         ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
-    tell
+    log
         Is given a line where there is no GPU and one was asked for.
     changes
         `batch_seconds`, `channel`, `resample`: of `FinetuneConfig`, in the place of those of
@@ -84,7 +84,7 @@ def predict(
     rows = rows_of_split(table, split)
     options = {name: value for name, value in changes.items() if value is not None}
     options = {"batch_seconds": 40.0, **options, "audio_root": audio_root}
-    computing = _device(device, tell)
+    computing = _device(device, log)
     tables: list[pd.DataFrame] = []
     rejected: dict[str, str] = {}
     scored = Doubts()
@@ -225,7 +225,7 @@ def embed(
         Fields of `spk.extract.options.ExtractOptions`, by name. The encoder is the checkpoint's,
         and so are `channel` and `resample` unless given.
     hooks
-        `stop` and `tell` of `extract`.
+        `stop` and `log` of `extract`.
     """
     from ..extract.encoder.device import choose_device, choose_dtype
     from ..extract.encoder.encoder import Encoder

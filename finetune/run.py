@@ -124,7 +124,7 @@ def finetune(
     split = split_method(rows)
     if "leaky" in split:
         warn(f"split: {split}: test segments have neighbours in train; scores on it flatter")
-    summary = train_table(rows, chosen, split=split, tell=log, warn=log)
+    summary = train_table(rows, chosen, split=split, log=log, warn=log)
     log(summary.text)
     return summary
 
@@ -135,7 +135,7 @@ def train_table(
     *,
     split: str = "unknown",
     stop: Callable[[], bool] = lambda: False,
-    tell: Log = lambda line: None,
+    log: Log = lambda line: None,
     warn: Log = lambda line: None,
     lock: bool = True,
 ) -> FinetuneSummary:
@@ -150,7 +150,7 @@ def train_table(
         leaky.
     stop
         Called between batches; true ends the run, and the last epochs are kept.
-    tell
+    log
         Called with a line per session.
     warn
         Called with a line for each assumption about the encoder, and for anything that could not be
@@ -166,14 +166,14 @@ def train_table(
     """
     check_extra("finetune", "spk-finetune")
     fleet = replace(plan_training(table, config, split), lock=lock)
-    devices = choose_devices(config, tell)
+    devices = choose_devices(config, log)
     fleet = write_or_check_config(fleet, warn)
     together = config.within == "corpus"
     _check_shared_model(config, len(devices) if together else 1)
     workers = devices[:1] if together else devices * config.workers_per_device
     if len(workers) == 1:
         ranks = len(devices) if together else 1
-        busy, interrupted = _train_all(fleet, workers[0], stop, tell, ranks=ranks)
+        busy, interrupted = _train_all(fleet, workers[0], stop, log, ranks=ranks)
     else:
         busy, interrupted = _side_by_side(fleet, workers, stop)
     if together and len(devices) > 1 and not _first_rank():

@@ -63,7 +63,7 @@ def report(
     errors: int = ERRORS,
     split: str = "test",
     title: str = "Who speaks in the meeting",
-    tell: Log = lambda text: None,
+    log: Log = lambda text: None,
 ) -> str:
     """Return an HTML page that shows runs side by side.
 
@@ -79,7 +79,7 @@ def report(
         Number of most confident errors to show per run.
     split : "train", "valid", "test" or "all"
         Rows of the predictions to report.
-    tell : function of one str
+    log : function of one str
         Called with each reason to doubt the numbers; the page shows them too.
 
     Raises
@@ -98,7 +98,7 @@ def report(
     doubtful = doubts(loaded, segments)
     doubt_lines = [f"{loaded[place].name}: {text}" for place, text in doubtful]
     for line in (*doubt_lines, *unlike_notes(loaded)):
-        tell(line)
+        log(line)
     return _page(
         title=title,
         split=split,
@@ -159,7 +159,7 @@ def write_report(
     >>> write_report({"ridge": "sweep"}, "report.html", table="table.csv")  # doctest: +SKIP
     """
     named = [f"{name}={run}" for name, run in runs.items()] if isinstance(runs, Mapping) else runs
-    atomic_write(path, report([str(run) for run in named], tell=log, **options).encode())
+    atomic_write(path, report([str(run) for run in named], log=log, **options).encode())
 
 
 def _check_options(table: str | Path | None, audio_root: str | Path | None, errors: int) -> None:

@@ -74,13 +74,13 @@ class MultiDeviceRun(ExtractionRun):
         layers: Sequence[int],
         options: ExtractOptions,
         writer: StoreWriter,
-        tell: Callable[[str], object],
+        log: Callable[[str], object],
     ) -> None:
         from ..encoder.device import shared_batch_seconds
 
-        super().__init__(encoder, layers, options, writer, tell)
+        super().__init__(encoder, layers, options, writer, log)
         self._store = writer
-        self._layers, self._tell, self._names = tuple(layers), tell, tuple(names)
+        self._layers, self._tell, self._names = tuple(layers), log, tuple(names)
         fitting = shared_batch_seconds(names, encoder.provenance()["compute_dtype"])
         self.batch_seconds = options.batch_seconds or fitting
         self.devices = ", ".join(names)
@@ -191,7 +191,7 @@ class MultiDeviceRun(ExtractionRun):
             )
 
 
-class _Ended(Exception):  # noqa: N818 (tells how a worker ended; `tell` raises the failure)
+class _Ended(Exception):  # noqa: N818 (tells how a worker ended; `log` raises the failure)
     """A worker ended early: a message, and the worker's traceback where it is a bug."""
 
     def __init__(self, message: str, trace: str = "") -> None:

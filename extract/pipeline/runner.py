@@ -49,16 +49,16 @@ class ExtractionRun:
         layers: Sequence[int],
         options: ExtractOptions,
         writer: ShardWriter,
-        tell: Callable[[str], object],
+        log: Callable[[str], object],
     ) -> None:
         self._options, self._writer = options, writer
-        self._tell, self._clipped = tell, set[str]()  # recordings that end early, told of once
+        self._tell, self._clipped = log, set[str]()  # recordings that end early, told of once
         self._encoder = encoder
         self._reading = read_options(encoder, options)
         self.batch_seconds = options.batch_seconds or encoder.batch_seconds
         self.devices = str(encoder.device)
         settings = layers, options.stored_pooling, options.max_seconds
-        self._encode = SplitOnOutOfMemory(encoder.encode_async, tell, *settings)
+        self._encode = SplitOnOutOfMemory(encoder.encode_async, log, *settings)
         self._flying: tuple[Good, list[EncodedBatch]] | None = None
         self.new, self.seconds, self.wall, self.padding = 0, 0.0, 0.0, 0.0
 
@@ -185,9 +185,9 @@ class SplitOnOutOfMemory:
     """
 
     def __init__(
-        self, encode: Callable[..., EncodedBatch], tell: Callable[[str], object], *settings: Any
+        self, encode: Callable[..., EncodedBatch], log: Callable[[str], object], *settings: Any
     ) -> None:
-        self._encode, self._tell, self._settings = encode, tell, settings
+        self._encode, self._tell, self._settings = encode, log, settings
         self._limit = np.inf  # samples, padding counted, that a batch may have
 
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[EncodedBatch]:

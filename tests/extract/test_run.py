@@ -382,7 +382,7 @@ def test_verify_tells_what_bfloat16_costs_layer_by_layer(corpus, tmp_path):
     root, table = corpus
     lines = []
     options = settings(root, verify=4, dtype="bfloat16", layers="0,5")
-    summary = run_extraction(table, tmp_path / "store", options, tell=lines.append)
+    summary = run_extraction(table, tmp_path / "store", options, log=lines.append)
     found = [
         re.fullmatch(
             r"layer (\d): relative error (\S+) \(median\), (\S+) \(largest\); "
@@ -397,7 +397,7 @@ def test_verify_tells_what_bfloat16_costs_layer_by_layer(corpus, tmp_path):
     assert all(float(half) <= float(most) for _, half, most, _ in found)
     assert all(0.99 < float(cosine) <= 1 for *_, cosine in found)
     lines.clear()
-    run_extraction(table, tmp_path / "exact", settings(root, verify=4), tell=lines.append)
+    run_extraction(table, tmp_path / "exact", settings(root, verify=4), log=lines.append)
     assert lines == []
 
 
@@ -407,7 +407,7 @@ def test_verify_names_segments_in_both_formats_where_there_are_enough(corpus, tm
     lines = []
     options = settings(root, verify=48, dtype="bfloat16", layers="5")
     run_extraction(
-        check_table(pd.concat([table, rows])), tmp_path / "s", options, tell=lines.append
+        check_table(pd.concat([table, rows])), tmp_path / "s", options, log=lines.append
     )
     found = re.search(
         r"; accuracy (\S+), in float32 (\S+) \(difference \S+, \S+ to \S+\)$", lines[0]
@@ -421,7 +421,7 @@ def test_verify_does_not_name_segments_of_the_split_test(corpus, tmp_path):
     table = table.assign(split=np.where(table["session"] == "S01", "test", "train"))
     lines = []
     options = settings(root, verify=24, dtype="bfloat16", layers="5")
-    run_extraction(check_table(table), tmp_path / "s", options, tell=lines.append)
+    run_extraction(check_table(table), tmp_path / "s", options, log=lines.append)
     named, drawn = re.match(r"accuracy: (\d+) of (\d+) segments can be named", lines[1]).groups()
     assert 0 < int(named) <= 12
     assert drawn == "24"
@@ -444,7 +444,7 @@ def test_verify_tells_of_features_that_are_no_numbers_and_goes_on(corpus, tmp_pa
     lines = []
     options = settings(root, verify=48, dtype="bfloat16", layers="0,2,5", batch_seconds=1000.0)
     summary = run_extraction(
-        check_table(pd.concat([table, rows])), tmp_path / "s", options, tell=lines.append
+        check_table(pd.concat([table, rows])), tmp_path / "s", options, log=lines.append
     )
     assert re.fullmatch(
         r"layer 2: 1 of 4\d segments are not finite in bfloat16, expected numbers; "
@@ -490,7 +490,7 @@ def test_a_batch_too_large_for_memory_is_halved_and_told_once(corpus, whole, tmp
 
     monkeypatch.setattr(Encoder, "encode_async", small)
     lines = []
-    summary = run_extraction(table, tmp_path / "store", settings(root), tell=lines.append)
+    summary = run_extraction(table, tmp_path / "store", settings(root), log=lines.append)
     assert summary.new == 24
     assert len(lines) == 1
     assert "too large for the device's memory" in lines[0]

@@ -115,7 +115,7 @@ def test_a_gpu_that_is_not_there_is_told(table, model, monkeypatch, tmp_path):
     rows, folder = table
     for device, count in (("gpu", 1), ("auto", 0), ("cpu", 0)):
         told = []
-        predict(model(), rows, audio_root=folder, device=device, tell=told.append)
+        predict(model(), rows, audio_root=folder, device=device, log=told.append)
         expected = "--device: 'gpu' is requested but there is none; predicting on the CPU"
         assert told == [expected] * count
     done = command(rows, folder, tmp_path, model(), "--accelerator", "gpu")

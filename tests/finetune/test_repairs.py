@@ -75,7 +75,7 @@ SITUATIONS = {
     ],
     "the best epoch to go on from, alone": [
         f"rm {LAST}",
-        (f"{NEW} --resume-from-checkpoint {BEST}", "leave out --resume-from-checkpoint to begin"),
+        (f"{NEW} --resume-from-checkpoint {BEST}", "leave out --resume-from-checkpoint to start"),
         (NEW, "b: 2 done"),
     ],
     "the last epoch to go on from, alone": [

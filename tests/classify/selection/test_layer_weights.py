@@ -135,7 +135,7 @@ def test_the_weight_goes_to_the_layer_that_carries_the_signal(tmp_path, table, w
     path = write_store(tmp_path / "s", table["segment_id"], features.astype(np.float32))
     tasks, told = make_tasks(table, "session")[0], []
     found = learn_layer_weights(
-        ids_of(table), FeatureStore.open(path), tasks, (0, 1, 2, 3), MIX, tell=told.append
+        ids_of(table), FeatureStore.open(path), tasks, (0, 1, 2, 3), MIX, log=told.append
     )
     shares = dict(zip(found.layers, found.weights or (1.0,), strict=True))
     assert shares[2] > 0.9
@@ -146,7 +146,7 @@ def test_the_weight_goes_to_the_layer_that_carries_the_signal(tmp_path, table, w
 
 def test_one_layer_asked_is_that_layer_alone(table, store):
     tasks, told = make_tasks(table, "session")[0], []
-    (one,) = sweep(table, store, tasks, replace(MIX, layers="1"), tell=told.append)
+    (one,) = sweep(table, store, tasks, replace(MIX, layers="1"), log=told.append)
     assert not told  # there is nothing to learn
     (alone,) = sweep(table, store, tasks, replace(MIX, layers="1", combine="alone"))
     assert one.layers == LayerSet((1,))
@@ -235,7 +235,7 @@ def test_a_mix_is_told_kept_read_back_and_names_as_it_was_validated(
         chosen.scores(rotation, head, rows), model.fitted[tasks[0].name].scores(X), atol=EXACT
     )
     said = []
-    run_experiment(table, store_path, MIX, keep=tmp_path / "run" / "cells.jsonl", tell=said.append)
+    run_experiment(table, store_path, MIX, keep=tmp_path / "run" / "cells.jsonl", log=said.append)
     assert said[1:] == ["1 of 1 combinations were finished before and are not tried again"]
 
 

@@ -94,7 +94,7 @@ def test_trees_are_counted_before_they_grow(table, store):
     tasks, _ = make_tasks(table, "session")
     told = []
     settings = SweepSettings(classifiers="lightgbm", layers="1", jobs=1)
-    sweep(table, store, tasks, settings, tell=told.append)
+    sweep(table, store, tasks, settings, log=told.append)
     assert told == ["lightgbm: at most 2700 trees (300 rounds, 1 layer sets)"]  # 9 speakers
 
 

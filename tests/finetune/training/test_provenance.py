@@ -349,7 +349,7 @@ def test_test_segments_that_share_audio_with_training_are_told(meetings, setting
     table.loc[19, "speaker"] = "stranger"
     told = []
     config = replace(settings, log_dir=str(tmp_path / "logs"), sessions=("M1",))
-    done = train_table(table, config, tell=told.append)
+    done = train_table(table, config, log=told.append)
     assert "1 of 6 test segments have speakers without training segments" in told[0]
     assert "1 of 6 test segments share audio with training segments" in told[0]
     assert "1 of 6 test segments share audio" in done.text

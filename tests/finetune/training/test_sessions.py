@@ -165,7 +165,7 @@ def test_learning_rates_fall_by_epoch(whole):
 def test_a_finished_fleet_is_not_trained_again(corpus, whole):
     config, done = whole
     told = []
-    again = train_table(corpus[1], config, tell=told.append)
+    again = train_table(corpus[1], config, log=told.append)
     assert told == []
     pd.testing.assert_frame_equal(again.sessions, done.sessions)
 
@@ -708,7 +708,7 @@ def test_a_worker_whose_parent_was_killed_ends_after_its_batch(monkeypatch):
 
     asked = []
 
-    def train_all(fleet, device, stop, tell):
+    def train_all(fleet, device, stop, log):
         asked.append(stop())
         monkeypatch.setattr(run.os, "getppid", lambda: 1)  # as of an orphan
         asked.append(stop())
