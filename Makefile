@@ -10,7 +10,7 @@ FAULT_KILLS ?= 1
 AS_SPK := $(VENV)/src
 
 # What the environment is made of: it is made anew only where this has other content, not other times.
-MADE_OF := setup.py pyproject.toml constraints.txt .ci/mend_torchaudio.py
+MADE_OF := setup.py pyproject.toml constraints.txt
 
 .PHONY: help python demo test test-quick test-pythons fuzz faults audit lint format package clean
 help:
@@ -31,8 +31,7 @@ python:
 $(READY): $(MADE_OF) | python
 	@if ! cat $(MADE_OF) | cmp -s - $(READY); then set -ex; \
 	  $(PYTHON) -m venv $(VENV); \
-	  $(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"; \
-	  $(BIN)/python .ci/mend_torchaudio.py; \
+	  $(BIN)/python -m pip install --quiet -c constraints.txt -e ".[all,dev]"; \
 	  mkdir -p $(AS_SPK); ln -sfn "$(CURDIR)" $(AS_SPK)/spk; fi
 	@cat $(MADE_OF) > $(READY)
 

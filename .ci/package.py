@@ -1,4 +1,7 @@
-"""Build wheel and sdist, look into both, and run each from an empty environment."""
+"""Build wheel and sdist, look into both, and run each from an empty environment.
+
+The wheel is also installed as `pip install spk-toolkit` does it, without extras, and used.
+"""
 
 import subprocess
 import sys
@@ -48,9 +51,25 @@ def check_install(archive: Path, folder: Path) -> None:
     constraints = ("-c", str(ROOT / "constraints.txt"))
     run(python, "-m", "pip", "install", "-q", "--no-deps", str(archive), cwd=folder)
     run(python, "-m", "pip", "install", "-q", *constraints, "click", cwd=folder)
-    for command in ("spk-manifests", "spk-extract", "spk-store", "spk-classify", "spk-finetune"):
+    for command in (
+        "spk",
+        "spk-manifests",
+        "spk-extract",
+        "spk-store",
+        "spk-classify",
+        "spk-finetune",
+    ):
         if "Usage:" not in run(str(folder / "bin" / command), "--help", cwd=folder):
             sys.exit(f"{archive.name}: {command} --help shows no usage")
+
+
+def check_light_use(wheel: Path, folder: Path) -> None:
+    """Install the wheel with what it needs and no extra, and do with it what that promises."""
+    venv.create(folder, with_pip=True)
+    python = str(folder / "bin" / "python")
+    constraints = ("-c", str(ROOT / "constraints.txt"))
+    run(python, "-m", "pip", "install", "-q", *constraints, str(wheel), cwd=folder)
+    run(python, "-I", str(ROOT / ".ci" / "light_use.py"), cwd=folder)
 
 
 def main() -> None:
@@ -64,6 +83,8 @@ def main() -> None:
         for archive in (wheel, sdist):
             check_install(archive, Path(scratch) / archive.suffix.lstrip("."))
             print(f"{archive.name}: installs into an empty environment, its commands answer")
+        check_light_use(wheel, Path(scratch) / "light")
+        print(f"{wheel.name}: tables, stores and classifiers run without any extra")
 
 
 if __name__ == "__main__":

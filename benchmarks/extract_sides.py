@@ -14,7 +14,7 @@ from spk.extract.encoder.encoder import Encoder
 from spk.extract.options import ExtractOptions, parse_layers
 from spk.extract.pipeline.runner import ExtractionRun
 from spk.extract.planning import choose_segments
-from spk.extract.profiling import Profile
+from spk.extract.profiling import Profile, recording
 from spk.extract.run import configuration
 from spk.extract.store.reader import FeatureStore
 from spk.extract.store.writer import StoreWriter
@@ -110,8 +110,10 @@ def run_ours(
     shutil.rmtree(store, ignore_errors=True)
     spans, layers = Profile(), parse_layers(options.layers, encoder.layer_count)
     with StoreWriter(store, configuration(encoder, layers, options)) as writer:
-        job = ExtractionRun(encoder, layers, options, writer, print, spans)
-        job.run(choose_segments(table, options), lambda: False)
+        job = ExtractionRun(encoder, layers, options, writer, print)
+        batches = job.plan(choose_segments(table, options))
+        with recording(spans), job.shown(batches) as progress:
+            job.encode(batches, lambda: False, progress)
     return job, spans
 
 

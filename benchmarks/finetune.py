@@ -28,7 +28,7 @@ import torch
 from spk.extract.encoder.frontend import Waveforms as FrontEnd
 from spk.extract.encoder.loading import LoadedEncoder
 from spk.extract.encoder.transformer import fold_weight_norm
-from spk.finetune.config import Config
+from spk.finetune.config import FinetuneConfig
 from spk.finetune.data.dataset import Batch, BatchSampler
 from spk.finetune.model.checkpoint import autocast
 from spk.finetune.model.frozen_cache import FrozenLayerCache
@@ -100,7 +100,7 @@ def plain(waveforms: list[np.ndarray], args: argparse.Namespace) -> float:
     return time.perf_counter() - started
 
 
-def ours(waveforms: list[np.ndarray], config: Config, args: argparse.Namespace) -> float:
+def ours(waveforms: list[np.ndarray], config: FinetuneConfig, args: argparse.Namespace) -> float:
     """Train on every segment twice with our module; return the seconds of the second time."""
     device = torch.device(args.device)
     parts = make_parts(args.size)
@@ -130,9 +130,9 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def cases(args: argparse.Namespace) -> dict[str, Config]:
+def cases(args: argparse.Namespace) -> dict[str, FinetuneConfig]:
     """Return the settings to compare, by name."""
-    base = Config(
+    base = FinetuneConfig(
         freeze_encoder_layers=args.frozen,
         batch_seconds=args.batch_seconds,
         precision="float32",

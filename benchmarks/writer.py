@@ -45,8 +45,10 @@ block = np.random.default_rng(0).standard_normal((64, 25, 2048)).astype(np.float
 row = dict(duration=1.0, frames=3, audio_bytes=5, audio_crc32=7)
 begun, cpu = time.perf_counter(), time.process_time()
 with StoreWriter(store, config, **more) as writer:
+    # `together` in versions before 0.2
+    together = writer.one_commit if hasattr(writer, "one_commit") else writer.together
     for first in range(0, count, 64):
-        with writer.one_commit():
+        with together():
             for i in range(64):
                 writer.add(f"s{first + i:06d}", block[i], **row)
 wall, spent = time.perf_counter() - begun, time.process_time() - cpu

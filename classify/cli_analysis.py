@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.commands import exit_left_out, locks, writes
+from ..common.click_options import option, options_of
+from ..common.commands import Command, exit_left_out, locks, writes
 from ..common.outputs import Output
+from .options import CurveOptions, OpenSetOptions, ReportOptions
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-SEED = click.IntRange(0, 2**32 - 1)  # what scikit-learn takes
 
 
 def _of_a_run(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -25,16 +24,9 @@ def _of_a_run(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command()
+@click.command(cls=Command)
 @_of_a_run
-@click.option(
-    "--seconds",
-    default="1,2,5,10,30,60",
-    show_default=True,
-    help="Speech learnt per speaker; whole segments, until so many s are reached.",
-)
-@click.option("--draws", default=5, show_default=True, help="The first in time, others random.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of draws and bootstrap.")
+@options_of(CurveOptions)
 @locks
 @writes(Output("run", inside="learning.csv"))
 def curve(table: Path, store: Path, run: Path, **options: Any) -> None:
@@ -44,15 +36,9 @@ def curve(table: Path, store: Path, run: Path, **options: Any) -> None:
     _add(learning_curve, conclude_curve, "learning.csv", table, store, run, **options)
 
 
-@click.command("open-set")
+@click.command("open-set", cls=Command)
 @_of_a_run
-@click.option(
-    "--false-accepts",
-    default="0.01,0.05,0.1",
-    show_default=True,
-    help="Shares of strangers that the threshold may let in on validation.",
-)
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the bootstrap.")
+@options_of(OpenSetOptions)
 @locks
 @writes(Output("run", inside="openset.csv"))
 def open_set(table: Path, store: Path, run: Path, **options: Any) -> None:
@@ -92,9 +78,9 @@ def _add(
     exit_left_out(line.startswith("left out") for line in lines)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path())
-@click.option(
+@option(
     "--output",
     "-o",
     type=click.Path(path_type=Path),
@@ -102,32 +88,7 @@ def _add(
     show_default=True,
     help="The page.",
 )
-@click.option(
-    "--table",
-    type=click.Path(path_type=Path),
-    help="Segment table: adds durations, overlaps, the split and its leaks.",
-)
-@click.option(
-    "--audio-root",
-    type=click.Path(path_type=Path),
-    help="Folder of the recordings: adds clips of the errors; needs --table.",
-)
-@click.option(
-    "--errors",
-    default=20,
-    show_default=True,
-    help="Most confident mistakes that are shown of each run.",
-)
-@click.option(
-    "--split",
-    type=click.Choice(["train", "valid", "test", "all"]),
-    default="test",
-    show_default=True,
-    help="Rows that are reported.",
-)
-@click.option(
-    "--title", default="Who speaks in the meeting", show_default=True, help="Of the page."
-)
+@options_of(ReportOptions)
 @writes(Output("output", (".html", ".htm")))
 def report(runs: tuple[str, ...], output: Path, **options: Any) -> None:
     """Show RUNs side by side on one page, which needs no network.
@@ -140,7 +101,7 @@ def report(runs: tuple[str, ...], output: Path, **options: Any) -> None:
     from .report.tables import NOT_PAIRED
 
     lines = list[str]()
-    content = page(runs, tell=lines.append, **options).encode()
+    content = page(runs, log=lines.append, **options).encode()
     atomic_write(output, content)
     for line in lines:
         click.echo(line)

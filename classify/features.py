@@ -6,7 +6,7 @@ are refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.errors import InputError, check_choice
+from ..extract.options import parse_layer_list
 from ..extract.store.reader import FeatureStore
 
 if TYPE_CHECKING:
@@ -54,6 +55,28 @@ class LayerSet:
         kind = "layer" if self.combine == "alone" else "layers"
         return f"{kind} {self.name}" + ("" if self.standardise == "yes" else NOT_STANDARDISED)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `from_dict` reads, as JSON has it."""
+        return {
+            "layers": list(self.layers),
+            "combine": self.combine,
+            "weights": list(self.weights),
+            "standardise": self.standardise,
+        }
+
+    @classmethod
+    def from_dict(cls, described: Mapping[str, Any]) -> LayerSet:
+        """Return the layers that a dict describes; older ones have no weights, or no choice.
+
+        Other entries are passed over.
+        """
+        return cls(
+            tuple(described["layers"]),
+            described["combine"],
+            tuple(described.get("weights", ())),
+            described.get("standardise", "yes"),
+        )
+
 
 def layer_sets(
     layers: str, combine: str, store: FeatureStore, standardise: str = "yes"
@@ -83,7 +106,8 @@ def layer_sets(
 
 def _sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]:
     check_choice("combine", combine, (*COMBINE, *SEARCHES))
-    chosen = list(store.layers) if layers.strip() == "all" else _numbers(layers)
+    every = list(store.layers)
+    chosen = every if layers.strip() == "all" else parse_layer_list(layers, every[-1])
     missing = [layer for layer in chosen if layer not in store.layers]
     if missing:
         raise InputError(
@@ -102,28 +126,13 @@ def _sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]:
     return [LayerSet(tuple(chosen), combine)]
 
 
-def _numbers(layers: str) -> list[int]:
-    numbers: list[int] = []
-    try:
-        for piece in layers.split(","):
-            first, _, last = piece.strip().partition("-")
-            numbers += range(int(first), int(last or first) + 1)
-    except ValueError:
-        numbers = []
-    if not numbers or len(set(numbers)) < len(numbers):
-        raise InputError(
-            f"layers: {layers!r} is given, expected 'all', a range '0-12' or a list '4,8', "
-            "each layer once; correct --layers"
-        )
-    return numbers
-
-
-def open_store(path: str | Path) -> FeatureStore:
-    """Open a store of pooled features, and refuse one of frames."""
-    store = FeatureStore.open(path)
+def open_store(store: FeatureStore | str | Path) -> FeatureStore:
+    """Return a store of pooled features, open, and refuse one of frames."""
+    store = store if isinstance(store, FeatureStore) else FeatureStore.open(store)
     if store.kind != "pooled":
         raise InputError(
-            f"{path}: kind is {store.kind!r}, expected 'pooled'; run spk-extract without --frames"
+            f"{store.path}: kind is {store.kind!r}, expected 'pooled'; "
+            "run spk-extract without --frames"
         )
     return store
 

@@ -46,7 +46,7 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
 
 
 def log_loss(truth_probability: np.ndarray) -> float:
-    """Return the mean of -log of the probability (n,) given to the true label, natural log."""
+    """Return the mean negative natural log of the true label's probability (n,)."""
     return float(-np.mean(np.log(np.maximum(truth_probability, LOWEST))))
 
 
@@ -142,7 +142,7 @@ def resample(
 
 
 def percentiles(values: np.ndarray) -> tuple[float, float]:
-    """Return the interval's ends, (low, high), of resampled values; NaN where all are NaN."""
+    """Return the interval (low, high) of resampled values; NaN if all are NaN."""
     values = values[~np.isnan(values)]
     if not len(values):
         return float("nan"), float("nan")
@@ -157,7 +157,7 @@ def mean_interval(
     """Return the bootstrap interval of the mean of values -1, 0 or 1.
 
     For accuracy (0 or 1) and for the paired difference of two accuracies (-1, 0, 1). Drawing n
-    segments of three kinds with replacement is one multinomial draw, so nothing is looped over.
+    segments of three kinds with replacement is a single multinomial draw, so no loop is needed.
 
     Parameters
     ----------
@@ -176,15 +176,15 @@ def mean_interval(
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of the share `hits` of `count` >= 1, within one meeting.
+    """Return Wilson's 95 % interval of the share `hits` / `count` (>= 1), within one session.
 
-    Unlike a bootstrap it has a width where all or none are right. It takes segments for
-    independent and says nothing of other meetings. Source: Wilson (1927), by SciPy.
+    Unlike a bootstrap interval, it has a width even if all or none are right. It assumes
+    independent segments and says nothing about other sessions. Source: Wilson (1927), via SciPy.
 
     >>> [round(end, 3) for end in wilson(55, 61)]
     [0.802, 0.954]
     """
     from scipy.stats import binomtest
 
-    found = binomtest(hits, count).proportion_ci(LEVEL, method="wilson")
-    return float(found.low), float(found.high)
+    interval = binomtest(hits, count).proportion_ci(LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -1,4 +1,4 @@
-"""An experiment's outcome as aligned text, as files and as a picture of accuracy by layer."""
+"""An experiment's result as aligned text, as files, and as a plot of accuracy by layer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 CONTROL_FILE = "control.csv"
-# what a sweep writes beside its trials
+# what a sweep writes besides its cache
 WRITTEN = (
     *("sweep.csv", "sweep.png", "predictions.csv", "metrics.csv", CONTROL_FILE, "config.json"),
     LEFT_OUT_FILE,
@@ -46,7 +46,7 @@ MOST_SHOWN = 200  # trials; 25 layers by six classifiers are shown whole
 
 
 def sweep_rows(outcome: ExperimentResult) -> list[dict[str, Any]]:
-    """Return `sweep.csv`'s rows: validation for every trial, test for the chosen one only."""
+    """Return the rows of `sweep.csv`: validation for every candidate, test for the chosen one."""
     test = outcome.measures.query("stratum == 'all' and measure == 'accuracy'").iloc[0]
     rows = []
     for trial in outcome.trials:
@@ -71,16 +71,16 @@ def sweep_rows(outcome: ExperimentResult) -> list[dict[str, Any]]:
 
 
 def outcome_text(outcome: ExperimentResult) -> str:
-    """Return what `sweep` prints: facts, the table, measures of the chosen, a conclusion.
+    """Return what `sweep` prints: facts, the table, metrics of the chosen model, a conclusion.
 
-    Over the corpus its control stands before the conclusion.
+    For a model over all labels, the confound table comes before the conclusion.
     """
-    found = sweep_rows(outcome)
-    best = sorted(found, key=lambda row: -row["valid_accuracy"])[:MOST_SHOWN]
-    shown = found if len(found) <= MOST_SHOWN else best
-    told = [key for key in shown[0] if key != "standardise" or len(_ways(outcome)) > 1]
-    rows = [{key: _short(key, row[key]) for key in told} for row in shown]
-    more = f"\nthe best {len(shown)} of {len(found)}" if len(shown) < len(found) else ""
+    all_rows = sweep_rows(outcome)
+    best = sorted(all_rows, key=lambda row: -row["valid_accuracy"])[:MOST_SHOWN]
+    shown = all_rows if len(all_rows) <= MOST_SHOWN else best
+    keys = [key for key in shown[0] if key != "standardise" or len(_ways(outcome)) > 1]
+    rows = [{key: _short(key, row[key]) for key in keys} for row in shown]
+    more = f"\nthe best {len(shown)} of {len(all_rows)}" if len(shown) < len(all_rows) else ""
     blocks = [
         "\n".join(outcome.facts),
         format_columns(rows) + more,
@@ -96,9 +96,9 @@ def _ways(outcome: ExperimentResult) -> set[str]:
 
 
 def measures_text(measures: pd.DataFrame) -> str:
-    """Return measures as aligned text, each model's over all segments and by meeting and kind.
+    """Return metrics as aligned text: per model, over all segments and by session and stratum.
 
-    Speakers are left to the file.
+    Rows per speaker are only in the file.
     """
     blocks = []
     for model, rows in measures.groupby("model", sort=False):
@@ -111,36 +111,38 @@ def measures_text(measures: pd.DataFrame) -> str:
     return "\n\n".join(blocks)
 
 
-def controls_text(found: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Return what `score` prints of each model over all labels: its control and what it says."""
+def controls_text(controls: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return what `score` prints for each model over all labels: confounds and a conclusion."""
     return [
         f"\n{model}\n{frame_text(control)}\n\n{conclude_control(control)}"
-        for model, control in found.items()
+        for model, control in controls.items()
     ]
 
 
-def comparison_facts(found: Comparison) -> list[str]:
-    """Return what stands above a comparison: the models, what was not compared, warnings."""
+def comparison_facts(comparison: Comparison) -> list[str]:
+    """Return the lines above a comparison: the models, what was not compared, warnings."""
     import pandas as pd
 
-    tasks = [OTHER_TASK] if len({WITHIN_CORPUS in name for name in found.models}) > 1 else []
-    return [*found.facts, *warnings_of(pd.DataFrame({"model": found.models})), *tasks]
+    tasks = [OTHER_TASK] if len({WITHIN_CORPUS in name for name in comparison.models}) > 1 else []
+    return [*comparison.facts, *warnings_of(pd.DataFrame({"model": comparison.models})), *tasks]
 
 
-def comparison_text(found: Comparison) -> str:
+def comparison_text(comparison: Comparison) -> str:
     """Return what `compare` prints: facts, the rows, the conclusion.
 
-    Which meeting the segments belong to that were not compared is left to the file.
+    The sessions of segments that were not compared are only in the file.
     """
-    shown = found.rows.drop(columns=["unpaired_a", "unpaired_b"])
+    shown = comparison.rows.drop(columns=["unpaired_a", "unpaired_b"])
     rows = [
         {key: _short(key, value) for key, value in row.items()} for row in shown.to_dict("records")
     ]
-    return "\n\n".join(["\n".join(comparison_facts(found)), format_columns(rows), found.conclusion])
+    return "\n\n".join(
+        ["\n".join(comparison_facts(comparison)), format_columns(rows), comparison.conclusion]
+    )
 
 
 def _short(key: str, value: Any) -> str:
-    if key in ("p", "p_holm"):  # three decimals would make a small one 0
+    if key in ("p", "p_holm"):  # three decimals would turn a small p into 0
         return f"{value:.2g}".replace("nan", "")
     if isinstance(value, float):
         return f"{value:g}" if key == "penalty" else f"{value:.3f}".replace("nan", "")
@@ -148,7 +150,7 @@ def _short(key: str, value: Any) -> str:
 
 
 def format_columns(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return rows of text under their keys, columns two spaces apart, numbers to the right.
+    """Format rows as aligned columns under their keys, numbers to the right.
 
     >>> print(format_columns([{"layer": "3", "name": "ridge"}, {"layer": "12", "name": "lda"}]))
     layer  name
@@ -171,16 +173,16 @@ def _is_number(text: str) -> bool:
 
 
 def warnings_of(measures: pd.DataFrame) -> list[str]:
-    """Return what must stand beside measures of models over all labels."""
+    """Return the warnings that must accompany metrics of models over all labels."""
     models = [name for name in dict.fromkeys(measures["model"]) if WITHIN_CORPUS in name]
     return [f"{name}: {KNOWS_THE_ROOM}" for name in models]
 
 
 def write_outcome(outcome: ExperimentResult, folder: str | Path) -> list[str]:
-    """Write what a sweep leaves in its folder; return the names of the files.
+    """Write a sweep's results to its folder; return the names of the files.
 
     ``config.json`` is removed first and written last, with the SHA-256 of the others: a folder
-    without it is not finished. What `curve` and `open-set` told of another choice is deleted.
+    without it is unfinished. Results of `curve` and `open-set` for another choice are deleted.
     """
     folder = Path(folder)
     before = _run_mark(folder)
@@ -195,14 +197,14 @@ def write_outcome(outcome: ExperimentResult, folder: str | Path) -> list[str]:
     gone = [name for name in written if not (folder / name).exists()]
     if gone:
         raise InputError(
-            f"{folder}: {gone} are gone since they were written, expected all; leave the folder "
-            "alone, or name another, and run the same command again"
+            f"{folder}: {gone} have disappeared since they were written, expected all; leave the "
+            "folder alone, or name another, and run the same command again"
         )
     return written
 
 
 def _run_mark(folder: Path) -> str:
-    """Return the mark of the run that a folder holds; empty where it holds none."""
+    """Return the mark of the run in a folder, or "" if there is none."""
     try:
         return run_mark(folder, dict(json.loads((folder / "config.json").read_bytes())))
     except (OSError, ValueError, TypeError, AttributeError):
@@ -210,7 +212,7 @@ def _run_mark(folder: Path) -> str:
 
 
 def _write_tables(outcome: ExperimentResult, folder: Path) -> list[str]:
-    """Write all but ``config.json``; return the names of what is of this run."""
+    """Write all files but ``config.json``; return the names of those of this run."""
     import pandas as pd
 
     write_predictions(outcome.predictions, folder / "predictions.csv")
@@ -241,10 +243,7 @@ def _config(outcome: ExperimentResult) -> dict[str, Any]:
         "chosen": {
             "classifier": model.classifier,
             "penalty": model.penalty,
-            "layers": list(model.layers.layers),
-            "combine": model.layers.combine,
-            "weights": list(model.layers.weights),
-            "standardise": model.layers.standardise,
+            **model.layers.to_dict(),
             "temperature": model.temperature,
             "temperatures": dict(model.temperatures),
             "calibration": "isotonic" if model.knots else "temperature",
@@ -258,7 +257,7 @@ def _config(outcome: ExperimentResult) -> dict[str, Any]:
 
 
 def write_metrics(measures: pd.DataFrame, path: str | Path, *, facts: Sequence[str] = ()) -> None:
-    """Write measures as CSV, or as JSON with `facts` (NaN becomes null), by suffix."""
+    """Write metrics as CSV, or as JSON with `facts` (NaN becomes null), depending on the suffix."""
     path = Path(path)
     if path.suffix == ".csv":
         atomic_write(path, measures.to_csv(index=False, lineterminator="\n").encode())
@@ -278,7 +277,7 @@ def _is_nan(value: Any) -> bool:
 
 
 def frame_text(frame: pd.DataFrame) -> str:
-    """Return a table as aligned text: shares with three digits, seconds and thresholds whole."""
+    """Return a table as aligned text: shares to three decimals, seconds and thresholds in full."""
     return format_columns(
         [{k: _plain(k, v) for k, v in row.items()} for row in frame.to_dict("records")]
     )
@@ -294,9 +293,9 @@ def write_frame(frame: pd.DataFrame, path: str | Path) -> None:
 
 
 def plot_sweep(outcome: ExperimentResult) -> bytes:
-    """Return a PNG: accuracy on validation by layer, 95 % interval shaded, chance and majority.
+    """Plot validation accuracy by layer with its 95 % interval, chance and majority, as a PNG.
 
-    The chosen combination is ringed; the title names an untrained encoder and the split.
+    The chosen combination is circled; the title names the split, and an untrained encoder.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -324,7 +323,7 @@ def plot_sweep(outcome: ExperimentResult) -> bytes:
 def _line(axes: Axes, outcome: ExperimentResult, line: tuple[str, str], color: str) -> None:
     trials = [t for t in outcome.trials if (t.classifier, t.layers.standardise) == line]
     label = line[0] + ("" if line[1] == "yes" else NOT_STANDARDISED)
-    x = np.arange(len(trials))  # every classifier has every layer set, in the same order
+    x = np.arange(len(trials))  # all classifiers have the same layer sets, in the same order
     low, high = np.array([trial.interval for trial in trials]).T
     axes.plot(x, [trial.accuracy for trial in trials], ".-", color=color, label=label)
     axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)

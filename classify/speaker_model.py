@@ -6,24 +6,27 @@ not know are left out and told. It reads features of its own encoder and configu
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..common.errors import InputError
+from ..common.extras import installed_versions
+from ..common.log import warn
 from ..extract.store.reader import FeatureStore
+from ..manifests.predictions import make_predictions, scores_text
 from ..manifests.splits.tasks import WITHIN_CORPUS, Task, rows_of_split
-from ..manifests.table import check_predictions
+from ..manifests.table import as_table
 from .classifiers.boosted_trees import count_rounds
 from .classifiers.calibration import calibrated, fit_curves
 from .classifiers.fitted import FittedClassifier, to_feature_space
 from .classifiers.fold_sums import GramSums
 from .classifiers.registry import fit_path
 from .classifiers.temperatures import task_temperatures
-from .features import LayerSet, layer_sets, read_features, rows_with_features
+from .features import LayerSet, Log, layer_sets, open_store, read_features, rows_with_features
 from .selection.candidates import Candidate, SweepSettings, learnt_codes
 from .selection.run_inputs import check_same_store
 from .selection.sweep import TUNING, make_fold, one_thread, validate
@@ -50,7 +53,7 @@ KNOWS_THE_ROOM = "this also rewards knowing the room: spk-classify sweep says ho
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class SpeakerModel:
     """Fitted classifiers and where they come from.
 
     Attributes
@@ -104,7 +107,7 @@ def encoder_kind(config: Mapping[str, Any], form: str = "{}") -> str:
     return form.format("untrained encoder") if config.get("untrained") else ""
 
 
-def fit(
+def fit_model(
     table: pd.DataFrame,
     store: FeatureStore,
     tasks: Sequence[Task],
@@ -112,7 +115,7 @@ def fit(
     settings: SweepSettings,
     *,
     split: str = "unknown",
-) -> Model:
+) -> SpeakerModel:
     """Fit the chosen trial, one classifier per task; validation gives temperatures.
 
     It learns from train, then from train and validation (`refits`). Temperatures and isotonic
@@ -138,7 +141,7 @@ def fit(
         fitted = {t.name: _fit_task(t, X, rows, trial, settings, both=both) for t in tasks}
         curved = zip(names, blocks, codes, strict=True)
         knots = {name: fit_curves(s, code, warmth[name]) for name, s, code in curved}
-    return Model(
+    return SpeakerModel(
         classifier=trial.classifier,
         penalty=trial.penalty,
         layers=trial.layers,
@@ -243,21 +246,56 @@ def _origin(tasks: Sequence[Task], settings: SweepSettings, split: str) -> dict[
 
 def versions() -> dict[str, str]:
     """Return the installed versions of what makes the numbers."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in ("spk-toolkit", "numpy", "scipy", "scikit-learn", "lightgbm"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # run from a checkout that is not installed
-            found[name] = "not installed"
-    return found
+    return installed_versions(("spk-toolkit", "numpy", "scipy", "scikit-learn", "lightgbm"))
 
 
 def predict(
-    model: Model, table: pd.DataFrame, store: FeatureStore, *, split: str = "test"
-) -> tuple[pd.DataFrame, dict[str, str]]:
+    model: SpeakerModel,
+    table: pd.DataFrame | str | Path,
+    store: FeatureStore | str | Path,
+    *,
+    split: str = "test",
+    log: Log = warn,
+) -> pd.DataFrame:
     """Name the speaker of each segment of a split, in table order.
+
+    Parameters
+    ----------
+    table, store
+        Segment table and features by the model's encoder, or the file and the folder.
+    split
+        "train", "valid", "test" or "all": the rows that are named; "all" for a table without a
+        split.
+    log
+        Receives which segments were left out, and what makes the names doubtful.
+
+    Returns
+    -------
+    DataFrame
+        A predictions table, with the probabilities of all candidates in `scores`.
+
+    Raises
+    ------
+    InputError
+        The store is of another encoder or configuration, lacks segments, or nothing is left.
+
+    Examples
+    --------
+    >>> predictions = predict(load_model("model"), "table.csv", "features")  # doctest: +SKIP
+    """
+    rows = as_table(table)
+    named, left_out = name_segments(model, rows, open_store(store), split=split)
+    for what, why in left_out.items():
+        log(f"left out: {what}, {why}")
+    for line in doubts(model, named, rows):
+        log(line)
+    return named
+
+
+def name_segments(
+    model: SpeakerModel, table: pd.DataFrame, store: FeatureStore, *, split: str = "test"
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Name the speaker of each segment of a split, in table order, and say what is left out.
 
     Parameters
     ----------
@@ -296,7 +334,7 @@ def predict(
 
 
 def unnamed_rows(
-    model: Model, named: pd.DataFrame, table: pd.DataFrame, split: str
+    model: SpeakerModel, named: pd.DataFrame, table: pd.DataFrame, split: str
 ) -> pd.DataFrame:
     """Return the rows of a split that were not named: `segment_id, session, reason`."""
     rows = rows_of_split(table, split)
@@ -306,7 +344,7 @@ def unnamed_rows(
     return rest[["segment_id", "session"]].assign(reason=reason).reset_index(drop=True)
 
 
-def doubts(model: Model, named: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+def doubts(model: SpeakerModel, named: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     """Say which of the named segments of a table a model learnt from, and whom it cannot name."""
     lines = unknown_note(named, table, within_corpus(model.name))
     if model.learnt is None:
@@ -315,7 +353,7 @@ def doubts(model: Model, named: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     return learnt_note(learnt_from(rows, model.learnt), rows["segment_id"]) + lines
 
 
-def check_config(model: Model, store: FeatureStore) -> None:
+def check_config(model: SpeakerModel, store: FeatureStore) -> None:
     """Raise `InputError` with the keys that differ unless the store fits the model."""
     where = str(store.path)
     repair = "run spk-extract with the model's options, or fit a model on this store"
@@ -328,7 +366,7 @@ def check_config(model: Model, store: FeatureStore) -> None:
         )
 
 
-def _named(model: Model, table: pd.DataFrame, store: FeatureStore) -> pd.DataFrame:
+def _named(model: SpeakerModel, table: pd.DataFrame, store: FeatureStore) -> pd.DataFrame:
     ids, sessions = (table[name].to_numpy(str) for name in ("segment_id", "session"))
     X = read_features(store, ids, model.layers, model.part)
     predicted = np.empty(len(table), dtype=object)
@@ -344,17 +382,8 @@ def _named(model: Model, table: pd.DataFrame, store: FeatureStore) -> pd.DataFra
         best = found.argmax(axis=1)  # a flat piece of a curve does not change who is named
         predicted[rows] = np.array(fitted.labels, dtype=object)[best]
         score[rows] = np.minimum(chances[np.arange(len(best)), best], 1.0)
-        scores[rows] = [_as_json(fitted.labels, row) for row in chances]
+        scores[rows] = [scores_text(fitted.labels, row) for row in chances]
     name = model.name
     if model.learnt is not None:
         name = marked(name, learnt_from(table, model.learnt))
-    named = table[["segment_id", "session", "speaker"]].assign(
-        predicted=predicted, score=score, split=table.get("split", ""), model=name, scores=scores
-    )
-    return check_predictions(named)
-
-
-def _as_json(labels: Sequence[str], chances: np.ndarray) -> str:
-    """Return {label: probability to six digits}; the predictions table's `scores`."""
-    pairs = {label: float(f"{chance:.6g}") for label, chance in zip(labels, chances, strict=True)}
-    return json.dumps(pairs, ensure_ascii=False)
+    return make_predictions(table, name, predicted=predicted, score=score, scores=scores)

@@ -1,9 +1,8 @@
 """A model as a folder without pickle: JSON, ``arrays.npz``, LightGBM text; whole or not there.
 
-``model.json`` says what the model is, which file holds what, and the SHA-256 of each file;
-``arrays.npz`` holds ``<number>.mean``, ``.scale``, ``.weights``, ``.intercept`` of each classifier
-(float64), ``<number>.knots`` of isotonic calibration, ``<number>.txt`` its trees. ``learnt.csv``
-holds the rows that it learnt from and was chosen on (not in older folders).
+``model.json`` says what the model is and holds the SHA-256 of each file; ``arrays.npz`` has
+``<number>.mean``, ``.scale``, ``.weights``, ``.intercept`` (float64) and, of older folders,
+``.knots`` of each classifier, ``<number>.txt`` its trees, ``learnt.csv`` the rows learnt from.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from .classifiers.registry import PENALTIES
 from .features import COMBINE, PARTS, STANDARDISE, LayerSet
 from .selection.candidates import SweepSettings, classifier_names
 from .selection.prepare import LEFT_OUT_FILE
-from .speaker_model import Model
+from .speaker_model import SpeakerModel
 from .validity import LEARNT_COLUMNS, USES
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ ARRAYS = ("mean", "scale", "weights", "intercept")
 
 
 def save_model(
-    model: Model,
+    model: SpeakerModel,
     path: str | Path,
     left_out: pd.DataFrame | None = None,
     *,
@@ -58,12 +57,7 @@ def save_model(
     """Write a model folder; it appears under its name only when complete.
 
     `left_out` (`segment_id, session, reason`) are rows that could not be used; ``left_out.csv``.
-    With `overwrite` it takes the place of a model that is there; the same one may be there already.
-
-    Raises
-    ------
-    InputError
-        Something else of this name is there.
+    With `overwrite` it takes the place of another model; anything else of this name is refused.
     """
     path = Path(path)
     check_replaceable(path, overwrite=overwrite)
@@ -145,7 +139,7 @@ def _csv(table: pd.DataFrame) -> bytes:
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 
-def _files(model: Model, left_out: pd.DataFrame | None) -> dict[str, bytes]:
+def _files(model: SpeakerModel, left_out: pd.DataFrame | None) -> dict[str, bytes]:
     arrays, files = {}, {}
     for number, (task, fitted) in enumerate(model.fitted.items()):
         arrays.update({f"{number}.{name}": getattr(fitted, name) for name in ARRAYS})
@@ -166,15 +160,12 @@ def _files(model: Model, left_out: pd.DataFrame | None) -> dict[str, bytes]:
     return {**files, "model.json": text.encode()}
 
 
-def _description(model: Model) -> dict[str, Any]:
+def _description(model: SpeakerModel) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "classifier": model.classifier,
         "penalty": model.penalty,
-        "layers": list(model.layers.layers),
-        "combine": model.layers.combine,
-        "weights": list(model.layers.weights),
-        "standardise": model.layers.standardise,
+        **model.layers.to_dict(),
         "pooling_part": model.part,
         "within": model.within,
         "temperature": model.temperature,
@@ -189,7 +180,7 @@ def _description(model: Model) -> dict[str, Any]:
     }
 
 
-def load_model(path: str | Path) -> Model:
+def load_model(path: str | Path) -> SpeakerModel:
     """Read a model folder written by `save_model`.
 
     Raises
@@ -376,18 +367,13 @@ def _model(
     fitted: dict[str, FittedClassifier],
     knots: dict[str, np.ndarray],
     learnt: pd.DataFrame | None,
-) -> Model:
+) -> SpeakerModel:
     _check_description(description, fitted)
     _check_kinds(description, fitted)
-    return Model(
+    return SpeakerModel(
         classifier=description["classifier"],
         penalty=description["penalty"],
-        layers=LayerSet(
-            tuple(description["layers"]),
-            description["combine"],
-            tuple(description["weights"]),
-            description["standardise"],
-        ),
+        layers=LayerSet.from_dict(description),
         part=description["pooling_part"],
         within=description["within"],
         temperature=description["temperature"],

@@ -1,15 +1,14 @@
-"""Why a score may mean nothing: segments that a model learnt from, speakers that it cannot name.
+"""Why a score may be meaningless: segments that the model learnt from, speakers it cannot name.
 
-A segment was learnt from where a training row has its id, or shares audio with it in the same
-recording (whatever folder the table says that lies in); validation rows count too, since layers,
-penalty and calibration were chosen on them. A segment that its table calls train is expected to
-be learnt from, one that it calls valid to be chosen on: these are not counted. Predictions carry
-the count in the model's name, so that whoever scores them later is told.
+A segment counts as learnt from if a training row has its id, or shares audio with it in the same
+recording (whatever the folder); validation rows count too, since layers, penalty and calibration
+were chosen on them. Segments that the table itself marks train or valid are expected to be, and are
+not counted. Predictions carry the count in the model's name, so that it is visible when they are
+scored later.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..common.errors import InputError
 from ..common.names import normal_name
+from ..manifests.predictions import parse_scores
+from ..manifests.split_record import UNKNOWN
 from ..manifests.splits.overlap import RECORDING, count_neighbours
 from ..manifests.splits.tasks import WITHIN_CORPUS, Task, rows_in_train
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-_File = tuple[tuple[str, ...], str]  # the parts of a path, without suffix, and the session
+_File = tuple[tuple[str, ...], str]  # a path's parts, without suffix, and the session
 LEARNT_COLUMNS = ("segment_id", "session", "audio", "start", "end", "split")
-USES = ("train", "valid")  # in falling order of how much a model has of a row
+USES = ("train", "valid")  # strongest use of a row by a model first
 MARK = re.compile(r", (\d+) training segments$")
 UNKNOWN_ORIGIN = (
-    "the model does not say which segments it learnt from (it was fitted before models did), so "
+    "the model does not say which segments it learnt from (older versions did not record that), so "
     "nobody can tell whether these are among them; fit it again to know"
 )
 
 
 def learnt_rows(table: pd.DataFrame, tasks: Sequence[Task]) -> pd.DataFrame:
-    """Return the rows (`LEARNT_COLUMNS`) that tasks learn from, and those that they choose on."""
+    """Return the rows (`LEARNT_COLUMNS`) that tasks train on and those used for selection."""
     import pandas as pd
 
     parts = []
@@ -51,26 +51,26 @@ def learnt_rows(table: pd.DataFrame, tasks: Sequence[Task]) -> pd.DataFrame:
 
 
 def learnt_from(rows: pd.DataFrame, learnt: pd.DataFrame) -> np.ndarray:
-    """Return which of `rows` (n,) bool a model learnt from, or chose on, against their split.
+    """Return which of `rows` (n,) bool were used for training or selection despite their split.
 
     Parameters
     ----------
     rows, learnt : segment tables
-        Of `learnt` `LEARNT_COLUMNS` are needed, of `rows` the same but for `split`.
+        `learnt` needs `LEARNT_COLUMNS`; `rows` needs the same except `split`.
     """
     split = rows["split"].to_numpy(str) if "split" in rows else np.full(len(rows), "")
     declared = np.select([split == "train", split == "valid"], [0, 1], 2)
-    known = np.zeros(len(rows), bool)
+    mask = np.zeros(len(rows), bool)
     for number, use in enumerate(USES):
-        asked = declared > number
+        undeclared = declared > number
         part = learnt[learnt["split"] == use]
-        known |= asked & rows["segment_id"].isin(set(part["segment_id"])).to_numpy()
-        known |= asked & _shares_audio(rows, part)
-    return known
+        mask |= undeclared & rows["segment_id"].isin(set(part["segment_id"])).to_numpy()
+        mask |= undeclared & _shares_audio(rows, part)
+    return mask
 
 
 def _shares_audio(rows: pd.DataFrame, learnt: pd.DataFrame) -> np.ndarray:
-    """Return which rows (n,) bool share audio with one of `learnt` in the same recording."""
+    """Return which rows (n,) bool share audio with a row of `learnt` in the same recording."""
     import pandas as pd
 
     if not len(learnt) or not len(rows):
@@ -83,17 +83,17 @@ def _shares_audio(rows: pd.DataFrame, learnt: pd.DataFrame) -> np.ndarray:
 
 
 def _recordings(table: pd.DataFrame) -> list[str]:
-    """Return a name of each row's recording, the same however its folder or suffix is written.
+    """Return a name for each row's recording that does not depend on its folder or suffix.
 
-    Two files are one recording where their names without suffix are the same and so are their
-    sessions, or where one path is the end of the other.
+    Two files are the same recording if they have the same stem and session, or if one path ends
+    with the other.
     """
-    seen: dict[str, list[tuple[_File, str]]] = {}
+    by_stem: dict[str, list[tuple[_File, str]]] = {}
     names: dict[tuple[str, str], str] = {}
     for pair in dict.fromkeys(zip(table["audio"], table["session"], strict=True)):
         path = PurePosixPath(normal_name(str(pair[0])).replace("\\", "/"))
         file = ((*path.parts[:-1], path.stem), normal_name(str(pair[1])))
-        alike = seen.setdefault(path.stem, [])
+        alike = by_stem.setdefault(path.stem, [])
         new = f"{path.stem}/{len(alike)}"
         names[pair] = next((name for other, name in alike if _same(file, other)), new)
         alike.append((file, names[pair]))
@@ -105,51 +105,66 @@ def _same(a: _File, b: _File) -> bool:
     return a[1] == b[1] or a[0][-shorter:] == b[0][-shorter:]
 
 
-def learnt_note(known: np.ndarray, ids: Sequence[str]) -> list[str]:
-    """Say how many of the segments `ids` (n,) were learnt from; nothing where none was."""
-    if not known.any():
+def learnt_note(mask: np.ndarray, ids: Sequence[str]) -> list[str]:
+    """Return a note on how many of the segments `ids` (n,) were learnt from; empty if none."""
+    if not mask.any():
         return []
-    first = np.asarray(ids)[known][0]
+    first = np.asarray(ids)[mask][0]
     return [
-        f"{int(known.sum())} of {len(known)} segments were learnt from or chosen on, or share "
+        f"{int(mask.sum())} of {len(mask)} segments were learnt from or chosen on, or share "
         f"audio with such a segment, first {str(first)!r}: figures on them say little about others"
     ]
 
 
-def marked(model: str, known: np.ndarray) -> str:
-    """Return a model's name that says how many of its segments it learnt from."""
-    return f"{model}, {int(known.sum())} training segments" if known.any() else model
+def marked(model: str, mask: np.ndarray) -> str:
+    """Append to a model's name the number of predicted segments that it learnt from."""
+    return f"{model}, {int(mask.sum())} training segments" if mask.any() else model
 
 
 def doubts_of(predictions: pd.DataFrame, table: pd.DataFrame | None = None) -> list[str]:
-    """Say of each model in a predictions table why its scores may mean nothing.
+    """Return, for each model in a predictions table, why its scores may be meaningless.
 
     Parameters
     ----------
     table : segment table, optional
-        Whose training rows may be those that the model learnt.
+        Its training rows are assumed to be those that the model learnt from.
     """
     lines = []
     groups = list(predictions.groupby("model", sort=False))
     for model, rows in groups:
-        told = [
+        doubts = [
             *_by_split(rows),
             *_marked(str(model), rows),
             *unknown_note(rows, table, within_corpus(str(model))),
         ]
         if table is not None and not MARK.search(str(model)):
-            told += _by_table(rows, table)
-        lines += [f"{model}: {line}" if len(groups) > 1 else line for line in told]
+            doubts += _by_table(rows, table)
+        lines += [f"{model}: {line}" if len(groups) > 1 else line for line in doubts]
     return lines
 
 
+def split_doubts(method: str) -> list[str]:
+    """Say that a split flatters, or that nobody recorded how it was made; nothing of others.
+
+    `method` is what `split_record.split_method` returns.
+    """
+    if "leaky" in method:
+        return [
+            f"split: {method}: test segments have neighbours in train, so scores on it say little "
+            "about other speech"
+        ]
+    if method == UNKNOWN:
+        return ["split: nobody recorded how this table was split, so it may leak"]
+    return []
+
+
 def within_corpus(model: str) -> bool:
-    """Tell by a model's name whether it chooses among all labels."""
+    """Return whether a model chooses among all labels, judging by its name."""
     return WITHIN_CORPUS in model
 
 
 def _by_split(rows: pd.DataFrame) -> list[str]:
-    """Say how many of the rows were there to be learnt from or chosen on, as their split says."""
+    """Return a note on how many rows are of the splits train and valid."""
     count = int(rows["split"].isin(USES).sum())
     if not count:
         return []
@@ -160,47 +175,33 @@ def _by_split(rows: pd.DataFrame) -> list[str]:
 
 
 def _marked(model: str, rows: pd.DataFrame) -> list[str]:
-    found = MARK.search(model)
-    if found is None:
+    match = MARK.search(model)
+    if match is None:
         return []
     return [
-        f"{found[1]} segments were learnt from or chosen on, or share audio with such a one, as "
+        f"{match[1]} segments were learnt from or chosen on, or share audio with such a one, as "
         f"the model's name says ({len(rows)} are scored): figures on them say little about others"
     ]
 
 
 def _by_table(rows: pd.DataFrame, table: pd.DataFrame) -> list[str]:
-    """Say which of the predicted segments are training rows of the table, or overlap one."""
+    """Return a note on predicted segments that are, or overlap, training rows of the table."""
     if "split" not in table:
         return []
     indexed = table.set_index("segment_id")
     here = rows[rows["segment_id"].isin(indexed.index)]
     joined = indexed.loc[here["segment_id"]].reset_index().assign(split=here["split"].to_numpy())
     learnt = table[table["split"].isin(USES)]
-    told = learnt_note(learnt_from(joined, learnt), joined["segment_id"])
-    return [f"by the table, {line}" for line in told]
-
-
-def parse_scores(text: str) -> dict[str, float]:
-    """Return the candidates and their probabilities of a row's `scores`, or raise `InputError`."""
-    try:
-        found = {normal_name(str(k)): float(value) for k, value in json.loads(text).items()}
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        found = {}
-    if not found or not all(0 <= value <= 1 for value in found.values()):
-        raise InputError(
-            f"predictions: scores are {text[:80]!r}, expected a JSON object "
-            "{speaker: probability 0..1}; predict again with spk-classify"
-        )
-    return found
+    notes = learnt_note(learnt_from(joined, learnt), joined["segment_id"])
+    return [f"by the table, {line}" for line in notes]
 
 
 def unknown_speakers(
     rows: pd.DataFrame, table: pd.DataFrame | None, *, corpus: bool
 ) -> np.ndarray | None:
-    """Return which segments (n,) bool have a speaker that is no candidate; None: nobody knows.
+    """Return which segments (n,) bool have a speaker outside the candidates; None if unknown.
 
-    The candidates are those of `scores`; without, the speakers in train of the table.
+    The candidates are those in `scores`, or else the speakers in the table's training rows.
     """
     truth = [normal_name(name) for name in rows["speaker"]]
     if "scores" in rows:
@@ -217,7 +218,7 @@ def unknown_speakers(
 
 
 def unknown_note(rows: pd.DataFrame, table: pd.DataFrame | None, corpus: bool) -> list[str]:
-    """Say how many segments have speakers that the model does not know; nothing where none has."""
+    """Return a note on segments whose speakers the model does not know; empty if none."""
     unknown = unknown_speakers(rows, table, corpus=corpus)
     if unknown is None or not unknown.any():
         return []
@@ -226,7 +227,7 @@ def unknown_note(rows: pd.DataFrame, table: pd.DataFrame | None, corpus: bool) -
 
 
 def unknown_text(count: int, whole: int, first: str) -> str:
-    """Return the sentence about speakers that are no candidates.
+    """Return the sentence about speakers that the model does not know.
 
     >>> unknown_text(52, 52, "Ann")
     "52 of 52 segments have speakers that the model does not know, first 'Ann'; they count as wrong"

@@ -1,20 +1,16 @@
-"""The one exception for what a user can repair, and how the system's errors become it."""
+"""`InputError`, the exception for everything a user can repair, and helpers that raise it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 class InputError(ValueError):
-    """What the user can repair: `WHERE: WHAT is FOUND, expected EXPECTED; REPAIR`.
+    """An error the user can repair: `WHERE: WHAT is FOUND, expected EXPECTED; REPAIR`.
 
-    `notes` are what was noted until then, (kind, place, message) each, to be listed in a file.
+    `notes` are the (kind, place, message) notes collected before the error, to be listed in a file.
     """
 
     notes: Sequence[tuple[str, str, str]] = ()
@@ -22,9 +18,9 @@ class InputError(ValueError):
 
 @contextmanager
 def explain_write_errors(path: str | Path, needed: int = 0) -> Iterator[None]:
-    """Tell as `InputError` why `path` cannot be written: no leave, no room, a file for a folder.
+    """Turn an `OSError` while writing `path` into an `InputError` that says why.
 
-    `needed` is its size in bytes, where that is known.
+    `needed` is the size of the file in bytes, if known.
     """
     try:
         yield

@@ -105,15 +105,15 @@ def atomic_write_bytes(path: Path, content: bytes | memoryview) -> None:
     _remove_abandoned(path)
     handle, name = _own_file(path)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with flushed_file(Path(name)) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
             os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
+        os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    finally:
+        os.close(handle)  # and with it the lock
 
 
 def _own_file(path: Path) -> tuple[int, str]:
@@ -219,15 +219,25 @@ def synced_file(temporary: Path, needed: int) -> Iterator[BinaryIO]:
     """
     with explain_write_errors(temporary.parent):
         try:
-            with temporary.open("w+b") as file:
+            with flushed_file(temporary) as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException as problem:
-            temporary.unlink(missing_ok=True)
-            if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        except OSError as problem:
+            if problem.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise InputError(_full(temporary.parent, needed)) from problem
             raise
+
+
+@contextmanager
+def flushed_file(temporary: Path) -> Iterator[BinaryIO]:
+    """Yield a file to write, as `synced_file` does, and let the system's own errors through."""
+    try:
+        with temporary.open("w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def publish(temporary: Path, path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -14,6 +13,13 @@ from pathlib import Path
 from typing import TextIO
 
 from .errors import InputError, explain_write_errors
+
+NO_FCNTL = "spk: this system has no fcntl, expected Linux or macOS; on Windows, run spk in WSL"
+
+try:
+    import fcntl
+except ModuleNotFoundError:
+    raise ImportError(NO_FCNTL) from None
 
 HELD = (errno.EWOULDBLOCK, errno.EACCES)  # what flock answers where another process has the lock
 UNLOCKED = (

@@ -1,4 +1,8 @@
-"""Settings: what each may be, and how a wrong one is refused.
+"""Settings: what each is, what it may be, and how a wrong one is refused.
+
+A setting is declared once, as the field of a frozen dataclass (`option_field`). From that come the
+Python argument, the command's option (`click_options`), the key of the YAML file and its line in
+the docs.
 
 A setting comes from a YAML file (as text, or true, false, null, a list of texts), from the command
 line or from Python. Each is brought to the type of its field, or refused; nothing is guessed: a
@@ -72,7 +76,20 @@ CORRECT = "correct it"
 LONGEST_SHOWN = 60  # characters of a wrong value
 
 
-def option_field(default: Any, help: str, *, result: bool = True, **limits: Any) -> Any:  # noqa: A002
+DEFAULT_SEED = 0  # of every command
+AUDIO_ROOT = "Folder that the table's relative paths start from."
+LARGEST_SEED = 2**32 - 1  # what scikit-learn takes
+SHOWN = {"unit": "", "group": "", "metavar": "", "default_text": "", "short": (), "path": False}
+
+
+def option_field(
+    default: Any,
+    help: str,  # noqa: A002
+    *,
+    result: bool = True,
+    aliases: Sequence[str] = (),
+    **limits: Any,
+) -> Any:
     """Return a dataclass field of a setting.
 
     Parameters
@@ -81,14 +98,69 @@ def option_field(default: Any, help: str, *, result: bool = True, **limits: Any)
         One line for people.
     result
         Whether another value may change what comes out.
+    aliases
+        Names of before: keys that a file may still have, options that may still be typed.
     limits
         `choices` (texts); `also` (text -> the choice it stands for); `least`, `most`, `over`,
         `under` (bounds of a number, the last two excluded); `name` (true: it is a session's, and
         compared as names are); `parse`, which raises `ValueError` for
-        a text of another form, with `expected`, which tells that form.
+        a text of another form, with `expected`, which tells that form; `native`, which turns what
+        is natural in Python into what is typed (`joined`, `yes_or_no`). And what people are shown:
+        `unit`, `group` (heading in the help), `metavar`, `default_text` (the default in words),
+        `short` (short options), `path` (true: a file or folder that is read).
     """
-    metadata = {"help": help, "choices": (), "result": result, **limits}
-    return field(default=default, metadata=metadata)
+    metadata = {"help": help, "choices": (), "result": result, "aliases": tuple(aliases)}
+    return field(default=default, metadata={**metadata, "native": _same, **SHOWN, **limits})
+
+
+def seed_field(help: str, *, optional: bool = False, group: str = "") -> Any:  # noqa: A002
+    """Return the field of a seed; where it is `optional`, None stands for the same default."""
+    return option_field(
+        None if optional else DEFAULT_SEED,
+        help,
+        least=0,
+        most=LARGEST_SEED,
+        group=group,
+        default_text=str(DEFAULT_SEED),
+    )
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def joined(value: Any) -> Any:
+    """Return a list of names or numbers as it is typed, ``4,8``; a single number likewise.
+
+    Examples
+    --------
+    >>> joined([4, 8]), joined(4), joined("0-12")
+    ('4,8', '4', '0-12')
+    """
+    value = value.tolist() if hasattr(value, "tolist") else value  # an array or a column
+    if isinstance(value, (list, tuple, range)):
+        return ",".join(map(str, value))
+    return value if value is None or isinstance(value, bool) else str(value)
+
+
+def yes_or_no(value: Any) -> Any:
+    """Return true or false as it is typed, ``yes`` or ``no``; another value as it is."""
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+
+
+class CheckedOptions:
+    """Base of a frozen dataclass of settings, each checked when it is made (`validate_fields`)."""
+
+    def __post_init__(self) -> None:
+        for name, value in validate_fields(type(self), vars(self)).items():
+            object.__setattr__(self, name, value)
+
+
+def parse_channel(text: str) -> str:
+    """Return a channel, an index from 0 or ``mean``, or raise `ValueError`."""
+    if text != "mean" and not (text.isascii() and text.isdigit()):
+        raise ValueError(text)
+    return text if text == "mean" else str(int(text))
 
 
 def validate_fields(
@@ -146,7 +218,9 @@ def _fit(value: Any, hint: Any, known: Field[Any]) -> Any:
     if hint == tuple[str, ...]:
         return _names(value)
     kinds = get_args(hint) or (hint,)
-    nothing = (None, "") if str in kinds else (None, "", "none")
+    value = known.metadata["native"](value)
+    free_text = str in kinds and not known.metadata["choices"]
+    nothing = (None, "") if free_text else (None, "", "none")
     if NoneType in kinds and value in nothing:
         return None
     found = _typed(value, kinds)

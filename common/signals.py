@@ -96,6 +96,24 @@ def ignore_sigint_in_children() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def ignore_sigint() -> None:
+    """Let this worker process ignore Ctrl-C, which a terminal sends to it and to its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def sigint_blocked() -> Iterator[None]:
+    """While open, Ctrl-C waits, and for processes that are started it never comes.
+
+    They inherit the block from their first moment; afterwards the signal that waited is heard.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _answer(how: signal.Handlers) -> None:
     for kind in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(kind) is not signal.SIG_IGN:
@@ -119,7 +137,7 @@ KINDS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def stop_after_batch(tell: Callable[[str], None], *, every: bool = False) -> Iterator[list[int]]:
+def stop_after_batch(log: Callable[[str], object], *, every: bool = False) -> Iterator[list[int]]:
     """While open, the first Ctrl-C or SIGTERM is only noted, so that a batch is finished first.
 
     Yields the list of what was noted; the second one acts as it always did, or is noted too where
@@ -132,7 +150,7 @@ def stop_after_batch(tell: Callable[[str], None], *, every: bool = False) -> Ite
         caught.append(number)
         if not every:
             _restore(before)
-        tell("stopping after this batch; once more to stop at once")
+        log("stopping after this batch; once more to stop at once")
 
     for kind in KINDS:
         signal.signal(kind, note)

@@ -7,6 +7,7 @@ rate, a channel that is not there) is an `InputError`; what is wrong with one se
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -140,6 +141,19 @@ def read_segment(segment: Segment, reading: ReadOptions) -> Audio:
     samples = np.ascontiguousarray(samples, dtype=np.float32)
     kept = samples if decoded.dtype != np.int16 else np.ascontiguousarray(decoded)
     return Audio(kept, samples.nbytes, zlib.crc32(samples.data), clipped)
+
+
+def check_recordings_exist(
+    segments: Iterable[Segment], audio_root: str | Path, *, all_needed: bool = True
+) -> None:
+    """Raise `InputError` where recordings are missing; without `all_needed`, only where all are."""
+    paths = sorted({segment.path for segment in segments})
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing and (all_needed or len(missing) == len(paths)):
+        raise InputError(
+            f"{audio_root}: {len(missing)} of {len(paths)} recordings are missing, first "
+            f"{missing[0]!r}, expected them there; name their folder with --audio-root"
+        )
 
 
 def check_recordings(segments: Iterable[Segment], reading: ReadOptions) -> None:

@@ -11,6 +11,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +49,7 @@ class Profile:
     def __init__(self, begun: float | None = None) -> None:
         self.begun = time.perf_counter() if begun is None else begun
         self.found: list[TimedStage] = []  # appending to a list is atomic
+        self.timer: _DeviceTimer | None = None  # of a GPU, while one is recorded
 
     def now(self) -> float:
         """Return s since the run began."""
@@ -119,11 +121,6 @@ class Profile:
         return json.dumps({"traceEvents": names + events})
 
 
-def stage(spans: Profile | None, name: str) -> AbstractContextManager[None]:
-    """Return a block that measures a stage, or does nothing where there is no `spans`."""
-    return nullcontext() if spans is None else spans.stage(name)
-
-
 def _own_time(spans: Sequence[TimedStage]) -> Iterator[tuple[str, float]]:
     """Yield (stage, s) of the spans of one row, each without those that lie inside it."""
     open_spans: list[TimedStage] = []
@@ -137,63 +134,32 @@ def _own_time(spans: Sequence[TimedStage]) -> Iterator[tuple[str, float]]:
         open_spans.append(span)
 
 
-Events = tuple[str, "torch.cuda.Event", "torch.cuda.Event"]
+class _DeviceTimer:
+    """The stages of a GPU, measured by events on it: its blocks only tell it what to do."""
 
+    def __init__(self, profile: Profile, device: torch.device) -> None:
+        import torch
 
-class StageTimer:
-    """Blocks of an encoder's work, each a stage; measured only inside `recording`.
-
-    On a GPU the blocks only tell the device what to do, so events on the device measure them.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._spans: Profile | None = None
-        self._events: deque[Events] = deque()
-        self._zero: tuple[float, torch.cuda.Event] | None = None
+        self._profile, self._device = profile, device
+        self._events: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = deque()
+        torch.cuda.synchronize(device)
+        self._zero = profile.now(), self._event()
 
     @contextmanager
-    def recording(self, spans: Profile | None) -> Iterator[None]:
-        """Measure into `spans` while open; afterwards wait for the device, whose events tell."""
-        self._spans = spans
-        if spans is not None and self._device.type == "cuda":
-            import torch
-
-            torch.cuda.synchronize(self._device)
-            self._zero = spans.now(), self._event()
-        try:
-            yield
-            self._settle()
-        finally:
-            self._spans, self._zero, self._events = None, None, deque()
-
-    def __call__(self, name: str) -> AbstractContextManager[None]:
-        """Return a block that is the stage `name`."""
-        if self._spans is None:
-            return nullcontext()
-        return self._spans.stage(name) if self._zero is None else self._measured(name)
-
-    def _settle(self) -> None:
-        if self._spans is not None and self._zero is not None:
-            import torch
-
-            torch.cuda.synchronize(self._device)
-            self._read()
-
-    def _read(self) -> None:
-        """Measure the blocks that the device has done, and let their events go."""
-        spans, zero = self._spans, self._zero
-        while spans and zero and self._events and self._events[0][2].query():
-            name, *pair = self._events.popleft()
-            start, end = (zero[0] + zero[1].elapsed_time(event) / 1e3 for event in pair)
-            spans.found.append(TimedStage(name, str(self._device), start, end))
-
-    @contextmanager
-    def _measured(self, name: str) -> Iterator[None]:
-        self._read()
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure the block inside as a stage of the device."""
+        self.read()
         start = self._event()
         yield
         self._events.append((name, start, self._event()))
+
+    def read(self) -> None:
+        """Measure the blocks that the device has done, and let their events go."""
+        begun, zero = self._zero
+        while self._events and self._events[0][2].query():
+            name, *pair = self._events.popleft()
+            start, end = (begun + zero.elapsed_time(event) / 1e3 for event in pair)
+            self._profile.found.append(TimedStage(name, str(self._device), start, end))
 
     def _event(self) -> torch.cuda.Event:
         import torch
@@ -203,13 +169,63 @@ class StageTimer:
         return event
 
 
+_profile: ContextVar[Profile | None] = ContextVar("_profile", default=None)
+
+
+def current_profile() -> Profile | None:
+    """Return the profile that this context records into, if any."""
+    return _profile.get()
+
+
+@contextmanager
+def recording(profile: Profile | None) -> Iterator[None]:
+    """While open, `stage` measures into `profile`; threads join in by a copy of the context."""
+    token = _profile.set(profile)
+    try:
+        yield
+    finally:
+        _profile.reset(token)
+
+
+@contextmanager
+def recording_device(device: torch.device) -> Iterator[None]:
+    """While open, `device_stage` measures what this GPU does; afterwards wait for it."""
+    profile = _profile.get()
+    if profile is None or device.type != "cuda":
+        yield
+        return
+    import torch
+
+    profile.timer = _DeviceTimer(profile, device)
+    try:
+        yield
+        torch.cuda.synchronize(device)
+        profile.timer.read()
+    finally:
+        profile.timer = None
+
+
+def stage(name: str) -> AbstractContextManager[None]:
+    """Return a block that measures a stage of this thread; it does nothing without a profile."""
+    profile = _profile.get()
+    return nullcontext() if profile is None else profile.stage(name)
+
+
+def device_stage(name: str) -> AbstractContextManager[None]:
+    """Return a block that measures what a device does; on a CPU a stage of this thread."""
+    profile = _profile.get()
+    if profile is None:
+        return nullcontext()
+    return profile.stage(name) if profile.timer is None else profile.timer.stage(name)
+
+
 def peak_memory() -> int:
     """Return the most bytes that this process has held in main memory since it began."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def write_profile(path: str, spans: Profile, job: ExtractionRun, encoder: Encoder) -> None:
+def write_profile(path: str, profile: Profile, job: ExtractionRun, encoder: Encoder) -> None:
     """Write a page of text to `path` and a Chrome trace to `path`.trace.json."""
     known = encoder.provenance()
     speed = job.seconds / (job.wall or 1)
@@ -221,5 +237,5 @@ def write_profile(path: str, spans: Profile, job: ExtractionRun, encoder: Encode
         "memory": f"{peak_memory() / 1e9:.2f} GB at most (main memory of the first process)",
         "processor": f"{available_cores()} cores, load {os.getloadavg()[0]:.1f}",
     }
-    atomic_write(Path(path), spans.page(facts).encode())
-    atomic_write(Path(f"{path}.trace.json"), spans.trace().encode())
+    atomic_write(Path(path), profile.page(facts).encode())
+    atomic_write(Path(f"{path}.trace.json"), profile.trace().encode())

@@ -25,6 +25,8 @@ from .pipeline.batching import make_batches, read_batches
 from .pipeline.runner import read_options
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from .encoder.encoder import Encoder
 
 
@@ -36,7 +38,7 @@ def verify_batches(
     segments: Sequence[Segment],
     layers: Sequence[int],
     options: ExtractOptions,
-    tell: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], object] = lambda line: None,
     *,
     names: dict[str, tuple[str, str]] | None = None,
 ) -> float:
@@ -50,7 +52,7 @@ def verify_batches(
     options
         `verify` says how many; they are not sorted, so their padding is longer than in a run.
         Where accuracy is compared they are drawn session after session, so that few are enough.
-    tell
+    log
         Is given what another format than float32 costs, a line for each layer.
     names
         segment_id -> (session, speaker) of those whose accuracy is to be compared too.
@@ -92,9 +94,9 @@ def verify_batches(
         naming = None if names is None else PrecisionProbe(used, names)
         dtype = encoder.provenance()["compute_dtype"]
         for place, layer in enumerate(layers):
-            tell(f"layer {layer}: {_cost(found[:, place], expected[:, place], dtype, naming)}")
+            log(f"layer {layer}: {_cost(found[:, place], expected[:, place], dtype, naming)}")
         if naming:
-            tell(naming.told)
+            log(naming.told)
     if exact and largest > BATCH_TOLERANCE:
         raise InputError(
             f"--verify: features differ by {largest:.1e} between in a batch and alone, expected at "
@@ -205,10 +207,11 @@ class PrecisionProbe:
         for place, one in enumerate(segments):
             if one.segment_id in names:
                 by_session.setdefault(names[one.segment_id][0], []).append(place)
+        table = _times(segments)
         self._folds = [
             fold
             for _, places in sorted(by_session.items())
-            for fold in _folds(segments, np.array(places), self._speakers)
+            for fold in _folds(table, np.array(places), self._speakers)
         ]
         count = sum(len(test) for _, test in self._folds)
         self.enough = count >= FEWEST
@@ -261,25 +264,31 @@ def paired_interval(one: np.ndarray, other: np.ndarray) -> tuple[float, float, f
     return float(one.mean() - other.mean()), middle - half, middle + half
 
 
+def _times(segments: Sequence[Segment]) -> pd.DataFrame:
+    """Return where each segment lies: `audio`, `start`, `end` (s)."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        [(segment.path, segment.start, segment.end) for segment in segments],
+        columns=["audio", "start", "end"],
+    )
+
+
 def _folds(
-    segments: Sequence[Segment], places: np.ndarray, speakers: np.ndarray
+    table: pd.DataFrame, places: np.ndarray, speakers: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield places (train, test) of a session's blocks; who is not in train is not tested."""
-    starts = np.array([segment.start for segment in segments])
+    from ..manifests.splits.overlap import RECORDING, count_neighbours
+
+    starts = table["start"].to_numpy()
     blocks = np.array_split(places[np.argsort(starts[places], kind="stable")], BLOCKS)
-    for place, block in enumerate(blocks):
-        others = np.concatenate(blocks[:place] + blocks[place + 1 :])
-        train = others[~_overlapping(segments, others, block)]
+    for number, block in enumerate(blocks):
+        tested, learnt = np.zeros((2, len(table)), dtype=bool)
+        tested[block] = True
+        learnt[np.concatenate(blocks[:number] + blocks[number + 1 :])] = True
+        overlapping = count_neighbours(table, learnt, tested, by=RECORDING) > 0
+        learnt[np.flatnonzero(learnt)[overlapping]] = False
+        train = np.flatnonzero(learnt)
         test = block[np.isin(speakers[block], speakers[train])]
         if len(test) and len(set(speakers[train])) > 1:
             yield train, test
-
-
-def _overlapping(segments: Sequence[Segment], one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return which of `one` (n,) share time of a recording with any of `other` (m,): (n,) bool."""
-    path, start, end = (
-        np.array([getattr(segment, name) for segment in segments])
-        for name in ("path", "start", "end")
-    )
-    same = path[one, None] == path[other]
-    return (same & (start[one, None] < end[other]) & (end[one, None] > start[other])).any(axis=1)

@@ -23,8 +23,12 @@ TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "of
 TAG = "tag:yaml.org,2002:"
 
 
-def read_settings(source: str | Path, known: Collection[str]) -> dict[str, Any]:
+def read_settings(
+    source: str | Path, known: Collection[str], former: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Return the values of a file, or of a preset by its name, as written.
+
+    A key of before stands for the one of today (`former`).
 
     Raises
     ------
@@ -34,7 +38,7 @@ def read_settings(source: str | Path, known: Collection[str]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for key, value in _pairs(source, _content(source)):
-        name = key.value
+        name = (former or {}).get(key.value, key.value)
         refuse_unknown(name, known, f"{source}: key")
         if name in found:
             raise InputError(

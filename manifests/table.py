@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING
 from ..common.audio.containers import SUFFIXES as RECORDINGS
 from ..common.errors import InputError
 from ..common.files import atomic_write
+from ..common.log import is_quiet
 from ..common.names import changed_names, is_placeholder, normal_name
+from .split_record import keep_record, read_record_into, record_of
 from .text_files.delimited import Sheet, decimal_points, expected_names, misspelt, read_delimited
 from .text_files.kinds import kind_of
 
@@ -110,7 +112,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns as in `SEGMENT_COLUMNS` and `OPTIONAL_COLUMNS`, rows in file order.
+        Columns as in `SEGMENT_COLUMNS` and `OPTIONAL_COLUMNS`, rows in file order; the record of
+        its split, if one lies beside the file, in ``attrs["split"]``.
 
     Raises
     ------
@@ -120,12 +123,26 @@ def read_table(path: str | Path) -> pd.DataFrame:
     sheet = _read(path, {**SEGMENT_COLUMNS, **OPTIONAL_COLUMNS})
     table = check_table(_with_points(sheet), where=str(path))
     _tell(sheet, table, ("session", "speaker"), path)
+    read_record_into(table, path)
     return table
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Check a segment table and write it whole or not at all; read it back with `read_table`."""
+    """Write a segment table as ``.csv`` or ``.parquet``, and its split's record beside it.
+
+    Raises
+    ------
+    InputError
+        `check_table` refuses it, or it cannot be written.
+    """
+    record = record_of(table)
     _write(check_table(table, where=str(path)), path)
+    keep_record(record, path)
+
+
+def as_table(table: pd.DataFrame | str | Path) -> pd.DataFrame:
+    """Return a segment table, checked, of a table or its file."""
+    return read_table(table) if isinstance(table, (str, Path)) else check_table(table)
 
 
 def check_table(table: pd.DataFrame, where: str = "table") -> pd.DataFrame:
@@ -223,7 +240,7 @@ def _tell(sheet: Sheet, table: pd.DataFrame, names: Sequence[str], path: str | P
     if "split" in table and not table["split"].equals(sheet.rows["split"].astype("str")):
         other = int((table["split"] != sheet.rows["split"].astype("str")).sum())
         notes.append(f"{path}: split of {other} rows is read in lower case and without blanks")
-    for note in notes:
+    for note in [] if is_quiet() else notes:
         print(note, file=sys.stderr)
 
 
@@ -253,7 +270,8 @@ def _normal_scores(text: str) -> str:
 
 
 def _write(table: pd.DataFrame, path: str | Path) -> None:
-    path = Path(path)
+    path, table = Path(path), table.copy(deep=False)
+    table.attrs = {}  # of which a Parquet file would keep a copy that nobody checks
     if _suffix(path) == ".parquet":
         atomic_write(path, table.to_parquet(index=False))
     else:

@@ -16,12 +16,14 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each package's files and sub-packages, from the ground up: an import leads to what stands before
 # it in its package, or to a package before it. Within a sub-package there is only no circle.
 ORDER = {
-    "common": "errors names locks outputs signals cpus files options commands audio",
-    "manifests": "text_files table splits formats cutting demo cli",
+    "common": "lazy errors extras names log locks outputs signals cpus files options "
+    "click_options commands audio",
+    "manifests": "options text_files split_record table predictions splits formats cutting demo "
+    "cli",
     "extract": "audio store options profiling encoder pipeline planning verification run cli",
-    "classify": "features metrics validity classifiers selection estimator speaker_model "
+    "classify": "options features metrics validity classifiers selection estimator speaker_model "
     "speaker_model_files evaluation experiment output report cli_analysis cli",
-    "finetune": "config_file config data model training run predict cli",
+    "finetune": "config_file config_forms config options data model training run prediction cli",
 }
 PACKAGES = tuple(ORDER)
 PLACES = [f"{package}.{name}" for package, names in ORDER.items() for name in names.split()]
@@ -45,7 +47,7 @@ WITH_TORCH = {
 }
 ENTRY_POINTS = ("cli", "cli_analysis", "__main__")
 # Shorter by nature: one promise that many packages stand on, or one rule of one corpus.
-SHORT_BY_NATURE = ("common.cpus", "common.errors", "manifests.splits.roll_call")
+SHORT_BY_NATURE = ("common.cpus", "common.errors", "common.lazy", "manifests.splits.roll_call")
 SHORTEST_FILE = 50  # lines; what is shorter belongs to its neighbour
 LONGEST_FUNCTION = 40  # code lines
 LONGEST_FILE = 400

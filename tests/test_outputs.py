@@ -65,7 +65,18 @@ FOLDERS = {
 # Paths that are read; every other path of a command has to be declared by `writes`.
 INPUTS = {
     *("path", "paths", "table", "audio_root", "identity", "rttm_dir", "pcm_dir", "store", "model"),
-    *("predictions", "a", "b", "run", "runs", "checkpoint", "segments_dir", "csv_path", "config"),
+    *(
+        "predictions",
+        "a",
+        "b",
+        "run",
+        "runs",
+        "checkpoint",
+        "segments_dir",
+        "csv_path",
+        "config",
+        "times",
+    ),
 }
 READ_NO_STORE = ("spk-extract", "spk-finetune embed", "spk-manifests cut")
 DONE = (0, 3)  # 3: rows were left out, such as of sessions without a model

@@ -85,3 +85,16 @@ def test_a_sweep_is_scored_and_reported(run):
 def test_a_fine_tuned_folder_names_segments_as_it_did(run, corpus):
     run("spk-finetune predict tuned table.csv again.csv --audio-root corpus/wav --split test")
     assert_same_predictions("again.csv", "tuned_predictions.csv")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["--pretrained-model enc --precision auto", "--encoder enc"])
+def test_a_fine_tuned_folder_goes_on_by_the_command_that_began_it(run, corpus, encoder):
+    """Its seed, 42, was the default then; its settings have names of then."""
+    line = f"spk-finetune fit table.csv --log-dir tuned --audio-root corpus/wav {encoder} "
+    line += "--freeze-encoder-layers 1 --max-epochs 1 --accelerator cpu"
+    before = {path: path.stat().st_mtime_ns for path in Path("tuned").rglob("*.ckpt")}
+    assert before
+    run(line)
+    assert {path: path.stat().st_mtime_ns for path in Path("tuned").rglob("*.ckpt")} == before
+    assert "seed: 42\n" in Path("tuned/config.yaml").read_text()

@@ -86,10 +86,10 @@ def _stream_seconds(encoder: Encoder, inputs: Inputs, batches: Batches) -> float
     for rows in batches:
         waiting = encoder.encode_async(rows, inputs.layers, "mean+std", 40.0)
         if landing:
-            landing()
+            landing.rows()
         landing = waiting
     if landing:
-        landing()
+        landing.rows()
     return time.perf_counter() - begun
 
 
@@ -296,9 +296,9 @@ def _against_cpu(encoder: Encoder, rows: list[np.ndarray], inputs: Inputs) -> st
 def training(inputs: Inputs, findings: Findings) -> None:
     """Take steps of every way to train, under autocast as Lightning sets it."""
     gpu = inputs.device.type == "cuda"
-    low: dict[str, Any] = {"precision": "bfloat16" if gpu else "float32"}
+    low: dict[str, Any] = {"dtype": "bfloat16" if gpu else "float32"}
     cases: dict[str, dict[str, Any]] = {
-        "float32": {"precision": "float32"},
+        "float32": {"dtype": "float32"},
         "low": low,
         "checkpointing": {**low, "gradient_checkpointing": True},
         "masks": {**low, "mask_seconds": 0.3, "mask_dims": 0.1},
@@ -313,7 +313,7 @@ def training(inputs: Inputs, findings: Findings) -> None:
 
 
 def _train(name: str, settings: dict[str, Any], inputs: Inputs, findings: Findings) -> None:
-    from spk.finetune.config import Config
+    from spk.finetune.config import FinetuneConfig
     from spk.finetune.data.dataset import Batch, BatchIndex
     from spk.finetune.model.checkpoint import autocast
     from spk.finetune.model.heads import loss
@@ -322,7 +322,7 @@ def _train(name: str, settings: dict[str, Any], inputs: Inputs, findings: Findin
     rows = [row.astype(np.float32) / 32768 for row in inputs.batches(inputs.seconds / 6, 20, 6)[10]]
     codes, device = torch.arange(len(rows)) % 3, inputs.device
     frozen = min(8, inputs.shape["num_hidden_layers"] - 1)
-    config = Config(**{"freeze_encoder_layers": frozen, "dropout": 0.0, **settings})
+    config = FinetuneConfig(**{"freeze_encoder_layers": frozen, "dropout": 0.0, **settings})
     rates = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
     subject = ModelIdentity("probe", tuple("ABC"), dict.fromkeys(IDENTITY, "probe"))
     module = SpeakerModule(inputs.parts(**dict.fromkeys(rates, 0.0)), subject, config)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...common.extras import check_extra
 from .linear import PrincipalAxes, unit
 
 TREE_AXES = 64  # principal components the trees see
@@ -86,6 +87,7 @@ def _scores(
         return rows @ weights.T + intercept
     if kind == "cosine":
         return unit(rows) @ weights.T
+    check_extra("trees", "lightgbm")
     import lightgbm
 
     model = lightgbm.Booster(model_str=booster)

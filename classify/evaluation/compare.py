@@ -15,11 +15,13 @@ The conclusion claims a difference only where the interval of ``all`` leaves out
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...common.errors import InputError
+from ...manifests.predictions import as_predictions
 from ..metrics import (
     LEVEL,
     RESAMPLES,
@@ -98,8 +100,8 @@ class _Pairs:
 
 
 def compare(
-    a: pd.DataFrame,
-    b: pd.DataFrame,
+    a: pd.DataFrame | str | Path,
+    b: pd.DataFrame | str | Path,
     *,
     split: str = "test",
     model_a: str | None = None,
@@ -111,6 +113,8 @@ def compare(
 
     Parameters
     ----------
+    a, b
+        Predictions tables, or their files.
     split : "train", "valid", "test" or "all"
         The rows that are compared.
     model_a, model_b : str, optional
@@ -121,9 +125,14 @@ def compare(
     InputError
         No row is of this split, a table holds several models or not the named one, no segment is
         in both, or the two disagree about a segment's speaker, session or split.
+
+    Examples
+    --------
+    >>> print(compare("sweep/predictions.csv", "tuned.csv").conclusion)  # doctest: +SKIP
     """
     if resamples < 1:
         raise InputError(f"resamples: {resamples} is given, expected 1 or more; correct it")
+    a, b = as_predictions(a), as_predictions(b)
     first, second = _choose(a, "A", split, model_a), _choose(b, "B", split, model_b)
     pairs = _pair(first, second)
     ways = ((first, second), (second, first))

@@ -27,7 +27,7 @@ from ..selection.candidates import Candidate, SweepSettings, choose
 from ..selection.cross_validation import add_folds
 from ..selection.prepare import Prepared
 from ..selection.sweep import sweep
-from ..speaker_model import fit, predict
+from ..speaker_model import fit_model, name_segments
 from .wording import IDENTITY, LABEL, MEETING, ROOM, SERIES
 
 if TYPE_CHECKING:
@@ -246,8 +246,8 @@ def _named_meetings(
     layers = ",".join(map(str, chosen.layers.layers))
     way = chosen.layers.standardise
     same = replace(settings, layers=layers, classifiers=chosen.classifier, standardise=way, jobs=1)
-    model = fit(table, store, tasks, choose(sweep(table, store, tasks, same)), same)
-    return predict(model, tested.reset_index(drop=True), store)[0]
+    model = fit_model(table, store, tasks, choose(sweep(table, store, tasks, same)), same)
+    return name_segments(model, tested.reset_index(drop=True), store)[0]
 
 
 def _row(

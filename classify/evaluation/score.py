@@ -17,12 +17,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...common.errors import InputError
+from ...common.log import warn
+from ...manifests.predictions import as_predictions, parse_scores
+from ...manifests.split_record import split_method
 from ...manifests.splits.tasks import majority_label, rows_in_train
+from ...manifests.table import as_table
+from ..features import Log
 from ..metrics import (
     RESAMPLES,
     VerificationTrials,
@@ -38,7 +44,7 @@ from ..metrics import (
     resample,
     session_mean,
 )
-from ..validity import parse_scores, within_corpus
+from ..validity import doubts_of, split_doubts, within_corpus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,6 +95,56 @@ class _Rows:
 
 
 def score(
+    predictions: pd.DataFrame | str | Path,
+    table: pd.DataFrame | str | Path | None = None,
+    *,
+    split: str = "test",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    log: Log = warn,
+) -> pd.DataFrame:
+    """Measure a predictions table, with 95 % bootstrap intervals, and say what makes them doubtful.
+
+    Parameters
+    ----------
+    predictions
+        Predictions table, or its file.
+    table
+        Segment table, or its file: gives durations, overlaps and the training majority.
+    split
+        "train", "valid", "test" or "all": the rows that are scored.
+    resamples
+        Of the bootstrap, 1 or more.
+    seed
+        Of the bootstrap.
+    log
+        Receives what makes the figures doubtful: a split that leaks, segments that were learnt
+        from, speakers that the model does not know.
+
+    Returns
+    -------
+    DataFrame
+        Columns `COLUMNS`; one row per model, stratum, group and measure.
+
+    Raises
+    ------
+    InputError
+        No row is of this split, `scores` cannot be read, or the table lacks a segment.
+
+    Examples
+    --------
+    >>> measures = score("predictions.csv", "table.csv")  # doctest: +SKIP
+    >>> measures[measures["measure"] == "accuracy"]  # doctest: +SKIP
+    """
+    named = as_predictions(predictions)
+    segments = None if table is None else as_table(table)
+    doubts = [] if segments is None else split_doubts(split_method(segments))
+    for line in [*doubts, *doubts_of(scored_rows(named, split), segments)]:
+        log(line)
+    return measure(named, segments, split=split, resamples=resamples, seed=seed)
+
+
+def measure(
     predictions: pd.DataFrame,
     table: pd.DataFrame | None = None,
     *,

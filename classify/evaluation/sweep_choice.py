@@ -88,9 +88,7 @@ def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> Swee
     check_same_inputs(run, table, opened, repair=repair)
     settings, chosen = SweepSettings(**config["settings"]), config["chosen"]
     ready = prepare_tasks(table, opened, settings, SPLITS)
-    weights = tuple(chosen.get("weights", ()))  # none of both in runs from before
-    way = chosen.get("standardise", "yes")
-    layers = LayerSet(tuple(chosen["layers"]), chosen["combine"], weights, way)
+    layers = LayerSet.from_dict(chosen)
     ids = ready.table["segment_id"].to_numpy(str)
     return SweepChoice(
         settings=settings,

@@ -1,7 +1,7 @@
-"""The report's sections of what lies beside a run's predictions, and how to make what does not.
+"""The report's sections on further analyses of a run, and how to make those that are missing.
 
 ``control.csv`` (label, person or meeting), ``learning.csv`` and ``openset.csv`` each give a figure,
-a table and a sentence per run. A run that lacks one is told with the command that writes it.
+a table and a sentence per run. A run that lacks one is listed with the command that writes it.
 """
 
 from __future__ import annotations
@@ -33,34 +33,34 @@ FOLDED = (
 
 @dataclass(frozen=True)
 class AnalysisSection:
-    """A section: the runs in it, what they say, and (run, why, command) of those that lack it."""
+    """A section: its runs, figure, table and sentences, and (run, why, command) of missing runs."""
 
     runs: Sequence[int]
     figure: Markup | None
     table: Table | None
-    told: Sequence[tuple[int, str]]
+    sentences: Sequence[tuple[int, str]]
     missing: Sequence[tuple[int, str, str]]
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a section is made of: a run's file, its frame, figure, rows and sentence."""
+    """How to build a section: a run's file, its data frame, figure, rows and sentence."""
 
     file: str
     frame: Callable[[ReportedRun], pd.DataFrame | None]
     draw: Callable[[Sequence[tuple[int, pd.DataFrame]]], Markup]
     heads: Sequence[tuple[str, str]]
     row: Callable[[dict[str, Any]], list[Cell]]
-    tell: Callable[[pd.DataFrame], str]
+    conclude: Callable[[pd.DataFrame], str]
     lacks: Callable[[ReportedRun, str], tuple[str, str]]
 
 
 def sections(
     runs: Sequence[ReportedRun], table: str | Path | None = None
 ) -> dict[str, AnalysisSection | None]:
-    """Return the control of runs over all labels, the learning curves and the open set.
+    """Return the sections on confounds (of runs over all labels), learning curves and open set.
 
-    None where no run has the file, and none could get it by a command.
+    None if no run has the file and no command could make it.
     """
     return {
         "control": _section(CONTROL, [run.within_corpus for run in runs], runs, table),
@@ -70,33 +70,33 @@ def sections(
 
 
 def _section(
-    kind: _Kind, asked: Sequence[bool], runs: Sequence[ReportedRun], table: str | Path | None
+    kind: _Kind, applicable: Sequence[bool], runs: Sequence[ReportedRun], table: str | Path | None
 ) -> AnalysisSection | None:
-    found, missing = [], []
+    frames, missing = [], []
     for place, run in enumerate(runs):
         frame = kind.frame(run)
         if frame is not None:
-            found.append((place, frame))
-        elif asked[place]:
+            frames.append((place, frame))
+        elif applicable[place]:
             missing.append((place, *kind.lacks(run, str(table or "TABLE"))))
-    if not found and not any(command for _, _, command in missing):
+    if not frames and not any(command for _, _, command in missing):
         return None
     rows = [
         [Cell(runs[place].name, run=place), *kind.row(row)]
-        for place, frame in found
+        for place, frame in frames
         for row in frame.to_dict("records")
     ]
     return AnalysisSection(
-        runs=[place for place, _ in found],
-        figure=kind.draw(found) if found else None,
+        runs=[place for place, _ in frames],
+        figure=kind.draw(frames) if frames else None,
         table=Table([("run", ""), *kind.heads], rows) if rows else None,
-        told=[(place, kind.tell(frame)) for place, frame in found],
+        sentences=[(place, kind.conclude(frame)) for place, frame in frames],
         missing=missing,
     )
 
 
 def _adds(command: str, *, folds: bool) -> Callable[[ReportedRun, str], tuple[str, str]]:
-    """Return what says why a run lacks what `command` adds to a sweep's folder, and the command."""
+    """Return a function giving why a run lacks `command`'s file, and the command to make it."""
 
     def lacks(run: ReportedRun, table: str) -> tuple[str, str]:
         if not run.swept:
@@ -112,14 +112,14 @@ def _lacks_control(run: ReportedRun, table: str) -> tuple[str, str]:
     return ("", sweep_command(run, table)) if run.swept else (NO_SWEEP, "")
 
 
-def _draw_control(found: Sequence[tuple[int, pd.DataFrame]]) -> Markup:
-    groups = list(dict.fromkeys(name for _, frame in found for name in frame["of"]))
+def _draw_control(frames: Sequence[tuple[int, pd.DataFrame]]) -> Markup:
+    groups = list(dict.fromkeys(name for _, frame in frames for name in frame["of"]))
     bars = {
         place: {
             row["of"]: figures.Bar(row["accuracy"], row["low"], row["high"], int(row["segments"]))
             for row in frame[frame["segments"] > 0].to_dict("records")
         }
-        for place, frame in found
+        for place, frame in frames
     }
     return figures.bars(groups, bars, name="control", label="What is recognised")
 
@@ -139,12 +139,14 @@ def _control_row(row: dict[str, Any]) -> list[Cell]:
 def _learning_row(row: dict[str, Any]) -> list[Cell]:
     behind, worst, best = (float(row.get(name, math.nan)) for name in ("behind", "worst", "best"))
     paired = (row.get("behind_low", math.nan), row.get("behind_high", math.nan))
-    known = not math.isnan(behind)
+    measured = not math.isnan(behind)
     return [
         number_cell(row["seconds"]),
         percent_cell(row["accuracy"], row["low"], row["high"]),
         Cell(
-            f"{100 * behind:.1f}" if known else "", interval_text(*paired) if known else "", behind
+            f"{100 * behind:.1f}" if measured else "",
+            interval_text(*paired) if measured else "",
+            behind,
         ),
         number_cell(row["speakers"]),
         number_cell(float(row.get("speech", math.nan)), "{:.1f}"),
@@ -185,7 +187,7 @@ CONTROL = _Kind(
 LEARNING = _Kind(
     LEARNING_FILE,
     lambda run: run.learning,
-    lambda found: figures.learning(found, name="learning"),
+    lambda frames: figures.learning(frames, name="learning"),
     (
         ("seconds", "of speech learnt per speaker, at least"),
         ("accuracy", "mean over draws, 95 % interval below"),
@@ -202,7 +204,7 @@ LEARNING = _Kind(
 OPEN_SET = _Kind(
     OPEN_SET_FILE,
     lambda run: run.open_set,
-    lambda found: figures.open_set(found, name="open-set"),
+    lambda frames: figures.open_set(frames, name="open-set"),
     (
         ("wanted", "share of strangers that may be let in on validation"),
         ("threshold", "of the score, from validation"),

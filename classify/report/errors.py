@@ -1,9 +1,8 @@
-"""The most confident mistakes, each with what one would listen to: short clips held in the page.
+"""The most confident errors, with short audio clips embedded in the page.
 
-Beside the mistake itself stand a sample of the speaker it was taken for and one of the true
-speaker: the longest of their training segments among those with least overlap. Clips are 16 kHz
-mono FLAC, as recorded, and a clip that several mistakes need is kept once. A clip that cannot be
-had is a note in its place.
+Each error comes with a sample of the predicted speaker and one of the true speaker: the longest of
+their training segments among those with the least overlap. Clips are 16 kHz mono FLAC, unprocessed;
+a clip that several errors need is stored once. An unavailable clip is replaced by a note.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ READING = ReadOptions(rate=16000, channel="0", resample=True)
 
 @dataclass(frozen=True)
 class AudioClip:
-    """What is played, or why not: `clip` is a key of `Clips.sounds`, or empty beside a `note`."""
+    """A clip to play (`clip` is a key of `Clips.sounds`), or a `note` on why there is none."""
 
     caption: str
     clip: str = ""
@@ -40,7 +39,7 @@ class AudioClip:
 
 @dataclass(frozen=True)
 class Error:
-    """One segment that a run named wrongly; times in s, None without a table."""
+    """A segment that a run misidentified; times in s, None without a table."""
 
     run: int
     segment_id: str
@@ -55,13 +54,13 @@ class Error:
 
     @property
     def sure(self) -> str:
-        """Return the score in per cent, rounded down: nobody is quite sure at 99.97."""
+        """Return the score in per cent, rounded down: 99.97 must not read as certainty."""
         return f"{math.floor(1000 * self.score) / 10:.1f} %"
 
 
 @dataclass(eq=False)
 class Clips:
-    """Clips out of the recordings below `root`; `sounds` holds each once, as a data URI."""
+    """Clips from the recordings below `root`; `sounds` holds each once, as a data URI."""
 
     root: Path
     table: pd.DataFrame  # indexed by segment id
@@ -69,7 +68,7 @@ class Clips:
     _keys: dict[tuple[str, float], str] = field(default_factory=dict)
 
     def player(self, name: str, caption: str, longest: float) -> AudioClip:
-        """Return what plays at most the first `longest` s of a segment of the table."""
+        """Return a clip of at most the first `longest` s of a segment of the table."""
         row = self.table.loc[name]
         seconds = float(row["end"] - row["start"])
         stop = float(row["start"]) + min(seconds, longest)
@@ -101,19 +100,19 @@ def _sound(segment: Segment) -> str:
 def find_mistakes(
     runs: Sequence[ReportedRun], table: pd.DataFrame | None, *, errors: int
 ) -> list[Error]:
-    """Return each run's `errors` most confident mistakes, most confident first.
+    """Return each run's `errors` most confident errors, most confident first.
 
-    Equal scores stand in order of segment id. `table` is indexed by segment id.
+    Ties are in order of segment id. `table` is indexed by segment id.
     """
-    found: list[Error] = []
+    mistakes: list[Error] = []
     for number, run in enumerate(runs):
         wrong = run.predictions[run.predictions["speaker"] != run.predictions["predicted"]]
         order = wrong.sort_values(["score", "segment_id"], ascending=[False, True], kind="stable")
         for row in order.head(errors).to_dict("records"):
             names = ("segment_id", "session", "speaker", "predicted", "score")
-            one = Error(number, *(row[name] for name in names))
-            found.append(one if table is None else _timed(one, table))
-    return sorted(found, key=lambda one: (-one.score, one.segment_id, one.run))
+            mistake = Error(number, *(row[name] for name in names))
+            mistakes.append(mistake if table is None else _timed(mistake, table))
+    return sorted(mistakes, key=lambda mistake: (-mistake.score, mistake.segment_id, mistake.run))
 
 
 def _timed(mistake: Error, table: pd.DataFrame) -> Error:
@@ -123,28 +122,28 @@ def _timed(mistake: Error, table: pd.DataFrame) -> Error:
 
 
 def players(mistake: Error, clips: Clips, names: tuple[str, str]) -> tuple[AudioClip, ...]:
-    """Return the mistake itself, a sample of who it was taken for, and one of who it was.
+    """Return clips of the error itself, of the predicted speaker, and of the true speaker.
 
-    `names` are the true and the taken-for speaker as the page calls them.
+    `names` are the true and the predicted speaker as the page displays them.
     """
     true, taken = names
-    found = [clips.player(mistake.segment_id, "this segment", LONGEST)]
+    clips_of = [clips.player(mistake.segment_id, "this segment", LONGEST)]
     for speaker, caption in (
         (mistake.predicted, f"{taken}, whom it was taken for"),
         (mistake.speaker, f"{true}, who it was"),
     ):
         sample = _sample(clips.table, mistake, speaker)
         if sample is None:
-            found.append(
+            clips_of.append(
                 AudioClip(caption, note="no training segment of this speaker is in the table")
             )
         else:
-            found.append(clips.player(sample, caption, SAMPLE))
-    return tuple(found)
+            clips_of.append(clips.player(sample, caption, SAMPLE))
+    return tuple(clips_of)
 
 
 def _sample(table: pd.DataFrame, mistake: Error, speaker: str) -> str | None:
-    """Return the segment that shows a speaker best, of the mistake's meeting where there is one."""
+    """Return a speaker's best sample segment, from the error's own session if possible."""
     rows = table[(table["speaker"] == speaker) & (table.index != mistake.segment_id)]
     if "split" in rows:
         rows = rows[rows["split"] == "train"]

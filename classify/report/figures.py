@@ -1,4 +1,4 @@
-"""The report's figures: lines, bars with whiskers, heat maps, calibration; each one SVG element.
+"""The report's figures (lines, bars with whiskers, heat maps, calibration), one SVG element each.
 
 Runs and classifiers differ by colour and by marker. Values are shares, 0..1.
 """
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from matplotlib.patches import Patch
 
 
-WIDTH, NARROW = 4.7, 3.2  # inches; two or three stand beside each other on a laptop
+WIDTH, NARROW = 4.7, 3.2  # inches; two or three fit side by side on a laptop
 MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "<": "◀", ">": "▶"}
 CONFIDENCE_BINS = 10
-LONGEST_LEVEL, MOST_LEVEL = 5, 6  # letters and columns up to which names stand level
-LONGEST_NAME = 22  # letters of a name that a figure shows; the tables show it whole
-APART = 1.05  # of two runs beside each other on a scale of seconds
-PLAIN = 2.4  # inches of bars beside their names, so that the scale's numbers stand apart
-LETTER = 0.075  # inches of a letter, about
-MOST_NUMBERED = 16  # rows or columns of a heat map whose cells are still labelled
+LONGEST_LEVEL, MOST_LEVEL = 5, 6  # letters and columns up to which labels stay horizontal
+LONGEST_NAME = 22  # letters of a name that figures show; tables show all of it
+APART = 1.05  # factor in seconds between neighbouring runs, so that they do not overlap
+PLAIN = 2.4  # inches of the bars' own width, so that the axis labels do not touch
+LETTER = 0.075  # approximate width of a letter in inches
+MOST_NUMBERED = 16  # rows or columns up to which a heat map's cells are labelled
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,17 @@ def marker(number: int) -> str:
 
 
 def glyph(number: int) -> str:
-    """Return that marker as a letter, for legends in HTML."""
+    """Return that marker as a character, for legends in HTML."""
     return MARKERS[marker(number)]
 
 
 def _fitting(names: Sequence[str]) -> list[str]:
-    """Return names short enough for a figure."""
+    """Shorten names to fit a figure."""
     return [n if len(n) <= LONGEST_NAME else f"{n[: LONGEST_NAME - 1]}…" for n in names]
 
 
 def single_layers(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return the trials of one layer alone, by number of the layer."""
+    """Return the candidates that use a single layer, in order of the layer."""
     alone = trials[trials["layers"].str.fullmatch(r"\d+")]
     return alone.assign(layer=alone["layers"].astype("int64")).sort_values(
         "layer", kind="stable", ignore_index=True
@@ -67,9 +67,9 @@ def single_layers(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_layer(trials: pd.DataFrame, *, name: str) -> Markup:
-    """Draw accuracy on validation by layer, a line per classifier.
+    """Plot validation accuracy by layer, a line per classifier.
 
-    The 95 % interval is shaded for the best classifier alone: several would be one smear.
+    Only the best classifier's 95 % interval is shaded; several would blur together.
     """
     alone = single_layers(trials)
     best = alone["classifier"][alone["valid_accuracy"].idxmax()]
@@ -93,17 +93,17 @@ def by_layer(trials: pd.DataFrame, *, name: str) -> Markup:
 
 
 def learning(curves: Sequence[tuple[int, pd.DataFrame]], *, name: str) -> Markup:
-    """Draw accuracy against seconds of speech per speaker, for (number of the run, its curve).
+    """Plot accuracy against seconds of speech per speaker, for (number of the run, its curve).
 
-    Runs stand a little beside each other, so that their intervals are told apart.
+    Runs are shifted slightly, so that their intervals do not overlap.
     """
 
     def paint(axes: Axes) -> None:
         for place, (run, rows) in enumerate(curves):
-            found = rows.sort_values("seconds")
-            seconds = found["seconds"] * APART ** (place - (len(curves) - 1) / 2)
-            axes.vlines(seconds, found["low"], found["high"], color=hue(run), lw=1.1, alpha=0.7)
-            _line(axes, run, seconds, found["accuracy"])
+            curve = rows.sort_values("seconds")
+            seconds = curve["seconds"] * APART ** (place - (len(curves) - 1) / 2)
+            axes.vlines(seconds, curve["low"], curve["high"], color=hue(run), lw=1.1, alpha=0.7)
+            _line(axes, run, seconds, curve["accuracy"])
         ticks = sorted({value for _, rows in curves for value in rows["seconds"]})
         axes.set_xscale("log")
         axes.set_xticks(ticks, [f"{value:g}" for value in ticks], minor=False)
@@ -115,14 +115,16 @@ def learning(curves: Sequence[tuple[int, pd.DataFrame]], *, name: str) -> Markup
 
 
 def open_set(curves: Sequence[tuple[int, pd.DataFrame]], *, name: str) -> Markup:
-    """Draw what is identified against the strangers let in, for (number of the run, its rows)."""
+    """Plot identification against false accepts, for (number of the run, its rows)."""
 
     def paint(axes: Axes) -> None:
         for run, rows in curves:
-            found = rows.drop_duplicates(["false_accepts", "identified"]).sort_values("threshold")
-            x, y, color = found["false_accepts"], found["identified"], hue(run)
-            axes.vlines(x, found["low"], found["high"], color=color, lw=1.1, alpha=0.7)
-            axes.hlines(y, found["false_low"], found["false_high"], color=color, lw=1.1, alpha=0.7)
+            points = rows.drop_duplicates(["false_accepts", "identified"]).sort_values("threshold")
+            x, y, color = points["false_accepts"], points["identified"], hue(run)
+            axes.vlines(x, points["low"], points["high"], color=color, lw=1.1, alpha=0.7)
+            axes.hlines(
+                y, points["false_low"], points["false_high"], color=color, lw=1.1, alpha=0.7
+            )
             _line(axes, run, x, y)
         axes.set(xlabel="strangers let in", ylabel="known speakers accepted and named")
         _from_zero(axes, "x", max(rows["false_high"].max() for _, rows in curves))
@@ -142,7 +144,7 @@ def _band(axes: Axes, number: int, x: pd.Series, low: pd.Series, high: pd.Series
 
 
 def _percent(axes: Axes, side: Literal["x", "y"], lowest: float = 0.0) -> None:
-    """Let a share run from the ten per cent below `lowest` to 1 along `side`, with a grid."""
+    """Scale an axis of shares from the 10 % step below `lowest` to 1, with a grid."""
     vertical = side == "y"
     limit = axes.set_ylim if vertical else axes.set_xlim
     ticks = axes.set_yticks if vertical else axes.set_xticks
@@ -155,7 +157,7 @@ def _percent(axes: Axes, side: Literal["x", "y"], lowest: float = 0.0) -> None:
 
 
 def _from_zero(axes: Axes, side: Literal["x", "y"], most: float) -> None:
-    """Let a share run from 0 to the ten per cent above `most` along `side`."""
+    """Scale an axis of shares from 0 to the 10 % step above `most`."""
     _percent(axes, side)
     edge = min(1.0, math.ceil(10 * most + 0.5) / 10)
     limit, ticks = (
@@ -174,7 +176,7 @@ def bars(
     label: str,
     width: float = WIDTH,
 ) -> Markup:
-    """Draw a bar per group and series with its interval; `series[k]` has the colour of run k."""
+    """Draw a bar with its interval per group and series; `series[k]` has the colour of run k."""
     numbered = list(series.items() if isinstance(series, Mapping) else enumerate(series))
     shown = _fitting(groups)
     width = max(width, PLAIN + LETTER * max(map(len, shown)))
@@ -183,12 +185,12 @@ def bars(
     def paint(axes: Axes) -> None:
         thick = 0.8 / len(series)
         for order, (number, values) in enumerate(numbered):
-            known = [
+            placed = [
                 (place, values[group]) for place, group in enumerate(groups) if group in values
             ]
-            y = np.array([place for place, _ in known]) - 0.4 + thick * (order + 0.5)
+            y = np.array([place for place, _ in placed]) - 0.4 + thick * (order + 0.5)
             value, low, high = (
-                np.array([(b.value, b.low, b.high) for _, b in known]).reshape(-1, 3).T
+                np.array([(b.value, b.low, b.high) for _, b in placed]).reshape(-1, 3).T
             )
             axes.barh(y, value, thick * 0.86, color=hue(number), alpha=0.55)
             axes.hlines(y, low, high, color=INK, lw=1.1)
@@ -201,7 +203,7 @@ def bars(
 
 
 def heat_map(trials: pd.DataFrame, *, name: str) -> Markup:
-    """Draw accuracy on validation by classifier and layer in colour; the chosen one is framed."""
+    """Draw validation accuracy by classifier and layer as a heat map; the chosen one is framed."""
     grid = single_layers(trials).pivot_table(
         index="classifier", columns="layer", values="valid_accuracy", sort=False
     )
@@ -230,7 +232,7 @@ def heat_map(trials: pd.DataFrame, *, name: str) -> Markup:
 
 
 def confusion(counts: np.ndarray, names: tuple[list[str], list[str]], *, name: str) -> Markup:
-    """Draw how often speakers in rows were taken for speakers in columns, `counts` (r, c) int."""
+    """Draw a confusion matrix: true speakers in rows, predicted in columns, `counts` (r, c) int."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     rows, columns = (_fitting(part) for part in names)
     longest = max(map(len, columns))
@@ -282,9 +284,9 @@ def _cells(
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray, *, number: int, name: str) -> Markup:
-    """Draw the share of right names by confidence, ten equal bins, with Wilson intervals.
+    """Draw a reliability diagram: accuracy by confidence in ten equal bins, Wilson intervals.
 
-    Grey bars below: the share of all segments in each bin.
+    Grey bars show the share of all segments in each bin.
     """
     bins = np.clip(np.ceil(confidence * CONFIDENCE_BINS).astype(int) - 1, 0, CONFIDENCE_BINS - 1)
 

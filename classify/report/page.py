@@ -1,8 +1,8 @@
-"""One page that tells what runs found: self-contained, no network, same bytes for the same input.
+"""The report: one self-contained HTML page about runs; same input, same bytes.
 
-The page is one HTML file of text, SVG and short clips. Everything that comes from a file is escaped
-by Jinja2; a content security policy lets nothing run but the page's own script, by its hash, and
-nothing be fetched.
+The page consists of text, SVG and short clips, and needs no network. Jinja2 escapes everything that
+comes from files; a content security policy allows only the page's own script, by its hash, and no
+fetching.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...common.errors import InputError
+from ...common.files import atomic_write
+from ...common.log import log
+from ...manifests.split_record import read_record, summarise
 from ...manifests.splits.leakage import leakage_report
-from ...manifests.splits.split import read_record, summarise
 from ...manifests.table import read_table
-from ..evaluation.score import score
+from ..evaluation.score import measure
 from ..features import Log
 from ..speaker_model import versions
 from . import analyses, figures
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).with_name("templates")
 ERRORS = 20
 STRATA = {"duration": "length of the segment", "overlap": "share in which others speak too"}
-KEPT_OPEN = 12  # meetings; of more, each is folded
+KEPT_OPEN = 12  # meetings up to which their cards are expanded
 
 
 def report(
@@ -61,24 +63,24 @@ def report(
     errors: int = ERRORS,
     split: str = "test",
     title: str = "Who speaks in the meeting",
-    tell: Log = lambda text: None,
+    log: Log = lambda text: None,
 ) -> str:
-    """Return the page, as HTML, that shows runs side by side.
+    """Return an HTML page that shows runs side by side.
 
     Parameters
     ----------
     runs : PATH or NAME=PATH each
         As `runs.read_runs` takes them.
     table : path of the segment table that was predicted, optional
-        Adds durations, overlaps, the split's record and its leaks, and times of the mistakes.
+        Adds durations, overlaps, the split's record and its leakage, and times of the errors.
     audio_root : folder of the recordings, optional
         Adds clips to listen to; needs `table`.
     errors : int
-        Most confident mistakes that are shown of each run.
+        Number of most confident errors to show per run.
     split : "train", "valid", "test" or "all"
-        Rows of the predictions that are reported.
-    tell : function of one str
-        Receives what makes the numbers doubtful, which the page says too.
+        Rows of the predictions to report.
+    log : function of one str
+        Called with each reason to doubt the numbers; the page shows them too.
 
     Raises
     ------
@@ -86,45 +88,78 @@ def report(
         A run or the table cannot be read, or the table lacks a predicted segment.
     """
     _check_options(table, audio_root, errors)
-    found = read_runs(runs, split=split)
+    loaded = read_runs(runs, split=split)
     segments = None if table is None else read_table(table)
-    measures = [score(run.predictions, segments, split="all") for run in found]
-    pairs = pairs_of(found)
+    measures = [measure(run.predictions, segments, split="all") for run in loaded]
+    pairs = pairs_of(loaded)
     by_id = None if segments is None else segments.set_index("segment_id")
-    mistakes = find_mistakes(found, by_id, errors=errors)
+    mistakes = find_mistakes(loaded, by_id, errors=errors)
     mistakes, sounds = _with_players(mistakes, segments, audio_root)
-    doubtful = doubts(found, segments)
-    told = [f"{found[place].name}: {text}" for place, text in doubtful]
-    for line in (*told, *unlike_notes(found)):
-        tell(line)
+    doubtful = doubts(loaded, segments)
+    doubt_lines = [f"{loaded[place].name}: {text}" for place, text in doubtful]
+    for line in (*doubt_lines, *unlike_notes(loaded)):
+        log(line)
     return _page(
         title=title,
         split=split,
-        runs=found,
-        summary=summary(found, measures, pairs),
-        naming=runs_table(found, measures, NAMING),
-        confidence=runs_table(found, measures, CONFIDENCE),
-        accuracies=_accuracies(found, measures),
-        pairs=difference_table(found, pairs) if pairs else None,
-        cautions=caveats(found, pairs),
+        runs=loaded,
+        summary=summary(loaded, measures, pairs),
+        naming=runs_table(loaded, measures, NAMING),
+        confidence=runs_table(loaded, measures, CONFIDENCE),
+        accuracies=_accuracies(loaded, measures),
+        pairs=difference_table(loaded, pairs) if pairs else None,
+        cautions=caveats(loaded, pairs),
         doubts=doubtful,
-        sweeps=[_sweep(place, run) for place, run in enumerate(found) if run.trials is not None],
-        by_meeting=by_meeting(found),
-        meetings_table=meetings_table(found),
-        meetings=meetings(found, segments),
-        speakers=speakers_table(found),
-        strata=_strata(found, measures),
-        calibration=[_calibration(place, run) for place, run in enumerate(found)],
-        beside=analyses.sections(found, table),
+        sweeps=[_sweep(place, run) for place, run in enumerate(loaded) if run.trials is not None],
+        by_meeting=by_meeting(loaded),
+        meetings_table=meetings_table(loaded),
+        meetings=meetings(loaded, segments),
+        speakers=speakers_table(loaded),
+        strata=_strata(loaded, measures),
+        calibration=[_calibration(place, run) for place, run in enumerate(loaded)],
+        beside=analyses.sections(loaded, table),
         mistakes=mistakes,
         listen={"table": table is not None, "audio": audio_root is not None, "errors": errors},
         sounds=sounds,
         division=None if table is None or segments is None else _division(table, segments),
-        provenance=provenance(found),
-        commands=sweep_commands(found, table),
+        provenance=provenance(loaded),
+        commands=sweep_commands(loaded, table),
         command=_command(runs, table=table, audio_root=audio_root, errors=errors, split=split),
         versions={**versions(), **_drawn_with()},
     )
+
+
+def write_report(
+    runs: Sequence[str | Path] | Mapping[str, str | Path],
+    path: str | Path,
+    *,
+    log: Log = log,
+    **options: Any,
+) -> None:
+    """Write the page that shows runs side by side; it needs no network.
+
+    Parameters
+    ----------
+    runs
+        Folders that a sweep wrote, or predictions tables; or these by the name they are to have.
+    path
+        ``.html``; one that is there is replaced.
+    log
+        Receives what makes the numbers doubtful, which the page says too.
+    options
+        `table`, `audio_root`, `errors`, `split` and `title` of `report`.
+
+    Raises
+    ------
+    InputError
+        As of `report`, or the page cannot be written.
+
+    Examples
+    --------
+    >>> write_report({"ridge": "sweep"}, "report.html", table="table.csv")  # doctest: +SKIP
+    """
+    named = [f"{name}={run}" for name, run in runs.items()] if isinstance(runs, Mapping) else runs
+    atomic_write(path, report([str(run) for run in named], log=log, **options).encode())
 
 
 def _check_options(table: str | Path | None, audio_root: str | Path | None, errors: int) -> None:
@@ -135,9 +170,9 @@ def _check_options(table: str | Path | None, audio_root: str | Path | None, erro
 
 
 def _command(runs: Sequence[str], **options: Any) -> str:
-    """Return the command that makes this page, less its title and the file it goes to."""
-    given = [(f"--{key.replace('_', '-')}", str(v)) for key, v in options.items() if v is not None]
-    words = [word for option in given for word in option]
+    """Return the command that makes this page, without its title and output file."""
+    pairs = [(f"--{key.replace('_', '-')}", str(v)) for key, v in options.items() if v is not None]
+    words = [word for option in pairs for word in option]
     return shlex.join(["spk-classify", "report", *runs, *words])
 
 
@@ -170,7 +205,7 @@ def _page(**content: Any) -> str:
 
 
 def _accuracies(runs: Sequence[ReportedRun], measures: Sequence[pd.DataFrame]) -> Any:
-    """Draw the runs' accuracies under each other, pooled and as mean over meetings."""
+    """Draw the runs' accuracies one below the other, pooled and as mean over meetings."""
     names = {"accuracy": "all segments", "accuracy_meetings": "mean of meetings"}
     series = []
     for table in measures:
@@ -197,7 +232,7 @@ def _sweep(place: int, run: ReportedRun) -> dict[str, Any]:
 
 
 def _strata(runs: Sequence[ReportedRun], measures: Sequence[pd.DataFrame]) -> list[tuple[str, Any]]:
-    """Return (what, figure) by length and by overlap, as far as the table tells them."""
+    """Return (caption, figure) by length and by overlap, if the table has them."""
     drawn = []
     for stratum, caption in STRATA.items():
         series: list[dict[str, figures.Bar]] = []
@@ -208,10 +243,10 @@ def _strata(runs: Sequence[ReportedRun], measures: Sequence[pd.DataFrame]) -> li
             for row in rows:
                 groups[row["group"]] = max(groups.get(row["group"], 0), int(row["segments"]))
         if groups:
-            named = {group: f"{group}  (n = {count})" for group, count in groups.items()}
-            shown = [{named[group]: bar for group, bar in bars.items()} for bars in series]
+            titles = {group: f"{group}  (n = {count})" for group, count in groups.items()}
+            shown = [{titles[group]: bar for group, bar in bars.items()} for bars in series]
             figure = figures.bars(
-                list(named.values()), shown, name=stratum, label=f"Accuracy by {caption}"
+                list(titles.values()), shown, name=stratum, label=f"Accuracy by {caption}"
             )
             drawn.append((f"By {caption}", figure))
     return drawn
@@ -231,25 +266,27 @@ def _with_players(
     if table is None or audio_root is None:
         return mistakes, {}
     if not Path(audio_root).is_dir():
-        raise InputError(f"{audio_root}: no such folder, expected the recordings'; correct it")
+        raise InputError(
+            f"{audio_root}: no such folder, expected the recordings' folder; correct it"
+        )
     clips = Clips(Path(audio_root), table.set_index("segment_id"))
     heard = []
-    for one in mistakes:
-        names = (short(one.speaker, one.session), short(one.predicted, one.session))
-        heard.append(replace(one, players=players(one, clips, names)))
+    for mistake in mistakes:
+        names = (short(mistake.speaker, mistake.session), short(mistake.predicted, mistake.session))
+        heard.append(replace(mistake, players=players(mistake, clips, names)))
     return heard, clips.sounds
 
 
 def _division(path: str | Path, table: pd.DataFrame) -> dict[str, Any]:
-    """Return the split's record in words and its leak report, or why there is none."""
+    """Return the split's summary and leakage report, or why there is none."""
     record = read_record(path)
     try:
         shares, why = leaks_table(leakage_report(table)), ""
     except InputError as problem:
         shares, why = None, str(problem)
-    told = "" if record is None else summarise(record)
+    text = "" if record is None else summarise(record)
     return {
-        "told": told,
+        "summary": text,
         "parameters": {} if record is None else record.get("parameters", {}),
         "leaks": shares,
         "why": why,

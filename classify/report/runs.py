@@ -1,7 +1,7 @@
-"""What a report is made of: folders of runs and predictions tables, one model under one name.
+"""Read a report's inputs: folders of runs and predictions tables, one model per name.
 
-A run is a folder with ``predictions.csv`` (or ``.parquet``), or such a table alone, from a sweep,
-from `predict` or from fine-tuning alike. What else lies in the folder is read where it is there:
+A run is a folder with ``predictions.csv`` (or ``.parquet``), or such a table alone, whether from a
+sweep, from `predict` or from fine-tuning. Further files in the folder are optional:
 ``config.json``, ``sweep.csv`` (validation by layers and classifier), ``learning.csv`` (accuracy by
 seconds of speech per speaker), ``openset.csv`` (strangers) and ``control.csv`` (label, person or
 meeting).
@@ -41,22 +41,22 @@ TABLES = ("predictions.csv", "predictions.parquet")
 
 @dataclass(frozen=True, eq=False)
 class ReportedRun:
-    """One model's predictions, and what is known of how they came about.
+    """One model's predictions, and what is known about how they were made.
 
     Attributes
     ----------
     predictions : DataFrame
-        Rows of the split that is reported, all of one model.
+        Rows of the reported split, all of one model.
     source : str
         Name and SHA-256 of the predictions file.
     trials, learning, open_set, control : DataFrame or None
         As in ``sweep.csv``, ``learning.csv``, ``openset.csv`` and ``control.csv``.
     config : dict
-        As in ``config.json``; empty where there is none.
+        As in ``config.json``; empty if there is none.
     inputs : Inputs or None
         As in ``inputs.json``: the table's rows that were swept.
     path : str
-        The folder or file, as it was named.
+        The folder or file, as given.
     """
 
     name: str
@@ -72,18 +72,18 @@ class ReportedRun:
 
     @property
     def swept(self) -> bool:
-        """Tell whether a sweep wrote the folder, so that `curve` and `open-set` can add to it."""
+        """Whether a sweep wrote the folder, so that `curve` and `open-set` can add to it."""
         return "settings" in self.config and "chosen" in self.config
 
     @property
     def folded(self) -> bool:
-        """Tell whether the sweep cross-validated, so that no validation rows are left."""
+        """Whether the sweep cross-validated, so that no validation rows are left."""
         settings = self.config.get("settings")
         return isinstance(settings, dict) and bool(settings.get("folds"))
 
     @property
     def within_corpus(self) -> bool:
-        """Tell whether it chooses among all labels."""
+        """Whether the model chooses among all labels."""
         return WITHIN_CORPUS in self.model
 
     @property
@@ -102,39 +102,38 @@ class ReportedRun:
 
     @property
     def model(self) -> str:
-        """Return the model as its predictions name it."""
+        """The model's name in its predictions."""
         return str(self.predictions["model"].iloc[0])
 
 
 def read_runs(runs: Sequence[str], *, split: str = "test") -> list[ReportedRun]:
-    """Return the runs that `runs` name as PATH or NAME=PATH, in their order.
+    """Read the runs given as PATH or NAME=PATH, in their order.
 
     A table of several models becomes one run per model, named ``NAME: MODEL``.
 
     Raises
     ------
     InputError
-        A path or a table is not there or not readable, has no row of `split`, or two runs have
-        one name.
+        A path or table is missing or unreadable, has no row of `split`, or two runs share a name.
     """
-    found = [run for text in runs for run in _read_run(*_named(text), split)]
-    if not found:
+    loaded = [run for text in runs for run in _read_run(*_name_and_path(text), split)]
+    if not loaded:
         raise InputError("report: 0 runs are given, expected at least 1; name a run's folder")
-    for run in found:
-        if sum(run.name == other.name for other in found) > 1:
+    for run in loaded:
+        if sum(run.name == other.name for other in loaded) > 1:
             raise InputError(
-                f"{run.name}: name is given to several runs, expected a name each; "
+                f"{run.name}: name is given to several runs, expected distinct names; "
                 "pass NAME=PATH with other names"
             )
-    return found
+    return loaded
 
 
-def _named(text: str) -> tuple[str, Path]:
+def _name_and_path(text: str) -> tuple[str, Path]:
     name, equals, path = text.partition("=")
     if equals and name and not Path(text).exists():
         return name, Path(path)
-    whole = Path(text)
-    return (whole.resolve().name if whole.is_dir() else whole.stem), whole
+    source = Path(text)
+    return (source.resolve().name if source.is_dir() else source.stem), source
 
 
 def _read_run(name: str, path: Path, split: str) -> list[ReportedRun]:
@@ -169,7 +168,7 @@ def _table_of(path: Path) -> Path:
 
 
 def _beside(folder: Path) -> dict[str, Any]:
-    """Return what else lies in a run's folder, all of it of one run (`run_inputs`)."""
+    """Read the further files in a run's folder, checked to be of the same run (`run_inputs`)."""
     config, control = folder / "config.json", folder / CONTROL_FILE
     if not config.is_file() and (folder / "cells.jsonl").is_file():
         raise InputError(
@@ -191,9 +190,9 @@ def _beside(folder: Path) -> dict[str, Any]:
 def _of_this_run(
     folder: Path, name: str, columns: Sequence[str], config: Mapping[str, Any], command: str
 ) -> pd.DataFrame | None:
-    """Read what a command added to a run's folder; refuse what it told of another run."""
+    """Read a file that a command added to a run's folder, refusing that of another run."""
     table = _read_csv(folder / name, columns)
-    if table is None or "run" not in table:  # none, or from before runs were named
+    if table is None or "run" not in table:  # older versions did not record the run
         return table
     if set(table["run"]) != {run_mark(folder, config)}:
         raise InputError(
@@ -220,7 +219,7 @@ def _read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame | None:
             f"{path}: columns {missing} are missing in {len(table)} rows, expected "
             f"{list(columns)} and at least 1 row; make the run again"
         )
-    if "standardise" in table:  # a classifier of its own in every figure and table
+    if "standardise" in table:  # shown as a separate classifier in all figures and tables
         plain = table["classifier"] + NOT_STANDARDISED
         table["classifier"] = table["classifier"].where(table["standardise"] != "no", plain)
     return table

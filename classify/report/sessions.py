@@ -1,4 +1,4 @@
-"""Per meeting: how well each run names it and its speakers, and who is taken for whom."""
+"""Per-session results: accuracy of each run and speaker, and who is confused with whom."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 
-ELSEWHERE = "other"  # taken for a speaker of another meeting
+ELSEWHERE = "other"  # predicted as a speaker of another meeting
 
 
 @dataclass(frozen=True)
 class Meeting:
-    """One meeting's card: its runs' accuracies, bars per speaker, a confusion matrix per run."""
+    """A meeting's card: accuracy per run, bars per speaker, a confusion matrix per run."""
 
     session: str
     accuracies: Sequence[tuple[int, str]]
@@ -32,7 +32,7 @@ class Meeting:
 
 
 def short(label: str, session: str) -> str:
-    """Return a label as it is known within its meeting.
+    """Strip the meeting's name from a label.
 
     >>> short("20200706_L_R001S01C01_001-M", "20200706_L_R001S01C01")
     '001-M'
@@ -46,7 +46,7 @@ def sessions_of(runs: Sequence[ReportedRun]) -> list[str]:
 
 
 def bar_of(rows: pd.DataFrame) -> Bar:
-    """Return the accuracy of rows of one meeting with Wilson's interval."""
+    """Return one meeting's accuracy with Wilson's interval."""
     hits = int((rows["speaker"] == rows["predicted"]).sum())
     return Bar(hits / len(rows), *wilson(hits, len(rows)), len(rows))
 
@@ -61,13 +61,13 @@ def by_meeting(runs: Sequence[ReportedRun]) -> Markup:
 
 
 def meetings(runs: Sequence[ReportedRun], table: pd.DataFrame | None) -> list[Meeting]:
-    """Return a card per meeting; a segment table adds speakers that are not tested."""
+    """Return a card per meeting; a segment table adds speakers without test segments."""
     home = _homes(runs, table)
     return [_meeting(runs, name, place, home) for place, name in enumerate(sessions_of(runs))]
 
 
 def _homes(runs: Sequence[ReportedRun], table: pd.DataFrame | None) -> dict[str, set[str]]:
-    """Return {speaker: meetings}, by the truth and by the table."""
+    """Return {speaker: meetings}, from the true labels and the table."""
     home: dict[str, set[str]] = {}
     for rows in [run.predictions for run in runs] + ([] if table is None else [table]):
         for speaker, session in set(zip(rows["speaker"], rows["session"], strict=True)):
@@ -81,7 +81,7 @@ def _meeting(
     here = [run.predictions[run.predictions["session"] == session] for run in runs]
     true = sorted({name for rows in here for name in rows["speaker"]})
     also = {name for rows in here for name in rows["predicted"] if name not in home}
-    others = sorted(also | {name for name, known in home.items() if session in known} - set(true))
+    others = sorted(also | {name for name, places in home.items() if session in places} - set(true))
     accuracies, series, matrices = [], [], []
     for number_, rows in enumerate(here):
         series.append({short(s, session): bar_of(r) for s, r in rows.groupby("speaker")})
@@ -110,13 +110,13 @@ def _matrix(rows: pd.DataFrame, true: list[str], others: list[str], name: str) -
 
 
 def meetings_table(runs: Sequence[ReportedRun]) -> Table:
-    """Return a row per meeting: segments, and the accuracy of each run."""
+    """Return a table with a row per meeting: segments, and the accuracy of each run."""
     groups = [dict(list(run.predictions.groupby("session"))) for run in runs]
     rows = []
     for session in sessions_of(runs):
-        found = [group.get(session) for group in groups]
-        cells = [Cell(session), number_cell(max(len(part) for part in found if part is not None))]
-        rows.append(cells + [Cell("") if part is None else _accuracy(part) for part in found])
+        parts = [group.get(session) for group in groups]
+        cells = [Cell(session), number_cell(max(len(part) for part in parts if part is not None))]
+        rows.append(cells + [Cell("") if part is None else _accuracy(part) for part in parts])
     heads = [("meeting", ""), ("segments", "")]
     return Table([*heads, *((run.name, "accuracy, 95 % interval below") for run in runs)], rows)
 
@@ -127,7 +127,7 @@ def _accuracy(rows: pd.DataFrame) -> Cell:
 
 
 def speakers_table(runs: Sequence[ReportedRun]) -> Table:
-    """Return a row per meeting and speaker: segments, accuracy of each run, whom most taken for."""
+    """Return a table per meeting and speaker: segments, and per run accuracy and top confusion."""
     together = {
         (session, speaker)
         for run in runs
@@ -138,10 +138,10 @@ def speakers_table(runs: Sequence[ReportedRun]) -> Table:
     groups = [dict(list(run.predictions.groupby(["session", "speaker"]))) for run in runs]
     rows = []
     for session, speaker in sorted(together):
-        found = [group.get((session, speaker)) for group in groups]
-        count = max(len(part) for part in found if part is not None)
+        parts = [group.get((session, speaker)) for group in groups]
+        count = max(len(part) for part in parts if part is not None)
         cells = [Cell(session), Cell(short(speaker, session)), number_cell(count)]
-        for part in found:
+        for part in parts:
             cells += [Cell(""), Cell("")] if part is None else _speaker(part, session)
         rows.append(cells)
     heads = [("meeting", ""), ("speaker", ""), ("segments", "")]

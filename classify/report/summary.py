@@ -1,7 +1,7 @@
-"""The report's sentences: what each run does, and which differences are shown.
+"""The report's summary sentences: what each run achieves, and which differences are significant.
 
-A difference is claimed only where the interval of the paired difference leaves out 0 and McNemar's
-test agrees.
+A difference is claimed only if the interval of the paired difference excludes 0 and McNemar's test
+agrees.
 """
 
 from __future__ import annotations
@@ -26,63 +26,67 @@ def summary(
     measures: Sequence[pd.DataFrame],
     pairs: Mapping[tuple[int, int], Comparison],
 ) -> list[tuple[int | None, str]]:
-    """Return (its place, what it does) for each run, and (None, which differences are shown)."""
-    told: list[tuple[int | None, str]] = []
+    """Return (index, result) for each run, and (None, sentence) for significant differences."""
+    sentences: list[tuple[int | None, str]] = []
     for place, (run, table) in enumerate(zip(runs, measures, strict=True)):
-        found = overall_rows(table)
-        row = found["accuracy"]
+        overall = overall_rows(table)
+        row = overall["accuracy"]
         room = _room(run) if run.within_corpus else ""
-        value, most = usual(found)
+        value, most = usual(overall)
         text = (
             f"{f'with {run.encoder} ' if run.encoder else ''}"
             f"names {percent(row['value'])} ({interval_text(row['low'], row['high'])}) of "
             f"{len(run.predictions)} segments in "
             f"{places(run.predictions)}; always naming the {most} gives "
-            f"{percent(value)}, guessing {percent(found['chance']['value'])}{room}."
+            f"{percent(value)}, guessing {percent(overall['chance']['value'])}{room}."
         )
-        told.append((place, text))
-    return told + [(None, text) for text in _shown(runs, pairs)]
+        sentences.append((place, text))
+    return sentences + [(None, text) for text in _shown(runs, pairs)]
 
 
 def _room(run: ReportedRun) -> str:
-    """Return what must stand beside an accuracy over all labels."""
+    """Return the caveat that must accompany an accuracy over all labels."""
     if run.control is None:
         return f" ({KNOWS_THE_ROOM})"
     rows = run.control[run.control["segments"] > 0]
-    told = [
+    shares = [
         f"the {row['of']} in {percent(row['accuracy'])} ({interval_text(row['low'], row['high'])})"
         for row in rows[rows["of"] != LABEL].to_dict("records")
     ]
-    return f"; the same features give {', '.join(told)}" if told else ""
+    return f"; the same features give {', '.join(shares)}" if shares else ""
 
 
 def _shown(runs: Sequence[ReportedRun], pairs: Mapping[tuple[int, int], Comparison]) -> list[str]:
-    """Return which differences are shown between runs that choose among the same speakers."""
+    """Return the significant differences between runs that choose among the same speakers."""
     if len(runs) < 2:
         return []
     if not pairs:
         return ["No two runs share a segment, so none are compared."]
     alike = {
-        (a, b): found
-        for (a, b), found in pairs.items()
+        (a, b): comparison
+        for (a, b), comparison in pairs.items()
         if runs[a].within_corpus == runs[b].within_corpus
     }
-    told = [text for (a, b), found in alike.items() if (text := _better(runs[a], runs[b], found))]
-    rest = len(alike) - len(told)
+    better = [
+        text
+        for (a, b), comparison in alike.items()
+        if (text := _better(runs[a], runs[b], comparison))
+    ]
+    rest = len(alike) - len(better)
     other = (
         "Runs over all labels have a harder task than runs within meetings: see the differences."
     )
     tasks = [other] if len(alike) < len(pairs) else []
-    if not told:
+    if not better:
         of = " of one task" if tasks else ""
         return [*([f"No difference between runs{of} is shown."] if alike else []), *tasks]
     more = f"; in {rest} of {len(alike)} pairs no difference is shown" if rest else ""
-    return [f"On the segments that both name, {', '.join(told)}{more}.", *tasks]
+    return [f"On the segments that both name, {', '.join(better)}{more}.", *tasks]
 
 
-def _better(first: ReportedRun, second: ReportedRun, found: Comparison) -> str:
-    """Return which of two runs is better, where interval and test show it; else nothing."""
-    row = found.rows[found.rows["stratum"] == "all"].iloc[0]
+def _better(first: ReportedRun, second: ReportedRun, comparison: Comparison) -> str:
+    """Return which of two runs is better, if interval and test agree; else ""."""
+    row = comparison.rows[comparison.rows["stratum"] == "all"].iloc[0]
     value, low, high = (row[name] for name in ("difference", "low", "high"))
     if high < 0:
         first, second, value, low, high = second, first, -value, -high, -low
@@ -93,8 +97,8 @@ def _better(first: ReportedRun, second: ReportedRun, found: Comparison) -> str:
 
 
 def caveats(runs: Sequence[ReportedRun], pairs: Mapping[tuple[int, int], Comparison]) -> list[str]:
-    """Return what must stand beside the differences."""
-    found = [
+    """Return the caveats that must accompany the differences."""
+    lines = [
         fact
         for pair in pairs.values()
         for fact in pair.facts
@@ -102,15 +106,15 @@ def caveats(runs: Sequence[ReportedRun], pairs: Mapping[tuple[int, int], Compari
     ]
     corpus = {run.within_corpus for run in runs}
     if pairs and len(corpus) > 1:
-        found.append(OTHER_TASK)
-    found += unlike_notes(runs)
-    return list(dict.fromkeys(found))
+        lines.append(OTHER_TASK)
+    lines += unlike_notes(runs)
+    return list(dict.fromkeys(lines))
 
 
 def doubts(runs: Sequence[ReportedRun], table: pd.DataFrame | None) -> list[tuple[int, str]]:
-    """Return (its place, why its scores may mean nothing) of each run, with a segment table's help.
+    """Return (index, reason to doubt its scores) per run, using a segment table if given.
 
-    Also what a sweep left out.
+    Includes what a sweep left out.
     """
     lines = []
     for place, run in enumerate(runs):

@@ -1,8 +1,8 @@
-"""A figure of matplotlib's becomes SVG that stands in a page and takes the page's colours.
+"""Convert matplotlib figures to inline SVG that takes its colours and font from the page.
 
-Figures are painted in stand-in colours (`INK`, `LINE`, `hue`, `step`, `text_colour`), which become
-CSS variables, so that one figure serves light, dark and print. Text stays text, in the page's font.
-Ids are made unique by the figure's name, and nothing tells the time: same input, same bytes.
+Figures are painted in placeholder colours (`INK`, `LINE`, `hue`, `step`, `text_colour`), which
+become CSS variables, so that one figure serves light, dark and print. Text remains text. Ids are
+made unique by the figure's name, and there is no time stamp: same input, same bytes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-HUES = 8  # told apart by colour-blind readers too; then they repeat
-STEPS = 9  # of the scale in heat maps
+HUES = 8  # distinguishable also for colour-blind readers; further runs repeat them
+STEPS = 9  # of the colour scale in heat maps
 INK, LINE = "#000001", "#000002"
 STYLE = {
     "svg.fonttype": "none",
@@ -42,17 +42,17 @@ FONT = re.compile(r"font: (?:[a-z]+ )*([\d.]+)px [^;]*")
 
 
 def hue(number: int) -> str:
-    """Return the stand-in for the colour of run or classifier `number` from 0."""
+    """Return the placeholder colour of run or classifier `number` (from 0)."""
     return f"#0001{number % HUES:02x}"
 
 
 def step(share: float) -> str:
-    """Return the stand-in for a heat map's colour at `share` 0..1 of its scale."""
+    """Return the placeholder for a heat map's colour at `share` 0..1 of its scale."""
     return f"#0002{_step(share):02x}"
 
 
 def text_colour(share: float) -> str:
-    """Return the stand-in for the colour of text on `step(share)`."""
+    """Return the placeholder for the colour of text on `step(share)`."""
     return f"#0003{_step(share):02x}"
 
 
@@ -63,7 +63,7 @@ def _step(share: float) -> int:
 def figure_to_svg(
     paint: Callable[[Axes], None], *, name: str, size: tuple[float, float], label: str
 ) -> Markup:
-    """Return what `paint` draws on its axes, as one SVG element.
+    """Render what `paint` draws on its axes as one SVG element.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def figure_to_svg(
         Letters, digits and hyphens; unique in the page.
     size : (width, height) in inches
     label : str
-        What the figure shows, for those who cannot see it.
+        Description of the figure for screen readers.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -102,7 +102,7 @@ def _inline(text: str, name: str, label: str) -> Markup:
             node.set(key, _attribute(key, value, name))
     for definitions in root.findall(f"{{{SVG}}}defs"):
         for style in definitions.findall(f"{{{SVG}}}style"):
-            definitions.remove(style)  # it would hold for the whole page; the page has its own
+            definitions.remove(style)  # it would apply to the whole page, which has its own
     width = float(root.attrib.pop("width").removesuffix("pt")) * PIXELS
     del root.attrib["height"]
     root.set("style", f"--width: {width:.0f}px")
@@ -120,8 +120,8 @@ def _attribute(key: str, value: str, name: str) -> str:
     return FONT.sub(r"font-size: \1px", COLOUR.sub(_variable, value)) if key == "style" else value
 
 
-def _variable(found: re.Match[str]) -> str:
-    code = found[0]
+def _variable(match: re.Match[str]) -> str:
+    code = match[0]
     if code in (INK, LINE):
         return "currentColor" if code == INK else "var(--line)"
     kind = {"1": "hue", "2": "step", "3": "on-step"}.get(code[4])

@@ -1,4 +1,4 @@
-"""The report's tables, as plain text and numbers; the template shows them."""
+"""The report's tables as plain text and numbers, for the template to render."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 NOT_PAIRED = "these segments are not paired"
 NO_SHARE = ("log_loss", "min_dcf")
-NO_MERIT = ("majority", "majority_scored", "chance")  # what the task gives, not the run
+NO_MERIT = ("majority", "majority_scored", "chance")  # properties of the task, not of the run
 NAMING = (
     *("accuracy", "accuracy_meetings", "accuracy_time", "balanced_accuracy", "macro_f1", "top3"),
     *NO_MERIT,
 )
 CONFIDENCE = ("log_loss", "calibration_error", "eer", "min_dcf")  # low is good
-TOLD_ABOVE = ("facts", "conclusion", "identity")  # of a configuration, on another place of the page
+TOLD_ABOVE = ("facts", "conclusion", "identity")  # settings shown elsewhere on the page
 MEANING = {
     "accuracy": "share of segments named rightly",
     "accuracy_meetings": "mean of the meetings' accuracies",
@@ -46,7 +46,7 @@ MEANING = {
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell shows, a smaller second line, and what it is sorted by (else the text)."""
+    """A cell's text, its smaller second line, and its sort key (default: the text)."""
 
     text: str
     note: str = ""
@@ -57,18 +57,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Headings with their meaning, and rows of cells."""
+    """Column headings with explanations, and rows of cells."""
 
     heads: Sequence[tuple[str, str]]
     rows: Sequence[Sequence[Cell]]
 
     def is_number(self, column: int) -> bool:
-        """Tell whether a column holds numbers, which stand to the right."""
+        """Return whether a column holds numbers, which are right-aligned."""
         return any(row[column].sort is not None for row in self.rows)
 
 
 def percent(value: float, places: int = 1) -> str:
-    """Return a share as per cent; nothing for NaN.
+    """Format a share as per cent; "" for NaN.
 
     >>> percent(0.8171), percent(float("nan"))
     ('81.7 %', '')
@@ -77,7 +77,7 @@ def percent(value: float, places: int = 1) -> str:
 
 
 def interval_text(low: float, high: float, places: int = 1) -> str:
-    """Return an interval of shares in per cent, or nothing where it has no ends.
+    """Format an interval of shares in per cent; "" for NaN.
 
     >>> interval_text(0.685, 0.951)
     '68.5 to 95.1'
@@ -101,7 +101,7 @@ def run_cell(run: ReportedRun, place: int) -> Cell:
 
 
 def overall_rows(measures: pd.DataFrame) -> dict[str, pd.Series]:
-    """Return {measure: its row} of what `score` says of all segments of one run."""
+    """Return {metric: its row} over all segments of one run, from what `score` returns."""
     rows = measures[measures["stratum"] == "all"]
     return {row["measure"]: row for _, row in rows.iterrows()}
 
@@ -109,15 +109,15 @@ def overall_rows(measures: pd.DataFrame) -> dict[str, pd.Series]:
 def runs_table(
     runs: Sequence[ReportedRun], measures: Sequence[pd.DataFrame], names: Sequence[str]
 ) -> Table:
-    """Return these measures of every run; the best is marked where all do the same task.
+    """Return a table of metrics per run; the best is marked if all runs do the same task.
 
-    `measures[k]` is what `score` says of run k; `names` are some of `score.MEASURES`.
+    `measures[k]` is what `score` returns for run k; `names` are some of `score.MEASURES`.
     """
-    found = [overall_rows(table) for table in measures]
-    shown = [name for name in names if any(name in rows for rows in found)]
-    best = _best(found, shown) if _same_task(runs) else {}
+    overall = [overall_rows(table) for table in measures]
+    shown = [name for name in names if any(name in rows for rows in overall)]
+    best = _best(overall, shown) if _same_task(runs) else {}
     rows = []
-    for place, (run, values) in enumerate(zip(runs, found, strict=True)):
+    for place, (run, values) in enumerate(zip(runs, overall, strict=True)):
         counts = [len(run.predictions), run.predictions["session"].nunique()]
         cells = [run_cell(run, place), *(number_cell(count) for count in counts)]
         cells += [_measure(values.get(name), best.get(name)) for name in shown]
@@ -127,15 +127,15 @@ def runs_table(
 
 
 def _same_task(runs: Sequence[ReportedRun]) -> bool:
-    """Tell whether several runs name the same segments, all among a meeting's or all labels."""
+    """Return whether several runs do the same task: same segments, same set of candidates."""
     tasks = {(frozenset(run.predictions["segment_id"]), run.within_corpus) for run in runs}
     return len(runs) > 1 and len(tasks) == 1
 
 
-def _best(found: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> dict[str, float]:
+def _best(overall: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> dict[str, float]:
     best = {}
     for name in shown:
-        values = [rows[name]["value"] for rows in found if name in rows]
+        values = [rows[name]["value"] for rows in overall if name in rows]
         if name not in NO_MERIT and not any(map(math.isnan, values)):
             best[name] = min(values) if name in CONFIDENCE else max(values)
     return best
@@ -152,8 +152,8 @@ def _measure(row: pd.Series | None, best: float | None) -> Cell:
 
 
 def pairs_of(runs: Sequence[ReportedRun]) -> dict[tuple[int, int], Comparison]:
-    """Return the comparison of each two runs that share segments, by their places."""
-    found = {}
+    """Compare each pair of runs that share segments; keys are the runs' indices."""
+    comparisons = {}
     for b in range(len(runs)):
         for a in range(b):
             first, second = runs[a].predictions, runs[b].predictions
@@ -161,14 +161,14 @@ def pairs_of(runs: Sequence[ReportedRun]) -> dict[tuple[int, int], Comparison]:
             first = first[~first["segment_id"].isin(other)]
             if first["segment_id"].isin(second["segment_id"]).any():
                 second = second[~second["segment_id"].isin(other)]
-                found[a, b] = compare(first, second, split="all")
-    return found
+                comparisons[a, b] = compare(first, second, split="all")
+    return comparisons
 
 
 def unlike(a: ReportedRun, b: ReportedRun) -> set[str]:
-    """Return the ids that two runs share of segments that are not the same.
+    """Return the segment ids that mean different segments in two runs.
 
-    They differ in speaker, session or split, or in time where both runs say of which rows they are.
+    Such segments differ in speaker, session or split, or in time, if both runs recorded their rows.
     """
     columns = ["segment_id", "speaker", "session", "split"]
     both = a.predictions[columns].merge(b.predictions[columns], on="segment_id")
@@ -184,7 +184,7 @@ def unlike(a: ReportedRun, b: ReportedRun) -> set[str]:
 
 
 def unlike_notes(runs: Sequence[ReportedRun]) -> list[str]:
-    """Say which runs are not of the same table: segments that are not paired, other training."""
+    """Return notes on runs of different tables: unpaired segments, other training rows."""
     lines = []
     for b in range(len(runs)):
         for a in range(b):
@@ -206,10 +206,10 @@ def unlike_notes(runs: Sequence[ReportedRun]) -> list[str]:
 def difference_table(
     runs: Sequence[ReportedRun], pairs: Mapping[tuple[int, int], Comparison]
 ) -> Table:
-    """Return each two runs' paired difference over all the segments that both name."""
+    """Return a table of paired differences between runs, over the segments that both name."""
     rows = []
-    for (a, b), found in pairs.items():
-        row = found.rows[found.rows["stratum"] == "all"].iloc[0]
+    for (a, b), comparison in pairs.items():
+        row = comparison.rows[comparison.rows["stratum"] == "all"].iloc[0]
         points = Cell(
             f"{100 * row['difference']:+.1f}",
             interval_text(row["low"], row["high"]),
@@ -244,7 +244,7 @@ def _verdict(row: pd.Series, a: str, b: str) -> str:
 
 
 def trials_table(trials: pd.DataFrame, most: int = 200) -> Table:
-    """Return a sweep's best `most` trials by accuracy on validation."""
+    """Return a table of a sweep's best `most` candidates by validation accuracy."""
     rows = []
     best = trials.sort_values("valid_accuracy", ascending=False, kind="stable").head(most)
     for row in best.to_dict("records"):
@@ -264,7 +264,7 @@ def trials_table(trials: pd.DataFrame, most: int = 200) -> Table:
 
 
 def leaks_table(report: pd.DataFrame) -> Table:
-    """Return a `leakage_report` as a table of shares of the test segments."""
+    """Return a `leakage_report` as a table, in shares of the test segments."""
     heads = [("meeting", ""), ("train", "segments"), ("test", "segments")]
     for name in report.columns[3:]:
         if name.startswith("within_"):
@@ -283,11 +283,11 @@ def leaks_table(report: pd.DataFrame) -> Table:
 
 
 def provenance(runs: Sequence[ReportedRun]) -> Table:
-    """Return what is known of each run's making, a column per run; what differs is marked."""
-    known = [_source(run) for run in runs]
+    """Return a table of how each run was made, a column per run; differences are marked."""
+    sources = [_source(run) for run in runs]
     rows = []
-    for key in dict.fromkeys(key for facts in known for key in facts):
-        values = [facts.get(key, "") for facts in known]
+    for key in dict.fromkeys(key for facts in sources for key in facts):
+        values = [facts.get(key, "") for facts in sources]
         if not any(values):
             continue
         differs = len(set(values)) > 1
@@ -299,12 +299,12 @@ def _source(run: ReportedRun) -> dict[str, str]:
     facts = {"predictions": run.source[0], "SHA-256 of these": run.source[1], "model": run.model}
     shown = {key: value for key, value in run.config.items() if key not in TOLD_ABOVE}
     if isinstance(run.config.get("settings"), dict):
-        shown.pop("settings")  # the command tells them
+        shown.pop("settings")  # the command shows them
     return {**facts, **_flat(shown)}
 
 
 def sweep_command(run: ReportedRun, table: str = "TABLE") -> str:
-    """Return the command that swept a run, with every setting; STORE is to be filled in."""
+    """Return the command that swept a run, with all settings; the user fills in STORE."""
     settings = {**run.config["settings"], "identity": run.config.get("identity")}
     options = [(f"--{k.replace('_', '-')}", str(v)) for k, v in settings.items() if v is not None]
     words = [word for option in options for word in option]
@@ -312,7 +312,7 @@ def sweep_command(run: ReportedRun, table: str = "TABLE") -> str:
 
 
 def sweep_commands(runs: Sequence[ReportedRun], table: object = None) -> list[tuple[int, str]]:
-    """Return (place, the command that swept it) of each run that a sweep wrote."""
+    """Return (index, sweep command) for each run that a sweep wrote."""
     return [
         (place, sweep_command(run, str(table or "TABLE")))
         for place, run in enumerate(runs)
@@ -321,13 +321,13 @@ def sweep_commands(runs: Sequence[ReportedRun], table: object = None) -> list[tu
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
+    flat: dict[str, str] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict):
-            found.update(_flat(value, f"{name}."))
+            flat.update(_flat(value, f"{name}."))
         elif isinstance(value, list):
-            found[name] = ", ".join(map(str, value))
+            flat[name] = ", ".join(map(str, value))
         else:
-            found[name] = "" if value is None else str(value)
-    return found
+            flat[name] = "" if value is None else str(value)
+    return flat

@@ -12,53 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...common.errors import InputError, check_choice
+from ...common.extras import check_extra
 from ..classifiers.calibration import CALIBRATIONS, pad, probabilities
 from ..classifiers.registry import PENALTIES, penalty_path
 from ..classifiers.temperatures import shared_temperature
 from ..features import LayerSet
 from ..metrics import log_loss, mean_interval, wilson
+from ..options import SweepSettings
 from .cross_validation import check_folds
 
 WIDE = 0.2  # of a 95 % interval: combinations mostly differ by less
-
-
-@dataclass(frozen=True)
-class SweepSettings:
-    """What is tried, and how.
-
-    Attributes
-    ----------
-    within : "session" (a closed set per meeting) or "corpus" (one over all labels)
-    layers : "all", "0-12" or "4,8"
-    combine : "alone", "concat" or "average" of these layers; every "pairs" or "triples" of them;
-        "mix" with learnt weights
-    pooling_part : "mean", "std" or "both" of the pooled vector
-    standardise : "yes" (each feature to variance 1 by the training rows), "no" (all divided by one
-        number, so that their mean variance is 1), or "both" of these
-    classifiers : names, separated by commas
-    penalty : the only one tried, or None for each classifier's own path
-    folds : of cross-validation over train and valid; 0 = the validation rows decide
-    gap : s; with folds, what lies nearer to a held-out segment is not learnt
-    calibration : "temperature" or "isotonic", of the chosen one's probabilities; names stay
-    refit : whether the chosen one is fitted again on train and validation; its temperature is that
-        from before. With folds it always learns from both; an enrolment is left as it is.
-    seed : of resampling, the linear SVM and LightGBM
-    jobs : processes; 0 = one per core
-    """
-
-    within: str = "session"
-    layers: str = "all"
-    combine: str = "alone"
-    pooling_part: str = "both"
-    standardise: str = "yes"
-    classifiers: str = "centroid,ridge,lda,logistic"
-    penalty: float | None = None
-    folds: int = 0
-    gap: float = 2.0
-    calibration: str = "temperature"
-    refit: bool = True
-    seed: int = 0
-    jobs: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +103,8 @@ def classifier_names(settings: SweepSettings) -> list[str]:
     names = every if text == "all" else [name.strip() for name in text.split(",")]
     for name in names:
         penalty_path(name, settings.penalty)
+    if "lightgbm" in names:
+        check_extra("trees", "--classifiers lightgbm")
     if len(set(names)) < len(names):
         raise InputError(f"classifiers: {text!r} names one twice, expected each once; correct it")
     return names

@@ -65,7 +65,7 @@ def learn_layer_weights(
     layers: Sequence[int],
     settings: SweepSettings,
     *,
-    tell: Log = lambda text: None,
+    log: Log = lambda text: None,
 ) -> LayerSet:
     """Return the mix of `layers` of least squared error on validation, over ridge's penalties.
 
@@ -95,7 +95,7 @@ def learn_layer_weights(
     kept = [int(k) for k in np.flatnonzero(weights >= LEAST_WEIGHT)]
     shares = weights[kept] / weights[kept].sum()
     told = ", ".join(f"layer {layers[k]} {w:.3f}" for k, w in zip(kept, shares, strict=True))
-    tell(f"mix: {told}; squared error {errors[0]:.4f} with equal weights, {errors[-1]:.4f} so")
+    log(f"mix: {told}; squared error {errors[0]:.4f} with equal weights, {errors[-1]:.4f} so")
     if len(kept) == 1:
         return LayerSet((layers[kept[0]],))
     return LayerSet(tuple(layers[k] for k in kept), "mix", tuple(map(float, shares)))

@@ -16,6 +16,7 @@ import numpy as np
 
 from ...common.cpus import available_cores
 from ...common.errors import InputError
+from ...common.log import is_quiet
 from ...common.signals import ignore_sigint_in_children
 from ...extract.store.reader import FeatureStore
 from ...manifests.splits.tasks import Task
@@ -56,7 +57,7 @@ def sweep(
     tasks: Sequence[Task],
     settings: SweepSettings,
     *,
-    tell: Log = lambda text: None,
+    log: Log = lambda text: None,
     cells: SweepCache | None = None,
 ) -> list[Candidate]:
     """Try every layer set and classifier on the tasks; validation accuracy for each.
@@ -86,10 +87,10 @@ def sweep(
     if settings.combine == "mix" and sets[0].combine == "mix":
         with one_thread(["ridge"]):
             ids = table["segment_id"].to_numpy(str)
-            sets = [learn_layer_weights(ids, store, tasks, sets[0].layers, settings, tell=tell)]
+            sets = [learn_layer_weights(ids, store, tasks, sets[0].layers, settings, log=log)]
     cells = SweepCache() if cells is None else cells
     todo = remaining_work(cells, sets, settings)
-    _tell_plan(tasks, len(sets) * len(names), todo, tell)
+    _tell_plan(tasks, len(sets) * len(names), todo, log)
     groups = validation_groups(table, tasks, settings)
     work = _Work(store, table["segment_id"].to_numpy(str), groups, tasks, settings)
     with _bar(sum(len(missing) for share in todo for _, missing in share)) as bar:
@@ -110,22 +111,22 @@ def validation_groups(
     return interval_groups(sessions, speakers, one_task=settings.within == "corpus")[0]
 
 
-def _tell_plan(tasks: Sequence[Task], every: int, todo: Sequence[Share], tell: Log) -> None:
+def _tell_plan(tasks: Sequence[Task], every: int, todo: Sequence[Share], log: Log) -> None:
     every_missing = [missing for share in todo for _, missing in share]
     left = sum(map(len, every_missing))
     if left < every:
-        tell(f"{every - left} of {every} combinations were finished before and are not tried again")
+        log(f"{every - left} of {every} combinations were finished before and are not tried again")
     grown = sum("lightgbm" in missing for missing in every_missing)
     if grown:
         trees = sum(len(task.labels) for task in tasks) * TREE_ROUNDS * grown
-        tell(f"lightgbm: at most {trees} trees ({TREE_ROUNDS} rounds, {grown} layer sets)")
+        log(f"lightgbm: at most {trees} trees ({TREE_ROUNDS} rounds, {grown} layer sets)")
 
 
 def _bar(cells: int) -> tqdm:
     """Return a bar of combinations; only a terminal sees it."""
     from tqdm import tqdm
 
-    return tqdm(total=cells, unit="fit", disable=None, leave=False)
+    return tqdm(total=cells, unit="fit", disable=is_quiet() or None, leave=False)
 
 
 def _processes(jobs: int, sets: int) -> int:

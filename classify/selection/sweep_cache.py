@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...common.errors import InputError, explain_write_errors
+from ...common.extras import installed_versions
 from ...common.files import atomic_write
 from ...extract.store.reader import FeatureStore
 from ...manifests.splits.tasks import Task
@@ -113,9 +114,7 @@ def fingerprint_of(
 
 
 def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("numpy", "scipy", "scikit-learn", "lightgbm")}
+    return installed_versions(("numpy", "scipy", "scikit-learn", "lightgbm"))
 
 
 def _checksums(table: pd.DataFrame, store: FeatureStore) -> np.ndarray:
@@ -175,15 +174,9 @@ def _crc32(fields: dict[str, Any]) -> int:
 def _trial(line: dict[str, Any]) -> Candidate:
     bits = np.frombuffer(base64.b64decode(line["correct"]), np.uint8)
     correct = np.unpackbits(bits, count=line["count"]).astype(bool)
-    layers = LayerSet(
-        tuple(line["layers"]["layers"]),
-        line["layers"]["combine"],
-        tuple(line["layers"]["weights"]),
-        line["layers"]["standardise"],
-    )
     low, high = line["interval"]
     changed: dict[str, Any] = {
-        "layers": layers,
+        "layers": LayerSet.from_dict(line["layers"]),
         "correct": correct,
         "interval": (low, high),
         "notes": tuple(line["notes"]),

@@ -1,9 +1,9 @@
-"""Where an encoder's files lie and what they say, before any weight is loaded (no torch here).
+"""Locate and check an encoder's files before any weights are loaded (no torch here).
 
-An encoder is named by a local folder or a hub id. A hub id is resolved to a commit hash; a folder
-has the revision "local", its weights' hash tells it apart. Weights are safetensors, or a
-``pytorch_model.bin`` that is read with ``weights_only``; quantized ones are refused. What the
-folder says about its input is read in `preprocessing`, an adapter beside the weights in `lora`.
+An encoder is given as a local folder or a hub id. A hub id is resolved to a commit hash; a folder
+has the revision "local" and is identified by its weights' hash. Weights are safetensors, or a
+``pytorch_model.bin`` that is read with ``weights_only``; quantized ones are refused. The input
+settings are read in `preprocessing`, an adapter beside the weights in `lora`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An encoder's files: `config` is config.json, `weights` are absent where not asked for.
+    """An encoder's files; `config` is the content of config.json, `weights` may not be requested.
 
-    `adapter` is the LoRA beside the weights, its configuration first, if there is one.
+    `adapter` is a LoRA beside the weights, if any, its configuration first.
     """
 
     name: str
@@ -45,12 +45,12 @@ class Checkpoint:
 
     @property
     def layer_count(self) -> int:
-        """Number of transformer layers (where nothing is said, 24 of w2v-BERT, else 12)."""
+        """Number of transformer layers (default: 24 for w2v-BERT, else 12)."""
         return int(self.config.get("num_hidden_layers", 24 if self._large else 12))
 
     @property
     def hidden_size(self) -> int:
-        """Width of a state (where nothing is said, 1024 of w2v-BERT, else 768)."""
+        """Width of a state (default: 1024 for w2v-BERT, else 768)."""
         return int(self.config.get("hidden_size", 1024 if self._large else 768))
 
     @property
@@ -58,7 +58,7 @@ class Checkpoint:
         return self.config["model_type"] == W2V_BERT
 
     def provenance(self) -> dict[str, Any]:
-        """Return what identifies the encoder; reads the weights once, to hash them."""
+        """Return what identifies the encoder; reads all weights to hash them."""
         return {
             "encoder": self.name,
             "revision": self.revision,
@@ -77,20 +77,20 @@ def find_checkpoint(
     normalize: str | None = None,
     weights: bool = True,
 ) -> Checkpoint:
-    """Return the files of an encoder.
+    """Find an encoder's files.
 
     Parameters
     ----------
     normalize
-        ``yes`` or ``no``: whether waveforms are normalised, whatever the folder says of it.
+        ``yes`` or ``no``: whether waveforms are normalised, overriding the folder's settings.
     weights
-        False looks for the configuration alone.
+        If false, find only the configuration.
 
     Raises
     ------
     InputError
-        No such folder, not in the hub's cache and not to be fetched, an architecture whose front
-        end is neither wav2vec2's nor w2v-BERT's, or weights that cannot be taken as they are.
+        There is no such folder; the hub id is neither cached nor downloadable; the front end is
+        neither wav2vec2's nor w2v-BERT's; or the weights cannot be used as they are.
     """
     if Path(name).is_dir():
         if revision is not None:
@@ -101,7 +101,7 @@ def find_checkpoint(
         return _read(Path(name).resolve().name, Path(name), "local", normalize, weights)
     if not _HUB_ID.fullmatch(name):
         raise InputError(
-            f"--encoder: {name!r} is no folder, expected a folder or a hub id like "
+            f"--encoder: {name!r} is not a folder, expected a folder or a hub id like "
             "facebook/wav2vec2-base; correct it"
         )
     folder = _fetch(name, revision, ["*.json"])
@@ -120,13 +120,13 @@ def _fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
 
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except Exception as problem:  # offline, unknown, gated, timed out: a dozen kinds, one repair
+    except Exception as problem:  # offline, unknown, gated, timed out: many kinds, one repair
         raise InputError(_not_at_hand(name, str(problem).split("\n")[0])) from problem
 
 
-def _not_at_hand(name: str, found: str) -> str:
+def _not_at_hand(name: str, reason: str) -> str:
     return (
-        f"{name}: encoder is not at hand ({found}), expected it in the hub's cache or a folder; "
+        f"{name}: encoder is not available ({reason}), expected it in the hub's cache or a folder; "
         f"run `hf download {name}` where there is a network, or name a folder with --encoder"
     )
 
@@ -143,7 +143,7 @@ def _read(
         )
     config = read_json(folder / "config.json")
     kind = config.get("model_type")
-    _refuse_kernels(folder, config)
+    _check_attention(folder, config)
     if kind not in MODEL_TYPES:
         raise InputError(
             f"{name}: model_type is {kind!r}, expected one of {list(MODEL_TYPES)}; "
@@ -156,18 +156,20 @@ def _read(
     for file in files:
         check_content(file)
     _check_quantized(folder, config, files)
-    _refuse_elsewhere(folder, files)
+    _check_index(folder, files)
     settings = (mel_input if kind == W2V_BERT else waveform_input)(folder, config, normalize)
     return Checkpoint(name, folder, revision, config, settings, files, adapter)
 
 
 def _check_quantized(folder: Path, config: dict[str, Any], files: tuple[Path, ...]) -> None:
-    """Refuse weights that are, or are to be, rounded to fewer bits than a float has."""
+    """Refuse weights that are quantized, or that the configuration asks to quantize."""
     rounded = quantized_tensors(files)
     for key in ("quantization_config", "compression_config"):
-        found = config.get(key)
-        if found is not None:
-            method = found.get("quant_method") if isinstance(found, dict) else found
+        quantization = config.get(key)
+        if quantization is not None:
+            method = (
+                quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+            )
             plain = files and not rounded and all(f.suffix == ".safetensors" for f in files)
             other = (
                 f"delete {key} from the file, since the weights themselves are not quantized"
@@ -187,13 +189,15 @@ def _check_quantized(folder: Path, config: dict[str, Any], files: tuple[Path, ..
         )
 
 
-def _refuse_elsewhere(folder: Path, files: tuple[Path, ...]) -> None:
-    """Refuse an index of weights in several files that names others than those that are hashed."""
+def _check_index(folder: Path, files: tuple[Path, ...]) -> None:
+    """Refuse an index of sharded weights that names files other than those hashed."""
     kinds = {file.suffix for file in files}
     for index in sorted(folder.glob("*.index.json")):
         if Path(index.name.removesuffix(".index.json")).suffix in kinds:
-            named = read_json(index).get("weight_map")
-            strange = {*named.values()} - {file.name for file in files} if named else {None}
+            weight_map = read_json(index).get("weight_map")
+            strange = (
+                {*weight_map.values()} - {file.name for file in files} if weight_map else {None}
+            )
             if strange:
                 raise InputError(
                     f"{index}: weights are in {min(map(repr, strange))}, expected files of its "
@@ -201,12 +205,13 @@ def _refuse_elsewhere(folder: Path, files: tuple[Path, ...]) -> None:
                 )
 
 
-def _refuse_kernels(folder: Path, config: dict[str, Any]) -> None:
-    """Refuse a configuration that has transformers fetch compiled attention from the hub."""
+def _check_attention(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse a configuration that makes transformers download attention kernels from the hub."""
     for key in ("attn_implementation", "_attn_implementation"):
-        found = config.get(key)
-        if found not in (None, *ATTENTION):
+        attention = config.get(key)
+        if attention not in (None, *ATTENTION):
             raise InputError(
-                f"{folder / 'config.json'}: {key} is {found!r}, expected one of {list(ATTENTION)} "
-                "or nothing: others may be programs from elsewhere; delete the line"
+                f"{folder / 'config.json'}: {key} is {attention!r}, expected one of "
+                f"{list(ATTENTION)} or nothing: others may be programs from elsewhere; delete the "
+                "line"
             )

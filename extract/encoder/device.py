@@ -118,21 +118,21 @@ class DeviceTransfer:
         moved.record_stream(computing)
         return moved
 
-    def to_host(self, found: torch.Tensor) -> Callable[[], np.ndarray]:
+    def to_host(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
         """Send a tensor to the CPU; return what waits for it and gives it."""
         if not self._gpu:
-            return found.numpy
-        host = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
+            return lambda: tensor
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         arrived = torch.cuda.Event(blocking=True)
         self._coming.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._coming):
-            host.copy_(found, non_blocking=True)
+            host.copy_(tensor, non_blocking=True)
             arrived.record()
-        found.record_stream(self._coming)
+        tensor.record_stream(self._coming)
 
-        def wait() -> np.ndarray:
+        def wait() -> torch.Tensor:
             arrived.synchronize()
-            return host.numpy()
+            return host
 
         return wait
 

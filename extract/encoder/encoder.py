@@ -12,15 +12,17 @@ and another, whether the front end has layer norm, group norm or log-mel feature
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from ...common.errors import InputError
-from ..profiling import Profile, StageTimer
+from ..options import UNPOOLED
+from ..profiling import device_stage, recording_device
 from .device import (
     DeviceTransfer,
     choose_device,
@@ -32,8 +34,8 @@ from .frontend import check_lengths
 from .kernels import disable_tf32
 from .loading import LoadedEncoder, load_encoder_parts
 from .mfcc import MFCC
-from .pooling import PaddingMask, Pooled, check_pooling, merge_windows, pool, restore_order
-from .transformer import Take, check_layers, first_output, for_each_layer
+from .pooling import EncodedBatch, EncodedPart, PaddingMask, check_pooling, pool
+from .transformer import check_layers, first_output, layer_states, run_layers
 from .varlen import pack, varlen_kernel
 
 LAYER_DEFINITION = (
@@ -116,7 +118,6 @@ class Encoder:
         self.rate = parts.rate
         self.shortest = parts.front.shortest
         self.batch_seconds = default_batch_seconds(device, dtype)
-        self._stages = StageTimer(device)
         self._lane = DeviceTransfer(device)
 
     def provenance(self) -> dict[str, Any]:
@@ -131,9 +132,9 @@ class Encoder:
         }
 
     @contextmanager
-    def session(self, spans: Profile | None = None) -> Iterator[None]:
-        """Keep memory for the next batch while open; measure the stages into `spans`."""
-        with keep_freed_memory(self.device), self._stages.recording(spans):
+    def session(self) -> Iterator[None]:
+        """While open, keep memory for the next batch, and measure the device's stages."""
+        with keep_freed_memory(self.device), recording_device(self.device):
             yield
 
     def frames_of(self, seconds: float) -> int:
@@ -167,28 +168,7 @@ class Encoder:
         tuple
             Features (n, layers, dim) float32, and the number of frames (n,) int64.
         """
-        return self.encode_async(waveforms, layers, pooling, max_seconds)()
-
-    def encode_async(
-        self,
-        waveforms: Sequence[np.ndarray],
-        layers: Sequence[int],
-        pooling: str,
-        max_seconds: float,
-    ) -> Callable[[], Pooled]:
-        """Tell the device to do what `encode` does; return what waits for it and gives it.
-
-        A GPU then works while the next batch is made ready. On a CPU it is done at once.
-        """
-        self._check(waveforms, layers, max_seconds)
-        check_pooling(pooling)
-        short, long = self._by_length(waveforms, max_seconds)
-        parts = []
-        if short:
-            batch, lengths = self._prepared([waveforms[i] for i in short])
-            parts = [(short, self._pooled(batch, lengths, layers, pooling))]
-        parts += [([i], self._windows(waveforms[i], layers, pooling, max_seconds)) for i in long]
-        return parts[0][1] if short and not long else lambda: restore_order(parts)
+        return self.encode_async(waveforms, layers, pooling, max_seconds).result()
 
     def states(
         self,
@@ -198,19 +178,33 @@ class Encoder:
         max_seconds: float = math.inf,
     ) -> list[np.ndarray]:
         """Return each waveform's own states, (frames, layers, hidden_size) float32."""
+        batch = self.encode_async(waveforms, layers, UNPOOLED, max_seconds)
+        return [states for states, _ in batch.rows()]
+
+    def encode_async(
+        self,
+        waveforms: Sequence[np.ndarray],
+        layers: Sequence[int],
+        pooling: str,
+        max_seconds: float,
+    ) -> EncodedBatch:
+        """Tell the device to do what `encode` does, or with `UNPOOLED` what `states` does.
+
+        A GPU then works while the next batch is made ready. On a CPU it is done at once.
+        """
         self._check(waveforms, layers, max_seconds)
-        found: dict[int, np.ndarray] = {}
+        check_pooling(pooling, UNPOOLED)
         short, long = self._by_length(waveforms, max_seconds)
+        parts = []
         if short:
-            states = self._whole(*self._prepared([waveforms[i] for i in short]), layers)
-            found.update(zip(short, states, strict=True))
+            batch, lengths = self._prepared([waveforms[i] for i in short])
+            parts.append(self._forward(short, batch, lengths, layers, pooling))
+        windowed = "mean+std" if pooling == "std" else pooling  # deviations alone do not add up
         for i in long:
-            parts = [
-                self._whole(window, torch.tensor([window.shape[1]]), layers)[0]
-                for window in self._cut(waveforms[i], max_seconds)
-            ]
-            found[i] = np.concatenate(parts)
-        return [found[i] for i in range(len(waveforms))]
+            for window in self._cut(waveforms[i], max_seconds):
+                length = torch.tensor([window.shape[1]])
+                parts.append(self._forward([i], window, length, layers, windowed))
+        return EncodedBatch(parts, pooling)
 
     def _by_length(
         self, waveforms: Sequence[np.ndarray], max_seconds: float
@@ -232,7 +226,7 @@ class Encoder:
 
     @torch.inference_mode()
     def _prepared(self, waveforms: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-        with self._stages("transfer"):
+        with device_stage("transfer"):
             return self._front.prepare(waveforms, self._lane)
 
     def _cut(self, waveform: np.ndarray, max_seconds: float) -> list[torch.Tensor]:
@@ -241,72 +235,35 @@ class Encoder:
         count = math.ceil(len(waveform) / (max_seconds * self.rate))
         return list(torch.tensor_split(batch, count, dim=1))
 
-    def _windows(
-        self, waveform: np.ndarray, layers: Sequence[int], pooling: str, max_seconds: float
-    ) -> Callable[[], Pooled]:
-        inner = "mean+std" if pooling == "std" else pooling
-        parts = [
-            self._pooled(window, torch.tensor([window.shape[1]]), layers, inner)
-            for window in self._cut(waveform, max_seconds)
-        ]
-
-        def whole() -> Pooled:
-            found = [part() for part in parts]
-            frames = np.concatenate([counts for _, counts in found])
-            merged = merge_windows(np.concatenate([rows for rows, _ in found]), frames, inner)[None]
-            kept = merged[..., -self.hidden_size :] if pooling == "std" else merged
-            return kept, frames.sum(keepdims=True)
-
-        return whole
-
-    def _pooled(
-        self, batch: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int], pooling: str
-    ) -> Callable[[], Pooled]:
-        frames = self._front.frames(lengths)
-        known = PaddingMask(frames, int(frames.max()), self.device)
-        kept: dict[int, torch.Tensor] = {}
-
-        def take(layer: int, states: torch.Tensor) -> None:
-            with self._stages("pooling"):
-                kept[layer] = pool(states, known, pooling)
-
-        self._visit(batch, lengths, known, layers, take)
-        with self._stages("transfer"):
-            arriving = self._lane.to_host(torch.stack([kept[layer] for layer in layers], dim=1))
-        return lambda: (arriving(), frames.numpy())
-
-    def _whole(
-        self, batch: torch.Tensor, lengths: torch.Tensor, layers: Sequence[int]
-    ) -> list[np.ndarray]:
-        kept: dict[int, torch.Tensor] = {}
-
-        def take(layer: int, states: torch.Tensor) -> None:
-            kept[layer] = states
-
-        frames = self._front.frames(lengths)
-        real = PaddingMask(frames, int(frames.max()), self.device)
-        self._visit(batch, lengths, real, layers, take)
-        states = torch.stack([kept[layer] for layer in layers], dim=2).cpu().float().numpy()
-        return [row[:count] for row, count in zip(states, frames.tolist(), strict=True)]
-
     @torch.inference_mode()
-    def _visit(
+    def _forward(
         self,
+        places: Sequence[int],
         batch: torch.Tensor,
         lengths: torch.Tensor,
-        real: PaddingMask,
         layers: Sequence[int],
-        take: Take,
-    ) -> None:
-        """Run the encoder over a prepared batch; states pass through `take`.
+        pooling: str,
+    ) -> EncodedPart:
+        """Run the encoder over a prepared batch, and send what is asked for to the CPU.
 
         There is no mask for rows of equal length, which keeps the fast attention kernels.
         """
-        transformer = self._model.encoder
+        frames = self._front.frames(lengths)
+        padding = PaddingMask(frames, int(frames.max()), self.device)
+        reduce = partial(pool, frames=padding, pooling=pooling)
+        transformer, count = self._model.encoder, self.layer_count
         kernel = None if self._masked else varlen_kernel(transformer, self.device, self._dtype)
         with disable_tf32(self._dtype):
-            with self._stages("CNN"):
+            with device_stage("CNN"):
                 hidden = self._front(batch.to(self._dtype), lengths)
-            with self._stages("layers"):
+            with (
+                device_stage("layers"),
+                layer_states(transformer.layers, layers, reduce) as states,
+            ):
                 hidden = first_output(self._model.feature_projection(hidden))
-                for_each_layer(transformer, hidden, real.mask, layers, take, pack(real, kernel))
+                hidden = run_layers(transformer, hidden, padding.mask, pack(padding, kernel))
+                with device_stage("pooling"):
+                    states[count] = reduce(hidden)
+        with device_stage("transfer"):
+            stacked = torch.stack([states[layer] for layer in layers], dim=-2)
+            return EncodedPart(places, self._lane.to_host(stacked), frames.numpy())

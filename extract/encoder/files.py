@@ -1,8 +1,7 @@
-"""The files of an encoder's folder: what they hold, before any of it is taken for weights.
+"""Check the files of an encoder's folder before any weights are loaded.
 
-A file that only stands for another (a git-lfs pointer, a web page that was saved instead of the
-file) is named as what it is. Of safetensors the header is read, which says how each tensor is
-stored, and nothing else.
+Placeholders (a git-lfs pointer, a web page saved instead of the file) are recognised as such. Of
+safetensors, only the header is read, which gives the dtype of each tensor.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from ...common.errors import InputError
 
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 FLOATS = ("F16", "BF16", "F32", "F64")  # as safetensors names them
-COUNTER = "num_batches_tracked"  # of batch norm: the one whole number that an encoder holds
+COUNTER = "num_batches_tracked"  # of batch norm: the only integer tensor of an encoder
 POINTERS = {
     b"version https://git-lfs.github.com/spec/": "git lfs pull",
     b"version http://git-media.io/v/": "git lfs pull",
     b"# xet version": "git xet pull",
 }
 WEB_PAGES = (b"<!doctype html", b"<html")
-LONGEST_HEADER = 100_000_000  # bytes; what the format itself allows
+LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the weight files: safetensors where there are any."""
+    """Return the weight files, preferring safetensors."""
     for pattern in WEIGHTS:
         files = sorted(folder.glob(pattern))
         if files:
@@ -37,14 +36,14 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def check_content(path: Path) -> None:
-    """Raise `InputError` where a file is empty or only stands for another."""
+    """Raise `InputError` if a file is empty or only a placeholder for another."""
     try:
         with path.open("rb") as file:
             first = file.read(64)
     except OSError as problem:
         raise InputError(
             f"{path}: cannot be read ({problem.strerror}), expected a file of the encoder; "
-            "let it be read, or fetch it again"
+            "make it readable, or fetch it again"
         ) from None
     for start, command in POINTERS.items():
         if first.startswith(start):
@@ -65,10 +64,10 @@ def read_json(path: Path) -> dict[str, Any]:
     if path.is_file():
         check_content(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError(f"a {type(found).__name__}")
-        return found
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"a {type(content).__name__}")
+        return content
     except (OSError, ValueError, RecursionError) as problem:
         raise InputError(
             f"{path}: cannot be read ({problem}), expected a JSON object; save the model again"
@@ -76,9 +75,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def stored_types(path: Path) -> dict[str, str]:
-    """Return how each tensor of a safetensors file is stored, by name; empty where it is damaged.
+    """Return the dtype of each tensor in a safetensors file, by name; empty if it is damaged.
 
-    What is damaged is left to the reader of the weights, which says more.
+    Damage is left to the reader of the weights, which reports more detail.
     """
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
@@ -105,7 +104,7 @@ def quantized_tensors(files: Sequence[Path]) -> dict[str, str]:
 
 
 def sha256(*paths: Path) -> str:
-    """Return the SHA-256 of the files' bytes, one after the other."""
+    """Return the SHA-256 of the files' concatenated bytes."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:

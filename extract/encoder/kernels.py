@@ -1,7 +1,7 @@
-"""Which of torch's kernels compute an encoder: exact products in float32, attention without plans.
+"""Choice of torch kernels: exact float32 products, and attention without cuDNN plans.
 
-These are settings of torch, which belong to the user's whole program: they are changed for the
-time of one pass and then put back as they were.
+These are global torch settings that belong to the user's program, so they are changed only for the
+duration of one pass, and then restored.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
-EXACT = ("ieee", "none")  # values of fp32_precision that round nothing away; "none" is the default
+EXACT = ("ieee", "none")  # values of fp32_precision without rounding; "none" is the default
 
 
 @contextmanager
 def disable_tf32(dtype: torch.dtype) -> Iterator[None]:
-    """While open, products and convolutions of float32 numbers are not rounded to fewer bits.
+    """Within this context, compute float32 products and convolutions at full precision.
 
-    A program may have told torch to compute them in TF32 or bfloat16, by the older settings
+    A program may have selected TF32 or bfloat16 through the older settings
     (`torch.set_float32_matmul_precision`, ``allow_tf32``) or the newer ones (``fp32_precision``);
-    for convolutions on a GPU, TF32 is torch's default. Nothing is changed for other formats.
+    for convolutions on a GPU, TF32 is torch's default. Other dtypes are not affected.
     """
     with ExitStack() as restored:
         if dtype == torch.float32:
@@ -30,9 +30,9 @@ def disable_tf32(dtype: torch.dtype) -> Iterator[None]:
 
 
 def _compute_exactly(restored: ExitStack) -> None:
-    """Change the settings; `restored` puts them back when it closes.
+    """Change the settings; `restored` restores them when it closes.
 
-    An older setting also sets the newer ones below it, so these are put back last.
+    An older setting also sets the newer ones below it, so the newer ones are restored last.
     """
     newer = _newer_settings()
     for place, above in newer:
@@ -43,14 +43,14 @@ def _compute_exactly(restored: ExitStack) -> None:
     for place, _ in newer:
         if place.fp32_precision not in EXACT:
             place.fp32_precision = "ieee"
-    products = torch.get_float32_matmul_precision()  # torch refuses while newer ones contradict it
+    products = torch.get_float32_matmul_precision()  # raises while the newer ones contradict it
     if products != "highest":
         restored.callback(torch.set_float32_matmul_precision, products)
         torch.set_float32_matmul_precision("highest")
 
 
 def _tf32_in_cudnn() -> bool:
-    """Return the older setting; false where the newer ones contradict it and torch refuses."""
+    """Return the older setting; false if the newer ones contradict it, so that torch raises."""
     try:
         return bool(torch.backends.cudnn.allow_tf32)
     except RuntimeError:
@@ -58,9 +58,9 @@ def _tf32_in_cudnn() -> bool:
 
 
 def _newer_settings() -> list[tuple[Any, Any]]:
-    """Return what has an ``fp32_precision``, each with what it inherits from where it has none.
+    """Return the objects with an ``fp32_precision``, each with the object it inherits from.
 
-    Older releases of torch have none of them.
+    Empty in older releases of torch.
     """
     backends: Any = torch.backends
     if not hasattr(backends, "fp32_precision"):
@@ -73,17 +73,17 @@ def _newer_settings() -> list[tuple[Any, Any]]:
 
 
 def _restore(place: Any, value: str, above: str) -> None:
-    """Set one of the newer settings to what it was; what was inherited is so again."""
+    """Restore one of the newer settings; a value that was inherited is inherited again."""
     if place.fp32_precision != value:
         place.fp32_precision = "none" if value == above else value
 
 
 @contextmanager
 def no_attention_plans() -> Iterator[None]:
-    """While open, attention on a GPU is not cuDNN's, unless the program allows no other.
+    """Within this context, avoid cuDNN attention on a GPU, unless no other kernel is enabled.
 
-    cuDNN builds a plan for each shape of a batch and keeps it; here nearly every batch has another
-    shape, so building would take longer than computing. The other kernels need no plans.
+    cuDNN builds and caches a plan per batch shape; here nearly every batch has another shape, so
+    building would take longer than computing. The other kernels need no plans.
     """
     backend = torch.backends.cuda
     others = (

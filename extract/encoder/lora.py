@@ -1,9 +1,9 @@
-"""A LoRA adapter that lies beside an encoder's weights (PEFT's two files) is merged into them.
+"""Merge a LoRA adapter beside an encoder's weights (PEFT's two files) into them.
 
-``adapter_config.json`` says how, ``adapter_model.safetensors`` holds two thin matrices, A (r, in)
-and B (out, r), for each adapted layer, whose weight becomes W + scale B A, with scale alpha / r, or
-alpha / sqrt(r) of a rank-stabilised adapter. What cannot be merged exactly is refused by name. An
-adapter of a head is left out, as the head is.
+``adapter_config.json`` describes the adapter; ``adapter_model.safetensors`` has two thin matrices
+per adapted layer, A (r, in) and B (out, r). The layer's weight becomes W + scale B A, where scale
+is alpha / r, or alpha / sqrt(r) for a rank-stabilised adapter. Anything that cannot be merged
+exactly is refused by name. Adapters of a head are ignored, as the head is.
 
 Sources: Hu et al. (2022), section 4.1; Kalajdzievski (2023), theorem 3.2.
 """
@@ -20,15 +20,15 @@ from .files import check_content, read_json
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-# Settings that are met here, or that only training looks at; of any other, only "none" is.
+# Settings that are supported, and those that affect only training; any other must be unset.
 MET = ("r", "lora_alpha", "use_rslora", "target_modules", "layers_to_transform", "rank_pattern")
 OF_TRAINING = (
     *("auto_mapping", "base_model_name_or_path", "eva_config", "exclude_modules", "inference_mode"),
     *("layers_pattern", "lora_dropout", "megatron_core", "peft_type", "peft_version", "revision"),
     *("runtime_config", "task_type", "modules_to_save"),
-    "qalora_group_size",  # of use_qalora, which must be off
+    "qalora_group_size",  # only with use_qalora, which must be off
 )
-# Others begin with other weights than the encoder's own, which a merge would then add to.
+# Other initialisations change the encoder's own weights, which a merge would then miss.
 BEGINNINGS = (True, False, None, "gaussian", "orthogonal", "eva")
 _MATRIX = re.compile(r"(.+)\.lora_(A|B)(?:\.default)?\.weight")
 _REPAIR = (
@@ -39,7 +39,7 @@ _REPAIR = (
 
 @dataclass(frozen=True)
 class Merged:
-    """How many layers an adapter has changed, its rank, and how many tensors were of a head."""
+    """The number of layers that an adapter changed, its rank, and its tensors for a head."""
 
     layers: int
     rank: int
@@ -47,12 +47,12 @@ class Merged:
 
 
 def adapter_files(folder: Path, *, has_weights: bool) -> tuple[Path, ...]:
-    """Return an adapter's configuration and weights, or nothing where there is none.
+    """Return an adapter's configuration and weights, or an empty tuple if there is none.
 
     Raises
     ------
     InputError
-        One of the two is missing, or the encoder's own weights are, or it cannot be merged.
+        One of the two files or the encoder's own weights are missing, or it cannot be merged.
     """
     config = folder / CONFIG
     weights = [folder / name for name in WEIGHTS if (folder / name).is_file()]
@@ -77,19 +77,19 @@ def adapter_files(folder: Path, *, has_weights: bool) -> tuple[Path, ...]:
 
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Refuse an adapter that is no plain LoRA: whatever is not known may change the sum."""
+    """Refuse anything but a plain LoRA, since unknown settings may change the result."""
     kind = settings.get("peft_type")
     if kind != "LORA":
         raise InputError(f"{path}: peft_type is {kind!r}, expected 'LORA'; {_REPAIR}")
     begun = settings.get("init_lora_weights", True)
-    if not any(begun is known or begun == known for known in BEGINNINGS):
+    if not any(begun is choice or begun == choice for choice in BEGINNINGS):
         raise InputError(
             f"{path}: init_lora_weights is {begun!r}, expected one of {list(BEGINNINGS)}; {_REPAIR}"
         )
     if settings.get("bias", "none") != "none":
         raise InputError(f"{path}: bias is {settings['bias']!r}, expected 'none'; {_REPAIR}")
-    known = {*MET, *OF_TRAINING, "init_lora_weights", "bias"}
-    others = {name: value for name, value in sorted(settings.items()) if name not in known}
+    supported = {*MET, *OF_TRAINING, "init_lora_weights", "bias"}
+    others = {name: value for name, value in sorted(settings.items()) if name not in supported}
     for name, value in others.items():
         if value:
             raise InputError(f"{path}: {name} is {value!r}, expected none; {_REPAIR}")
@@ -105,14 +105,14 @@ def merge_adapter(model: Any, files: tuple[Path, ...]) -> Merged:
     Parameters
     ----------
     model
-        One of transformers', without a head, in float32 on the CPU.
+        A transformers model without a head, in float32 on the CPU.
     files
-        As `adapter_files` gives them.
+        The files from `adapter_files`.
 
     Raises
     ------
     InputError
-        A matrix is missing, of another shape, or of a part of the encoder that is no linear layer.
+        A matrix is missing, has the wrong shape, or belongs to a module that is not linear.
     """
     config, weights = files
     settings = read_json(config)
@@ -131,7 +131,7 @@ def merge_adapter(model: Any, files: tuple[Path, ...]) -> Merged:
 
 
 def _sorted_tensors(model: Any, path: Path) -> tuple[dict[str, dict[str, Any]], int]:
-    """Return {layer: {"A": matrix, "B": matrix}} of the encoder, and how many are of a head."""
+    """Return the encoder's {layer: {"A": matrix, "B": matrix}}, and the count of head tensors."""
     parts = {name for name, _ in model.named_children()} | {"masked_spec_embed"}
     pairs: dict[str, dict[str, Any]] = {}
     of_head = 0
@@ -141,7 +141,7 @@ def _sorted_tensors(model: Any, path: Path) -> tuple[dict[str, dict[str, Any]], 
         if name.split(".")[0] not in parts:
             of_head += 1
         elif matrix is None:
-            raise InputError(f"{path}: {key!r} is no matrix A or B of LoRA; {_REPAIR}")
+            raise InputError(f"{path}: {key!r} is not a matrix A or B of LoRA; {_REPAIR}")
         else:
             pairs.setdefault(matrix[1], {})[matrix[2]] = tensor
     return pairs, of_head
@@ -155,7 +155,7 @@ def _read_tensors(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as problem:  # each format's reader has its own kinds
+    except Exception as problem:  # each format's reader raises its own exceptions
         first = str(problem).partition("\n")[0]
         raise InputError(
             f"{path}: cannot be read ({first}), expected an adapter's tensors; fetch it again"
@@ -163,7 +163,7 @@ def _read_tensors(path: Path) -> dict[str, Any]:
 
 
 def _check_targets(config: Path, settings: dict[str, Any], model: Any, there: set[str]) -> None:
-    """Refuse an adapter that lacks the matrices of a layer that it says it adapts."""
+    """Refuse an adapter that lacks matrices for a layer that it claims to adapt."""
     targets = settings.get("target_modules")
     partial = settings.get("layers_to_transform") is not None or settings.get("exclude_modules")
     if not isinstance(targets, list) or partial:

@@ -7,21 +7,23 @@ up to the segment's (Chan, Golub and LeVeque 1979, eq. 2.1).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ...common.errors import InputError
+from ..options import POOLINGS, UNPOOLED
 from .device import carried
 
 Pooled = tuple[np.ndarray, np.ndarray]  # features (n, layers, dim) and frames (n,)
-POOLINGS = ("mean+std", "mean", "std", "max")
 
 
-def check_pooling(pooling: str) -> None:
-    """Raise `InputError` where `pooling` is none of `POOLINGS`."""
-    if pooling not in POOLINGS:
+def check_pooling(pooling: str, *others: str) -> None:
+    """Raise `InputError` where `pooling` is none of `POOLINGS`, nor one of `others`."""
+    if pooling not in (*POOLINGS, *others):
         raise InputError(
             f"--pooling: value is {pooling!r}, expected one of {list(POOLINGS)}; correct it"
         )
@@ -74,8 +76,10 @@ def pool(
     Returns
     -------
     torch.Tensor
-        (n, d) float32, or (n, 2 d) for ``mean+std``.
+        (n, d) float32, or (n, 2 d) for ``mean+std``; ``none`` gives `states` as they are.
     """
+    if pooling == UNPOOLED:
+        return states
     known = (
         frames
         if isinstance(frames, PaddingMask)
@@ -123,9 +127,57 @@ def merge_windows(features: np.ndarray, frames: np.ndarray, pooling: str) -> np.
     return np.concatenate([whole, np.sqrt(spread)], axis=1).astype(np.float32)
 
 
-def restore_order(parts: Sequence[tuple[list[int], Callable[[], Pooled]]]) -> Pooled:
-    """Return the rows of parts, each with the places of its rows, in the order of the places."""
-    found = [(places, *wait()) for places, wait in parts]
-    order = np.argsort([place for places, _, _ in found for place in places])
-    features = np.concatenate([rows for _, rows, _ in found])
-    return features[order], np.concatenate([frames for _, _, frames in found])[order]
+@dataclass(frozen=True, eq=False)
+class EncodedPart:
+    """Some of a batch's waveforms, or one window of one, on their way from the device.
+
+    Attributes
+    ----------
+    places
+        Which waveforms of the batch they are of.
+    arrived
+        Waits for the pooled states (n, layers, dim), or the states (n, time, layers, dim).
+    frames
+        (n,) int64.
+    """
+
+    places: Sequence[int]
+    arrived: Callable[[], torch.Tensor]
+    frames: np.ndarray
+
+
+class EncodedBatch:
+    """A batch that the device may still be computing; whoever asks for its rows waits for them."""
+
+    def __init__(self, parts: Sequence[EncodedPart], pooling: str) -> None:
+        self._parts, self._pooling = parts, pooling
+
+    def rows(self) -> list[tuple[np.ndarray, int]]:
+        """Return each waveform's features (layers, dim) float32, and how many frames it has.
+
+        Unpooled, features are (frames, layers, dim).
+        """
+        rows: dict[int, list[tuple[np.ndarray, int]]] = defaultdict(list)
+        for part in self._parts:
+            features = part.arrived().float().numpy()
+            for place, row, count in zip(part.places, features, part.frames.tolist(), strict=True):
+                rows[place].append((row if self._pooling != UNPOOLED else row[:count], count))
+        return [self._joined(rows[place]) for place in range(len(rows))]
+
+    def result(self) -> Pooled:
+        """Return the pooled features of all waveforms, in their order, and their frames."""
+        features, frames = zip(*self.rows(), strict=True)
+        return np.stack(features), np.array(frames)
+
+    def _joined(self, windows: Sequence[tuple[np.ndarray, int]]) -> tuple[np.ndarray, int]:
+        """Return a waveform's features, whose windows follow each other."""
+        if len(windows) == 1:
+            return windows[0]
+        features, frames = zip(*windows, strict=True)
+        if self._pooling == UNPOOLED:
+            return np.concatenate(features), sum(frames)
+        whole = "mean+std" if self._pooling == "std" else self._pooling
+        merged = merge_windows(np.stack(features), np.array(frames), whole)
+        if self._pooling == "std":
+            merged = merged[:, merged.shape[1] // 2 :]
+        return merged, sum(frames)

@@ -1,15 +1,14 @@
-"""What an encoder's folder says about its input, wherever it stands, and what is assumed if not.
+"""Read an encoder's input settings from its folder, or assume them if there are none.
 
-transformers 5 writes ``processor_config.json``, with the feature extractor's settings inside as
-``feature_extractor`` (``audio_processor`` of some); transformers 4 wrote those settings alone, as
-``preprocessor_config.json``. Both are read in transformers' own order: the nested settings win,
-and a setting that is left out has the default of its class. Without either file, waveforms are
-taken as fairseq trained: normalised for an encoder whose front end has layer norm, as they are for
-one with group norm; at 16 kHz. That is a guess, so it is noted and recorded as assumed, and
-``--normalize`` decides instead.
+transformers 5 writes ``processor_config.json``, with the feature extractor's settings nested as
+``feature_extractor`` (sometimes ``audio_processor``); transformers 4 wrote only those settings, as
+``preprocessor_config.json``. Both are read in transformers' own order: nested settings win, and a
+missing setting has its class's default. Without either file, fairseq's training convention is
+assumed: 16 kHz, waveforms normalised if the front end has layer norm, unchanged if it has group
+norm. That is a guess, so it is noted and recorded as assumed; ``--normalize`` overrides it.
 
-Values that pad a batch (`padding_value`, `return_attention_mask`) have no effect here, since no
-real frame sees padding.
+Padding settings (`padding_value`, `return_attention_mask`) have no effect here, since no real frame
+sees padding.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ NORMALIZE = {"yes": NORMALIZED, "no": NOT_NORMALIZED}  # values of --normalize
 WAVEFORM_EXTRACTOR = "Wav2Vec2FeatureExtractor"
 EXTRACTOR = "SeamlessM4TFeatureExtractor"
 LOG_MEL = f"log-mel of {EXTRACTOR}, zero mean and unit variance per bin and segment"
-STRIDE = 2  # log-mel frames of 10 ms that make one of the encoder's
+STRIDE = 2  # log-mel frames of 10 ms per encoder frame
 RATE = 16000  # Hz
 
 PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
@@ -36,7 +35,7 @@ NESTED = ("feature_extractor", "audio_processor")
 
 @dataclass(frozen=True)
 class InputSettings:
-    """How a segment enters an encoder.
+    """How waveforms are prepared for an encoder.
 
     Attributes
     ----------
@@ -45,9 +44,9 @@ class InputSettings:
     rate
         Sample rate in Hz.
     assumed
-        Which of the two no file and no option says.
+        Which of the two neither a file nor an option specifies.
     notes
-        What the user should read of it, a line each.
+        Notes for the user, a line each.
     """
 
     normalization: str
@@ -57,11 +56,11 @@ class InputSettings:
 
 
 def read_extractor(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Return the feature extractor's settings and their file, or None where no file has them."""
+    """Return the feature extractor's settings and their file, or None if there are none."""
     processor = folder / PROCESSOR
     if processor.is_file():
-        found = read_json(processor)
-        nested = found.get(NESTED[0], found.get(NESTED[1]))
+        settings = read_json(processor)
+        nested = settings.get(NESTED[0], settings.get(NESTED[1]))
         if nested is not None:
             if not isinstance(nested, dict):
                 raise _unfit(processor, NESTED[0], nested, "a JSON object")
@@ -71,31 +70,31 @@ def read_extractor(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def waveform_input(folder: Path, config: dict[str, Any], normalize: str | None) -> InputSettings:
-    """Return how waveforms enter an encoder of wav2vec2's kind.
+    """Return the input settings of an encoder of wav2vec2's kind.
 
     Parameters
     ----------
     config
         The encoder's config.json.
     normalize
-        What --normalize says, ``yes`` or ``no``, which decides; None leaves it to the folder.
+        Value of --normalize, ``yes`` or ``no``, which wins; None leaves it to the folder.
 
     Raises
     ------
     InputError
-        The folder's feature extractor is of another kind, or has a setting that cannot be met.
+        The folder's feature extractor is of another kind, or has an unsupported setting.
     """
     extractor = read_extractor(folder)
     if extractor is None:
         return _assumed_input(folder, config, normalize)
-    path, found = extractor
-    # As transformers: the extractor's own word, then the model's, then the default of the kind.
-    kind = found.get("feature_extractor_type", config.get("feature_extractor_type"))
+    path, settings = extractor
+    # As in transformers: the extractor's own setting, then the model's, then the default.
+    kind = settings.get("feature_extractor_type", config.get("feature_extractor_type"))
     if kind not in (None, WAVEFORM_EXTRACTOR):
         raise _unfit(path, "feature_extractor_type", kind, repr(WAVEFORM_EXTRACTOR))
-    if found.get("feature_size", 1) != 1:
-        raise _unfit(path, "feature_size", found["feature_size"], "1, one number per sample")
-    says = found.get("do_normalize", True)
+    if settings.get("feature_size", 1) != 1:
+        raise _unfit(path, "feature_size", settings["feature_size"], "1, one number per sample")
+    says = settings.get("do_normalize", True)
     if says not in (True, False, None):
         raise _unfit(path, "do_normalize", says, "true or false")
     normalization = NORMALIZED if says else NOT_NORMALIZED
@@ -103,7 +102,7 @@ def waveform_input(folder: Path, config: dict[str, Any], normalize: str | None) 
     if normalize is not None and NORMALIZE[normalize] != normalization:
         notes = (f"--normalize: {normalize!r} is obeyed, though {path} says the opposite",)
         normalization = NORMALIZE[normalize]
-    return InputSettings(normalization, _rate(path, found), notes=notes)
+    return InputSettings(normalization, _rate(path, settings), notes=notes)
 
 
 def _assumed_input(folder: Path, config: dict[str, Any], normalize: str | None) -> InputSettings:
@@ -124,7 +123,7 @@ def _assumed_input(folder: Path, config: dict[str, Any], normalize: str | None) 
 
 
 def mel_input(folder: Path, config: dict[str, Any], normalize: str | None) -> InputSettings:
-    """Return how log-mel features enter w2v-BERT; its feature extractor must be there and fit."""
+    """Return the input settings of w2v-BERT, whose feature extractor must be present and match."""
     if normalize is not None:
         raise InputError(
             f"--normalize: value is {normalize!r} for {folder}, which hears log-mel features that "
@@ -136,37 +135,37 @@ def mel_input(folder: Path, config: dict[str, Any], normalize: str | None) -> In
             f"{folder / PREPROCESSOR}: file is missing, expected the settings of {EXTRACTOR} there "
             f"or in {PROCESSOR}; save them there"
         )
-    path, found = extractor
+    path, settings = extractor
     bins = config.get("feature_projection_input_dim", 80 * STRIDE) // STRIDE
-    kind = found.get("feature_extractor_type", config.get("feature_extractor_type"))
+    kind = settings.get("feature_extractor_type", config.get("feature_extractor_type"))
     _expect(path, "feature_extractor_type", kind, EXTRACTOR)
-    _expect(path, "stride", found.get("stride", 2), STRIDE)
-    _expect(path, "num_mel_bins", found.get("num_mel_bins", 80), bins)
-    if found.get("feature_size", 80) == 1:  # any other is only told to whoever pads
+    _expect(path, "stride", settings.get("stride", 2), STRIDE)
+    _expect(path, "num_mel_bins", settings.get("num_mel_bins", 80), bins)
+    if settings.get("feature_size", 80) == 1:  # any other is only told to whoever pads
         raise _unfit(path, "feature_size", 1, f"{bins}, the number of mel bins")
-    # The other kinds hold tables of positions, which a cast to bfloat16 would round.
+    # Other kinds have tables of positions, which a cast to bfloat16 would round.
     positions = config.get("position_embeddings_type", "relative_key")
     _expect(folder / "config.json", "position_embeddings_type", positions, "relative_key")
-    return InputSettings(LOG_MEL, _rate(path, found))
+    return InputSettings(LOG_MEL, _rate(path, settings))
 
 
-def _rate(path: Path, found: dict[str, Any]) -> int:
-    rate = found.get("sampling_rate", RATE)
+def _rate(path: Path, settings: dict[str, Any]) -> int:
+    rate = settings.get("sampling_rate", RATE)
     if type(rate) not in (int, float) or not float(rate).is_integer() or rate < 1:
         raise _unfit(path, "sampling_rate", rate, "a whole number of Hz")
     return int(rate)
 
 
-def _expect(path: Path, name: str, found: object, expected: object) -> None:
-    if found != expected:
+def _expect(path: Path, name: str, value: object, expected: object) -> None:
+    if value != expected:
         raise InputError(
-            f"{path}: {name} is {found!r}, expected {expected!r}; choose an encoder like "
+            f"{path}: {name} is {value!r}, expected {expected!r}; choose an encoder like "
             "facebook/w2v-bert-2.0"
         )
 
 
-def _unfit(path: Path, name: str, found: object, expected: str) -> InputError:
+def _unfit(path: Path, name: str, value: object, expected: str) -> InputError:
     return InputError(
-        f"{path}: {name} is {found!r}, expected {expected}; correct the file, or choose another "
+        f"{path}: {name} is {value!r}, expected {expected}; correct the file, or choose another "
         "encoder"
     )

@@ -1,9 +1,8 @@
-"""Which settings of an encoder's config.json are known here, so that no new one is passed over.
+"""Known settings of an encoder's config.json, so that no new one goes unnoticed.
 
-The encoder's own layers are run as transformers builds them, but their order of work is ours
-(`frontend`, `transformer`, `encoder`). A setting that a later transformers adds might change that
-order; where it stands at another value than its default, the encoder is refused until it was
-compared.
+The encoder's layers run as transformers builds them, but we call them ourselves (`frontend`,
+`transformer`, `encoder`). A setting added by a later transformers might change the order of
+operations; if it is not at its default, the encoder is refused until the setting is supported.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 
 from ...common.errors import InputError
 
-# The states depend on these; tests compare the states of each with transformers' own.
+# These affect the states; tests compare each with transformers' own states.
 OF_STATES = frozenset(
     (
         *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
@@ -28,7 +27,7 @@ OF_STATES = frozenset(
         "position_embeddings_type",  # one kind of which is supported (`preprocessing`)
     )
 )
-# The states do not depend on these: of training, of a head, of what follows the last layer.
+# These do not affect the states: they concern training, a head, or what follows the last layer.
 OF_OTHERS = frozenset(
     (
         *("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout"),
@@ -43,36 +42,36 @@ OF_OTHERS = frozenset(
         *("tdnn_dilation", "xvector_output_dim", "pad_token_id", "bos_token_id", "eos_token_id"),
         *("add_adapter", "adapter_kernel_size", "adapter_stride", "num_adapter_layers"),
         *("adapter_act", "output_hidden_size", "use_intermediate_ffn_before_adapter"),
-        *("rotary_embedding_base", "max_source_positions"),  # of kinds of positions not supported
+        *("rotary_embedding_base", "max_source_positions"),  # of unsupported position embeddings
     )
 )
 
 
 def settings_of_kind(config_class: type) -> set[str]:
-    """Return the settings that transformers' configuration of one kind of encoder has by itself."""
+    """Return the settings that transformers' configuration class adds to the common ones."""
     base = next(c for c in config_class.__mro__ if c.__name__.lower() == "pretrainedconfig")
     own, common = (inspect.signature(c.__init__).parameters for c in (config_class, base))  # type: ignore[misc]
     return {name for name in own if name not in common and name not in ("args", "kwargs")}
 
 
 def check_switches(path: Path, config_class: type, settings: dict[str, Any]) -> None:
-    """Raise `InputError` where a setting that is not known here has been set to another value.
+    """Raise `InputError` if an unknown setting is not at its default.
 
     Parameters
     ----------
     path
         The config.json.
     config_class
-        Transformers' class of its kind.
+        Its transformers configuration class.
     settings
-        What the file holds.
+        The file's content.
     """
     default = config_class()
     for name in sorted(settings_of_kind(config_class) - OF_STATES - OF_OTHERS):
         usual = getattr(default, name, None)
         if name in settings and settings[name] != usual:
             raise InputError(
-                f"{path}: {name} is {settings[name]!r}, which this spk does not know and which may "
-                f"change the features, expected {usual!r}; choose another encoder, or an spk that "
-                "knows it"
+                f"{path}: {name} is {settings[name]!r}, which this version of spk does not know "
+                f"and which may change the features, expected {usual!r}; choose another encoder, "
+                "or a version of spk that knows it"
             )

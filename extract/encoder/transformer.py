@@ -9,28 +9,41 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import nn
 
 from ...common.errors import InputError
+from ..profiling import device_stage
 from .kernels import no_attention_plans
+from .torchaudio_import import FAILURES, import_torchaudio
 from .varlen import Packing, attention_of
 
 
 def _transformers() -> Any:
     """Import transformers with its models: an add-on that does not fit torch breaks them late."""
     try:
-        import transformers
-
-        transformers.Wav2Vec2Model.__name__  # noqa: B018 (its modules are imported on first use)
-    except (ImportError, OSError, RuntimeError) as problem:
+        return _with_models()
+    except FAILURES:
+        if find_spec("torchaudio"):
+            import_torchaudio()
+    try:
+        return _with_models()
+    except FAILURES as problem:
         raise InputError(
             f"transformers: its models cannot be imported ({problem}), expected builds that fit "
-            f"torch {torch.__version__}; run `pip uninstall torchaudio torchvision`, which spk "
-            "does not use"
+            f"torch {torch.__version__}; run `pip uninstall torchvision`, which spk does not use, "
+            'or install `"spk-toolkit[extract]"` into an environment of its own'
         ) from problem
+
+
+def _with_models() -> Any:
+    import transformers
+
+    transformers.Wav2Vec2Model.__name__  # noqa: B018 (its modules are imported on first use)
     return transformers
 
 
@@ -44,35 +57,8 @@ def fold_weight_norm(model: nn.Module) -> nn.Module:
     return model
 
 
-Take = Callable[[int, torch.Tensor], None]
-
-
 class _LastAskedFor(Exception):  # noqa: N818 (no failure: the layers above need not run)
     """Raised out of the layer loop once the last state asked for was seen."""
-
-
-def for_each_layer(
-    encoder: Any,
-    hidden: torch.Tensor,
-    mask: torch.Tensor | None,
-    layers: Collection[int],
-    take: Take,
-    packing: Packing | None = None,
-) -> None:
-    """Run a transformer over `hidden` (n, time, d) and hand ``(layer, state)`` to `take`.
-
-    Stops after the last of `layers`. `mask` and `packing` are those of `run_layers`. Without
-    layers (``mfcc``) the states are `hidden`.
-    """
-    if not len(encoder.layers):
-        take(0, hidden)
-        return
-    with _layer_hooks(encoder.layers, layers, take):
-        try:
-            last = run_layers(encoder, hidden, mask, packing)
-        except _LastAskedFor:
-            return
-    take(len(encoder.layers), last)
 
 
 def run_layers(
@@ -85,8 +71,11 @@ def run_layers(
 
     Where `mask` (n, time) is false, frames are padding; with a `packing` attention needs no mask.
     Nobody attends to padding, and the positional convolution sees zeros there. w2v-BERT has none:
-    its positions are in the attention, and its layers' own convolutions look back only.
+    its positions are in the attention, and its layers' own convolutions look back only. Without
+    layers (``mfcc``) the output is `hidden`.
     """
+    if not len(encoder.layers):
+        return hidden
     positions = getattr(encoder, "pos_conv_embed", nn.Identity())
     with (
         _zero_padding(positions, mask),
@@ -106,28 +95,33 @@ def mixed_masks() -> Iterator[None]:
 
 
 @contextmanager
-def _layer_hooks(blocks: nn.ModuleList, layers: Collection[int], take: Take) -> Iterator[None]:
-    """While open, each block's input or output that is one of `layers` goes to `take`."""
+def layer_states(
+    blocks: nn.ModuleList,
+    layers: Collection[int],
+    reduce: Callable[[torch.Tensor], torch.Tensor],
+) -> Iterator[dict[int, torch.Tensor]]:
+    """While open, keep of each block's input or output that is one of `layers` what `reduce` gives.
+
+    The pass through the blocks ends after the last of `layers`. The last block has no hook: its
+    state counts after the final layer norm, if there is one.
+    """
+    states: dict[int, torch.Tensor] = {}
     final = max(layers)
 
-    def hand_on(layer: int, state: torch.Tensor) -> None:
+    def keep(layer: int, _module: nn.Module, inputs: tuple[Any, ...], output: Any = None) -> None:
         if layer in layers:
-            take(layer, state)
+            with device_stage("pooling"):
+                states[layer] = reduce(inputs[0] if output is None else first_output(output))
         if layer == final:
             raise _LastAskedFor
 
-    def entering(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-        hand_on(0, inputs[0])
-
-    def leaving(layer: int) -> Callable[..., None]:
-        return lambda _module, _inputs, output: hand_on(layer, first_output(output))
-
-    handles = [blocks[0].register_forward_pre_hook(entering)]
-    # The last block has no tap: its state counts after the final layer norm, if there is one.
-    for i, block in enumerate(blocks[:-1], start=1):
-        handles.append(block.register_forward_hook(leaving(i)))
+    handles = [block.register_forward_pre_hook(partial(keep, 0)) for block in blocks[:1]]
+    for layer, block in enumerate(blocks[:-1], start=1):
+        handles.append(block.register_forward_hook(partial(keep, layer)))
     try:
-        yield
+        yield states
+    except _LastAskedFor:
+        pass
     finally:
         for handle in handles:
             handle.remove()

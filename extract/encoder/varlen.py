@@ -1,9 +1,9 @@
-"""Attention over a padded batch without a mask: only its real frames, end to end.
+"""Attention over a padded batch without a mask: its real frames only, packed end to end.
 
-A kernel (Flash, by `torch.nn.attention.varlen`) is told where each row begins, so padding is never
-computed. Queries, keys and values are packed in every layer, since transformers' encoders carry a
-batch (n, time, d); which frames are real is worked out once. The encoder calls `attend` by a name
-in transformers' own registry of attention functions, for the time of a pass.
+A variable-length kernel (Flash, from `torch.nn.attention.varlen`) knows where each row begins, so
+padding is never computed. Queries, keys and values are packed in every layer, since transformers'
+encoders expect a batch (n, time, d); the positions of real frames are computed once. During a pass,
+the encoder calls `attend` through transformers' registry of attention functions.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from .device import carried
 from .pooling import PaddingMask
 
 NAME = "spk_packed"  # in the registry
-# Kinds whose attention is that of the registry and has no term of positions, unlike w2v-BERT's.
+# Model types whose attention uses the registry and has no position term, unlike w2v-BERT's.
 KINDS = ("wav2vec2", "hubert", "data2vec-audio", "unispeech", "unispeech-sat")
-Kernel = Callable[..., Any]  # called as `varlen_attn` of torch, gives a tensor
+Kernel = Callable[..., Any]  # called like torch's `varlen_attn`, returns a tensor
 
 
 class Packing(NamedTuple):
-    """Where the real frames of a batch (n, time) stand end to end, on the device.
+    """Positions of a batch's (n, time) real frames, packed end to end, on the device.
 
     Attributes
     ----------
     places
-        (total,) int64: each real frame's place in the batch, counted through all its rows.
+        (total,) int64: each real frame's index in the flattened batch.
     bounds
-        (n + 1,) int32: where each row begins among the real frames, and where the last one ends.
+        (n + 1,) int32: start of each row among the packed frames, and end of the last.
     longest
-        Frames of the longest row.
+        Number of frames of the longest row.
     kernel
-        What attends to the packed frames.
+        The attention kernel for packed frames.
     """
 
     places: torch.Tensor
@@ -47,16 +47,16 @@ class Packing(NamedTuple):
 
 
 def varlen_kernel(encoder: Any, device: torch.device, dtype: torch.dtype) -> Kernel | None:
-    """Return what attends over rows of varying length; None where a mask is needed.
+    """Return the variable-length attention kernel, or None if a mask is needed instead.
 
-    A program that has switched Flash attention off is obeyed.
+    Returns None also if the program has disabled Flash attention.
 
     Parameters
     ----------
     encoder
         The transformer of an encoder.
     device, dtype
-        Where it computes, in which number format.
+        Device and dtype of the computation.
     """
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return None
@@ -75,16 +75,16 @@ def varlen_kernel(encoder: Any, device: torch.device, dtype: torch.dtype) -> Ker
 
 
 def _dispatches(encoder: Any) -> bool:
-    """Tell whether an encoder hands on to the registry what is passed to it; older ones do not."""
+    """Return whether an encoder passes extra arguments on to the registry; older ones do not."""
     parameters = inspect.signature(encoder.forward).parameters.values()
     hands_on = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
     return encoder.config.model_type in KINDS and hands_on
 
 
 def pack(real: PaddingMask, kernel: Kernel | None) -> Packing | None:
-    """Return where a batch's real frames stand; None without padding or a kernel.
+    """Return the packing of a batch's real frames; None without padding or a kernel.
 
-    Worked out on the CPU: the device would have to be waited for.
+    Computed on the CPU, to avoid waiting for the device.
     """
     if real.mask is None or kernel is None:
         return None
@@ -96,10 +96,10 @@ def pack(real: PaddingMask, kernel: Kernel | None) -> Packing | None:
 
 @contextmanager
 def attention_of(encoder: Any, packing: Packing | None) -> Iterator[dict[str, Packing]]:
-    """While open, an encoder that is called with what this gives attends to `packing` alone.
+    """Within this context, an encoder given the yielded arguments attends to real frames only.
 
-    transformers makes no mask for an attention function that has registered none. Without a packing
-    the encoder is left as it is.
+    transformers makes no mask for an attention function that has not registered one. Without a
+    packing, the encoder is unchanged.
     """
     if packing is None:
         yield {}
@@ -126,21 +126,21 @@ def attend(
     scaling: float,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend from and to real frames alone, as transformers' registry has it; without dropout.
+    """Attend among real frames only, with the signature of transformers' registry; no dropout.
 
     Parameters
     ----------
     query, key, value
         (n, heads, time, head_size).
     packing
-        Which frames are real. It has no default: without it padding would count in silence.
+        Positions of the real frames. No default: without it, padding would silently count.
     scaling
-        What products of queries and keys are multiplied by.
+        Factor on the products of queries and keys.
 
     Returns
     -------
     tuple
-        (n, time, heads, head_size), 0 at padding; and no weights.
+        States (n, time, heads, head_size), 0 at padding, and None for the weights.
     """
     places, bounds, longest, kernel = packing
     packed = [x.transpose(1, 2).flatten(0, 1).index_select(0, places) for x in (query, key, value)]

@@ -13,11 +13,12 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 from ...common.errors import InputError
 from ..audio import Audio, ReadOptions, Rejected, Segment, read_segment
-from ..profiling import Profile, stage
+from ..profiling import stage
 
 Part = TypeVar("Part")
 Read = tuple[Segment, "Audio | Rejected"]
@@ -99,7 +100,6 @@ def read_batches(
     reading: ReadOptions,
     *,
     workers: int,
-    spans: Profile | None = None,
 ) -> Generator[list[Read], None, None]:
     """Yield each batch with its audio, or why it has none, in order.
 
@@ -115,11 +115,11 @@ def read_batches(
     """
     if workers == 0:
         for batch in batches:
-            yield [_read(segment, reading, spans) for segment in batch]
+            yield [_read(segment, reading) for segment in batch]
         return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
-        yield from _ahead(pool, batches, reading, spans)
+        yield from _ahead(pool, batches, reading)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -128,20 +128,21 @@ def _ahead(
     pool: ThreadPoolExecutor,
     batches: Iterable[Sequence[Segment]],
     reading: ReadOptions,
-    spans: Profile | None,
 ) -> Iterator[list[Read]]:
     waiting: deque[list[Future[Read]]] = deque()
     for batch in batches:
-        waiting.append([pool.submit(_read, segment, reading, spans) for segment in batch])
+        waiting.append(
+            [pool.submit(copy_context().run, _read, segment, reading) for segment in batch]
+        )
         if len(waiting) > AHEAD:
             yield [future.result() for future in waiting.popleft()]
     while waiting:
         yield [future.result() for future in waiting.popleft()]
 
 
-def _read(segment: Segment, reading: ReadOptions, spans: Profile | None) -> Read:
+def _read(segment: Segment, reading: ReadOptions) -> Read:
     try:
-        with stage(spans, "decode"):
+        with stage("decode"):
             return segment, read_segment(segment, reading)
     except Rejected as found:
         return segment, found

@@ -13,7 +13,6 @@ write what they have, and the parent commits it.
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 import traceback
@@ -27,10 +26,10 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 from ...common.errors import InputError
-from ...common.signals import stop_after_batch
+from ...common.signals import sigint_blocked, stop_after_batch
 from ..audio import Segment
 from ..options import ExtractOptions
-from ..profiling import Profile, TimedStage
+from ..profiling import Profile, TimedStage, current_profile, recording
 from ..store.shard_writer import ShardWriter
 from ..store.writer import StoreWriter
 from .runner import BackgroundWriter, ExtractionRun, Progress, count_workers
@@ -75,14 +74,13 @@ class MultiDeviceRun(ExtractionRun):
         layers: Sequence[int],
         options: ExtractOptions,
         writer: StoreWriter,
-        tell: Callable[[str], None],
-        spans: Profile | None = None,
+        log: Callable[[str], object],
     ) -> None:
         from ..encoder.device import shared_batch_seconds
 
-        super().__init__(encoder, layers, options, writer, tell, spans)
+        super().__init__(encoder, layers, options, writer, log)
         self._store = writer
-        self._layers, self._tell, self._names = tuple(layers), tell, tuple(names)
+        self._layers, self._tell, self._names = tuple(layers), log, tuple(names)
         fitting = shared_batch_seconds(names, encoder.provenance()["compute_dtype"])
         self.batch_seconds = options.batch_seconds or fitting
         self.devices = ", ".join(names)
@@ -92,7 +90,7 @@ class MultiDeviceRun(ExtractionRun):
     ) -> bool:
         """Have batches encoded, and commit the shards that the workers write."""
         waiting = list(batches)
-        with BackgroundWriter(self._spans) as writing, self._started(len(waiting)) as workers:
+        with BackgroundWriter() as writing, self._started(len(waiting)) as workers:
             stopped, problem = self._heard(workers, iter(waiting), stop, writing, progress)
         if problem and not stop():
             problem.tell()
@@ -147,8 +145,8 @@ class MultiDeviceRun(ExtractionRun):
             progress(seconds)
         elif kind == "told":
             self._tell(f"{worker.name}: {said}")
-        elif kind == "spans" and self._spans:
-            self._spans.found += said
+        elif kind == "profile" and (profile := current_profile()):
+            profile.found += said
         elif kind == "failed":
             raise _Ended(*said)
         return bool(kind != "ended")
@@ -159,19 +157,16 @@ class MultiDeviceRun(ExtractionRun):
         context, workers = get_context("spawn"), []
         posts = list(self._posts())[:most]
         resource_tracker.ensure_running()  # starting it unblocks the signal, so it comes first
-        # A worker must not see a terminal's Ctrl-C, from its first moment: the parent has it too.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            for post in posts:
-                ours, theirs = context.Pipe()
-                process = context.Process(target=worker_main, args=(post, theirs), daemon=True)
-                process.start()
-                theirs.close()  # so that the line ends when the worker does
-                workers.append(_Worker(post.name, process, ours))
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            with sigint_blocked():  # a terminal sends Ctrl-C to the parent too
+                for post in posts:
+                    ours, theirs = context.Pipe()
+                    process = context.Process(target=worker_main, args=(post, theirs), daemon=True)
+                    process.start()
+                    theirs.close()  # so that the line ends when the worker does
+                    workers.append(_Worker(post.name, process, ours))
             yield list(workers)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             for worker in workers:
                 worker.line.close()
                 worker.process.kill()
@@ -180,7 +175,7 @@ class MultiDeviceRun(ExtractionRun):
     def _posts(self) -> Iterator[WorkerSpec]:
         from ..encoder.device import threads_each
 
-        count = len(self._names)
+        count, profile = len(self._names), current_profile()
         for place, device in enumerate(self._names):
             twice = self._names.count(device) > 1
             yield WorkerSpec(
@@ -192,11 +187,11 @@ class MultiDeviceRun(ExtractionRun):
                 self._store.config,
                 self._store.versions,
                 threads_each(count),
-                self._spans.begun if self._spans else None,
+                profile.begun if profile else None,
             )
 
 
-class _Ended(Exception):  # noqa: N818 (tells how a worker ended; `tell` raises the failure)
+class _Ended(Exception):  # noqa: N818 (tells how a worker ended; `log` raises the failure)
     """A worker ended early: a message, and the worker's traceback where it is a bug."""
 
     def __init__(self, message: str, trace: str = "") -> None:
@@ -255,12 +250,12 @@ def worker_main(post: WorkerSpec, connection: Connection) -> None:
 def _worked(post: WorkerSpec, line: WorkerConnection, caught: Sequence[int]) -> tuple[str, Any]:
     """Do a worker's part; return its last word."""
     try:
-        spans = _encoded(post, line, lambda: bool(caught))
+        stages = _encoded(post, line, lambda: bool(caught))
     except InputError as problem:
         return "failed", (str(problem),)
     except Exception as problem:
         return "failed", (str(problem) or repr(problem), traceback.format_exc())
-    line.send("spans", spans)
+    line.send("profile", stages)
     if caught:
         return "failed", (
             f"{post.name}: the process of this device was stopped by signal {caught[0]}, expected "
@@ -289,17 +284,19 @@ def _encoded(
             f"{known.encoder}: the encoder on {post.name} is another than the run began with, "
             "expected the same on every device; name a revision, or pass --dtype"
         )
-    spans = None if post.begun is None else Profile(post.begun)
+    profile = None if post.begun is None else Profile(post.begun)
     publish = partial(line.send, "shard")
     writer = ShardWriter(post.store, post.config, publish, versions=post.versions, convert=convert)
-    job = ExtractionRun(encoder, post.layers, known, writer, partial(line.send, "told"), spans)
+    job = ExtractionRun(encoder, post.layers, known, writer, partial(line.send, "told"))
 
     def progress(seconds: float) -> None:
         line.send("progress", (seconds, (job.new, job.seconds)))
 
     try:
-        job.encode(line.batches(), stop, progress)
+        with recording(profile):
+            job.encode(line.batches(), stop, progress)
     finally:  # what ends it early does not cost the rows that wait
         writer.commit()
         progress(0.0)
-    return [replace(span, row=f"{post.name} {span.row}") for span in spans.found] if spans else []
+    stages = profile.found if profile else []
+    return [replace(stage, row=f"{post.name} {stage.row}") for stage in stages]

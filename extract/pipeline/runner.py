@@ -12,32 +12,31 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from contextvars import copy_context
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...common.audio.decoding import check_channel, clipped_text, read_header
 from ...common.cpus import available_cores
 from ...common.errors import InputError
+from ...common.log import is_quiet
 from ..audio import Audio, ReadOptions, Segment
 from ..options import ExtractOptions
-from ..profiling import Profile, stage
+from ..profiling import stage
 from ..store.shard_writer import ShardWriter
 from .batching import Read, make_batches, padding, read_batches, unfinished_batches
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from ..encoder.encoder import Encoder
+    from ..encoder.pooling import EncodedBatch
 
 
 DECODERS = 16  # threads: what a GPU takes in is more than four of them decode
 
 Good = list[tuple[Segment, Audio]]
-Wait = Callable[[], list[tuple[np.ndarray, int]]]  # gives each waveform's features and frames
-Encode = Callable[[Sequence[np.ndarray]], Wait]
 Progress = Callable[[float], None]  # is given s of audio that were read since the last call
 
 
@@ -50,68 +49,78 @@ class ExtractionRun:
         layers: Sequence[int],
         options: ExtractOptions,
         writer: ShardWriter,
-        tell: Callable[[str], None],
-        spans: Profile | None = None,
+        log: Callable[[str], object],
     ) -> None:
-        self._options, self._writer, self._spans = options, writer, spans
-        self._tell, self._clipped = tell, set[str]()  # recordings that end early, told of once
+        self._options, self._writer = options, writer
+        self._tell, self._clipped = log, set[str]()  # recordings that end early, told of once
         self._encoder = encoder
         self._reading = read_options(encoder, options)
         self.batch_seconds = options.batch_seconds or encoder.batch_seconds
         self.devices = str(encoder.device)
-        self._encode = SplitOnOutOfMemory(_encoding(encoder, layers, options), tell)
-        self._flying: tuple[Good, Wait] | None = None
+        settings = layers, options.stored_pooling, options.max_seconds
+        self._encode = SplitOnOutOfMemory(encoder.encode_async, log, *settings)
+        self._flying: tuple[Good, list[EncodedBatch]] | None = None
         self.new, self.seconds, self.wall, self.padding = 0, 0.0, 0.0, 0.0
 
-    def run(self, segments: Sequence[Segment], stop: Callable[[], bool]) -> bool:
-        """Encode those of `segments` that the store lacks; return whether `stop` ended it early."""
-        begun = time.perf_counter()
-        batches = self._batches(segments)
+    def plan(self, segments: Sequence[Segment]) -> list[list[Segment]]:
+        """Return the batches of those of `segments` that the store lacks."""
+        options, writer = self._options, self._writer
+        frames = self._encoder.frames_of if options.buckets else None
+        cut = partial(make_batches, batch_seconds=self.batch_seconds, frames=frames)
+        passed = set() if options.retry_rejected else set(writer.rejections)
+        batches = unfinished_batches(segments, writer.done, passed, cut)
         self.padding = padding(batches)
-        with _bar(segment for batch in batches for segment in batch) as bar:
+        return batches
+
+    @contextmanager
+    def shown(self, batches: Iterable[Sequence[Segment]]) -> Iterator[Progress]:
+        """While open, take the time and show on a terminal how far the run is.
+
+        Gives what is to be called as `encode` goes on.
+        """
+        from tqdm import tqdm
+
+        begun = time.perf_counter()
+        total = sum(segment.duration for batch in batches for segment in batch)
+        shape = "{percentage:3.0f}%|{bar}| {desc}{remaining} left"
+        with tqdm(total=total, disable=is_quiet() or None, bar_format=shape, leave=False) as bar:
 
             def progress(seconds: float) -> None:
                 bar.update(seconds)
                 self.wall = time.perf_counter() - begun
-                bar.set_description_str(self._told(), refresh=False)
+                speed = f"{self.seconds / self.wall:.0f} times real time"
+                bar.set_description_str(f"{self.new} segments, {speed}, ", refresh=False)
 
-            stopped = self.encode(batches, stop, progress)
+            yield progress
         self.wall = time.perf_counter() - begun
-        return stopped
 
     def encode(
         self, batches: Iterable[Sequence[Segment]], stop: Callable[[], bool], progress: Progress
     ) -> bool:
         """Take batches from audio to committed rows; return whether `stop` ended it early."""
-        workers = count_workers(self._options)
-        reading = read_batches(batches, self._reading, workers=workers, spans=self._spans)
+        reading = read_batches(batches, self._reading, workers=count_workers(self._options))
         with ExitStack() as closed:
-            closed.enter_context(self._encoder.session(self._spans))
-            writing = closed.enter_context(BackgroundWriter(self._spans))
+            closed.enter_context(self._encoder.session())
+            writing = closed.enter_context(BackgroundWriter())
             found = closed.enter_context(closing(reading))
             closed.callback(self._finish_batch, writing)
-            while not (stopped := stop()) and (read := self._next(found)) is not None:
-                self._start_batch(read, writing)
+            while not (stopped := stop()):
+                with stage("wait for audio"):
+                    read = next(found, None)
+                if read is None:
+                    break
+                if good := self._usable(read, writing):
+                    with _named(good, "encoding"):
+                        encoded = self._encode([audio.samples for _, audio in good])
+                    self._finish_batch(writing)
+                    self._flying = good, encoded
                 progress(sum(segment.duration for segment, _ in read))
             self._finish_batch(writing)
             writing.put(self._writer.commit)
         return stopped
 
-    def _batches(self, segments: Sequence[Segment]) -> list[list[Segment]]:
-        options, writer = self._options, self._writer
-        frames = self._encoder.frames_of if options.buckets else None
-        cut = partial(make_batches, batch_seconds=self.batch_seconds, frames=frames)
-        passed = set() if options.retry_rejected else set(writer.rejected)
-        return unfinished_batches(segments, writer.done, passed, cut)
-
-    def _told(self) -> str:
-        return f"{self.new} segments, {self.seconds / self.wall:.0f} times real time, "
-
-    def _next(self, found: Iterator[list[Read]]) -> list[Read] | None:
-        with stage(self._spans, "wait for audio"):
-            return next(found, None)
-
-    def _start_batch(self, read: Sequence[Read], writing: BackgroundWriter) -> None:
+    def _usable(self, read: Sequence[Read], writing: BackgroundWriter) -> Good:
+        """Return the segments of a batch that have audio; have the others noted as rejected."""
         good: Good = []
         for segment, audio in read:
             if isinstance(audio, Audio):
@@ -125,12 +134,7 @@ class ExtractionRun:
                 )
             refused = (segment.segment_id, audio.code, audio.message)
             writing.put(partial(self._writer.reject, *refused))
-        if not good:
-            return
-        with _named(good, "encoding"):
-            wait = self._encode([audio.samples for _, audio in good])
-        self._finish_batch(writing)
-        self._flying = good, wait
+        return good
 
     def _tell_clipped(self, segment: Segment, audio: Audio) -> None:
         if audio.clipped and segment.path not in self._clipped:
@@ -141,9 +145,9 @@ class ExtractionRun:
         """Hand on the batch that the device is at, while it has the next one to do."""
         if self._flying is None:
             return
-        (good, wait), self._flying = self._flying, None
-        with _named(good, "encoding"), stage(self._spans, "wait for device"):
-            rows = wait()
+        (good, encoded), self._flying = self._flying, None
+        with _named(good, "encoding"), stage("wait for device"):
+            rows = [row for batch in encoded for row in batch.rows()]
         writing.put(partial(self._write, good, rows))
         self.new += len(good)
         self.seconds += sum(segment.duration for segment, _ in good)
@@ -175,33 +179,37 @@ def _named(good: Good, what: str) -> Iterator[None]:
 
 
 class SplitOnOutOfMemory:
-    """Encode a batch; where it does not fit the device's memory, its halves. Tells once."""
+    """Encode a batch; where it does not fit the device's memory, its halves. Tells once.
 
-    def __init__(self, encode: Encode, tell: Callable[[str], None]) -> None:
-        self._encode, self._tell = encode, tell
+    `encode` is `Encoder.encode_async`, and `settings` are its arguments behind the waveforms.
+    """
+
+    def __init__(
+        self, encode: Callable[..., EncodedBatch], log: Callable[[str], object], *settings: Any
+    ) -> None:
+        self._encode, self._tell, self._settings = encode, log, settings
         self._limit = np.inf  # samples, padding counted, that a batch may have
 
-    def __call__(self, waveforms: Sequence[np.ndarray]) -> Wait:
-        """Return what gives features and number of frames of each waveform."""
-        padded = len(waveforms) * max(len(waveform) for waveform in waveforms)
-        if padded <= self._limit or len(waveforms) == 1:
-            wait = self._tried(waveforms)
-            if wait is not None:
-                return wait
-            self._shrink(waveforms, padded)
-        middle = len(waveforms) // 2
-        halves = self(waveforms[:middle]), self(waveforms[middle:])
-        return lambda: [row for half in halves for row in half()]
-
-    def _tried(self, waveforms: Sequence[np.ndarray]) -> Wait | None:
+    def __call__(self, waveforms: Sequence[np.ndarray]) -> list[EncodedBatch]:
+        """Have the device encode waveforms, in one batch or several that follow each other."""
         from ..encoder.device import out_of_memory
 
-        try:
-            return self._encode(waveforms)
-        except Exception as problem:
-            if not out_of_memory(problem):
-                raise
-        return None  # after the except block, which kept the batch's tensors alive
+        waiting, encoded = [waveforms], []
+        while waiting:
+            batch = waiting.pop()
+            padded = len(batch) * max(len(waveform) for waveform in batch)
+            if padded <= self._limit or len(batch) == 1:
+                try:
+                    encoded.append(self._encode(batch, *self._settings))
+                    continue
+                except Exception as problem:
+                    if not out_of_memory(problem):
+                        raise
+                # after the except block, which kept the batch's tensors alive
+                self._shrink(batch, padded)
+            middle = len(batch) // 2
+            waiting += [batch[middle:], batch[:middle]]
+        return encoded
 
     def _shrink(self, waveforms: Sequence[np.ndarray], padded: int) -> None:
         if len(waveforms) == 1:
@@ -216,25 +224,6 @@ class SplitOnOutOfMemory:
                 "expected it to fit; going on with halves, pass a smaller --batch-seconds"
             )
         self._limit = padded // 2
-
-
-def _encoding(encoder: Encoder, layers: Sequence[int], options: ExtractOptions) -> Encode:
-    """Return the function that a run encodes batches with."""
-
-    def pooled(waveforms: Sequence[np.ndarray]) -> Wait:
-        wait = encoder.encode_async(waveforms, layers, options.pooling, options.max_seconds)
-
-        def rows() -> list[tuple[np.ndarray, int]]:
-            features, frames = wait()
-            return list(zip(features, frames.tolist(), strict=True))
-
-        return rows
-
-    def whole(waveforms: Sequence[np.ndarray]) -> Wait:
-        states = encoder.states(waveforms, layers=layers, max_seconds=options.max_seconds)
-        return lambda: [(rows, len(rows)) for rows in states]
-
-    return whole if options.frames else pooled
 
 
 def read_options(encoder: Encoder, options: ExtractOptions) -> ReadOptions:
@@ -255,15 +244,6 @@ def count_workers(options: ExtractOptions, devices: int = 1) -> int:
     return max(1, min(available_cores() // devices, DECODERS))
 
 
-def _bar(todo: Iterable[Segment]) -> tqdm:
-    """Return a progress bar over seconds of audio, on a terminal only."""
-    from tqdm import tqdm
-
-    seconds = sum(segment.duration for segment in todo)
-    shape = "{percentage:3.0f}%|{bar}| {desc}{remaining} left"
-    return tqdm(total=seconds, disable=None, bar_format=shape, leave=False)
-
-
 WAITING = 4  # blocks between the encoder and the disk; then the encoder waits
 
 Write = Callable[[], None]
@@ -277,11 +257,11 @@ class BackgroundWriter:
     `waiting` wait at a time.
     """
 
-    def __init__(self, spans: Profile | None = None, waiting: int = WAITING) -> None:
+    def __init__(self, waiting: int = WAITING) -> None:
         self._blocks: queue.Queue[Write | None] = queue.Queue(waiting)
-        self._spans = spans
         self._problem: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="writer")
+        work = partial(copy_context().run, self._work)
+        self._thread = threading.Thread(target=work, name="writer")
 
     def __enter__(self) -> BackgroundWriter:
         self._thread.start()
@@ -308,14 +288,14 @@ class BackgroundWriter:
         """Have `write` done; waits while there is no room."""
         if self._problem is not None:
             raise self._problem
-        with stage(self._spans, "wait for writer"):
+        with stage("wait for writer"):
             self._blocks.put(write)
 
     def _work(self) -> None:
         while (write := self._blocks.get()) is not None:
             if self._problem is None:
                 try:
-                    with stage(self._spans, "writing"):
+                    with stage("writing"):
                         write()
                 except BaseException as problem:  # raised again by `put` or on leaving
                     self._problem = problem

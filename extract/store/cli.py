@@ -1,50 +1,49 @@
-"""The command ``spk-store``: look at, prove, merge, pack and export caches of features."""
+"""The command ``spk-store``: inspect, verify, merge, pack and export feature stores."""
 
 from __future__ import annotations
 
 import click
 
-from ...common.commands import Group, exit_left_out, locks, writes
+from ...common.click_options import option
+from ...common.commands import Group, exit_left_out, locks, version_option, writes
 from ...common.outputs import BESIDE_STORE, Output
 
 
-@click.group(cls=Group)
-@click.version_option(package_name="spk-toolkit")
+@click.group(cls=Group, context_settings={"auto_envvar_prefix": "SPK_STORE"})
+@version_option
 def store() -> None:
-    """Look at, prove, merge, pack and export the caches of features that spk-extract makes."""
+    """Inspect, verify, merge, pack and export feature stores made by spk-extract."""
 
 
 @store.command("info")
 @click.argument("path", metavar="STORE", type=click.Path())
 def info_(path: str) -> None:
-    """Tell segments, layers, size, configuration and rejected segments of STORE."""
+    """Show segments, layers, size, configuration and rejected segments of STORE."""
     from .maintenance import store_info
 
-    found = store_info(path)
-    found["hours"] = f"{found['hours']:.2f}"
+    info = store_info(path)
+    info["hours"] = f"{info['hours']:.2f}"
     for key in ("configuration", "versions", "rejected"):
-        found[key] = (
-            "".join(f"\n  {name}: {value}" for name, value in found[key].items()) or " none"
-        )
-    for key, value in found.items():
+        info[key] = "".join(f"\n  {name}: {value}" for name, value in info[key].items()) or " none"
+    for key, value in info.items():
         click.echo(f"{key}:{value}" if str(value).startswith(("\n", " ")) else f"{key}: {value}")
 
 
 @store.command("verify")
 @click.argument("path", metavar="STORE", type=click.Path())
-@click.option(
+@option(
     "--table",
     type=click.Path(),
-    help="Segment table STORE was made of (.csv or .parquet); with --audio-root.",
+    help="Segment table that STORE was made from (.csv or .parquet); with --audio-root.",
 )
-@click.option(
+@option(
     "--audio-root",
-    "--audio",
+    aliases=("--audio",),
     type=click.Path(),
     help="Folder of the table's audio: also compare the decoded samples.",
 )
 def verify_(path: str, table: str | None, audio_root: str | None) -> None:
-    """Read every byte of STORE and list what is wrong; exit code 1 if anything is."""
+    """Read every byte of STORE and list any faults; exit code 1 if there are any."""
     from ...common.errors import InputError
     from ...manifests.table import read_table
     from .maintenance import verify_store
@@ -63,13 +62,13 @@ def verify_(path: str, table: str | None, audio_root: str | None) -> None:
 @locks
 @writes(
     Output("out", folder=True, mark="store.json", beside=BESIDE_STORE),
-    overwrite="Begin OUT anew, a store that is there; without it that one grows.",
+    overwrite="Replace an existing store OUT; otherwise rows are added to it.",
 )
 def merge_(paths: tuple[str, ...], out: str, *, overwrite: bool, no_lock: bool) -> None:
     """Copy the rows of STORES, folders or packed files of one configuration, into folder OUT.
 
-    OUT is new, or a store that a merge has made or is to grow. Exit code: 0 done, 1 something to
-    repair, 3 some segments of OUT were rejected (listed in OUT.rejected.csv).
+    OUT may be new, or an existing store to add to. Exit code: 0 done, 1 something to repair, 3 some
+    segments of OUT were rejected (listed in OUT.rejected.csv).
     """
     from .layout import rejected_path
     from .maintenance import merge_stores
@@ -88,7 +87,7 @@ def merge_(paths: tuple[str, ...], out: str, *, overwrite: bool, no_lock: bool) 
 @click.argument("out", type=click.Path())
 @writes(Output("out"))
 def pack_(path: str, out: str, *, overwrite: bool) -> None:
-    """Write STORE as the one HDF5 file OUT, layer by layer, for sharing."""
+    """Write STORE as a single HDF5 file OUT, layer by layer, for sharing."""
     from .export import pack
 
     click.echo(f"{out}: {pack(path, out, overwrite=overwrite)} bytes")
@@ -109,6 +108,6 @@ def export_(path: str, out: str, *, overwrite: bool) -> None:
 
     text = f"{out}: {export(path, out, overwrite=overwrite)} segments"
     if rejected := len(FeatureStore.open(path).rejected()):
-        text += f"; {rejected} were rejected, spk-store info {path} tells why"
+        text += f"; {rejected} were rejected, see spk-store info {path}"
     click.echo(text)
     exit_left_out([rejected])

@@ -1,6 +1,6 @@
-"""A store as one file: packed for `FeatureStore.open`, or exported for other programs.
+"""Write a store as one file: packed for `FeatureStore.open`, or exported for other programs.
 
-The file is whole or absent, and every value in it was checked when it was read.
+The file is written atomically, and every value is checked as it is read.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from .shard import DTYPES, encode_columns, read_layer, trailer, write_datasets
 
 EXPORTED = (".npz", ".parquet")
 BLOCK = 1024  # rows of a Parquet row group
-SPARE = 1 << 16  # bytes beside the arrays: headers and names
+SPARE = 1 << 16  # bytes besides the arrays: headers and names
 
 
 def pack(path: str | Path, out: str | Path, *, overwrite: bool = False) -> int:
     """Write a store as one file, layer by layer, for sharing; read it with `FeatureStore.open`.
 
-    A file of that name stays, and has to have the same content, unless `overwrite`.
+    An existing file is never replaced by other content unless `overwrite`.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def pack(path: str | Path, out: str | Path, *, overwrite: bool = False) -> int:
         with (
             defer_signals(),
             h5py.File(file, "w") as described,
-        ):  # features are only set aside: a hole in the file
+        ):  # space for the features is only reserved: a hole in the file
             start = write_datasets(described, small, attributes, shape, dtype)
         digest = hashlib.sha256(_bytes(file, 0, start))
         digest.update(_bytes(file, start + size, None))
@@ -70,13 +70,13 @@ def pack(path: str | Path, out: str | Path, *, overwrite: bool = False) -> int:
 
 
 def export(path: str | Path, out: str | Path, *, overwrite: bool = False) -> int:
-    """Write a store for other programs, by suffix; all values are checked on the way.
+    """Write a store for other programs, in the format of the suffix; all values are checked.
 
     ``.npz``: `segment_id`, `duration` (s), `frames`, `audio_bytes`, `audio_crc32`, `offset`,
     `configuration` (JSON), and per layer ``layer_N (rows, dim)`` in the stored dtype; segment i
     owns the rows ``offset[i]:offset[i+1]``. ``.parquet`` (pooled stores): a row per segment,
-    ``layer_N`` a float32 list of length dim; the configuration in the schema's metadata. A file of
-    that name stays, and has to have the same content, unless `overwrite`.
+    ``layer_N`` a float32 list of length dim; the configuration in the schema's metadata. An
+    existing file is never replaced by other content unless `overwrite`.
 
     Returns
     -------
@@ -142,7 +142,7 @@ def _export_parquet(store: FeatureStore, file: BinaryIO) -> None:
 
 
 def _checked_out(out: str | Path, store: FeatureStore, suffixes: Sequence[str] = ()) -> Path:
-    """Refuse what cannot be written, or is the store itself; make the folder that it is in."""
+    """Check that `out` can be written and is not the store itself; create its parent folder."""
     out = Path(out)
     check_place(out, Output("out", tuple(suffixes)), {"store": [store.path]})
     with explain_write_errors(out):
@@ -151,7 +151,7 @@ def _checked_out(out: str | Path, store: FeatureStore, suffixes: Sequence[str] =
 
 
 def _offset(store: FeatureStore) -> np.ndarray:
-    """Return (n+1,) where each segment's rows begin in a layer of the whole store."""
+    """Return (n+1,) the offsets of the segments' rows in a layer of the whole store."""
     sizes = [np.diff(shard.offset) for shard in store.shards]
     return np.cumsum(np.concatenate([[0], *sizes]), dtype=np.int64)
 

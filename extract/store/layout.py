@@ -1,15 +1,17 @@
-"""The layout of a store folder: its description, its shards' names, its configuration.
+"""The layout of a store folder: its description, shard names and configuration.
 
-``STORE/store.json`` holds schema, configuration, its SHA-256 (the fingerprint) and the versions of
-the libraries that began it. ``STORE/shards/SEQUENCE-FINGERPRINT8-SHA256.h5`` are the commits
-(`shard`), in order. ``STORE/lock`` belongs to the one writer. Names that begin with ``.writing-``
-are incomplete: readers pass over them, the next writer removes them. A packed store is one shard
-file with the rows of all; it is read like a folder and cannot be written to.
+``STORE/store.json`` holds the schema, the configuration, its SHA-256 (the fingerprint) and the
+library versions that created it. ``STORE/shards/SEQUENCE-FINGERPRINT8-SHA256.h5`` are the commits
+(`shard`), in order. ``STORE/lock`` belongs to the single writer. Names that begin with
+``.writing-`` are incomplete: readers ignore them, the next writer removes them. A packed store is a
+single shard file with all rows; it is read like a folder and is read-only.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import re
 from collections.abc import Collection, Mapping
@@ -17,17 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import InputError, explain_write_errors
-from ...common.files import atomic_open, remove_temporary_files, sync_folder
+from ...common.files import atomic_open, atomic_write, remove_temporary_files, sync_folder
 from ...common.locks import FolderLock
 from .shard import DTYPES, SCHEMA, require_object
 
 SHARD_NAME = re.compile(r"(\d{6,})-([0-9a-f]{8})-([0-9a-f]{64})\.h5")
 KINDS = ("pooled", "frames")
-HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file begins
-# Recorded for people: what the features came from under which name, what nobody said of the
-# encoder's input, and (of older stores) whether recordings of another rate were allowed.
+HDF5 = b"\x89HDF\r\n\x1a\n"  # an HDF5 file's first bytes
+# Recorded for information only: what was assumed about the encoder's input, and (in older stores)
+# whether recordings of another rate were allowed.
 RECORDED = ("assumed", "resample")
-NAMES = ("encoder", "revision")  # of weights and settings that the next two identify
+NAMES = ("encoder", "revision")  # names of what the next two identify
 HASHES = ("weights_sha256", "encoder_config_sha256")
 OPTIONS = {  # key of a configuration -> the option that sets it
     "channel": "--channel",
@@ -42,7 +44,7 @@ OPTIONS = {  # key of a configuration -> the option that sets it
 
 
 def normalize_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the configuration as JSON gives it back, or raise `InputError`."""
+    """Return the configuration as it reads back from JSON, or raise `InputError`."""
     try:
         plain = json.loads(json.dumps(dict(config), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as problem:
@@ -70,10 +72,10 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 def differing_keys(
     old: Mapping[str, Any], new: Mapping[str, Any], *, free: Collection[str] = ()
 ) -> list[str]:
-    """Return the keys in which two configurations ask for other features; none: rows may mix.
+    """Return the keys in which two configurations yield different features; empty: compatible.
 
-    The name of an encoder, and where it lies, are passed over where the hashes of its weights and
-    settings are there, since these identify it; so is what is only recorded, and `free`.
+    An encoder's name and revision are ignored if both configurations have the hashes of its weights
+    and settings, which identify it; so are keys that are only recorded, and those in `free`.
     """
     passed = {*RECORDED, *free}
     if all(key in config for config in (old, new) for key in HASHES):
@@ -89,10 +91,10 @@ def check_same_config(
     where: str,
     repair: str = "name another store",
 ) -> None:
-    """Raise `InputError` with exactly the keys that differ, unless none does."""
+    """Raise `InputError`, listing the keys that differ, if two configurations are incompatible."""
     keys = differing_keys(old, new)
     pairs = [(key, old.get(key, "nothing"), new.get(key, "nothing")) for key in keys]
-    differ = [f"{key}: {was!r}, asked {asked!r}" for key, was, asked in pairs]
+    differ = [f"{key}: {before!r}, asked {now!r}" for key, before, now in pairs]
     if differ:
         raise InputError(
             f"{where}: made with another configuration ({'; '.join(differ)}), expected the same; "
@@ -101,7 +103,7 @@ def check_same_config(
 
 
 def _repair(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Return what to do about a store of another configuration: the options that differ, if all."""
+    """Return the repair for another configuration: which options to change, if that is enough."""
     keys = set(differing_keys(old, new)) - {"dim"}  # follows from the others
     if not keys or not keys <= set(OPTIONS):
         return "name another store"
@@ -110,16 +112,16 @@ def _repair(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def check_store_file(path: Path) -> None:
-    """Raise `InputError` where a file was given as a store and is none: a table, a recording."""
+    """Raise `InputError` if a file given as a store is not one, such as a table or recording."""
     try:
         with path.open("rb") as file:
-            found = file.read(len(HDF5))
+            head = file.read(len(HDF5))
     except OSError as problem:
-        raise InputError(f"{path}: cannot be read ({problem.strerror}); let it be read") from None
-    if found != HDF5:
+        raise InputError(f"{path}: cannot be read ({problem.strerror}); make it readable") from None
+    if head != HDF5:
         raise InputError(
-            f"{path}: it is no HDF5 file, expected a store, the folder that spk-extract writes, or "
-            "one that spk-store pack made of it; name that"
+            f"{path}: it is not an HDF5 file, expected a store: a folder written by spk-extract, "
+            "or a file that spk-store pack made from it; name that"
         )
 
 
@@ -128,7 +130,7 @@ def read_description(path: Path) -> dict[str, Any]:
     file = path / "store.json"
     try:
         described = json.loads(file.read_bytes())
-        found, schema = described["fingerprint"], described["schema"]
+        recorded, schema = described["fingerprint"], described["schema"]
         expected = fingerprint(require_object(described, "configuration"))
         require_object(described, "versions")
     except FileNotFoundError:
@@ -142,18 +144,18 @@ def read_description(path: Path) -> dict[str, Any]:
         ) from problem
     if schema != SCHEMA:
         raise InputError(
-            f"{file}: schema is {schema!r}, expected {SCHEMA}; use the spk of its time"
+            f"{file}: schema is {schema!r}, expected {SCHEMA}; use the spk version that wrote it"
         )
-    if found != expected:
+    if recorded != expected:
         raise InputError(
-            f"{file}: fingerprint is {found!r}, expected {expected!r}, the "
+            f"{file}: fingerprint is {recorded!r}, expected {expected!r}, the "
             "configuration's; bring the file back from a copy"
         )
     return described
 
 
 def shard_paths(path: Path) -> list[Path]:
-    """Return the shards of a store folder in commit order; a strange name is an `InputError`."""
+    """Return a store folder's shards in commit order; raise `InputError` for foreign names."""
     folder = path / "shards"
     try:
         names = [file.name for file in folder.iterdir() if not file.name.startswith(".")]
@@ -165,29 +167,29 @@ def shard_paths(path: Path) -> list[Path]:
     strange = sorted(name for name in names if not SHARD_NAME.fullmatch(name))
     if strange:
         raise InputError(
-            f"{folder}: {len(strange)} names are no shard's, first {strange[0]!r}, expected "
-            "SEQUENCE-FINGERPRINT-SHA256.h5; move them elsewhere"
+            f"{folder}: {len(strange)} names are not those of shards, first {strange[0]!r}, "
+            "expected SEQUENCE-FINGERPRINT-SHA256.h5; move them elsewhere"
         )
     return [folder / name for name in sorted(names, key=lambda name: (shard_number(name), name))]
 
 
 def shard_number(name: str) -> int:
-    """Return the number of a shard, by its name."""
+    """Return a shard's sequence number, from its name."""
     return int(name.split("-", maxsplit=1)[0])
 
 
 def open_for_writing(
     path: Path, config: Mapping[str, Any], versions: Mapping[str, Any], *, lock: bool = True
 ) -> FolderLock:
-    """Make or check a store folder for its one writer, and return the lock that is held.
+    """Create or check a store folder for its single writer, and return the acquired lock.
 
-    Without `lock` none is taken: no other process may write there.
+    Without `lock` none is acquired, and no other process may write there.
 
     Raises
     ------
     InputError
-        Somebody else writes, it is no store, or one of another configuration, or it cannot be
-        written to.
+        Another process is writing, the folder is not a store or has another configuration, or it
+        cannot be written to.
     """
     if path.is_file():
         check_store_file(path)
@@ -195,10 +197,10 @@ def open_for_writing(
             f"{path}: it is a packed store, which is only read, expected a folder; run `spk-store "
             f"merge {path} FOLDER` and name that folder"
         )
-    _refuse_other_folder(path)
+    _check_store_or_empty(path)
     with explain_write_errors(path):
         (path / "shards").mkdir(parents=True, exist_ok=True)
-        held = FolderLock(path / "lock", lock=lock)
+        folder_lock = FolderLock(path / "lock", lock=lock)
     try:
         with explain_write_errors(path):
             remove_temporary_files(path)
@@ -209,18 +211,18 @@ def open_for_writing(
         else:
             _describe(path, config, versions)
     except BaseException:
-        held.release()
+        folder_lock.release()
         raise
-    return held
+    return folder_lock
 
 
-def _refuse_other_folder(path: Path) -> None:
+def _check_store_or_empty(path: Path) -> None:
     if not path.exists() or (path / "store.json").exists():
         return
     ours = (
         "lock",
         "shards",
-    )  # a writer may have died, or may live, before the description is there
+    )  # a writer may have died, or still be at work, before store.json exists
     names = {file.name for file in path.iterdir() if not file.name.startswith(".")}
     shards = (path / "shards").is_dir() and shard_paths(path)
     if shards or names.difference(ours):
@@ -245,5 +247,18 @@ def _describe(path: Path, config: Mapping[str, Any], versions: Mapping[str, Any]
 
 
 def rejected_path(store: str | Path) -> str:
-    """Return the name of the CSV that lists a store's rejected segments, beside the store."""
+    """Return the path, beside the store, of the CSV that lists its rejected segments."""
     return f"{str(store).rstrip('/')}.rejected.csv"
+
+
+def write_rejected(store: str | Path, rows: Collection[Mapping[str, str]]) -> None:
+    """Write STORE.rejected.csv (`segment_id`, `code`, `message`), or remove it without `rows`."""
+    path = Path(rejected_path(store))
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    text = io.StringIO()
+    sheet = csv.DictWriter(text, ("segment_id", "code", "message"), lineterminator="\n")
+    sheet.writeheader()
+    sheet.writerows(rows)
+    atomic_write(path, text.getvalue().encode())

@@ -1,14 +1,12 @@
-"""Work on whole stores: tell what they hold, prove them, merge them, list what they lack.
+"""Whole-store operations: info, verify, merge, and the list of rejected segments.
 
-``STORE.rejected.csv`` lists the segments that a store has no features of, and why. Packing and
-exporting stand in `export`.
+``STORE.rejected.csv`` lists the segments for which a store has no features, and why. Packing and
+exporting are in `export`.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import shutil
 import tempfile
@@ -20,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...common.errors import InputError, explain_write_errors
-from ...common.files import WRITING, atomic_write, replace_folder
+from ...common.files import WRITING, replace_folder
 from ...common.locks import FolderLock
 from .layout import (
     SHARD_NAME,
     check_same_config,
     check_store_file,
     read_description,
-    rejected_path,
     shard_paths,
+    write_rejected,
 )
 from .reader import FeatureStore
 from .shard import REPAIR, Shard, read_layer, read_shard
@@ -44,7 +42,7 @@ ROUNDING = 1e-3  # relative to a vector's length; a step of float16 is 2**-10 of
 
 
 def store_info(path: str | Path) -> dict[str, Any]:
-    """Return what a store holds.
+    """Return a store's statistics and configuration.
 
     Returns
     -------
@@ -73,11 +71,11 @@ def merge_stores(
 ) -> int:
     """Copy the rows of several stores of one configuration into the store folder `out`.
 
-    A segment that several stores hold is copied once, from the first; their features may differ by
-    `ROUNDING`, since another batch may round a float16 the other way. `out` may exist: a merge
-    that was stopped goes on. Segments that are rejected in one store and have features in none are
-    listed in OUT.rejected.csv. With `overwrite` a store at `out` is replaced when the new one is
-    complete. Without `lock`, no other process may write to `out`.
+    A segment in several stores is copied once, from the first; their features may differ by up to
+    `ROUNDING`, since another batch may round a float16 the other way. `out` may exist: an
+    interrupted merge resumes. Segments that are rejected in some store and have features in none
+    are listed in OUT.rejected.csv. With `overwrite`, a store at `out` is replaced once the new one
+    is complete. Without `lock`, no other process may write to `out`.
 
     Returns
     -------
@@ -87,7 +85,7 @@ def merge_stores(
     Raises
     ------
     InputError
-        Configurations differ, or a segment has other features in another store.
+        Configurations differ, or two stores have different features for a segment.
     """
     if overwrite and os.path.lexists(out):
         return _merge_anew(paths, Path(out), lock=lock)
@@ -96,7 +94,7 @@ def merge_stores(
     for store in [*there, *stores][1:]:
         first = [*there, *stores][0]
         check_same_config(store.config, first.config, str(store.path), "leave it out")
-    _refuse_conflicts([*there, *stores])
+    _check_conflicts([*there, *stores])
     with StoreWriter(out, stores[0].config, versions=stores[0].versions, lock=lock) as writer:
         taken = set(writer.done)
         for store in stores:
@@ -104,48 +102,50 @@ def merge_stores(
                 _copy(shard, store.kind, writer, taken)
         for store in stores:
             for row in store.rejected():
-                if row["segment_id"] not in taken and row["segment_id"] not in writer.rejected:
+                if row["segment_id"] not in taken and row["segment_id"] not in writer.rejections:
                     writer.reject(**row)
-    write_rejected(out)
+        writer.commit()
+        rejections = list(writer.rejections.values())
+    write_rejected(out, rejections)
     return len(taken)
 
 
 def _merge_anew(paths: Sequence[str | Path], out: Path, *, lock: bool) -> int:
-    """Merge into a folder beside the store `out`, and give it that name when it is complete."""
+    """Merge into a temporary folder beside `out`, then replace `out` with it."""
     _check_only_a_store(out)
     with explain_write_errors(out):
-        held = FolderLock(out / "lock", lock=lock)
+        folder_lock = FolderLock(out / "lock", lock=lock)
         draft = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}."))
     try:
         count = merge_stores(paths, draft / "store", lock=lock)
         replace_folder(draft / "store", out)
     finally:
-        held.release()
+        folder_lock.release()
         shutil.rmtree(draft, ignore_errors=True)
-    write_rejected(out)
+    write_rejected(out, FeatureStore.open(out).rejected())
     return count
 
 
 def _check_only_a_store(path: Path) -> None:
-    """Refuse a folder that is no store, or holds more than a store does."""
+    """Refuse a folder that is not a store, or that contains other files as well."""
     read_description(path)
     shard_paths(path)
     strange = sorted({file.name for file in path.iterdir()} - {"store.json", "shards", "lock"})
     strange = [name for name in strange if not name.startswith(WRITING)]
     if strange:
         raise InputError(
-            f"{path}: holds {strange[0]!r}, which is no file of a store, expected none; move it "
+            f"{path}: holds {strange[0]!r}, which is not part of a store, expected none; move it "
             "away, or name another store"
         )
 
 
-def _refuse_conflicts(stores: Sequence[FeatureStore]) -> None:
-    seen: dict[str, tuple[bytes, FeatureStore]] = {}
+def _check_conflicts(stores: Sequence[FeatureStore]) -> None:
+    first_seen: dict[str, tuple[bytes, FeatureStore]] = {}
     conflicts = []
     for store in stores:
         for shard in store.shards:
             for name, sums in zip(shard.columns["segment_id"].tolist(), shard.crc32, strict=True):
-                before, first = seen.setdefault(name, (sums.tobytes(), store))
+                before, first = first_seen.setdefault(name, (sums.tobytes(), store))
                 if before != sums.tobytes() and (apart := _apart(name, first, store)) > ROUNDING:
                     conflicts.append(
                         f"{name!r} in {first.path} and {store.path}, {apart:.1e} apart"
@@ -159,7 +159,7 @@ def _refuse_conflicts(stores: Sequence[FeatureStore]) -> None:
 
 
 def _apart(name: str, first: FeatureStore, second: FeatureStore) -> float:
-    """Return the largest distance of a layer's features in two stores, relative to their length."""
+    """Return the largest relative distance, over layers, of a segment's features in two stores."""
     largest = 0.0
     for layer in first.layers:
         a, b = (_values(store, name, layer) for store in (first, second))
@@ -203,17 +203,17 @@ def _blocks(segments: np.ndarray) -> Iterator[np.ndarray]:
 def verify_store(
     path: str | Path, *, table: pd.DataFrame | None = None, audio: str | Path | None = None
 ) -> list[str]:
-    """Read every byte of a store and return what is wrong with it, a line each.
+    """Read every byte of a store and return its faults, a line each.
 
-    Checked are the SHA-256 of each shard, its types and configuration, the CRC-32 of each segment
-    at each layer, and that no id is given twice; with `table` and `audio` also that store and
-    table are of the same segments (rejected ones aside), and that the samples the features came
-    from are still those that are decoded now.
+    Checks the SHA-256 of each shard, its types and configuration, the CRC-32 of each segment at
+    each layer, and that ids are unique; with `table` and `audio` also that store and table have the
+    same segments (apart from rejected ones), and that the audio still decodes to the samples that
+    the features were computed from.
 
     Parameters
     ----------
     table
-        The segment table the store was made of.
+        The segment table that the store was made from.
     audio
         Folder of the table's audio files.
 
@@ -236,12 +236,12 @@ def verify_store(
     faults = [
         fault
         for shard in ([path] if single else shard_paths(path))
-        for fault in _shard_faults(shard, named=not single)
+        for fault in _shard_faults(shard, check_name=not single)
     ]
     if faults:
         return faults
     try:
-        store = FeatureStore.open(path)  # finds foreign shards and ids given twice
+        store = FeatureStore.open(path)  # detects foreign shards and duplicate ids
     except InputError as problem:
         return [str(problem)]
     if table is None or audio is None:
@@ -249,15 +249,15 @@ def verify_store(
     return _audio_faults(store, table, Path(audio))
 
 
-def _shard_faults(path: Path, *, named: bool) -> list[str]:
+def _shard_faults(path: Path, *, check_name: bool) -> list[str]:
     match = SHARD_NAME.fullmatch(path.name)
-    if named and match and match[3] != _sha256(path):
+    if check_name and match and match[3] != _sha256(path):
         return [f"{path}: the content does not match the SHA-256 in the name; {REPAIR}"]
     try:
         shard = read_shard(path)
     except InputError as problem:
         return [str(problem)]
-    if named and match and match[2] != shard.attributes["fingerprint"][:8]:
+    if check_name and match and match[2] != shard.attributes["fingerprint"][:8]:
         return [f"{path}: the name has another fingerprint than the content; {REPAIR}"]
     faults = []
     for position in range(shard.shape[0]):
@@ -281,8 +281,8 @@ def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[
     from ..audio import ReadOptions, Rejected, read_segment, segments_of
 
     config = store.config
-    # Samples are compared, so another rate needs no permission.
-    reading = ReadOptions(config["rate"], config["channel"], resample=True, shortest=1)
+    # Samples are compared, so another rate is fine.
+    read_options = ReadOptions(config["rate"], config["channel"], resample=True, shortest=1)
     rows = store.rows()
     sums = zip(rows["audio_bytes"].tolist(), rows["audio_crc32"].tolist(), strict=True)
     expected = dict(zip(rows["segment_id"].tolist(), sums, strict=True))
@@ -302,30 +302,15 @@ def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[
         )
     for audio, segment in zip(there["audio"], segments_of(there, root), strict=True):
         try:
-            found = read_segment(segment, reading)
+            decoded = read_segment(segment, read_options)
         except Rejected as problem:
             faults.append(
                 f"{audio}: segment {segment.segment_id!r} {problem.code}: {problem.message}"
             )
             continue
-        if (found.nbytes, found.crc32) != expected[segment.segment_id]:
+        if (decoded.nbytes, decoded.crc32) != expected[segment.segment_id]:
             faults.append(
                 f"{audio}: segment {segment.segment_id!r} has other samples than were encoded; "
                 "bring the recording back, or extract it to another store"
             )
     return faults
-
-
-def write_rejected(store: str | Path) -> dict[str, str]:
-    """Write STORE.rejected.csv, or remove it where nothing is rejected; return id -> code."""
-    rows = FeatureStore.open(store).rejected()
-    path = Path(rejected_path(store))
-    if not rows:
-        path.unlink(missing_ok=True)
-        return {}
-    text = io.StringIO()
-    sheet = csv.DictWriter(text, ("segment_id", "code", "message"), lineterminator="\n")
-    sheet.writeheader()
-    sheet.writerows(rows)
-    atomic_write(path, text.getvalue().encode())
-    return {row["segment_id"]: row["code"] for row in rows}

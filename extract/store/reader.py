@@ -1,7 +1,7 @@
-"""Reading a store: a folder, also while a writer works, or a packed file.
+"""Read a store: a folder, even while it is being written, or a packed file.
 
-Only what was committed when the store was opened is seen. Features are read past HDF5, so a store
-holds no open file, may be pickled, and may be read by several threads or processes.
+A reader sees what was committed when the store was opened. Features are read without HDF5, so a
+store keeps no file open, can be pickled, and can be read by several threads or processes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .shard import COLUMNS, DTYPES, Shard, read_layer, read_shard
 
 
 class FeatureStore:
-    """A store opened for reading: what was committed when it was opened.
+    """A store opened for reading, as it was when opened.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class FeatureStore:
         self.dim: int = self.config["dim"]
         self.shards = shards
         for shard in shards:
-            _refuse_foreign(self, shard)
+            _check_shard(self, shard)
         self._starts = np.cumsum([0, *(len(shard.crc32) for shard in shards)])
         self._place = {str(name): place for place, name in enumerate(self.ids())}
         if len(self._place) != self._starts[-1]:
@@ -63,12 +63,12 @@ class FeatureStore:
 
     @classmethod
     def open(cls, path: str | Path) -> FeatureStore:
-        """Open a store folder, also while a writer works, or a packed file.
+        """Open a store folder, even while it is being written, or a packed file.
 
         Raises
         ------
         InputError
-            There is no store, or a file of it is damaged, or an id is given twice.
+            There is no store, one of its files is damaged, or an id occurs twice.
         """
         path = Path(path)
         if path.is_file():
@@ -93,27 +93,52 @@ class FeatureStore:
         return {name: self._column(name) for name in ("segment_id", *COLUMNS)}
 
     def rejected(self) -> list[dict[str, str]]:
-        """Return `segment_id`, `code`, `message` of segments refused and not extracted later."""
+        """Return `segment_id`, `code`, `message` of segments that were rejected and stayed so."""
         latest = {row["segment_id"]: row for shard in self.shards for row in shard.rejected}
         return [row for segment_id, row in latest.items() if segment_id not in self._place]
 
-    def read(self, ids: Iterable[str], layer: int) -> np.ndarray:
-        """Read one layer of pooled features, in the asked order, checked.
+    def read(self, ids: Iterable[str], layer: int | None = None) -> np.ndarray:
+        """Read pooled features of one layer or of all, in the order asked for, checked.
+
+        Parameters
+        ----------
+        ids
+            Segment ids, such as ``table["segment_id"]``.
+        layer
+            One of `layers`; None: all of them.
 
         Returns
         -------
         ndarray
-            (n, dim) float32.
+            (n, dim) float32; of all layers (n, layers, dim).
 
         Raises
         ------
         InputError
-            Ids without features, a layer that is not stored, a frame-level store, changed bytes.
+            An id has no features, the layer is not stored, the store is frame-level, or bytes have
+            changed.
+
+        Examples
+        --------
+        >>> store = FeatureStore.open("features")  # doctest: +SKIP
+        >>> store.read(store.ids()).shape  # doctest: +SKIP
+        (9589, 25, 2048)
         """
-        self._refuse_kind("pooled", "read_frames")
+        self._check_kind("pooled", "read_frames")
         places = self._places([str(segment_id) for segment_id in ids])
-        position = self._position(layer)
-        features = np.empty((len(places), self.dim), dtype=np.float32)
+        if layer is not None:
+            return self._read_into(places, self._position(layer))
+        features = np.empty((len(places), len(self.layers), self.dim), dtype=np.float32)
+        for position in range(len(self.layers)):
+            self._read_into(places, position, features[:, position])
+        return features
+
+    def _read_into(
+        self, places: np.ndarray, position: int, features: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return a layer's features (n, dim) float32, in `features` where that is given."""
+        if features is None:
+            features = np.empty((len(places), self.dim), dtype=np.float32)
         owner = np.searchsorted(self._starts, places, side="right") - 1
         for number in np.unique(owner):
             mine = np.flatnonzero(owner == number)
@@ -123,7 +148,7 @@ class FeatureStore:
 
     def read_frames(self, segment_id: str, layer: int) -> np.ndarray:
         """Read the frames of one segment at one layer: (frames, dim) float32, checked."""
-        self._refuse_kind("frames", "read")
+        self._check_kind("frames", "read")
         place = self._places([segment_id])[0]
         number = int(np.searchsorted(self._starts, place, side="right")) - 1
         segment = np.array([place - self._starts[number]])
@@ -150,7 +175,7 @@ class FeatureStore:
             )
         return self.layers.index(layer)
 
-    def _refuse_kind(self, kind: str, other: str) -> None:
+    def _check_kind(self, kind: str, other: str) -> None:
         if self.kind != kind:
             raise InputError(
                 f"{self.path}: the store's kind is {self.kind!r}, expected {kind!r}; "
@@ -158,19 +183,19 @@ class FeatureStore:
             )
 
 
-def _refuse_foreign(store: FeatureStore, shard: Shard) -> None:
-    config, found = shard.attributes["configuration"], shard.attributes["fingerprint"]
+def _check_shard(store: FeatureStore, shard: Shard) -> None:
+    config, actual = shard.attributes["configuration"], shard.attributes["fingerprint"]
     check_same_config(config, store.config, str(shard.path), "move the file elsewhere")
-    if found != fingerprint(config):
+    if actual != fingerprint(config):
         raise InputError(
-            f"{shard.path}: fingerprint is {found!r}, expected {fingerprint(config)!r}; "
+            f"{shard.path}: fingerprint is {actual!r}, expected {fingerprint(config)!r}; "
             "delete the file and run spk-extract again"
         )
     expected = (len(store.layers), store.dim, DTYPES[store.config["dtype"]])
-    found = (shard.shape[0], shard.shape[2], shard.dtype)
-    if found != expected:
+    actual = (shard.shape[0], shard.shape[2], shard.dtype)
+    if actual != expected:
         raise InputError(
-            f"{shard.path}: layers, dim and dtype are {found}, expected {expected}; "
+            f"{shard.path}: layers, dim and dtype are {actual}, expected {expected}; "
             "delete the file and run spk-extract again"
         )
 

@@ -1,4 +1,4 @@
-"""One shard: an immutable HDF5 file with the features of some segments at every layer.
+"""Shards: immutable HDF5 files with the features of some segments at every layer.
 
 Datasets, all contiguous and uncompressed: ``features (layers, total, dim)`` float16 or float32,
 layer-major, so that one layer is one run of bytes; ``offset (n+1,)``: segment i owns the rows
@@ -7,14 +7,14 @@ those bytes; ``segment_id (n,)`` UTF-8; ``duration`` (s), ``frames``, ``audio_by
 ``audio_crc32``, all ``(n,)``; ``rejected``: a JSON list. Attributes: ``schema``, ``fingerprint``,
 ``configuration`` and ``versions`` (JSON).
 
-After HDF5's own bytes stand 56 more, which HDF5 does not look at: a mark, where the features' bytes
-begin, how many they are, and the SHA-256 of everything else. So a file is proved whole before HDF5
-parses it (damaged ones can crash HDF5) without reading gigabytes: HDF5 sees no byte that is not
-hashed, and the features, read past HDF5, carry a CRC-32 per segment and layer. A shard's name ends
-in the SHA-256 of the whole file, which ``verify`` checks.
+After HDF5's own data come 56 bytes that HDF5 ignores: a magic number, the features' offset and
+size, and the SHA-256 of everything else. A file is thus verified before HDF5 parses it (damaged
+ones can crash HDF5) without reading gigabytes: HDF5 sees only hashed bytes, and the features, read
+without HDF5, have a CRC-32 per segment and layer. A shard's name ends in the SHA-256 of the whole
+file, which ``verify`` checks.
 
-Whoever wrote a file may have meant harm: nothing in it is followed, and no type with a meaning of
-its own (references, objects, variable length) is read.
+Files are treated as untrusted: no link in them is followed, and no special type (references,
+objects, variable length) is read.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from ...common.errors import InputError
 from ...common.signals import defer_signals
 
 DTYPES: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
-COLUMNS: dict[str, np.dtype] = {  # beside segment_id: fixed width, as the longest needs
+COLUMNS: dict[str, np.dtype] = {  # besides segment_id, which has the width of the longest
     "duration": np.dtype("<f8"),
     "frames": np.dtype("<i8"),
     "audio_bytes": np.dtype("<i8"),
     "audio_crc32": np.dtype("<u4"),
 }
-KINDS = {  # dataset -> numpy kind: no object, reference or variable-length type gets through
+KINDS = {  # dataset -> numpy kind, which excludes objects, references and variable length
     **{name: dtype.kind for name, dtype in COLUMNS.items()},
     "features": "f",
     "segment_id": "S",
@@ -56,7 +56,7 @@ REPAIR = "delete the file and run spk-extract again"
 
 
 def check_structure(path: Path, file: h5py.File) -> None:
-    """Refuse all that a writer of ours never makes, before any of it is followed or read."""
+    """Refuse any structure that our writer never produces, before following or reading it."""
     if set(file) != set(KINDS) or set(file.attrs) != set(ATTRIBUTES):
         raise damaged_error(path, f"datasets {sorted(file)} and attributes {sorted(file.attrs)}")
     for name in ATTRIBUTES:
@@ -64,7 +64,7 @@ def check_structure(path: Path, file: h5py.File) -> None:
             raise damaged_error(path, f"attribute {name!r} of a type that is not text")
     for name, kind in KINDS.items():
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-            raise damaged_error(path, f"a link out of the file at {name!r}")
+            raise damaged_error(path, f"an external link at {name!r}")
         dataset = file[name]
         if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != kind:
             raise damaged_error(path, f"another type at {name!r}")
@@ -78,7 +78,7 @@ def check_structure(path: Path, file: h5py.File) -> None:
 
 
 def check_shapes(path: Path, shape: tuple[int, ...], small: Mapping[str, np.ndarray]) -> None:
-    """Refuse datasets of other lengths than the number of segments asks for."""
+    """Refuse datasets whose shapes do not match the number of segments."""
     count = len(small["segment_id"])
     offset = small["offset"]
     fits = (
@@ -90,30 +90,32 @@ def check_shapes(path: Path, shape: tuple[int, ...], small: Mapping[str, np.ndar
         and bool((np.diff(offset) > 0).all())
     )
     if not fits:
-        raise damaged_error(path, "datasets whose shapes do not fit each other")
+        raise damaged_error(path, "datasets whose shapes do not match")
 
 
 def require_object(described: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return an entry that is a JSON object, or raise `TypeError`: whoever wrote it may lie."""
+    """Return an entry that must be a JSON object, or raise `TypeError`."""
     if not isinstance(described[key], dict):
         raise TypeError(f"{key} is no JSON object")
     return described[key]
 
 
 def text_of(value: object) -> str:
-    """Return a text that can be written again, or raise `TypeError` or `ValueError`."""
+    """Return a string that can be encoded, or raise `TypeError` or `ValueError`."""
     if not isinstance(value, str):
         raise TypeError(f"{value!r:.40} is no text")
-    value.encode()  # a lone surrogate, which JSON can spell, cannot be written again
+    value.encode()  # JSON may contain lone surrogates, which cannot be encoded
     return value
 
 
-def damaged_error(path: Path, found: str) -> InputError:
-    """Return what a user is told of a shard, or a packed store, that is not as it was written."""
+def damaged_error(path: Path, content: str) -> InputError:
+    """Return the error for a damaged shard or packed store."""
     if path.parent.name == "shards":
-        return InputError(f"{path}: the file holds {found}, expected a shard as written; {REPAIR}")
+        return InputError(
+            f"{path}: the file holds {content}, expected a shard as written; {REPAIR}"
+        )
     return InputError(
-        f"{path}: the file holds {found}, expected a packed store as written; name the folder of "
+        f"{path}: the file holds {content}, expected a packed store as written; name the folder of "
         "the store, or pack it again with spk-store pack"
     )
 
@@ -125,7 +127,7 @@ MARK = b"spkshard"
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """What is known of a checked shard, without its features; `read_layer` reads those."""
+    """A checked shard without its features, which `read_layer` reads."""
 
     path: Path
     start: int  # byte at which the features begin
@@ -144,7 +146,7 @@ def checksums(features: np.ndarray) -> list[int]:
 
 
 class _Image:
-    """A file for HDF5 in memory that holds what is written, and nothing for what is set aside."""
+    """An in-memory file for HDF5 that stores only what is written, not reserved space."""
 
     def __init__(self) -> None:
         self._writes: list[tuple[int, bytes]] = []
@@ -191,7 +193,7 @@ class _Image:
         return bytes(content)
 
 
-@defer_signals()  # HDF5 takes what is raised in it for a fault of its own
+@defer_signals()  # HDF5 mistakes exceptions raised within it for its own errors
 def shard_parts(
     features: np.ndarray,
     offset: np.ndarray,
@@ -200,10 +202,9 @@ def shard_parts(
     attributes: Mapping[str, Any],
     crc32: np.ndarray,
 ) -> list[memoryview | bytes]:
-    """Return the bytes of a shard file, in parts to be written one after the other.
+    """Return the bytes of a shard file, in parts to be written one after another.
 
-    HDF5 builds its part in memory, so that it touches no disk that may be full, and only its part:
-    the features are not copied.
+    HDF5 builds its own part in memory, where no disk can be full; the features are not copied.
 
     Parameters
     ----------
@@ -214,7 +215,7 @@ def shard_parts(
     columns
         `segment_id` (n,) str, and `COLUMNS`, each (n,).
     rejected
-        Of each rejected segment `segment_id`, `code`, `message`.
+        `segment_id`, `code` and `message` of each rejected segment.
     attributes
         `fingerprint`, `configuration`, `versions`.
     crc32
@@ -233,7 +234,7 @@ def shard_parts(
 
 
 def trailer(start: int, size: int, digest: Any) -> bytes:
-    """Return the last bytes of a shard: `digest` has been fed all others but the features."""
+    """Return a shard's last bytes; `digest` has been fed all other bytes but the features."""
     head = TRAILER.pack(MARK, start, size, bytes(32))[:-32]
     digest.update(head)
     return head + digest.digest()
@@ -245,7 +246,7 @@ def encode_columns(
     offset: np.ndarray,
     crc32: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Return all datasets but the features in their stored types."""
+    """Return all datasets except the features, in their stored types."""
     ids = [str(segment_id).encode() for segment_id in columns["segment_id"]]
     text = json.dumps(list(rejected), ensure_ascii=False).encode()
     return {
@@ -264,7 +265,7 @@ def write_datasets(
     shape: tuple[int, ...],
     dtype: np.dtype,
 ) -> int:
-    """Write all but the features, whose room is only set aside; return the byte it begins at."""
+    """Write all datasets, only reserving space for the features; return the features' offset."""
     for name, values in small.items():
         file.create_dataset(name, data=values)
     for name, value in {**attributes, "schema": SCHEMA}.items():
@@ -279,14 +280,14 @@ def write_datasets(
     return features.get_offset() or 0  # no offset when there are no rows
 
 
-@defer_signals()  # HDF5 takes what is raised in it for a fault of its own
+@defer_signals()  # HDF5 mistakes exceptions raised within it for its own errors
 def read_shard(path: Path) -> Shard:
-    """Check a shard and read all but its features.
+    """Check a shard and read everything but its features.
 
     Raises
     ------
     InputError
-        The file is truncated or damaged, or holds what a shard never holds.
+        The file is truncated or damaged, or has a structure that shards never have.
     """
     start, size = _check_trailer(path)
     try:
@@ -296,16 +297,18 @@ def read_shard(path: Path) -> Shard:
             require_object(attributes, "configuration"), require_object(attributes, "versions")
             small = {name: file[name][()] for name in KINDS if name != "features"}
             features = file["features"]
-            shape, dtype, found = features.shape, features.dtype, features.id.get_offset() or 0
+            shape, dtype, begin = features.shape, features.dtype, features.id.get_offset() or 0
         ids = np.array([raw.decode() for raw in small["segment_id"]], dtype=np.str_)
         listed = json.loads(bytes(small["rejected"]))
         rejected = [{key: text_of(row[key]) for key in REASON} for row in listed]
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as problem:
         raise damaged_error(path, str(problem)) from problem
     if (schema := attributes["schema"]) != SCHEMA:
-        raise InputError(f"{path}: schema is {schema}, expected {SCHEMA}; use the spk of its time")
-    if (found, int(np.prod(shape)) * dtype.itemsize) != (start, size):
-        raise damaged_error(path, "features elsewhere than its last bytes say")
+        raise InputError(
+            f"{path}: schema is {schema}, expected {SCHEMA}; use the spk version that wrote it"
+        )
+    if (begin, int(np.prod(shape)) * dtype.itemsize) != (start, size):
+        raise damaged_error(path, "features not where its trailer says")
     check_shapes(path, shape, small)
     columns = {"segment_id": ids, **{name: small[name] for name in COLUMNS}}
     return Shard(
@@ -319,9 +322,9 @@ def read_layer(shard: Shard, position: int, segments: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     position
-        Place of the layer in the store's list of layers.
+        Index of the layer in the store's list of layers.
     segments
-        (k,) int64, places of the segments in the shard, in the asked order.
+        (k,) int64, indices of the segments in the shard, in the order to return.
 
     Returns
     -------
@@ -331,7 +334,7 @@ def read_layer(shard: Shard, position: int, segments: np.ndarray) -> np.ndarray:
     Raises
     ------
     InputError
-        The bytes of a segment are not those that were written.
+        The bytes of a segment have changed since they were written.
     """
     _, total, dim = shard.shape
     if not total or not len(segments):
@@ -340,14 +343,14 @@ def read_layer(shard: Shard, position: int, segments: np.ndarray) -> np.ndarray:
     mapped = np.memmap(shard.path, shard.dtype, mode="r", offset=begin, shape=(total, dim))
     sizes = np.diff(shard.offset)[segments]
     ends = np.cumsum(sizes)
-    # one gather for all segments: row j of the answer is row j + shift of the shard
+    # one gather for all segments: row j of the result is row j + shift[j] of the shard
     shift = np.repeat(shard.offset[segments] - (ends - sizes), sizes)
     rows = np.asarray(mapped[np.arange(ends[-1]) + shift])
-    _refuse_changed(shard, position, segments, rows, ends)
+    _check_crc32(shard, position, segments, rows, ends)
     return rows
 
 
-def _refuse_changed(
+def _check_crc32(
     shard: Shard, position: int, segments: np.ndarray, rows: np.ndarray, ends: np.ndarray
 ) -> None:
     expected = shard.crc32[segments, position].tolist()
@@ -362,18 +365,18 @@ def _refuse_changed(
 
 
 def _check_trailer(path: Path) -> tuple[int, int]:
-    """Return where the features begin and their size, once every other byte is proved."""
+    """Return the features' offset and size in bytes, after verifying all other bytes."""
     try:
         file = path.open("rb")
     except OSError as problem:
-        raise InputError(f"{path}: cannot be read ({problem.strerror}); let it be read") from None
+        raise InputError(f"{path}: cannot be read ({problem.strerror}); make it readable") from None
     with file:
         end = os.fstat(file.fileno()).st_size - TRAILER.size
         file.seek(max(end, 0))
         last = file.read()
         if end < 0 or not last.startswith(MARK):
             raise damaged_error(
-                path, f"{end + TRAILER.size} bytes without the mark of a whole file"
+                path, f"{end + TRAILER.size} bytes without the mark of a complete file"
             )
         _, start, size, expected = TRAILER.unpack(last)
         if start + size > end:

@@ -1,8 +1,8 @@
-"""Rows become shards: they wait in one buffer that is used again and again, checked and summed.
+"""Collect rows in a reusable buffer, check them, and write them as shards.
 
-A shard is written under a temporary name, and is on disk when `publish` is called with it: only
-the process that holds the store's lock gives it its own name (`writer`). So a process whose parent
-was killed can write what it likes: no reader and no other writer will ever take it for a shard.
+A shard is written under a temporary name, and is on disk when `publish` is called with it; only the
+process that holds the store's lock gives it its final name (`writer`). A worker whose parent was
+killed can therefore do no harm: no reader or other writer takes its files for shards.
 """
 
 from __future__ import annotations
@@ -26,26 +26,31 @@ from .layout import fingerprint, normalize_config
 from .shard import COLUMNS, DTYPES, checksums, shard_parts
 
 FLOAT16_MAX = 65504
-COMMIT_BYTES = 1 << 28  # a commit is built in memory, and rows of frames are large
-ROOM = 257  # rows of the buffer at first; odd, or all layers would share a few lines of the cache
+COMMIT_BYTES = 1 << 28  # a commit is built in memory, and frame-level rows are large
+ROOM = 257  # initial rows of the buffer; odd, so that layers do not compete for cache lines
 
-# Copies the second array into the first, of another format; returns the largest magnitude
+# Copies the second array into the first, of another dtype; returns the largest magnitude
 Convert = Callable[[np.ndarray, np.ndarray], float]
 
 
 @dataclass(frozen=True)
 class UnnamedShard:
-    """A shard that is on disk but has no name yet."""
+    """A shard that is on disk but does not have its final name yet."""
 
     temporary: str  # name in the folder of shards
-    ending: str  # of its name, after the number: FINGERPRINT8-SHA256.h5
-    segment_ids: tuple[str, ...]  # that have features in it
-    rejected: dict[str, str]  # segment_id -> code
+    ending: str  # its final name after the sequence number: FINGERPRINT8-SHA256.h5
+    segment_ids: tuple[str, ...]  # segments with features in it
+    rejections: dict[str, dict[str, str]]  # segment_id -> segment_id, code, message
+
+    @property
+    def rejected(self) -> dict[str, str]:
+        """Id -> code of the segments that it rejects."""
+        return {segment_id: row["code"] for segment_id, row in self.rejections.items()}
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One segment that waits for the next commit."""
+    """A segment waiting for the next commit."""
 
     stop: int  # end of its rows in the buffer
     columns: tuple[float, ...]  # in the order of COLUMNS
@@ -54,7 +59,7 @@ class _Row:
 
 @dataclass
 class _Pending:
-    """What waits for the next commit; replaced as a whole, so that no interrupt comes between."""
+    """Rows waiting for the next commit; replaced in one step, so that interrupts do no harm."""
 
     rows: dict[str, _Row] = field(default_factory=dict)
     rejections: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -70,21 +75,22 @@ class _Pending:
 
 
 def assign(target: np.ndarray, values: np.ndarray) -> float:
-    """Copy an array into one of another number format; return the largest magnitude, or NaN."""
+    """Copy an array into one of another dtype; return the largest magnitude, or NaN."""
     np.copyto(target, values, casting="unsafe")
-    return max(float(values.max()), -float(values.min()))  # both are NaN where one number is
+    return max(float(values.max()), -float(values.min()))  # NaN if any value is
 
 
 class ShardWriter:
     """Collects rows and rejections and writes them as shards.
 
-    Rows wait in memory until `commit_rows` rows (segments) or `commit_seconds` have come, or 256
-    MB; then they become one shard. Rows added within `one_commit` come into the same one.
+    Rows wait in memory until there are `commit_rows` segments or 256 MB of them, or
+    `commit_seconds` have passed; then they become one shard. Rows added within `one_commit` end up
+    in the same shard.
 
     Parameters
     ----------
     publish
-        Takes each shard when it is on disk.
+        Called with each shard once it is on disk.
     convert
         Copies float32 features into an array of the stored format.
 
@@ -92,8 +98,8 @@ class ShardWriter:
     ----------
     done
         Ids whose features were published.
-    rejected
-        Id -> code of published rejections without features.
+    rejections
+        Id -> `segment_id`, `code`, `message` of published rejections without features.
     """
 
     def __init__(
@@ -111,13 +117,18 @@ class ShardWriter:
         self.config = normalize_config(config, str(path))
         self.versions = dict(versions or {})
         self.done: set[str] = set()
-        self.rejected: dict[str, str] = {}
+        self.rejections: dict[str, dict[str, str]] = {}
         self._publish, self._convert = publish, convert
         self._commit_rows, self._commit_seconds = commit_rows, commit_seconds
         self._dtype = DTYPES[self.config["dtype"]]
         self._buffer = np.empty(self._shape(0), self._dtype)
         self._pending = _Pending()
         self._together = False
+
+    @property
+    def rejected(self) -> dict[str, str]:
+        """Id -> code of published rejections without features."""
+        return {segment_id: row["code"] for segment_id, row in self.rejections.items()}
 
     def add(
         self,
@@ -129,7 +140,7 @@ class ShardWriter:
         audio_bytes: int,
         audio_crc32: int,
     ) -> None:
-        """Add the features of one segment; commits by itself when enough wait.
+        """Add the features of one segment; commits when enough are waiting.
 
         Parameters
         ----------
@@ -138,15 +149,16 @@ class ShardWriter:
         duration
             Length of the segment in s.
         frames
-            Number of frames that were pooled or are given.
+            Number of frames that were pooled, or of frames given.
         audio_bytes, audio_crc32
-            Identity of the decoded samples, before normalisation: `size` and `crc32` of
+            Identity of the decoded samples, before normalisation: `nbytes` and `crc32` of
             `audio.Audio`.
 
         Raises
         ------
         InputError
-            The id has features, or the features have another shape, are not finite, or overflow.
+            The id already has features, or the features have the wrong shape, are not finite, or
+            overflow.
         """
         self._check_new(segment_id)
         stored = self._to_stored_dtype(segment_id, np.asarray(features))
@@ -159,7 +171,7 @@ class ShardWriter:
 
     @contextmanager
     def one_commit(self) -> Iterator[None]:
-        """Let no commit come between the rows added while this is open, such as a batch's."""
+        """Put all rows added within this context, such as a batch's, into the same commit."""
         self._together = True
         try:
             yield
@@ -168,7 +180,7 @@ class ShardWriter:
         self._commit_if_due()
 
     def reject(self, segment_id: str, code: str, message: str) -> None:
-        """Record that a segment has no features and why; features that come later supersede it."""
+        """Record why a segment has no features; features added later supersede this."""
         self._check_new(segment_id)
         self._start_clock()
         row = {"segment_id": segment_id, "code": code, "message": message}
@@ -176,12 +188,12 @@ class ShardWriter:
         self._commit_if_due()
 
     def commit(self) -> None:
-        """Write what waits as one shard; it is on disk when this returns. No-op when nothing waits.
+        """Write waiting rows as one shard, on disk when this returns. No-op if there are none.
 
         Raises
         ------
         InputError
-            The disk is full; what waits is kept, and `commit` may be called again.
+            The disk is full; the rows are kept, and `commit` may be called again.
         """
         if not self._pending:
             return
@@ -192,22 +204,22 @@ class ShardWriter:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        # in this order Ctrl-C between any two lines costs no row and doubles none: the same rows
-        # with the same number give the same name and bytes
+        # In this order, Ctrl-C between any two lines neither loses nor duplicates a row: the same
+        # rows with the same number yield the same name and bytes.
         self._note(shard)
         self._clear()
 
     def _note(self, shard: UnnamedShard) -> None:
         self.done.update(shard.segment_ids)
-        self.rejected.update(shard.rejected)
+        self.rejections.update(shard.rejections)
         for segment_id in shard.segment_ids:
-            self.rejected.pop(segment_id, None)
+            self.rejections.pop(segment_id, None)
 
     def _clear(self) -> None:
         self._pending = _Pending()
 
     def _written(self, temporary: Path) -> UnnamedShard:
-        """Write what waits; the SHA-256 is computed while the disk is at work."""
+        """Write waiting rows, computing the SHA-256 while the disk is busy."""
         parts = self._parts()
         with (
             ThreadPoolExecutor(1, thread_name_prefix="sha256") as pool,
@@ -219,7 +231,7 @@ class ShardWriter:
             temporary.name,
             f"{fingerprint(self.config)[:8]}-{digest.result()}.h5",
             tuple(self._pending.rows),
-            {row["segment_id"]: row["code"] for row in self._pending.rejections.values()},
+            dict(self._pending.rejections),
         )
 
     def _parts(self) -> list[memoryview | bytes]:
@@ -242,7 +254,7 @@ class ShardWriter:
         )
 
     def _to_stored_dtype(self, segment_id: str, features: np.ndarray) -> np.ndarray:
-        """Return checked features as they stand in the buffer: (layers, rows, dim)."""
+        """Copy checked features into the buffer; return that part of it, (layers, rows, dim)."""
         self._check_shape(segment_id, features)
         pooled = self.config["kind"] == "pooled"
         by_layer = features[:, None] if pooled else features.swapaxes(0, 1)
@@ -253,7 +265,7 @@ class ShardWriter:
             larger[:, :first] = self._buffer[:, :first]
             self._buffer = larger
         stored = self._buffer[:, first:stop]
-        with np.errstate(over="ignore"):  # it is refused below
+        with np.errstate(over="ignore"):  # overflow is refused below
             largest = self._convert(stored, by_layer)
         self._check_size(segment_id, features, largest)
         return stored

@@ -1,8 +1,8 @@
-"""The cache of features: one writes, many read, and a kill at any moment loses no committed row.
+"""Write a feature store: one writer, many readers; a kill never loses a committed row.
 
-The files are described in `layout` and `shard`. A commit is one rename; what was not committed is
-extracted again. A packed store is one shard file with the rows of all; it is read like a folder and
-cannot be written to.
+The files are described in `layout` and `shard`. A commit is a single rename; rows that were not
+committed are extracted again. A packed store is a single shard file with all rows; it is read like
+a folder and is read-only.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from .shard_writer import Convert, ShardWriter, UnnamedShard, assign
 
 
 class StoreWriter(ShardWriter):
-    """The one writer of a store folder, a context manager.
+    """The single writer of a store folder, a context manager.
 
-    Only it gives shards their names: its own, and those that its worker processes have written
-    (`publish`). On leaving the context what waits is committed, also after an exception or Ctrl-C:
-    each row was finished and checked when it was added. Without `lock`, no other process may write
-    there.
+    It alone gives shards their final names: its own shards, and those written by its worker
+    processes (`publish`). Leaving the context commits waiting rows, even after an exception or
+    Ctrl-C, since each row was complete and checked when added. Without `lock`, no other process may
+    write there.
 
     Attributes
     ----------
     done
         Ids with committed features.
     durations
-        Id -> length (s) of the segments that had features when the writer opened the store.
-    rejected
-        Id -> code of committed rejections without features.
+        Id -> length (s) of segments that already had features when the writer was opened.
+    rejections
+        Id -> `segment_id`, `code`, `message` of committed rejections without features.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class StoreWriter(ShardWriter):
         except BaseException:
             self._lock.release()
             raise
-        self.config = store.config  # of the same features: names and records stay as they are
+        self.config = store.config  # compatible, but recorded names stay as they were
         rows = store.rows()
         self.durations = dict(
             zip(rows["segment_id"].tolist(), rows["duration"].tolist(), strict=True)
         )
         self.done = set(self.durations)
-        self.rejected = {row["segment_id"]: row["code"] for row in store.rejected()}
+        self.rejections = {row["segment_id"]: row for row in store.rejected()}
         self._sequence = (
             max((shard_number(shard.path.name) for shard in store.shards), default=-1) + 1
         )
@@ -86,12 +86,12 @@ class StoreWriter(ShardWriter):
         self.close()
 
     def publish(self, shard: UnnamedShard) -> None:
-        """Commit a shard that a process of this run has written and put on disk.
+        """Commit a shard that a worker process of this run has written to disk.
 
         Raises
         ------
         InputError
-            A segment of it has features already, or it cannot be renamed.
+            One of its segments already has features, or it cannot be renamed.
         """
         doubled = self.done.intersection(shard.segment_ids)
         if doubled:
@@ -101,12 +101,12 @@ class StoreWriter(ShardWriter):
         self._sequence += 1
 
     def close(self) -> None:
-        """Commit what waits and let the next writer in; a second call does nothing."""
+        """Commit waiting rows and release the lock; a second call does nothing."""
         try:
             self.commit()
         finally:
             super()._clear()
-            if self._lock.held:  # or these may be the next writer's
+            if self._lock.held:  # otherwise they may be the next writer's
                 with suppress(OSError):
                     remove_temporary_files(self.path / "shards")
             self._lock.release()
@@ -121,5 +121,5 @@ class StoreWriter(ShardWriter):
 
     def _check_new(self, segment_id: str) -> None:
         if not self._lock.held:
-            raise ValueError(f"{self.path}: the writer is closed")  # a bug of the caller
+            raise ValueError(f"{self.path}: the writer is closed")  # a bug in the caller
         super()._check_new(segment_id)

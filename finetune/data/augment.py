@@ -1,11 +1,11 @@
-"""Waveforms changed at random for training: speed, reverberation, noise and gain, in this order.
+"""Random waveform augmentation for training: speed, reverberation, noise and gain, in this order.
 
-Each kind has a probability and draws from a generator of its own, spawned from the one given, so
-that no kind's outcome depends on another's setting. Nothing else is random: the same seed, epoch
-and segment give the same bytes in any process of a machine (another may round otherwise).
+Each kind has a probability and its own generator, spawned from the one given, so that no kind's
+result depends on another's setting. Nothing else is random: the same seed, epoch and segment give
+the same bytes in any process on a machine (other machines may round differently).
 
-Reverberation keeps the root mean square; noise is added to what that leaves. An encoder that
-scales every segment to unit variance (as those with layer norm do) doesn't see the gain.
+Reverberation preserves the RMS level; noise is added to the result. An encoder that scales every
+segment to unit variance (as those with layer norm do) does not see the gain.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ...common.options import numbers
 from ...extract.audio import ReadOptions, Rejected, Segment, read_segment
 
 if TYPE_CHECKING:
-    from ..config import Config
+    from ..config import FinetuneConfig
 
 
 NOISE_SLOPES = {"white": 0, "pink": 1, "brown": 2}  # power falls as 1 / frequency ** slope
@@ -36,25 +36,25 @@ LOWEST = 20.0  # Hz, the lower end of hearing; coloured noise is flat below
 
 
 def rng_of(seed: int, epoch: int, segment_id: str) -> np.random.Generator:
-    """Return the generator of one segment in one epoch: a pure function of its arguments.
+    """Return the random generator of a segment in an epoch, a pure function of the arguments.
 
-    It doesn't depend on the process, its hash seed, the worker or the batch.
+    It does not depend on the process, its hash seed, the worker or the batch.
     """
     digest = hashlib.sha256(f"{seed}/{epoch}/{segment_id}".encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
 
-def draw_channel(config: Config, count: int, rng: np.random.Generator) -> str | None:
-    """Return a random index of `count` channels with `channel_prob`, else nothing.
+def draw_channel(config: FinetuneConfig, count: int, rng: np.random.Generator) -> str | None:
+    """Return a random channel index below `count` with probability `channel_prob`, else None.
 
-    Two numbers are drawn in either case, so that what is drawn later stays the same.
+    Two numbers are drawn either way, so that later draws stay the same.
     """
     applies, place = rng.random(2)
     return str(int(place * count)) if applies < config.channel_prob else None
 
 
 class Augmenter:
-    """The waveform augmentations that a `Config` asks for, at `rate` (Hz).
+    """The waveform augmentations that a `FinetuneConfig` asks for, at `rate` (Hz).
 
     The headers of noise and impulse response files are read once, here.
 
@@ -65,7 +65,7 @@ class Augmenter:
         needed and cannot be imported.
     """
 
-    def __init__(self, config: Config, rate: int) -> None:
+    def __init__(self, config: FinetuneConfig, rate: int) -> None:
         self._config = config
         self._rate = rate
         self._noises = _clips(config.noise_dir, "--noise-dir")
@@ -77,17 +77,17 @@ class Augmenter:
             (config.gain_prob, self._gain),
         )
         if config.speed_prob or config.noise_prob:
-            _functional()  # tell now and not in a worker that it can't be imported
+            _functional()  # fail now, not in a worker, if it cannot be imported
 
     @property
     def active(self) -> bool:
-        """Whether any augmentation of the waveform has a probability above 0."""
+        """Whether any waveform augmentation has a probability above 0."""
         return any(probability for probability, _ in self._kinds)
 
     def __call__(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return samples (n,) float32 as an augmented copy (m,) float32.
+        """Augment samples (n,) float32; return (m,) float32.
 
-        Only speed makes m differ from n: it may fall below the encoder's receptive field. Where
+        Only speed makes m differ from n, and m may fall below the encoder's receptive field. If
         nothing applies, `samples` itself is returned.
         """
         for (probability, change), own in zip(self._kinds, rng.spawn(4), strict=True):
@@ -124,15 +124,15 @@ class Augmenter:
 def change_speed(samples: np.ndarray, factor: float) -> np.ndarray:
     """Play samples (n,) `factor` times as fast, tempo and pitch together: (ceil(n / factor),).
 
-    The factor counts to two decimals: finer ones would need resampling filters of gigabytes.
+    The factor is rounded to two decimals: finer ones would need resampling filters of gigabytes.
 
     Source: Ko et al. 2015, Audio augmentation for speech recognition (0.9, 1.0, 1.1).
     """
     import torch
 
-    # torchaudio truncates factor * frequency, and 0.57 * 100 is 56.99...; half more cannot be
+    # torchaudio truncates factor * frequency, and 0.57 * 100 is 56.99...; adding a half avoids that
     hundredths = round(100 * factor) + 0.5
-    # In float64, whose rounding by the number of threads float32 does not show.
+    # In float64, so that rounding that depends on the number of threads vanishes in float32.
     whole = torch.from_numpy(samples.astype(np.float64))
     changed, _ = _functional().speed(whole, 100, hundredths / 100)
     return changed.numpy().astype(np.float32)
@@ -154,13 +154,13 @@ def simulated_room(seconds: float, rate: int, rng: np.random.Generator) -> np.nd
 
 
 def reverberate(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """Convolve samples (n,) with a response (k,), cut to n and scaled to the level they had.
+    """Convolve samples (n,) with a response (k,), cut to n and scaled to the original RMS level.
 
-    The level is the root mean square; where the result is silence, samples return unchanged.
+    If the result is silent, the samples are returned unchanged.
 
     Source: Ko et al. 2017, A study on data augmentation of reverberant speech.
     """
-    from scipy.signal import fftconvolve  # torch's rounds as the number of its threads goes
+    from scipy.signal import fftconvolve  # torch's rounding depends on its number of threads
 
     before = samples.astype(np.float64)
     after = fftconvolve(before, response[: len(samples)].astype(np.float64))[: len(samples)]
@@ -171,8 +171,8 @@ def reverberate(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
 def coloured_noise(count: int, color: str, rate: int, rng: np.random.Generator) -> np.ndarray:
     """Return Gaussian noise (count,) whose power falls as 1, 1/f (pink) or 1/f² (brown).
 
-    It has no constant part. Below `LOWEST` the spectrum is flat, or a segment's level would lie
-    in rumble that nobody hears, the more of it the longer the segment is.
+    It has no constant part. Below `LOWEST` the spectrum is flat; otherwise inaudible rumble would
+    dominate a segment's level, the more so the longer the segment is.
 
     Source: Timmer & König 1995, On generating power law noise (Gaussian spectrum, shaped by FFT).
     """
@@ -207,9 +207,9 @@ class Clip:
 
 
 def recorded_noise(clip: Clip, count: int, rate: int, place: float) -> np.ndarray:
-    """Return `count` samples at `rate` (Hz) from a place (0..1) of a file's first channel.
+    """Return `count` samples at `rate` (Hz) of a file's first channel, from a position 0..1.
 
-    A file that is shorter is repeated, beginning at the place.
+    A shorter file is repeated, starting from that position.
     """
     needed = math.ceil(count * clip.rate / rate)
     if needed < clip.count:
@@ -236,28 +236,28 @@ def measured_room(clip: Clip, rate: int) -> np.ndarray:
 
 
 def _read(clip: Clip, first: int, count: int, rate: int) -> np.ndarray:
-    """Return samples of a file's first channel, resampled to `rate`; silence as zeros."""
+    """Read samples of a file's first channel, resampled to `rate`; silence becomes zeros."""
     span = (first / clip.rate, (first + count) / clip.rate)
     try:
-        reading = ReadOptions(rate=rate, resample=True, shortest=1)
-        return read_segment(Segment(clip.path, clip.path, *span), reading).samples
-    except Rejected as found:
-        if found.code == "silent":
+        read_options = ReadOptions(rate=rate, resample=True, shortest=1)
+        return read_segment(Segment(clip.path, clip.path, *span), read_options).samples
+    except Rejected as rejection:
+        if rejection.code == "silent":
             return np.zeros(math.ceil(count * rate / clip.rate), dtype=np.float32)
         raise InputError(
-            f"{clip.path}: samples from {span[0]:.4f} s on are refused ({found.message}), expected "
-            "audio that decodes; remove the file or write it again"
+            f"{clip.path}: samples from {span[0]:.4f} s on are refused ({rejection.message}), "
+            "expected audio that decodes; remove the file or write it again"
         ) from None
 
 
 def _clips(folder: str | Path | None, option: str) -> tuple[Clip, ...]:
-    """Return the audio files under a folder, by name, so that every machine has one order."""
+    """Return the audio files below a folder, sorted by name for a machine-independent order."""
     if folder is None:
         return ()
     if not Path(folder).is_dir():
         raise InputError(
-            f"{option}: {str(folder)!r} is no folder, expected one that holds .wav or .flac files; "
-            "name a folder"
+            f"{option}: {str(folder)!r} is not a folder, expected one that holds .wav or "
+            ".flac files; name a folder"
         )
     paths = [path for path in list_files(folder, SUFFIXES) if path.is_file()]
     if not paths:
@@ -280,7 +280,7 @@ def _clip(path: Path, option: str) -> Clip:
 
 
 def _norm(samples: np.ndarray) -> float:
-    return math.sqrt(np.square(samples).sum())  # numpy's own rounds as BLAS has threads
+    return math.sqrt(np.square(samples).sum())  # np.linalg.norm's rounding depends on BLAS threads
 
 
 def _within(limits: str, rng: np.random.Generator) -> float:
@@ -289,13 +289,8 @@ def _within(limits: str, rng: np.random.Generator) -> float:
 
 
 def _functional() -> ModuleType:
-    """Return `torchaudio.functional`, imported when first needed, or raise `InputError`."""
-    try:
-        from torchaudio import functional
-    except (ImportError, OSError) as problem:
-        raise InputError(
-            f"torchaudio: import fails ({str(problem).splitlines()[0]}), expected one that fits "
-            "torch; run `python .ci/mend_torchaudio.py` (a CPU torch), install a torchaudio that "
-            "fits, or switch speed and noise off"
-        ) from None
+    """Import `torchaudio.functional` when first needed, or raise `InputError`."""
+    from ...extract.encoder.torchaudio_import import import_torchaudio
+
+    functional: ModuleType = import_torchaudio().functional
     return functional

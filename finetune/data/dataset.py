@@ -1,19 +1,17 @@
-"""A task's segments become batches of waveforms: read, sorted by length, cut by seconds, shuffled.
+"""Batches of waveforms for a task's segments: read, sorted by length, batched by seconds, shuffled.
 
-Which segments share a batch depends on the table and the settings alone; each epoch only shuffles
+Which segments share a batch depends only on the table and the settings; each epoch merely shuffles
 the batches. What an epoch does to a segment (crop, augmentation) is drawn from the seed, the epoch
-and the segment's id. So an epoch is the same whoever reads it, in whatever process, after whatever
-interruption. Segments that cannot be used are left out, each with its reason.
+and the segment's id. An epoch is therefore the same in any process and after any interruption.
+Unusable segments are left out, each with its reason.
 """
 
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,18 +20,20 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ...common.audio.decoding import read_header
 from ...common.errors import InputError
+from ...common.signals import ignore_sigint
 from ...extract.audio import (
     Audio,
     ReadOptions,
     Rejected,
     Segment,
     check_recordings,
+    check_recordings_exist,
     read_segment,
     segments_of,
 )
 from ...extract.pipeline.batching import make_batches, read_batches
 from ...manifests.splits.tasks import Task
-from ..config import Config
+from ..config import FinetuneConfig
 from .augment import Augmenter, draw_channel, rng_of
 
 if TYPE_CHECKING:
@@ -43,14 +43,14 @@ if TYPE_CHECKING:
     from ..model.encoder import PartlyFrozenEncoder
 
 
-HELD = 4 << 30  # bytes of decoded samples that are kept in memory; what is beyond is read each time
-THREADS = 2  # that decode in the first reading
+MOST_CACHED = 4 << 30  # bytes of decoded samples to keep in memory; the rest is read each time
+THREADS = 2  # decoding threads of the first pass
 READ_AT_ONCE = 60.0  # s
 
 
 @dataclass(frozen=True)
 class BatchIndex:
-    """One batch to be made: the places of its segments, at an epoch; `number` names the batch."""
+    """A batch to be made: the indices of its segments, in an epoch; `number` identifies it."""
 
     epoch: int
     number: int
@@ -59,7 +59,7 @@ class BatchIndex:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Segments of one batch: mono float32 waveforms, and their codes (n,) int64 (-1: unknown)."""
+    """A batch: mono float32 waveforms and their codes (n,) int64 (-1: unknown)."""
 
     ask: BatchIndex
     waveforms: list[np.ndarray]
@@ -67,29 +67,29 @@ class Batch:
 
     @property
     def samples(self) -> int:
-        """Samples of the batch, padding counted."""
+        """Number of samples, including padding."""
         return len(self.waveforms) * max(map(len, self.waveforms))
 
 
 class BatchSampler(Sampler[BatchIndex]):
-    """The batches of a split, in the order of an epoch.
+    """Yields the batches of a split, in the order of an epoch.
 
     Parameters
     ----------
     seconds : (n,) s
         Length of each segment, as it will be read.
     shuffled : bool
-        Training: another order each epoch. The first begins with the largest batch, so that one
-        that is too large for the device shows at once.
+        Whether each epoch has another order (for training). The first epoch begins with the
+        largest batch, so that a lack of memory shows at once.
     part : (rank, ranks)
-        Of a run on several devices: each takes every `ranks`-th batch, and all the same number, for
-        which some are taken twice.
+        On several devices, each takes every `ranks`-th batch; some batches are taken twice, so that
+        all take the same number.
     """
 
     def __init__(
         self,
         seconds: Sequence[float],
-        config: Config,
+        config: FinetuneConfig,
         *,
         shuffled: bool = False,
         part: tuple[int, int] = (0, 1),
@@ -102,7 +102,7 @@ class BatchSampler(Sampler[BatchIndex]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch (from 0) whose order is given next."""
+        """Set the epoch (from 0) of the next iteration."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -122,9 +122,9 @@ class BatchSampler(Sampler[BatchIndex]):
 def batch_indices(
     seconds: Sequence[float], batch_seconds: float, batch_size: int | None
 ) -> list[tuple[int, ...]]:
-    """Return places of segments, from long to short, cut so that longest x number fits.
+    """Batch the indices of segments, from long to short, so that longest x number fits.
 
-    A segment alone at the end is joined by one of the batch before, if that has others left.
+    A last batch of one segment gets another from the batch before, if that has some to spare.
     """
     batches: list[list[int]] = []
     longest = 0.0
@@ -140,37 +140,39 @@ def batch_indices(
 
 
 class SegmentDataset(Dataset[Batch]):
-    """The segments of one split; ``dataset[ask]`` reads (and in training alters) a batch.
+    """The segments of one split; ``dataset[ask]`` reads (and for training augments) a batch.
 
     Parameters
     ----------
     codes : (n,) int64
-        Of the segments; -1 where the label is not in train.
-    held : {segment_id: samples}
-        Samples in memory; what is not there is read each time.
+        Codes of the segments; -1 if the label is not in train.
+    cached : {segment_id: samples}
+        Samples in memory; other segments are read each time.
     """
 
     def __init__(
         self,
         segments: Sequence[Segment],
         codes: np.ndarray,
-        reading: ReadOptions,
-        held: Mapping[str, np.ndarray],
-        config: Config,
+        read_options: ReadOptions,
+        cached: Mapping[str, np.ndarray],
+        config: FinetuneConfig,
     ) -> None:
         self.segments, self.codes = list(segments), np.asarray(codes)
-        self._reading, self._held, self._config = reading, held, config
+        self._read_options, self._cached, self._config = read_options, cached, config
         self._augmenter: Augmenter | None = None
 
     def training(self) -> SegmentDataset:
-        """Return the same segments, cropped and augmented as the settings say."""
-        dataset = SegmentDataset(self.segments, self.codes, self._reading, self._held, self._config)
-        dataset._augmenter = Augmenter(self._config, self._reading.rate)
+        """Return the same segments with cropping and augmentation, as the settings say."""
+        dataset = SegmentDataset(
+            self.segments, self.codes, self._read_options, self._cached, self._config
+        )
+        dataset._augmenter = Augmenter(self._config, self._read_options.rate)
         return dataset
 
     @property
     def seconds(self) -> list[float]:
-        """Length of each segment as it is read, in s (speed aside)."""
+        """Length of each segment as read, in s (before a change of speed)."""
         most = self._config.crop_seconds if self._augmenter else None
         return [min(s.duration, most) if most else s.duration for s in self.segments]
 
@@ -186,42 +188,42 @@ class SegmentDataset(Dataset[Batch]):
         return Batch(ask, waveforms, torch.from_numpy(self.codes[list(ask.places)]))
 
     def _alter(self, segment: Segment, epoch: int, augmenter: Augmenter) -> np.ndarray:
-        """Return a segment's samples as this epoch has them."""
+        """Return a segment's samples, cropped and augmented for an epoch."""
         rng = rng_of(self._config.seed, epoch, segment.segment_id)
         samples = self._crop(self._any_channel(segment, rng), rng)
         altered = augmenter(samples, rng)
-        # A faster one may be too short for the front end.
-        return altered if len(altered) >= self._reading.shortest else samples
+        # A sped-up segment may be too short for the front end.
+        return altered if len(altered) >= self._read_options.shortest else samples
 
     def _read(self, segment: Segment, channel: str | None = None) -> np.ndarray:
-        if channel is None and segment.segment_id in self._held:
-            return self._held[segment.segment_id]
-        reading = replace(self._reading, channel=channel or self._reading.channel)
+        if channel is None and segment.segment_id in self._cached:
+            return self._cached[segment.segment_id]
+        read_options = replace(self._read_options, channel=channel or self._read_options.channel)
         try:
-            return read_segment(segment, reading).samples
-        except Rejected as found:
+            return read_segment(segment, read_options).samples
+        except Rejected as rejection:
             raise InputError(
-                f"{segment.segment_id}: {found.code}: {found.message}, expected what was there "
-                "when the run began; put the recording back"
+                f"{segment.segment_id}: {rejection.code}: {rejection.message}, expected what was "
+                "there when the run began; put the recording back"
             ) from None
 
     def _any_channel(self, segment: Segment, rng: np.random.Generator) -> np.ndarray:
         fixed = segment.channel or not self._config.channel_prob
         channel = draw_channel(self._config, 1 if fixed else _channels(segment.path), rng)
-        if segment.channel:  # the speaker is on that one
+        if segment.channel:  # the speaker's own channel
             channel = None
         try:
             return self._read(segment, channel)
         except InputError:
             if channel is None:
                 raise
-            return self._read(segment)  # another microphone may have been silent
+            return self._read(segment)  # the other microphone may have been silent
 
     def _crop(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         seconds = self._config.crop_seconds
         if seconds is None:
             return samples
-        most = max(round(seconds * self._reading.rate), self._reading.shortest)
+        most = max(round(seconds * self._read_options.rate), self._read_options.shortest)
         start = int(rng.integers(0, max(len(samples) - most, 0) + 1))
         return samples[start : start + most]
 
@@ -233,31 +235,30 @@ def _channels(path: str) -> int:
 
 def make_loader(
     dataset: SegmentDataset,
-    config: Config,
+    config: FinetuneConfig,
     *,
     shuffled: bool = False,
     epoch: int = 0,
     part: tuple[int, int] = (0, 1),
 ) -> DataLoader[Batch]:
-    """Return the loader of a split's batches, beginning at an epoch."""
+    """Return the loader of a split's batches, starting at an epoch."""
     batches = BatchSampler(dataset.seconds, config, shuffled=shuffled, part=part)
     batches.set_epoch(epoch)
     return DataLoader(
         dataset,
-        sampler=batches,  # of whole batches: batch_size None asks the data set for each
+        sampler=batches,  # yields whole batches, hence batch_size None
         batch_size=None,
         collate_fn=_as_it_is,
-        num_workers=config.num_workers,
+        num_workers=config.workers,
         worker_init_fn=_ignore_sigint,
-        # Else each new iterator takes a number from the generator that dropout draws from.
+        # Otherwise each new iterator would draw from the generator that dropout uses.
         generator=torch.Generator(),
-        persistent_workers=config.num_workers > 0,
+        persistent_workers=config.workers > 0,
     )
 
 
 def _ignore_sigint(_number: int) -> None:
-    """Let a reading process ignore Ctrl-C, which reaches all: the process that trains ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_sigint()  # the process that trains ends it
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -265,30 +266,32 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def load_samples(
-    segments: Sequence[Segment], reading: ReadOptions, most: int = HELD
+    segments: Sequence[Segment], read_options: ReadOptions, most: int = MOST_CACHED
 ) -> tuple[dict[str, np.ndarray], dict[str, Rejected]]:
-    """Read every segment once; return the samples of the first `most` bytes, and the rejected.
+    """Read every segment once; return up to `most` bytes of samples, and the rejected segments.
 
     Raises
     ------
     InputError
-        A recording's rate or channels are not what the run was told.
+        A recording's rate or channels do not match the options.
     """
-    held: dict[str, np.ndarray] = {}
+    cached: dict[str, np.ndarray] = {}
     rejected: dict[str, Rejected] = {}
     size = 0
-    for read in read_batches(make_batches(segments, READ_AT_ONCE), reading, workers=THREADS):
-        for segment, found in read:
-            if not isinstance(found, Audio):
-                rejected[segment.segment_id] = found
-            elif size + found.nbytes <= most:
-                held[segment.segment_id] = found.samples
-                size += found.nbytes
-    return held, rejected
+    for read in read_batches(make_batches(segments, READ_AT_ONCE), read_options, workers=THREADS):
+        for segment, result in read:
+            if not isinstance(result, Audio):
+                rejected[segment.segment_id] = result
+            elif size + result.nbytes <= most:
+                cached[segment.segment_id] = result.samples
+                size += result.nbytes
+    return cached, rejected
 
 
-def reading_of(parts: LoadedEncoder | PartlyFrozenEncoder, config: Config) -> ReadOptions:
-    """Return how segments are read; refuse a `sample_rate` that is not the encoder's."""
+def encoder_read_options(
+    parts: LoadedEncoder | PartlyFrozenEncoder, config: FinetuneConfig
+) -> ReadOptions:
+    """Return the options for reading segments; refuse a `sample_rate` other than the encoder's."""
     if config.sample_rate not in (None, parts.rate):
         raise InputError(
             f"--sample-rate: value is {config.sample_rate} Hz, expected {parts.rate} Hz, the "
@@ -298,40 +301,30 @@ def reading_of(parts: LoadedEncoder | PartlyFrozenEncoder, config: Config) -> Re
 
 
 def data_sets(
-    task: Task, table: pd.DataFrame, reading: ReadOptions, config: Config
+    task: Task, table: pd.DataFrame, read_options: ReadOptions, config: FinetuneConfig
 ) -> tuple[dict[str, SegmentDataset], dict[str, str]]:
-    """Return each split's usable segments, and why others are not."""
+    """Return each split's usable segments, and {segment id: why not} for the others."""
     segments = segments_of(table, config.audio_root)
     chosen = [segments[i] for part in task.rows.values() for i in part]
-    paths = sorted({segment.path for segment in chosen})
-    _refuse_absent(paths, config)
-    check_recordings(chosen, reading)
-    held, rejected = load_samples(chosen, reading)
+    check_recordings_exist(chosen, config.audio_root)
+    check_recordings(chosen, read_options)
+    cached, rejected = load_samples(chosen, read_options)
     sets = {}
     for split, rows in task.rows.items():
         good = np.array([segments[i].segment_id not in rejected for i in rows], dtype=bool)
-        kept = [segments[i] for i in rows[good]]
-        sets[split] = SegmentDataset(kept, task.codes[split][good], reading, held, config)
-    return sets, {name: _why(found) for name, found in rejected.items()}
+        usable = [segments[i] for i in rows[good]]
+        sets[split] = SegmentDataset(usable, task.codes[split][good], read_options, cached, config)
+    return sets, {name: _why(rejection) for name, rejection in rejected.items()}
 
 
-def _refuse_absent(paths: list[str], config: Config) -> None:
-    absent = [path for path in paths if not Path(path).is_file()]
-    if absent:
-        raise InputError(
-            f"{config.audio_root}: {len(absent)} of {len(paths)} recordings are missing, first "
-            f"{absent[0]!r}, expected them there; name their folder with --audio-root"
-        )
-
-
-def _why(found: Rejected) -> str:
-    return f"{found.code}: {found.message}"
+def _why(rejection: Rejected) -> str:
+    return f"{rejection.code}: {rejection.message}"
 
 
 def why_untrainable(task: Task, sets: dict[str, SegmentDataset]) -> str:
-    """Return why a task cannot be trained once the rejected segments are gone."""
-    for split, found in sets.items():
-        if not len(found):
+    """Return why a task cannot be trained without its rejected segments, or ""."""
+    for split, dataset in sets.items():
+        if not len(dataset):
             return f"no {split} segments: all {len(task.rows[split])} were rejected"
     if (sets["valid"].codes < 0).all():
         return "no validation segment of a speaker in train"

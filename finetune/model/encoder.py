@@ -1,12 +1,12 @@
-"""An encoder of which the upper part trains: what is frozen, and the way through it in two steps.
+"""A partly frozen encoder: a frozen lower part and a trainable upper part, run in two steps.
 
-A cut divides the transformer. `run_frozen` runs all below it, which never trains and builds no
-graph, and `run_trainable` runs the layers above it. What `run_frozen` gives may be kept and used
-again, so both ways share every operation above the cut. Layers count from 0; state k leaves layer k
-- 1 (see `spk.extract.encoder.encoder`). Frozen parts are in eval mode: no dropout, no new running
-statistics. Layer drop is off.
+A boundary divides the transformer. `run_frozen` runs everything below it, which never trains and
+builds no graph; `run_trainable` runs the layers above. The output of `run_frozen` may be cached, so
+cached and uncached runs share every operation above the boundary. Layers count from 0; state k is
+the output of layer k - 1 (see `spk.extract.encoder.encoder`). Frozen parts are in eval mode: no
+dropout, no updates of running statistics. Layer drop is off.
 
-Parts, from below: the front end's convolutions; the entry (feature projection, positions and a
+From bottom to top: the front end's convolutions; the entry (feature projection, positions and a
 norm before the layers); the layers; the exit (a norm after the layers).
 """
 
@@ -27,25 +27,25 @@ from ...extract.encoder.kernels import no_attention_plans
 from ...extract.encoder.loading import LoadedEncoder
 from ...extract.encoder.pooling import PaddingMask
 from ...extract.encoder.transformer import first_output, mixed_masks, run_layers
-from ..config import Config, frozen_layers
+from ..config import FinetuneConfig, frozen_layers
 
 FRAME = 0.02  # s from one frame to the next: 320 samples at 16 kHz
 
 
 @dataclass(frozen=True, eq=False)
 class FrozenOutput:
-    """What reaches the cut.
+    """Output of the frozen part.
 
     Attributes
     ----------
     states : {number: (n, time, d)}
-        Those asked for that lie below.
+        The wanted states below the boundary.
     hidden : (n, time, d)
-        What enters the first layer above.
+        Input of the first layer above it.
     keywords : dict
         That layer's other arguments: the attention mask, a position bias.
     frames : (n,)
-        Real frames of each row, on the CPU.
+        Number of real frames of each row, on the CPU.
     """
 
     states: dict[int, torch.Tensor]
@@ -55,25 +55,25 @@ class FrozenOutput:
 
 
 class _AtTheCut(Exception):  # noqa: N818 (no failure: the layers above run in `run_trainable`)
-    """Raised out of the layer loop once the cut is reached."""
+    """Raised to leave the layer loop at the boundary."""
 
 
 class PartlyFrozenEncoder(nn.Module):
-    """An encoder with its upper layers open to training.
+    """An encoder whose upper layers can be trained.
 
     Attributes
     ----------
     wanted : tuple of int
-        Numbers of the states that `run_trainable` gives.
+        Numbers of the states that `run_trainable` returns.
     front, rate
-        As in the encoder's parts.
+        As in `LoadedEncoder`.
     cut : int
-        Layers below it never train; they are run by `run_frozen`.
+        Number of layers run by `run_frozen`, which never train.
     least : int
-        Layers that stay frozen to the end.
+        Number of layers that stay frozen to the end of training.
     """
 
-    def __init__(self, parts: LoadedEncoder, config: Config) -> None:
+    def __init__(self, parts: LoadedEncoder, config: FinetuneConfig) -> None:
         super().__init__()
         self.model = parts.model.float().requires_grad_(False)
         self.model.config.layerdrop = 0.0
@@ -81,14 +81,14 @@ class PartlyFrozenEncoder(nn.Module):
         self.layer_count = len(self.model.encoder.layers)
         self.wanted = parse_layer_choice(config.states, self.layer_count)
         self.top = max(self.wanted)
-        frozen_layers(config, 0, self.layer_count)  # refuse more than there are
+        frozen_layers(config, 0, self.layer_count)  # checks that there are that many
         self.least = frozen_layers(config, config.max_epochs - 1, self.layer_count)
         self.cut = min(self.least, self.top, self.layer_count - 1)
         self._lanes: dict[torch.device, DeviceTransfer] = {}
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Open to training what the configuration opens at this epoch (from 0), freeze the rest."""
+        """Unfreeze what the configuration unfreezes at this epoch (from 0), freeze the rest."""
         self._frozen = frozen_layers(self._config, epoch, self.layer_count)
         self.model.requires_grad_(False)
         for part in self._open_parts():
@@ -96,7 +96,7 @@ class PartlyFrozenEncoder(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> PartlyFrozenEncoder:
-        """Put what is open into training mode (or out of it); what is frozen stays in eval mode."""
+        """Set the mode of the trainable parts; frozen parts stay in eval mode."""
         super().train(False)
         self.training = mode
         for part in self._open_parts():
@@ -131,7 +131,7 @@ class PartlyFrozenEncoder(nn.Module):
         return bool(getattr(self.model.config, "do_stable_layer_norm", False))
 
     def groups(self) -> list[tuple[float, list[nn.Parameter]]]:
-        """Return (factor of the learning rate, parameters) of all that is ever open.
+        """Return (learning rate factor, parameters) of everything that is ever trained.
 
         The factor is `layer_decay` to the power of the distance from the topmost layer.
         """
@@ -143,15 +143,15 @@ class PartlyFrozenEncoder(nn.Module):
         return [(factor, parameters) for factor, parameters in groups if parameters]
 
     def trained_names(self) -> set[str]:
-        """Return the names of the tensors that are ever open, running statistics among them."""
-        modules = [part for _, found in self._ever_open() for part in found]
+        """Return the names of the tensors that are ever trained, including running statistics."""
+        modules = [part for _, group in self._ever_open() for part in group]
         tensors = [t for part in modules for t in part.state_dict(keep_vars=True).values()]
         ids = {id(tensor) for tensor in tensors}
         state = self.state_dict(keep_vars=True)
         return {name for name, tensor in state.items() if id(tensor) in ids}
 
     def _ever_open(self) -> list[tuple[int, list[nn.Module]]]:
-        """Return (distance from the topmost layer, modules)."""
+        """Return (distance from the topmost layer, modules) of everything that is ever trained."""
         below = range(self.least, self.top)
         layers = self.model.encoder.layers
         parts = [(self.top - 1 - number, [layers[number]]) for number in below]
@@ -169,13 +169,13 @@ class PartlyFrozenEncoder(nn.Module):
         return self.front.prepare(waveforms, self.lane(device))
 
     def lane(self, device: torch.device) -> DeviceTransfer:
-        """Return the way of batches to this device: one, with its streams, for all steps."""
+        """Return this device's transfer lane, one for all steps, with its streams."""
         if device not in self._lanes:
             self._lanes[device] = DeviceTransfer(device)
         return self._lanes[device]
 
     def run_frozen(self, batch: torch.Tensor, lengths: torch.Tensor) -> FrozenOutput:
-        """Run a prepared batch up to the cut."""
+        """Run a prepared batch through the frozen part."""
         hidden = first_output(self.model.feature_projection(self.front(batch, lengths)))
         frames = self.front.frames(lengths)
         if self.training:
@@ -183,9 +183,9 @@ class PartlyFrozenEncoder(nn.Module):
         return self._below(hidden, PaddingMask(frames, hidden.shape[1], hidden.device).mask, frames)
 
     def _masked(self, hidden: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-        """Set a stretch of time and one of dimensions to 0 in each row, where asked for.
+        """Zero a stretch of time and one of dimensions in each row, as configured.
 
-        The time mask lies in a row's own frames and covers at most half of them.
+        The time mask lies within a row's own frames and covers at most half of them.
         Source: Park et al. (2019), SpecAugment, one mask of each kind.
         """
         rows, longest, width = hidden.shape
@@ -203,14 +203,14 @@ class PartlyFrozenEncoder(nn.Module):
         self, hidden: torch.Tensor, mask: torch.Tensor | None, frames: torch.Tensor
     ) -> FrozenOutput:
         layers, states = self.model.encoder.layers, {}
-        found: list[FrozenOutput] = []
+        outputs: list[FrozenOutput] = []
 
         def passing(number: int) -> Any:
             def keep(_: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
                 if number in self.wanted:
                     states[number] = inputs[0]
                 if number == self.cut:
-                    found.append(FrozenOutput(states, inputs[0], keywords, frames))
+                    outputs.append(FrozenOutput(states, inputs[0], keywords, frames))
                     raise _AtTheCut
 
             return keep
@@ -226,34 +226,34 @@ class PartlyFrozenEncoder(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
-        return found[0]
+        return outputs[0]
 
     def run_trainable(self, entered: FrozenOutput) -> list[torch.Tensor]:
-        """Return the states asked for, (n, time, d) each, in the order of `wanted`."""
+        """Run the trainable part; return the `wanted` states, (n, time, d) each, in that order."""
         states, hidden, keywords = dict(entered.states), entered.hidden, dict(entered.keywords)
         states.setdefault(self.cut, hidden)
         layers = self.model.encoder.layers
         for number in range(self.cut, self.top):
             output = self._through(layers[number], hidden, keywords)
             hidden = first_output(output)
-            if "position_bias" in keywords:  # WavLM: made by the first layer, for all above
-                keywords = {**keywords, "position_bias": output[1]}  # checkpoints keep the old
+            if "position_bias" in keywords:  # WavLM's first layer computes it for all layers
+                keywords = {**keywords, "position_bias": output[1]}  # recomputation needs the old
             states[number + 1] = hidden
         if self.top == self.layer_count and self._norm_at_the_end:
             states[self.top] = self.model.encoder.layer_norm(hidden)
         return [states[number] for number in self.wanted]
 
     def _through(self, layer: nn.Module, hidden: torch.Tensor, keywords: dict[str, Any]) -> Any:
-        """Run a layer; what is open may forget its inner states and compute them again."""
+        """Run a layer, with gradient checkpointing if it trains and the settings ask for it."""
         if self._config.gradient_checkpointing and layer.training:
             return checkpoint(_run, layer, hidden, keywords, use_reentrant=False)
         return _run(layer, hidden, keywords)
 
 
 def _stretches(most: torch.Tensor, sizes: torch.Tensor, longest: int) -> torch.Tensor:
-    """Return a mask (n, longest), in each row one stretch of 0 to `most` places below `sizes`.
+    """Draw a mask (n, longest): in each row, one stretch of 0 to `most` positions within `sizes`.
 
-    Drawn on the CPU, in float32, from torch's generator: alike on every device.
+    Drawn on the CPU, in float32, from torch's generator, so that all devices agree.
     """
     draws = torch.rand(2, len(sizes))
     lengths = (draws[0] * (most + 1)).long().minimum(most)  # a product may round up to most + 1
@@ -263,12 +263,12 @@ def _stretches(most: torch.Tensor, sizes: torch.Tensor, longest: int) -> torch.T
 
 
 def _run(layer: nn.Module, hidden: torch.Tensor, keywords: dict[str, Any]) -> Any:
-    with mixed_masks(), no_attention_plans():  # also where a checkpoint computes it again
+    with mixed_masks(), no_attention_plans():  # also when checkpointing recomputes the layer
         return layer(hidden, **keywords)
 
 
 def parse_layer_choice(states: str, layer_count: int) -> tuple[int, ...]:
-    """Return the numbers of the states that ``last``, ``mix`` or a number names.
+    """Return the state numbers selected by ``last``, ``mix`` or a number.
 
     Raises
     ------

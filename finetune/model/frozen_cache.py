@@ -1,9 +1,9 @@
-"""What the frozen layers make of each training batch, computed once and kept on disk.
+"""Disk cache of the frozen layers' output for each training batch.
 
-Exact, because it is kept batch by batch: the same segments in the same batch go through the same
-operations, and what is read back are the same bits. It holds only where nothing below the cut
-changes from epoch to epoch; `check_cacheable` says where it does. A file begins with the SHA-256 of
-its rest, which is in the form of safetensors; one that was damaged is computed anew.
+Exact, because it is kept per batch: the same segments in the same batch go through the same
+operations, and the same bits are read back. It requires that nothing below the boundary changes
+from epoch to epoch, which `check_cacheable` ensures. A file is the SHA-256 of its content, followed
+by the content as safetensors; a damaged one is computed again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from ...common.errors import InputError
 from ...common.files import atomic_write, refuse_full_disk
 from ...extract.encoder.device import carried
-from ..config import Config
+from ..config import FinetuneConfig
 from ..data.dataset import BatchIndex
 from .encoder import FrozenOutput
 
@@ -33,14 +33,14 @@ DIGEST = 32  # bytes
 
 
 class FrozenLayerCache:
-    """A folder with one file per batch; `put` writes it whole, `get` gives it back.
+    """A folder with one file per batch; `put` writes it atomically, `get` reads it.
 
     Parameters
     ----------
     folder : Path
-        Made if absent; another run's content is removed.
+        Created if absent; another run's content is removed.
     fingerprint : str
-        Of everything that the content depends on: encoder, settings, segments.
+        Fingerprint of everything that the content depends on: encoder, settings, segments.
     """
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
@@ -51,7 +51,7 @@ class FrozenLayerCache:
         atomic_write(sign, fingerprint.encode())
 
     def get(self, ask: BatchIndex, device: torch.device) -> FrozenOutput | None:
-        """Return what was kept for this batch, on the device, or None: absent or damaged."""
+        """Return a batch's cached output, on the device; None if it is absent or damaged."""
         from safetensors.torch import load
 
         path = self._path(ask)
@@ -66,7 +66,7 @@ class FrozenLayerCache:
         return FrozenOutput({}, hidden, plain | tensors, frames)
 
     def put(self, ask: BatchIndex, entered: FrozenOutput) -> None:
-        """Keep what reached the cut."""
+        """Cache the frozen part's output for a batch."""
         from safetensors.torch import save
 
         tensors = {HIDDEN: entered.hidden, FRAMES: entered.frames}
@@ -80,21 +80,21 @@ class FrozenLayerCache:
         atomic_write(self._path(ask), hashlib.sha256(content).digest() + content)
 
     def remove(self) -> None:
-        """Delete all of it; nothing is lost that could not be computed again."""
+        """Delete the cache; everything in it can be computed again."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self, ask: BatchIndex) -> Path:
         return self._folder / f"{ask.number:06d}.kept"
 
 
-def check_cacheable(config: Config, wanted: Sequence[int], cut: int, least: int) -> None:
-    """Raise `InputError` where the frozen layers' output would differ between epochs, or is little.
+def check_cacheable(config: FinetuneConfig, wanted: Sequence[int], cut: int, least: int) -> None:
+    """Raise `InputError` if the frozen output changes between epochs, or caching is no use.
 
     Parameters
     ----------
     wanted : numbers of the states that the head reads
-    cut : layers that would be kept
-    least : layers that stay frozen to the end
+    cut : number of layers whose output would be cached
+    least : number of layers that stay frozen to the end
     """
     changing = [name for name in CHANGING if getattr(config, name)]
     reason = ""

@@ -1,7 +1,7 @@
-"""What stands on the encoder: pooling with finite gradients, the head, and the losses.
+"""Pooling with finite gradients, the speaker head, and the losses.
 
-Pooling counts a segment's own frames only, in float32. Its deviations keep an epsilon inside the
-root: at one frame, or equal ones, the plain root has an infinite gradient.
+Pooling uses a segment's own frames only, in float32. Its standard deviations have an epsilon inside
+the root: with a single frame, or equal ones, the plain root has an infinite gradient.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from ...extract.encoder.pooling import PaddingMask
-from ..config import Config
+from ..config import FinetuneConfig
 
 EPSILON = 1e-6  # added to a variance of states, which are of the order of 1
 ATTENTION = 128  # hidden units of attentive pooling
@@ -19,9 +19,9 @@ WIDTHS = {"mean": 1, "max": 1, "mean+std": 2, "mean+std+max": 3, "attentive": 2}
 
 
 class Pooling(nn.Module):
-    """Statistics of states over time: `method` is one of `WIDTHS`, `width` that of a state.
+    """Statistics of states over time; `method` is one of `WIDTHS`, `width` the size of a state.
 
-    ``attentive`` weighs the frames by a small network before mean and deviation.
+    ``attentive`` weights the frames by a small network before computing mean and deviation.
     Source: Okabe, Koshinaka and Shinoda (2018), Attentive statistics pooling, eqs. 3 to 6.
     """
 
@@ -48,7 +48,7 @@ class Pooling(nn.Module):
         return torch.cat(parts, dim=1)
 
     def _weights(self, states: torch.Tensor, real: PaddingMask) -> torch.Tensor:
-        """Return (n, time, 1) that sum to 1 over a row's own frames and are 0 elsewhere."""
+        """Return weights (n, time, 1) that sum to 1 over a row's own frames and are 0 elsewhere."""
         if self.method == "attentive":
             return real.only(self.attention(states).float(), -torch.inf).softmax(1)
         return real.only(torch.ones_like(states[..., :1])) / real.count[:, None, None]
@@ -62,7 +62,7 @@ def moments(states: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 class SteadyBatchNorm(nn.BatchNorm1d):
-    """Batch norm that takes a batch of one, whose own variance is 0, by its running statistics."""
+    """Batch norm that uses running statistics for a batch of one, whose own variance is 0."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 (the parent's name)
         """Normalise (n, width)."""
@@ -73,13 +73,14 @@ class SteadyBatchNorm(nn.BatchNorm1d):
 
 
 class SpeakerHead(nn.Module):
-    """Pooled states (n, width) become one score per label, (n, labels) float32.
+    """Maps pooled states (n, width) to one score per label, (n, labels) float32.
 
-    ``mlp``: Linear, BatchNorm, ReLU, Dropout, Linear. ``linear``: the last alone. With the loss
-    ``aam`` the last gives `scale` times the cosine between its input and each label's weights.
+    ``mlp``: Linear, BatchNorm, ReLU, Dropout, Linear. ``linear``: only the last. With the loss
+    ``aam``, the last layer outputs `scale` times the cosine between its input and each label's
+    weights.
     """
 
-    def __init__(self, width: int, labels: int, config: Config) -> None:
+    def __init__(self, width: int, labels: int, config: FinetuneConfig) -> None:
         super().__init__()
         self.body: nn.Module = nn.Identity()
         if config.head == "mlp":
@@ -104,13 +105,16 @@ class SpeakerHead(nn.Module):
 
 
 def loss(
-    scores: torch.Tensor, codes: torch.Tensor, config: Config, weights: torch.Tensor | None = None
+    scores: torch.Tensor,
+    codes: torch.Tensor,
+    config: FinetuneConfig,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the training loss of scores (n, labels) against codes (n,): a mean over segments.
 
-    `weights` (labels,) are those of the classes: each segment's loss is multiplied by that of its
-    label, and divided by no sum of the batch's own weights, which would undo them in a small batch.
-    ``aam`` sets the margin before cross-entropy.
+    `weights` (labels,) are class weights: each segment's loss is multiplied by its label's weight.
+    The sum is not divided by the batch's total weight, which would undo them in small batches.
+    ``aam`` applies the margin before cross-entropy.
     """
     if config.loss == "aam":
         scores = with_margin(scores / config.scale, codes, config.margin) * config.scale
@@ -121,9 +125,9 @@ def loss(
 
 
 def with_margin(cosines: torch.Tensor, codes: torch.Tensor, margin: float) -> torch.Tensor:
-    """Replace the true label's cosine by that of its angle plus `margin` (radians).
+    """Replace the true label's cosine by the cosine of its angle plus `margin` (radians).
 
-    Beyond pi the angle stays there, so that the cosine never rises again.
+    The angle is capped at pi, so that the cosine does not rise again.
     Source: Deng et al. (2019), ArcFace, eq. 3.
     """
     rows = torch.arange(len(codes), device=codes.device)
@@ -133,6 +137,6 @@ def with_margin(cosines: torch.Tensor, codes: torch.Tensor, margin: float) -> to
 
 
 def class_weights(codes: torch.Tensor, labels: int) -> torch.Tensor:
-    """Return weights (labels,) inverse to how often each code occurs; their mean over rows is 1."""
+    """Return weights (labels,) inversely proportional to frequency; their mean over rows is 1."""
     counts = torch.bincount(codes, minlength=labels).clamp(min=1)
     return len(codes) / (labels * counts.float())

@@ -1,8 +1,8 @@
-"""The transfer model as Lightning trains it: trunk, mix of states, pooling, head.
+"""The transfer model as a Lightning module: encoder, weighted sum of states, pooling, head.
 
-Everything random in an epoch is drawn anew from the seed, the task and the epoch, and the learning
-rate is a function of the epoch, so a run that goes on after an epoch equals one that was never
-stopped. Checkpoints hold what was ever open to training, and what the encoder was.
+All randomness in an epoch is reseeded from the seed, the task and the epoch, and the learning rate
+is a function of the epoch, so a resumed run equals an uninterrupted one. Checkpoints contain
+everything that was ever trained, and identify the encoder.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...classify.classifiers.calibration import find_temperature
 from ...common.errors import InputError
 from ...common.names import normal_names
 from ...extract.encoder.device import carried
 from ...extract.encoder.loading import LoadedEncoder
-from ..config import Config
+from ..config import FinetuneConfig
 from ..data.dataset import Batch
 from .encoder import FrozenOutput, PartlyFrozenEncoder
 from .frozen_cache import FrozenLayerCache
 from .heads import Pooling, SpeakerHead, class_weights, loss
 
 MERIT = "val_merit"  # val_acc, ties broken by val_loss
-TEMPERATURES = (-5.0, 5.0)  # natural logarithm
 IDENTITY = ("encoder", "revision", "weights_sha256", "encoder_config_sha256", "untrained")
-SAME = ("weights_sha256", "encoder_config_sha256", "normalization")  # wherever it lies now
+SAME = ("weights_sha256", "encoder_config_sha256", "normalization")  # independent of location
 
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """What a model tells apart: the task's name, its labels, the encoder, how rows were split."""
+    """What identifies a model: the task's name, its labels, the encoder, how rows were split."""
 
     task: str
     labels: tuple[str, ...]
@@ -43,24 +43,24 @@ class ModelIdentity:
     split: str = "unknown"
     rows: str = ""  # fingerprint of the task's rows
     trained: frozenset[str] = frozenset()  # ids of the training segments
-    audio: tuple[Mapping[str, Any], ...] = ()  # what they are of (`provenance.training_audio`)
+    audio: tuple[Mapping[str, Any], ...] = ()  # their recordings (`provenance.training_audio`)
 
 
 class SpeakerModule(lightning.LightningModule):
-    """Waveforms to one score per label.
+    """Maps waveforms to one score per label.
 
     Parameters
     ----------
-    parts : the encoder, whose model becomes this module's
+    parts : the encoder, whose model becomes part of this module
     codes : (n,) int64, optional
-        Of the training segments, for class weights.
+        Codes of the training segments, for class weights.
     """
 
     def __init__(
         self,
         parts: LoadedEncoder,
         subject: ModelIdentity,
-        config: Config,
+        config: FinetuneConfig,
         *,
         codes: torch.Tensor | None = None,
         cache: FrozenLayerCache | None = None,
@@ -81,7 +81,7 @@ class SpeakerModule(lightning.LightningModule):
         self.register_buffer("weights", weights, persistent=False)
         self.temperature = 1.0
         self._checked: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self.largest = 0  # samples of the largest batch that was trained on, padding counted
+        self.largest = 0  # samples of the largest batch trained on, including padding
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return scores (n, labels) float32 of a batch."""
@@ -90,7 +90,7 @@ class SpeakerModule(lightning.LightningModule):
         state = states[0]
         if len(states) > 1:
             shares = self.mix.softmax(0)
-            state = sum(share * one.float() for share, one in zip(shares, states, strict=True))
+            state = sum(share * layer.float() for share, layer in zip(shares, states, strict=True))
         return self.head(self.pooling(state, entered.frames))
 
     def _entered(self, batch: Batch) -> FrozenOutput:
@@ -106,32 +106,32 @@ class SpeakerModule(lightning.LightningModule):
     def training_step(self, batch: Batch, _number: int) -> torch.Tensor:
         """Return the loss of a batch."""
         scores, codes = self(batch), carried(batch.codes, self.device)
-        found = loss(scores, codes, self.settings, self.weights)
+        train_loss = loss(scores, codes, self.settings, self.weights)
         right = (scores.argmax(1) == codes).float().mean()
-        self._log("train_loss", found.detach(), len(codes))
+        self._log("train_loss", train_loss.detach(), len(codes))
         self._log("train_acc", right, len(codes))
-        return found
+        return train_loss
 
     def validation_step(self, batch: Batch, _number: int) -> None:
-        """Log loss and accuracy; a label that is not in train counts as wrong."""
+        """Log the loss and accuracy; a label that is not in train counts as wrong."""
         scores, codes = self(batch), carried(batch.codes, self.device)
         self._checked.append((scores, batch.codes))
         self._log("val_acc", (scores.argmax(1) == codes).float().mean(), len(codes))
-        known = int((batch.codes >= 0).sum())
-        if known:
-            found = nn.functional.cross_entropy(scores, codes, ignore_index=-1)
-            self._log("val_loss", found, known)
+        labelled = int((batch.codes >= 0).sum())
+        if labelled:
+            val_loss = nn.functional.cross_entropy(scores, codes, ignore_index=-1)
+            self._log("val_loss", val_loss, labelled)
 
     def on_validation_epoch_end(self) -> None:
-        """Find the temperature that suits this epoch's scores, and the epoch's merit."""
-        scores, codes = (torch.cat(found) for found in zip(*self._checked, strict=True))
+        """Fit the temperature to this epoch's scores, and log the epoch's selection score."""
+        scores, codes = (torch.cat(parts) for parts in zip(*self._checked, strict=True))
         scores = scores.cpu()
         self._checked.clear()
-        self.temperature = find_temperature(scores, codes)
+        self.temperature = find_temperature(scores.double().numpy(), codes.numpy())
         self._log(MERIT, torch.tensor(selection_score(scores, codes), device=self.device), 1)
 
     def _log(self, name: str, value: torch.Tensor, count: int) -> None:
-        # Every process validates on all segments, so that they choose alike.
+        # Every process validates on all segments, so that all choose the same epoch.
         shared = self.trainer.world_size > 1 and name.startswith("train")
         self.log(name, value, on_step=False, on_epoch=True, batch_size=count, sync_dist=shared)
 
@@ -140,11 +140,11 @@ class SpeakerModule(lightning.LightningModule):
         return batch
 
     def on_train_start(self) -> None:
-        """Begin in training mode, whatever mode the model was in."""
+        """Start in training mode, whatever mode the model was in."""
         self.train()
 
     def on_train_epoch_start(self) -> None:
-        """Make the epoch a function of seed, task and number: drawings, open layers, rates."""
+        """Make random draws, trainable layers and learning rates a function of the epoch."""
         epoch = self.current_epoch
         torch.manual_seed(
             derive_seed(self.settings.seed, self.subject.task, epoch, self.trainer.global_rank)
@@ -159,30 +159,30 @@ class SpeakerModule(lightning.LightningModule):
         self.largest = max(self.largest, batch.samples)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return AdamW over all that is ever open, in groups of one learning rate."""
+        """Return AdamW over everything that is ever trained, one group per learning rate."""
         settings = self.settings
         rate = settings.learning_rate
         groups = [(rate * factor, parameters) for factor, parameters in self.trunk.groups()]
         own = [*self.pooling.parameters(), *self.head.parameters(), self.mix]
         groups.append((settings.head_learning_rate or rate, own))
         return torch.optim.AdamW(
-            [{"params": found, "lr": lr, "first_lr": lr} for lr, found in groups],
+            [{"params": parameters, "lr": lr, "first_lr": lr} for lr, parameters in groups],
             weight_decay=settings.weight_decay,
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out what never trained, and say what the model is."""
+        """Drop tensors that never train, and add the model's description."""
         if not self.settings.keep_encoder:
-            kept = self.trained_names()
+            trained = self.trained_names()
             state = checkpoint["state_dict"]
-            checkpoint["state_dict"] = {name: state[name] for name in state if name in kept}
+            checkpoint["state_dict"] = {name: state[name] for name in state if name in trained}
         checkpoint["spk"] = {
             "task": self.subject.task,
             "labels": list(self.subject.labels),
             "split": self.subject.split,
             "rows": self.subject.rows,
             "trained": sorted(self.subject.trained),
-            "audio": [dict(known) for known in self.subject.audio],
+            "audio": [dict(recording) for recording in self.subject.audio],
             "encoder": {
                 name: value
                 for name, value in self.subject.encoder.items()
@@ -193,81 +193,64 @@ class SpeakerModule(lightning.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of another encoder or task."""
+        """Check that the checkpoint is of this encoder and task; load its temperature."""
         check_same_model(checkpoint.get("spk"), self.subject)
         self.temperature = float(checkpoint["spk"]["temperature"])
 
     def trained_names(self) -> set[str]:
-        """Return the names of the tensors that are ever open to training, and the head's own."""
+        """Return the names of the encoder's tensors that are ever trained, and of the head's."""
         own = {name for name in self.state_dict() if not name.startswith("trunk.")}
         return own | {f"trunk.{name}" for name in self.trunk.trained_names()}
 
 
 def check_same_model(
-    found: Mapping[str, Any] | None, subject: ModelIdentity, option: str = "--pretrained-model"
+    description: Mapping[str, Any] | None, subject: ModelIdentity, option: str = "--encoder"
 ) -> None:
-    """Raise `InputError` where a checkpoint's description is not that of this encoder and task.
+    """Raise `InputError` if a checkpoint's description is not of this encoder and task.
 
-    `option` is the command's that names the encoder.
+    `option` is the command-line option that names the encoder.
     """
-    if not found:
+    if not description:
         raise InputError(
             "checkpoint: does not say what it was trained on, expected one of spk-finetune; "
             "name another"
         )
-    old = found["encoder"]
+    old = description["encoder"]
     for name in (SAME[0], *(name for name in SAME[1:] if name in old and name in subject.encoder)):
         if old.get(name) != subject.encoder[name]:
             raise InputError(
-                f"checkpoint of {found['task']}: {name} is {subject.encoder[name]!r}, expected "
-                f"{old.get(name)!r}, that of the encoder {old.get('encoder')!r} on which it was "
-                f"trained; name its folder with {option}"
+                f"checkpoint of {description['task']}: {name} is {subject.encoder[name]!r}, "
+                f"expected {old.get(name)!r}, that of the encoder {old.get('encoder')!r} on which "
+                f"it was trained; name its folder with {option}"
             )
-    (task,), labels = normal_names([found["task"]]), tuple(normal_names(found["labels"]))
+    (task,), labels = (
+        normal_names([description["task"]]),
+        tuple(normal_names(description["labels"])),
+    )
     pairs = {"task": (task, subject.task), "labels": (labels, subject.labels)}
     for name, (before, now) in pairs.items():
         if before != now:
             raise InputError(
-                f"checkpoint of {found['task']}: {name} is {before!r}, expected {now!r}; use the "
-                "table that it was trained with"
+                f"checkpoint of {description['task']}: {name} is {before!r}, expected {now!r}; use "
+                "the table that it was trained with"
             )
 
 
 def selection_score(scores: torch.Tensor, codes: torch.Tensor) -> float:
-    """Return the accuracy of scores (n, labels), and less than half a segment for a lower log-loss.
+    """Return the accuracy of scores (n, labels), with ties broken by the log-loss.
 
-    Small validation sets give many epochs one accuracy; the first of them is hardly the best.
+    The log-loss adds less than half a segment. On small validation sets many epochs have the same
+    accuracy, and the first of them is rarely the best.
     """
     right = float((scores.argmax(1) == codes).double().mean())
-    known = codes >= 0
-    if not known.any():
+    labelled = codes >= 0
+    if not labelled.any():
         return right
-    cost = float(nn.functional.cross_entropy(scores[known].double(), codes[known]))
+    cost = float(nn.functional.cross_entropy(scores[labelled].double(), codes[labelled]))
     return right + 0.5 * float(np.exp(-cost)) / len(codes)
 
 
-def find_temperature(scores: torch.Tensor, codes: torch.Tensor) -> float:
-    """Return the temperature (> 0) of least log-loss of scores (n, labels); 1.0 without a label.
-
-    Targets are softened by (n + 1) / (n + 2), so that scores without one mistake do not ask for a
-    temperature of 0. Source: Guo et al. (2017), 4.2; Platt (1999).
-    """
-    from scipy.optimize import minimize_scalar
-
-    scores, codes = scores[codes >= 0].double(), codes[codes >= 0]
-    if not len(codes):
-        return 1.0
-    labels = scores.shape[1]
-    softening = labels / ((labels - 1) * (len(codes) + 2))
-
-    def cost(logarithm: float) -> float:
-        scaled = scores / np.exp(logarithm)
-        return float(nn.functional.cross_entropy(scaled, codes, label_smoothing=softening))
-
-    return float(np.exp(minimize_scalar(cost, bounds=TEMPERATURES, method="bounded").x))
-
-
 def derive_seed(*parts: object) -> int:
-    """Return a seed below 2**63 made of the parts' text; the same on every machine."""
+    """Derive a seed below 2**63 from the parts' text; the same on every machine."""
     text = "/".join(map(str, parts))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

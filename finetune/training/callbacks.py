@@ -1,7 +1,7 @@
-"""What is added to Lightning's loop: an end in good order, and a history that goes on.
+"""Lightning callbacks: atomic checkpoints, graceful stopping, and a history that survives resuming.
 
-`History` writes ``metrics.csv``, one row per epoch, whole at each epoch; Lightning's own CSV logger
-begins anew whenever a run goes on.
+`History` rewrites ``metrics.csv``, one row per epoch, after each epoch; Lightning's own CSV logger
+starts over whenever a run resumes.
 """
 
 from __future__ import annotations
@@ -18,45 +18,45 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ...common.files import atomic_write
-from ..config import Config
+from ..config import FinetuneConfig
 from ..model.module import MERIT
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are complete and on disk, or absent; a full disk is an `InputError`."""
+    """Writes checkpoints atomically; a full disk raises `InputError`."""
 
     def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint under its name only when it is whole."""
+        """Write a checkpoint atomically."""
         content = io.BytesIO()
         torch.save(checkpoint, content)
         with content.getbuffer() as view:
             atomic_write(path, view)
 
 
-class Interrupted(Exception):  # noqa: N818 (the user's wish, not a failure)
-    """Raised between two batches when the user asked for an end."""
+class Interrupted(Exception):  # noqa: N818 (the user's request, not a failure)
+    """Raised between two batches when the user asked to stop."""
 
 
 class StopOnRequest(lightning.Callback):
-    """End the run between two batches once `stop` says so; the last epoch's checkpoint stays."""
+    """Ends the run between two batches once `stop` returns true; keeps the last checkpoint."""
 
     def __init__(self, stop: Callable[[], bool]) -> None:
         self._stop = stop
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Look whether the user wants an end."""
+        """Check whether to stop."""
         if self._stop():
             raise Interrupted
 
 
 class StopIfPatienceUsedUp(lightning.Callback):
-    """A run that had already stopped early when it was killed does not train another epoch."""
+    """Keeps a run that was killed after stopping early from training another epoch."""
 
     def __init__(self, early: EarlyStopping) -> None:
         self._early = early
 
     def on_train_start(self, trainer: lightning.Trainer, _module: Any) -> None:
-        """Stop where the patience was used up before."""
+        """Stop if the patience is already used up."""
         if self._early.wait_count >= self._early.patience:
             trainer.should_stop = True
 
@@ -66,7 +66,7 @@ class History(lightning.Callback):
 
     Attributes
     ----------
-    rows : list of {"epoch", "step", "lr", "seconds", and what was logged}
+    rows : list of {"epoch", "step", "lr", "seconds", and logged metrics}
         `seconds` is the wall time of the epoch; `lr` the learning rate of the head.
     """
 
@@ -75,13 +75,13 @@ class History(lightning.Callback):
         self.rows: list[dict[str, float]] = []
 
     def on_train_epoch_start(self, *_: Any) -> None:
-        """Take the time."""
+        """Start the epoch's timer."""
         self._begun = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, _module: Any) -> None:
         """Add the epoch's row and write the file."""
-        found = sorted(trainer.callback_metrics.items())
-        logged = {name: float(value) for name, value in found if name != MERIT}
+        metrics = sorted(trainer.callback_metrics.items())
+        logged = {name: float(value) for name, value in metrics if name != MERIT}
         self.rows.append(
             {
                 "epoch": trainer.current_epoch,
@@ -99,7 +99,7 @@ class History(lightning.Callback):
         return {"rows": [dict(row) for row in self.rows]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint's rows."""
+        """Continue from a checkpoint's rows."""
         self.rows = [dict(row) for row in state["rows"]]
 
 
@@ -109,11 +109,11 @@ def _csv(rows: list[dict[str, float]]) -> bytes:
     return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").encode()
 
 
-def checkpoints(folder: Path, stem: str, config: Config) -> tuple[ModelCheckpoint, ...]:
-    """Return what keeps ``STEM-best.ckpt``, the `checkpoint_save_top_k` best, ``STEM-last.ckpt``.
+def checkpoints(folder: Path, stem: str, config: FinetuneConfig) -> tuple[ModelCheckpoint, ...]:
+    """Return the callbacks that save ``STEM-best.ckpt``, the top k, and ``STEM-last.ckpt``.
 
-    The last of them keeps the last epoch with all that going on needs; its place comes after the
-    others, so that it knows what they kept.
+    The last one saves the last epoch with everything needed to resume. It comes after the others,
+    so that it includes their state.
     """
     always: dict[str, Any] = {
         "dirpath": folder,
@@ -135,10 +135,10 @@ def checkpoints(folder: Path, stem: str, config: Config) -> tuple[ModelCheckpoin
 
 
 class _Best(ModelCheckpoint):
-    """The best epoch's checkpoint, remembered also where the folder has moved."""
+    """Saves the best epoch's checkpoint, and still finds it after the folder has moved."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the last checkpoint's memory, its paths taken to this folder."""
+        """Restore the state from the last checkpoint, with paths moved to this folder."""
         state, folder = dict(state_dict), Path(str(self.dirpath))
         state["dirpath"] = self.dirpath
         for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
@@ -149,25 +149,25 @@ class _Best(ModelCheckpoint):
 
 
 class _MoreBest(_Best):
-    """The several best; under a key of its own in the last checkpoint, beside the best one's."""
+    """Saves the top k; has its own key in the last checkpoint, besides `_Best`'s."""
 
     @property
     def state_key(self) -> str:
         return f"several {super().state_key}"
 
 
-def _monitored(config: Config) -> str:
+def _monitored(config: FinetuneConfig) -> str:
     return MERIT if config.checkpoint_monitor == "val_acc" else config.checkpoint_monitor
 
 
 def callbacks(
     saving: tuple[ModelCheckpoint, ...],
     history: History,
-    config: Config,
+    config: FinetuneConfig,
     stop: Callable[[], bool],
 ) -> list[lightning.Callback]:
-    """Return the callbacks of one training, early stopping among them where it has a patience."""
-    found: list[lightning.Callback] = [StopOnRequest(stop), history]
+    """Return the callbacks of a training run, with early stopping if `patience` is set."""
+    added: list[lightning.Callback] = [StopOnRequest(stop), history]
     if config.patience is not None:
         early = EarlyStopping(
             _monitored(config),
@@ -175,5 +175,5 @@ def callbacks(
             patience=config.patience,
             check_on_train_epoch_end=True,
         )
-        found += [early, StopIfPatienceUsedUp(early)]
-    return [*found, *saving]
+        added += [early, StopIfPatienceUsedUp(early)]
+    return [*added, *saving]

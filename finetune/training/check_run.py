@@ -1,21 +1,20 @@
-"""Is a fleet's folder of this table, encoder and settings? Asked before anything is trained.
+"""Check, before training, that an existing folder is of the same table, encoder and settings.
 
 A folder of another run is never extended, and its results are never shown as this table's: it is
-refused with what differs. What version 0.1.0 did not note, and what is not at hand, is told as not
-compared.
+refused, naming the differences. Anything that version 0.1.0 did not record, or that is unavailable,
+is reported as not compared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...common.errors import InputError, explain_write_errors
 from ...manifests.splits.tasks import rows_sha256
-from ..config import Config, anew, read_config, write_config
-from ..config_file import read_settings
+from ..config import FinetuneConfig, anew, read_config, read_values, write_config
 from .provenance import (
     ANOTHER,
     Origin,
@@ -26,32 +25,32 @@ from .provenance import (
     identity,
     load_encoder,
     read_origin,
-    telling,
+    result_settings,
 )
 from .session_result import SessionResult, checkpoint_path, read_result, wants_more
 from .sessions import TrainingPlan, unfinished_tasks
 
 OWN = ("config.yaml", "sessions.csv", "predictions.csv", "rejected.csv")
-FEWEST = 60  # settings in a file that fit has written
+FEWEST = 60  # settings in a config file written by fit
 
 
 def write_or_check_config(
-    fleet: TrainingPlan, tell: Callable[[str], None] = lambda line: None
+    fleet: TrainingPlan, log: Callable[[str], None] = lambda line: None
 ) -> TrainingPlan:
-    """Refuse a folder of another table, encoder or settings; else write the settings into it.
+    """Refuse a folder of another table, encoder or settings, or else write the settings to it.
 
-    Before any epoch is finished there, other settings may still be chosen.
+    Settings may still change until an epoch is finished there.
 
     Returns
     -------
     TrainingPlan
-        The same, its encoder known.
+        The same plan, with its encoder filled in.
 
     Raises
     ------
     InputError
-        The folder is of something else, or cannot be written to; the encoder is needed and not at
-        hand.
+        The folder is of another run, or cannot be written to; or the encoder is needed but
+        unavailable.
     """
     root = Path(fleet.config.log_dir)
     path, folders = root / "config.yaml", _versions(root)
@@ -59,10 +58,10 @@ def write_or_check_config(
     begun = path.is_file() and any(map(_begun, folders.values()))
     old = read_config(path) if begun else None
     if old:
-        check_settings(path, telling(old), fleet.config)
-    fleet = replace(fleet, encoder=_encoder(fleet, tell))
+        check_settings(path, result_settings(old), fleet.config)
+    fleet = replace(fleet, encoder=_encoder(fleet, log))
     for version, folder in folders.items():
-        check_folder(fleet, version, folder, old, tell)
+        check_folder(fleet, version, folder, old, log)
     with explain_write_errors(root):
         root.mkdir(parents=True, exist_ok=True)
     write_config(fleet.config, path)
@@ -70,68 +69,71 @@ def write_or_check_config(
 
 
 def _check_own(root: Path, folders: Mapping[int, Path]) -> None:
-    """Refuse a folder with files that fit would write over and has not written."""
+    """Refuse a folder with files that fit would overwrite but did not write."""
     there = [name for name in OWN if (root / name).exists()]
-    if there and not folders and not _is_whole(root / "config.yaml"):
+    if there and not folders and not _has_all_settings(root / "config.yaml"):
         raise InputError(
-            f"{root}: holds {there[0]!r} of another program, expected nothing or a fleet of "
+            f"{root}: holds {there[0]!r} of another program, expected nothing or a run of "
             "spk-finetune; name another --log-dir"
         )
 
 
-def _is_whole(path: Path) -> bool:
-    """Tell whether a file of settings has them all, as those that fit writes."""
-    known = [setting.name for setting in fields(Config)]
+def _has_all_settings(path: Path) -> bool:
+    """Return whether a config file has all settings, as those written by fit do."""
     try:
-        return len(read_settings(path, known)) >= FEWEST
+        return len(read_values(path)) >= FEWEST
     except InputError:
         return False
 
 
-def _encoder(fleet: TrainingPlan, tell: Callable[[str], None]) -> dict[str, str]:
+def _encoder(fleet: TrainingPlan, log: Callable[[str], None]) -> dict[str, str]:
     try:
         parts = load_encoder(fleet.config)
     except InputError as problem:
         if unfinished_tasks(fleet):
             raise
-        tell(f"encoder: was not compared with that of the finished sessions ({problem})")
+        log(f"encoder: was not compared with that of the finished sessions ({problem})")
         return {}
     for note in parts.notes:
-        tell(note)
+        log(note)
     return identity(parts.provenance)
 
 
 def _versions(root: Path) -> dict[int, Path]:
-    """Return the folders of a fleet's sessions, by number."""
-    found = {path.name.removeprefix("version_"): path for path in root.glob("version_*")}
-    numbers = sorted((int(name), path) for name, path in found.items() if name.isdecimal())
+    """Return the sessions' folders, by number."""
+    folders = {path.name.removeprefix("version_"): path for path in root.glob("version_*")}
+    numbers = sorted((int(name), path) for name, path in folders.items() if name.isdecimal())
     return dict(numbers)
 
 
 def _begun(folder: Path) -> bool:
-    """Tell whether a session's folder holds at least one epoch, or its end."""
+    """Return whether a session's folder has at least one epoch, or a result."""
     return any((folder / name).is_file() for name in ("metrics.csv", "result.json"))
 
 
-def check_settings(where: Path, old: Mapping[str, Any], config: Config) -> None:
-    """Raise `InputError` where settings that give other results are not those of before."""
+def check_settings(where: Path, old: Mapping[str, Any], config: FinetuneConfig) -> None:
+    """Raise `InputError` if settings that affect results have changed."""
     names = differing_settings(old, config)
     if names:
         raise InputError(
-            f"{where}: settings {names} differ from those given, expected the same for one "
-            "fleet; give them as there, or name another --log-dir"
+            f"{where}: settings {names} differ from those given, expected the same within "
+            "a run; give them as there, or name another --log-dir"
         )
 
 
 def check_folder(
-    fleet: TrainingPlan, version: int, folder: Path, old: Config | None, tell: Callable[[str], None]
+    fleet: TrainingPlan,
+    version: int,
+    folder: Path,
+    old: FinetuneConfig | None,
+    log: Callable[[str], None],
 ) -> None:
-    """Raise `InputError` where a session's folder is not of the fleet's table, or of its encoder.
+    """Raise `InputError` if a session's folder is not of the plan's table or encoder.
 
     Parameters
     ----------
     old
-        The settings that the fleet's folder had, for sessions that do not say theirs.
+        The settings recorded in the log folder, for sessions that did not record their own.
     """
     origin = read_origin(folder)
     if origin is None:
@@ -148,8 +150,8 @@ def check_folder(
         return
     if origin.settings is not None:
         check_settings(folder / "task.json", origin.settings, fleet.config)
-    _check_made_from(fleet, folder, origin, result, tell)
-    settings = origin.settings or (telling(old) if old else None)
+    _check_made_from(fleet, folder, origin, result, log)
+    settings = origin.settings or (result_settings(old) if old else None)
     if result and wants_more(result, replace(origin, settings=settings), fleet.config):
         _check_last(fleet, folder, result)
 
@@ -170,13 +172,13 @@ def _check_session(fleet: TrainingPlan, version: int, folder: Path, origin: Orig
 
 
 def _check_rows(fleet: TrainingPlan, folder: Path, origin: Origin, *, ordered: bool) -> None:
-    """Refuse other rows; of what is finished their order does not matter."""
+    """Refuse other rows; for a finished session their order does not matter."""
     task = fleet.doable[origin.session]
     if origin.rows_sha256 == rows_sha256(task, fleet.table):
         return
-    told = differing_rows(folder, task, fleet.table, ordered=ordered)
-    if told:
-        raise InputError(f"{folder}: {told}, expected the same rows; {ANOTHER}")
+    difference = differing_rows(folder, task, fleet.table, ordered=ordered)
+    if difference:
+        raise InputError(f"{folder}: {difference}, expected the same rows; {ANOTHER}")
 
 
 def _check_made_from(
@@ -184,12 +186,12 @@ def _check_made_from(
     folder: Path,
     origin: Origin,
     result: SessionResult | None,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
-    """Refuse another encoder or other recordings, and a result that is of another note."""
+    """Refuse another encoder, other recordings, or a result that does not match task.json."""
     if result and result.made_from and result.made_from != fingerprint(origin):
         raise InputError(
-            f"{folder}: result.json is not of what task.json says, expected both of one training; "
+            f"{folder}: result.json does not match task.json, expected both of one training; "
             f"{anew(folder)}"
         )
     encoder = origin.encoder or _noted_encoder(folder, origin.session, result, fleet.config)
@@ -197,8 +199,8 @@ def _check_made_from(
         if encoder.get(name, own) != own:
             raise InputError(
                 f"{folder}: was trained on an encoder whose {name} is {encoder[name]!r}, and that "
-                f"of {fleet.config.pretrained_model!r} is {own!r}, expected the same; name the "
-                "encoder of then with --pretrained-model, or another --log-dir"
+                f"of {fleet.config.encoder!r} is {own!r}, expected the same; name the "
+                "encoder of then with --encoder, or another --log-dir"
             )
     changed, absent = differing_recordings(origin, fleet.config)
     if changed:
@@ -207,26 +209,26 @@ def _check_made_from(
             f"first {changed[0]!r}, expected the same; {ANOTHER}"
         )
     if origin.recordings is None:
-        tell(f"{folder}: was begun by version 0.1.0, whose recordings cannot be compared")
+        log(f"{folder}: was begun by version 0.1.0, whose recordings cannot be compared")
     elif absent:
-        tell(
+        log(
             f"{folder}: {len(absent)} recordings are not below {fleet.config.audio_root} and were "
             f"not compared, first {absent[0]!r}"
         )
 
 
 def _noted_encoder(
-    folder: Path, session: str, result: SessionResult | None, config: Config
+    folder: Path, session: str, result: SessionResult | None, config: FinetuneConfig
 ) -> dict[str, str]:
-    """Return what a checkpoint of version 0.1.0 says of its encoder, if there is one."""
+    """Return the encoder recorded in a checkpoint of version 0.1.0, if there is one."""
     path = checkpoint_path(folder, session, "best", config)
     if result and result.checkpoint:
         path = folder.parent / result.checkpoint
     if not path.is_file():
         return {}
-    from ..model.checkpoint import noted
+    from ..model.checkpoint import read_description
 
-    return {name: str(value) for name, value in noted(path)["encoder"].items()}
+    return {name: str(value) for name, value in read_description(path)["encoder"].items()}
 
 
 def _check_last(fleet: TrainingPlan, folder: Path, result: SessionResult) -> None:

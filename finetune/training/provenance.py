@@ -1,9 +1,9 @@
-"""What a task is made from: its rows, their recordings, the encoder and the settings.
+"""A task's provenance: its rows, their recordings, the encoder and the settings.
 
-A session's folder holds it as ``task.json``, and the rows as ``rows.csv``, from before its training
-on: so whoever comes upon the folder can tell whether it is of their table, and if not, what
-differs. A recording is the same where its bytes are: it was not touched since (size, times, inode),
-or it has the same SHA-256. Version 0.1.0 noted the session and a fingerprint of the rows alone.
+It is written to a session's folder as ``task.json``, with the rows in ``rows.csv``, before training
+starts, so that a later run can tell whether the folder is of its table, and if not, what differs. A
+recording is unchanged if it was not touched (size, times, inode) or has the same SHA-256. Version
+0.1.0 recorded only the session and a fingerprint of the rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...common.errors import InputError
 from ...common.files import atomic_write
 from ...common.names import normal_name
 from ...manifests.splits.tasks import Task, rows_sha256
-from ..config import Config
+from ..config import FinetuneConfig, by_names_of_today
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,17 +37,17 @@ TASK, ROWS = "task.json", "rows.csv"
 
 @dataclass(frozen=True)
 class Origin:
-    """What a task is made from; what version 0.1.0 did not note is None.
+    """What a task is made from; fields that version 0.1.0 did not record are None.
 
     Attributes
     ----------
     encoder : {name: value}
-        `ENCODER` of the encoder's provenance.
+        The `ENCODER` entries of the encoder's provenance.
     settings : {name: value}
-        Those that may change results.
+        Settings that may affect results.
     recordings : {audio: {"sha256", "stamp"}}
-        As the table names them; those that were there. The stamp is size (bytes), times of change
-        (ns) and inode.
+        The recordings that existed, by their names in the table. The stamp is size (bytes),
+        modification times (ns) and inode.
     """
 
     session: str
@@ -57,8 +57,10 @@ class Origin:
     recordings: Mapping[str, Mapping[str, Any]] | None = None
 
 
-def describe(task: Task, table: pd.DataFrame, config: Config, encoder: Mapping[str, Any]) -> Origin:
-    """Return what a task of a table is made from, its recordings read once."""
+def describe(
+    task: Task, table: pd.DataFrame, config: FinetuneConfig, encoder: Mapping[str, Any]
+) -> Origin:
+    """Return a task's provenance; reads its recordings once."""
     paths = {
         name: Path(config.audio_root) / name for name in sorted({*_rows(task, table)["audio"]})
     }
@@ -66,54 +68,55 @@ def describe(task: Task, table: pd.DataFrame, config: Config, encoder: Mapping[s
         task.name,
         rows_sha256(task, table),
         identity(encoder),
-        telling(config),
+        result_settings(config),
         {name: mark(path) for name, path in paths.items() if path.is_file()},
     )
 
 
 def identity(encoder: Mapping[str, Any]) -> dict[str, str]:
-    """Return what tells an encoder apart, wherever it lies, of its provenance."""
+    """Return the part of an encoder's provenance that identifies it, wherever it is stored."""
     return {name: str(encoder[name]) for name in ENCODER if name in encoder}
 
 
-def telling(config: Config) -> dict[str, Any]:
-    """Return the settings that may change results; devices count where they share a model.
+def result_settings(config: FinetuneConfig) -> dict[str, Any]:
+    """Return the settings that may affect results, including devices if they share a model.
 
-    Of the encoder its last name alone, which the model's name has; its hashes tell it apart.
+    The encoder is given by its last path component only, which appears in the model's name; its
+    hashes identify it.
     """
-    names = [known.name for known in fields(Config) if known.metadata["result"]]
+    names = [setting.name for setting in fields(FinetuneConfig) if setting.metadata["result"]]
     names += ["devices"] * (config.within == "corpus")
     values = {name: getattr(config, name) for name in names if name != "revision"}
-    return {**values, "pretrained_model": Path(config.pretrained_model).name}
+    return {**values, "encoder": Path(config.encoder).name}
 
 
 def mark(path: Path) -> dict[str, Any]:
-    """Return a file's SHA-256, and the stamp that stays as long as nobody touches it."""
+    """Return a file's SHA-256, and its stamp, which is constant until the file is touched."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"sha256": digest, "stamp": stamp(path)}
 
 
 def stamp(path: Path) -> list[int]:
-    """Return what changes whenever a file is written, replaced or moved."""
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+    """Return numbers that change whenever a file is written, replaced or moved."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def write_origin(folder: Path, origin: Origin, task: Task, table: pd.DataFrame) -> None:
-    """Write what a session's folder is of: the rows first, so that one with a note has them."""
+    """Write a session's provenance: rows first, so that a folder with task.json has them."""
     rows = _rows(task, table).to_csv(index=False, lineterminator="\n")
     atomic_write(folder / ROWS, rows.encode())
     atomic_write(folder / TASK, json.dumps(asdict(origin)).encode())
 
 
 def read_origin(folder: Path) -> Origin | None:
-    """Return what a session's folder is of, None where it does not say.
+    """Read a session's provenance; None if there is none.
 
     Raises
     ------
     InputError
-        The note is damaged.
+        The file is damaged.
     """
     path = folder / TASK
     if not path.is_file():
@@ -128,41 +131,43 @@ def read_origin(folder: Path) -> Origin | None:
 
 
 def fingerprint(origin: Origin) -> str:
-    """Return one SHA-256 of all that a result depends on."""
-    recordings = {name: found["sha256"] for name, found in (origin.recordings or {}).items()}
+    """Return one SHA-256 of everything that a result depends on."""
+    recordings = {
+        name: recording["sha256"] for name, recording in (origin.recordings or {}).items()
+    }
     content = [origin.session, origin.rows_sha256, origin.encoder, origin.settings, recordings]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def differing_settings(old: Mapping[str, Any], config: Config) -> list[str]:
-    """Return the names of the settings (`telling`) that have another value now.
+def differing_settings(old: Mapping[str, Any], config: FinetuneConfig) -> list[str]:
+    """Return the names of the `result_settings` that have changed.
 
-    More epochs than before are no difference: they go on from the fewer.
+    More epochs than before are not a difference, since training can continue.
     """
-    new = telling(config)
-    # A setting that came later had its default before.
-    before = {**telling(Config(within=config.within)), **old}
+    new = result_settings(config)
+    # A setting added in a later version had its default value before.
+    before = {**result_settings(FinetuneConfig(within=config.within)), **by_names_of_today(old)}
     names = [name for name in new if before[name] != new[name]]
     return [name for name in names if name != "max_epochs" or new[name] < before[name]]
 
 
 def differing_rows(folder: Path, task: Task, table: pd.DataFrame, *, ordered: bool) -> str:
-    """Return in words how a table's rows differ from a folder's, whose fingerprint is another.
+    """Describe how a table's rows differ from those recorded in a folder.
 
-    "" where they are the same in another order, and that does not matter (`ordered` is false).
+    "" if only the order differs, and it does not matter (`ordered` is false).
     """
     path = folder / ROWS
     if not path.is_file():
         return "was trained on other rows than the table's (which ones it does not say)"
     old, new = _read_rows(path), _rows(task, table).set_index("segment_id")
-    told = f"was trained on {len(old)} rows, "
+    text = f"was trained on {len(old)} rows, "
     for kind, names in _row_differences(old, new):
         if names:
-            return f"{told}{len(names)} of which {kind} in this table, first {names[0]!r}"
+            return f"{text}{len(names)} of which {kind} in this table, first {names[0]!r}"
     added = [name for name in new.index if name not in old.index]
     if added:
-        return f"{told}the table has {len(added)} more, first {added[0]!r}"
-    return f"{told}which the table has in another order" if ordered else ""
+        return f"{text}the table has {len(added)} more, first {added[0]!r}"
+    return f"{text}which the table has in another order" if ordered else ""
 
 
 def _row_differences(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:
@@ -185,7 +190,7 @@ def _texts(rows: pd.DataFrame, column: str) -> pd.Series:
 
 
 def _rows(task: Task, table: pd.DataFrame) -> pd.DataFrame:
-    """Return a task's rows, as a folder keeps them."""
+    """Return a task's rows, as recorded in its folder."""
     numbers = [number for part in task.rows.values() for number in part]
     columns = [name for name in ("segment_id", *ROW_COLUMNS) if name in table]
     return table.iloc[numbers][columns]
@@ -197,27 +202,27 @@ def _read_rows(path: Path) -> pd.DataFrame:
     return read_table(path).set_index("segment_id")
 
 
-def differing_recordings(origin: Origin, config: Config) -> tuple[list[str], list[str]]:
-    """Return which of a folder's recordings have other content now, and which are not there."""
+def differing_recordings(origin: Origin, config: FinetuneConfig) -> tuple[list[str], list[str]]:
+    """Return which of a folder's recordings have changed, and which are missing."""
     changed, absent = [], []
-    for name, known in (origin.recordings or {}).items():
+    for name, recorded in (origin.recordings or {}).items():
         path = Path(config.audio_root) / name
         if not path.is_file():
             absent.append(name)
-        elif stamp(path) != known["stamp"] and mark(path)["sha256"] != known["sha256"]:
+        elif stamp(path) != recorded["stamp"] and mark(path)["sha256"] != recorded["sha256"]:
             changed.append(name)
     return changed, absent
 
 
 def training_audio(rows: pd.DataFrame, recordings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what a model learns from, by recording: its name, hash and stretches (s, ascending).
+    """Return a model's training audio, per recording: name, hash and time spans (s, ascending).
 
     Parameters
     ----------
     rows
         The training segments.
     recordings
-        Of `Origin`.
+        As in `Origin`.
     """
     return [
         {
@@ -232,7 +237,7 @@ def training_audio(rows: pd.DataFrame, recordings: Mapping[str, Any]) -> list[di
 
 
 def _united(spans: list[list[float]]) -> list[list[float]]:
-    """Return stretches without overlap, ascending."""
+    """Merge overlapping time spans; return them in ascending order."""
     united: list[list[float]] = []
     for start, end in sorted(spans):
         if united and start <= united[-1][1]:
@@ -245,52 +250,47 @@ def _united(spans: list[list[float]]) -> list[list[float]]:
 def sharing_audio(
     rows: pd.DataFrame, learnt: Sequence[Mapping[str, Any]], audio_root: str
 ) -> list[str]:
-    """Return the ids of segments that share audio with what a model learnt from.
+    """Return the ids of segments that share audio with a model's training audio.
 
-    A recording is the same where session and file name are (whatever its folder and suffix), or its
-    bytes.
+    Two recordings are the same if session and file name agree (whatever the folder and suffix), or
+    if their bytes do.
 
     Parameters
     ----------
     learnt
-        Of `training_audio`.
+        From `training_audio`.
     """
     shared = []
     for (session, audio), part in rows.groupby(["session", "audio"], sort=False):
         path = Path(audio_root) / str(audio)
         spans = [
             span
-            for known in learnt
-            if _same_name(known, str(session), str(audio)) or _same_bytes(known, path)
-            for span in known["spans"]
+            for recording in learnt
+            if _same_name(recording, str(session), str(audio)) or _same_bytes(recording, path)
+            for span in recording["spans"]
         ]
         segments = part[["segment_id", "start", "end"]].to_numpy().tolist()
         shared += [name for name, start, end in segments if _touches(spans, start, end)]
     return shared
 
 
-def _same_name(known: Mapping[str, Any], session: str, audio: str) -> bool:
-    stems = [normal_name(Path(name).stem) for name in (known["audio"], audio)]
-    return stems[0] == stems[1] and normal_name(known["session"]) == normal_name(session)
+def _same_name(recording: Mapping[str, Any], session: str, audio: str) -> bool:
+    stems = [normal_name(Path(name).stem) for name in (recording["audio"], audio)]
+    return stems[0] == stems[1] and normal_name(recording["session"]) == normal_name(session)
 
 
-def _same_bytes(known: Mapping[str, Any], path: Path) -> bool:
-    if not path.is_file() or os.path.getsize(path) != known["size"]:
+def _same_bytes(recording: Mapping[str, Any], path: Path) -> bool:
+    if not path.is_file() or os.path.getsize(path) != recording["size"]:
         return False
-    return bool(mark(path)["sha256"] == known["sha256"])
+    return bool(mark(path)["sha256"] == recording["sha256"])
 
 
 def _touches(spans: Sequence[Sequence[float]], start: float, end: float) -> bool:
     return any(low < end and start < high for low, high in spans)
 
 
-def load_encoder(config: Config) -> LoadedEncoder:
-    """Load a run's encoder; that it cannot be had is told with fit's own option."""
+def load_encoder(config: FinetuneConfig) -> LoadedEncoder:
+    """Load a run's encoder."""
     from ...extract.encoder.loading import load_encoder_parts
 
-    try:
-        return load_encoder_parts(
-            config.pretrained_model, revision=config.revision, normalize=config.normalize
-        )
-    except InputError as problem:
-        raise InputError(str(problem).replace("--encoder", "--pretrained-model")) from None
+    return load_encoder_parts(config.encoder, revision=config.revision, normalize=config.normalize)

@@ -1,4 +1,4 @@
-"""Where a task's files lie, and what became of it: ``result.json`` in its folder, and one line."""
+"""Paths of a session's files, and its result: ``result.json`` and a line for the user."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 from ...common.errors import InputError
 from ...common.files import atomic_write
 from ...common.names import normal_name
-from ..config import Config, anew
+from ..config import FinetuneConfig, anew
 from .provenance import Origin
 
-LONGEST_STEM = 100  # bytes: a file's name, with what is added, has at most 255
-PREFIX = "prefix"  # folder of what the frozen layers give
+LONGEST_STEM = 100  # bytes; with what is appended, a file name has at most 255
+PREFIX = "prefix"  # folder of the frozen layers' cached output
 
 
 def safe_filename(name: str) -> str:
-    """Return a session's name as part of a file's: nothing that leads to another folder.
+    """Turn a session's name into a safe part of a file name.
 
-    A name that is changed for that, or too long, gets a hash: no two names share a file.
+    A name that is changed or shortened gets a hash, so that no two names share a file.
 
     >>> safe_filename("20200706_L_R001S01C01"), safe_filename("../a b"), safe_filename("../a_b")
     ('20200706_L_R001S01C01', '.._a_b-2c2c791a', '.._a_b-27dcc500')
@@ -38,20 +38,20 @@ def _plain(name: str) -> str:
     return re.sub(r"[^\w.-]", "_", name)
 
 
-def checkpoint_folder(folder: Path, config: Config) -> Path:
-    """Return where a session's checkpoints lie: below its folder, or in an absolute one's part."""
-    given = Path(config.checkpoint_dir)
-    return given / folder.name if given.is_absolute() else folder / given
+def checkpoint_folder(folder: Path, config: FinetuneConfig) -> Path:
+    """Return a session's checkpoint folder: below its own folder, or below an absolute path."""
+    base = Path(config.checkpoint_dir)
+    return base / folder.name if base.is_absolute() else folder / base
 
 
-def checkpoint_path(folder: Path, session: str, kind: str, config: Config) -> Path:
-    """Return the path of a session's checkpoint; `kind` is best or last."""
+def checkpoint_path(folder: Path, session: str, kind: str, config: FinetuneConfig) -> Path:
+    """Return the path of a session's checkpoint; `kind` is "best" or "last"."""
     place = checkpoint_folder(folder, config)
     return place / f"{stem_in(place, session)}-{kind}.ckpt"
 
 
 def stem_in(place: Path, session: str) -> str:
-    """Return the stem of a session's checkpoints in a folder, where 0.1.0 may have begun it."""
+    """Return the file stem of a session's checkpoints, allowing for a folder begun by 0.1.0."""
     before = _plain(session)
     begun = any((place / f"{before}-{kind}.ckpt").is_file() for kind in ("best", "last"))
     return before if begun else safe_filename(session)
@@ -59,7 +59,7 @@ def stem_in(place: Path, session: str) -> str:
 
 @dataclass(frozen=True)
 class SessionResult:
-    """One session's end; `state` is done, skipped or failed. Accuracies are over segments, 0..1."""
+    """A session's result; `state` is done, skipped or failed; accuracies are 0..1, per segment."""
 
     session: str
     state: str
@@ -73,19 +73,19 @@ class SessionResult:
     test_segments: int = 0
     test_accuracy: float | None = None
     checkpoint: str = ""
-    test_unknown: int = 0  # test segments of speakers that training has not
-    test_learnt: int = 0  # test segments that share audio with training ones
+    test_unknown: int = 0  # test segments of speakers without training segments
+    test_learnt: int = 0  # test segments that share audio with training segments
     made_from: str = ""  # fingerprint of rows, recordings, encoder, settings (`provenance`)
     rejected: dict[str, str] = field(default_factory=dict)  # segment id -> why
 
 
 def write_result(folder: Path, result: SessionResult) -> None:
-    """Write a result, the sign that its task is finished."""
+    """Write a result, which marks its task as finished."""
     atomic_write(folder / "result.json", json.dumps(asdict(result), indent=1).encode())
 
 
 def read_result(folder: Path) -> SessionResult | None:
-    """Return the result of a finished task, None where it is not finished.
+    """Read the result of a finished task; None if it is not finished.
 
     Raises
     ------
@@ -103,8 +103,8 @@ def read_result(folder: Path) -> SessionResult | None:
         ) from None
 
 
-def keeps_last(result: SessionResult, config: Config) -> bool:
-    """Tell whether more epochs may go on from a finished session's last checkpoint."""
+def keeps_last(result: SessionResult, config: FinetuneConfig) -> bool:
+    """Return whether a finished session keeps its last checkpoint, to add epochs later."""
     return config.keep_last and result.state == "done" and result.epochs >= config.max_epochs
 
 
@@ -113,20 +113,20 @@ def result_line(result: SessionResult, folder: Path, max_epochs: int | None = No
 
     Where validation was still rising as it ended, more epochs may give more.
     """
-    told = f"{result.session}: {result.state}"
+    text = f"{result.session}: {result.state}"
     if result.state == "done":
-        told += (
+        text += (
             f", {result.epochs} epochs in {result.seconds:.0f} s, "
             f"best {result.best_epoch} (from 0){_at_its_cap(result, max_epochs)}, "
             f"validation {result.valid_accuracy:.1%} of {result.valid_segments}, "
             f"test {result.test_accuracy:.1%} of {result.test_segments} segments"
         )
-        told += doubts(result.test_segments, result.test_unknown, result.test_learnt)
+        text += doubts(result.test_segments, result.test_unknown, result.test_learnt)
     if result.reason:
-        told += f" ({result.reason})"
+        text += f" ({result.reason})"
     if result.rejected:
-        told += f", {len(result.rejected)} segments rejected"
-    return f"{told}, {folder.name}"
+        text += f", {len(result.rejected)} segments rejected"
+    return f"{text}, {folder.name}"
 
 
 def _at_its_cap(result: SessionResult, max_epochs: int | None) -> str:
@@ -136,17 +136,17 @@ def _at_its_cap(result: SessionResult, max_epochs: int | None) -> str:
 
 
 def doubts(segments: int, unknown: int, learnt: int) -> str:
-    """Return what makes a score on test segments mean less than it seems, or ""."""
-    told = ""
+    """Return the caveats of a score on test segments, or ""."""
+    text = ""
     if unknown:
-        told += f"; {unknown} of {segments} test segments have speakers that training has not"
+        text += f"; {unknown} of {segments} test segments have speakers without training segments"
     if learnt:
-        told += f"; {learnt} of {segments} test segments share audio with training segments"
-    return told
+        text += f"; {learnt} of {segments} test segments share audio with training segments"
+    return text
 
 
-def wants_more(result: SessionResult, origin: Origin | None, config: Config) -> bool:
-    """Tell whether a session ended at fewer epochs than are wanted now, not by its patience."""
+def wants_more(result: SessionResult, origin: Origin | None, config: FinetuneConfig) -> bool:
+    """Return whether a session ran to a smaller max_epochs than now, without stopping early."""
     before = (origin.settings or {}).get("max_epochs") if origin else None
     if before is None or result.state != "done":
         return False

@@ -1,10 +1,10 @@
-"""Many tasks trained one after the other or side by side, stopped at any moment and gone on with.
+"""Train many sessions, in sequence or in parallel, interruptible and resumable at any moment.
 
-The folder ``log_dir`` holds ``config.yaml`` (the resolved settings) and one folder ``version_X``
-per session, X being the session's place among the table's, so that several processes and machines
-agree on it. Whoever works on a session holds the lock of its folder. After each one the fleet's
-tables are written anew: ``sessions.csv``, ``predictions.csv`` and, where segments could not be
-used, ``rejected.csv``.
+The folder ``log_dir`` has ``config.yaml`` (the resolved settings) and one folder ``version_X`` per
+session, X being the session's index among the table's, so that several processes and machines agree
+on it. The process that trains a session holds its folder's lock. After each session the summary
+tables are rewritten: ``sessions.csv``, ``predictions.csv`` and, if segments were unusable,
+``rejected.csv``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ...common.locks import FolderBusyError, FolderLock
 from ...extract.pipeline.batching import take_part
 from ...manifests.splits.tasks import Task, make_tasks, rows_sha256
 from ...manifests.table import read_predictions, write_predictions
-from ..config import Config, anew
+from ..config import FinetuneConfig, anew
 from .provenance import ANOTHER, describe, read_origin, write_origin
 from .session_result import (
     PREFIX,
@@ -49,26 +49,26 @@ SESSION_COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class TrainingPlan:
-    """What is to be trained.
+    """What to train.
 
     Attributes
     ----------
     tasks : {version: Task}
-        Those asked for.
+        The requested tasks.
     names : tuple of str
-        Of all of the table's sessions, in the order of their versions.
+        Names of all of the table's sessions, in the order of their versions.
     left_out : {session: reason}
-        Sessions that cannot be trained, or are not asked for.
+        Sessions that cannot be trained, or are not requested.
     doable : {session: Task}
-        All that can be trained, asked for or not.
+        All tasks that can be trained, requested or not.
     encoder : {name: value}
-        What tells the encoder apart; empty where it is not at hand and nothing is to be trained.
+        What identifies the encoder; empty if it is unavailable and nothing remains to be trained.
     lock : bool
         Whether a session's folder is locked while it is trained.
     """
 
     table: pd.DataFrame
-    config: Config
+    config: FinetuneConfig
     split: str
     tasks: dict[int, Task]
     names: tuple[str, ...]
@@ -78,7 +78,7 @@ class TrainingPlan:
     lock: bool = True
 
     def finished(self, version: int) -> SessionResult | None:
-        """Return a session's result, None where it is not finished or more epochs are wanted."""
+        """Return a session's result; None if it is unfinished or more epochs are requested."""
         folder = self.folder(version)
         result = read_result(folder)
         return None if result and wants_more(result, read_origin(folder), self.config) else result
@@ -88,17 +88,19 @@ class TrainingPlan:
         return Path(self.config.log_dir) / f"version_{version}"
 
 
-def plan_training(table: pd.DataFrame, config: Config, split: str = "unknown") -> TrainingPlan:
-    """Return which sessions are to be trained, and why others are not.
+def plan_training(
+    table: pd.DataFrame, config: FinetuneConfig, split: str = "unknown"
+) -> TrainingPlan:
+    """Return which sessions to train, and why others are left out.
 
     Raises
     ------
     InputError
-        No task can be done, or `sessions` or `start_meeting` names no session of the table.
+        No task is feasible, or `sessions` or `start_meeting` is not in the table.
     """
     tasks, left_out = make_tasks(table, config.within)
     names = tuple(sorted({*left_out, *(task.name for task in tasks)}))
-    _refuse_unknown(config, names)
+    _check_session_names(config, names)
     doable = {task.name: task for task in tasks}
     wanted = dict(doable)
     for name in list(wanted):
@@ -112,9 +114,9 @@ def plan_training(table: pd.DataFrame, config: Config, split: str = "unknown") -
     return TrainingPlan(table, config, split, chosen, names, left_out, doable)
 
 
-def _refuse_unknown(config: Config, names: Sequence[str]) -> None:
-    asked = [*config.sessions, *([config.start_meeting] if config.start_meeting else [])]
-    for name in asked:
+def _check_session_names(config: FinetuneConfig, names: Sequence[str]) -> None:
+    requested = [*config.sessions, *([config.start_meeting] if config.start_meeting else [])]
+    for name in requested:
         if name not in names:
             option = "--start-meeting" if name == config.start_meeting else "--sessions"
             raise InputError(
@@ -123,7 +125,7 @@ def _refuse_unknown(config: Config, names: Sequence[str]) -> None:
             )
 
 
-def _not_asked(name: str, config: Config) -> str:
+def _not_asked(name: str, config: FinetuneConfig) -> str:
     if config.sessions and name not in config.sessions:
         return "not among --sessions"
     if name < config.start_meeting:
@@ -134,11 +136,11 @@ def _not_asked(name: str, config: Config) -> str:
 def train_sessions(
     fleet: TrainingPlan,
     train: Callable[[Task, Path], SessionResult],
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
     *,
     alone: bool = True,
 ) -> list[str]:
-    """Train what is neither finished nor in another process's hands; return the names of these.
+    """Train all unfinished sessions; return those that another process is working on.
 
     `alone` is false in a process that only helps another one with its model.
     """
@@ -152,39 +154,39 @@ def train_sessions(
         if not alone:
             train(task, folder)
             continue
-        with _held(folder, fleet) as held:
-            if not held:
+        with _lock_folder(folder, fleet) as locked:
+            if not locked:
                 busy.append(task.name)
             elif not fleet.finished(version):  # another process may have finished it just now
                 (folder / "result.json").unlink(missing_ok=True)  # more epochs are to follow
                 _write_task_file(folder, task, fleet)
-                _remove(_torn(folder, fleet.config))
+                _remove(_half_written(folder, fleet.config))
                 result = train(task, folder)
-                tell(result_line(result, folder, fleet.config.max_epochs))
+                log(result_line(result, folder, fleet.config.max_epochs))
                 write_tables(fleet)
     return busy
 
 
 def _remove_leftovers(folder: Path, result: SessionResult, fleet: TrainingPlan) -> None:
-    """Remove what a kill after a session's end has left."""
+    """Remove what a kill after a session's end left behind."""
     config = fleet.config
-    found = _torn(folder, config)
+    leftovers = _half_written(folder, config)
     if not keeps_last(result, config):
-        found += checkpoint_folder(folder, config).glob("*-last.ckpt")
-    found += [folder / PREFIX] if (folder / PREFIX).is_dir() else []
-    if found:
-        with _held(folder, fleet) as held:
-            _remove(found if held else [])
+        leftovers += checkpoint_folder(folder, config).glob("*-last.ckpt")
+    leftovers += [folder / PREFIX] if (folder / PREFIX).is_dir() else []
+    if leftovers:
+        with _lock_folder(folder, fleet) as locked:
+            _remove(leftovers if locked else [])
 
 
-def _torn(folder: Path, config: Config) -> list[Path]:
-    """Return files that a killed writer left half-written."""
+def _half_written(folder: Path, config: FinetuneConfig) -> list[Path]:
+    """Return the temporary files of a killed writer."""
     places = (folder, checkpoint_folder(folder, config))
     return [path for place in places for path in place.glob(".*") if path.is_file()]
 
 
-def _remove(found: Sequence[Path]) -> None:
-    for path in found:
+def _remove(paths: Sequence[Path]) -> None:
+    for path in paths:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -192,8 +194,8 @@ def _remove(found: Sequence[Path]) -> None:
 
 
 @contextmanager
-def _held(folder: Path, fleet: TrainingPlan) -> Iterator[bool]:
-    """Hold a folder's lock while open; false where another process has it."""
+def _lock_folder(folder: Path, fleet: TrainingPlan) -> Iterator[bool]:
+    """Hold a folder's lock within this context; yields false if another process has it."""
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -208,11 +210,11 @@ def _held(folder: Path, fleet: TrainingPlan) -> Iterator[bool]:
 
 
 def _write_task_file(folder: Path, task: Task, fleet: TrainingPlan) -> None:
-    """Write what a folder is of; refuse one that is of something else."""
-    known = read_origin(folder)
-    if known is None:
+    """Write a session's provenance to its folder, refusing a folder of something else."""
+    origin = read_origin(folder)
+    if origin is None:
         _check_foreign(folder, checkpoint_folder(folder, fleet.config))
-    elif (known.session, known.rows_sha256) != (task.name, rows_sha256(task, fleet.table)):
+    elif (origin.session, origin.rows_sha256) != (task.name, rows_sha256(task, fleet.table)):
         raise InputError(
             f"{folder}: was begun with other segments of {task.name!r}, expected those of the "
             f"table; {ANOTHER}"
@@ -224,13 +226,13 @@ def _write_task_file(folder: Path, task: Task, fleet: TrainingPlan) -> None:
 
 
 def _check_foreign(folder: Path, checkpoints: Path) -> None:
-    """Refuse a folder that holds what no session of this fleet has written."""
+    """Refuse a folder with files that no session of this run wrote."""
     with explain_write_errors(folder):
         names = [entry.name for entry in folder.iterdir()]
     foreign = [name for name in names if name != "lock" and not name.startswith(".")]
     if foreign:
         raise InputError(
-            f"{folder}: holds {foreign[0]!r} of another program, expected nothing or a fleet "
+            f"{folder}: holds {foreign[0]!r} of another program, expected nothing or a run "
             "of spk-finetune; name another --log-dir"
         )
     others = sorted(checkpoints.glob("*.ckpt")) if checkpoints.is_dir() else []
@@ -242,7 +244,7 @@ def _check_foreign(folder: Path, checkpoints: Path) -> None:
 
 
 def write_tables(fleet: TrainingPlan) -> pd.DataFrame:
-    """Write the fleet's tables from what is finished; return that of the sessions."""
+    """Write the summary tables of finished sessions; return the sessions table."""
     import pandas as pd
 
     root = Path(fleet.config.log_dir)
@@ -252,7 +254,7 @@ def write_tables(fleet: TrainingPlan) -> pd.DataFrame:
         result = read_result(folder) or _open_result(name, folder, fleet)
         rows.append({"version": version, **asdict(result)})
         if result.state == "done":
-            tables.append(_scored(folder))
+            tables.append(_predictions(folder))
         rejected += [(name, segment, why) for segment, why in result.rejected.items()]
     sessions = pd.DataFrame(rows)[list(SESSION_COLUMNS)]
     sessions["best_epoch"] = sessions["best_epoch"].astype("Int64")
@@ -269,13 +271,13 @@ def write_tables(fleet: TrainingPlan) -> pd.DataFrame:
     return sessions
 
 
-def _scored(folder: Path) -> pd.DataFrame:
-    """Return a finished session's predictions."""
+def _predictions(folder: Path) -> pd.DataFrame:
+    """Read a finished session's predictions."""
     try:
         return read_predictions(folder / "predictions.csv")
     except InputError as problem:
-        found = str(problem).split("; ")[0]
-        raise InputError(f"{found}, expected what fit wrote; {anew(folder)}") from None
+        reason = str(problem).split("; ")[0]
+        raise InputError(f"{reason}, expected what fit wrote; {anew(folder)}") from None
 
 
 def _csv(table: pd.DataFrame) -> bytes:
@@ -283,34 +285,34 @@ def _csv(table: pd.DataFrame) -> bytes:
 
 
 def _open_result(name: str, folder: Path, fleet: TrainingPlan) -> SessionResult:
-    """Return the row of a session that is not finished."""
+    """Return the result to show for a session that is not finished."""
     if name in fleet.left_out:
-        asked = fleet.left_out[name].startswith(("not ", "before "))
-        return SessionResult(name, "not asked" if asked else "skipped", fleet.left_out[name])
+        not_asked = fleet.left_out[name].startswith(("not ", "before "))
+        return SessionResult(name, "not asked" if not_asked else "skipped", fleet.left_out[name])
     return SessionResult(name, "unfinished" if (folder / "task.json").is_file() else "waiting")
 
 
 def summary(fleet: TrainingPlan, sessions: pd.DataFrame) -> str:
-    """Return the last line of a run: how many sessions are in which state, and the test score."""
+    """Return a run's last line: the number of sessions in each state, and the test accuracy."""
     states = ", ".join(f"{n} {state}" for state, n in Counter(sessions["state"]).items())
     done = sessions[sessions["state"] == "done"]
-    told = f"{fleet.config.log_dir}: {states}; see sessions.csv there"
+    text = f"{fleet.config.log_dir}: {states}; see sessions.csv there"
     if len(done):
         segments = done["test_segments"].sum()
         pooled = (done["test_accuracy"] * done["test_segments"]).sum() / segments
-        told += f" and predictions.csv; test accuracy {pooled:.1%} of {segments} segments"
-        told += f", mean over sessions {done['test_accuracy'].mean():.1%}" * (len(done) > 1)
-        told += doubts(segments, done["test_unknown"].sum(), done["test_learnt"].sum())
-    return told
+        text += f" and predictions.csv; test accuracy {pooled:.1%} of {segments} segments"
+        text += f", mean over sessions {done['test_accuracy'].mean():.1%}" * (len(done) > 1)
+        text += doubts(segments, done["test_unknown"].sum(), done["test_learnt"].sum())
+    return text
 
 
 def count_left_out(fleet: TrainingPlan, sessions: pd.DataFrame) -> int:
-    """Return how many segments could not be used, and sessions not be trained, of those wanted."""
-    found = (read_result(fleet.folder(version)) for version in range(len(fleet.names)))
-    rejected = sum(len(result.rejected) for result in found if result)
+    """Count unusable segments and untrainable sessions, among those requested."""
+    results = (read_result(fleet.folder(version)) for version in range(len(fleet.names)))
+    rejected = sum(len(result.rejected) for result in results if result)
     return rejected + int(sessions["state"].isin(["skipped", "failed"]).sum())
 
 
 def unfinished_tasks(fleet: TrainingPlan) -> list[Task]:
-    """Return the tasks asked for that are not finished."""
+    """Return the requested tasks that are not finished."""
     return [task for version, task in fleet.tasks.items() if not fleet.finished(version)]

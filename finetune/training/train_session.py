@@ -1,8 +1,8 @@
-"""One task trained, from its rows to its result: the flow of a single model.
+"""Train a single task, from its rows to its result.
 
-Its folder ``version_X`` holds ``task.json`` (what it is of), ``metrics.csv`` and TensorBoard's
-events, the checkpoints, and at the end ``predictions.csv`` and ``result.json``; the last is written
-last, and a task that has one is finished. The epoch is chosen on validation; test is scored once,
+Its folder ``version_X`` has ``task.json`` (its provenance), ``metrics.csv`` and TensorBoard's
+events, the checkpoints, and at the end ``predictions.csv`` and ``result.json``; the latter is
+written last and marks the task as finished. The epoch is chosen on validation; test is scored once,
 from that epoch's checkpoint.
 """
 
@@ -30,12 +30,19 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ...common.errors import InputError, explain_write_errors
+from ...common.log import is_quiet
 from ...extract.encoder.device import choose_dtype, out_of_memory
 from ...extract.encoder.loading import LoadedEncoder
 from ...manifests.splits.tasks import Task, rows_sha256
 from ...manifests.table import write_predictions
-from ..config import Config
-from ..data.dataset import SegmentDataset, data_sets, make_loader, reading_of, why_untrainable
+from ..config import FinetuneConfig
+from ..data.dataset import (
+    SegmentDataset,
+    data_sets,
+    encoder_read_options,
+    make_loader,
+    why_untrainable,
+)
 from ..model.checkpoint import (
     load_weights,
     model_name,
@@ -67,32 +74,32 @@ from .session_result import (
     write_result,
 )
 
-# Layers that open later, and states that nobody reads, leave parameters without a gradient.
 DIVERGED = (
     "scores are not finite, so the training diverged: a lower --learning-rate, a lower "
-    "--gradient-clip or --precision float32, in another --log-dir"
+    "--gradient-clip or --dtype float32, in another --log-dir"
 )
+# Layers that unfreeze later, and states that are not read, leave parameters without a gradient.
 DISTRIBUTED = "ddp_find_unused_parameters_true"
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingContext:
-    """What the tasks of a fleet share.
+    """What all tasks of a run share.
 
     Attributes
     ----------
     split : str
-        How the table was split; a leaky one is named in the predictions.
+        How the table was split; predictions are marked if it is leaky.
     device : str
         ``cpu`` or ``cuda:1``.
     ranks : int
-        Processes that train one model together, each on a device of its own.
+        Number of processes that train one model together, each on its own device.
     stop : function
-        Asked between batches; true ends the run.
+        Called between batches; true ends the run.
     """
 
     table: pd.DataFrame
-    config: Config
+    config: FinetuneConfig
     split: str = "unknown"
     device: str = "cpu"
     ranks: int = 1
@@ -100,18 +107,18 @@ class TrainingContext:
 
 
 def train(task: Task, folder: Path, run: TrainingContext) -> SessionResult:
-    """Train one task in its folder, or go on where it stopped.
+    """Train one task in its folder, or resume where it stopped.
 
     Raises
     ------
     InputError
-        The table, the encoder or a setting is not what the run needs, or memory was too small.
+        The table, the encoder or a setting is unsuitable, or memory ran out.
     Interrupted
-        `run.stop` said so; the last epoch is kept.
+        `run.stop` returned true; the last epoch is kept.
     """
     config = run.config
     parts = load_encoder(config)
-    sets, rejected = data_sets(task, run.table, reading_of(parts, config), config)
+    sets, rejected = data_sets(task, run.table, encoder_read_options(parts, config), config)
     origin = read_origin(folder) or describe(task, run.table, config, parts.provenance)
     ended = partial(SessionResult, task.name, rejected=rejected, made_from=fingerprint(origin))
     reason = why_untrainable(task, sets)
@@ -120,14 +127,14 @@ def train(task: Task, folder: Path, run: TrainingContext) -> SessionResult:
     audio = _training_audio(sets["train"], run.table, origin)
     module = _module(task, parts, sets["train"], folder, run, audio)
     history = _fit(module, sets, folder, run, rate=parts.rate)
-    if history is None:  # one of several processes on one model: the first goes on alone
+    if history is None:  # one of several processes on one model: only the first continues
         return SessionResult(task.name, "helped")
     best = read_checkpoint(checkpoint_path(folder, task.name, "best", config))
     load_weights(module, best)
     scores = _scores(module, sets, run, rate=parts.rate)
-    if not all(np.isfinite(found).all() for found in scores.values()):
+    if not all(np.isfinite(values).all() for values in scores.values()):
         return _finish(ended("failed", DIVERGED), folder, config)
-    scored = _named(module, sets, scores, run)
+    scored = _predictions(module, sets, scores, run)
     write_predictions(scored, folder / "predictions.csv")
     result = ended(
         "done",
@@ -143,8 +150,8 @@ def train(task: Task, folder: Path, run: TrainingContext) -> SessionResult:
     return _finish(result, folder, config)
 
 
-def _finish(result: SessionResult, folder: Path, config: Config) -> SessionResult:
-    """Write a result and return it; remove what only an unfinished session needs."""
+def _finish(result: SessionResult, folder: Path, config: FinetuneConfig) -> SessionResult:
+    """Write a result and return it; remove files that only an unfinished session needs."""
     write_result(folder, result)
     if not keeps_last(result, config):
         checkpoint_path(folder, result.session, "last", config).unlink(missing_ok=True)
@@ -153,20 +160,20 @@ def _finish(result: SessionResult, folder: Path, config: Config) -> SessionResul
 
 
 def _shown(path: Path, root: Path) -> str:
-    """Return a path from the fleet's folder where it lies there, so that the folder may move."""
+    """Return a path relative to the log folder if possible, so that the folder may move."""
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def _training_audio(
     train_set: SegmentDataset, table: pd.DataFrame, origin: Origin
 ) -> list[dict[str, Any]]:
-    """Return what the model is to learn from, by recording."""
+    """Return the model's training audio, per recording."""
     used = table["segment_id"].isin([segment.segment_id for segment in train_set.segments])
     return training_audio(table[used], origin.recordings or {})
 
 
 def _learnt(scored: pd.DataFrame, run: TrainingContext, audio: list[dict[str, Any]]) -> int:
-    """Return how many scored test segments share audio with training ones."""
+    """Count the scored test segments that share audio with training segments."""
     test = scored["segment_id"][scored["split"] == "test"]
     rows = run.table[run.table["segment_id"].isin(test)]
     return len(sharing_audio(rows, audio, run.config.audio_root))
@@ -200,11 +207,11 @@ def _module(
 
 
 def _sign(subject: ModelIdentity, train_set: SegmentDataset, run: TrainingContext) -> str:
-    """Return a fingerprint of all that the frozen layers' output in a batch depends on."""
+    """Return a fingerprint of everything that the frozen layers' output per batch depends on."""
     config, device = run.config, torch.device(run.device)
     names = ("batch_seconds", "batch_size", "channel", "resample", "states", "unfreeze")
     settings = {name: getattr(config, name) for name in (*names, "freeze_encoder_layers")}
-    computing = [device.type, str(choose_dtype(config.precision, device)), run.config.max_epochs]
+    computing = [device.type, str(choose_dtype(config.dtype, device)), run.config.max_epochs]
     segments = [asdict(segment) for segment in train_set.segments]
     files = [(path, stamp(Path(path))) for path in sorted({s.path for s in train_set.segments})]
     content = [settings, computing, dict(subject.encoder), segments, files]
@@ -219,12 +226,12 @@ def _fit(
     *,
     rate: int,
 ) -> History | None:
-    """Train to the end, from the last epoch kept; None in all but the first of several processes.
+    """Train to the end from the last saved epoch; None in all but the first of several processes.
 
     Raises
     ------
     InputError
-        Memory was too small; says which --batch-seconds would have fitted.
+        Memory ran out; the message suggests a --batch-seconds that fits.
     """
     config, name = run.config, module.subject.task
     history = History(folder / "metrics.csv")
@@ -240,10 +247,10 @@ def _fit(
             make_loader(sets["valid"], config),
         )
         try:
-            # TensorBoard tells a full disk as it comes.
+            # TensorBoard raises a plain OSError when the disk is full.
             with explain_write_errors(folder), _enough_memory(module, rate):
                 trainer.fit(module, *loaders, ckpt_path=last, weights_only=True)
-        except SIGTERMException:  # Lightning looks for that signal too
+        except SIGTERMException:  # Lightning handles that signal too
             raise Interrupted from None
     return history if trainer.is_global_zero else None
 
@@ -252,21 +259,21 @@ def _trainer(
     folder: Path, run: TrainingContext, added: list[lightning.Callback]
 ) -> lightning.Trainer:
     config, device = run.config, torch.device(run.device)
-    one = [device.index or 0] if device.type == "cuda" else 1
-    bfloat16 = choose_dtype(config.precision, device) == torch.bfloat16
+    single = [device.index or 0] if device.type == "cuda" else 1
+    bfloat16 = choose_dtype(config.dtype, device) == torch.bfloat16
     return lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=one if run.ranks == 1 else run.ranks,
+        devices=single if run.ranks == 1 else run.ranks,
         strategy="auto" if run.ranks == 1 else DISTRIBUTED,
         precision="bf16-mixed" if bfloat16 else "32-true",
         max_epochs=config.max_epochs,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.gradient_clip or None,
-        log_every_n_steps=config.log_every_n_steps,
+        log_every_n_steps=1,
         logger=TensorBoardLogger(folder.parent, name="", version=folder.name),
         callbacks=added,
         plugins=[AtomicCheckpointIO()],
-        enable_progress_bar=sys.stderr.isatty(),
+        enable_progress_bar=sys.stderr.isatty() and not is_quiet(),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # `BatchSampler` gives each process its part
@@ -275,14 +282,14 @@ def _trainer(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Lightning from advising on what is meant as it is; its bar stays."""
+    """Silence Lightning's advice on intended settings; its progress bar stays."""
     log = logging.getLogger("lightning.pytorch")
     level = log.level
     log.setLevel(logging.ERROR)
     hook = threading.excepthook
 
     def heard(problem: threading.ExceptHookArgs) -> None:
-        # TensorBoard's thread; where it cannot write, training cannot either, and says so
+        # TensorBoard's thread; if it cannot write, training cannot either, and reports it
         if not issubclass(problem.exc_type, OSError):
             hook(problem)
 
@@ -299,18 +306,18 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _enough_memory(module: SpeakerModule, rate: int) -> Iterator[None]:
-    """Turn a batch that was too large for the device into advice: what has fitted, or less."""
+    """Turn out-of-memory errors into advice: a batch size that has fitted, or a smaller one."""
     try:
         yield
     except Exception as problem:
         if not out_of_memory(problem):
             raise
-        asked, fitted = module.settings.batch_seconds, module.largest / rate
-        seconds, why = 0.75 * asked, "three quarters of it"
+        limit, fitted = module.settings.batch_seconds, module.largest / rate
+        seconds, why = 0.75 * limit, "three quarters of it"
         if 0 < fitted < seconds:
             seconds, why = fitted, "the largest that has fitted"
         raise InputError(
-            f"--batch-seconds: a batch of up to {asked:g} s, or one longer segment, is too large "
+            f"--batch-seconds: a batch of up to {limit:g} s, or one longer segment, is too large "
             f"for the device's memory, expected it to fit; pass --batch-seconds {seconds:.1f} "
             f"({why}), --crop-seconds or --gradient-checkpointing, and another --log-dir where "
             "this one holds finished epochs"
@@ -320,32 +327,32 @@ def _enough_memory(module: SpeakerModule, rate: int) -> Iterator[None]:
 def _scores(
     module: SpeakerModule, sets: dict[str, SegmentDataset], run: TrainingContext, *, rate: int
 ) -> dict[str, np.ndarray]:
-    """Return the scores (n, labels) of validation and test."""
+    """Return the scores (n, labels) for validation and test."""
     module.to(run.device)
     with _enough_memory(module, rate):
         return {part: score_segments(module, sets[part], run.config) for part in ("valid", "test")}
 
 
-def _named(
+def _predictions(
     module: SpeakerModule,
     sets: dict[str, SegmentDataset],
     scores: dict[str, np.ndarray],
     run: TrainingContext,
 ) -> pd.DataFrame:
-    """Return the predictions of validation and test, in the table's order within each."""
+    """Return the predictions for validation and test, each in the table's order."""
     table = run.table.set_index("segment_id", drop=False)
     name, labels = model_name(module.subject, run.config), module.subject.labels
     tables = []
-    for split, found in scores.items():
+    for split, values in scores.items():
         rows = table.loc[[segment.segment_id for segment in sets[split].segments]]
-        tables.append(predictions_table(rows, found, labels, module.temperature, name))
+        tables.append(predictions_table(rows, values, labels, module.temperature, name))
     return pd.concat(tables, ignore_index=True)
 
 
 def _accuracies(scored: pd.DataFrame) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    accuracies: dict[str, Any] = {}
     for split in ("valid", "test"):
         rows = scored[scored["split"] == split]
-        found[f"{split}_segments"] = len(rows)
-        found[f"{split}_accuracy"] = float((rows["speaker"] == rows["predicted"]).mean())
-    return found
+        accuracies[f"{split}_segments"] = len(rows)
+        accuracies[f"{split}_accuracy"] = float((rows["speaker"] == rows["predicted"]).mean())
+    return accuracies

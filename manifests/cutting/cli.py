@@ -1,15 +1,19 @@
-"""The commands ``spk-manifests cut`` and ``match-csv``, in our and in the reference's spelling."""
+"""The commands ``spk-manifests cut`` and ``match-csv``."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...common.commands import exit_left_out, locks, writes
+from ...common.click_options import option, options_of
+from ...common.commands import Command, exit_left_out, locks, writes
 from ...common.errors import InputError
+from ...common.log import log
 from ...common.outputs import BESIDE_TABLE, Output
+from ..options import FILES, CutOptions, CutSource
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,27 +27,17 @@ LIMITS = ("min_seconds", "skip_bad", "allow_unpaired")  # of what the RTTMs say
 SHOWN = 10  # names of a kind that match-csv prints; a corpus has thousands
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("table", type=click.Path(), required=False)
 @click.argument("out", type=click.Path(), required=False)
-@click.option("--audio-root", type=click.Path(), help="Folder that TABLE's audio is in. [.]")
-@click.option("--rttm-dir", "--rttm_dir", type=click.Path(), help="Instead of TABLE: RTTM folder.")
-@click.option("--pcm-dir", "--pcm_dir", type=click.Path(), help="With --rttm-dir: recordings.")
-@click.option("--output-dir", "--output_dir", type=click.Path(), help="With --rttm-dir: OUT.")
-@click.option("--min-seconds", type=float, help="With --rttm-dir: shortest, in s. [1.5]")
-@click.option(
-    "--skip-bad",
+@options_of(CutSource)
+@options_of(CutOptions)
+@option(
+    "--listing-only",
     is_flag=True,
-    help="With --rttm-dir: drop and list bad lines and unreadable recordings.",
+    group=FILES,
+    help="Write OUT/segments.csv alone; needs no audio.",
 )
-@click.option(
-    "--allow-unpaired", is_flag=True, help="With --rttm-dir: leave sessions without recording out."
-)
-@click.option("--format", type=click.Choice(("wav", "flac")), default="wav", show_default=True)
-@click.option("--channel", default="0", show_default=True, help="Index from 0, or mean.")
-@click.option("--resample", is_flag=True, help="Accept other sample rates than 16000 Hz.")
-@click.option("--workers", type=int, default=0, show_default=True, help="0: one per core.")
-@click.option("--listing-only", is_flag=True, help="Write OUT/segments.csv alone; needs no audio.")
 @locks
 @writes(
     Output("out", folder=True, mark="cut.json"),
@@ -64,14 +58,12 @@ def cut(
     """Cut the segments of TABLE to mono 16 kHz files in the folder OUT, and list them in a CSV.
 
     Or, as the reference project's prepare_segments_from_rttm.py:
-    --rttm_dir RTTM --pcm_dir AUDIO --output_dir OUT.
+    --rttm-dir RTTM --audio-root AUDIO --output-dir OUT.
     """
     from ...common.outputs import protecting
-    from ..splits.split import keep_record, read_record
-    from .cut import LISTING, TABLE, list_files, write_listing
+    from .cut import LISTING, list_files, write_listing
     from .cut import cut_segments as cut_table
 
-    record = read_record(table) if table else None
     segments, folder, root, notes = _cut_source(table, out, options, check_ends=not listing_only)
     if listing_only:
         listing = list_files(segments, folder, format=options["format"])
@@ -80,19 +72,18 @@ def cut(
         click.echo(f"{folder}/{LISTING}: {len(listing)} files listed, none cut")
     else:
         done = cut_table(segments, root, folder, lock=not no_lock, **options)
-        keep_record(record, f"{folder}/{TABLE}")
         for line in done.clipped:
-            click.echo(line, err=True)
+            log(line)
         click.echo(
-            f"{folder}: {done.written} files written, {done.complete} found complete, "
+            f"{folder}: {done.written} files written, {done.complete} already complete, "
             f"{done.decoded} recordings ({done.decoded_seconds / 60:.1f} min) decoded"
         )
     if notes is not None:
-        _tell(segments, notes, f"{folder}/{LISTING}")
+        _report_left_out(segments, notes, f"{folder}/{LISTING}")
 
 
-def _tell(segments: pd.DataFrame, notes: list[Note], listing: str) -> None:
-    """Say what was left out on the way from the RTTMs to the listing, and list it beside it."""
+def _report_left_out(segments: pd.DataFrame, notes: list[Note], listing: str) -> None:
+    """Summarise what was left out between the RTTMs and the listing; write its notes file."""
     from ..formats.build import summarise
     from ..formats.turns import rows_left_out, write_notes
 
@@ -101,64 +92,70 @@ def _tell(segments: pd.DataFrame, notes: list[Note], listing: str) -> None:
     exit_left_out([rows_left_out(notes)])
 
 
-@click.command("match-csv")
-@click.option("--segments-dir", "--segments_dir", type=click.Path(), required=True)
-@click.option("--csv-path", "--csv_path", type=click.Path(), required=True)
-@click.option("--dry-run", is_flag=True, help="Tell what would be renamed, and rename nothing.")
-@click.option("--out", "-o", type=click.Path(), help="Write every name to this CSV: kind,name,new.")
+@click.command("match-csv", cls=Command)
+@option("--segments-dir", type=click.Path(), required=True, help="Folder of the segment files.")
+@option("--csv-path", type=click.Path(), required=True, help="CSV with the columns path,label.")
+@option("--dry-run", is_flag=True, help="Tell what would be renamed, and rename nothing.")
+@option(
+    "--output",
+    "-o",
+    aliases=("--out",),
+    type=click.Path(),
+    help="Write every name to this CSV: kind,name,new.",
+)
 @locks
-@writes(Output("out", (".csv",)))
+@writes(Output("output", (".csv",)))
 def match_csv(
-    segments_dir: str, csv_path: str, *, dry_run: bool, out: str | None, no_lock: bool
+    segments_dir: str, csv_path: str, *, dry_run: bool, output: str | None, no_lock: bool
 ) -> None:
     """Rename a folder of segment files to what a reference CSV lists; never overwrite."""
     from .rename import match_csv as rename
     from .rename import write_rows
 
     def write_report(report: MatchReport) -> None:
-        if out is not None:  # before anything is renamed: it may be refused
-            write_rows(report.rows(), out)
+        if output is not None:  # before anything is renamed: it may be refused
+            write_rows(report.rows(), output)
 
     report = rename(segments_dir, csv_path, dry_run=dry_run, lock=not no_lock, before=write_report)
-    found = report.rows()
+    entries = report.rows()
     for kind in ("renamed", "missing", "extra", "ambiguous"):
-        rows = [row for row in found if row[0] == kind]
+        rows = [row for row in entries if row[0] == kind]
         for _, name, new in rows[:SHOWN]:
-            told = f"{'would rename' if dry_run else 'renamed'} {name} to {new}"
-            click.echo(told if kind == "renamed" else f"{kind}: {name}")
+            line = f"{'would rename' if dry_run else 'renamed'} {name} to {new}"
+            click.echo(line if kind == "renamed" else f"{kind}: {name}")
         if len(rows) > SHOWN:
-            click.echo(f"{kind}: {len(rows) - SHOWN} more, listed by --out FILE")
+            click.echo(f"{kind}: {len(rows) - SHOWN} more, listed by --output FILE")
     click.echo(report.summary())
 
 
 def _cut_source(
     table: str | None, out: str | None, options: dict[str, Any], *, check_ends: bool
 ) -> tuple[pd.DataFrame, str, str, list[Note] | None]:
-    """Take the source's options out of `options`; return table, output folder, audio root, notes.
+    """Pop the source's options from `options`; return table, output folder, audio root, notes.
 
-    Notes are None where a table was given: who made it has told them.
+    Notes are None if a table was given, since they were reported when it was made.
     """
-    names = ("rttm_dir", "pcm_dir", "output_dir", *LIMITS, "audio_root")
+    names = [known.name for known in fields(CutSource)]
     source = {name: options.pop(name) for name in names}
     source = {name: None if value is False else value for name, value in source.items()}
-    given = {name for name in names if source[name] is not None}
-    if table and out and given <= {"audio_root"}:
+    chosen = {name for name in names if source[name] is not None}
+    if table and out and chosen <= {"audio_root"}:
         from ..table import read_table
 
         return read_table(table), out, source["audio_root"] or ".", None
-    needed = {"rttm_dir", "output_dir"} | ({"pcm_dir"} if check_ends else set())
-    if table or "audio_root" in given or not needed <= given:
+    needed = {"rttm_dir", "output_dir"} | ({"audio_root"} if check_ends else set())
+    if table or not needed <= chosen:
         words = [word for word in (table, out) if word] + [
-            f"--{name.replace('_', '-')}" for name in names if name in given
+            f"--{name.replace('_', '-')}" for name in names if name in chosen
         ]
         raise InputError(
             f"spk-manifests cut: source is {' '.join(words) or 'not given'!r}, expected TABLE OUT "
-            "[--audio-root], or --rttm-dir, --pcm-dir, --output-dir [--min-seconds] [--skip-bad] "
-            "[--allow-unpaired]; give one of the two"
+            "[--audio-root], or --rttm-dir, --audio-root, --output-dir [--min-seconds] "
+            "[--skip-bad] [--allow-unpaired]; give one of the two"
         )
     from ..formats.thesis_csv import prepare_segments
 
     limit = {name: source[name] for name in LIMITS if source[name] is not None}
-    root = source["pcm_dir"] if check_ends else None
+    root = source["audio_root"] if check_ends else None
     segments, notes = prepare_segments(source["rttm_dir"], root, **limit)
-    return segments, source["output_dir"], source["pcm_dir"], notes
+    return segments, source["output_dir"], source["audio_root"], notes

@@ -1,20 +1,20 @@
 """Cut meetings into one mono 16 kHz file per segment, each recording decoded once.
 
-A folder of cut segments holds
+A folder of cut segments contains
 
 ``{session}_{speaker}_{NNNN}.wav``
-    16-bit mono at 16 kHz; ``NNNN`` is the 0-based line of the annotation, as in the reference
-    project. From a 16-bit recording with one channel taken, the samples are the recording's own.
+    16-bit mono at 16 kHz; ``NNNN`` is the 0-based line of the annotation, as in the thesis project.
+    If one channel of a 16-bit recording is taken, its samples are copied unchanged.
 ``segments.csv``
-    the reference's listing, columns ``path,label``: sessions sorted, lines in order inside.
+    the thesis project's listing, columns ``path,label``, sorted by session and line.
 ``segments.table.csv``
     the segment table of these files: same ids, start 0. Features made from it join the old table.
 ``cut.json``
-    what was asked for. Cutting again goes on where it stopped; a file that was cut from another
-    recording, span, channel or format is never passed off as the one asked for.
+    the request. Cutting again resumes where it stopped; a file cut from another recording, time
+    span, channel or format is never taken for the requested one.
 
-A file takes its final name when it is complete and on disk, so every segment file that can be seen
-is whole. The two tables are written last: they are there when all files are.
+A file gets its final name only when it is complete and on disk, so every visible segment file is
+complete. The two tables are written last, once all files exist.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from ...common.cpus import available_cores
 from ...common.errors import InputError
 from ...common.files import atomic_write
 from ...common.locks import folder_lock
+from ...common.log import is_quiet
 from ...common.names import normal_name
 from ..formats.cut_names import cut_stem
 from ..table import check_table, id_names, sample_span, write_table
@@ -55,15 +56,15 @@ TABLE = "segments.table.csv"
 
 @dataclass(frozen=True, eq=False)
 class CutReport:
-    """What `cut_segments` did: its two tables, and how much of the work was new."""
+    """Result of `cut_segments`: its two tables, and how much of the work was new."""
 
     table: pd.DataFrame  # segment table of the cut files, rows as given
     listing: pd.DataFrame  # path, label
     written: int  # files cut now
-    complete: int  # files found complete
+    complete: int  # files that were already complete
     decoded: int  # recordings opened for cutting
     decoded_seconds: float  # s of audio decoded, over all recordings
-    clipped: list[str]  # a line for each recording whose header promises more than decodes
+    clipped: list[str]  # a line for each recording that is shorter than its header claims
 
 
 def cut_segments(  # noqa: PLR0913  (the options of the command)
@@ -74,10 +75,10 @@ def cut_segments(  # noqa: PLR0913  (the options of the command)
     format: str = "wav",  # noqa: A002  (the command's option is --format)
     channel: str | int = "0",
     resample: bool = False,
-    workers: int = 0,
+    jobs: int = 0,
     lock: bool = True,
 ) -> CutReport:
-    """Cut every segment of `table` to a mono 16 kHz file in `out`; see the module for its files.
+    """Cut every segment of `table` to a mono 16 kHz file in `out`; the module lists its files.
 
     Parameters
     ----------
@@ -90,11 +91,11 @@ def cut_segments(  # noqa: PLR0913  (the options of the command)
     format
         ``wav`` or ``flac``, both 16 bits.
     channel
-        0-based index of the channel to take, or ``mean`` for the equal average of all; of rows that
-        name a channel in the column ``channel``, that one.
+        0-based index of the channel to take, or ``mean`` for the average of all; rows that name a
+        channel in the column ``channel`` use that one.
     resample
-        Convert other sample rates to 16 kHz (each segment on its own); otherwise they are refused.
-    workers
+        Convert other sample rates to 16 kHz, each segment on its own; otherwise they are refused.
+    jobs
         Recordings cut at a time, >= 0; 0 means one per core.
     lock
         Hold the folder's lock; without it, no other process may write there.
@@ -106,12 +107,12 @@ def cut_segments(  # noqa: PLR0913  (the options of the command)
     Raises
     ------
     InputError
-        The table or an option is wrong, a recording is missing, damaged, too short or of another
-        rate, or `out` holds segments of another request. What was cut until then stays.
+        The table or an option is wrong; a recording is missing, damaged, too short or of another
+        rate; or `out` contains segments of another request. Files already cut are kept.
     """
     channel = check_channel(str(channel))
     settings = {"format": format, "channel": channel, "resample": resample}
-    _check_settings(settings, workers)
+    _check_settings(settings, jobs)
     table = check_table(table)
     names = file_names(table, format)
     spans, recordings, clipped = _plan(table, names, Path(audio_root), settings)
@@ -120,21 +121,21 @@ def cut_segments(  # noqa: PLR0913  (the options of the command)
     with folder_lock(out, lock=lock):
         for part in Path(out).glob(f".*.{format}.part"):  # left by a killed run
             part.unlink()
-        record_request(Path(out), _asked(settings, spans, recordings))
+        record_request(Path(out), _request(settings, spans, recordings))
         todo = _unfinished(Path(out), spans, recordings)
-        seconds = _cut_all(todo, recordings, Path(out), workers)
-        _refuse_gone(Path(out), names)
+        seconds = _cut_all(todo, recordings, Path(out), jobs)
+        _check_still_there(Path(out), names)
         cut_table = _cut_table(table, names, spans, recordings)
         write_table(cut_table, Path(out, TABLE))
         write_listing(listing, Path(out, LISTING))
-        _refuse_gone(Path(out), names)  # the tables' folder is made again where it has gone
+        _check_still_there(Path(out), names)  # writing the tables recreates a deleted folder
     written = sum(map(len, todo.values()))
     complete = len(table) - written
     return CutReport(cut_table, listing, written, complete, len(todo), seconds, clipped)
 
 
 def _check_tables(out: Path, listing: pd.DataFrame) -> None:
-    """Refuse to write over tables that no cut has made; ``--listing-only`` makes the listing."""
+    """Refuse to overwrite tables that no cut wrote, except the listing of ``--listing-only``."""
     if (out / REQUEST).exists():
         return
     taken = [name for name in (LISTING, TABLE) if os.path.lexists(out / name)]
@@ -142,22 +143,22 @@ def _check_tables(out: Path, listing: pd.DataFrame) -> None:
         taken = [] if (out / LISTING).read_bytes() == _listing_bytes(listing) else taken
     if taken:
         raise InputError(
-            f"{out}: holds {taken[0]!r} and no {REQUEST} that tells how it was cut, expected a "
+            f"{out}: holds {taken[0]!r} and no {REQUEST} that says how it was cut, expected a "
             "new folder or one of an earlier cut; name another folder"
         )
 
 
 def file_names(table: pd.DataFrame, format: str = "wav") -> list[str]:  # noqa: A002
-    """Return the name of each row's cut file, as the reference names it, in table order.
+    """Return the name of each row's cut file, in table order, as the thesis project names them.
 
-    ``{session}_{speaker}_{NNNN}`` with the speaker as the annotation has it and NNNN the 0-based
-    annotation line; ``{segment_id}`` where the table has no column `line`. Names that are too long
-    for a disk are shortened around a hash (`cut_names.cut_stem`).
+    ``{session}_{speaker}_{NNNN}``, with the speaker as annotated and NNNN the 0-based annotation
+    line, or ``{segment_id}`` if the table has no column `line`. Names too long for a file system
+    are shortened around a hash (`cut_names.cut_stem`).
 
     Raises
     ------
     InputError
-        Two segments get one name, or a name is no plain file name.
+        Two segments get the same name, or a name is not a plain file name.
     """
     if "line" in table:
         names = [
@@ -166,48 +167,48 @@ def file_names(table: pd.DataFrame, format: str = "wav") -> list[str]:  # noqa: 
         ]
     else:
         names = [f"{cut_stem(identity)}.{format}" for identity in table["segment_id"]]
-    seen: dict[str, str] = {}
+    owners: dict[str, str] = {}
     for name, identity in zip(names, table["segment_id"], strict=True):
         if "/" in name or "\\" in name or not name.isprintable() or name.startswith("."):
             raise InputError(
                 f"table: segment {identity!r} would be cut to {name!r}, expected a plain file "
                 "name; correct its session and speaker"
             )
-        if name in seen:
+        if name in owners:
             raise InputError(
-                f"table: segments {seen[name]!r} and {identity!r} would both be cut to {name!r}, "
+                f"table: segments {owners[name]!r} and {identity!r} would both be cut to {name!r}, "
                 "expected one name each; delete the column 'line', and files are named by their ids"
             )
-        seen[name] = identity
+        owners[name] = identity
     return names
 
 
 def _local(identity: str, session: str, speaker: str) -> str:
-    """Return ``{session}_{local speaker}``, whatever scope the table's speakers have."""
+    """Return ``{session}_{local speaker}``, whatever the scope of the table's speakers."""
     names = normal_name(id_names(identity))
     if names.startswith(f"{session}_"):
         return names
     return speaker if speaker.startswith(f"{session}_") else f"{session}_{speaker}"
 
 
-def _check_settings(settings: Mapping[str, object], workers: int) -> None:
+def _check_settings(settings: Mapping[str, object], jobs: int) -> None:
     if settings["format"] not in FORMATS:
         raise InputError(
             f"format: {settings['format']!r} is unknown, expected wav or flac; pass one"
         )
-    if workers < 0:
-        raise InputError(f"workers: {workers} is below 0, expected 0 (one per core) or more")
+    if jobs < 0:
+        raise InputError(f"jobs: {jobs} is below 0, expected 0 (one per core) or more")
 
 
 def _plan(
     table: pd.DataFrame, names: list[str], root: Path, settings: Mapping[str, object]
 ) -> tuple[dict[str, list[SampleRange]], dict[str, Recording], list[str]]:
-    """Look at every recording's header before anything is cut, and place the segments in it.
+    """Read every recording's header before anything is cut, and locate the segments in it.
 
-    The third part tells of recordings whose header promises more than decodes.
+    The third item reports recordings that are shorter than their header claims.
     """
     if not len(table):
-        raise InputError("table: 0 segments are listed, expected at least 1; select fewer away")
+        raise InputError("table: 0 segments are listed, expected at least 1; loosen the selection")
     channels = _channels(table, str(settings["channel"]))
     resample = bool(settings["resample"])
     recordings = {
@@ -228,7 +229,7 @@ def _plan(
 
 
 def _channels(table: pd.DataFrame, channel: str) -> list[str]:
-    """Return the channel that each row is cut from: its own, or else `channel`."""
+    """Return the channel to cut each row from: its own if it names one, or else `channel`."""
     own = table["channel"] if "channel" in table else [""] * len(table)
     return [check_channel(name) if name else channel for name in own]
 
@@ -240,7 +241,7 @@ def _channel_repair(row: Any) -> str:
 
 
 def _end(header: Header, first: int, stop: int, name: str) -> int:
-    """Return where a segment ends in its recording, of which it takes 1 sample at least."""
+    """Return the sample at which a segment ends in its recording; it has at least 1 sample."""
     try:
         end = end_of(header, first, stop, f"segment {name!r}")
     except PastEndError as problem:
@@ -253,12 +254,12 @@ def _end(header: Header, first: int, stop: int, name: str) -> int:
     return end
 
 
-def _asked(
+def _request(
     settings: Mapping[str, object],
     spans: Mapping[str, list[SampleRange]],
     recordings: Mapping[str, Recording],
 ) -> dict[str, dict[str, Any]]:
-    """Return all that decides the content of the files, for `request.record_request`."""
+    """Return everything that determines the files' content, for `request.record_request`."""
     return {
         "settings": dict(settings),
         "recordings": {
@@ -274,19 +275,19 @@ def _asked(
 
 
 def _way(header: Header) -> list[str]:
-    """Return what tells a cut from one of the time when such a format was sought in."""
+    """Mark cuts of formats without exact seeking, which older versions cut by seeking."""
     return [] if header.exact else ["decoded from its start"]
 
 
 def _own_channel(span: SampleRange, settings: Mapping[str, object]) -> list[str]:
-    """Return the channel where a row names another than the settings do, which is all of them."""
+    """Return the row's channel if it differs from that of the settings."""
     return [] if span.channel == settings["channel"] else [span.channel]
 
 
 def _unfinished(
     out: Path, spans: Mapping[str, list[SampleRange]], recordings: Mapping[str, Recording]
 ) -> dict[str, list[SampleRange]]:
-    """Return per recording the spans whose file is missing or not whole."""
+    """Return per recording the segments whose file is missing or incomplete."""
     left = {
         audio: [
             span
@@ -306,8 +307,8 @@ def _cut_all(
 ) -> float:
     """Cut several recordings at a time, longest first; return the seconds decoded.
 
-    Threads, not processes: libsndfile decodes without the interpreter's lock, and a killed run
-    leaves no worker behind that goes on writing.
+    Threads, not processes: libsndfile releases the GIL while decoding, and killing the run leaves
+    no worker process that keeps writing.
     """
     from tqdm import tqdm
 
@@ -315,19 +316,21 @@ def _cut_all(
     pool = ThreadPoolExecutor(workers or available_cores())
     jobs = [pool.submit(cut_recording, recordings[audio], todo[audio], out) for audio in longest]
     try:
-        done = tqdm(as_completed(jobs), total=len(jobs), unit=" recordings", disable=None)
+        done = tqdm(
+            as_completed(jobs), total=len(jobs), unit=" recordings", disable=is_quiet() or None
+        )
         return sum(job.result() for job in done)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _refuse_gone(out: Path, names: list[str]) -> None:
-    """Raise `InputError` where files have gone since they were cut, perhaps with their folder."""
+def _check_still_there(out: Path, names: list[str]) -> None:
+    """Raise `InputError` if files were deleted since they were cut, perhaps with their folder."""
     gone = [name for name in names if not (out / name).exists()]
     if gone:
         raise InputError(
-            f"{out}: {len(gone)} of {len(names)} files that were cut are gone, first {gone[0]!r}, "
-            "expected all; leave the folder alone, or name another, and cut again"
+            f"{out}: {len(gone)} of {len(names)} files that were cut have disappeared, first "
+            f"{gone[0]!r}, expected all; leave the folder alone, or name another, and cut again"
         )
 
 
@@ -343,7 +346,7 @@ def _cut_table(
         for audio, parts in spans.items()
         for span in parts
     }
-    mono = table.drop(columns="channel", errors="ignore")  # of which the files have one
+    mono = table.drop(columns="channel", errors="ignore")  # the cut files have a single channel
     return mono.assign(audio=names, start=0.0, end=[seconds[name] for name in names])
 
 
@@ -353,9 +356,9 @@ def list_files(
     *,
     format: str = "wav",  # noqa: A002
 ) -> pd.DataFrame:
-    """Return the reference's CSV of a cut to `out`, which needs no audio: `path` and `label`.
+    """Return the thesis project's listing of a cut to `out`: `path` and `label`. Needs no audio.
 
-    Sessions are sorted, lines in order inside; a path starts with `out` as it is given.
+    Rows are sorted by session and line; paths start with `out` as given.
     """
     order = [column for column in ("session", "line", "start", "segment_id") if column in table]
     paths = [os.path.join(out, name) for name in file_names(table, format)]
@@ -364,7 +367,7 @@ def list_files(
 
 
 def write_listing(listing: pd.DataFrame, path: str | Path) -> None:
-    """Write the reference's CSV, whole or not at all."""
+    """Write the thesis project's listing atomically."""
     atomic_write(path, _listing_bytes(listing))
 
 

@@ -1,7 +1,7 @@
-"""One recording, decoded once, block by block: channels taken, its segments written as files.
+"""Decode a recording once, block by block, and write its segments as files.
 
-Samples leave as 16 bits, mono, 16 kHz. Nothing is scaled: one channel of a 16-bit recording comes
-out as it went in; an average or a resampled signal is rounded to the nearest step.
+Output is 16-bit mono at 16 kHz. Nothing is scaled: one channel of a 16-bit recording is copied
+exactly; an averaged or resampled signal is rounded to the nearest step.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from ...common.audio.decoding import (
     resample,
 )
 from ...common.errors import InputError, explain_write_errors
+from ...common.files import flushed_file
 from ...common.outputs import has_to_be_written
 
 RATE = 16000  # Hz of every file written
-PROBE = 65536  # bytes read at the begin, middle and end of a recording to know it again
+PROBE = 65536  # bytes read at the start, middle and end of a recording to recognise it again
 
 
 class SampleRange(NamedTuple):
-    """A segment as samples of its recording, the channel of it, and the file it goes to."""
+    """A segment's sample range and channel in its recording, and the name of its file."""
 
     name: str
     first: int
@@ -40,23 +41,23 @@ class SampleRange(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """A recording's header, and what tells its content from another's of one size."""
+    """A recording's header, and a checksum that tells it from others of the same size."""
 
     header: Header
     mark: int  # CRC-32 of parts of its bytes
 
     def samples(self, span: SampleRange) -> int:
-        """Return how many samples the file of `span` has."""
+        """Return the number of samples in the file of `span`."""
         return -(-(span.stop - span.first) * RATE // self.header.rate)
 
 
 def inspect_recording(path: Path, *, resample: bool) -> Recording:
-    """Read a recording's header.
+    """Read a recording's header and checksum.
 
     Raises
     ------
     InputError
-        It is missing or no audio, or has another rate and no `resample`.
+        The file is missing or not audio, or has another rate and `resample` is false.
     """
     header = read_header(path)
     check_rate(header, RATE, resample=resample)
@@ -70,7 +71,7 @@ def inspect_recording(path: Path, *, resample: bool) -> Recording:
 
 
 def _mark(path: Path, size: int) -> int:
-    """Return a CRC-32 that tells recordings of one size apart without reading them whole."""
+    """Return a CRC-32 that tells recordings of the same size apart without reading all of them."""
     mark = 0
     with open(path, "rb") as file:
         for place in (0, size // 2, max(0, size - PROBE)):
@@ -80,11 +81,11 @@ def _mark(path: Path, size: int) -> int:
 
 
 def cut_recording(recording: Recording, spans: list[SampleRange], out: Path) -> float:
-    """Write the file of every span to `out`; return the seconds of audio decoded for it.
+    """Write each segment's file to `out`; return the seconds of audio decoded.
 
-    Decodes once, to the last span's end, from the first one's start where the format's seek is
-    exact; holds one block and, of the channels wanted, what the spans that are not complete yet
-    share.
+    Decodes once, up to the last segment's end, starting at the first segment if the format seeks
+    exactly. Memory holds one block and, for the requested channels, the samples that unfinished
+    segments still need.
 
     Raises
     ------
@@ -96,22 +97,24 @@ def cut_recording(recording: Recording, spans: list[SampleRange], out: Path) -> 
     origin = reached = begin = spans[0].first
     last = max(span.stop for span in spans)
     channels = sorted({span.channel for span in spans})
-    held = {channel: np.empty(0, np.int16) for channel in channels}
+    buffers = {channel: np.empty(0, np.int16) for channel in channels}
     for block in decode(header, begin, last, integers=_is_integer(header)):
         for channel in channels:
             taken = mono(block, channel)
-            held[channel] = np.concatenate([held[channel], taken]) if reached > origin else taken
+            buffers[channel] = (
+                np.concatenate([buffers[channel], taken]) if reached > origin else taken
+            )
         reached += len(block)
         for span in spans:
             if span.stop <= reached:
-                taken = held[span.channel][span.first - origin : span.stop - origin]
-                _refuse_broken(header, span, taken)
+                taken = buffers[span.channel][span.first - origin : span.stop - origin]
+                _check_finite(header, span, taken)
                 write_audio(out / span.name, _finished(taken, header.rate))
         spans = [span for span in spans if span.stop > reached]
         if not spans:
             return (reached - (begin if header.exact else 0)) / header.rate
         keep = min(reached, spans[0].first)
-        held = {channel: samples[keep - origin :] for channel, samples in held.items()}
+        buffers = {channel: samples[keep - origin :] for channel, samples in buffers.items()}
         origin = keep
     raise InputError(
         f"{header.path}: decodes to {reached} samples, expected {header.frames} as its "
@@ -120,12 +123,12 @@ def cut_recording(recording: Recording, spans: list[SampleRange], out: Path) -> 
 
 
 def _is_integer(header: Header) -> bool:
-    """Return whether a recording decodes to 16 bits without loss."""
+    """Return whether a recording decodes losslessly to 16 bits."""
     return header.exact and header.codec in ("PCM_16", "PCM_S8", "PCM_U8")
 
 
-def _refuse_broken(header: Header, span: SampleRange, samples: np.ndarray) -> None:
-    """Raise `InputError` where a float recording holds NaN or infinity: no 16 bits mean that."""
+def _check_finite(header: Header, span: SampleRange, samples: np.ndarray) -> None:
+    """Raise `InputError` if a float recording has NaN or infinity, which int16 cannot express."""
     wrong = int((~np.isfinite(samples)).sum())
     if wrong:
         raise InputError(
@@ -135,7 +138,7 @@ def _refuse_broken(header: Header, span: SampleRange, samples: np.ndarray) -> No
 
 
 def _finished(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Return a segment as it is written: int16 at 16 kHz, clipped where it would overflow."""
+    """Convert a segment to int16 at 16 kHz, clipping on overflow."""
     samples = resample(samples, rate, RATE)
     if samples.dtype == np.int16:
         return samples
@@ -146,8 +149,8 @@ def _finished(samples: np.ndarray, rate: int) -> np.ndarray:
 def write_audio(path: Path, samples: np.ndarray) -> None:
     """Write int16 samples, (frames,) or (frames, channels), as 16 kHz audio by `path`'s suffix.
 
-    The file is made under a hidden name ending in ``.part`` and renamed when it is on disk.
-    Encoded in memory first: a disk that is full must raise here, not inside libsndfile.
+    The file is written under a hidden name ending in ``.part`` and renamed once it is on disk. It
+    is encoded in memory first, so that a full disk raises here and not inside libsndfile.
 
     Raises
     ------
@@ -163,10 +166,8 @@ def write_audio(path: Path, samples: np.ndarray) -> None:
     part = path.with_name(f".{path.name}.part")
     with image.getbuffer() as view, explain_write_errors(path, view.nbytes):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
+        with flushed_file(part) as file:
             file.write(view)
-            file.flush()
-            os.fsync(file.fileno())
         os.replace(part, path)
 
 

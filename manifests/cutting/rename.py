@@ -1,17 +1,18 @@
-"""Rename a folder of segments to what a CSV lists (the reference's rename_segments_to_match_csv).
+"""Rename cut files to the names in a CSV (the thesis project's rename_segments_to_match_csv).
 
-Files and rows are ``{session}_{speaker}_{number}.wav``. Whoever cut the files may have numbered
-them otherwise than the CSV: among the kept segments instead of by annotation line, from 1, per
-speaker, without leading zeros. What stays is the order of a speaker's segments. So per session:
+Files and rows are named ``{session}_{speaker}_{number}.wav``. The files may have been numbered
+differently from the CSV: among the selected segments instead of by annotation line, from 1, per
+speaker, without leading zeros. What stays the same is the order of a speaker's segments. So, per
+session:
 
-- *By name*: if, for each speaker, the names there are among the listed ones or the other way round,
-  every file keeps its name; rows without a file are missing, files without a row are extra.
-- *By order* otherwise: a speaker with as many files as rows, whose file numbers run without a gap
-  (in the speaker or in the session) or share no number with the rows, gets them in order.
-- A speaker of whom neither holds is *ambiguous*: none of the files is touched.
+- *By name*: if, for each speaker, the files are a subset of the listed names or vice versa, every
+  file keeps its name; rows without a file are missing, files without a row are extra.
+- *By order* otherwise: a speaker with as many files as rows, whose file numbers are consecutive
+  (within the speaker or the session) or share no number with the rows, is matched in order.
+- Any other speaker is *ambiguous*: none of their files is touched.
 
-Renaming goes over hidden names in two phases, with its plan on disk (``match.*.json``), so that
-chains and cycles work, no file is ever overwritten, and a killed run is finished by the next one.
+Files are renamed through hidden names in two phases, with the plan on disk (``match.*.json``), so
+that chains and cycles work, no file is ever overwritten, and the next run completes a killed one.
 """
 
 from __future__ import annotations
@@ -34,25 +35,25 @@ from ..text_files.delimited import check_columns, read_delimited
 
 AUDIO_SUFFIXES = (".wav", ".flac")
 NUMBERED = re.compile(r"((.+)_[^_]+)_(\d{1,18})(\.[^.]+)")  # stem, session, number, suffix
-ASIDE, PLACE = "match.aside.json", "match.place.json"  # the plan, named for the phase that runs
+ASIDE, PLACE = "match.aside.json", "match.place.json"  # the plan, named after the current phase
 
 
 @dataclass
 class MatchReport:
-    """What `match_csv` found, file names throughout; `renamed` holds (old, new)."""
+    """Result of `match_csv`, as file names; `renamed` holds (old, new) pairs."""
 
-    renamed: list[tuple[str, str]] = field(default_factory=list)  # in a dry run: would be
+    renamed: list[tuple[str, str]] = field(default_factory=list)  # in a dry run: to be renamed
     kept: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # listed, without a file
     extra: list[str] = field(default_factory=list)  # files, not listed
-    ambiguous: list[str] = field(default_factory=list)  # one line a speaker: who, and why
+    ambiguous: list[str] = field(default_factory=list)  # a line per speaker: who, and why
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """Return everything that was found as (kind, name, new name or nothing)."""
-        found = [("renamed", old, new) for old, new in self.renamed]
+        """Return the whole report as (kind, name, new name or "")."""
+        rows = [("renamed", old, new) for old, new in self.renamed]
         for kind in ("kept", "missing", "extra", "ambiguous"):
-            found += [(kind, name, "") for name in getattr(self, kind)]
-        return found
+            rows += [(kind, name, "") for name in getattr(self, kind)]
+        return rows
 
     def summary(self) -> str:
         """Return the counts in one line."""
@@ -81,15 +82,15 @@ def match_csv(
     Parameters
     ----------
     segments_dir
-        Folder of segment files (wav or flac); its subfolders are not looked into.
+        Folder of segment files (wav or flac); subfolders are ignored.
     csv_path
-        CSV with the columns ``path,label``; of `path` only the file name counts.
+        CSV with the columns ``path,label``; only the file name of `path` counts.
     dry_run
         Report and change nothing.
     lock
         Hold the folder's lock; without it, no other process may write there.
     before
-        Is given the report before the first file is renamed.
+        Called with the report before the first file is renamed.
 
     Returns
     -------
@@ -98,16 +99,16 @@ def match_csv(
     Raises
     ------
     InputError
-        The folder or the CSV cannot be used, or a name to be given is taken by something else.
+        The folder or the CSV cannot be used, or a new name is taken by another file.
     """
     folder = Path(segments_dir)
     if not folder.is_dir():
-        raise InputError(f"{folder}: is no folder, expected the segments'; correct the path")
+        raise InputError(f"{folder}: is not a folder, expected the segments'; correct the path")
     listed = _listed(Path(csv_path))
     if dry_run:
         if any((folder / plan).exists() for plan in (ASIDE, PLACE)):
             raise InputError(
-                f"{folder}: holds a renaming that was interrupted, expected none; run without "
+                f"{folder}: has an interrupted renaming, expected none; run without "
                 "--dry-run to finish it"
             )
         report = match_names(_audio_files(folder), listed)
@@ -123,14 +124,14 @@ def match_csv(
 
 
 def write_rows(rows: Iterable[tuple[str, str, str]], path: str | Path) -> None:
-    """Write `MatchReport.rows` as a CSV ``kind,name,new``, whole or not at all."""
+    """Write `MatchReport.rows` as a CSV ``kind,name,new``, atomically."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("kind", "name", "new"), *rows])
     atomic_write(path, text.getvalue().encode())
 
 
 def match_names(files: Iterable[str], listed: Iterable[str]) -> MatchReport:
-    """Tell which of `files` is which of the `listed` names; the module says how.
+    """Match `files` to the `listed` names, as the module describes.
 
     >>> match_names(["S_1-M_0.wav", "S_1-M_1.wav"], ["S_1-M_0003.wav", "S_1-M_0007.wav"]).renamed
     [('S_1-M_0.wav', 'S_1-M_0003.wav'), ('S_1-M_1.wav', 'S_1-M_0007.wav')]
@@ -150,10 +151,10 @@ def match_names(files: Iterable[str], listed: Iterable[str]) -> MatchReport:
 
 
 def _joined(sessions: dict[str, dict[str, _Speaker]]) -> list[dict[str, _Speaker]]:
-    """Return the speakers of each session; of several where one's name begins with another's.
+    """Group speakers by session, joining sessions whose names begin with another's.
 
-    What stands before a file's last ``_`` is a session only where speakers hold no ``_``: ``S1_A``
-    may be a session, or the part of ``S1`` that belongs to the speakers ``A_1`` and ``A_2``.
+    The part before a file's last ``_`` is a session only if speakers contain no ``_``: ``S1_A`` may
+    be a session, or session ``S1`` with the speakers ``A_1`` and ``A_2``.
     """
     joined: dict[str, dict[str, _Speaker]] = {}
     for name in sorted(sessions, key=lambda name: name.count("_")):
@@ -189,13 +190,13 @@ def _nested(speaker: _Speaker) -> bool:
 
 
 def _runs(numbers: Iterable[int]) -> bool:
-    """Return whether the numbers run without a gap and without a double."""
+    """Return whether the numbers are consecutive, without gaps or repeats."""
     ordered = sorted(numbers)
     return ordered == list(range(ordered[0], ordered[0] + len(ordered))) if ordered else False
 
 
 def _doubt(speaker: _Speaker, session_runs: bool) -> str:
-    """Return why a speaker's files cannot be told by their order, or nothing."""
+    """Return why a speaker's files cannot be matched by order, or ""."""
     if len(speaker.files) != len(speaker.rows):
         return f"{len(speaker.files)} files for {len(speaker.rows)} rows"
     numbers = [number for number, _ in speaker.files]
@@ -253,19 +254,19 @@ def _audio_files(folder: Path) -> list[str]:
 
 
 def _check_free(folder: Path, pairs: list[tuple[str, str]]) -> None:
-    """Raise `InputError` if a name to be given is taken by what keeps it."""
+    """Raise `InputError` if a new name is taken by a file that will not be renamed."""
     leaving = {old for old, _ in pairs}
     for old, new in pairs:
         taken = [name for name in (new, _hidden(new)) if os.path.lexists(folder / name)]
         if set(taken) - leaving:
             raise InputError(
-                f"{folder}: {old!r} would become {new!r}, but {taken[0]!r} is there and not to be "
+                f"{folder}: {old!r} would become {new!r}, but {taken[0]!r} exists and is not to be "
                 "renamed; move it away"
             )
 
 
 def _rename(folder: Path, pairs: list[tuple[str, str]]) -> None:
-    """Rename all pairs (old, new), over hidden names; refuse before the first if one is taken."""
+    """Rename all pairs (old, new) through hidden names, after checking that all are free."""
     _check_free(folder, pairs)
     if pairs:
         atomic_write(folder / ASIDE, json.dumps(pairs, ensure_ascii=False, indent=0).encode())
@@ -273,7 +274,7 @@ def _rename(folder: Path, pairs: list[tuple[str, str]]) -> None:
 
 
 def _finish(folder: Path) -> None:
-    """Carry out the plan on disk from wherever it stands."""
+    """Complete the plan on disk from wherever it stopped."""
     if (folder / ASIDE).exists():
         for old, new in _plan(folder / ASIDE):
             if not (folder / _hidden(new)).exists():
@@ -287,7 +288,7 @@ def _finish(folder: Path) -> None:
 
 
 def _plan(path: Path) -> list[tuple[str, str]]:
-    """Return the pairs (old, new) of a plan on disk: names in its folder, whoever wrote it."""
+    """Read a plan's pairs (old, new), checking that they are plain file names."""
     try:
         pairs = [(str(old), str(new)) for old, new in list(json.loads(path.read_bytes()))]
         strange = [
@@ -298,7 +299,7 @@ def _plan(path: Path) -> list[tuple[str, str]]:
     if strange:
         raise InputError(
             f"{path}: holds {strange[0]!r:.80}, expected pairs of file names; delete "
-            "it, look which files have their new names, and run again"
+            "it, check which files have their new names, and run again"
         )
     return pairs
 

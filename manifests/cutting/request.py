@@ -1,7 +1,7 @@
-"""What a folder of cut segments was asked for: ``cut.json``.
+"""``cut.json``: the request that a folder of cut segments was made from.
 
-The request says for every file from which recording, span, channel and format it comes. A later
-request may add files; it may not give another meaning to one that is there.
+It says which recording, time span, channel and format each file comes from. A later request may add
+files, but may not redefine an existing one.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ REQUEST = "cut.json"
 PARTS = ("settings", "recordings", "segments")
 
 
-def record_request(out: Path, asked: dict[str, dict[str, Any]]) -> None:
-    """Record what is `asked` (`PARTS`), added to what `out` holds already.
+def record_request(out: Path, request: dict[str, dict[str, Any]]) -> None:
+    """Merge `request` (a dict of `PARTS`) into the one recorded in `out`.
 
     Raises
     ------
     InputError
-        It contradicts what `out` holds, or `out` holds such files and does not say what they are.
+        It contradicts the recorded request, or `out` has such files but no recorded request.
     """
     path = out / REQUEST
-    held = _read(path) if path.exists() else _nothing(out, asked["segments"])
+    recorded = _read(path) if path.exists() else _nothing(out, request["segments"])
     for part in PARTS:
-        old, new = held[part], asked[part]
+        old, new = recorded[part], request[part]
         differ = [key for key in new if key in old and old[key] != new[key]]
         if differ:
             key = differ[0]
@@ -38,14 +38,14 @@ def record_request(out: Path, asked: dict[str, dict[str, Any]]) -> None:
                 f"{path}: {len(differ)} of the {part} differ, first {key!r}: made with "
                 f"{old[key]!r}, asked for {new[key]!r}; name another folder"
             )
-    union = {part: {**held[part], **asked[part]} for part in PARTS}
+    union = {part: {**recorded[part], **request[part]} for part in PARTS}
     atomic_write(path, json.dumps(union, ensure_ascii=False, indent=0).encode())
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        held = json.loads(path.read_bytes())
-        return {part: dict(held[part]) for part in PARTS}
+        recorded = json.loads(path.read_bytes())
+        return {part: dict(recorded[part]) for part in PARTS}
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise InputError(
             f"{path}: cannot be read ({problem!r}), expected what cut wrote; name another folder"
@@ -56,7 +56,7 @@ def _nothing(out: Path, segments: Mapping[str, Any]) -> dict[str, dict[str, Any]
     strange = [name for name in segments if (out / name).exists()]
     if strange:
         raise InputError(
-            f"{out}: {len(strange)} of the segment files are there, first {strange[0]!r}, but no "
-            f"{REQUEST} that tells how they were cut; name another folder"
+            f"{out}: {len(strange)} of the segment files exist, first {strange[0]!r}, but no "
+            f"{REQUEST} that says how they were cut; name another folder"
         )
     return {part: {} for part in PARTS}

@@ -1,4 +1,4 @@
-"""A synthetic corpus in AISHELL-4's shape, to try every command on: voices, turns, overlap, a room.
+"""A synthetic corpus in AISHELL-4's layout, to try every command on: voices, overlap, a room.
 
 ::
 
@@ -7,10 +7,10 @@
     OUT/TextGrid/20990301_S_R001S01C01.TextGrid
     OUT/people.csv                           session, speaker, person: who is who across sessions
 
-Sessions fall into two series; the people of a series are the same in all its sessions. Every
-session opens with a roll call, then people take turns of 0.3 to 8 s, now and then into each other.
-Everything is drawn from the seed: the same bytes on every run with the same versions of NumPy and
-libsndfile. The voices are synthetic, so scores on them say that the programs work, nothing else.
+Sessions fall into two series; all sessions of a series have the same people. Every session opens
+with a roll call, then people take turns of 0.3 to 8 s, sometimes overlapping. Everything is drawn
+from the seed: the same bytes on every run with the same versions of NumPy and libsndfile. The
+voices are synthetic, so scores on them show that the programs work, and nothing else.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from .voices import RATE, Voice, draw_voices, speak
 
 SERIES = ("20990301_S_R001", "20990302_M_R002")
 SEXES = "MFMMFMFFM"  # of speakers 001 to 009
-INTO = 0.25  # share of turns that begin before the last one ends
-ASIDES = 0.08  # share of turns into which somebody says a word
-LEVEL = 0.04  # root mean square of speech at an average seat, of full scale
-NOISE = 0.0005  # of the room's noise
-REFLECTIONS = 6  # of a voice on the room's walls
+INTO = 0.25  # share of turns that begin before the previous one ends
+ASIDES = 0.08  # share of turns during which somebody else says a word
+LEVEL = 0.04  # RMS of speech at an average seat, relative to full scale
+NOISE = 0.0005  # RMS of the room's noise, relative to full scale
+REFLECTIONS = 6  # reflections of a voice from the room's walls
 RADIUS = 0.05  # m, of the circular array
 SOUND = 343.0  # m/s
 MARKS = ("<sil>", "<$>", "<%>", "<#>", "<_>")  # non-lexical, as AISHELL-4's transcripts have them
@@ -61,17 +61,17 @@ def demo(
     Parameters
     ----------
     out
-        Folder; an earlier demo there is overwritten (not by the command, without --overwrite).
+        Folder; an earlier demo there is overwritten (by the command only with --overwrite).
     sessions
-        Meetings, 1 to 20; the first half are one series, the others another.
+        Number of meetings, 1 to 20; the first half form one series, the rest another.
     minutes
         Length of each, 1 to 60.
     speakers
         People in each, 2 to 9.
     channels
-        Of the last session's recording, 1 to 16; the others are mono.
+        Channels of the last session's recording, 1 to 16; the others are mono.
     seed
-        Draws everything, >= 0.
+        Random seed, >= 0.
 
     Returns
     -------
@@ -81,8 +81,7 @@ def demo(
     Raises
     ------
     InputError
-        A number is out of its range, or `out` holds recordings of something else or cannot be
-        written.
+        A number is out of range, or `out` contains other recordings or cannot be written.
     """
     _check(sessions=(sessions, 1, 20), minutes=(minutes, 1, 60), speakers=(speakers, 2, 9))
     _check(channels=(channels, 1, 16), seed=(seed, 0, 2**32 - 1))
@@ -90,7 +89,7 @@ def demo(
     places = [(index // half, index % half + 1) for index in range(sessions)]
     names = [f"{SERIES[series]}S{number:02d}C01" for series, number in places]
     out = Path(out)
-    _refuse_others(out / "wav", names)
+    _check_only_demo_files(out / "wav", names)
     people = ["session,speaker,person"]
     for index, (name, (series, number)) in enumerate(zip(names, places, strict=True)):
         voices = draw_voices(np.random.default_rng([seed, series]), SEXES[:speakers])
@@ -112,7 +111,7 @@ def _check(**ranges: tuple[float, float, float]) -> None:
             raise InputError(f"{name}: is {value}, expected {low} to {high}; pass another --{name}")
 
 
-def _refuse_others(wav: Path, names: list[str]) -> None:
+def _check_only_demo_files(wav: Path, names: list[str]) -> None:
     strange = sorted(file.name for file in wav.glob("*") if file.stem not in names)
     strange = [name for name in strange if not name.startswith(".")]
     if strange:

@@ -6,8 +6,8 @@ spectral tilt (Fant, Acoustic Theory of Speech Production, 1960; formant values 
 Barney, JASA 24, 1952, and Mandarin's y). Consonants are short bands of noise. Every frame is
 filtered in the frequency domain, all frames of a turn at once.
 
-These voices are told apart by pitch, formants and timbre, as people are, and like people they
-vary from turn to turn. They say vowels, not words.
+The voices differ in pitch, formants and timbre, as people's do, and vary from turn to turn. They
+speak vowels, not words.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VOWELS = {  # Hz of the first three formants of a man
     "乌": (310, 800, 2300),
     "鱼": (290, 1950, 2350),
 }
-TIMBRE = 2.0  # dB, how far spectra differ beside formants and tilt; more is easier to tell
+TIMBRE = 2.0  # dB by which spectra differ besides formants and tilt; larger is easier to tell apart
 TONES = ((1.15, 1.15), (0.9, 1.2), (0.85, 0.8), (1.25, 0.75))  # pitch at begin, end, of its mean
 
 
@@ -49,7 +49,7 @@ class Voice:
 
 
 def draw_voices(rng: np.random.Generator, sexes: str) -> list[Voice]:
-    """Draw people, one per letter of `sexes`, spread over what voices can be: no two are twins."""
+    """Draw voices, one per letter of `sexes`, spread out so that no two are alike."""
     count = len(sexes)
     tilt, breath = _spread(rng, count, -16, 2), _spread(rng, count, 0.01, 0.12)
     size, pitch = _spread(rng, count, 0, 1), _spread(rng, count, 0, 1)
@@ -73,32 +73,33 @@ def draw_voices(rng: np.random.Generator, sexes: str) -> list[Voice]:
 
 
 def _apart(rng: np.random.Generator, count: int) -> list[np.ndarray]:
-    """Draw `count` timbres, each the one of 30 that is least like the ones before."""
+    """Draw `count` timbres, each the least similar of 30 candidates to those before."""
     drawn: list[np.ndarray] = []
     for _ in range(count):
         candidates = rng.normal(0, TIMBRE, (30, 9))
         distance = [
-            min([float(np.std(one - other)) for other in drawn], default=0) for one in candidates
+            min([float(np.std(candidate - other)) for other in drawn], default=0)
+            for candidate in candidates
         ]
         drawn.append(candidates[int(np.argmax(distance))])
     return drawn
 
 
 def _spread(rng: np.random.Generator, count: int, low: float, high: float) -> np.ndarray:
-    """Draw one number (count,) from each of as many equal parts of low..high, in random order."""
+    """Draw one number from each of `count` equal parts of low..high, in random order."""
     places = (rng.permutation(count) + rng.uniform(0.2, 0.8, count)) / count
     return low + (high - low) * places
 
 
 def speak(voice: Voice, samples: int, rng: np.random.Generator) -> tuple[np.ndarray, str]:
-    """Let a person speak for a while.
+    """Synthesise speech of one voice.
 
     Parameters
     ----------
     voice
-        Who.
+        The speaker's voice.
     samples
-        How long, at 16 kHz, > 0.
+        Length in samples at 16 kHz, > 0.
     rng
         Draws what is said, and how.
 
@@ -107,7 +108,7 @@ def speak(voice: Voice, samples: int, rng: np.random.Generator) -> tuple[np.ndar
     signal
         (samples,) float32, root mean square 1 within a few dB; begins and ends at 0.
     text
-        One vowel a syllable.
+        One vowel per syllable.
     """
     count = max(1, round(samples / RATE / voice.pace))
     syllables = _balanced(rng, len(VOWELS), count)
@@ -126,19 +127,19 @@ def speak(voice: Voice, samples: int, rng: np.random.Generator) -> tuple[np.ndar
 
 
 def _balanced(rng: np.random.Generator, kinds: int, count: int) -> np.ndarray:
-    """Draw `count` of the numbers 0 to kinds - 1, each about as often: deck after deck."""
+    """Draw `count` numbers from 0 to kinds - 1, each about equally often, deck by deck."""
     decks = [rng.permutation(kinds) for _ in range(-(-count // kinds))]
     return np.concatenate(decks)[:count]
 
 
 def _edges(rng: np.random.Generator, count: int, samples: int) -> np.ndarray:
-    """Return where syllables begin and end (count + 1,), in samples."""
+    """Draw the boundaries of the syllables (count + 1,), in samples."""
     lengths = rng.uniform(0.6, 1.4, count)
     return np.concatenate([[0], np.cumsum(lengths) / lengths.sum()]) * samples
 
 
 def _pitch(voice: Voice, rng: np.random.Generator, edges: np.ndarray, samples: int) -> np.ndarray:
-    """Return the pitch (samples,) in Hz: a tone a syllable, falling over the turn."""
+    """Return the pitch (samples,) in Hz: one tone per syllable, falling over the turn."""
     tones = np.array(TONES)[rng.integers(len(TONES), size=len(edges) - 1)]
     points = np.stack([edges[:-1] + 0.2 * np.diff(edges), edges[1:]], axis=1).ravel()
     contour = np.interp(np.arange(samples), points, tones.ravel())
@@ -165,7 +166,7 @@ def _pulses(voice: Voice, pitch: np.ndarray, rng: np.random.Generator) -> np.nda
 def _loudness(
     rng: np.random.Generator, edges: np.ndarray, times: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the level of the voice and of consonants' noise, per frame."""
+    """Return the levels of the voice and of the consonants' noise, per frame."""
     index = np.clip(np.searchsorted(edges, times, side="right") - 1, 0, len(edges) - 2)
     place = (times - edges[index]) / np.diff(edges)[index]  # 0..1 within the syllable
     stress = rng.uniform(0.6, 1.2, len(edges) - 1)[index]
@@ -230,7 +231,7 @@ def _frames(signal: np.ndarray, frames: int) -> np.ndarray:
 
 
 def _overlap_add(spectra: np.ndarray, samples: int) -> np.ndarray:
-    """Return the signal (samples,) of spectra as `_frames` makes them."""
+    """Return the signal (samples,) from spectra as made by `_frames`."""
     pieces = np.fft.irfft(spectra, BINS).reshape(len(spectra), BINS // HOP, HOP)
     total = np.zeros((len(spectra) + BINS // HOP, HOP))
     for part in range(BINS // HOP):

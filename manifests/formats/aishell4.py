@@ -1,4 +1,4 @@
-"""AISHELL-4's names: session, date, room, series, and the scope in which a speaker id holds.
+"""AISHELL-4's session names (date, room, series), and the scope of its speaker ids.
 
 Train sessions are called ``YYYYMMDD_{L,M,S}_R###S##C##``, test sessions the same without the date
 (Fu et al., 2021, arXiv 2104.03603, and the corpus's file lists). Speaker ids are local to their
@@ -30,12 +30,12 @@ class SessionName:
 
     @property
     def series(self) -> str:
-        """Return what sessions of one date and room share, as in ``20200706_L_R001``."""
+        """Return the prefix shared by sessions of one date and room, as in ``20200706_L_R001``."""
         return "_".join(part for part in (self.date, self.size, self.room) if part)
 
 
 def parse_session(session: str) -> SessionName:
-    """Return the parts of an AISHELL-4 session name of the train or the test set.
+    """Parse an AISHELL-4 session name, of the train or the test set.
 
     >>> parse_session("20200706_L_R001S01C01").series
     '20200706_L_R001'
@@ -45,7 +45,7 @@ def parse_session(session: str) -> SessionName:
     Raises
     ------
     InputError
-        The name has another form.
+        The name does not have that form.
     """
     match = NAME.fullmatch(session)
     if match is None:
@@ -74,7 +74,7 @@ def scoped_speaker(session: str, speaker: str, scope: str = "session") -> str:
 
 
 def local_speaker(session: str, speaker: str) -> str:
-    """Return a label without the session or the series in front of it, the id as annotated.
+    """Strip the session or series prefix from a label, leaving the id as annotated.
 
     >>> local_speaker("20200706_L_R001S01C01", "20200706_L_R001_001-M")
     '001-M'

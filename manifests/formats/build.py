@@ -1,7 +1,7 @@
-"""From turns as annotated to the segment table: audio, speaker scope, identity, order.
+"""Build the segment table from annotated turns: audio, speaker scope, identity, order.
 
-The `segment_id` is made from the turn as annotated, before clipping and before any scope, so the
-same turn has the same id with and without audio, under every scope and after every selection.
+The `segment_id` is derived from the turn as annotated, before clipping and scoping, so a turn keeps
+its id with or without audio, under every scope and after every selection.
 """
 
 from __future__ import annotations
@@ -30,41 +30,43 @@ IDENTITY = ("session", "speaker", "person")
 
 
 def make_table(
-    reading: Annotation,
+    annotation: Annotation,
     *,
     audio_root: str | Path | None = None,
     scope: str = "session",
     identity: str | Path | None = None,
     skip_bad: bool = False,
     allow_unpaired: bool = False,
-) -> tuple[pd.DataFrame, list[Note]]:
-    """Make the segment table of the turns that a reader found.
+    notes: list[Note] | None = None,
+) -> pd.DataFrame:
+    """Build the segment table from the turns that a reader returned.
 
     Parameters
     ----------
-    reading
-        Turns and notes of `read_rttm`, `read_textgrids` or `read_reference_csv`.
+    annotation
+        Turns and notes of `read_rttm` or `read_textgrid`.
     audio_root
-        Folder with one recording per session, named like it, searched recursively, with any
-        suffix that libsndfile reads. Without it
-        `audio` is ``{session}.flac`` and ends are not checked, which is noted.
+        Folder, searched recursively, with one recording per session, named after it, with any
+        suffix that libsndfile reads. Without it, `audio` is ``{session}.flac`` and ends are not
+        checked, which is noted.
     scope
-        ``session``, ``series`` or ``corpus``: in which a speaker id means one person.
+        ``session``, ``series`` or ``corpus``: the scope within which a speaker id is one person.
     identity
         CSV with columns session, speaker, person that names the person behind each local id;
         replaces `scope`.
     skip_bad
-        Drop and note duplicates, turns after the end of their audio, and those of recordings
-        that cannot be read.
+        Drop, with a note, duplicates, turns past the end of their audio, and turns of unreadable
+        recordings.
     allow_unpaired
-        Drop and note the turns of sessions that have no recording.
+        Drop, with a note, the turns of sessions without a recording.
+    notes
+        Receives what was dropped, clipped, repaired or left unpaired, in the order it was found,
+        the notes of `annotation` first.
 
     Returns
     -------
-    table
+    DataFrame
         The segment table, sorted by session, start, end and speaker.
-    notes
-        What was dropped, clipped, repaired or left unpaired, in the order it was found.
 
     Raises
     ------
@@ -73,69 +75,71 @@ def make_table(
         speaker that the identity file does not name, a session without recording, or no turn at
         all; with the notes made until then.
     """
-    kept = Annotation(notes=list(reading.notes))
+    usable = Annotation(notes=list(annotation.notes))
     try:
-        rows = _rows(reading, kept, audio_root, scope, identity, skip_bad, allow_unpaired)
+        rows = _rows(annotation, usable, audio_root, scope, identity, skip_bad, allow_unpaired)
     except InputError as problem:
-        problem.notes = kept.notes
+        problem.notes = usable.notes
         raise
-    return _table(rows), kept.notes
+    if notes is not None:
+        notes += usable.notes
+    return _table(rows)
 
 
 def _rows(
-    reading: Annotation,
-    kept: Annotation,
+    annotation: Annotation,
+    usable: Annotation,
     audio_root: str | Path | None,
     scope: str,
     identity: str | Path | None,
     skip_bad: bool,
     allow_unpaired: bool,
 ) -> list[dict[str, object]]:
-    _drop_duplicates(reading.turns, kept, skip_bad)
-    names = speaker_labels(kept.turns, scope=scope, identity=identity, notes=kept.notes)
+    _drop_duplicates(annotation.turns, usable, skip_bad)
+    names = speaker_labels(usable.turns, scope=scope, identity=identity, notes=usable.notes)
     if audio_root is None:
-        kept.notes.append(Note("unchecked", "audio", "no audio folder: ends were not checked"))
-        rows = [_row(turn, f"{turn.session}.flac", turn.end, names) for turn in kept.turns]
+        usable.notes.append(Note("unchecked", "audio", "no audio folder: ends were not checked"))
+        rows = [_row(turn, f"{turn.session}.flac", turn.end, names) for turn in usable.turns]
     else:
         rows = _paired_rows(
-            kept, Path(audio_root), names, skip_bad=skip_bad, allow_unpaired=allow_unpaired
+            usable, Path(audio_root), names, skip_bad=skip_bad, allow_unpaired=allow_unpaired
         )
     if not rows:
-        dropped = [note.message for note in kept.notes if note.kind == "dropped"]
+        dropped = [note.message for note in usable.notes if note.kind == "dropped"]
         first = f" (first left out: {dropped[0]})" if dropped else ""
         raise InputError(
-            f"annotation: holds 0 usable turns of {len(reading.turns)}{first}, expected at least "
-            "1; correct the folders"
+            f"annotation: holds 0 usable turns of {len(annotation.turns)}{first}, expected at "
+            "least 1; correct the folders"
         )
     return rows
 
 
 def summarise(table: pd.DataFrame, notes: Sequence[Note]) -> str:
-    """Return one line: segments, sessions, speakers, hours, and the notes counted by kind."""
+    """Summarise a table in one line: segments, sessions, speakers, hours, notes by kind."""
     hours = float((table["end"] - table["start"]).sum()) / 3600
-    told = [
+    totals = [
         f"{len(table)} segments",
         f"{table['session'].nunique()} sessions",
         f"{table['speaker'].nunique()} speakers",
         f"{hours:.2f} h",
     ]
     kinds = Counter(note.kind for note in notes)
-    return ", ".join(told + [f"{count} {kind}" for kind, count in kinds.items()])
+    return ", ".join(totals + [f"{count} {kind}" for kind, count in kinds.items()])
 
 
-def _drop_duplicates(turns: Sequence[Turn], kept: Annotation, skip_bad: bool) -> None:
-    seen: dict[str, str] = {}
+def _drop_duplicates(turns: Sequence[Turn], usable: Annotation, skip_bad: bool) -> None:
+    places: dict[str, str] = {}
     for turn in turns:
         name = segment_id(turn.session, turn.speaker, turn.start, turn.end, turn.channel)
-        if name not in seen:
-            seen[name] = turn.place
-            kept.turns.append(turn)
+        if name not in places:
+            places[name] = turn.place
+            usable.turns.append(turn)
             continue
         problem = InputError(
             f"{turn.place}: the turn of {turn.speaker!r} from {turn.start:g} to {turn.end:g} s is "
-            f"given before in {seen[name]}, expected once; delete the line"
+            f"given before in {places[name]}, expected once; delete the line"
         )
-        kept.drop_or_raise(problem, turn.place, skip=skip_bad)
+        usable.drop_or_raise(problem, turn.place, skip=skip_bad)
 
 
 def speaker_labels(
@@ -145,9 +149,9 @@ def speaker_labels(
     identity: str | Path | None = None,
     notes: list[Note] | None = None,
 ) -> Mapping[tuple[str, str], str]:
-    """Return ``{(session, local speaker): label}`` by scope, or by the identity file's persons.
+    """Return ``{(session, local speaker): label}``, by scope or from the identity file.
 
-    What is to be told of the identity file is added to `notes`.
+    Notes about the identity file are appended to `notes`.
 
     Raises
     ------
@@ -168,15 +172,14 @@ def speaker_labels(
 
 
 def read_identity(path: str | Path, notes: list[Note] | None = None) -> dict[tuple[str, str], str]:
-    """Read the CSV `session,speaker,person`; return ``{(session, local speaker): person}``.
+    """Read the CSV `session,speaker,person` as ``{(session, local speaker): person}``.
 
-    All names are in their normal form; what was changed is added to `notes`. Other columns are
-    not looked at.
+    Names are normalised; changes are appended to `notes`. Other columns are ignored.
 
     Raises
     ------
     InputError
-        A column is missing, a pair has two persons, or a person has no name.
+        A column is missing, a speaker has two persons, or a person has no name.
     """
     sheet = read_delimited(path, IDENTITY, "correct the path")
     check_columns(sheet, IDENTITY, path)
@@ -204,32 +207,32 @@ def read_identity(path: str | Path, notes: list[Note] | None = None) -> dict[tup
 
 
 def _paired_rows(
-    kept: Annotation,
+    usable: Annotation,
     audio_root: Path,
     names: Mapping[tuple[str, str], str],
     *,
     skip_bad: bool,
     allow_unpaired: bool,
 ) -> list[dict[str, object]]:
-    counts = Counter(turn.session for turn in kept.turns)
+    counts = Counter(turn.session for turn in usable.turns)
     pairing = pair(audio_root, counts)
-    kept.notes += unpaired_notes(pairing, audio_root, counts, left_out=allow_unpaired)
+    usable.notes += unpaired_notes(pairing, audio_root, counts, left_out=allow_unpaired)
     if pairing.missing and not allow_unpaired:
         raise unpaired_error(pairing, audio_root, counts)
-    lengths = _lengths(kept, pairing.recordings, skip_bad)
+    lengths = _lengths(usable, pairing.recordings, skip_bad)
     rows = []
-    for turn in kept.turns:
+    for turn in usable.turns:
         if turn.session in lengths:
             file = pairing.recordings[turn.session]
             audio = file.relative_to(audio_root).as_posix()
-            end = _clip(turn, lengths[turn.session], kept, skip_bad)
+            end = _clip(turn, lengths[turn.session], usable, skip_bad)
             if end is not None:
                 rows.append(_row(turn, audio, end, names))
     return rows
 
 
 class _Length(NamedTuple):
-    """How long a recording is (s), how long its header says it is, and its channels."""
+    """A recording's decoded length (s), the length its header claims, and its channel count."""
 
     path: Path
     seconds: float
@@ -238,27 +241,27 @@ class _Length(NamedTuple):
 
 
 def _lengths(
-    kept: Annotation, recordings: Mapping[str, Path], skip_bad: bool
+    usable: Annotation, recordings: Mapping[str, Path], skip_bad: bool
 ) -> dict[str, _Length]:
-    """Return the length of every session's recording; with `skip_bad` not of unreadable ones."""
+    """Return the length of each session's recording; `skip_bad` leaves out unreadable ones."""
     latest: dict[str, float] = {}
-    for turn in kept.turns:
+    for turn in usable.turns:
         latest[turn.session] = max(turn.end, latest.get(turn.session, 0.0))
     lengths = {}
-    with ThreadPoolExecutor(available_cores()) as pool:  # an MP3 is decoded for it
+    with ThreadPoolExecutor(available_cores()) as pool:  # an MP3 must be decoded to measure it
         jobs = {s: pool.submit(_length, file, latest[s]) for s, file in recordings.items()}
         for session, job in jobs.items():
             try:
                 lengths[session] = job.result()
             except InputError as problem:
-                count = sum(turn.session == session for turn in kept.turns)
-                told = InputError(f"{problem} ({count} turns of session {session!r} need it)")
-                kept.drop_or_raise(told, recordings[session].name, skip=skip_bad)
+                count = sum(turn.session == session for turn in usable.turns)
+                explained = InputError(f"{problem} ({count} turns of session {session!r} need it)")
+                usable.drop_or_raise(explained, recordings[session].name, skip=skip_bad)
     return lengths
 
 
 def _length(file: Path, latest: float) -> _Length:
-    """Return a recording's length; a turn ends at `latest` (s), so a wrong header shows."""
+    """Return a recording's length; check its header if the last turn, at `latest` s, is beyond."""
     header = read_header(file)
     seconds = count_samples(header) / header.rate
     if latest > seconds:
@@ -266,14 +269,14 @@ def _length(file: Path, latest: float) -> _Length:
     return _Length(file, seconds, header.seconds, header.channels)
 
 
-def _clip(turn: Turn, length: _Length, kept: Annotation, skip_bad: bool) -> float | None:
+def _clip(turn: Turn, length: _Length, usable: Annotation, skip_bad: bool) -> float | None:
     seconds = length.seconds
     if turn.channel and int(turn.channel) >= length.channels:
         problem = InputError(
             f"{turn.place}: channel is {turn.channel} (from 0), expected less than the "
             f"{length.channels} of {length.path}; correct the line"
         )
-        kept.drop_or_raise(problem, turn.place, skip=skip_bad)
+        usable.drop_or_raise(problem, turn.place, skip=skip_bad)
         return None
     if turn.start >= seconds:
         problem = InputError(
@@ -285,11 +288,11 @@ def _clip(turn: Turn, length: _Length, kept: Annotation, skip_bad: bool) -> floa
                 f"{length.path}: header says {length.promised:g} s, {seconds:g} s decode, expected "
                 f"{turn.start:g} s and more ({turn.place}); replace the damaged recording"
             )
-        kept.drop_or_raise(problem, turn.place, skip=skip_bad)
+        usable.drop_or_raise(problem, turn.place, skip=skip_bad)
         return None
     if turn.end > seconds:
         why = f" that decode (header: {length.promised:g} s)" if turn.end <= length.promised else ""
-        kept.notes.append(
+        usable.notes.append(
             Note(
                 "clipped",
                 turn.place,

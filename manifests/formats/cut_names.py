@@ -1,10 +1,10 @@
-"""How cut files are called, and which session and speaker a listing's row names.
+"""Names of cut files, and the session and speaker that a listing's row refers to.
 
-The file is called ``{session}_{speaker}_{NNNN}.wav``, NNNN the 0-based line of the turn in its
-session's RTTM, and the label is ``{session}_{speaker}`` (miaomiami/thesis, data_fixed.csv). Where
-session or speaker hold a ``_``, a label can be divided in several ways. What they are is taken
-from the table that `cut` leaves beside its listing; without it such a label is refused, unless
-the session or the speaker has the form that AISHELL-4 gives them.
+A file is named ``{session}_{speaker}_{NNNN}.wav``, NNNN being the 0-based line of the turn in its
+session's RTTM, and its label is ``{session}_{speaker}`` (miaomiami/thesis, data_fixed.csv). If the
+session or the speaker contains a ``_``, a label can be split in several ways. The table that `cut`
+leaves beside its listing settles which is meant; without it such a label is refused, unless the
+session or the speaker has AISHELL-4's form.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from .turns import Annotation, Note, Turn, check_name, name_notes
 
 CUT_NAME = re.compile(r"(.+)_(\d{4,9})")
 LOCAL_ID = re.compile(r"\d{3}-[MF]")  # a speaker as AISHELL-4 and the reference number them
-CUT_TABLE = "segments.table.csv"  # what `cut` writes beside its listing: it has all names
-LONGEST = 215  # bytes of {session}_{speaker} in a file's name; with number, suffix and a temporary
-LONGEST_ID = 230  # file's marks both stay below the 255 of a disk
+CUT_TABLE = "segments.table.csv"  # written by `cut` beside its listing; it has all names
+# Bytes of {session}_{speaker}, or of an id, in a file name: with number, suffix and a temporary
+# file's prefix both stay below the file system's 255.
+LONGEST = 215
+LONGEST_ID = 230
 
 
 class ListedFile(NamedTuple):
-    """One row of the CSV, and what the cut's own table says of its file, if anything."""
+    """One row of the CSV, with the names that the cut's own table gives its file, if any."""
 
     path: str
     label: str
@@ -41,7 +43,7 @@ class ListedFile(NamedTuple):
 
 
 def cut_stem(names: str, line: int | None = None) -> str:
-    """Return the name, without suffix, of a cut file: of ``{session}_{speaker}``, or of an id.
+    """Return a cut file's name without suffix, from ``{session}_{speaker}`` or from an id.
 
     >>> cut_stem("S1_001-M", 3), cut_stem("S1_001-M_0001.0000_0002.0000")
     ('S1_001-M_0003', 'S1_001-M_0001.0000_0002.0000')
@@ -51,15 +53,15 @@ def cut_stem(names: str, line: int | None = None) -> str:
     return f"{shortened(names, LONGEST)}_{line:04d}"
 
 
-def read_listing(path: str | Path, reading: Annotation, skip_bad: bool) -> list[ListedFile]:
-    """Return the rows of the CSV, with the names that the cut's own table beside it gives them.
+def read_listing(path: str | Path, annotation: Annotation, skip_bad: bool) -> list[ListedFile]:
+    """Read the CSV's rows, with names from the cut's own table beside it.
 
-    Where there is no such table, or it lacks a file, the turn's session is empty.
+    Without that table, or if a file is missing from it, the row's session is empty.
     """
     sheet = read_delimited(path, ("path", "label"), "correct the path")
     check_columns(sheet, ("path", "label"), path)
-    reading.notes += [Note("columns", str(path), note) for note in sheet.notes]
-    reading.notes += name_notes("label", sheet.rows["label"], str(path))
+    annotation.notes += [Note("columns", str(path), note) for note in sheet.notes]
+    annotation.notes += name_notes("label", sheet.rows["label"], str(path))
     beside = _cut_names(Path(path).with_name(CUT_TABLE))
     rows = []
     for index, (file, text) in enumerate(zip(sheet.rows["path"], sheet.rows["label"], strict=True)):
@@ -72,12 +74,12 @@ def read_listing(path: str | Path, reading: Annotation, skip_bad: bool) -> list[
             f"{place}: label is {label!r}, expected {row.label!r} as in {CUT_TABLE}; correct the "
             f"row, or move {CUT_TABLE} away"
         )
-        reading.drop_or_raise(problem, place, skip=skip_bad)
+        annotation.drop_or_raise(problem, place, skip=skip_bad)
     return rows
 
 
 def _cut_names(path: Path) -> dict[str, ListedFile]:
-    """Return {file name: its row} of the table that a cut has left, nothing without one."""
+    """Read the table that a cut left, as {file name: its row}; empty if there is none."""
     if not path.is_file():
         return {}
     table = read_table(path)
@@ -92,27 +94,27 @@ def _cut_names(path: Path) -> dict[str, ListedFile]:
 
 
 def divide_labels(
-    listed: Sequence[ListedFile], reading: Annotation, skip_bad: bool, last_underscore: bool
+    listed: Sequence[ListedFile], annotation: Annotation, skip_bad: bool, last_underscore: bool
 ) -> dict[ListedFile, Turn]:
-    """Return the untimed turn of every row that was not dropped; its `place` is the row's path."""
+    """Return each row's untimed turn, unless dropped; its `place` is the row's path."""
     turns = {}
     for row in listed:
         try:
             turns[row] = untimed_turn(row, last_underscore)
         except InputError as problem:
-            reading.drop_or_raise(problem, row.place, skip=skip_bad)
+            annotation.drop_or_raise(problem, row.place, skip=skip_bad)
     return turns
 
 
 def untimed_turn(row: ListedFile, last_underscore: bool) -> Turn:
-    """Return the turn of one row, by the cut's table or by the form of its names."""
+    """Return the turn of one row, from the cut's table or by parsing its names."""
     if row.session:
         return Turn(row.session, row.speaker, math.nan, math.nan, row.line, row.path)
     return parse_row(row.path, row.label, row.place, last_underscore=last_underscore)
 
 
 def parse_row(path: str, label: str, place: str = "csv", *, last_underscore: bool = False) -> Turn:
-    """Return the turn that a row's file name and label name; its times are not known (nan, s).
+    """Parse a row's file name and label into a turn without times (NaN).
 
     >>> turn = parse_row("./segments/L_R001S01C01_001-M_0003.wav", "L_R001S01C01_001-M")
     >>> turn.session, turn.speaker, turn.line, turn.place
@@ -121,7 +123,7 @@ def parse_row(path: str, label: str, place: str = "csv", *, last_underscore: boo
     Raises
     ------
     InputError
-        File name and label do not belong together, or the label can be divided in several ways.
+        File name and label do not match, or the label can be split in several ways.
     """
     match = CUT_NAME.fullmatch(file_stem(path))
     label = normal_name(label)
@@ -146,9 +148,10 @@ def file_stem(path: str) -> str:
 
 
 def _divide(label: str, place: str, last_underscore: bool) -> tuple[str, str]:
-    """Return session and speaker of ``{session}_{speaker}``, where only one division can be.
+    """Split ``{session}_{speaker}``, provided that only one split is possible.
 
-    That is so with one ``_``, with a session or a speaker of AISHELL-4's form, or by promise.
+    That holds with a single ``_``, with a session or speaker of AISHELL-4's form, or if the user
+    promises that speakers contain no ``_``.
     """
     words = label.split("_")
     pairs = [("_".join(words[:n]), "_".join(words[n:])) for n in range(1, len(words))]

@@ -1,7 +1,7 @@
-"""Which recording belongs to which annotated session: by name, and what found no partner.
+"""Match recordings to annotated sessions by name.
 
-Names are compared by `normal_name`. What has no partner is named on both sides, with the recording
-that is likely meant and what to type.
+Names are compared by `normal_name`. Sessions and recordings without a partner are reported, with
+the recording that is probably meant and the command that renames it.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from ...common.files import list_files
 from ...common.names import normal_name
 from .turns import Note
 
-SHOWN = 3  # names of a side that a message tells
-ALIKE = 0.8  # ratio of `difflib` from which on names may be slips of one another
+SHOWN = 3  # names per side that a message lists
+ALIKE = 0.8  # `difflib` ratio from which one name may be a typo of another
 
 
 class Pairing(NamedTuple):
-    """Recordings by session, and what found no partner."""
+    """Recordings by session, and sessions and recordings without a partner."""
 
     recordings: dict[str, Path]  # session as annotated: file
     missing: list[str]  # annotated sessions without recording
     spare: list[Path]  # recordings without annotation
-    unread: dict[str, Path]  # session of `missing`: a file of its name that is not decoded
+    unread: dict[str, Path]  # session of `missing`: a file of that name we cannot decode
 
 
 def pair(audio_root: str | Path, sessions: Iterable[str]) -> Pairing:
-    """Find the recording of every annotated session below a folder, by file name.
+    """Find each annotated session's recording below a folder, by file name.
 
     Raises
     ------
@@ -42,8 +42,10 @@ def pair(audio_root: str | Path, sessions: Iterable[str]) -> Pairing:
         There is no such folder, it holds no recording, or a session has two.
     """
     root = Path(audio_root)
-    if not os.path.isdir(root):  # Path.is_dir raises where a name is too long for the disk
-        raise InputError(f"{audio_root}: is no folder, expected the recordings'; correct the path")
+    if not os.path.isdir(root):  # Path.is_dir raises if a name is too long for the file system
+        raise InputError(
+            f"{audio_root}: is not a folder, expected the recordings'; correct the path"
+        )
     sure, unsure, unread = (_by_name(root, kinds) for kinds in (SUFFIXES, UNSURE, UNREAD))
     by_name = {**unsure, **sure}
     _check_any(root, by_name, unread)
@@ -59,8 +61,10 @@ def pair(audio_root: str | Path, sessions: Iterable[str]) -> Pairing:
             recordings[session] = files[0]
         else:
             missing.append(session)
-    known = {s: unread[normal_name(s)][0] for s in missing if normal_name(s) in unread}
-    return Pairing(recordings, missing, [f for files in by_name.values() for f in files], known)
+    unread_files = {s: unread[normal_name(s)][0] for s in missing if normal_name(s) in unread}
+    return Pairing(
+        recordings, missing, [f for files in by_name.values() for f in files], unread_files
+    )
 
 
 def _by_name(root: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
@@ -90,7 +94,7 @@ def _check_any(
 def unpaired_notes(
     pairing: Pairing, audio_root: str | Path, turns: Mapping[str, int], *, left_out: bool
 ) -> list[Note]:
-    """Return a note for everything without partner; `left_out` says that its turns are dropped."""
+    """Return a note for everything without a partner; `left_out`: the turns are dropped."""
     root = Path(audio_root)
     notes = []
     for session in pairing.missing:
@@ -114,7 +118,7 @@ def unpaired_notes(
 def unpaired_error(
     pairing: Pairing, audio_root: str | Path, turns: Mapping[str, int]
 ) -> InputError:
-    """Return what ends a run in which annotated sessions have no recording."""
+    """Return the error for annotated sessions that have no recording."""
     root, session = Path(audio_root), pairing.missing[0]
     every = len(pairing.missing) + len(pairing.recordings)
     more = f" and {_some(pairing.missing[1:])}" if pairing.missing[1:] else ""
@@ -144,10 +148,10 @@ def _quoted(file: Path) -> str:
 
 
 def likely_recording(session: str, spare: Sequence[Path]) -> Path | None:
-    """Return the one recording whose name may mean the session, if there is just one.
+    """Return the recording that is probably meant for a session, if exactly one qualifies.
 
-    It begins with the session's name (or the reverse) and goes on with a mark, or differs by a
-    slip; numbers in it must be the session's, since meetings differ in nothing else.
+    Its name begins with the session's name (or the reverse), followed by punctuation, or differs by
+    a typo. Numbers must agree, since they are often all that tells meetings apart.
 
     >>> likely_recording("ES2002a", [Path("ES2002a.Mix-Headset.wav"), Path("ES2002b.wav")]).name
     'ES2002a.Mix-Headset.wav'

@@ -1,16 +1,15 @@
 """Read RTTM, one turn a line: ``SPEAKER session channel onset duration <NA> <NA> speaker <NA>``.
 
-Ten fields (RT-09: NeMo, pyannote, VBx, dscore, spyder, 3D-Speaker) or the first nine of them
-(RT-03 to RT-06, LDC, EEND), separated by blanks; lines may stand in any order (AISHELL-4 groups
-them by speaker). Every field is checked for what stands there, so that a line that a blank inside
-a name has shifted is refused, never read with half a name. Empty lines and comments (``;;``) count
-as lines but hold nothing; the other line types of the RTTM definition (NIST, RT-09 evaluation
-plan, appendix A) are counted and left out; any other line is refused with its file and number.
+Ten fields (RT-09: NeMo, pyannote, VBx, dscore, spyder, 3D-Speaker) or only the first nine (RT-03 to
+RT-06, LDC, EEND), separated by blanks; lines may come in any order (AISHELL-4 groups them by
+speaker). Every field is checked, so that a line shifted by a blank inside a name is refused, never
+read with half a name. Empty lines and comments (``;;``) count as lines but are skipped; the other
+line types of the RTTM definition (NIST, RT-09 evaluation plan, appendix A) are counted and left
+out; any other line is refused with its file and number.
 
-Channels count from 1, or from 0 in a session in which a 0 occurs; A and B are the first and the
-second. A session all of whose turns name the first channel (or none) says nothing about channels,
-since most writers put a 1 there whatever the recording has. In any other session each turn keeps
-the channel that its line names.
+Channels count from 1, or from 0 in sessions where a 0 occurs; A and B are the first and second. If
+all turns of a session name the first channel (or none), that is taken to mean nothing, since most
+writers put a 1 there whatever the recording has. In any other session each turn keeps its channel.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ OTHER_TYPES = frozenset(
     ("SEGMENT", "NOSCORE", "NO_RT_METADATA", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT")
 ) | {"SU", "IP", "CB", "A/P", "SPKR-INFO"}
 FIELDS = ("type", "session", "channel", "onset", "duration", "transcript", "subtype", "speaker")
-EMPTY = ("<na>", "na", "n/a", "-")  # in a field that holds nothing
+EMPTY = ("<na>", "na", "n/a", "-")  # values of an empty field
 CHANNEL = re.compile(r"\d{1,4}|[A-Ha-h]")
 CONFIDENCE = re.compile(r"0?\.\d+|[01]\.0*|0\.\d+([eE]-\d+)?")  # a bare 1 ends "Speaker 1"
 
@@ -50,7 +49,7 @@ def read_rttm(path: str | Path, *, skip_bad: bool = False) -> Annotation:
     path
         File or folder, searched recursively.
     skip_bad
-        Drop bad lines and note them, instead of stopping at the first.
+        Drop bad lines, with a note each, instead of stopping at the first.
 
     Returns
     -------
@@ -62,23 +61,23 @@ def read_rttm(path: str | Path, *, skip_bad: bool = False) -> Annotation:
     InputError
         A file cannot be read, or a line is bad (file and line number).
     """
-    reading = Annotation()
+    annotation = Annotation()
     for file in find_files(path, (".rttm",)):
         name = relative_name(path, file)
         try:
             rows = _rows(file, name)
-        except InputError as problem:  # nothing of the file is kept
+        except InputError as problem:  # the whole file is dropped
             if file == Path(path) and not skip_bad:
                 raise
-            reading.drop_or_raise(problem, name, skip=skip_bad)
+            annotation.drop_or_raise(problem, name, skip=skip_bad)
         else:
-            reading.add(_read_rows(rows, name, skip_bad), name)
-    _index_channels(reading)
-    return reading
+            annotation.add(_read_rows(rows, name, skip_bad), name)
+    _index_channels(annotation)
+    return annotation
 
 
 def _rows(file: Path, name: str) -> list[tuple[int, list[str]]]:
-    """Return line number (from 0) and fields of each line; `InputError` where none is of RTTM."""
+    """Return (0-based line, fields) of each line; raise `InputError` if none looks like RTTM."""
     text = read_text(file)
     rows = [(line, words.split()) for line, words in enumerate(text.split("\n"))]
     rows = [(line, row) for line, row in rows if row and not row[0].startswith(";;")]
@@ -88,29 +87,29 @@ def _rows(file: Path, name: str) -> list[tuple[int, list[str]]]:
 
 
 def _read_rows(rows: list[tuple[int, list[str]]], name: str, skip_bad: bool) -> Annotation:
-    reading = Annotation()
+    annotation = Annotation()
     for line, row in rows:
         place = f"{name}, line {line + 1}"
         try:
             if row[0] not in OTHER_TYPES:
-                reading.turns.append(parse_line(row, line=line, place=place))
+                annotation.turns.append(parse_line(row, line=line, place=place))
         except InputError as problem:
-            reading.drop_or_raise(problem, place, skip=skip_bad)
+            annotation.drop_or_raise(problem, place, skip=skip_bad)
     others = sum(row[0] in OTHER_TYPES for _, row in rows)
     if others:
-        reading.notes.append(
+        annotation.notes.append(
             Note("ignored", name, f"{others} lines hold no turn (other than SPEAKER)")
         )
     for what, field in (("session", 1), ("speaker", 7)):
         names = (row[field] for _, row in rows if row[0] == "SPEAKER" and len(row) > 8)
-        reading.notes += name_notes(what, names, name)
-    return reading
+        annotation.notes += name_notes(what, names, name)
+    return annotation
 
 
 def parse_line(fields: list[str], *, line: int, place: str) -> Turn:
-    """Return the turn of one RTTM line, split at blanks; raise `InputError` if it is none.
+    """Parse one RTTM line, split at blanks, into a turn, or raise `InputError`.
 
-    Its channel is as written, or empty where the line names none.
+    The channel is kept as written; it is empty if the line names none.
 
     >>> text = "SPEAKER L_R002S03C01 1 35.8939 1.5251 <NA> <NA> 001-M <NA> <NA>"
     >>> parse_line(text.split(), line=0, place="a.rttm, line 1")[:3]
@@ -130,7 +129,7 @@ def parse_line(fields: list[str], *, line: int, place: str) -> Turn:
 
 
 def _check_fields(fields: list[str], place: str) -> None:
-    """Raise `InputError` where fields are too many, too few, or not what stands in their place."""
+    """Raise `InputError` if there are too many or too few fields, or one does not belong there."""
     if len(fields) < 9:
         raise InputError(
             f"{place}: has {len(fields)} fields, expected 9 or 10 (up to the confidence, so that a "
@@ -159,14 +158,15 @@ def _shifted(place: str, what: str, value: str, expected: str) -> InputError:
     )
 
 
-def _index_channels(reading: Annotation) -> None:
-    """Make 0-based indices of the channels as written, session by session; see the module."""
-    named: dict[str, dict[str, Turn]] = defaultdict(dict)
-    for turn in reading.turns:
-        named[turn.session].setdefault(turn.channel, turn)
-    indices = {session: _indices(channels) for session, channels in named.items()}
-    reading.turns = [
-        turn._replace(channel=indices[turn.session].get(turn.channel, "")) for turn in reading.turns
+def _index_channels(annotation: Annotation) -> None:
+    """Turn channels as written into 0-based indices, session by session; see the module."""
+    by_session: dict[str, dict[str, Turn]] = defaultdict(dict)
+    for turn in annotation.turns:
+        by_session[turn.session].setdefault(turn.channel, turn)
+    indices = {session: _indices(channels) for session, channels in by_session.items()}
+    annotation.turns = [
+        turn._replace(channel=indices[turn.session].get(turn.channel, ""))
+        for turn in annotation.turns
     ]
     for session, channels in indices.items():
         if channels:
@@ -176,11 +176,11 @@ def _index_channels(reading: Annotation) -> None:
             message = (
                 f"turns are read from the channels that they name: {', '.join(pairs)} (from 0)"
             )
-            reading.notes.append(Note("channel", session, message))
+            annotation.notes.append(Note("channel", session, message))
 
 
 def _indices(channels: dict[str, Turn]) -> dict[str, str]:
-    """Return {channel as written: 0-based index} of a session; nothing where it says nothing."""
+    """Return {channel as written: 0-based index} of a session; empty if channels mean nothing."""
     names = sorted(set(channels) - {""})
     letters = [name for name in names if name.isalpha()]
     if letters and len(letters) < len(names):
@@ -190,7 +190,7 @@ def _indices(channels: dict[str, Turn]) -> dict[str, str]:
             f"{channels[other].place}; name the channels of a session in one way"
         )
     first = 0 if "0" in names else 1
-    found = {name: "ABCDEFGH".index(name) if letters else int(name) - first for name in names}
-    if set(found.values()) <= {0}:
+    numbers = {name: "ABCDEFGH".index(name) if letters else int(name) - first for name in names}
+    if set(numbers.values()) <= {0}:
         return {}
-    return {name: str(found[name]) if name else "" for name in sorted(channels)}
+    return {name: str(numbers[name]) if name else "" for name in sorted(channels)}

@@ -1,18 +1,18 @@
-"""Read Praat TextGrids: one interval tier a speaker, an interval with a transcript is a turn.
+"""Read Praat TextGrids: one interval tier per speaker; an interval with a transcript is a turn.
 
 Long and short text form, UTF-8 and UTF-16 (Praat manual, "TextGrid file formats"). Both forms are
 the same sequence of numbers and quoted strings once comments (``!`` to the end of the line), free
-words such as ``xmin =`` and brackets such as ``[3]`` are passed over. The session is the file's
-name without its suffix. A tier that ends before its file does, the fault of two files of
-AISHELL-4, is read as it is and noted.
+words such as ``xmin =`` and brackets such as ``[3]`` are skipped. The session is the file name
+without its suffix. A tier that ends before its file does, as in two files of AISHELL-4, is read as
+it is, with a note.
 
-Which tiers are speakers: all interval tiers but those that an aligner names for what it wrote.
-Of MFA's ``A - words`` and ``A - phones`` the first is the turns of speaker ``A`` and the second is
-left out; a file with a tier called only ``words`` or ``phones``, which names nobody, is refused.
-`tiers` chooses otherwise, and then names are taken as they stand.
+Which tiers are speakers: all interval tiers except those that an aligner names after their content.
+Of MFA's ``A - words`` and ``A - phones``, the first holds the turns of speaker ``A`` and the second
+is left out; a file with a tier called just ``words`` or ``phones``, which names nobody, is refused.
+`tiers` overrides this, and tier names are then taken literally.
 
-Which intervals are silence: an empty mark, one that holds only AISHELL-4's non-lexical marks, and
-one of `SILENCE`, the marks of aligners, which `silence` replaces. They are counted.
+Which intervals are silence: empty marks, marks that hold only AISHELL-4's non-lexical marks, and
+the aligners' marks in `SILENCE`, which `silence` replaces. They are counted.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ HEADER = re.compile(
 ONE_LINE = re.compile(r'\s*"ooTextFile(?: short)?"\s+"([^"\n]*)"()')
 TOKEN = re.compile(r'"((?:[^"]|"")*)"|![^\n]*|\[\d*\]|<exists>|<absent>|([^\s"\[\]]+)|(")')
 NEARLY_NUMBER = re.compile(r"[-+]?\.?\d")  # Praat reads 50%, 1/2 and 20s as numbers
-OPEN = '"'  # a token: a quoted text without its end
+OPEN = '"'  # token of an unterminated quoted text
 LONGEST_COUNT = 9  # digits; int() refuses thousands
 TIER_END_SLACK = 0.01  # s; Praat writes a tier's and the file's end with different rounding
 
@@ -60,13 +60,13 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True)
 class Choice:
-    """Which tiers are speakers (none: see the module), and which marks are silence."""
+    """Which tiers are speakers (empty: see the module), and which marks are silence."""
 
     tiers: tuple[str, ...] = ()  # names or patterns (``*``, ``?``)
     silence: tuple[str, ...] = SILENCE
 
     def speaker(self, tier: str) -> str:
-        """Return the speaker that a tier names, or nothing where it is no speaker's."""
+        """Return the speaker that a tier belongs to, or "" if it is not a speaker's."""
         if self.tiers:
             patterns = [normal_name(pattern) for pattern in self.tiers]
             chosen = tier in patterns or any(fnmatchcase(tier, pattern) for pattern in patterns)
@@ -77,11 +77,11 @@ class Choice:
         return "" if names_nobody(tier) else tier
 
     def is_silence(self, mark: str) -> bool:
-        """Return whether an aligner means silence by a mark."""
+        """Return whether a mark is one that aligners use for silence."""
         return mark.strip().lower() in {sign.strip().lower() for sign in self.silence}
 
 
-def read_textgrids(
+def read_textgrid(
     path: str | Path,
     *,
     skip_bad: bool = False,
@@ -95,12 +95,11 @@ def read_textgrids(
     path
         File or folder, searched recursively.
     skip_bad
-        Drop bad intervals and unreadable files and note them, instead of stopping at the first.
+        Drop bad intervals and unreadable files, with a note each, instead of stopping at the first.
     tiers
-        Names of the tiers that are speakers, or patterns such as ``"* - words"``; empty: as the
-        module says.
+        Names of the speakers' tiers, or patterns such as ``"* - words"``; empty: see the module.
     silence
-        Marks, in any case, that are silence beside the empty one and AISHELL-4's.
+        Further marks that mean silence, in any case, besides the empty one and AISHELL-4's.
 
     Returns
     -------
@@ -110,23 +109,23 @@ def read_textgrids(
     Raises
     ------
     InputError
-        A file is no TextGrid, no tier is a speaker, or an interval is bad (file and line number).
+        A file is not a TextGrid, no tier is a speaker's, or an interval is bad.
     """
-    reading = Annotation()
+    annotation = Annotation()
     choice = Choice(tuple(tiers), tuple(silence))
     for file in find_files(path, (".textgrid",)):
         name = relative_name(path, file)
         try:
-            reading.add(_Parser(file, name, skip_bad, choice).read(), name)
-        except InputError as problem:  # nothing of the file is kept
+            annotation.add(_Parser(file, name, skip_bad, choice).read(), name)
+        except InputError as problem:  # the whole file is dropped
             if file == Path(path) and not skip_bad:
                 raise
-            reading.drop_or_raise(problem, name, skip=skip_bad)
-    return reading
+            annotation.drop_or_raise(problem, name, skip=skip_bad)
+    return annotation
 
 
 def has_speech(mark: str) -> bool:
-    """Return whether a mark holds more than blanks and non-lexical marks.
+    """Return whether a mark has content other than blanks and non-lexical marks.
 
     >>> has_speech("<sil>"), has_speech("<$> & "), has_speech("嗯<sil>")
     (False, False, True)
@@ -137,7 +136,7 @@ def has_speech(mark: str) -> bool:
 
 
 def names_nobody(tier: str) -> bool:
-    """Return whether a tier's name is what an aligner calls the tier of one speaker.
+    """Return whether a tier's name is an aligner's generic one, such as ``words``.
 
     >>> names_nobody("Words"), names_nobody("A - words"), names_nobody("Anna")
     (True, False, False)
@@ -150,10 +149,10 @@ def _plain(tier: str) -> str:
 
 
 def _tokens(text: str, start: int) -> Iterator[Token]:
-    line, seen = 1, 0
+    line, counted = 1, 0
     for match in TOKEN.finditer(text, start):
-        line += text.count("\n", seen, match.start())
-        seen = match.start()
+        line += text.count("\n", counted, match.start())
+        counted = match.start()
         if match[1] is not None:
             yield Token(match[1].replace('""', '"'), True, line)
         elif match[2] and NEARLY_NUMBER.match(match[2]):
@@ -163,7 +162,7 @@ def _tokens(text: str, start: int) -> Iterator[Token]:
 
 
 def _check_header(text: str, file: Path, name: str) -> int:
-    """Return where a TextGrid's content begins; raise `InputError` naming what else the file is."""
+    """Return the offset of a TextGrid's content; raise `InputError` if it is another kind."""
     match = HEADER.match(text) or ONE_LINE.match(text)
     kind = (match[1] or match[2]) if match else ""
     if match and kind == "TextGrid":
@@ -183,20 +182,20 @@ def _check_header(text: str, file: Path, name: str) -> int:
 
 
 class _Parser:
-    """One file's tokens, read in order into the turns of an `Annotation`."""
+    """Parser of one file: reads its tokens in order into an `Annotation`."""
 
     def __init__(self, file: Path, name: str, skip_bad: bool, choice: Choice) -> None:
         self.session, self.name, self.skip_bad = file.stem, name, skip_bad
         self.choice = choice
-        self.reading = Annotation()
+        self.annotation = Annotation()
         text = read_text(file)
         self.tokens = _tokens(text, _check_header(text, file, name))
         self.ahead = next(self.tokens, None)
         self.line = 1
         self.count = 0  # speech intervals
-        self.marks = 0  # intervals that hold only non-lexical marks
-        self.silent: Counter[str] = Counter()  # marks of aligners that were taken as silence
-        self.speakers: dict[str, str] = {}  # {interval tier: speaker, or nothing}
+        self.marks = 0  # intervals with only non-lexical marks
+        self.silent: Counter[str] = Counter()  # aligners' marks that were taken as silence
+        self.speakers: dict[str, str] = {}  # {interval tier: speaker, or ""}
 
     def read(self) -> Annotation:
         begin, end = self._number(), self._number()
@@ -209,11 +208,11 @@ class _Parser:
                 f"{tiers} tiers, expected the file's end; correct the number of tiers"
             )
         self._check_speakers()
-        self._tell(begin)
-        return self.reading
+        self._note_choices(begin)
+        return self.annotation
 
     def _check_speakers(self) -> None:
-        """Raise `InputError` where a tier names nobody, or none is a chosen one."""
+        """Raise `InputError` if a tier names nobody, or no tier matches `tiers`."""
         listed = ", ".join(map(repr, list(self.speakers)[:8]))
         if self.choice.tiers:
             if self.speakers and not any(self.speakers.values()):
@@ -226,19 +225,19 @@ class _Parser:
         if nameless:
             words = [tier for tier in nameless if _plain(tier) in WORDS] or nameless
             raise InputError(
-                f"{self.name}: tier {words[0]!r} (of {listed}) says what it holds and not who "
+                f"{self.name}: tier {words[0]!r} (of {listed}) says what it contains, not who "
                 f"speaks, expected a speaker's name; rename it in Praat, or say which tiers are "
                 f"speakers', --tiers {shlex.quote(words[0])}"
             )
 
-    def _tell(self, begin: float) -> None:
-        """Note what was taken for what."""
+    def _note_choices(self, begin: float) -> None:
+        """Note how tiers and marks were interpreted."""
         renamed = [f"{t!r} as {s!r}" for t, s in self.speakers.items() if s and s != t]
         left_out = [repr(tier) for tier, speaker in self.speakers.items() if not speaker]
-        told = [f"read {', '.join(renamed)}"] if renamed else []
-        told += [f"left out {', '.join(left_out)}"] if left_out else []
-        if told:
-            self._note("tiers", f"tiers: {'; '.join(told)}; --tiers chooses the speakers'")
+        choices = [f"read {', '.join(renamed)}"] if renamed else []
+        choices += [f"left out {', '.join(left_out)}"] if left_out else []
+        if choices:
+            self._note("tiers", f"tiers: {'; '.join(choices)}; --tiers chooses the speakers'")
         if self.marks:
             self._note("silence", f"{self.marks} intervals hold only non-lexical marks")
         if self.silent:
@@ -248,7 +247,7 @@ class _Parser:
             self._note(
                 "offset", f"times begin at {begin:g} s, and are taken from the recording's start"
             )
-        self.reading.notes += name_notes("session", [self.session], self.name)
+        self.annotation.notes += name_notes("session", [self.session], self.name)
 
     def _tier(self, file_end: float) -> None:
         kind, written = self._string(), self._string()
@@ -260,7 +259,7 @@ class _Parser:
             for _ in range(size):
                 self._number(), self._string()
             return
-        self.reading.notes += name_notes("tier", [written], self.name)
+        self.annotation.notes += name_notes("tier", [written], self.name)
         if tier in self.speakers:
             self._note("tiers", f"2 tiers are called {tier!r}, and taken as one speaker's")
         self.speakers[tier] = self.choice.speaker(tier)
@@ -274,7 +273,7 @@ class _Parser:
             )
 
     def _intervals(self, tier: str, size: int) -> float:
-        """Read `size` intervals, or those there are before the next tier; return the last end."""
+        """Read up to `size` intervals, stopping at the next tier; return the last end."""
         last, backwards = 0.0, 0
         for index in range(size):
             if self.ahead is None or self.ahead.quoted:
@@ -292,7 +291,7 @@ class _Parser:
         return last
 
     def _interval(self, speaker: str) -> tuple[float, float]:
-        """Read one interval, a turn of `speaker` where there is one and the mark is speech."""
+        """Read one interval; add a turn if the tier has a speaker and the mark is speech."""
         start, end = self._number(), self._number()
         place = f"{self.name}, line {self.line}"
         mark = self._string()
@@ -306,13 +305,13 @@ class _Parser:
             turn = Turn(self.session, speaker, start, end, self.count, place)
             self.count += 1
             try:
-                self.reading.turns.append(check_turn(turn))
+                self.annotation.turns.append(check_turn(turn))
             except InputError as problem:
-                self.reading.drop_or_raise(problem, place, skip=self.skip_bad)
+                self.annotation.drop_or_raise(problem, place, skip=self.skip_bad)
         return start, end
 
     def _note(self, kind: str, message: str) -> None:
-        self.reading.notes.append(Note(kind, self.name, message))
+        self.annotation.notes.append(Note(kind, self.name, message))
 
     def _number(self) -> float:
         text = self._next(quoted=False)

@@ -1,8 +1,8 @@
-"""The reference project's CSV ``path,label``: one cut file a row.
+"""The thesis project's CSV ``path,label``: one cut file per row.
 
-The file is called ``{session}_{speaker}_{NNNN}.wav``, NNNN the 0-based line of the turn in its
-session's RTTM, and the label is ``{session}_{speaker}`` (miaomiami/thesis, data_fixed.csv). So the
-RTTMs give the time stamps back that the CSV has lost.
+A file is named ``{session}_{speaker}_{NNNN}.wav``, NNNN being the 0-based line of the turn in its
+session's RTTM, and its label is ``{session}_{speaker}`` (miaomiami/thesis, data_fixed.csv). The
+RTTMs therefore recover the time stamps that the CSV has lost.
 """
 
 from __future__ import annotations
@@ -45,28 +45,28 @@ def read_reference_csv(  # noqa: PLR0913 (the command's options)
     allow_unpaired: bool = False,
     last_underscore: bool = False,
 ) -> tuple[pd.DataFrame, list[Note]]:
-    """Make the segment table of a reference CSV.
+    """Build the segment table of a thesis CSV.
 
     Parameters
     ----------
     path
         CSV with the columns path and label.
     rttm_dir
-        RTTMs the files were cut by: the segments are then turns in session time, and `audio` the
-        recordings. Without it they are the cut files, each from 0 s to its end.
+        RTTMs that the files were cut by: segments are then turns in session time, and `audio` names
+        the recordings. Without it, segments are the cut files, each from 0 s to its end.
     audio_root
-        With `rttm_dir` the recordings' folder, as for `make_table`; without it the folder that
-        the CSV's paths start from, by default the working folder.
+        With `rttm_dir`, the recordings' folder, as for `make_table`; without it, the folder that
+        the CSV's paths are relative to, by default the working folder.
     scope, identity, skip_bad, allow_unpaired
-        As for `make_table`. A label that is not ``{session}_{speaker}`` but a person's name (of a
-        table with other labels) stays as it is.
+        As for `make_table`. A label that is not ``{session}_{speaker}`` but a person's name (from a
+        table with other labels) is left as it is.
     last_underscore
-        Speakers hold no ``_``: a label is session and speaker on both sides of its last one.
+        Speakers contain no ``_``: a label is split at its last one.
 
     Returns
     -------
     table
-        Sorted as by `make_table`, or in the CSV's order where the segments are the cut files.
+        Sorted as by `make_table`, or in the CSV's order if the segments are the cut files.
         With `rttm_dir` it has the column `overlap`, from all turns of the RTTMs, listed or not.
     notes
         What was dropped, clipped or left unpaired.
@@ -74,17 +74,19 @@ def read_reference_csv(  # noqa: PLR0913 (the command's options)
     Raises
     ------
     InputError
-        Other columns, a row whose file name and label do not belong together, a row without its
-        turn in the RTTMs, a cut file that is missing or listed twice, or a label that can be
-        divided into session and speaker in several ways.
+        Unexpected columns, a row whose file name and label do not match, a row without a turn in
+        the RTTMs, a cut file that is missing or listed twice, or a label that can be split into
+        session and speaker in several ways.
     """
-    reading = Annotation()
-    listed = read_listing(path, reading, skip_bad)
+    annotation = Annotation()
+    listed = read_listing(path, annotation, skip_bad)
     if rttm_dir is not None:
         annotated = read_rttm(rttm_dir, skip_bad=skip_bad)
-        recovered, labels = recover_turns(listed, annotated, reading, skip_bad=skip_bad)
-        table, notes = make_table(
+        recovered, labels = recover_turns(listed, annotated, annotation, skip_bad=skip_bad)
+        notes: list[Note] = []
+        table = make_table(
             recovered,
+            notes=notes,
             audio_root=audio_root,
             scope=scope,
             identity=identity,
@@ -95,14 +97,16 @@ def read_reference_csv(  # noqa: PLR0913 (the command's options)
             own = table["segment_id"].map(labels)
             table["speaker"] = own.where(own.notna(), table["speaker"])
         return _with_overlap(table, annotated, audio_root), notes
-    turns = divide_labels(listed, reading, skip_bad, last_underscore)
-    names = speaker_labels(turns.values(), scope=scope, identity=identity, notes=reading.notes)
-    reading.notes.append(
+    turns = divide_labels(listed, annotation, skip_bad, last_underscore)
+    names = speaker_labels(turns.values(), scope=scope, identity=identity, notes=annotation.notes)
+    annotation.notes.append(
         Note("untimed", str(path), "times in the session are unknown without --rttm-dir")
     )
     own = _own_labels(turns) if identity is None else {}
     root = Path(audio_root or ".")
-    return _files_table(turns.values(), reading, root, {**names, **own}, skip_bad), reading.notes
+    return _files_table(
+        turns.values(), annotation, root, {**names, **own}, skip_bad
+    ), annotation.notes
 
 
 def prepare_segments(
@@ -113,16 +117,16 @@ def prepare_segments(
     skip_bad: bool = False,
     allow_unpaired: bool = False,
 ) -> tuple[pd.DataFrame, list[Note]]:
-    """Make the table that the reference's prepare_segments_from_rttm.py cuts by.
+    """Build the table that the thesis project's prepare_segments_from_rttm.py cuts by.
 
     Parameters
     ----------
     rttm_dir
         Folder of RTTMs.
     pcm_dir
-        Folder of the recordings; without it ends are not checked, which is noted.
+        Folder of the recordings; without it, ends are not checked, which is noted.
     min_seconds
-        Shortest duration (s) that is kept; the reference's is 1.5.
+        Shortest duration (s) to keep; the thesis uses 1.5.
     skip_bad, allow_unpaired
         As for `make_table`.
 
@@ -132,33 +136,39 @@ def prepare_segments(
         The segment table, and notes of what was dropped or clipped.
     """
     annotated = read_rttm(rttm_dir, skip_bad=skip_bad)
-    table, notes = make_table(
-        annotated, audio_root=pcm_dir, skip_bad=skip_bad, allow_unpaired=allow_unpaired
+    notes: list[Note] = []
+    dropped: dict[str, list[str]] = {}
+    table = make_table(
+        annotated,
+        audio_root=pcm_dir,
+        skip_bad=skip_bad,
+        allow_unpaired=allow_unpaired,
+        notes=notes,
     )
-    kept, dropped = select_segments(table, min_seconds=min_seconds)
-    notes += [Note(rule, name, "dropped") for rule, names in dropped for name in names]
-    return kept, notes
+    segments = select_segments(table, min_seconds=min_seconds, dropped=dropped)
+    notes += [Note(rule, name, "dropped") for rule, names in dropped.items() for name in names]
+    return segments, notes
 
 
 def recover_turns(
     listed: Sequence[ListedFile],
     annotated: Annotation,
-    reading: Annotation,
+    annotation: Annotation,
     *,
     skip_bad: bool = False,
 ) -> tuple[Annotation, dict[str, str]]:
-    """Return the annotated turn (times in s) of every row, in the CSV's order, and other labels.
+    """Return each row's annotated turn (times in s), in the CSV's order, and foreign labels.
 
-    The labels are ``{segment_id: label}`` of the rows whose label is not of their session.
+    The labels are ``{segment_id: label}`` of rows whose label is not ``{session}_{speaker}``.
 
     Raises
     ------
     InputError
-        The RTTMs have no such turn, or several, or it is another speaker's; with `skip_bad` it is
-        noted.
+        The RTTMs have no such turn, or several, or it is another speaker's. With `skip_bad` the row
+        is dropped with a note instead.
     """
     index = _index(annotated.turns)
-    turns = Annotation(notes=reading.notes + annotated.notes)
+    turns = Annotation(notes=annotation.notes + annotated.notes)
     labels = {}
     for row in listed:
         try:
@@ -178,7 +188,7 @@ def recover_turns(
 
 
 def _index(turns: Sequence[Turn]) -> dict[str, list[Turn]]:
-    """Return the turns by the names that a cut gives their files, with and without line."""
+    """Index turns by the names that a cut gives their files, with and without line number."""
     index: dict[str, list[Turn]] = defaultdict(list)
     for turn in turns:
         identity = segment_id(turn.session, turn.speaker, turn.start, turn.end, turn.channel)
@@ -216,16 +226,16 @@ def _turn_of(row: ListedFile, index: Mapping[str, list[Turn]]) -> Turn:
 def _with_overlap(
     table: pd.DataFrame, annotated: Annotation, audio_root: str | Path | None
 ) -> pd.DataFrame:
-    """Add the share in which somebody else speaks too: also in turns that the CSV leaves out."""
+    """Add the share of overlapped speech, counting also turns that the CSV leaves out."""
     sessions = set(table["session"])
     turns = [turn for turn in annotated.turns if turn.session in sessions]
-    every, _ = make_table(Annotation(turns), audio_root=audio_root, skip_bad=True)
+    every = make_table(Annotation(turns), audio_root=audio_root, skip_bad=True)
     shares = dict(zip(every["segment_id"], overlap_share(every), strict=True))
     return table.assign(overlap=table["segment_id"].map(shares))
 
 
 def _own_labels(turns: Mapping[ListedFile, Turn]) -> dict[tuple[str, str], str]:
-    """Return {(session, speaker): label} where a label is not of its session: it is a person's."""
+    """Return {(session, speaker): label} of labels that name a person, not a session's speaker."""
     return {
         (turn.session, turn.speaker): row.label
         for row, turn in turns.items()
@@ -235,7 +245,7 @@ def _own_labels(turns: Mapping[ListedFile, Turn]) -> dict[tuple[str, str], str]:
 
 def _files_table(
     turns: Iterable[Turn],
-    reading: Annotation,
+    annotation: Annotation,
     audio_root: Path,
     names: Mapping[tuple[str, str], str],
     skip_bad: bool,
@@ -248,10 +258,10 @@ def _files_table(
         try:
             segment = _file_row(turn, audio_root, names[turn.session, turn.speaker])
             if segment["segment_id"] in segments:
-                raise InputError(f"{turn.place}: is listed before, expected once; delete the row")
+                raise InputError(f"{turn.place}: is listed twice, expected once; delete the row")
             segments[str(segment["segment_id"])] = segment
         except InputError as problem:
-            reading.drop_or_raise(problem, turn.place, skip=skip_bad)
+            annotation.drop_or_raise(problem, turn.place, skip=skip_bad)
     if not segments:
         raise InputError(
             f"{audio_root}: holds 0 of the {len(turns)} listed files, expected at least 1; "
@@ -275,7 +285,7 @@ def _file_row(turn: Turn, audio_root: Path, speaker: str) -> dict[str, object]:
 
 
 def _on_disk(root: Path, audio: str) -> str:
-    """Return a listed path as the disk spells it, which may decompose its letters."""
+    """Return a listed path as spelt on disk, where accents may be decomposed."""
     folder = PurePosixPath(audio).parent
     if os.path.exists(root / audio) or not os.path.isdir(root / folder):
         return audio

@@ -1,7 +1,8 @@
-"""What the readers of RTTM, TextGrid and CSV share: files, names, numbers, bad lines.
+"""What the RTTM, TextGrid and CSV readers share: files, names, numbers, bad lines.
 
-A reader turns annotation files into an `Annotation`: turns exactly as annotated, and everything
-that it dropped or found remarkable. `manifests/formats/build.py` makes the segment table of it.
+A reader turns annotation files into an `Annotation`: turns exactly as annotated, and notes on
+everything that it dropped or that the user should know. `manifests/formats/build.py` builds the
+segment table from it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ...common.names import changed_names, is_placeholder, normal_name
 from ..table import MAX_SECONDS
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # float() also takes nan and 1_0
-LONGEST_NAME = 100  # characters; `cut` shortens what does not fit in a file's name
+LONGEST_NAME = 100  # characters; `cut` shortens what does not fit in a file name
 
 
 class Turn(NamedTuple):
@@ -39,7 +40,7 @@ class Turn(NamedTuple):
 
 
 class Note(NamedTuple):
-    """Something a user should know: what kind, where, what."""
+    """Something the user should know: its kind, place and message."""
 
     kind: str
     place: str
@@ -54,14 +55,14 @@ class Annotation:
     notes: list[Note] = field(default_factory=list)
 
     def add(self, part: Annotation, name: str) -> None:
-        """Take what was read of one file; note where that is no turn at all."""
+        """Append the content of one file; note if it has no turns."""
         self.turns += part.turns
         self.notes += part.notes
         if not part.turns:
             self.notes.append(Note("empty", name, "the file holds no turn"))
 
     def drop_or_raise(self, problem: InputError, place: str, *, skip: bool) -> None:
-        """Raise `problem` and name the option, or with `skip` note that its line was dropped."""
+        """Raise `problem`, mentioning --skip-bad; with `skip`, note the dropped line instead."""
         if not skip:
             option = "" if "--skip-bad" in str(problem) else ", or pass --skip-bad"
             raise InputError(f"{problem}{option}") from problem
@@ -69,18 +70,18 @@ class Annotation:
 
 
 def find_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Return the file `path`, or all files below the folder `path` with one of `suffixes`, sorted.
+    """Return the file `path`, or all files with one of `suffixes` below the folder `path`, sorted.
 
-    Links to folders are followed, and no folder or file is read twice. A Mac's ``._*`` twins are
-    passed over.
+    Links to folders are followed, and no folder or file is read twice. macOS's ``._*`` files are
+    ignored.
 
     Raises
     ------
     InputError
-        There is no such file or folder, or the folder holds no such file.
+        There is no such file or folder, or the folder has no such file.
     """
     path = Path(path)
-    if os.path.isfile(path):  # Path.is_file raises where a name is too long for the disk
+    if os.path.isfile(path):  # Path.is_file raises if a name is too long for the file system
         return [path]
     if not os.path.isdir(path):
         raise InputError(f"{path}: no such file or folder; correct the path")
@@ -93,17 +94,17 @@ def find_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def relative_name(path: str | Path, file: Path) -> str:
-    """Return how messages call a file found by `find_files`: its path below the folder `path`."""
+    """Return the name that messages use for a file from `find_files`: its path below `path`."""
     return file.name if file == Path(path) else file.relative_to(path).as_posix()
 
 
 def audio_seconds(file: Path) -> float:
-    """Return the length of an audio file (s), as far as it decodes.
+    """Return the decodable length of an audio file (s).
 
     Raises
     ------
     InputError
-        The file is missing or no audio, or its header tells a wrong length.
+        The file is missing or not audio, or its header claims a wrong length.
     """
     header = read_header(file)
     check_length(header)
@@ -111,7 +112,7 @@ def audio_seconds(file: Path) -> float:
 
 
 def parse_float(text: str, *, what: str, place: str) -> float:
-    """Return a finite number, or raise `InputError` naming `what` and `place`."""
+    """Parse a finite number, or raise `InputError` naming `what` and `place`."""
     value = float(text) if NUMBER.fullmatch(text) else math.inf
     if not math.isfinite(value):
         raise InputError(
@@ -121,9 +122,9 @@ def parse_float(text: str, *, what: str, place: str) -> float:
 
 
 def check_name(text: str, *, what: str, place: str) -> str:
-    """Return a name in its normal form, or raise `InputError` where it is none.
+    """Normalise a name, or raise `InputError` if it is unusable.
 
-    It can stand in a file's name, and is no placeholder such as ``<NA>``.
+    A name must be fit for a file name, and not a placeholder such as ``<NA>``.
     """
     name = normal_name(text)
     if is_placeholder(name):
@@ -141,13 +142,13 @@ def check_name(text: str, *, what: str, place: str) -> str:
 
 
 def name_notes(what: str, names: Iterable[str], place: str) -> list[Note]:
-    """Return a note where names were not in their normal form, none otherwise."""
+    """Return a note if any of `names` had to be normalised."""
     message = changed_names(names)
     return [Note("renamed", place, f"{what}: {message}")] if message else []
 
 
 def check_turn(turn: Turn) -> Turn:
-    """Return `turn` with normal names, or raise `InputError` unless names and times are right."""
+    """Return `turn` with normalised names, or raise `InputError` if a name or time is wrong."""
     turn = turn._replace(
         session=check_name(turn.session, what="session", place=turn.place),
         speaker=check_name(turn.speaker, what="speaker", place=turn.place),
@@ -174,14 +175,14 @@ def _short(text: str) -> str:
 
 
 def rows_left_out(notes: Sequence[Note]) -> bool:
-    """Return whether what was noted includes rows that could not be used."""
+    """Return whether any of the notes is about a dropped row."""
     return any(note.kind == "dropped" for note in notes)
 
 
 def write_notes(notes: Sequence[tuple[str, str, str]], table_path: str | Path) -> Path | None:
-    """Write notes as ``TABLE.notes.csv`` beside their table; return its path, None without notes.
+    """Write notes to ``TABLE.notes.csv`` beside their table; return its path, None without notes.
 
-    The file of an earlier run is removed where this run has nothing to note.
+    Without notes, the file of an earlier run is removed.
     """
     path = Path(f"{table_path}.notes.csv")
     if not notes:

@@ -1,15 +1,15 @@
-"""What leaks from one part of a split into another: purged from it, and counted in a report.
+"""Leakage between the parts of a split: purging it, and reporting it.
 
-Two segments of one recording leak when they share audio (the same samples would be learnt and
-asked for) or lie at most `gap` seconds apart (one utterance cut in two, one breath of noise),
-whoever speaks in them. The opening roll call never is test data. A purged segment gets the split
-'' and keeps its row.
+Two segments of a recording leak if they share audio (the same samples would be trained and tested
+on) or lie at most `gap` seconds apart (one utterance cut in two, the same background noise),
+whoever speaks in them. The opening roll call is never test data. A purged segment gets the split ''
+and keeps its row.
 
-The report gives, per session and in all, the share of test segments with a training segment of the
-same speaker at most 0.5, 2, 10 or 60 s away (end to start, in the same recording), the share that
-shares audio with a training segment of another speaker, and, as a control, the share whose very
-stretch of audio (to 0.1 ms, as in segment ids) is in training under whatever name. Purged segments
-and validation count as neither.
+The report gives, per session and overall, the share of test segments with a training segment of the
+same speaker at most 0.5, 2, 10 or 60 s away (end to start, in the same recording); the share that
+shares audio with a training segment of another speaker; and, as a control, the share whose exact
+stretch of audio (to 0.1 ms, as in segment ids) is in training under any name. Purged and validation
+segments are not counted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ...common.errors import InputError
 from .overlap import RECORDING, SPEAKER, check_timeline, count_neighbours
 from .roll_call import roll_call_mask
 
-# (who gives way, to whom), in order. Either test stays whole, or training (an enrolment) does.
+# (which part gives way, to which), in order: either test or training (an enrolment) stays intact.
 KEEP_TEST = (("valid", ("test",)), ("train", ("valid", "test")))
 KEEP_TRAIN = (("valid", ("train",)), ("test", ("train", "valid")))
 
@@ -33,7 +33,7 @@ Order = Sequence[tuple[str, tuple[str, ...]]]
 def purge_leaks(
     table: pd.DataFrame, splits: np.ndarray, *, gap: float, order: Order
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """Empty the splits of segments that leak, and of the roll call where it is test data.
+    """Clear the split of segments that leak, and of roll-call segments in test.
 
     Parameters
     ----------
@@ -42,19 +42,19 @@ def purge_leaks(
     splits
         (n,) str: train, valid, test or ''.
     gap
-        Distance in s, >= 0, up to which two segments are too near.
+        Distance in s, >= 0, up to which two segments are too close.
     order
         `KEEP_TEST` or `KEEP_TRAIN`: which part gives way.
 
     Returns
     -------
     tuple
-        The new splits (n,) and how many segments were purged, by reason.
+        The new splits (n,), and the number of purged segments by reason.
 
     Raises
     ------
     InputError
-        `gap` is negative, or the times of a session cannot be compared.
+        `gap` is negative, or the times of a session are not comparable.
     """
     if not gap >= 0:
         raise InputError(f"gap: is {gap:g} s, expected >= 0; correct it")
@@ -64,10 +64,10 @@ def purge_leaks(
     splits[opening] = ""
     counts = {"roll call": int(opening.sum()), "shared audio": 0, "too near": 0}
     for victim, winners in order:
-        asked, among = splits == victim, np.isin(splits, winners)
-        shared = count_neighbours(table, asked, among, by=RECORDING) > 0
-        near = count_neighbours(table, asked, among, by=RECORDING, gap=gap) > 0
-        splits[np.flatnonzero(asked)[near]] = ""  # sharing audio is a distance of 0
+        candidates, among = splits == victim, np.isin(splits, winners)
+        shared = count_neighbours(table, candidates, among, by=RECORDING) > 0
+        near = count_neighbours(table, candidates, among, by=RECORDING, gap=gap) > 0
+        splits[np.flatnonzero(candidates)[near]] = ""  # sharing audio is a distance of 0
         counts["shared audio"] += int(shared.sum())
         counts["too near"] += int((near & ~shared).sum())
     return splits, counts
@@ -77,7 +77,7 @@ DISTANCES = (0.5, 2.0, 10.0, 60.0)  # s
 
 
 def leakage_report(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the leak report of a table with a column `split`.
+    """Return the leakage report of a table with a column `split`.
 
     Returns
     -------
@@ -90,7 +90,7 @@ def leakage_report(table: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     InputError
-        There is no column `split` or no test segment, or times cannot be compared.
+        There is no column `split` or no test segment, or times are not comparable.
     """
     if "split" not in table:
         raise InputError("table: column 'split' is missing; run spk-manifests split first")
@@ -100,10 +100,10 @@ def leakage_report(table: pd.DataFrame) -> pd.DataFrame:
             f"table: 0 of {len(table)} segments are test, expected some; split it otherwise"
         )
     check_timeline(table)
-    found = _found(table, test, (table["split"] == "train").to_numpy())
-    found.insert(0, "session", table["session"].to_numpy()[test])
-    sums = found.groupby("session", sort=True).mean().reset_index()
-    total = {"session": "all", **found.drop(columns="session").mean().to_dict()}
+    leaks = _leaks_by_segment(table, test, (table["split"] == "train").to_numpy())
+    leaks.insert(0, "session", table["session"].to_numpy()[test])
+    sums = leaks.groupby("session", sort=True).mean().reset_index()
+    total = {"session": "all", **leaks.drop(columns="session").mean().to_dict()}
     report = pd.concat([sums, pd.DataFrame([total])], ignore_index=True)
     for name in ("test", "train"):
         count = table["session"][table["split"] == name].value_counts()
@@ -113,8 +113,8 @@ def leakage_report(table: pd.DataFrame) -> pd.DataFrame:
     return report
 
 
-def _found(table: pd.DataFrame, test: np.ndarray, train: np.ndarray) -> pd.DataFrame:
-    """Return for each test segment, in order of rows, which kinds of leak it has (bool)."""
+def _leaks_by_segment(table: pd.DataFrame, test: np.ndarray, train: np.ndarray) -> pd.DataFrame:
+    """Return, for each test segment in row order, which kinds of leak it has (bool)."""
     columns = {
         f"within_{distance:g}": count_neighbours(table, test, train, by=SPEAKER, gap=distance) > 0
         for distance in DISTANCES

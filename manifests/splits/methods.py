@@ -13,6 +13,7 @@ import pandas as pd
 
 from ...common.errors import InputError
 from ...common.names import normal_name
+from ...common.options import DEFAULT_SEED
 from .leakage import KEEP_TEST, KEEP_TRAIN, purge_leaks
 from .overlap import group_codes, has_common_clock
 from .roll_call import roll_call_mask
@@ -193,7 +194,7 @@ def random(
     *,
     test_share: float = 0.2,
     valid_share: float = 0.0,
-    seed: int = 42,
+    seed: int = DEFAULT_SEED,
     within: str = "session",
 ) -> Assigned:
     """Draw test segments at random per speaker: the reference project's split, which leaks.

@@ -1,9 +1,9 @@
-"""Choose segments by session, duration, overlap and number per speaker, and describe a table.
+"""Select segments by session, duration, overlap and number per speaker, and describe a table.
 
-The rules are applied in this order: sessions, min_seconds, max_seconds, max_overlap, min_segments
-(so that the number per speaker is counted among what the other rules left). The overlap of a
-segment is computed from *all* turns of the table before anything is dropped; where the table has
-a column `overlap` already, that is kept, since it was computed from more turns.
+Rules apply in this order: sessions, min_seconds, max_seconds, max_overlap, min_segments (so that
+segments per speaker are counted after all other rules). A segment's overlap is computed from *all*
+turns of the table before anything is dropped; an existing column `overlap` is kept, since it was
+computed from more turns.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from .overlap import RECORDING, group_codes, has_common_clock, overlap_timeline
 from .roll_call import roll_call_mask
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-RESOLUTION = 6  # decimals; below it a duration or a share is rounding, not annotation
+RESOLUTION = 6  # decimals; anything finer is rounding error, not annotation
 
 
 def segment_durations(table: pd.DataFrame) -> np.ndarray:
-    """Return the durations (n,) in s; 1.5 is 1.5 although end - start may be 1.4999999999."""
+    """Return the durations (n,) in s, rounded so that 1.4999999999 counts as 1.5."""
     return np.round(table["end"].to_numpy() - table["start"].to_numpy(), RESOLUTION)
 
 
 def overlap_share(table: pd.DataFrame) -> np.ndarray:
-    """Return the share (n,), 0..1, of each segment in which somebody else speaks too.
+    """Return the share (n,), 0..1, of each segment during which somebody else speaks too.
 
-    Counted from all turns of the table; others who speak at once count once.
+    Computed from all turns of the table; several others speaking at once count once.
 
     Raises
     ------
     InputError
-        A session lies in several audio files, so that its times cannot be compared.
+        A session has several audio files, so its times are not comparable.
     """
     if not len(table):
         return np.zeros(0)
     length = table["end"].to_numpy() - table["start"].to_numpy()
-    # Each segment's own speaker speaks all through it, so two speakers are one other.
+    # The segment's own speaker speaks throughout, so two speakers mean one other.
     return np.clip(np.round(overlap_timeline(table).within(2) / length, RESOLUTION), 0, 1)
 
 
-def select_segments(
+def select_segments(  # noqa: PLR0913  (the options of the command)
     table: pd.DataFrame,
     *,
     sessions: Sequence[str] | None = None,
@@ -53,8 +53,9 @@ def select_segments(
     max_overlap: float | None = None,
     min_segments: int = 1,
     keep_roll_call: bool = False,
-) -> tuple[pd.DataFrame, list[tuple[str, list[str]]]]:
-    """Return the segments that pass every rule, and what each rule dropped.
+    dropped: dict[str, list[str]] | None = None,
+) -> pd.DataFrame:
+    """Return the segments that pass every rule, in order.
 
     Parameters
     ----------
@@ -70,17 +71,26 @@ def select_segments(
         Speakers with fewer segments in a session, after all other rules, are dropped there.
     keep_roll_call
         The opening roll call is kept whatever its duration and overlap (enrolment).
+    dropped
+        Is filled with the ids of the segments that each rule dropped, in the order of the rules.
 
     Returns
     -------
-    tuple
-        The table with its column `overlap`, and for each rule asked for, in order, a pair
-        (rule, ids of the segments it dropped).
+    DataFrame
+        Rows of the table with its column `overlap`.
 
     Raises
     ------
     InputError
         A limit is out of range, a session is unknown, or no segment is left.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"segment_id": ["a", "b"], "audio": "a.wav", "start": [0.0, 3.0]})
+    >>> table = table.assign(end=[2.0, 4.0], speaker="A", session="S")
+    >>> dropped = {}
+    >>> list(select_segments(table, min_seconds=1.5, dropped=dropped)["segment_id"]), dropped
+    (['a'], {'min_seconds 1.5': ['b']})
     """
     sessions = [normal_name(name) for name in sessions or ()]
     _check_sessions(table, sessions)
@@ -99,7 +109,10 @@ def select_segments(
         rules.append(
             (f"max_overlap {max_overlap:g}", (table["overlap"] <= max_overlap).to_numpy() | spared)
         )
-    return _apply(table, rules, min_segments)
+    chosen, by_rule = _apply(table, rules, min_segments)
+    if dropped is not None:
+        dropped.update(by_rule)
+    return chosen
 
 
 def _apply(
@@ -116,8 +129,10 @@ def _apply(
         dropped.append((rule, table["segment_id"][left & ~passed].tolist()))
         left &= passed
     if not left.any():
-        told = ", ".join(f"{rule} drops {len(ids)}" for rule, ids in dropped) or "it is empty"
-        raise InputError(f"table: 0 of {len(table)} segments are left ({told}); loosen the rules")
+        effects = ", ".join(f"{rule} drops {len(ids)}" for rule, ids in dropped) or "it is empty"
+        raise InputError(
+            f"table: 0 of {len(table)} segments are left ({effects}); loosen the rules"
+        )
     return table[left].reset_index(drop=True), dropped
 
 
@@ -153,15 +168,15 @@ def _check_limits(
 
 
 def describe(table: pd.DataFrame) -> pd.DataFrame:
-    """Count speakers, segments, minutes and overlap, per session and (last row) in all.
+    """Count speakers, segments, minutes and overlap, per session and (last row) overall.
 
     Returns
     -------
     DataFrame
         `session` (the last is "all"), `speakers`, `segments`, `minutes` (of segments), `overlap`
-        (share of the time with speech in which several people speak, from the turns of this
-        table; NaN where its times cannot be compared), `overlapped` (share of segments in which
-        somebody else speaks too), and quantiles of the duration in s, `q05` ... `q95`, `longest`.
+        (share of speech time during which several people speak, from the turns of this table; NaN
+        if its times are not comparable), `overlapped` (share of segments in which somebody else
+        speaks too), and quantiles of the duration in s, `q05` ... `q95`, `longest`.
     """
     table = _with_overlap(table, needed=False)
     parts = [(str(name), part) for name, part in table.groupby("session", sort=True)]

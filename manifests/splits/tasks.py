@@ -1,7 +1,7 @@
-"""Closed-set tasks on a table: which rows train, choose and test, and which label each row has.
+"""Closed-set tasks: which rows train, validate and test, and the label of each row.
 
-A task is one closed set of labels: a meeting's speakers (``within="session"``) or everybody
-(``within="corpus"``). Rows whose split is empty (purged) are in no task.
+A task is one closed set of labels: a session's speakers (``within="session"``) or all speakers
+(``within="corpus"``). Rows with an empty split (purged) are in no task.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...common.errors import InputError, check_choice
 from ..table import SPLITS
-from .split import read_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,10 +29,10 @@ WITHIN_CORPUS = ", within corpus"  # in a model's name, so that its scores carry
 class Task:
     """One closed set: `rows[split]` are row numbers of the table, `codes[split]` index `labels`.
 
-    A code is -1 where the label has no training segment (always counted as wrong). `majority_code`
-    is the code of the label that `majority_label` returns. `cuts` are the folds of
-    cross-validation, (learnt, held out) as positions in ``rows["train"]``; then ``rows["valid"]``
-    are all that are held out in turn. Without folds there are none.
+    A code is -1 if the label has no training segment (always counted as wrong). `majority_code` is
+    the code of the label that `majority_label` returns. `cuts` are the cross-validation folds,
+    (training, held out) as positions in ``rows["train"]``; ``rows["valid"]`` are then all rows that
+    are held out in turn. Empty without cross-validation.
     """
 
     name: str
@@ -46,11 +44,11 @@ class Task:
 
 
 def majority_label(labels: Iterable[str], among: Iterable[str]) -> str:
-    """Return the one `among` the candidates that occurs most in `labels`.
+    """Return the candidate in `among` that is most frequent in `labels`.
 
-    Of equals, the first in order of name. This is the only definition of a majority: `labels` are
-    those of the table's rows of split train in the closed set, with features or without, and also
-    where cross-validation joins train and valid.
+    Ties go to the first name in order. This is the only definition of a majority: `labels` are
+    those of the closed set's rows of split train, with or without features, even if
+    cross-validation joins train and valid.
 
     >>> majority_label(["b", "a", "b", "a", "c", "c", "c"], ["b", "a"])
     'a'
@@ -67,16 +65,16 @@ def make_tasks(
     target: str = "speaker",
     whole: pd.DataFrame | None = None,
 ) -> tuple[list[Task], dict[str, str]]:
-    """Return the tasks that can be done, in order of name, and {session: why not} for the others.
+    """Return the feasible tasks, in order of name, and {session: why not} for the others.
 
     `needed` are the splits in which a task must have segments; `target` is the column of labels;
-    `whole` is the table as it was split, where `table` has fewer rows or other splits: in it the
-    majority is counted.
+    `whole` is the table as it was split, in case `table` has fewer rows or other splits: the
+    majority is counted there.
 
     Raises
     ------
     InputError
-        The table has no split, a needed split is empty everywhere, or no task is left.
+        The table has no split, a needed split is empty everywhere, or no task is feasible.
     """
     check_choice("within", within, WITHIN)
     check_splits(table, needed)
@@ -97,7 +95,7 @@ def make_tasks(
 
 
 def _closed_sets(table: pd.DataFrame, within: str) -> dict[str, np.ndarray]:
-    """Return {name: row numbers} of the closed sets of a table, in order of name."""
+    """Return {name: row numbers} of a table's closed sets, in order of name."""
     sessions = table["session"].to_numpy(str)
     if within == "corpus":
         return {"corpus": np.arange(len(table))}
@@ -107,7 +105,7 @@ def _closed_sets(table: pd.DataFrame, within: str) -> dict[str, np.ndarray]:
 def _no_task(
     table: pd.DataFrame, skipped: Mapping[str, str], needed: Sequence[str], target: str
 ) -> str:
-    """Return the message for a table of which no task can be done, with a repair that leads on."""
+    """Return the message for a table without a feasible task, with a repair that helps."""
     first = next(iter(skipped))
     rows = np.arange(len(table))
     everybody = _make_task(table, "corpus", rows, target, table[:0])
@@ -135,14 +133,14 @@ def check_splits(table: pd.DataFrame, needed: Sequence[str] = SPLITS) -> None:
 
 
 def rows_in_train(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of split train; none where the table has no split."""
+    """Return the rows of split train; none if the table has no split."""
     return table[table["split"] == "train"] if "split" in table else table[:0]
 
 
 def _make_task(
     table: pd.DataFrame, name: str, rows: np.ndarray, target: str, train: pd.DataFrame
 ) -> Task:
-    """Return the task of these row numbers; its majority is counted in the rows `train`."""
+    """Build the task of these row numbers; its majority is counted in the rows `train`."""
     split = table["split"].to_numpy(str)[rows]
     label = table[target].to_numpy(str)[rows]
     labels = tuple(sorted(map(str, set(label[split == "train"]))))
@@ -158,7 +156,7 @@ def _make_task(
 
 
 def rows_of_split(table: pd.DataFrame, split: str) -> pd.DataFrame:
-    """Return the rows of a split, or all; raise `InputError` where there are none."""
+    """Return the rows of a split, or all; raise `InputError` if there are none."""
     if split == "all":
         return table
     rows = table[table["split"] == split] if "split" in table else table[:0]
@@ -171,10 +169,10 @@ def rows_of_split(table: pd.DataFrame, split: str) -> pd.DataFrame:
 
 
 def rows_sha256(task: Task, table: pd.DataFrame) -> str:
-    """Return a fingerprint of a task's rows: what was cut where, of whom, in which split."""
+    """Return a fingerprint of a task's rows: audio, times, speaker, session and split."""
     rows = [row for part in task.rows.values() for row in part]
     columns = ["segment_id", "audio", "start", "end", "speaker", "session", "split"]
-    # Only where rows name theirs: the fingerprints of tables without stay what they were.
+    # Only if rows name a channel, so that fingerprints of tables without channels do not change.
     columns += ["channel"] if "channel" in table and (table["channel"] != "").any() else []
     return sha256(table.iloc[rows][columns].to_csv(index=False).encode()).hexdigest()
 
@@ -186,14 +184,3 @@ def _unfit(task: Task, needed: Sequence[str]) -> str:
     if len(task.labels) < 2:
         return f"{len(task.labels)} label in train, fewer than two"
     return ""
-
-
-def split_method(path: str | Path) -> str:
-    """Return how a table was split, from the note `spk-manifests split` leaves beside it.
-
-    ``"random (leaky)"`` for the reference's split, ``"unknown"`` without a note.
-    """
-    record = read_record(path)
-    if record is None:
-        return "unknown"
-    return "random (leaky)" if record["method"] == "random" else str(record["method"])

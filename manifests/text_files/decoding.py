@@ -1,8 +1,9 @@
-"""Text files as they come: their encoding and their line ends; and files that are no text.
+"""Decode text files: encodings, line ends, and files that are not text at all.
 
-UTF-8 (with or without a mark) and UTF-16 are read. Any other encoding is refused with the command
-that converts it, since bytes alone do not tell GBK from Latin-1 for certain, and a wrong guess
-would change names. What is no text is called what it is by its first bytes, with the way on.
+UTF-8 (with or without a byte order mark) and UTF-16 are read. Any other encoding is refused with
+the command that converts it, since bytes alone cannot reliably tell GBK from Latin-1 and a wrong
+guess would change names. Files that are not text are identified by their first bytes, and the error
+says what to do with them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ...common.errors import InputError
 
 PRAAT_TEXT = "open it in Praat, and choose Save > Save as text file..."
 RECORDING = "name the annotation here and the recordings' folder with --audio-root"
-MAGIC = (  # first bytes, what they are, the way on
+MAGIC = (  # first bytes, kind of file, what to do
     (b"RIFF", "a recording (WAV)", RECORDING),
     (b"RF64", "a recording (WAV)", RECORDING),
     (b"fLaC", "a recording (FLAC)", RECORDING),
@@ -35,14 +36,14 @@ HIGH = re.compile(rb"[\x80-\xff]+")
 
 
 def read_text(path: Path) -> str:
-    r"""Return a text file's content: UTF-8, or UTF-16 where it has a mark or every other byte is 0.
+    r"""Read a UTF-8 text file, or UTF-16 with a byte order mark or with every other byte 0.
 
-    Lines end in ``\n``; the ``\r`` of an old Mac does so too where the file has no ``\n``.
+    Line ends become ``\n``, including the bare ``\r`` of files that have no ``\n``.
 
     Raises
     ------
     InputError
-        The bytes are neither, or another kind of file, or the file cannot be opened.
+        The encoding is neither, it is another kind of file, or it cannot be opened.
     """
     try:
         data = path.read_bytes()
@@ -81,7 +82,7 @@ def _encoding(data: bytes) -> str:
 
 
 def _conversion(data: bytes, path: str | Path) -> str:
-    """Return the command that converts a text in an older encoding, or other advice."""
+    """Return a shell command that converts a legacy encoding to UTF-8, or other advice."""
     if b"\0" in data or len(HIGH.sub(b"", data)) < len(data) / 4:
         return "name a text file"
     pairs = all(len(run) % 2 == 0 for run in HIGH.findall(data))

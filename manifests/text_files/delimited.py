@@ -1,9 +1,9 @@
 """Read delimited text (CSV) as people and spreadsheets save it: every cell as text.
 
-The separator is the one of ``,``, ``;`` and tab that gives most of the expected columns. Quotes,
-a byte order mark, any line end, blanks after separators, empty rows, empty columns and the index
-column that pandas writes are passed over. A header's cell that differs from an expected column
-in case or blanks alone is read as that column, and told; one that looks misspelt is told.
+The separator is whichever of ``,``, ``;`` and tab yields most of the expected columns. Quotes, a
+byte order mark, any line end, blanks after separators, empty rows, empty columns and pandas' index
+column are accepted and ignored. A column name that differs from an expected one only in case or
+surrounding blanks is read as that column, with a note; a name that looks misspelt is noted too.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 SEPARATORS = (",", ";", "\t")
 INDEX = re.compile(r"(Unnamed: \d+.*)?")  # what pandas calls the column of row numbers
-LIKENESS = 0.75  # of a column's name to an expected one, 0..1, from which it looks misspelt
+LIKENESS = 0.75  # similarity, 0..1, from which a column name counts as a misspelt expected one
 
 
 class Sheet(NamedTuple):
-    """A delimited file: its cells as text, its separator, and what to tell about its columns."""
+    """A delimited file: its cells as text, its separator, and notes about its columns."""
 
     rows: pd.DataFrame
     separator: str
@@ -37,13 +37,13 @@ class Sheet(NamedTuple):
 
 
 def read_delimited(path: str | Path, columns: Iterable[str], repair: str) -> Sheet:
-    """Read a delimited file; `columns` are the names that are expected in its first line.
+    """Read a delimited file; `columns` are the names expected in its first line.
 
     Raises
     ------
     InputError
-        The file is absent (`repair` says what to do), no text, damaged, or a column with content
-        has no name, or two have one.
+        The file is missing (`repair` says what to do), damaged or not text; a column with content
+        has no name; or two columns share a name.
     """
     import pandas as pd
 
@@ -74,7 +74,7 @@ def read_delimited(path: str | Path, columns: Iterable[str], repair: str) -> She
 
 
 def _separator(text: str, columns: Sequence[str]) -> tuple[str, bool]:
-    """Return the separator of a file, and whether blanks follow it, by its first line."""
+    """Guess from the first line the separator, and whether blanks follow it."""
     first = next((line for line in text.split("\n") if line.strip()), "")
     header = {
         sign: [cell.strip('" \t').casefold() for cell in first.split(sign)] for sign in SEPARATORS
@@ -85,30 +85,30 @@ def _separator(text: str, columns: Sequence[str]) -> tuple[str, bool]:
 
 
 def _without_empty(cells: pd.DataFrame, path: str | Path) -> pd.DataFrame:
-    """Return the rows below the header under its names, without empty rows and columns."""
+    """Return the rows below the header, with its column names, without empty rows or columns."""
     header = [str(cell).strip() for cell in cells.iloc[0]]
     rows = cells.iloc[1:]
     empty = rows[0] == ""
     if empty.any():
         rows = rows[~(empty & (rows == "").all(axis=1))]
     rows = rows.reset_index(drop=True)
-    named = [place for place, name in enumerate(header) if not _is_idle(rows, place, name)]
-    for place in named:
+    used = [place for place, name in enumerate(header) if not _is_idle(rows, place, name)]
+    for place in used:
         if not header[place]:
             filled = rows[place][rows[place] != ""]
             raise InputError(
                 f"{path}: column {place + 1} has no name but holds {filled.iloc[0]!r}, expected a "
                 "name in the first line; write one there"
             )
-    names = [header[place] for place in named]
+    names = [header[place] for place in used]
     double = [name for name in names if names.count(name) > 1]
     if double:
-        raise InputError(f"{path}: column {double[0]!r} stands twice, expected once; delete one")
-    return rows[named].set_axis(names, axis=1)
+        raise InputError(f"{path}: column {double[0]!r} occurs twice, expected once; delete one")
+    return rows[used].set_axis(names, axis=1)
 
 
 def _is_idle(rows: pd.DataFrame, place: int, name: str) -> bool:
-    """Return whether a column without a name is empty, or numbers the rows."""
+    """Return whether an unnamed column is empty or merely numbers the rows."""
     if not INDEX.fullmatch(name):
         return False
     column = rows[place]
@@ -118,7 +118,7 @@ def _is_idle(rows: pd.DataFrame, place: int, name: str) -> bool:
 def expected_names(
     names: Sequence[str], columns: Sequence[str], where: str | Path
 ) -> tuple[list[str], list[str]]:
-    """Return `names` with those that are meant for `columns` so spelt, and what to tell of others.
+    """Return `names` with near matches spelt as in `columns`, and notes on what changed.
 
     >>> expected_names(["Split ", "speakers", "text"], ["split", "speaker"], "t.csv")[0]
     ['split', 'speakers', 'text']
@@ -145,7 +145,7 @@ def expected_names(
 
 
 def check_columns(sheet: Sheet, needed: Sequence[str], where: str | Path) -> None:
-    """Raise `InputError` where a needed column is missing, saying what the file is or may mean."""
+    """Raise `InputError` if a needed column is missing, saying what the file seems to be."""
     names = list(sheet.rows.columns)
     missing = [name for name in needed if name not in names]
     if not missing:
@@ -159,19 +159,19 @@ def check_columns(sheet: Sheet, needed: Sequence[str], where: str | Path) -> Non
 
 
 def misspelt(names: Sequence[str], missing: Sequence[str]) -> str:
-    """Return which columns to rename to get the missing ones, or that they are to be added."""
+    """Suggest which columns to rename to get the missing ones, or else to add them."""
     pairs = [
         (get_close_matches(column, map(str, names), 1, LIKENESS), column) for column in missing
     ]
-    told = [f"rename {near[0]!r} to {column!r}" for near, column in pairs if near]
-    return ", ".join(told) or f"write {','.join(missing)} into the first line"
+    renames = [f"rename {near[0]!r} to {column!r}" for near, column in pairs if near]
+    return ", ".join(renames) or f"write {','.join(missing)} into the first line"
 
 
 def decimal_points(sheet: Sheet, columns: Sequence[str]) -> pd.DataFrame:
-    """Return the rows with a point in the numbers of `columns` where a sheet has a comma.
+    """Replace decimal commas by points in `columns`, if the sheet uses decimal commas.
 
-    ``1,234`` in a file whose separator is the comma, or in one that has numbers with a point, may
-    as well be a thousand: it is left, and not taken for a number.
+    Where the separator is a comma, or some numbers have a point, ``1,234`` may well mean a
+    thousand: it is left as it is, and will not parse as a number.
     """
     rows = sheet.rows
     if sheet.separator == "," or any(_holds(rows[name], ".") for name in columns):

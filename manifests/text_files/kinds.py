@@ -1,7 +1,7 @@
-"""What a text file is that is not the expected one, and how a user gets on with it.
+"""Identify text files of an unexpected kind, and say how to convert them.
 
-Only files that a reader cannot use are looked at. Where a line of awk makes an RTTM of one, the
-repair is that line, to be typed as it is.
+Only files that a reader could not use are examined. Where one line of awk converts the file to
+RTTM, the error's repair is that command, ready to be pasted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ELAN = "in ELAN choose File > Export As > Praat TextGrid..., and run spk-manifes
 WRITE = "write its turns as RTTM, one line each"
 NUMBER = r"[-+]?(?:\d{1,20}\.?\d{0,20}|\.\d{1,20})(?:[eE][-+]?\d{1,3})?"
 CLOCK = r"\d{1,4}:\d\d(?::\d\d)?[.,]\d{1,6}"
-MARKS = (  # how a file begins, what it is, the way on
+MARKS = (  # how a file begins, what it is, what to do
     (r'(File type = )?"?ooTextFile', "a text file of Praat", "run spk-manifests textgrid on it"),
     (r'"Praat chronological TextGrid', "a chronological TextGrid of Praat", PRAAT_TEXT),
     (r"(?s).{0,2000}<ANNOTATION_DOCUMENT", "an ELAN file (.eaf)", ELAN),
@@ -31,14 +31,14 @@ MARKS = (  # how a file begins, what it is, the way on
 
 
 class Kind(NamedTuple):
-    """What a file is, and how a user gets on with it."""
+    """A kind of file, and what a user can do with it."""
 
     name: str
     repair: str
 
 
 def kind_of(text: str, path: str | Path) -> Kind | None:
-    """Return what a text file that is not the expected one is, or None where nobody can say.
+    """Identify a text file of an unexpected kind; None if unknown.
 
     >>> kind_of("utt1 S1 1.00 4.00", "segments").name
     'a Kaldi segments file'
@@ -56,14 +56,14 @@ def kind_of(text: str, path: str | Path) -> Kind | None:
 
 
 def check_kind(text: str, path: str | Path, name: str, expected: str) -> None:
-    """Raise `InputError` where a text is of another kind that `kind_of` can name."""
+    """Raise `InputError` if a text is of another kind that `kind_of` can identify."""
     kind = kind_of(text, path)
     if kind is not None:
         raise InputError(f"{name}: is {kind.name}, expected {expected}; {kind.repair}")
 
 
 def _rttm(path: Path, program: str, times: str, speaker: str, first: str = "") -> str:
-    """Return the awk command that makes an RTTM of a file; `first` is a file read before it."""
+    """Return an awk command that converts a file to RTTM; `first` is a file to read before it."""
     line = f'print "SPEAKER",{times},"<NA> <NA>",{speaker},"<NA> <NA>"}}'
     files = f"{first} {shlex.quote(str(path))}".strip()
     new = shlex.quote(f"{path.stem}.rttm")
@@ -71,7 +71,7 @@ def _rttm(path: Path, program: str, times: str, speaker: str, first: str = "") -
 
 
 def _name(path: Path) -> str:
-    """Return a session's name for awk, that of the file."""
+    """Return the session's name, taken from the file name, as an awk string."""
     return '"' + re.sub(r"[^\w.-]", "_", path.stem) + '"'
 
 
@@ -126,7 +126,7 @@ def _ctm(lines: list[str], path: Path) -> Kind | None:
 
 
 def _delimited(lines: list[str], path: Path) -> Kind | None:
-    """Return the kind of a delimited table by its header."""
+    """Identify a delimited table by its header."""
     names = [cell.strip().strip('"').lower() for cell in re.split(r"[,;\t]", lines[0])]
     for columns, name, repair in (
         (("segment_id", "audio"), "a segment table", "name it where a command takes TABLE"),

@@ -11,7 +11,8 @@ from spk.classify.features import (
     rows_with_features,
 )
 from spk.common.errors import InputError
-from spk.manifests.splits.tasks import make_tasks, split_method
+from spk.manifests.split_record import split_method
+from spk.manifests.splits.tasks import make_tasks
 
 
 def test_features_come_in_table_order(store, table, features):
@@ -52,7 +53,9 @@ def test_layers_are_read_from_text(store):
 
 @pytest.mark.parametrize("text", ["", "a", "3-1", "1,1", "1,,2", "-1"])
 def test_a_text_that_is_no_list_of_layers_is_refused(store, text):
-    with pytest.raises(InputError, match=r"expected 'all', a range '0-12' or a list '4,8'"):
+    with pytest.raises(
+        InputError, match=r"--layers: value is '.*', expected (all, 0-12 or 4,8|each layer once)"
+    ):
         layer_sets(text, "alone", store)
 
 

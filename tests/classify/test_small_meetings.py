@@ -14,7 +14,7 @@ from spk.classify.classifiers.registry import PENALTIES
 from spk.classify.evaluation.score import score
 from spk.classify.experiment import fit_best, run_experiment
 from spk.classify.selection.candidates import SweepSettings
-from spk.classify.speaker_model import predict
+from spk.classify.speaker_model import name_segments
 from spk.extract.store.reader import FeatureStore
 from spk.manifests.table import segment_id
 
@@ -77,7 +77,7 @@ def test_log_loss_is_not_shown_to_be_above_even_probabilities(classifier, refit,
     for table, path in tasks:
         settings = SweepSettings(classifiers=classifier, jobs=1, refit=refit)
         model, _, _ = fit_best(table, path, settings)
-        loss = excess(predict(model, table, FeatureStore.open(path))[0])
+        loss = excess(name_segments(model, table, FeatureStore.open(path))[0])
         low = loss.mean() - 1.96 * loss.std() / np.sqrt(len(loss))
         above.append(low)
     assert sum(low > 0 for low in above) < BY_CHANCE, above
@@ -115,6 +115,8 @@ def test_a_meeting_with_little_validation_is_told(tasks):
 def test_measures_of_small_meetings_are_finite(tasks):
     for table, path in tasks:
         model, _, _ = fit_best(table, path, SweepSettings(classifiers="lda", jobs=1))
-        measures = score(predict(model, table, FeatureStore.open(path))[0], table, resamples=20)
+        measures = score(
+            name_segments(model, table, FeatureStore.open(path))[0], table, resamples=20
+        )
         whole = measures[measures["stratum"] == "all"]
         assert np.isfinite(whole["value"]).all()

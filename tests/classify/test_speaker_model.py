@@ -7,7 +7,7 @@ import pytest
 from spk.classify.classifiers.calibration import fit_curves
 from spk.classify.selection.candidates import SweepSettings, choose
 from spk.classify.selection.sweep import sweep
-from spk.classify.speaker_model import fit, predict
+from spk.classify.speaker_model import fit_model, name_segments
 from spk.classify.speaker_model_files import load_model, save_model
 from spk.common.errors import InputError
 from spk.extract.store.reader import FeatureStore
@@ -20,7 +20,7 @@ def make_model(table, store, **changes):
     settings = SweepSettings(**{"layers": "1", "classifiers": "ridge", "jobs": 1, **changes})
     tasks, _ = make_tasks(table, settings.within)
     trial = choose(sweep(table, store, tasks, settings))
-    return fit(table, store, tasks, trial, settings, split="chronological")
+    return fit_model(table, store, tasks, trial, settings, split="chronological")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def model(table, store):
 
 
 def test_predictions_are_the_segments_of_the_split_in_table_order(model, table, store):
-    named, left_out = predict(model, table, store)
+    named, left_out = name_segments(model, table, store)
     tested = table[table["split"] == "test"]
     assert list(named["segment_id"]) == list(tested["segment_id"])
     assert list(named["speaker"]) == list(tested["speaker"])
@@ -39,7 +39,7 @@ def test_predictions_are_the_segments_of_the_split_in_table_order(model, table, 
 
 
 def test_scores_are_probabilities_over_the_meetings_speakers(model, table, store):
-    named, _ = predict(model, table, store)
+    named, _ = name_segments(model, table, store)
     for row in named.to_dict("records"):
         scores = json.loads(row["scores"])
         assert all(label.startswith(row["session"]) for label in scores)
@@ -49,8 +49,8 @@ def test_scores_are_probabilities_over_the_meetings_speakers(model, table, store
 
 
 def test_predictions_do_not_depend_on_the_order_of_the_table(model, table, store):
-    named, _ = predict(model, table, store)
-    mixed, _ = predict(model, table.sample(frac=1, random_state=0), store)
+    named, _ = name_segments(model, table, store)
+    mixed, _ = name_segments(model, table.sample(frac=1, random_state=0), store)
     columns = ["predicted", "score", "scores"]
     again = mixed.set_index("segment_id").loc[named["segment_id"], columns]
     assert list(again["predicted"]) == list(named["predicted"])
@@ -64,7 +64,7 @@ def test_a_model_read_back_names_the_same(tmp_path, table, store, name):
     again = load_model(tmp_path / "model")
     assert again.origin == model.origin
     assert again.config == model.config
-    first, second = predict(model, table, store)[0], predict(again, table, store)[0]
+    first, second = name_segments(model, table, store)[0], name_segments(again, table, store)[0]
     assert first.equals(second)
 
 
@@ -126,7 +126,7 @@ def test_another_encoder_is_refused_with_the_keys_that_differ(
     path = write_store(tmp_path / "s", table["segment_id"], features, **other)
     expected = r"\(channel '1', not '0'; weights_sha256 'ccc.*', not 'aaa.*'\)"
     with pytest.raises(InputError, match=expected):
-        predict(model, table, FeatureStore.open(path))
+        name_segments(model, table, FeatureStore.open(path))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_equal_weights_under_another_name_and_allowed_resampling_serve(
     tmp_path, model, table, features, write_store, same
 ):
     store = FeatureStore.open(write_store(tmp_path / "s", table["segment_id"], features, **same))
-    assert len(predict(model, table, store)[0]) == 36
+    assert len(name_segments(model, table, store)[0]) == 36
 
 
 def test_a_store_of_more_layers_in_another_precision_serves(
@@ -144,29 +144,29 @@ def test_a_store_of_more_layers_in_another_precision_serves(
 ):
     ids = table["segment_id"]
     path = write_store(tmp_path / "s", ids, features[:, :2], dtype="float16")
-    named, _ = predict(model, table, FeatureStore.open(path))
+    named, _ = name_segments(model, table, FeatureStore.open(path))
     assert len(named) == (table["split"] == "test").sum()
     path = write_store(tmp_path / "t", ids, features[:, :1])
     with pytest.raises(InputError, match=r"layers \[1\] are missing, found \[0\]"):
-        predict(model, table, FeatureStore.open(path))
+        name_segments(model, table, FeatureStore.open(path))
 
 
 def test_sessions_without_a_model_are_told(table, store):
     sessions = sorted(set(table["session"]))
     model = make_model(table[table["session"] != sessions[1]].reset_index(drop=True), store)
-    named, left_out = predict(model, table, store)
+    named, left_out = name_segments(model, table, store)
     assert sorted(set(named["session"])) == [sessions[0], sessions[2]]
     assert left_out == {sessions[1]: "12 segments, no model of this session"}
     alone = table[table["session"] == sessions[1]]
     with pytest.raises(InputError, match="0 of 12 segments are of the sessions that"):
-        predict(model, alone, store)
+        name_segments(model, alone, store)
 
 
 def test_a_table_without_a_split_is_named_whole_on_demand(model, table, store):
     plain = table.drop(columns="split")
-    assert len(predict(model, plain, store, split="all")[0]) == len(table)
+    assert len(name_segments(model, plain, store, split="all")[0]) == len(table)
     with pytest.raises(InputError, match="0 of 180 segments have split 'test'"):
-        predict(model, plain, store)
+        name_segments(model, plain, store)
 
 
 def test_an_untrained_encoder_is_named_in_the_model_column(model):
@@ -175,7 +175,7 @@ def test_an_untrained_encoder_is_named_in_the_model_column(model):
 
 
 def test_a_corpus_model_scores_every_label(table, store):
-    named, _ = predict(make_model(table, store, within="corpus"), table, store)
+    named, _ = name_segments(make_model(table, store, within="corpus"), table, store)
     assert all(len(json.loads(text)) == 9 for text in named["scores"])
     assert set(named["model"]) == {"ridge, layer 1, within corpus"}
 
@@ -194,7 +194,7 @@ def test_isotonic_curves_change_probabilities_and_no_name(tmp_path, table, store
     model = make_model(table, store, layers="2", calibration="isotonic", **changes)
     assert (model.temperature, model.penalty) == (plain.temperature, plain.penalty)
     assert sorted(model.knots) == sorted(model.fitted)
-    first, second = predict(plain, table, store)[0], predict(model, table, store)[0]
+    first, second = name_segments(plain, table, store)[0], name_segments(model, table, store)[0]
     assert list(first["predicted"]) == list(second["predicted"])
     assert not np.allclose(first["score"], second["score"], atol=0.01)
     for row in second.to_dict("records"):
@@ -202,7 +202,7 @@ def test_isotonic_curves_change_probabilities_and_no_name(tmp_path, table, store
         assert sum(scores.values()) == pytest.approx(1, abs=9 * SIX_DIGITS)
         assert scores[row["predicted"]] == pytest.approx(row["score"], rel=5 * SIX_DIGITS)
     save_model(model, tmp_path / "model")
-    assert predict(load_model(tmp_path / "model"), table, store)[0].equals(second)
+    assert name_segments(load_model(tmp_path / "model"), table, store)[0].equals(second)
 
 
 def test_isotonic_curves_are_fitted_on_validation_scores_alone(table, store):
@@ -221,8 +221,8 @@ def test_a_folder_from_before_there_were_curves_is_read(tmp_path, model, table, 
     description = json.loads(file.read_text())
     assert description.pop("calibration") == "temperature"
     file.write_text(json.dumps(description))
-    again = predict(load_model(tmp_path / "model"), table, store)[0]
-    assert again.equals(predict(model, table, store)[0])
+    again = name_segments(load_model(tmp_path / "model"), table, store)[0]
+    assert again.equals(name_segments(model, table, store)[0])
 
 
 def test_a_folder_from_before_tasks_had_temperatures_uses_the_shared_one(
@@ -234,6 +234,6 @@ def test_a_folder_from_before_tasks_had_temperatures_uses_the_shared_one(
     assert set(description.pop("temperatures")) == set(model.fitted)
     file.write_text(json.dumps(description))
     again = load_model(tmp_path / "model")
-    expected = predict(replace(model, temperatures={}), table, store)[0]
-    assert predict(again, table, store)[0].equals(expected)
-    assert not predict(model, table, store)[0].equals(expected)
+    expected = name_segments(replace(model, temperatures={}), table, store)[0]
+    assert name_segments(again, table, store)[0].equals(expected)
+    assert not name_segments(model, table, store)[0].equals(expected)

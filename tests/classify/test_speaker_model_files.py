@@ -7,7 +7,7 @@ import pytest
 
 from spk.classify.selection.candidates import SweepSettings, choose
 from spk.classify.selection.sweep import sweep
-from spk.classify.speaker_model import fit
+from spk.classify.speaker_model import fit_model
 from spk.classify.speaker_model_files import load_model, save_model
 from spk.common.errors import InputError
 from spk.manifests.splits.tasks import make_tasks
@@ -20,7 +20,7 @@ def saved(tmp_path_factory, table, store):
     for name in ("ridge", "lightgbm"):
         settings = SweepSettings(layers="1", classifiers=name, jobs=1)
         trial = choose(sweep(table, store, tasks, settings))
-        save_model(fit(table, store, tasks, trial, settings), root / name)
+        save_model(fit_model(table, store, tasks, trial, settings), root / name)
     return root
 
 
@@ -117,7 +117,7 @@ def mixed(tmp_path_factory, table, store):
     """Return a model folder of a mix of two layers."""
     path, tasks = tmp_path_factory.mktemp("mixed") / "model", make_tasks(table, "session")[0]
     settings = SweepSettings(layers="1,2", combine="mix", classifiers="ridge", jobs=1)
-    model = fit(table, store, tasks, choose(sweep(table, store, tasks, settings)), settings)
+    model = fit_model(table, store, tasks, choose(sweep(table, store, tasks, settings)), settings)
     assert len(model.layers.weights) == 2
     save_model(model, path)
     return path
@@ -129,7 +129,7 @@ def curved(tmp_path_factory, table, store):
     path, tasks = tmp_path_factory.mktemp("curved") / "model", make_tasks(table, "session")[0]
     settings = SweepSettings(layers="1", classifiers="ridge", calibration="isotonic", jobs=1)
     trial = choose(sweep(table, store, tasks, settings))
-    save_model(fit(table, store, tasks, trial, settings), path)
+    save_model(fit_model(table, store, tasks, trial, settings), path)
     return path
 
 

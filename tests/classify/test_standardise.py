@@ -22,7 +22,7 @@ from spk.classify.selection import sweep as module
 from spk.classify.selection.candidates import SweepSettings, choose
 from spk.classify.selection.prepare import prepare_tasks
 from spk.classify.selection.sweep import sweep
-from spk.classify.speaker_model import fit, predict
+from spk.classify.speaker_model import fit_model, name_segments
 from spk.classify.speaker_model_files import load_model, save_model
 from spk.common.errors import InputError
 from spk.extract.store.reader import FeatureStore
@@ -127,14 +127,14 @@ def test_a_model_is_kept_and_loaded_with_its_choice(tmp_path, table, path, outco
     model = load_model(tmp_path / "model")
     assert model.layers == PLAIN
     tested = table[table["split"] == "test"].reset_index(drop=True)
-    named, _ = predict(model, tested, FeatureStore.open(path))
+    named, _ = name_segments(model, tested, FeatureStore.open(path))
     assert named.equals(outcome.predictions)
 
 
 def test_a_model_from_before_there_was_a_choice_is_standardised(tmp_path, table, store):
     tasks, settings = make_tasks(table, "session")[0], SweepSettings(layers="1", jobs=1)
     trial = choose(sweep(table, store, tasks, settings))
-    save_model(fit(table, store, tasks, trial, settings), tmp_path / "model")
+    save_model(fit_model(table, store, tasks, trial, settings), tmp_path / "model")
     file = tmp_path / "model" / "model.json"
     description = json.loads(file.read_text())
     assert description.pop("standardise") == "yes"
@@ -185,7 +185,7 @@ def test_a_mix_is_standardised_or_refused(table, store, way):
 
 def test_an_unknown_way_is_refused(table, store):
     tasks, _ = make_tasks(table, "session")
-    with pytest.raises(InputError, match="'robust' is given, expected one of yes, no, both"):
+    with pytest.raises(InputError, match="--standardise: value is 'robust', expected one of"):
         sweep(table, store, tasks, SweepSettings(standardise="robust", jobs=1))
 
 

@@ -204,7 +204,7 @@ def test_a_file_that_is_no_store_is_never_to_be_deleted(tmp_path, table, make_st
     for command in (("info", table), ("verify", table), ("merge", table, tmp_path / "m")):
         refused = call(store, *command)
         assert refused.exit_code == 1
-        assert "it is no HDF5 file, expected a store" in refused.stderr
+        assert "it is not an HDF5 file, expected a store" in refused.stderr
         assert "delete" not in refused.stderr
     recording = table.parent / "s.wav"
     refused = extract(table, recording, "--encoder", "demo")

@@ -2,10 +2,11 @@
 
 import json
 import threading
+from contextvars import copy_context
 
 import pytest
 
-from spk.extract.profiling import Profile, TimedStage, stage
+from spk.extract.profiling import Profile, TimedStage, recording, stage
 
 
 @pytest.fixture
@@ -55,12 +56,14 @@ def test_threads_have_rows_of_their_own_and_nothing_is_measured_without_spans():
     spans = Profile()
 
     def work():
-        with stage(spans, "decode"), stage(None, "CNN"):
+        with stage("decode"):
             pass
 
-    thread = threading.Thread(target=work, name="decode_7")
-    thread.start()
-    thread.join()
+    with recording(spans):
+        thread = threading.Thread(target=copy_context().run, args=(work,), name="decode_7")
+        thread.start()
+        thread.join()
+    work()
     assert [(span.row, span.stage) for span in spans.found] == [("decode_7", "decode")]
 
 

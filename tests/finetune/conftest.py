@@ -83,10 +83,12 @@ def make_trunk(encoder_of: Callable[[str], Path]) -> Callable[..., Any]:
 
     def make(kind: str, **settings: Any) -> Any:
         from spk.extract.encoder.loading import load_encoder_parts
-        from spk.finetune.config import Config
+        from spk.finetune.config import FinetuneConfig
         from spk.finetune.model.encoder import PartlyFrozenEncoder
 
-        return PartlyFrozenEncoder(load_encoder_parts(str(encoder_of(kind))), Config(**settings))
+        return PartlyFrozenEncoder(
+            load_encoder_parts(str(encoder_of(kind))), FinetuneConfig(**settings)
+        )
 
     return make
 
@@ -97,13 +99,13 @@ def make_module(encoder_of: Callable[[str], Path]) -> Callable[..., Any]:
 
     def make(kind: str, *, task: str = "M1", codes: Any = None, cache: Any = None, **settings: Any):
         from spk.extract.encoder.loading import load_encoder_parts
-        from spk.finetune.config import Config
+        from spk.finetune.config import FinetuneConfig
         from spk.finetune.model.module import ModelIdentity, SpeakerModule
 
         folder = str(encoder_of(kind))
         parts = load_encoder_parts(folder)
         subject = ModelIdentity(task, ("a", "b", "c"), parts.provenance, "random")
-        config = Config(pretrained_model=folder, **{"head_size": 16, **settings})
+        config = FinetuneConfig(encoder=folder, **{"head_size": 16, **settings})
         return SpeakerModule(parts, subject, config, codes=codes, cache=cache)
 
     return make

@@ -147,7 +147,7 @@ def test_labels_with_blanks_inside_pass_from_a_textgrid_to_cut_files_and_back(tm
 
 
 @pytest.mark.parametrize("label", ["S1_spk_1", "a_b_c_d", "S1__1"])
-def test_a_label_that_can_be_divided_in_several_ways_is_refused_until_told(tmp_path, label):
+def test_an_ambiguous_label_is_refused_without_an_option(tmp_path, label):
     soundfile.write(tmp_path / f"{label}_0003.wav", [0.1] * 16000, 16000)
     (tmp_path / "l.csv").write_text(f"path,label\n{label}_0003.wav,{label}\n")
     words = ["csv", tmp_path / "l.csv", tmp_path / "t.csv", "--audio-root", tmp_path]

@@ -141,7 +141,7 @@ def test_a_table_with_a_missing_name_is_refused_in_parquet_too(tmp_path):
         read_table(tmp_path / "t.parquet")
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path):
+def test_a_place_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"t\.csv: cannot be written \(File exists\), expected"):
         write_table(table(), tmp_path / "file" / "t.csv")

@@ -173,7 +173,7 @@ def test_segments_are_cut_from_the_channel_that_their_row_names(telephone, typed
         samples, _ = soundfile.read(f"cut/{file}", dtype="int16", always_2d=True)
         first, stop = (int(np.floor(t * RATE + 0.5)) for t in (row.start, row.end))
         np.testing.assert_array_equal(samples[:, 0], telephone[first:stop, int(row.channel)])
-    assert "0 files written, 6 found complete" in typed(f"{CUT} --channel mean").stdout
+    assert "0 files written, 6 already complete" in typed(f"{CUT} --channel mean").stdout
 
 
 def test_a_folder_of_cuts_is_not_gone_on_with_from_another_channel(telephone, typed, told):

@@ -36,7 +36,7 @@ TABLES = {
     "a column without a name": (rows(ROW + ",x"), "t.csv: cannot be read ("),
     "a column twice": (
         rows(ROW + ",x", head=HEAD + ",session"),
-        "column 'session' stands twice, expected once; delete one",
+        "column 'session' occurs twice, expected once; delete one",
     ),
     "text for a time": (rows("a,a.wav,0,late,001,S1"), "column 'end' holds what is not float64"),
     "no time": (rows("a,a.wav,0,,001,S1"), "t.csv: column 'end' holds what is not float64"),
@@ -120,7 +120,7 @@ def test_a_bad_table_is_one_line(told, case):
         "spk-extract t.csv store --encoder demo --plan",
         "spk-classify sweep t.csv store out",
         "spk-classify score p.csv --table t.csv",
-        "spk-finetune fit t.csv --pretrained-model demo",
+        "spk-finetune fit t.csv --encoder demo",
     ],
 )
 def test_a_time_beyond_all_recordings_is_refused_by_every_command(told, command):

@@ -64,14 +64,14 @@ def test_a_flipped_byte_of_features_harms_one_row_and_brings_back_its_shard(flip
 
 @pytest.mark.parametrize("kind", ["pooled", "frames"])
 def test_a_store_that_does_not_check_is_caught_by_the_harness(flipped, monkeypatch, kind):
-    monkeypatch.setattr(shard_module, "_refuse_changed", lambda *_: None)
+    monkeypatch.setattr(shard_module, "_check_crc32", lambda *_: None)
     counts, broken = flipped(kind)
     assert counts["wrong reads"] == 1
     assert any(what.startswith("read another value of ") for what in broken)
 
 
 def test_a_verify_that_does_not_look_is_caught_by_the_harness(flipped, monkeypatch):
-    monkeypatch.setattr(maintenance, "_shard_faults", lambda path, named: [])
+    monkeypatch.setattr(maintenance, "_shard_faults", lambda path, check_name: [])
     counts, broken = flipped("pooled")
     assert counts["missed"] == 1
     assert any(what.startswith("verify said 0") for what in broken)

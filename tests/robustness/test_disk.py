@@ -58,9 +58,8 @@ def test_a_sweep_whose_files_go_is_told(jobs, scene, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = scene.typed(line)
     assert (done.code, done.clear) == (1, True)
-    assert (
-        "swept: ['sweep.csv', 'sweep.png', 'predictions.csv', 'metrics.csv'] are gone" in done.err
-    )
+    files = "['sweep.csv', 'sweep.png', 'predictions.csv', 'metrics.csv']"
+    assert f"swept: {files} have disappeared" in done.err
 
 
 def test_a_file_half_written_under_its_name_is_caught_by_the_harness(
@@ -127,7 +126,7 @@ def test_a_place_that_cannot_be_made_is_told(tmp_path, jobs):
 
 def test_a_session_s_folder_that_goes_is_told(tmp_path):
     task = sessions.Task("S1", (), {}, {})
-    asked = sessions.TrainingPlan(None, sessions.Config(), "random", {0: task}, ("S1",))
+    asked = sessions.TrainingPlan(None, sessions.FinetuneConfig(), "random", {0: task}, ("S1",))
     with pytest.raises(InputError, match=r"cannot be written \(No such file or directory\)"):
         sessions._write_task_file(tmp_path / "version_0", task, asked)
 
@@ -135,12 +134,12 @@ def test_a_session_s_folder_that_goes_is_told(tmp_path):
 def test_a_finished_session_that_is_gone_is_told(tmp_path):
     tasks = {0: sessions.Task("S1", (), {}, {}), 1: sessions.Task("S2", (), {}, {})}
     asked = sessions.TrainingPlan(
-        None, sessions.Config(log_dir=str(tmp_path)), "random", tasks, ("S1", "S2")
+        None, sessions.FinetuneConfig(log_dir=str(tmp_path)), "random", tasks, ("S1", "S2")
     )
-    with pytest.raises(InputError, match="2 finished sessions are gone, first 'S1', expected all"):
-        run._refuse_gone(asked, [], False)
-    run._refuse_gone(asked, ["S1", "S2"], False)  # another process has them
-    run._refuse_gone(asked, [], True)
+    with pytest.raises(InputError, match="2 finished sessions have disappeared, first 'S1', exp"):
+        run._check_still_there(asked, [], False)
+    run._check_still_there(asked, ["S1", "S2"], False)  # another process has them
+    run._check_still_there(asked, [], True)
 
 
 @pytest.mark.parametrize(("problem", "heard"), [(FileNotFoundError, 0), (ValueError, 1)])

@@ -79,7 +79,7 @@ def opaque(file):
 
 
 HOSTILE = {
-    outside_link: "a link out of the file at 'frames'",
+    outside_link: "an external link at 'frames'",
     outside_storage: "virtual, external or chunked storage at 'frames'",
     outside_virtual: "virtual, external or chunked storage at 'crc32'",
     references: "another type at 'frames'",
@@ -330,7 +330,7 @@ def test_a_tuned_model_asks_for_the_encoder_s_recorded_commit(monkeypatch):
 
     monkeypatch.setattr(checkpoint, "load_encoder_parts", load_encoder_parts)
     with pytest.raises(InputError, match="seen"):
-        checkpoint.load_tuned("a.ckpt")
+        checkpoint.load_finetuned("a.ckpt")
     assert asked == [("org/name", "0123abc")]
 
 
@@ -420,7 +420,7 @@ run(classify, "sweep table.csv features sweep --classifiers centroid,ridge --job
 run(classify, "fit table.csv features model --classifiers centroid --layers 5 --jobs 1")
 run(classify, "predict model table.csv features predictions.csv")
 run(classify, "score predictions.csv --table table.csv --resamples 10")
-run(finetune, "fit table.csv --audio-root corpus/wav --log-dir fleet --pretrained-model demo "
+run(finetune, "fit table.csv --audio-root corpus/wav --log-dir fleet --encoder demo "
     "--max-epochs 1 --freeze-encoder-layers 4 --cache-prefix")
 run(finetune, "predict fleet table.csv tuned.csv --audio-root corpus/wav")
 print(asked)
@@ -432,7 +432,6 @@ except OSError as problem:
 """
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_nothing_but_the_download_of_an_encoder_asks_for_the_network(tmp_path):
     """Every way out is closed, and no setting tells the hub to stay offline."""

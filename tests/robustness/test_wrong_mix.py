@@ -13,7 +13,7 @@ import soundfile
 from spk.extract.audio import Segment
 from spk.extract.store.reader import FeatureStore
 from spk.extract.store.writer import StoreWriter
-from spk.finetune.config import Config
+from spk.finetune.config import FinetuneConfig
 from spk.finetune.training.train_session import TrainingContext, _sign
 from spk.manifests.table import read_table, write_table
 
@@ -198,7 +198,7 @@ SIGNED = {
     "states": "1",
     "unfreeze": "2:1",
     "freeze_encoder_layers": 1,
-    "precision": "bfloat16",
+    "dtype": "bfloat16",
     "max_epochs": 3,
 }
 
@@ -209,7 +209,7 @@ def test_kept_prefixes_are_of_one_setting(tmp_path, name):
     path.write_bytes(b"1")
     segments = [Segment("a", str(path), 0.0, 1.0)]
     of = SimpleNamespace(encoder={"revision": "1"}), SimpleNamespace(segments=segments)
-    config = Config()
+    config = FinetuneConfig()
     signs = [
         _sign(*of, TrainingContext(None, one, "random", device="cpu", ranks=1, stop=lambda: False))
         for one in (config, config, replace(config, **{name: SIGNED[name]}))

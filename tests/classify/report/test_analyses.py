@@ -52,7 +52,7 @@ def test_runs_without_a_file_stand_beside_those_with_one(make):
     runs = [make("a"), make("b", learning=CURVE), make("c", config=CHOSEN)]
     found = sections(runs)["learning"]
     assert found.runs == [1]
-    assert [place for place, _ in found.told] == [1]
+    assert [place for place, _ in found.sentences] == [1]
     assert [row[0].text for row in found.table.rows] == ["b", "b"]
     assert [row[0].run for row in found.table.rows] == [1, 1]
     assert [row[2].text for row in found.table.rows] == ["50.0 %", "75.0 %"]
@@ -70,5 +70,5 @@ def test_a_meeting_that_cannot_be_recognised_has_no_bar_and_empty_cells(make):
         control[name] = [0.5, float("nan")]
     found = sections([make("r", "x, within corpus", control=control)])["control"]
     assert [cell.text for cell in found.table.rows[1][3:]] == ["", "", "", "", "0"]
-    assert "no test segment is of a meeting in train" in found.told[0][1]
+    assert "no test segment is of a meeting in train" in found.sentences[0][1]
     assert found.figure.count("opacity: 0.55") == 1

@@ -132,7 +132,7 @@ def test_what_lies_beside_a_run_is_shown_as_its_files_say(full):
     assert "spk-classify sweep says how much" not in summary
 
 
-def test_what_a_run_lacks_is_told_with_the_command_that_makes_it(page, heard):
+def test_what_a_run_lacks_is_reported_with_the_command_that_makes_it(page, heard):
     strangers = section(page, "open-set")
     words = f"spk-classify open-set {heard / 'table.csv'} STORE {heard / 'one'}"
     assert f"<code>{words}</code>" in strangers
@@ -175,7 +175,7 @@ def test_a_recording_that_is_missing_is_a_note_and_no_failure(heard, tmp_path):
     assert "<audio" not in page
 
 
-def test_the_split_and_its_leaks_are_told(page, bare):
+def test_the_split_and_its_leaks_are_reported(page, bare):
     assert "Nothing beside the table tells how it was split." in page
     assert "of a training segment of the same speaker" in page
     assert "to see how it was split and what leaks" in bare

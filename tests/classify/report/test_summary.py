@@ -50,7 +50,7 @@ def test_no_difference_is_claimed_where_mcnemar_disagrees_with_the_interval(make
     assert told(runs)[-1] == (None, "No difference between runs is shown.")
 
 
-def test_a_difference_is_told_from_the_better_one(make_runs):
+def test_a_difference_is_stated_in_favour_of_the_better_run(make_runs):
     halves = [*range(6), *range(10, 16)]
     runs = make_runs(halves, {2}, halves[1:])
     place, text = told(runs)[-1]

@@ -107,7 +107,7 @@ def test_trials_stand_best_first():
     assert trials_table(trials, most=1).rows[0][3].note == "10.0 to 90.0"
 
 
-def test_the_leak_report_shows_what_leaks_tells(heard_table):
+def test_the_report_shows_the_leakage_report(heard_table):
     found = leakage_report(heard_table())
     table = leaks_table(found)
     assert [row[0].text for row in table.rows] == [*sorted(("A&<b>", "B")), "all"]

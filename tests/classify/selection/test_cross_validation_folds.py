@@ -147,8 +147,8 @@ def test_a_label_that_a_fold_did_not_learn_is_wrong_and_in_no_log_loss():
     ("changes", "expected"),
     [
         ({"folds": 1}, "1 is given, expected 0"),
-        ({"folds": -1}, "-1 is given, expected 0"),
-        ({"gap": -1.0}, "-1 s is given, expected >= 0"),
+        ({"folds": -1}, "--folds: value is -1, expected a whole number from 0"),
+        ({"gap": -1.0}, "--gap: value is -1.0, expected a number from 0"),
         ({"classifiers": "lightgbm"}, "0 validation segments are given"),
     ],
 )

@@ -25,7 +25,7 @@ from spk.classify.selection.layer_weights import (
     squared_error,
 )
 from spk.classify.selection.sweep import sweep
-from spk.classify.speaker_model import fit, predict
+from spk.classify.speaker_model import fit_model, name_segments
 from spk.classify.speaker_model_files import load_model, save_model
 from spk.common.errors import InputError
 from spk.extract.store.reader import FeatureStore
@@ -135,7 +135,7 @@ def test_the_weight_goes_to_the_layer_that_carries_the_signal(tmp_path, table, w
     path = write_store(tmp_path / "s", table["segment_id"], features.astype(np.float32))
     tasks, told = make_tasks(table, "session")[0], []
     found = learn_layer_weights(
-        ids_of(table), FeatureStore.open(path), tasks, (0, 1, 2, 3), MIX, tell=told.append
+        ids_of(table), FeatureStore.open(path), tasks, (0, 1, 2, 3), MIX, log=told.append
     )
     shares = dict(zip(found.layers, found.weights or (1.0,), strict=True))
     assert shares[2] > 0.9
@@ -146,7 +146,7 @@ def test_the_weight_goes_to_the_layer_that_carries_the_signal(tmp_path, table, w
 
 def test_one_layer_asked_is_that_layer_alone(table, store):
     tasks, told = make_tasks(table, "session")[0], []
-    (one,) = sweep(table, store, tasks, replace(MIX, layers="1"), tell=told.append)
+    (one,) = sweep(table, store, tasks, replace(MIX, layers="1"), log=told.append)
     assert not told  # there is nothing to learn
     (alone,) = sweep(table, store, tasks, replace(MIX, layers="1", combine="alone"))
     assert one.layers == LayerSet((1,))
@@ -214,13 +214,13 @@ def test_a_mix_is_told_kept_read_back_and_names_as_it_was_validated(
     tasks, _ = make_tasks(table, "session")
     trial = choose(sweep(table, store, tasks, MIX))
     assert trial.layers.combine == "mix"
-    model = fit(table, store, tasks, trial, MIX)
-    named, _ = predict(model, table, store, split="valid")
+    model = fit_model(table, store, tasks, trial, MIX)
+    named, _ = name_segments(model, table, store, split="valid")
     assert (named["predicted"] == named["speaker"]).mean() == pytest.approx(trial.accuracy)
     save_model(model, tmp_path / "model")
     again = load_model(tmp_path / "model")
     assert again.layers == trial.layers
-    assert predict(again, table, store, split="valid")[0].equals(named)
+    assert name_segments(again, table, store, split="valid")[0].equals(named)
     outcome = run_experiment(table, store_path, MIX, keep=tmp_path / "run" / "cells.jsonl")
     write_outcome(outcome, tmp_path / "run")
     (told,) = [fact for fact in outcome.facts if fact.startswith("mix")]
@@ -235,7 +235,7 @@ def test_a_mix_is_told_kept_read_back_and_names_as_it_was_validated(
         chosen.scores(rotation, head, rows), model.fitted[tasks[0].name].scores(X), atol=EXACT
     )
     said = []
-    run_experiment(table, store_path, MIX, keep=tmp_path / "run" / "cells.jsonl", tell=said.append)
+    run_experiment(table, store_path, MIX, keep=tmp_path / "run" / "cells.jsonl", log=said.append)
     assert said[1:] == ["1 of 1 combinations were finished before and are not tried again"]
 
 

@@ -94,28 +94,28 @@ def test_trees_are_counted_before_they_grow(table, store):
     tasks, _ = make_tasks(table, "session")
     told = []
     settings = SweepSettings(classifiers="lightgbm", layers="1", jobs=1)
-    sweep(table, store, tasks, settings, tell=told.append)
+    sweep(table, store, tasks, settings, log=told.append)
     assert told == ["lightgbm: at most 2700 trees (300 rounds, 1 layer sets)"]  # 9 speakers
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        (SweepSettings(classifiers="ridge,forest"), "'forest' is given"),
-        (SweepSettings(classifiers="ridge,ridge"), "names one twice"),
-        (SweepSettings(jobs=-1), "-1 is given, expected 0"),
+        ({"classifiers": "ridge,forest"}, "'forest' is given"),
+        ({"classifiers": "ridge,ridge"}, "names one twice"),
+        ({"jobs": -1}, "--jobs: value is -1, expected a whole number from 0"),
         (
-            SweepSettings(calibration="platt"),
-            "'platt' is given, expected one of temperature, isotonic",
+            {"calibration": "platt"},
+            "--calibration: value is 'platt', expected one of",
         ),
-        (SweepSettings(layers="9"), "9 is not in the store"),
-        (SweepSettings(pooling_part="max"), "'max' is given, expected one of mean, std, both"),
+        ({"layers": "9"}, "9 is not in the store"),
+        ({"pooling_part": "max"}, "--pooling-part: value is 'max', expected one of"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(table, store, settings, expected):
     tasks, _ = make_tasks(table, "session")
     with pytest.raises(InputError, match=expected):
-        sweep(table, store, tasks, settings)
+        sweep(table, store, tasks, SweepSettings(**settings))
 
 
 def test_validation_labels_that_are_all_unknown_give_no_log_loss(table, store):

@@ -47,7 +47,7 @@ def test_a_killed_sweep_goes_on_with_what_is_missing(tmp_path, table, store, tas
     path.write_bytes(b"".join(lines[:4]) + lines[4][:30])  # three cells, one cut off by the kill
     counted.clear()
     told = []
-    again = sweep(table, store, tasks, FAST, cells=SweepCache(path, "a"), tell=told.append)
+    again = sweep(table, store, tasks, FAST, cells=SweepCache(path, "a"), log=told.append)
     assert counted == [("1", "lda"), ("2", "ridge", "lda")]
     assert told == ["3 of 6 combinations were finished before and are not tried again"]
     assert_same(whole, again)

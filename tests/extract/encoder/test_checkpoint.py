@@ -37,7 +37,7 @@ def test_a_folder_is_identified_by_its_weights(layer_encoder):
 
 
 def test_offline_and_not_cached_names_the_folder_and_the_download(hub):
-    message = r"some/encoder: encoder is not at hand .*run `hf download some/encoder`.*--encoder"
+    message = r"some/encoder: encoder is not available .*run `hf download some/encoder`.*--encoder"
     with pytest.raises(InputError, match=message):
         load_encoder("some/encoder")
 
@@ -60,7 +60,7 @@ def test_a_cached_encoder_has_its_commit_as_revision(hub, layer_encoder):
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./absent", "a/b/c", "../x"])
 def test_what_is_neither_folder_nor_id_is_refused(name):
-    with pytest.raises(InputError, match="is no folder, expected a folder or a hub id"):
+    with pytest.raises(InputError, match="is not a folder, expected a folder or a hub id"):
         find_checkpoint(name)
 
 

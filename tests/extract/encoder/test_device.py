@@ -80,7 +80,7 @@ def test_a_list_is_expected_only_where_one_is_taken():
 def test_a_lane_on_a_cpu_copies_nothing():
     batch = DeviceTransfer(CPU).empty((2, 3), torch.int16)
     assert DeviceTransfer(CPU).to_device(batch) is batch
-    assert DeviceTransfer(CPU).to_host(batch)().__array_interface__["data"][0] == batch.data_ptr()
+    assert DeviceTransfer(CPU).to_host(batch)().data_ptr() == batch.data_ptr()
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc: no mallopt")
@@ -109,4 +109,4 @@ def test_what_goes_to_a_gpu_and_back_is_the_same():
     lane = DeviceTransfer(torch.device("cuda"))
     batch = lane.empty((5, 7), torch.int16).random_(-9, 9)
     wait = lane.to_host(lane.to_device(batch) * 2)
-    assert (wait() == batch.numpy() * 2).all()
+    assert (wait() == batch * 2).all()

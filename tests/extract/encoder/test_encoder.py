@@ -378,10 +378,10 @@ def test_a_gpu_is_told_what_to_do_without_being_waited_for(layer_encoder):
     expected = encoder.encode(rows, layers=[0, 3])[0]  # and what is set up on first use is there
     torch.cuda.set_sync_debug_mode("error")
     try:
-        wait = encoder.encode_async(rows, [0, 3], "mean+std", math.inf)
+        batch = encoder.encode_async(rows, [0, 3], "mean+std", math.inf)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    np.testing.assert_allclose(wait()[0], expected, rtol=SAME, atol=SAME)
+    np.testing.assert_allclose(batch.result()[0], expected, rtol=SAME, atol=SAME)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

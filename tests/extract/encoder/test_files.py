@@ -103,7 +103,7 @@ def test_weights_are_not_rounded_to_the_dtype_that_the_configuration_names(copy)
         assert torch.equal(found, plain)
 
 
-def test_a_missing_package_is_told_as_such(copy, monkeypatch):
+def test_a_missing_package_is_reported_as_such(copy, monkeypatch):
     def absent(*_, **__):
         raise ImportError("needs accelerate:\nrun `pip install accelerate`\n")
 
@@ -122,7 +122,7 @@ def test_a_pickle_that_holds_more_than_tensors_gets_one_line(copy):
 
 
 @pytest.mark.parametrize("prefix", ["", "wav2vec2."])
-def test_weights_of_the_encoder_that_have_no_place_are_told_and_a_head_s_are_not(copy, prefix):
+def test_unused_encoder_weights_are_reported_and_a_head_s_are_not(copy, prefix):
     def prefixed(tensors):
         for name in list(tensors):
             tensors[prefix + name] = tensors.pop(name)
@@ -138,7 +138,7 @@ def test_weights_of_the_encoder_that_have_no_place_are_told_and_a_head_s_are_not
 
 
 @pytest.mark.parametrize("head", ["ForSequenceClassification", "ForXVector"])
-def test_a_head_s_own_mix_of_layers_is_told(tmp_path, layer_encoder, head):
+def test_a_head_s_own_mix_of_layers_is_reported(tmp_path, layer_encoder, head):
     config = transformers.AutoConfig.from_pretrained(layer_encoder)
     config.use_weighted_layer_sum = True
     config.tdnn_dim, config.tdnn_kernel, config.tdnn_dilation = (8, 8), (3, 1), (1, 1)
@@ -148,7 +148,7 @@ def test_a_head_s_own_mix_of_layers_is_told(tmp_path, layer_encoder, head):
     assert "mix of layers (use_weighted_layer_sum) is left out with the head" in note
 
 
-def test_adapters_of_languages_beside_the_weights_are_told(tmp_path, layer_encoder):
+def test_adapters_of_languages_beside_the_weights_are_reported(tmp_path, layer_encoder):
     config = transformers.AutoConfig.from_pretrained(layer_encoder)
     config.adapter_attn_dim = 4
     transformers.Wav2Vec2ForCTC(config).save_pretrained(tmp_path)

@@ -144,8 +144,8 @@ FIRST = "base_model.model.encoder.layers.0.attention.q_proj"
     ("drop", "more", "message"),
     [
         ([f"{FIRST}.lora_B.weight"], {}, r"'encoder.layers.0.attention.q_proj' have shapes \[\(4"),
-        ([], {f"{FIRST}.lora_magnitude_vector": torch.ones(32)}, "is no matrix A or B of LoRA"),
-        ([], {f"{FIRST}.bias": torch.ones(32)}, "q_proj.bias' is no matrix A or B"),
+        ([], {f"{FIRST}.lora_magnitude_vector": torch.ones(32)}, "is not a matrix A or B of LoRA"),
+        ([], {f"{FIRST}.bias": torch.ones(32)}, "q_proj.bias' is not a matrix A or B"),
         (
             [f"{FIRST}.lora_B.weight"],
             {f"{FIRST}.lora_B.weight": torch.ones(31, RANK)},

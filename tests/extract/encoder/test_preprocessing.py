@@ -213,13 +213,13 @@ def test_what_cannot_be_met_is_refused_by_file_and_name(
         find_checkpoint(str(folder))
 
 
-def test_a_nested_entry_that_is_no_object_is_refused(tmp_path, group_encoder):
+def test_a_nested_entry_that_is_not_an_object_is_refused(tmp_path, group_encoder):
     folder = describe(tmp_path / "e", group_encoder, processor_config={"feature_extractor": "x"})
     with pytest.raises(InputError, match="feature_extractor is 'x', expected a JSON object"):
         find_checkpoint(str(folder))
 
 
-def test_what_nobody_says_is_assumed_and_told(group_folder, layer_encoder, tmp_path):
+def test_unspecified_settings_are_assumed_and_reported(group_folder, layer_encoder, tmp_path):
     for folder, guess, value in (
         (group_folder, "waveforms that are not normalised .* group norm", "none"),
         (describe(tmp_path / "layer", layer_encoder), "normalised waveforms .* layer norm", "zero"),
@@ -240,7 +240,7 @@ def test_the_option_decides_where_nobody_says_it(group_folder):
         assert "16000 Hz is assumed" in encoder.notes[0]
 
 
-def test_the_option_is_obeyed_against_the_file_and_that_is_told(tmp_path, group_encoder):
+def test_the_option_is_obeyed_against_the_file_and_that_is_reported(tmp_path, group_encoder):
     says = {"preprocessor_config": {"do_normalize": True}}
     folder = describe(tmp_path / "encoder", group_encoder, **says)
     encoder = load_encoder(str(folder), normalize="no")

@@ -169,5 +169,5 @@ def test_a_setting_that_is_not_known_here_is_refused_unless_at_its_default(
     path = tmp_path / "config.json"
     check_switches(path, LaterConfig, {"turned_around": False, "scaled": 1.0, "hidden_size": 5})
     check_switches(path, LaterConfig, {"pooling_mode": "mean"})  # of no class: nobody looks at it
-    with pytest.raises(InputError, match=f"{message}, which this spk does not know"):
+    with pytest.raises(InputError, match=f"{message}, which this version of spk does not know"):
         check_switches(path, LaterConfig, settings)

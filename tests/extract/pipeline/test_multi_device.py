@@ -11,9 +11,8 @@ from dataclasses import replace
 from multiprocessing.process import BaseProcess
 
 import numpy as np
-import pandas as pd
 import pytest
-import soundfile
+from helpers import noise_meeting
 
 from spk.common.errors import InputError
 from spk.extract.encoder.device import choose_devices
@@ -27,11 +26,11 @@ from spk.extract.pipeline.multi_device import (
     worker_main,
 )
 from spk.extract.planning import choose_segments
-from spk.extract.run import configuration, extract
+from spk.extract.run import configuration, run_extraction
 from spk.extract.store.reader import FeatureStore
 from spk.extract.store.shard_writer import UnnamedShard
 from spk.extract.store.writer import StoreWriter
-from spk.manifests.table import check_table, write_table
+from spk.manifests.table import write_table
 
 pytestmark = pytest.mark.slow
 
@@ -42,16 +41,10 @@ SEGMENTS = 24
 def corpus(tmp_path_factory):
     """Return options and a table of segments of one recording, one of them silent."""
     root = tmp_path_factory.mktemp("corpus")
-    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 30 * 16000)
-    samples[: 16000 // 2] = 0.0
-    soundfile.write(root / "a.wav", samples, 16000)
     lengths = [0.4 + 0.05 * (i * 7 % 11) for i in range(SEGMENTS)]
     starts = [0.0, *(0.5 + np.cumsum(lengths[1:-1])), 0.6]
-    rows = [
-        {"segment_id": f"s{i:02d}", "audio": "a.wav", "start": start, "end": start + length}
-        for i, (start, length) in enumerate(zip(starts, lengths, strict=True))
-    ]
-    table = check_table(pd.DataFrame(rows).assign(speaker="a", session="S"))
+    spans = [(start, start + length) for start, length in zip(starts, lengths, strict=True)]
+    table = noise_meeting(root, "a.wav", spans, silent=0.5)
     options = ExtractOptions(
         encoder="demo",
         audio_root=str(root),
@@ -68,7 +61,7 @@ def alone(corpus, tmp_path_factory):
     """Return what one device writes: {segment_id: (layers, dim)}."""
     options, table = corpus
     store = tmp_path_factory.mktemp("alone") / "store"
-    extract(table, store, replace(options, device="cpu"))
+    run_extraction(table, store, replace(options, device="cpu"))
     return rows_of(store)
 
 
@@ -89,7 +82,7 @@ def test_two_devices_write_what_one_does(corpus, alone, tmp_path, monkeypatch):
     options, table = corpus
     file = tmp_path / "profile.txt"
     options = replace(options, profile=str(file), verify=4)
-    summary = extract(table, tmp_path / "store", options)
+    summary = run_extraction(table, tmp_path / "store", options)
     assert_same(rows_of(tmp_path / "store"), alone)
     assert (summary.new, summary.rejected) == (SEGMENTS - 1, {"silent": 1})
     assert summary.seconds == pytest.approx(
@@ -102,7 +95,7 @@ def test_two_devices_write_what_one_does(corpus, alone, tmp_path, monkeypatch):
         assert f"{name} MainThread" in page
     assert multiprocessing.active_children() == []
     monkeypatch.setattr(BaseProcess, "start", None)
-    assert extract(table, tmp_path / "store", options).new == 0
+    assert run_extraction(table, tmp_path / "store", options).new == 0
 
 
 def test_a_killed_process_ends_the_run_and_the_next_one_completes_it(
@@ -121,13 +114,13 @@ def test_a_killed_process_ends_the_run_and_the_next_one_completes_it(
     monkeypatch.setattr(MultiDeviceRun, "_handle_message", killing)
     told = r"cpu \(\d\): the process of this device ended early with signal 9, .*; run the same"
     with pytest.raises(InputError, match=told):
-        extract(table, store, options)
+        run_extraction(table, store, options)
     assert killed
     assert multiprocessing.active_children() == []
     assert unnamed(store) == []
     committed = rows_of(store)  # of the other one
     assert len(committed) < SEGMENTS - 1
-    assert extract(table, store, replace(options, device="cpu")).new == SEGMENTS - 1 - len(
+    assert run_extraction(table, store, replace(options, device="cpu")).new == SEGMENTS - 1 - len(
         committed
     )
     assert_same(rows_of(store), alone)
@@ -203,7 +196,7 @@ def test_workers_of_a_killed_parent_commit_nothing_while_the_next_run_has_the_st
     assert orphans
     assert group(process.pid) == []
     assert unnamed(store) == []
-    assert extract(table, store, options).new == SEGMENTS - 1 - len(writer.done)
+    assert run_extraction(table, store, options).new == SEGMENTS - 1 - len(writer.done)
     assert_same(rows_of(store), alone)
 
 
@@ -224,7 +217,7 @@ def test_killed_at_any_moment_with_all_its_processes_nothing_is_lost(
         committed = now
         if len(committed) == SEGMENTS - 1:
             break
-    extract(table, store, options)
+    run_extraction(table, store, options)
     assert_same(rows_of(store), alone)
     assert unnamed(store) == []
 
@@ -288,7 +281,7 @@ os.fsync = fsync
     assert len(committed) < SEGMENTS - 1
     assert_same(committed, {name: alone[name] for name in committed})
     assert unnamed(store) == []
-    extract(table, store, options)
+    run_extraction(table, store, options)
     assert_same(rows_of(store), alone)
 
 
@@ -382,9 +375,11 @@ def test_a_worker_asks_writes_its_rows_and_says_that_it_ended(worker, tmp_path):
     assert kinds.count("next") == len(batches) + 1
     assert kinds[-4:] == ["shard", "progress", "spans", "ended"]
     (shard,) = shards(said)
-    asked = [one.segment_id for batch in batches for one in batch if one.segment_id != "s00"]
+    asked = [
+        one.segment_id for batch in batches for one in batch if one.start
+    ]  # the first is silent
     assert sorted(shard.segment_ids) == sorted(asked)
-    assert shard.rejected == {"s00": "silent"}
+    assert [*shard.rejected.values()] == ["silent"]
     assert [path.name for path in (tmp_path / "store" / "shards").iterdir()] == [shard.temporary]
     assert said[-3][1][1][0] == SEGMENTS - 1
 
@@ -420,7 +415,9 @@ def test_a_bug_in_a_worker_names_the_segment_and_keeps_what_was_before(worker, m
     assert message.startswith(batches[2][0].segment_id)
     assert message.endswith("encoding failed")
     assert "shapes differ" in trace
-    usable = [one.segment_id for one in (*batches[0], *batches[1]) if one.segment_id != "s00"]
+    usable = [
+        one.segment_id for one in (*batches[0], *batches[1]) if one.start
+    ]  # the first is silent
     (shard,) = shards(said)
     assert sorted(shard.segment_ids) == sorted(usable)
 
@@ -461,11 +458,9 @@ if __name__ == "__main__":
     from multiprocessing import get_context
     get_context("spawn").Process(target=print).start()
 else:
-    from spk.extract.options import Options
-    from spk.extract.run import extract
-    from spk.manifests.table import read_table
-    options = Options(device="cpu,cpu", encoder="demo", audio_root={options.audio_root!r})
-    extract(read_table("table.csv"), "store", options)
+    from spk.extract import extract
+    settings = dict(device=["cpu", "cpu"], encoder="demo", audio_root={options.audio_root!r})
+    extract("table.csv", "store", **settings)
 """
     (tmp_path / "script.py").write_text(script)
     ended = subprocess.run(
@@ -499,7 +494,7 @@ def test_what_a_worker_says_it_failed_with_ends_the_run(corpus, tmp_path, monkey
 
     monkeypatch.setattr(MultiDeviceRun, "_started", started)
     with pytest.raises(kind, match=said[0]) as found:
-        extract(table, tmp_path / "store", options)
+        run_extraction(table, tmp_path / "store", options)
     assert ("Traceback: shapes" in str(found.value.__cause__)) == (kind is RuntimeError)
 
 
@@ -521,4 +516,4 @@ def test_an_encoder_in_memory_has_one_device(corpus, tmp_path):
 
     options, table = corpus
     with pytest.raises(InputError, match="'cpu,cpu' beside an encoder that is loaded already"):
-        extract(table, tmp_path / "store", options, encoder=load_encoder("demo"))
+        run_extraction(table, tmp_path / "store", options, encoder=load_encoder("demo"))

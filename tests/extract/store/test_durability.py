@@ -21,7 +21,7 @@ Make = Callable[..., np.ndarray]
 
 
 @pytest.mark.parametrize("number", [errno.EFBIG, errno.EROFS, errno.EIO])
-def test_a_file_that_cannot_be_written_is_told_and_absent(
+def test_a_file_that_cannot_be_written_is_reported_and_absent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refused(handle: int) -> None:
@@ -34,7 +34,7 @@ def test_a_file_that_cannot_be_written_is_told_and_absent(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_store_that_cannot_be_locked_is_told(
+def test_a_store_that_cannot_be_locked_is_reported(
     tmp_path: Path, make_store: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_store(tmp_path / "a", ["s"])
@@ -48,13 +48,13 @@ def test_a_store_that_cannot_be_locked_is_told(
     assert len(FeatureStore.open(tmp_path / "a")) == 1
 
 
-def test_a_place_below_a_file_is_told(tmp_path: Path, store_config: dict[str, Any]) -> None:
+def test_a_place_below_a_file_is_reported(tmp_path: Path, store_config: dict[str, Any]) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match=r"cannot be written \(Not a directory\)"):
         StoreWriter(tmp_path / "file" / "store", store_config)
 
 
-def test_a_store_without_its_shards_is_told(tmp_path: Path, make_store: Make) -> None:
+def test_a_store_without_its_shards_is_reported(tmp_path: Path, make_store: Make) -> None:
     make_store(tmp_path / "a", ["s"])
     shard = next((tmp_path / "a" / "shards").iterdir())
     shard.unlink()

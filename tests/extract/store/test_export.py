@@ -125,7 +125,7 @@ def test_a_fault_in_the_store_leaves_no_file(tmp_path: Path, make_store: Make, n
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_too_little_room_is_told_before_writing(
+def test_too_little_room_is_reported_before_writing(
     tmp_path: Path, make_store: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_store(tmp_path / "a", IDS)

@@ -173,7 +173,7 @@ def test_merge_keeps_every_value_and_the_order(
     assert verify_store(tmp_path / "out") == []
 
 
-def test_merge_goes_on_where_it_stopped(tmp_path: Path, make_store: Make) -> None:
+def test_merge_resumes_where_it_stopped(tmp_path: Path, make_store: Make) -> None:
     make_store(tmp_path / "a", IDS)
     make_store(tmp_path / "out", IDS[3:5])
     assert merge_stores([tmp_path / "a"], tmp_path / "out") == 10

@@ -205,12 +205,12 @@ def test_features_stand_where_the_last_bytes_say(tmp_path: Path) -> None:
     path = write(tmp_path / "a.h5")
     path.write_bytes(path.read_bytes()[: -TRAILER.size])
     seal(path, shift=-2)
-    with pytest.raises(InputError, match="features elsewhere than its last bytes say"):
+    with pytest.raises(InputError, match="features not where its trailer says"):
         read_shard(path)
 
 
-def test_any_other_hdf5_file_is_told_apart(tmp_path: Path) -> None:
+def test_any_other_hdf5_file_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["features"] = np.zeros(3)
-    with pytest.raises(InputError, match="bytes without the mark of a whole file"):
+    with pytest.raises(InputError, match="bytes without the mark of a complete file"):
         read_shard(tmp_path / "a.h5")

@@ -108,7 +108,7 @@ def test_frames_of_each_segment_come_back(
         store.read(["s1"], 2)
 
 
-def test_what_cannot_be_read_is_told(tmp_path: Path, make_store: Make) -> None:
+def test_reads_that_are_impossible_are_refused(tmp_path: Path, make_store: Make) -> None:
     make_store(tmp_path / "a", IDS)
     store = FeatureStore.open(tmp_path / "a")
     with pytest.raises(InputError, match=r"2 of 3 segments have no features, first 'x'.*extract"):
@@ -393,7 +393,7 @@ def test_a_flipped_byte_of_features_is_refused_where_it_is_read(
         store.read(["s6"], 2)
 
 
-def test_a_full_disk_is_told_in_bytes_and_loses_nothing(
+def test_a_full_disk_is_reported_in_bytes_and_loses_nothing(
     tmp_path: Path, store_config: dict[str, Any], row: dict[str, Any], monkeypatch: Any
 ) -> None:
     def full(handle: int) -> None:
@@ -432,11 +432,11 @@ def test_a_shard_gets_its_name_after_its_bytes_and_before_its_folder_are_on_disk
     assert steps[1:] == [f"to {name}", "shards"]
 
 
-def test_what_is_no_store_is_left_alone(tmp_path: Path, make_store: Make) -> None:
+def test_a_folder_that_is_not_a_store_is_left_alone(tmp_path: Path, make_store: Make) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"no store\.json beside \['notes\.txt'\]"):
         make_store(tmp_path, IDS)
-    with pytest.raises(InputError, match="it is no HDF5 file, expected a store"):
+    with pytest.raises(InputError, match="it is not an HDF5 file, expected a store"):
         make_store(tmp_path / "notes.txt", IDS)
     make_store(tmp_path / "a", IDS)
     (tmp_path / "a" / "store.json").unlink()
@@ -470,7 +470,7 @@ def test_foreign_files_among_the_shards_are_refused(tmp_path: Path, make_store: 
     make_store(tmp_path / "a", IDS)
     make_store(tmp_path / "b", ["other"], channel="mean")
     (tmp_path / "a" / "shards" / "copy.h5").write_bytes(b"")
-    with pytest.raises(InputError, match=r"1 names are no shard's, first 'copy\.h5'"):
+    with pytest.raises(InputError, match=r"1 names are not those of shards, first 'copy\.h5'"):
         FeatureStore.open(tmp_path / "a")
     (tmp_path / "a" / "shards" / "copy.h5").unlink()
     shutil.copy(next((tmp_path / "b" / "shards").iterdir()), tmp_path / "a" / "shards")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from spk.common.errors import InputError
 from spk.extract.audio import ReadOptions, Segment
-from spk.finetune.config import Config
+from spk.finetune.config import FinetuneConfig
 from spk.finetune.data.dataset import (
     BatchIndex,
     BatchSampler,
@@ -28,7 +28,7 @@ LOUD = {"speed_prob": 0.5, "noise_prob": 0.5, "gain_prob": 0.5, "reverb_prob": 0
 
 
 def made(batch_seconds=2.0, shuffled=True, part=(0, 1), **settings):
-    config = Config(batch_seconds=batch_seconds, **settings)
+    config = FinetuneConfig(batch_seconds=batch_seconds, **settings)
     return BatchSampler(SECONDS, config, shuffled=shuffled, part=part)
 
 
@@ -39,7 +39,7 @@ def asked(batches, epoch):
 
 def data_set(segments, held=None, **settings):
     codes = np.arange(len(segments)) % 3
-    return SegmentDataset(segments, codes, ReadOptions(), held or {}, Config(**settings))
+    return SegmentDataset(segments, codes, ReadOptions(), held or {}, FinetuneConfig(**settings))
 
 
 def samples(dataset, epoch=0, places=range(9)):
@@ -223,7 +223,7 @@ def test_other_processes_give_the_same_bytes(segments):
     settings = {"batch_seconds": 2.0, "crop_seconds": 0.6, **LOUD}
     epochs = []
     for workers in (0, 2):
-        config = Config(num_workers=workers, **settings)
+        config = FinetuneConfig(workers=workers, **settings)
         loader = make_loader(
             data_set(segments, **settings).training(), config, shuffled=True, epoch=1
         )
@@ -244,10 +244,10 @@ class Interrupting(SegmentDataset):
 
 
 def test_ctrl_c_is_the_training_process_own_affair(segments):
-    dataset = Interrupting(segments, np.zeros(9), ReadOptions(), {}, Config())
+    dataset = Interrupting(segments, np.zeros(9), ReadOptions(), {}, FinetuneConfig())
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        found = [*make_loader(dataset, Config(num_workers=1, batch_seconds=2.0))]
+        found = [*make_loader(dataset, FinetuneConfig(workers=1, batch_seconds=2.0))]
     finally:
         signal.signal(signal.SIGINT, before)
     assert sorted(place for batch in found for place in batch.ask.places) == [*range(9)]

@@ -12,11 +12,11 @@ import torch
 
 from spk.common.errors import InputError
 from spk.extract.audio import ReadOptions
-from spk.finetune.config import Config
+from spk.finetune.config import FinetuneConfig
 from spk.finetune.data.dataset import Batch, BatchIndex, SegmentDataset
 from spk.finetune.model.checkpoint import (
     autocast,
-    load_tuned,
+    load_finetuned,
     load_weights,
     model_name,
     predictions_table,
@@ -85,7 +85,7 @@ def test_what_is_loaded_scores_as_what_was_saved(make_module, make_batch, tmp_pa
         before = module.eval()(make_batch())
     changed(module, make_batch())
     path = save(module, tmp_path / "a.ckpt", weights_only=True)
-    loaded = load_tuned(path)
+    loaded = load_finetuned(path)
     assert not loaded.training
     with torch.no_grad():
         expected = module.eval()(make_batch())
@@ -99,19 +99,19 @@ def test_what_is_loaded_scores_as_what_was_saved(make_module, make_batch, tmp_pa
 def test_the_encoder_may_lie_elsewhere_but_not_be_another(saved, encoder_of, tmp_path):
     module, path = saved
     elsewhere = shutil.copytree(encoder_of("layer"), tmp_path / "moved")
-    loaded = load_tuned(path, encoder=str(elsewhere))
+    loaded = load_finetuned(path, encoder=str(elsewhere))
     for name, value in module.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
     with pytest.raises(InputError, match="checkpoint of M1: weights_sha256 is '[0-9a-f]{64}', exp"):
-        load_tuned(path, encoder=str(encoder_of("group")))
+        load_finetuned(path, encoder=str(encoder_of("group")))
 
 
-def test_another_encoder_is_told_as_such_even_where_the_settings_do_not_fit_it(
+def test_another_encoder_is_reported_even_if_the_settings_do_not_fit_it(
     make_module, encoder_of, tmp_path
 ):
     path = save(make_module("demo", freeze_encoder_layers=4), tmp_path / "a.ckpt")
     with pytest.raises(InputError, match="checkpoint of M1: weights_sha256 is"):
-        load_tuned(path, encoder=str(encoder_of("layer")))  # of three layers
+        load_finetuned(path, encoder=str(encoder_of("layer")))  # of three layers
 
 
 class Trap:
@@ -197,11 +197,11 @@ def test_settings_of_another_version_are_refused(saved, tmp_path):
     content["spk"]["settings"]["of_tomorrow"] = 1
     torch.save(content, tmp_path / "a.ckpt")
     with pytest.raises(InputError, match="a.ckpt: settings do not fit this version .*of_tomorrow"):
-        load_tuned(tmp_path / "a.ckpt")
+        load_finetuned(tmp_path / "a.ckpt")
 
 
 def test_scores_come_in_the_order_of_the_segments(saved, segments):
-    module, config = saved[0], Config(batch_seconds=2.0)
+    module, config = saved[0], FinetuneConfig(batch_seconds=2.0)
     found = SegmentDataset(segments, np.zeros(9, np.int64), ReadOptions(), {}, config)
     scores = score_segments(module.train(), found, config)
     assert scores.shape == (9, 3)
@@ -216,7 +216,7 @@ def test_scores_come_in_the_order_of_the_segments(saved, segments):
 def test_the_precision_of_the_settings_is_that_of_the_model():
     cpu, ones = torch.device("cpu"), torch.ones(2, 2)
     for precision, expected in (("auto", torch.float32), ("bfloat16", torch.bfloat16)):
-        with autocast(Config(precision=precision), cpu):
+        with autocast(FinetuneConfig(precision=precision), cpu):
             assert (ones @ ones).dtype == expected
 
 
@@ -238,7 +238,7 @@ def test_predictions_are_calibrated_chances_by_hand():
 def test_the_models_name_says_what_makes_scores_doubtful():
     def named(untrained=False, split="random", **settings):
         subject = ModelIdentity("M", ("a", "b"), {"encoder": "e", "untrained": untrained}, split)
-        return model_name(subject, Config(**settings))
+        return model_name(subject, FinetuneConfig(**settings))
 
     assert named() == "finetune e"
     assert named(untrained=True) == "finetune e, untrained encoder"
@@ -255,8 +255,8 @@ def test_a_checkpoint_s_normalisation_is_the_one_it_was_trained_with(tmp_path, g
     folder.mkdir()
     for name in ("config.json", "model.safetensors"):
         (folder / name).write_bytes((group_encoder / name).read_bytes())
-    config = Config(
-        pretrained_model=str(folder), normalize="yes", head_size=8, freeze_encoder_layers=2
+    config = FinetuneConfig(
+        encoder=str(folder), normalize="yes", head_size=8, freeze_encoder_layers=2
     )
     parts = load_encoder_parts(str(folder), normalize=config.normalize)
     module = SpeakerModule(
@@ -267,11 +267,11 @@ def test_a_checkpoint_s_normalisation_is_the_one_it_was_trained_with(tmp_path, g
     assert checkpoint["spk"]["encoder"]["normalization"].startswith("zero mean")
     (folder / "preprocessor_config.json").write_text('{"do_normalize": false}')
     torch.save(checkpoint, tmp_path / "a.ckpt")
-    assert load_tuned(tmp_path / "a.ckpt").trunk.front.normalized
+    assert load_finetuned(tmp_path / "a.ckpt").trunk.front.normalized
     del checkpoint["spk"]["encoder"]["normalization"]  # one from before it was written
     checkpoint["spk"]["settings"].pop("normalize")
     torch.save(checkpoint, tmp_path / "b.ckpt")
-    assert not load_tuned(tmp_path / "b.ckpt").trunk.front.normalized
+    assert not load_finetuned(tmp_path / "b.ckpt").trunk.front.normalized
 
 
 def test_going_on_with_another_normalisation_is_refused():
@@ -290,12 +290,12 @@ def test_names_of_before_are_read_as_tables_are(saved, tmp_path):
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["spk"] |= {"task": "Bu\u0308ro", "labels": ["a ", "Jo\u0308rg", "c"]}
     torch.save(checkpoint, tmp_path / "old.ckpt")
-    subject = load_tuned(tmp_path / "old.ckpt").subject
+    subject = load_finetuned(tmp_path / "old.ckpt").subject
     assert (subject.task, subject.labels) == ("B\u00fcro", ("a", "J\u00f6rg", "c"))
 
 
 @pytest.mark.parametrize("change", [{"task": 7}, {"labels": 7}, {"labels": [1, "a", "b"]}])
-def test_names_that_are_none_are_told(saved, tmp_path, change):
+def test_a_checkpoint_without_proper_names_is_refused(saved, tmp_path, change):
     _, path = saved
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["spk"] |= change

@@ -7,7 +7,7 @@ import torch
 from spk.common.errors import InputError
 from spk.extract.encoder.encoder import load_encoder
 from spk.extract.encoder.loading import load_encoder_parts
-from spk.finetune.config import Config
+from spk.finetune.config import FinetuneConfig
 from spk.finetune.model.encoder import FRAME, PartlyFrozenEncoder, parse_layer_choice
 
 SAME = 1e-5  # relative, float32: attention kernels add up in another order
@@ -103,7 +103,7 @@ def stepped(trunk, waveforms):
 
 
 @pytest.mark.parametrize(("frozen", "beginnings"), [(1, LAYERS[1:]), (0, (*ENTRY, NORM, *LAYERS))])
-def test_a_step_changes_what_is_open_and_no_bit_else(make_trunk, waveforms, frozen, beginnings):
+def test_a_step_changes_only_what_is_trained(make_trunk, waveforms, frozen, beginnings):
     trunk = make_trunk("hubert", freeze_encoder_layers=frozen)
     changed = stepped(trunk, waveforms)
     every = {n for n in trunk.model.state_dict() if n.startswith(tuple(beginnings))}
@@ -115,7 +115,7 @@ def test_a_step_changes_what_is_open_and_no_bit_else(make_trunk, waveforms, froz
 
 
 @pytest.mark.parametrize("kind", ["layer", "group"])
-def test_there_is_no_graph_below_the_cut(make_trunk, waveforms, kind):
+def test_the_frozen_part_builds_no_graph(make_trunk, waveforms, kind):
     for settings, cut in (({"freeze_encoder_layers": 1}, 1), ({"freeze_encoder_layers": "all"}, 2)):
         trunk = make_trunk(kind, states="mix", **settings)
         entered = trunk.run_frozen(*trunk.prepare(waveforms, torch.device("cpu")))
@@ -164,7 +164,7 @@ def test_states_through_every_cut_are_those_of_extraction(encoder_of, waveforms,
     for frozen in (0, 1, 2, 3, "all"):
         for states, numbers in (("mix", (0, 1, 2, 3)), ("last", (3,)), ("1", (1,)), ("0", (0,))):
             trunk = PartlyFrozenEncoder(
-                parts, Config(freeze_encoder_layers=frozen, states=states)
+                parts, FinetuneConfig(freeze_encoder_layers=frozen, states=states)
             ).eval()
             assert trunk.wanted == numbers
             with torch.no_grad():

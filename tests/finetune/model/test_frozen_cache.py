@@ -9,7 +9,7 @@ import torch
 
 from spk.common.errors import InputError
 from spk.extract.audio import Segment
-from spk.finetune.config import Config
+from spk.finetune.config import FinetuneConfig
 from spk.finetune.data.dataset import BatchIndex
 from spk.finetune.model.encoder import FrozenOutput
 from spk.finetune.model.frozen_cache import FrozenLayerCache, check_cacheable
@@ -64,7 +64,7 @@ def test_another_fingerprint_empties_the_folder(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["flip", "cut", "sign"])
-def test_what_was_damaged_is_computed_anew(tmp_path, change):
+def test_damaged_batches_are_computed_again(tmp_path, change):
     folder, rng = tmp_path / "kept", np.random.default_rng(3)
     entered = FrozenOutput({}, torch.randn(2, 5, 4), {"index": 2}, torch.tensor([5, 3]))
     FrozenLayerCache(folder, "a").put(ASK, entered)
@@ -86,7 +86,9 @@ def test_a_changed_recording_gives_another_fingerprint(tmp_path):
     path.write_bytes(b"1")
     segments = [Segment("a", str(path), 0.0, 1.0)]
     of = SimpleNamespace(encoder={}), SimpleNamespace(segments=segments)
-    run = TrainingContext(None, Config(), "random", device="cpu", ranks=1, stop=lambda: False)
+    run = TrainingContext(
+        None, FinetuneConfig(), "random", device="cpu", ranks=1, stop=lambda: False
+    )
     before = _sign(*of, run)
     assert _sign(*of, run) == before
     path.write_bytes(b"2")
@@ -157,9 +159,9 @@ def test_it_is_read_instead_of_running_what_lies_below(make_module, make_batch, 
 )
 def test_where_the_output_would_differ_it_is_refused(settings, wanted, least, message):
     with pytest.raises(InputError, match=f"^--cache-prefix: {message}.*; leave out one of the two"):
-        check_cacheable(Config(**settings), wanted, least, least)
+        check_cacheable(FinetuneConfig(**settings), wanted, least, least)
 
 
 def test_frozen_layers_that_never_change_are_kept():
-    assert check_cacheable(Config(), (3,), 2, 2) is None  # and raises nothing
-    assert check_cacheable(Config(states="2"), (2,), 2, 2) is None
+    assert check_cacheable(FinetuneConfig(), (3,), 2, 2) is None  # and raises nothing
+    assert check_cacheable(FinetuneConfig(states="2"), (2,), 2, 2) is None

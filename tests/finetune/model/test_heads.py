@@ -9,7 +9,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 from spk.extract.encoder.pooling import PaddingMask
-from spk.finetune.config import POOLINGS, Config
+from spk.finetune.config import POOLINGS, FinetuneConfig
 from spk.finetune.model.heads import (
     EPSILON,
     WIDTHS,
@@ -147,7 +147,7 @@ def test_larger_batches_are_normalised_as_torch_does():
 
 def make_head(**settings):
     torch.manual_seed(4)
-    return SpeakerHead(6, 3, Config(head_size=8, **settings))
+    return SpeakerHead(6, 3, FinetuneConfig(head_size=8, **settings))
 
 
 def test_the_heads_are_made_of_what_their_names_say():
@@ -183,7 +183,7 @@ def test_scores_are_float32_under_autocast_and_near_those_without(kind):
 def test_aam_is_arcface_by_hand():
     """Deng et al. (2019), eq. 3, for s = 10, m = 0.2 and angles of 60, 90 and 120 degrees."""
     scores = 10 * torch.tensor([[0.5, 0.0, -0.5]])
-    found = loss(scores, torch.tensor([0]), Config(loss="aam", margin=0.2, scale=10.0))
+    found = loss(scores, torch.tensor([0]), FinetuneConfig(loss="aam", margin=0.2, scale=10.0))
     true = math.exp(10 * math.cos(math.pi / 3 + 0.2))
     expected = -math.log(true / (true + math.exp(0) + math.exp(-5)))
     assert float(found) == pytest.approx(expected, rel=1e-5)
@@ -191,7 +191,7 @@ def test_aam_is_arcface_by_hand():
 
 def test_aam_with_margin_0_is_cross_entropy():
     scores, codes = 30 * (torch.rand(4, 3) * 1.8 - 0.9), torch.tensor([0, 2, 1, 0])
-    found = loss(scores, codes, Config(loss="aam", margin=0.0, scale=30.0))
+    found = loss(scores, codes, FinetuneConfig(loss="aam", margin=0.0, scale=30.0))
     torch.testing.assert_close(found, nn.functional.cross_entropy(scores, codes))
 
 
@@ -224,7 +224,7 @@ def test_a_label_without_a_segment_has_a_finite_weight():
 
 def test_smoothing_is_that_of_torch_and_weights_are_those_of_the_segments_by_hand():
     scores, codes, weights = torch.randn(6, 3), torch.arange(6) % 3, torch.tensor([0.5, 1.0, 2.0])
-    config = Config(label_smoothing=0.1)
+    config = FinetuneConfig(label_smoothing=0.1)
     expected = nn.CrossEntropyLoss(label_smoothing=0.1)(scores, codes)
     torch.testing.assert_close(loss(scores, codes, config), expected)
     # 0.9 of the truth's log-loss and 0.1 of the mean of all, times the weight of the truth.
@@ -237,7 +237,7 @@ def test_smoothing_is_that_of_torch_and_weights_are_those_of_the_segments_by_han
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_class_weights_count_alike_in_batches_of_every_size(smoothing):
-    config, codes = Config(label_smoothing=smoothing), torch.tensor([0, 0, 0, 1])
+    config, codes = FinetuneConfig(label_smoothing=smoothing), torch.tensor([0, 0, 0, 1])
     weights, scores = class_weights(codes, 2), torch.randn(4, 2)
     whole = loss(scores, codes, config, weights)
     ones = [loss(scores[i : i + 1], codes[i : i + 1], config, weights) for i in range(4)]

@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from spk.common.errors import InputError
-from spk.finetune.config import Config
-from spk.finetune.run import finetune
+from spk.finetune.config import FinetuneConfig
+from spk.finetune.run import train_table
 from spk.finetune.training import provenance
 from spk.finetune.training.session_result import checkpoint_path, read_result, safe_filename
 
 
 @pytest.fixture(scope="module")
 def settings(meetings):
-    return Config(
-        pretrained_model="demo",
+    return FinetuneConfig(
+        encoder="demo",
         audio_root=str(meetings[0]),
         freeze_encoder_layers="all",
         head="linear",
@@ -34,7 +34,7 @@ def settings(meetings):
 def finished(meetings, settings, tmp_path_factory):
     """Return the settings of a finished fleet."""
     config = replace(settings, log_dir=str(tmp_path_factory.mktemp("finished") / "logs"))
-    assert finetune(meetings[1], config).sessions["state"].tolist() == ["done", "done"]
+    assert train_table(meetings[1], config).sessions["state"].tolist() == ["done", "done"]
     return config
 
 
@@ -111,7 +111,7 @@ def test_a_finished_folder_answers_for_its_own_table_alone(meetings, finished, k
     make, expected = OTHERS[kind]
     before = Path(finished.log_dir, "sessions.csv").read_bytes()
     with pytest.raises(InputError) as told:
-        finetune(make(meetings[1]).reset_index(drop=True), finished)
+        train_table(make(meetings[1]).reset_index(drop=True), finished)
     assert expected in str(told.value)
     assert "--log-dir" in str(told.value)
     assert Path(finished.log_dir, "sessions.csv").read_bytes() == before
@@ -121,31 +121,31 @@ def test_a_finished_folder_answers_for_its_own_table_alone(meetings, finished, k
 def test_one_session_asked_for_does_not_hide_the_others(meetings, finished, kind):
     table = OTHERS[kind][0](meetings[1]).reset_index(drop=True)
     with pytest.raises(InputError, match="version_0: "):
-        finetune(table, replace(finished, sessions=("M2",)))
+        train_table(table, replace(finished, sessions=("M2",)))
 
 
 def test_the_order_of_rows_matters_only_to_what_is_to_go_on(meetings, fleet):
     table = meetings[1].iloc[::-1].reset_index(drop=True)
-    assert finetune(table, fleet).sessions["state"].tolist() == ["done", "done"]
+    assert train_table(table, fleet).sessions["state"].tolist() == ["done", "done"]
     (Path(fleet.log_dir) / "version_1" / "result.json").unlink()
     with pytest.raises(InputError, match="version_1: .* which the table has in another order"):
-        finetune(table, fleet)
+        train_table(table, fleet)
 
 
 def test_other_audio_under_the_same_name_is_refused(meetings, fleet, tmp_path):
     audio = tmp_path / "audio"
     shutil.copytree(meetings[0], audio)
     moved = replace(fleet, audio_root=str(audio))
-    assert finetune(meetings[1], moved).sessions["state"].tolist() == ["done", "done"]
+    assert train_table(meetings[1], moved).sessions["state"].tolist() == ["done", "done"]
     content = bytearray((audio / "M2.wav").read_bytes())
     content[-1] ^= 1
     (audio / "M2.wav").write_bytes(content)
     os.utime(audio / "M2.wav", ns=(0, 0))  # whatever the clock says
     with pytest.raises(InputError, match=r"version_1: 1 recordings have other content .*'M2.wav'"):
-        finetune(meetings[1], moved)
+        train_table(meetings[1], moved)
     (audio / "M2.wav").unlink()
     told = []
-    assert finetune(meetings[1], moved, warn=told.append).sessions["state"].tolist() == [
+    assert train_table(meetings[1], moved, warn=told.append).sessions["state"].tolist() == [
         "done",
         "done",
     ]
@@ -158,59 +158,59 @@ def test_other_weights_under_the_same_path_are_refused(meetings, settings, layer
     from transformers import Wav2Vec2Model
 
     encoder = shutil.copytree(layer_encoder, tmp_path / "encoder")
-    config = replace(settings, pretrained_model=str(encoder), log_dir=str(tmp_path / "logs"))
+    config = replace(settings, encoder=str(encoder), log_dir=str(tmp_path / "logs"))
     config = replace(config, sessions=("M1",))
-    finetune(meetings[1], config)
+    train_table(meetings[1], config)
     moved = shutil.copytree(encoder, tmp_path / "moved" / "encoder")
-    same = replace(config, pretrained_model=str(moved))
-    assert finetune(meetings[1], same).sessions["state"].tolist() == ["done", "not asked"]
+    same = replace(config, encoder=str(moved))
+    assert train_table(meetings[1], same).sessions["state"].tolist() == ["done", "not asked"]
     model = Wav2Vec2Model.from_pretrained(encoder)
     with torch.no_grad():
         model.encoder.layer_norm.weight += 0.5
     model.save_pretrained(encoder)
     for sessions in (("M1",), ("M2",)):
         with pytest.raises(InputError, match=r"version_0: .* encoder whose weights_sha256 is"):
-            finetune(meetings[1], replace(config, sessions=sessions))
+            train_table(meetings[1], replace(config, sessions=sessions))
     shutil.rmtree(encoder)
     told = []
-    finetune(meetings[1], config, warn=told.append)
+    train_table(meetings[1], config, warn=told.append)
     assert told[0].startswith("encoder: was not compared with that of the finished sessions")
-    with pytest.raises(InputError, match=r"--pretrained-model"):
-        finetune(meetings[1], replace(config, sessions=()))
+    with pytest.raises(InputError, match=r"--encoder"):
+        train_table(meetings[1], replace(config, sessions=()))
 
 
 def test_what_is_assumed_of_an_encoder_is_told(meetings, settings, layer_encoder, tmp_path):
     encoder = shutil.copytree(layer_encoder, tmp_path / "encoder")
     (encoder / "preprocessor_config.json").unlink()
-    config = replace(settings, pretrained_model=str(encoder), log_dir=str(tmp_path / "logs"))
+    config = replace(settings, encoder=str(encoder), log_dir=str(tmp_path / "logs"))
     warned = []
-    finetune(meetings[1], replace(config, sessions=("M1",)), warn=warned.append)
+    train_table(meetings[1], replace(config, sessions=("M1",)), warn=warned.append)
     assert [line for line in warned if "--normalize" in line]
     other = replace(config, normalize="no", sessions=("M1",))
     with pytest.raises(InputError, match="settings .'normalize'. differ"):
-        finetune(meetings[1], other)
+        train_table(meetings[1], other)
 
 
 def test_folders_brought_together_are_of_the_same_settings(meetings, settings, fleet, tmp_path):
     other = replace(settings, log_dir=str(tmp_path / "other"), dropout=0.1, sessions=("M2",))
-    finetune(meetings[1], other)
+    train_table(meetings[1], other)
     both = tmp_path / "both"
     both.mkdir()
     shutil.copytree(Path(fleet.log_dir) / "version_0", both / "version_0")
     shutil.copytree(Path(other.log_dir) / "version_1", both / "version_1")
     with pytest.raises(InputError, match=r"version_1/task.json: settings \['dropout'\] differ"):
-        finetune(meetings[1], replace(fleet, log_dir=str(both)))
+        train_table(meetings[1], replace(fleet, log_dir=str(both)))
 
 
 def test_a_result_and_its_note_belong_together(meetings, fleet):
     version = Path(fleet.log_dir) / "version_0"
     other = json.loads((Path(fleet.log_dir) / "version_1" / "result.json").read_bytes())
     (version / "result.json").write_text(json.dumps({**other, "session": "M1"}))
-    with pytest.raises(InputError, match="version_0: result.json is not of what task.json says"):
-        finetune(meetings[1], fleet)
+    with pytest.raises(InputError, match="version_0: result.json does not match task.json"):
+        train_table(meetings[1], fleet)
     (version / "task.json").unlink()
     with pytest.raises(InputError, match="version_0: holds a result and no task.json"):
-        finetune(meetings[1], fleet)
+        train_table(meetings[1], fleet)
 
 
 def as_version_010(folder, config):
@@ -234,28 +234,28 @@ def as_version_010(folder, config):
 def test_folders_of_version_010_are_read_and_compared_as_far_as_they_say(
     meetings, fleet, monkeypatch, tmp_path
 ):
-    from spk.finetune.predict import predict
+    from spk.finetune.prediction import predict
 
     for version in (0, 1):
         as_version_010(Path(fleet.log_dir) / f"version_{version}", fleet)
     told = []
-    assert finetune(meetings[1], fleet, warn=told.append).sessions["state"].tolist() == [
+    assert train_table(meetings[1], fleet, warn=told.append).sessions["state"].tolist() == [
         "done",
         "done",
     ]
     assert len(told) == 2
     assert "version_0: was begun by version 0.1.0, whose recordings cannot be compared" in told[0]
     with pytest.raises(InputError, match="version_0: was trained on other rows than the table's"):
-        finetune(changed(meetings[1], "speaker", "b"), fleet)
+        train_table(changed(meetings[1], "speaker", "b"), fleet)
     named = predict(fleet.log_dir, meetings[1], audio_root=str(meetings[0]))
     assert len(named.table) == 12
     with pytest.raises(InputError, match=r"version_0: has 1 epochs and no M1-last.ckpt"):
-        finetune(meetings[1], replace(fleet, max_epochs=2))
+        train_table(meetings[1], replace(fleet, max_epochs=2))
     monkeypatch.setattr(
         "spk.finetune.training.check_run.identity", lambda encoder: {"weights_sha256": "0" * 64}
     )
     with pytest.raises(InputError, match="version_0: .* encoder whose weights_sha256 is"):
-        finetune(meetings[1], fleet)
+        train_table(meetings[1], fleet)
 
 
 def bits(config, version=0):
@@ -272,7 +272,7 @@ def test_more_epochs_after_the_end_go_on_as_if_there_had_been_no_end(
 ):
     longer = replace(fleet, max_epochs=3, patience=None)
     with pytest.raises(InputError, match=r"settings \['patience'\] differ"):
-        finetune(meetings[1], longer)
+        train_table(meetings[1], longer)
     longer = replace(fleet, max_epochs=3)
     begun = []
     step = "spk.finetune.model.module.SpeakerModule.on_train_epoch_start"
@@ -280,40 +280,43 @@ def test_more_epochs_after_the_end_go_on_as_if_there_had_been_no_end(
 
     start = SpeakerModule.on_train_epoch_start
     monkeypatch.setattr(step, lambda self: (begun.append(self.current_epoch), start(self))[1])
-    assert finetune(meetings[1], longer).sessions["epochs"].tolist() == [3, 3]
+    assert train_table(meetings[1], longer).sessions["epochs"].tolist() == [3, 3]
     assert begun == [1, 2, 1, 2]
     whole = replace(settings, max_epochs=3, log_dir=str(tmp_path / "whole"))
-    finetune(meetings[1], whole)
+    train_table(meetings[1], whole)
     assert [bits(longer, version) for version in (0, 1)] == [bits(whole, v) for v in (0, 1)]
     begun.clear()
-    assert finetune(meetings[1], longer).sessions["epochs"].tolist() == [3, 3]
+    assert train_table(meetings[1], longer).sessions["epochs"].tolist() == [3, 3]
     assert begun == []
 
 
 def test_without_its_last_epoch_a_session_is_not_taken_for_longer(meetings, fleet):
     short = replace(fleet, keep_last=False)
-    finetune(meetings[1], short)  # removes what was kept
+    train_table(meetings[1], short)  # removes what was kept
     assert not list(Path(fleet.log_dir).rglob("*-last.ckpt"))
     with pytest.raises(InputError) as told:
-        finetune(meetings[1], replace(short, max_epochs=2))
+        train_table(meetings[1], replace(short, max_epochs=2))
     folder = f"{fleet.log_dir}/version_0"
     assert f"delete {folder} to train all 2 epochs" in str(told.value)
     for version in (0, 1):
         shutil.rmtree(f"{fleet.log_dir}/version_{version}")
-    assert finetune(meetings[1], replace(short, max_epochs=2)).sessions["epochs"].tolist() == [2, 2]
+    assert train_table(meetings[1], replace(short, max_epochs=2)).sessions["epochs"].tolist() == [
+        2,
+        2,
+    ]
 
 
 def test_an_absolute_folder_of_checkpoints_is_of_one_fleet(meetings, settings, tmp_path):
     one = replace(settings, log_dir=str(tmp_path / "one"), checkpoint_dir=str(tmp_path / "kept"))
-    finetune(meetings[1], replace(one, sessions=("M1",)))
+    train_table(meetings[1], replace(one, sessions=("M1",)))
     with pytest.raises(InputError, match=r"kept/version_0: holds 'M1-best.ckpt' of another run"):
-        finetune(meetings[1], replace(one, log_dir=str(tmp_path / "two"), dropout=0.1))
+        train_table(meetings[1], replace(one, log_dir=str(tmp_path / "two"), dropout=0.1))
 
 
 def test_a_folder_with_files_of_the_user_s_own_is_no_fleet_s(meetings, settings, tmp_path):
     (tmp_path / "config.yaml").write_text("max_epochs: 3\n")
     with pytest.raises(InputError, match="holds 'config.yaml' of another program"):
-        finetune(meetings[1], replace(settings, log_dir=str(tmp_path)))
+        train_table(meetings[1], replace(settings, log_dir=str(tmp_path)))
     assert (tmp_path / "config.yaml").read_text() == "max_epochs: 3\n"
 
 
@@ -333,7 +336,7 @@ def test_one_session_in_two_forms_of_unicode_has_one_name():
 
 
 def test_checkpoints_of_version_010_keep_their_names(tmp_path):
-    config = Config()
+    config = FinetuneConfig()
     assert checkpoint_path(tmp_path, "a b", "last", config).name == "a_b-c8687a08-last.ckpt"
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "a_b-best.ckpt").touch()
@@ -346,8 +349,8 @@ def test_test_segments_that_share_audio_with_training_are_told(meetings, setting
     table.loc[19, "speaker"] = "stranger"
     told = []
     config = replace(settings, log_dir=str(tmp_path / "logs"), sessions=("M1",))
-    done = finetune(table, config, tell=told.append)
-    assert "1 of 6 test segments have speakers that training has not" in told[0]
+    done = train_table(table, config, log=told.append)
+    assert "1 of 6 test segments have speakers without training segments" in told[0]
     assert "1 of 6 test segments share audio with training segments" in told[0]
     assert "1 of 6 test segments share audio" in done.text
     assert done.sessions[["test_unknown", "test_learnt"]].iloc[0].tolist() == [1, 1]

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 from spk.common.errors import InputError
 from spk.finetune.cli import main
-from spk.finetune.config import Config, read_config
-from spk.finetune.run import finetune
+from spk.finetune.config import FinetuneConfig, read_config
+from spk.finetune.run import train_table
 from spk.manifests.demo.corpus import demo
 from spk.manifests.formats.build import make_table
 from spk.manifests.formats.rttm import read_rttm
@@ -53,7 +53,7 @@ import os, sys
 import torch
 torch.set_num_threads(1)
 from spk.finetune.config import read_config
-from spk.finetune.run import fit
+from spk.finetune.run import train_table
 from spk.manifests.table import read_table
 calls = [0]
 def stop():
@@ -61,7 +61,7 @@ def stop():
     if calls[0] == int(sys.argv[3]):
         os.kill(os.getpid(), 9)
     return False
-fit(read_table(sys.argv[1]), read_config(sys.argv[2]), stop=stop)
+train_table(read_table(sys.argv[1]), read_config(sys.argv[2]), stop=stop)
 """
 
 
@@ -79,16 +79,16 @@ def corpus(tmp_path_factory):
     """Return the folder of two synthetic meetings of three speakers, and their table."""
     folder = tmp_path_factory.mktemp("corpus")
     demo(folder, sessions=2, minutes=1.5, speakers=3, channels=1)
-    table, _ = make_table(read_rttm(folder / "TextGrid"), audio_root=folder / "wav")
-    table, _ = split_table(table[table["end"] - table["start"] >= 1.0], gap=0.5)
+    table = make_table(read_rttm(folder / "TextGrid"), audio_root=folder / "wav")
+    table = split_table(table[table["end"] - table["start"] >= 1.0], gap=0.5)
     write_table(table, folder / "table.csv")
     return folder, table
 
 
 @pytest.fixture(scope="module")
 def settings(corpus):
-    return Config(
-        pretrained_model="demo",
+    return FinetuneConfig(
+        encoder="demo",
         audio_root=str(corpus[0] / "wav"),
         freeze_encoder_layers=3,
         unfreeze="1:2",
@@ -106,7 +106,7 @@ def settings(corpus):
 def whole(corpus, settings, tmp_path_factory):
     """Return the settings of an uninterrupted fleet, and what it left."""
     config = replace(settings, log_dir=str(tmp_path_factory.mktemp("whole") / "logs"))
-    return config, finetune(corpus[1], config)
+    return config, train_table(corpus[1], config)
 
 
 def equals(one, other, version=0):
@@ -165,7 +165,7 @@ def test_learning_rates_fall_by_epoch(whole):
 def test_a_finished_fleet_is_not_trained_again(corpus, whole):
     config, done = whole
     told = []
-    again = finetune(corpus[1], config, tell=told.append)
+    again = train_table(corpus[1], config, log=told.append)
     assert told == []
     pd.testing.assert_frame_equal(again.sessions, done.sessions)
 
@@ -179,8 +179,8 @@ def test_what_goes_on_after_a_stop_equals_the_uninterrupted_run(corpus, whole, t
         return len(calls) >= batch
 
     config = replace(whole[0], log_dir=str(tmp_path / "logs"))
-    assert finetune(corpus[1], config, stop=stop).interrupted
-    done = finetune(corpus[1], config)
+    assert train_table(corpus[1], config, stop=stop).interrupted
+    done = train_table(corpus[1], config)
     assert not done.interrupted
     assert equals(whole[0], config, 0)
     assert equals(whole[0], config, 1)
@@ -198,7 +198,7 @@ def test_what_goes_on_after_a_kill_in_an_epoch_equals_the_uninterrupted_run(
     killed = subprocess.run([sys.executable, "-c", KILLED, *words], check=False)
     assert killed.returncode == -9
     assert len(pd.read_csv(tmp_path / "logs" / "version_0" / "metrics.csv")) == 1
-    finetune(corpus[1], config)
+    train_table(corpus[1], config)
     assert equals(whole[0], config, 0)
 
 
@@ -214,11 +214,11 @@ def test_a_run_killed_after_its_early_stop_trains_no_further_epoch(
 
     monkeypatch.setattr("spk.finetune.training.train_session.write_result", killed)
     with pytest.raises(KeyboardInterrupt):
-        finetune(corpus[1], config)
+        train_table(corpus[1], config)
     monkeypatch.undo()
     before = pd.read_csv(tmp_path / "version_0" / "metrics.csv")
     assert len(before) < 9
-    finetune(corpus[1], config)
+    train_table(corpus[1], config)
     assert len(pd.read_csv(tmp_path / "version_0" / "metrics.csv")) == len(before)
 
 
@@ -232,9 +232,9 @@ def test_without_resuming_an_unfinished_session_starts_anew(corpus, whole, tmp_p
         calls.append(None)
         return len(calls) == 4
 
-    assert finetune(corpus[1], config, stop=stop).interrupted
+    assert train_table(corpus[1], config, stop=stop).interrupted
     calls.extend([None] * 4)
-    finetune(corpus[1], config, stop=stop)
+    train_table(corpus[1], config, stop=stop)
     steps = pd.read_csv(Path(whole[0].log_dir) / "version_0" / "metrics.csv")["step"].iloc[-1]
     assert len(calls) - 8 >= steps  # all batches of all epochs, not the rest of them
     assert equals(whole[0], config, 0)
@@ -252,16 +252,16 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(corpus, whol
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
     try:
         with pytest.raises(InputError, match="cannot be written .*expected a folder with room"):
-            finetune(corpus[1], config)
+            train_table(corpus[1], config)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    finetune(corpus[1], config)
+    train_table(corpus[1], config)
     assert equals(whole[0], config, 0)
 
 
 def test_two_processes_share_the_sessions_and_change_nothing(corpus, whole, tmp_path):
     config = replace(whole[0], log_dir=str(tmp_path), workers_per_device=2, accelerator="cpu")
-    finetune(corpus[1], config)
+    train_table(corpus[1], config)
     assert equals(whole[0], config, 0)
     assert equals(whole[0], config, 1)
 
@@ -273,7 +273,7 @@ def test_a_session_in_other_hands_is_left_to_them(corpus, whole, tmp_path):
     (tmp_path / "version_0").mkdir()
     lock = FolderLock(tmp_path / "version_0" / "lock")
     try:
-        done = finetune(corpus[1], config)
+        done = train_table(corpus[1], config)
     finally:
         lock.release()
     assert done.busy == (first(corpus),)
@@ -283,15 +283,15 @@ def test_a_session_in_other_hands_is_left_to_them(corpus, whole, tmp_path):
 def test_other_settings_are_refused_by_name(corpus, whole):
     config = replace(whole[0], learning_rate=2e-3, dropout=0.1)
     with pytest.raises(InputError, match=r"settings \['dropout', 'learning_rate'\] differ"):
-        finetune(corpus[1], config)
+        train_table(corpus[1], config)
 
 
 def test_another_table_is_refused(corpus, whole, tmp_path):
     config = replace(whole[0], log_dir=str(tmp_path), sessions=(first(corpus),))
     calls = []
-    finetune(corpus[1], config, stop=lambda: bool(calls.append(None)) or len(calls) > 1)
+    train_table(corpus[1], config, stop=lambda: bool(calls.append(None)) or len(calls) > 1)
     with pytest.raises(InputError, match=r"version_0: .* 1 of which are not in this table"):
-        finetune(corpus[1].iloc[1:].reset_index(drop=True), config)
+        train_table(corpus[1].iloc[1:].reset_index(drop=True), config)
 
 
 def test_a_folder_of_another_program_is_refused(corpus, whole, tmp_path):
@@ -299,17 +299,17 @@ def test_a_folder_of_another_program_is_refused(corpus, whole, tmp_path):
     (tmp_path / "version_0" / "hparams.yaml").touch()
     config = replace(whole[0], log_dir=str(tmp_path))
     with pytest.raises(InputError, match="holds 'hparams.yaml' of another program"):
-        finetune(corpus[1], config)
+        train_table(corpus[1], config)
 
 
 def test_settings_may_change_until_an_epoch_is_finished(corpus, whole, tmp_path):
     wrong = replace(whole[0], log_dir=str(tmp_path), freeze_encoder_layers=8, unfreeze="")
     with pytest.raises(InputError, match="--freeze-encoder-layers"):
-        finetune(corpus[1], wrong)
+        train_table(corpus[1], wrong)
     config = replace(
         whole[0], log_dir=str(tmp_path), max_epochs=1, unfreeze="", sessions=(first(corpus),)
     )
-    assert finetune(corpus[1], config).sessions["state"].tolist() == ["done", "not asked"]
+    assert train_table(corpus[1], config).sessions["state"].tolist() == ["done", "not asked"]
 
 
 def test_several_best_epochs_are_kept_where_asked_for(corpus, whole, tmp_path):
@@ -317,8 +317,8 @@ def test_several_best_epochs_are_kept_where_asked_for(corpus, whole, tmp_path):
         whole[0], log_dir=str(tmp_path), checkpoint_save_top_k=-1, sessions=(first(corpus),)
     )
     calls = []
-    finetune(corpus[1], config, stop=lambda: bool(calls.append(None)) or len(calls) > 7)
-    finetune(corpus[1], config)
+    train_table(corpus[1], config, stop=lambda: bool(calls.append(None)) or len(calls) > 7)
+    train_table(corpus[1], config)
     kept = sorted(path.name for path in (tmp_path / "version_0" / "checkpoints").glob("*.ckpt"))
     name = first(corpus)
     numbered = [f"{name}-{epoch:03d}.ckpt" for epoch in range(3)]
@@ -331,16 +331,16 @@ def test_going_on_from_a_checkpoint_without_its_optimiser_is_refused(corpus, who
     best = Path(whole[0].log_dir) / "version_0" / "checkpoints" / f"{name}-best.ckpt"
     config = replace(whole[0], log_dir=str(tmp_path), resume_from_checkpoint=str(best))
     with pytest.raises(InputError, match="holds no state of the optimiser"):
-        finetune(corpus[1], config)
+        train_table(corpus[1], config)
 
 
 def test_going_on_from_a_checkpoint_by_name_equals_the_uninterrupted_run(corpus, whole, tmp_path):
     config = replace(whole[0], log_dir=str(tmp_path / "one"), sessions=(first(corpus),))
     calls = []
-    finetune(corpus[1], config, stop=lambda: bool(calls.append(None)) or len(calls) > 7)
+    train_table(corpus[1], config, stop=lambda: bool(calls.append(None)) or len(calls) > 7)
     (last,) = (tmp_path / "one" / "version_0" / "checkpoints").glob("*-last.ckpt")
     other = replace(config, log_dir=str(tmp_path / "two"), resume_from_checkpoint=str(last))
-    finetune(corpus[1], other)
+    train_table(corpus[1], other)
     assert equals(whole[0], other, 0)
 
 
@@ -348,7 +348,7 @@ def test_a_model_for_all_is_trained_by_two_processes_together(corpus, tmp_path):
     words = [sys.executable, str(Path(sys.executable).with_name("spk-finetune")), "fit"]
     words += [str(corpus[0] / "table.csv"), "--config", "baseline", "--max-epochs", "1"]
     words += ["--audio-root", str(corpus[0] / "wav"), "--log-dir", str(tmp_path / "logs")]
-    words += ["--pretrained-model", "demo", "--accelerator", "cpu", "--devices", "2"]
+    words += ["--encoder", "demo", "--accelerator", "cpu", "--devices", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
@@ -365,39 +365,39 @@ def test_a_folder_that_moved_remembers_its_best_epoch(corpus, whole, tmp_path, m
     merits = iter([0.9, 0.1, 0.2, 0.9, 0.1, 0.2])  # of one run, and of one stopped in epoch 1
     monkeypatch.setattr("spk.finetune.model.module.selection_score", lambda *_: next(merits))
     config = replace(whole[0], log_dir=str(tmp_path / "one"), sessions=(first(corpus),))
-    assert finetune(corpus[1], config).sessions["best_epoch"].iloc[0] == 0
+    assert train_table(corpus[1], config).sessions["best_epoch"].iloc[0] == 0
     steps = pd.read_csv(tmp_path / "one" / "version_0" / "metrics.csv")["step"].iloc[0]
     calls = []
     begun = replace(config, log_dir=str(tmp_path / "begun"))
-    finetune(corpus[1], begun, stop=lambda: bool(calls.append(None)) or len(calls) > steps)
+    train_table(corpus[1], begun, stop=lambda: bool(calls.append(None)) or len(calls) > steps)
     (tmp_path / "begun").rename(tmp_path / "two")
     moved = replace(config, log_dir=str(tmp_path / "two"))
-    finetune(corpus[1], moved)
+    train_table(corpus[1], moved)
     assert equals(config, moved, 0)
 
 
 def test_a_checkpoint_of_another_run_is_refused(corpus, whole, tmp_path):
     config = replace(whole[0], log_dir=str(tmp_path / "one"), sessions=(first(corpus),))
     calls = []
-    finetune(corpus[1], config, stop=lambda: bool(calls.append(None)) or len(calls) > 7)
+    train_table(corpus[1], config, stop=lambda: bool(calls.append(None)) or len(calls) > 7)
     (last,) = (tmp_path / "one" / "version_0" / "checkpoints").glob("*-last.ckpt")
     other = replace(config, log_dir=str(tmp_path / "two"), resume_from_checkpoint=str(last))
     with pytest.raises(InputError, match=r"other values of \['head_size'\]"):
-        finetune(corpus[1], replace(other, head_size=8))
+        train_table(corpus[1], replace(other, head_size=8))
     fewer = corpus[1].drop(corpus[1].index[0]).reset_index(drop=True)
     with pytest.raises(InputError, match=r"other values of \[\"the table's rows\"\]"):
-        finetune(fewer, replace(other, log_dir=str(tmp_path / "four")))
+        train_table(fewer, replace(other, log_dir=str(tmp_path / "four")))
     names = sorted(set(corpus[1]["session"]))
     with pytest.raises(InputError, match="expected one of the sessions to be trained"):
-        finetune(corpus[1], replace(other, sessions=(names[1],)))
+        train_table(corpus[1], replace(other, sessions=(names[1],)))
     (last.parent / last.name.replace("-last", "-best")).unlink()
     with pytest.raises(InputError, match="the best epoch so far, .* is missing"):
-        finetune(corpus[1], replace(other, log_dir=str(tmp_path / "three")))
+        train_table(corpus[1], replace(other, log_dir=str(tmp_path / "three")))
 
 
 def test_an_absolute_folder_of_checkpoints_keeps_sessions_apart(corpus, whole, tmp_path):
     config = replace(whole[0], log_dir=str(tmp_path / "logs"), max_epochs=1, unfreeze="")
-    finetune(corpus[1], replace(config, checkpoint_dir=str(tmp_path / "kept")))
+    train_table(corpus[1], replace(config, checkpoint_dir=str(tmp_path / "kept")))
     kept = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("kept/*/*.ckpt"))
     names = sorted(set(corpus[1]["session"]))
     places = [f"kept/version_{i}/{name}" for i, name in enumerate(names)]
@@ -414,7 +414,9 @@ def test_scores_that_are_not_finite_fail_their_session_alone(corpus, whole, tmp_
         return found * float("nan") if module.subject.task == first(corpus) else found
 
     monkeypatch.setattr(train_session, "score_segments", diverged)
-    done = finetune(corpus[1], replace(whole[0], log_dir=str(tmp_path), max_epochs=1, unfreeze=""))
+    done = train_table(
+        corpus[1], replace(whole[0], log_dir=str(tmp_path), max_epochs=1, unfreeze="")
+    )
     assert done.sessions["state"].tolist() == ["failed", "done"]
     assert "the training diverged" in done.sessions["reason"].iloc[0]
 
@@ -424,8 +426,8 @@ def test_absent_recordings_are_told_and_nothing_is_skipped_for_it(corpus, whole,
         whole[0], log_dir=str(tmp_path), max_epochs=1, unfreeze="", sessions=(first(corpus),)
     )
     with pytest.raises(InputError, match="1 of 1 recordings are missing, .*--audio-root"):
-        finetune(corpus[1], replace(config, audio_root=str(tmp_path)))
-    assert finetune(corpus[1], config).sessions["state"].tolist() == ["done", "not asked"]
+        train_table(corpus[1], replace(config, audio_root=str(tmp_path)))
+    assert train_table(corpus[1], config).sessions["state"].tolist() == ["done", "not asked"]
 
 
 def test_leftovers_of_a_kill_go(corpus, whole, tmp_path):
@@ -435,12 +437,12 @@ def test_leftovers_of_a_kill_go(corpus, whole, tmp_path):
     config = replace(config, keep_last=False)
     (tmp_path / "version_0").mkdir()
     (tmp_path / "version_0" / ".task.json.abc").touch()  # killed while that was written
-    finetune(corpus[1], config)
+    train_table(corpus[1], config)
     checkpoints = tmp_path / "version_0" / "checkpoints"
     (checkpoints / f"{first(corpus)}-last.ckpt").touch()
     (checkpoints / ".x-last.ckpt.abc").touch()
     (tmp_path / "version_0" / "prefix").mkdir()
-    finetune(corpus[1], config)
+    train_table(corpus[1], config)
     assert [path.name for path in checkpoints.iterdir()] == [f"{first(corpus)}-best.ckpt"]
     left = {path.name for path in (tmp_path / "version_0").iterdir()}
     assert not left & {"prefix", ".task.json.abc"}
@@ -449,14 +451,14 @@ def test_leftovers_of_a_kill_go(corpus, whole, tmp_path):
 def test_layers_that_open_later_are_refused_with_several_processes(corpus, whole, tmp_path):
     config = replace(whole[0], log_dir=str(tmp_path), within="corpus", devices=2, accelerator="cpu")
     with pytest.raises(InputError, match="--unfreeze: value is '1:2' with 2 devices on one model"):
-        finetune(corpus[1], config)
+        train_table(corpus[1], config)
 
 
 def test_validation_of_strangers_alone_is_no_validation(corpus, whole, tmp_path):
     table = corpus[1].copy()
     ours = (table["session"] == first(corpus)) & (table["split"] == "valid")
     table.loc[ours, "speaker"] = f"{first(corpus)}_099-M"
-    done = finetune(table, replace(whole[0], log_dir=str(tmp_path), max_epochs=1, unfreeze=""))
+    done = train_table(table, replace(whole[0], log_dir=str(tmp_path), max_epochs=1, unfreeze=""))
     assert done.sessions["state"].tolist() == ["skipped", "done"]
     assert done.sessions["reason"].iloc[0] == "no validation segment of a speaker in train"
 
@@ -466,7 +468,7 @@ def test_sessions_before_start_meeting_are_left_out_and_listed(corpus, whole, tm
     config = replace(
         whole[0], log_dir=str(tmp_path), start_meeting=names[1], max_epochs=1, unfreeze=""
     )
-    done = finetune(corpus[1], config)
+    done = train_table(corpus[1], config)
     assert done.sessions["state"].tolist() == ["not asked", "done"]
     assert done.sessions["reason"].iloc[0] == f"before --start-meeting {names[1]}"
     assert (tmp_path / "version_1" / "result.json").is_file()
@@ -481,7 +483,7 @@ def test_shards_are_disjoint_and_complete(corpus, whole, tmp_path):
 
 def test_an_unknown_session_is_refused(corpus, whole):
     with pytest.raises(InputError, match="--sessions: 'x' is not in the table"):
-        finetune(corpus[1], replace(whole[0], sessions=("x",)))
+        train_table(corpus[1], replace(whole[0], sessions=("x",)))
 
 
 def test_a_session_of_one_speaker_is_skipped_with_the_reason(corpus, whole, tmp_path):
@@ -491,7 +493,7 @@ def test_a_session_of_one_speaker_is_skipped_with_the_reason(corpus, whole, tmp_
         speaker = table[table["session"] == name]["speaker"].iloc[0]
         lonely = table[(table["session"] != name) | (table["speaker"] == speaker)]
     config = replace(whole[0], log_dir=str(tmp_path), max_epochs=1, unfreeze="")
-    done = finetune(lonely.reset_index(drop=True), config)
+    done = train_table(lonely.reset_index(drop=True), config)
     assert done.sessions["state"].tolist() == ["skipped", "done"]
     assert done.sessions["reason"].iloc[0].startswith("1 label in train, fewer than two")
 
@@ -503,7 +505,7 @@ def test_rejected_segments_are_listed(corpus, whole, tmp_path):
     config = replace(
         whole[0], log_dir=str(tmp_path), sessions=(first(corpus),), max_epochs=1, unfreeze=""
     )
-    done = finetune(table, config)
+    done = train_table(table, config)
     listed = pd.read_csv(tmp_path / "rejected.csv")
     assert listed["segment_id"].tolist() == [table.loc[row, "segment_id"]]
     assert listed["reason"].iloc[0].startswith("too-short: ")
@@ -523,7 +525,7 @@ def test_too_little_memory_names_the_seconds_that_fitted(corpus, whole, tmp_path
     monkeypatch.setattr(SpeakerModule, "training_step", small)
     config = replace(whole[0], log_dir=str(tmp_path))
     with pytest.raises(InputError, match=r"pass --batch-seconds 11\.2 \(three quarters of it\)"):
-        finetune(corpus[1], config)
+        train_table(corpus[1], config)
 
 
 def test_three_speakers_are_learnt_by_heart(corpus, settings, tmp_path):
@@ -539,7 +541,7 @@ def test_three_speakers_are_learnt_by_heart(corpus, settings, tmp_path):
         gain_prob=0.0,
         head_learning_rate=1e-2,
     )
-    finetune(corpus[1], config)
+    train_table(corpus[1], config)
     assert pd.read_csv(tmp_path / "version_0" / "metrics.csv")["train_acc"].max() == 1.0
 
 
@@ -552,8 +554,8 @@ def test_a_cached_prefix_changes_not_a_bit(corpus, settings, tmp_path):
         sessions=(first(corpus),),
     )
     cached = replace(plain, cache_prefix=True, log_dir=str(tmp_path / "cached"))
-    finetune(corpus[1], plain)
-    finetune(corpus[1], cached)
+    train_table(corpus[1], plain)
+    train_table(corpus[1], cached)
     assert equals(plain, cached, 0)
     assert not (tmp_path / "cached" / "version_0" / "prefix").exists()
 
@@ -561,15 +563,15 @@ def test_a_cached_prefix_changes_not_a_bit(corpus, settings, tmp_path):
 def test_a_cache_that_would_not_be_exact_is_refused(corpus, settings, tmp_path):
     config = replace(settings, cache_prefix=True, log_dir=str(tmp_path))
     with pytest.raises(InputError, match="--cache-prefix: crop_seconds is 1.5, which changes"):
-        finetune(corpus[1], config)
+        train_table(corpus[1], config)
 
 
 def test_the_reference_projects_config_runs_as_it_is(corpus, tmp_path):
     (tmp_path / "config.yaml").write_text(REFERENCE)
     words = ["fit", str(corpus[0] / "table.csv"), "--config", str(tmp_path / "config.yaml")]
     words += ["--audio-root", str(corpus[0] / "wav"), "--log-dir", str(tmp_path / "logs")]
-    words += ["--pretrained-model", "demo", "--freeze-encoder-layers", "3", "--max-epochs", "1"]
-    words += ["--sessions", first(corpus), "--num-workers", "0"]
+    words += ["--encoder", "demo", "--freeze-encoder-layers", "3", "--max-epochs", "1"]
+    words += ["--sessions", first(corpus), "--workers", "0"]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
     assert (tmp_path / "logs" / "version_0" / "checkpoints" / f"{first(corpus)}-best.ckpt").exists()
@@ -579,7 +581,7 @@ def test_the_reference_projects_config_runs_as_it_is(corpus, tmp_path):
 def test_presets_run_from_end_to_end(corpus, tmp_path, preset):
     words = ["fit", str(corpus[0] / "table.csv"), "--config", preset, "--max-epochs", "2"]
     words += ["--audio-root", str(corpus[0] / "wav"), "--log-dir", str(tmp_path / "logs")]
-    words += ["--pretrained-model", "demo"]
+    words += ["--encoder", "demo"]
     if preset == "transfer":
         words += ["--freeze-encoder-layers", "3"]
     done = CliRunner().invoke(main, words)
@@ -637,7 +639,7 @@ def test_tuned_features_go_into_a_store_of_their_own(corpus, whole, tmp_path):
     from spk.extract import FeatureStore
     from spk.extract.audio import segments_of
     from spk.extract.encoder.encoder import load_encoder
-    from spk.finetune.model.checkpoint import load_tuned
+    from spk.finetune.model.checkpoint import load_finetuned
 
     name = first(corpus)
     checkpoint = Path(whole[0].log_dir) / "version_0" / "checkpoints" / f"{name}-best.ckpt"
@@ -650,7 +652,7 @@ def test_tuned_features_go_into_a_store_of_their_own(corpus, whole, tmp_path):
     assert store.config["weights_sha256"] != load_encoder("demo").provenance()["weights_sha256"]
     rows = corpus[1][corpus[1]["session"] == name].iloc[:1]
     found = store.read(rows["segment_id"], layer=5)[0]
-    module = load_tuned(checkpoint)
+    module = load_finetuned(checkpoint)
     samples = samples_of(segments_of(rows, str(corpus[0] / "wav"))[0])
     with torch.inference_mode():
         (state,) = module.trunk.run_trainable(
@@ -706,7 +708,7 @@ def test_a_worker_whose_parent_was_killed_ends_after_its_batch(monkeypatch):
 
     asked = []
 
-    def train_all(fleet, device, stop, tell):
+    def train_all(fleet, device, stop, log):
         asked.append(stop())
         monkeypatch.setattr(run.os, "getppid", lambda: 1)  # as of an orphan
         asked.append(stop())
@@ -715,6 +717,6 @@ def test_a_worker_whose_parent_was_killed_ends_after_its_batch(monkeypatch):
     monkeypatch.setattr(run, "_train_all", train_all)
     monkeypatch.setattr(run.os, "getppid", lambda: 4711)
     with pytest.raises(SystemExit) as ended:
-        run._worker(None, "cpu", 1)
+        run._worker(None, "cpu", 1, False)
     assert asked == [False, True]
     assert ended.value.code == 128 + signal.SIGTERM

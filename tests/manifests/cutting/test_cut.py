@@ -131,7 +131,7 @@ def test_24_bits_are_rounded_to_16(tmp_path, table):
         ({"channel": "all"}, "--channel: value is 'all', expected an index from 0 or 'mean'"),
         ({"channel": -1}, "--channel: value is '-1'"),
         ({"channel": 3}, "S1.flac: channels are 3, expected more than 3; pass --channel 0 or mean"),
-        ({"workers": -1}, "workers: -1 is below 0"),
+        ({"jobs": -1}, "jobs: -1 is below 0"),
     ],
 )
 def test_options_out_of_range_are_refused(meeting, tmp_path, change, message):

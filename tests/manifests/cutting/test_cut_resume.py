@@ -52,7 +52,7 @@ def test_missing_short_and_damaged_files_are_cut_again(meeting, tmp_path, kind):
     assert snapshot(out) == before
 
 
-def test_files_that_go_while_others_are_cut_are_told(meeting, tmp_path, monkeypatch):
+def test_files_that_go_while_others_are_cut_are_reported(meeting, tmp_path, monkeypatch):
     turns, root = meeting
     out = tmp_path / "out"
     write = recording.write_audio
@@ -63,17 +63,17 @@ def test_files_that_go_while_others_are_cut_are_told(meeting, tmp_path, monkeypa
             shutil.rmtree(out)
 
     monkeypatch.setattr(recording, "write_audio", vanishing)
-    told = r"2 of 5 files that were cut are gone, first 'S1_001-M_0000.wav', expected all"
+    told = r"2 of 5 files that were cut have disappeared, first 'S1_001-M_0000.wav', expected all"
     with pytest.raises(InputError, match=told):
         cut_segments(turns, root, out)
     assert not (out / TABLE).exists()
 
 
-def test_files_that_go_after_they_were_cut_are_told(meeting, tmp_path, monkeypatch):
+def test_files_that_go_after_they_were_cut_are_reported(meeting, tmp_path, monkeypatch):
     turns, root = meeting
     out = tmp_path / "out"
     monkeypatch.setattr("spk.manifests.cutting.cut.write_table", lambda *_: shutil.rmtree(out))
-    with pytest.raises(InputError, match="5 of 5 files that were cut are gone"):
+    with pytest.raises(InputError, match="5 of 5 files that were cut have disappeared"):
         cut_segments(turns, root, out)
 
 
@@ -118,7 +118,7 @@ def test_segments_of_unknown_origin_are_not_taken_for_ours(meeting, tmp_path):
     turns, root = meeting
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "S1_001-M_0001.wav").write_bytes(b"somebody's")
-    with pytest.raises(InputError, match=r"1 of the segment files are there, .*no cut.json"):
+    with pytest.raises(InputError, match=r"1 of the segment files exist, .*no cut.json"):
         cut_segments(turns, root, tmp_path / "out")
     assert (tmp_path / "out" / "S1_001-M_0001.wav").read_bytes() == b"somebody's"
 
@@ -157,7 +157,7 @@ import sys
 from spk.manifests.cutting.cut import cut_segments
 from spk.manifests.table import read_table
 print("ready", flush=True)
-cut_segments(read_table(sys.argv[1]), sys.argv[2], sys.argv[3], format="flac", workers=2)
+cut_segments(read_table(sys.argv[1]), sys.argv[2], sys.argv[3], format="flac", jobs=2)
 """
 
 
@@ -188,10 +188,10 @@ def test_a_cut_killed_at_random_moments_resumes_to_the_same_folder(tmp_path, aud
         killed += ended == -signal.SIGKILL
         if ended == 0 and killed < KILLS:  # it was faster than the kill
             shutil.rmtree(out)
-    resumed = cut_segments(read_table(tmp_path / "table.csv"), root, out, format="flac", workers=2)
+    resumed = cut_segments(read_table(tmp_path / "table.csv"), root, out, format="flac", jobs=2)
     assert resumed.complete > 0
     cut_segments(
-        read_table(tmp_path / "table.csv"), root, tmp_path / "whole", format="flac", workers=1
+        read_table(tmp_path / "table.csv"), root, tmp_path / "whole", format="flac", jobs=1
     )
     ours, whole = snapshot(out), snapshot(tmp_path / "whole")
     assert ours.pop(LISTING) == whole.pop(LISTING).replace(b"/whole/", b"/out/")

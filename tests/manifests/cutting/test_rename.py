@@ -192,7 +192,7 @@ def test_a_renaming_stopped_after_any_step_is_finished_by_the_next_run(
             monkeypatch.undo()
         began = (segments / match.ASIDE).exists() or (segments / match.PLACE).exists()
         if began:
-            with pytest.raises(InputError, match="renaming that was interrupted"):
+            with pytest.raises(InputError, match="an interrupted renaming"):
                 match_csv(segments, rows, dry_run=True)
         match_csv(segments, rows)
         finished = {new: old for old, new in pairs}
@@ -209,7 +209,7 @@ def test_hidden_files_of_others_are_left_alone(tmp_path):
 def test_nothing_is_overwritten(tmp_path):
     segments = folder(tmp_path / "segments", names(7, 8))
     (segments / names(1)[0]).mkdir()
-    with pytest.raises(InputError, match=r"'S1_001-M_0001.wav' is there and not to be renamed"):
+    with pytest.raises(InputError, match=r"'S1_001-M_0001.wav' exists and is not to be renamed"):
         match._rename(segments, list(zip(names(7, 8), names(0, 1), strict=True)))
     for dry_run in (True, False):
         with pytest.raises(InputError, match=r"'S1_001-M_0008.wav' would become"):
@@ -243,7 +243,7 @@ def test_a_csv_that_lists_something_else_is_refused(tmp_path, text, message):
 
 
 def test_a_folder_or_csv_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(InputError, match="nowhere: is no folder"):
+    with pytest.raises(InputError, match="nowhere: is not a folder"):
         match_csv(tmp_path / "nowhere", tmp_path / "a.csv")
     with pytest.raises(InputError, match="a.csv: no such file; correct the path"):
         match_csv(folder(tmp_path / "segments", []), tmp_path / "a.csv")

@@ -17,8 +17,14 @@ from spk.manifests.demo.corpus import demo
 from spk.manifests.demo.voices import draw_voices, speak
 from spk.manifests.formats.build import make_table, read_identity
 from spk.manifests.formats.rttm import read_rttm
-from spk.manifests.formats.textgrid import read_textgrids
+from spk.manifests.formats.textgrid import read_textgrid
 from spk.manifests.table import sample_span
+
+
+def with_notes(annotation, **options):
+    notes = []
+    return make_table(annotation, notes=notes, **options), notes
+
 
 SMALL = {"sessions": 2, "minutes": 1, "speakers": 3, "channels": 2}
 
@@ -33,7 +39,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def segments(corpus: Path):
-    table, notes = make_table(read_rttm(corpus / "TextGrid"), audio_root=corpus / "wav")
+    table, notes = with_notes(read_rttm(corpus / "TextGrid"), audio_root=corpus / "wav")
     assert notes == []
     return table
 
@@ -93,9 +99,9 @@ def test_rttm_is_grouped_by_speaker_and_not_sorted_by_time(corpus):
 
 
 def test_textgrid_and_rttm_tell_the_same_turns(corpus, segments):
-    reading = read_textgrids(corpus / "TextGrid")
+    reading = read_textgrid(corpus / "TextGrid")
     assert {note.kind for note in reading.notes} == {"silence"}  # marks that are no words
-    table, _ = make_table(reading, audio_root=corpus / "wav")
+    table = make_table(reading, audio_root=corpus / "wav")
     assert set(table["segment_id"]) == set(segments["segment_id"])
 
 

@@ -94,7 +94,7 @@ def test_the_likely_partner_is_proposed_and_never_another_meeting(session, names
     assert file == (Path(f"{likely}.wav") if likely else None)
 
 
-def test_a_session_without_recording_ends_the_run_and_the_command_told_mends_it(typed):
+def test_a_session_without_recording_ends_the_run_and_the_suggested_command_repairs_it(typed):
     record("ami/ES2002a/ES2002a.Mix-Headset.wav")
     annotate("a.rttm", ("ES2002a", 1, 2, "A"))
     done = typed("rttm a.rttm t.csv --audio-root ami")
@@ -205,7 +205,7 @@ def test_a_channel_that_the_recording_has_not_is_refused(tmp_path):
     good, bad = (Turn("S1", "A", i, i + 1, i, f"line {i}", str(1 + i)) for i in range(2))
     with pytest.raises(InputError, match=r"line 1: channel is 2 \(from 0\), expected less than th"):
         make_table(Annotation([good, bad]), audio_root=tmp_path)
-    table, _ = make_table(Annotation([good, bad]), audio_root=tmp_path, skip_bad=True)
+    table = make_table(Annotation([good, bad]), audio_root=tmp_path, skip_bad=True)
     assert len(table) == 1
 
 

@@ -58,7 +58,7 @@ def test_folders_are_searched_below(tmp_path):
         (GOOD.replace("SPEAKER", "SPEKER"), "line 2: type is 'SPEKER', expected 'SPEAKER'"),
     ],
 )
-def test_a_bad_line_is_told_with_its_number_or_dropped_and_listed(tmp_path, line, message):
+def test_a_bad_line_is_reported_with_its_number_or_dropped_and_listed(tmp_path, line, message):
     file = write(tmp_path, f"{GOOD}\n{line}\n")
     with pytest.raises(InputError, match=message):
         read_rttm(file)
@@ -74,7 +74,7 @@ def test_other_line_types_of_the_format_are_counted(tmp_path):
     assert reading.notes[0].message.startswith("2 lines hold no turn")
 
 
-def test_a_file_without_turns_is_told_by_its_path(tmp_path):
+def test_a_file_without_turns_is_reported_by_its_path(tmp_path):
     (tmp_path / "deep").mkdir()
     write(tmp_path / "deep", "\n")
     write(tmp_path, GOOD)
@@ -223,7 +223,7 @@ def test_a_stray_carriage_return_changes_no_line_number(tmp_path):
     assert [turn.line for turn in reading.turns] == [0, 1]
 
 
-def test_names_of_a_mac_are_composed_and_told(tmp_path):
+def test_names_from_macos_are_composed_and_reported(tmp_path):
     text = "".join(
         FIELDS.format(name, "<NA>").replace("0.5", f"{n}.5") + "\n"
         for n, name in enumerate(("Jo\u0308rg", "Jörg", "회의"))

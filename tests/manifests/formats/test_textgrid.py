@@ -2,7 +2,7 @@ import pytest
 
 from spk.common.errors import InputError
 from spk.manifests.formats.rttm import read_rttm
-from spk.manifests.formats.textgrid import has_speech, read_textgrids
+from spk.manifests.formats.textgrid import has_speech, read_textgrid
 
 TIERS = {
     "001-M": [(0.0, 1.5, ""), (1.5, 3.25, '他说 "好" <sil>'), (3.25, 20.0, "<sil>")],
@@ -38,7 +38,7 @@ def short_form(tiers=TIERS, end=20.0):
 
 def read(folder, text, encoding="utf-8", **options):
     (folder / "s1.TextGrid").write_bytes(text.encode(encoding))
-    return read_textgrids(folder, **options)
+    return read_textgrid(folder, **options)
 
 
 @pytest.mark.parametrize("form", [long_form, short_form])
@@ -57,7 +57,7 @@ def test_all_of_the_corpus_marks_alone_are_no_speech():
     assert has_speech("<%> 好")
 
 
-def test_a_tier_that_ends_before_its_file_is_read_and_told(tmp_path):
+def test_a_tier_that_ends_before_its_file_is_read_and_reported(tmp_path):
     tiers = {"001-M": [(0.0, 1.0, ""), (1.0, 2.0, "a")], "002-F": [(0.0, 20.0, "b")]}
     reading = read(tmp_path, long_form(tiers))
     assert [turn[:4] for turn in reading.turns] == [("s1", "001-M", 1, 2), ("s1", "002-F", 0, 20)]
@@ -65,14 +65,14 @@ def test_a_tier_that_ends_before_its_file_is_read_and_told(tmp_path):
     assert "tier '001-M' ends at 2 s, its file at 20 s" in reading.notes[0].message
 
 
-def test_a_tier_with_fewer_intervals_than_announced_is_read_and_told(tmp_path):
+def test_a_tier_with_fewer_intervals_than_announced_is_read_and_reported(tmp_path):
     text = short_form().replace('"001-M"\n0\n20.0\n3\n', '"001-M"\n0\n20.0\n5\n')
     reading = read(tmp_path, text)
     assert [turn.speaker for turn in reading.turns] == ["001-M", "002-F"]
     assert "tier '001-M' has 3 intervals, announced 5" in {n.message for n in reading.notes}
 
 
-def test_point_tiers_are_passed_over_and_told(tmp_path):
+def test_point_tiers_are_passed_over_and_reported(tmp_path):
     points = '"TextTier"\n"marks"\n0\n20\n1\n3.5\n"beep"\n'
     text = short_form().replace("<exists>\n2\n", f"<exists>\n3\n{points}")
     reading = read(tmp_path, text)
@@ -117,7 +117,7 @@ def test_nothing_is_kept_of_a_file_that_is_dropped(tmp_path):
     assert ("dropped", "s1.TextGrid") in [note[:2] for note in reading.notes]
 
 
-def test_a_file_without_speech_is_told(tmp_path):
+def test_a_file_without_speech_is_reported(tmp_path):
     reading = read(tmp_path, short_form({"001-M": [(0.0, 20.0, "")]}))
     assert [note[:2] for note in reading.notes] == [("empty", "s1.TextGrid")]
 
@@ -179,7 +179,7 @@ def test_every_head_and_comments_are_read(tmp_path, head, encoding):
 def test_other_forms_of_praat_are_called_what_they_are(tmp_path, text, message):
     (tmp_path / "s1.TextGrid").write_text(text)
     with pytest.raises(InputError, match=message):
-        read_textgrids(tmp_path / "s1.TextGrid")
+        read_textgrid(tmp_path / "s1.TextGrid")
 
 
 WORDS, PHONES = (
@@ -195,7 +195,7 @@ ALIGNED = {
 }
 
 
-def test_of_an_aligners_tiers_the_words_are_the_speakers_and_that_is_told(tmp_path):
+def test_an_aligners_word_tiers_are_the_speakers_and_that_is_reported(tmp_path):
     reading = read(tmp_path, short_form(ALIGNED, 2.0))
     assert [turn[1:4] for turn in reading.turns] == [
         ("A", 1.0, 2.0),
@@ -235,7 +235,7 @@ SILENT = {
 }
 
 
-def test_marks_of_aligners_are_silence_and_told_or_set(tmp_path):
+def test_marks_of_aligners_are_silence_and_reported_or_set(tmp_path):
     reading = read(tmp_path, short_form(SILENT, 6.0))
     assert [turn.start for turn in reading.turns] == [4.0, 5.0]
     assert [note.message for note in reading.notes] == [
@@ -258,12 +258,12 @@ def test_a_tier_without_end_of_marks_and_times_of_other_kinds(tmp_path):
         read(tmp_path, short_form({"A": [(-1.0, 1.0, "x")]}, 2.0))
 
 
-def test_what_praat_never_writes_is_told(tmp_path):
+def test_what_praat_never_writes_is_reported(tmp_path):
     tiers = {"A": [(0.0, 2.0, "x"), (1.0, 3.0, "y"), (3.0, 4.0, "")]}
     assert "strange" in [note.kind for note in read(tmp_path, short_form(tiers, 4.0)).notes]
 
 
-def test_two_tiers_of_one_name_are_one_speaker_and_told(tmp_path):
+def test_two_tiers_of_one_name_are_one_speaker_and_reported(tmp_path):
     tiers = {"A": [(0.0, 1.0, "x"), (1.0, 4.0, "")], " A": [(0.0, 2.0, ""), (2.0, 4.0, "y")]}
     reading = read(tmp_path, short_form(tiers, 4.0))
     assert {turn.speaker for turn in reading.turns} == {"A"}

@@ -31,18 +31,18 @@ def test_time_stamps_come_back_from_the_rttms(folder):
     assert list(table["start"]) == [3.0, 5.0]
     assert list(table["line"]) == [2, 0]
     assert list(table["speaker"]) == ["s_1_002-F", "s_1_001-M"]
-    turns, _ = make_table(read_rttm(folder / "rttm"))
+    turns = make_table(read_rttm(folder / "rttm"))
     assert set(table["segment_id"]) <= set(turns["segment_id"])
 
 
-def test_without_rttms_the_segments_are_the_files_and_that_is_told(folder):
+def test_without_rttms_the_segments_are_the_files_and_that_is_reported(folder):
     table, notes = read_reference_csv(folder / "data.csv", audio_root=folder)
     assert list(table["audio"]) == ["segments/s_1_002-F_0002.wav", "segments/s_1_001-M_0000.wav"]
     assert list(table["end"]) == [2.0, 2.0]
     assert [note.kind for note in notes] == ["untimed"]
 
 
-def test_cut_files_that_are_missing_or_listed_twice_are_told_or_dropped(folder):
+def test_cut_files_that_are_missing_or_listed_twice_are_reported_or_dropped(folder):
     rows = CSV + "other/s_1_001-M_0000.wav,s_1_001-M\n"
     (folder / "data.csv").write_text(rows)
     (folder / "segments" / "s_1_002-F_0002.wav").unlink()
@@ -55,7 +55,7 @@ def test_cut_files_that_are_missing_or_listed_twice_are_told_or_dropped(folder):
     assert list(table["audio"]) == ["other/s_1_001-M_0000.wav"]
     told = [note.message for note in notes if note.kind == "dropped"]
     assert ["No such file" in message for message in told] == [True, True, False]
-    assert told[2] == ("other/s_1_001-M_0000.wav: is listed before, expected once; delete the row")
+    assert told[2] == ("other/s_1_001-M_0000.wav: is listed twice, expected once; delete the row")
     with pytest.raises(InputError, match="rttm: holds 0 of the 4 listed files, expected at"):
         read_reference_csv(folder / "data.csv", audio_root=folder / "rttm", skip_bad=True)
 
@@ -74,7 +74,7 @@ def test_overlap_is_counted_from_the_turns_that_the_csv_leaves_out_too(folder):
     assert list(table["overlap"]) == [0, 0.25]
 
 
-def test_rttms_that_the_csv_does_not_list_are_told(folder):
+def test_rttms_that_the_csv_does_not_list_are_reported(folder):
     (folder / "rttm" / "s_2.rttm").write_text(RTTM.replace("s_1", "s_2"))
     _, notes = read_reference_csv(folder / "data.csv", rttm_dir=folder / "rttm")
     assert [note[:2] for note in notes] == [("unpaired", "s_2"), ("unchecked", "audio")]
@@ -89,7 +89,7 @@ def test_rttms_that_the_csv_does_not_list_are_told(folder):
         ("s_1_001-M_0002.wav,s_1_001-M", "speaker is '001-M', expected '002-F' as in s_1.rttm,"),
     ],
 )
-def test_a_row_that_fits_no_turn_is_told_or_dropped(folder, row, message):
+def test_a_row_that_fits_no_turn_is_reported_or_dropped(folder, row, message):
     (folder / "data.csv").write_text(CSV + row + "\n")
     with pytest.raises(InputError, match=message):
         read_reference_csv(folder / "data.csv", rttm_dir=folder / "rttm")

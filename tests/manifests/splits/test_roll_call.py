@@ -77,7 +77,7 @@ def test_an_empty_table_has_no_roll_call():
 
 def test_every_speaker_of_the_real_meetings_answers_once_in_the_first_95_seconds(real_data):
     for folder in ("aishell4/rttm", "meetings/TextGrid"):
-        table, _ = make_table(read_rttm(real_data / folder))
+        table = make_table(read_rttm(real_data / folder))
         called = table[roll_call_mask(table)]
         assert called["speaker"].is_unique
         assert set(called["speaker"]) == set(table["speaker"])
@@ -85,7 +85,7 @@ def test_every_speaker_of_the_real_meetings_answers_once_in_the_first_95_seconds
 
 
 def test_everybody_is_found_where_each_speaks_twice_in_the_real_roll_calls(real_data):
-    table, _ = make_table(read_rttm(real_data / "aishell4/rttm"))
+    table = make_table(read_rttm(real_data / "aishell4/rttm"))
     called = table[roll_call_mask(table)]
     again = called.assign(start=called["end"] - 0.2, end=called["end"] - 0.1)
     again["segment_id"] += "-again"
@@ -99,11 +99,11 @@ def test_everybody_is_found_where_each_speaks_twice_in_the_real_roll_calls(real_
 
 @pytest.mark.parametrize("method", METHODS)
 def test_no_method_tests_a_roll_call(method, real_data):
-    table, _ = make_table(read_rttm(real_data / "meetings/TextGrid"))
+    table = make_table(read_rttm(real_data / "meetings/TextGrid"))
     table = table[table["end"] - table["start"] >= 1.5].reset_index(drop=True)
     options = {"session": table["session"].iloc[0], "unknown": "purge"}
     given = options if method == "leave-one-session-out" else {}
-    made, _ = split_table(table, method=method, **given)
+    made = split_table(table, method=method, **given)
     opening = roll_call_mask(table)
     assert opening.any()
     assert not (made["split"].to_numpy()[opening] == "test").any()

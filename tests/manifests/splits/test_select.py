@@ -9,6 +9,12 @@ from spk.manifests.formats.build import make_table
 from spk.manifests.formats.rttm import read_rttm
 from spk.manifests.splits.select import describe, overlap_share, segment_durations, select_segments
 
+
+def with_dropped(table, **rules):
+    dropped = {}
+    return select_segments(table, dropped=dropped, **rules), [*dropped.items()]
+
+
 ROUNDING = 1e-6  # overlap shares are rounded to 6 decimals
 
 # Annotated by hand: a is talked over by b from 2 to 4 s, by c from 3 to 5 s.
@@ -67,13 +73,13 @@ def test_a_duration_of_one_and_a_half_seconds_is_kept():
     # 35.8939 + 1.5 - 35.8939 is 1.4999999999999929 in float64.
     table = _table([("a", 35.8939, 35.8939 + 1.5), ("a", 40, 41.4999)])
     assert segment_durations(table).tolist() == [1.5, 1.4999]
-    kept, dropped = select_segments(table, min_seconds=1.5)
+    kept, dropped = with_dropped(table, min_seconds=1.5)
     assert kept["segment_id"].tolist() == ["m0"]
     assert dropped == [("min_seconds 1.5", ["m1"])]
 
 
 def test_overlap_is_computed_before_anything_is_dropped():
-    kept, dropped = select_segments(_table(MEETING), min_seconds=5, max_overlap=0.3)
+    kept, dropped = with_dropped(_table(MEETING), min_seconds=5, max_overlap=0.3)
     assert kept["segment_id"].tolist() == ["m0"]
     assert kept["overlap"].tolist() == pytest.approx([0.3], abs=ROUNDING)
     assert dropped == [
@@ -83,21 +89,21 @@ def test_overlap_is_computed_before_anything_is_dropped():
 
 
 def test_selecting_twice_keeps_the_overlap_of_all_turns():
-    once, _ = select_segments(_table(MEETING), min_seconds=2)
-    twice, dropped = select_segments(once.iloc[[0]], max_overlap=0.5)
+    once = select_segments(_table(MEETING), min_seconds=2)
+    twice, dropped = with_dropped(once.iloc[[0]], max_overlap=0.5)
     assert twice["overlap"].tolist() == pytest.approx([0.3], abs=ROUNDING)
     assert dropped == [("max_overlap 0.5", [])]
 
 
 def test_speakers_are_counted_after_the_other_rules():
-    kept, dropped = select_segments(_table(MEETING), min_seconds=1.5, min_segments=2)
+    kept, dropped = with_dropped(_table(MEETING), min_seconds=1.5, min_segments=2)
     assert set(kept["speaker"]) == {"a"}
     assert dropped == [("min_seconds 1.5", ["m4"]), ("min_segments 2", ["m1", "m2"])]
 
 
-def test_rules_are_told_in_their_order_and_drop_each_segment_once():
+def test_rules_are_reported_in_their_order_and_drop_each_segment_once():
     table = pd.concat([_table(MEETING, "m"), _table(MEETING, "n")])
-    kept, dropped = select_segments(
+    kept, dropped = with_dropped(
         table, sessions=["m"], min_seconds=1.5, max_seconds=9, max_overlap=0.5, min_segments=1
     )
     assert [rule for rule, _ in dropped] == [
@@ -111,22 +117,22 @@ def test_rules_are_told_in_their_order_and_drop_each_segment_once():
 
 
 def test_no_rule_drops_nothing():
-    kept, dropped = select_segments(_table(MEETING))
+    kept, dropped = with_dropped(_table(MEETING))
     assert dropped == []
     assert kept["segment_id"].tolist() == [f"m{i}" for i in range(5)]
 
 
 def test_the_roll_call_is_spared_on_request():
     table = _table([("a", 0, 1), ("b", 1, 2), ("a", 2, 8), ("b", 8, 9)])
-    assert len(select_segments(table, min_seconds=1.5)[0]) == 1
-    kept, _ = select_segments(table, min_seconds=1.5, keep_roll_call=True)
+    assert len(select_segments(table, min_seconds=1.5)) == 1
+    kept = select_segments(table, min_seconds=1.5, keep_roll_call=True)
     assert kept["segment_id"].tolist() == ["m0", "m1", "m2"]
 
 
 def test_segments_in_files_of_their_own_are_selected_by_duration():
     table = _table(MEETING)
     table["audio"] = table["segment_id"] + ".wav"
-    kept, _ = select_segments(table, min_seconds=5)
+    kept = select_segments(table, min_seconds=5)
     assert "overlap" not in kept
     with pytest.raises(InputError, match="first 'm' in 5, expected one"):
         select_segments(table, max_overlap=0.5)
@@ -172,13 +178,13 @@ def test_describe_leaves_overlap_open_where_times_cannot_be_compared():
 
 
 def test_overlap_of_real_meetings_is_what_the_corpus_is_known_for(real_data):
-    table, _ = make_table(read_rttm(real_data / "aishell4/rttm"))
+    table = make_table(read_rttm(real_data / "aishell4/rttm"))
     told = describe(table).iloc[:-1]
     assert len(told) == 19
     assert told["overlap"].between(0.01, 0.15).all()
     assert 0.05 < describe(table)["overlap"].iloc[-1] < 0.10  # 8 % in train
     assert told["q50"].between(1.5, 6).all()
-    kept, _ = select_segments(table, min_seconds=1.5)
+    kept = select_segments(table, min_seconds=1.5)
     short = 1 - len(kept) / len(table)
     assert 0.27 < short < 0.40  # 27-35 % in the corpus
 
@@ -186,8 +192,8 @@ def test_overlap_of_real_meetings_is_what_the_corpus_is_known_for(real_data):
 def test_selection_by_duration_is_that_of_the_reference_csv(real_data):
     reference = pd.read_csv(real_data / "aishell4/data_fixed.csv", dtype=str)
     counts = reference.groupby(reference["label"].str.rsplit("_", n=1).str[0]).size()
-    table, _ = make_table(read_rttm(real_data / "aishell4/rttm"))
+    table = make_table(read_rttm(real_data / "aishell4/rttm"))
     both = sorted(set(counts.index) & set(table["session"]))
     assert len(both) == 4
-    kept, _ = select_segments(table, sessions=both, min_seconds=1.5)
+    kept = select_segments(table, sessions=both, min_seconds=1.5)
     assert kept.groupby("session").size().to_dict() == counts[both].to_dict()

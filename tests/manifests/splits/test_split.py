@@ -15,6 +15,12 @@ from spk.manifests.splits.select import select_segments
 from spk.manifests.splits.split import METHODS, split_table
 from spk.manifests.table import check_table
 
+
+def with_record(table, *method, **parameters):
+    made = split_table(table, *method, **parameters)
+    return made, made.attrs["split"]
+
+
 PURGED = ["chronological", "blocked-k", "leave-one-session-out", "enrol", "roll-call"]
 
 
@@ -63,7 +69,7 @@ def _drawn(turns: list[tuple[str, str, int, int]]) -> pd.DataFrame:
 @given(TURNS, st.sampled_from([0.0, 2.0, 7.5]))
 @pytest.mark.parametrize("method", PURGED)
 def test_no_two_splits_come_nearer_than_the_gap(method, turns, gap):
-    made, _ = split_table(_drawn(turns), method, gap=gap, **_parameters(method))
+    made = split_table(_drawn(turns), method, gap=gap, **_parameters(method))
     parts = {name: made[made["split"] == name] for name in ("train", "valid", "test")}
     for one, other in (("train", "valid"), ("train", "test"), ("valid", "test")):
         for _, a in parts[one].iterrows():
@@ -76,7 +82,7 @@ def test_no_two_splits_come_nearer_than_the_gap(method, turns, gap):
 @pytest.mark.parametrize("method", PURGED)
 def test_every_segment_has_one_split_and_the_record_counts_them(method, turns):
     table = _drawn(turns)
-    made, record = split_table(table, method, **_parameters(method))
+    made, record = with_record(table, method, **_parameters(method))
     assert made["segment_id"].tolist() == table["segment_id"].tolist()
     assert made["split"].isin(["train", "valid", "test", ""]).all()
     assert sum(record["counts"].values()) == len(table)
@@ -93,29 +99,29 @@ def test_the_order_of_rows_changes_no_segments_split(method, turns, random):
     order = list(range(len(table)))
     random.shuffle(order)
     parameters = _parameters(method)
-    made = split_table(table, method, **parameters)[0].set_index("segment_id")["split"]
-    mixed = split_table(table.iloc[order], method, **parameters)[0].set_index("segment_id")["split"]
+    made = split_table(table, method, **parameters).set_index("segment_id")["split"]
+    mixed = split_table(table.iloc[order], method, **parameters).set_index("segment_id")["split"]
     assert mixed.sort_index().equals(made.sort_index())
 
 
 def test_the_order_of_rows_changes_nothing_in_a_random_draw():
     table = _two_sessions()
-    made = split_table(table, "random")[0].set_index("segment_id")["split"]
-    mixed = split_table(table.iloc[::-1], "random")[0].set_index("segment_id")["split"]
+    made = split_table(table, "random").set_index("segment_id")["split"]
+    mixed = split_table(table.iloc[::-1], "random").set_index("segment_id")["split"]
     assert mixed.sort_index().equals(made.sort_index())
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_two_splits_are_one_split(method):
-    once, record = split_table(_two_sessions(), method, **_parameters(method))
-    twice, again = split_table(once, method, **_parameters(method))
+    once, record = with_record(_two_sessions(), method, **_parameters(method))
+    twice, again = with_record(once, method, **_parameters(method))
     assert twice.equals(once)
     assert again == record
 
 
 def test_another_seed_draws_other_rows():
     table = _two_sessions()
-    one, other = (split_table(table, "random", seed=seed)[0]["split"] for seed in (1, 2))
+    one, other = (split_table(table, "random", seed=seed)["split"] for seed in (1, 2))
     assert not one.equals(other)
 
 
@@ -126,7 +132,7 @@ def test_another_seed_draws_other_rows():
     ("method", "parameters", "told"),
     [
         ("chronologic", {}, "method: is 'chronologic', expected one of chronological, blocked-k"),
-        ("enrol", {"folds": 3}, "folds: is no parameter of enrol, expected some of seconds"),
+        ("enrol", {"folds": 3}, "folds: is not a parameter of enrol, expected some of seconds"),
         ("leave-one-session-out", {}, "session: is not given, expected it for leave-one"),
         ("leave-one-session-out", {"session": "x"}, "session: 'x' is not in the table"),
         ("leave-one-session-out", {"session": "n", "unknown": "x"}, "unknown: is 'x'"),
@@ -164,14 +170,14 @@ def test_cut_files_cannot_be_split_by_time():
 
 
 def _real(real_data, folder: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    table, _ = make_table(read_rttm(real_data / folder))
-    return table, select_segments(table, min_seconds=1.5, keep_roll_call=True)[0]
+    table = make_table(read_rttm(real_data / folder))
+    return table, select_segments(table, min_seconds=1.5, keep_roll_call=True)
 
 
 @pytest.mark.parametrize("folder", ["aishell4/rttm", "meetings/TextGrid"])
 def test_chronological_loses_no_speaker_of_the_real_meetings(real_data, folder):
     for table in _real(real_data, folder):
-        _, record = split_table(table)
+        _, record = with_record(table)
         assert record["untrained"] == record["untested"] == []
         assert record["counts"]["purged"] < 0.2 * len(table)
 
@@ -180,14 +186,14 @@ def test_chronological_loses_no_speaker_of_the_real_meetings(real_data, folder):
 def test_the_roll_call_of_the_real_meetings_is_never_test(real_data, method):
     for folder in ("aishell4/rttm", "meetings/TextGrid"):
         for table in _real(real_data, folder):
-            made, _ = split_table(table, method)
+            made = split_table(table, method)
             assert not (roll_call_mask(table) & (made["split"] == "test")).any()
 
 
 def test_one_real_meeting_of_a_series_is_left_out(real_data):
     reading = read_rttm(real_data / "meetings/TextGrid")
-    table, _ = make_table(reading, scope="series")
-    made, record = split_table(table, "leave-one-session-out", session="20990101_S_R001S02C01")
+    table = make_table(reading, scope="series")
+    made, record = with_record(table, "leave-one-session-out", session="20990101_S_R001S02C01")
     assert record["untrained"] == []
     assert set(made["session"][made["split"] == "test"]) == {"20990101_S_R001S02C01"}
     assert record["purged"]["roll call"] == 5
@@ -195,7 +201,7 @@ def test_one_real_meeting_of_a_series_is_left_out(real_data):
 
 def test_a_real_stranger_is_known_by_the_identity_file(real_data):
     reading = read_rttm(real_data / "meetings/TextGrid")
-    table, _ = make_table(reading, identity=real_data / "meetings/people.csv")
+    table = make_table(reading, identity=real_data / "meetings/people.csv")
     with pytest.raises(InputError, match="1 of 6 speakers are in no other session"):
         split_table(table, "leave-one-session-out", session="20990102_M_R002S02C01")
 
@@ -209,6 +215,6 @@ def test_one_cut_through_the_session_would_lose_speakers(real_data):
 def test_purged_splits_of_the_real_meetings_leak_nothing(real_data):
     for folder in ("aishell4/rttm", "meetings/TextGrid"):
         for method in ("chronological", "blocked-k", "enrol", "roll-call"):
-            report = leakage_report(split_table(_real(real_data, folder)[1], method)[0])
+            report = leakage_report(split_table(_real(real_data, folder)[1], method))
             found = report[["within_0.5", "within_2", "shared", "identical"]]
             assert (found.to_numpy() == 0).all()

@@ -21,7 +21,7 @@ MEETING = "20990101_S_R001S01C01"
 @pytest.fixture(scope="module")
 def whole(real_data):
     """Return three real meetings' turns of 1.5 s and more; speakers are those of the series."""
-    table, _ = make_table(read_rttm(real_data / "meetings/TextGrid"), scope="series")
+    table = make_table(read_rttm(real_data / "meetings/TextGrid"), scope="series")
     table = table[table["session"].str.startswith("20990101")]
     return table[table["end"] - table["start"] >= 1.5].reset_index(drop=True)
 
@@ -47,7 +47,7 @@ def test_every_method_splits_cut_files_as_it_does_the_meetings(method, whole, cu
     assert done.exit_code == 0, done.output
     divided = read_table(tmp_path / "out.csv")
     given = {"session": MEETING} if options else {}
-    expected, _ = split_table(whole, method, **given)
+    expected = split_table(whole, method, **given)
     pd.testing.assert_series_equal(divided["split"], expected["split"], check_dtype=False)
     pd.testing.assert_frame_equal(divided[list(cut)], read_table(tmp_path / "cut.csv"))
     there, back = (
@@ -65,7 +65,7 @@ def test_rttms_say_when_by_session_and_line(whole, cut, real_data):
         for s, n, e in zip(cut["session"], cut["speaker"], cut["end"], strict=True)
     ]
     own = cut.assign(segment_id=[f"{name}-{k}" for k, name in enumerate(ids)])
-    turns, _ = make_table(read_rttm(real_data / "meetings/TextGrid"))
+    turns = make_table(read_rttm(real_data / "meetings/TextGrid"))
     timed = with_times(own.sample(frac=1, random_state=0), turns).sort_index()
     np.testing.assert_array_equal(timed[["start", "end"]], whole[["start", "end"]])
     assert (timed["audio"] == whole["audio"]).all()
@@ -75,7 +75,8 @@ def test_rttms_say_when_by_session_and_line(whole, cut, real_data):
 @pytest.mark.parametrize("method", ["leave-one-session-out", "random"])
 def test_two_methods_need_no_times(method, whole, cut):
     given = {"session": MEETING, "valid_share": 0.2} if method != "random" else {}
-    made, record = split_table(cut, method, **given)
+    made = split_table(cut, method, **given)
+    record = made.attrs["split"]
     assert record["counts"]["purged"] == record["purged"].get("unknown speaker", 0)
     assert record["counts"]["test"] > 20
     if method != "random":

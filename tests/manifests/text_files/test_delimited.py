@@ -97,7 +97,7 @@ def test_latin_letters_are_not_taken_for_gbk(tmp_path):
         ),
         (
             PLAIN.replace(",line", ",session"),
-            "column 'session' stands twice, expected once; delete",
+            "column 'session' occurs twice, expected once; delete",
         ),
         (PLAIN.replace("line", "").replace(",0,", ",x,"), "column 7 has no name but holds 'x'"),
         (PLAIN + "x,y\n", "column 'start' holds what is not float64"),
@@ -162,7 +162,7 @@ def read_table_of(folder, text):
         (",train", ",Train", "split of 1 rows is read in lower case and without blanks"),
     ],
 )
-def test_what_is_not_taken_letter_by_letter_is_told_on_stderr(tmp_path, capsys, old, new, told):
+def test_normalised_names_are_reported_on_stderr(tmp_path, capsys, old, new, told):
     read_table_of(tmp_path, PLAIN.replace(old, new))
     assert told in capsys.readouterr().err
 
@@ -172,7 +172,7 @@ def test_a_plain_table_says_nothing(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_names_near_a_column_that_is_there_are_not_told_of():
+def test_names_similar_to_an_existing_column_are_not_reported():
     assert expected_names(["speaker", "speaker_id"], ["speaker"], "t")[1] == []
 
 
@@ -202,6 +202,6 @@ def test_a_placeholder_is_nobody(tmp_path):
         read_identity(tmp_path / "i.csv")
 
 
-def test_a_file_that_is_absent_is_told_with_its_repair(tmp_path):
+def test_a_file_that_is_absent_is_reported_with_its_repair(tmp_path):
     with pytest.raises(InputError, match=r"x\.csv: no such file; correct the path"):
         read_delimited(tmp_path / "x.csv", ["path"], "correct the path")

@@ -6,7 +6,7 @@ import pytest
 
 from spk.common.errors import InputError
 from spk.manifests.formats.rttm import read_rttm
-from spk.manifests.formats.textgrid import read_textgrids
+from spk.manifests.formats.textgrid import read_textgrid
 from spk.manifests.table import read_table
 from spk.manifests.text_files.delimited import read_delimited
 from spk.manifests.text_files.kinds import kind_of
@@ -59,17 +59,17 @@ def test_the_command_that_makes_an_rttm_is_typed_and_the_rttm_is_read(tmp_path, 
 def test_a_text_of_another_kind_is_named_with_a_way_on(tmp_path, file):
     content, name = NAMED[file]
     (tmp_path / file).write_text(content)
-    for reader in (read_rttm, read_textgrids):
+    for reader in (read_rttm, read_textgrid):
         with pytest.raises(InputError, match=f"{file}: is {name}.*, expected .*; ") as caught:
             reader(tmp_path / file)
         assert "--skip-bad" not in str(caught.value), "nothing would be left"
 
 
 @pytest.mark.parametrize("file", BYTES)
-def test_what_is_no_text_is_named_by_its_first_bytes(tmp_path, file):
+def test_binary_files_are_identified_by_their_first_bytes(tmp_path, file):
     content, name = BYTES[file]
     (tmp_path / file).write_bytes(content)
-    readers = (read_rttm, read_textgrids, lambda path: read_delimited(path, ["path"], "correct it"))
+    readers = (read_rttm, read_textgrid, lambda path: read_delimited(path, ["path"], "correct it"))
     for reader in readers:
         with pytest.raises(InputError, match=f"{file}: is {name}.*, expected a text file; "):
             reader(tmp_path / file)

@@ -26,7 +26,7 @@ from scene import ALONE, Corpus, Told, contents, make_corpus, must, remount, scr
 from scene import typed as run
 
 PAGE = 4096  # bytes; a tmpfs gives whole ones
-FIT = "--pretrained-model demo --within session --max-epochs 2 --freeze-encoder-layers 4"
+FIT = "--encoder demo --within session --max-epochs 2 --freeze-encoder-layers 4"
 GONE = Told(1, "", "", "")  # whatever was told of a folder that is no longer there
 COLUMNS = ("rounds", "told in a line", "with bytes", "finished", "lost or wrong", "went on to end")
 

@@ -30,10 +30,10 @@ from spk.extract.store.shard import TRAILER
 from spk.extract.store.writer import StoreWriter
 from spk.manifests.formats.build import make_table, read_identity
 from spk.manifests.formats.rttm import read_rttm
-from spk.manifests.formats.textgrid import read_textgrids
+from spk.manifests.formats.textgrid import read_textgrid
 from spk.manifests.formats.thesis_csv import read_reference_csv
 from spk.manifests.formats.turns import Annotation
-from spk.manifests.splits.split import read_record, summarise
+from spk.manifests.split_record import read_record, summarise
 from spk.manifests.table import read_predictions, read_table, write_table
 
 CONFIG = {
@@ -78,7 +78,7 @@ SEEDS = {  # what a guided run starts from
 
 def again(reading: Annotation, folder: Path) -> None:
     """Make a table of what was read; it must come back from the disk as it is."""
-    table, _ = make_table(reading, skip_bad=True)
+    table = make_table(reading, skip_bad=True)
     for name in ("t.csv", "t.parquet"):
         write_table(table, folder / name)
         if not read_table(folder / name).equals(table):
@@ -96,7 +96,7 @@ def textgrid(data: bytes, folder: Path) -> None:
     """Read any bytes as a TextGrid."""
     path = folder / "S1.TextGrid"
     path.write_bytes(data)
-    again(read_textgrids(path, skip_bad=bool(len(data) % 2)), folder)
+    again(read_textgrid(path, skip_bad=bool(len(data) % 2)), folder)
 
 
 def csv(data: bytes, folder: Path) -> None:

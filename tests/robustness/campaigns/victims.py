@@ -275,7 +275,7 @@ def victims() -> list[Victim]:
     """Return them all; `inputs` of their words is the folder that `make_inputs` has filled."""
     extract = "spk-extract {0}/many.csv out --audio-root {0}/wav --encoder demo --workers 2"
     fit = (
-        "spk-finetune fit {0}/split.csv --audio-root {0}/wav --pretrained-model demo --log-dir out "
+        "spk-finetune fit {0}/split.csv --audio-root {0}/wav --encoder demo --log-dir out "
         "--accelerator cpu --max-epochs 3 --patience none --freeze-encoder-layers 2 "
         "--batch-seconds 10 --learning-rate 1e-3 --no-keep-last"
     )
@@ -302,9 +302,9 @@ def make_inputs(folder: Path, rows: int) -> None:
     """Make meetings, tables, and stores to merge; `rows` is the size of the largest."""
     names = demo(folder, sessions=3, minutes=1, speakers=3, channels=1)
     soundfile.write(folder / "wav" / "silent.flac", np.zeros(16000, np.int16), 16000)
-    turns, _ = make_table(read_rttm(folder / "TextGrid"), audio_root=folder / "wav")
+    turns = make_table(read_rttm(folder / "TextGrid"), audio_root=folder / "wav")
     write_table(turns, folder / "turns.csv")
-    table, _ = split_table(turns, "chronological")
+    table = split_table(turns, "chronological")
     write_table(table, folder / "split.csv")
     _features(table, folder / "features")
     write_table(_many(names, rows), folder / "many.csv")

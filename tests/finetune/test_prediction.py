@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from spk.common.errors import InputError
 from spk.extract import FeatureStore
 from spk.finetune.cli import main
-from spk.finetune.predict import embed, predict
+from spk.finetune.prediction import embed, predict
 from spk.manifests.table import read_predictions, write_table
 
 SPLITS = ["train", "test", "test", "valid"]
@@ -111,12 +111,12 @@ def test_the_exit_code_tells_rejected_segments(table, model, tmp_path):
 
 
 def test_a_gpu_that_is_not_there_is_told(table, model, monkeypatch, tmp_path):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     rows, folder = table
-    for accelerator, count in (("gpu", 1), ("auto", 0), ("cpu", 0)):
+    for device, count in (("gpu", 1), ("auto", 0), ("cpu", 0)):
         told = []
-        predict(model(), rows, audio_root=folder, accelerator=accelerator, tell=told.append)
-        expected = "--accelerator: 'gpu' is asked for and none is there; naming on the CPU"
+        predict(model(), rows, audio_root=folder, device=device, log=told.append)
+        expected = "--device: 'gpu' is requested but there is none; predicting on the CPU"
         assert told == [expected] * count
     done = command(rows, folder, tmp_path, model(), "--accelerator", "gpu")
     assert expected in done.output

@@ -1,4 +1,4 @@
-"""Tuned models at work: names for the segments of a table, and features for the common store."""
+"""Use fine-tuned models: predict the speakers of a table's segments, or extract features."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.errors import InputError
 from ..manifests.splits.tasks import rows_of_split
-from .config import Config
-from .run import choose_devices
+from .config import FinetuneConfig
 from .training.session_result import read_result
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
     from ..extract.options import ExtractSummary
     from .model.module import SpeakerModule
 
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
 class PredictionResult:
-    """What `predict` gives.
+    """Result of `predict`.
 
     Attributes
     ----------
     table : DataFrame
         A predictions table with `scores`, of one model name.
     left_out : {session: why}
-        Sessions of which no segment is named.
+        Sessions without any prediction.
     rejected : {segment id: why}
-        Segments that cannot be used.
+        Unusable segments.
     notes : lines
-        What makes the names doubtful.
+        Reasons to doubt the predictions.
     """
 
     table: pd.DataFrame
@@ -53,7 +53,8 @@ def predict(
     split: str = "test",
     audio_root: str = ".",
     encoder: str | None = None,
-    tell: Tell = lambda line: None,
+    device: str = "auto",
+    log: Log = lambda line: None,
     **changes: Any,
 ) -> PredictionResult:
     """Name the speaker of each segment of a split.
@@ -67,10 +68,12 @@ def predict(
         A checkpoint, or a fleet's folder: each session is named by its own model.
     encoder
         Folder or hub id of the encoder, where it is no longer where the checkpoint says.
-    tell
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
+    log
         Is given a line where there is no GPU and one was asked for.
     changes
-        `accelerator`, `batch_seconds`, `channel`, `resample`: of `Config`, in the place of those of
+        `batch_seconds`, `channel`, `resample`: of `FinetuneConfig`, in the place of those of
         the training, where they are not None.
 
     Raises
@@ -79,42 +82,44 @@ def predict(
         A checkpoint or its encoder cannot be had, or nothing is left.
     """
     rows = rows_of_split(table, split)
-    given = {name: value for name, value in changes.items() if value is not None}
-    given = {"accelerator": "auto", "batch_seconds": 40.0, **given, "audio_root": audio_root}
-    device = _device(given["accelerator"], tell)
+    options = {name: value for name, value in changes.items() if value is not None}
+    options = {"batch_seconds": 40.0, **options, "audio_root": audio_root}
+    computing = _device(device, log)
     tables: list[pd.DataFrame] = []
     rejected: dict[str, str] = {}
     scored = Doubts()
-    known: set[str] = set()
+    sessions: set[str] = set()
     for path in _checkpoints(checkpoint):
         module = _loaded(path, encoder)
         ours = rows if module.settings.within == "corpus" else _of(rows, module.subject.task)
         if not len(ours):
             continue
-        config = replace(module.settings, **given)
-        named, unfit = _named(module.to(device), ours.reset_index(drop=True), config)
-        known |= set(ours["session"])
+        config = replace(module.settings, **options)
+        predicted, unfit = _predict_session(
+            module.to(computing), ours.reset_index(drop=True), config
+        )
+        sessions |= set(ours["session"])
         rejected |= unfit
-        if named is not None:
-            tables.append(named)
-            scored.add(module, ours[ours["segment_id"].isin(named["segment_id"])], audio_root)
-    _refuse_nothing(checkpoint, rows, rejected, named=len(tables))
+        if predicted is not None:
+            tables.append(predicted)
+            scored.add(module, ours[ours["segment_id"].isin(predicted["segment_id"])], audio_root)
+    _check_any_predicted(checkpoint, rows, rejected, predicted=len(tables))
     import pandas as pd
 
     table = pd.concat(tables, ignore_index=True)
     if scored.learnt:
         table["model"] += f", {len(scored.learnt)} training segments"
     return PredictionResult(
-        table, _left_out(rows, known, rejected), rejected, scored.notes(len(table))
+        table, _left_out(rows, sessions, rejected), rejected, scored.notes(len(table))
     )
 
 
 @dataclass
 class Doubts:
-    """What makes a score mean less than it seems: ids of segments, and speakers."""
+    """Reasons to doubt a score: segments that were trained on, and unknown speakers."""
 
-    by_id: set[str] = field(default_factory=set)  # trained on, and not of the split train
-    by_audio: set[str] = field(default_factory=set)  # share audio with such, and are none
+    by_id: set[str] = field(default_factory=set)  # trained on, though not of the split train
+    by_audio: set[str] = field(default_factory=set)  # share audio with training segments
     strangers: dict[str, str] = field(default_factory=dict)  # segment id -> speaker
 
     @property
@@ -123,7 +128,7 @@ class Doubts:
         return self.by_id | self.by_audio
 
     def add(self, module: SpeakerModule, rows: pd.DataFrame, audio_root: str) -> None:
-        """Look at the segments that a model has named."""
+        """Examine the segments that a model predicted."""
         from .training.provenance import sharing_audio
 
         others = rows[rows["split"] != "train"] if "split" in rows else rows
@@ -137,7 +142,7 @@ class Doubts:
         )
 
     def notes(self, segments: int) -> tuple[str, ...]:
-        """Return a line for each kind that there is, of so many segments that are named."""
+        """Return a line for each kind of doubt; `segments` is the number of predictions."""
         notes = []
         if self.learnt:
             notes.append(
@@ -154,29 +159,37 @@ class Doubts:
         return tuple(notes)
 
 
-def _device(accelerator: str, tell: Tell) -> str:
-    """Return the one device to compute on."""
-    told = "--accelerator: 'gpu' is asked for and none is there; naming on the CPU"
-    (device,) = choose_devices(Config(accelerator=accelerator), lambda _: tell(told))
-    return device
+def _device(name: str, log: Log) -> torch.device:
+    """Return the device to compute on; ``gpu``, as of before, is the CPU where there is none."""
+    import torch
+
+    from ..extract.encoder.device import choose_device
+
+    if name == "gpu":
+        name = "auto"
+        if not torch.cuda.is_available():
+            log("--device: 'gpu' is requested but there is none; predicting on the CPU")
+    return choose_device(name)
 
 
-def _left_out(rows: pd.DataFrame, known: set[str], rejected: Mapping[str, str]) -> dict[str, str]:
-    """Return the sessions of which nothing is named, and why."""
+def _left_out(
+    rows: pd.DataFrame, sessions: set[str], rejected: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the sessions without any prediction, and why."""
     left_out = {}
     for name, part in rows.groupby("session"):
-        if name not in known:
+        if name not in sessions:
             left_out[str(name)] = f"{len(part)} segments, no model of this session"
         elif part["segment_id"].isin(rejected).all():
             left_out[str(name)] = f"{len(part)} segments, all rejected"
     return left_out
 
 
-def _refuse_nothing(
-    checkpoint: str | Path, rows: pd.DataFrame, rejected: Mapping[str, str], *, named: int
+def _check_any_predicted(
+    checkpoint: str | Path, rows: pd.DataFrame, rejected: Mapping[str, str], *, predicted: int
 ) -> None:
-    """Raise `InputError` where nothing is left to be named."""
-    if named:
+    """Raise `InputError` if nothing was predicted."""
+    if predicted:
         return
     if rejected:
         name, why = next(iter(rejected.items()))
@@ -202,22 +215,22 @@ def embed(
     encoder: str | None = None,
     **hooks: Any,
 ) -> ExtractSummary:
-    """Write the tuned encoder's features of a table's segments to a store, as `extract` does.
+    """Extract a table's features with a fine-tuned encoder to a store, as `extract` does.
 
     Parameters
     ----------
     checkpoint
-        One checkpoint: a store is of one encoder.
+        A single checkpoint, since a store is of one encoder.
     options
-        Some of `spk.extract.options.ExtractOptions`, by name. The encoder is the checkpoint's, and
-        so are `channel` and `resample` where they are not given or None.
+        Fields of `spk.extract.options.ExtractOptions`, by name. The encoder is the checkpoint's,
+        and so are `channel` and `resample` unless given.
     hooks
-        `stop` and `tell` of `extract`.
+        `stop` and `log` of `extract`.
     """
     from ..extract.encoder.device import choose_device, choose_dtype
     from ..extract.encoder.encoder import Encoder
     from ..extract.options import ExtractOptions
-    from ..extract.run import extract
+    from ..extract.run import run_extraction
 
     paths = list(_checkpoints(checkpoint))
     if len(paths) > 1:
@@ -226,46 +239,48 @@ def embed(
             "since a store is of one encoder; name one"
         )
     module = _loaded(paths[0], encoder)
-    given = {name: value for name, value in options.items() if value is not None}
+    chosen = {name: value for name, value in options.items() if value is not None}
     trained = {name: getattr(module.settings, name) for name in ("channel", "resample")}
-    whole = ExtractOptions(**{**trained, **given})
-    device = choose_device(whole.device)
-    tuned = Encoder(tuned_parts(module), device=device, dtype=choose_dtype(whole.dtype, device))
-    return extract(table, store, whole, encoder=tuned, **hooks)
+    extract_options = ExtractOptions(**{**trained, **chosen})
+    device = choose_device(extract_options.device)
+    tuned = Encoder(
+        tuned_parts(module), device=device, dtype=choose_dtype(extract_options.dtype, device)
+    )
+    return run_extraction(table, store, extract_options, encoder=tuned, **hooks)
 
 
 def tuned_parts(module: SpeakerModule) -> Any:
-    """Return a model's encoder with a name and hash of its own.
+    """Return a model's encoder with its own name and hash.
 
-    The hash is of the encoder's and of the tensors that trained, name by name.
+    The hash covers the original encoder's hash and the trained tensors with their names.
     """
     from ..extract.encoder.loading import LoadedEncoder
 
-    trunk, known = module.trunk, dict(module.subject.encoder)
-    digest = hashlib.sha256(known["weights_sha256"].encode())
+    trunk, provenance = module.trunk, dict(module.subject.encoder)
+    digest = hashlib.sha256(provenance["weights_sha256"].encode())
     for name, tensor in sorted(trunk.state_dict().items()):
         if f"trunk.{name}" in module.trained_names():
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
-    known["weights_sha256"] = digest.hexdigest()
-    known["encoder"] = f"{known['encoder']}, fine-tuned on {module.subject.task}"
-    return LoadedEncoder(trunk.model, trunk.front, known, trunk.rate)
+    provenance["weights_sha256"] = digest.hexdigest()
+    provenance["encoder"] = f"{provenance['encoder']}, fine-tuned on {module.subject.task}"
+    return LoadedEncoder(trunk.model, trunk.front, provenance, trunk.rate)
 
 
 def _loaded(path: Path, encoder: str | None) -> SpeakerModule:
-    from .model.checkpoint import load_tuned
+    from .model.checkpoint import load_finetuned
 
-    return load_tuned(path, encoder=encoder)
+    return load_finetuned(path, encoder=encoder)
 
 
 def _checkpoints(path: str | Path) -> Iterator[Path]:
-    """Yield a checkpoint, or those of a fleet's finished sessions."""
+    """Yield a checkpoint, or those of a run's finished sessions."""
     path = Path(path)
     if not path.is_dir():
         yield path
         return
     folders = sorted(path.glob("version_*")) or [path]
-    found = [result for result in map(read_result, folders) if result and result.checkpoint]
-    if not found:
+    finished = [result for result in map(read_result, folders) if result and result.checkpoint]
+    if not finished:
         raise InputError(
             f"{path}: holds no finished session, expected a folder of spk-finetune fit; run that "
             "first, or name a .ckpt file"
@@ -276,7 +291,7 @@ def _checkpoints(path: str | Path) -> Iterator[Path]:
 
 
 def _inside(folder: Path, checkpoint: str) -> Path:
-    """Return the checkpoint that a result names, which may not climb out of its fleet's folder."""
+    """Return the checkpoint that a result names, which must be inside the log folder."""
     if ".." in Path(checkpoint).parts:
         raise InputError(
             f"{folder / 'result.json'}: checkpoint is {checkpoint!r}, expected a file below "
@@ -289,27 +304,29 @@ def _of(rows: pd.DataFrame, session: str) -> pd.DataFrame:
     return rows[rows["session"] == session]
 
 
-def _named(
-    module: SpeakerModule, rows: pd.DataFrame, config: Config
+def _predict_session(
+    module: SpeakerModule, rows: pd.DataFrame, config: FinetuneConfig
 ) -> tuple[pd.DataFrame | None, dict[str, str]]:
-    """Return the predictions of a session's usable segments, if any, and why others are not."""
+    """Predict a session's usable segments, if any; return {segment id: why not} for the others."""
     import numpy as np
 
     from ..extract.audio import segments_of
-    from .data.dataset import SegmentDataset, load_samples, reading_of
+    from .data.dataset import SegmentDataset, encoder_read_options, load_samples
     from .model.checkpoint import model_name, predictions_table, score_segments
 
-    reading = reading_of(module.trunk, config)
+    read_options = encoder_read_options(module.trunk, config)
     segments = segments_of(rows, config.audio_root)
-    held, found = load_samples(segments, reading)
-    rejected = {name: f"{why.code}: {why.message}" for name, why in found.items()}
+    samples, rejections = load_samples(segments, read_options)
+    rejected = {name: f"{why.code}: {why.message}" for name, why in rejections.items()}
     good = [segment for segment in segments if segment.segment_id not in rejected]
     if not good:
         return None, rejected
     codes = np.full(len(good), -1)
-    scores = score_segments(module, SegmentDataset(good, codes, reading, held, config), config)
-    kept = rows[~rows["segment_id"].isin(rejected)]
+    scores = score_segments(
+        module, SegmentDataset(good, codes, read_options, samples, config), config
+    )
+    usable = rows[~rows["segment_id"].isin(rejected)]
     name = model_name(module.subject, config)
     return predictions_table(
-        kept, scores, module.subject.labels, module.temperature, name
+        usable, scores, module.subject.labels, module.temperature, name
     ), rejected
