@@ -29,7 +29,9 @@ from spk.extract.store.reader import FeatureStore
 from spk.manifests.splits.tasks import make_tasks
 from spk.manifests.table import SPLITS, write_predictions
 
-BOTH = SweepSettings(classifiers="ridge,centroid", layers="0,1", standardise="both", jobs=1)
+BOTH = SweepSettings(
+    classifiers="ridge,logistic", layers="0,1", standardise="both", jobs=1, refit=False
+)
 PLAIN = LayerSet((1,), standardise="no")
 TELLING = 4  # of 24 features; they vary more than the others
 
