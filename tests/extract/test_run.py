@@ -406,9 +406,7 @@ def test_verify_names_segments_in_both_formats_where_there_are_enough(corpus, tm
     rows = table.assign(segment_id=table["segment_id"] + "-2", start=table["start"] + 0.02)
     lines = []
     options = settings(root, verify=48, dtype="bfloat16", layers="5")
-    run_extraction(
-        check_table(pd.concat([table, rows])), tmp_path / "s", options, log=lines.append
-    )
+    run_extraction(check_table(pd.concat([table, rows])), tmp_path / "s", options, log=lines.append)
     found = re.search(
         r"; accuracy (\S+), in float32 (\S+) \(difference \S+, \S+ to \S+\)$", lines[0]
     )
