@@ -124,7 +124,8 @@ def test_validation_labels_that_are_all_unknown_give_no_log_loss(table, store):
     tasks, _ = make_tasks(strange, "session")
     for trial in sweep(strange, store, tasks, replace(FAST, layers="1")):
         assert np.isnan(trial.log_loss)
-        assert (trial.accuracy, trial.temperature) == (0, 1)
+        assert trial.accuracy == 0
+        assert 1 < trial.temperature < np.inf  # probabilities are even
 
 
 def test_a_pair_is_scored_as_its_layers_in_one_vector(table, store):
