@@ -48,7 +48,7 @@ TREES = ["lightgbm>=4.3"]
 
 setup(
     name="spk-toolkit",
-    version="0.1.0",
+    version="0.2.0",
     description="Who speaks in each segment of a meeting: cached layer-wise encoder features, "
     "classifiers in seconds, honest scores",
     long_description=README.read_text(encoding="utf-8"),

@@ -54,7 +54,7 @@ LEARNT = (
 )
 LACKING = {
     "spk-extract table.csv features --audio-root corpus/wav --encoder demo": "extract",
-    "spk-finetune fit table.csv --audio-root corpus/wav --pretrained-model demo": "finetune",
+    "spk-finetune fit table.csv --audio-root corpus/wav --encoder demo": "finetune",
     "spk-finetune fit table.csv --config transfer --audio-root corpus/wav": "finetune",
     "spk-classify sweep table.csv store trees --classifiers lightgbm --layers 1": "trees",
 }

@@ -27,7 +27,7 @@ time. `yes or no` is `--option` or `--no-option`; in the environment 1 or 0.
 
 One word means one thing in each command: `--encoder`, `--audio-root`, `--device`, `--dtype`,
 `--layers`, `--seed` (0), `--output`; `--jobs` counts what runs side by side (0: one per core),
-`--workers` what reads audio ahead (0: nothing). Spellings of before still work and are not shown:
+`--workers` what reads audio ahead (0: nothing). Earlier spellings still work and are not shown:
 `--pretrained-model`, `--precision`, `--num-workers`, `--accelerator` of `spk-finetune predict`,
 `--pcm-dir` and `--workers` of `spk-manifests cut`, `--out`, `--audio`; and so do options that no
 longer change anything: `--calibration temperature`, and of `spk-finetune fit` `--checkpoint-mode`

@@ -34,7 +34,8 @@ def expected_files() -> set[str]:
         f"spk/{file.relative_to(ROOT).as_posix()}" for file in ROOT.glob("finetune/presets/*.yaml")
     }
     templates = {f"spk/classify/report/templates/{file.name}" for file in TEMPLATES.iterdir()}
-    return modules | presets | templates | {"spk/__init__.py", "spk/py.typed"}
+    root = {"spk/__init__.py", "spk/__main__.py", "spk/py.typed"}
+    return modules | presets | templates | root
 
 
 def check_wheel(wheel: Path) -> None:

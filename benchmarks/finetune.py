@@ -135,12 +135,12 @@ def cases(args: argparse.Namespace) -> dict[str, FinetuneConfig]:
     base = FinetuneConfig(
         freeze_encoder_layers=args.frozen,
         batch_seconds=args.batch_seconds,
-        precision="float32",
+        dtype="float32",
         dropout=0.0,
     )
     found = {"ours, float32": base, "ours, float32, cached": replace(base, cache_prefix=True)}
     if args.bfloat16 or args.device.startswith("cuda"):
-        low = replace(base, precision="bfloat16")
+        low = replace(base, dtype="bfloat16")
         found |= {"ours, bfloat16": low, "ours, bfloat16, cached": replace(low, cache_prefix=True)}
         saving = replace(low, gradient_checkpointing=True)
         found["ours, bfloat16, gradient checkpointing"] = saving

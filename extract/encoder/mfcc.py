@@ -102,8 +102,8 @@ def mfcc_model() -> tuple[nn.Module, dict[str, Any]]:
     """
     from torch import nn
 
-    model = nn.Module()
-    model.config = SimpleNamespace(hidden_size=COEFFICIENTS)  # type: ignore[assignment]
+    model: Any = nn.Module()
+    model.config = SimpleNamespace(hidden_size=COEFFICIENTS)
     model.feature_projection = nn.Identity()
     model.encoder = nn.Module()
     model.encoder.layers = nn.ModuleList()

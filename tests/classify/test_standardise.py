@@ -29,7 +29,9 @@ from spk.extract.store.reader import FeatureStore
 from spk.manifests.splits.tasks import make_tasks
 from spk.manifests.table import SPLITS, write_predictions
 
-BOTH = SweepSettings(classifiers="ridge,centroid", layers="0,1", standardise="both", jobs=1)
+BOTH = SweepSettings(
+    classifiers="ridge,logistic", layers="0,1", standardise="both", jobs=1, refit=False
+)
 PLAIN = LayerSet((1,), standardise="no")
 TELLING = 4  # of 24 features; they vary more than the others
 
@@ -78,7 +80,7 @@ def test_both_are_tried_as_each_alone_and_a_layer_is_read_once(
     assert read == ["0", "1"]
     names = [(t.layers.name, t.layers.standardise, t.classifier) for t in trials]
     every = [(layer, way) for layer in "01" for way in ("yes", "no")]
-    assert names == [(*one, name) for one in every for name in ("ridge", "centroid")]
+    assert names == [(*one, name) for one in every for name in ("ridge", "logistic")]
     for way in ("yes", "no"):
         alone = sweep(known, store, tasks, replace(settings, standardise=way))
         assert numbers(alone) == numbers([t for t in trials if t.layers.standardise == way])
@@ -118,7 +120,7 @@ def test_a_report_takes_both_for_classifiers_of_their_own(tmp_path, run, outcome
     write_predictions(outcome.predictions, tmp_path / "predictions.csv")
     (tmp_path / "sweep.csv").write_bytes((run / "sweep.csv").read_bytes())
     (found,) = read_runs([str(tmp_path)])
-    names = ["ridge", "centroid", "ridge, not standardised", "centroid, not standardised"]
+    names = ["ridge", "logistic", "ridge, not standardised", "logistic, not standardised"]
     assert list(found.trials["classifier"]) == names * 2
 
 
@@ -211,7 +213,7 @@ def test_a_picture_has_a_line_for_each_way(outcome, monkeypatch):
         Axes, "plot", lambda *a, **k: labels.append((k["label"], np.size(a[1]))) or real(*a, **k)
     )
     plot_sweep(outcome)
-    lines = ["ridge", "centroid", "ridge, not standardised", "centroid, not standardised"]
+    lines = ["ridge", "logistic", "ridge, not standardised", "logistic, not standardised"]
     assert labels == [*((name, 2) for name in lines), ("chosen", 1)]
 
 

@@ -33,7 +33,7 @@ from spk.manifests.splits.tasks import make_tasks
 
 EXACT = 1e-8  # two float64 solutions of one linear system
 SLOPE = 1e-5  # central differences of a step of 1e-5
-MIX = SweepSettings(combine="mix", classifiers="ridge", jobs=1)
+MIX = SweepSettings(combine="mix", classifiers="ridge", jobs=1, refit=False)
 WEIGHTS = np.array([0.2, 0.5, 0.3])
 
 

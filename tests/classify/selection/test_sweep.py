@@ -122,7 +122,7 @@ def test_validation_labels_that_are_all_unknown_give_no_log_loss(table, store):
     for trial in sweep(strange, store, tasks, replace(FAST, layers="1")):
         assert np.isnan(trial.log_loss)
         assert trial.accuracy == 0
-        assert trial.temperature > 1000  # scores of about 1: probabilities are even
+        assert 1 < trial.temperature < np.inf  # probabilities are even
 
 
 def test_a_pair_is_scored_as_its_layers_in_one_vector(table, store):
