@@ -138,7 +138,7 @@ def test_the_majority_is_the_label_with_most_training_segments(table):
     others = (table["speaker"] != label) & (table["split"] == "train")
     fewer = table.drop(index=table.index[others][::2]).reset_index(drop=True)
     tasks, _ = make_tasks(fewer, "session")
-    assert tasks[0].labels[tasks[0].majority] == label
+    assert tasks[0].labels[tasks[0].majority_code] == label
 
 
 def test_a_missing_validation_split_is_refused_with_the_repair(table):

@@ -16,7 +16,7 @@ KILLED = """
 import os, sys
 from spk.common import files as whole
 whole.os.replace = lambda *_: os.kill(os.getpid(), 9)
-whole.write_and_rename(__import__("pathlib").Path(sys.argv[1]), b"new")
+whole.atomic_write_bytes(__import__("pathlib").Path(sys.argv[1]), b"new")
 """
 
 

@@ -115,7 +115,7 @@ def test_fit_and_predict_run_in_bfloat16(cuda_autocast, encoder_of, meeting, tmp
         every,
         audio_root=str(folder / "wav"),
         log_dir=str(tmp_path / "logs"),
-        precision="bfloat16",
+        dtype="bfloat16",
         max_epochs=2,
         batch_seconds=10.0,
         accelerator="cpu",

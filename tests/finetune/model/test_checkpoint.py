@@ -216,7 +216,7 @@ def test_scores_come_in_the_order_of_the_segments(saved, segments):
 def test_the_precision_of_the_settings_is_that_of_the_model():
     cpu, ones = torch.device("cpu"), torch.ones(2, 2)
     for precision, expected in (("auto", torch.float32), ("bfloat16", torch.bfloat16)):
-        with autocast(FinetuneConfig(precision=precision), cpu):
+        with autocast(FinetuneConfig(dtype=precision), cpu):
             assert (ones @ ones).dtype == expected
 
 
