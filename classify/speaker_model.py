@@ -68,7 +68,7 @@ class SpeakerModel:
     origin : dict
         Split method, seed, numbers of segments, versions.
     knots : {session, or "corpus": (m, 3) float64}
-        Curves of a folder of 0.1.0, as `calibration.calibrated` takes them; otherwise empty.
+        Curves of an older folder, as `calibration.calibrated` takes them; otherwise empty.
     learnt : DataFrame or None
         The rows that it learnt from and was chosen on, as `validity.learnt_rows` returns them; None
         in folders from before these were written.

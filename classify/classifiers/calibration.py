@@ -1,6 +1,6 @@
 """Scores become probabilities by a temperature, found on validation rows.
 
-Model folders of 0.1.0 may also hold a rising curve per class (isotonic regression), which
+Older model folders may also hold a rising curve per class (isotonic regression), which
 `calibrated` applies to what the temperature gives.
 
 Source: Guo, Pleiss, Sun and Weinberger (2017), On calibration of modern neural networks, 4.2;

@@ -106,7 +106,7 @@ def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> Swee
 
 
 def _settings(config: Mapping[str, Any]) -> SweepSettings:
-    """Return a run's settings; the curves that one of 0.1.0 may have had are in no score here."""
+    """Return a run's settings; the curves that an older run may have had are in no score here."""
     return SweepSettings(**{**config["settings"], "calibration": "temperature"})
 
 

@@ -206,7 +206,7 @@ def with_curves():
 
 
 def write_with_curves(source, target):
-    """Write a model folder again as 0.1.0 wrote those of `--calibration isotonic`; return it.
+    """Write a model folder again in the old form, with isotonic curves; return it.
 
     The curve of each label goes through (0, 0.1), (0.5, 0.6) and (1, 0.9).
     """
