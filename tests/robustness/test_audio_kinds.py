@@ -74,7 +74,7 @@ def test_cut_and_extract_take_the_same_codings_and_read_the_same_samples(here):
             for segment in segments_of(own, here)
         ]
         accepted["extract"].add(name)
-        report = cut_segments(own, here, here / "cut", resample=True, workers=1)
+        report = cut_segments(own, here, here / "cut", resample=True, jobs=1)
         assert report.clipped == []
         accepted["cut"].add(name)
         for samples, file in zip(read, report.table["audio"], strict=True):

@@ -373,7 +373,7 @@ def test_a_worker_asks_writes_its_rows_and_says_that_it_ended(worker, tmp_path):
     batches, said = worker()
     kinds = [kind for kind, _ in said]
     assert kinds.count("next") == len(batches) + 1
-    assert kinds[-4:] == ["shard", "progress", "spans", "ended"]
+    assert kinds[-4:] == ["shard", "progress", "profile", "ended"]
     (shard,) = shards(said)
     asked = [
         one.segment_id for batch in batches for one in batch if one.start
