@@ -10,12 +10,13 @@ FAULT_KILLS ?= 1
 AS_SPK := $(VENV)/src
 
 # What the environment is made of: it is made anew only where this has other content, not other times.
-MADE_OF := setup.py pyproject.toml constraints.txt .ci/mend_torchaudio.py
+MADE_OF := setup.py pyproject.toml constraints.txt
 
-.PHONY: help python demo test test-pythons fuzz faults audit lint format package clean
+.PHONY: help python demo test test-quick test-pythons fuzz faults audit lint format package clean
 help:
 	@echo "make demo     the whole way on synthetic meetings: table, features, sweep, names, scores"
 	@echo "make test     all tests"
+	@echo "make test-quick   all but the slow ones: kills, disks, several processes"
 	@echo "make test-pythons   all tests on every Python that setup.py promises and this machine has"
 	@echo "make fuzz     the readers and the store's opener, $(FUZZ_SECONDS) s each"
 	@echo "make faults   kills ($(FAULT_KILLS) times 400) and signals, full disks, damage, two at once"
@@ -30,13 +31,15 @@ python:
 $(READY): $(MADE_OF) | python
 	@if ! cat $(MADE_OF) | cmp -s - $(READY); then set -ex; \
 	  $(PYTHON) -m venv $(VENV); \
-	  $(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"; \
-	  $(BIN)/python .ci/mend_torchaudio.py; \
+	  $(BIN)/python -m pip install --quiet -c constraints.txt -e ".[all,dev]"; \
 	  mkdir -p $(AS_SPK); ln -sfn "$(CURDIR)" $(AS_SPK)/spk; fi
 	@cat $(MADE_OF) > $(READY)
 
 demo: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh "$(DEMO)"
+
+test-quick: $(READY)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 test: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile
@@ -56,10 +59,10 @@ test-pythons:
 fuzz: $(READY)
 	-$(BIN)/python -m pip install --quiet atheris
 	for target in rttm textgrid csv store; do \
-	  $(BIN)/python -W ignore tests/faults/fuzz.py $$target $(FUZZ_SECONDS) || exit 1; done
+	  $(BIN)/python -W ignore tests/robustness/campaigns/fuzz.py $$target $(FUZZ_SECONDS) || exit 1; done
 
 # One thread, as forks keep no others. The disks need root for their small file systems.
-FAULTS := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/faults
+FAULTS := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/robustness/campaigns
 faults: $(READY)
 	$(FAULTS)/kills.py $(FAULT_KILLS)
 	$(FAULTS)/damage.py

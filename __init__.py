@@ -1,4 +1,4 @@
 """spk tells who speaks in each segment of a meeting."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__"]

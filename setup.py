@@ -17,9 +17,38 @@ class BuildPackages(build_py):
 
 README = Path(__file__).with_name("README.md")
 
+PACKAGES = (
+    "classify",
+    "classify.classifiers",
+    "classify.evaluation",
+    "classify.report",
+    "classify.selection",
+    "common",
+    "common.audio",
+    "extract",
+    "extract.encoder",
+    "extract.pipeline",
+    "extract.store",
+    "finetune",
+    "finetune.data",
+    "finetune.model",
+    "finetune.training",
+    "manifests",
+    "manifests.cutting",
+    "manifests.demo",
+    "manifests.formats",
+    "manifests.splits",
+    "manifests.text_files",
+)
+
+# What commands need beyond tables, stores and classifiers; `common/extras.py` tells who lacks it.
+EXTRACT = ["torch>=2.4", "transformers>=4.45"]
+FINETUNE = [*EXTRACT, "lightning>=2.4", "pyyaml>=6", "tensorboard>=2.14", "torchaudio>=2.4"]
+TREES = ["lightgbm>=4.3"]
+
 setup(
     name="spk-toolkit",
-    version="0.1.0",
+    version="0.2.0",
     description="Who speaks in each segment of a meeting: cached layer-wise encoder features, "
     "classifiers in seconds, honest scores",
     long_description=README.read_text(encoding="utf-8"),
@@ -29,10 +58,10 @@ setup(
     python_requires=">=3.11",
     cmdclass={"build_py": BuildPackages},
     package_dir={"spk": "."},
-    packages=["spk", "spk.common", "spk.manifests", "spk.extract", "spk.classify", "spk.finetune"],
+    packages=["spk", *(f"spk.{package}" for package in PACKAGES)],
     package_data={
         "spk": ["py.typed"],
-        "spk.classify": ["templates/*"],
+        "spk.classify.report": ["templates/*"],
         "spk.finetune": ["presets/*.yaml"],
     },
     include_package_data=False,
@@ -41,23 +70,20 @@ setup(
         "h5py>=3.10",
         "jinja2>=3.1",
         "joblib>=1.3",  # parallel results as they come
-        "lightgbm>=4.3",
-        "lightning>=2.4",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "pandas>=2.2",
         "pyarrow>=14",
-        "pyyaml>=6",
         "scikit-learn>=1.5",
         "scipy>=1.11",
         "soundfile>=0.12",
-        "tensorboard>=2.14",
-        "torch>=2.4",
-        "torchaudio>=2.4",
         "tqdm>=4.66",
-        "transformers>=4.45",
     ],
     extras_require={
+        "extract": EXTRACT,
+        "finetune": FINETUNE,
+        "trees": TREES,
+        "all": [*FINETUNE, *TREES],
         "dev": [
             "build>=1.2",
             "hypothesis>=6.100",
@@ -65,18 +91,23 @@ setup(
             "pytest>=8.2",
             "pytest-xdist>=3.6",
             "ruff>=0.6",
-        ]
+        ],
     },
     entry_points={
         "console_scripts": [
+            "spk=spk.__main__:main",
             "spk-manifests=spk.manifests.cli:main",
             "spk-extract=spk.extract.cli:main",
-            "spk-store=spk.extract.store_cli:store",
+            "spk-store=spk.extract.store.cli:store",
             "spk-classify=spk.classify.cli:main",
             "spk-finetune=spk.finetune.cli:main",
         ]
     },
+    # Folders are locked by flock (fcntl), signals blocked by pthread_sigmask: not on Windows.
+    platforms=["POSIX"],
     classifiers=[
+        "Operating System :: MacOS",
+        "Operating System :: POSIX",
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",

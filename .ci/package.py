@@ -1,4 +1,7 @@
-"""Build wheel and sdist, look into both, and run each from an empty environment."""
+"""Build wheel and sdist, look into both, and run each from an empty environment.
+
+The wheel is also installed as `pip install spk-toolkit` does it, without extras, and used.
+"""
 
 import subprocess
 import sys
@@ -8,8 +11,8 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("common", "manifests", "extract", "classify", "finetune")
-TEMPLATES = ROOT / "classify" / "templates"
+PACKAGES = ("common", "manifests", "extract", "classify", "finetune")
+TEMPLATES = ROOT / "classify" / "report" / "templates"
 
 
 def run(*command: str, cwd: Path = ROOT) -> str:
@@ -22,12 +25,17 @@ def run(*command: str, cwd: Path = ROOT) -> str:
 
 def expected_files() -> set[str]:
     """Return the wheel's files as the checkout has them."""
-    modules = {f"spk/{room}/{file.name}" for room in ROOMS for file in (ROOT / room).glob("*.py")}
+    modules = {
+        f"spk/{file.relative_to(ROOT).as_posix()}"
+        for package in PACKAGES
+        for file in (ROOT / package).rglob("*.py")
+    }
     presets = {
         f"spk/{file.relative_to(ROOT).as_posix()}" for file in ROOT.glob("finetune/presets/*.yaml")
     }
-    templates = {f"spk/classify/templates/{file.name}" for file in TEMPLATES.iterdir()}
-    return modules | presets | templates | {"spk/__init__.py", "spk/py.typed"}
+    templates = {f"spk/classify/report/templates/{file.name}" for file in TEMPLATES.iterdir()}
+    root = {"spk/__init__.py", "spk/__main__.py", "spk/py.typed"}
+    return modules | presets | templates | root
 
 
 def check_wheel(wheel: Path) -> None:
@@ -44,9 +52,25 @@ def check_install(archive: Path, folder: Path) -> None:
     constraints = ("-c", str(ROOT / "constraints.txt"))
     run(python, "-m", "pip", "install", "-q", "--no-deps", str(archive), cwd=folder)
     run(python, "-m", "pip", "install", "-q", *constraints, "click", cwd=folder)
-    for command in ("spk-manifests", "spk-extract", "spk-store", "spk-classify", "spk-finetune"):
+    for command in (
+        "spk",
+        "spk-manifests",
+        "spk-extract",
+        "spk-store",
+        "spk-classify",
+        "spk-finetune",
+    ):
         if "Usage:" not in run(str(folder / "bin" / command), "--help", cwd=folder):
             sys.exit(f"{archive.name}: {command} --help shows no usage")
+
+
+def check_light_use(wheel: Path, folder: Path) -> None:
+    """Install the wheel with what it needs and no extra, and do with it what that promises."""
+    venv.create(folder, with_pip=True)
+    python = str(folder / "bin" / "python")
+    constraints = ("-c", str(ROOT / "constraints.txt"))
+    run(python, "-m", "pip", "install", "-q", *constraints, str(wheel), cwd=folder)
+    run(python, "-I", str(ROOT / ".ci" / "light_use.py"), cwd=folder)
 
 
 def main() -> None:
@@ -60,6 +84,8 @@ def main() -> None:
         for archive in (wheel, sdist):
             check_install(archive, Path(scratch) / archive.suffix.lstrip("."))
             print(f"{archive.name}: installs into an empty environment, its commands answer")
+        check_light_use(wheel, Path(scratch) / "light")
+        print(f"{wheel.name}: tables, stores and classifiers run without any extra")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Usage: ``python benchmarks/classify.py [--full] [--csv FILE]``. Features are ran
 per class. Rows:
 
 - ``corpus``: one task over all classes, folds x penalties, every layer of a store read in turn;
-- ``session``: a closed set per meeting, from train to valid, by `spk.classify.sweep`;
+- ``session``: a closed set per meeting, from train to valid, by `spk.classify.selection.sweep`;
 - ``growth``: the corpus task at a quarter, half and all of the segments, one layer;
 - ``both``: what ``--standardise both`` costs against one of the two, for ridge on one layer.
 
@@ -31,13 +31,14 @@ import numpy as np
 import pandas as pd
 from classify_corpus import session_table, write_store
 
-from spk.classify.classifiers import PENALTIES
-from spk.classify.crossval import cross_validate, score_folds
-from spk.classify.data import LayerSet
-from spk.classify.sums import TotalSums
-from spk.classify.sweep import Settings, one_thread, sweep
-from spk.extract.store import FeatureStore
-from spk.manifests.tasks import make_tasks
+from spk.classify.classifiers.fold_sums import GramSums
+from spk.classify.classifiers.registry import PENALTIES
+from spk.classify.features import LayerSet
+from spk.classify.selection.candidates import SweepSettings
+from spk.classify.selection.cross_validation import cross_validate, score_folds
+from spk.classify.selection.sweep import one_thread, sweep
+from spk.extract.store.reader import FeatureStore
+from spk.manifests.splits.tasks import make_tasks
 
 SMALL = {
     "segments": 1500,
@@ -157,9 +158,9 @@ def session_rows(size: dict[str, int], cells: int, layers: int, folder: Path) ->
     ids = table["segment_id"].to_numpy(str)
     for name in ("centroid", "ridge", "lda", "logistic"):
         load, started = os.getloadavg()[0], time.perf_counter()
-        sweep(table, store, tasks, Settings(classifiers=name))
+        sweep(table, store, tasks, SweepSettings(classifiers=name))
         wall, started = time.perf_counter() - started, time.process_time()
-        sweep(table, store, tasks, Settings(classifiers=name, jobs=1))
+        sweep(table, store, tasks, SweepSettings(classifiers=name, jobs=1))
         seconds = time.process_time() - started
         X, started = store.read(ids, 0), time.process_time()
         penalty = PENALTIES[name][len(PENALTIES[name]) // 2]
@@ -215,10 +216,10 @@ def both_rows(size: dict[str, int], folder: Path) -> Iterator[dict]:
     codes = np.arange(len(X)) % size["classes"]
 
     def sessions(way: str) -> None:
-        sweep(table, store, tasks, Settings(classifiers="ridge", standardise=way, jobs=1))
+        sweep(table, store, tasks, SweepSettings(classifiers="ridge", standardise=way, jobs=1))
 
     def corpus(way: str) -> None:
-        rows = TotalSums(X, codes, size["classes"], blocks(len(X)))
+        rows = GramSums(X, codes, size["classes"], blocks(len(X)))
         for one in ("yes", "no") if way == "both" else (way,):
             score_folds(rows, {"ridge": path}, layers=LayerSet((0,), standardise=one))
 

@@ -20,14 +20,14 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from spk.extract.audio import Reading, Segment, read_segment
+from spk.extract.audio import ReadOptions, Segment, read_segment
 
 WORKERS = (1, 2)
 
 
 def samples_of(segment: Segment) -> np.ndarray:
     """Return a segment's samples, as a run reads them."""
-    return read_segment(segment, Reading(integers=True)).samples
+    return read_segment(segment, ReadOptions(integers=True)).samples
 
 
 def processor_time() -> float:

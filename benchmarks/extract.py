@@ -45,10 +45,10 @@ from extract_rows import Row, held, peak, product_ceiling, ratios
 from extract_sides import SIZES, Plain, compiled, gflop, read_back, run_ours, run_plain
 
 from spk.extract.cli import KERNELS
-from spk.extract.encoder import Encoder, load_encoder
-from spk.extract.options import Options, parse_layers
-from spk.extract.spans import STAGES
-from spk.extract.verify import relative_difference
+from spk.extract.encoder.encoder import Encoder, load_encoder
+from spk.extract.options import ExtractOptions, parse_layers
+from spk.extract.profiling import STAGES
+from spk.extract.verification import relative_difference
 
 KINDS_OF: dict[str, Callable[[str], Any]] = {
     "batch_seconds": float,
@@ -129,13 +129,13 @@ class Bench:
             "threads": torch.get_num_threads(),
         }
 
-    def options(self, side: str) -> Options:
+    def options(self, side: str) -> ExtractOptions:
         """Return a case's options; float32 rows where they are compared."""
         stored = "float32" if 1 in self.args.plain else "float16"
         known = {"encoder": str(self.folder), "audio_root": str(self.work)}
         known |= {"device": self.args.device, "dtype": self.args.dtype, "store_dtype": stored}
         known |= {name: value for name, value in self.cases[side].items() if name != "compile"}
-        return Options(**known)
+        return ExtractOptions(**known)
 
     def encoder(self, side: str) -> Encoder:
         """Return the encoder of a case, loaded once."""

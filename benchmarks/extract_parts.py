@@ -25,9 +25,9 @@ import transformers
 from torch import nn
 from torch.nn import functional
 
-from spk.extract.device import Lane, kept_memory
-from spk.extract.frontend import LogMel, convolve
-from spk.extract.pooling import Real, pool
+from spk.extract.encoder.device import DeviceTransfer, keep_freed_memory
+from spk.extract.encoder.frontend import LogMel, convolve
+from spk.extract.encoder.pooling import PaddingMask, pool
 
 RATE, WIDTH = 16000, 1024
 COLUMNS = ["part", "side", "device", "seconds", "threads", "wall_s", "cpu_s", "error", "load"]
@@ -82,7 +82,7 @@ def log_mel(seconds: float, device: str) -> Part:
     rng = np.random.default_rng(0)
     rows = [rng.normal(0, 1000, count).astype(np.int16) for count in lengths_of(seconds)]
     extractor = transformers.SeamlessM4TFeatureExtractor()
-    front, lane = LogMel(extractor), Lane(torch.device(device))
+    front, lane = LogMel(extractor), DeviceTransfer(torch.device(device))
 
     def before() -> torch.Tensor:
         made = [
@@ -103,7 +103,7 @@ def pooling(seconds: float, device: str, dtype: torch.dtype, *, padded: bool) ->
     counts = torch.tensor([count // 320 for count in lengths_of(seconds)])
     counts = counts if padded else counts.amax().expand(len(counts))
     states = torch.randn(len(counts), int(counts.max()), WIDTH).add(3).to(device, dtype)
-    real = Real(counts, states.shape[1], device)
+    real = PaddingMask(counts, states.shape[1], device)
     right = torch.stack(
         [
             torch.cat([row[:count].mean(0), row[:count].std(0, correction=0)])
@@ -114,7 +114,7 @@ def pooling(seconds: float, device: str, dtype: torch.dtype, *, padded: bool) ->
     return name, lambda: seven_passes(states, real), lambda: pool(states, real), right
 
 
-def seven_passes(states: torch.Tensor, real: Real) -> torch.Tensor:
+def seven_passes(states: torch.Tensor, real: PaddingMask) -> torch.Tensor:
     """Return mean and deviation as before."""
     states, count = states.float(), real.count[:, None]
     mean = real.only(states).sum(1) / count
@@ -158,7 +158,7 @@ def main() -> None:
         ),
     ]
     new = not args.out.exists()
-    with args.out.open("a", newline="") as file, kept_memory(torch.device(args.device)):
+    with args.out.open("a", newline="") as file, keep_freed_memory(torch.device(args.device)):
         sheet = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if new:
             sheet.writeheader()

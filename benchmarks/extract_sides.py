@@ -10,13 +10,14 @@ import pandas as pd
 import torch
 from extract_corpus import RATE
 
-from spk.extract.encoder import Encoder
-from spk.extract.job import Job
-from spk.extract.options import Options, parse_layers
-from spk.extract.plan import choose_segments
+from spk.extract.encoder.encoder import Encoder
+from spk.extract.options import ExtractOptions, parse_layers
+from spk.extract.pipeline.runner import ExtractionRun
+from spk.extract.planning import choose_segments
+from spk.extract.profiling import Profile, recording
 from spk.extract.run import configuration
-from spk.extract.spans import Spans
-from spk.extract.store import FeatureStore, StoreWriter
+from spk.extract.store.reader import FeatureStore
+from spk.extract.store.writer import StoreWriter
 
 BASE = {
     "hidden_size": 768,
@@ -103,14 +104,16 @@ def run_plain(plain: Plain, size: int, table: pd.DataFrame, root: Path) -> tuple
 
 
 def run_ours(
-    encoder: Encoder, options: Options, table: pd.DataFrame, store: Path
-) -> tuple[Job, Spans]:
+    encoder: Encoder, options: ExtractOptions, table: pd.DataFrame, store: Path
+) -> tuple[ExtractionRun, Profile]:
     """Extract into a fresh store, from files to committed rows."""
     shutil.rmtree(store, ignore_errors=True)
-    spans, layers = Spans(), parse_layers(options.layers, encoder.layer_count)
+    spans, layers = Profile(), parse_layers(options.layers, encoder.layer_count)
     with StoreWriter(store, configuration(encoder, layers, options)) as writer:
-        job = Job(encoder, layers, options, writer, print, spans)
-        job.run(choose_segments(table, options), lambda: False)
+        job = ExtractionRun(encoder, layers, options, writer, print)
+        batches = job.plan(choose_segments(table, options))
+        with recording(spans), job.shown(batches) as progress:
+            job.encode(batches, lambda: False, progress)
     return job, spans
 
 

@@ -11,10 +11,10 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from spk.extract.batches import make_batches, remaining_batches
-from spk.extract.options import Options
-from spk.extract.plan import choose_segments
-from spk.extract.spans import Span
+from spk.extract.options import ExtractOptions
+from spk.extract.pipeline.batching import make_batches, unfinished_batches
+from spk.extract.planning import choose_segments
+from spk.extract.profiling import TimedStage
 
 
 def table_of(count: int) -> pd.DataFrame:
@@ -42,14 +42,14 @@ def main() -> None:
         held.append(tracemalloc.get_traced_memory()[0])
         print(f"{name:<24}{(held[-1] - held[-2]) / count:>8.0f} bytes per segment")
 
-    segments = choose_segments(table, Options(audio_root="/data/aishell4/train_L/wav"))
+    segments = choose_segments(table, ExtractOptions(audio_root="/data/aishell4/train_L/wav"))
     told("segments", segments)
     cut = partial(make_batches, batch_seconds=20.0)
-    batches = remaining_batches(segments, set(), set(), cut)
+    batches = unfinished_batches(segments, set(), set(), cut)
     told("batches", batches)
     done = {segment.segment_id for segment in segments}
     told("ids that are done", done)
-    spans = [Span("decode", "decode_0", float(i), i + 0.5) for i in range(count)]
+    spans = [TimedStage("decode", "decode_0", float(i), i + 0.5) for i in range(count)]
     told("spans (--profile)", spans)
 
 

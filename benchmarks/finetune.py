@@ -25,14 +25,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spk.extract.frontend import Waveforms as FrontEnd
-from spk.extract.weights import Parts, fold_weight_norm
-from spk.finetune.config import Config
-from spk.finetune.data import Batch, Batches
-from spk.finetune.heads import loss
-from spk.finetune.module import SpeakerModule, Subject
-from spk.finetune.prefix import PrefixCache
-from spk.finetune.tuned import computing
+from spk.extract.encoder.frontend import Waveforms as FrontEnd
+from spk.extract.encoder.loading import LoadedEncoder
+from spk.extract.encoder.transformer import fold_weight_norm
+from spk.finetune.config import FinetuneConfig
+from spk.finetune.data.dataset import Batch, BatchSampler
+from spk.finetune.model.checkpoint import autocast
+from spk.finetune.model.frozen_cache import FrozenLayerCache
+from spk.finetune.model.heads import loss
+from spk.finetune.model.module import ModelIdentity, SpeakerModule
 
 SIZES = {
     "tiny": {"hidden_size": 128, "num_hidden_layers": 8, "num_attention_heads": 4},
@@ -44,7 +45,7 @@ RATE, SPEAKERS = 16000, 7
 IDENTITY = ("encoder", "revision", "weights_sha256", "encoder_config_sha256", "untrained")
 
 
-def make_parts(size: str) -> Parts:
+def make_parts(size: str) -> LoadedEncoder:
     """Return a random encoder of the default's kind: layer norm, normalised waveforms."""
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 
@@ -61,7 +62,7 @@ def make_parts(size: str) -> Parts:
     )
     model = fold_weight_norm(Wav2Vec2Model(config))
     known = dict.fromkeys(IDENTITY, f"random, {size}")
-    return Parts(model, FrontEnd(model, normalized=True), known, rate=RATE)
+    return LoadedEncoder(model, FrontEnd(model, normalized=True), known, rate=RATE)
 
 
 def draw(seconds: float) -> list[np.ndarray]:
@@ -99,22 +100,22 @@ def plain(waveforms: list[np.ndarray], args: argparse.Namespace) -> float:
     return time.perf_counter() - started
 
 
-def ours(waveforms: list[np.ndarray], config: Config, args: argparse.Namespace) -> float:
+def ours(waveforms: list[np.ndarray], config: FinetuneConfig, args: argparse.Namespace) -> float:
     """Train on every segment twice with our module; return the seconds of the second time."""
     device = torch.device(args.device)
     parts = make_parts(args.size)
-    subject = Subject("benchmark", tuple("ABCDEFG"), parts.provenance)
+    subject = ModelIdentity("benchmark", tuple("ABCDEFG"), parts.provenance)
     with tempfile.TemporaryDirectory() as folder:
-        cache = PrefixCache(Path(folder) / "prefix", "one") if config.cache_prefix else None
+        cache = FrozenLayerCache(Path(folder) / "prefix", "one") if config.cache_prefix else None
         module = SpeakerModule(parts, subject, config, cache=cache).to(device)
         module.train()
         optimiser = module.configure_optimizers()
-        batches = Batches([len(row) / RATE for row in waveforms], config)
+        batches = BatchSampler([len(row) / RATE for row in waveforms], config)
         for _ in range(2):
             started = time.perf_counter()
             for ask in batches:
                 codes = torch.tensor(ask.places) % SPEAKERS
-                with computing(config, device):
+                with autocast(config, device):
                     scores = module(Batch(ask, [waveforms[i] for i in ask.places], codes))
                     found = loss(scores, codes.to(device), config)
                 optimiser.zero_grad()
@@ -129,17 +130,17 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def cases(args: argparse.Namespace) -> dict[str, Config]:
+def cases(args: argparse.Namespace) -> dict[str, FinetuneConfig]:
     """Return the settings to compare, by name."""
-    base = Config(
+    base = FinetuneConfig(
         freeze_encoder_layers=args.frozen,
         batch_seconds=args.batch_seconds,
-        precision="float32",
+        dtype="float32",
         dropout=0.0,
     )
     found = {"ours, float32": base, "ours, float32, cached": replace(base, cache_prefix=True)}
     if args.bfloat16 or args.device.startswith("cuda"):
-        low = replace(base, precision="bfloat16")
+        low = replace(base, dtype="bfloat16")
         found |= {"ours, bfloat16": low, "ours, bfloat16, cached": replace(low, cache_prefix=True)}
         saving = replace(low, gradient_checkpointing=True)
         found["ours, bfloat16, gradient checkpointing"] = saving

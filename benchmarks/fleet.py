@@ -30,7 +30,7 @@ SETTINGS = (
 def fleet(table: Path, meetings: Path, encoder: Path, folder: Path) -> list[str]:
     """Return the fine-tuning as a user types it."""
     words = ["spk-finetune", "fit", str(table), "--audio-root", str(meetings), *SETTINGS]
-    return [*words, "--pretrained-model", str(encoder), "--log-dir", str(folder)]
+    return [*words, "--encoder", str(encoder), "--log-dir", str(folder)]
 
 
 def killed(words: list[str], seconds: float) -> bool:

@@ -1,9 +1,11 @@
-"""The whole way on real voices, command by command: untrained encoders, two splits.
+"""The whole way on real voices, command by command: a baseline, untrained encoders, two splits.
 
-Usage: ``python benchmarks/meetings.py MEETINGS OUT``. MEETINGS holds ``wav`` and ``TextGrid``.
-Writes ``OUT/meetings.csv``: a row per encoder, split and classifier with the accuracy at the layer
-that validation chose and its 95 % interval; how many seconds of audio were encoded per second; the
-size of the store. The copy under ``benchmarks/results`` is our own run.
+Usage: ``python benchmarks/meetings.py MEETINGS OUT [--encoders mfcc,demo] [--splits
+chronological]``. MEETINGS holds ``wav`` and ``TextGrid``. Writes ``OUT/meetings.csv``: a row per
+encoder, split, classifier and refit (yes: what validation chose is fitted again on train and
+validation) with the accuracy at the layer that validation chose, its 95 % interval and log-loss;
+how many seconds of audio were encoded per second; the size of the store. The copies under
+``benchmarks/results`` are our own runs.
 """
 
 import argparse
@@ -12,12 +14,14 @@ import re
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 from encoders import KINDS, write_encoder
 
 CLASSIFIERS = ("centroid", "ridge", "lda", "logistic", "linear-svm", "lightgbm")
+BUILT_IN = ("mfcc", "demo")
 SPLITS = {"chronological": (), "random": ("--valid-share", "0.2")}
 
 
@@ -31,48 +35,62 @@ def run(*words: object) -> str:
     return done.stdout + done.stderr
 
 
-def tables(meetings: Path, out: Path) -> dict[str, Path]:
+def tables(meetings: Path, out: Path, methods: str) -> dict[str, Path]:
     """Make the segment table and its splits."""
     print(run("spk-manifests", "rttm", meetings, out / "turns.csv", "--audio-root", meetings))
     chosen = ("spk-manifests", "select", out / "turns.csv", out / "segments.csv")
     print(run(*chosen, "--min-seconds", "1.5"))
     found = {}
-    for method, options in SPLITS.items():
+    for method in methods.split(","):
         found[method] = out / f"{method}.csv"
         split = ("spk-manifests", "split", out / "segments.csv", found[method])
-        print(run(*split, "--method", method, *options))
+        print(run(*split, "--method", method, *SPLITS[method]))
         print(run("spk-manifests", "leaks", found[method]).splitlines()[-1])
     return found
 
 
-def scored(table: Path, store: Path, out: Path, classifier: str) -> dict[str, object]:
-    """Sweep one classifier over all layers; return its test accuracy with the interval."""
+def scored(table: Path, store: Path, out: Path, classifier: str, refit: str) -> dict[str, object]:
+    """Sweep one classifier over all layers; return its test accuracy with the interval.
+
+    Of the same sweep the finished trials are kept, so that refitting tries none again.
+    """
+    option = "--refit" if refit == "yes" else "--no-refit"
     started = time.perf_counter()
-    run("spk-classify", "sweep", table, store, out, "--classifiers", classifier)
+    run("spk-classify", "sweep", table, store, out, "--classifiers", classifier, option)
     seconds = time.perf_counter() - started
     chosen = pd.read_csv(out / "sweep.csv").query("chosen == 'yes'").iloc[0]
     shares = ("valid_accuracy", "test_accuracy", "test_low", "test_high")
     found = {"layers": int(chosen["layers"]), **{name: f"{chosen[name]:.3f}" for name in shares}}
+    whole = pd.read_csv(out / "metrics.csv").query("stratum == 'all'").set_index("measure")
+    found |= {name: f"{whole.loc[name, 'value']:.3f}" for name in ("log_loss", "majority")}
     return {**found, "sweep_seconds": f"{seconds:.1f}"}
 
 
-def main(meetings: Path, out: Path) -> None:
+def main(meetings: Path, out: Path, encoders: str, splits: str) -> None:
     """Run everything and write the rows."""
     out.mkdir(parents=True, exist_ok=True)
-    split_tables = tables(meetings, out)
+    split_tables = tables(meetings, out, splits)
     rows = []
-    for kind in (*KINDS, "demo"):
+    for kind in encoders.split(","):
         store = out / f"features-{kind}"
-        encoder = "demo" if kind == "demo" else write_encoder(out / f"encoder-{kind}", kind)
-        extract = ("spk-extract", split_tables["chronological"], store, "--audio-root", meetings)
+        encoder = kind if kind in BUILT_IN else write_encoder(out / f"encoder-{kind}", kind)
+        extract = (
+            "spk-extract",
+            next(iter(split_tables.values())),
+            store,
+            "--audio-root",
+            meetings,
+        )
         told = run(*extract, "--encoder", encoder, "--verify", "32")
         print(told)
         speed = re.search(r"([\d.]+) times real time", told)
         size = sum(file.stat().st_size for file in store.rglob("*.h5"))
         for method, table in split_tables.items():
-            for classifier in CLASSIFIERS:
-                found = scored(table, store, out / f"{kind}-{method}-{classifier}", classifier)
-                row = {"encoder": kind, "split": method, "classifier": classifier, **found}
+            for classifier, refit in product(CLASSIFIERS, ("no", "yes")):
+                folder = out / f"{kind}-{method}-{classifier}"
+                found = scored(table, store, folder, classifier, refit)
+                row = {"encoder": kind, "split": method, "classifier": classifier, "refit": refit}
+                row |= found
                 row |= {"times_real_time": speed and speed[1], "store_bytes": size}
                 print(row, flush=True)
                 rows.append(row)
@@ -87,4 +105,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="The whole way on real voices.")
     parser.add_argument("meetings", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--splits", default=",".join(SPLITS))
+    parser.add_argument("--encoders", default=",".join((*BUILT_IN, *KINDS)))
     main(**vars(parser.parse_args()))

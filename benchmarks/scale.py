@@ -30,7 +30,7 @@ print(peak[0], file=sys.stderr)
 COMMANDS = {
     "spk-manifests": ("manifests.cli", "main"),
     "spk-extract": ("extract.cli", "main"),
-    "spk-store": ("extract.store_cli", "store"),
+    "spk-store": ("extract.store.cli", "store"),
 }
 TABLE = """
 import sys
@@ -56,7 +56,7 @@ write_table(pd.DataFrame({
 STORE = """
 import sys
 import numpy as np
-from spk.extract.store import StoreWriter
+from spk.extract.store.writer import StoreWriter
 first, stop, path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 config = {"kind": "pooled", "layers": [0], "dim": 4, "dtype": "float16", "pooling": "mean"}
 rng = np.random.default_rng(0)

@@ -26,21 +26,29 @@ SHAPE = (25, 2048)
 WRITE = """
 import json, sys, time
 import numpy as np, torch
-from spk.extract.store import StoreWriter
+try:
+    from spk.extract.store.writer import StoreWriter
+except ImportError:  # where versions before 0.2 have it
+    from spk.extract.store import StoreWriter
 torch.set_num_threads(1)
 store, dtype, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-try:  # what a run gives its writer; older versions have none
-    from spk.extract.device import convert
-    more = {"convert": convert}
+try:
+    from spk.extract.encoder.device import convert
 except ImportError:
-    more = {}
+    try:
+        from spk.extract.device import convert
+    except ImportError:
+        convert = None
+more = {"convert": convert} if convert else {}  # what a run gives its writer; older ones take none
 config = {"schema": 1, "kind": "pooled", "layers": list(range(25)), "dim": 2048, "dtype": dtype}
 block = np.random.default_rng(0).standard_normal((64, 25, 2048)).astype(np.float32)
 row = dict(duration=1.0, frames=3, audio_bytes=5, audio_crc32=7)
 begun, cpu = time.perf_counter(), time.process_time()
 with StoreWriter(store, config, **more) as writer:
+    # `together` in versions before 0.2
+    together = writer.one_commit if hasattr(writer, "one_commit") else writer.together
     for first in range(0, count, 64):
-        with writer.together():
+        with together():
             for i in range(64):
                 writer.add(f"s{first + i:06d}", block[i], **row)
 wall, spent = time.perf_counter() - begun, time.process_time() - cpu

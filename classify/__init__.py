@@ -1,8 +1,52 @@
-"""Cached features become speaker names, scores and honest tables (no torch here).
+"""Cached features become speaker names, scores and honest tables (no torch here)."""
 
-In the order of the data: `data`, `linear`, `logistic`, `trees`, `classifiers`, `calibrate`,
-`measures`, `sweep`, `model`, `folder`, `score`, `outcome`, `plot`, `show`, `cli`; `estimator`
-serves scikit-learn users.
-"""
+from typing import TYPE_CHECKING
 
-__all__: list[str] = []
+from ..common.lazy import lazy_names
+
+__all__ = [
+    "ExperimentResult",
+    "SpeakerClassifier",
+    "SpeakerModel",
+    "SweepSettings",
+    "compare",
+    "fit",
+    "load_model",
+    "predict",
+    "run_experiment",
+    "save_model",
+    "score",
+    "write_report",
+]
+
+if TYPE_CHECKING:
+    from .estimator import SpeakerClassifier as SpeakerClassifier
+    from .evaluation.compare import compare as compare
+    from .evaluation.score import score as score
+    from .experiment import ExperimentResult as ExperimentResult
+    from .experiment import fit as fit
+    from .experiment import run_experiment as run_experiment
+    from .report.page import write_report as write_report
+    from .selection.candidates import SweepSettings as SweepSettings
+    from .speaker_model import SpeakerModel as SpeakerModel
+    from .speaker_model import predict as predict
+    from .speaker_model_files import load_model as load_model
+    from .speaker_model_files import save_model as save_model
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "ExperimentResult": ".experiment",
+            "SpeakerClassifier": ".estimator",
+            "SpeakerModel": ".speaker_model",
+            "SweepSettings": ".selection.candidates",
+            "compare": ".evaluation.compare",
+            "fit": ".experiment",
+            "load_model": ".speaker_model_files",
+            "predict": ".speaker_model",
+            "run_experiment": ".experiment",
+            "save_model": ".speaker_model_files",
+            "score": ".evaluation.score",
+            "write_report": ".report.page",
+        },
+    )

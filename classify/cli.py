@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..common.commands import Group, exit_left_out, locks, writes
+from ..common.click_options import option, options_of
+from ..common.commands import Group, exit_left_out, locks, version_option, writes
 from ..common.outputs import MEASURES, TABLE, Output
-from .chosen_cli import SEED, curve, open_set
-from .report_cli import report
+from .cli_analysis import curve, open_set, report
+from .options import CompareOptions, PredictOptions, ScoreOptions, SweepSettings
 
-_IDENTITY = click.option(
+_IDENTITY = option(
     "--identity",
     type=click.Path(path_type=Path),
     help="CSV session,speaker,person: over all labels, what folds those of one person; without "
     "it, one number within a series is one person.",
 )
-CLASSIFIERS = "centroid, ridge, lda, logistic, linear-svm, lightgbm"
 
 
-@click.group(cls=Group)
-@click.version_option(package_name="spk-toolkit")
+@click.group(cls=Group, context_settings={"auto_envvar_prefix": "SPK_CLASSIFY"})
+@version_option
 def main() -> None:
     """Tell who speaks in each segment, from cached features: try, fit, predict, score."""
 
@@ -34,84 +33,11 @@ main.add_command(open_set)
 main.add_command(report)
 
 
-def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of `sweep.Settings`, with its names and defaults."""
-    option = partial(click.option, show_default=True)
-    options = [
-        option(
-            "--within",
-            type=click.Choice(["session", "corpus"]),
-            default="session",
-            help="A closed set of speakers per meeting, or one over all labels.",
-        ),
-        option("--layers", default="all", help="all, a range 0-12 or a list 4,8."),
-        option(
-            "--combine",
-            type=click.Choice(["alone", "concat", "average", "pairs", "triples", "mix"]),
-            default="alone",
-            help="Each layer alone, all of them in one vector, every two or three in one, or all "
-            "with weights learnt on validation.",
-        ),
-        option(
-            "--pooling-part",
-            type=click.Choice(["mean", "std", "both"]),
-            default="both",
-            help="Part of a vector pooled as mean+std.",
-        ),
-        option(
-            "--classifiers",
-            default="centroid,ridge,lda,logistic",
-            help=f"Some of {CLASSIFIERS}, separated by commas, or all.",
-        ),
-        option(
-            "--penalty",
-            type=float,
-            help="Ridge's alpha, LDA's shrinkage (0..1), 1/C of the others. "
-            "[default: chosen on validation]",
-        ),
-    ]
-    for add in reversed([*options, *_how(option)]):
-        command = add(command)
-    return command
-
-
-def _how(option: Callable[..., Any]) -> list[Any]:
-    """Return the options that say how the others are compared."""
-    return [
-        option(
-            "--standardise",
-            type=click.Choice(["yes", "no", "both"]),
-            default="yes",
-            help="Each feature to variance 1 by the training rows; no: all divided by one number, "
-            "their mean variance 1; both: validation decides.",
-        ),
-        option(
-            "--folds",
-            default=0,
-            help="Cross-validate over train and valid in so many blocks of time per speaker; "
-            "0: the validation rows decide.",
-        ),
-        option(
-            "--gap",
-            default=2.0,
-            help="s; with --folds, what lies nearer to a held-out segment is not learnt.",
-        ),
-        option(
-            "--calibration",
-            type=click.Choice(["temperature", "isotonic"]),
-            default="temperature",
-            help="Of probabilities, on validation: one number for all, or a curve per speaker.",
-        ),
-        option("--seed", type=SEED, default=0, help="Of everything drawn."),
-        option("--jobs", default=0, help="Processes; 0: one per core."),
-    ]
-
-
 @main.command()
 @click.argument("table", type=click.Path(path_type=Path))
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@_settings
+@options_of(SweepSettings)
 @_IDENTITY
 @locks
 @writes(
@@ -138,21 +64,20 @@ def sweep(
     """
     from ..common.locks import folder_lock
     from ..common.outputs import check_own_folder
+    from ..manifests.split_record import split_method
     from ..manifests.table import read_table
-    from ..manifests.tasks import split_method
-    from .outcome import evaluate
-    from .show import WRITTEN, outcome_text, write_outcome
-    from .sweep import Settings
+    from .experiment import run_experiment
+    from .output import WRITTEN, outcome_text, write_outcome
 
     rows, split = read_table(table), split_method(table)
     check_own_folder(out, "cells.jsonl", WRITTEN)
     with folder_lock(out, lock=not no_lock):
-        outcome = evaluate(
+        outcome = run_experiment(
             rows,
             store,
-            Settings(**settings),
+            SweepSettings(**settings),
             split=split,
-            tell=click.echo,
+            log=click.echo,
             keep=out / "cells.jsonl",
             anew=overwrite,
             identity=identity,
@@ -167,7 +92,7 @@ def sweep(
 @click.argument("table", type=click.Path(path_type=Path))
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("model", type=click.Path(path_type=Path))
-@_settings
+@options_of(SweepSettings)
 @writes(
     Output("model", folder=True, mark="model.json"),
     overwrite="Replace the model that is there, when the new is done.",
@@ -177,22 +102,21 @@ def fit(table: Path, store: Path, model: Path, *, overwrite: bool, **settings: A
 
     Name one layer, classifier and penalty to fit exactly that. Test rows are not read.
     """
+    from ..manifests.split_record import split_method
     from ..manifests.table import read_table
-    from ..manifests.tasks import split_method
-    from .folder import check_foretold, check_replaceable, save_model
-    from .outcome import choose_and_fit
-    from .sweep import Settings
+    from .experiment import fit_best
+    from .speaker_model_files import check_foretold, check_replaceable, save_model
 
     check_replaceable(model, overwrite=overwrite)
-    chosen = Settings(**settings)
+    chosen = SweepSettings(**settings)
 
     def check(foretold: Mapping[str, Any]) -> None:
         if not overwrite:
             check_foretold(model, foretold, chosen)
 
     rows, split = read_table(table), split_method(table)
-    fitted, facts, left_out = choose_and_fit(
-        rows, store, chosen, split=split, tell=click.echo, before=check
+    fitted, facts, left_out = fit_best(
+        rows, store, chosen, split=split, log=click.echo, before=check
     )
     save_model(fitted, model, left_out, overwrite=overwrite)
     on = fitted.origin["fitted_on"]
@@ -206,13 +130,7 @@ def fit(table: Path, store: Path, model: Path, *, overwrite: bool, **settings: A
 @click.argument("table", type=click.Path(path_type=Path))
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("predictions", type=click.Path(path_type=Path))
-@click.option(
-    "--split",
-    type=click.Choice(["train", "valid", "test", "all"]),
-    default="test",
-    show_default=True,
-    help="Rows of TABLE that are named; all for a table without a split.",
-)
+@options_of(PredictOptions)
 @writes(Output("predictions", TABLE, beside={".left_out.csv": b"segment_id,session,reason"}))
 def predict(model: Path, table: Path, store: Path, predictions: Path, split: str) -> None:
     """Name the speakers of TABLE's segments with MODEL; STORE must be of the model's encoder.
@@ -220,14 +138,13 @@ def predict(model: Path, table: Path, store: Path, predictions: Path, split: str
     Segments that cannot be named are listed in PREDICTIONS.left_out.csv.
     """
     from ..manifests.table import read_table, write_predictions
-    from .data import open_store
-    from .folder import load_model
-    from .model import doubts, unnamed_rows
-    from .model import predict as name_speakers
-    from .preparation import write_left_out
+    from .features import open_store
+    from .selection.prepare import write_left_out
+    from .speaker_model import doubts, name_segments, unnamed_rows
+    from .speaker_model_files import load_model
 
     fitted, rows = load_model(model), read_table(table)
-    named, left_out = name_speakers(fitted, rows, open_store(store), split=split)
+    named, left_out = name_segments(fitted, rows, open_store(store), split=split)
     write_predictions(named, predictions)
     rest = unnamed_rows(fitted, named, rows, split)
     listed = Path(f"{predictions}.left_out.csv")
@@ -242,23 +159,13 @@ def predict(model: Path, table: Path, store: Path, predictions: Path, split: str
 
 @main.command()
 @click.argument("predictions", type=click.Path(path_type=Path))
-@click.option(
+@option(
     "--table",
     type=click.Path(path_type=Path),
     help="Segment table: adds durations, overlaps and the training majority.",
 )
-@click.option(
-    "--output", "-o", type=click.Path(path_type=Path), help="Every measure, as .csv or .json."
-)
-@click.option(
-    "--split",
-    type=click.Choice(["train", "valid", "test", "all"]),
-    default="test",
-    show_default=True,
-    help="Rows that are scored.",
-)
-@click.option("--resamples", default=1000, show_default=True, help="Of the bootstrap.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the bootstrap.")
+@option("--output", "-o", type=click.Path(path_type=Path), help="Every measure, as .csv or .json.")
+@options_of(ScoreOptions)
 @_IDENTITY
 @writes(Output("output", MEASURES))
 def score(
@@ -275,14 +182,13 @@ def score(
     beside them.
     """
     from ..common.errors import InputError
+    from ..manifests.split_record import split_method
     from ..manifests.table import read_predictions, read_table
-    from ..manifests.tasks import split_method
-    from .conclude import conclude_score
-    from .control import controls
-    from .doubts import doubts_of
-    from .score import score as measure
-    from .score import scored_rows
-    from .show import controls_text, measures_text, warnings_of, write_measures
+    from .evaluation.confounds import confound_tables
+    from .evaluation.score import measure, scored_rows
+    from .evaluation.wording import conclude_score
+    from .output import controls_text, measures_text, warnings_of, write_metrics
+    from .validity import doubts_of
 
     if identity is not None and table is None:
         raise InputError("identity: no table is given, expected one; pass --table too")
@@ -298,11 +204,13 @@ def score(
             options["split"],
             options["seed"],
         )
-        found = controls(named, segments, identity=identity, split=split, seed=seed, beside=beside)
+        found = confound_tables(
+            named, segments, identity=identity, split=split, seed=seed, beside=beside
+        )
     if output is not None:
-        write_measures(measures, output, facts=facts)
+        write_metrics(measures, output, facts=facts)
     click.echo("\n".join([*facts, measures_text(measures), *controls_text(found)]))
-    click.echo("\n".join(["", *conclude_score(measures)]))
+    click.echo("\n".join(["", *conclude_score(measures, scored_rows(named, options["split"]))]))
     click.echo(
         f"models scored: {measures['model'].nunique()}" + (f", wrote {output}" if output else "")
     )
@@ -311,20 +219,8 @@ def score(
 @main.command()
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
-@click.option("--model-a", help="The model of A to take, where it holds several.")
-@click.option("--model-b", help="The model of B to take, where it holds several.")
-@click.option(
-    "--output", "-o", type=click.Path(path_type=Path), help="Every number, as .csv or .json."
-)
-@click.option(
-    "--split",
-    type=click.Choice(["train", "valid", "test", "all"]),
-    default="test",
-    show_default=True,
-    help="Rows that are compared.",
-)
-@click.option("--resamples", default=1000, show_default=True, help="Of the bootstrap.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of everything drawn.")
+@option("--output", "-o", type=click.Path(path_type=Path), help="Every number, as .csv or .json.")
+@options_of(CompareOptions)
 @writes(Output("output", MEASURES))
 def compare(a: Path, b: Path, output: Path | None, **settings: Any) -> None:
     """Compare the predictions tables A and B on the segments that both hold.
@@ -333,13 +229,13 @@ def compare(a: Path, b: Path, output: Path | None, **settings: Any) -> None:
     all and by meeting, and concludes no more than the interval carries.
     """
     from ..manifests.table import read_predictions
-    from .compare import compare as pair
-    from .show import comparison_facts, comparison_text, write_measures
+    from .evaluation.compare import compare as pair
+    from .output import comparison_facts, comparison_text, write_metrics
 
     found = pair(read_predictions(a), read_predictions(b), **settings)
     if output is not None:
         facts = [*comparison_facts(found), found.conclusion]
-        write_measures(found.rows, output, facts=facts)
+        write_metrics(found.rows, output, facts=facts)
         click.echo(f"wrote {output}")
     click.echo(comparison_text(found))
     exit_left_out(map(len, found.unpaired))

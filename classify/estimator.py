@@ -12,15 +12,19 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..common.errors import InputError
-from ..manifests.tasks import require
-from .calibrate import find_temperature, probabilities
-from .classifiers import Fold, finish, fit_path, penalties_of
-from .crossval import cross_validate
-from .data import STANDARDISE, LayerSet
-from .folds import FEWEST
-from .linear import rotate
-from .trials import learnt_codes
+from ..common.errors import InputError, check_choice
+from ..common.options import yes_or_no
+from .classifiers.boosted_trees import count_rounds
+from .classifiers.calibration import find_temperature, probabilities
+from .classifiers.fitted import TrainingSet, to_feature_space
+from .classifiers.linear import principal_axes
+from .classifiers.registry import fit_path, penalty_path
+from .features import STANDARDISE, LayerSet
+from .selection.candidates import learnt_codes
+from .selection.cross_validation import FEWEST, cross_validate
+
+STOPPING_FOLDS = 3  # one of them is held out to say when LightGBM stops, where none calibrates
+UNSTOPPED_ROUNDS = 100  # LightGBM's own default, where no row can be held out
 
 
 def _stratified(codes: np.ndarray, folds: int) -> np.ndarray:
@@ -41,22 +45,32 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    classifier : "centroid", "ridge", "lda", "logistic" or "linear-svm"
+    classifier : "centroid", "ridge", "lda", "logistic", "linear-svm" or "lightgbm"
     penalty : float, optional
         Ridge's alpha, LDA's shrinkage, 1/C of the others; None takes the middle of its path.
     seed : int
-        Of the linear SVM.
-    standardise : "yes" (each feature to variance 1) or "no" (their mean to 1, by one number)
+        Of the linear SVM and LightGBM.
+    standardise : bool
+        Each feature to variance 1; False: all divided by one number, their mean variance 1.
     calibration_folds : int
         Of the stratified cross-validation whose held-out scores choose the temperature of
-        `predict_proba`, >= 2; each costs a fit. 0: no fit more, and a temperature of 1.
+        `predict_proba`, >= 2; each costs a fit. 0: no fit more, and a temperature of 1. For
+        LightGBM one of these folds (of three for 0) is held out, which also says when to stop; then
+        so many rounds are grown on all rows.
 
     Attributes
     ----------
     classes_ : (classes,)
-    fitted_ : Fitted
+    fitted_ : FittedClassifier
     temperature_ : float
         What `predict_proba` divides scores by; 1 where no class has two rows to hold one out.
+
+    Examples
+    --------
+    >>> X, y = np.array([[0.0, 1.0], [0.2, 1.1], [1.0, 0.1], [1.2, 0.0]]), ["A", "A", "B", "B"]
+    >>> model = SpeakerClassifier("ridge", penalty=10.0).fit(X, y)
+    >>> model.predict([[0.1, 1.0]]).tolist(), model.predict_proba([[0.1, 1.0]]).shape
+    (['A'], (1, 2))
     """
 
     def __init__(
@@ -64,7 +78,7 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
         classifier: str = "ridge",
         penalty: float | None = None,
         seed: int = 0,
-        standardise: str = "yes",
+        standardise: bool | str = True,
         calibration_folds: int = 3,
     ) -> None:
         self.classifier = classifier
@@ -81,28 +95,47 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
         if len(self.classes_) < 2:
             raise ValueError(f"y: 1 class is given ({self.classes_[0]!r}), expected two or more")
         penalty = self._penalty()
-        rotation = rotate(X, standardise=self.standardise)
-        fold = Fold(rotation, codes, len(self.classes_), seed=self.seed)
-        head = fit_path(self.classifier, fold, [penalty])[0]
-        self.fitted_ = finish(head, fold.rotation, [str(label) for label in self.classes_])
-        self.temperature_ = self._temperature(X, codes, penalty)
+        rounds = 0
+        if self.classifier == "lightgbm":
+            rounds, self.temperature_ = self._stopped(X, codes)
+        else:
+            self.temperature_ = self._temperature(X, codes, penalty)
+        rotation = principal_axes(X, standardise=self._way())
+        rows = TrainingSet(rotation, codes, len(self.classes_), seed=self.seed, rounds=rounds)
+        head = fit_path(self.classifier, rows, [penalty])[0]
+        self.fitted_ = to_feature_space(head, rotation, [str(label) for label in self.classes_])
         return self
+
+    def _way(self) -> str:
+        """Return the standardisation as the commands call it."""
+        return str(yes_or_no(self.standardise))
+
+    def _stopped(self, X: np.ndarray, codes: np.ndarray) -> tuple[int, float]:
+        """Return after how many rounds LightGBM stops on held-out rows, and their temperature."""
+        held_out = _stratified(codes, self.calibration_folds or STOPPING_FOLDS) == 0
+        if not held_out.any():
+            return UNSTOPPED_ROUNDS, 1.0
+        rotation = principal_axes(X[~held_out], standardise=self._way())
+        projected, known = rotation.project(X[held_out]), codes[held_out]
+        rows = TrainingSet(
+            rotation, codes[~held_out], len(self.classes_), projected, known, self.seed
+        )
+        head = fit_path("lightgbm", rows, [None])[0]
+        rounds = max(1, count_rounds(head.booster, len(self.classes_)))
+        if not self.calibration_folds:
+            return rounds, 1.0
+        scores = head.scores(rotation, X[held_out], projected)
+        return rounds, find_temperature(scores, known)
 
     def _penalty(self) -> float | None:
         """Return the penalty to fit with, or raise where a parameter is out of range."""
-        if self.classifier == "lightgbm":
-            raise InputError(
-                "classifier: 'lightgbm' is given, expected one of centroid, ridge, lda, logistic, "
-                "linear-svm, since it needs validation rows to stop by; take "
-                "lightgbm.LGBMClassifier, or spk-classify fit"
-            )
         folds = self.calibration_folds
         if folds != 0 and folds < FEWEST:
             raise InputError(
                 f"calibration_folds: {folds} is given, expected 0 or {FEWEST} and more; correct it"
             )
-        require("standardise", self.standardise, STANDARDISE)
-        penalties = penalties_of(self.classifier, self.penalty)
+        check_choice("standardise", self._way(), STANDARDISE)
+        penalties = penalty_path(self.classifier, self.penalty)
         return penalties[len(penalties) // 2]
 
     def _temperature(self, X: np.ndarray, codes: np.ndarray, penalty: float | None) -> float:
@@ -115,7 +148,7 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
         ]
         if not cuts:
             return 1.0
-        layers = LayerSet((0,), standardise=self.standardise)
+        layers = LayerSet((0,), standardise=self._way())
         path = {self.classifier: (penalty,)}
         classes = len(self.classes_)
         found, _ = cross_validate(X, codes, classes, cuts, path, seed=self.seed, layers=layers)

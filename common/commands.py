@@ -1,54 +1,145 @@
-"""The click base of every command: what a user can repair is one line on stderr, and exit codes."""
+"""The click base of every command: help, what is told on stderr, errors of one line, exit codes.
+
+Each command has ``-h``, ``-q`` and ``-v``, reads ``SPK_<COMMAND>_<OPTION>`` from the environment
+(click's ``auto_envvar_prefix``), and takes each option with underscores too.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
-from functools import wraps
+import platform
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
+from .click_options import Option, option
 from .errors import InputError
-from .locks import UNLOCKED
+from .extras import explain_missing_module
+from .log import debug, log, logging_to_stderr
 from .outputs import Output, check_place, protecting
-from .signals import ended_by_signals
+from .signals import exit_on_signals
+
+try:
+    from .locks import UNLOCKED
+except ImportError as problem:  # a command says in one line that it cannot run on this system
+    raise SystemExit(str(problem)) from None
 
 FAILED = 1  # exit code: something to repair, told in one line
 LEFT_OUT = 3  # exit code: done, but some rows could not be used and were left out
 BUSY = 4  # exit code: another process works on some of the sessions
 
 
+DISTRIBUTION = "spk-toolkit"
+HELP = ["-h", "--help"]
+version_option = click.version_option(package_name=DISTRIBUTION, allow_from_autoenv=False)
+
+
 class _OneLineErrors:
-    """Turn `InputError`, and nothing else, into one line on stderr and exit code 1.
+    """Turn `InputError`, and an extra that is not installed, into one line and exit code 1.
 
     As a program (without `args`), signals end it in good order.
     """
 
+    def __init__(
+        self, *args: Any, context_settings: dict[str, Any] | None = None, **attributes: Any
+    ) -> None:
+        settings = {"help_option_names": HELP, **(context_settings or {})}
+        super().__init__(*args, context_settings=settings, **attributes)  # type: ignore[call-arg]
+
     def main(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Any:
-        with nullcontext() if args is not None else ended_by_signals():
+        with nullcontext() if args is not None else exit_on_signals():
             return super().main(args, *others, **options)  # type: ignore[misc]
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as click does; where an option doesn't exist, name only those that are shown."""
         try:
-            return super().invoke(ctx)  # type: ignore[misc]
-        except InputError as problem:
-            _exit_with(problem)
+            return super().parse_args(ctx, args)  # type: ignore[misc]
+        except click.NoSuchOption as problem:
+            shown = {name for param in self.get_params(ctx) for name in param.opts}  # type: ignore[attr-defined]
+            close = [name for name in problem.possibilities or () if name in shown]
+            raise click.NoSuchOption(problem.option_name, possibilities=close, ctx=ctx) from None
+
+
+@contextmanager
+def _one_line_errors(ctx: click.Context) -> Iterator[None]:
+    try:
+        yield
+    except InputError as problem:
+        _exit_with(problem)
+    except ModuleNotFoundError as problem:
+        missing = explain_missing_module(problem, ctx.command_path)
+        if missing is None:
+            raise
+        _exit_with(missing)
 
 
 def _exit_with(problem: InputError) -> NoReturn:
+    debug("traceback of the line below", problem=problem)
     click.echo(str(problem), err=True)
     raise SystemExit(FAILED) from problem
 
 
 class Command(_OneLineErrors, click.Command):
-    """A single command whose `InputError` is one line and exit code 1."""
+    """A single command: ``-q``, ``-v``, options in groups; its `InputError` is one line."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        quiet = "Tell nothing but errors beside the results: no progress, no notes on stderr."
+        verbose = "Tell what happens inside, and the traceback of an error, on stderr."
+        self.params.append(Option(["-q", "--quiet"], is_flag=True, help=quiet))
+        self.params.append(Option(["-v", "--verbose"], is_flag=True, help=verbose))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, with as many lines on stderr as are wanted."""
+        quiet, verbose = ctx.params.pop("quiet"), ctx.params.pop("verbose")
+        if quiet and verbose:
+            raise click.UsageError("--quiet and --verbose exclude each other; give one.", ctx)
+        with logging_to_stderr(quiet=quiet, verbose=verbose), _one_line_errors(ctx):
+            _debug_start(ctx)
+            if ctx.params.get("no_lock"):
+                log(UNLOCKED)
+            with _outputs_protected(ctx):
+                return super().invoke(ctx)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under the headings of their groups; those without one come last."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None and isinstance(param, click.Option):
+                groups.setdefault(getattr(param, "group", ""), []).append(record)
+        others = groups.pop("", [])
+        title = "Other options" if groups else "Options"
+        for heading, records in [*groups.items(), (title, others)]:
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+def _debug_start(ctx: click.Context) -> None:
+    """Note what runs, and with which options, from where."""
+    debug(
+        f"{ctx.command_path}, {DISTRIBUTION} {version(DISTRIBUTION)}, {platform.platform()}, "
+        f"Python {platform.python_version()}"
+    )
+    for name, value in ctx.params.items():
+        source = ctx.get_parameter_source(name)
+        told = source.name.lower().replace("_", " ") if source else "unknown"
+        debug(f"{name} = {value!r} ({told})")
 
 
 class Group(_OneLineErrors, click.Group):
     """A group of commands whose `InputError` is one line and exit code 1."""
+
+    command_class = Command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that is named."""
+        with _one_line_errors(ctx):
+            return super().invoke(ctx)
 
 
 def exit_left_out(rows: Iterable[object]) -> None:
@@ -70,24 +161,31 @@ def writes(
     """
 
     def decorate(body: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(body)
-        def checked(*args: Any, overwrite: bool = False, **values: Any) -> Any:
-            files = _check_places(outputs, overwrite=overwrite)
-            if "overwrite" in inspect.signature(body).parameters:
-                values["overwrite"] = overwrite
-            with protecting([] if overwrite else files):
-                return body(*args, **values)
-
-        checked.outputs = outputs  # type: ignore[attr-defined]
-        option = click.option("--overwrite", is_flag=True, help=overwrite)
-        return option(checked) if overwrite else checked
+        body.outputs = outputs  # type: ignore[attr-defined]
+        # Not from the environment: what is replaced is said each time.
+        add = option("--overwrite", is_flag=True, help=overwrite, allow_from_autoenv=False)
+        return add(body) if overwrite else body
 
     return decorate
 
 
-def _check_places(outputs: Sequence[Output], *, overwrite: bool) -> list[Path]:
-    """Check where the current command's outputs are to stand; return those that are files."""
-    context = click.get_current_context()
+@contextmanager
+def _outputs_protected(context: click.Context) -> Iterator[None]:
+    """Check the places of a command's outputs, and protect the files while it runs (`writes`)."""
+    body = context.command.callback
+    outputs: Sequence[Output] = getattr(body, "outputs", ())
+    overwrite = bool(context.params.get("overwrite", False))
+    files = _check_places(context, outputs, overwrite=overwrite)
+    if outputs and body is not None and "overwrite" not in inspect.signature(body).parameters:
+        context.params.pop("overwrite", None)
+    with protecting([] if overwrite else files):
+        yield
+
+
+def _check_places(
+    context: click.Context, outputs: Sequence[Output], *, overwrite: bool
+) -> list[Path]:
+    """Check where a command's outputs are to stand; return those that are files."""
     names = {output.name for output in outputs}
     paths = {p: _paths(context.params.get(p.name or "")) for p in _path_params(context)}
     inputs = {_label(p): given for p, given in paths.items() if p.name not in names}
@@ -125,12 +223,5 @@ def locks(body: Callable[..., Any]) -> Callable[..., Any]:
 
     A decorator; the body is given `no_lock`.
     """
-
-    @wraps(body)
-    def warned(*args: Any, no_lock: bool, **values: Any) -> Any:
-        if no_lock:
-            click.echo(UNLOCKED, err=True)
-        return body(*args, no_lock=no_lock, **values)
-
     text = "Go on where the file system has no locks; then let no other command write there."
-    return click.option("--no-lock", is_flag=True, help=text)(warned)
+    return option("--no-lock", is_flag=True, help=text)(body)

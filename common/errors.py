@@ -1,4 +1,4 @@
-"""The one exception for what a user can repair, and how the system's errors become it."""
+"""`InputError`, the exception for everything a user can repair, and helpers that raise it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 
 class InputError(ValueError):
-    """What the user can repair: `WHERE: WHAT is FOUND, expected EXPECTED; REPAIR`.
+    """An error the user can repair: `WHERE: WHAT is FOUND, expected EXPECTED; REPAIR`.
 
-    `notes` are what was noted until then, (kind, place, message) each, to be listed in a file.
+    `notes` are the (kind, place, message) notes collected before the error, to be listed in a file.
     """
 
     notes: Sequence[tuple[str, str, str]] = ()
 
 
 @contextmanager
-def writing(path: str | Path, needed: int = 0) -> Iterator[None]:
-    """Tell as `InputError` why `path` cannot be written: no leave, no room, a file for a folder.
+def explain_write_errors(path: str | Path, needed: int = 0) -> Iterator[None]:
+    """Turn an `OSError` while writing `path` into an `InputError` that says why.
 
-    `needed` is its size in bytes, where that is known.
+    `needed` is the size of the file in bytes, if known.
     """
     try:
         yield
@@ -30,3 +30,11 @@ def writing(path: str | Path, needed: int = 0) -> Iterator[None]:
             f"{path}: cannot be written ({problem.strerror or problem}), expected a folder with "
             f"{room} and leave to write; name another place"
         ) from problem
+
+
+def check_choice(where: str, value: str, choices: Sequence[str]) -> None:
+    """Raise `InputError` unless `value` is one of `choices`."""
+    if value not in choices:
+        raise InputError(
+            f"{where}: {value!r} is given, expected one of {', '.join(choices)}; correct it"
+        )

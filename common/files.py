@@ -1,19 +1,22 @@
-"""A file that is whole or absent: temporary name in the same folder, fsync, rename."""
+"""Files that are whole or absent, even after a power cut: temporary name, fsync, rename."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import glob
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from .errors import InputError, writing
+from .errors import InputError, explain_write_errors
 from .locks import lock_file
-from .outputs import has_to_be_written
-from .signals import unbroken
+from .outputs import check_same_content, has_to_be_written
+from .signals import defer_signals
 
 PART = "part-"  # begins the last part of the name of a file that is not complete
 FROM_HERE, EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
@@ -78,7 +81,7 @@ def _once(files: list[Path]) -> list[Path]:
     return left
 
 
-def write_whole(path: str | Path, content: bytes | memoryview) -> None:
+def atomic_write(path: str | Path, content: bytes | memoryview) -> None:
     """Write a file under its final name only when it is complete (temporary name, then rename).
 
     Raises
@@ -87,12 +90,12 @@ def write_whole(path: str | Path, content: bytes | memoryview) -> None:
         The file cannot be written, or is a command's output that exists with other content
         (`outputs.protecting`); one of that name from before is left as it is.
     """
-    with writing(path, len(content)):
+    with explain_write_errors(path, len(content)):
         if has_to_be_written(Path(path), content):
-            write_and_rename(Path(path), content)
+            atomic_write_bytes(Path(path), content)
 
 
-def write_and_rename(path: Path, content: bytes | memoryview) -> None:
+def atomic_write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write a file under its final name only when it is complete; make its folder if absent.
 
     What a killed writer of this name has left is removed. A temporary file is locked by its writer
@@ -102,15 +105,15 @@ def write_and_rename(path: Path, content: bytes | memoryview) -> None:
     _remove_abandoned(path)
     handle, name = _own_file(path)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with flushed_file(Path(name)) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
             os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
+        os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    finally:
+        os.close(handle)  # and with it the lock
 
 
 def _own_file(path: Path) -> tuple[int, str]:
@@ -141,7 +144,7 @@ def replace_folder(draft: Path, path: Path) -> None:
     InputError
         The folder cannot be written.
     """
-    with writing(path):
+    with explain_write_errors(path):
         if os.path.lexists(path):
             _exchange(draft, path)
             shutil.rmtree(draft, ignore_errors=True)
@@ -149,7 +152,7 @@ def replace_folder(draft: Path, path: Path) -> None:
             os.rename(draft, path)
 
 
-@unbroken()
+@defer_signals()
 def _exchange(draft: Path, path: Path) -> None:
     """Let two folders change their names; over a third name where the system knows no better."""
     names = os.fsencode(draft), os.fsencode(path)
@@ -170,3 +173,108 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+WRITING = ".writing-"  # begins the names of files that are not complete
+
+
+@contextmanager
+def atomic_open(path: Path, needed: int, *, overwrite: bool = True) -> Iterator[BinaryIO]:
+    """Yield a file that gets its name only when complete and on disk; `needed` is its size (bytes).
+
+    Temporary name in the same folder, fsync, rename, fsync of the folder. Without `overwrite` a
+    file of that name stays, and has to have the same content.
+
+    Raises
+    ------
+    InputError
+        The disk is full, the folder cannot be written to, or another content is there.
+    """
+    with explain_write_errors(path.parent), _whole_file(path, needed, overwrite) as file:
+        yield file
+
+
+@contextmanager
+def _whole_file(path: Path, needed: int, overwrite: bool) -> Iterator[BinaryIO]:
+    temporary = path.with_name(f"{WRITING}{os.getpid()}-{path.name}")
+    try:
+        with synced_file(temporary, needed) as file:
+            yield file
+        if not overwrite and os.path.lexists(path):
+            check_same_content(path, temporary)
+        else:
+            publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def synced_file(temporary: Path, needed: int) -> Iterator[BinaryIO]:
+    """Yield a new file whose bytes are on disk afterwards; where that fails, it is absent.
+
+    Raises
+    ------
+    InputError
+        The disk is full, or the folder cannot be written to.
+    """
+    with explain_write_errors(temporary.parent):
+        try:
+            with flushed_file(temporary) as file:
+                yield file
+        except OSError as problem:
+            if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise InputError(_full(temporary.parent, needed)) from problem
+            raise
+
+
+@contextmanager
+def flushed_file(temporary: Path) -> Iterator[BinaryIO]:
+    """Yield a file to write, as `synced_file` does, and let the system's own errors through."""
+    try:
+        with temporary.open("w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a file that is on disk its name, which a power cut does not take back."""
+    with explain_write_errors(path.parent):
+        temporary.replace(path)
+        sync_folder(path.parent)
+
+
+def refuse_full_disk(folder: Path, needed: int) -> None:
+    """Raise `InputError` unless `needed` bytes are free on the folder's disk."""
+    with explain_write_errors(folder):
+        free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(_full(folder, needed))
+
+
+def _full(folder: Path, needed: int) -> str:
+    free = shutil.disk_usage(folder).free
+    return (
+        f"{folder}: {free} bytes are free on the disk, expected {needed} bytes; "
+        "free some space and run the same command again"
+    )
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's names on disk, so that a power cut does not undo a rename."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_temporary_files(folder: Path) -> int:
+    """Remove what dead writers left half-written; only for the holder of the folder's lock."""
+    leftovers = [path for path in folder.iterdir() if path.name.startswith(WRITING)]
+    for path in leftovers:
+        path.unlink()
+    return len(leftovers)

@@ -1,13 +1,8 @@
-"""The right to write, held by one process on one machine: the only place that locks files.
-
-The kernel gives a lock back when its process dies, however it dies. Not every file system has
-locks (some NFS, Lustre without ``-o flock``); there a command goes on with ``--no-lock`` alone.
-"""
+"""The one lock of a folder: one writer at a time."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -17,7 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from .errors import InputError, writing
+from .errors import InputError, explain_write_errors
+
+NO_FCNTL = "spk: this system has no fcntl, expected Linux or macOS; on Windows, run spk in WSL"
+
+try:
+    import fcntl
+except ModuleNotFoundError:
+    raise ImportError(NO_FCNTL) from None
 
 HELD = (errno.EWOULDBLOCK, errno.EACCES)  # what flock answers where another process has the lock
 UNLOCKED = (
@@ -129,7 +131,7 @@ def folder_lock(folder: str | Path, *, lock: bool = True) -> Iterator[None]:
     FolderBusyError, InputError
         As `FolderLock`; or the folder cannot be written.
     """
-    with writing(folder):
+    with explain_write_errors(folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
         held = FolderLock(Path(folder, ".lock"), lock=lock)
     try:

@@ -1,4 +1,4 @@
-"""When two names are the same: after NFC, and without blanks at their ends. And what is no name."""
+"""Name normalisation (NFC, surrounding blanks stripped) and placeholder names."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ PLACEHOLDER = re.compile(r"<\s*(na|n/a|nan|none|null|unk|unknown)\s*>", re.IGNOR
 
 
 def normal_name(text: str) -> str:
-    r"""Return the form in which names of sessions, speakers, persons and files are compared.
+    r"""Normalise a name of a session, speaker, person or file for comparison.
 
-    A Mac decomposes the names of files, and a form filled by hand ends in a blank; both look like
-    the name that they are taken for.
+    macOS decomposes accents in file names, and hand-typed cells often end in a blank; neither
+    difference is visible.
 
     Examples
     --------
@@ -26,9 +26,10 @@ def normal_name(text: str) -> str:
 
 
 def normal_names(names: Any) -> Any:
-    r"""Return names that a model's file holds as `normal_name` has them; else what is there.
+    r"""Normalise a list of names read from a model file; return anything else unchanged.
 
-    Files from before names were normalised on reading hold other forms of those of a table.
+    Older versions did not normalise names on reading, so their files may hold other forms than
+    the table does.
 
     >>> normal_names(["Bu\u0308ro"]) == ["B\u00fcro"], normal_names([1])
     (True, [1])
@@ -39,7 +40,7 @@ def normal_names(names: Any) -> Any:
 
 
 def is_placeholder(name: str) -> bool:
-    """Return whether a name only says that there is none; ``NA`` alone may be somebody's.
+    """Return whether a name is a placeholder such as ``<NA>``; a bare ``NA`` may be a real name.
 
     >>> is_placeholder("<NA>"), is_placeholder("NA")
     (True, False)
@@ -48,7 +49,7 @@ def is_placeholder(name: str) -> bool:
 
 
 def changed_names(names: Iterable[str]) -> str:
-    """Return how many of `names` were not in their normal form, and which became one, or nothing.
+    """Describe how normalisation changed `names`: how many, and how many became equal; "" if none.
 
     >>> changed_names(["A", "A ", "B"])
     "1 name is read in NFC without blanks at its ends, first 'A ' as 'A', which makes 1 of 3 equal"
@@ -66,7 +67,7 @@ def changed_names(names: Iterable[str]) -> str:
 
 
 def shortened(name: str, longest: int) -> str:
-    """Return a name of at most `longest` bytes (>= 40): itself, or its ends around a hash of it.
+    """Shorten a name to at most `longest` bytes (>= 40), replacing its middle by a hash.
 
     >>> shortened("S1_001-M", 40), shortened("x" * 50, 40)
     ('S1_001-M', 'xxxxxxxxxxxxxxxxxx~77cf1206~xxxxxxxxxxxx')

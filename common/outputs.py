@@ -1,8 +1,8 @@
-"""What a command may write: never over its inputs, nor over other content, unless told to.
+"""Protect files from being overwritten: inputs never, existing outputs only with ``--overwrite``.
 
-A file that a command names as its output may be there with the same content; with other content it
-is replaced with ``--overwrite`` alone, and then in one step. What can be refused before the work is
-(`check_place`); other content is refused when it is known (`has_to_be_written`).
+An output file may already exist with the same content; one with other content is replaced, in one
+atomic step, only with ``--overwrite``. `check_place` refuses bad outputs before any work is done;
+`has_to_be_written` refuses to replace other content once the new content is known.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import InputError, writing
+from .errors import InputError, explain_write_errors
 
-OURS = ("store.json", "model.json")  # a folder with one of them is a store's or a model's alone
-# The file that tells what a folder is, and so whose: {name: what}.
+OURS = ("store.json", "model.json")  # a folder with one of these is a store or a model, no more
+# The file that identifies each kind of output folder: {file name: kind}.
 MARKS = {
     "store.json": "a store",
     "model.json": "a model",
@@ -27,9 +27,10 @@ MARKS = {
 }
 TABLE = (".csv", ".parquet")
 MEASURES = (".csv", ".json")
-# What follows a segment table, and how each file begins: one that begins otherwise is the user's.
+# Files written beside a segment table and their first bytes; a file that begins otherwise is the
+# user's own.
 BESIDE_TABLE = {".notes.csv": b"kind,place,message", ".split.json": b'{\n "method": '}
-# What stands beside a store.
+# Files written beside a store.
 BESIDE_STORE = {".rejected.csv": b"segment_id,code,message"}
 
 _protected: ContextVar[frozenset[Path]] = ContextVar("_protected", default=frozenset())
@@ -37,28 +38,28 @@ _protected: ContextVar[frozenset[Path]] = ContextVar("_protected", default=froze
 
 @dataclass(frozen=True)
 class Output:
-    """What a command writes, named by one of its parameters.
+    """An output file or folder, named by one of the command's parameters.
 
     Attributes
     ----------
     name : str
         The parameter.
     suffixes : tuple of str
-        Those that the file may have; none: any.
+        Allowed file suffixes; empty: any.
     folder : bool
-        It is a folder; what may be in it, the command knows.
+        The output is a folder; the command checks its content.
     mark : str
-        The file of `MARKS` that tells a folder of this command; one of another is refused.
+        The file of `MARKS` that identifies this command's folders; other kinds are refused.
     inside : str
-        Name of the file that is written in the folder of that parameter.
+        Name of the file written inside the folder that the parameter names.
     over : tuple of str
-        Inputs that with ``--overwrite`` may be the output too, since they are read before.
+        Inputs that may also be the output with ``--overwrite``, since they are read first.
     beside : {suffix: first bytes}
-        Files that follow the output: replaced and removed with it, where they begin so.
+        Companion files, replaced and removed along with the output if they begin like this.
     form : bytes
-        How a file begins that this command wrote before, and may replace in any case.
+        First bytes of a file that this command wrote earlier and may always replace.
     owned : bool
-        The command itself tells whether it may replace what is there.
+        The command decides itself whether it may replace what is there.
     """
 
     name: str
@@ -72,34 +73,34 @@ class Output:
     owned: bool = False
 
     def path(self, value: str | Path) -> Path:
-        """Return the path that is written where the parameter is `value`."""
+        """Return the path that is written when the parameter is `value`."""
         return Path(value, self.inside) if self.inside else Path(value)
 
 
 def check_place(
     path: Path, output: Output, inputs: Mapping[str, Sequence[Path]], *, overwrite: bool = False
 ) -> None:
-    """Refuse before the work what cannot become an output.
+    """Check an output path before any work is done.
 
     Parameters
     ----------
     inputs
-        Paths that the command reads, by what their parameter is called in its help.
+        Paths that the command reads, keyed by the parameter's name in the help text.
 
     Raises
     ------
     InputError
-        It is an input or lies in a store or model that is one, a folder for a file or a file for
-        a folder, has another suffix, cannot be made there, or a file that goes with it is the
-        user's own.
+        The path is an input or lies inside an input store or model; it is a folder where a file is
+        expected, or the reverse; it has the wrong suffix; it cannot be created; or a companion file
+        is the user's own.
     """
     check_kind(path, folder=output.folder, suffixes=output.suffixes)
     if output.folder:
         _check_mark(path, output.mark)
     for name, paths in inputs.items():
-        for given in paths:
+        for source in paths:
             allowed = name.lower() in output.over and not output.inside
-            _check_input(path, name, given, overwrite=overwrite, allowed=allowed)
+            _check_input(path, name, source, overwrite=overwrite, allowed=allowed)
     for suffix, start in output.beside.items():
         _check_beside(Path(f"{path}{suffix}"), path, start)
     if output.form and os.path.isfile(path) and not overwrite and not _begins(path, output.form):
@@ -107,7 +108,7 @@ def check_place(
 
 
 def check_kind(path: Path, *, folder: bool, suffixes: Sequence[str] = ()) -> None:
-    """Refuse a folder for a file, a file for a folder, another suffix, or a place that is none."""
+    """Check that a path is a file (or `folder`), has an allowed suffix, and can be created."""
     if folder:
         if os.path.lexists(path) and not os.path.isdir(path):
             raise InputError(
@@ -125,7 +126,7 @@ def check_kind(path: Path, *, folder: bool, suffixes: Sequence[str] = ()) -> Non
         raise InputError(
             f"{path}: suffix is {path.suffix!r}, expected {' or '.join(suffixes)}; rename it"
         )
-    with writing(path):
+    with explain_write_errors(path):
         _check_above(path)
 
 
@@ -139,7 +140,7 @@ def _check_mark(path: Path, mark: str) -> None:
 
 
 def _check_above(path: Path) -> None:
-    """Raise `OSError` unless the folder that `path` is to be in can be written to, or made."""
+    """Raise `OSError` unless the parent folder of `path` can be written to or created."""
     above = next(place for place in path.absolute().parents if os.path.lexists(place))
     if not os.path.isdir(above):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -147,28 +148,29 @@ def _check_above(path: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def _check_input(path: Path, name: str, given: Path, *, overwrite: bool, allowed: bool) -> None:
-    if same_place(path, given):
+def _check_input(path: Path, name: str, source: Path, *, overwrite: bool, allowed: bool) -> None:
+    if same_place(path, source):
         if allowed and overwrite:
             return
         raise InputError(
-            f"{path}: it is the input {name} too, expected another place; "
+            f"{path}: it is also the input {name}, expected another place; "
             f"{'pass --overwrite, or ' if allowed else ''}name another"
         )
-    closed = os.path.isdir(given) and any(os.path.isfile(given / mark) for mark in OURS)
-    if closed and Path(os.path.realpath(given)) in Path(os.path.realpath(path)).parents:
+    closed = os.path.isdir(source) and any(os.path.isfile(source / mark) for mark in OURS)
+    if closed and Path(os.path.realpath(source)) in Path(os.path.realpath(path)).parents:
         raise InputError(
-            f"{path}: it lies in the input {name}, {given}, expected a place outside; name another"
+            f"{path}: it is inside the input {name}, {source}, expected a place outside; "
+            "name another"
         )
 
 
 def check_own_folder(path: Path, mark: str, names: Sequence[str]) -> None:
-    """Refuse a folder with files of `names` but without `mark`, the file its command writes first.
+    """Refuse a folder that has files called `names` but lacks `mark`, which is written first.
 
     Raises
     ------
     InputError
-        It is somebody else's: of the user or of another command.
+        The files are the user's own or another command's.
     """
     strange = [name for name in names if os.path.lexists(path / name)]
     if strange and not os.path.isfile(path / mark):
@@ -179,17 +181,17 @@ def check_own_folder(path: Path, mark: str, names: Sequence[str]) -> None:
 
 
 def same_place(a: Path, b: Path) -> bool:
-    """Return whether two paths are one file or folder: by any spelling, link or hard link."""
+    """Return whether two paths are the same file or folder, through any spelling or link."""
     try:
         return os.path.samefile(a, b)
-    except OSError:  # one of them is not there
+    except OSError:  # one of them does not exist
         return os.path.realpath(a) == os.path.realpath(b)
 
 
 def _check_beside(path: Path, main: Path, start: bytes) -> None:
     if os.path.lexists(path) and not _begins(path, start):
         raise InputError(
-            f"{path}: goes with {main.name} and is not what spk writes there, expected no such "
+            f"{path}: belongs beside {main.name} but was not written by spk, expected no such "
             "file; move it away, or name another file"
         )
 
@@ -203,9 +205,9 @@ def _begins(path: Path, start: bytes) -> bool:
 
 @contextmanager
 def protecting(paths: Sequence[Path]) -> Iterator[None]:
-    """While open, `has_to_be_written` refuses to replace files by other content.
+    """Within this context, `has_to_be_written` refuses to replace `paths` with other content.
 
-    `paths` are those files, or folders whose files are meant.
+    A folder in `paths` stands for all files in it.
     """
     token = _protected.set(_protected.get() | {Path(os.path.abspath(path)) for path in paths})
     try:
@@ -215,12 +217,12 @@ def protecting(paths: Sequence[Path]) -> Iterator[None]:
 
 
 def has_to_be_written(path: Path, content: bytes | memoryview) -> bool:
-    """Return whether a file has to be written: false where a protected one has that content.
+    """Return whether a file must be written: false if a protected file already has this content.
 
     Raises
     ------
     InputError
-        It is protected and has other content.
+        The file is protected and has other content.
     """
     whole = Path(os.path.abspath(path))
     if _protected.get().isdisjoint([whole, *whole.parents]) or not os.path.lexists(path):
@@ -235,7 +237,7 @@ def has_to_be_written(path: Path, content: bytes | memoryview) -> bool:
 
 
 def check_same_content(path: Path, new: Path) -> None:
-    """Refuse to replace the file `path` by `new` unless both have the same content.
+    """Refuse to replace the file `path` with `new` unless both have the same content.
 
     Raises
     ------

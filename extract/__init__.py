@@ -1,19 +1,34 @@
-"""A table of segments and its audio become layer-wise features in an HDF5 cache (no torch here)."""
+"""A table of segments and its audio become layer-wise features in an HDF5 cache."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-__all__ = ["FeatureStore", "StoreWriter"]
+from ..common.lazy import lazy_names
 
+__all__ = [
+    "Encoder",
+    "ExtractOptions",
+    "FeatureStore",
+    "StoreWriter",
+    "extract",
+    "load_encoder",
+]
 
-def __dir__() -> list[str]:
-    """Name what can be had from here."""
-    return __all__
-
-
-def __getattr__(name: str) -> Any:
-    """Import the store, and with it h5py, only when it is asked for."""
-    if name in __all__:
-        from . import store
-
-        return getattr(store, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if TYPE_CHECKING:
+    from .encoder.encoder import Encoder as Encoder
+    from .encoder.encoder import load_encoder as load_encoder
+    from .options import ExtractOptions as ExtractOptions
+    from .run import extract as extract
+    from .store.reader import FeatureStore as FeatureStore
+    from .store.writer import StoreWriter as StoreWriter
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "Encoder": ".encoder.encoder",
+            "ExtractOptions": ".options",
+            "FeatureStore": ".store.reader",
+            "StoreWriter": ".store.writer",
+            "extract": ".run",
+            "load_encoder": ".encoder.encoder",
+        },
+    )

@@ -7,6 +7,7 @@ rate, a channel that is not there) is an `InputError`; what is wrong with one se
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..common.audio import (
+from ..common.audio.decoding import (
     Header,
     PastEndError,
-    as_float,
     check_has_channel,
     check_rate,
     end_of,
+    int16_to_float32,
     read_channel,
     read_header,
     resample,
@@ -76,7 +77,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How segments are read: rate (Hz), channel policy, and the fewest samples accepted.
 
     With `integers`, samples of a 16-bit file stay int16: half the bytes to hand on. Divided by
@@ -95,7 +96,7 @@ class Audio:
     """A segment's samples (mono, float32 or int16) and the identity of what was decoded."""
 
     samples: np.ndarray
-    size: int  # bytes of `samples` as float32
+    nbytes: int  # bytes of `samples` as float32
     crc32: int  # of the bytes of `samples` as float32
     clipped: bool = False  # the header promised more samples than there are
 
@@ -113,7 +114,7 @@ def segments_of(table: pd.DataFrame, audio_root: str | Path) -> list[Segment]:
     ]
 
 
-def read_segment(segment: Segment, reading: Reading) -> Audio:
+def read_segment(segment: Segment, reading: ReadOptions) -> Audio:
     """Return a segment's samples at `reading.rate`.
 
     Raises
@@ -125,7 +126,7 @@ def read_segment(segment: Segment, reading: Reading) -> Audio:
     """
     header = _header(segment, reading)
     decoded, clipped = _decode(segment, header, reading)
-    samples = as_float(decoded)
+    samples = int16_to_float32(decoded)
     if decoded.dtype != np.int16 and not np.isfinite(samples).all():
         raise Rejected("not-finite", f"{int((~np.isfinite(samples)).sum())} samples are not finite")
     if (largest := float(np.abs(samples).max(initial=0))) > LARGEST:
@@ -142,7 +143,20 @@ def read_segment(segment: Segment, reading: Reading) -> Audio:
     return Audio(kept, samples.nbytes, zlib.crc32(samples.data), clipped)
 
 
-def check_recordings(segments: Iterable[Segment], reading: Reading) -> None:
+def check_recordings_exist(
+    segments: Iterable[Segment], audio_root: str | Path, *, all_needed: bool = True
+) -> None:
+    """Raise `InputError` where recordings are missing; without `all_needed`, only where all are."""
+    paths = sorted({segment.path for segment in segments})
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing and (all_needed or len(missing) == len(paths)):
+        raise InputError(
+            f"{audio_root}: {len(missing)} of {len(paths)} recordings are missing, first "
+            f"{missing[0]!r}, expected them there; name their folder with --audio-root"
+        )
+
+
+def check_recordings(segments: Iterable[Segment], reading: ReadOptions) -> None:
     """Raise `InputError` where a recording's rate or channels are not what the run was told.
 
     Only headers are read. What cannot be opened passes: its segments are rejected one by one, as
@@ -169,7 +183,7 @@ def count_channels(segments: Sequence[Segment]) -> int:
     return most
 
 
-def _header(segment: Segment, reading: Reading) -> Header:
+def _header(segment: Segment, reading: ReadOptions) -> Header:
     try:
         header = read_header(segment.path)
     except InputError as problem:
@@ -186,7 +200,7 @@ def _header(segment: Segment, reading: Reading) -> Header:
     return header
 
 
-def _decode(segment: Segment, header: Header, reading: Reading) -> tuple[np.ndarray, bool]:
+def _decode(segment: Segment, header: Header, reading: ReadOptions) -> tuple[np.ndarray, bool]:
     """Return the segment's samples at the recording's rate, and whether they are clipped."""
     channel = segment.channel or reading.channel
     whole = header.exact and header.codec == "PCM_16" and channel != "mean"

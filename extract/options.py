@@ -1,77 +1,154 @@
-"""What an extraction is told, and what it tells."""
+"""The settings of an extraction, each an option of ``spk-extract``, and what it did."""
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, field
 
-from ..common.audio import check_channel
 from ..common.errors import InputError
-from .listing import rejected_listing
+from ..common.options import (
+    AUDIO_ROOT,
+    CheckedOptions,
+    joined,
+    option_field,
+    parse_channel,
+    yes_or_no,
+)
 
 DEFAULT_ENCODER = "jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn"
-STORE_DTYPES = ("float16", "float32")
+UNPOOLED = "none"  # the pooling of frames, stored as they are
+POOLINGS = ("mean+std", "mean", "std", "max")
+AUDIO, ENCODER, FEATURES = "Audio", "Encoder", "Features"
+COMPUTING, RUNNING = "Computing", "What is done"
 
 
 @dataclass(frozen=True)
-class Options:
-    """Settings of a run; each is an option of ``spk-extract`` with this name and default."""
+class ExtractOptions(CheckedOptions):
+    """Settings of a run; each is an option of ``spk-extract`` with this name and default.
 
-    audio_root: str = "."  # folder that relative paths of the table start from
-    encoder: str = DEFAULT_ENCODER
-    revision: str | None = None
-    normalize: str | None = None  # yes or no; None: as the encoder's files say
-    layers: str = "all"  # or 0-12, or 4,8
-    pooling: str = "mean+std"
-    frames: bool = False  # store every frame instead of pooled features
-    channel: str = "0"  # index from 0, or mean
-    resample: bool = False
-    device: str = "auto"
-    dtype: str = "auto"  # the encoder computes in
-    store_dtype: str = "float16"
-    batch_seconds: float | None = None  # s of audio, padding counted; None: as suits the device
-    buckets: bool = False  # only segments of an equal number of frames in a batch
-    workers: int | None = None  # None: the cores at hand, up to 16
-    max_seconds: float = 40.0  # s; longer segments are encoded in windows
-    shard: str = "1/1"
-    verify: int = 0  # number of segments
-    profile: str | None = None  # file that tells where the time went
-    strict: bool = False
-    retry_rejected: bool = False
+    Examples
+    --------
+    >>> ExtractOptions(layers=[4, 8], channel=0, normalize=True).layers
+    '4,8'
+    """
+
+    audio_root: str = option_field(".", AUDIO_ROOT, path=True, group=AUDIO)
+    channel: str = option_field(
+        "0",
+        "Index from 0, or mean (equal average).",
+        parse=parse_channel,
+        native=joined,
+        expected="an index from 0 or 'mean'",
+        metavar="CHANNEL",
+        group=AUDIO,
+    )
+    resample: bool = option_field(False, "Accept recordings of another sample rate.", group=AUDIO)
+    encoder: str = option_field(
+        DEFAULT_ENCODER,
+        "Hub id, local folder, demo (tiny, untrained), or mfcc (20 cepstral coefficients: "
+        "a baseline without weights).",
+        group=ENCODER,
+    )
+    revision: str | None = option_field(None, "Branch, tag or commit of a hub id.", group=ENCODER)
+    normalize: str | None = option_field(
+        None,
+        "Whether each waveform gets zero mean and unit variance, where the encoder's files do not "
+        "say it, or say it wrongly.",
+        choices=("yes", "no"),
+        native=yes_or_no,
+        default_text="as they say",
+        group=ENCODER,
+    )
+    layers: str = option_field(
+        "all", "all, 0-12, or 4,8.", native=joined, metavar="LAYERS", group=FEATURES
+    )
+    pooling: str = option_field(
+        "mean+std", "Statistics over a segment's frames.", choices=POOLINGS, group=FEATURES
+    )
+    frames: bool = option_field(
+        False, "Store every frame instead of pooled features.", group=FEATURES
+    )
+    max_seconds: float = option_field(
+        40.0,
+        "Longer segments are encoded in windows whose statistics add up.",
+        unit="s",
+        over=0.1,
+        group=FEATURES,
+    )
+    store_dtype: str = option_field(
+        "float16", "Number format to store.", choices=("float16", "float32"), group=FEATURES
+    )
+    device: str = option_field(
+        "auto",
+        "auto, cpu, cuda or cuda:i; cuda:all or a list, cuda:0,cuda:1: a process each, one store.",
+        native=joined,
+        metavar="DEVICE",
+        group=COMPUTING,
+    )
+    dtype: str = option_field(
+        "auto",
+        "Number format to compute in; auto: bfloat16 on a GPU that has it, float32 on a CPU.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        aliases=("precision",),
+        group=COMPUTING,
+    )
+    batch_seconds: float | None = option_field(
+        None,
+        "Audio in a batch, padding counted.",
+        unit="s",
+        over=0,
+        default_text="20 on a CPU; on a GPU what its free memory holds, at most 480",
+        group=COMPUTING,
+    )
+    buckets: bool = option_field(
+        False, "Batch only segments of equally many frames: no padding.", group=COMPUTING
+    )
+    workers: int | None = option_field(
+        None,
+        "Threads that decode audio ahead, for each device; 0: none.",
+        least=0,
+        default_text="the cores at hand, shared by the devices, at most 16",
+        aliases=("num_workers",),
+        group=COMPUTING,
+    )
+    shard: str = option_field(
+        "1/1",
+        "Part i of n, i from 1 to n; write each to a store of its own, then spk-store merge.",
+        metavar="I/N",
+        group=RUNNING,
+    )
+    verify: int = option_field(
+        0,
+        "First encode so many random segments alone in float32 and in batches, and tell the "
+        "difference; of another --dtype also layer by layer.",
+        least=0,
+        group=RUNNING,
+    )
+    profile: str | None = option_field(
+        None,
+        "File to write where the time went to, as text; beside it FILE.trace.json for Chrome.",
+        path=True,
+        group=RUNNING,
+    )
+    strict: bool = option_field(False, "Stop at the first segment that is rejected.", group=RUNNING)
+    retry_rejected: bool = option_field(False, "Try rejected segments again.", group=RUNNING)
+
+    @property
+    def stored_pooling(self) -> str:
+        """The pooling of what the store holds; `UNPOOLED` of frames."""
+        return UNPOOLED if self.frames else self.pooling
 
     def __post_init__(self) -> None:
-        check_channel(self.channel)
-        if self.store_dtype not in STORE_DTYPES:
-            raise InputError(
-                f"--store-dtype: value is {self.store_dtype!r}, expected one of "
-                f"{list(STORE_DTYPES)}; correct it"
-            )
-        if self.normalize not in (None, "yes", "no"):
-            raise InputError(
-                f"--normalize: value is {self.normalize!r}, expected yes or no; correct it"
-            )
-        for name, least in (("batch_seconds", 0.0), ("max_seconds", 0.1)):
-            value = getattr(self, name)
-            if value is not None and not least < value < math.inf:
-                raise InputError(
-                    f"--{name.replace('_', '-')}: value is {value} s, expected more "
-                    f"than {least} s, and finite; correct it"
-                )
+        super().__post_init__()
         if self.frames and self.pooling != "mean+std":
             raise InputError(
                 f"--pooling: value is {self.pooling!r} beside --frames, expected none there, since "
                 "frames are stored unpooled; leave out one of the two"
             )
-        for name in ("workers", "verify"):
-            if (getattr(self, name) or 0) < 0:
-                raise InputError(
-                    f"--{name}: value is {getattr(self, name)}, expected 0 or more; correct it"
-                )
 
 
 @dataclass(frozen=True)
-class Summary:
+class ExtractSummary:
     """What a run did."""
 
     store: str
@@ -109,7 +186,9 @@ class Summary:
     @property
     def listing(self) -> str:
         """Name of the file that lists the rejected segments."""
-        return rejected_listing(self.store)
+        from .store.layout import rejected_path
+
+        return rejected_path(self.store)
 
 
 def parse_layers(text: str, count: int) -> list[int]:
@@ -122,17 +201,37 @@ def parse_layers(text: str, count: int) -> list[int]:
     """
     if text == "all":
         return list(range(count + 1))
+    layers = sorted(parse_layer_list(text, count))
+    if layers[-1] > count:
+        raise _not_each_once(text, count)
+    return layers
+
+
+def parse_layer_list(text: str, last: int) -> list[int]:
+    """Return the numbers that `text` names, in its order: ``0-12``, ``4,8`` or ``0,4-6``.
+
+    One may be beyond `last`, the last layer that there is; of a range no more than one is.
+
+    Raises
+    ------
+    InputError
+        Not of that form, none, or one named twice.
+    """
     layers: list[int] = []
     for part in text.split(","):
-        found = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip(), re.ASCII)
-        if not found:
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip(), re.ASCII)
+        if not match:
             raise InputError(
                 f"--layers: value is {text!r}, expected all, 0-12 or 4,8; correct {part!r}"
             )
-        first, last = int(found[1]), int(found[2] or found[1])
-        layers += range(first, min(last, count + 1) + 1)
-    if not layers or len({*layers}) < len(layers) or max(layers) > count:
-        raise InputError(
-            f"--layers: value is {text!r}, expected each layer once, from 0 to {count}; correct it"
-        )
-    return sorted(layers)
+        first, stop = int(match[1]), int(match[2] or match[1]) + 1
+        layers += range(first, min(stop, max(first, last + 1) + 1))
+    if not layers or len({*layers}) < len(layers):
+        raise _not_each_once(text, last)
+    return layers
+
+
+def _not_each_once(text: str, last: int) -> InputError:
+    return InputError(
+        f"--layers: value is {text!r}, expected each layer once, from 0 to {last}; correct it"
+    )

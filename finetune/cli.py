@@ -3,72 +3,34 @@
 from __future__ import annotations
 
 import sys
-import types
-import typing
-from collections.abc import Callable
-from dataclasses import Field, fields
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
 
-from ..common.commands import BUSY, LEFT_OUT, Group, locks, writes
+from ..common.click_options import option, options_of
+from ..common.commands import BUSY, LEFT_OUT, Group, locks, version_option, writes
+from ..common.log import log
 from ..common.outputs import BESIDE_STORE, TABLE, Output
-from ..extract.signals import noted_signals
-from .config import Config
+from ..common.signals import stop_after_batch
+from .config import WITHOUT_EFFECT, FinetuneConfig
+from .options import EmbedOptions, PredictOptions
 
-SPLITS = ("train", "valid", "test", "all")
 
-
-@click.group(cls=Group)
-@click.version_option(package_name="spk-toolkit")
+@click.group(cls=Group, context_settings={"auto_envvar_prefix": "SPK_FINETUNE"})
+@version_option
 def main() -> None:
     """Train the encoder itself to tell speakers apart, meeting by meeting; use what was trained."""
 
 
-def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add one option per field of `Config`; what is not given stays as the file has it."""
-    hints = typing.get_type_hints(Config)
-    for known in reversed(fields(Config)):
-        command = click.option(*_names(known, hints), **_form(known, hints))(command)
-    return command
-
-
-def _names(known: Field[Any], hints: dict[str, Any]) -> tuple[str, ...]:
-    option = "--" + known.name.replace("_", "-")
-    return (f"{option}/--no-{option[2:]}" if hints[known.name] is bool else option,)
-
-
-def _form(known: Field[Any], hints: dict[str, Any]) -> dict[str, Any]:
-    default = "none" if known.default in (None, "") else known.default
-    form: dict[str, Any] = {
-        "default": None,
-        "help": f"{known.metadata['help']}  [{_said(default)}]",
-    }
-    hint = hints[known.name]
-    kinds = [kind for kind in _kinds(hint) if kind is not types.NoneType]
-    if hint == tuple[str, ...]:
-        form["multiple"] = True
-    elif kinds in ([int], [float]) and hint is kinds[0]:
-        form["type"] = kinds[0]
-    elif hint is not bool:
-        form["metavar"] = "|".join(known.metadata["choices"]) or "TEXT"
-    return form
-
-
-def _kinds(hint: Any) -> list[Any]:
-    return list(typing.get_args(hint)) or [hint]
-
-
-def _said(default: Any) -> str:
-    if isinstance(default, bool):
-        return "yes" if default else "no"
-    return "all" if default == () else str(default)
-
-
 @main.command()
 @click.argument("table", required=False, type=click.Path())
-@click.option("--config", type=click.Path(), help="YAML file, or a preset: transfer, baseline.")
-@_settings
+@option("--config", type=click.Path(), help="YAML file, or a preset: transfer, baseline.")
+@options_of(FinetuneConfig, defaults=False)
+@option(
+    *(f"--{name.replace('_', '-')}" for name in WITHOUT_EFFECT), hidden=True, expose_value=False
+)
 @locks
 def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -> None:
     """Fine-tune one model per session of TABLE (a segment table with a split), or one for all.
@@ -79,36 +41,56 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
     process works on some of the sessions, 130 or 143 interrupted.
     """
     from ..common.errors import InputError
+    from ..manifests.split_record import split_method
     from ..manifests.table import read_table
-    from ..manifests.tasks import split_method
     from .config import read_config
 
-    settings = read_config(config, _chosen(given))
+    typed = _chosen(given)
+    settings = _with_seed_of_folder(read_config(config, typed), config, typed)
     path = table or settings.csv_path
     if path is None:
         raise InputError(
             "TABLE: is not given, and neither is csv_path, expected one; name a segment table"
         )
-    from .run import fit as train
+    from .run import train_table
 
-    with noted_signals(_tell) as caught:
-        done = train(
+    with stop_after_batch(log) as caught:
+        done = train_table(
             read_table(path),
             settings,
             split=split_method(path),
             stop=lambda: bool(caught),
-            tell=click.echo,
+            log=click.echo,
             lock=not no_lock,
-            warn=_tell,
+            warn=log,
         )
     if done.text:
         click.echo(done.text)
     if done.busy:
-        _tell(f"another process works on {len(done.busy)} sessions, first {done.busy[0]!r}")
+        log(f"another process works on {len(done.busy)} sessions, first {done.busy[0]!r}")
     if done.interrupted:
-        _tell("interrupted; run the same command to go on")
+        log("interrupted; run the same command to go on")
         sys.exit(128 + caught[0])
     sys.exit(BUSY if done.busy else LEFT_OUT if done.left_out else 0)
+
+
+def _with_seed_of_folder(
+    settings: FinetuneConfig, config: str | None, typed: dict[str, Any]
+) -> FinetuneConfig:
+    """Return the settings, with the seed of the run that their folder holds if none is named.
+
+    So a run of version 0.1.0, whose default was another, goes on by the command that began it.
+    """
+    from ..common.errors import InputError
+    from .config import read_values
+
+    path = Path(settings.log_dir, "config.yaml")
+    if "seed" in typed or (config and "seed" in read_values(config)) or not path.is_file():
+        return settings
+    try:
+        return replace(settings, seed=read_values(path).get("seed", settings.seed))
+    except InputError:  # another program's file, which is refused with the folder
+        return settings
 
 
 def _chosen(given: dict[str, Any]) -> dict[str, Any]:
@@ -126,25 +108,7 @@ def _chosen(given: dict[str, Any]) -> dict[str, Any]:
 @click.argument("checkpoint", type=click.Path())
 @click.argument("table", type=click.Path())
 @click.argument("predictions", type=click.Path())
-@click.option(
-    "--split",
-    type=click.Choice(SPLITS),
-    default="test",
-    show_default=True,
-    help="Rows of TABLE that are named; all for a table without a split.",
-)
-@click.option("--audio-root", default=".", show_default=True, help="Folder of the recordings.")
-@click.option("--encoder", help="Folder or hub id of the encoder, where it has moved.")
-@click.option("--channel", help="Index from 0, or mean.  [as in training]")
-@click.option(
-    "--resample/--no-resample",
-    default=None,
-    help="Accept recordings of another sample rate.  [as in training]",
-)
-@click.option("--accelerator", default="auto", show_default=True, help="auto, cpu or gpu.")
-@click.option(
-    "--batch-seconds", default=40.0, show_default=True, help="Audio in a batch, s, padding counted."
-)
+@options_of(PredictOptions)
 @writes(Output("predictions", TABLE))
 def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> None:
     """Name the speakers of TABLE's segments; write the predictions table PREDICTIONS.
@@ -153,9 +117,9 @@ def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> No
     Exit code: 0 all done, 1 something to repair, 3 some segments or sessions are not named.
     """
     from ..manifests.table import read_table, write_predictions
-    from .predict import predict as name_speakers
+    from .prediction import predict as name_speakers
 
-    named = name_speakers(checkpoint, read_table(table), **options, tell=_tell)
+    named = name_speakers(checkpoint, read_table(table), **options, log=log)
     write_predictions(named.table, predictions)
     for what, why in {**named.left_out, **named.rejected}.items():
         click.echo(f"left out: {what}, {why}")
@@ -170,24 +134,7 @@ def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> No
 @click.argument("checkpoint", type=click.Path())
 @click.argument("table", type=click.Path())
 @click.argument("store_path", metavar="STORE", type=click.Path())
-@click.option("--encoder", help="Folder or hub id of the encoder, where it has moved.")
-@click.option("--audio-root", default=".", show_default=True, help="Folder of the recordings.")
-@click.option("--layers", default="all", show_default=True, help="all, 0-12, or 4,8.")
-@click.option(
-    "--pooling",
-    type=click.Choice(("mean+std", "mean", "std", "max")),
-    default="mean+std",
-    show_default=True,
-    help="Statistics over a segment's frames.",
-)
-@click.option("--channel", help="Index from 0, or mean.  [as in training]")
-@click.option(
-    "--resample/--no-resample",
-    default=None,
-    help="Accept recordings of another sample rate.  [as in training]",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
-@click.option("--dtype", default="auto", show_default=True, help="auto, float32 or bfloat16.")
+@options_of(EmbedOptions)
 @locks
 @writes(Output("store_path", folder=True, mark="store.json", beside=BESIDE_STORE), overwrite="")
 def embed(
@@ -204,9 +151,9 @@ def embed(
     CHECKPOINT is one .ckpt file. Exit codes as of spk-extract.
     """
     from ..manifests.table import read_table
-    from .predict import embed as extract_tuned
+    from .prediction import embed as extract_tuned
 
-    with noted_signals(_tell) as caught:
+    with stop_after_batch(log) as caught:
         summary = extract_tuned(
             checkpoint,
             read_table(table),
@@ -214,14 +161,10 @@ def embed(
             options,
             encoder=encoder,
             stop=lambda: bool(caught),
-            tell=_tell,
+            log=log,
             lock=not no_lock,
         )
     click.echo(str(summary))
     if summary.interrupted:
         sys.exit(128 + caught[0])
     sys.exit(LEFT_OUT if summary.rejected else 0)
-
-
-def _tell(line: str) -> None:
-    click.echo(line, err=True)

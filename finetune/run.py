@@ -1,8 +1,8 @@
-"""The whole of ``spk-finetune fit``: a table, settings and devices become a finished fleet.
+"""``spk-finetune fit``: train all sessions of a table on the available devices.
 
 One process works through the sessions; with more devices or workers, several do, each taking the
-next session whose folder nobody holds. One model for the whole corpus is trained by all devices
-together instead.
+next session whose folder is not locked. A single model for the whole corpus is trained by all
+devices together instead.
 """
 
 from __future__ import annotations
@@ -14,35 +14,41 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..common.cpus import available_cores
 from ..common.errors import InputError
-from ..extract.signals import noted_signals
-from .config import Config
-from .fleet import (
-    Fleet,
+from ..common.extras import check_extra
+from ..common.log import is_quiet, log, logging_to_stderr, warn
+from ..common.signals import ignore_sigint, stop_after_batch
+from ..manifests.split_record import split_method
+from ..manifests.table import as_table, read_predictions
+from .config import FinetuneConfig, read_config
+from .training.check_run import write_or_check_config
+from .training.sessions import (
+    TrainingPlan,
     count_left_out,
-    open_tasks,
-    plan_fleet,
+    plan_training,
     summary,
-    work,
+    train_sessions,
+    unfinished_tasks,
     write_tables,
 )
-from .settle import settle
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Tell = Callable[[str], None]
+
+Log = Callable[[str], None]
 PATIENCE = 0.5  # s between two looks at the workers
 
 
 @dataclass(frozen=True, eq=False)
-class Summary:
-    """What a run left: `sessions` is the table of that name, `text` its last line.
+class FinetuneSummary:
+    """A run's result: `sessions` is the table of that name, `text` the last line to print.
 
-    A process that only helped another one with its model has neither.
+    Both are empty in a process that only helped another one with its model.
     """
 
     sessions: pd.DataFrame | None
@@ -50,32 +56,105 @@ class Summary:
     busy: tuple[str, ...] = ()  # sessions that another process works on
     interrupted: bool = False
     left_out: int = 0  # segments that could not be used, sessions that could not be trained
+    log_dir: str = ""  # folder of the run
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """The predictions table that the trained sessions wrote.
+
+        Raises
+        ------
+        InputError
+            No session has any.
+        """
+        return read_predictions(Path(self.log_dir, "predictions.csv"))
 
 
-def fit(
+def finetune(
+    table: pd.DataFrame | str | Path,
+    config: FinetuneConfig | str | Path | None = None,
+    *,
+    preset: str | None = None,
+    log: Log = log,
+    **settings: Any,
+) -> FinetuneSummary:
+    """Tune an encoder on the speakers of each session of a table; go on where a run stopped.
+
+    Parameters
+    ----------
+    table
+        Segment table with a split, or its file.
+    config
+        Settings, or a YAML file of them.
+    preset
+        "transfer" or "baseline", in the place of `config`.
+    log
+        Receives a line per session, and what makes the result doubtful.
+    settings
+        Some of `FinetuneConfig` by name, in the place of those of `config` or `preset`, such as
+        ``audio_root="wav"``, ``log_dir="tuned"``, ``encoder="demo"``.
+
+    Returns
+    -------
+    FinetuneSummary
+        Its `sessions` and `predictions` are tables.
+
+    Raises
+    ------
+    InputError
+        As `train_table` does; or both a `config` and a `preset` are given.
+
+    Examples
+    --------
+    >>> tuned = finetune("table.csv", preset="transfer", audio_root="wav")  # doctest: +SKIP
+    >>> tuned.predictions.head()  # doctest: +SKIP
+
+    Several devices or workers are a process each, which imports your script anew: call this under
+    ``if __name__ == "__main__":`` there.
+    """
+    if config is not None and preset is not None:
+        raise InputError(
+            f"preset: {preset!r} is given beside a config, expected one of the two; leave one out"
+        )
+    if isinstance(config, FinetuneConfig):
+        chosen = replace(config, **settings)
+    else:
+        chosen = read_config(preset or config, settings)
+    rows = as_table(table)
+    split = split_method(rows)
+    if "leaky" in split:
+        warn(f"split: {split}: test segments have neighbours in train; scores on it flatter")
+    summary = train_table(rows, chosen, split=split, log=log, warn=log)
+    log(summary.text)
+    return summary
+
+
+def train_table(
     table: pd.DataFrame,
-    config: Config,
+    config: FinetuneConfig,
     *,
     split: str = "unknown",
     stop: Callable[[], bool] = lambda: False,
-    tell: Tell = lambda line: None,
-    warn: Tell = lambda line: None,
+    log: Log = lambda line: None,
+    warn: Log = lambda line: None,
     lock: bool = True,
-) -> Summary:
-    """Train a table's sessions, or go on where a run with the same folder stopped.
+) -> FinetuneSummary:
+    """Train a table's sessions, or resume a run with the same folder.
 
     Parameters
     ----------
     table
         Segment table with a split.
     split
-        How it was split (`manifests.tasks.split_method`); a leaky one is named in the predictions.
+        How it was split (`manifests.splits.tasks.split_method`); predictions are marked if it is
+        leaky.
     stop
-        Asked between batches; true ends the run, and the last epochs are kept.
-    tell
-        Is given a line per session.
+        Called between batches; true ends the run, and the last epochs are kept.
+    log
+        Called with a line per session.
     warn
-        Is given a line for what is assumed of the encoder, and for what could not be compared.
+        Called with a line for each assumption about the encoder, and for anything that could not be
+        compared.
     lock
         Hold the lock of a session's folder while it is trained; without it, no other process may
         work there.
@@ -83,44 +162,46 @@ def fit(
     Raises
     ------
     InputError
-        The table, the encoder, a setting or a device is not what the run needs.
+        The table, the encoder, a setting or a device is unsuitable.
     """
-    fleet = replace(plan_fleet(table, config, split), lock=lock)
-    devices = choose_devices(config, tell)
-    fleet = settle(fleet, warn)
+    check_extra("finetune", "spk-finetune")
+    fleet = replace(plan_training(table, config, split), lock=lock)
+    devices = choose_devices(config, log)
+    fleet = write_or_check_config(fleet, warn)
     together = config.within == "corpus"
-    _refuse_together(config, len(devices) if together else 1)
+    _check_shared_model(config, len(devices) if together else 1)
     workers = devices[:1] if together else devices * config.workers_per_device
     if len(workers) == 1:
         ranks = len(devices) if together else 1
-        busy, interrupted = _train_all(fleet, workers[0], stop, tell, ranks=ranks)
+        busy, interrupted = _train_all(fleet, workers[0], stop, log, ranks=ranks)
     else:
         busy, interrupted = _side_by_side(fleet, workers, stop)
     if together and len(devices) > 1 and not _first_rank():
-        return Summary(sessions=None, text="", interrupted=interrupted)
+        return FinetuneSummary(sessions=None, text="", interrupted=interrupted)
     sessions = write_tables(fleet)
-    _refuse_gone(fleet, busy, interrupted)
-    return Summary(
+    _check_still_there(fleet, busy, interrupted)
+    return FinetuneSummary(
         sessions,
         summary(fleet, sessions),
         busy=tuple(busy),
         interrupted=interrupted,
         left_out=count_left_out(fleet, sessions),
+        log_dir=str(config.log_dir),
     )
 
 
-def _refuse_gone(fleet: Fleet, busy: Sequence[str], interrupted: bool) -> None:
-    """Refuse to end well where a session that was finished is no longer on disk."""
-    gone = [] if interrupted else [t.name for t in open_tasks(fleet) if t.name not in busy]
+def _check_still_there(fleet: TrainingPlan, busy: Sequence[str], interrupted: bool) -> None:
+    """Raise `InputError` if a finished session is no longer on disk."""
+    gone = [] if interrupted else [t.name for t in unfinished_tasks(fleet) if t.name not in busy]
     if gone:
         raise InputError(
-            f"{fleet.config.log_dir}: {len(gone)} finished sessions are gone, first {gone[0]!r}, "
-            "expected all; leave the folder alone, and run the same command again"
+            f"{fleet.config.log_dir}: {len(gone)} finished sessions have disappeared, first "
+            f"{gone[0]!r}, expected all; leave the folder alone, and run the same command again"
         )
 
 
-def _refuse_together(config: Config, ranks: int) -> None:
-    """Refuse what processes that share a model would not do alike."""
+def _check_shared_model(config: FinetuneConfig, ranks: int) -> None:
+    """Refuse settings that processes sharing a model would not apply alike."""
     if ranks > 1 and config.unfreeze:
         raise InputError(
             f"--unfreeze: value is {config.unfreeze!r} with {ranks} devices on one model, expected "
@@ -128,21 +209,21 @@ def _refuse_together(config: Config, ranks: int) -> None:
         )
 
 
-def choose_devices(config: Config, tell: Tell) -> list[str]:
+def choose_devices(config: FinetuneConfig, log: Log) -> list[str]:
     """Return the devices to train on, as torch names them.
 
-    ``gpu`` where there is none is the CPU, as in the reference project; that is told.
+    ``gpu`` falls back to the CPU if there is none, as in the thesis project, and logs that.
 
     Raises
     ------
     InputError
-        More GPUs are asked for than there are.
+        More GPUs are requested than available.
     """
     import torch
 
     count = torch.cuda.device_count() if config.accelerator != "cpu" else 0
     if config.accelerator == "gpu" and not count:
-        tell("--accelerator: 'gpu' is asked for and none is there; training on the CPU")
+        log("--accelerator: 'gpu' is requested but there is none; training on the CPU")
     if not count:
         return ["cpu"] * config.devices
     if config.devices > count:
@@ -154,88 +235,93 @@ def choose_devices(config: Config, tell: Tell) -> list[str]:
 
 
 def _train_all(
-    fleet: Fleet, device: str, stop: Callable[[], bool], tell: Tell, *, ranks: int = 1
+    fleet: TrainingPlan, device: str, stop: Callable[[], bool], log: Log, *, ranks: int = 1
 ) -> tuple[list[str], bool]:
-    """Train what is open on one device; return the busy sessions and whether `stop` ended it."""
-    from .callbacks import Interrupted
-    from .training import Run, train
+    """Train unfinished sessions on one device; return busy ones, and whether `stop` ended it."""
+    from .training.callbacks import Interrupted
+    from .training.train_session import TrainingContext, train
 
-    _refuse_unused(fleet)
-    run = Run(fleet.table, fleet.config, fleet.split, device=device, ranks=ranks, stop=stop)
+    _check_resume_used(fleet)
+    run = TrainingContext(
+        fleet.table, fleet.config, fleet.split, device=device, ranks=ranks, stop=stop
+    )
     try:
-        busy = work(fleet, partial(train, run=run), tell, alone=ranks == 1 or _first_rank())
+        busy = train_sessions(
+            fleet, partial(train, run=run), log, alone=ranks == 1 or _first_rank()
+        )
     except Interrupted:
         return [], True
     return busy, stop()
 
 
-def _refuse_unused(fleet: Fleet) -> None:
-    """Refuse a checkpoint to go on from that none of the sessions is of."""
-    given = fleet.config.resume_from_checkpoint
-    if not isinstance(given, str):
+def _check_resume_used(fleet: TrainingPlan) -> None:
+    """Refuse a checkpoint to resume from that is of none of the sessions."""
+    checkpoint = fleet.config.resume_from_checkpoint
+    if not isinstance(checkpoint, str):
         return
-    from .tuned import read_checkpoint
+    from .model.checkpoint import read_checkpoint
 
-    session = read_checkpoint(given)["spk"]["task"]
+    session = read_checkpoint(checkpoint)["spk"]["task"]
     if session not in [task.name for task in fleet.tasks.values()]:
         raise InputError(
-            f"--resume-from-checkpoint: {given} is of {session!r}, expected one of the sessions to "
-            "be trained; leave it out, or ask for that session"
+            f"--resume-from-checkpoint: {checkpoint} is of {session!r}, expected one of the "
+            "sessions to be trained; leave it out, or ask for that session"
         )
 
 
 def _first_rank() -> bool:
-    """Tell whether this is the first of the processes that share a model."""
+    """Return whether this is the first of the processes that share a model."""
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
     return not getattr(rank_zero_only, "rank", 0)
 
 
 def _side_by_side(
-    fleet: Fleet, devices: Sequence[str], stop: Callable[[], bool]
+    fleet: TrainingPlan, devices: Sequence[str], stop: Callable[[], bool]
 ) -> tuple[list[str], bool]:
-    """Let one process per entry of `devices` work; they share the sessions by their locks."""
+    """Run one process per entry of `devices`; they share the sessions through their locks."""
     import torch
 
     context = multiprocessing.get_context("spawn")
     threads = max(1, min(torch.get_num_threads(), available_cores() // len(devices)))
-    workers = [context.Process(target=_worker, args=(fleet, device, threads)) for device in devices]
+    given = threads, is_quiet()
+    workers = [context.Process(target=_worker, args=(fleet, device, *given)) for device in devices]
     for worker in workers:
         worker.start()
-    asked = False
+    stopping = False
     while any(worker.is_alive() for worker in workers):
         for worker in workers:
             worker.join(PATIENCE)
-        if stop() and not asked:
-            asked = True
+        if stop() and not stopping:
+            stopping = True
             for worker in workers:
                 worker.terminate()  # SIGTERM: each ends after its batch
-    if asked:
+    if stopping:
         return [], True
-    _refuse_failed([worker.exitcode or 0 for worker in workers])
-    return [task.name for task in open_tasks(fleet)], False
+    _check_exit_codes([worker.exitcode or 0 for worker in workers])
+    return [task.name for task in unfinished_tasks(fleet)], False
 
 
-def _worker(fleet: Fleet, device: str, threads: int) -> None:
-    """Work in a process of its own."""
+def _worker(fleet: TrainingPlan, device: str, threads: int, quiet: bool) -> None:
+    """Entry point of a worker process."""
     import torch
 
     torch.set_num_threads(threads)
-    tell = partial(print, file=sys.stderr, flush=True)
-    parent = os.getppid()  # killed, it can end nobody: then a worker ends by itself
-    with noted_signals(lambda line: None) as caught:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent has it too, and says SIGTERM
+    log = partial(print, file=sys.stderr, flush=True)
+    parent = os.getppid()  # a killed parent cannot end its workers, so they check for it
+    with logging_to_stderr(quiet=quiet), stop_after_batch(lambda line: None) as caught:
+        ignore_sigint()  # the parent says SIGTERM
         try:
             _, interrupted = _train_all(
                 fleet, device, lambda: bool(caught) or os.getppid() != parent, print
             )
         except InputError as problem:
-            tell(str(problem))
+            log(str(problem))
             sys.exit(1)
     sys.exit(128 + (caught or [signal.SIGTERM])[0] if interrupted else 0)
 
 
-def _refuse_failed(codes: Sequence[int]) -> None:
+def _check_exit_codes(codes: Sequence[int]) -> None:
     failed = [code for code in codes if code]
     if failed:
         raise InputError(

@@ -1,6 +1,52 @@
 """Meetings on disk become a table of segments."""
 
-from ..common.errors import InputError
-from .table import read_predictions, read_table, write_predictions, write_table
+from typing import TYPE_CHECKING
 
-__all__ = ["InputError", "read_predictions", "read_table", "write_predictions", "write_table"]
+from ..common.lazy import lazy_names
+
+__all__ = [
+    "InputError",
+    "cut_segments",
+    "leakage_report",
+    "make_table",
+    "read_predictions",
+    "read_rttm",
+    "read_table",
+    "read_textgrid",
+    "select_segments",
+    "split_table",
+    "write_predictions",
+    "write_table",
+]
+
+if TYPE_CHECKING:
+    from ..common.errors import InputError as InputError
+    from .cutting.cut import cut_segments as cut_segments
+    from .formats.build import make_table as make_table
+    from .formats.rttm import read_rttm as read_rttm
+    from .formats.textgrid import read_textgrid as read_textgrid
+    from .splits.leakage import leakage_report as leakage_report
+    from .splits.select import select_segments as select_segments
+    from .splits.split import split_table as split_table
+    from .table import read_predictions as read_predictions
+    from .table import read_table as read_table
+    from .table import write_predictions as write_predictions
+    from .table import write_table as write_table
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "InputError": "..common.errors",
+            "cut_segments": ".cutting.cut",
+            "leakage_report": ".splits.leakage",
+            "make_table": ".formats.build",
+            "read_predictions": ".table",
+            "read_rttm": ".formats.rttm",
+            "read_table": ".table",
+            "read_textgrid": ".formats.textgrid",
+            "select_segments": ".splits.select",
+            "split_table": ".splits.split",
+            "write_predictions": ".table",
+            "write_table": ".table",
+        },
+    )

@@ -5,21 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.commands import Group, exit_left_out, writes
+from ..common.click_options import option, options_of
+from ..common.commands import Group, exit_left_out, version_option, writes
 from ..common.errors import InputError
+from ..common.log import log
 from ..common.outputs import BESIDE_TABLE, TABLE, Output
-from .cut_cli import cut, match_csv
+from .cutting.cli import cut, match_csv
+from .options import (
+    CsvOptions,
+    DemoOptions,
+    SelectOptions,
+    SplitOptions,
+    TableOptions,
+    TextGridOptions,
+)
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TIMES = option(
+    "--times",
+    type=click.Path(),
+    help="Of cut files: when in the session each was spoken, as the table that was cut or the "
+    "folder of RTTMs says.",
+)
 # Kinds of notes that say who is taken for whom: shown, not only listed.
 CHOICES = ("renamed", "columns", "tiers", "channel", "offset", "strange")
 
 
-@click.group(cls=Group)
-@click.version_option(package_name="spk-toolkit")
+@click.group(cls=Group, context_settings={"auto_envvar_prefix": "SPK_MANIFESTS"})
+@version_option
 def main() -> None:
     """Turn meetings (audio and RTTM, TextGrid or CSV) into a table of segments."""
 
@@ -28,71 +47,32 @@ main.add_command(cut)
 main.add_command(match_csv)
 
 
-def _annotated(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the arguments and options of `assemble.make_table`, with its names and defaults."""
-    options = [
-        click.argument("path", type=click.Path()),
-        click.argument("table", type=click.Path()),
-        click.option(
-            "--audio-root",
-            type=click.Path(),
-            help="Folder of the recordings, searched below; without it ends are not checked.",
-        ),
-        click.option(
-            "--scope",
-            type=click.Choice(("session", "series", "corpus")),
-            default="session",
-            show_default=True,
-            help="Where a speaker id means one person.",
-        ),
-        click.option(
-            "--identity",
-            type=click.Path(),
-            help="CSV session,speaker,person that names everybody.",
-        ),
-        click.option(
-            "--skip-bad",
-            is_flag=True,
-            help="Drop and list bad lines and unreadable recordings, instead of stopping at one.",
-        ),
-        click.option(
-            "--allow-unpaired",
-            is_flag=True,
-            help="Leave sessions without a recording out, instead of stopping.",
-        ),
-    ]
-    command = writes(Output("table", TABLE, beside=BESIDE_TABLE))(command)
-    for option in reversed(options):
-        command = option(command)
-    return command
+def _annotated(body: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the arguments of a command that makes a segment table, and say what it writes."""
+    body = writes(Output("table", TABLE, beside=BESIDE_TABLE))(body)
+    for name in ("table", "path"):
+        body = click.argument(name, type=click.Path())(body)
+    return body
 
 
 @main.command()
+@options_of(TableOptions)
 @_annotated
 def rttm(path: str, table: str, skip_bad: bool, **options: Any) -> None:
     """Make the segment table TABLE (.csv or .parquet) of the RTTM file or folder PATH."""
-    from .assemble import make_table
-    from .rttm import read_rttm
+    from .formats.build import make_table
+    from .formats.rttm import read_rttm
+    from .formats.turns import Note
 
     with _notes_written(table):
-        reading = read_rttm(path, skip_bad=skip_bad)
-        made = make_table(reading, skip_bad=skip_bad, **options)
-    _write_segments(*made, table)
+        annotation, notes = read_rttm(path, skip_bad=skip_bad), list[Note]()
+        made = make_table(annotation, skip_bad=skip_bad, notes=notes, **options)
+    _write_segments(made, notes, table)
 
 
 @main.command()
+@options_of(TextGridOptions)
 @_annotated
-@click.option(
-    "--tiers",
-    multiple=True,
-    help="Tier that is a speaker's, by name or pattern (*, ?); may be given again. "
-    "[all but those of words and phones; of 'A - words' speaker A]",
-)
-@click.option(
-    "--silence",
-    multiple=True,
-    help="Mark that is silence, in any case; may be given again. [sil sp spn <eps> h# pause]",
-)
 def textgrid(
     path: str,
     table: str,
@@ -102,30 +82,27 @@ def textgrid(
     **options: Any,
 ) -> None:
     """Make the segment table TABLE (.csv or .parquet) of the TextGrid file or folder PATH."""
-    from .assemble import make_table
-    from .textgrid import SILENCE, read_textgrids
+    from .formats.build import make_table
+    from .formats.textgrid import SILENCE, read_textgrid
+    from .formats.turns import Note
 
     with _notes_written(table):
-        reading = read_textgrids(path, skip_bad=skip_bad, tiers=tiers, silence=silence or SILENCE)
-        made = make_table(reading, skip_bad=skip_bad, **options)
-    _write_segments(*made, table)
+        annotation = read_textgrid(path, skip_bad=skip_bad, tiers=tiers, silence=silence or SILENCE)
+        notes = list[Note]()
+        made = make_table(annotation, skip_bad=skip_bad, notes=notes, **options)
+    _write_segments(made, notes, table)
 
 
 @main.command()
+@options_of(CsvOptions)
 @_annotated
-@click.option("--rttm-dir", type=click.Path(), help="RTTMs that the files were cut by.")
-@click.option(
-    "--last-underscore",
-    is_flag=True,
-    help="Speakers hold no '_': divide labels at the last one, where no cut's table says how.",
-)
 def csv(path: str, table: str, **options: Any) -> None:
     """Make the segment table TABLE of a reference CSV PATH (columns path,label).
 
     With --rttm-dir the segments are turns in session time, and --audio-root holds the recordings.
     Without it they are the cut files, each from 0 s to its end; PATH names them from --audio-root.
     """
-    from .reference import read_reference_csv
+    from .formats.thesis_csv import read_reference_csv
 
     with _notes_written(table):
         made = read_reference_csv(path, **options)
@@ -135,130 +112,129 @@ def csv(path: str, table: str, **options: Any) -> None:
 @main.command()
 @click.argument("table", type=click.Path())
 @click.argument("out", type=click.Path())
-@click.option("--sessions", multiple=True, help="Session to keep; may be given again. [all]")
-@click.option("--min-seconds", type=float, default=0.0, show_default=True, help="Shortest, in s.")
-@click.option("--max-seconds", type=float, help="Longest, in s.")
-@click.option("--max-overlap", type=float, help="Greatest share, 0..1, with another voice.")
-@click.option(
-    "--min-segments", type=int, default=1, show_default=True, help="Fewest per speaker, at the end."
-)
-@click.option("--keep-roll-call", is_flag=True, help="Keep the opening roll call in any case.")
+@options_of(SelectOptions)
 @writes(Output("out", TABLE, over=("table",), beside=BESIDE_TABLE))
 def select(table: str, out: str, **options: Any) -> None:
     """Choose segments of TABLE by session, duration, overlap and number; write them to OUT."""
-    from . import select as room
-    from .annotation import Note, write_notes
-    from .split import keep_record, read_record
+    from .formats.turns import Note, write_notes
+    from .splits.select import select_segments
     from .table import read_table, write_table
 
-    record = read_record(table)
-    kept, dropped = room.select(read_table(table), **options)
-    write_table(kept, out)
-    keep_record(record, out)
-    write_notes([Note(rule, name, "dropped") for rule, ids in dropped for name in ids], out)
-    for rule, ids in dropped:
+    dropped: dict[str, list[str]] = {}
+    segments = select_segments(read_table(table), dropped=dropped, **options)
+    write_table(segments, out)
+    write_notes([Note(rule, name, "dropped") for rule, ids in dropped.items() for name in ids], out)
+    for rule, ids in dropped.items():
         click.echo(f"{rule}: dropped {len(ids)}")
-    click.echo(f"{out}: {len(kept)} segments kept")
+    click.echo(f"{out}: {len(segments)} segments kept")
 
 
 @main.command()
 @click.argument("table", type=click.Path())
 @click.argument("out", type=click.Path())
-@click.option(
-    "--method",
-    type=click.Choice(
-        ("chronological", "blocked-k", "leave-one-session-out", "enrol", "roll-call", "random")
-    ),
-    default="chronological",
-    show_default=True,
-)
-@click.option("--test-share", type=float, help="Share of each speaker's segments, 0..1. [0.2]")
-@click.option("--valid-share", type=float, help="Share of the rest, 0..1. [0.15; random: 0]")
-@click.option("--gap", type=float, help="Purge what is nearer than this, in s. [2]")
-@click.option("--folds", type=int, help="blocked-k: number of blocks. [5]")
-@click.option("--fold", type=int, help="blocked-k: the block that is test, from 0. [0]")
-@click.option("--session", help="leave-one-session-out: the session that is test.")
-@click.option(
-    "--unknown",
-    type=click.Choice(("refuse", "purge")),
-    help="leave-one-session-out: speakers of no other session. [refuse]",
-)
-@click.option("--seconds", type=float, help="enrol: speech of each speaker to train on. [15]")
-@click.option("--seed", type=int, help="random: the seed. [42]")
-@click.option(
-    "--within", type=click.Choice(("session", "corpus")), help="random: where to draw. [session]"
-)
+@options_of(SplitOptions)
+@_TIMES
 @writes(Output("out", TABLE, over=("table",), beside=BESIDE_TABLE))
-def split(table: str, out: str, method: str, **options: Any) -> None:
-    """Divide TABLE into train, valid and test; write it to OUT, and how to OUT.split.json."""
-    from . import split as room
+def split(table: str, out: str, method: str, times: str | None, **options: Any) -> None:
+    """Divide TABLE into train, valid and test; write it to OUT, and how to OUT.split.json.
+
+    Of cut files a TABLE says no times: leave-one-session-out and random need none, and purge
+    nothing then; for the other methods pass --times.
+    """
+    from .split_record import KEY, summarise
+    from .splits.split import split_table
     from .table import read_table, write_table
 
     given = {name: value for name, value in options.items() if value is not None}
-    divided, record = room.split(read_table(table), method, **given)
-    write_table(divided, out)
-    room.write_record(record, out)
-    click.echo(f"{out}: {room.summarise(record)}")
+    rows = read_table(table)
+    divided = split_table(_timed(rows, times), method, **given)
+    rows = rows.assign(split=divided["split"])
+    rows.attrs[KEY] = divided.attrs[KEY]
+    write_table(rows, out)
+    click.echo(f"{out}: {summarise(rows.attrs[KEY])}")
 
 
 @main.command()
 @click.argument("table", type=click.Path())
-@click.option("--out", "-o", type=click.Path(), help="Write the report to this CSV too.")
-@writes(Output("out", (".csv",)))
-def leaks(table: str, out: str | None) -> None:
+@option(
+    "--output",
+    "-o",
+    aliases=("--out",),
+    type=click.Path(),
+    help="Write the report to this CSV too.",
+)
+@_TIMES
+@writes(Output("output", (".csv",)))
+def leaks(table: str, output: str | None, times: str | None) -> None:
     """Tell how far the test segments of TABLE are known from training."""
-    from . import leaks as room
-    from .split import read_record, summarise
+    from .split_record import record_of, summarise
+    from .splits.leakage import leakage_report
     from .table import read_table
 
-    report = room.leaks(read_table(table))
-    record = read_record(table)
+    rows = read_table(table)
+    report, record = leakage_report(_timed(rows, times)), record_of(rows)
     click.echo(f"{table}: {summarise(record) if record else 'nobody wrote down how it was split'}")
-    _show(report, out, digits=3)
+    _show(report, output, digits=3)
 
 
 @main.command()
 @click.argument("table", type=click.Path())
-@click.option("--out", "-o", type=click.Path(), help="Write the description to this CSV too.")
-@writes(Output("out", (".csv",)))
-def describe(table: str, out: str | None) -> None:
+@option(
+    "--output",
+    "-o",
+    aliases=("--out",),
+    type=click.Path(),
+    help="Write the description to this CSV too.",
+)
+@writes(Output("output", (".csv",)))
+def describe(table: str, output: str | None) -> None:
     """Count speakers, segments, minutes and overlap of TABLE, per session and in all."""
-    from . import select as room
+    from .splits import select as room
     from .table import read_table
 
-    _show(room.describe(read_table(table)), out, digits=2)
+    _show(room.describe(read_table(table)), output, digits=2)
 
 
 @main.command()
 @click.argument("out", type=click.Path())
-@click.option("--sessions", type=int, default=4, show_default=True, help="Meetings, 1 to 20.")
-@click.option("--minutes", type=float, default=5.0, show_default=True, help="Of each, 1 to 60.")
-@click.option("--speakers", type=int, default=5, show_default=True, help="In each, 2 to 9.")
-@click.option("--channels", type=int, default=8, show_default=True, help="Of the last, 1 to 16.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Draws everything.")
+@options_of(DemoOptions)
 @writes(Output("out", folder=True))
 def demo(out: str, overwrite: bool, **options: Any) -> None:
     """Write a synthetic AISHELL-4-shaped corpus to the folder OUT: same seed, same bytes."""
     from ..common.outputs import protecting
-    from .demo import demo as write_corpus
+    from .demo.corpus import demo as write_corpus
 
     with protecting([] if overwrite else [Path(out)]):
         names = write_corpus(out, **options)
     click.echo(f"{out}: {len(names)} sessions, {names[0]} to {names[-1]}")
 
 
-def _show(report: Any, out: str | None, *, digits: int) -> None:
-    from ..common.files import write_whole
+def _timed(table: pd.DataFrame, times: str | None) -> pd.DataFrame:
+    """Return a table of cut files with the times that a table of meetings, or RTTMs, say."""
+    if times is None:
+        return table
+    from .formats.build import make_table
+    from .formats.rttm import read_rttm
+    from .splits.times import with_times
+    from .table import read_table
+
+    annotated = Path(times).is_dir() or Path(times).suffix == ".rttm"
+    known = make_table(read_rttm(times)) if annotated else read_table(times)
+    return with_times(table, known)
+
+
+def _show(report: Any, output: str | None, *, digits: int) -> None:
+    from ..common.files import atomic_write
 
     click.echo(report.round(digits).to_string(index=False))
-    if out is not None:
-        write_whole(out, report.to_csv(index=False, lineterminator="\n").encode())
+    if output is not None:
+        atomic_write(output, report.to_csv(index=False, lineterminator="\n").encode())
 
 
 @contextmanager
 def _notes_written(table: str) -> Iterator[None]:
     """List what was noted beside the table, also where there will be none."""
-    from .annotation import write_notes
+    from .formats.turns import write_notes
 
     try:
         yield
@@ -270,18 +246,16 @@ def _notes_written(table: str) -> Iterator[None]:
 
 
 def _write_segments(segments: Any, notes: Any, path: str) -> None:
-    from .annotation import rows_left_out, write_notes
-    from .assemble import summarise
-    from .split import drop_record
+    from .formats.build import summarise
+    from .formats.turns import rows_left_out, write_notes
     from .table import write_table
 
     write_table(segments, path)
-    drop_record(path)
     listed = write_notes(notes, path)
     click.echo(f"{path}: {summarise(segments, notes)}" + (f"; see {listed}" if listed else ""))
     for kind in CHOICES:
         messages = [f"{note.place}: {note.message}" for note in notes if note.kind == kind]
         more = f" (and {len(messages) - 1} more {kind} notes)" if len(messages) > 1 else ""
         if messages:
-            click.echo(f"{messages[0]}{more}", err=True)
+            log(f"{messages[0]}{more}")
     exit_left_out([rows_left_out(notes)])

@@ -21,22 +21,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common.containers import SUFFIXES as RECORDINGS
+from ..common.audio.containers import SUFFIXES as RECORDINGS
 from ..common.errors import InputError
-from ..common.files import write_whole
+from ..common.files import atomic_write
+from ..common.log import is_quiet
 from ..common.names import changed_names, is_placeholder, normal_name
-from .delimited import Sheet, decimal_points, expected_names, misspelt, read_delimited
-from .kinds import kind_of
+from .split_record import keep_record, read_record_into, record_of
+from .text_files.delimited import Sheet, decimal_points, expected_names, misspelt, read_delimited
+from .text_files.kinds import kind_of
 
-if TYPE_CHECKING:  # pandas takes a second to import, and `--help` needs only InputError
+if TYPE_CHECKING:
     import pandas as pd
+
 
 SUFFIXES = (".csv", ".parquet")
 SPLITS = ("train", "valid", "test")
-LATEST = 1e7  # s, 116 days: no recording is longer, and every sample has its own number up to there
+MAX_SECONDS = (
+    1e7  # s, 116 days: no recording is longer, and every sample has its own number up to there
+)
 ID = re.compile(r"(.+)_\d{4,}\.\d{4}_\d{4,}\.\d{4}(?:_ch\d+)?")  # `segment_id`
 CHANNEL = re.compile(r"0*(\d{1,4})(?:\.0+)?")  # a spreadsheet makes 1.0 of 1
-UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f]")  # control characters; some steer a terminal
+CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f]")  # control characters; some steer a terminal
 
 SEGMENT_COLUMNS = {
     "segment_id": "str",  # unique; from recording, speaker, start and end as annotated
@@ -107,7 +112,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns as in `SEGMENT_COLUMNS` and `OPTIONAL_COLUMNS`, rows in file order.
+        Columns as in `SEGMENT_COLUMNS` and `OPTIONAL_COLUMNS`, rows in file order; the record of
+        its split, if one lies beside the file, in ``attrs["split"]``.
 
     Raises
     ------
@@ -117,12 +123,26 @@ def read_table(path: str | Path) -> pd.DataFrame:
     sheet = _read(path, {**SEGMENT_COLUMNS, **OPTIONAL_COLUMNS})
     table = check_table(_with_points(sheet), where=str(path))
     _tell(sheet, table, ("session", "speaker"), path)
+    read_record_into(table, path)
     return table
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Check a segment table and write it whole or not at all; read it back with `read_table`."""
+    """Write a segment table as ``.csv`` or ``.parquet``, and its split's record beside it.
+
+    Raises
+    ------
+    InputError
+        `check_table` refuses it, or it cannot be written.
+    """
+    record = record_of(table)
     _write(check_table(table, where=str(path)), path)
+    keep_record(record, path)
+
+
+def as_table(table: pd.DataFrame | str | Path) -> pd.DataFrame:
+    """Return a segment table, checked, of a table or its file."""
+    return read_table(table) if isinstance(table, (str, Path)) else check_table(table)
 
 
 def check_table(table: pd.DataFrame, where: str = "table") -> pd.DataFrame:
@@ -142,8 +162,8 @@ def check_table(table: pd.DataFrame, where: str = "table") -> pd.DataFrame:
     for column in ("start", "end"):
         wrong = table[column][~table[column].map(math.isfinite)]
         _refuse(where, wrong, column, "not a finite number", "seconds")
-        late = table[column][table[column] > LATEST]
-        _refuse(where, late, column, "too late", f"at most {LATEST:g} s")
+        late = table[column][table[column] > MAX_SECONDS]
+        _refuse(where, late, column, "too late", f"at most {MAX_SECONDS:g} s")
     if "line" in table:
         _refuse(where, table["line"][table["line"] < 0], "line", "below 0", "0 or more")
     early = table["start"][(table["start"] < 0) | (table["start"] >= table["end"])]
@@ -220,7 +240,7 @@ def _tell(sheet: Sheet, table: pd.DataFrame, names: Sequence[str], path: str | P
     if "split" in table and not table["split"].equals(sheet.rows["split"].astype("str")):
         other = int((table["split"] != sheet.rows["split"].astype("str")).sum())
         notes.append(f"{path}: split of {other} rows is read in lower case and without blanks")
-    for note in notes:
+    for note in [] if is_quiet() else notes:
         print(note, file=sys.stderr)
 
 
@@ -250,9 +270,10 @@ def _normal_scores(text: str) -> str:
 
 
 def _write(table: pd.DataFrame, path: str | Path) -> None:
-    path = Path(path)
+    path, table = Path(path), table.copy(deep=False)
+    table.attrs = {}  # of which a Parquet file would keep a copy that nobody checks
     if _suffix(path) == ".parquet":
-        write_whole(path, table.to_parquet(index=False))
+        atomic_write(path, table.to_parquet(index=False))
     else:
         others = [
             name for name in table if name not in SEGMENT_COLUMNS and table[name].dtype == "str"
@@ -260,7 +281,7 @@ def _write(table: pd.DataFrame, path: str | Path) -> None:
         risky = any(table[name].str.contains("\r", regex=False).any() for name in others)
         quoting = csv.QUOTE_ALL if risky else csv.QUOTE_MINIMAL  # the writer leaves \r bare
         text = table.to_csv(index=False, lineterminator="\n", quoting=quoting)
-        write_whole(path, text.encode())
+        atomic_write(path, text.encode())
 
 
 def _no_table(path: Path) -> InputError:
@@ -303,8 +324,10 @@ def _typed(
     others = [name for name in names if name not in schema]
     table = table[[*schema, *others]].reset_index(drop=True)
     for name in (name for name, dtype in schema.items() if dtype == "str"):
-        if UNSEEN.search("".join(table[name])):
-            wrong = table[name][table[name].map(lambda text: UNSEEN.search(text) is not None)]
+        if CONTROL_CHARACTERS.search("".join(table[name])):
+            wrong = table[name][
+                table[name].map(lambda text: CONTROL_CHARACTERS.search(text) is not None)
+            ]
             _refuse(where, wrong, name, "text with a control character", "plain text")
     return table
 

@@ -9,11 +9,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, on mode
 import shlex
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from spk.common.errors import InputError
+from spk.extract.encoder.torchaudio_import import import_torchaudio
+
+with suppress(InputError):
+    import_torchaudio()  # else `import transformers` fails beside a torch without CUDA
 ROOT = Path(__file__).resolve().parents[1]
 ASKS = ("_local_scalar_dense", "aten.item", "aten.is_nonzero")  # operations that read one number
 DATA = Path(os.environ.get("SPK_DATA", ROOT.parent / "shared" / "data"))
@@ -74,7 +80,7 @@ MADE = (
     "spk-classify fit table.csv store model --classifiers ridge --layers 1",
     "spk-classify predict model table.csv store named.csv",
     "spk-classify sweep table.csv store sweep --classifiers ridge --layers 1",
-    "spk-finetune fit table.csv --log-dir fleet --audio-root corpus/wav --pretrained-model demo "
+    "spk-finetune fit table.csv --log-dir fleet --audio-root corpus/wav --encoder demo "
     f"--freeze-encoder-layers 4 --max-epochs 1 --sessions {MEETING}",
 )
 
@@ -83,7 +89,7 @@ def _typed(line: str) -> Result:
     """Run a line as a user types it, in this process; a traceback is raised."""
     from spk.classify.cli import main as classify
     from spk.extract.cli import main as extract
-    from spk.extract.store_cli import store
+    from spk.extract.store.cli import store
     from spk.finetune.cli import main as finetune
     from spk.manifests.cli import main as manifests
 
@@ -136,7 +142,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> object:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from spk.extract import device, encoder, frontend
+    from spk.extract.encoder import device, encoder, frontend
 
     seen: list[str] = []
 
@@ -164,10 +170,12 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> object:
                     seen.append("a copy there")
             return func(*args, **kwargs)
 
-    monkeypatch.setattr(encoder, "fitting_seconds", lambda *_: 20.0)
+    monkeypatch.setattr(encoder, "default_batch_seconds", lambda *_: 20.0)
     monkeypatch.setattr(frontend, "product_dtype", lambda states: states.dtype)  # no autocast there
-    monkeypatch.setattr(  # as `Lane` does on a GPU, from pinned memory
-        device.Lane, "there", lambda lane, batch: batch.to(lane.device, non_blocking=True)
+    monkeypatch.setattr(  # as `DeviceTransfer` does on a GPU, from pinned memory
+        device.DeviceTransfer,
+        "to_device",
+        lambda lane, batch: batch.to(lane.device, non_blocking=True),
     )
     with Watch():
         yield seen

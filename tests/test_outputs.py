@@ -8,9 +8,11 @@ import pytest
 
 from spk.classify.cli import main as classify
 from spk.extract.cli import main as extract
-from spk.extract.store_cli import store
+from spk.extract.store.cli import store
 from spk.finetune.cli import main as finetune
 from spk.manifests.cli import main as manifests
+
+pytestmark = pytest.mark.slow
 
 PROGRAMS = {"spk-manifests": manifests, "spk-extract": extract, "spk-store": store}
 PROGRAMS |= {"spk-classify": classify, "spk-finetune": finetune}
@@ -63,7 +65,18 @@ FOLDERS = {
 # Paths that are read; every other path of a command has to be declared by `writes`.
 INPUTS = {
     *("path", "paths", "table", "audio_root", "identity", "rttm_dir", "pcm_dir", "store", "model"),
-    *("predictions", "a", "b", "run", "runs", "checkpoint", "segments_dir", "csv_path", "config"),
+    *(
+        "predictions",
+        "a",
+        "b",
+        "run",
+        "runs",
+        "checkpoint",
+        "segments_dir",
+        "csv_path",
+        "config",
+        "times",
+    ),
 }
 READ_NO_STORE = ("spk-extract", "spk-finetune embed", "spk-manifests cut")
 DONE = (0, 3)  # 3: rows were left out, such as of sessions without a model

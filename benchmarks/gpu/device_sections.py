@@ -19,11 +19,11 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from spk.extract.encoder import Encoder
-from spk.extract.frontend import Waveforms
-from spk.extract.pooling import Real, pool
-from spk.extract.varlen import attention_of, pack
-from spk.extract.weights import Parts
+from spk.extract.encoder.encoder import Encoder
+from spk.extract.encoder.frontend import Waveforms
+from spk.extract.encoder.loading import LoadedEncoder
+from spk.extract.encoder.pooling import PaddingMask, pool
+from spk.extract.encoder.varlen import attention_of, pack
 
 Batches = Sequence[Sequence[np.ndarray]]
 
@@ -84,12 +84,12 @@ def stream(inputs: Inputs, findings: Findings) -> None:
 def _stream_seconds(encoder: Encoder, inputs: Inputs, batches: Batches) -> float:
     begun, landing = time.perf_counter(), None
     for rows in batches:
-        waiting = encoder.submit(rows, inputs.layers, "mean+std", 40.0)
+        waiting = encoder.encode_async(rows, inputs.layers, "mean+std", 40.0)
         if landing:
-            landing()
+            landing.rows()
         landing = waiting
     if landing:
-        landing()
+        landing.rows()
     return time.perf_counter() - begun
 
 
@@ -122,7 +122,9 @@ def kernels(inputs: Inputs, findings: Findings) -> None:
     for event in events[:28]:
         ms = round(getattr(event, cost) / 1e3, 3)
         findings.say("kernel", ms=ms, count=event.count, name=event.key[:110])
-    spent = host_ms(lambda: encoder.submit(rows, inputs.layers, "mean+std", 40.0), inputs.device)
+    spent = host_ms(
+        lambda: encoder.encode_async(rows, inputs.layers, "mean+std", 40.0), inputs.device
+    )
     findings.say("a batch", ms_of_the_host=spent[0], ms_until_done=spent[1])
 
 
@@ -139,7 +141,7 @@ def parts(inputs: Inputs, findings: Findings) -> None:
     model, front = encoder._model, encoder._front
     batch, lengths = front.prepare(rows, encoder._lane)
     frames, narrow = front.frames(lengths), batch.to(torch.bfloat16)
-    real = Real(frames, int(frames.max()), device)
+    real = PaddingMask(frames, int(frames.max()), device)
     hidden = front(narrow, lengths)
     states = model.feature_projection(hidden)[0]
     layer, positions, time_ = model.encoder.layers[0], model.encoder.pos_conv_embed, states.shape[1]
@@ -187,7 +189,8 @@ def _products(inputs: Inputs, findings: Findings, rows: int) -> None:
         findings.say("product", which=name, rows=rows, ms=ms, tflops=tflops)
     size = 1 << (31 if inputs.device.type == "cuda" else 24)
     block = torch.empty(size, device=inputs.device, dtype=torch.uint8)
-    ms = device_ms(lambda: block.copy_(block.flip(0) if size < 1 << 25 else block), inputs.device)
+    target = torch.empty_like(block)
+    ms = device_ms(lambda: target.copy_(block), inputs.device)  # one tensor onto itself is no work
     findings.say("copy", gb_per_s=round(2 * size / ms / 1e6))
 
 
@@ -252,7 +255,7 @@ def _one_attention(
 
 def exactness(inputs: Inputs, findings: Findings) -> None:
     """Compare features: in a batch and alone, on the device and a CPU, in both number formats."""
-    rows = inputs.batches(max(inputs.seconds / 4, 7.5), 3, 5)[1][:8]
+    rows = _middle(inputs)[:8]  # several rows: two alike may round alike
     rows = [row[: max(RATE // 2, len(row) - 1600 * i)] for i, row in enumerate(rows)]
 
     def alone(encoder: Encoder) -> np.ndarray:
@@ -282,7 +285,7 @@ def exactness(inputs: Inputs, findings: Findings) -> None:
 
 def _against_cpu(encoder: Encoder, rows: list[np.ndarray], inputs: Inputs) -> str:
     model = copy.deepcopy(encoder._model).cpu()
-    parts_ = Parts(model, Waveforms(model, normalized=True), {}, RATE)
+    parts_ = LoadedEncoder(model, Waveforms(model, normalized=True), {}, RATE)
     cpu = Encoder(parts_, device=torch.device("cpu"), dtype=torch.float32)
     torch.set_num_threads(16)
     features = [one.encode(rows, layers=inputs.layers)[0] for one in (encoder, cpu)]
@@ -293,9 +296,9 @@ def _against_cpu(encoder: Encoder, rows: list[np.ndarray], inputs: Inputs) -> st
 def training(inputs: Inputs, findings: Findings) -> None:
     """Take steps of every way to train, under autocast as Lightning sets it."""
     gpu = inputs.device.type == "cuda"
-    low: dict[str, Any] = {"precision": "bfloat16" if gpu else "float32"}
+    low: dict[str, Any] = {"dtype": "bfloat16" if gpu else "float32"}
     cases: dict[str, dict[str, Any]] = {
-        "float32": {"precision": "float32"},
+        "float32": {"dtype": "float32"},
         "low": low,
         "checkpointing": {**low, "gradient_checkpointing": True},
         "masks": {**low, "mask_seconds": 0.3, "mask_dims": 0.1},
@@ -310,25 +313,25 @@ def training(inputs: Inputs, findings: Findings) -> None:
 
 
 def _train(name: str, settings: dict[str, Any], inputs: Inputs, findings: Findings) -> None:
-    from spk.finetune.config import Config
-    from spk.finetune.data import Ask, Batch
-    from spk.finetune.heads import loss
-    from spk.finetune.module import SpeakerModule, Subject
-    from spk.finetune.tuned import computing
+    from spk.finetune.config import FinetuneConfig
+    from spk.finetune.data.dataset import Batch, BatchIndex
+    from spk.finetune.model.checkpoint import autocast
+    from spk.finetune.model.heads import loss
+    from spk.finetune.model.module import ModelIdentity, SpeakerModule
 
     rows = [row.astype(np.float32) / 32768 for row in inputs.batches(inputs.seconds / 6, 20, 6)[10]]
     codes, device = torch.arange(len(rows)) % 3, inputs.device
     frozen = min(8, inputs.shape["num_hidden_layers"] - 1)
-    config = Config(**{"freeze_encoder_layers": frozen, "dropout": 0.0, **settings})
+    config = FinetuneConfig(**{"freeze_encoder_layers": frozen, "dropout": 0.0, **settings})
     rates = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
-    subject = Subject("probe", tuple("ABC"), dict.fromkeys(IDENTITY, "probe"))
+    subject = ModelIdentity("probe", tuple("ABC"), dict.fromkeys(IDENTITY, "probe"))
     module = SpeakerModule(inputs.parts(**dict.fromkeys(rates, 0.0)), subject, config)
     module = module.to(device).train()
     optimiser = module.configure_optimizers()
-    batch = Batch(Ask(0, 0, tuple(range(len(rows)))), rows, codes)
+    batch = Batch(BatchIndex(0, 0, tuple(range(len(rows)))), rows, codes)
 
     def step() -> torch.Tensor:
-        with computing(config, device):
+        with autocast(config, device):
             found = loss(module(batch), codes.to(device), config)
         optimiser.zero_grad()
         found.backward()

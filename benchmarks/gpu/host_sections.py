@@ -13,9 +13,9 @@ import torch
 from findings import Findings, wait_for
 from inputs import RATE, Inputs
 
-from spk.extract.audio import Reading, Segment, read_segment
-from spk.extract.device import convert
-from spk.extract.store import StoreWriter
+from spk.extract.audio import ReadOptions, Segment, read_segment
+from spk.extract.encoder.device import convert
+from spk.extract.store.writer import StoreWriter
 
 PACKAGES = ("transformers", "lightning", "soundfile", "h5py", "numpy", "triton", "spk-toolkit")
 
@@ -55,7 +55,7 @@ def writer(inputs: Inputs, findings: Findings) -> None:
             store = Path(folder) / "store"
             with StoreWriter(store, {**config, "dtype": dtype}, convert=convert) as store_writer:
                 for first in range(0, count, 64):
-                    with store_writer.together():
+                    with store_writer.one_commit():
                         for i in range(64):
                             store_writer.add(f"s{first + i:06d}", block[i], **row)
             wall, spent = time.perf_counter() - begun, time.process_time() - cpu
@@ -107,7 +107,7 @@ def _decode(
     small, launches = torch.zeros(4, device=device), 0
 
     def read(segment: Segment) -> int:
-        return len(read_segment(segment, Reading(integers=True)).samples)
+        return len(read_segment(segment, ReadOptions(integers=True)).samples)
 
     with ThreadPoolExecutor(threads) as pool:
         begun = time.perf_counter()

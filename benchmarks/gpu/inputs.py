@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from spk.extract.encoder import Encoder
-from spk.extract.frontend import Waveforms
-from spk.extract.varlen import Kernel, varlen_kernel
-from spk.extract.weights import Parts, fold_weight_norm
+from spk.extract.encoder.encoder import Encoder
+from spk.extract.encoder.frontend import Waveforms
+from spk.extract.encoder.loading import LoadedEncoder
+from spk.extract.encoder.transformer import fold_weight_norm
+from spk.extract.encoder.varlen import Kernel, varlen_kernel
 
 RATE = 16000
 SHAPES: dict[str, dict[str, Any]] = {
@@ -62,7 +63,7 @@ class Inputs:
             if line.startswith("SPEAKER")
         ]
 
-    def parts(self, **more: object) -> Parts:
+    def parts(self, **more: object) -> LoadedEncoder:
         """Return a random encoder of the default's kind; its weights are made on the device."""
         from transformers import Wav2Vec2Config, Wav2Vec2Model
 
@@ -78,7 +79,7 @@ class Inputs:
         with self.device:
             model = fold_weight_norm(Wav2Vec2Model(config))
         front = Waveforms(model, normalized=True)
-        return Parts(model, front, dict.fromkeys(IDENTITY, "probe"), RATE)
+        return LoadedEncoder(model, front, dict.fromkeys(IDENTITY, "probe"), RATE)
 
     def encoder(self, dtype: torch.dtype, masked: bool = False) -> Encoder:
         """Return the encoder as a run has it, or one that attends by a mask wherever it may."""

@@ -22,7 +22,7 @@ tables() {
 }
 export -f tables
 extract="spk extract table.csv" root_of="--audio-root corpus/wav --encoder demo"
-fit="spk finetune fit table.csv --audio-root corpus/wav --pretrained-model demo
+fit="spk finetune fit table.csv --audio-root corpus/wav --encoder demo
   --freeze-encoder-layers 2 --max-epochs 2 --accelerator $accelerator"
 step tables 30 bash -c tables
 step float32 25 bash -c "$extract wide $root_of --device $DEVICE --dtype float32 --verify 16"
@@ -32,7 +32,7 @@ step bfloat16 25 bash -c "$extract low $root_of --device $DEVICE --dtype bfloat1
 step two 35 bash -c "$extract two $root_of --device $two --profile profile.txt && $show"
 step fit 30 bash -c "${fit//$'\n'/} --log-dir tuned"
 step fit-float32 30 bash -c \
-  "${fit//$'\n'/} --log-dir tuned32 --precision float32 --cache-prefix --num-workers 2"
+  "${fit//$'\n'/} --log-dir tuned32 --dtype float32 --cache-prefix --workers 2"
 TAIL=8 step training 65 "$PYTHON" "$root/benchmarks/finetune.py" "$OUT/finetune.csv" \
   --device "$DEVICE" --size "$SIZE" --seconds "${AUDIO:-240}"
 echo "# $((SECONDS - begun)) s: end" | tee -a "$log"

@@ -8,6 +8,7 @@ set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 OUT=${OUT:-$root/benchmarks/results/gpu}
 DEVICE=${DEVICE:-cuda} SIZE=${SIZE:-large} PYTHON=${PYTHON:-python3}
+[[ $PYTHON != */* ]] || PYTHON=$(realpath -s "$PYTHON")  # steps change folders
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
 log=$OUT/log.txt begun=$SECONDS

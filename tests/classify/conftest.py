@@ -1,12 +1,15 @@
 """A synthetic corpus for classify: a table with a split, and a store whose layer 1 tells voices."""
 
+import hashlib
+import io
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from spk.extract.store import FeatureStore, StoreWriter
+from spk.extract.store.reader import FeatureStore
+from spk.extract.store.writer import StoreWriter
 from spk.manifests.table import segment_id, write_predictions, write_table
 
 CONFIG = {
@@ -181,7 +184,7 @@ def heard(tmp_path_factory):
 @pytest.fixture(scope="session")
 def heard_page(heard):
     """Return the page of `heard`: a sweep's folder and a predictions table, with players."""
-    from spk.classify.report import report
+    from spk.classify.report.page import report
 
     runs = [str(heard / "one"), str(heard / "two.csv")]
     return report(runs, table=heard / "table.csv", audio_root=heard / "wav")
@@ -195,3 +198,31 @@ def heard_table():
 @pytest.fixture(scope="session")
 def predicted():
     return make_predictions
+
+
+@pytest.fixture(scope="session")
+def with_curves():
+    return write_with_curves
+
+
+def write_with_curves(source, target):
+    """Write a model folder again in the old form, with isotonic curves; return it.
+
+    The curve of each label goes through (0, 0.1), (0.5, 0.6) and (1, 0.9).
+    """
+    target.mkdir()
+    for file in source.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    description = json.loads((source / "model.json").read_text())
+    with np.load(source / "arrays.npz") as file:
+        arrays = dict(file)
+    for number, entry in enumerate(description["fitted"]):
+        curves = [[(k, 0, 0.1), (k, 0.5, 0.6), (k, 1, 0.9)] for k in range(len(entry["labels"]))]
+        arrays[f"{number}.knots"] = np.concatenate(curves).astype(np.float64)
+    image = io.BytesIO()
+    np.savez(image, **arrays)
+    (target / "arrays.npz").write_bytes(image.getvalue())
+    description["calibration"] = "isotonic"
+    description["sha256"]["arrays.npz"] = hashlib.sha256(image.getvalue()).hexdigest()
+    (target / "model.json").write_text(json.dumps(description))
+    return target

@@ -4,7 +4,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from spk.classify.estimator import SpeakerClassifier
 from spk.common.errors import InputError
 
-NAMES = ("centroid", "ridge", "lda", "logistic", "linear-svm")
+NAMES = ("centroid", "ridge", "lda", "logistic", "linear-svm", "lightgbm")
 
 
 @parametrize_with_checks([SpeakerClassifier(name) for name in NAMES])

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from sklearn.datasets import make_blobs
 
+from spk.classify.classifiers.boosted_trees import count_rounds
 from spk.classify.estimator import SpeakerClassifier
 from spk.common.errors import InputError
 
-NAMES = ("centroid", "ridge", "lda", "logistic", "linear-svm")
+NAMES = ("centroid", "ridge", "lda", "logistic", "linear-svm", "lightgbm")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -41,10 +42,37 @@ def test_classes_of_one_row_each_are_not_calibrated():
     assert SpeakerClassifier("ridge").fit(X, np.arange(4)).temperature_ == 1
 
 
+def test_lightgbm_grows_on_all_rows_as_long_as_held_out_rows_gain():
+    X, y = make_blobs(200, 5, centers=3, cluster_std=3.0, random_state=3)
+    rounds = []
+    for folds in (0, 3, 5):
+        model = SpeakerClassifier("lightgbm", calibration_folds=folds).fit(X, y)
+        rounds.append(count_rounds(model.fitted_.booster, 3))
+    assert 1 < rounds[0] == rounds[1] < 100  # no folds: one of three, as with three
+    alone = SpeakerClassifier("lightgbm").fit([[0.0], [1.0]], [0, 1])  # no row to hold out
+    assert (alone.temperature_, alone.predict_proba([[0.0]]).shape) == (1, (1, 2))
+
+
+def test_truth_values_stand_for_yes_and_no():
+    X, y = make_blobs(60, 5, centers=3, random_state=1)
+    pairs = [(True, "yes"), (False, "no")]
+    for value, text in pairs:
+        models = [
+            SpeakerClassifier(standardise=way).fit(X * [1, 2, 3, 4, 5], y) for way in (value, text)
+        ]
+        np.testing.assert_array_equal(*(model.fitted_.scale for model in models))
+    assert not np.array_equal(
+        *(
+            SpeakerClassifier(standardise=way).fit(X * [1, 2, 3, 4, 5], y).fitted_.scale
+            for way, _ in pairs
+        )
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"classifier": "lightgbm"}, "classifier: 'lightgbm' is given, expected one of centroid"),
+        ({"standardise": "both"}, "standardise: 'both' is given, expected one of yes, no"),
         ({"calibration_folds": 1}, "calibration_folds: 1 is given, expected 0 or 2 and more"),
     ],
 )

@@ -9,26 +9,29 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeClassifier
 
-from spk.classify import sweep as module
-from spk.classify.chosen import read_chosen
-from spk.classify.data import LayerSet
-from spk.classify.folder import load_model, save_model
-from spk.classify.learning import learning_curve
-from spk.classify.linear import rotate
-from spk.classify.model import fit, predict
-from spk.classify.openset import open_set
-from spk.classify.outcome import choose_and_fit, evaluate
-from spk.classify.preparation import prepare
-from spk.classify.runs import read_runs
-from spk.classify.show import outcome_text, write_outcome
-from spk.classify.sums import TotalSums
-from spk.classify.sweep import Settings, choose, sweep
+from spk.classify.classifiers.fold_sums import GramSums
+from spk.classify.classifiers.linear import principal_axes
+from spk.classify.evaluation.learning_curve import learning_curve
+from spk.classify.evaluation.open_set import open_set
+from spk.classify.evaluation.sweep_choice import read_chosen
+from spk.classify.experiment import fit_best, run_experiment
+from spk.classify.features import LayerSet
+from spk.classify.output import outcome_text, write_outcome
+from spk.classify.report.runs import read_runs
+from spk.classify.selection import sweep as module
+from spk.classify.selection.candidates import SweepSettings, choose
+from spk.classify.selection.prepare import prepare_tasks
+from spk.classify.selection.sweep import sweep
+from spk.classify.speaker_model import fit_model, name_segments
+from spk.classify.speaker_model_files import load_model, save_model
 from spk.common.errors import InputError
-from spk.extract.store import FeatureStore
+from spk.extract.store.reader import FeatureStore
+from spk.manifests.splits.tasks import make_tasks
 from spk.manifests.table import SPLITS, write_predictions
-from spk.manifests.tasks import make_tasks
 
-BOTH = Settings(classifiers="ridge,centroid", layers="0,1", standardise="both", jobs=1)
+BOTH = SweepSettings(
+    classifiers="ridge,logistic", layers="0,1", standardise="both", jobs=1, refit=False
+)
 PLAIN = LayerSet((1,), standardise="no")
 TELLING = 4  # of 24 features; they vary more than the others
 
@@ -49,7 +52,7 @@ def path(tmp_path_factory, table, loud, write_store):
 
 @pytest.fixture(scope="module")
 def outcome(table, path):
-    return evaluate(table, path, BOTH)
+    return run_experiment(table, path, BOTH)
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +74,13 @@ def test_both_are_tried_as_each_alone_and_a_layer_is_read_once(
     read, real = [], module.read_features
     monkeypatch.setattr(module, "read_features", lambda *a: read.append(a[2].name) or real(*a))
     store, settings = FeatureStore.open(path), replace(BOTH, folds=folds, within=within)
-    ready = prepare(table, store, settings, ("train", "valid"))
+    ready = prepare_tasks(table, store, settings, ("train", "valid"))
     known, tasks = ready.table, ready.tasks
     trials = sweep(known, store, tasks, settings)
     assert read == ["0", "1"]
     names = [(t.layers.name, t.layers.standardise, t.classifier) for t in trials]
     every = [(layer, way) for layer in "01" for way in ("yes", "no")]
-    assert names == [(*one, name) for one in every for name in ("ridge", "centroid")]
+    assert names == [(*one, name) for one in every for name in ("ridge", "logistic")]
     for way in ("yes", "no"):
         alone = sweep(known, store, tasks, replace(settings, standardise=way))
         assert numbers(alone) == numbers([t for t in trials if t.layers.standardise == way])
@@ -117,7 +120,7 @@ def test_a_report_takes_both_for_classifiers_of_their_own(tmp_path, run, outcome
     write_predictions(outcome.predictions, tmp_path / "predictions.csv")
     (tmp_path / "sweep.csv").write_bytes((run / "sweep.csv").read_bytes())
     (found,) = read_runs([str(tmp_path)])
-    names = ["ridge", "centroid", "ridge, not standardised", "centroid, not standardised"]
+    names = ["ridge", "logistic", "ridge, not standardised", "logistic, not standardised"]
     assert list(found.trials["classifier"]) == names * 2
 
 
@@ -126,14 +129,14 @@ def test_a_model_is_kept_and_loaded_with_its_choice(tmp_path, table, path, outco
     model = load_model(tmp_path / "model")
     assert model.layers == PLAIN
     tested = table[table["split"] == "test"].reset_index(drop=True)
-    named, _ = predict(model, tested, FeatureStore.open(path))
+    named, _ = name_segments(model, tested, FeatureStore.open(path))
     assert named.equals(outcome.predictions)
 
 
 def test_a_model_from_before_there_was_a_choice_is_standardised(tmp_path, table, store):
-    tasks, settings = make_tasks(table, "session")[0], Settings(layers="1", jobs=1)
+    tasks, settings = make_tasks(table, "session")[0], SweepSettings(layers="1", jobs=1)
     trial = choose(sweep(table, store, tasks, settings))
-    save_model(fit(table, store, tasks, trial, settings), tmp_path / "model")
+    save_model(fit_model(table, store, tasks, trial, settings), tmp_path / "model")
     file = tmp_path / "model" / "model.json"
     description = json.loads(file.read_text())
     assert description.pop("standardise") == "yes"
@@ -163,9 +166,7 @@ def test_curve_and_open_set_take_what_the_run_chose(table, path, run, outcome):
 
 
 def test_fit_takes_the_setting(table, path):
-    model, facts, _ = choose_and_fit(
-        table, path, replace(BOTH, standardise="no", classifiers="lda")
-    )
+    model, facts, _ = fit_best(table, path, replace(BOTH, standardise="no", classifiers="lda"))
     assert model.layers.standardise == "no"
     assert any("not standardised" in fact for fact in facts)
 
@@ -173,7 +174,7 @@ def test_fit_takes_the_setting(table, path):
 def test_trees_see_the_principal_axes_of_centred_features(loud):
     X = loud[:60, 0]
     theirs = PCA(5).fit_transform(X.astype(np.float64))
-    ours = rotate(X, standardise="no")
+    ours = principal_axes(X, standardise="no")
     np.testing.assert_allclose(np.abs(ours.train[:, :5] * ours.scale[0]), np.abs(theirs), atol=1e-6)
 
 
@@ -181,48 +182,48 @@ def test_trees_see_the_principal_axes_of_centred_features(loud):
 def test_a_mix_is_standardised_or_refused(table, store, way):
     tasks, _ = make_tasks(table, "session")
     with pytest.raises(InputError, match=f"{way!r} is given for a mix, expected 'yes'"):
-        sweep(table, store, tasks, Settings(combine="mix", standardise=way, jobs=1))
+        sweep(table, store, tasks, SweepSettings(combine="mix", standardise=way, jobs=1))
 
 
 def test_an_unknown_way_is_refused(table, store):
     tasks, _ = make_tasks(table, "session")
-    with pytest.raises(InputError, match="'robust' is given, expected one of yes, no, both"):
-        sweep(table, store, tasks, Settings(standardise="robust", jobs=1))
+    with pytest.raises(InputError, match="--standardise: value is 'robust', expected one of"):
+        sweep(table, store, tasks, SweepSettings(standardise="robust", jobs=1))
 
 
 def test_the_meeting_is_recognised_from_features_scaled_alike(table, path, monkeypatch, outcome):
-    from spk.classify import control as room
+    from spk.classify.evaluation import confounds as room
 
     asked, real = [], room.sweep
     monkeypatch.setattr(room, "sweep", lambda *a: asked.append(a[3].standardise) or real(*a))
     corpus = replace(BOTH, within="corpus")
     named, opened = outcome.predictions, FeatureStore.open(path)
-    ready = prepare(table, opened, corpus, SPLITS)
-    room.control(ready, opened, outcome.chosen, corpus, named)
+    ready = prepare_tasks(table, opened, corpus, SPLITS)
+    room.confound_table(ready, opened, outcome.chosen, corpus, named)
     assert asked == ["no"]
 
 
 def test_a_picture_has_a_line_for_each_way(outcome, monkeypatch):
     from matplotlib.axes import Axes
 
-    from spk.classify.plot import plot_sweep
+    from spk.classify.output import plot_sweep
 
     labels, real = [], Axes.plot
     monkeypatch.setattr(
         Axes, "plot", lambda *a, **k: labels.append((k["label"], np.size(a[1]))) or real(*a, **k)
     )
     plot_sweep(outcome)
-    lines = ["ridge", "centroid", "ridge, not standardised", "centroid, not standardised"]
+    lines = ["ridge", "logistic", "ridge, not standardised", "logistic, not standardised"]
     assert labels == [*((name, 2) for name in lines), ("chosen", 1)]
 
 
 def test_rows_are_summed_once_for_both(table, path, monkeypatch):
-    summed, real = [], TotalSums._of
-    monkeypatch.setattr(TotalSums, "_of", lambda self, rows: summed.append(1) or real(self, rows))
+    summed, real = [], GramSums._of
+    monkeypatch.setattr(GramSums, "_of", lambda self, rows: summed.append(1) or real(self, rows))
     store = FeatureStore.open(path)
     # a gap of 0 purges nothing here
     settings = replace(BOTH, layers="1", within="corpus", folds=3, gap=0.0)
-    ready = prepare(table, store, settings, ("train", "valid"))
+    ready = prepare_tasks(table, store, settings, ("train", "valid"))
     known, tasks = ready.table, ready.tasks
     sweep(known, store, tasks, settings)
     assert len(summed) == 3 + 1  # folds, and what is never held out

@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from spk.classify.classifiers import PENALTIES
+from spk.classify.classifiers.registry import PENALTIES
 from spk.classify.cli import main
 from spk.manifests.table import write_table
+
+pytestmark = pytest.mark.slow
 
 KINDS = ("unknown valid", "one speaker", "no train", "no valid", "rejected", "constant", "few")
 FOLDED = ("one speaker", "no train", "rejected", "constant", "few")

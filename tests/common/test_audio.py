@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from spk.common import audio
-from spk.common.audio import (
+from spk.common.audio import decoding
+from spk.common.audio.containers import EXACT, SUFFIXES, UNREAD
+from spk.common.audio.decoder_lines import without_decoder_lines
+from spk.common.audio.decoding import (
     check_length,
     count_samples,
     decode,
@@ -20,10 +22,8 @@ from spk.common.audio import (
     read_header,
     resample,
 )
-from spk.common.containers import EXACT, SUFFIXES, UNREAD
-from spk.common.decoder_lines import without_decoder_lines
+from spk.common.audio.recent import Recent
 from spk.common.errors import InputError
-from spk.common.recent import Recent
 
 RATE = 16000
 LENGTHS = (16000, 33333, 57001)
@@ -98,7 +98,7 @@ def test_what_no_measurement_has_proved_exact_is_decoded_from_its_start(tmp_path
     assert not unknown.exact
     starts = []
     monkeypatch.setattr(
-        audio, "decode", lambda h, first=0, *a, **b: starts.append(first) or decode(h, first)
+        decoding, "decode", lambda h, first=0, *a, **b: starts.append(first) or decode(h, first)
     )
     np.testing.assert_array_equal(
         read_channel(unknown, 9000, 9100, "0"), read_channel(header, 9000, 9100, "0")[:100]
@@ -110,13 +110,13 @@ def test_lossy_recordings_are_decoded_once_however_many_segments(tmp_path, monke
     path = write(tmp_path / "a.ogg", voice(5 * RATE), "OGG", "VORBIS")
     header = read_header(path)
     starts = []
-    real = audio.decode
+    real = decoding.decode
 
     def counting(*args, **options):
         starts.append(args)
         return real(*args, **options)
 
-    monkeypatch.setattr(audio, "decode", counting)
+    monkeypatch.setattr(decoding, "decode", counting)
     expected = whole(path)[:, 0]
     places = range(0, 5 * RATE - 500, 1000)
     threads = [
@@ -136,16 +136,16 @@ def test_lossy_recordings_are_decoded_once_however_many_segments(tmp_path, monke
 def test_what_is_held_of_decoded_recordings_is_bounded(tmp_path, monkeypatch):
     """Beyond the bound the oldest are decoded again, and a larger one is held not at all."""
     paths = [write(tmp_path / f"{i}.ogg", voice(RATE), "OGG", "VORBIS") for i in range(4)]
-    monkeypatch.setattr(audio, "HELD", 2 * 4 * RATE)
-    monkeypatch.setattr(audio, "_recent", Recent(2 * 4 * RATE))
+    monkeypatch.setattr(decoding, "HELD", 2 * 4 * RATE)
+    monkeypatch.setattr(decoding, "_recent", Recent(2 * 4 * RATE))
     for path in [*paths, *paths]:
         samples = read_channel(read_header(path), 500, 900, "0")
         np.testing.assert_array_equal(samples, whole(path)[500:900, 0])
-        assert len(audio._recent) <= 2
+        assert len(decoding._recent) <= 2
     long = write(tmp_path / "long.ogg", voice(3 * RATE), "OGG", "VORBIS")
     samples = read_channel(read_header(long), 2 * RATE, 3 * RATE, "0")
     np.testing.assert_array_equal(samples, whole(long)[2 * RATE :, 0])
-    assert (read_header(long), "0") not in audio._recent
+    assert (read_header(long), "0") not in decoding._recent
 
 
 def test_a_changed_file_is_read_anew(tmp_path):
@@ -163,7 +163,7 @@ def test_an_mp3_has_the_length_that_decodes(real_data, name):
     assert end_of(header, 69000, 69618, "s") == 69120
     with pytest.raises(InputError, match=r"decodes to 69120 samples .*replace the damaged file"):
         end_of(header, 69200, 69618, "s")
-    with pytest.raises(audio.PastEndError, match=r"ends at 1\.5673 s, s at 1\.8141 s"):
+    with pytest.raises(decoding.PastEndError, match=r"ends at 1\.5673 s, s at 1\.8141 s"):
         end_of(header, 69000, 80000, "s")
 
 
@@ -317,7 +317,7 @@ def test_int16_and_float32_resample_to_the_same():
 
 CLOSED = """
 import os, sys, threading
-from spk.common.audio import read_channel, read_header, count_samples
+from spk.common.audio.decoding import read_channel, read_header, count_samples
 def own():
     for i in range(200):
         os.write(2, b"line %d of ours\\n" % i)

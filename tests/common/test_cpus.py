@@ -65,9 +65,9 @@ def test_nobody_counts_cores_in_another_way():
     rooms = ("common", "manifests", "extract", "classify", "finetune")
     ways = ("sched_getaffinity", "cpu_count", "process_cpu")
     counting = {
-        f"{room}/{file.name}"
+        file.relative_to(root).as_posix()
         for room in rooms
-        for file in (root / room).glob("*.py")
+        for file in (root / room).rglob("*.py")
         if any(way in file.read_text() for way in ways)
     }
     assert counting == {"common/cpus.py"}

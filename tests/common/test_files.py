@@ -10,13 +10,13 @@ import pytest
 
 from spk.common import files
 from spk.common.errors import InputError
-from spk.common.files import write_whole
+from spk.common.files import atomic_write
 
 KILLED = """
 import os, sys
 from spk.common import files as whole
 whole.os.replace = lambda *_: os.kill(os.getpid(), 9)
-whole.write_and_rename(__import__("pathlib").Path(sys.argv[1]), b"new")
+whole.atomic_write_bytes(__import__("pathlib").Path(sys.argv[1]), b"new")
 """
 
 
@@ -31,7 +31,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path):
     assert killed.returncode == -signal.SIGKILL
     assert len(names(tmp_path)) == 2
     assert path.read_bytes() == b"old"
-    write_whole(path, b"newer")
+    atomic_write(path, b"newer")
     assert names(tmp_path) == ["a.csv"]
     assert path.read_bytes() == b"newer"
 
@@ -41,7 +41,7 @@ def test_a_living_writers_file_and_those_of_other_names_are_left(tmp_path):
     other.touch()
     with living.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        write_whole(tmp_path / "a.csv", b"new")
+        atomic_write(tmp_path / "a.csv", b"new")
     assert names(tmp_path) == [living.name, other.name, "a.csv"]
 
 
@@ -54,7 +54,7 @@ def test_a_file_taken_away_before_it_was_locked_is_made_again(tmp_path, monkeypa
             taken[0].unlink()
 
     monkeypatch.setattr(fcntl, "flock", lock)
-    write_whole(tmp_path / "a.csv", b"new")
+    atomic_write(tmp_path / "a.csv", b"new")
     assert taken
     assert names(tmp_path) == ["a.csv"]
 
@@ -65,7 +65,7 @@ def test_disks_without_locks_are_written_to(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", lock)
     (tmp_path / ".a.csv.part-12345678").touch()  # nobody knows whose it is
-    write_whole(tmp_path / "a.csv", b"new")
+    atomic_write(tmp_path / "a.csv", b"new")
     assert names(tmp_path) == [".a.csv.part-12345678", "a.csv"]
 
 
@@ -73,7 +73,7 @@ def test_disks_without_locks_are_written_to(tmp_path, monkeypatch):
 def test_a_file_has_the_rights_that_the_user_gives_new_files(tmp_path, mask):
     before = os.umask(mask)
     try:
-        write_whole(tmp_path / "a.csv", b"new")
+        atomic_write(tmp_path / "a.csv", b"new")
     finally:
         os.umask(before)
     assert (tmp_path / "a.csv").stat().st_mode & 0o777 == 0o666 & ~mask
@@ -114,5 +114,5 @@ def test_a_folder_that_cannot_be_renamed_is_there_again(tmp_path, monkeypatch):
 
 def test_a_users_file_that_looks_like_a_leftover_stays(tmp_path):
     (tmp_path / ".a.csv.original").write_text("mine")
-    write_whole(tmp_path / "a.csv", b"new")
+    atomic_write(tmp_path / "a.csv", b"new")
     assert (tmp_path / ".a.csv.original").read_text() == "mine"

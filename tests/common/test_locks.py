@@ -4,11 +4,13 @@ import errno
 import fcntl
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
 from spk.common.errors import InputError
-from spk.common.locks import UNLOCKED, FolderBusyError, FolderLock, folder_lock, lock_file
+from spk.common.locks import NO_FCNTL, UNLOCKED, FolderBusyError, FolderLock, folder_lock, lock_file
 
 
 def test_the_second_is_told_who_holds_it_until_it_is_released(tmp_path):
@@ -78,7 +80,7 @@ LOCKING = {
     "curve": "spk-classify curve table.csv store sweep --seconds 2 --draws 1",
     "open-set": "spk-classify open-set table.csv store sweep",
     "fit": "spk-finetune fit table.csv --log-dir other --audio-root corpus/wav --max-epochs 1 "
-    "--pretrained-model demo --freeze-encoder-layers 4 --sessions 20990301_S_R001S01C01",
+    "--encoder demo --freeze-encoder-layers 4 --sessions 20990301_S_R001S01C01",
     "embed": "spk-finetune embed CHECKPOINT table.csv other --audio-root corpus/wav",
 }
 
@@ -100,3 +102,32 @@ def test_every_command_that_locks_has_one_message_and_one_way_on(made, typed, mo
     done = typed(f"{line} --no-lock")
     assert done.exit_code == 0, done.output
     assert done.output.count(UNLOCKED) == 1
+
+
+BLOCKED = """
+import sys
+sys.modules["fcntl"] = None  # as on Windows: the import raises ModuleNotFoundError
+import {module}
+"""
+
+
+@pytest.mark.parametrize(
+    "module", [f"spk.{p}.cli" for p in ("manifests", "extract", "extract.store", "classify")]
+)
+def test_a_command_on_a_system_without_fcntl_is_told_so_in_one_line(module):
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED.format(module=module)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [NO_FCNTL]
+
+
+def test_an_import_on_a_system_without_fcntl_says_so():
+    program = BLOCKED.format(module="spk.extract.store.writer")
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.splitlines()[-1] == f"ImportError: {NO_FCNTL}"

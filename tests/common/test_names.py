@@ -23,7 +23,7 @@ def test_a_normal_name_is_its_own_normal_form(text):
     ("name", "expected"),
     [("<NA>", True), ("<unk>", True), ("< n/a >", True), ("NA", False), ("<script>", False)],
 )
-def test_a_placeholder_is_no_name_but_somebody_may_be_called_na(name, expected):
+def test_a_placeholder_is_refused_but_na_may_be_a_name(name, expected):
     assert is_placeholder(name) is expected
 
 

@@ -77,7 +77,8 @@ def test_a_forked_worker_ends_as_it_would_without_us(tmp_path):
 @pytest.mark.parametrize(("number", "code"), ENDS)
 def test_a_signal_waits_for_what_would_take_it_for_a_fault(tmp_path, number, code):
     body = (
-        "from spk.common.signals import unbroken\nwith unbroken():\n    with unbroken():\n"
+        "from spk.common.signals import defer_signals\n"
+        "with defer_signals():\n    with defer_signals():\n"
         f"        os.kill(me, {int(number)})\n    print('whole')\nprint('not reached')"
     )
     with start(body, tmp_path) as running:
@@ -87,9 +88,9 @@ def test_a_signal_waits_for_what_would_take_it_for_a_fault(tmp_path, number, cod
 
 def test_ctrl_c_spares_what_was_started_deaf_and_ends_the_command(tmp_path):
     body = (
-        "import subprocess\nfrom spk.common.signals import deaf_children\n"
+        "import subprocess\nfrom spk.common.signals import ignore_sigint_in_children\n"
         "words = [sys.executable, '-c', 'import os, signal; os.kill(os.getpid(), 2); print(7)']\n"
-        "with deaf_children():\n    child = subprocess.Popen(words)\n"
+        "with ignore_sigint_in_children():\n    child = subprocess.Popen(words)\n"
         "child.wait()\nos.kill(me, 2)"
     )
     with start(body, tmp_path) as running:
@@ -99,9 +100,9 @@ def test_ctrl_c_spares_what_was_started_deaf_and_ends_the_command(tmp_path):
 
 def test_in_a_thread_nothing_waits(tmp_path):
     body = (
-        "import threading\nfrom spk.common.signals import unbroken\n"
+        "import threading\nfrom spk.common.signals import defer_signals\n"
         "inside, done = threading.Event(), threading.Event()\n"
-        "def work():\n    with unbroken():\n        inside.set()\n        done.wait(9)\n"
+        "def work():\n    with defer_signals():\n        inside.set()\n        done.wait(9)\n"
         "threading.Thread(target=work, daemon=True).start()\ninside.wait()\n"
         "try:\n    os.kill(me, 2)\n    print('not reached')\nfinally:\n    done.set()"
     )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spk.extract.store import StoreWriter
+from spk.extract.store.writer import StoreWriter
 
 
 @pytest.fixture(scope="session")

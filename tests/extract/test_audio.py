@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import soundfile
 
-from spk.common.audio import as_float, check_channel, decode, read_header
+from spk.common.audio.decoding import check_channel, decode, int16_to_float32, read_header
 from spk.common.errors import InputError
 from spk.extract.audio import (
-    Reading,
+    ReadOptions,
     Rejected,
     Segment,
     check_recordings,
@@ -34,7 +34,7 @@ def noise(*shape, seed=0):
 
 def rejection(path, start, end, **changes):
     with pytest.raises(Rejected) as found:
-        read_segment(Segment("s", str(path), start, end), Reading(**changes))
+        read_segment(Segment("s", str(path), start, end), ReadOptions(**changes))
     return found.value.code, found.value.message
 
 
@@ -42,7 +42,7 @@ def rejection(path, start, end, **changes):
 def test_a_segment_is_its_own_samples_and_no_other(tmp_path, suffix):
     path = write(tmp_path / f"a.{suffix}", noise(3 * RATE), subtype="PCM_16")
     whole, _ = soundfile.read(path, dtype="float32")
-    audio = read_segment(Segment("s", path, 0.50003, 1.25), Reading())
+    audio = read_segment(Segment("s", path, 0.50003, 1.25), ReadOptions())
     assert audio.samples.dtype == np.float32
     np.testing.assert_array_equal(audio.samples, whole[8000:20000])  # 0.50003 s is sample 8000.48
 
@@ -52,11 +52,11 @@ def test_integers_are_the_float32_samples_to_the_last_bit(tmp_path, suffix):
     block = np.random.default_rng(3).integers(-32768, 32768, (RATE, 3), dtype=np.int16)
     path = write(tmp_path / f"a.{suffix}", block)
     segment = Segment("s", path, 0.1, 0.9)
-    wide = read_segment(segment, Reading(channel="2"))
-    whole = read_segment(segment, Reading(channel="2", integers=True))
+    wide = read_segment(segment, ReadOptions(channel="2"))
+    whole = read_segment(segment, ReadOptions(channel="2", integers=True))
     assert (wide.samples.dtype, whole.samples.dtype) == (np.float32, np.int16)
-    np.testing.assert_array_equal(as_float(whole.samples), wide.samples)
-    assert (whole.size, whole.crc32) == (wide.size, wide.crc32)
+    np.testing.assert_array_equal(int16_to_float32(whole.samples), wide.samples)
+    assert (whole.nbytes, whole.crc32) == (wide.nbytes, wide.crc32)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_integers_are_the_float32_samples_to_the_last_bit(tmp_path, suffix):
 def test_what_is_no_integer_is_not_read_as_one(tmp_path, subtype, changes):
     path = write(tmp_path / "a.wav", noise(RATE, 2), subtype=subtype)
     found, expected = (
-        read_segment(Segment("s", path, 0.0, 1.0), Reading(integers=integers, **changes))
+        read_segment(Segment("s", path, 0.0, 1.0), ReadOptions(integers=integers, **changes))
         for integers in (True, False)
     )
     assert found.samples.dtype == np.float32
@@ -75,8 +75,8 @@ def test_what_is_no_integer_is_not_read_as_one(tmp_path, subtype, changes):
 
 def test_the_identity_is_size_and_checksum_of_the_samples(tmp_path):
     path = write(tmp_path / "a.wav", noise(RATE), subtype="FLOAT")
-    audio = read_segment(Segment("s", path, 0.0, 1.0), Reading())
-    assert audio.size == 4 * RATE
+    audio = read_segment(Segment("s", path, 0.0, 1.0), ReadOptions())
+    assert audio.nbytes == 4 * RATE
     assert audio.crc32 == zlib.crc32(noise(RATE).tobytes())
 
 
@@ -84,16 +84,16 @@ def test_the_channel_is_the_one_asked_for_or_the_equal_average(tmp_path):
     block = noise(RATE, 3)
     segment = Segment("s", write(tmp_path / "a.wav", block, subtype="FLOAT"), 0.0, 1.0)
     for channel in (0, 2):
-        audio = read_segment(segment, Reading(channel=str(channel)))
+        audio = read_segment(segment, ReadOptions(channel=str(channel)))
         np.testing.assert_array_equal(audio.samples, block[:, channel])
-    average = read_segment(segment, Reading(channel="mean")).samples
+    average = read_segment(segment, ReadOptions(channel="mean")).samples
     np.testing.assert_allclose(average, block.sum(axis=1) / 3, atol=1e-7)  # float32 rounding
 
 
 def test_a_channel_that_is_not_there_is_refused(tmp_path):
     path = write(tmp_path / "a.wav", noise(RATE, 2))
     with pytest.raises(InputError, match=r"a\.wav: channels are 2, expected more than 5; pass"):
-        read_segment(Segment("s", path, 0.0, 1.0), Reading(channel="5"))
+        read_segment(Segment("s", path, 0.0, 1.0), ReadOptions(channel="5"))
 
 
 @pytest.mark.parametrize("channel", ["", "left", "-1", "1.0", "²"])
@@ -109,14 +109,14 @@ def test_a_channel_has_one_spelling():
 def test_another_rate_is_refused_until_resampling_is_asked_for(tmp_path):
     path = write(tmp_path / "a.wav", noise(44100), rate=44100)
     with pytest.raises(InputError, match=r"a\.wav: sample rate is 44100 Hz, expected 16000 Hz; pa"):
-        read_segment(Segment("s", path, 0.0, 1.0), Reading())
+        read_segment(Segment("s", path, 0.0, 1.0), ReadOptions())
 
 
 @pytest.mark.parametrize("rate", [8000, 44100, 48000])
 def test_resampling_keeps_a_sine(tmp_path, rate):
     times = np.arange(2 * rate) / rate
     path = write(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * 440 * times), rate, "FLOAT")
-    audio = read_segment(Segment("s", path, 0.5, 1.5), Reading(resample=True))
+    audio = read_segment(Segment("s", path, 0.5, 1.5), ReadOptions(resample=True))
     assert len(audio.samples) == RATE
     expected = 0.5 * np.sin(2 * np.pi * 440 * (0.5 + np.arange(RATE) / RATE))
     inner = slice(400, -400)  # the filter sees nothing beyond the segment's ends
@@ -149,7 +149,7 @@ def test_a_segment_shorter_than_the_receptive_field_is_told(tmp_path):
     path = write(tmp_path / "a.wav", noise(RATE))
     code, message = rejection(path, 0.0, 399 / RATE)
     assert (code, message) == ("too-short", "segment has 399 samples, expected at least 400")
-    assert len(read_segment(Segment("s", path, 0.0, 400 / RATE), Reading()).samples) == 400
+    assert len(read_segment(Segment("s", path, 0.0, 400 / RATE), ReadOptions()).samples) == 400
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -158,7 +158,7 @@ def test_samples_that_are_not_finite_are_told(tmp_path, value):
     samples[77] = value
     path = write(tmp_path / "a.wav", samples, subtype="FLOAT")
     assert rejection(path, 0.0, 1.0) == ("not-finite", "1 samples are not finite")
-    read_segment(Segment("s", path, 0.5, 1.0), Reading())  # the rest of the file is usable
+    read_segment(Segment("s", path, 0.5, 1.0), ReadOptions())  # the rest of the file is usable
 
 
 @pytest.mark.parametrize("level", [0.0, 0.25])
@@ -170,7 +170,7 @@ def test_digital_silence_is_told(tmp_path, level):
 def test_real_recordings_decode_as_soundfile_decodes_them_whole(real_data):
     path = sorted((real_data / "meetings" / "wav").glob("*.flac"))[0]
     block, rate = soundfile.read(path, start=12345, stop=98765, dtype="float32", always_2d=True)
-    audio = read_segment(Segment("s", str(path), 12345 / rate, 98765 / rate), Reading())
+    audio = read_segment(Segment("s", str(path), 12345 / rate, 98765 / rate), ReadOptions())
     np.testing.assert_array_equal(audio.samples, block[:, 0])
 
 
@@ -189,7 +189,7 @@ def test_a_channel_that_the_table_names_is_read_whatever_the_run_says(tmp_path):
     segments = segments_of(table, tmp_path)
     assert [segment.path for segment in segments] == [path] * 3
     for run in ("0", "mean", "2"):
-        read = [read_segment(segment, Reading(channel=run)).samples for segment in segments]
+        read = [read_segment(segment, ReadOptions(channel=run)).samples for segment in segments]
         np.testing.assert_array_equal(read[0], block[:, 2])
         np.testing.assert_array_equal(read[2], block[:, 1])
     np.testing.assert_array_equal(read[1], block[:, 2])
@@ -199,11 +199,11 @@ def test_a_channel_of_the_table_that_the_recording_has_not_rejects_its_segment_a
     path = write(tmp_path / "a.wav", noise(RATE, 2))
     segment = Segment("s", path, 0.0, 1.0, "2")
     with pytest.raises(Rejected, match=r"channels are 2, the table names 2 \(from 0\)") as found:
-        read_segment(segment, Reading())
+        read_segment(segment, ReadOptions())
     assert found.value.code == "no-channel"
-    check_recordings([segment], Reading(channel="5"))  # nobody is read from channel 5
+    check_recordings([segment], ReadOptions(channel="5"))  # nobody is read from channel 5
     with pytest.raises(InputError, match="channels are 2, expected more than 5"):
-        check_recordings([segment, replace(segment, channel="")], Reading(channel="5"))
+        check_recordings([segment, replace(segment, channel="")], ReadOptions(channel="5"))
 
 
 @pytest.mark.parametrize("suffix", ["mp3", "ogg", "opus"])
@@ -214,7 +214,7 @@ def test_a_segment_of_a_lossy_recording_is_that_of_the_whole_to_the_last_sample(
     whole = np.concatenate([block[:, 0] for block in decode(read_header(path))])
     assert len(whole) == 5 * RATE
     for start, end in ((0.0, 1.0), (2.5, 2.7), (4.2, 4.8), (4.9, 5.0)):
-        audio = read_segment(Segment("s", path, start, end), Reading(shortest=1, integers=True))
+        audio = read_segment(Segment("s", path, start, end), ReadOptions(shortest=1, integers=True))
         expected = whole[round(start * RATE) : round(end * RATE)]
         np.testing.assert_array_equal(audio.samples, expected)
         assert not audio.clipped
@@ -222,7 +222,7 @@ def test_a_segment_of_a_lossy_recording_is_that_of_the_whole_to_the_last_sample(
 
 def test_a_segment_that_the_header_promised_is_clipped_to_what_decodes(real_data):
     path = str(real_data / "fixtures" / "pydub-tessst.mp3")
-    reading = Reading(resample=True)
+    reading = ReadOptions(resample=True)
     audio = read_segment(Segment("s", path, 1.0, 1.57864), reading)
     assert audio.clipped
     same = read_segment(Segment("s", path, 1.0, 69120 / 44100), reading)

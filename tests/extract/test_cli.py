@@ -1,6 +1,5 @@
 """The command spk-extract, as a user runs it."""
 
-import dataclasses
 import fcntl
 import os
 import pty
@@ -12,18 +11,15 @@ import sys
 import termios
 import time
 
-import click
-import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 from click.testing import CliRunner
+from helpers import noise_meeting
 
 from spk.extract.cli import main
-from spk.extract.job import Job
-from spk.extract.options import Options
-from spk.extract.store import FeatureStore
-from spk.manifests.table import segment_id, write_table
+from spk.extract.pipeline.runner import ExtractionRun
+from spk.extract.store.reader import FeatureStore
+from spk.manifests.table import write_table
 
 RUN = "from spk.extract.cli import main\nif __name__ == '__main__':\n    main()\n"
 
@@ -32,22 +28,10 @@ RUN = "from spk.extract.cli import main\nif __name__ == '__main__':\n    main()\
 def corpus(tmp_path_factory):
     """Return a folder with a recording and two tables: usable.csv, and spoilt.csv."""
     root = tmp_path_factory.mktemp("corpus")
-    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 60 * 16000)
-    samples[:16000] = 0
-    soundfile.write(root / "S01.flac", samples, 16000)
-    rows = [
-        {
-            "segment_id": segment_id("S01", "001", float(start), start + 0.5),
-            "audio": "S01.flac",
-            "start": float(start),
-            "end": start + 0.5,
-            "speaker": "001",
-            "session": "S01",
-        }
-        for start in range(59)
-    ]
-    write_table(pd.DataFrame(rows), root / "spoilt.csv")
-    write_table(pd.DataFrame(rows[1:]), root / "usable.csv")
+    spans = [(float(start), start + 0.5) for start in range(59)]
+    table = noise_meeting(root, "S01.flac", spans, speakers=["001"], silent=1.0)
+    write_table(table, root / "spoilt.csv")
+    write_table(table[1:], root / "usable.csv")
     (root / "run.py").write_text(RUN)
     return root
 
@@ -93,7 +77,7 @@ def test_rejected_segments_end_with_3_and_are_listed(corpus, tmp_path):
         (["--channel", "3"], "S01.flac: channels are 1, expected more than 3"),
         (["--layers", "0-99"], "--layers: value is '0-99'"),
         (["--shard", "2"], "--shard: value is '2', expected i/n"),
-        (["--encoder", "/no/such"], "--encoder: '/no/such' is no folder"),
+        (["--encoder", "/no/such"], "--encoder: '/no/such' is not a folder"),
         (["--audio-root", "/no/such"], "/no/such: 1 of 1 recordings are missing"),
         (["--dtype", "float16", "--device", "cpu"], "--dtype: value is 'float16' on a CPU"),
     ],
@@ -112,13 +96,6 @@ def test_a_plan_makes_nothing(corpus, tmp_path):
     assert not (tmp_path / "store").exists()
 
 
-def test_options_have_the_names_and_defaults_of_the_settings():
-    context = click.Context(main)
-    others = ("table", "store_path", "plan", "version", "help", "overwrite", "no_lock")
-    found = {p.name: p.get_default(context) for p in main.params if p.name not in others}
-    assert found == {field.name: field.default for field in dataclasses.fields(Options)}
-
-
 def test_help_and_plan_do_without_torch(corpus, tmp_path):
     code = (
         "import sys\nfrom click.testing import CliRunner\nfrom spk.extract.cli import main\n"
@@ -134,13 +111,13 @@ def test_help_and_plan_do_without_torch(corpus, tmp_path):
 def test_a_signal_ends_the_run_after_a_batch_with_its_own_code(
     corpus, tmp_path, monkeypatch, number
 ):
-    take = Job._take
+    take = ExtractionRun._usable
 
     def interrupted(self, read, writing):
         os.kill(os.getpid(), number)
-        take(self, read, writing)
+        return take(self, read, writing)
 
-    monkeypatch.setattr(Job, "_take", interrupted)
+    monkeypatch.setattr(ExtractionRun, "_usable", interrupted)
     before = signal.getsignal(number)
     result = call(corpus, "usable.csv", tmp_path / "store", "--batch-seconds", "4")
     assert result.exit_code == 128 + number
@@ -150,6 +127,7 @@ def test_a_signal_ends_the_run_after_a_batch_with_its_own_code(
     assert len(FeatureStore.open(tmp_path / "store").ids()) == 8
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_terminal_leaves_a_whole_store_and_no_traceback(corpus, tmp_path):
     store = tmp_path / "store"
     options = ["--encoder", "demo", "--audio-root", str(corpus), "--batch-seconds", "0.1"]
@@ -173,6 +151,7 @@ def test_ctrl_c_in_a_terminal_leaves_a_whole_store_and_no_traceback(corpus, tmp_
         assert f"{kept} of 58 segments have features" in out
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_segments_speed_and_time_left(corpus, tmp_path):
     run, terminal = pty.fork()
     if run == 0:

@@ -9,10 +9,12 @@ import soundfile
 from click.testing import CliRunner
 
 from spk.common.errors import InputError
-from spk.extract.cli import main, store
-from spk.extract.layout import differing_keys, fingerprint
-from spk.extract.store import FeatureStore, StoreWriter
-from spk.extract.tools import info, merge, verify
+from spk.extract.cli import main
+from spk.extract.store.cli import store
+from spk.extract.store.layout import differing_keys, fingerprint
+from spk.extract.store.maintenance import merge_stores, store_info, verify_store
+from spk.extract.store.reader import FeatureStore
+from spk.extract.store.writer import StoreWriter
 
 HASHED = {"weights_sha256": "aa" * 32, "encoder_config_sha256": "bb" * 32}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -76,17 +78,17 @@ def test_a_store_grows_under_another_name_and_keeps_its_own(
     assert {shard.attributes["fingerprint"] for shard in opened.shards} == {
         fingerprint({**store_config, **old})
     }
-    assert verify(tmp_path / "store") == []
+    assert verify_store(tmp_path / "store") == []
 
 
 def test_stores_of_one_encoder_under_two_names_are_merged(tmp_path, make_store):
     make_store(tmp_path / "one", ["a"], **HASHED)
     make_store(tmp_path / "two", ["b"], encoder="other", resample=True, **HASHED)
-    assert merge([tmp_path / "one", tmp_path / "two"], tmp_path / "both") == 2
-    assert merge([tmp_path / "two"], tmp_path / "both") == 2
+    assert merge_stores([tmp_path / "one", tmp_path / "two"], tmp_path / "both") == 2
+    assert merge_stores([tmp_path / "two"], tmp_path / "both") == 2
     make_store(tmp_path / "three", ["c"], pooling="max", **HASHED)
     with pytest.raises(InputError, match="pooling: 'max', asked 'mean'.*; leave it out"):
-        merge([tmp_path / "one", tmp_path / "three"], tmp_path / "all")
+        merge_stores([tmp_path / "one", tmp_path / "three"], tmp_path / "all")
 
 
 def test_a_shard_of_a_store_of_the_same_features_may_be_put_there(tmp_path, make_store):
@@ -128,7 +130,7 @@ def test_what_is_assumed_is_told_and_recorded_and_shown(tmp_path, table, group_e
     says = copy_encoder(group_encoder, tmp_path / "says")
     (says / "preprocessor_config.json").write_text(json.dumps({"do_normalize": True}))
     extract(table, tmp_path / "c", "--encoder", says)
-    assert "assumed" not in info(tmp_path / "c")["configuration"]
+    assert "assumed" not in store_info(tmp_path / "c")["configuration"]
     b, c = (FeatureStore.open(tmp_path / name) for name in "bc")
     assert differing_keys(b.config, c.config) == []
     for layer in b.layers:
@@ -202,7 +204,7 @@ def test_a_file_that_is_no_store_is_never_to_be_deleted(tmp_path, table, make_st
     for command in (("info", table), ("verify", table), ("merge", table, tmp_path / "m")):
         refused = call(store, *command)
         assert refused.exit_code == 1
-        assert "it is no HDF5 file, expected a store" in refused.stderr
+        assert "it is not an HDF5 file, expected a store" in refused.stderr
         assert "delete" not in refused.stderr
     recording = table.parent / "s.wav"
     refused = extract(table, recording, "--encoder", "demo")

@@ -12,20 +12,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from helpers import noise_meeting
 
 from spk.common.errors import InputError
-from spk.extract import batches
-from spk.extract.batches import AHEAD, make_batches, sort_segments
-from spk.extract.job import Halving
-from spk.extract.options import Options, parse_layers
-from spk.extract.plan import choose_segments, plan
-from spk.extract.run import extract
-from spk.extract.store import FeatureStore, StoreWriter
-from spk.extract.verify import cosines, relative_difference
-from spk.extract.writing import WAITING
+from spk.extract.options import ExtractOptions, parse_layers
+from spk.extract.pipeline import batching
+from spk.extract.pipeline.batching import AHEAD, make_batches, sort_segments
+from spk.extract.pipeline.runner import WAITING, SplitOnOutOfMemory
+from spk.extract.planning import choose_segments, plan
+from spk.extract.run import run_extraction
+from spk.extract.store.reader import FeatureStore
+from spk.extract.store.writer import StoreWriter
+from spk.extract.verification import cosines, relative_difference
 from spk.manifests.table import check_table, segment_id, write_table
 
 SAME = 1e-5  # relative, float32: batches differ in shape, and kernels in the order they add up
+SPEAKERS = ("000-M", "001-M", "002-M")
 DURATIONS = (0.3, 2.0, 0.7, 1.1, 0.05, 3.1, 0.9, 0.4, 1.6, 0.3, 2.2, 0.5)
 
 
@@ -33,15 +35,13 @@ DURATIONS = (0.3, 2.0, 0.7, 1.1, 0.05, 3.1, 0.9, 0.4, 1.6, 0.3, 2.2, 0.5)
 def corpus(tmp_path_factory):
     """Return a folder with two recordings and a table of 24 usable segments in mixed order."""
     root = tmp_path_factory.mktemp("corpus")
-    rows = []
-    for k, session in enumerate(("S02", "S01")):
-        rng = np.random.default_rng(k)
-        soundfile.write(root / f"{session}.flac", rng.uniform(-0.5, 0.5, (16 * 16000, 2)), 16000)
-        start = 0.25
-        for i, duration in enumerate(DURATIONS):
-            rows.append(row(f"{session}.flac", start, start + duration, f"00{i % 3}-M", session))
-            start += duration
-    return root, check_table(pd.DataFrame(rows))
+    edges = 0.25 + np.cumsum([0.0, *DURATIONS])
+    spans = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+    parts = [
+        noise_meeting(root, f"{session}.flac", spans, speakers=SPEAKERS, channels=2, seed=seed)
+        for seed, session in enumerate(("S02", "S01"))
+    ]
+    return root, pd.concat(parts, ignore_index=True)
 
 
 def row(audio, start, end, speaker="001-M", session="S01"):
@@ -57,7 +57,7 @@ def row(audio, start, end, speaker="001-M", session="S01"):
 
 def settings(root, **changes):
     known = {"encoder": "demo", "audio_root": str(root), "workers": 0, "store_dtype": "float32"}
-    return Options(**{**known, **changes})
+    return ExtractOptions(**{**known, **changes})
 
 
 def features(store, ids):
@@ -70,11 +70,11 @@ def whole(corpus, tmp_path_factory):
     """Return the store of one plain run, and its summary."""
     root, table = corpus
     store = tmp_path_factory.mktemp("whole") / "store"
-    return store, extract(table, store, settings(root))
+    return store, run_extraction(table, store, settings(root))
 
 
 def test_every_segment_has_features_of_its_own_samples(corpus, whole):
-    from spk.extract.encoder import load_encoder
+    from spk.extract.encoder.encoder import load_encoder
 
     root, table = corpus
     store, summary = whole
@@ -100,7 +100,7 @@ def test_every_segment_has_features_of_its_own_samples(corpus, whole):
 )
 def test_batches_and_workers_do_not_change_rows(corpus, whole, tmp_path, changes):
     root, table = corpus
-    extract(table, tmp_path / "store", settings(root, **changes))
+    run_extraction(table, tmp_path / "store", settings(root, **changes))
     ids = table["segment_id"].tolist()
     expected = features(whole[0], ids)
     assert relative_difference(features(tmp_path / "store", ids), expected) < SAME
@@ -114,7 +114,7 @@ def test_rows_are_those_of_a_plain_loop(corpus, tmp_path, kind, buckets, request
 
     root, table = corpus
     folder = request.getfixturevalue(kind)
-    extract(table, tmp_path / "store", settings(root, encoder=str(folder), buckets=buckets))
+    run_extraction(table, tmp_path / "store", settings(root, encoder=str(folder), buckets=buckets))
     found = features(tmp_path / "store", table["segment_id"].tolist())
     processor = AutoFeatureExtractor.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder).eval()
@@ -131,8 +131,8 @@ def test_rows_are_those_of_a_plain_loop(corpus, tmp_path, kind, buckets, request
 
 def test_the_audio_held_at_once_does_not_grow_with_the_table(corpus, tmp_path, monkeypatch):
     root, _ = corpus
-    rows = [row("S01.flac", i / 40, i / 40 + 0.1) for i in range(600)]
-    read, add, given, most = batches.read_segment, StoreWriter.add, [], []
+    rows = [row("S01.flac", i / 50, i / 50 + 0.1) for i in range(600)]
+    read, add, given, most = batching.read_segment, StoreWriter.add, [], []
 
     def noted(segment, reading):
         audio = read(segment, reading)
@@ -143,10 +143,10 @@ def test_the_audio_held_at_once_does_not_grow_with_the_table(corpus, tmp_path, m
         most.append(sum(samples() is not None for samples in given))
         add(self, *row, **rest)
 
-    monkeypatch.setattr(batches, "read_segment", noted)
+    monkeypatch.setattr(batching, "read_segment", noted)
     monkeypatch.setattr(StoreWriter, "add", counted)
     table = check_table(pd.DataFrame(rows))
-    extract(table, tmp_path / "store", settings(root, batch_seconds=0.41, workers=2))
+    run_extraction(table, tmp_path / "store", settings(root, batch_seconds=0.41, workers=2))
     # batches of four: those read ahead, two at the device, those before the writer, two in hand
     assert len(most) == 600
     assert max(most) <= 4 * (AHEAD + 2 + WAITING + 2)
@@ -154,7 +154,7 @@ def test_the_audio_held_at_once_does_not_grow_with_the_table(corpus, tmp_path, m
 
 def test_the_order_of_the_table_does_not_change_rows(corpus, whole, tmp_path):
     root, table = corpus
-    extract(table.sample(frac=1, random_state=1), tmp_path / "store", settings(root))
+    run_extraction(table.sample(frac=1, random_state=1), tmp_path / "store", settings(root))
     ids = table["segment_id"].tolist()
     np.testing.assert_array_equal(features(tmp_path / "store", ids), features(whole[0], ids))
 
@@ -168,26 +168,26 @@ def test_an_interrupted_run_goes_on_to_the_same_store(corpus, whole, tmp_path):
         asked.append(None)
         return len(asked) > 2
 
-    first = extract(table, store, options, stop=stop)
+    first = run_extraction(table, store, options, stop=stop)
     assert first.interrupted
     assert 0 < first.segments < 24
     assert len(FeatureStore.open(store).ids()) == first.segments
-    second = extract(table, store, options)
+    second = run_extraction(table, store, options)
     assert not second.interrupted
     assert second.new == 24 - first.segments
     ids = table["segment_id"].tolist()
-    extract(table, tmp_path / "undisturbed", options)
+    run_extraction(table, tmp_path / "undisturbed", options)
     np.testing.assert_array_equal(features(store, ids), features(tmp_path / "undisturbed", ids))
     assert relative_difference(features(store, ids), features(whole[0], ids)) < SAME
-    assert extract(table, store, options).new == 0
+    assert run_extraction(table, store, options).new == 0
 
 
 def test_what_a_grown_table_adds_is_encoded_alone(corpus, tmp_path):
     root, table = corpus
     options = settings(root, batch_seconds=6.0)
-    extract(table.iloc[::2], tmp_path / "store", options)
+    run_extraction(table.iloc[::2], tmp_path / "store", options)
     lengths = []
-    summary = extract(table, tmp_path / "store", options, stop=lambda: lengths.append(None))
+    summary = run_extraction(table, tmp_path / "store", options, stop=lambda: lengths.append(None))
     assert (summary.segments, summary.new) == (24, 12)
     left = sort_segments(choose_segments(table.iloc[1::2], options))
     assert len(lengths) == len(make_batches(left, 6.0)) + 1
@@ -196,20 +196,20 @@ def test_what_a_grown_table_adds_is_encoded_alone(corpus, tmp_path):
 def test_a_segment_whose_times_changed_under_its_id_is_refused(corpus, tmp_path):
     root, table = corpus
     store = tmp_path / "store"
-    extract(table, store, settings(root))
+    run_extraction(table, store, settings(root))
     cut = table.assign(end=table["end"] - 6e-5)  # as a file of whole samples has it
-    assert extract(cut, store, settings(root)).new == 0
+    assert run_extraction(cut, store, settings(root)).new == 0
     changed = table.copy()
     changed.loc[1, "start"] += 0.1
     name = changed.loc[1, "segment_id"]
     with pytest.raises(InputError, match=f"1 segments have another length.*{name}.* with 1.9000 s"):
-        extract(changed, store, settings(root))
+        run_extraction(changed, store, settings(root))
 
 
 def test_what_was_encoded_before_an_exception_is_kept(corpus, tmp_path, monkeypatch):
     root, table = corpus
     calls = []
-    encode = Halving.__call__
+    encode = SplitOnOutOfMemory.__call__
 
     def failing(self, waveforms):
         calls.append(None)
@@ -217,9 +217,9 @@ def test_what_was_encoded_before_an_exception_is_kept(corpus, tmp_path, monkeypa
             raise KeyboardInterrupt
         return encode(self, waveforms)
 
-    monkeypatch.setattr(Halving, "__call__", failing)
+    monkeypatch.setattr(SplitOnOutOfMemory, "__call__", failing)
     with pytest.raises(KeyboardInterrupt):
-        extract(table, tmp_path / "store", settings(root, batch_seconds=8.0))
+        run_extraction(table, tmp_path / "store", settings(root, batch_seconds=8.0))
     assert 0 < len(FeatureStore.open(tmp_path / "store").ids()) < 24
 
 
@@ -242,7 +242,7 @@ def spoilt(corpus, tmp_path):
 def test_unusable_segments_are_listed_and_the_rest_goes_on(spoilt):
     root, table = spoilt
     store = root / "store"
-    summary = extract(table, store, settings(root))
+    summary = run_extraction(table, store, settings(root))
     assert summary.segments == 24
     assert summary.rejected == {"unreadable": 1, "silent": 1, "past-end": 1, "too-short": 1}
     listed = pd.read_csv(f"{store}.rejected.csv").set_index("segment_id")
@@ -261,11 +261,11 @@ def test_unusable_segments_are_listed_and_the_rest_goes_on(spoilt):
 def test_rejected_segments_are_tried_again_only_when_asked(spoilt):
     root, table = spoilt
     store = root / "store"
-    extract(table, store, settings(root))
+    run_extraction(table, store, settings(root))
     soundfile.write(root / "absent.flac", np.random.default_rng(9).uniform(-1, 1, 32000), 16000)
-    again = extract(table, store, settings(root))
+    again = run_extraction(table, store, settings(root))
     assert (again.new, sum(again.rejected.values())) == (0, 4)
-    retried = extract(table, store, settings(root, retry_rejected=True))
+    retried = run_extraction(table, store, settings(root, retry_rejected=True))
     assert (retried.new, sum(retried.rejected.values())) == (1, 3)
     assert len(pd.read_csv(f"{store}.rejected.csv")) == 3
 
@@ -274,24 +274,24 @@ def test_the_list_goes_when_nothing_is_rejected_any_more(spoilt):
     root, table = spoilt
     table = table[table["audio"].isin(["S01.flac", "absent.flac"])].iloc[:-2]
     store = root / "store"
-    extract(table, store, settings(root))
+    run_extraction(table, store, settings(root))
     listing = root / "store.rejected.csv"
     assert listing.exists()
     soundfile.write(root / "absent.flac", np.random.default_rng(9).uniform(-1, 1, 32000), 16000)
-    extract(table, store, settings(root, retry_rejected=True))
+    run_extraction(table, store, settings(root, retry_rejected=True))
     assert not listing.exists()
 
 
 def test_strict_stops_at_the_first_rejected_segment(spoilt):
     root, table = spoilt
     with pytest.raises(InputError, match="C_001-M.*: past-end: .*or leave out --strict"):
-        extract(table, root / "store", settings(root, strict=True))
+        run_extraction(table, root / "store", settings(root, strict=True))
 
 
 def test_a_wrong_audio_root_is_told_before_anything_is_rejected(corpus, tmp_path):
     _, table = corpus
     with pytest.raises(InputError, match="2 of 2 recordings are missing.*--audio-root"):
-        extract(table, tmp_path / "store", settings(tmp_path))
+        run_extraction(table, tmp_path / "store", settings(tmp_path))
     assert not (tmp_path / "store").exists()
 
 
@@ -310,7 +310,7 @@ def test_a_wrong_audio_root_is_told_before_anything_is_rejected(corpus, tmp_path
 def test_a_store_of_another_configuration_is_refused(corpus, whole, changes, key):
     root, table = corpus
     with pytest.raises(InputError, match=rf"another configuration.*\b{key}: "):
-        extract(table, whole[0], settings(root, **changes))
+        run_extraction(table, whole[0], settings(root, **changes))
 
 
 def test_the_store_says_where_its_features_come_from(whole, layer_encoder, corpus, tmp_path):
@@ -318,7 +318,7 @@ def test_the_store_says_where_its_features_come_from(whole, layer_encoder, corpu
     config = FeatureStore.open(whole[0]).config
     assert (config["encoder"], config["untrained"], config["channel"]) == ("demo", True, "0")
     assert config["layer_definition"].endswith("the last is after the final layer norm")
-    extract(table.head(1), tmp_path / "store", settings(root, encoder=str(layer_encoder)))
+    run_extraction(table.head(1), tmp_path / "store", settings(root, encoder=str(layer_encoder)))
     config = FeatureStore.open(tmp_path / "store").config
     assert (config["revision"], config["untrained"], config["dim"]) == ("local", False, 64)
     assert config["layers"] == [0, 1, 2, 3]
@@ -330,7 +330,7 @@ def test_shards_add_up_to_the_whole(corpus, whole, tmp_path):
     ids = []
     for i in (1, 2, 3):
         store = tmp_path / str(i)
-        assert extract(table, store, settings(root, shard=f"{i}/3")).new == 8
+        assert run_extraction(table, store, settings(root, shard=f"{i}/3")).new == 8
         part = FeatureStore.open(store).ids().tolist()
         assert relative_difference(features(store, part), features(whole[0], part)) < SAME
         ids += part
@@ -340,7 +340,7 @@ def test_shards_add_up_to_the_whole(corpus, whole, tmp_path):
 def test_frames_are_the_states_that_are_pooled(corpus, whole, tmp_path):
     root, table = corpus
     store = tmp_path / "store"
-    extract(table, store, settings(root, frames=True, layers="0,5"))
+    run_extraction(table, store, settings(root, frames=True, layers="0,5"))
     opened = FeatureStore.open(store)
     assert (opened.kind, opened.dim, opened.config["pooling"]) == ("frames", 64, "none")
     ids = table["segment_id"].tolist()
@@ -352,7 +352,7 @@ def test_frames_are_the_states_that_are_pooled(corpus, whole, tmp_path):
 
 def test_the_channel_asked_for_is_the_one_encoded(corpus, whole, tmp_path):
     root, table = corpus
-    extract(table, tmp_path / "store", settings(root, channel="1"))
+    run_extraction(table, tmp_path / "store", settings(root, channel="1"))
     ids = table["segment_id"].tolist()
     other = features(tmp_path / "store", ids)
     assert relative_difference(other, features(whole[0], ids)) > 1e-3
@@ -360,21 +360,21 @@ def test_the_channel_asked_for_is_the_one_encoded(corpus, whole, tmp_path):
 
 def test_long_segments_are_encoded_in_windows(corpus, tmp_path):
     root, table = corpus
-    summary = extract(table, tmp_path / "store", settings(root, max_seconds=0.5))
+    summary = run_extraction(table, tmp_path / "store", settings(root, max_seconds=0.5))
     assert summary.new == 24
 
 
 def test_verify_measures_the_batch(corpus, tmp_path, group_encoder):
     root, table = corpus
     options = settings(root, encoder=str(group_encoder), verify=6)
-    summary = extract(table, tmp_path / "store", options)
+    summary = run_extraction(table, tmp_path / "store", options)
     assert 0 < summary.difference < SAME
     assert "largest relative difference of float32 in a batch from float32 alone" in str(summary)
 
 
 def test_verify_tells_what_bfloat16_costs(corpus, tmp_path):
     root, table = corpus
-    summary = extract(table, tmp_path / "store", settings(root, verify=4, dtype="bfloat16"))
+    summary = run_extraction(table, tmp_path / "store", settings(root, verify=4, dtype="bfloat16"))
     assert 1e-4 < summary.difference < 1e-1
 
 
@@ -382,7 +382,7 @@ def test_verify_tells_what_bfloat16_costs_layer_by_layer(corpus, tmp_path):
     root, table = corpus
     lines = []
     options = settings(root, verify=4, dtype="bfloat16", layers="0,5")
-    summary = extract(table, tmp_path / "store", options, tell=lines.append)
+    summary = run_extraction(table, tmp_path / "store", options, log=lines.append)
     found = [
         re.fullmatch(
             r"layer (\d): relative error (\S+) \(median\), (\S+) \(largest\); "
@@ -397,7 +397,7 @@ def test_verify_tells_what_bfloat16_costs_layer_by_layer(corpus, tmp_path):
     assert all(float(half) <= float(most) for _, half, most, _ in found)
     assert all(0.99 < float(cosine) <= 1 for *_, cosine in found)
     lines.clear()
-    extract(table, tmp_path / "exact", settings(root, verify=4), tell=lines.append)
+    run_extraction(table, tmp_path / "exact", settings(root, verify=4), log=lines.append)
     assert lines == []
 
 
@@ -406,7 +406,7 @@ def test_verify_names_segments_in_both_formats_where_there_are_enough(corpus, tm
     rows = table.assign(segment_id=table["segment_id"] + "-2", start=table["start"] + 0.02)
     lines = []
     options = settings(root, verify=48, dtype="bfloat16", layers="5")
-    extract(check_table(pd.concat([table, rows])), tmp_path / "s", options, tell=lines.append)
+    run_extraction(check_table(pd.concat([table, rows])), tmp_path / "s", options, log=lines.append)
     found = re.search(
         r"; accuracy (\S+), in float32 (\S+) \(difference \S+, \S+ to \S+\)$", lines[0]
     )
@@ -419,14 +419,14 @@ def test_verify_does_not_name_segments_of_the_split_test(corpus, tmp_path):
     table = table.assign(split=np.where(table["session"] == "S01", "test", "train"))
     lines = []
     options = settings(root, verify=24, dtype="bfloat16", layers="5")
-    extract(check_table(table), tmp_path / "s", options, tell=lines.append)
+    run_extraction(check_table(table), tmp_path / "s", options, log=lines.append)
     named, drawn = re.match(r"accuracy: (\d+) of (\d+) segments can be named", lines[1]).groups()
     assert 0 < int(named) <= 12
     assert drawn == "24"
 
 
 def test_verify_tells_of_features_that_are_no_numbers_and_goes_on(corpus, tmp_path, monkeypatch):
-    from spk.extract.encoder import Encoder
+    from spk.extract.encoder.encoder import Encoder
 
     root, table = corpus
     rows = table.assign(segment_id=table["segment_id"] + "-2", start=table["start"] + 0.02)
@@ -441,8 +441,8 @@ def test_verify_tells_of_features_that_are_no_numbers_and_goes_on(corpus, tmp_pa
     monkeypatch.setattr(Encoder, "encode", overflowing)
     lines = []
     options = settings(root, verify=48, dtype="bfloat16", layers="0,2,5", batch_seconds=1000.0)
-    summary = extract(
-        check_table(pd.concat([table, rows])), tmp_path / "s", options, tell=lines.append
+    summary = run_extraction(
+        check_table(pd.concat([table, rows])), tmp_path / "s", options, log=lines.append
     )
     assert re.fullmatch(
         r"layer 2: 1 of 4\d segments are not finite in bfloat16, expected numbers; "
@@ -459,7 +459,7 @@ def test_cosines_are_of_the_angle():
 
 
 def test_verify_finds_an_encoder_that_mixes_its_batch(corpus, tmp_path, monkeypatch):
-    from spk.extract.encoder import Encoder
+    from spk.extract.encoder.encoder import Encoder
 
     root, table = corpus
     encode = Encoder.encode
@@ -470,25 +470,25 @@ def test_verify_finds_an_encoder_that_mixes_its_batch(corpus, tmp_path, monkeypa
 
     monkeypatch.setattr(Encoder, "encode", leaking)
     with pytest.raises(InputError, match="features differ by .* expected at most 1e-05"):
-        extract(table, tmp_path / "store", settings(root, verify=6))
+        run_extraction(table, tmp_path / "store", settings(root, verify=6))
 
 
 def test_a_batch_too_large_for_memory_is_halved_and_told_once(corpus, whole, tmp_path, monkeypatch):
     import torch
 
-    from spk.extract.encoder import Encoder
+    from spk.extract.encoder.encoder import Encoder
 
     root, table = corpus
-    submit = Encoder.submit
+    submit = Encoder.encode_async
 
     def small(self, waveforms, *settings):
         if len(waveforms) > 3:
             raise torch.cuda.OutOfMemoryError("out of memory")
         return submit(self, waveforms, *settings)
 
-    monkeypatch.setattr(Encoder, "submit", small)
+    monkeypatch.setattr(Encoder, "encode_async", small)
     lines = []
-    summary = extract(table, tmp_path / "store", settings(root), tell=lines.append)
+    summary = run_extraction(table, tmp_path / "store", settings(root), log=lines.append)
     assert summary.new == 24
     assert len(lines) == 1
     assert "too large for the device's memory" in lines[0]
@@ -497,16 +497,16 @@ def test_a_batch_too_large_for_memory_is_halved_and_told_once(corpus, whole, tmp
 
 
 def test_a_bug_in_encoding_names_the_segments(corpus, tmp_path, monkeypatch):
-    from spk.extract.encoder import Encoder
+    from spk.extract.encoder.encoder import Encoder
 
     root, table = corpus
 
     def broken(self, waveforms, *settings):
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(Encoder, "submit", broken)
+    monkeypatch.setattr(Encoder, "encode_async", broken)
     with pytest.raises(RuntimeError, match="S01_002-M_.* and 1 more in its batch: encoding fail"):
-        extract(table, tmp_path / "store", settings(root, batch_seconds=7.0))
+        run_extraction(table, tmp_path / "store", settings(root, batch_seconds=7.0))
 
 
 def test_a_bug_in_writing_names_the_segment_and_ends_the_run(corpus, tmp_path, monkeypatch):
@@ -522,7 +522,7 @@ def test_a_bug_in_writing_names_the_segment_and_ends_the_run(corpus, tmp_path, m
 
     monkeypatch.setattr(StoreWriter, "add", broken)
     with pytest.raises(RuntimeError) as found:
-        extract(table, tmp_path / "store", settings(root, batch_seconds=4.0))
+        run_extraction(table, tmp_path / "store", settings(root, batch_seconds=4.0))
     assert str(found.value) == f"{added[2]}: writing failed"
     assert set(FeatureStore.open(tmp_path / "store").ids()) == set(added[:2])
 
@@ -530,7 +530,7 @@ def test_a_bug_in_writing_names_the_segment_and_ends_the_run(corpus, tmp_path, m
 def test_the_profile_tells_where_the_time_went(corpus, tmp_path):
     root, table = corpus
     file = tmp_path / "profile.txt"
-    extract(table, tmp_path / "store", settings(root, profile=str(file), workers=2))
+    run_extraction(table, tmp_path / "store", settings(root, profile=str(file), workers=2))
     page = file.read_text()
     assert page.startswith("segments: 24\naudio: 26.3 s in ")
     for stage in ("decode", "transfer", "CNN", "layers", "pooling", "writing"):
@@ -540,15 +540,16 @@ def test_the_profile_tells_where_the_time_went(corpus, tmp_path):
     assert sum(event["name"] == "decode" for event in events) == 24
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_completed_by_the_same_command(corpus, tmp_path):
     root, table = corpus
     write_table(table, tmp_path / "table.csv")
     store = tmp_path / "store"
     code = f"""
 import os, signal
-from spk.extract.options import Options
-from spk.extract.run import extract
-from spk.extract.store import StoreWriter
+from spk.extract.options import ExtractOptions
+from spk.extract.run import run_extraction
+from spk.extract.store.writer import StoreWriter
 from spk.manifests.table import read_table
 
 commit = StoreWriter.commit
@@ -563,9 +564,9 @@ def early(self):
     self._commit_rows = 6
     due(self)
 StoreWriter._commit_if_due = early
-options = Options(encoder="demo", audio_root={str(root)!r}, workers=2, store_dtype="float32",
+options = ExtractOptions(encoder="demo", audio_root={str(root)!r}, workers=2, store_dtype="float32",
                   batch_seconds=6.0)
-extract(read_table({str(tmp_path / "table.csv")!r}), {str(store)!r}, options)
+run_extraction(read_table({str(tmp_path / "table.csv")!r}), {str(store)!r}, options)
 """
     done = subprocess.run([sys.executable, "-c", code], check=False, timeout=120)
     assert done.returncode == -signal.SIGKILL
@@ -574,8 +575,8 @@ extract(read_table({str(tmp_path / "table.csv")!r}), {str(store)!r}, options)
     options = settings(root, batch_seconds=6.0)
     batches = make_batches(sort_segments(choose_segments(table, options)), 6.0)
     assert {len(kept & {s.segment_id for s in batch}) / len(batch) for batch in batches} == {0, 1}
-    assert extract(table, store, options).new == 24 - len(kept)
-    extract(table, tmp_path / "undisturbed", options)
+    assert run_extraction(table, store, options).new == 24 - len(kept)
+    run_extraction(table, tmp_path / "undisturbed", options)
     ids = table["segment_id"].tolist()
     np.testing.assert_array_equal(features(store, ids), features(tmp_path / "undisturbed", ids))
 
@@ -585,7 +586,7 @@ def test_one_waveform_too_large_for_memory_is_told():
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     with pytest.raises(InputError, match="a waveform of 7 samples alone.*smaller --max-seconds"):
-        Halving(never, lambda line: None)([np.zeros(7), np.zeros(5)])
+        SplitOnOutOfMemory(never, lambda line: None)([np.zeros(7), np.zeros(5)])
 
 
 def test_another_runtime_error_is_not_taken_for_memory():
@@ -593,12 +594,12 @@ def test_another_runtime_error_is_not_taken_for_memory():
         raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        Halving(broken, lambda line: None)([np.zeros(7), np.zeros(5)])
+        SplitOnOutOfMemory(broken, lambda line: None)([np.zeros(7), np.zeros(5)])
 
 
 def test_a_plan_counts_and_estimates_without_audio_or_weights(corpus, whole, layer_encoder):
     _, table = corpus
-    found = plan(table, Options(encoder=str(layer_encoder), audio_root="nowhere"))
+    found = plan(table, ExtractOptions(encoder=str(layer_encoder), audio_root="nowhere"))
     assert (found.segments, found.size) == (24, 24 * 4 * 64 * 2)
     assert found.seconds == pytest.approx(2 * sum(DURATIONS))
     assert str(found) == "24 segments, 0.01 h, cache about 0.0 MB (4 layers x 64, float16)"
@@ -606,14 +607,14 @@ def test_a_plan_counts_and_estimates_without_audio_or_weights(corpus, whole, lay
 
 def test_a_plan_advises_to_cut_where_recordings_have_channels(corpus, layer_encoder):
     root, table = corpus
-    told = str(plan(table, Options(encoder=str(layer_encoder), audio_root=str(root))))
+    told = str(plan(table, ExtractOptions(encoder=str(layer_encoder), audio_root=str(root))))
     assert "recordings have up to 2 channels, and all are decoded to read one" in told
     assert told.endswith("cut first: spk-manifests cut")
 
 
 def test_a_plan_for_an_encoder_that_is_not_at_hand_says_so(corpus, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    found = plan(corpus[1], Options())
+    found = plan(corpus[1], ExtractOptions())
     assert found.size is None
     assert "cache unknown (jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn: enc" in str(found)
 
@@ -635,20 +636,20 @@ def test_layers_that_are_not_there_are_refused(text):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_seconds": 0.0}, "--batch-seconds: value is 0.0 s, expected more than 0.0 s"),
-        ({"max_seconds": 0.01}, "--max-seconds: value is 0.01 s"),
-        ({"max_seconds": float("nan")}, "--max-seconds: value is nan s"),
-        ({"max_seconds": float("inf")}, "--max-seconds: value is inf s, .*and finite"),
+        ({"batch_seconds": 0.0}, "--batch-seconds: value is 0.0, expected a number above 0,"),
+        ({"max_seconds": 0.01}, "--max-seconds: value is 0.01, expected a number above 0.1"),
+        ({"max_seconds": float("nan")}, "--max-seconds: value is nan, expected a number above 0.1"),
+        ({"max_seconds": float("inf")}, "--max-seconds: value is inf, expected a number above 0.1"),
         ({"frames": True, "pooling": "max"}, "--pooling: value is 'max' beside --frames"),
-        ({"workers": -1}, "--workers: value is -1, expected 0 or more"),
-        ({"verify": -1}, "--verify: value is -1, expected 0 or more"),
+        ({"workers": -1}, "--workers: value is -1, expected a whole number from 0, or none"),
+        ({"verify": -1}, "--verify: value is -1, expected a whole number from 0;"),
         ({"store_dtype": "int8"}, "--store-dtype: value is 'int8'"),
         ({"channel": "left"}, "--channel: value is 'left'"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
-        Options(**changes)
+        ExtractOptions(**changes)
 
 
 def test_real_meetings_give_features(real_data, tmp_path):
@@ -660,6 +661,6 @@ def test_real_meetings_give_features(real_data, tmp_path):
             times = float(start), float(start) + float(duration)
             rows.append(row(f"wav/{session}.flac", *times, speaker, session))
     table = check_table(pd.DataFrame(rows))
-    summary = extract(table, tmp_path / "store", settings(root, verify=5))
+    summary = run_extraction(table, tmp_path / "store", settings(root, verify=5))
     assert (summary.segments, summary.rejected) == (12, {})
     assert summary.difference < SAME

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from spk.extract.encoder import Encoder
-from spk.extract.weights import load_parts
+from spk.extract.encoder.encoder import Encoder
+from spk.extract.encoder.loading import load_encoder_parts
 
 META = torch.device("meta")
 EQUAL, UNEQUAL = (3000, 3000, 3000), (3000, 2200, 900)
 
 
 def submitted(folder, lengths, pooling="mean+std", dtype=torch.float32):
-    parts = load_parts(str(folder))
+    parts = load_encoder_parts(str(folder))
     encoder = Encoder(parts, device=META, dtype=dtype)
     rows = [np.ones(count, np.int16) for count in lengths]
-    return lambda: encoder.submit(rows, [0, 1, 3], pooling, math.inf)
+    return lambda: encoder.encode_async(rows, [0, 1, 3], pooling, math.inf)
 
 
 @pytest.mark.parametrize("kind", ["layer_encoder", "group_encoder"])

@@ -82,11 +82,13 @@ def make_trunk(encoder_of: Callable[[str], Path]) -> Callable[..., Any]:
     """Return a function that makes a trunk of a kind of encoder, in training mode."""
 
     def make(kind: str, **settings: Any) -> Any:
-        from spk.extract.weights import load_parts
-        from spk.finetune.config import Config
-        from spk.finetune.trunk import Trunk
+        from spk.extract.encoder.loading import load_encoder_parts
+        from spk.finetune.config import FinetuneConfig
+        from spk.finetune.model.encoder import PartlyFrozenEncoder
 
-        return Trunk(load_parts(str(encoder_of(kind))), Config(**settings))
+        return PartlyFrozenEncoder(
+            load_encoder_parts(str(encoder_of(kind))), FinetuneConfig(**settings)
+        )
 
     return make
 
@@ -96,14 +98,14 @@ def make_module(encoder_of: Callable[[str], Path]) -> Callable[..., Any]:
     """Return a function that makes a model of three labels, in training mode."""
 
     def make(kind: str, *, task: str = "M1", codes: Any = None, cache: Any = None, **settings: Any):
-        from spk.extract.weights import load_parts
-        from spk.finetune.config import Config
-        from spk.finetune.module import SpeakerModule, Subject
+        from spk.extract.encoder.loading import load_encoder_parts
+        from spk.finetune.config import FinetuneConfig
+        from spk.finetune.model.module import ModelIdentity, SpeakerModule
 
         folder = str(encoder_of(kind))
-        parts = load_parts(folder)
-        subject = Subject(task, ("a", "b", "c"), parts.provenance, "random")
-        config = Config(pretrained_model=folder, **{"head_size": 16, **settings})
+        parts = load_encoder_parts(folder)
+        subject = ModelIdentity(task, ("a", "b", "c"), parts.provenance, "random")
+        config = FinetuneConfig(encoder=folder, **{"head_size": 16, **settings})
         return SpeakerModule(parts, subject, config, codes=codes, cache=cache)
 
     return make
@@ -116,10 +118,10 @@ def make_batch(waveforms: list[np.ndarray]) -> Callable[..., Any]:
     def make(*places: int, epoch: int = 0, number: int = 0) -> Any:
         import torch
 
-        from spk.finetune.data import Ask, Batch
+        from spk.finetune.data.dataset import Batch, BatchIndex
 
         places = places or (0, 1, 2)
-        ask = Ask(epoch, number, places)
+        ask = BatchIndex(epoch, number, places)
         return Batch(ask, [waveforms[i] for i in places], torch.tensor([i % 3 for i in places]))
 
     return make

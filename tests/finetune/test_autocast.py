@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from spk.finetune.config import Config
-from spk.finetune.heads import loss
-from spk.finetune.predict import predict
-from spk.finetune.run import fit
-from spk.manifests.assemble import make_table
-from spk.manifests.demo import demo
-from spk.manifests.rttm import read_rttm
-from spk.manifests.split import split
+from spk.finetune.config import FinetuneConfig
+from spk.finetune.model.heads import loss
+from spk.finetune.prediction import predict
+from spk.finetune.run import train_table
+from spk.manifests.demo.corpus import demo
+from spk.manifests.formats.build import make_table
+from spk.manifests.formats.rttm import read_rttm
+from spk.manifests.splits.split import split_table
 from spk.manifests.table import read_predictions
 
 NARROW = 0.05  # relative, of scores: bfloat16 keeps 8 bits, through a dozen products
@@ -102,25 +102,25 @@ def test_scores_in_bfloat16_are_near_those_of_float32(cuda_autocast, make_module
 def meeting(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
     demo(folder, sessions=1, minutes=1.5, speakers=2, channels=1)
-    table, _ = make_table(read_rttm(folder / "TextGrid"), audio_root=folder / "wav")
-    table, _ = split(table[table["end"] - table["start"] >= 1.0], gap=0.5)
+    table = make_table(read_rttm(folder / "TextGrid"), audio_root=folder / "wav")
+    table = split_table(table[table["end"] - table["start"] >= 1.0], gap=0.5)
     return folder, table
 
 
 @pytest.mark.parametrize("kind", ["layer", "group"])
 def test_fit_and_predict_run_in_bfloat16(cuda_autocast, encoder_of, meeting, tmp_path, kind):
     folder, table = meeting
-    every = replace(Config(pretrained_model=str(encoder_of(kind))), **EVERY)
+    every = replace(FinetuneConfig(encoder=str(encoder_of(kind))), **EVERY)
     config = replace(
         every,
         audio_root=str(folder / "wav"),
         log_dir=str(tmp_path / "logs"),
-        precision="bfloat16",
+        dtype="bfloat16",
         max_epochs=2,
         batch_seconds=10.0,
         accelerator="cpu",
     )
-    sessions = fit(table, config).sessions
+    sessions = train_table(table, config).sessions
     assert sessions["state"].tolist() == ["done"]
     written = read_predictions(Path(config.log_dir) / "version_0" / "predictions.csv")
     named = predict(config.log_dir, table, audio_root=config.audio_root, accelerator="cpu").table

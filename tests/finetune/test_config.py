@@ -13,16 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spk.common.errors import InputError
-from spk.extract.options import DEFAULT_ENCODER
-from spk.finetune.config import DEFAULT_ENCODER as OWN_ENCODER
-from spk.finetune.config import (
-    Config,
-    frozen_layers,
-    read_config,
-    write_config,
-)
-from spk.finetune.forms import numbers
-from spk.finetune.origin import differing_settings, telling
+from spk.common.options import numbers
+from spk.finetune.config import FinetuneConfig, frozen_layers, read_config, write_config
+from spk.finetune.training.provenance import differing_settings, result_settings
 
 REFERENCE = """\
 seed: 42
@@ -56,14 +49,13 @@ CHANGED = {  # another value of every setting that has more than one
     "batch_seconds": 12.5,
     "accumulate": 2,
     "crop_seconds": 3.0,
-    "num_workers": 2,
-    "log_every_n_steps": 1,
+    "workers": 2,
     "csv_path": "a b/表.csv",
     "audio_root": "/audio",
     "sample_rate": 8000,
     "channel": "mean",
     "resample": True,
-    "pretrained_model": "true",  # names that YAML would take for something else
+    "encoder": "true",  # names that YAML would take for something else
     "revision": "0010",
     "normalize": "no",
     "freeze_feature_extractor": False,
@@ -113,7 +105,7 @@ CHANGED = {  # another value of every setting that has more than one
     "accelerator": "cpu",
     "devices": 2,
     "workers_per_device": 2,
-    "precision": "float32",
+    "dtype": "float32",
     "gradient_checkpointing": True,
     "cache_prefix": True,
 }
@@ -126,10 +118,11 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_the_references_file_is_read_unchanged(tmp_path):
-    expected = Config(
+    expected = FinetuneConfig(
+        seed=42,
         batch_size=2,
         learning_rate=0.00003,
-        num_workers=4,
+        workers=4,
         csv_path="data/data_fixed.csv",
         sample_rate=16000,
         resume_from_checkpoint=False,
@@ -140,39 +133,69 @@ def test_the_references_file_is_read_unchanged(tmp_path):
     assert type(config.learning_rate) is float
 
 
+@pytest.mark.parametrize(
+    ("former", "name", "value"),
+    [
+        ("pretrained_model", "encoder", "demo"),
+        ("precision", "dtype", "float32"),
+        ("num_workers", "workers", 3),
+    ],
+)
+def test_a_key_of_before_stands_for_the_one_of_today(tmp_path, former, name, value):
+    config = read_config(written(tmp_path, f"{former}: {value}\n"))
+    assert config == FinetuneConfig(**{name: value})
+    write_config(config, tmp_path / "config.yaml")
+    assert former not in (tmp_path / "config.yaml").read_text()
+    with pytest.raises(InputError, match=f"key '{name}' is given twice"):
+        read_config(written(tmp_path, f"{former}: {value}\n{name}: {value}\n"))
+
+
+def test_a_key_without_effect_is_read_and_forgotten(tmp_path):
+    config = read_config(written(tmp_path, "log_every_n_steps: 3\n"))
+    assert config == FinetuneConfig()
+    assert not hasattr(config, "log_every_n_steps")
+
+
+def test_settings_that_an_earlier_version_noted_are_compared_by_their_names_of_today():
+    old = {"pretrained_model": "encoder", "precision": "float32", "log_every_n_steps": 10}
+    assert differing_settings(old, FinetuneConfig(encoder="there/encoder", dtype="float32")) == []
+    assert differing_settings(old, FinetuneConfig(encoder="other")) == ["encoder", "dtype"]
+
+
 def test_no_source_means_the_defaults():
-    assert read_config(None) == Config()
-
-
-def test_the_default_encoder_is_that_of_extraction():
-    assert OWN_ENCODER == DEFAULT_ENCODER
+    assert read_config(None) == FinetuneConfig()
 
 
 def test_what_is_written_is_read_again(tmp_path):
-    config = Config(**CHANGED)
-    for made in (config, Config(), Config(unfreeze="3:4,6:0", freeze_encoder_layers="all")):
+    config = FinetuneConfig(**CHANGED)
+    for made in (
+        config,
+        FinetuneConfig(),
+        FinetuneConfig(unfreeze="3:4,6:0", freeze_encoder_layers="all"),
+    ):
         write_config(made, tmp_path / "a.yaml")
         assert read_config(tmp_path / "a.yaml") == made
     assert [*yaml.safe_load((tmp_path / "a.yaml").read_text())] == [
-        field.name for field in dataclasses.fields(Config)
+        field.name for field in dataclasses.fields(FinetuneConfig)
     ]
 
 
 def test_every_setting_is_changed_above_but_the_one_that_would_contradict():
-    names = {field.name for field in dataclasses.fields(Config)}
+    names = {field.name for field in dataclasses.fields(FinetuneConfig)}
     assert names - CHANGED.keys() == {"unfreeze"}
-    same = [name for name, value in CHANGED.items() if value == getattr(Config(), name)]
+    same = [name for name, value in CHANGED.items() if value == getattr(FinetuneConfig(), name)]
     assert same == []
 
 
 def test_every_setting_has_a_help_text_and_its_default_is_a_choice():
-    for field in dataclasses.fields(Config):
+    for field in dataclasses.fields(FinetuneConfig):
         assert field.metadata["help"].endswith("."), field.name
         assert not field.metadata["choices"] or field.default in (None, *field.metadata["choices"])
 
 
 def test_transfer_is_the_references_session_trainer():
-    assert read_config("transfer") == Config(
+    assert read_config("transfer") == FinetuneConfig(
+        seed=42,
         within="session",
         freeze_encoder_layers=8,
         pooling_method="mean+std",
@@ -186,7 +209,8 @@ def test_transfer_is_the_references_session_trainer():
 
 
 def test_baseline_trains_a_linear_head_alone():
-    assert read_config("baseline") == Config(
+    assert read_config("baseline") == FinetuneConfig(
+        seed=42,
         within="corpus",
         freeze_encoder_layers="all",
         pooling_method="mean",
@@ -210,7 +234,7 @@ def test_a_file_wins_over_a_preset_only_with_a_suffix_or_folder(tmp_path, monkey
 
 def test_what_is_given_wins_over_the_file(tmp_path):
     path = written(tmp_path, "seed: 5\nmax_epochs: 2\n")
-    assert read_config(path, {"seed": 6}) == Config(seed=6, max_epochs=2)
+    assert read_config(path, {"seed": 6}) == FinetuneConfig(seed=6, max_epochs=2)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +266,7 @@ def test_a_value_takes_the_type_of_its_setting(tmp_path, text, expected):
     config = read_config(written(tmp_path, text + "\n"))
     found = {name: getattr(config, name) for name in expected}
     assert found == expected
-    assert config == Config(**expected)
+    assert config == FinetuneConfig(**expected)
     assert [type(value) for value in found.values()] == [type(v) for v in expected.values()]
 
 
@@ -251,12 +275,14 @@ OWN_NONE += ("head_learning_rate", "noise_dir", "reverb_dir")
 
 
 @pytest.mark.parametrize("word", ["null", "~", ""])
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Config)])
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(FinetuneConfig)])
 def test_null_means_not_set(tmp_path, name, word):
     config = read_config(written(tmp_path, f"{name}: {word}\n"))
-    expected = None if name in OWN_NONE else getattr(Config(), name)
+    expected = None if name in OWN_NONE else getattr(FinetuneConfig(), name)
     assert getattr(config, name) == expected
-    assert dataclasses.replace(config, **{name: getattr(Config(), name)}) == Config()
+    assert (
+        dataclasses.replace(config, **{name: getattr(FinetuneConfig(), name)}) == FinetuneConfig()
+    )
 
 
 def test_nulls_in_the_references_file_are_not_set(tmp_path):
@@ -286,7 +312,7 @@ def test_a_wrong_value_is_told_where_it_was_given(tmp_path):
     for where, call in (
         (f"{path}: max_epochs is '0'", lambda: read_config(path)),
         ("--max-epochs: value is 0", lambda: read_config(path, {"max_epochs": 0})),
-        ("--max-epochs: value is 0", lambda: Config(max_epochs=0)),
+        ("--max-epochs: value is 0", lambda: FinetuneConfig(max_epochs=0)),
     ):
         with pytest.raises(InputError) as caught:
             call()
@@ -308,13 +334,13 @@ def test_a_wrong_value_is_told_where_it_was_given(tmp_path):
         ("batch_seconds", math.nan, "a number above 0"),
         ("batch_seconds", "1e999", "a number above 0"),
         ("batch_seconds", "1:30", "a number above 0"),
-        ("num_workers", -1, "a whole number from 0"),
+        ("workers", -1, "a whole number from 0"),
         ("audio_root", "", "text"),
         ("audio_root", "a\0b", "text"),
         ("channel", "-1", "an index from 0 or 'mean'"),
         ("resample", "yes", "true or false"),
         ("resample", 1, "true or false"),
-        ("pretrained_model", True, "text"),
+        ("encoder", True, "text"),
         ("freeze_encoder_layers", "some", "a whole number from 0, or all"),
         ("freeze_encoder_layers", -1, "a whole number from 0, or all"),
         ("unfreeze", "3", "EPOCH:LAYERS,..."),
@@ -350,34 +376,38 @@ def test_a_wrong_value_is_told_where_it_was_given(tmp_path):
         ("sessions", False, "a list of names, each once"),
         ("shard", "4/3", "i/n with i from 1 to n"),
         ("accelerator", "tpu", "one of ['auto', 'cpu', 'gpu', 'cuda']"),
-        ("precision", "16", "one of ['auto', 'float32', 'bfloat16']"),
+        ("dtype", "16", "one of ['auto', 'float32', 'bfloat16']"),
     ],
 )
 def test_a_wrong_value_is_refused(name, value, expected):
     with pytest.raises(InputError) as caught:
-        Config(**{name: value})
+        FinetuneConfig(**{name: value})
     assert str(caught.value).startswith(f"--{name.replace('_', '-')}: value is ")
     assert f", expected {expected}" in str(caught.value)
 
 
 def test_val_loss_is_better_when_smaller():
+    assert FinetuneConfig().checkpoint_mode == "max"
+    config = FinetuneConfig(checkpoint_monitor="val_loss")
+    assert config.checkpoint_mode == "min"
+    assert config == FinetuneConfig(checkpoint_monitor="val_loss", checkpoint_mode="min")
     with pytest.raises(InputError, match="--checkpoint-mode: value is 'max', expected min for"):
-        Config(checkpoint_monitor="val_loss")
+        FinetuneConfig(checkpoint_monitor="val_loss", checkpoint_mode="max")
 
 
 def test_convolutions_are_not_trained_through_frozen_layers():
     with pytest.raises(InputError) as caught:
-        Config(freeze_feature_extractor=False)
+        FinetuneConfig(freeze_feature_extractor=False)
     assert str(caught.value) == (
         "--freeze-feature-extractor: value is false, expected true beside freeze_encoder_layers 8, "
         "since what lies below frozen layers would train through them; set freeze_encoder_layers "
         "to 0"
     )
-    assert Config(freeze_feature_extractor=False, freeze_encoder_layers=0).states == "last"
+    assert FinetuneConfig(freeze_feature_extractor=False, freeze_encoder_layers=0).states == "last"
 
 
 def test_layers_may_open_in_the_last_epoch_and_not_after_it(tmp_path):
-    assert Config(unfreeze="3:4,6:0", max_epochs=7).max_epochs == 7
+    assert FinetuneConfig(unfreeze="3:4,6:0", max_epochs=7).max_epochs == 7
     path = written(tmp_path, "unfreeze: 3:4,6:0\nmax_epochs: 6\n")
     with pytest.raises(InputError) as caught:
         read_config(path)
@@ -442,7 +472,7 @@ def test_what_cannot_be_read_is_told(tmp_path):
 
 def test_a_long_value_is_not_told_at_length():
     with pytest.raises(InputError) as caught:
-        Config(within="x" * 10_000)
+        FinetuneConfig(within="x" * 10_000)
     assert len(str(caught.value)) < 200
 
 
@@ -450,7 +480,7 @@ def test_a_long_value_is_not_told_at_length():
 @given(
     st.text()
     | st.tuples(
-        st.sampled_from([field.name for field in dataclasses.fields(Config)]), st.text()
+        st.sampled_from([field.name for field in dataclasses.fields(FinetuneConfig)]), st.text()
     ).map(": ".join)
 )
 def test_any_text_gives_settings_or_an_input_error(tmp_path, text):
@@ -475,7 +505,7 @@ def test_any_text_gives_settings_or_an_input_error(tmp_path, text):
     ],
 )
 def test_layers_thaw_at_their_epochs(layers, unfreeze, expected):
-    config = Config(freeze_encoder_layers=layers, unfreeze=unfreeze)
+    config = FinetuneConfig(freeze_encoder_layers=layers, unfreeze=unfreeze)
     assert [frozen_layers(config, epoch, 12) for epoch in range(3)] == expected
 
 
@@ -494,23 +524,25 @@ def test_layers_thaw_at_their_epochs(layers, unfreeze, expected):
 )
 def test_no_more_layers_are_frozen_than_there_are(settings, found):
     with pytest.raises(InputError, match=found):
-        frozen_layers(Config(**settings), 0, 12)
-    assert frozen_layers(Config(freeze_encoder_layers=12), 0, 12) == 12
+        frozen_layers(FinetuneConfig(**settings), 0, 12)
+    assert frozen_layers(FinetuneConfig(freeze_encoder_layers=12), 0, 12) == 12
 
 
 def test_only_settings_that_change_results_count_as_differences():
-    free = "num_workers log_every_n_steps csv_path audio_root checkpoint_save_top_k checkpoint_dir "
+    free = "workers csv_path audio_root checkpoint_save_top_k checkpoint_dir "
     free += "log_dir keep_encoder resume_from_checkpoint start_meeting sessions shard devices "
     free += "workers_per_device cache_prefix keep_last revision"  # a revision is in the hashes
-    assert differing_settings(telling(Config()), Config(**CHANGED)) == [
+    assert differing_settings(result_settings(FinetuneConfig()), FinetuneConfig(**CHANGED)) == [
         *(name for name in CHANGED if name not in free.split()),
         "devices",  # of one model
     ]
-    moved = Config(pretrained_model="/elsewhere/encoder", max_epochs=41)
-    assert differing_settings(telling(Config(pretrained_model="there/encoder")), moved) == []
-    assert differing_settings({"seed": 42}, Config(max_epochs=39)) == ["max_epochs"]
-    assert differing_settings(telling(Config()), Config(unfreeze="1:0")) == ["unfreeze"]
-    assert differing_settings(telling(Config()), Config()) == []
+    moved = FinetuneConfig(encoder="/elsewhere/encoder", max_epochs=41)
+    assert differing_settings(result_settings(FinetuneConfig(encoder="there/encoder")), moved) == []
+    assert differing_settings({"seed": 0}, FinetuneConfig(max_epochs=39)) == ["max_epochs"]
+    assert differing_settings(
+        result_settings(FinetuneConfig()), FinetuneConfig(unfreeze="1:0")
+    ) == ["unfreeze"]
+    assert differing_settings(result_settings(FinetuneConfig()), FinetuneConfig()) == []
 
 
 def test_numbers_are_read_from_a_text():

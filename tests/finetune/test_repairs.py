@@ -19,7 +19,7 @@ from spk.manifests.cli import main as manifests
 from spk.manifests.table import write_table
 
 FIT = (
-    "spk-finetune fit table.csv --audio-root wav --pretrained-model demo --head linear "
+    "spk-finetune fit table.csv --audio-root wav --encoder demo --head linear "
     "--freeze-encoder-layers all --accelerator cpu --max-epochs 1 --log-dir a"
 )
 NEW = FIT.replace("--log-dir a", "--log-dir b")
@@ -40,12 +40,12 @@ SITUATIONS = {
     "an encoder that is none": [
         (
             NEW.replace("demo", "nowhere/at/all"),
-            "^--pretrained-model: 'nowhere/at/all' is no folder",
+            "^--encoder: 'nowhere/at/all' is not a folder",
         ),
         (NEW, "b: 2 done"),
     ],
     "an encoder of the hub that is not at hand": [
-        (NEW.replace("demo", "no/model"), "no/model: encoder is not at hand.*--pretrained-model"),
+        (NEW.replace("demo", "no/model"), "no/model: encoder is not available.*--encoder"),
         (NEW, "b: 2 done"),
     ],
     "more frozen layers than there are": [
@@ -75,14 +75,14 @@ SITUATIONS = {
     ],
     "the best epoch to go on from, alone": [
         f"rm {LAST}",
-        (f"{NEW} --resume-from-checkpoint {BEST}", "leave out --resume-from-checkpoint to begin"),
+        (f"{NEW} --resume-from-checkpoint {BEST}", "leave out --resume-from-checkpoint to start"),
         (NEW, "b: 2 done"),
     ],
     "the last epoch to go on from, alone": [
         f"rm {BEST}",
         (
             f"{NEW} --max-epochs 2 --resume-from-checkpoint {LAST}",
-            "M1-best.ckpt, is missing.*leave out --resume-from-checkpoint to begin anew",
+            "M1-best.ckpt, is missing.*leave out --resume-from-checkpoint to start over",
         ),
         (NEW, "b: 2 done"),
     ],
@@ -179,7 +179,7 @@ SITUATIONS = {
         "mv encoder moved",
         (
             PREDICT.replace("predict a", "predict b"),
-            "^--encoder: 'encoder' is|encoder is not at hand",
+            "^--encoder: 'encoder' is|encoder is not available",
         ),
         (f"{PREDICT.replace('predict a', 'predict b')} --encoder moved", "wrote names.csv: 12"),
     ],

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from spk.common.commands import LEFT_OUT
 from spk.manifests.cli import main
-from spk.manifests.split import read_record
+from spk.manifests.split_record import read_record
 from spk.manifests.table import read_table
 
 
@@ -98,7 +98,7 @@ def test_split_records_how_and_the_record_follows_the_rows(run, annotated):
     assert read_record("s.csv") is None
     refused = run("split", "t.csv", "c.csv", "--folds", "4")
     assert refused.exit_code == 1
-    assert "folds: is no parameter of chronological" in refused.output
+    assert "folds: is not a parameter of chronological" in refused.output
 
 
 def test_leaks_and_describe_print_and_write_a_table(run, annotated, tmp_path):
@@ -106,7 +106,7 @@ def test_leaks_and_describe_print_and_write_a_table(run, annotated, tmp_path):
     assert run("leaks", "t.csv").exit_code == 1
     run("split", "t.csv", "r.csv", "--method", "random")
     told = run("leaks", "r.csv", "-o", "leaks.csv").output
-    assert told.startswith("r.csv: random (leaky): 19 train, 0 valid, 5 test, 0 purged\n")
+    assert told.startswith("r.csv: random (leaky): 19 train, 0 valid, 4 test, 1 purged (1 roll ")
     assert "within_0.5" in told
     (tmp_path / "r.csv.split.json").unlink()
     assert run("leaks", "r.csv").output.startswith("r.csv: nobody wrote down how it was split\n")
@@ -126,11 +126,11 @@ def test_demo_cut_and_match_work_together_in_both_spellings(run, tmp_path):
     assert done.exit_code == 0
     listed = pd.read_csv("seg/segments.csv")
     assert all((tmp_path / path).is_file() for path in listed["path"])
-    assert f"{len(listed)} files written, 0 found complete" in done.output
+    assert f"{len(listed)} files written, 0 already complete" in done.output
     run("rttm", "d/TextGrid", "t.csv", "--audio-root", "d/wav")
     run("select", "t.csv", "s.csv", "--min-seconds", "1.5")
     again = run("cut", "s.csv", "seg", "--audio-root", "d/wav")
-    assert f"0 files written, {len(listed)} found complete" in again.output
+    assert f"0 files written, {len(listed)} already complete" in again.output
     moved = tmp_path / listed["path"][0]
     moved.rename(tmp_path / "gone.wav")
     told = run("match-csv", "--segments_dir", "seg", "--csv_path", "seg/segments.csv", "--dry-run")
@@ -157,7 +157,7 @@ def test_the_table_of_a_cut_keeps_how_it_was_split(run, annotated, recorded):
     assert read_record("seg/segments.table.csv") is None
 
 
-def test_what_the_references_spelling_leaves_out_is_told_and_listed(run, annotated, recorded):
+def test_what_the_references_spelling_leaves_out_is_reported_and_listed(run, annotated, recorded):
     words = ("--rttm_dir", annotated, "--pcm_dir", recorded, "--output_dir", "seg")
     told = run("cut", *words).output.splitlines()
     assert told[-2].startswith("seg: 16 files written")
@@ -175,7 +175,6 @@ def test_what_the_references_spelling_leaves_out_is_told_and_listed(run, annotat
     [
         ("t.csv", "seg", "--min-seconds", "3"),
         ("t.csv", "seg", "--rttm_dir", "rttm"),
-        ("--rttm_dir", "rttm", "--pcm_dir", "wav", "--output_dir", "seg", "--audio-root", "wav"),
         ("--rttm_dir", "rttm", "--output_dir", "seg"),
         ("t.csv",),
         (),
@@ -220,7 +219,7 @@ def test_match_csv_shows_ten_of_a_kind_and_writes_all_where_asked(run, tmp_path)
     typed = ("match-csv", "--segments_dir", "seg", "--csv_path", "data.csv")
     lines = run(*typed, "-o", "all.csv").output.splitlines()
     assert lines[:2] == ["missing: s_1-M_0000.wav", "missing: s_1-M_0001.wav"]
-    assert lines[10] == "missing: 2 more, listed by --out FILE"
+    assert lines[10] == "missing: 2 more, listed by --output FILE"
     assert list(pd.read_csv("all.csv")["kind"]) == ["missing"] * 12
 
 

@@ -5,8 +5,8 @@ import csv
 import pytest
 
 from spk.common.errors import InputError
-from spk.manifests.rttm import read_rttm
-from spk.manifests.textgrid import read_textgrids
+from spk.manifests.formats.rttm import read_rttm
+from spk.manifests.formats.textgrid import read_textgrid
 
 SUFFIXES = (".rttm", ".TextGrid")
 ALL_MARKS = ("no aligner's mark",)  # Praat counts every mark that is not blank
@@ -27,7 +27,7 @@ def fixtures(real_data):
 def read(path):
     if path.suffix == ".rttm":
         return read_rttm(path)
-    return read_textgrids(path, tiers=["*"], silence=ALL_MARKS)
+    return read_textgrid(path, tiers=["*"], silence=ALL_MARKS)
 
 
 def test_turns_speakers_and_seconds_are_those_of_an_independent_reader(fixtures):
@@ -51,18 +51,18 @@ def test_tiers_that_name_nobody_are_refused_unless_they_are_chosen(fixtures):
     for row in rows:
         if row["file"].endswith(".TextGrid"):
             try:
-                read_textgrids(folder / row["file"])
+                read_textgrid(folder / row["file"])
             except InputError as problem:
                 refused[row["file"]] = str(problem)
     assert len(refused) == 7
-    assert all("says what it holds and not who speaks" in told for told in refused.values())
+    assert all("says what it contains, not who speaks" in told for told in refused.values())
     for file, told in refused.items():
         chosen = told.rsplit("--tiers ", 1)[1].strip("'")
-        speakers = {turn.speaker for turn in read_textgrids(folder / file, tiers=[chosen]).turns}
+        speakers = {turn.speaker for turn in read_textgrid(folder / file, tiers=[chosen]).turns}
         assert speakers <= {chosen}, "the repair, typed, works"
 
 
-def test_what_is_no_annotation_of_turns_is_called_what_it_is(fixtures):
+def test_files_of_other_kinds_are_identified(fixtures):
     folder, _ = fixtures
     for file, name in (
         ("speach-test.eaf", "an ELAN file"),
@@ -71,6 +71,6 @@ def test_what_is_no_annotation_of_turns_is_called_what_it_is(fixtures):
         ("whisperX-FastAPI-transcript.json", "a JSON file"),
         ("lhotse-stereo.mp3", "a recording"),
     ):
-        for reader in (read_rttm, read_textgrids):
+        for reader in (read_rttm, read_textgrid):
             with pytest.raises(InputError, match=rf"{file}: is {name}"):
                 reader(folder / file)

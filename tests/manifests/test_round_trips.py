@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from spk.common.names import normal_name
-from spk.extract.store import FeatureStore, StoreWriter
+from spk.extract.store.reader import FeatureStore
+from spk.extract.store.writer import StoreWriter
 from spk.manifests.cli import main
-from spk.manifests.match import match_names
+from spk.manifests.cutting.rename import match_names
 from spk.manifests.table import read_predictions, read_table, segment_id, write_predictions
 
 FEW = settings(
@@ -146,7 +147,7 @@ def test_labels_with_blanks_inside_pass_from_a_textgrid_to_cut_files_and_back(tm
 
 
 @pytest.mark.parametrize("label", ["S1_spk_1", "a_b_c_d", "S1__1"])
-def test_a_label_that_can_be_divided_in_several_ways_is_refused_until_told(tmp_path, label):
+def test_an_ambiguous_label_is_refused_without_an_option(tmp_path, label):
     soundfile.write(tmp_path / f"{label}_0003.wav", [0.1] * 16000, 16000)
     (tmp_path / "l.csv").write_text(f"path,label\n{label}_0003.wav,{label}\n")
     words = ["csv", tmp_path / "l.csv", tmp_path / "t.csv", "--audio-root", tmp_path]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from spk.common.errors import InputError
-from spk.common.files import write_whole
+from spk.common.files import atomic_write
 from spk.manifests.table import (
     check_predictions,
     check_table,
@@ -127,10 +127,10 @@ def test_the_id_of_a_turn_sorts_by_time_and_keeps_a_tenth_of_a_millisecond():
 
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
     file = tmp_path / "t.csv"
-    write_whole(file, b"old")
+    atomic_write(file, b"old")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
     with pytest.raises(InputError, match=r"t\.csv: cannot be written \(disk\), expected a folder"):
-        write_whole(file, b"new")
+        atomic_write(file, b"new")
     assert file.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
 
@@ -141,7 +141,7 @@ def test_a_table_with_a_missing_name_is_refused_in_parquet_too(tmp_path):
         read_table(tmp_path / "t.parquet")
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path):
+def test_a_place_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"t\.csv: cannot be written \(File exists\), expected"):
         write_table(table(), tmp_path / "file" / "t.csv")
@@ -150,7 +150,7 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
 def test_written_files_have_the_permissions_of_the_umask(tmp_path):
     mask = os.umask(0o027)
     try:
-        write_whole(tmp_path / "t.csv", b"x")
+        atomic_write(tmp_path / "t.csv", b"x")
     finally:
         os.umask(mask)
     assert stat.S_IMODE((tmp_path / "t.csv").stat().st_mode) == 0o640

@@ -1,0 +1,116 @@
+"""What training leaves: weights on principal axes, and a classifier in feature space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...common.extras import check_extra
+from .linear import PrincipalAxes, unit
+
+TREE_AXES = 64  # principal components the trees see
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """Training rows of one task, turned, and the validation rows that may steer early stopping.
+
+    With `rounds` above 0 LightGBM grows so many, and needs no validation rows.
+    """
+
+    rotation: PrincipalAxes
+    codes: np.ndarray
+    classes: int
+    valid: np.ndarray | None = None
+    valid_codes: np.ndarray | None = None
+    seed: int = 0
+    rounds: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class AxisWeights:
+    """Fitted numbers on the axes of a rotation (cosine: on standardised features).
+
+    `kind` is ``linear``, ``cosine`` or ``trees``; `note` tells of a fit that did not converge.
+    """
+
+    kind: str
+    weights: np.ndarray
+    intercept: np.ndarray
+    booster: str = ""
+    note: str = ""
+
+    def scores(self, rotation: PrincipalAxes, X: np.ndarray, turned: np.ndarray) -> np.ndarray:
+        """Return (m, classes) for rows `X`, of which `turned` is ``rotation.project(X)``."""
+        rows = rotation.standardise(X) if self.kind == "cosine" else turned
+        return _scores(self.kind, rows, self.weights, self.intercept, self.booster)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedClassifier:
+    """A fitted closed-set classifier: everything `scores` needs, and nothing else.
+
+    Attributes
+    ----------
+    labels : tuple of str
+        The candidates, in the order of the scores' columns.
+    mean, scale : (d,) float64
+    weights : (classes, d) float64
+        For trees: the principal axes (k, d).
+    intercept : (classes,) float64
+    booster : str
+        LightGBM's model text, else empty.
+    """
+
+    kind: str
+    labels: tuple[str, ...]
+    mean: np.ndarray
+    scale: np.ndarray
+    weights: np.ndarray
+    intercept: np.ndarray
+    booster: str = ""
+
+    def scores(self, X: np.ndarray) -> np.ndarray:
+        """Return one score per row of `X` (m, d) and label, (m, classes); higher is likelier."""
+        rows = np.subtract(X, self.mean, dtype=np.float64) / self.scale
+        if self.kind == "trees":
+            rows = rows @ self.weights.T
+        return _scores(self.kind, rows, self.weights, self.intercept, self.booster)
+
+
+def _scores(
+    kind: str, rows: np.ndarray, weights: np.ndarray, intercept: np.ndarray, booster: str
+) -> np.ndarray:
+    if kind == "linear":
+        return rows @ weights.T + intercept
+    if kind == "cosine":
+        return unit(rows) @ weights.T
+    check_extra("trees", "lightgbm")
+    import lightgbm
+
+    model = lightgbm.Booster(model_str=booster)
+    rows = rows[:, : model.num_feature()]
+    return np.asarray(model.predict(rows, raw_score=True, num_threads=1))
+
+
+def to_feature_space(
+    head: AxisWeights, rotation: PrincipalAxes, labels: Sequence[str]
+) -> FittedClassifier:
+    """Return a head as a classifier of raw features."""
+    weights = head.weights
+    if head.kind == "linear":
+        weights = rotation.unproject(weights)
+    elif head.kind == "trees":
+        axes = np.eye(rotation.train.shape[1])[: min(TREE_AXES, rotation.train.shape[1])]
+        weights = rotation.unproject(axes)
+    return FittedClassifier(
+        head.kind,
+        tuple(labels),
+        rotation.mean,
+        rotation.scale,
+        weights,
+        head.intercept,
+        head.booster,
+    )

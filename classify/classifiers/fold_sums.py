@@ -1,0 +1,220 @@
+"""Sums over the rows of one task, computed once, from which every fold takes its own away.
+
+With many more rows than features a fold's mean, deviation and scatter matrix are the total's less
+those of the rows it does not learn; centring and standardising are algebra on them. The total is
+the sum over the folds' held-out rows, so each row is multiplied once. Ridge and LDA need nothing
+else: one Cholesky factor per penalty solves for all classes, and one product scores the held-out
+rows for all penalties. Sums are taken of features standardised over all rows, so little is lost to
+cancellation; where a fold would lose more than that, `FoldSums` is refused and the caller fits the
+fold's rows themselves.
+
+Source: Engstrom and Jensen (2024), Shortcutting cross-validation, arXiv 2401.13185 (total minus
+fold, with centring and scaling); Hastie, Tibshirani and Friedman (2009), 3.4.1 and 4.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from .linear import class_sums, common_scale, feature_scale, pooled_spread, unit
+
+Cut = tuple[np.ndarray, np.ndarray]  # positions learnt, positions held out
+Sums = tuple[np.ndarray, np.ndarray, np.ndarray]  # gram (d, d), class sums (classes, d), counts
+ROWS_AT_ONCE = 2048  # in float64; the layer itself stays as it was read
+MOST_BYTES = 5e8  # of the folds' grams; more are not kept, but taken twice
+LEAST_VARIANCE = 1e-6  # of a feature in a fold, or within classes: a share of the whole
+
+
+@dataclass(frozen=True, eq=False)
+class FoldSums:
+    """What ridge, LDA and centroid need to know of n training rows of d features.
+
+    Attributes
+    ----------
+    mean, scale : (d,) float64
+        Of the raw features, as `linear.principal_axes` has them.
+    gram : (d, d) float64
+        Z'Z of the standardised rows Z.
+    counts : (classes,) float64
+        Rows per class; 0 where the fold lacks a class.
+    sums : (classes, d) float64
+        Sum of each class's standardised rows.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    gram: np.ndarray
+    counts: np.ndarray
+    sums: np.ndarray
+
+    def standardise(self, X: np.ndarray) -> np.ndarray:
+        """Return rows `X` (m, d) as float64 with this fold's mean and scale taken off."""
+        Z = np.subtract(X, self.mean, dtype=np.float64)
+        Z /= self.scale
+        return Z
+
+
+class GramSums:
+    """Rows `X` (n, d) with `codes` (n,) of `classes`, and sums over them and over those of `cuts`.
+
+    No row is held out twice, and none by the cut that learns it. Sums are taken when they are
+    first asked for.
+    """
+
+    def __init__(self, X: np.ndarray, codes: np.ndarray, classes: int, cuts: Sequence[Cut]) -> None:
+        self.X, self.codes, self.classes, self.cuts = X, codes, classes, cuts
+
+    @cached_property
+    def _centre(self) -> tuple[np.ndarray, np.ndarray]:
+        mean = self.X.mean(axis=0, dtype=np.float64)
+        return mean, _deviation(self.X, mean)
+
+    @cached_property
+    def _sums(self) -> tuple[Sums, list[Sums]]:
+        """Return the sums of all rows, and those of each cut's held-out rows (not too many)."""
+        held = [rows for _, rows in self.cuts]
+        total = self._of(np.setdiff1d(np.arange(len(self.X)), np.concatenate(held)))
+        kept = []
+        for rows in held:
+            part = self._of(rows)
+            for whole, piece in zip(total, part, strict=True):
+                np.add(whole, piece, out=whole)
+            if len(held) * part[0].nbytes <= MOST_BYTES:
+                kept.append(part)
+        return total, kept
+
+    def _of(self, rows: np.ndarray) -> Sums:
+        """Return gram (d, d), class sums (classes, d) and counts of globally standardised rows."""
+        width, (mean, scale) = self.X.shape[1], self._centre
+        gram, sums = np.zeros((width, width)), np.zeros((self.classes, width))
+        for part in np.split(rows, range(ROWS_AT_ONCE, len(rows), ROWS_AT_ONCE)):
+            U = np.subtract(self.X[part], mean, dtype=np.float64)
+            U /= scale
+            gram += U.T @ U
+            sums += class_sums(U, self.codes[part], self.classes)
+        counts = np.bincount(self.codes[rows], minlength=self.classes).astype(np.float64)
+        return gram, sums, counts
+
+    def _learnt(self, fold: int) -> Sums:
+        """Return the sums of the rows that a cut learns: the total's less the others'."""
+        (learnt, held), (total, kept) = self.cuts[fold], self._sums
+        others = np.setdiff1d(np.arange(len(self.X)), learnt)
+        first = kept[fold] if kept else self._of(held)
+        gram, sums, counts = (whole - part for whole, part in zip(total, first, strict=True))
+        purged = np.setdiff1d(others, held)
+        if len(purged):
+            for left, part in zip((gram, sums, counts), self._of(purged), strict=True):
+                np.subtract(left, part, out=left)
+        return gram, sums, counts
+
+    def fold_sums(self, fold: int, standardise: str = "yes") -> FoldSums | None:
+        """Return the sums of the rows that cut number `fold` learns.
+
+        `standardise` is `linear.feature_scale`'s. None where the difference of sums would be
+        inexact: a feature varies in the fold by less than `LEAST_VARIANCE` of what it does
+        elsewhere, and is not constant there.
+        """
+        learnt = self.cuts[fold][0]
+        gram, sums, counts = self._learnt(fold)
+        total_mean, total_scale = self._centre
+        mean = sums.sum(axis=0) / len(learnt)
+        gram -= np.outer(len(learnt) * mean, mean)
+        variance = gram.diagonal() / len(learnt)
+        still = np.flatnonzero(variance < LEAST_VARIANCE)
+        if not self._constant(learnt, still):
+            return None
+        if standardise == "no":
+            variance[still] = 0
+            whole = common_scale(variance * total_scale**2)
+            scale = whole / total_scale
+        else:
+            scale = np.sqrt(np.where(variance < LEAST_VARIANCE, 1, variance))
+            whole = scale * total_scale
+            whole[still] = 1  # as `linear.feature_scale` has it
+        sums = (sums - counts[:, None] * mean) / scale
+        gram /= scale
+        gram /= scale[:, None]
+        gram[still], gram[:, still], sums[:, still] = 0, 0, 0
+        return FoldSums(total_mean + mean * total_scale, whole, gram, counts, sums)
+
+    def _constant(self, learnt: np.ndarray, columns: np.ndarray) -> bool:
+        rows = self.X[np.ix_(learnt, columns)]
+        return bool((rows == rows[:1]).all())
+
+
+def _deviation(X: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return `linear.feature_scale` of raw rows, some features at a time."""
+    parts = np.array_split(np.arange(X.shape[1]), -(-X.shape[1] // 256))
+    centred = (np.subtract(X[:, k], mean[k], dtype=np.float64) for k in parts)
+    return np.concatenate([feature_scale(Z, mean[k]) for Z, k in zip(centred, parts, strict=True)])
+
+
+def ridge_scores(fold: FoldSums, rows: np.ndarray, penalties: Sequence[float]) -> list[np.ndarray]:
+    """Return scores (m, classes) of raw `rows` by one-against-the-rest ridge, once per penalty.
+
+    A class that the fold lacks has -inf.
+    """
+    Z, targets = fold.standardise(rows), 2 * fold.sums.T
+    intercept = np.where(fold.counts > 0, 2 * fold.counts / fold.counts.sum() - 1, -np.inf)
+    solved = _solve(fold.gram, [(1.0, penalty) for penalty in penalties], targets)
+    return [block + intercept for block in _products(Z, solved)]
+
+
+def lda_scores(
+    fold: FoldSums, rows: np.ndarray, shrinkages: Sequence[float]
+) -> list[np.ndarray] | None:
+    """Return scores (m, classes) of raw `rows` by LDA with constant shrinkage, once per shrinkage.
+
+    As `linear.lda_path`. A class that the fold lacks has -inf; None where nearly nothing varies
+    within classes, so that the difference of sums would be inexact.
+    """
+    total, present = fold.counts.sum(), fold.counts > 0
+    means = fold.sums / np.maximum(fold.counts, 1)[:, None]
+    within = fold.gram - fold.sums.T @ means
+    varied, whole = float(within.trace()), float(fold.gram.trace())
+    if varied < LEAST_VARIANCE * whole:
+        return None
+    freedom, spread = pooled_spread(varied, whole, int(total), int(present.sum()), len(within))
+    within /= freedom
+    Z = fold.standardise(rows)
+    prior = np.log(np.where(present, fold.counts, 1) / total)
+    solved = _solve(within, [(1 - c, c * spread) for c in shrinkages], means.T)
+    halves = (0.5 * np.einsum("dk,kd->k", weights, means) for weights in solved)
+    constants = [np.where(present, prior - half, -np.inf) for half in halves]
+    return [b + c for b, c in zip(_products(Z, solved), constants, strict=True)]
+
+
+def centroid_scores(fold: FoldSums, rows: np.ndarray) -> np.ndarray:
+    """Return the cosine (m, classes) of raw `rows` with each class's mean; -inf without a mean."""
+    cosine = unit(fold.standardise(rows)) @ unit(fold.sums).T
+    return np.where(fold.counts > 0, cosine, -np.inf)
+
+
+def _solve(
+    gram: np.ndarray, mixes: Sequence[tuple[float, float]], right: np.ndarray
+) -> list[np.ndarray]:
+    """Return the solution (d, k) of ``(a gram + b I) W = right`` for each (a, b).
+
+    The solutions lie side by side in memory, so that `_products` takes one product for all.
+    """
+    from scipy.linalg import cho_factor, cho_solve
+
+    matrix, width = np.empty_like(gram.T), right.shape[1]
+    every = np.empty((len(right), len(mixes) * width), order="F")
+    blocks = [every[:, k * width : (k + 1) * width] for k in range(len(mixes))]
+    for block, (factor, penalty) in zip(blocks, mixes, strict=True):
+        np.multiply(gram.T, factor, out=matrix)  # symmetric, and in the order LAPACK wants
+        matrix[np.diag_indices_from(matrix)] += penalty
+        cholesky = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+        block[:] = cho_solve(cholesky, right, check_finite=False)
+    return blocks
+
+
+def _products(Z: np.ndarray, blocks: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return ``Z @ block`` (m, k) for each of the `blocks` of `_solve`."""
+    together = Z @ np.asarray(blocks[0].base)
+    return np.split(together, len(blocks), axis=1)

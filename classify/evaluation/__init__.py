@@ -1,0 +1,1 @@
+"""Scores with intervals, paired comparisons, confounds, learning curve, open set."""

@@ -1,0 +1,279 @@
+"""What a sweep found, in words that claim no difference which the interval does not carry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...manifests.splits.tasks import Task
+from ..classifiers.temperatures import ENOUGH
+from ..metrics import interval_groups, mean_interval
+from ..selection.candidates import (
+    Candidate,
+    SweepSettings,
+    choose,
+    too_small,
+    wider_interval,
+)
+from ..selection.sweep import validation_groups
+from ..validity import learnt_from, learnt_note, learnt_rows, unknown_text, within_corpus
+from .score import drawn_first
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+VALUE = ("value", "low", "high")
+ACCURACY = ("accuracy", "low", "high")  # columns of a share and its interval
+# what a control over all labels is of (`confounds.COLUMNS`)
+LABEL, MEETING, ROOM = "label", "meeting", "room (series)"
+SERIES, IDENTITY = "person (series)", "person (identity)"  # by what the labels were folded
+
+
+def places(rows: pd.DataFrame) -> str:
+    """Return in how many meetings predictions are, and what their interval is over.
+
+    Where several models are compared the first says whether there is one task over all labels.
+    """
+    sessions, speakers = (rows[name].to_numpy(str) for name in ("session", "speaker"))
+    one_task = "model" in rows and within_corpus(str(rows["model"].iloc[0]))
+    count, people = len(set(sessions)), len(set(speakers))
+    drawn = interval_groups(sessions, speakers, one_task=one_task)[1]
+    over = {
+        "meetings": "meetings and segments",
+        "speakers": f"{people} speakers and their segments",
+        "segments": "one speaker's segments",
+    }[drawn]
+    return f"{count} meeting{'s' if count > 1 else ''} (interval over {over})"
+
+
+def baselines(tasks: Sequence[Task], split: str) -> dict[str, float]:
+    """Return the accuracy of a guess and of each task's majority label in train."""
+    sizes = np.array([len(task.rows[split]) for task in tasks])
+    chance = np.array([1 / len(task.labels) for task in tasks])
+    hits = sum(int(np.sum(task.codes[split] == task.majority_code)) for task in tasks)
+    return {"chance": float(sizes @ chance / sizes.sum()), "majority": float(hits / sizes.sum())}
+
+
+def describe_sweep(
+    table: pd.DataFrame,
+    tasks: Sequence[Task],
+    trials: Sequence[Candidate],
+    predictions: pd.DataFrame,
+    measures: pd.DataFrame,
+    settings: SweepSettings,
+) -> str:
+    """Say what was found, and no difference that its paired interval does not carry."""
+    found = measures.query("stratum == 'all' and measure == 'accuracy'").iloc[0]
+    return (
+        f"{found['model']}: chosen on validation ({choose(trials).accuracy:.1%}), it names "
+        f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%}) of {len(predictions)} "
+        f"test segments in {places(predictions)}; {_against_majority(table, tasks, predictions)}. "
+        f"{_rivals(tasks, table, trials, settings)}"
+    )
+
+
+def _against_majority(table: pd.DataFrame, tasks: Sequence[Task], predictions: pd.DataFrame) -> str:
+    rows = np.concatenate([task.rows["test"] for task in tasks])
+    hits = np.concatenate([task.codes["test"] == task.majority_code for task in tasks])
+    usual = hits[np.argsort(rows)]
+    correct = (predictions["speaker"] == predictions["predicted"]).to_numpy()
+    gain = correct.astype(int) - usual.astype(int)
+    low, _ = mean_interval(gain, drawn_first(predictions)[0])
+    verb = "above" if low > 0 else "not shown to be above"
+    return f"{verb} the majority class ({usual.mean():.1%}); chance {_chance(tasks):.1%}"
+
+
+def _chance(tasks: Sequence[Task]) -> float:
+    return baselines(tasks, "test")["chance"]
+
+
+def _rivals(
+    tasks: Sequence[Task],
+    table: pd.DataFrame,
+    trials: Sequence[Candidate],
+    settings: SweepSettings,
+) -> str:
+    """Say how many other combinations validation does not show to be worse than the chosen one."""
+    if len(trials) == 1:
+        return "Nothing else was tried."
+    chosen = choose(trials)
+    groups = validation_groups(table, tasks, settings)
+    equal = 0
+    for trial in trials:
+        gain = chosen.correct.astype(int) - trial.correct.astype(int)
+        equal += trial is not chosen and mean_interval(gain, groups)[0] <= 0
+    return (
+        f"Of {len(trials) - 1} other combinations of layers and classifier, {equal} are not shown "
+        "to be worse on validation (95 % interval of the paired difference)."
+    )
+
+
+def mix_facts(chosen: Candidate) -> list[str]:
+    """Say the weights of a mix, and that validation has seen them."""
+    if not chosen.layers.weights:
+        return []
+    pairs = zip(chosen.layers.layers, chosen.layers.weights, strict=True)
+    told = ", ".join(f"layer {layer} {weight:.3f}" for layer, weight in pairs)
+    return [f"mix: {told}; learnt on what validates it, so that accuracy is flattered"]
+
+
+def fold_facts(tasks: Sequence[Task], settings: SweepSettings) -> list[str]:
+    """Say what is held out in turn, and what each fold does not learn for being too near."""
+    if not settings.folds:
+        return []
+    held = sum(len(task.rows["valid"]) for task in tasks)
+    near = [len(t.rows["train"]) - len(a) - len(b) for t in tasks for a, b in t.cuts]
+    return [
+        f"folds: {settings.folds} blocks of time per speaker, {held} segments of train and valid "
+        f"held out in turn; {sum(near)} times a segment within {settings.gap:g} s was not learnt"
+    ]
+
+
+def calibration_facts(tasks: Sequence[Task]) -> list[str]:
+    """Warn where there is too little to calibrate probabilities by."""
+    count = sum(int(np.sum(task.codes["valid"] >= 0)) for task in tasks)
+    if count >= ENOUGH:
+        return []
+    return [
+        f"calibration: {count} validation segments of known speakers, fewer than {ENOUGH}: "
+        "probabilities are rough, and near even where these do not carry more; pass --folds 5, or "
+        "select more segments"
+    ]
+
+
+def choice_facts(
+    trials: Sequence[Candidate], tasks: Sequence[Task], settings: SweepSettings
+) -> list[str]:
+    """Say where validation is too small to choose by, and how small."""
+    chosen = choose(trials)
+    if len(trials) == 1 or not too_small(chosen):
+        return []
+    low, high = wider_interval(chosen)
+    count = sum(len(task.rows["valid"]) for task in tasks)
+    equals = sum(trial.accuracy == chosen.accuracy for trial in trials)
+    repair = (
+        "select more segments"
+        if settings.folds
+        else "pass --folds 5, which holds out train and valid in turn"
+    )
+    return [
+        f"valid: {count} segments are too few to choose by: the chosen accuracy is "
+        f"{with_interval({'value': chosen.accuracy, 'low': low, 'high': high}, *VALUE)}, and "
+        f"{equals} of {len(trials)} combinations have it, of which the simplest classifier is "
+        f"taken; {repair}"
+    ]
+
+
+def refit_facts(
+    tasks: Sequence[Task], settings: SweepSettings, origin: Mapping[str, Any]
+) -> list[str]:
+    """Say of what the chosen one has learnt, where that is a choice."""
+    if settings.folds:
+        return []
+    if origin["fitted_on"] == "train":
+        why = "--no-refit" if not settings.refit else f"split {origin['split']} learns no more"
+        return [f"learnt: train alone ({why}); validation only chose and calibrated"]
+    known = sum(int(np.sum(task.codes["valid"] >= 0)) for task in tasks)
+    train = sum(len(task.rows["train"]) for task in tasks)
+    return [
+        f"learnt: train and valid ({train} and {known} segments), on which the chosen one is "
+        "fitted again, with the temperature from before; --no-refit leaves it at train"
+    ]
+
+
+def unknown_facts(table: pd.DataFrame, tasks: Sequence[Task], splits: Sequence[str]) -> list[str]:
+    """Say of each split how many segments have speakers that nobody learnt."""
+    facts = []
+    for split in splits:
+        rows = np.concatenate([task.rows[split][task.codes[split] < 0] for task in tasks])
+        if len(rows):
+            whole = sum(len(task.rows[split]) for task in tasks)
+            first = str(table["speaker"].iloc[rows[0]])
+            facts.append(f"{split}: {unknown_text(len(rows), whole, first)}")
+    return facts
+
+
+def validation_facts(table: pd.DataFrame, tasks: Sequence[Task]) -> list[str]:
+    """Say how many validation segments share audio with training ones: the choice is flattered."""
+    learnt = learnt_rows(table, tasks)
+    rows = learnt[learnt["split"] == "valid"]
+    told = learnt_note(learnt_from(rows, learnt[learnt["split"] == "train"]), rows["segment_id"])
+    return [f"valid: {line}" for line in told]
+
+
+def conclude_score(measures: pd.DataFrame, predictions: pd.DataFrame) -> list[str]:
+    """Say of each model what it names, and what naming without listening gives."""
+    sentences = []
+    for model, rows in measures.groupby("model", sort=False):
+        found = {row["measure"]: row for row in rows[rows["stratum"] == "all"].to_dict("records")}
+        accuracy, named = found["accuracy"], predictions[predictions["model"] == model]
+        value, name = usual(found)
+        sentences.append(
+            f"{model}: names {with_interval(accuracy, 'value', 'low', 'high')} of "
+            f"{accuracy['segments']} segments in {places(named)}; always naming the {name} gives "
+            f"{value:.1%}, guessing {found['chance']['value']:.1%}."
+        )
+    return sentences
+
+
+def usual(found: Mapping[str, Any]) -> tuple[float, str]:
+    """Return the majority's accuracy, and who that is, from {measure: its row}."""
+    if "majority" in found:
+        return float(found["majority"]["value"]), "most frequent speaker"
+    return float(found["majority_scored"]["value"]), "most frequent of the scored speakers"
+
+
+def conclude_control(found: pd.DataFrame) -> str:
+    """Say what a control shows, and that a meeting is recognised only where its interval does."""
+    rows = {str(row["of"]): row for row in found.to_dict("records")}
+    person = next((row for of, row in rows.items() if of in (SERIES, IDENTITY)), None)
+    words = [_of_persons(rows[LABEL], person)]
+    if MEETING in rows:
+        words.append(_of_rooms(rows[MEETING], rows.get(ROOM)))
+    return " ".join(words)
+
+
+def _of_persons(label: Mapping[str, float], person: Mapping[str, float] | None) -> str:
+    if person is None:
+        return "Who is who is not known: the meetings' names tell no series; pass --identity."
+    if person["classes"] == label["classes"]:
+        return f"Each of the {label['classes']} labels is a person of its own: nothing is folded."
+    wrong = round((1 - label["accuracy"]) * label["segments"])
+    saved = round((person["accuracy"] - label["accuracy"]) * label["segments"])
+    return (
+        f"Folded to {person['classes']} persons, the {label['classes']} labels give "
+        f"{with_interval(person, *ACCURACY)}: {saved} of {wrong} wrong names are the right person "
+        "under another label."
+    )
+
+
+def _of_rooms(meeting: Mapping[str, float], room: Mapping[str, float] | None) -> str:
+    if not meeting["segments"]:
+        return "The meeting cannot be recognised: no test segment is of a meeting in train."
+    if meeting["classes"] == 1:
+        return "Train has one meeting, so there is no room to recognise."
+    what = (
+        "the meeting is recognised, by its room or by who is in it, and accuracy over labels "
+        "rewards that too"
+        if meeting["mean_low"] > meeting["mean_majority"]
+        else "that the meeting is recognised is not shown"
+    )
+    beside = "" if room is None else f", its date and room in {with_interval(room, *ACCURACY)}"
+    return (
+        f"The same features recognise the meeting alone in {with_interval(meeting, *ACCURACY)} of "
+        f"{meeting['segments']} test segments{beside}. As mean over meetings that is "
+        f"{with_interval(meeting, 'mean', 'mean_low', 'mean_high')}, where one name for all gives "
+        f"{meeting['mean_majority']:.1%}: {what}."
+    )
+
+
+def with_interval(row: Mapping[Any, Any], value: str, low: str, high: str) -> str:
+    """Return a share of a row with its interval.
+
+    >>> with_interval({"accuracy": 0.5, "low": 0.25, "high": 1}, "accuracy", "low", "high")
+    '50.0% (25.0% to 100.0%)'
+    """
+    return f"{row[value]:.1%} ({row[low]:.1%} to {row[high]:.1%})"

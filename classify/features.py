@@ -1,0 +1,203 @@
+"""Store and table become X, in table order.
+
+Segments that extraction rejected are left out and counted; segments the store knows nothing about
+are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..common.errors import InputError, check_choice
+from ..extract.options import parse_layer_list
+from ..extract.store.reader import FeatureStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+COMBINE = ("alone", "concat", "average", "mix")
+SEARCHES = {"pairs": 2, "triples": 3}  # every so many layers, each combination in one vector
+NOT_STANDARDISED = ", not standardised"
+PARTS = ("mean", "std", "both")
+STANDARDISE = ("yes", "no")  # each feature by its own deviation, or all by one number
+
+
+@dataclass(frozen=True)
+class LayerSet:
+    """The layers that make one feature vector: one alone, several in a row, or their mean.
+
+    A mix is several in a row, each with a weight > 0; the weights sum to 1
+    (`layer_weights.learn_layer_weights`). `standardise` says how `linear.principal_axes` scales
+    their features.
+    """
+
+    layers: tuple[int, ...]
+    combine: str = "alone"
+    weights: tuple[float, ...] = ()
+    standardise: str = "yes"
+
+    @property
+    def name(self) -> str:
+        """Return `"7"`, `"concat:4+8"`, `"average:4+8"` or `"mix:4+8"`."""
+        numbers = "+".join(map(str, self.layers))
+        return numbers if self.combine == "alone" else f"{self.combine}:{numbers}"
+
+    @property
+    def description(self) -> str:
+        """Return `"layer 7"`, `"layers mix:4+8"` or `"layer 7, not standardised"`."""
+        kind = "layer" if self.combine == "alone" else "layers"
+        return f"{kind} {self.name}" + ("" if self.standardise == "yes" else NOT_STANDARDISED)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `from_dict` reads, as JSON has it."""
+        return {
+            "layers": list(self.layers),
+            "combine": self.combine,
+            "weights": list(self.weights),
+            "standardise": self.standardise,
+        }
+
+    @classmethod
+    def from_dict(cls, described: Mapping[str, Any]) -> LayerSet:
+        """Return the layers that a dict describes; older ones have no weights, or no choice.
+
+        Other entries are passed over.
+        """
+        return cls(
+            tuple(described["layers"]),
+            described["combine"],
+            tuple(described.get("weights", ())),
+            described.get("standardise", "yes"),
+        )
+
+
+def layer_sets(
+    layers: str, combine: str, store: FeatureStore, standardise: str = "yes"
+) -> list[LayerSet]:
+    """Return what `layers` (``all``, ``0-12``, ``4,8``) and `combine` ask of a store.
+
+    ``alone`` gives one set per layer, ``concat`` and ``average`` one set of them all, ``mix`` one
+    that has no weights yet, ``pairs`` and ``triples`` every two or three of them, concatenated.
+    `standardise` ``both`` gives each twice, one after the other.
+
+    Raises
+    ------
+    InputError
+        The text is not a list of layers, there are too few, the store does not hold one of them,
+        or a mix is not to be standardised.
+    """
+    check_choice("standardise", standardise, (*STANDARDISE, "both"))
+    if combine == "mix" and standardise != "yes":
+        raise InputError(
+            f"standardise: {standardise!r} is given for a mix, expected 'yes'; leave out "
+            "--standardise or --combine mix"
+        )
+    ways = STANDARDISE if standardise == "both" else (standardise,)
+    sets = _sets(layers, combine, store)
+    return [replace(one, standardise=way) for one in sets for way in ways]
+
+
+def _sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]:
+    check_choice("combine", combine, (*COMBINE, *SEARCHES))
+    every = list(store.layers)
+    chosen = every if layers.strip() == "all" else parse_layer_list(layers, every[-1])
+    missing = [layer for layer in chosen if layer not in store.layers]
+    if missing:
+        raise InputError(
+            f"layers: {missing[0]} is not in the store, expected some of {list(store.layers)}; "
+            "correct --layers, or extract that layer to another store where the encoder has it"
+        )
+    if combine == "alone" or (combine == "mix" and len(chosen) == 1):
+        return [LayerSet((layer,)) for layer in chosen]
+    if combine in SEARCHES:
+        if len(chosen) < SEARCHES[combine]:
+            raise InputError(
+                f"layers: {len(chosen)} are given for {combine}, expected at least "
+                f"{SEARCHES[combine]}; correct --layers"
+            )
+        return [LayerSet(several, "concat") for several in combinations(chosen, SEARCHES[combine])]
+    return [LayerSet(tuple(chosen), combine)]
+
+
+def open_store(store: FeatureStore | str | Path) -> FeatureStore:
+    """Return a store of pooled features, open, and refuse one of frames."""
+    store = store if isinstance(store, FeatureStore) else FeatureStore.open(store)
+    if store.kind != "pooled":
+        raise InputError(
+            f"{store.path}: kind is {store.kind!r}, expected 'pooled'; "
+            "run spk-extract without --frames"
+        )
+    return store
+
+
+def rows_with_features(
+    table: pd.DataFrame, store: FeatureStore
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows that have features, in table order, and those that extraction rejected.
+
+    Raises
+    ------
+    InputError
+        The store holds neither features nor a rejection of a segment, or no features at all.
+    """
+    present = table["segment_id"].isin(set(map(str, store.ids())))
+    rejected = ~present & table["segment_id"].isin({row["segment_id"] for row in store.rejected()})
+    unknown = table["segment_id"][~present & ~rejected]
+    if len(unknown):
+        raise InputError(
+            f"{store.path}: {len(unknown)} of {len(table)} segments have no features, "
+            f"first {unknown.iloc[0]!r}; run spk-extract on the same table"
+        )
+    if not present.any():
+        raise InputError(
+            f"{store.path}: 0 of {len(table)} segments have features, expected at least 1; "
+            "see why they were rejected with spk-store info"
+        )
+    return table[present].reset_index(drop=True), table[rejected].reset_index(drop=True)
+
+
+def read_features(
+    store: FeatureStore, ids: Sequence[str] | np.ndarray, layer_set: LayerSet, part: str
+) -> np.ndarray:
+    """Return X (n, d) float32, rows in the order of `ids`.
+
+    `part` chooses from vectors [mean, std]: ``mean``, ``std`` or ``both``.
+
+    Raises
+    ------
+    InputError
+        `part` is not in the store's pooling, or ids are missing.
+    """
+    check_choice("pooling-part", part, PARTS)
+    keep = _columns(store, part)
+    blocks = (store.read(ids, layer)[:, keep] for layer in layer_set.layers)
+    if len(layer_set.layers) == 1:
+        return np.ascontiguousarray(next(blocks))
+    if layer_set.combine in ("concat", "mix"):
+        return np.concatenate(list(blocks), axis=1)
+    total = next(blocks).astype(np.float32)
+    for block in blocks:
+        total += block
+    return total / np.float32(len(layer_set.layers))
+
+
+def _columns(store: FeatureStore, part: str) -> slice:
+    pooling, dim = store.config["pooling"], store.dim
+    if part in ("both", pooling):
+        return slice(None)
+    if pooling != "mean+std":
+        raise InputError(
+            f"pooling-part: {part!r} is asked for, the store's pooling is {pooling!r}, expected "
+            "'mean+std'; pass --pooling-part both"
+        )
+    return slice(0, dim // 2) if part == "mean" else slice(dim // 2, None)
+
+
+Log = Callable[[str], Any]  # where progress and notes go: click.echo, print, list.append

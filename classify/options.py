@@ -1,0 +1,168 @@
+"""The settings of ``spk-classify``: each is an option there and an argument of the function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..common.options import CheckedOptions, joined, option_field, seed_field, yes_or_no
+
+CLASSIFIERS = ("centroid", "ridge", "lda", "logistic", "linear-svm", "lightgbm")
+SPLITS = ("train", "valid", "test", "all")
+RESAMPLES = 1000  # of the bootstrap
+WHAT, HOW = "What is tried", "How it is compared"
+
+
+def check_temperature(text: str) -> None:
+    """Raise `ValueError` for another calibration than the only one there is."""
+    if text != "temperature":
+        raise ValueError(text)
+
+
+@dataclass(frozen=True)
+class SweepSettings(CheckedOptions):
+    """What a sweep tries, and how: the options of ``spk-classify sweep`` and ``fit``."""
+
+    within: str = option_field(
+        "session",
+        "A closed set of speakers per meeting, or one over all labels.",
+        choices=("session", "corpus"),
+        group=WHAT,
+    )
+    layers: str = option_field(
+        "all", "all, a range 0-12 or a list 4,8.", native=joined, metavar="LAYERS", group=WHAT
+    )
+    combine: str = option_field(
+        "alone",
+        "Each layer alone, all of them in one vector, every two or three in one, or all with "
+        "weights learnt on validation.",
+        choices=("alone", "concat", "average", "pairs", "triples", "mix"),
+        group=WHAT,
+    )
+    pooling_part: str = option_field(
+        "both",
+        "Part of a vector pooled as mean+std.",
+        choices=("mean", "std", "both"),
+        group=WHAT,
+    )
+    classifiers: str = option_field(
+        "centroid,ridge,lda,logistic",
+        f"Some of {', '.join(CLASSIFIERS)}, separated by commas, or all.",
+        native=joined,
+        metavar="NAMES",
+        group=WHAT,
+    )
+    penalty: float | None = option_field(
+        None,
+        "The only one tried: ridge's alpha, LDA's shrinkage (0..1), 1/C of the others.",
+        default_text="chosen on validation",
+        group=WHAT,
+    )
+    standardise: str = option_field(
+        "yes",
+        "Each feature to variance 1 by the training rows; no: all divided by one number, their "
+        "mean variance 1; both: validation decides.",
+        choices=("yes", "no", "both"),
+        native=yes_or_no,
+        group=HOW,
+    )
+    folds: int = option_field(
+        0,
+        "Cross-validate over train and valid in so many blocks of time per speaker; 0: the "
+        "validation rows decide.",
+        least=0,
+        group=HOW,
+    )
+    gap: float = option_field(
+        2.0,
+        "With --folds, what lies nearer to a held-out segment is not learnt.",
+        unit="s",
+        least=0,
+        group=HOW,
+    )
+    calibration: str = option_field(
+        "temperature",
+        "Of probabilities, on validation.",
+        parse=check_temperature,
+        expected="temperature (isotonic is gone: it made log-loss and calibration error worse)",
+        repair="leave --calibration out",
+        hidden=True,
+        group=HOW,
+    )
+    refit: bool = option_field(
+        True,
+        "Fit what validation chose again on train and validation, before test is scored.",
+        group=HOW,
+    )
+    seed: int = seed_field("Of everything drawn.", group=HOW)
+    jobs: int = option_field(0, "Processes; 0: one per core.", least=0, group=HOW)
+
+
+@dataclass(frozen=True)
+class PredictOptions(CheckedOptions):
+    """Which segments are named."""
+
+    split: str = option_field(
+        "test", "Rows of TABLE that are named; all for a table without a split.", choices=SPLITS
+    )
+
+
+@dataclass(frozen=True)
+class ScoreOptions(CheckedOptions):
+    """Which predictions are measured, and how surely."""
+
+    split: str = option_field("test", "Rows that are scored.", choices=SPLITS)
+    resamples: int = option_field(RESAMPLES, "Of the bootstrap.", least=1)
+    seed: int = seed_field("Of the bootstrap.")
+
+
+@dataclass(frozen=True)
+class CompareOptions(CheckedOptions):
+    """Which predictions are compared, and how surely."""
+
+    model_a: str | None = option_field(None, "The model of A to take, where it holds several.")
+    model_b: str | None = option_field(None, "The model of B to take, where it holds several.")
+    split: str = option_field("test", "Rows that are compared.", choices=SPLITS)
+    resamples: int = option_field(RESAMPLES, "Of the bootstrap.", least=1)
+    seed: int = seed_field("Of everything drawn.")
+
+
+@dataclass(frozen=True)
+class CurveOptions(CheckedOptions):
+    """How much speech is learnt from."""
+
+    seconds: str = option_field(
+        "1,2,5,10,30,60",
+        "Speech learnt per speaker; whole segments, until so many s are reached.",
+        native=joined,
+        metavar="NUMBERS",
+    )
+    draws: int = option_field(5, "The first in time, others random.", least=1)
+    seed: int = seed_field("Of draws and bootstrap.")
+
+
+@dataclass(frozen=True)
+class OpenSetOptions(CheckedOptions):
+    """How many strangers may be let in."""
+
+    false_accepts: str = option_field(
+        "0.01,0.05,0.1",
+        "Shares of strangers that the threshold may let in on validation.",
+        native=joined,
+        metavar="NUMBERS",
+    )
+    seed: int = seed_field("Of the bootstrap.")
+
+
+@dataclass(frozen=True)
+class ReportOptions(CheckedOptions):
+    """What the page shows."""
+
+    table: str | None = option_field(
+        None, "Segment table: adds durations, overlaps, the split and its leaks.", path=True
+    )
+    audio_root: str | None = option_field(
+        None, "Folder of the recordings: adds clips of the errors; needs --table.", path=True
+    )
+    errors: int = option_field(20, "Most confident mistakes that are shown of each run.", least=0)
+    split: str = option_field("test", "Rows that are reported.", choices=SPLITS)
+    title: str = option_field("Who speaks in the meeting", "Of the page.")

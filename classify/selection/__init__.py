@@ -1,0 +1,1 @@
+"""Which layers, classifier and penalty: chosen on training and validation rows."""

@@ -1,0 +1,189 @@
+"""Table and store become rows with features, and tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...common.errors import InputError
+from ...common.files import atomic_write
+from ...extract.store.reader import FeatureStore
+from ...manifests.splits.tasks import Task, check_splits, make_tasks
+from ..features import layer_sets, rows_with_features
+from .candidates import SweepSettings, classifier_names
+from .cross_validation import add_folds, join_tuning, suggest_folds
+from .run_inputs import checksums
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+LEFT_OUT_FILE = "left_out.csv"
+MOST_NAMED = 20  # sessions on the terminal; the file names all
+NO_STOP = "no validation segment of a speaker in train, which lightgbm needs to stop by"
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What is learnt, chosen and tested, and what is not.
+
+    Attributes
+    ----------
+    table : DataFrame
+        The rows with features; `tasks` hold its row numbers. With folds, valid is called train.
+    whole : DataFrame
+        The table as it was given.
+    rejected : DataFrame
+        Rows without features, since extraction rejected them.
+    skipped : {session or "corpus": why}
+    """
+
+    table: pd.DataFrame
+    whole: pd.DataFrame
+    rejected: pd.DataFrame
+    tasks: Sequence[Task]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> pd.DataFrame:
+        """Return the rows of the table that could not be used: `segment_id, session, reason`."""
+        rows = self.whole[self.whole["split"] != ""]
+        reasons = rows["session"].map(self.skipped)
+        gone = rows["segment_id"].isin(set(self.rejected["segment_id"]))
+        reasons = reasons.mask(gone & reasons.isna(), "rejected at extraction")
+        found = rows[["segment_id", "session"]].assign(reason=reasons)
+        return found[found["reason"].notna()].reset_index(drop=True)
+
+
+def prepare_tasks(
+    table: pd.DataFrame, store: FeatureStore, settings: SweepSettings, needed: Sequence[str]
+) -> Prepared:
+    """Return rows, tasks and what is left out, for splits that must have rows (`needed`).
+
+    With folds, validation rows are named train, and nobody needs any. A task that a classifier
+    cannot do is left out for all of them, so that they are compared on the same rows.
+
+    Raises
+    ------
+    InputError
+        Segments have no features, a setting is unknown, or no task is left.
+    """
+    names = classifier_names(settings)
+    layer_sets(settings.layers, settings.combine, store, settings.standardise)
+    needed = [name for name in needed if not (settings.folds and name == "valid")]
+    _check_parts(table, needed, settings)
+    known, rejected = rows_with_features(table, store)
+    known = join_tuning(known) if settings.folds else known
+    _check_features(table, known, store, needed)
+    tasks, skipped = make_tasks(known, settings.within, needed=needed, whole=table)
+    if settings.within == "session":
+        skipped |= _without_features(table, known)
+    if settings.folds:
+        tasks, unfolded = add_folds(tasks, known, settings.folds, gap=settings.gap)
+        skipped |= unfolded
+    reasons = {task.name: _unfit(task, known, store, names, settings) for task in tasks}
+    unfit = {name: why for name, why in reasons.items() if why}
+    tasks = [task for task in tasks if task.name not in unfit]
+    if not tasks:
+        raise InputError(_nothing_left(unfit))
+    return Prepared(known, table, rejected, tasks, dict(sorted((skipped | unfit).items())))
+
+
+def _check_parts(table: pd.DataFrame, needed: Sequence[str], settings: SweepSettings) -> None:
+    """Refuse a table without rows of a split; of validation, with folds that can be made."""
+    parts = [name for name in needed if name != "valid"]
+    check_splits(table, parts)
+    if "valid" in needed and not (table["split"] == "valid").any():
+        folds = suggest_folds(table, settings.within)
+        grown = "lightgbm" in settings.classifiers.split(",")
+        also = " and leave lightgbm out of --classifiers" if folds and grown else ""
+        repair = folds or "make it anew with spk-manifests split and --valid-share SHARE"
+        raise InputError(
+            "table: 0 segments have split 'valid', expected at least 1 to choose by; "
+            f"{repair}{also}"
+        )
+
+
+def _check_features(
+    table: pd.DataFrame, known: pd.DataFrame, store: FeatureStore, needed: Sequence[str]
+) -> None:
+    """Refuse a split of which extraction rejected every segment."""
+    for name in needed:
+        if not (known["split"] == name).any():
+            raise InputError(
+                f"{store.path}: 0 of {(table['split'] == name).sum()} segments of split {name!r} "
+                "have features, expected at least 1; see why they were rejected with spk-store "
+                f"info {store.path}"
+            )
+
+
+def _without_features(table: pd.DataFrame, known: pd.DataFrame) -> dict[str, str]:
+    """Return {session: why} of the sessions of which extraction rejected every segment."""
+    gone = sorted(set(table["session"]) - set(known["session"]))
+    counts = table["session"].value_counts()
+    return {name: f"all {counts[name]} segments rejected at extraction" for name in gone}
+
+
+def _unfit(
+    task: Task,
+    table: pd.DataFrame,
+    store: FeatureStore,
+    names: Sequence[str],
+    settings: SweepSettings,
+) -> str:
+    """Return why nothing can be learnt or chosen in a task; empty where it can."""
+    if "lightgbm" in names and not settings.folds and not np.any(task.codes["valid"] >= 0):
+        return f"{NO_STOP} ({len(task.rows['valid'])} valid)"
+    rows = task.rows["train"]
+    ids = table["segment_id"].to_numpy(str)[rows]
+    if len(set(checksums(store, ids, layers_of(settings, store)))) == 1:
+        return f"all {len(rows)} training segments have the same features"
+    return ""
+
+
+def layers_of(settings: SweepSettings, store: FeatureStore) -> list[int]:
+    """Return the layers that settings ask of a store, ascending."""
+    sets = layer_sets(settings.layers, settings.combine, store, settings.standardise)
+    return sorted({layer for one in sets for layer in one.layers})
+
+
+def _nothing_left(unfit: Mapping[str, str]) -> str:
+    name, why = next(iter(unfit.items()))
+    repair = (
+        "leave lightgbm out of --classifiers"
+        if why.startswith(NO_STOP)
+        else "look at the recordings: silence gives such features"
+    )
+    return (
+        f"table: {len(unfit)} of {len(unfit)} tasks cannot be done, first {name!r} ({why}), "
+        f"expected at least 1; {repair}"
+    )
+
+
+def left_out_lines(rejected: pd.DataFrame, skipped: Mapping[str, str], file: str = "") -> list[str]:
+    """Say which sessions and segments are left out; of many sessions the first, and the file."""
+    lines = [f"left out: {name}, {reason}" for name, reason in skipped.items()]
+    if len(lines) > MOST_NAMED:
+        more = f"left out: {len(lines) - MOST_NAMED} more sessions"
+        lines = [*lines[:MOST_NAMED], f"{more}, see {file}" if file else more]
+    if len(rejected):
+        first = rejected["segment_id"].iloc[0]
+        lines.append(f"left out: {len(rejected)} segments rejected at extraction, first {first!r}")
+    return lines
+
+
+def write_left_out(rows: pd.DataFrame, path: str | Path) -> bool:
+    """Write the rows that were left out, or remove the list of an earlier run.
+
+    Returns whether there are any. `rows` has the columns `segment_id, session, reason`.
+    """
+    path = Path(path)
+    if not len(rows):
+        path.unlink(missing_ok=True)
+        return False
+    atomic_write(path, rows.to_csv(index=False, lineterminator="\n").encode())
+    return True

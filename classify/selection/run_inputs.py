@@ -1,0 +1,268 @@
+"""What a run was made of, row by row, so that it is never continued or added to with other inputs.
+
+``inputs.json`` in a sweep's folder: the rows of its table (`COLUMNS`), each with a checksum of its
+features at the layers that were swept, and the store's configuration. ``config.json``, written
+last, holds the SHA-256 of every file that belongs to the run; what `curve` and `open-set` add
+names the run in its column ``run``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...common.errors import InputError
+from ...common.files import atomic_write
+from ...extract.store.layout import differing_keys
+from ...extract.store.reader import FeatureStore
+from .sweep_cache import NOT_IN_A_CELL
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+INPUTS_FILE = "inputs.json"
+SCHEMA = 1
+COLUMNS = ("session", "speaker", "split", "start", "end")
+# not compared between stores: which layers lie there, in which precision and file format
+FREE_KEYS = ("layers", "dtype", "schema")
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """The rows and features of a run.
+
+    Attributes
+    ----------
+    rows : DataFrame of str, indexed by segment id
+        `COLUMNS` and ``features``, a checksum, empty where extraction rejected the segment.
+    layers : list of int
+        Of which the features are.
+    store : dict
+        The store's configuration.
+    """
+
+    rows: pd.DataFrame
+    layers: Sequence[int]
+    store: Mapping[str, Any]
+
+    @property
+    def sha256(self) -> str:
+        """Return a fingerprint of all of it, whatever the order of rows."""
+        facts = json.dumps([list(self.layers), dict(self.store)], sort_keys=True).encode()
+        return hashlib.sha256(self.rows.sort_index().to_csv().encode() + facts).hexdigest()
+
+
+def inputs_of(table: pd.DataFrame, store: FeatureStore, layers: Sequence[int]) -> Inputs:
+    """Return what a run on these layers of a table and a store is made of."""
+    numbers = sorted(set(layers))
+    rows = table[["segment_id"]].assign(
+        **{name: table[name].map(_text) if name in table else "" for name in COLUMNS},
+        features=checksums(store, table["segment_id"].to_numpy(str), numbers),
+    )
+    return Inputs(rows.set_index("segment_id").astype(str), numbers, dict(store.config))
+
+
+def _text(value: object) -> str:
+    return repr(float(value)) if isinstance(value, float) else str(value)
+
+
+def checksums(store: FeatureStore, ids: Sequence[str], layers: Sequence[int]) -> list[str]:
+    """Return a checksum of each segment's features at some layers; empty where it has none.
+
+    Made of the CRC-32s that the store holds of every segment and layer; no feature is read.
+    """
+    columns = [list(store.layers).index(layer) for layer in layers]
+    place = {str(name): number for number, name in enumerate(store.ids())}
+    if not place:
+        return ["" for _ in ids]
+    sums = np.concatenate([shard.crc32[:, columns] for shard in store.shards]).astype("<u4")
+    text = {name: f"{zlib.crc32(sums[place[name]].tobytes()):08x}" for name in ids if name in place}
+    return [text.get(name, "") for name in ids]
+
+
+def write_inputs(inputs: Inputs, folder: str | Path) -> None:
+    """Write ``inputs.json`` of a run's folder."""
+    held = {
+        "schema": SCHEMA,
+        "layers": list(inputs.layers),
+        "store": dict(inputs.store),
+        "columns": ["segment_id", *inputs.rows.columns],
+        "rows": [list(row) for row in inputs.rows.itertuples(name=None)],
+    }
+    text = json.dumps(held, ensure_ascii=False, separators=(",", ":"))
+    atomic_write(Path(folder) / INPUTS_FILE, text.encode())
+
+
+def read_inputs(folder: str | Path) -> Inputs | None:
+    """Return what a run's folder says that it was made of; None where no file says it.
+
+    Raises
+    ------
+    InputError
+        The file is damaged.
+    """
+    import pandas as pd
+
+    path = Path(folder) / INPUTS_FILE
+    if not path.is_file():
+        return None
+    try:
+        held = json.loads(path.read_bytes())
+        rows = pd.DataFrame(held["rows"], columns=held["columns"], dtype="str")
+        rows = rows.set_index("segment_id")[[*COLUMNS, "features"]]
+        return Inputs(rows, [int(layer) for layer in held["layers"]], dict(held["store"]))
+    except (OSError, ValueError, TypeError, KeyError) as problem:
+        raise InputError(
+            f"{path}: cannot be read ({problem}), expected what a sweep was made of; sweep into "
+            "another folder"
+        ) from problem
+
+
+def check_same_inputs(
+    folder: str | Path, table: pd.DataFrame, store: FeatureStore, *, repair: str
+) -> None:
+    """Raise `InputError` with what differs unless a run's folder is of this table and store.
+
+    A folder from before inputs were recorded is compared by its predictions (`_check_predicted`).
+    """
+    held = read_inputs(folder)
+    if held is None:
+        _check_predicted(Path(folder), table, repair=repair)
+        return
+    check_same_store(held.store, store, whose=f"the store of {folder}", repair=repair)
+    missing = [layer for layer in held.layers if layer not in store.layers]
+    if missing:
+        raise InputError(
+            f"{store.path}: layers {missing} are missing, found {list(store.layers)}, expected "
+            f"those of {folder}; {repair}"
+        )
+    now = inputs_of(table, store, held.layers).rows
+    difference = difference_of(held.rows, now)
+    if difference:
+        where = store.path if " features" in difference else "table"
+        raise InputError(f"{where}: {difference}; {repair}")
+
+
+def begin_run(
+    folder: str | Path,
+    table: pd.DataFrame,
+    store: FeatureStore,
+    layers: Sequence[int],
+    *,
+    anew: bool = False,
+) -> None:
+    """Take a folder for a sweep of these rows and features, or refuse what is there of others.
+
+    What the run is made of is written first, so that also a stopped one says it. `anew`: a run of
+    others is begun anew; until it is done the folder holds none (no ``config.json``).
+    """
+    repair = "pass --overwrite to begin it anew, or name another folder"
+    try:
+        check_same_inputs(folder, table, store, repair=repair)
+    except InputError:
+        if not anew:
+            raise
+        (Path(folder) / "config.json").unlink(missing_ok=True)
+        (Path(folder) / INPUTS_FILE).unlink(missing_ok=True)
+    if not (Path(folder) / INPUTS_FILE).exists():
+        write_inputs(inputs_of(table, store, layers), folder)
+
+
+def check_same_store(
+    config: Mapping[str, Any], store: FeatureStore, *, whose: str, repair: str
+) -> None:
+    """Raise `InputError` with the keys that differ unless a store is configured as `config`."""
+    theirs = store.config
+    differ = differing_keys(config, theirs, free=FREE_KEYS)
+    if differ:
+        pairs = "; ".join(f"{key} {theirs.get(key)!r}, not {config.get(key)!r}" for key in differ)
+        raise InputError(
+            f"{store.path}: configuration is another than {whose} has ({pairs}), expected the "
+            f"same; {repair}"
+        )
+
+
+def difference_of(then: pd.DataFrame, now: pd.DataFrame) -> str:
+    """Return in words what `now` has otherwise than `then` (`Inputs.rows`); empty where nothing.
+
+    Segments first, then their columns: the first that differs is told, with its first row.
+    """
+    gone, new = then.index.difference(now.index), now.index.difference(then.index)
+    if len(gone):
+        return (
+            f"{len(gone)} of the run's {len(then)} rows are missing, first {gone[0]!r}, expected "
+            "all of them"
+        )
+    if len(new):
+        return f"{len(new)} of {len(now)} rows are not the run's, first {new[0]!r}, expected none"
+    now = now.loc[then.index]
+    for column in (name for name in (*COLUMNS, "features") if name in then):
+        rows = np.flatnonzero((then[column] != now[column]).to_numpy())
+        if len(rows):
+            was, is_now = then[column].iloc[rows[0]], now[column].iloc[rows[0]]
+            kind = "other features" if column == "features" else f"another {column}"
+            return (
+                f"{len(rows)} of {len(then)} rows have {kind}, first {then.index[rows[0]]!r} with "
+                f"{is_now or 'none'!r}, expected the run's {was or 'none'!r}"
+            )
+    return ""
+
+
+def _check_predicted(folder: Path, table: pd.DataFrame, *, repair: str) -> None:
+    """Compare a table's test rows with the predictions that a run left; nothing else is known."""
+    from ...manifests.table import read_predictions
+
+    path = folder / "predictions.csv"
+    if not path.is_file():
+        return
+    columns = ["segment_id", "session", "speaker", "split"]
+    then = read_predictions(path)[columns].drop_duplicates("segment_id")
+    now = table[table["segment_id"].isin(then["segment_id"])]
+    now = now.assign(split=now.get("split", ""))[columns]
+    frames = [frame.set_index("segment_id") for frame in (then, now)]
+    difference = difference_of(*(frame.assign(start="", end="", features="") for frame in frames))
+    if difference:
+        raise InputError(f"table: {difference}; {repair}")
+
+
+def sealed(folder: str | Path, names: Sequence[str]) -> dict[str, str]:
+    """Return {name: SHA-256} of a run's files that are there."""
+    paths = {name: Path(folder) / name for name in names}
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in paths.items()
+        if path.is_file()
+    }
+
+
+def check_sealed(folder: str | Path, config: Mapping[str, Any]) -> None:
+    """Raise `InputError` unless a sweep's files are those that its ``config.json`` names.
+
+    They are not where another sweep was killed while it wrote, or a file was put in its place.
+    """
+    named = config.get("files")
+    named = named if isinstance(named, dict) else {}
+    now = sealed(folder, list(map(str, named)))
+    differ = [name for name in named if now.get(name) != named[name]]
+    if differ:
+        raise InputError(
+            f"{folder}: {len(differ)} of {len(named)} files are not those that config.json was "
+            f"written with, first {differ[0]!r}, expected one run's; sweep again, or name a "
+            "predictions table instead of the folder"
+        )
+
+
+def run_mark(folder: str | Path, config: Mapping[str, Any]) -> str:
+    """Return what says in ``learning.csv`` and ``openset.csv`` which run they are of."""
+    predictions = sealed(folder, ["predictions.csv"])
+    settings = {k: v for k, v in config.get("settings", {}).items() if k not in NOT_IN_A_CELL}
+    facts = [predictions, config.get("chosen"), settings]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

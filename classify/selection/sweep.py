@@ -1,0 +1,235 @@
+"""Layers x classifiers x penalties, tried on train, compared on validation; test is not touched.
+
+Validation is the table's validation rows, or with folds every row of train and valid, held out in
+turn. Layers are shared out among processes, each with one layer in memory; the linear algebra
+inside each runs on one thread, so results do not depend on the number of processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...common.cpus import available_cores
+from ...common.errors import InputError
+from ...common.log import is_quiet
+from ...common.signals import ignore_sigint_in_children
+from ...extract.store.reader import FeatureStore
+from ...manifests.splits.tasks import Task
+from ..classifiers.boosted_trees import TREE_ROUNDS
+from ..classifiers.fitted import TrainingSet
+from ..classifiers.fold_sums import GramSums
+from ..classifiers.linear import principal_axes
+from ..classifiers.registry import fit_path, penalty_path
+from ..features import LayerSet, Log, layer_sets, read_features
+from ..metrics import interval_groups
+from .candidates import Candidate, SweepSettings, ValidationScores, classifier_names, make_trial
+from .cross_validation import Paths, score_folds
+from .layer_weights import learn_layer_weights
+from .sweep_cache import Share, SweepCache, remaining_work
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from tqdm import tqdm
+
+
+TUNING = ("train", "valid")
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What each process is told once: the data and how it is tried."""
+
+    store: FeatureStore
+    ids: np.ndarray
+    groups: np.ndarray  # of all validation rows: what their intervals draw first
+    tasks: Sequence[Task]
+    settings: SweepSettings
+
+
+def sweep(
+    table: pd.DataFrame,
+    store: FeatureStore,
+    tasks: Sequence[Task],
+    settings: SweepSettings,
+    *,
+    log: Log = lambda text: None,
+    cells: SweepCache | None = None,
+) -> list[Candidate]:
+    """Try every layer set and classifier on the tasks; validation accuracy for each.
+
+    Parameters
+    ----------
+    table : segment table
+        Rows with features, as `features.rows_with_features` returns them; `tasks` hold its row
+        numbers.
+    store : FeatureStore
+        Opened once; each process reads what it needs.
+    cells : SweepCache, optional
+        Trials finished before, which are not tried again, and the place for new ones.
+
+    Returns
+    -------
+    list of Candidate
+        In order of layer set, then classifier. The same for any `jobs`.
+
+    Raises
+    ------
+    InputError
+        A setting is unknown or not in the store, or LightGBM has nothing to stop by.
+    """
+    names = classifier_names(settings)
+    sets = layer_sets(settings.layers, settings.combine, store, settings.standardise)
+    if settings.combine == "mix" and sets[0].combine == "mix":
+        with one_thread(["ridge"]):
+            ids = table["segment_id"].to_numpy(str)
+            sets = [learn_layer_weights(ids, store, tasks, sets[0].layers, settings, log=log)]
+    cells = SweepCache() if cells is None else cells
+    todo = remaining_work(cells, sets, settings)
+    _tell_plan(tasks, len(sets) * len(names), todo, log)
+    groups = validation_groups(table, tasks, settings)
+    work = _Work(store, table["segment_id"].to_numpy(str), groups, tasks, settings)
+    with _bar(sum(len(missing) for share in todo for _, missing in share)) as bar:
+        for trials in _run(work, todo):
+            for trial in trials:
+                cells.add(trial)
+            bar.update(len(trials))
+    found = [cells.get(layer_set, name) for layer_set in sets for name in names]
+    return [trial for trial in found if trial is not None]
+
+
+def validation_groups(
+    table: pd.DataFrame, tasks: Sequence[Task], settings: SweepSettings
+) -> np.ndarray:
+    """Return what intervals over all tasks' validation rows draw first, (n,) int."""
+    rows = table.iloc[np.concatenate([task.rows["valid"] for task in tasks])]
+    sessions, speakers = (rows[name].to_numpy(str) for name in ("session", "speaker"))
+    return interval_groups(sessions, speakers, one_task=settings.within == "corpus")[0]
+
+
+def _tell_plan(tasks: Sequence[Task], every: int, todo: Sequence[Share], log: Log) -> None:
+    every_missing = [missing for share in todo for _, missing in share]
+    left = sum(map(len, every_missing))
+    if left < every:
+        log(f"{every - left} of {every} combinations were finished before and are not tried again")
+    grown = sum("lightgbm" in missing for missing in every_missing)
+    if grown:
+        trees = sum(len(task.labels) for task in tasks) * TREE_ROUNDS * grown
+        log(f"lightgbm: at most {trees} trees ({TREE_ROUNDS} rounds, {grown} layer sets)")
+
+
+def _bar(cells: int) -> tqdm:
+    """Return a bar of combinations; only a terminal sees it."""
+    from tqdm import tqdm
+
+    return tqdm(total=cells, unit="fit", disable=is_quiet() or None, leave=False)
+
+
+def _processes(jobs: int, sets: int) -> int:
+    if jobs < 0:
+        raise InputError(f"jobs: {jobs} is given, expected 0 (all cores) or more; correct --jobs")
+    return min(jobs or available_cores(), sets)
+
+
+def _run(work: _Work, todo: Sequence[Share]) -> Iterator[list[Candidate]]:
+    """Yield each share's trials as they are finished, in order."""
+    jobs = _processes(work.settings.jobs, len(todo))
+    if jobs <= 1:
+        yield from (_try_layers(work, share) for share in todo)
+        return
+    from joblib import Parallel, delayed, parallel_config
+
+    with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1):
+        each = Parallel(return_as="generator", batch_size=1, pre_dispatch=f"{jobs}")
+        with ignore_sigint_in_children():
+            found = each(delayed(_try_layers)(work, share) for share in todo)
+        yield from found
+
+
+@contextmanager
+def one_thread(classifiers: Sequence[str]) -> Iterator[None]:
+    """Hold linear algebra to one thread: processes do not fight, and sums have one order."""
+    import scipy.linalg  # noqa: F401  the limit holds only for libraries that are loaded
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    if "linear-svm" in classifiers:
+        import sklearn.svm  # noqa: F401
+    with threadpool_limits(1):
+        yield
+
+
+def _try_layers(work: _Work, share: Share) -> list[Candidate]:
+    """Fit classifiers on every task with one set of layers, which is read once."""
+    rows = np.unique(np.concatenate([task.rows[s] for task in work.tasks for s in TUNING]))
+    X = read_features(work.store, work.ids[rows], share[0][0], work.settings.pooling_part)
+    cells = [(layer_set, name) for layer_set, names in share for name in names]
+    outcomes: dict[tuple[LayerSet, str], list[ValidationScores]] = {cell: [] for cell in cells}
+    with one_thread([name for _, name in cells]):
+        for task in work.tasks:
+            train, valid = (X[np.searchsorted(rows, task.rows[s])] for s in TUNING)
+            for cell, outcome in _validate_share(work, task, train, valid, share):
+                outcomes[cell].append(outcome)
+    codes = np.concatenate([task.codes["valid"] for task in work.tasks])
+    return [make_trial(*cell, outcomes[cell], codes, work.groups, work.settings) for cell in cells]
+
+
+def _validate_share(
+    work: _Work, task: Task, train: np.ndarray, valid: np.ndarray, share: Share
+) -> Iterator[tuple[tuple[LayerSet, str], ValidationScores]]:
+    """Yield what validation says of each cell; sums over folds are taken once for all of them."""
+    rows = GramSums(train, task.codes["train"], len(task.labels), task.cuts)
+    for layer_set, names in share:
+        paths = {name: penalty_path(name, work.settings.penalty) for name in names}
+        fitted = validate(task, rows, valid, paths, layer_set, work.settings.seed)
+        yield from (((layer_set, name), outcome) for name, outcome in fitted.items())
+
+
+def validate(
+    task: Task,
+    rows: GramSums,
+    valid: np.ndarray,
+    paths: Paths,
+    layers: LayerSet,
+    seed: int,
+) -> dict[str, ValidationScores]:
+    """Return each classifier's scores of a task's validation rows, once per penalty in `paths`.
+
+    `rows` and `valid` (m, d) are the task's training and validation rows of `layers`; with folds,
+    the first has both.
+    """
+    if task.cuts:
+        found, notes = score_folds(rows, paths, seed=seed, layers=layers)
+        return {name: ValidationScores(found[name], notes[name]) for name in paths}
+    fold = make_fold(task, rows.X, valid, seed, layers)
+    turned = fold.valid if fold.valid is not None else np.zeros((0, 0))
+    outcomes = {}
+    for name, path in paths.items():
+        heads = fit_path(name, fold, path)
+        scores = [head.scores(fold.rotation, valid, turned) for head in heads]
+        outcomes[name] = ValidationScores(scores, [head.note for head in heads])
+    return outcomes
+
+
+def make_fold(
+    task: Task,
+    train: np.ndarray,
+    valid: np.ndarray,
+    seed: int,
+    layers: LayerSet,
+    *,
+    rounds: int = 0,
+) -> TrainingSet:
+    """Return a task's training rows of `layers` turned, with its validation rows beside them.
+
+    `rounds` above 0 are LightGBM's, which then does not stop by validation rows.
+    """
+    rotation = principal_axes(train, layers.weights, layers.standardise)
+    turned = rotation.project(valid) if len(valid) else None
+    codes = task.codes
+    return TrainingSet(
+        rotation, codes["train"], len(task.labels), turned, codes["valid"], seed, rounds
+    )

@@ -1,0 +1,185 @@
+"""Finished cells (layers x classifier) of a sweep on disk, so that a stopped one goes on.
+
+``cells.jsonl``: the first line is the fingerprint of everything a cell depends on: the table's
+segments, the store's configuration and files, the settings, the versions. Then one line per cell.
+Each line has the CRC-32 of its other fields: one that a kill cut off, and all from a damaged one
+on, are taken out. A file of another fingerprint is begun anew,
+or refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...common.errors import InputError, explain_write_errors
+from ...common.extras import installed_versions
+from ...common.files import atomic_write
+from ...extract.store.reader import FeatureStore
+from ...manifests.splits.tasks import Task
+from ..features import LayerSet
+from .candidates import Candidate, SweepSettings, classifier_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+SCHEMA = 3  # of the file, and of how a cell is computed: 3 has LDA's spread of few samples
+Share = list[tuple[LayerSet, list[str]]]  # layer sets of the same features, with classifiers
+# settings that choose cells, or what is made of the chosen one, not what is in a cell
+NOT_IN_A_CELL = ("layers", "standardise", "classifiers", "jobs", "calibration", "refit")
+
+
+class SweepCache:
+    """The finished trials of one sweep, kept in a file as they come.
+
+    Parameters
+    ----------
+    path : path of the file; None keeps nothing
+    mark : str
+        Fingerprint, as `fingerprint_of` gives it.
+    anew : bool
+        Whether a file of another fingerprint is begun anew; otherwise it is refused.
+    """
+
+    def __init__(self, path: Path | None = None, mark: str = "", *, anew: bool = True) -> None:
+        self._path = path
+        self._trials: dict[tuple[LayerSet, str], Candidate] = {}
+        if path is None:
+            return
+        lines = _whole_lines(path)
+        same = lines[:1] == [{"schema": SCHEMA, "fingerprint": mark}]
+        begun = len(lines) == 1  # and no more: nothing is lost
+        if not same and not anew and not begun and os.path.lexists(path):
+            raise InputError(
+                f"{path.parent}: holds a sweep of another table, store, setting or version of spk, "
+                "expected the same; pass --overwrite to begin it anew, or name another folder"
+            )
+        for line in lines[1:] if same else []:
+            self._remember(_trial(line))
+        head = _signed({"schema": SCHEMA, "fingerprint": mark})
+        kept = [head, *(_line(trial) for trial in self._trials.values())]
+        atomic_write(path, b"".join(kept))
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    def get(self, layers: LayerSet, classifier: str) -> Candidate | None:
+        """Return a finished trial, or None."""
+        return self._trials.get((layers, classifier))
+
+    def add(self, trial: Candidate) -> None:
+        """Keep a finished trial; it is on disk when this returns."""
+        self._remember(trial)
+        if self._path is not None:
+            with explain_write_errors(self._path), self._path.open("ab") as file:
+                file.write(_line(trial))
+
+    def _remember(self, trial: Candidate) -> None:
+        self._trials[trial.layers, trial.classifier] = trial
+
+
+def fingerprint_of(
+    table: pd.DataFrame, store: FeatureStore, tasks: Sequence[Task], settings: SweepSettings
+) -> str:
+    """Return the SHA-256 (hex) of all that a cell's numbers depend on.
+
+    Of the store: its configuration, and the checksums that it holds of the rows' features.
+    """
+    chosen = {name: value for name, value in asdict(settings).items() if name not in NOT_IN_A_CELL}
+    columns = [name for name in ("segment_id", "session", "speaker", "split") if name in table]
+    digest = hashlib.sha256()
+    told = [chosen, dict(store.config), _versions()]
+    digest.update(json.dumps(told, sort_keys=True, default=str).encode())
+    digest.update(table[columns].to_csv(index=False).encode())
+    digest.update(_checksums(table, store).tobytes())
+    for task in tasks:
+        digest.update(json.dumps([task.name, *task.labels]).encode())
+        for part in (
+            task.rows["train"],
+            task.rows["valid"],
+            *(p for cut in task.cuts for p in cut),
+        ):
+            digest.update(np.ascontiguousarray(part, dtype=np.int64).tobytes() + b"|")
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    return installed_versions(("numpy", "scipy", "scikit-learn", "lightgbm"))
+
+
+def _checksums(table: pd.DataFrame, store: FeatureStore) -> np.ndarray:
+    """Return the CRC-32 (n, layers) of the rows' features, as the store holds them."""
+    place = {str(name): number for number, name in enumerate(store.ids())}
+    sums = np.concatenate([shard.crc32 for shard in store.shards])
+    return sums[[place[name] for name in table["segment_id"]]].astype("<u4")
+
+
+def remaining_work(
+    cells: SweepCache, sets: Sequence[LayerSet], settings: SweepSettings
+) -> list[Share]:
+    """Return for each layer set with work left the classifiers that are not finished.
+
+    Layer sets of the same features, standardised or not, make one share of the work.
+    """
+    names = classifier_names(settings)
+    shares: dict[LayerSet, Share] = {}
+    for one in sets:
+        missing = [name for name in names if cells.get(one, name) is None]
+        if missing:
+            shares.setdefault(replace(one, standardise="yes"), []).append((one, missing))
+    return list(shares.values())
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the file's lines up to the first that is not as it was written."""
+    found: list[dict[str, Any]] = []
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+        try:
+            fields = dict(json.loads(line))
+        except (ValueError, TypeError, RecursionError):
+            break
+        if fields.pop("crc32", None) != _crc32(fields):
+            break
+        found.append(fields)
+    return found
+
+
+def _line(trial: Candidate) -> bytes:
+    fields = asdict(trial)
+    fields["correct"] = base64.b64encode(np.packbits(trial.correct).tobytes()).decode()
+    fields["count"] = len(trial.correct)
+    return _signed(fields)
+
+
+def _signed(fields: dict[str, Any]) -> bytes:
+    """Return a line of the file."""
+    whole = {**fields, "crc32": _crc32(fields)}
+    return json.dumps(whole, ensure_ascii=False).encode() + b"\n"
+
+
+def _crc32(fields: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace"))
+
+
+def _trial(line: dict[str, Any]) -> Candidate:
+    bits = np.frombuffer(base64.b64decode(line["correct"]), np.uint8)
+    correct = np.unpackbits(bits, count=line["count"]).astype(bool)
+    low, high = line["interval"]
+    changed: dict[str, Any] = {
+        "layers": LayerSet.from_dict(line["layers"]),
+        "correct": correct,
+        "interval": (low, high),
+        "notes": tuple(line["notes"]),
+    }
+    rest = {name: value for name, value in line.items() if name not in {"count", *changed}}
+    return Candidate(**rest, **changed)

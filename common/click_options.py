@@ -1,0 +1,162 @@
+"""Click options made from the fields of a dataclass.
+
+A setting is declared once, by `options.option_field`: its name, type, choices, unit, help and
+default. `options_of` makes the command's option of it, and the page of all options in the docs is
+printed from the commands. The value that was typed is checked by the dataclass itself, so that
+Python and the command line refuse alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import Field, fields
+from functools import wraps
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+import click
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+SCALARS = {int: "INTEGER", float: "FLOAT"}  # type -> what stands for a value in the help
+UNITS = {"s": "SECONDS", "Hz": "HZ", "dB": "DB"}
+
+
+class Option(click.Option):
+    """An option with spellings that work and are not shown, in a group of the help.
+
+    Each spelling may also be typed with underscores, as in the configuration's keys.
+
+    Parameters
+    ----------
+    aliases : iterable of str
+        Other spellings, such as ``--pretrained-model``.
+    group : str
+        Heading that the option stands under in the help.
+    """
+
+    def __init__(
+        self, *args: Any, aliases: Iterable[str] = (), group: str = "", **attributes: Any
+    ) -> None:
+        super().__init__(*args, **attributes)
+        self.aliases, self.group = tuple(aliases), group
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Add the option with all its spellings."""
+        shown = self.opts, self.secondary_opts
+        self.opts = [*_spellings([*self.opts, *self.aliases])]
+        if self.secondary_opts:
+            denied = [f"--no-{alias.removeprefix('--')}" for alias in self.aliases]
+            self.secondary_opts = [*_spellings([*self.secondary_opts, *denied])]
+        super().add_to_parser(parser, ctx)
+        self.opts, self.secondary_opts = shown
+
+
+def _spellings(names: Iterable[str]) -> Iterator[str]:
+    """Yield each spelling, and the one with underscores where it differs."""
+    for name in names:
+        yield name
+        underscored = f"--{name[2:].replace('-', '_')}"
+        if name.startswith("--") and underscored != name:
+            yield underscored
+
+
+def option(*names: str, **attributes: Any) -> Decorator:
+    """Return `click.option` for an `Option`; its default is shown where it says something."""
+    attributes.setdefault("show_default", attributes.get("default") not in (None, (), False))
+    return click.option(*names, cls=Option, **attributes)
+
+
+def options_of(
+    settings: type, *, defaults: bool = True, leave_out: Iterable[str] = ()
+) -> Decorator:
+    """Return a decorator that adds one option per field of a dataclass, in its order.
+
+    The body is given the values as the dataclass has them: checked, each in its field's type.
+
+    Parameters
+    ----------
+    settings
+        Fields made by `options.option_field`.
+    defaults
+        Give the command the fields' defaults; without, an option that is not typed is None (or no
+        value, where it may be repeated), so that a file decides, and nothing is checked here.
+    leave_out
+        Fields without an option.
+    """
+    hints = get_type_hints(settings)
+    shown = [known for known in fields(settings) if known.name not in {*leave_out}]
+
+    def decorate(body: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(body)
+        def checked(*args: Any, **values: Any) -> Any:
+            typed = {known.name: values[known.name] for known in shown}
+            return body(*args, **{**values, **vars(settings(**typed))})
+
+        command = checked if defaults else body
+        for known in reversed(shown):
+            command = _decorator(known, hints[known.name], defaults=defaults)(command)
+        return command
+
+    return decorate
+
+
+def _decorator(known: Field[Any], hint: Any, *, defaults: bool) -> Decorator:
+    names = [option_name(known), *known.metadata["short"]]
+    if _is_switch(hint) and not (defaults and known.default is False):
+        names[0] += f"/--no-{names[0].removeprefix('--')}"
+    default = default_text(known, none=not defaults)
+    return click.option(
+        *names,
+        known.name,
+        cls=Option,
+        default=known.default if defaults else None,
+        multiple=_is_repeated(hint),
+        help=known.metadata["help"] + (f"  [{default}]" if default else ""),
+        aliases=[f"--{name.replace('_', '-')}" for name in known.metadata["aliases"]],
+        group=known.metadata["group"],
+        hidden=known.metadata["hidden"],
+        **_type(known, hint, none=not defaults),
+    )
+
+
+def option_name(known: Field[Any]) -> str:
+    """Return how a field's option is typed."""
+    return "--" + known.name.replace("_", "-")
+
+
+def _type(known: Field[Any], hint: Any, *, none: bool) -> dict[str, Any]:
+    """Return the attributes of an option that tell what may be typed, `none` where it says more."""
+    choices = known.metadata["choices"]
+    if _is_switch(hint):
+        return {"is_flag": True}
+    if choices:
+        nothing = ["none"] if none and NoneType in get_args(hint) else []
+        return {"type": click.Choice([*choices, *nothing])}
+    if known.metadata["path"]:
+        return {"type": click.Path()}
+    kinds = [kind for kind in get_args(hint) or (hint,) if kind is not NoneType]
+    value = SCALARS.get(kinds[0], "TEXT") if len(kinds) == 1 else "TEXT"
+    unit = UNITS.get(known.metadata["unit"], "")
+    return {"type": click.UNPROCESSED, "metavar": known.metadata["metavar"] or unit or value}
+
+
+def _is_repeated(hint: Any) -> bool:
+    return bool(hint == tuple[str, ...])
+
+
+def _is_switch(hint: Any) -> bool:
+    """Tell whether a setting is true or false, or not said, and no text."""
+    kinds = get_args(hint) or (hint,)
+    return bool in kinds and str not in kinds
+
+
+def default_text(known: Field[Any], *, none: bool = True) -> str:
+    """Return a field's default in words; "" where it goes without saying, unless with `none`."""
+    default = known.default
+    if known.metadata["default_text"]:
+        return str(known.metadata["default_text"])
+    if default is False:
+        return "no" if none else ""
+    if default is None or default == "":
+        return "none" if none else ""
+    return "yes" if default is True else "all" if default == () else str(default)

@@ -1,0 +1,68 @@
+"""Which extra of `spk-toolkit` brings what, and one line for a command that lacks it.
+
+`pip install spk-toolkit` alone is enough for tables, stores and classifiers, without torch.
+``setup.py`` holds the versions; a test compares the two lists.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from .errors import InputError
+
+# Extra -> modules without which nothing of it runs. torchaudio is needed by two augmentations only.
+EXTRAS = {
+    "extract": ("torch", "transformers"),
+    "finetune": ("torch", "transformers", "lightning", "tensorboard", "yaml"),
+    "trees": ("lightgbm",),
+}
+
+
+def check_extra(extra: str, where: str) -> None:
+    """Raise `InputError` where a module of an extra is not installed; nothing is imported.
+
+    Parameters
+    ----------
+    extra
+        One of `EXTRAS`.
+    where
+        What needs it: a command, or an option.
+    """
+    missing = [module for module in EXTRAS[extra] if not _is_installed(module)]
+    if missing:
+        raise _missing(extra, where, missing)
+
+
+def explain_missing_module(problem: ModuleNotFoundError, where: str) -> InputError | None:
+    """Return what is said of an import that failed; None where no extra brings the module."""
+    module = (problem.name or "").partition(".")[0]
+    extra = next((name for name, modules in EXTRAS.items() if module in modules), None)
+    return _missing(extra, where, [module]) if extra else None
+
+
+def installed_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Return the version of each package, or "not installed"."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:  # an extra; or spk run from a checkout
+            versions[package] = "not installed"
+    return versions
+
+
+def _is_installed(module: str) -> bool:
+    if module in sys.modules:
+        return sys.modules[module] is not None
+    return find_spec(module) is not None
+
+
+def _missing(extra: str, where: str, modules: list[str]) -> InputError:
+    verb = "is" if len(modules) == 1 else "are"
+    return InputError(
+        f"{where}: {', '.join(modules)} {verb} not installed, expected the extra {extra!r}; "
+        f'run `pip install "spk-toolkit[{extra}]"`'
+    )

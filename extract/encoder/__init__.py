@@ -1,0 +1,1 @@
+"""A frozen speech encoder: checkpoint, front end, transformer layers, pooling."""

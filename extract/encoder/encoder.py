@@ -1,0 +1,269 @@
+"""A frozen speech encoder: waveforms to layer-wise features that do not depend on their batch.
+
+State 0 enters the first transformer layer, state k leaves layer k, and the last state is the
+encoder's output, after its final layer norm where it has one (`LAYER_DEFINITION`): as s3prl,
+fairseq and transformers 4 number them. transformers 5 gives the last one before the norm.
+w2v-BERT has no norm after its layers, and what may follow them (an adapter) is left out.
+
+Promise: in float32 a segment's features differ by less than 1e-5 (relative) between one batch
+and another, whether the front end has layer norm, group norm or log-mel features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...common.errors import InputError
+from ..options import UNPOOLED
+from ..profiling import device_stage, recording_device
+from .device import (
+    DeviceTransfer,
+    choose_device,
+    choose_dtype,
+    default_batch_seconds,
+    keep_freed_memory,
+)
+from .frontend import check_lengths
+from .kernels import disable_tf32
+from .loading import LoadedEncoder, load_encoder_parts
+from .mfcc import MFCC
+from .pooling import EncodedBatch, EncodedPart, PaddingMask, check_pooling, pool
+from .transformer import check_layers, first_output, layer_states, run_layers
+from .varlen import pack, varlen_kernel
+
+LAYER_DEFINITION = (
+    "0 enters the first transformer layer, k leaves layer k, the last is after the final layer norm"
+)
+
+
+def load_encoder(
+    name: str,
+    *,
+    revision: str | None = None,
+    normalize: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Encoder:
+    """Load a frozen encoder.
+
+    Parameters
+    ----------
+    name
+        Local folder, hub id, ``demo``: a tiny untrained encoder made from a seed, or ``mfcc``:
+        cepstral coefficients, a baseline without weights and with state 0 alone.
+    revision
+        Branch, tag or commit of a hub id.
+    normalize
+        ``yes`` or ``no``: whether waveforms are normalised, whatever the encoder's files say.
+    device
+        ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+    dtype
+        ``auto`` is bfloat16 on a GPU that computes in it, else float32: on a CPU bfloat16 is
+        faster where there is AVX512-BF16 or AMX, but only float32 keeps the promise above.
+
+    Raises
+    ------
+    InputError
+        The encoder is not at hand or not of a known kind, or the device can't do what is asked.
+    """
+    where = choose_device(device)
+    # 8 bits of a number that nothing learnt from is a worse baseline, and no faster
+    number = choose_dtype("float32" if name == MFCC and dtype == "auto" else dtype, where)
+    parts = load_encoder_parts(name, revision=revision, normalize=normalize)
+    return Encoder(parts, device=where, dtype=number)
+
+
+class Encoder:
+    """A frozen encoder on its device.
+
+    Attributes
+    ----------
+    layer_count
+        Number of transformer layers; states are 0 to `layer_count`.
+    hidden_size
+        Width of a state.
+    rate
+        Sample rate in Hz.
+    shortest
+        Fewest samples that make one frame.
+    notes
+        What the user should read of its files, a line each.
+    batch_seconds
+        Audio in a batch that suits the device and its free memory, in s.
+    """
+
+    def __init__(
+        self,
+        parts: LoadedEncoder,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        masked: bool = False,
+    ) -> None:
+        """Put an encoder on its device; `masked` keeps the mask where attention needs none."""
+        self._masked = masked
+        self._model = parts.model.eval().requires_grad_(False).to(device, dtype)
+        self._provenance = parts.provenance
+        self._front, self.notes = parts.front, parts.notes
+        self.device, self._dtype = device, dtype
+        self.layer_count = len(self._model.encoder.layers)
+        self.hidden_size = int(self._model.config.hidden_size)
+        self.rate = parts.rate
+        self.shortest = parts.front.shortest
+        self.batch_seconds = default_batch_seconds(device, dtype)
+        self._lane = DeviceTransfer(device)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what identifies the encoder and the way it computes."""
+        return {
+            **self._provenance,
+            "compute_dtype": str(self._dtype).removeprefix("torch."),
+            "layer_definition": LAYER_DEFINITION,
+            "layer_count": self.layer_count,
+            "hidden_size": self.hidden_size,
+            "rate": self.rate,
+        }
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """While open, keep memory for the next batch, and measure the device's stages."""
+        with keep_freed_memory(self.device), recording_device(self.device):
+            yield
+
+    def frames_of(self, seconds: float) -> int:
+        """Return how many frames so much audio gives."""
+        return int(self._front.frames(torch.tensor([round(seconds * self.rate)])))
+
+    def encode(
+        self,
+        waveforms: Sequence[np.ndarray],
+        *,
+        layers: Sequence[int],
+        pooling: str = "mean+std",
+        max_seconds: float = math.inf,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return pooled states of each waveform.
+
+        Parameters
+        ----------
+        waveforms
+            Mono float32 at `rate`, each with at least `shortest` samples.
+        layers
+            Numbers of states, 0 to `layer_count`.
+        pooling
+            One of `POOLINGS`.
+        max_seconds
+            A longer waveform is encoded in equal windows whose statistics add up; at least twice
+            `shortest`.
+
+        Returns
+        -------
+        tuple
+            Features (n, layers, dim) float32, and the number of frames (n,) int64.
+        """
+        return self.encode_async(waveforms, layers, pooling, max_seconds).result()
+
+    def states(
+        self,
+        waveforms: Sequence[np.ndarray],
+        *,
+        layers: Sequence[int],
+        max_seconds: float = math.inf,
+    ) -> list[np.ndarray]:
+        """Return each waveform's own states, (frames, layers, hidden_size) float32."""
+        batch = self.encode_async(waveforms, layers, UNPOOLED, max_seconds)
+        return [states for states, _ in batch.rows()]
+
+    def encode_async(
+        self,
+        waveforms: Sequence[np.ndarray],
+        layers: Sequence[int],
+        pooling: str,
+        max_seconds: float,
+    ) -> EncodedBatch:
+        """Tell the device to do what `encode` does, or with `UNPOOLED` what `states` does.
+
+        A GPU then works while the next batch is made ready. On a CPU it is done at once.
+        """
+        self._check(waveforms, layers, max_seconds)
+        check_pooling(pooling, UNPOOLED)
+        short, long = self._by_length(waveforms, max_seconds)
+        parts = []
+        if short:
+            batch, lengths = self._prepared([waveforms[i] for i in short])
+            parts.append(self._forward(short, batch, lengths, layers, pooling))
+        windowed = "mean+std" if pooling == "std" else pooling  # deviations alone do not add up
+        for i in long:
+            for window in self._cut(waveforms[i], max_seconds):
+                length = torch.tensor([window.shape[1]])
+                parts.append(self._forward([i], window, length, layers, windowed))
+        return EncodedBatch(parts, pooling)
+
+    def _by_length(
+        self, waveforms: Sequence[np.ndarray], max_seconds: float
+    ) -> tuple[list[int], list[int]]:
+        """Return the places of the waveforms up to, and of those beyond, `max_seconds`."""
+        long = [i for i, row in enumerate(waveforms) if len(row) > max_seconds * self.rate]
+        return [i for i in range(len(waveforms)) if i not in set(long)], long
+
+    def _check(
+        self, waveforms: Sequence[np.ndarray], layers: Sequence[int], max_seconds: float
+    ) -> None:
+        check_layers(layers, self.layer_count)
+        check_lengths(waveforms, self.shortest)
+        least = 2 * self.shortest / self.rate  # equal windows may be half as long as allowed
+        if not max_seconds >= least:
+            raise InputError(
+                f"--max-seconds: value is {max_seconds} s, expected at least {least} s; pass more"
+            )
+
+    @torch.inference_mode()
+    def _prepared(self, waveforms: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        with device_stage("transfer"):
+            return self._front.prepare(waveforms, self._lane)
+
+    def _cut(self, waveform: np.ndarray, max_seconds: float) -> list[torch.Tensor]:
+        """Prepare a waveform as a whole; cut it into equal windows (1, length, ...)."""
+        batch, _ = self._prepared([waveform])
+        count = math.ceil(len(waveform) / (max_seconds * self.rate))
+        return list(torch.tensor_split(batch, count, dim=1))
+
+    @torch.inference_mode()
+    def _forward(
+        self,
+        places: Sequence[int],
+        batch: torch.Tensor,
+        lengths: torch.Tensor,
+        layers: Sequence[int],
+        pooling: str,
+    ) -> EncodedPart:
+        """Run the encoder over a prepared batch, and send what is asked for to the CPU.
+
+        There is no mask for rows of equal length, which keeps the fast attention kernels.
+        """
+        frames = self._front.frames(lengths)
+        padding = PaddingMask(frames, int(frames.max()), self.device)
+        reduce = partial(pool, frames=padding, pooling=pooling)
+        transformer, count = self._model.encoder, self.layer_count
+        kernel = None if self._masked else varlen_kernel(transformer, self.device, self._dtype)
+        with disable_tf32(self._dtype):
+            with device_stage("CNN"):
+                hidden = self._front(batch.to(self._dtype), lengths)
+            with (
+                device_stage("layers"),
+                layer_states(transformer.layers, layers, reduce) as states,
+            ):
+                hidden = first_output(self._model.feature_projection(hidden))
+                hidden = run_layers(transformer, hidden, padding.mask, pack(padding, kernel))
+                with device_stage("pooling"):
+                    states[count] = reduce(hidden)
+        with device_stage("transfer"):
+            stacked = torch.stack([states[layer] for layer in layers], dim=-2)
+            return EncodedPart(places, self._lane.to_host(stacked), frames.numpy())

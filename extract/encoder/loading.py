@@ -1,0 +1,213 @@
+"""Weights into a model: a checkpoint's, or the demo encoder's, made from a seed; its front end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...common.errors import InputError
+from .checkpoint import Checkpoint, find_checkpoint
+from .demo import DEMO, demo_model
+from .frontend import LogMel, Waveforms
+from .lora import merge_adapter
+from .mfcc import MFCC, RATE, CepstralFrontEnd, mfcc_model
+from .preprocessing import EXTRACTOR, LOG_MEL, NORMALIZE, NORMALIZED
+from .switches import check_switches
+from .transformer import _transformers, fold_weight_norm
+
+
+@dataclass(frozen=True)
+class LoadedEncoder:
+    """What an encoder is made of: `provenance` identifies it, `rate` is in Hz.
+
+    `notes` is what the user should read of it: what was assumed, left out or merged, a line each.
+    """
+
+    model: Any  # one of transformers', all shaped alike; float32 on the CPU
+    front: Waveforms | LogMel | CepstralFrontEnd
+    provenance: dict[str, Any]
+    rate: int
+    notes: tuple[str, ...] = ()
+
+
+def load_encoder_parts(
+    name: str, *, revision: str | None = None, normalize: str | None = None
+) -> LoadedEncoder:
+    """Load an encoder by folder, hub id, ``demo`` or ``mfcc``.
+
+    Raises `InputError` where it cannot be had.
+
+    `normalize` (``yes`` or ``no``) decides whether waveforms are normalised, whatever its files say
+    of it; None leaves it to them.
+    """
+    if name == DEMO:
+        model, provenance = demo_model()
+        provenance["normalization"] = NORMALIZE[normalize or "yes"]
+        front = Waveforms(model, normalized=normalize != "no")
+        return LoadedEncoder(model, front, provenance, rate=16000)
+    if name == MFCC:
+        return LoadedEncoder(*_baseline(normalize), rate=RATE)
+    checkpoint = find_checkpoint(name, revision=revision, normalize=normalize)
+    loaded, notes = load_model(checkpoint)
+    return LoadedEncoder(
+        loaded,
+        load_front_end(checkpoint, loaded),
+        checkpoint.provenance(),
+        rate=checkpoint.input.rate,
+        notes=(*checkpoint.input.notes, *notes),
+    )
+
+
+def _baseline(normalize: str | None) -> tuple[nn.Module, CepstralFrontEnd, dict[str, Any]]:
+    """Return the parts of ``mfcc``; its coefficients are of the waveform as it is."""
+    if normalize == "yes":
+        raise InputError(
+            f"--normalize: value is 'yes' beside --encoder {MFCC}, whose coefficients are of the "
+            "waveform as it is, expected no; leave it out"
+        )
+    model, provenance = mfcc_model()
+    return model, CepstralFrontEnd(), provenance
+
+
+def load_model(checkpoint: Checkpoint) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return a checkpoint's encoder in float32 on the CPU, weight norm folded, and notes on it.
+
+    Raises
+    ------
+    InputError
+        The weights cannot be read, some are missing (they would be random), or a setting may
+        change them in a way that is not known here.
+    """
+    with _alone(checkpoint) as folder:
+        model, found = _from_pretrained(checkpoint, folder)
+    check_switches(checkpoint.folder / "config.json", type(model.config), checkpoint.config)
+    # Used in training only, so checkpoints may lack it.
+    missing = sorted(key for key in found["missing_keys"] if "masked_spec_embed" not in key)
+    missing += sorted(str(key) for key in found.get("mismatched_keys", ()))
+    if missing:
+        raise InputError(
+            f"{checkpoint.folder}: {len(missing)} weights are missing or of another shape, first "
+            f"{missing[0]!r}, expected all of them; fetch the model again"
+        )
+    notes = _notes(checkpoint, model, sorted(found["unexpected_keys"]))
+    if checkpoint.adapter:
+        merged = merge_adapter(model, checkpoint.adapter)
+        notes.append(
+            f"{checkpoint.adapter[0]}: the LoRA adapter (rank {merged.rank}, "
+            f"{merged.layers} layers) is merged into the weights; move its files elsewhere to do "
+            "without it"
+        )
+    return fold_weight_norm(model.float()), tuple(notes)
+
+
+def _from_pretrained(checkpoint: Checkpoint, folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Return transformers' model, without a head, and what it says of the file's tensors."""
+    transformers = _transformers()
+    # By itself transformers would round to the dtype that config.json names.
+    dtype = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
+    try:
+        with _quiet():
+            model, found = transformers.AutoModel.from_pretrained(
+                folder,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                **{dtype: torch.float32},
+            )
+    except ImportError as problem:
+        raise InputError(
+            f"{checkpoint.folder}: a package that it needs is missing "
+            f"({_first_line(problem)}), expected it; install it"
+        ) from problem
+    except Exception as problem:  # each format's reader has its own kinds
+        raise InputError(
+            f"{checkpoint.folder}: weights cannot be read ({_cause(problem)}); "
+            "fetch them again, as safetensors where there are any"
+        ) from problem
+    return model, found
+
+
+def _cause(problem: Exception) -> str:
+    if type(problem).__name__ == "UnpicklingError":  # whose text advises to run what it found
+        return "the file is damaged, or holds more than tensors, which could run code"
+    return _first_line(problem)
+
+
+def _first_line(problem: Exception) -> str:
+    return str(problem).strip().partition("\n")[0] or type(problem).__name__
+
+
+@contextmanager
+def _alone(checkpoint: Checkpoint) -> Iterator[Path]:
+    """Give the folder, or one without the adapter: where PEFT is installed, transformers loads it.
+
+    What is merged must not depend on which packages there are.
+    """
+    if not checkpoint.adapter:
+        yield checkpoint.folder
+        return
+    with TemporaryDirectory() as name:
+        for file in checkpoint.folder.iterdir():
+            if file.is_file() and not file.name.startswith("adapter_"):
+                (Path(name) / file.name).symlink_to(file.resolve())
+        yield Path(name)
+
+
+def _notes(checkpoint: Checkpoint, model: Any, unexpected: list[str]) -> list[str]:
+    """Return what a user should read of weights that are left out; a head's are no news."""
+    notes = []
+    parts = {name for name, _ in model.named_children()}
+    names = {key: key.removeprefix(f"{model.base_model_prefix}.").split(".") for key in unexpected}
+    # A head of x-vectors has a feature_extractor too, but no part inside it.
+    ours = [key for key, name in names.items() if name[0] in parts and len(name) > 2]
+    if ours:
+        notes.append(
+            f"{checkpoint.folder}: {len(ours)} weights have no place in the encoder that "
+            f"config.json describes, first {ours[0]!r}, and are left out; correct config.json "
+            "where they belong there"
+        )
+    if "layer_weights" in unexpected or checkpoint.config.get("use_weighted_layer_sum"):
+        notes.append(
+            f"{checkpoint.folder}: the head's own mix of layers (use_weighted_layer_sum) is left "
+            "out with the head; each layer is given as it is"
+        )
+    languages = sorted(checkpoint.folder.glob("adapter.*"))
+    if languages:
+        notes.append(
+            f"{checkpoint.folder}: {len(languages)} adapters of languages lie beside the weights, "
+            f"first {languages[0].name}, and are left out; the encoder is used with the adapter "
+            "inside its own weights, as transformers loads it"
+        )
+    return notes
+
+
+def load_front_end(checkpoint: Checkpoint, model: nn.Module) -> Waveforms | LogMel:
+    """Return what turns waveforms into the input of a checkpoint's feature projection."""
+    normalization = checkpoint.input.normalization
+    if normalization == LOG_MEL:
+        extractor = getattr(_transformers(), EXTRACTOR)
+        return LogMel(extractor.from_pretrained(checkpoint.folder, local_files_only=True))
+    return Waveforms(model, normalized=normalization == NORMALIZED)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from drawing bars and from listing heads that are rightly left out."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,1 @@
+"""Decode, encode and write, on one device or several."""

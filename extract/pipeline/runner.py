@@ -1,0 +1,301 @@
+"""One run over batches: audio in, committed rows out, and smaller batches where memory is short.
+
+Three things go on at once: threads decode the batches to come, the device encodes one, and a
+thread writes those before. The queues between them are short, so memory is bounded; what fails in
+any of them ends the run and names the segment.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from contextvars import copy_context
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...common.audio.decoding import check_channel, clipped_text, read_header
+from ...common.cpus import available_cores
+from ...common.errors import InputError
+from ...common.log import is_quiet
+from ..audio import Audio, ReadOptions, Segment
+from ..options import ExtractOptions
+from ..profiling import stage
+from ..store.shard_writer import ShardWriter
+from .batching import Read, make_batches, padding, read_batches, unfinished_batches
+
+if TYPE_CHECKING:
+    from ..encoder.encoder import Encoder
+    from ..encoder.pooling import EncodedBatch
+
+
+DECODERS = 16  # threads: what a GPU takes in is more than four of them decode
+
+Good = list[tuple[Segment, Audio]]
+Progress = Callable[[float], None]  # is given s of audio that were read since the last call
+
+
+class ExtractionRun:
+    """One run's settings and counts: batches go in, committed rows come out."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        layers: Sequence[int],
+        options: ExtractOptions,
+        writer: ShardWriter,
+        log: Callable[[str], object],
+    ) -> None:
+        self._options, self._writer = options, writer
+        self._tell, self._clipped = log, set[str]()  # recordings that end early, told of once
+        self._encoder = encoder
+        self._reading = read_options(encoder, options)
+        self.batch_seconds = options.batch_seconds or encoder.batch_seconds
+        self.devices = str(encoder.device)
+        settings = layers, options.stored_pooling, options.max_seconds
+        self._encode = SplitOnOutOfMemory(encoder.encode_async, log, *settings)
+        self._flying: tuple[Good, list[EncodedBatch]] | None = None
+        self.new, self.seconds, self.wall, self.padding = 0, 0.0, 0.0, 0.0
+
+    def plan(self, segments: Sequence[Segment]) -> list[list[Segment]]:
+        """Return the batches of those of `segments` that the store lacks."""
+        options, writer = self._options, self._writer
+        frames = self._encoder.frames_of if options.buckets else None
+        cut = partial(make_batches, batch_seconds=self.batch_seconds, frames=frames)
+        passed = set() if options.retry_rejected else set(writer.rejections)
+        batches = unfinished_batches(segments, writer.done, passed, cut)
+        self.padding = padding(batches)
+        return batches
+
+    @contextmanager
+    def shown(self, batches: Iterable[Sequence[Segment]]) -> Iterator[Progress]:
+        """While open, take the time and show on a terminal how far the run is.
+
+        Gives what is to be called as `encode` goes on.
+        """
+        from tqdm import tqdm
+
+        begun = time.perf_counter()
+        total = sum(segment.duration for batch in batches for segment in batch)
+        shape = "{percentage:3.0f}%|{bar}| {desc}{remaining} left"
+        with tqdm(total=total, disable=is_quiet() or None, bar_format=shape, leave=False) as bar:
+
+            def progress(seconds: float) -> None:
+                bar.update(seconds)
+                self.wall = time.perf_counter() - begun
+                speed = f"{self.seconds / self.wall:.0f} times real time"
+                bar.set_description_str(f"{self.new} segments, {speed}, ", refresh=False)
+
+            yield progress
+        self.wall = time.perf_counter() - begun
+
+    def encode(
+        self, batches: Iterable[Sequence[Segment]], stop: Callable[[], bool], progress: Progress
+    ) -> bool:
+        """Take batches from audio to committed rows; return whether `stop` ended it early."""
+        reading = read_batches(batches, self._reading, workers=count_workers(self._options))
+        with ExitStack() as closed:
+            closed.enter_context(self._encoder.session())
+            writing = closed.enter_context(BackgroundWriter())
+            found = closed.enter_context(closing(reading))
+            closed.callback(self._finish_batch, writing)
+            while not (stopped := stop()):
+                with stage("wait for audio"):
+                    read = next(found, None)
+                if read is None:
+                    break
+                if good := self._usable(read, writing):
+                    with _named(good, "encoding"):
+                        encoded = self._encode([audio.samples for _, audio in good])
+                    self._finish_batch(writing)
+                    self._flying = good, encoded
+                progress(sum(segment.duration for segment, _ in read))
+            self._finish_batch(writing)
+            writing.put(self._writer.commit)
+        return stopped
+
+    def _usable(self, read: Sequence[Read], writing: BackgroundWriter) -> Good:
+        """Return the segments of a batch that have audio; have the others noted as rejected."""
+        good: Good = []
+        for segment, audio in read:
+            if isinstance(audio, Audio):
+                good.append((segment, audio))
+                self._tell_clipped(segment, audio)
+                continue
+            if self._options.strict:
+                raise InputError(
+                    f"{segment.segment_id}: {audio.code}: {audio.message}, expected a usable "
+                    "segment; correct the table, or leave out --strict"
+                )
+            refused = (segment.segment_id, audio.code, audio.message)
+            writing.put(partial(self._writer.reject, *refused))
+        return good
+
+    def _tell_clipped(self, segment: Segment, audio: Audio) -> None:
+        if audio.clipped and segment.path not in self._clipped:
+            self._clipped.add(segment.path)
+            self._tell(clipped_text(read_header(segment.path)))
+
+    def _finish_batch(self, writing: BackgroundWriter) -> None:
+        """Hand on the batch that the device is at, while it has the next one to do."""
+        if self._flying is None:
+            return
+        (good, encoded), self._flying = self._flying, None
+        with _named(good, "encoding"), stage("wait for device"):
+            rows = [row for batch in encoded for row in batch.rows()]
+        writing.put(partial(self._write, good, rows))
+        self.new += len(good)
+        self.seconds += sum(segment.duration for segment, _ in good)
+
+    def _write(self, good: Good, rows: Sequence[tuple[np.ndarray, int]]) -> None:
+        with self._writer.one_commit():
+            for (segment, audio), (features, frames) in zip(good, rows, strict=True):
+                with _named([(segment, audio)], "writing"):
+                    self._writer.add(
+                        segment.segment_id,
+                        features,
+                        duration=segment.duration,
+                        frames=frames,
+                        audio_bytes=audio.nbytes,
+                        audio_crc32=audio.crc32,
+                    )
+
+
+@contextmanager
+def _named(good: Good, what: str) -> Iterator[None]:
+    """Have an exception that the user can't repair name the segments it came with."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as problem:
+        others = f" and {len(good) - 1} more in its batch" if len(good) > 1 else ""
+        raise RuntimeError(f"{good[0][0].segment_id}{others}: {what} failed") from problem
+
+
+class SplitOnOutOfMemory:
+    """Encode a batch; where it does not fit the device's memory, its halves. Tells once.
+
+    `encode` is `Encoder.encode_async`, and `settings` are its arguments behind the waveforms.
+    """
+
+    def __init__(
+        self, encode: Callable[..., EncodedBatch], log: Callable[[str], object], *settings: Any
+    ) -> None:
+        self._encode, self._tell, self._settings = encode, log, settings
+        self._limit = np.inf  # samples, padding counted, that a batch may have
+
+    def __call__(self, waveforms: Sequence[np.ndarray]) -> list[EncodedBatch]:
+        """Have the device encode waveforms, in one batch or several that follow each other."""
+        from ..encoder.device import out_of_memory
+
+        waiting, encoded = [waveforms], []
+        while waiting:
+            batch = waiting.pop()
+            padded = len(batch) * max(len(waveform) for waveform in batch)
+            if padded <= self._limit or len(batch) == 1:
+                try:
+                    encoded.append(self._encode(batch, *self._settings))
+                    continue
+                except Exception as problem:
+                    if not out_of_memory(problem):
+                        raise
+                # after the except block, which kept the batch's tensors alive
+                self._shrink(batch, padded)
+            middle = len(batch) // 2
+            waiting += [batch[middle:], batch[:middle]]
+        return encoded
+
+    def _shrink(self, waveforms: Sequence[np.ndarray], padded: int) -> None:
+        if len(waveforms) == 1:
+            raise InputError(
+                f"--max-seconds: a waveform of {padded} samples alone is too large for the "
+                "device's memory, expected it to fit; pass a smaller --max-seconds and name "
+                "another store"
+            )
+        if self._limit == np.inf:
+            self._tell(
+                f"a batch of {len(waveforms)} segments is too large for the device's memory, "
+                "expected it to fit; going on with halves, pass a smaller --batch-seconds"
+            )
+        self._limit = padded // 2
+
+
+def read_options(encoder: Encoder, options: ExtractOptions) -> ReadOptions:
+    """Return how segments are read for this encoder."""
+    return ReadOptions(
+        rate=encoder.rate,
+        channel=check_channel(options.channel),
+        resample=options.resample,
+        shortest=encoder.shortest,
+        integers=True,
+    )
+
+
+def count_workers(options: ExtractOptions, devices: int = 1) -> int:
+    """Return how many threads decode for each of so many devices."""
+    if options.workers is not None:
+        return options.workers
+    return max(1, min(available_cores() // devices, DECODERS))
+
+
+WAITING = 4  # blocks between the encoder and the disk; then the encoder waits
+
+Write = Callable[[], None]
+
+
+class BackgroundWriter:
+    """A context manager: what is `put` is done in its thread, in order, one thing at a time.
+
+    What fails there is raised by the next `put`, or on leaving, and nothing after it is done. On
+    leaving, what was put is done first, also after an exception: it is finished work. At most
+    `waiting` wait at a time.
+    """
+
+    def __init__(self, waiting: int = WAITING) -> None:
+        self._blocks: queue.Queue[Write | None] = queue.Queue(waiting)
+        self._problem: BaseException | None = None
+        work = partial(copy_context().run, self._work)
+        self._thread = threading.Thread(target=work, name="writer")
+
+    def __enter__(self) -> BackgroundWriter:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._blocks.put(None)
+            self._thread.join()
+        except BaseException as stopped:  # asked to hurry: only what is under way is finished
+            self._problem = stopped
+            self._blocks.put(None)
+            self._thread.join()
+            raise
+        if self._problem is not None and problem is None:
+            raise self._problem
+
+    def put(self, write: Write) -> None:
+        """Have `write` done; waits while there is no room."""
+        if self._problem is not None:
+            raise self._problem
+        with stage("wait for writer"):
+            self._blocks.put(write)
+
+    def _work(self) -> None:
+        while (write := self._blocks.get()) is not None:
+            if self._problem is None:
+                try:
+                    with stage("writing"):
+                        write()
+                except BaseException as problem:  # raised again by `put` or on leaving
+                    self._problem = problem

@@ -1,0 +1,90 @@
+"""Which segments a run takes, in which order, and what it would cost; no weight is loaded here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..common.errors import InputError
+from .audio import Segment, count_channels, segments_of
+from .encoder.checkpoint import find_checkpoint
+from .encoder.demo import DEMO, DEMO_SHAPE
+from .encoder.mfcc import COEFFICIENTS, HOP, MFCC, RATE
+from .options import ExtractOptions, parse_layers
+from .pipeline.batching import sort_segments, take_part
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+FRAMES_PER_SECOND = 50  # one frame per 320 samples at 16 kHz
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do: `size` is the estimated bytes of the store, absent where `note` says.
+
+    `channels` are the most that one of the recordings has.
+    """
+
+    segments: int
+    seconds: float
+    size: int | None
+    note: str
+    channels: int = 1
+
+    def __str__(self) -> str:
+        """Return one line, and another where cutting first would save time."""
+        size = "unknown" if self.size is None else f"about {self.size / 1e6:,.1f} MB"
+        line = f"{self.segments:,} segments, {self.seconds / 3600:.2f} h, cache {size}"
+        advice = (
+            f"\nrecordings have up to {self.channels} channels, and all are decoded to read one; "
+            "where you extract more than once, or on a GPU, cut first: spk-manifests cut"
+        )
+        return f"{line} ({self.note})" + (advice if self.channels > 1 else "")
+
+
+def plan(table: pd.DataFrame, options: ExtractOptions) -> Plan:
+    """Return what `extract` would do; nothing is decoded and no weight is loaded."""
+    segments = choose_segments(table, options)
+    seconds = sum(segment.duration for segment in segments)
+    channels = count_channels(segments)
+    try:
+        count, hidden = _shape(options)
+    except InputError as problem:
+        return Plan(len(segments), seconds, None, str(problem), channels)
+    layers, dim = len(parse_layers(options.layers, count)), row_width(options, hidden)
+    rows = seconds * _frame_rate(options) if options.frames else len(segments)
+    size = int(rows * layers * dim * np.dtype(options.store_dtype).itemsize)
+    note = f"{layers} layers x {dim}, {options.store_dtype}"
+    return Plan(len(segments), seconds, size, note, channels)
+
+
+def choose_segments(table: pd.DataFrame, options: ExtractOptions) -> list[Segment]:
+    """Return this shard's segments, sorted."""
+    segments = segments_of(table, options.audio_root)
+    return take_part(sort_segments(segments), options.shard)
+
+
+def _shape(options: ExtractOptions) -> tuple[int, int]:
+    """Return the encoder's number of layers and width of a state, by its configuration alone."""
+    if options.encoder == DEMO:
+        return DEMO_SHAPE["num_hidden_layers"], DEMO_SHAPE["hidden_size"]
+    if options.encoder == MFCC:
+        return 0, COEFFICIENTS
+    checkpoint = find_checkpoint(
+        options.encoder, revision=options.revision, normalize=options.normalize, weights=False
+    )
+    return checkpoint.layer_count, checkpoint.hidden_size
+
+
+def _frame_rate(options: ExtractOptions) -> float:
+    """Return how many frames a second of audio gives."""
+    return RATE / HOP if options.encoder == MFCC else FRAMES_PER_SECOND
+
+
+def row_width(options: ExtractOptions, hidden: int) -> int:
+    """Return how many numbers a layer's row has, of states of width `hidden`."""
+    return hidden * (2 if options.pooling == "mean+std" and not options.frames else 1)

@@ -1,0 +1,1 @@
+"""The feature store: immutable HDF5 shards in a folder."""

@@ -1,0 +1,1 @@
+"""Segments as batches of waveforms, augmented."""

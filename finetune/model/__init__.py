@@ -1,0 +1,1 @@
+"""The encoder with its trainable part, the head, and their checkpoint."""

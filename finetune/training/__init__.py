@@ -1,0 +1,1 @@
+"""Training of one session or many, stopped and resumed."""

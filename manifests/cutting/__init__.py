@@ -1,0 +1,1 @@
+"""Segments as audio files, and the names of such files."""

@@ -1,0 +1,1 @@
+"""A synthetic corpus of the shape of AISHELL-4."""

@@ -1,0 +1,1 @@
+"""Annotation formats: RTTM, TextGrid and CSV become turns, and turns the segment table."""

@@ -1,0 +1,194 @@
+"""What the RTTM, TextGrid and CSV readers share: files, names, numbers, bad lines.
+
+A reader turns annotation files into an `Annotation`: turns exactly as annotated, and notes on
+everything that it dropped or that the user should know. `manifests/formats/build.py` builds the
+segment table from it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from ...common.audio.decoding import check_length, count_samples, read_header
+from ...common.errors import InputError
+from ...common.files import atomic_write, list_files
+from ...common.names import changed_names, is_placeholder, normal_name
+from ..table import MAX_SECONDS
+
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # float() also takes nan and 1_0
+LONGEST_NAME = 100  # characters; `cut` shortens what does not fit in a file name
+
+
+class Turn(NamedTuple):
+    """One speaker's stretch of speech, as annotated."""
+
+    session: str
+    speaker: str  # as in the file, local to its session
+    start: float  # s
+    end: float  # s
+    line: int  # 0-based, in its file (TextGrid: number of the speech interval)
+    place: str  # "file, line N" for messages
+    channel: str = ""  # 0-based index in its recording; "" where the annotation names none
+
+
+class Note(NamedTuple):
+    """Something the user should know: its kind, place and message."""
+
+    kind: str
+    place: str
+    message: str
+
+
+@dataclass
+class Annotation:
+    """Turns in file order, and notes on what was dropped, clipped or repaired."""
+
+    turns: list[Turn] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+
+    def add(self, part: Annotation, name: str) -> None:
+        """Append the content of one file; note if it has no turns."""
+        self.turns += part.turns
+        self.notes += part.notes
+        if not part.turns:
+            self.notes.append(Note("empty", name, "the file holds no turn"))
+
+    def drop_or_raise(self, problem: InputError, place: str, *, skip: bool) -> None:
+        """Raise `problem`, mentioning --skip-bad; with `skip`, note the dropped line instead."""
+        if not skip:
+            option = "" if "--skip-bad" in str(problem) else ", or pass --skip-bad"
+            raise InputError(f"{problem}{option}") from problem
+        self.notes.append(Note("dropped", place, str(problem)))
+
+
+def find_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return the file `path`, or all files with one of `suffixes` below the folder `path`, sorted.
+
+    Links to folders are followed, and no folder or file is read twice. macOS's ``._*`` files are
+    ignored.
+
+    Raises
+    ------
+    InputError
+        There is no such file or folder, or the folder has no such file.
+    """
+    path = Path(path)
+    if os.path.isfile(path):  # Path.is_file raises if a name is too long for the file system
+        return [path]
+    if not os.path.isdir(path):
+        raise InputError(f"{path}: no such file or folder; correct the path")
+    files = list_files(path, suffixes)
+    if not files:
+        raise InputError(
+            f"{path}: holds 0 files with suffix {', '.join(suffixes)}; correct the path"
+        )
+    return files
+
+
+def relative_name(path: str | Path, file: Path) -> str:
+    """Return the name that messages use for a file from `find_files`: its path below `path`."""
+    return file.name if file == Path(path) else file.relative_to(path).as_posix()
+
+
+def audio_seconds(file: Path) -> float:
+    """Return the decodable length of an audio file (s).
+
+    Raises
+    ------
+    InputError
+        The file is missing or not audio, or its header claims a wrong length.
+    """
+    header = read_header(file)
+    check_length(header)
+    return count_samples(header) / header.rate
+
+
+def parse_float(text: str, *, what: str, place: str) -> float:
+    """Parse a finite number, or raise `InputError` naming `what` and `place`."""
+    value = float(text) if NUMBER.fullmatch(text) else math.inf
+    if not math.isfinite(value):
+        raise InputError(
+            f"{place}: {what} is {_short(text)}, expected a finite number; correct the line"
+        )
+    return value + 0.0  # -0 is 0
+
+
+def check_name(text: str, *, what: str, place: str) -> str:
+    """Normalise a name, or raise `InputError` if it is unusable.
+
+    A name must be fit for a file name, and not a placeholder such as ``<NA>``.
+    """
+    name = normal_name(text)
+    if is_placeholder(name):
+        raise InputError(
+            f"{place}: {what} is {_short(text)}, expected a name, not a placeholder; correct the "
+            "line"
+        )
+    fine = name not in ("", ".", "..") and name.isprintable() and len(name) <= LONGEST_NAME
+    if not fine or "/" in name or "\\" in name or ".." in name:
+        raise InputError(
+            f"{place}: {what} is {_short(text)}, expected a plain name of at most {LONGEST_NAME} "
+            "characters without '/', '\\\\', '..' or control characters; correct the line"
+        )
+    return name
+
+
+def name_notes(what: str, names: Iterable[str], place: str) -> list[Note]:
+    """Return a note if any of `names` had to be normalised."""
+    message = changed_names(names)
+    return [Note("renamed", place, f"{what}: {message}")] if message else []
+
+
+def check_turn(turn: Turn) -> Turn:
+    """Return `turn` with normalised names, or raise `InputError` if a name or time is wrong."""
+    turn = turn._replace(
+        session=check_name(turn.session, what="session", place=turn.place),
+        speaker=check_name(turn.speaker, what="speaker", place=turn.place),
+    )
+    if not 0 <= turn.start < math.inf:
+        raise InputError(
+            f"{turn.place}: start is '{turn.start:g}' s, expected >= 0; correct the line"
+        )
+    if turn.end > MAX_SECONDS:
+        raise InputError(
+            f"{turn.place}: end is '{turn.end:g}' s, expected at most {MAX_SECONDS:g}; "
+            "correct the line"
+        )
+    if not turn.start < turn.end:
+        raise InputError(
+            f"{turn.place}: duration is '{turn.end - turn.start:g}' s, expected > 0; "
+            "delete or correct the line"
+        )
+    return turn
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+def rows_left_out(notes: Sequence[Note]) -> bool:
+    """Return whether any of the notes is about a dropped row."""
+    return any(note.kind == "dropped" for note in notes)
+
+
+def write_notes(notes: Sequence[tuple[str, str, str]], table_path: str | Path) -> Path | None:
+    """Write notes to ``TABLE.notes.csv`` beside their table; return its path, None without notes.
+
+    Without notes, the file of an earlier run is removed.
+    """
+    path = Path(f"{table_path}.notes.csv")
+    if not notes:
+        path.unlink(missing_ok=True)
+        return None
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([Note._fields, *notes])
+    atomic_write(path, text.getvalue().encode(errors="backslashreplace"))
+    return path

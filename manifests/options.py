@@ -1,0 +1,178 @@
+"""The settings of ``spk-manifests``: each is an option there and an argument of the function.
+
+A command's function keeps its own arguments, of the same names and defaults; a test compares them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..common.options import CheckedOptions, joined, option_field, parse_channel, seed_field
+
+SCOPES = ("session", "series", "corpus")
+METHODS = ("chronological", "blocked-k", "leave-one-session-out", "enrol", "roll-call", "random")
+SHARE: dict[str, Any] = {"least": 0.0, "most": 1.0, "metavar": "0..1"}
+SOURCE, FILES = "What is cut", "How it is cut"
+
+
+@dataclass(frozen=True)
+class TableOptions(CheckedOptions):
+    """How a segment table is made of annotations."""
+
+    audio_root: str | None = option_field(
+        None,
+        "Folder of the recordings, searched below; without it ends are not checked.",
+        path=True,
+    )
+    scope: str = option_field("session", "Where a speaker id means one person.", choices=SCOPES)
+    identity: str | None = option_field(
+        None, "CSV session,speaker,person that names everybody.", path=True
+    )
+    skip_bad: bool = option_field(
+        False, "Drop and list bad lines and unreadable recordings, instead of stopping at one."
+    )
+    allow_unpaired: bool = option_field(
+        False, "Leave sessions without a recording out, instead of stopping."
+    )
+
+
+@dataclass(frozen=True)
+class TextGridOptions(TableOptions):
+    """How a segment table is made of TextGrids."""
+
+    tiers: tuple[str, ...] = option_field(
+        (),
+        "Tier that is a speaker's, by name or pattern (*, ?); may be given again.",
+        default_text="all but those of words and phones; of 'A - words' speaker A",
+    )
+    silence: tuple[str, ...] = option_field(
+        (),
+        "Mark that is silence, in any case; may be given again.",
+        default_text="sil sp spn <eps> h# pause",
+    )
+
+
+@dataclass(frozen=True)
+class CsvOptions(TableOptions):
+    """How a segment table is made of the reference project's CSV."""
+
+    rttm_dir: str | None = option_field(None, "RTTMs that the files were cut by.", path=True)
+    last_underscore: bool = option_field(
+        False, "Speakers hold no '_': divide labels at the last one, where no cut's table says how."
+    )
+
+
+@dataclass(frozen=True)
+class SelectOptions(CheckedOptions):
+    """Which segments of a table are kept."""
+
+    sessions: tuple[str, ...] = option_field((), "Session to keep; may be given again.")
+    min_seconds: float = option_field(0.0, "Shortest.", unit="s", least=0)
+    max_seconds: float | None = option_field(None, "Longest.", unit="s", over=0)
+    max_overlap: float | None = option_field(None, "Greatest share with another voice.", **SHARE)
+    min_segments: int = option_field(1, "Fewest per speaker, at the end.", least=1)
+    keep_roll_call: bool = option_field(False, "Keep the opening roll call in any case.")
+
+
+@dataclass(frozen=True)
+class SplitOptions(CheckedOptions):
+    """How a table is divided; None: as the method has it."""
+
+    method: str = option_field("chronological", "What decides.", choices=METHODS)
+    test_share: float | None = option_field(
+        None, "Share of each speaker's segments.", default_text="0.2", **SHARE
+    )
+    valid_share: float | None = option_field(
+        None, "Share of the rest.", default_text="0.15; random: 0", **SHARE
+    )
+    gap: float | None = option_field(
+        None, "Purge what is nearer than this.", unit="s", least=0, default_text="2"
+    )
+    folds: int | None = option_field(
+        None, "blocked-k: number of blocks.", least=2, default_text="5"
+    )
+    fold: int | None = option_field(
+        None, "blocked-k: the block that is test, from 0.", least=0, default_text="0"
+    )
+    session: str | None = option_field(None, "leave-one-session-out: the session that is test.")
+    unknown: str | None = option_field(
+        None,
+        "leave-one-session-out: speakers of no other session.",
+        choices=("refuse", "purge"),
+        default_text="refuse",
+    )
+    seconds: float | None = option_field(
+        None, "enrol: speech of each speaker to train on.", unit="s", over=0, default_text="15"
+    )
+    seed: int | None = seed_field("random: the seed.", optional=True)
+    within: str | None = option_field(
+        None,
+        "random: where to draw.",
+        choices=("session", "corpus"),
+        default_text="session",
+    )
+
+
+@dataclass(frozen=True)
+class CutSource(CheckedOptions):
+    """What is cut: a table, or the turns of RTTM files."""
+
+    audio_root: str | None = option_field(
+        None,
+        "Folder that TABLE's audio is in; with --rttm-dir: of the recordings.",
+        path=True,
+        default_text=".",
+        aliases=("pcm_dir",),
+        group=SOURCE,
+    )
+    rttm_dir: str | None = option_field(
+        None, "Instead of TABLE: folder of RTTM files.", path=True, group=SOURCE
+    )
+    output_dir: str | None = option_field(None, "With --rttm-dir: OUT.", path=True, group=SOURCE)
+    min_seconds: float | None = option_field(
+        None, "With --rttm-dir: shortest.", unit="s", least=0, default_text="1.5", group=SOURCE
+    )
+    skip_bad: bool = option_field(
+        False, "With --rttm-dir: drop and list bad lines and unreadable recordings.", group=SOURCE
+    )
+    allow_unpaired: bool = option_field(
+        False, "With --rttm-dir: leave sessions without recording out.", group=SOURCE
+    )
+
+
+@dataclass(frozen=True)
+class CutOptions(CheckedOptions):
+    """How segments are cut to files."""
+
+    format: str = option_field(
+        "wav", "Of the files, both 16 bits.", choices=("wav", "flac"), group=FILES
+    )
+    channel: str = option_field(
+        "0",
+        "Index from 0, or mean (equal average).",
+        parse=parse_channel,
+        expected="an index from 0 or 'mean'",
+        native=joined,
+        metavar="CHANNEL",
+        group=FILES,
+    )
+    resample: bool = option_field(False, "Accept other sample rates than 16000 Hz.", group=FILES)
+    jobs: int = option_field(
+        0,
+        "Recordings cut side by side; 0: one per core.",
+        least=0,
+        aliases=("workers",),
+        group=FILES,
+    )
+
+
+@dataclass(frozen=True)
+class DemoOptions(CheckedOptions):
+    """What the synthetic corpus is like."""
+
+    sessions: int = option_field(4, "Meetings, 1 to 20.", least=1, most=20)
+    minutes: float = option_field(5.0, "Of each, 1 to 60.", least=1, most=60)
+    speakers: int = option_field(5, "In each, 2 to 9.", least=2, most=9)
+    channels: int = option_field(8, "Of the last, 1 to 16.", least=1, most=16)
+    seed: int = seed_field("Draws everything.")

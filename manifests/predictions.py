@@ -1,0 +1,78 @@
+"""Who speaks in which segment, as a model names them: the rows of a predictions table.
+
+The columns are those of `table.PREDICTION_COLUMNS`, and `table.read_predictions` reads the file.
+`scores` is a JSON object {speaker: probability} of all candidates.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..common.errors import InputError
+from ..common.names import normal_name
+from .table import check_predictions, read_predictions
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+
+def as_predictions(predictions: pd.DataFrame | str | Path) -> pd.DataFrame:
+    """Return a predictions table, checked, of a table or its file."""
+    if isinstance(predictions, (str, Path)):
+        return read_predictions(predictions)
+    return check_predictions(predictions)
+
+
+def make_predictions(
+    rows: pd.DataFrame,
+    model: str,
+    *,
+    predicted: Sequence[object] | np.ndarray,
+    score: np.ndarray,
+    scores: Sequence[str] | np.ndarray,
+) -> pd.DataFrame:
+    """Return the predictions table of segments, checked.
+
+    Parameters
+    ----------
+    rows : segment table
+        Of n segments.
+    model
+        Name of the model.
+    predicted, score
+        (n,) speakers that are named, and their probabilities, 0..1.
+    scores
+        (n,) texts, as `scores_text` gives them.
+    """
+    named = rows[["segment_id", "session", "speaker"]].assign(
+        predicted=predicted, score=score, split=rows.get("split", ""), model=model, scores=scores
+    )
+    return check_predictions(named)
+
+
+def scores_text(labels: Sequence[str], chances: np.ndarray) -> str:
+    """Return the `scores` of a segment: its probabilities to six digits.
+
+    >>> scores_text(["a", "b"], [0.25, 0.75])
+    '{"a": 0.25, "b": 0.75}'
+    """
+    pairs = {label: float(f"{chance:.6g}") for label, chance in zip(labels, chances, strict=True)}
+    return json.dumps(pairs, ensure_ascii=False)
+
+
+def parse_scores(text: str) -> dict[str, float]:
+    """Return the candidates and their probabilities of a row's `scores`, or raise `InputError`."""
+    try:
+        found = {normal_name(str(k)): float(value) for k, value in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        found = {}
+    if not found or not all(0 <= value <= 1 for value in found.values()):
+        raise InputError(
+            f"predictions: scores are {text[:80]!r}, expected a JSON object "
+            "{speaker: probability 0..1}; predict again with spk-classify"
+        )
+    return found

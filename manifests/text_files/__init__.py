@@ -1,0 +1,1 @@
+"""Text and tables as people save them: encodings, separators, other kinds of file."""

@@ -1,0 +1,298 @@
+"""Feed bytes to what reads files from elsewhere.
+
+Usage: ``python tests/robustness/campaigns/fuzz.py TARGET [SECONDS]``.
+
+A target takes any bytes and returns, or raises `InputError`; what else it raises is a finding. What
+is read is also written and read again, and must come out the same. ``make fuzz`` runs each target
+for ten minutes: guided by coverage where atheris can be installed, else by hypothesis. A finding's
+bytes are printed as Python writes them; make a case of `test_readers.py` of them, or of the test
+that stands beside the reader.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from types import FunctionType
+
+import numpy as np
+
+from spk.common.errors import InputError
+from spk.extract.store.layout import fingerprint
+from spk.extract.store.maintenance import store_info, verify_store
+from spk.extract.store.reader import FeatureStore
+from spk.extract.store.shard import TRAILER
+from spk.extract.store.writer import StoreWriter
+from spk.manifests.formats.build import make_table, read_identity
+from spk.manifests.formats.rttm import read_rttm
+from spk.manifests.formats.textgrid import read_textgrid
+from spk.manifests.formats.thesis_csv import read_reference_csv
+from spk.manifests.formats.turns import Annotation
+from spk.manifests.split_record import read_record, summarise
+from spk.manifests.table import read_predictions, read_table, write_table
+
+CONFIG = {
+    "schema": 1,
+    "kind": "pooled",
+    "encoder": "tiny",
+    "revision": "0123abc",
+    "layers": [0, 2],
+    "pooling": "mean",
+    "dim": 2,
+    "dtype": "float16",
+    "rate": 16000,
+    "channel": "0",
+    "resample": False,
+}
+LINE = "SPEAKER S1 1 1.5 2.25 <NA> <NA> 001-M <NA> <NA>\n"
+GRID = (
+    'File type = "ooTextFile"\nObject class = "TextGrid"\n\n0\n9\n<exists>\n1\n"IntervalTier"\n'
+    '"001-M"\n0\n9\n2\n0\n2\n"嗯"\n2\n9\n""\n'
+)
+TABLE = "segment_id,audio,start,end,speaker,session,line\na,a.wav,0,1.5,001,NA,3\n"
+SEEDS = {  # what a guided run starts from
+    "rttm": [LINE.encode(), (LINE * 2).encode("utf-16"), b";; note\nSPKR-INFO x\n"],
+    "textgrid": [GRID.encode(), GRID.encode("utf-16")],
+    "csv": [
+        b"\0" + TABLE.encode(),
+        b"\1path,label\nd/S1_001_0003.wav,S1_001\n",
+        b"\2session,speaker,person\nS1,001,Ann\n",
+        b"\3segment_id,session,speaker,predicted,score,split,model\na,S,1,2,0.5,test,m\n",
+        b'\4{"method": "random", "parameters": {}, "counts": {"train": 1}, "purged": {}, '
+        b'"leaky": true, "untrained": [], "untested": []}',
+    ],
+    "store": [
+        b"\0\0\0\7\1\0\0\x99\2",
+        b"\1" + json.dumps(CONFIG).encode(),
+        b'\2{"schema": 1, "fingerprint": "x", "configuration": {}, "versions": {}}',
+        b"\3" + json.dumps(CONFIG).encode(),
+        b'\4[{"segment_id": "x", "code": "silent", "message": "all are 0"}]',
+    ],
+}
+
+
+def again(reading: Annotation, folder: Path) -> None:
+    """Make a table of what was read; it must come back from the disk as it is."""
+    table = make_table(reading, skip_bad=True)
+    for name in ("t.csv", "t.parquet"):
+        write_table(table, folder / name)
+        if not read_table(folder / name).equals(table):
+            raise ValueError(f"{name}: another table comes back")
+
+
+def rttm(data: bytes, folder: Path) -> None:
+    """Read any bytes as RTTM."""
+    path = folder / "a.rttm"
+    path.write_bytes(data)
+    again(read_rttm(path, skip_bad=bool(len(data) % 2)), folder)
+
+
+def textgrid(data: bytes, folder: Path) -> None:
+    """Read any bytes as a TextGrid."""
+    path = folder / "S1.TextGrid"
+    path.write_bytes(data)
+    again(read_textgrid(path, skip_bad=bool(len(data) % 2)), folder)
+
+
+def csv(data: bytes, folder: Path) -> None:
+    """Read any bytes as each of the tables; the first byte says which."""
+    path = folder / "a.csv"
+    path.write_bytes(data[1:])
+    kind = data[0] % 5 if data else 0
+    if kind == 0:
+        table = read_table(path)
+        write_table(table, folder / "again.csv")
+        if not read_table(folder / "again.csv").equals(table):
+            raise ValueError("another table comes back")
+    elif kind == 1:
+        read_reference_csv(path, audio_root=folder, skip_bad=True)
+    elif kind == 2:
+        read_identity(path)
+    elif kind == 3:
+        read_predictions(path)
+    else:
+        path.with_name("a.csv.split.json").write_bytes(data[1:])
+        summarise(read_record(path) or {})
+
+
+def store(data: bytes, folder: Path) -> None:
+    """Open a store of which the bytes change a part; the first byte says which."""
+    path = folder / "store"
+    expected = _make_store(path)
+    (shard,) = (path / "shards").iterdir()
+    kind, rest = (data[0] % 5, data[1:]) if data else (0, b"")
+    if kind == 0:
+        _flip(shard, rest)
+    elif kind == 1:
+        _describe(path, rest)
+    elif kind == 2:
+        (path / "store.json").write_bytes(rest)
+    else:
+        _forge(shard, "configuration" if kind == 3 else "rejected", rest)
+    store_info(path)
+    found = FeatureStore.open(path)
+    for layer in found.layers:
+        if not np.array_equal(
+            found.read(found.ids(), layer), expected[:, found.layers.index(layer)]
+        ):
+            raise ValueError("other features than were written")
+    verify_store(path)
+
+
+def _make_store(path: Path) -> np.ndarray:
+    shutil.rmtree(path, ignore_errors=True)
+    features = np.arange(12, dtype=np.float32).reshape(3, 2, 2)
+    with StoreWriter(path, CONFIG) as writer:
+        for name, row in zip("abc", features, strict=True):
+            writer.add(name, row, duration=1.5, frames=74, audio_bytes=9, audio_crc32=7)
+        writer.reject("x", "silent", "all are 0")
+    return features
+
+
+def _flip(shard: Path, edits: bytes) -> None:
+    """Change bytes: three of `edits` say where, the fourth by what; an odd rest cuts the file."""
+    content = bytearray(shard.read_bytes())
+    for first in range(0, len(edits) - 3, 4):
+        content[int.from_bytes(edits[first : first + 3], "big") % len(content)] ^= edits[first + 3]
+    shard.write_bytes(content[: len(content) - (len(edits) % 4) * 100])
+
+
+def _describe(path: Path, text: bytes) -> None:
+    """Write any JSON as the configuration, with the fingerprint that belongs to it."""
+    try:
+        config = json.loads(text)
+        mark = fingerprint(config)
+    except (ValueError, RecursionError):
+        return
+    described = {"schema": 1, "fingerprint": mark, "configuration": config, "versions": {}}
+    (path / "store.json").write_text(json.dumps(described))
+
+
+def _forge(shard: Path, what: str, content: bytes) -> None:
+    """Put any bytes where JSON is expected in a shard, and seal it as its writer would."""
+    import h5py
+
+    spec = importlib.util.spec_from_file_location("forge", Path(__file__).with_name("forge.py"))
+    forge = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(forge)
+    shard.write_bytes(shard.read_bytes()[: -TRAILER.size])
+    with h5py.File(shard, "r+") as file:
+        if what == "rejected":
+            del file["rejected"]
+            file.create_dataset("rejected", data=np.frombuffer(content, "u1"))
+        else:
+            file.attrs[what] = np.bytes_(content)
+    forge.seal(shard)
+
+
+TARGETS = {"rttm": rttm, "textgrid": textgrid, "csv": csv, "store": store}
+
+
+def try_one(name: str, data: bytes, folder: Path) -> bool:
+    """Return whether a target took the bytes; an `InputError` is a refusal."""
+    try:
+        TARGETS[name](data, folder)
+    except InputError as problem:
+        str(problem).encode()  # a message that cannot be printed is no message
+        return False
+    return True
+
+
+def main(name: str, seconds: float) -> None:
+    """Run a target for a while; end with the traceback and bytes of the first finding."""
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a store is synced to its disk
+    folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-", dir=memory))
+    counts: Counter = Counter()
+    engine = _guided if importlib.util.find_spec("atheris") else _random
+    began = time.perf_counter()
+
+    def end() -> None:
+        told = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
+        spent = f"{time.perf_counter() - began:.0f} s"
+        print(f"{name}: {engine.__name__[1:]}, {spent}, {told}; nothing found", flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def one(data: bytes) -> None:
+        data = bytes(data)
+        try:
+            counts["taken" if try_one(name, data, folder) else "refused"] += 1
+        except BaseException:
+            print(f"FOUND {name}: {data[:2000]!r}", flush=True)
+            raise
+        if engine is _guided and time.perf_counter() > began + seconds:
+            end()
+            os._exit(0)  # libFuzzer would end the process before anything could be told
+
+    for seed in SEEDS[name]:
+        one(seed)
+    engine(one, name, seconds, folder)
+    end()
+
+
+def _guided(one, name: str, seconds: float, folder: Path) -> None:
+    import atheris
+
+    from spk.extract.store import layout, reader, shard
+    from spk.extract.store import shard as contents
+    from spk.manifests import table
+    from spk.manifests.formats import build, textgrid, thesis_csv, turns
+    from spk.manifests.formats import rttm as rttm_room
+    from spk.manifests.splits import split
+
+    modules = {
+        "rttm": (turns, rttm_room, build, table),
+        "textgrid": (turns, textgrid, build, table),
+        "csv": (table, thesis_csv, build, split),
+        "store": (contents, layout, reader, shard),
+    }
+    for module in modules[name]:
+        for function in _functions(module):
+            function.__code__ = atheris.instrument_func(function).__code__
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    for number, seed in enumerate(SEEDS[name]):
+        (corpus / str(number)).write_bytes(seed)
+    words = [sys.argv[0], f"-artifact_prefix={folder}/", "-max_len=2000", "-verbosity=0"]
+    atheris.Setup([*words, "-rss_limit_mb=3000", str(corpus)], one)
+    atheris.Fuzz()
+
+
+def _functions(module) -> list:
+    """Return the functions of a module, and those of its classes."""
+    own = [v for v in vars(module).values() if getattr(v, "__module__", "") == module.__name__]
+    classes = [value for value in own if isinstance(value, type)]
+    own += [value for one in classes for value in vars(one).values()]
+    return [value for value in own if isinstance(value, FunctionType)]
+
+
+def _random(one, name: str, seconds: float, folder: Path) -> None:
+    from hypothesis import HealthCheck, given, settings
+    from hypothesis import strategies as st
+
+    end = time.perf_counter() + seconds
+    seeds = st.sampled_from(SEEDS[name])
+    edits = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 4), st.binary(max_size=9)))
+
+    def changed(seed: bytes, changes: list[tuple[int, int, bytes]]) -> bytes:
+        for place, gone, new in changes:
+            seed = seed[:place] + new + seed[place + gone :]
+        return seed
+
+    @settings(
+        max_examples=50, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(st.one_of(st.binary(max_size=400), st.builds(changed, seeds, edits)))
+    def run(data: bytes) -> None:
+        one(data)
+
+    while time.perf_counter() < end:
+        run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 600)
