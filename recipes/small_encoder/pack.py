@@ -73,7 +73,9 @@ def hold_out(rows, seed):
     rng = random.Random(seed)
     for corpus, count in HELD_OUT.items():
         fit = sorted(
-            r["speaker"] for r in rows if r["corpus"] == corpus and r["seconds"] >= SHORTEST_HELD_OUT
+            r["speaker"]
+            for r in rows
+            if r["corpus"] == corpus and r["seconds"] >= SHORTEST_HELD_OUT
         )
         chosen = set(rng.sample(fit, min(count, len(fit) // 2)))
         for row in rows:
@@ -94,6 +96,7 @@ def pack_teacher(wheel, target):
 
 
 def main():
+    """Pack the voices that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("voices", type=Path)
     parser.add_argument("packed", type=Path)

@@ -13,9 +13,8 @@ import traceback
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
-
 import student as students
+import torch
 from train import Config, Lesson, Log, baselines, fastest_convolution, prepare
 
 TRIALS = (
@@ -38,6 +37,7 @@ def trial(config, crops, tasks, device, log, work, seconds, way):
 
 
 def main():
+    """Run the trials, then the long training, within the time of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("packed", type=Path)
     parser.add_argument("out", type=Path)
@@ -57,10 +57,18 @@ def main():
     options.work.mkdir(parents=True, exist_ok=True)
     device = torch.device(options.device)
     log = Log(options.out / "log.jsonl")
-    log(event="begin", torch=torch.__version__,
-        card=torch.cuda.get_device_name() if device.type == "cuda" else "none")
+    log(
+        event="begin",
+        torch=torch.__version__,
+        card=torch.cuda.get_device_name() if device.type == "cuda" else "none",
+    )
     crops, tasks, teacher = prepare(
-        options.packed, device, log, options.limit, hop=options.teacher_hop, meetings=options.meetings
+        options.packed,
+        device,
+        log,
+        options.limit,
+        hop=options.teacher_hop,
+        meetings=options.meetings,
     )
     try:
         if not options.no_baselines:
@@ -73,7 +81,11 @@ def main():
     scores = {}
     for config in TRIALS:
         config = replace(config, batch=options.batch)
-        if tasks is None or options.trial <= 0 or time.time() + options.trial > begun + 0.5 * options.seconds:
+        if (
+            tasks is None
+            or options.trial <= 0
+            or time.time() + options.trial > begun + 0.5 * options.seconds
+        ):
             break
         try:
             scores[config.name] = trial(
@@ -96,7 +108,11 @@ def main():
         log(event="final failed", fault=traceback.format_exc()[-1500:])
     lesson.save("last")
     torch.save(
-        {"config": asdict(final), "encoder": lesson.student.encoder.state_dict(), "step": lesson.step},
+        {
+            "config": asdict(final),
+            "encoder": lesson.student.encoder.state_dict(),
+            "step": lesson.step,
+        },
         options.out / "final-weights.pt",
     )
     torch.save({"heads": lesson.student.heads.state_dict()}, options.out / "final-heads.pt")

@@ -32,9 +32,7 @@ class LogMel:
         )
         self.stride = stride
         self.window = torch.tensor(self.extractor.window, dtype=torch.float32, device=device)
-        self.filters = torch.tensor(
-            self.extractor.mel_filters, dtype=torch.float32, device=device
-        )
+        self.filters = torch.tensor(self.extractor.mel_filters, dtype=torch.float32, device=device)
 
     def mels(self, waves):
         """Return log-mel frames (rows, windows, 80)."""
@@ -292,9 +290,7 @@ def slaney_filters(bands, size, rate=RATE):
         return np.where(hertz < 1000, hertz * 3 / 200, high)
 
     def hertz(mels):
-        return np.where(
-            mels < 15, mels * 200 / 3, 1000 * np.exp((np.log(6.4) / 27) * (mels - 15))
-        )
+        return np.where(mels < 15, mels * 200 / 3, 1000 * np.exp((np.log(6.4) / 27) * (mels - 15)))
 
     edges = hertz(np.linspace(mel(0), mel(rate / 2), bands + 2))
     bins = np.linspace(0, rate / 2, size // 2 + 1)

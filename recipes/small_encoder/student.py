@@ -69,6 +69,7 @@ class Head(nn.Module):
         self.scale = scale
 
     def forward(self, features, label, said, margin):
+        """Return the speaker loss, the distance to the teacher and the share of hits."""
         features = self.norm(features)
         cosine = functional.normalize(features) @ functional.normalize(self.voices).t()
         hit = torch.arange(cosine.shape[1], device=label.device)[None] == label[:, None]

@@ -1,18 +1,24 @@
 """What users do, on speakers that training never sees: the numbers that choose.
 
-Meetings: 4 to 8 speakers (and 16 to 24) of one corpus through one microphone, each learnt from four segments of 2 s.
+Meetings: 4 to 8 speakers (and 16 to 24) of one corpus through one microphone, each learnt from
+four segments of 2 s.
 Rooms: enrolment of 10 s in one room and microphone, tests of 1.5 to 3 s each in another.
 """
 
 import random
 
 import numpy as np
+import sound
 import torch
 
-import sound
-
-CYCLE = ("speechocean762", "librispeech", "speechocean762", "librispeech",
-         "arabic_speech_commands", "dspspeech20")
+CYCLE = (
+    "speechocean762",
+    "librispeech",
+    "speechocean762",
+    "librispeech",
+    "arabic_speech_commands",
+    "dspspeech20",
+)
 SHRINK = 0.3  # of LDA's covariance
 SHARED = ("response", "low", "high", "mulaw", "clip")  # of a microphone
 
@@ -79,10 +85,14 @@ class Tasks:
         scene.babble = torch.where(scene.babble < 12, scene.babble + 60, scene.babble)
         scene.snr = scene.snr.clamp(min=8)
         leader = {}
-        mic = [leader.setdefault(("mic", r[6]) if r[6] is not None else i, i)
-               for i, r in enumerate(rows)]
-        place = [leader.setdefault(("place", r[7]) if r[7] is not None else -i - 1, i)
-                 for i, r in enumerate(rows)]
+        mic = [
+            leader.setdefault(("mic", r[6]) if r[6] is not None else i, i)
+            for i, r in enumerate(rows)
+        ]
+        place = [
+            leader.setdefault(("place", r[7]) if r[7] is not None else -i - 1, i)
+            for i, r in enumerate(rows)
+        ]
         mic = torch.tensor(mic, device=device)
         changes = {name: getattr(scene, name)[mic] for name in SHARED}
         changes["room"] = scene.room[torch.tensor(place, device=device)]
@@ -119,11 +129,21 @@ class Tasks:
         out = self._meeting_scores(features, rows, task == "meetings", length, corpus)
         back = features[task == "background"]
         mean, std = back.mean(0), back.std(0) + 1e-6
-        out.update(self._room_scores(features, (features - mean) / std, rows, task == "rooms", corpus))
-        out["score"] = float(np.mean([
-            out["meeting_centroid"], out["meeting_lda"], out["rooms_centroid"], out["rooms_lda"],
-            1 - out["eer"], 1 - out["open_eer"],
-        ]))
+        out.update(
+            self._room_scores(features, (features - mean) / std, rows, task == "rooms", corpus)
+        )
+        out["score"] = float(
+            np.mean(
+                [
+                    out["meeting_centroid"],
+                    out["meeting_lda"],
+                    out["rooms_centroid"],
+                    out["rooms_lda"],
+                    1 - out["eer"],
+                    1 - out["open_eer"],
+                ]
+            )
+        )
         return {k: round(v, 4) for k, v in out.items()}
 
     def _meeting_scores(self, features, rows, mine, length, corpus):
@@ -141,7 +161,9 @@ class Tasks:
         for name in hits:
             out[f"meeting_{name}_1.5s"] = float(np.mean(np.array(hits[name])[short]))
         for name in sorted(set(where)):
-            out[f"meeting_lda_{name[:6]}"] = float(np.mean(np.array(hits["lda"])[np.array(where) == name]))
+            out[f"meeting_lda_{name[:6]}"] = float(
+                np.mean(np.array(hits["lda"])[np.array(where) == name])
+            )
         return out
 
     def _room_scores(self, features, scaled, rows, mine, corpus):
@@ -150,7 +172,9 @@ class Tasks:
         known, strange = [], []
         rng = random.Random(3)
         for name in sorted(set(corpus[inside])):
-            speakers = sorted({int(s) for s in rows[inside, 1] if self.voices.rows[s]["corpus"] == name})
+            speakers = sorted(
+                {int(s) for s in rows[inside, 1] if self.voices.rows[s]["corpus"] == name}
+            )
             if len(speakers) < 2:
                 continue
             for _ in range(12):
@@ -188,6 +212,7 @@ def similarity(scaled, learn, test, rows):
 
 
 def unit(x):
+    """Return rows (n, d) at length 1."""
     return x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-9)
 
 
@@ -216,6 +241,7 @@ def lda(x, y, t):
 
 
 def equal_error_rate(same, other):
+    """Return the rate at which as many strangers are accepted as same speakers refused."""
     same, other = np.sort(same), np.sort(other)
     cuts = np.concatenate([same, other])
     miss = np.searchsorted(same, cuts) / len(same)

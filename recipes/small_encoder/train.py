@@ -17,11 +17,9 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
-import torch
-
 import sound
 import student as students
+import torch
 from tasks import Tasks, mfcc
 from voices import SPEEDS, Crops, Voices
 
@@ -59,6 +57,7 @@ class Log:
         self.path, self.begun = path, time.time()
 
     def __call__(self, **row):
+        """Write one row of what happened, at once."""
         row = {"t": round(time.time() - self.begun, 1), **row}
         with open(self.path, "a") as sink:
             sink.write(json.dumps(row) + "\n")
@@ -76,8 +75,13 @@ class Lesson:
         self.generator = torch.Generator(device).manual_seed(config.seed)
         crops.generator = self.generator
         encoder = students.make_encoder(
-            config.width, config.inner, config.layers, config.heads, config.kernel,
-            config.stride, config.dropout,
+            config.width,
+            config.inner,
+            config.layers,
+            config.heads,
+            config.kernel,
+            config.stride,
+            config.dropout,
         )
         losses = {int(k): v for k, v in config.losses.items()}
         self.student = students.Student(encoder, losses, crops.classes).to(device).train()
@@ -132,9 +136,7 @@ class Lesson:
         if not self.augmenting:
             return waves
         try:
-            scene = sound.draw_scenes(
-                len(waves), self.device, self.generator, self.config.strength
-            )
+            scene = sound.draw_scenes(len(waves), self.device, self.generator, self.config.strength)
             return sound.augment(sound.pause(waves, self.generator), scene, self.generator)
         except torch.OutOfMemoryError:
             raise
@@ -188,9 +190,15 @@ class Lesson:
                 count += 1
             if self.step % 25 == 0 and time.time() - told > 2 and count:
                 speaker, distance, right = (sums / count).tolist()
-                self.log(event="train", name=self.config.name, step=self.step,
-                         crops=self.crops_seen, speaker=round(speaker, 3),
-                         distance=round(distance, 4), right=round(right, 4))
+                self.log(
+                    event="train",
+                    name=self.config.name,
+                    step=self.step,
+                    crops=self.crops_seen,
+                    speaker=round(speaker, 3),
+                    distance=round(distance, 4),
+                    right=round(right, 4),
+                )
                 sums, count, told = None, 0, time.time()
                 if not math.isfinite(speaker + distance):
                     self.recover()
@@ -227,11 +235,17 @@ class Lesson:
 
     def check(self, tasks, every_layer=False):
         """Score the average of the weights; save it where it is the best so far."""
-        made = tasks.encode(lambda waves: self.features(waves))
+        made = tasks.encode(self.features)
         last = self.config.layers
         scores = tasks.scores(made[:, last])
-        self.log(event="check", name=self.config.name, step=self.step, crops=self.crops_seen,
-                 seconds=round(self.spent, 1), **scores)
+        self.log(
+            event="check",
+            name=self.config.name,
+            step=self.step,
+            crops=self.crops_seen,
+            seconds=round(self.spent, 1),
+            **scores,
+        )
         if every_layer:
             width = self.config.width
             for layer in range(last + 1):
@@ -311,6 +325,7 @@ def fastest_convolution(lesson, log):
 
 
 def synchronize(device):
+    """Wait for a GPU; a CPU is never behind."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -319,8 +334,13 @@ def prepare(packed, device, log, limit=0, speeds=SPEEDS, hop=12800, meetings=60,
     """Return crops and tasks of packed voices, on the device."""
     torch.backends.cudnn.allow_tf32 = False
     voices = Voices(packed, device, limit, speeds)
-    log(event="voices", speakers=len(voices.rows), held_out=len(voices.held_out),
-        samples=int(voices.audio.numel()), hours=round(voices.audio.numel() / 57.6e6, 2))
+    log(
+        event="voices",
+        speakers=len(voices.rows),
+        held_out=len(voices.held_out),
+        samples=int(voices.audio.numel()),
+        hours=round(voices.audio.numel() / 57.6e6, 2),
+    )
     teacher = sound.Teacher(packed / "teacher.safetensors", device)
     crops = Crops(voices, teacher, torch.Generator(device).manual_seed(0), hop)
     log(event="teacher", windows=len(crops.said), classes=crops.classes)
@@ -338,11 +358,15 @@ def baselines(tasks, teacher, crops, log):
     logmel = sound.LogMel(2, crops.voices.device)
     log(event="baseline", name="MFCC", **tasks.scores(tasks.encode(mfcc(logmel))))
     log(event="baseline", name="teacher", **tasks.scores(tasks.encode(teacher)))
-    log(event="baseline", name="teacher, centred",
-        **tasks.scores(tasks.encode(lambda w: teacher(w) - crops.centre)))
+    log(
+        event="baseline",
+        name="teacher, centred",
+        **tasks.scores(tasks.encode(lambda w: teacher(w) - crops.centre)),
+    )
 
 
 def main():
+    """Train as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("packed", type=Path)
     parser.add_argument("out", type=Path)
@@ -366,7 +390,12 @@ def main():
     device = torch.device(options.device)
     log = Log(options.out / "log.jsonl")
     crops, tasks, teacher = prepare(
-        options.packed, device, log, options.limit, hop=options.teacher_hop, meetings=options.meetings
+        options.packed,
+        device,
+        log,
+        options.limit,
+        hop=options.teacher_hop,
+        meetings=options.meetings,
     )
     baselines(tasks, teacher, crops, log)
     lesson = Lesson(Config(**options.config), crops, device, log, options.out)

@@ -5,11 +5,10 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import sound
 import soundfile
 import torch
 from torch.nn import functional
-
-import sound
 
 SPEEDS = ((1, 1), (5, 6), (10, 11), (11, 10), (6, 5))  # new and old rate; the first is as recorded
 HOP, WINDOW = 12800, 25600  # samples, of the teacher
@@ -41,7 +40,9 @@ class Voices:
         self.rows, self.device = rows, device
         threads = max(1, min(16, os.cpu_count() or 1))
         with ThreadPoolExecutor(threads) as pool:
-            waves = list(pool.map(lambda r: soundfile.read(folder / r["file"], dtype="int16")[0], rows))
+            waves = list(
+                pool.map(lambda r: soundfile.read(folder / r["file"], dtype="int16")[0], rows)
+            )
         parts, lengths = [], []
         count = np.array([len(wave) for wave in waves])
         whole = torch.from_numpy(np.concatenate(waves)).to(device)
@@ -57,9 +58,7 @@ class Voices:
             lengths.append(torch.from_numpy(np.diff(ends, prepend=0)))
             del faster
         offsets = np.cumsum([0] + [len(p) for p in parts])[:-1]
-        first = [
-            int(o) + torch.cumsum(n, 0) - n for o, n in zip(offsets, lengths, strict=True)
-        ]
+        first = [int(o) + torch.cumsum(n, 0) - n for o, n in zip(offsets, lengths, strict=True)]
         self.audio = torch.cat(parts)
         self.first = torch.cat(first).to(device)
         self.length = torch.cat(lengths).to(device)
