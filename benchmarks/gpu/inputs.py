@@ -9,6 +9,7 @@ import torch
 from spk.extract.encoder.encoder import Encoder
 from spk.extract.encoder.frontend import Waveforms
 from spk.extract.encoder.loading import LoadedEncoder
+from spk.extract.encoder.torchaudio_import import import_torchaudio
 from spk.extract.encoder.transformer import fold_weight_norm
 from spk.extract.encoder.varlen import Kernel, varlen_kernel
 
@@ -65,6 +66,7 @@ class Inputs:
 
     def parts(self, **more: object) -> LoadedEncoder:
         """Return a random encoder of the default's kind; its weights are made on the device."""
+        import_torchaudio()  # transformers imports it
         from transformers import Wav2Vec2Config, Wav2Vec2Model
 
         torch.manual_seed(0)
