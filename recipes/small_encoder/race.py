@@ -15,7 +15,8 @@ from pathlib import Path
 
 import student as students
 import torch
-from train import Config, Lesson, Log, baselines, fastest_convolution, prepare
+from prepare import baselines, prepare
+from train import Config, Lesson, Log, fastest_convolution
 
 TRIALS = (
     Config(name="both"),
@@ -36,8 +37,8 @@ def trial(config, crops, tasks, device, log, work, seconds, way):
     return scores["score"]
 
 
-def main():
-    """Run the trials, then the long training, within the time of the command line."""
+def parse():
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("packed", type=Path)
     parser.add_argument("out", type=Path)
@@ -50,26 +51,46 @@ def main():
     parser.add_argument("--meetings", type=int, default=60)
     parser.add_argument("--no-baselines", action="store_true")
     parser.add_argument("--batch", type=float, default=1280.0)
-    options = parser.parse_args()
-    begun = time.time()
+    return parser.parse_args()
+
+
+def run_trials(options, crops, tasks, device, log, way, until):
+    """Return {name: score} of the trials that began early enough to end before `until`."""
+    scores = {}
+    for given in TRIALS:
+        if tasks is None or options.trial <= 0 or time.time() + options.trial > until:
+            break
+        config = replace(given, batch=options.batch)
+        settings = config, crops, tasks, device, log, options.work, options.trial, way
+        try:
+            scores[config.name] = trial(*settings)
+        except Exception:
+            log(event="trial failed", name=config.name, fault=traceback.format_exc()[-1500:])
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return scores
+
+
+def write_final(lesson, config, out):
+    """Write the last weights: what transformers loads, and plain tensors."""
+    lesson.save("last")
+    weights = {"encoder": lesson.student.encoder.state_dict(), "step": lesson.step}
+    torch.save({"config": asdict(config), **weights}, out / "final-weights.pt")
+    torch.save({"heads": lesson.student.heads.state_dict()}, out / "final-heads.pt")
+
+
+def main():
+    """Run the trials, then the long training, within the time of the command line."""
+    options, begun = parse(), time.time()
     end = begun + options.seconds - 15  # s for the last checks and the last files
-    options.out.mkdir(parents=True, exist_ok=True)
-    options.work.mkdir(parents=True, exist_ok=True)
-    device = torch.device(options.device)
-    log = Log(options.out / "log.jsonl")
-    log(
-        event="begin",
-        torch=torch.__version__,
-        card=torch.cuda.get_device_name() if device.type == "cuda" else "none",
-    )
-    crops, tasks, teacher = prepare(
-        options.packed,
-        device,
-        log,
-        options.limit,
-        hop=options.teacher_hop,
-        meetings=options.meetings,
-    )
+    out, device = options.out, torch.device(options.device)
+    for folder in (out, options.work):
+        folder.mkdir(parents=True, exist_ok=True)
+    log, gpu = Log(out / "log.jsonl"), device.type == "cuda"
+    card = torch.cuda.get_device_name() if gpu else "none"
+    log(event="begin", torch=torch.__version__, card=card)
+    sizes = {"hop": options.teacher_hop, "meetings": options.meetings}
+    crops, tasks, teacher = prepare(options.packed, device, log, options.limit, **sizes)
     try:
         if not options.no_baselines:
             baselines(tasks, teacher, crops, log)
@@ -78,47 +99,23 @@ def main():
     first = Lesson(replace(TRIALS[0], batch=options.batch), crops, device, log, options.work)
     way = fastest_convolution(first, log)
     del first
-    scores = {}
-    for config in TRIALS:
-        config = replace(config, batch=options.batch)
-        if (
-            tasks is None
-            or options.trial <= 0
-            or time.time() + options.trial > begun + 0.5 * options.seconds
-        ):
-            break
-        try:
-            scores[config.name] = trial(
-                config, crops, tasks, device, log, options.work, options.trial, way
-            )
-        except Exception:
-            log(event="trial failed", name=config.name, fault=traceback.format_exc()[-1500:])
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+    half = begun + 0.5 * options.seconds
+    scores = run_trials(options, crops, tasks, device, log, way, half)
     best = max(scores, key=scores.get) if scores else TRIALS[0].name
     chosen = next(config for config in TRIALS if config.name == best)
-    (options.out / "chosen.json").write_text(json.dumps({"scores": scores, **asdict(chosen)}))
+    (out / "chosen.json").write_text(json.dumps({"scores": scores, **asdict(chosen)}))
     log(event="chosen", name=best, scores=scores)
     final = replace(chosen, name="final", batch=options.batch, average=0.999)
-    lesson = Lesson(final, crops, device, log, options.out, options.work)
+    lesson = Lesson(final, crops, device, log, out, options.work)
     students.set_convolution(lesson.student.encoder, way)
     try:
         lesson.run(max(30.0, end - time.time()), tasks=tasks, checks=6, save_every=1e9)
     except Exception:
         log(event="final failed", fault=traceback.format_exc()[-1500:])
-    lesson.save("last")
-    torch.save(
-        {
-            "config": asdict(final),
-            "encoder": lesson.student.encoder.state_dict(),
-            "step": lesson.step,
-        },
-        options.out / "final-weights.pt",
-    )
-    torch.save({"heads": lesson.student.heads.state_dict()}, options.out / "final-heads.pt")
-    if device.type == "cuda":
-        log(event="memory", gib=round(torch.cuda.max_memory_allocated() / 2**30, 1))
-    log(event="end", crops=lesson.crops_seen, files=[p.name for p in options.out.iterdir()])
+    write_final(lesson, final, out)
+    memory = round(torch.cuda.max_memory_allocated() / 2**30, 1) if gpu else None
+    files = [path.name for path in out.iterdir()]
+    log(event="end", crops=lesson.crops_seen, gib=memory, files=files)
 
 
 if __name__ == "__main__":
