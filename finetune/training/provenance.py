@@ -104,10 +104,13 @@ def stamp(path: Path) -> list[int]:
 
 
 def write_origin(folder: Path, origin: Origin, task: Task, table: pd.DataFrame) -> None:
-    """Write a session's provenance: rows first, so that a folder with task.json has them."""
+    """Write a session's provenance: task.json first, which marks the folder as a session's.
+
+    A run that is killed between the two files goes on: the rows are written again.
+    """
+    atomic_write(folder / TASK, json.dumps(asdict(origin)).encode())
     rows = _rows(task, table).to_csv(index=False, lineterminator="\n")
     atomic_write(folder / ROWS, rows.encode())
-    atomic_write(folder / TASK, json.dumps(asdict(origin)).encode())
 
 
 def read_origin(folder: Path) -> Origin | None:

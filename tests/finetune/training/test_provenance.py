@@ -313,6 +313,27 @@ def test_an_absolute_folder_of_checkpoints_is_of_one_fleet(meetings, settings, t
         train_table(meetings[1], replace(one, log_dir=str(tmp_path / "two"), dropout=0.1))
 
 
+@pytest.mark.parametrize("written", [0, 1])
+def test_a_run_killed_while_it_writes_its_provenance_goes_on(
+    meetings, settings, tmp_path, monkeypatch, written
+):
+    config = replace(settings, log_dir=str(tmp_path), sessions=("M1",))
+    write, names = provenance.atomic_write, []
+
+    def killed(path, content):
+        if len(names) == written:
+            raise KeyboardInterrupt
+        names.append(path.name)
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance, "atomic_write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_table(meetings[1], config)
+    assert len(names) == written
+    assert "done" in set(train_table(meetings[1], config).sessions["state"])
+
+
 def test_a_folder_with_files_of_the_user_s_own_is_no_fleet_s(meetings, settings, tmp_path):
     (tmp_path / "config.yaml").write_text("max_epochs: 3\n")
     with pytest.raises(InputError, match="holds 'config.yaml' of another program"):
