@@ -1,4 +1,4 @@
-"""What tests of several packages make: a recording of noise and the table of its segments."""
+"""What tests of several packages share: recordings of noise, and the reference's config file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,31 @@ import pandas as pd
 import soundfile
 
 from spk.manifests.table import check_table, segment_id
+
+# The reference project's own config file, letter by letter.
+REFERENCE_CONFIG = """\
+seed: 42
+max_epochs: 40
+batch_size: 2
+learning_rate: 3e-5
+num_workers: 4
+log_every_n_steps: 10
+pretrained_model: "jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn"
+freeze_feature_extractor: true
+freeze_encoder_layers: 8
+pooling_method: "mean+std"
+csv_path: "data/data_fixed.csv"
+sample_rate: 16000
+checkpoint_monitor: "val_acc"
+checkpoint_mode: "max"
+checkpoint_save_top_k: 1
+checkpoint_dir: "checkpoints"
+log_dir: "lightning_logs"
+resume_from_checkpoint: false   # true / false
+start_meeting: ""
+accelerator: "gpu"
+devices: 1
+"""
 
 
 def noise_meeting(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers import REFERENCE_CONFIG
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,29 +18,6 @@ from spk.common.options import numbers
 from spk.finetune.config import FinetuneConfig, frozen_layers, read_config, write_config
 from spk.finetune.training.provenance import differing_settings, result_settings
 
-REFERENCE = """\
-seed: 42
-max_epochs: 40
-batch_size: 2
-learning_rate: 3e-5
-num_workers: 4
-log_every_n_steps: 10
-pretrained_model: "jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn"
-freeze_feature_extractor: true
-freeze_encoder_layers: 8
-pooling_method: "mean+std"
-csv_path: "data/data_fixed.csv"
-sample_rate: 16000
-checkpoint_monitor: "val_acc"
-checkpoint_mode: "max"
-checkpoint_save_top_k: 1
-checkpoint_dir: "checkpoints"
-log_dir: "lightning_logs"
-resume_from_checkpoint: false   # true / false
-start_meeting: ""
-accelerator: "gpu"
-devices: 1
-"""
 CHANGED = {  # another value of every setting that has more than one
     "within": "corpus",
     "seed": 7,
@@ -128,7 +106,7 @@ def test_the_references_file_is_read_unchanged(tmp_path):
         resume_from_checkpoint=False,
         accelerator="gpu",
     )
-    config = read_config(written(tmp_path, REFERENCE))
+    config = read_config(written(tmp_path, REFERENCE_CONFIG))
     assert config == expected
     assert type(config.learning_rate) is float
 
@@ -286,7 +264,7 @@ def test_null_means_not_set(tmp_path, name, word):
 
 
 def test_nulls_in_the_references_file_are_not_set(tmp_path):
-    text = REFERENCE.replace('start_meeting: ""', "start_meeting: null")
+    text = REFERENCE_CONFIG.replace('start_meeting: ""', "start_meeting: null")
     text = text.replace("resume_from_checkpoint: false   # true / false", "resume_from_checkpoint:")
     config = read_config(written(tmp_path, text + "unfreeze: ~\n"))
     assert (config.start_meeting, config.resume_from_checkpoint, config.unfreeze) == ("", True, "")

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
+from helpers import REFERENCE_CONFIG
 
 from spk.common.errors import InputError
 from spk.finetune.cli import main
@@ -26,28 +27,6 @@ from spk.manifests.table import read_predictions, write_table
 
 pytestmark = pytest.mark.slow
 
-REFERENCE = """seed: 42
-max_epochs: 40
-batch_size: 2
-learning_rate: 3e-5
-num_workers: 4
-log_every_n_steps: 10
-pretrained_model: "jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn"
-freeze_feature_extractor: true
-freeze_encoder_layers: 8
-pooling_method: "mean+std"
-csv_path: "data/data_fixed.csv"
-sample_rate: 16000
-checkpoint_monitor: "val_acc"
-checkpoint_mode: "max"
-checkpoint_save_top_k: 1
-checkpoint_dir: "checkpoints"
-log_dir: "lightning_logs"
-resume_from_checkpoint: false   # true / false
-start_meeting: ""
-accelerator: "gpu"
-devices: 1
-"""
 KILLED = """
 import os, sys
 import torch
@@ -567,7 +546,7 @@ def test_a_cache_that_would_not_be_exact_is_refused(corpus, settings, tmp_path):
 
 
 def test_the_reference_projects_config_runs_as_it_is(corpus, tmp_path):
-    (tmp_path / "config.yaml").write_text(REFERENCE)
+    (tmp_path / "config.yaml").write_text(REFERENCE_CONFIG)
     words = ["fit", str(corpus[0] / "table.csv"), "--config", str(tmp_path / "config.yaml")]
     words += ["--audio-root", str(corpus[0] / "wav"), "--log-dir", str(tmp_path / "logs")]
     words += ["--encoder", "demo", "--freeze-encoder-layers", "3", "--max-epochs", "1"]
