@@ -34,7 +34,7 @@ from classify_corpus import session_table, write_store
 from spk.classify.classifiers.fold_sums import GramSums
 from spk.classify.classifiers.registry import PENALTIES
 from spk.classify.features import LayerSet
-from spk.classify.selection.candidates import SweepSettings
+from spk.classify.options import SweepSettings
 from spk.classify.selection.cross_validation import cross_validate, score_folds
 from spk.classify.selection.sweep import one_thread, sweep
 from spk.extract.store.reader import FeatureStore

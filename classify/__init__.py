@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from .experiment import ExperimentResult as ExperimentResult
     from .experiment import fit as fit
     from .experiment import run_experiment as run_experiment
+    from .options import SweepSettings as SweepSettings
     from .report.page import write_report as write_report
-    from .selection.candidates import SweepSettings as SweepSettings
     from .speaker_model import SpeakerModel as SpeakerModel
     from .speaker_model import predict as predict
     from .speaker_model_files import load_model as load_model
@@ -39,7 +39,7 @@ else:
             "ExperimentResult": ".experiment",
             "SpeakerClassifier": ".estimator",
             "SpeakerModel": ".speaker_model",
-            "SweepSettings": ".selection.candidates",
+            "SweepSettings": ".options",
             "compare": ".evaluation.compare",
             "fit": ".experiment",
             "load_model": ".speaker_model_files",

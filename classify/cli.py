@@ -197,19 +197,19 @@ def score(
     named = read_predictions(predictions)
     measures = measure(named, segments, **options)
     facts += [*warnings_of(measures), *doubts_of(scored_rows(named, options["split"]), segments)]
-    found = {}
+    controls = {}
     if segments is not None:
         beside, split, seed = (
             predictions.with_name("control.csv"),
             options["split"],
             options["seed"],
         )
-        found = confound_tables(
+        controls = confound_tables(
             named, segments, identity=identity, split=split, seed=seed, beside=beside
         )
     if output is not None:
         write_metrics(measures, output, facts=facts)
-    click.echo("\n".join([*facts, measures_text(measures), *controls_text(found)]))
+    click.echo("\n".join([*facts, measures_text(measures), *controls_text(controls)]))
     click.echo("\n".join(["", *conclude_score(measures, scored_rows(named, options["split"]))]))
     click.echo(
         f"models scored: {measures['model'].nunique()}" + (f", wrote {output}" if output else "")
@@ -232,10 +232,10 @@ def compare(a: Path, b: Path, output: Path | None, **settings: Any) -> None:
     from .evaluation.compare import compare as pair
     from .output import comparison_facts, comparison_text, write_metrics
 
-    found = pair(read_predictions(a), read_predictions(b), **settings)
+    comparison = pair(read_predictions(a), read_predictions(b), **settings)
     if output is not None:
-        facts = [*comparison_facts(found), found.conclusion]
-        write_metrics(found.rows, output, facts=facts)
+        facts = [*comparison_facts(comparison), comparison.conclusion]
+        write_metrics(comparison.rows, output, facts=facts)
         click.echo(f"wrote {output}")
-    click.echo(comparison_text(found))
-    exit_left_out(map(len, found.unpaired))
+    click.echo(comparison_text(comparison))
+    exit_left_out(map(len, comparison.unpaired))

@@ -71,10 +71,10 @@ def _add(
 
     rows, config, lines = read_table(table), read_config(run), list[str]()
     with folder_lock(run, lock=not no_lock):
-        found = analyse(rows, store, run, log=lines.append, **options)
-        write_frame(found.assign(run=run_mark(run, config)), run / name)
+        result = analyse(rows, store, run, log=lines.append, **options)
+        write_frame(result.assign(run=run_mark(run, config)), run / name)
     head = "\n".join([*lines, model_name(run)])
-    click.echo(f"{head}\n\n{frame_text(found)}\n\n{conclude(found)}\nwrote {run / name}")
+    click.echo(f"{head}\n\n{frame_text(result)}\n\n{conclude(result)}\nwrote {run / name}")
     exit_left_out(line.startswith("left out") for line in lines)
 
 

@@ -116,16 +116,16 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
         if not held_out.any():
             return UNSTOPPED_ROUNDS, 1.0
         rotation = principal_axes(X[~held_out], standardise=self._way())
-        projected, known = rotation.project(X[held_out]), codes[held_out]
+        projected, held_out_codes = rotation.project(X[held_out]), codes[held_out]
         rows = TrainingSet(
-            rotation, codes[~held_out], len(self.classes_), projected, known, self.seed
+            rotation, codes[~held_out], len(self.classes_), projected, held_out_codes, self.seed
         )
         head = fit_path("lightgbm", rows, [None])[0]
         rounds = max(1, count_rounds(head.booster, len(self.classes_)))
         if not self.calibration_folds:
             return rounds, 1.0
         scores = head.scores(rotation, X[held_out], projected)
-        return rounds, find_temperature(scores, known)
+        return rounds, find_temperature(scores, held_out_codes)
 
     def _penalty(self) -> float | None:
         """Return the penalty to fit with, or raise where a parameter is out of range."""
@@ -151,10 +151,10 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
         layers = LayerSet((0,), standardise=self._way())
         path = {self.classifier: (penalty,)}
         classes = len(self.classes_)
-        found, _ = cross_validate(X, codes, classes, cuts, path, seed=self.seed, layers=layers)
-        held = np.sort(np.concatenate([rows for _, rows in cuts]))
-        scores = found[self.classifier][0]
-        return find_temperature(scores, learnt_codes(codes[held], scores))
+        scores_of, _ = cross_validate(X, codes, classes, cuts, path, seed=self.seed, layers=layers)
+        held_out = np.sort(np.concatenate([rows for _, rows in cuts]))
+        scores = scores_of[self.classifier][0]
+        return find_temperature(scores, learnt_codes(codes[held_out], scores))
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return scores (m, classes); (m,) for two classes, positive for the second."""

@@ -1,6 +1,6 @@
-"""A whole experiment: chosen on validation, fitted on train, scored on test once, and put in words.
+"""A whole experiment: choose on validation, fit on train, score test once, describe the result.
 
-Over the corpus a classifier is also rewarded for knowing the room, so `control` stands beside it.
+Over the corpus a classifier is also rewarded for recognising the room; `control` measures that.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from .evaluation.wording import (
     validation_facts,
 )
 from .features import Log, open_store
-from .selection.candidates import Candidate, SweepSettings, choose
+from .options import SweepSettings
+from .selection.candidates import Candidate, choose
 from .selection.prepare import LEFT_OUT_FILE, Prepared, layers_of, left_out_lines, prepare_tasks
 from .selection.run_inputs import Inputs, begin_run, inputs_of
 from .selection.sweep import TUNING, sweep
@@ -54,24 +55,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ExperimentResult:
-    """What an experiment gave.
+    """The results of an experiment.
 
     Attributes
     ----------
     trials : list of Candidate
-        Validation only.
+        Results on validation.
     predictions, measures : DataFrame
-        Of the chosen trial, on test.
+        Of the chosen trial on test.
     baselines : {"chance", "majority": accuracy 0..1 on validation}
     facts : tuple of str
-        Sentences to show with the table: what was left out, which encoder and split, notes.
+        Sentences to show with the measures: what was left out, encoder and split, notes.
     skipped : {session: why it was left out}
     left_out : DataFrame
         The rows that could not be used: `segment_id, session, reason`.
     control : DataFrame or None
-        As `confounds.confound_table` returns it; None within sessions.
+        As returned by `confounds.confound_table`; None within sessions.
     identity : str or None
-        The file that told it who is who.
+        The file that maps speakers to persons.
     """
 
     settings: SweepSettings
@@ -105,7 +106,7 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
 ) -> ExperimentResult:
     """Sweep, choose on validation, fit on train, predict and score test once.
 
-    With folds, train and valid are cross-validated and the chosen one is fitted on both.
+    With folds, train and valid are cross-validated and the chosen classifier is fitted on both.
 
     Parameters
     ----------
@@ -114,21 +115,21 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
     store
         Pooled features of its segments, or their folder.
     settings
-        What is tried, and how.
+        What to try, and how.
     split
-        How the table was split; None: as its record says (``table.attrs["split"]``). It is named in
-        the result, and a leaky one in the name of the model and of its predictions.
+        How the table was split; None: from its record (``table.attrs["split"]``). The result names
+        it; a leaky split also marks the names of the model and its predictions.
     log
-        Receives what is worth knowing while it runs.
+        Receives lines of progress.
     keep : path, optional
-        A file for finished trials; what it holds of the same sweep is not tried again. Its folder
-        is the run's, which is refused where it holds a run of another table or store.
+        A file for finished trials; those of the same sweep are not repeated. Its folder becomes the
+        run's folder, which must not hold a run of another table or store.
     anew : bool
-        Whether such a folder, or a file of another sweep, is begun anew instead.
+        Whether to replace such a run, or a file of another sweep, rather than raise `InputError`.
     identity : path, optional
-        Who is who, for the control of a task over all labels (`confounds.confound_table`).
+        Maps speakers to persons, for the control over all labels (`confounds.confound_table`).
     changes
-        Some of `SweepSettings` by name, in the place of those of `settings`.
+        Fields of `SweepSettings` that override those of `settings`.
 
     Raises
     ------
@@ -146,20 +147,20 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
     split = _recorded_split(table) if split is None else split
     _check_identity(table, identity, settings)
     ready = prepare_tasks(table, opened, settings, SPLITS)
-    known, tasks = ready.table, ready.tasks
+    usable, tasks = ready.table, ready.tasks
     if keep is not None:
         begin_run(keep.parent, table, opened, layers_of(settings, opened), anew=anew)
-    cells = SweepCache(keep, fingerprint_of(known, opened, tasks, settings), anew=anew)
-    trials = sweep(known, opened, tasks, settings, log=log, cells=cells)
+    cells = SweepCache(keep, fingerprint_of(usable, opened, tasks, settings), anew=anew)
+    trials = sweep(usable, opened, tasks, settings, log=log, cells=cells)
     chosen = choose(trials)
-    model = fit_model(known, opened, tasks, chosen, settings, split=split)
-    tested = known.iloc[_rows(tasks, "test")].reset_index(drop=True)
+    model = fit_model(usable, opened, tasks, chosen, settings, split=split)
+    tested = usable.iloc[_rows(tasks, "test")].reset_index(drop=True)
     predictions, _ = name_segments(model, tested, opened)
     facts = _facts(model, ready, trials, settings, tested=True)
     facts += sorted({note for trial in trials for note in trial.notes})
-    facts += learnt_note(learnt_from(tested, learnt_rows(known, tasks)), tested["segment_id"])
+    facts += learnt_note(learnt_from(tested, learnt_rows(usable, tasks)), tested["segment_id"])
     measures = measure(predictions, table, seed=settings.seed)
-    conclusion = describe_sweep(known, tasks, trials, predictions, measures, settings)
+    conclusion = describe_sweep(usable, tasks, trials, predictions, measures, settings)
     beside = None
     if settings.within == "corpus":
         beside = confound_table(ready, opened, chosen, settings, predictions, identity=identity)
@@ -183,7 +184,7 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
 
 
 def _recorded_split(table: pd.DataFrame) -> str:
-    """Return how a table was split, and warn where that makes scores doubtful."""
+    """Return how a table was split, with a warning where that makes scores doubtful."""
     method = split_method(table)
     for line in split_doubts(method):
         warn(line)
@@ -193,7 +194,7 @@ def _recorded_split(table: pd.DataFrame) -> str:
 def _check_identity(
     table: pd.DataFrame, identity: str | Path | None, settings: SweepSettings
 ) -> None:
-    """Find a bad identity file before anything is swept."""
+    """Check the identity file before the sweep."""
     if identity is None:
         return
     if settings.within != "corpus":
@@ -212,14 +213,14 @@ def fit(
     log: Log = log,
     **changes: Any,
 ) -> SpeakerModel:
-    """Fit on the train rows of a table what validation chooses; test rows are not read.
+    """Choose on validation and fit on train; test rows are not read.
 
     Parameters
     ----------
     table, store, settings, changes
-        As of `run_experiment`. One layer, classifier and penalty: exactly that is fitted.
+        As in `run_experiment`. With a single layer, classifier and penalty there is no choice.
     log
-        Receives what is worth knowing: what was left out and chosen.
+        Receives lines on what was left out and chosen.
 
     Returns
     -------
@@ -229,7 +230,7 @@ def fit(
     Raises
     ------
     InputError
-        As of `run_experiment`.
+        As in `run_experiment`.
 
     Examples
     --------
@@ -252,11 +253,11 @@ def fit_best(
     log: Log = lambda text: None,
     before: Callable[[Mapping[str, Any]], None] = lambda foretold: None,
 ) -> tuple[SpeakerModel, list[str], pd.DataFrame]:
-    """Return the model that validation chooses, what is worth telling, and what is left out.
+    """Return the model chosen on validation and fitted on train, its facts, and what is left out.
 
-    It is fitted on train; left out are rows that could not be used, `segment_id, session, reason`.
-    Test rows are not read. Parameters and Raises as in `run_experiment`; `before` is given what
-    `speaker_model.foretell` returns, before anything is tried.
+    The facts are sentences to show; left out are the rows that could not be used (`segment_id,
+    session, reason`). Test rows are not read. Parameters and errors are those of `run_experiment`;
+    `before` is called with the result of `speaker_model.foretell` before the sweep.
     """
     settings = settings or SweepSettings()
     opened = open_store(store)
@@ -280,7 +281,7 @@ def _facts(
     *,
     tested: bool = False,
 ) -> list[str]:
-    """Return the sentences that stand above a result; `tested`: of test, too."""
+    """Return the sentences to show above a result; with `tested`, on test rows too."""
     splits = ("valid", "test") if tested else ("valid",)
     return [
         f"encoder: {encoder_text(model)}",

@@ -1,7 +1,7 @@
-"""Store and table become X, in table order.
+"""Read the features of a segment table from a store, in table order.
 
-Segments that extraction rejected are left out and counted; segments the store knows nothing about
-are refused.
+Segments rejected at extraction are left out and counted; segments that the store does not know
+raise `InputError`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 COMBINE = ("alone", "concat", "average", "mix")
-SEARCHES = {"pairs": 2, "triples": 3}  # every so many layers, each combination in one vector
+SEARCHES = {"pairs": 2, "triples": 3}  # layers per concatenated vector; all combinations are tried
 NOT_STANDARDISED = ", not standardised"
 PARTS = ("mean", "std", "both")
 STANDARDISE = ("yes", "no")  # each feature by its own deviation, or all by one number
@@ -31,11 +31,11 @@ STANDARDISE = ("yes", "no")  # each feature by its own deviation, or all by one 
 
 @dataclass(frozen=True)
 class LayerSet:
-    """The layers that make one feature vector: one alone, several in a row, or their mean.
+    """The layers of one feature vector: a single layer, a concatenation, or a mean.
 
-    A mix is several in a row, each with a weight > 0; the weights sum to 1
-    (`layer_weights.learn_layer_weights`). `standardise` says how `linear.principal_axes` scales
-    their features.
+    A mix is a concatenation with one weight > 0 per layer; the weights sum to 1
+    (`layer_weights.learn_layer_weights`). `standardise` is how `linear.principal_axes` scales the
+    features.
     """
 
     layers: tuple[int, ...]
@@ -56,7 +56,7 @@ class LayerSet:
         return f"{kind} {self.name}" + ("" if self.standardise == "yes" else NOT_STANDARDISED)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `from_dict` reads, as JSON has it."""
+        """Return a JSON-serialisable dict for `from_dict`."""
         return {
             "layers": list(self.layers),
             "combine": self.combine,
@@ -66,9 +66,9 @@ class LayerSet:
 
     @classmethod
     def from_dict(cls, described: Mapping[str, Any]) -> LayerSet:
-        """Return the layers that a dict describes; older ones have no weights, or no choice.
+        """Return the layers that a dict describes; other entries are ignored.
 
-        Other entries are passed over.
+        Dicts of earlier versions lack `weights`, or `standardise`.
         """
         return cls(
             tuple(described["layers"]),
@@ -81,11 +81,11 @@ class LayerSet:
 def layer_sets(
     layers: str, combine: str, store: FeatureStore, standardise: str = "yes"
 ) -> list[LayerSet]:
-    """Return what `layers` (``all``, ``0-12``, ``4,8``) and `combine` ask of a store.
+    """Return the layer sets that `layers` (``all``, ``0-12``, ``4,8``) and `combine` name.
 
-    ``alone`` gives one set per layer, ``concat`` and ``average`` one set of them all, ``mix`` one
-    that has no weights yet, ``pairs`` and ``triples`` every two or three of them, concatenated.
-    `standardise` ``both`` gives each twice, one after the other.
+    ``alone`` gives one set per layer, ``concat`` and ``average`` a single set of all, ``mix`` a
+    single set without weights yet, ``pairs`` and ``triples`` every concatenation of two or three.
+    With `standardise` ``both`` each is given twice in succession.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def layer_sets(
         )
     ways = STANDARDISE if standardise == "both" else (standardise,)
     sets = _sets(layers, combine, store)
-    return [replace(one, standardise=way) for one in sets for way in ways]
+    return [replace(layer_set, standardise=way) for layer_set in sets for way in ways]
 
 
 def _sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]:
@@ -127,7 +127,7 @@ def _sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]:
 
 
 def open_store(store: FeatureStore | str | Path) -> FeatureStore:
-    """Return a store of pooled features, open, and refuse one of frames."""
+    """Open a store of pooled features; raise `InputError` for one of frames."""
     store = store if isinstance(store, FeatureStore) else FeatureStore.open(store)
     if store.kind != "pooled":
         raise InputError(
@@ -140,7 +140,7 @@ def open_store(store: FeatureStore | str | Path) -> FeatureStore:
 def rows_with_features(
     table: pd.DataFrame, store: FeatureStore
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows that have features, in table order, and those that extraction rejected.
+    """Return the rows that have features, in table order, and those rejected at extraction.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def read_features(
 ) -> np.ndarray:
     """Return X (n, d) float32, rows in the order of `ids`.
 
-    `part` chooses from vectors [mean, std]: ``mean``, ``std`` or ``both``.
+    `part` selects from vectors [mean, std]: ``mean``, ``std`` or ``both``.
 
     Raises
     ------

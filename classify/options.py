@@ -163,6 +163,6 @@ class ReportOptions(CheckedOptions):
     audio_root: str | None = option_field(
         None, "Folder of the recordings: adds clips of the errors; needs --table.", path=True
     )
-    errors: int = option_field(20, "Most confident mistakes that are shown of each run.", least=0)
+    errors: int = option_field(20, "Most confident errors to show of each run.", least=0)
     split: str = option_field("test", "Rows that are reported.", choices=SPLITS)
     title: str = option_field("Who speaks in the meeting", "Of the page.")

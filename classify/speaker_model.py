@@ -1,7 +1,7 @@
-"""The chosen classifier fitted on train, and its names for the segments of any table and store.
+"""The chosen classifier fitted on train, and its predictions for any table and store.
 
-Within sessions a model holds one closed-set classifier per meeting; segments of a meeting it does
-not know are left out and told. It reads features of its own encoder and configuration only.
+Within sessions a model holds one closed-set classifier per meeting; segments of other meetings are
+left out and reported. A model accepts features of its own encoder and configuration only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from .classifiers.fold_sums import GramSums
 from .classifiers.registry import fit_path
 from .classifiers.temperatures import task_temperatures
 from .features import LayerSet, Log, layer_sets, open_store, read_features, rows_with_features
-from .selection.candidates import Candidate, SweepSettings, learnt_codes
+from .options import SweepSettings
+from .selection.candidates import Candidate, learnt_codes
 from .selection.run_inputs import check_same_store
 from .selection.sweep import TUNING, make_fold, one_thread, validate
 from .validity import (
@@ -48,30 +49,30 @@ NEW_MEETING = (
     "for meetings that nobody fitted, run spk-classify fit with --within corpus on the table of "
     "the known meetings, and predict with that model"
 )
-ENROLMENTS = ("enrol", "roll-call")  # splits whose training rows are all that is to be learnt from
+ENROLMENTS = ("enrol", "roll-call")  # splits after which only the training rows may be learnt from
 KNOWS_THE_ROOM = "this also rewards knowing the room: spk-classify sweep says how much"
 
 
 @dataclass(frozen=True, eq=False)
 class SpeakerModel:
-    """Fitted classifiers and where they come from.
+    """Fitted classifiers and their provenance.
 
     Attributes
     ----------
     fitted : {session, or "corpus": FittedClassifier}
     temperature : float
-        Divides the scores before the softmax; found on validation of all tasks.
+        Divides the scores before the softmax; fitted on validation of all tasks.
     temperatures : {session, or "corpus": float}
-        Each task's own; empty in folders from before there were.
+        Each task's own; empty in folders of earlier versions.
     config : dict
         The store's configuration: encoder, revision, hash of the weights, pooling, channel ...
     origin : dict
         Split method, seed, numbers of segments, versions.
     knots : {session, or "corpus": (m, 3) float64}
-        Curves of an older folder, as `calibration.calibrated` takes them; otherwise empty.
+        Isotonic curves of an older folder, for `calibration.calibrated`; otherwise empty.
     learnt : DataFrame or None
-        The rows that it learnt from and was chosen on, as `validity.learnt_rows` returns them; None
-        in folders from before these were written.
+        The rows it was trained and chosen on, from `validity.learnt_rows`; None in folders of
+        earlier versions.
     """
 
     classifier: str
@@ -89,7 +90,7 @@ class SpeakerModel:
 
     @property
     def name(self) -> str:
-        """Return what the predictions' model column says: also what makes its scores doubtful."""
+        """Return the entry of the predictions' model column; it marks doubtful scores."""
         corpus = WITHIN_CORPUS if self.within == "corpus" else ""
         untrained = encoder_kind(self.config, ", {}")
         leaky = f", split {self.origin['split']}" if "leaky" in self.origin.get("split", "") else ""
@@ -97,7 +98,7 @@ class SpeakerModel:
 
 
 def encoder_kind(config: Mapping[str, Any], form: str = "{}") -> str:
-    """Return what an encoder is where nobody trained it, in `form`; empty where somebody did.
+    """Return the kind of an untrained encoder or a baseline, in `form`; empty for other encoders.
 
     >>> encoder_kind({"untrained": True}, " ({})")
     ' (untrained encoder)'
@@ -116,10 +117,10 @@ def fit_model(
     *,
     split: str = "unknown",
 ) -> SpeakerModel:
-    """Fit the chosen trial, one classifier per task; validation gives temperatures.
+    """Fit the chosen trial, one classifier per task, with temperatures from validation.
 
-    It learns from train, then from train and validation (`refits`). Temperatures are
-    those of the validation rows' scores (or held-out folds') from before.
+    Temperatures are fitted on scores of validation rows (or held-out folds) by a classifier of
+    train; the classifier is then fitted again on train and validation where `refits` says so.
 
     Parameters
     ----------
@@ -127,7 +128,7 @@ def fit_model(
         Rows with features, as `features.rows_with_features` returns them; `tasks` hold its row
         numbers.
     split : str
-        How the table was split; kept in the model's origin.
+        How the table was split; recorded in the model's origin.
     """
     rows = np.unique(np.concatenate([task.rows[s] for task in tasks for s in TUNING]))
     ids = table["segment_id"].to_numpy(str)[rows]
@@ -155,18 +156,18 @@ def fit_model(
 
 
 def refits(settings: SweepSettings, split: str) -> bool:
-    """Return whether the chosen one is fitted again on train and validation.
+    """Return whether the chosen classifier is fitted again on train and validation.
 
-    With folds it learns from both anyway; from an enrolment nothing but the enrolment is learnt.
+    With folds it is fitted on both anyway; after an enrolment split, on the enrolment alone.
     """
     return settings.refit and not settings.folds and split not in ENROLMENTS
 
 
 def with_validation(task: Task) -> Task:
-    """Return the task with its validation rows of known labels among its training rows."""
-    known = task.codes["valid"] >= 0
-    rows = np.concatenate([task.rows["train"], task.rows["valid"][known]])
-    codes = np.concatenate([task.codes["train"], task.codes["valid"][known]])
+    """Return the task with its validation rows of known label added to the training rows."""
+    labelled = task.codes["valid"] >= 0
+    rows = np.concatenate([task.rows["train"], task.rows["valid"][labelled]])
+    codes = np.concatenate([task.codes["train"], task.codes["valid"][labelled]])
     order = np.argsort(rows)
     return replace(
         task,
@@ -183,9 +184,9 @@ def foretell(
     *,
     split: str = "unknown",
 ) -> dict[str, Any]:
-    """Return what `fit` will write of its model whatever validation chooses, by attribute.
+    """Return the attributes that `fit`'s model will have whatever validation chooses.
 
-    Of its layers those that validation chooses from; of a mix without the weights.
+    Layers are those to choose from; a mix is without its weights.
     """
     return {
         "part": settings.pooling_part,
@@ -206,7 +207,7 @@ def _fit_task(
     *,
     both: bool,
 ) -> FittedClassifier:
-    """Fit on train; where it is to learn from `both`, on train and validation instead."""
+    """Fit on train, or with `both` on train and validation."""
     rounds = 0
     if both and trial.classifier == "lightgbm":  # only validation can say when to stop
         before = _fit_task(task, X, rows, trial, settings, both=False)
@@ -221,12 +222,12 @@ def _fit_task(
 def _validation_scores(
     task: Task, X: np.ndarray, rows: np.ndarray, trial: Candidate, settings: SweepSettings
 ) -> np.ndarray:
-    """Return the scores (n, classes) of the validation rows, by what has not learnt them."""
+    """Return scores (n, classes) of the validation rows by classifiers not trained on them."""
     train, valid = (X[np.searchsorted(rows, task.rows[s])] for s in TUNING)
     path = {trial.classifier: (trial.penalty,)}
     summed = GramSums(train, task.codes["train"], len(task.labels), task.cuts)
-    found = validate(task, summed, valid, path, trial.layers, settings.seed)
-    return found[trial.classifier].scores[0]
+    validated = validate(task, summed, valid, path, trial.layers, settings.seed)
+    return validated[trial.classifier].scores[0]
 
 
 def _origin(tasks: Sequence[Task], settings: SweepSettings, split: str) -> dict[str, Any]:
@@ -242,7 +243,7 @@ def _origin(tasks: Sequence[Task], settings: SweepSettings, split: str) -> dict[
 
 
 def versions() -> dict[str, str]:
-    """Return the installed versions of what makes the numbers."""
+    """Return the installed versions of the packages that results depend on."""
     return installed_versions(("spk-toolkit", "numpy", "scipy", "scikit-learn", "lightgbm"))
 
 
@@ -259,12 +260,11 @@ def predict(
     Parameters
     ----------
     table, store
-        Segment table and features by the model's encoder, or the file and the folder.
+        Segment table and features of the model's encoder, or their file and folder.
     split
-        "train", "valid", "test" or "all": the rows that are named; "all" for a table without a
-        split.
+        "train", "valid", "test" or "all": the rows to name; "all" for a table without a split.
     log
-        Receives which segments were left out, and what makes the names doubtful.
+        Receives lines on segments left out and on doubtful results.
 
     Returns
     -------
@@ -292,19 +292,19 @@ def predict(
 def name_segments(
     model: SpeakerModel, table: pd.DataFrame, store: FeatureStore, *, split: str = "test"
 ) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Name the speaker of each segment of a split, in table order, and say what is left out.
+    """Name the speaker of each segment of a split, in table order; report what is left out.
 
     Parameters
     ----------
     split : "train", "valid", "test" or "all"
-        The rows that are named; ``all`` for a table without a split.
+        The rows to name; ``all`` for a table without a split.
 
     Returns
     -------
     predictions : DataFrame
         A predictions table with `scores`.
-    left_out : {what: why}
-        Sessions without a model, and rejected segments.
+    left_out : {session or "rejected": reason}
+        Sessions without a classifier, and rejected segments.
 
     Raises
     ------
@@ -313,21 +313,21 @@ def name_segments(
     """
     check_config(model, store)
     rows = rows_of_split(table, split)
-    known, rejected = rows_with_features(rows, store)
+    usable, rejected = rows_with_features(rows, store)
     left_out = {"rejected": f"{len(rejected)} segments without features"} if len(rejected) else {}
-    sessions = known["session"].to_numpy(str)
+    sessions = usable["session"].to_numpy(str)
     if model.within == "session":
         for name in sorted(set(sessions) - set(model.fitted)):
             left_out[name] = f"{int(np.sum(sessions == name))} segments, no model of this session"
-        known = known[np.isin(sessions, list(model.fitted))].reset_index(drop=True)
-    if not len(known):
+        usable = usable[np.isin(sessions, list(model.fitted))].reset_index(drop=True)
+    if not len(usable):
         names = ", ".join(map(repr, list(model.fitted)[:3]))
         more = " ..." if len(model.fitted) > 3 else ""
         raise InputError(
             f"table: 0 of {len(rows)} segments are of the sessions that the model learnt "
             f"({names}{more}), expected at least 1; {NEW_MEETING}"
         )
-    return _named(model, known, store), left_out
+    return _named(model, usable, store), left_out
 
 
 def unnamed_rows(
@@ -342,7 +342,7 @@ def unnamed_rows(
 
 
 def doubts(model: SpeakerModel, named: pd.DataFrame, table: pd.DataFrame) -> list[str]:
-    """Say which of the named segments of a table a model learnt from, and whom it cannot name."""
+    """Return lines on segments that the model was trained on, and on speakers it cannot name."""
     lines = unknown_note(named, table, within_corpus(model.name))
     if model.learnt is None:
         return [UNKNOWN_ORIGIN, *lines]
@@ -351,7 +351,7 @@ def doubts(model: SpeakerModel, named: pd.DataFrame, table: pd.DataFrame) -> lis
 
 
 def check_config(model: SpeakerModel, store: FeatureStore) -> None:
-    """Raise `InputError` with the keys that differ unless the store fits the model."""
+    """Raise `InputError`, naming the keys that differ, unless the store fits the model."""
     where = str(store.path)
     repair = "run spk-extract with the model's options, or fit a model on this store"
     check_same_store(model.config, store, whose="the model's store", repair=repair)
@@ -373,10 +373,10 @@ def _named(model: SpeakerModel, table: pd.DataFrame, store: FeatureStore) -> pd.
         rows = np.flatnonzero(sessions == name) if model.within == "session" else np.arange(len(X))
         if not len(rows):
             continue
-        found = fitted.scores(X[rows])
+        class_scores = fitted.scores(X[rows])
         temperature = model.temperatures.get(name, model.temperature)
-        chances = calibrated(found, temperature, model.knots.get(name))
-        best = found.argmax(axis=1)  # a flat piece of a curve does not change who is named
+        chances = calibrated(class_scores, temperature, model.knots.get(name))
+        best = class_scores.argmax(axis=1)  # of scores: a flat isotonic curve would tie speakers
         predicted[rows] = np.array(fitted.labels, dtype=object)[best]
         score[rows] = np.minimum(chances[np.arange(len(best)), best], 1.0)
         scores[rows] = [scores_text(fitted.labels, row) for row in chances]

@@ -1,8 +1,9 @@
-"""A model as a folder without pickle: JSON, ``arrays.npz``, LightGBM text; whole or not there.
+"""Save and load a model as a folder, written atomically and without pickle.
 
-``model.json`` says what the model is and holds the SHA-256 of each file; ``arrays.npz`` has
-``<number>.mean``, ``.scale``, ``.weights``, ``.intercept`` (float64) and, of older folders,
-``.knots`` of each classifier, ``<number>.txt`` its trees, ``learnt.csv`` the rows learnt from.
+``model.json`` describes the model and holds the SHA-256 of each file; ``arrays.npz`` has
+``<number>.mean``, ``.scale``, ``.weights``, ``.intercept`` (float64) and, in older folders,
+``.knots`` of each classifier; ``<number>.txt`` its LightGBM trees; ``learnt.csv`` the training
+rows.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from .classifiers.calibration import CALIBRATIONS
 from .classifiers.fitted import FittedClassifier
 from .classifiers.registry import PENALTIES
 from .features import COMBINE, PARTS, STANDARDISE, LayerSet
-from .selection.candidates import SweepSettings, classifier_names
+from .options import SweepSettings
+from .selection.candidates import classifier_names
 from .selection.prepare import LEFT_OUT_FILE
 from .speaker_model import SpeakerModel
 from .validity import LEARNT_COLUMNS, USES
@@ -40,9 +42,9 @@ if TYPE_CHECKING:
 
 
 SCHEMA = 1
-LARGEST = 1 << 30  # bytes of one file, all of which is held in memory
+LARGEST = 1 << 30  # bytes of one file, which is read into memory
 LEARNT = "learnt.csv"
-# of folders from before there were curves, mixes, a choice of standardisation, own temperatures
+# for folders of versions without curves, mixes, a choice of standardisation, own temperatures
 DEFAULTS = {"calibration": "temperature", "weights": [], "standardise": "yes", "temperatures": {}}
 ARRAYS = ("mean", "scale", "weights", "intercept")
 
@@ -54,10 +56,11 @@ def save_model(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write a model folder; it appears under its name only when complete.
+    """Write a model folder, which appears under its name only when complete.
 
-    `left_out` (`segment_id, session, reason`) are rows that could not be used; ``left_out.csv``.
-    With `overwrite` it takes the place of another model; anything else of this name is refused.
+    `left_out` (`segment_id, session, reason`), the rows that could not be used, is written as
+    ``left_out.csv``. With `overwrite` another model is replaced; anything else of this name raises
+    `InputError`.
     """
     path = Path(path)
     check_replaceable(path, overwrite=overwrite)
@@ -68,7 +71,7 @@ def save_model(
         files = _files(model, left_out)
         for name, content in files.items():
             atomic_write(draft / name, content)
-        check_replaceable(path, overwrite=overwrite)  # another may have written it meanwhile
+        check_replaceable(path, overwrite=overwrite)  # it may have been written meanwhile
         if not overwrite and path.is_dir() and any(path.iterdir()):
             _check_same(path, files)
         else:
@@ -80,9 +83,9 @@ def save_model(
 
 
 def check_replaceable(path: str | Path, *, overwrite: bool) -> None:
-    """Raise `InputError` where what has this name is no model: before hours of fitting, not after.
+    """Raise `InputError` if `path` exists and is no model; called before hours of fitting.
 
-    A model folder holds nothing but what ``model.json`` lists; anything more is the user's.
+    A model folder holds nothing but what ``model.json`` lists; anything more belongs to the user.
     """
     path = Path(path)
     if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
@@ -102,14 +105,14 @@ def check_replaceable(path: str | Path, *, overwrite: bool) -> None:
 
 
 def _check_same(path: Path, files: Mapping[str, bytes]) -> None:
-    """Refuse a folder that holds another model than these files."""
+    """Check that a folder holds these files with this content."""
     there = {name: (path / name).read_bytes() for name in files if (path / name).is_file()}
     if there != files:
         raise other_content(path)
 
 
 def other_content(path: Path) -> InputError:
-    """Return what is said of a folder that holds another model."""
+    """Return the error for a folder that holds another model."""
     return InputError(
         f"{path}: exists with other content, expected no such folder; pass --overwrite or name "
         "another folder"
@@ -117,9 +120,9 @@ def other_content(path: Path) -> InputError:
 
 
 def check_foretold(path: str | Path, foretold: Mapping[str, Any], settings: SweepSettings) -> None:
-    """Refuse a folder whose model cannot be the one that is about to be fitted.
+    """Check that a folder's model can be the one that is about to be fitted.
 
-    `foretold` is what `speaker_model.foretell` returns of `settings`.
+    `foretold` is the result of `speaker_model.foretell` for `settings`.
     """
     path = Path(path)
     if not path.is_dir() or not any(path.iterdir()):
@@ -186,8 +189,8 @@ def load_model(path: str | Path) -> SpeakerModel:
     Raises
     ------
     InputError
-        It is not a model folder, of another schema, a file is missing or was changed, or its
-        content is not what `save_model` writes: whoever made the folder need not be trusted.
+        It is not a model folder or of another schema, a file is missing or was changed, or its
+        content is not what `save_model` writes. Folders from untrusted sources are safe to load.
     """
     path = Path(path)
     try:
@@ -198,7 +201,7 @@ def load_model(path: str | Path) -> SpeakerModel:
             )
         description = DEFAULTS | description
         files = {name: _checked(path, name, sha) for name, sha in description["sha256"].items()}
-        _refuse_compressed(files["arrays.npz"])
+        _check_uncompressed(files["arrays.npz"])
         with np.load(io.BytesIO(files["arrays.npz"]), allow_pickle=False) as arrays:
             fitted = {
                 normal_name(entry["name"]): _fitted(entry, number, arrays, files)
@@ -236,8 +239,8 @@ def _read(path: Path, name: str) -> bytes:
     return content
 
 
-def _refuse_compressed(archive: bytes) -> None:
-    """Refuse arrays that are larger in memory than on disk; `save_model` compresses none."""
+def _check_uncompressed(archive: bytes) -> None:
+    """Check that no array is compressed, and so larger in memory than on disk."""
     with zipfile.ZipFile(io.BytesIO(archive)) as names:
         for entry in names.infolist():
             _need(entry.compress_type == zipfile.ZIP_STORED, "compressed array", entry.filename)
@@ -280,7 +283,7 @@ def _check_arrays(values: Mapping[str, np.ndarray], labels: int, *, trees: bool)
 
 
 def _knots(knots: np.ndarray, labels: int) -> np.ndarray:
-    """Return knots that hold a rising curve of probabilities for each label, and nothing else."""
+    """Return `knots` after checking that they are one rising curve of probabilities per label."""
     _need(knots.dtype == np.float64 and knots.ndim == 2 and knots.shape[1] == 3, "knots", "type")
     numbers = np.unique(knots[:, 0])
     _need(np.array_equal(numbers, np.arange(labels)), "labels of knots", numbers)
@@ -291,7 +294,7 @@ def _knots(knots: np.ndarray, labels: int) -> np.ndarray:
 
 
 def _learnt(content: bytes) -> pd.DataFrame:
-    """Return the rows of ``learnt.csv``, checked."""
+    """Return the rows of ``learnt.csv`` after checking them."""
     import pandas as pd
 
     rows = pd.read_csv(io.BytesIO(content), dtype="str", keep_default_na=False)
@@ -303,9 +306,9 @@ def _learnt(content: bytes) -> pd.DataFrame:
     return rows
 
 
-def _need(condition: bool, what: str, found: object) -> None:
+def _need(condition: bool, what: str, value: object) -> None:
     if not condition:
-        raise ValueError(f"{what}: {str(found)[:80]}")
+        raise ValueError(f"{what}: {str(value)[:80]}")
 
 
 def _texts(values: object) -> bool:
@@ -314,8 +317,10 @@ def _texts(values: object) -> bool:
     return len(set(values)) == len(values)
 
 
-def _check_description(found: Mapping[str, Any], fitted: Mapping[str, FittedClassifier]) -> None:
-    """Refuse what JSON may hold in another type or range than `save_model` writes."""
+def _check_description(
+    description: Mapping[str, Any], fitted: Mapping[str, FittedClassifier]
+) -> None:
+    """Check that types and ranges are those that `save_model` writes."""
     choices = {
         "classifier": tuple(PENALTIES),
         "calibration": CALIBRATIONS,
@@ -325,19 +330,19 @@ def _check_description(found: Mapping[str, Any], fitted: Mapping[str, FittedClas
         "within": WITHIN,
     }
     for key, expected in choices.items():
-        _need(found[key] in expected, key, found[key])
-    numbers = {**found["temperatures"], "temperature": found["temperature"]}
-    numbers |= {} if found["penalty"] is None else {"penalty": found["penalty"]}
+        _need(description[key] in expected, key, description[key])
+    numbers = {**description["temperatures"], "temperature": description["temperature"]}
+    numbers |= {} if description["penalty"] is None else {"penalty": description["penalty"]}
     for key, number in numbers.items():
         _need(type(number) in (int, float) and 0 < number < np.inf, key, number)
-    layers, config, origin = found["layers"], found["config"], found["origin"]
+    layers, config, origin = description["layers"], description["config"], description["origin"]
     whole = isinstance(layers, list) and all(type(layer) is int for layer in layers)
-    count = len(layers) == 1 if found["combine"] == "alone" else len(layers) > 0
+    count = len(layers) == 1 if description["combine"] == "alone" else len(layers) > 0
     _need(whole and count, "layers", layers)
-    _check_weights(found["weights"], len(layers) if found["combine"] == "mix" else 0)
+    _check_weights(description["weights"], len(layers) if description["combine"] == "mix" else 0)
     _need(isinstance(config, dict), "config", config)
     _need(isinstance(origin, dict) and isinstance(origin["split"], str), "origin", origin)
-    names = normal_names([entry["name"] for entry in found["fitted"]])
+    names = normal_names([entry["name"] for entry in description["fitted"]])
     _need(bool(fitted) and _texts(names), "fitted", "names")
 
 
@@ -348,18 +353,23 @@ def _check_weights(weights: object, count: int) -> None:
         _need(min(weights) > 0 and abs(sum(weights) - 1) < 1e-6, "weights", weights)
 
 
-def _check_kinds(found: Mapping[str, Any], fitted: Mapping[str, FittedClassifier]) -> None:
-    """Refuse classifiers of another kind, or of other features, than the description says."""
-    config, kinds = found["config"], {"centroid": "cosine", "lightgbm": "trees"}
-    whole = found["pooling_part"] in ("both", config["pooling"])
+def _check_kinds(description: Mapping[str, Any], fitted: Mapping[str, FittedClassifier]) -> None:
+    """Check that the classifiers' kind and features are those of the description."""
+    config, kinds = description["config"], {"centroid": "cosine", "lightgbm": "trees"}
+    whole = description["pooling_part"] in ("both", config["pooling"])
     width = config["dim"] if whole else config["dim"] // 2
-    width *= len(found["layers"]) if found["combine"] in ("concat", "mix") else 1
-    expected = (kinds.get(found["classifier"], "linear"), width)
-    for name, one in fitted.items():
-        even = found["standardise"] != "no" or len(np.unique(one.scale)) == 1
+    width *= len(description["layers"]) if description["combine"] in ("concat", "mix") else 1
+    expected = (kinds.get(description["classifier"], "linear"), width)
+    for name, classifier in fitted.items():
+        even = description["standardise"] != "no" or len(np.unique(classifier.scale)) == 1
         _need(even, name, "not divided by one number")
-        kind = one.kind if one.weights.any() else expected[0]  # without weights nothing is told
-        _need((kind, len(one.mean)) == expected, name, f"{one.kind} of {len(one.mean)}")
+        # Weights of zero say nothing about the kind.
+        kind = classifier.kind if classifier.weights.any() else expected[0]
+        _need(
+            (kind, len(classifier.mean)) == expected,
+            name,
+            f"{classifier.kind} of {len(classifier.mean)}",
+        )
 
 
 def _model(

@@ -1,1 +1,1 @@
-"""The six classifiers, their calibration, and the scikit-learn estimator."""
+"""The six classifiers and their calibration."""

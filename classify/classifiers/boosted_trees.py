@@ -1,8 +1,9 @@
-"""Boosted trees on principal axes, and LightGBM's model text, checked before LightGBM reads it.
+"""Gradient-boosted trees on principal components, and validation of LightGBM's model text.
 
-LightGBM trusts the text: one damaged line ends the whole process, and a node that points outside
-its tree reads foreign memory. So only a text as written here passes: a header, trees of numerical
-splits whose nodes point forward, and ``end of trees``.
+LightGBM does not validate the text it loads: a damaged line aborts the process, and a node that
+points outside its tree reads out of bounds. `check_trees` therefore accepts only the form written
+here: a header, trees of numerical splits whose children come after their parent, and
+``end of trees``.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def check_trees(text: str, classes: int, axes: int) -> None:
     for number, size in enumerate(sizes):
         block, name = text[start : start + size], f"Tree={number}\n"
         if not block.startswith(name):
-            raise ValueError(f"trees: tree {number} does not stand where the header says")
+            raise ValueError(f"trees: tree {number} does not start where the header says")
         _check_tree(_pairs(block.removeprefix(name), NODES | LEAVES | SINGLE), features)
         start += size
     if len(sizes) % classes or text[start:].lstrip("\n") != END:
@@ -60,10 +61,10 @@ def check_trees(text: str, classes: int, axes: int) -> None:
 
 def _pairs(text: str, keys: set[str]) -> dict[str, str]:
     lines = [line.partition("=") for line in text.split("\n") if line]
-    found = {key: value for key, _, value in lines}
-    if len(lines) > len(found) or found.keys() != keys or "=" in "".join(found.values()):
+    values = {key: value for key, _, value in lines}
+    if len(lines) > len(values) or values.keys() != keys or "=" in "".join(values.values()):
         raise ValueError(f"trees: lines are {[line[0] for line in lines]}, not {sorted(keys)}")
-    return found
+    return values
 
 
 def _whole(text: str) -> list[int]:
@@ -73,7 +74,7 @@ def _whole(text: str) -> list[int]:
 
 
 def _check_tree(tree: dict[str, str], features: int) -> None:
-    """Check lengths, numbers, features, and that children lie behind their node."""
+    """Check lengths, numbers and features, and that children come after their parent."""
     leaves = _whole(tree["num_leaves"])[0]
     for keys, length in ((NODES, leaves - 1), (LEAVES, leaves), (SINGLE, 1)):
         for key in keys:
@@ -106,7 +107,7 @@ def _trees(fold: TrainingSet) -> AxisWeights:
             "lightgbm: 0 validation segments are given, expected at least 1 to stop by; "
             "leave lightgbm out of --classifiers"
         )
-    if not fold.rotation.train.shape[1]:  # every row is the same, which LightGBM does not take
+    if not fold.rotation.train.shape[1]:  # all rows are equal, which LightGBM does not accept
         note = "lightgbm has nothing to split by, since all training rows are the same"
         return AxisWeights("linear", np.zeros((fold.classes, 0)), np.zeros(fold.classes), note=note)
     axes = min(TREE_AXES, fold.rotation.train.shape[1])
@@ -120,19 +121,21 @@ def _trees(fold: TrainingSet) -> AxisWeights:
 
 
 def _early_stopping(fold: TrainingSet, train: lightgbm.Dataset, axes: int) -> dict[str, Any]:
-    """Return what makes LightGBM stop where log-loss on the validation rows no longer falls."""
+    """Return the arguments that stop LightGBM once validation log-loss no longer falls."""
     import lightgbm
 
     if fold.valid is None or fold.valid_codes is None:
         return {}
-    known = fold.valid_codes >= 0
-    valid = lightgbm.Dataset(fold.valid[known, :axes], fold.valid_codes[known], reference=train)
+    labelled = fold.valid_codes >= 0
+    valid = lightgbm.Dataset(
+        fold.valid[labelled, :axes], fold.valid_codes[labelled], reference=train
+    )
     stop = lightgbm.early_stopping(TREE_PATIENCE, verbose=False)
     return {"valid_sets": [valid], "callbacks": [stop]}
 
 
 def count_rounds(text: str, classes: int) -> int:
-    """Return how many rounds a model's text holds; each is one tree per class."""
+    """Return the number of boosting rounds in a model's text; each is one tree per class."""
     return text.count("\nTree=") // classes
 
 

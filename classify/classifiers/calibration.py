@@ -1,11 +1,11 @@
-"""Scores become probabilities by a temperature, found on validation rows.
+"""Temperature scaling: scores become probabilities, calibrated on validation rows.
 
-Older model folders may also hold a rising curve per class (isotonic regression), which
-`calibrated` applies to what the temperature gives.
+Older model folders may also hold one isotonic curve per class, which `calibrated` applies to the
+temperature-scaled probabilities.
 
-Source: Guo, Pleiss, Sun and Weinberger (2017), On calibration of modern neural networks, 4.2;
-targets softened after Platt (1999), so that a validation set without one mistake does not ask for
-certainty.
+Source: Guo, Pleiss, Sun and Weinberger (2017), On calibration of modern neural networks, 4.2.
+Targets are softened as in Platt (1999), so that a validation set without errors does not lead to
+probabilities of 1.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-CALIBRATIONS = ("temperature", "isotonic")  # of model folders; nothing fits curves any more
+CALIBRATIONS = ("temperature", "isotonic")  # isotonic: in old model folders only
 LOG_RANGE = 14.0  # natural logarithm; scores differ by classifier from 1e-3 to 1e4
 
 
 def pad(blocks: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack score blocks (n_i, classes_i) into (sum of n_i, most classes), -inf: no candidate."""
+    """Stack score blocks (n_i, classes_i) into (sum of n_i, most classes), padded with -inf."""
     width = max(block.shape[1] for block in blocks)
     padded = [
         np.pad(block, ((0, 0), (0, width - block.shape[1])), constant_values=-np.inf)
@@ -40,7 +40,7 @@ def probabilities(scores: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def find_temperature(scores: np.ndarray, codes: np.ndarray) -> float:
-    """Return the temperature (> 0) of least softened log-loss; 1.0 without a known label.
+    """Return the temperature (> 0) that minimises softened log-loss; 1.0 without a known label.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def find_temperature(scores: np.ndarray, codes: np.ndarray) -> float:
 def soft_targets(scores: np.ndarray, codes: np.ndarray, count: int | None = None) -> np.ndarray:
     """Return (n, classes): (n + 1) / (n + 2) for the true class, the rest shared by the others.
 
-    `count` takes the place of n where the rows are some of more that share a temperature.
+    `count` replaces n where other rows share the temperature.
     """
     rows = np.arange(len(codes))
     candidates = np.isfinite(scores)
@@ -80,12 +80,13 @@ def soft_targets(scores: np.ndarray, codes: np.ndarray, count: int | None = None
 
 
 def calibrated(scores: np.ndarray, temperature: float, knots: np.ndarray | None) -> np.ndarray:
-    """Return probabilities (n, classes) of finite `scores`; without `knots` the temperature's.
+    """Return probabilities (n, classes) of finite `scores`.
 
     Parameters
     ----------
     knots : (m, 3) float64 or None
-        Of one rising curve per class: class, probability before, after.
+        One isotonic curve per class: class, probability before, probability after. None: the
+        temperature alone.
     """
     chances = probabilities(scores, temperature)
     if knots is None:

@@ -1,4 +1,4 @@
-"""What training leaves: weights on principal axes, and a classifier in feature space."""
+"""Fitted classifiers: weights on principal axes, and their equivalent in feature space."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from ...common.extras import check_extra
 from .linear import PrincipalAxes, unit
 
-TREE_AXES = 64  # principal components the trees see
+TREE_AXES = 64  # principal components given to the trees
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
-    """Training rows of one task, turned, and the validation rows that may steer early stopping.
+    """Rotated training rows of one task, and validation rows for early stopping.
 
-    With `rounds` above 0 LightGBM grows so many, and needs no validation rows.
+    With `rounds` above 0 LightGBM grows that many and needs no validation rows.
     """
 
     rotation: PrincipalAxes
@@ -33,7 +33,7 @@ class TrainingSet:
 class AxisWeights:
     """Fitted numbers on the axes of a rotation (cosine: on standardised features).
 
-    `kind` is ``linear``, ``cosine`` or ``trees``; `note` tells of a fit that did not converge.
+    `kind` is ``linear``, ``cosine`` or ``trees``; `note` reports a fit that did not converge.
     """
 
     kind: str
@@ -43,19 +43,19 @@ class AxisWeights:
     note: str = ""
 
     def scores(self, rotation: PrincipalAxes, X: np.ndarray, turned: np.ndarray) -> np.ndarray:
-        """Return (m, classes) for rows `X`, of which `turned` is ``rotation.project(X)``."""
+        """Return (m, classes) for rows `X`; `turned` is ``rotation.project(X)``."""
         rows = rotation.standardise(X) if self.kind == "cosine" else turned
         return _scores(self.kind, rows, self.weights, self.intercept, self.booster)
 
 
 @dataclass(frozen=True, eq=False)
 class FittedClassifier:
-    """A fitted closed-set classifier: everything `scores` needs, and nothing else.
+    """A fitted closed-set classifier.
 
     Attributes
     ----------
     labels : tuple of str
-        The candidates, in the order of the scores' columns.
+        Candidates, in the order of the columns of the scores.
     mean, scale : (d,) float64
     weights : (classes, d) float64
         For trees: the principal axes (k, d).
@@ -98,7 +98,7 @@ def _scores(
 def to_feature_space(
     head: AxisWeights, rotation: PrincipalAxes, labels: Sequence[str]
 ) -> FittedClassifier:
-    """Return a head as a classifier of raw features."""
+    """Return a classifier of raw features equivalent to a head on principal axes."""
     weights = head.weights
     if head.kind == "linear":
         weights = rotation.unproject(weights)

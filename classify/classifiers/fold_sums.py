@@ -1,12 +1,12 @@
-"""Sums over the rows of one task, computed once, from which every fold takes its own away.
+"""Fast cross-validation: each fold's sufficient statistics are the total minus its held-out rows.
 
-With many more rows than features a fold's mean, deviation and scatter matrix are the total's less
-those of the rows it does not learn; centring and standardising are algebra on them. The total is
-the sum over the folds' held-out rows, so each row is multiplied once. Ridge and LDA need nothing
-else: one Cholesky factor per penalty solves for all classes, and one product scores the held-out
-rows for all penalties. Sums are taken of features standardised over all rows, so little is lost to
-cancellation; where a fold would lose more than that, `FoldSums` is refused and the caller fits the
-fold's rows themselves.
+With many more rows than features, a fold's mean, deviation and scatter matrix follow from sums over
+all rows by subtraction; centring and standardising are algebra on those sums. The total is the sum
+over the folds' held-out rows, so each row is multiplied once. Ridge and LDA need nothing else: one
+Cholesky factor per penalty solves for all classes, and one product scores the held-out rows for all
+penalties. The sums are of features standardised over all rows, which keeps cancellation small;
+where a fold would still lose precision, `GramSums.fold_sums` returns None and the caller fits the
+rows themselves.
 
 Source: Engstrom and Jensen (2024), Shortcutting cross-validation, arXiv 2401.13185 (total minus
 fold, with centring and scaling); Hastie, Tibshirani and Friedman (2009), 3.4.1 and 4.3.
@@ -25,18 +25,18 @@ from .linear import class_sums, common_scale, feature_scale, pooled_spread, unit
 Cut = tuple[np.ndarray, np.ndarray]  # positions learnt, positions held out
 Sums = tuple[np.ndarray, np.ndarray, np.ndarray]  # gram (d, d), class sums (classes, d), counts
 ROWS_AT_ONCE = 2048  # in float64; the layer itself stays as it was read
-MOST_BYTES = 5e8  # of the folds' grams; more are not kept, but taken twice
-LEAST_VARIANCE = 1e-6  # of a feature in a fold, or within classes: a share of the whole
+MOST_BYTES = 5e8  # of the folds' Gram matrices; above that they are computed again when needed
+LEAST_VARIANCE = 1e-6  # of a feature in a fold, or within classes, as a share of the total
 
 
 @dataclass(frozen=True, eq=False)
 class FoldSums:
-    """What ridge, LDA and centroid need to know of n training rows of d features.
+    """Sufficient statistics of n training rows of d features, for ridge, LDA and centroid.
 
     Attributes
     ----------
     mean, scale : (d,) float64
-        Of the raw features, as `linear.principal_axes` has them.
+        Of the raw features, as in `linear.principal_axes`.
     gram : (d, d) float64
         Z'Z of the standardised rows Z.
     counts : (classes,) float64
@@ -52,17 +52,16 @@ class FoldSums:
     sums: np.ndarray
 
     def standardise(self, X: np.ndarray) -> np.ndarray:
-        """Return rows `X` (m, d) as float64 with this fold's mean and scale taken off."""
+        """Return rows `X` (m, d) as float64, standardised with this fold's mean and scale."""
         Z = np.subtract(X, self.mean, dtype=np.float64)
         Z /= self.scale
         return Z
 
 
 class GramSums:
-    """Rows `X` (n, d) with `codes` (n,) of `classes`, and sums over them and over those of `cuts`.
+    """Rows `X` (n, d) with `codes` (n,) of `classes`, and sums over all rows and each of `cuts`.
 
-    No row is held out twice, and none by the cut that learns it. Sums are taken when they are
-    first asked for.
+    No row may be held out twice, nor by a cut that trains on it. Sums are computed on first use.
     """
 
     def __init__(self, X: np.ndarray, codes: np.ndarray, classes: int, cuts: Sequence[Cut]) -> None:
@@ -75,17 +74,17 @@ class GramSums:
 
     @cached_property
     def _sums(self) -> tuple[Sums, list[Sums]]:
-        """Return the sums of all rows, and those of each cut's held-out rows (not too many)."""
-        held = [rows for _, rows in self.cuts]
-        total = self._of(np.setdiff1d(np.arange(len(self.X)), np.concatenate(held)))
-        kept = []
-        for rows in held:
+        """Return the sums of all rows, and of each cut's held-out rows while they fit in memory."""
+        held_out = [rows for _, rows in self.cuts]
+        total = self._of(np.setdiff1d(np.arange(len(self.X)), np.concatenate(held_out)))
+        held_out_sums = []
+        for rows in held_out:
             part = self._of(rows)
             for whole, piece in zip(total, part, strict=True):
                 np.add(whole, piece, out=whole)
-            if len(held) * part[0].nbytes <= MOST_BYTES:
-                kept.append(part)
-        return total, kept
+            if len(held_out) * part[0].nbytes <= MOST_BYTES:
+                held_out_sums.append(part)
+        return total, held_out_sums
 
     def _of(self, rows: np.ndarray) -> Sums:
         """Return gram (d, d), class sums (classes, d) and counts of globally standardised rows."""
@@ -100,23 +99,23 @@ class GramSums:
         return gram, sums, counts
 
     def _learnt(self, fold: int) -> Sums:
-        """Return the sums of the rows that a cut learns: the total's less the others'."""
-        (learnt, held), (total, kept) = self.cuts[fold], self._sums
+        """Return the sums of a cut's training rows: the total minus the others."""
+        (learnt, held_out), (total, held_out_sums) = self.cuts[fold], self._sums
         others = np.setdiff1d(np.arange(len(self.X)), learnt)
-        first = kept[fold] if kept else self._of(held)
+        first = held_out_sums[fold] if held_out_sums else self._of(held_out)
         gram, sums, counts = (whole - part for whole, part in zip(total, first, strict=True))
-        purged = np.setdiff1d(others, held)
+        purged = np.setdiff1d(others, held_out)
         if len(purged):
             for left, part in zip((gram, sums, counts), self._of(purged), strict=True):
                 np.subtract(left, part, out=left)
         return gram, sums, counts
 
     def fold_sums(self, fold: int, standardise: str = "yes") -> FoldSums | None:
-        """Return the sums of the rows that cut number `fold` learns.
+        """Return the sums of the training rows of cut number `fold`.
 
-        `standardise` is `linear.feature_scale`'s. None where the difference of sums would be
-        inexact: a feature varies in the fold by less than `LEAST_VARIANCE` of what it does
-        elsewhere, and is not constant there.
+        `standardise` is that of `linear.feature_scale`. Returns None where the difference of sums
+        would be inexact: a feature varies in the fold by less than `LEAST_VARIANCE` of its variance
+        over all rows, and is not constant in the fold.
         """
         learnt = self.cuts[fold][0]
         gram, sums, counts = self._learnt(fold)
@@ -134,7 +133,7 @@ class GramSums:
         else:
             scale = np.sqrt(np.where(variance < LEAST_VARIANCE, 1, variance))
             whole = scale * total_scale
-            whole[still] = 1  # as `linear.feature_scale` has it
+            whole[still] = 1  # as in `linear.feature_scale`
         sums = (sums - counts[:, None] * mean) / scale
         gram /= scale
         gram /= scale[:, None]
@@ -147,7 +146,7 @@ class GramSums:
 
 
 def _deviation(X: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Return `linear.feature_scale` of raw rows, some features at a time."""
+    """Return `linear.feature_scale` of raw rows, a block of features at a time."""
     parts = np.array_split(np.arange(X.shape[1]), -(-X.shape[1] // 256))
     centred = (np.subtract(X[:, k], mean[k], dtype=np.float64) for k in parts)
     return np.concatenate([feature_scale(Z, mean[k]) for Z, k in zip(centred, parts, strict=True)])
@@ -156,7 +155,7 @@ def _deviation(X: np.ndarray, mean: np.ndarray) -> np.ndarray:
 def ridge_scores(fold: FoldSums, rows: np.ndarray, penalties: Sequence[float]) -> list[np.ndarray]:
     """Return scores (m, classes) of raw `rows` by one-against-the-rest ridge, once per penalty.
 
-    A class that the fold lacks has -inf.
+    A class absent from the fold has score -inf.
     """
     Z, targets = fold.standardise(rows), 2 * fold.sums.T
     intercept = np.where(fold.counts > 0, 2 * fold.counts / fold.counts.sum() - 1, -np.inf)
@@ -169,8 +168,8 @@ def lda_scores(
 ) -> list[np.ndarray] | None:
     """Return scores (m, classes) of raw `rows` by LDA with constant shrinkage, once per shrinkage.
 
-    As `linear.lda_path`. A class that the fold lacks has -inf; None where nearly nothing varies
-    within classes, so that the difference of sums would be inexact.
+    As `linear.lda_path`. A class absent from the fold has score -inf. Returns None where almost
+    nothing varies within classes, so that the difference of sums would be inexact.
     """
     total, present = fold.counts.sum(), fold.counts > 0
     means = fold.sums / np.maximum(fold.counts, 1)[:, None]
@@ -189,7 +188,7 @@ def lda_scores(
 
 
 def centroid_scores(fold: FoldSums, rows: np.ndarray) -> np.ndarray:
-    """Return the cosine (m, classes) of raw `rows` with each class's mean; -inf without a mean."""
+    """Return the cosine (m, classes) of raw `rows` with each class mean; -inf where absent."""
     cosine = unit(fold.standardise(rows)) @ unit(fold.sums).T
     return np.where(fold.counts > 0, cosine, -np.inf)
 
@@ -199,7 +198,7 @@ def _solve(
 ) -> list[np.ndarray]:
     """Return the solution (d, k) of ``(a gram + b I) W = right`` for each (a, b).
 
-    The solutions lie side by side in memory, so that `_products` takes one product for all.
+    The solutions are adjacent in memory, so that `_products` needs a single product.
     """
     from scipy.linalg import cho_factor, cho_solve
 

@@ -1,10 +1,10 @@
-"""Ridge and LDA along a whole path of penalties from one eigendecomposition, and nearest centroid.
+"""Ridge and LDA over a path of penalties from one eigendecomposition, and nearest centroid.
 
-Training rows are standardised (mean 0, variance 1 per feature, from these rows only; or mean 0 and
-all features divided by one number, so that their mean variance is 1) and turned onto their own
-principal axes. Every classifier here sees only inner products, so nothing is lost:
-with n rows of d features there are r <= min(n, d) axes, found in the smaller of the n x n (dual)
-and the d x d (primal) problem. Weights are found among the r axes and turned back.
+Training rows are standardised (mean 0 and variance 1 per feature, from these rows only; or mean 0
+and all features divided by one number, so that their mean variance is 1) and rotated onto their
+principal axes. The classifiers depend on inner products only, so the rotation is exact: n rows of d
+features have r <= min(n, d) axes, computed from the smaller of the n x n (dual) and the d x d
+(primal) problem. Weights are fitted on the r axes and rotated back.
 
 Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning (2009), 3.4.1 (ridge
 from the spectrum), 4.3 (LDA), 18.3.5 (n < d: the rotation is exact for quadratic penalties).
@@ -43,7 +43,7 @@ class PrincipalAxes:
     centred: np.ndarray | None
 
     def standardise(self, X: np.ndarray) -> np.ndarray:
-        """Return (m, d) float64: `X` with the training rows' mean and scale taken off."""
+        """Return `X` (m, d) as float64, standardised with the training rows' mean and scale."""
         Z = np.subtract(X, self.mean, dtype=np.float64)
         Z /= self.scale
         return Z
@@ -62,7 +62,7 @@ class PrincipalAxes:
 def principal_axes(
     X: np.ndarray, weights: Sequence[float] = (), standardise: str = "yes"
 ) -> PrincipalAxes:
-    """Standardise `X` (n, d) as `feature_scale` has it, and turn it onto its principal axes.
+    """Standardise `X` (n, d) by `feature_scale` and rotate it onto its principal axes.
 
     With `weights` (k,) > 0, k equal blocks of features (layers) are scaled by them (`mixed`).
 
@@ -87,9 +87,9 @@ def principal_axes(
 
 
 def mixed(Z: np.ndarray, weights: Sequence[float]) -> np.ndarray:
-    """Return factors (d,) with which k equal blocks of `Z` (n, d) add ``weights`` x kernel.
+    """Return factors (d,) that weight the kernels of k equal blocks of `Z` (n, d) by `weights`.
 
-    A block's kernel is divided so that its trace is n x d/k, as it is without constant features.
+    Each block's kernel is normalised to trace n x d/k, its value without constant features.
     """
     blocks = Z.reshape(len(Z), len(weights), -1)
     trace = np.einsum("nkd,nkd->k", blocks, blocks) / (len(Z) * blocks.shape[2])
@@ -98,9 +98,9 @@ def mixed(Z: np.ndarray, weights: Sequence[float]) -> np.ndarray:
 
 
 def feature_scale(centred: np.ndarray, mean: np.ndarray, standardise: str = "yes") -> np.ndarray:
-    """Return what features `centred` (n, d) about `mean` (d,) are divided by, (d,).
+    """Return the divisors (d,) of features `centred` (n, d) about `mean` (d,).
 
-    ``yes``: each by its own deviation, 1 if it is constant. ``no``: all by `common_scale`.
+    ``yes``: each feature's own standard deviation, 1 if it is constant. ``no``: `common_scale`.
     """
     scale = np.sqrt(np.einsum("ij,ij->j", centred, centred) / len(centred))
     # rounding leaves a constant feature with a deviation of a few units in its last place
@@ -112,11 +112,11 @@ def feature_scale(centred: np.ndarray, mean: np.ndarray, standardise: str = "yes
 
 
 def common_scale(variance: np.ndarray) -> np.ndarray:
-    """Return (d,) times one number: the root of the mean `variance` (d,); 1 if nothing varies.
+    """Return one number repeated (d,): the root of the mean `variance` (d,); 1 if nothing varies.
 
-    A classifier of rows divided by s with ridge's alpha, or 1/C, a is the classifier of the rows
-    themselves with a s^2 (its scores are the same); LDA with constant shrinkage and centroid do
-    not depend on s.
+    A classifier of rows divided by s with penalty a (ridge's alpha, or 1/C) has the same scores as
+    one of the rows themselves with penalty a s^2; LDA with constant shrinkage and centroid do not
+    depend on s.
 
     >>> common_scale(np.array([9.0, 0.0, 3.0]))
     array([2., 2., 2.])
@@ -125,9 +125,10 @@ def common_scale(variance: np.ndarray) -> np.ndarray:
 
 
 def _spectrum(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return eigenvalues (r,), falling and above rounding, and eigenvectors (m, r), sign fixed.
+    """Return eigenvalues (r,) above rounding, falling, and eigenvectors (m, r) with fixed signs.
 
-    The first of the largest entries is positive, whichever of equals rounding made larger.
+    The largest entry of each eigenvector is positive; among entries equal within `ALIKE`, the
+    first decides.
     """
     values, vectors = np.linalg.eigh(gram)
     values, vectors = values[::-1], vectors[:, ::-1]
@@ -166,11 +167,11 @@ def ridge_path(
 def lda_path(
     rotation: PrincipalAxes, codes: np.ndarray, classes: int, shrinkages: Sequence[float]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Fit linear discriminants with a constant shrinkage, once per shrinkage.
+    """Fit linear discriminants with constant shrinkage, once per value.
 
-    The within-class covariance S becomes ``(1 - c) S + c s I``, as scikit-learn's ``lsqr`` and
-    ``eigen`` solvers have it; where samples are few s is another (`pooled_spread`). Priors are the
-    shares of the classes.
+    The within-class covariance S becomes ``(1 - c) S + c s I``, as in scikit-learn's ``lsqr`` and
+    ``eigen`` solvers, except that s differs where samples are few (`pooled_spread`). Priors are
+    class frequencies.
 
     Parameters
     ----------
@@ -201,12 +202,13 @@ def lda_path(
 def pooled_spread(
     within: float, total: float, rows: int, classes: int, features: int
 ) -> tuple[float, float]:
-    """Return what divides the sum of squares within classes, and the mean variance s it gives.
+    """Return the divisor of the within-class sum of squares, and the resulting mean variance s.
 
-    From two rows per class on (in the mean) these are n and the rows' own, as in scikit-learn.
-    Below, of n rows about the means of K classes only n - K vary freely, none where every class has
-    one: the sum is divided by these, and one pseudo-observation of the features' own variance is
-    added, so that s means something and scores of small and large meetings have one scale.
+    With at least two rows per class on average, the divisor is n and s is the rows' own variance,
+    as in scikit-learn. With fewer, n rows about the means of K classes have only n - K degrees of
+    freedom (none where every class has one row): the sum is divided by n - K, and one
+    pseudo-observation of the features' overall variance is added. This keeps s defined, and the
+    scores of small and large meetings on one scale.
 
     Parameters
     ----------
@@ -231,6 +233,6 @@ def class_sums(X: np.ndarray, codes: np.ndarray, classes: int) -> np.ndarray:
 
 
 def unit(X: np.ndarray) -> np.ndarray:
-    """Return rows `X` (m, d) at length 1; a row of zeros stays zero."""
+    """Return rows `X` (m, d) scaled to unit length; a row of zeros stays zero."""
     length = np.linalg.norm(X, axis=1, keepdims=True)
     return X / np.where(length == 0, 1, length)

@@ -1,9 +1,9 @@
-"""Logistic regression along a path of penalties, on the principal axes of the training rows.
+"""Logistic regression over a path of penalties, on the principal axes of the training rows.
 
-scikit-learn's problem (L2 penalty, free intercept; softmax, with two classes one logit), solved by
-SciPy's L-BFGS in units in which every direction bends about equally. On principal axes that is one
-factor per axis, since there the curvature of the loss is bounded by a diagonal (at equal chances:
-squares of the axis times p (1 - p)), and that of the penalty is one.
+The problem is scikit-learn's (L2 penalty, free intercept; softmax, or a single logit for two
+classes), solved by SciPy's L-BFGS with diagonal preconditioning. On principal axes a diagonal
+suffices: the curvature of the loss is bounded by one (for equal probabilities, squares of the axis
+times p (1 - p)), and that of the penalty is one.
 
 Source: Boehning (1992), Multinomial logistic regression algorithm (the bound); Nocedal and Wright
 (2006), Numerical Optimization, 5.1 (preconditioning), 7.2 (L-BFGS).
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 TOLERANCE = 1e-6  # of the gradient's largest entry, in the units of `_Problem`
-NEAR = 10  # times the tolerance, where L-BFGS itself says that it failed
+NEAR = 10  # times the tolerance: accepted where L-BFGS reports a failure
 LEAST_GAIN = 64 * np.finfo(np.float64).eps  # of a step, as a share of the loss
 ITERATIONS = 5000
 
@@ -34,7 +34,7 @@ class _Problem:
     penalty : float
         Half of it weighs the squared norm of all weights.
     units : (r + 1,) float64
-        What weights, and last the intercept, are multiplied by.
+        Preconditioner: factors of the weights and, last, of the intercept.
     """
 
     train: np.ndarray
@@ -61,7 +61,7 @@ class _Problem:
 def logistic_path(
     train: np.ndarray, codes: np.ndarray, classes: int, penalties: Sequence[float]
 ) -> list[tuple[np.ndarray, np.ndarray, bool]]:
-    """Fit from the strongest penalty to the weakest, each starting where the last one ended.
+    """Fit from the strongest penalty to the weakest, each from the previous solution.
 
     Parameters
     ----------
@@ -88,15 +88,15 @@ def logistic_path(
         bends = squares * (1 - 1 / classes) / classes
         bends[:-1] += strength
         problem = _Problem(train, targets, strength, np.sqrt(bends))
-        found = minimize(
+        optimum = minimize(
             problem.loss,
             (weights * problem.units[:, None]).ravel(),
             jac=True,
             method="L-BFGS-B",
             options={"gtol": TOLERANCE, "ftol": LEAST_GAIN, "maxiter": ITERATIONS},
         )
-        weights = found.x.reshape(weights.shape) / problem.units[:, None]
-        # rounding can end a line search near the optimum: that is as good as success
-        there = found.success or bool(np.abs(found.jac).max() <= NEAR * TOLERANCE)
+        weights = optimum.x.reshape(weights.shape) / problem.units[:, None]
+        # rounding can end a line search near the optimum, which counts as success
+        there = optimum.success or bool(np.abs(optimum.jac).max() <= NEAR * TOLERANCE)
         heads[penalty] = (weights[:-1].T.copy(), weights[-1].copy(), there)
     return [heads[penalty] for penalty in penalties]

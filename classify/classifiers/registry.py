@@ -1,10 +1,10 @@
-"""Six classifiers by name, each fitted along a path of penalties within one fold.
+"""The six classifiers by name, each fitted over a path of penalties within one fold.
 
-Ridge, LDA and centroid are ours (`linear`), logistic regression is scikit-learn's problem, solved
-on the axes (`logistic`), the linear SVM is scikit-learn's, trees are LightGBM's; all see training
-rows standardised and turned by `linear.principal_axes`. A penalty is what grows with the
+Ridge, LDA and centroid are our own (`linear`), logistic regression is scikit-learn's problem solved
+on principal axes (`logistic`), the linear SVM is scikit-learn's and the trees are LightGBM's. All
+are fitted on rows standardised and rotated by `linear.principal_axes`. A penalty grows with the
 regularisation: ridge's alpha, LDA's shrinkage (0..1), 1/C of the others; ``None`` for centroid and
-LightGBM, whose number of rounds the validation rows choose.
+for LightGBM, whose number of rounds is chosen on validation rows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def penalty_path(classifier: str, penalty: float | None = None) -> tuple[float |
     Raises
     ------
     InputError
-        The name is unknown, or the classifier takes no such penalty.
+        The name is unknown, or the penalty is out of the classifier's range.
     """
     if classifier not in PENALTIES:
         raise InputError(
@@ -76,11 +76,13 @@ def fit_path(
         pairs = lda_path(fold.rotation, fold.codes, fold.classes, strengths)
         return [AxisWeights("linear", *pair) for pair in pairs]
     if classifier == "logistic":
-        found = logistic_path(train, fold.codes, fold.classes, strengths)
-        told = [_note(classifier, p, done) for p, (*_, done) in zip(strengths, found, strict=True)]
+        solutions = logistic_path(train, fold.codes, fold.classes, strengths)
+        notes = [
+            _note(classifier, p, done) for p, (*_, done) in zip(strengths, solutions, strict=True)
+        ]
         return [
-            AxisWeights("linear", *one[:2], note=note)
-            for one, note in zip(found, told, strict=True)
+            AxisWeights("linear", *solution[:2], note=note)
+            for solution, note in zip(solutions, notes, strict=True)
         ]
     return _svm_path(fold, strengths)
 
@@ -110,7 +112,7 @@ def _svm_path(fold: TrainingSet, penalties: Sequence[float]) -> list[AxisWeights
     heads = []
     for penalty in penalties:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # told by the note below
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the note below reports it
             model.set_params(C=1 / penalty).fit(train, fold.codes)
         note = _note("linear-svm", penalty, bool(np.max(model.n_iter_) < ITERATIONS))
         weights, intercept = _all_classes(model.coef_[:, :axes], model.intercept_)
@@ -119,7 +121,7 @@ def _svm_path(fold: TrainingSet, penalties: Sequence[float]) -> list[AxisWeights
 
 
 def _all_classes(weights: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return one row per class where scikit-learn keeps a single one for two classes."""
+    """Return one row per class; scikit-learn keeps a single one for two classes."""
     if len(weights) > 1:
         return weights.copy(), np.array(intercept)
     halves = np.array([[-0.5], [0.5]])

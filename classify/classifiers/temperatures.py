@@ -1,9 +1,9 @@
-"""One temperature for all tasks, one for each, and how far validation carries them.
+"""Temperatures shared by all tasks and per task, shrunk where validation has little evidence.
 
-With few validation rows the temperature of least log-loss is one that chance may have chosen. So
-the gain in log-loss over even probabilities is compared with its own standard error: without
-evidence probabilities are even, with much of it the temperature stays what it was. A task's own
-temperature is drawn to the shared one, from which only its own rows draw it away.
+With few validation rows, the temperature of lowest log-loss may be a product of chance. The gain in
+log-loss over uniform probabilities is therefore compared with its standard error: without evidence
+probabilities are uniform, with strong evidence the temperature is unchanged. Each task's own
+temperature is shrunk towards the shared one.
 
 Source: James and Stein (1961), Estimation with quadratic loss (the factor ``1 - 1/z^2``, here its
 positive part).
@@ -17,27 +17,27 @@ import numpy as np
 
 from .calibration import find_temperature, pad, soft_targets
 
-ENOUGH = 30  # validation rows; fewer leave a share of rightly named ones 18 points to either side
-SPREAD = 1.0  # of the tasks' temperatures about the shared one: standard deviation of their ln
-FLATTEST = 1e-3  # trust where there is no evidence: even probabilities, in the scores' order
+ENOUGH = 30  # validation rows; with fewer, an accuracy is uncertain by 18 points either way
+SPREAD = 1.0  # standard deviation of ln temperature of tasks about the shared one
+FLATTEST = 1e-3  # trust without evidence: uniform probabilities, in the order of the scores
 SEARCH = 8.0  # to either side of the shared temperature, natural logarithm
 
 
 def shared_temperature(scores: np.ndarray, codes: np.ndarray) -> float:
-    """Return the temperature (> 0) for rows of all tasks, as far as they carry it.
+    """Return the temperature (> 0) for the rows of all tasks, shrunk by `trust`.
 
     Parameters
     ----------
     scores : (n, classes) float64
         -inf where a row has no such candidate.
     codes : (n,) int
-        True class; -1 is left out. Without any true class probabilities are even.
+        True class; -1 is left out. Without any true class, probabilities are uniform.
     """
-    known = codes >= 0
-    if not known.any():
+    labelled = codes >= 0
+    if not labelled.any():
         return _scale(scores) / FLATTEST
     temperature = find_temperature(scores, codes)
-    return temperature / trust(scores[known], codes[known], temperature)
+    return temperature / trust(scores[labelled], codes[labelled], temperature)
 
 
 def task_temperatures(
@@ -45,11 +45,11 @@ def task_temperatures(
 ) -> tuple[float, ...]:
     """Return the temperature of each task, from its scores (n_i, classes_i) and codes (n_i,).
 
-    A task without a row of known class has the shared one.
+    A task without labelled rows gets the shared temperature.
     """
-    known = [code >= 0 for code in codes]
-    scores = [block[rows] for block, rows in zip(blocks, known, strict=True)]
-    truth = [code[rows] for code, rows in zip(codes, known, strict=True)]
+    labelled = [code >= 0 for code in codes]
+    scores = [block[rows] for block, rows in zip(blocks, labelled, strict=True)]
+    truth = [code[rows] for code, rows in zip(codes, labelled, strict=True)]
     count = sum(map(len, truth))
     if not count:
         return (shared_temperature(pad(blocks), np.concatenate(codes)),) * len(blocks)
@@ -61,9 +61,9 @@ def task_temperatures(
 
 
 def trust(scores: np.ndarray, codes: np.ndarray, temperature: float) -> float:
-    """Return how far rows carry their temperature, `FLATTEST` to 1: ``1 - 1/z^2``.
+    """Return how far rows support their temperature, ``1 - 1/z^2`` from `FLATTEST` to 1.
 
-    z is the mean gain in softened log-loss over even probabilities in its standard errors.
+    z is the mean gain in softened log-loss over uniform probabilities, in standard errors.
 
     Parameters
     ----------

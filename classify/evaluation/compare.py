@@ -1,15 +1,15 @@
-"""Two predictions tables, paired by segment: which names more of the same segments rightly.
+"""Compare two predictions tables, paired by segment.
 
-Each pair is worth -1 (only A is right), 0 or 1 (only B is right); the difference B - A is the mean.
-The result has one row per meeting and, over all of them, ``all`` and ``mean``:
+Each pair is worth -1 (only A is right), 0 or 1 (only B is right); the difference B - A is their
+mean. The result has one row per meeting and, over all of them, ``all`` and ``mean``:
 
-- ``all`` and ``session``: over segments, with the two-layer bootstrap's interval and McNemar's
-  test (1947) in its exact form, which takes segments for independent. ``p_holm`` corrects the
-  meetings' p for their number (Holm, 1979): one of many is low by chance;
-- ``mean`` (two or more meetings): each meeting counts alike; its test flips the signs of the
-  meetings' differences, all ways up to 13 meetings, 9999 random ones above.
+- ``all`` and ``session``: over segments, with the interval of the two-level bootstrap and
+  McNemar's exact test (1947), which treats segments as independent. ``p_holm`` corrects the
+  meetings' p values for multiple comparisons (Holm, 1979);
+- ``mean`` (two or more meetings): every meeting has equal weight; its test flips the signs of the
+  meetings' differences, in all ways up to 13 meetings, in 9999 random ways above.
 
-The conclusion claims a difference only where the interval of ``all`` leaves out 0.
+The conclusion claims a difference only where the interval of ``all`` excludes 0.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 ALPHA = 1 - LEVEL
-FLIPS = 9999  # of the meetings' signs, where not all ways are tried
+FLIPS = 9999  # random flips of the meetings' signs, where not all are enumerated
 COLUMNS = (
     *("stratum", "group", "segments", "accuracy_a", "accuracy_b", "difference", "low", "high"),
     *("only_a", "only_b", "test", "p", "p_holm", "unpaired_a", "unpaired_b"),
@@ -49,15 +49,15 @@ COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What two predictions tables differ by.
+    """The difference of two predictions tables.
 
     Attributes
     ----------
     models : (name of A's, name of B's)
     rows : DataFrame
-        Columns `COLUMNS`; `only_a` and `only_b` count segments that only one names rightly,
-        `unpaired_a` and `unpaired_b` those that the other table lacks, which are not compared.
-    facts : lines that stand above the rows
+        Columns `COLUMNS`; `only_a` and `only_b` count segments that only one table gets right,
+        `unpaired_a` and `unpaired_b` those missing from the other, which are not compared.
+    facts : lines to show above the rows
     conclusion : str
     unpaired : rows of A and of B that are not compared
     """
@@ -71,7 +71,7 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class _Pairs:
-    """The n segments that both tables hold."""
+    """The n segments present in both tables."""
 
     sessions: np.ndarray  # (n,) str
     speakers: np.ndarray  # (n,) str
@@ -95,7 +95,7 @@ class _Pairs:
 
     @property
     def groups(self) -> np.ndarray:
-        """Return what intervals draw first."""
+        """Return the groups that intervals resample first."""
         return interval_groups(self.sessions, self.speakers, one_task=self.one_task)[0]
 
 
@@ -109,22 +109,22 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
-    """Compare two predictions tables on the segments that both hold.
+    """Compare two predictions tables on the segments they share.
 
     Parameters
     ----------
     a, b
         Predictions tables, or their files.
     split : "train", "valid", "test" or "all"
-        The rows that are compared.
+        The rows to compare.
     model_a, model_b : str, optional
-        The model whose rows are taken; needed where a table holds several.
+        The model whose rows to use; needed where a table holds several.
 
     Raises
     ------
     InputError
-        No row is of this split, a table holds several models or not the named one, no segment is
-        in both, or the two disagree about a segment's speaker, session or split.
+        No row is of this split, a table holds several models or lacks the named one, no segment
+        is in both, or the two disagree on a segment's speaker, session or split.
 
     Examples
     --------
@@ -156,10 +156,10 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def conclude(rows: pd.DataFrame, where: str = "") -> str:
-    """Say which of the two is better, where the interval carries it, in one sentence.
+    """Return one sentence on which of the two is better, if the interval shows a difference.
 
-    Where McNemar's test says otherwise, that is told too; no single meeting is held up that
-    Holm's correction does not carry. `rows` as in `Comparison`; `where` as `wording.places`.
+    It mentions where McNemar's test disagrees, and names single meetings only where they differ
+    after Holm's correction. `rows` is as in `Comparison`, `where` as from `wording.places`.
     """
     whole = rows[rows["stratum"] == "all"].iloc[0]
     meetings = rows[rows["stratum"] == "session"]
@@ -187,12 +187,12 @@ def _difference(whole: pd.Series, claims: bool) -> str:
 def _disagreement(claims: bool, p: float, meetings: int) -> str:
     if claims == (p < ALPHA):
         return ""
-    told, level = "; interval and McNemar disagree:", f"{ALPHA:.2g}"
+    prefix, level = "; interval and McNemar disagree:", f"{ALPHA:.2g}"
     if claims:
         why = "the interval leaves out 0, so take the difference for unsettled"
-        return f"{told} McNemar's p is not below {level}, but {why}"
+        return f"{prefix} McNemar's p is not below {level}, but {why}"
     reason = ", which takes segments for independent of their meeting" if meetings > 1 else ""
-    return f"{told} McNemar's p is below {level}{reason}, but the interval holds 0"
+    return f"{prefix} McNemar's p is below {level}{reason}, but the interval holds 0"
 
 
 def _single(meetings: pd.DataFrame) -> str:
@@ -201,17 +201,17 @@ def _single(meetings: pd.DataFrame) -> str:
     shown = meetings[meetings["p_holm"] < ALPHA]
     better = np.where(shown["difference"] > 0, "B", "A")
     names = [f"{n} ({who} better)" for n, who in zip(shown["group"], better, strict=True)]
-    told = "; meetings that differ when taken alone, after Holm's correction: "
-    return told + (", ".join(names) or "none")
+    prefix = "; meetings that differ when taken alone, after Holm's correction: "
+    return prefix + (", ".join(names) or "none")
 
 
 def _choose(predictions: pd.DataFrame, where: str, split: str, model: str | None) -> pd.DataFrame:
     rows = scored_rows(predictions, split, where)
     names = list(dict.fromkeys(rows["model"]))
     if (len(names) > 1) if model is None else (model not in names):
-        asked = "none is named" if model is None else f"{model!r} is not among them"
+        request = "none is named" if model is None else f"{model!r} is not among them"
         raise InputError(
-            f"{where}: {len(names)} models are in the table and {asked}, expected one; "
+            f"{where}: {len(names)} models are in the table and {request}, expected one; "
             f"pass --model-{where.lower()} with one of {names}"
         )
     return rows if model is None else rows[rows["model"] == model]
@@ -227,11 +227,11 @@ def _pair(first: pd.DataFrame, second: pd.DataFrame) -> _Pairs:
     for column in ("speaker", "session", "split"):
         other = both[both[f"{column}_a"] != both[f"{column}_b"]]
         if len(other):
-            one = other.iloc[0]
+            row = other.iloc[0]
             raise InputError(
                 f"B: {column} of {len(other)} of {len(both)} shared segments is not A's, first "
-                f"{one['segment_id']!r} with {one[f'{column}_b']!r}, expected "
-                f"{one[f'{column}_a']!r}; predict both with the same segment table"
+                f"{row['segment_id']!r} with {row[f'{column}_b']!r}, expected "
+                f"{row[f'{column}_a']!r}; predict both with the same segment table"
             )
     return _Pairs(
         sessions=both["session_a"].to_numpy(str),
@@ -262,7 +262,7 @@ def _facts(models: tuple[str, str], left: list[pd.DataFrame], pairs: _Pairs) -> 
 
 
 def _doubts(first: pd.DataFrame, second: pd.DataFrame) -> list[str]:
-    """Say of each table why its names may mean nothing."""
+    """Return lines on what makes the predictions of each table doubtful."""
     named = (("A", first), ("B", second))
     return [f"{name}: {line}" for name, rows in named for line in doubts_of(rows)]
 
@@ -328,7 +328,7 @@ def _over_meetings(pairs: _Pairs, resamples: int, seed: int) -> dict[str, Any]:
 def _interval(
     gain: np.ndarray, sessions: np.ndarray, resamples: int, seed: int
 ) -> tuple[float, float]:
-    """Return the interval of B - A, drawn for the better one: A and B swapped give its mirror."""
+    """Return the interval of B - A, resampled for the better one, so that swapping negates it."""
     if gain.sum() >= 0:
         return mean_interval(gain, sessions, resamples, seed)
     low, high = mean_interval(-gain, sessions, resamples, seed)
@@ -336,7 +336,7 @@ def _interval(
 
 
 def _mcnemar(only_a: int, only_b: int) -> float:
-    """Return the two-sided exact p: were A and B alike, each such pair would be a fair coin."""
+    """Return the two-sided exact p value: under no difference, each such pair is a fair coin."""
     from scipy.stats import binomtest
 
     pairs = only_a + only_b

@@ -1,10 +1,11 @@
-"""What a classifier over all labels is rewarded for: the label, the person, or the room.
+"""Confounds of a classifier over all labels: whether it recognises the person or the room.
 
-Labels of AISHELL-4 hold within one meeting, so knowing the room narrows them down. Three accuracies
-on the same test segments tell how far: of the label; of the person, once the labels of one person
-are taken for one; of the meeting, which the same layers and classifier learn instead of speakers.
-Each stands beside that of always naming the most frequent in train. A meeting may be known by its
-room or by who is in it; where names tell the series, a fourth accuracy is of date and room alone.
+AISHELL-4's labels are valid within one meeting, so recognising the room narrows them down. Three
+accuracies on the same test segments show by how much: of the label; of the person, with the labels
+of one person merged; and of the meeting, which the same layers and classifier learn instead of
+speakers. Each is reported with the accuracy of always naming the most frequent class in train. A
+meeting may be recognised by its room or by its participants; where meeting names encode a series, a
+fourth accuracy is of date and room alone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from ...manifests.formats.build import read_identity
 from ...manifests.splits.tasks import WITHIN_CORPUS, majority_label, make_tasks, rows_in_train
 from ...manifests.table import SPLITS
 from ..metrics import percentiles, resample, session_mean
-from ..selection.candidates import Candidate, SweepSettings, choose
+from ..options import SweepSettings
+from ..selection.candidates import Candidate, choose
 from ..selection.cross_validation import add_folds
 from ..selection.prepare import Prepared
 from ..selection.sweep import sweep
@@ -51,22 +53,22 @@ def confound_table(
     *,
     identity: str | Path | None = None,
 ) -> pd.DataFrame:
-    """Return the control of a choice over all labels: of label, of person, of meeting.
+    """Return the control of a choice over all labels: accuracy of label, person and meeting.
 
     Parameters
     ----------
     ready : the segment table that was swept, and its rows with features
     predictions : of the chosen one, on test
     identity : CSV `session,speaker,person`, optional
-        Who is who; without it one number within a series is one person.
+        Maps speakers to persons; without it, equal numbers within a series are one person.
 
     Returns
     -------
     DataFrame
-        Columns `COLUMNS`: what is recognised; how many of them train has; accuracy over segments
-        with its 95 % interval, and that of always naming the most frequent in train; the same as
-        mean over meetings; segments. No row of persons where nothing tells who is who; a row of
-        no segments for meetings of which none is in train.
+        Columns `COLUMNS`: what is recognised; its number of classes in train; accuracy over
+        segments with its 95 % interval, and that of always naming the most frequent class in train;
+        the same as mean over meetings; segments. There is no row of persons where they are not
+        known, and a row with 0 segments for meetings of which none is in train.
 
     Raises
     ------
@@ -86,28 +88,31 @@ def confound_tables(
     seed: int = 0,
     beside: str | Path | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """Return {model: its control} of the models over all labels in a predictions table.
+    """Return {model: its control} for the models over all labels in a predictions table.
 
-    Of label and person, as `control`; of the meeting where the file `beside` tells it of these very
-    predictions (`sweep` writes it), which then also tells who is who unless `identity` does.
+    Rows of label and person are as in `confound_table`. Rows of the meeting come from the file
+    `beside`, written by `sweep`, where it is of these predictions; so do persons without
+    `identity`.
     """
     rows = predictions if split == "all" else predictions[predictions["split"] == split]
-    kept = read_control(beside) if beside is not None and Path(beside).is_file() else None
-    found = {}
+    written = read_control(beside) if beside is not None and Path(beside).is_file() else None
+    controls = {}
     for model, part in rows.groupby("model", sort=False):
         if WITHIN_CORPUS in str(model):
             here = _frame(speaker_and_person_rows(part, table, identity=identity, seed=seed))
-            if kept is not None and _same(kept, here):
-                rooms = _rows(kept, (MEETING, ROOM))
-                here = _frame([*here.itertuples(index=False), *rooms]) if identity else kept
-            found[str(model)] = here
-    return found
+            if written is not None and _same(written, here):
+                rooms = _rows(written, (MEETING, ROOM))
+                here = _frame([*here.itertuples(index=False), *rooms]) if identity else written
+            controls[str(model)] = here
+    return controls
 
 
-def _same(kept: pd.DataFrame, here: pd.DataFrame) -> bool:
-    """Tell whether two controls are of the same predictions: their labels' values are the same."""
+def _same(written: pd.DataFrame, here: pd.DataFrame) -> bool:
+    """Return whether two controls are of the same predictions: their rows of labels are equal."""
     values = ["classes", "accuracy", "majority", "mean", "mean_majority", "segments"]
-    first, second = (frame.loc[frame["of"] == LABEL, values].to_numpy() for frame in (kept, here))
+    first, second = (
+        frame.loc[frame["of"] == LABEL, values].to_numpy() for frame in (written, here)
+    )
     return bool(np.allclose(first, second, equal_nan=True))
 
 
@@ -116,7 +121,7 @@ def _rows(frame: pd.DataFrame, names: tuple[str, ...]) -> list[Row]:
 
 
 def read_control(path: str | Path) -> pd.DataFrame:
-    """Read what `sweep` wrote as ``control.csv``; `InputError` where it is something else."""
+    """Read the ``control.csv`` of a sweep; raise `InputError` for other content."""
     import pandas as pd
 
     try:
@@ -140,7 +145,7 @@ def speaker_and_person_rows(
     identity: str | Path | None = None,
     seed: int = 0,
 ) -> list[Row]:
-    """Return the rows of label and, where it is known who is who, of person."""
+    """Return the rows of label and, where persons are known, of person."""
     persons = person_of_label(table, identity)
     train = rows_in_train(table) if "split" in table else table
     truth, named = (predictions[name].to_numpy(str) for name in ("speaker", "predicted"))
@@ -155,55 +160,56 @@ def speaker_and_person_rows(
 def person_of_label(
     table: pd.DataFrame, identity: str | Path | None = None
 ) -> dict[str, str] | None:
-    """Return {label: person}; None where neither a file nor the meetings' names tell.
+    """Return {label: person}; None where neither a file nor the meetings' names give persons.
 
-    Without a file same date, room and number are one person (almost always: `manifests.aishell4`).
+    Without a file, labels of the same date, room and number are one person, which is almost always
+    right (`manifests.formats.aishell4`).
     """
     pairs = sorted(set(zip(table["session"], table["speaker"], strict=True)))
-    found: dict[str, set[str]] = {}
+    persons_of: dict[str, set[str]] = {}
     try:
         for session, label in pairs:
             person = series_speaker(session, label) if identity is None else ""
-            found.setdefault(label, set()).add(person)
+            persons_of.setdefault(label, set()).add(person)
     except InputError:
         return None
     if identity is not None:
-        found = _identified(pairs, identity)
-    several = [label for label, persons in found.items() if len(persons) > 1]
+        persons_of = _identified(pairs, identity)
+    several = [label for label, persons in persons_of.items() if len(persons) > 1]
     if several and identity is None:
         return None
     if several:
         raise InputError(
-            f"{identity}: label {several[0]!r} is {len(found[several[0]])} persons, first "
-            f"{min(found[several[0]])!r}, expected one; make the table with "
+            f"{identity}: label {several[0]!r} is {len(persons_of[several[0]])} persons, first "
+            f"{min(persons_of[several[0]])!r}, expected one; make the table with "
             "spk-manifests rttm --scope session"
         )
-    return {label: next(iter(persons)) for label, persons in found.items()}
+    return {label: next(iter(persons)) for label, persons in persons_of.items()}
 
 
 def _identified(pairs: list[tuple[str, str]], identity: str | Path) -> dict[str, set[str]]:
-    known: Mapping[tuple[str, str], str] = read_identity(identity)
-    persons = set(known.values())
-    found: dict[str, set[str]] = {}
+    identities: Mapping[tuple[str, str], str] = read_identity(identity)
+    persons = set(identities.values())
+    persons_of: dict[str, set[str]] = {}
     for session, label in pairs:
         local = local_speaker(session, label)
-        person = known.get((session, local), label if label in persons else None)
+        person = identities.get((session, local), label if label in persons else None)
         if person is None:
             raise InputError(
                 f"{identity}: {local!r} of session {session!r} has no person, expected one; "
                 "add its row"
             )
-        found.setdefault(label, set()).add(person)
-    return found
+        persons_of.setdefault(label, set()).add(person)
+    return persons_of
 
 
 def _of_meetings(
     ready: Prepared, store: FeatureStore, chosen: Candidate, settings: SweepSettings
 ) -> list[Row]:
-    """Let the chosen layers and classifier learn sessions, with a penalty from validation.
+    """Train the chosen layers and classifier on sessions, with a penalty from validation.
 
-    Asked are the test segments whose meeting is in train; folded to date and room, they tell that.
-    Nothing is told where no meeting is there to choose by.
+    Evaluated on the test segments whose meeting is in train, by meeting and by date and room.
+    Returns no rows where there is no meeting to choose by.
     """
     table, learnt = ready.table, rows_in_train(ready.whole)
     train = learnt["session"].to_numpy(str)
@@ -212,10 +218,10 @@ def _of_meetings(
     truth = tested["session"].to_numpy(str)
     named = truth if len(present) < 2 or not len(tested) else None
     if named is None:
-        found = _named_meetings(ready, store, chosen, settings, tested)
-        if found is None:
+        named_rows = _named_meetings(ready, store, chosen, settings, tested)
+        if named_rows is None:
             return []
-        truth, named = (found[name].to_numpy(str) for name in ("session", "predicted"))
+        truth, named = (named_rows[name].to_numpy(str) for name in ("session", "predicted"))
     rows = [_row(MEETING, (truth, named, train), truth, settings.seed)]
     try:
         room = {name: parse_session(name).series for name in sorted(set(table["session"]))}
@@ -235,7 +241,7 @@ def _named_meetings(
     settings: SweepSettings,
     tested: pd.DataFrame,
 ) -> pd.DataFrame | None:
-    """Return which meeting each segment is taken for; None where nothing can be chosen by."""
+    """Return the predicted meeting of each segment; None where there is nothing to choose by."""
     table = ready.table
     needed = ("train", "test") if settings.folds else SPLITS
     tasks, _ = make_tasks(table, "corpus", needed=needed, target="session", whole=ready.whole)
@@ -258,9 +264,9 @@ def _row(
     *,
     speakers: np.ndarray | None = None,
 ) -> Row:
-    """Return a line of `COLUMNS` from the true, the given and the learnt labels.
+    """Return a row of `COLUMNS` from the true, the predicted and the training labels.
 
-    Intervals draw `speakers` (n,) and then segments, or without them meetings.
+    Intervals resample `speakers` (n,) and then segments or, without `speakers`, meetings.
     """
     truth, named, learnt = labels
     classes = set(map(str, learnt))

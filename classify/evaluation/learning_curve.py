@@ -1,10 +1,11 @@
-"""The learning curve: accuracy on test against seconds of speech learnt per speaker.
+"""The learning curve: test accuracy against seconds of training speech per speaker.
 
-Each speaker's training segments are taken whole, in an order, until so many seconds are reached;
-a longer enrolment holds every shorter one. The first draw takes them in order of time, as an
-enrolment would, the others in a random order. Layer and classifier are those of a finished sweep;
-the penalty is chosen anew for each length on validation (with folds: the sweep's). A speaker with
-less speech gives all of it; test segments are the same for every length, and choose nothing.
+Each speaker's whole training segments are added in an order until the given seconds are reached, so
+a longer enrolment contains every shorter one. The first draw adds them in order of time, as an
+enrolment would; the others in random order. Layer and classifier are those of a finished sweep; the
+penalty is chosen for each length on validation (with folds: the sweep's). A speaker with less
+speech contributes all of it; test segments are the same for every length and are never used to
+choose.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ COLUMNS = (
     *("seconds", "accuracy", "low", "high", "behind", "behind_low", "behind_high"),
     *("segments", "speakers", "speech", "worst", "best"),
 )
-TICK = 6  # digits of a second that are compared: 10.0000000001 s are 10 s
+TICK = 6  # decimals to which seconds are compared: 10.0000000001 s equal 10 s
 
 
 def learning_curve(
@@ -46,7 +47,7 @@ def learning_curve(
     seed: int = 0,
     log: Log = lambda text: None,
 ) -> pd.DataFrame:
-    """Return the accuracy on test by seconds of speech per speaker, of what `run` chose.
+    """Return test accuracy by seconds of speech per speaker, for the choice of the sweep `run`.
 
     Parameters
     ----------
@@ -57,20 +58,21 @@ def learning_curve(
     draws : int, >= 1
         The first in order of time, the others at random from `seed`.
     log : function of one str
-        Receives what makes the numbers doubtful, and after "left out" what could not be used.
+        Receives lines on doubtful results and, starting with "left out", on what was not usable.
 
     Returns
     -------
     DataFrame
         Columns `COLUMNS`: accuracy as mean over draws with its 95 % interval over meetings and
-        segments; by how much it is behind that of the most seconds (NaN there), paired by segment,
-        with its interval; number of test segments; speakers who have that much; mean speech learnt
-        per speaker (s); accuracy of the worst and the best draw.
+        segments; its deficit to the longest (NaN there), paired by segment, with its interval;
+        number of test segments; speakers with that much speech; mean training speech per speaker
+        (s); accuracy of the worst and the best draw.
 
     Raises
     ------
     InputError
-        The folder is no sweep's, table or store another one, or a number is out of range.
+        The folder is not a sweep's, table or store are not the sweep's, or a number is out of
+        range.
     """
     import pandas as pd
 
@@ -102,19 +104,19 @@ def learning_curve(
 
 def _lengths(text: str) -> list[float]:
     try:
-        found = [float(piece) for piece in text.split(",")]
+        lengths = [float(piece) for piece in text.split(",")]
     except ValueError:
-        found = []
-    if not found or not all(0 < length < np.inf for length in found):
+        lengths = []
+    if not lengths or not all(0 < length < np.inf for length in lengths):
         raise InputError(
             f"seconds: {text!r} is given, expected numbers above 0 as in '1,5,30'; "
             "correct --seconds"
         )
-    return sorted(set(found))
+    return sorted(set(lengths))
 
 
 def _order(table: pd.DataFrame, draw: int, seed: int) -> np.ndarray:
-    """Return the place (n,) of each row: in order of time, or at random."""
+    """Return the rank (n,) of each row: by time, or at random."""
     if draw:
         return np.random.default_rng([seed, draw]).permutation(len(table))
     columns = [table[name].to_numpy() for name in ("segment_id", "end", "start", "session")]
@@ -124,7 +126,7 @@ def _order(table: pd.DataFrame, draw: int, seed: int) -> np.ndarray:
 
 
 def _enrol(task: Task, order: np.ndarray, duration: np.ndarray, length: float) -> Task:
-    """Return the task with each label's first segments in `order`, until `length` s are reached."""
+    """Return the task with each label's first segments in `order`, up to at least `length` s."""
     rows, codes = task.rows["train"], task.codes["train"]
     first = np.lexsort((order[rows], codes))
     speech, label = duration[rows[first]], codes[first]
@@ -141,24 +143,24 @@ def _enrol(task: Task, order: np.ndarray, duration: np.ndarray, length: float) -
 def _shares(
     chosen: SweepChoice, correct: Sequence[np.ndarray], seed: int
 ) -> list[tuple[float, float, float, float, float, float]]:
-    """Return each length's accuracy and how far it is behind the last one, with intervals.
+    """Return each length's accuracy and its deficit to the last, with intervals.
 
-    `correct` (draws, n) 0 or 1 for each length, in order of the tasks' test rows.
+    `correct` is (draws, n) 0 or 1 for each length, in order of the tasks' test rows.
     """
     rows = np.concatenate([task.rows["test"] for task in chosen.tasks])
     meetings = chosen.drawn_first(rows)
     means = np.stack([right.mean(axis=0) for right in correct])
     behind = means[-1] - means
     drawn = [k for k, _ in resample(meetings, seed=seed)]
-    found = []
+    outcomes = []
     for place, (mean, less) in enumerate(zip(means, behind, strict=True)):
         ends = percentiles(np.array([mean[k].mean() for k in drawn]))
         if place == len(means) - 1:
-            found.append((mean.mean(), *ends, np.nan, np.nan, np.nan))
+            outcomes.append((mean.mean(), *ends, np.nan, np.nan, np.nan))
         else:
             paired = percentiles(np.array([less[k].mean() for k in drawn]))
-            found.append((mean.mean(), *ends, less.mean(), *paired))
-    return found
+            outcomes.append((mean.mean(), *ends, less.mean(), *paired))
+    return outcomes
 
 
 def _ends(correct: np.ndarray) -> tuple[float, float]:
@@ -168,15 +170,15 @@ def _ends(correct: np.ndarray) -> tuple[float, float]:
 
 
 def _spoken(tasks: Sequence[Task], duration: np.ndarray) -> np.ndarray:
-    """Return the training speech (labels,) of each label of the tasks in s."""
-    found = [
+    """Return the training speech (labels,) in s of each label of the tasks."""
+    seconds = [
         np.bincount(task.codes["train"], weights=duration[task.rows["train"]]) for task in tasks
     ]
-    return np.concatenate(found)
+    return np.concatenate(seconds)
 
 
 def _correct(chosen: SweepChoice, tasks: Sequence[Task]) -> np.ndarray:
-    """Return which test segments (n,) 0 or 1 are named rightly, tasks one after the other."""
+    """Return whether each test segment is named correctly, (n,) 0 or 1, in order of tasks."""
     path: Sequence[float | None] = (chosen.penalty,)
     if not chosen.settings.folds and chosen.settings.penalty is None:
         path = penalty_path(chosen.classifier)
@@ -195,9 +197,9 @@ def _correct(chosen: SweepChoice, tasks: Sequence[Task]) -> np.ndarray:
     return np.concatenate(right[int(hits.argmax())]).astype(np.float64)
 
 
-def conclude_curve(found: pd.DataFrame) -> str:
-    """Say what the least and the most seconds give, and which are shown to be behind the most."""
-    every = found.sort_values("seconds").to_dict("records")
+def conclude_curve(curve: pd.DataFrame) -> str:
+    """Return a sentence on the shortest and longest speech, and the lengths shown to be behind."""
+    every = curve.sort_values("seconds").to_dict("records")
     rows = [row for row in every if row["speakers"]]
     if not rows:
         return f"No speaker has {every[0]['seconds']:g} s of speech; pass fewer --seconds."
@@ -213,17 +215,17 @@ def conclude_curve(found: pd.DataFrame) -> str:
     if len(rows) == 1:
         return f"{text}."
     text += f"; with {first['seconds']:g} s {with_interval(first, *ACCURACY)}."
-    if "behind_low" not in found:  # of a curve from before there was a paired difference
+    if "behind_low" not in curve:  # of a curve from before there was a paired difference
         return text
     short = len(rows) < len(every)  # then the last of all is what everybody has
     most = "all they have" if short else f"{last['seconds']:g} s"
     behind = {row["seconds"]: row["behind_low"] > 0 for row in (rows if short else rows[:-1])}
     parts = [
-        f"{what}: {', '.join(f'{seconds:g}' for seconds in found)} s"
-        for what, found in (
+        f"{what}: {', '.join(f'{seconds:g}' for seconds in lengths)} s"
+        for what, lengths in (
             (f"Shown to be behind {most}", [s for s in behind if behind[s]]),
             ("not shown", [s for s in behind if not behind[s]]),
         )
-        if found
+        if lengths
     ]
     return f"{text} {'; '.join(parts)} (95 % interval of the paired difference)."

@@ -1,11 +1,10 @@
-"""Open set: each speaker is left out in turn and must not be taken for one of the others.
+"""Open-set evaluation: each speaker is left out in turn as a stranger who should be rejected.
 
-A segment is accepted where its best score (the calibrated probability of the speaker it is taken
-for, `score` of the predictions table) reaches a threshold. The threshold that lets a wanted share
-of strangers in is found on validation (after a sweep with folds, on the rows that were held out in
-turn, each scored by what has not learnt it); what it does is counted on test: how many strangers it
-lets in (false accepts), and how many segments of known speakers it both accepts and names rightly
-(detection and identification).
+A segment is accepted if its best score (the calibrated probability of the predicted speaker,
+`score` in the predictions table) reaches a threshold. The threshold for a wanted false accept rate
+is set on validation (after a sweep with folds, on the held-out rows, each scored by classifiers not
+trained on it) and evaluated on test: the share of strangers accepted (false accepts), and the share
+of segments of known speakers both accepted and correctly named (detection and identification).
 
 Source: Phillips, Grother and Micheals (2011), Evaluation methods in face recognition, in Handbook
 of Face Recognition, 21.2 (open-set identification).
@@ -51,7 +50,7 @@ COLUMNS = (
     "valid_strangers",
 )
 NOBODY = "a fold learns nobody else"
-FEWEST = 3  # speakers of a task: one is left out, two are told apart
+FEWEST = 3  # speakers of a task: one to leave out, two to distinguish
 
 
 def open_set(
@@ -63,30 +62,30 @@ def open_set(
     seed: int = 0,
     log: Log = lambda text: None,
 ) -> pd.DataFrame:
-    """Return what the choice of `run` does with speakers it has not learnt, on test.
+    """Evaluate the choice of the sweep `run` on speakers that it was not trained on.
 
     Parameters
     ----------
     table, store
         Those of the sweep.
     run : folder that `spk-classify sweep` wrote
-    false_accepts : shares of strangers let in, 0..1 exclusive, separated by commas
+    false_accepts : shares of strangers accepted, 0..1 exclusive, separated by commas
     log : function of one str
-        Receives what makes the numbers doubtful, and after "left out" what could not be used.
+        Receives lines on doubtful results and, starting with "left out", on what was not usable.
 
     Returns
     -------
     DataFrame
         Columns `COLUMNS`, one row per wanted share: the threshold that gives it on validation;
         false accepts on test, and detection and identification, each with its 95 % interval over
-        meetings and segments; what the latter would be if all were accepted; the number of trials
-        of strangers and of known speakers (a segment is a trial of each model), and of strangers on
+        meetings and segments; identification if all were accepted; the number of trials of
+        strangers and of known speakers (a segment is one trial of each model), and of strangers on
         validation.
 
     Raises
     ------
     InputError
-        The folder is no sweep's, no task has three speakers, or a share is out of range.
+        The folder is not a sweep's, no task has three speakers, or a share is out of range.
     """
     import pandas as pd
 
@@ -116,22 +115,22 @@ def open_set(
 
 def _shares(text: str) -> list[float]:
     try:
-        found = [float(piece) for piece in text.split(",")]
+        shares = [float(piece) for piece in text.split(",")]
     except ValueError:
-        found = []
-    if not found or not all(0 < share < 1 for share in found):
+        shares = []
+    if not shares or not all(0 < share < 1 for share in shares):
         raise InputError(
             f"false-accepts: {text!r} is given, expected shares between 0 and 1 as in '0.01,0.1'; "
             "correct --false-accepts"
         )
-    return sorted(set(found))
+    return sorted(set(shares))
 
 
 Trials = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # score, right, stranger, row
 
 
 def _large_enough(chosen: SweepChoice, run: str | Path) -> tuple[list[Task], list[str]]:
-    """Return the tasks with enough speakers, and a line for each of the others."""
+    """Return the tasks with enough speakers, and a line on each other task."""
     tasks = [task for task in chosen.tasks if len(task.labels) >= FEWEST]
     if not tasks:
         raise InputError(
@@ -147,7 +146,7 @@ def _large_enough(chosen: SweepChoice, run: str | Path) -> tuple[list[Task], lis
 
 
 def _why_unfit(chosen: SweepChoice, task: Task, code: int) -> str:
-    """Return why nothing can be learnt or stopped by without a label; empty where it can."""
+    """Return why a task cannot be learnt without a label; empty where it can."""
     codes = task.codes["train"]
     if not all(np.any(codes[learnt] != code) for learnt, _ in task.cuts):
         return NOBODY
@@ -158,35 +157,35 @@ def _why_unfit(chosen: SweepChoice, task: Task, code: int) -> str:
 
 
 def _trials(chosen: SweepChoice, cases: Sequence[tuple[Task, int]], split: str) -> Trials:
-    """Return score (n,), named rightly, stranger (bool) and table row of each trial."""
-    found = [_left_out(chosen, task, code, split) for task, code in cases]
-    score, right, stranger, row = (np.concatenate(part) for part in zip(*found, strict=True))
+    """Return score, correctly named (bool), stranger (bool) and table row of trials, each (n,)."""
+    trials = [_left_out(chosen, task, code, split) for task, code in cases]
+    score, right, stranger, row = (np.concatenate(part) for part in zip(*trials, strict=True))
     return score, right, stranger, row
 
 
 def _left_out(chosen: SweepChoice, task: Task, code: int, split: str) -> Trials:
-    """Score a split by a classifier that has not learnt label `code`."""
+    """Score a split by a classifier trained without label `code`."""
     fewer = without_speaker(task, code)
     if split == "valid" and task.cuts:
         scores = _out_of_fold(chosen, task, code)
         # a fold may lack all segments of a speaker, and cannot name them
-        known = learnt_codes(fewer.codes[split], scores) >= 0
+        learnt = learnt_codes(fewer.codes[split], scores) >= 0
     else:
         rotation, heads = chosen.fit(fewer, (chosen.penalty,))
         scores = chosen.scores(rotation, heads[0], task.rows[split])
-        known = fewer.codes[split] >= 0
-    asked = known | (task.codes[split] == code)  # people whom nobody ever learnt are no trials
-    scores = scores[asked]
+        learnt = fewer.codes[split] >= 0
+    tried = learnt | (task.codes[split] == code)  # speakers absent from training are no trials
+    scores = scores[tried]
     chances = probabilities(scores, chosen.temperature_of(task))
-    right = scores.argmax(axis=1) == fewer.codes[split][asked]
-    return chances.max(axis=1), right, ~known[asked], task.rows[split][asked]
+    right = scores.argmax(axis=1) == fewer.codes[split][tried]
+    return chances.max(axis=1), right, ~learnt[tried], task.rows[split][tried]
 
 
 def _out_of_fold(chosen: SweepChoice, task: Task, code: int) -> np.ndarray:
-    """Return scores (n, classes - 1) of the held-out rows, by folds that have not learnt `code`."""
+    """Return scores (n, classes - 1) of the held-out rows by folds trained without `code`."""
     codes = task.codes["train"]
-    others = np.where(codes == code, 0, codes - (codes > code))  # not learnt, so it does not count
-    cuts = [(learnt[codes[learnt] != code], held) for learnt, held in task.cuts]
+    others = np.where(codes == code, 0, codes - (codes > code))  # `code` itself is in no fold
+    cuts = [(learnt[codes[learnt] != code], held_out) for learnt, held_out in task.cuts]
     path = {chosen.classifier: (chosen.penalty,)}
     scores, _ = cross_validate(
         chosen.X[task.rows["train"]],
@@ -201,19 +200,20 @@ def _out_of_fold(chosen: SweepChoice, task: Task, code: int) -> np.ndarray:
 
 
 def without_speaker(task: Task, code: int) -> Task:
-    """Return the task without label `code`: it is not learnt, and its segments have code -1."""
+    """Return the task without label `code`: not trained on, and its segments have code -1."""
     keep = task.codes["train"] != code
     rows = {**task.rows, "train": task.rows["train"][keep]}
     codes = {**task.codes, "train": task.codes["train"][keep]}
     fewer = {
-        split: np.where(found == code, -1, found - (found > code)) for split, found in codes.items()
+        split: np.where(numbers == code, -1, numbers - (numbers > code))
+        for split, numbers in codes.items()
     }
     labels = task.labels[:code] + task.labels[code + 1 :]
     return replace(task, labels=labels, rows=rows, codes=fewer)
 
 
 def find_threshold(scores: np.ndarray, share: float) -> float:
-    """Return the least score that at most `share` of the strangers' `scores` (n,) reach.
+    """Return the lowest score that at most `share` of the strangers' `scores` (n,) reach.
 
     >>> find_threshold(np.array([0.2, 0.4, 0.6, 0.8]), 0.25)
     0.8
@@ -223,7 +223,7 @@ def find_threshold(scores: np.ndarray, share: float) -> float:
     if allowed == 0:
         return float(np.nextafter(falling[0], np.inf))
     least = falling[allowed - 1]
-    if allowed < len(falling) and falling[allowed] == least:  # equals are let in together
+    if allowed < len(falling) and falling[allowed] == least:  # ties are accepted together
         above = falling[falling > least]
         return float(above[-1]) if len(above) else float(np.nextafter(least, np.inf))
     return float(least)
@@ -238,19 +238,25 @@ def _row(
     score, right, stranger, row = trials["test"]
     accepted = score >= threshold
     numbers: list[float] = [threshold]
-    for value, asked in ((accepted, stranger), (accepted & right, ~stranger)):
-        numbers.append(float(value[asked].mean()))
-        numbers += _interval(value[asked], row[asked], sessions, seed)
-    known = ~stranger
-    return (*numbers, float(right[known].mean()), int(stranger.sum()), int(known.sum()), strangers)
+    for value, subset in ((accepted, stranger), (accepted & right, ~stranger)):
+        numbers.append(float(value[subset].mean()))
+        numbers += _interval(value[subset], row[subset], sessions, seed)
+    known_speaker = ~stranger
+    return (
+        *numbers,
+        float(right[known_speaker].mean()),
+        int(stranger.sum()),
+        int(known_speaker.sum()),
+        strangers,
+    )
 
 
 def _interval(
     value: np.ndarray, row: np.ndarray, sessions: np.ndarray, seed: int
 ) -> tuple[float, float]:
-    """Return the interval of the mean of trials' `value` (n,); a segment is drawn with its trials.
+    """Return the interval of the mean of `value` (n,) of trials, resampled by segment.
 
-    `row` (n,) is each trial's row of the table, `sessions` each table row's meeting.
+    `row` (n,) is each trial's row of the table, `sessions` the meeting of each table row.
     """
     rows, place = np.unique(row, return_inverse=True)
     hits, count = np.bincount(place, weights=value), np.bincount(place)
@@ -259,22 +265,22 @@ def _interval(
     return percentiles(np.array(drawn))
 
 
-def conclude_open_set(found: pd.DataFrame) -> str:
-    """Say what the loosest threshold does on test, and whether what was wanted is within reach."""
-    row = found.sort_values("wanted").iloc[-1]
+def conclude_open_set(rows: pd.DataFrame) -> str:
+    """Return a sentence on the loosest threshold on test, and on shares too small to measure."""
+    row = rows.sort_values("wanted").iloc[-1]
     within = row["false_low"] <= row["wanted"] <= row["false_high"]
     side = "fewer" if row["wanted"] > row["false_high"] else "more"
-    kept = "the wanted share is within the interval" if within else f"{side} than wanted"
+    verdict = "the wanted share is within the interval" if within else f"{side} than wanted"
     strangers = with_interval(row, "false_accepts", "false_low", "false_high")
-    known = with_interval(row, "identified", "low", "high")
+    identified = with_interval(row, "identified", "low", "high")
     text = (
         f"The threshold that lets in at most {100 * row['wanted']:g}% of the strangers on "
-        f"validation lets in {strangers} of them on test ({kept}), and accepts and rightly names "
-        f"{known} of known speakers' trials"
+        f"validation lets in {strangers} of them on test ({verdict}), and accepts and rightly "
+        f"names {identified} of known speakers' trials"
     )
-    if "named" in found:  # less in a table from before these were counted
+    if "named" in rows:  # less in a table from before these were counted
         text += f"; if all were accepted, {row['named']:.1%}"
-    if "valid_strangers" in found and found["wanted"].min() * row["valid_strangers"] < 1:
+    if "valid_strangers" in rows and rows["wanted"].min() * row["valid_strangers"] < 1:
         text += (
             f". Validation has {row['valid_strangers']:.0f} strangers, so a share below "
             f"{1 / row['valid_strangers']:.1%} lets in none of them"

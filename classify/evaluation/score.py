@@ -1,16 +1,16 @@
-"""A predictions table becomes measures with intervals, in all and by meeting, speaker and kind.
+"""Measures of a predictions table with intervals, overall and by stratum.
 
-The result is long: one row per model, stratum, group and measure. Measures over all segments:
+The result has one row per model, stratum, group and measure. Measures over all segments:
 
 - ``accuracy`` over segments pooled, ``accuracy_meetings`` its mean over meetings,
   ``balanced_accuracy``, ``macro_f1``; ``accuracy_time`` weighted by duration (needs a table);
 - ``top3``, ``log_loss``, ``calibration_error`` and the verification view ``eer`` and ``min_dcf``
-  (p = 0.01), each segment a trial against each candidate (need `scores`);
+  (p = 0.01), each segment being a trial against each candidate (need `scores`);
 - ``majority`` and ``chance``: always naming the speaker with most training segments in the closed
-  set (`manifests.tasks.majority_label`; needs a table), and a guess among the candidates; without
-  a table ``majority_scored``: always naming the one with most of the scored segments, which is
-  more than anybody can know;
-- by ``session``, ``speaker``, ``duration`` and ``overlap``: accuracy alone.
+  set (`manifests.splits.tasks.majority_label`; needs a table), and guessing among the candidates;
+  without a table ``majority_scored``: always naming the speaker with most of the scored segments,
+  which only the true labels tell;
+- by ``session``, ``speaker``, ``duration`` and ``overlap``: accuracy only.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 DURATIONS = ((1.0, "<1 s"), (2.0, "1-2 s"), (5.0, "2-5 s"), (np.inf, ">5 s"))
 OVERLAPS = ((0.2, "<20 %"), (0.5, "20-50 %"), (np.inf, ">50 %"))
 COLUMNS = ("model", "stratum", "group", "measure", "value", "low", "high", "segments", "drawn")
-MEASURES = (  # over all segments, in the order they are shown
+MEASURES = (  # over all segments, in display order
     "accuracy",
     "accuracy_meetings",
     "accuracy_time",
@@ -69,22 +69,22 @@ MEASURES = (  # over all segments, in the order they are shown
     "chance",
 )
 Measure = Callable[[np.ndarray, np.ndarray], float]  # of row numbers (m,) and groups (m,)
-Group = tuple[str, str, np.ndarray]  # stratum, group, chosen rows (n,) bool
+Group = tuple[str, str, np.ndarray]  # stratum, group, its rows (n,) bool
 
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """One model's predictions as arrays over its n segments; None where nothing tells."""
+    """One model's predictions as arrays over its n segments; None where not known."""
 
     sessions: np.ndarray  # (n,) int
-    groups: np.ndarray  # (n,) int, what intervals draw first
-    drawn: str  # what these are
+    groups: np.ndarray  # (n,) int, resampled first by intervals
+    drawn: str  # what the groups are
     truth: np.ndarray  # (n,) int
     predicted: np.ndarray  # (n,) int
     score: np.ndarray  # (n,) 0..1
-    candidates: np.ndarray  # (n,) int, how many
-    majority: np.ndarray  # (n,) bool, the majority label is right
-    trained: bool  # whether that was counted in training rows
+    candidates: np.ndarray  # (n,) int, their number
+    majority: np.ndarray  # (n,) bool, whether the majority label is right
+    trained: bool  # whether the majority is that of the training rows
     duration: np.ndarray | None  # (n,) s
     chances: np.ndarray | None  # (n, most candidates), NaN where none
     column: np.ndarray | None  # (n,) the truth's column of `chances`, or -1
@@ -103,7 +103,7 @@ def score(
     seed: int = 0,
     log: Log = warn,
 ) -> pd.DataFrame:
-    """Measure a predictions table, with 95 % bootstrap intervals, and say what makes them doubtful.
+    """Measure a predictions table with 95 % bootstrap intervals, and log what is doubtful.
 
     Parameters
     ----------
@@ -112,14 +112,14 @@ def score(
     table
         Segment table, or its file: gives durations, overlaps and the training majority.
     split
-        "train", "valid", "test" or "all": the rows that are scored.
+        "train", "valid", "test" or "all": the rows to score.
     resamples
         Of the bootstrap, 1 or more.
     seed
         Of the bootstrap.
     log
-        Receives what makes the figures doubtful: a split that leaks, segments that were learnt
-        from, speakers that the model does not know.
+        Receives lines on what makes the measures doubtful: a split that leaks, segments that were
+        trained on, speakers that the model does not know.
 
     Returns
     -------
@@ -154,14 +154,14 @@ def measure(
 ) -> pd.DataFrame:
     """Return every measure of a predictions table, with 95 % bootstrap intervals.
 
-    The column `drawn` says of each interval what was drawn before segments.
+    The column `drawn` names what each interval resamples before segments.
 
     Parameters
     ----------
     table : segment table, optional
         Joined by segment id; gives durations, overlaps and the training majority.
     split : "train", "valid", "test" or "all"
-        The rows that are scored.
+        The rows to score.
 
     Returns
     -------
@@ -187,9 +187,12 @@ def measure(
 
 
 def scored_rows(predictions: pd.DataFrame, split: str, where: str = "predictions") -> pd.DataFrame:
-    """Return the rows of a split of a predictions table, or raise `InputError` where it has none.
+    """Return the rows of a split (or ``all``) of a predictions table.
 
-    `split` may be ``all``.
+    Raises
+    ------
+    InputError
+        There are none.
     """
     rows = predictions if split == "all" else predictions[predictions["split"] == split]
     if not len(rows):
@@ -211,9 +214,9 @@ def _join(rows: pd.DataFrame, table: pd.DataFrame | None) -> pd.DataFrame:
             f"table: {len(unknown)} of {len(rows)} predicted segments are missing, "
             f"first {unknown.iloc[0]!r}; pass the table that was predicted"
         )
-    found = indexed.loc[rows["segment_id"]].reset_index()
-    rows = rows.assign(duration=found["end"] - found["start"])
-    return rows.assign(overlap=found["overlap"]) if "overlap" in found else rows
+    segments = indexed.loc[rows["segment_id"]].reset_index()
+    rows = rows.assign(duration=segments["end"] - segments["start"])
+    return rows.assign(overlap=segments["overlap"]) if "overlap" in segments else rows
 
 
 def _arrays(rows: pd.DataFrame, table: pd.DataFrame | None) -> _Rows:
@@ -242,7 +245,7 @@ def _arrays(rows: pd.DataFrame, table: pd.DataFrame | None) -> _Rows:
 
 
 def drawn_first(rows: pd.DataFrame) -> tuple[np.ndarray, str]:
-    """Return what intervals of one model's predictions draw first (`metrics.interval_groups`)."""
+    """Return the groups that a model's intervals resample first (`metrics.interval_groups`)."""
     sessions, speakers = (rows[name].to_numpy(str) for name in ("session", "speaker"))
     return interval_groups(sessions, speakers, one_task=within_corpus(str(rows["model"].iloc[0])))
 
@@ -261,7 +264,7 @@ def _candidates(
 ) -> list[tuple[str, ...]]:
     """Return each row's candidates: those with a score, or else the speakers of its closed set.
 
-    These are in train; where nobody is, the closed set's scored speakers.
+    The closed set is that of train or, where train is empty, of the scored rows.
     """
     if scores is not None:
         return [tuple(named) for named in scores]
@@ -274,18 +277,18 @@ def _candidates(
 
 
 def _by_session(rows: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
-    """Yield (session, its rows' speakers)."""
+    """Yield (session, the speakers of its rows)."""
     yield from rows.groupby("session")["speaker"]
 
 
 def _majority(
     rows: pd.DataFrame, candidates: list[tuple[str, ...]], train: pd.DataFrame
 ) -> np.ndarray:
-    """Return for each row the majority label of its closed set, among its candidates.
+    """Return the majority label of each row's closed set, among its candidates.
 
-    Counted in `train`, or where that is empty in the scored rows. The closed set is the row's
-    meeting where the model is not of all labels and every candidate is of that meeting; a person
-    may be in several meetings and lead in one.
+    Counted in `train` or, where that is empty, in the scored rows. The closed set is the row's
+    meeting if the model is not over all labels and every candidate is in that meeting; a person may
+    attend several meetings and be the majority of one.
     """
     counted = train if len(train) else rows
     meetings = {name: list(speakers) for name, speakers in _by_session(counted)}
@@ -302,7 +305,7 @@ def _majority(
 def _measures(rows: _Rows) -> dict[str, Measure]:
     """Return each measure as a function of resampled row numbers (m,) and groups (m,)."""
     correct, duration = rows.correct.astype(np.float64), rows.duration
-    found: dict[str, Measure] = {
+    measures: dict[str, Measure] = {
         "accuracy": lambda k, _: float(correct[k].mean()),
         "accuracy_meetings": lambda k, group: session_mean(
             correct[k], group if rows.drawn == "meetings" else rows.sessions[k]
@@ -316,16 +319,16 @@ def _measures(rows: _Rows) -> dict[str, Measure]:
         "chance": lambda k, _: float(np.mean(1 / rows.candidates[k])),
     }
     if duration is not None:
-        found["accuracy_time"] = lambda k, _: float(correct[k] @ duration[k] / duration[k].sum())
+        measures["accuracy_time"] = lambda k, _: float(correct[k] @ duration[k] / duration[k].sum())
     if rows.chances is not None and rows.column is not None:
-        found.update(_probability_measures(rows.chances, rows.column))
-    return {name: found[name] for name in MEASURES if name in found}
+        measures.update(_probability_measures(rows.chances, rows.column))
+    return {name: measures[name] for name in MEASURES if name in measures}
 
 
 def _probability_measures(chances: np.ndarray, column: np.ndarray) -> dict[str, Measure]:
     true = np.where(column >= 0, chances[np.arange(len(column)), column], 0)
-    above = np.nansum(chances > true[:, None], axis=1)  # candidates likelier than the true one
-    equals = np.maximum(np.nansum(chances == true[:, None], axis=1), 1)  # tried in random order
+    above = np.nansum(chances > true[:, None], axis=1)  # candidates above the true one
+    equals = np.maximum(np.nansum(chances == true[:, None], axis=1), 1)  # ties are in random order
     top3 = np.where(column >= 0, np.clip((3 - above) / equals, 0, 1), 0.0)
     trials = VerificationTrials(chances, column)
 
@@ -346,13 +349,13 @@ def _overall(rows: _Rows, resamples: int, seed: int) -> list[tuple[object, ...]]
     for chosen, group in resample(rows.groups, resamples, seed):
         for name, measure in measures.items():
             drawn[name].append(measure(chosen, group))
-    found: list[tuple[object, ...]] = []
+    lines: list[tuple[object, ...]] = []
     for name, measure in measures.items():
         value, ends = measure(everything, rows.sessions), percentiles(np.array(drawn[name]))
-        if name == "calibration_error":  # resampling can only add to it: no interval
+        if name == "calibration_error":  # biased upwards by resampling, so it has no interval
             ends = (np.nan, np.nan)
-        found.append(("all", "", name, value, *ends, len(everything), rows.drawn))
-    return found
+        lines.append(("all", "", name, value, *ends, len(everything), rows.drawn))
+    return lines
 
 
 def _strata(rows: pd.DataFrame, resamples: int, seed: int) -> list[tuple[object, ...]]:
@@ -380,9 +383,9 @@ def _groups(rows: pd.DataFrame) -> list[Group]:
 
 
 def _bin(stratum: str, value: float, bins: tuple[tuple[float, str], ...]) -> str:
-    """Return the bin of a value; edges belong to the bin above, at the last edge to the bin below.
+    """Return the bin of a value; edges belong to the bin above, except the last to the bin below.
 
-    So that 1-2 s is 1 <= d < 2 and >5 s is d > 5, as their names say.
+    Bin 1-2 s is thus 1 <= d < 2, and >5 s is d > 5.
     """
     if stratum == "overlap" and value == 0:
         return "0"

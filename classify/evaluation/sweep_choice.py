@@ -1,4 +1,4 @@
-"""What a finished sweep chose, read back from its folder with the data it was chosen for."""
+"""Read back the choice of a finished sweep from its folder, with the data it was made on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..classifiers.linear import PrincipalAxes
 from ..classifiers.registry import fit_path
 from ..features import LayerSet, open_store, read_features
 from ..metrics import interval_groups
-from ..selection.candidates import SweepSettings
+from ..options import SweepSettings
 from ..selection.prepare import LEFT_OUT_FILE, left_out_lines, prepare_tasks
 from ..selection.run_inputs import check_same_inputs, check_same_store, check_sealed
 from ..selection.sweep import make_fold
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 class SweepChoice:
     """The chosen combination of a run, its tasks, and the features of its layers.
 
-    `X` (n, d) are the rows of `table`, in order; `tasks` hold row numbers; `left_out` are lines
-    that name the meetings and segments that could not be used.
+    `X` (n, d) has the rows of `table`, in order; `tasks` hold row numbers; `left_out` has lines on
+    the meetings and segments that could not be used.
     """
 
     settings: SweepSettings
@@ -50,11 +50,14 @@ class SweepChoice:
     refitted: bool = False
 
     def temperature_of(self, task: Task) -> float:
-        """Return a task's own temperature, or the shared one of a run from before there were."""
+        """Return a task's own temperature; the shared one for runs of earlier versions."""
         return self.temperatures.get(task.name, self.temperature)
 
     def drawn_first(self, rows: np.ndarray) -> np.ndarray:
-        """Return what intervals over rows (n,) draw first, (n,) int (`metrics.interval_groups`)."""
+        """Return the groups (n,) int that intervals over rows (n,) resample first.
+
+        See `metrics.interval_groups`.
+        """
         sessions, speakers = (self.table[x].to_numpy(str)[rows] for x in ("session", "speaker"))
         return interval_groups(sessions, speakers, one_task=self.settings.within == "corpus")[0]
 
@@ -73,7 +76,7 @@ class SweepChoice:
 
 
 def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> SweepChoice:
-    """Read what `spk-classify sweep` wrote to `run`, and the features of the chosen layers.
+    """Read the choice that `spk-classify sweep` wrote to `run`, and the features of its layers.
 
     Raises
     ------
@@ -106,7 +109,7 @@ def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> Swee
 
 
 def _settings(config: Mapping[str, Any]) -> SweepSettings:
-    """Return a run's settings; the curves that an older run may have had are in no score here."""
+    """Return a run's settings, without the isotonic calibration of older runs."""
     return SweepSettings(**{**config["settings"], "calibration": "temperature"})
 
 
@@ -115,11 +118,11 @@ def _fitted_on(config: Mapping[str, Any]) -> str:
 
 
 def doubts_of_test(chosen: SweepChoice) -> list[str]:
-    """Say which test segments a run learnt from, and which have speakers that nobody learnt."""
+    """Return lines on test segments that the run trained on, and on speakers absent from train."""
     table, tasks = chosen.table, chosen.tasks
     tested = table.iloc[np.sort(np.concatenate([task.rows["test"] for task in tasks]))]
-    known = learnt_from(tested, learnt_rows(table, tasks))
-    lines = [f"test: {line}" for line in learnt_note(known, tested["segment_id"].to_numpy())]
+    shared = learnt_from(tested, learnt_rows(table, tasks))
+    lines = [f"test: {line}" for line in learnt_note(shared, tested["segment_id"].to_numpy())]
     if chosen.refitted:
         lines.append(
             "learnt: train alone, since validation sets what is found here; the run's own score is "
@@ -129,7 +132,7 @@ def doubts_of_test(chosen: SweepChoice) -> list[str]:
 
 
 def model_name(run: str | Path) -> str:
-    """Return how the model column of a run's predictions calls what it chose.
+    """Return the name of a run's choice in the model column of its predictions.
 
     Raises
     ------
@@ -147,8 +150,8 @@ def read_config(run: str | Path) -> dict[str, Any]:
     try:
         config = dict(json.loads((run / "config.json").read_bytes()))
         _settings(config)
-        known = {"classifier", "penalty", "layers", "combine", "temperature"}
-        if config["chosen"].keys() >= known and config["store"]:
+        keys = {"classifier", "penalty", "layers", "combine", "temperature"}
+        if config["chosen"].keys() >= keys and config["store"]:
             return config
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         pass

@@ -1,4 +1,4 @@
-"""What a sweep found, in words that claim no difference which the interval does not carry."""
+"""Sentences on the results of a sweep; they claim only differences that an interval shows."""
 
 from __future__ import annotations
 
@@ -10,13 +10,8 @@ import numpy as np
 from ...manifests.splits.tasks import Task
 from ..classifiers.temperatures import ENOUGH
 from ..metrics import interval_groups, mean_interval
-from ..selection.candidates import (
-    Candidate,
-    SweepSettings,
-    choose,
-    too_small,
-    wider_interval,
-)
+from ..options import SweepSettings
+from ..selection.candidates import Candidate, choose, too_small, wider_interval
 from ..selection.sweep import validation_groups
 from ..validity import learnt_from, learnt_note, learnt_rows, unknown_text, within_corpus
 from .score import drawn_first
@@ -29,13 +24,13 @@ VALUE = ("value", "low", "high")
 ACCURACY = ("accuracy", "low", "high")  # columns of a share and its interval
 # what a control over all labels is of (`confounds.COLUMNS`)
 LABEL, MEETING, ROOM = "label", "meeting", "room (series)"
-SERIES, IDENTITY = "person (series)", "person (identity)"  # by what the labels were folded
+SERIES, IDENTITY = "person (series)", "person (identity)"  # what persons are known from
 
 
 def places(rows: pd.DataFrame) -> str:
-    """Return in how many meetings predictions are, and what their interval is over.
+    """Return the number of meetings in predictions, and what their interval is over.
 
-    Where several models are compared the first says whether there is one task over all labels.
+    Of several models, the first decides whether there is a single task over all labels.
     """
     sessions, speakers = (rows[name].to_numpy(str) for name in ("session", "speaker"))
     one_task = "model" in rows and within_corpus(str(rows["model"].iloc[0]))
@@ -50,7 +45,7 @@ def places(rows: pd.DataFrame) -> str:
 
 
 def baselines(tasks: Sequence[Task], split: str) -> dict[str, float]:
-    """Return the accuracy of a guess and of each task's majority label in train."""
+    """Return the accuracy of guessing and of always naming each task's majority label in train."""
     sizes = np.array([len(task.rows[split]) for task in tasks])
     chance = np.array([1 / len(task.labels) for task in tasks])
     hits = sum(int(np.sum(task.codes[split] == task.majority_code)) for task in tasks)
@@ -65,12 +60,13 @@ def describe_sweep(
     measures: pd.DataFrame,
     settings: SweepSettings,
 ) -> str:
-    """Say what was found, and no difference that its paired interval does not carry."""
-    found = measures.query("stratum == 'all' and measure == 'accuracy'").iloc[0]
+    """Return the conclusion of a sweep, claiming only differences that a paired interval shows."""
+    accuracy = measures.query("stratum == 'all' and measure == 'accuracy'").iloc[0]
     return (
-        f"{found['model']}: chosen on validation ({choose(trials).accuracy:.1%}), it names "
-        f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%}) of {len(predictions)} "
-        f"test segments in {places(predictions)}; {_against_majority(table, tasks, predictions)}. "
+        f"{accuracy['model']}: chosen on validation ({choose(trials).accuracy:.1%}), it names "
+        f"{accuracy['value']:.1%} ({accuracy['low']:.1%} to {accuracy['high']:.1%}) of "
+        f"{len(predictions)} test segments in {places(predictions)}; "
+        f"{_against_majority(table, tasks, predictions)}. "
         f"{_rivals(tasks, table, trials, settings)}"
     )
 
@@ -96,7 +92,7 @@ def _rivals(
     trials: Sequence[Candidate],
     settings: SweepSettings,
 ) -> str:
-    """Say how many other combinations validation does not show to be worse than the chosen one."""
+    """Return a sentence on how many combinations are not shown to be worse than the chosen one."""
     if len(trials) == 1:
         return "Nothing else was tried."
     chosen = choose(trials)
@@ -112,28 +108,29 @@ def _rivals(
 
 
 def mix_facts(chosen: Candidate) -> list[str]:
-    """Say the weights of a mix, and that validation has seen them."""
+    """Return a line on the weights of a mix, which were learnt on validation."""
     if not chosen.layers.weights:
         return []
     pairs = zip(chosen.layers.layers, chosen.layers.weights, strict=True)
-    told = ", ".join(f"layer {layer} {weight:.3f}" for layer, weight in pairs)
-    return [f"mix: {told}; learnt on what validates it, so that accuracy is flattered"]
+    weights = ", ".join(f"layer {layer} {weight:.3f}" for layer, weight in pairs)
+    return [f"mix: {weights}; learnt on what validates it, so that accuracy is flattered"]
 
 
 def fold_facts(tasks: Sequence[Task], settings: SweepSettings) -> list[str]:
-    """Say what is held out in turn, and what each fold does not learn for being too near."""
+    """Return a line on the folds, and on the segments left out for being too near."""
     if not settings.folds:
         return []
-    held = sum(len(task.rows["valid"]) for task in tasks)
+    held_out = sum(len(task.rows["valid"]) for task in tasks)
     near = [len(t.rows["train"]) - len(a) - len(b) for t in tasks for a, b in t.cuts]
     return [
-        f"folds: {settings.folds} blocks of time per speaker, {held} segments of train and valid "
-        f"held out in turn; {sum(near)} times a segment within {settings.gap:g} s was not learnt"
+        f"folds: {settings.folds} blocks of time per speaker, {held_out} segments of train and "
+        f"valid held out in turn; {sum(near)} times a segment within {settings.gap:g} s was "
+        "not learnt"
     ]
 
 
 def calibration_facts(tasks: Sequence[Task]) -> list[str]:
-    """Warn where there is too little to calibrate probabilities by."""
+    """Return a warning where validation is too small to calibrate probabilities."""
     count = sum(int(np.sum(task.codes["valid"] >= 0)) for task in tasks)
     if count >= ENOUGH:
         return []
@@ -147,7 +144,7 @@ def calibration_facts(tasks: Sequence[Task]) -> list[str]:
 def choice_facts(
     trials: Sequence[Candidate], tasks: Sequence[Task], settings: SweepSettings
 ) -> list[str]:
-    """Say where validation is too small to choose by, and how small."""
+    """Return a warning where validation is too small to choose by."""
     chosen = choose(trials)
     if len(trials) == 1 or not too_small(chosen):
         return []
@@ -170,22 +167,22 @@ def choice_facts(
 def refit_facts(
     tasks: Sequence[Task], settings: SweepSettings, origin: Mapping[str, Any]
 ) -> list[str]:
-    """Say of what the chosen one has learnt, where that is a choice."""
+    """Return a line on the rows the chosen classifier was fitted on, where that is a choice."""
     if settings.folds:
         return []
     if origin["fitted_on"] == "train":
         why = "--no-refit" if not settings.refit else f"split {origin['split']} learns no more"
         return [f"learnt: train alone ({why}); validation only chose and calibrated"]
-    known = sum(int(np.sum(task.codes["valid"] >= 0)) for task in tasks)
+    valid = sum(int(np.sum(task.codes["valid"] >= 0)) for task in tasks)
     train = sum(len(task.rows["train"]) for task in tasks)
     return [
-        f"learnt: train and valid ({train} and {known} segments), on which the chosen one is "
+        f"learnt: train and valid ({train} and {valid} segments), on which the chosen one is "
         "fitted again, with the temperature from before; --no-refit leaves it at train"
     ]
 
 
 def unknown_facts(table: pd.DataFrame, tasks: Sequence[Task], splits: Sequence[str]) -> list[str]:
-    """Say of each split how many segments have speakers that nobody learnt."""
+    """Return a line per split on segments whose speakers are absent from train."""
     facts = []
     for split in splits:
         rows = np.concatenate([task.rows[split][task.codes[split] < 0] for task in tasks])
@@ -197,38 +194,40 @@ def unknown_facts(table: pd.DataFrame, tasks: Sequence[Task], splits: Sequence[s
 
 
 def validation_facts(table: pd.DataFrame, tasks: Sequence[Task]) -> list[str]:
-    """Say how many validation segments share audio with training ones: the choice is flattered."""
+    """Return a warning on validation segments that share audio with training segments."""
     learnt = learnt_rows(table, tasks)
     rows = learnt[learnt["split"] == "valid"]
-    told = learnt_note(learnt_from(rows, learnt[learnt["split"] == "train"]), rows["segment_id"])
-    return [f"valid: {line}" for line in told]
+    lines = learnt_note(learnt_from(rows, learnt[learnt["split"] == "train"]), rows["segment_id"])
+    return [f"valid: {line}" for line in lines]
 
 
 def conclude_score(measures: pd.DataFrame, predictions: pd.DataFrame) -> list[str]:
-    """Say of each model what it names, and what naming without listening gives."""
+    """Return a line per model on its accuracy, the majority's and that of guessing."""
     sentences = []
     for model, rows in measures.groupby("model", sort=False):
-        found = {row["measure"]: row for row in rows[rows["stratum"] == "all"].to_dict("records")}
-        accuracy, named = found["accuracy"], predictions[predictions["model"] == model]
-        value, name = usual(found)
+        by_measure = {
+            row["measure"]: row for row in rows[rows["stratum"] == "all"].to_dict("records")
+        }
+        accuracy, named = by_measure["accuracy"], predictions[predictions["model"] == model]
+        value, name = usual(by_measure)
         sentences.append(
             f"{model}: names {with_interval(accuracy, 'value', 'low', 'high')} of "
             f"{accuracy['segments']} segments in {places(named)}; always naming the {name} gives "
-            f"{value:.1%}, guessing {found['chance']['value']:.1%}."
+            f"{value:.1%}, guessing {by_measure['chance']['value']:.1%}."
         )
     return sentences
 
 
-def usual(found: Mapping[str, Any]) -> tuple[float, str]:
-    """Return the majority's accuracy, and who that is, from {measure: its row}."""
-    if "majority" in found:
-        return float(found["majority"]["value"]), "most frequent speaker"
-    return float(found["majority_scored"]["value"]), "most frequent of the scored speakers"
+def usual(by_measure: Mapping[str, Any]) -> tuple[float, str]:
+    """Return the majority's accuracy and what the majority is, from {measure: its row}."""
+    if "majority" in by_measure:
+        return float(by_measure["majority"]["value"]), "most frequent speaker"
+    return float(by_measure["majority_scored"]["value"]), "most frequent of the scored speakers"
 
 
-def conclude_control(found: pd.DataFrame) -> str:
-    """Say what a control shows, and that a meeting is recognised only where its interval does."""
-    rows = {str(row["of"]): row for row in found.to_dict("records")}
+def conclude_control(control: pd.DataFrame) -> str:
+    """Return sentences on a control; recognition of meetings is claimed only if shown."""
+    rows = {str(row["of"]): row for row in control.to_dict("records")}
     person = next((row for of, row in rows.items() if of in (SERIES, IDENTITY)), None)
     words = [_of_persons(rows[LABEL], person)]
     if MEETING in rows:

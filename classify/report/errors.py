@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-LONGEST = 6.0  # s, of a mistake
+LONGEST = 6.0  # s, of an error
 SAMPLE = 4.0  # s, of a speaker
 READING = ReadOptions(rate=16000, channel="0", resample=True)
 
@@ -97,42 +97,42 @@ def _sound(segment: Segment) -> str:
     return f"data:audio/flac;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def find_mistakes(
-    runs: Sequence[ReportedRun], table: pd.DataFrame | None, *, errors: int
+def find_errors(
+    runs: Sequence[ReportedRun], table: pd.DataFrame | None, *, most: int
 ) -> list[Error]:
-    """Return each run's `errors` most confident errors, most confident first.
+    """Return each run's errors, at most `most` of each, the most confident first.
 
     Ties are in order of segment id. `table` is indexed by segment id.
     """
-    mistakes: list[Error] = []
+    errors: list[Error] = []
     for number, run in enumerate(runs):
         wrong = run.predictions[run.predictions["speaker"] != run.predictions["predicted"]]
         order = wrong.sort_values(["score", "segment_id"], ascending=[False, True], kind="stable")
-        for row in order.head(errors).to_dict("records"):
+        for row in order.head(most).to_dict("records"):
             names = ("segment_id", "session", "speaker", "predicted", "score")
-            mistake = Error(number, *(row[name] for name in names))
-            mistakes.append(mistake if table is None else _timed(mistake, table))
-    return sorted(mistakes, key=lambda mistake: (-mistake.score, mistake.segment_id, mistake.run))
+            error = Error(number, *(row[name] for name in names))
+            errors.append(error if table is None else _timed(error, table))
+    return sorted(errors, key=lambda error: (-error.score, error.segment_id, error.run))
 
 
-def _timed(mistake: Error, table: pd.DataFrame) -> Error:
-    row = table.loc[mistake.segment_id]
+def _timed(error: Error, table: pd.DataFrame) -> Error:
+    row = table.loc[error.segment_id]
     overlap = float(row["overlap"]) if "overlap" in row else None
-    return replace(mistake, start=float(row["start"]), end=float(row["end"]), overlap=overlap)
+    return replace(error, start=float(row["start"]), end=float(row["end"]), overlap=overlap)
 
 
-def players(mistake: Error, clips: Clips, names: tuple[str, str]) -> tuple[AudioClip, ...]:
+def players(error: Error, clips: Clips, names: tuple[str, str]) -> tuple[AudioClip, ...]:
     """Return clips of the error itself, of the predicted speaker, and of the true speaker.
 
     `names` are the true and the predicted speaker as the page displays them.
     """
     true, taken = names
-    clips_of = [clips.player(mistake.segment_id, "this segment", LONGEST)]
+    clips_of = [clips.player(error.segment_id, "this segment", LONGEST)]
     for speaker, caption in (
-        (mistake.predicted, f"{taken}, whom it was taken for"),
-        (mistake.speaker, f"{true}, who it was"),
+        (error.predicted, f"{taken}, whom it was taken for"),
+        (error.speaker, f"{true}, who it was"),
     ):
-        sample = _sample(clips.table, mistake, speaker)
+        sample = _sample(clips.table, error, speaker)
         if sample is None:
             clips_of.append(
                 AudioClip(caption, note="no training segment of this speaker is in the table")
@@ -142,12 +142,12 @@ def players(mistake: Error, clips: Clips, names: tuple[str, str]) -> tuple[Audio
     return tuple(clips_of)
 
 
-def _sample(table: pd.DataFrame, mistake: Error, speaker: str) -> str | None:
+def _sample(table: pd.DataFrame, error: Error, speaker: str) -> str | None:
     """Return a speaker's best sample segment, from the error's own session if possible."""
-    rows = table[(table["speaker"] == speaker) & (table.index != mistake.segment_id)]
+    rows = table[(table["speaker"] == speaker) & (table.index != error.segment_id)]
     if "split" in rows:
         rows = rows[rows["split"] == "train"]
-    here = rows[rows["session"] == mistake.session]
+    here = rows[rows["session"] == error.session]
     rows = here if len(here) else rows
     if not len(rows):
         return None

@@ -27,7 +27,7 @@ from ..evaluation.score import measure
 from ..features import Log
 from ..speaker_model import versions
 from . import analyses, figures
-from .errors import Clips, Error, find_mistakes, players
+from .errors import Clips, Error, find_errors, players
 from .runs import ReportedRun, read_runs
 from .sessions import by_meeting, meetings, meetings_table, sessions_of, short, speakers_table
 from .summary import caveats, doubts, summary
@@ -93,8 +93,8 @@ def report(
     measures = [measure(run.predictions, segments, split="all") for run in loaded]
     pairs = pairs_of(loaded)
     by_id = None if segments is None else segments.set_index("segment_id")
-    mistakes = find_mistakes(loaded, by_id, errors=errors)
-    mistakes, sounds = _with_players(mistakes, segments, audio_root)
+    wrong = find_errors(loaded, by_id, most=errors)
+    wrong, sounds = _with_players(wrong, segments, audio_root)
     doubtful = doubts(loaded, segments)
     doubt_lines = [f"{loaded[place].name}: {text}" for place, text in doubtful]
     for line in (*doubt_lines, *unlike_notes(loaded)):
@@ -118,7 +118,7 @@ def report(
         strata=_strata(loaded, measures),
         calibration=[_calibration(place, run) for place, run in enumerate(loaded)],
         beside=analyses.sections(loaded, table),
-        mistakes=mistakes,
+        errors=wrong,
         listen={"table": table is not None, "audio": audio_root is not None, "errors": errors},
         sounds=sounds,
         division=None if table is None or segments is None else _division(table, segments),
@@ -261,19 +261,19 @@ def _calibration(place: int, run: ReportedRun) -> tuple[int, Any]:
 
 
 def _with_players(
-    mistakes: list[Error], table: pd.DataFrame | None, audio_root: str | Path | None
+    errors: list[Error], table: pd.DataFrame | None, audio_root: str | Path | None
 ) -> tuple[list[Error], dict[str, str]]:
     if table is None or audio_root is None:
-        return mistakes, {}
+        return errors, {}
     if not Path(audio_root).is_dir():
         raise InputError(
             f"{audio_root}: no such folder, expected the recordings' folder; correct it"
         )
     clips = Clips(Path(audio_root), table.set_index("segment_id"))
     heard = []
-    for mistake in mistakes:
-        names = (short(mistake.speaker, mistake.session), short(mistake.predicted, mistake.session))
-        heard.append(replace(mistake, players=players(mistake, clips, names)))
+    for error in errors:
+        names = (short(error.speaker, error.session), short(error.predicted, error.session))
+        heard.append(replace(error, players=players(error, clips, names)))
     return heard, clips.sounds
 
 

@@ -1,1 +1,1 @@
-"""Which layers, classifier and penalty: chosen on training and validation rows."""
+"""Choice of layers, classifier and penalty on training and validation rows."""

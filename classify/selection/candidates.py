@@ -1,6 +1,6 @@
-"""What is tried, what came of it on validation, and the choice among trials.
+"""Trials with their validation results, and the choice among them.
 
-Within sessions one penalty and one temperature serve all meetings: a meeting has about thirty
+Within sessions, all meetings share one penalty and one temperature: a meeting has about thirty
 validation segments, too few to choose by.
 """
 
@@ -21,14 +21,14 @@ from ..metrics import log_loss, mean_interval, wilson
 from ..options import SweepSettings
 from .cross_validation import check_folds
 
-WIDE = 0.2  # of a 95 % interval: combinations mostly differ by less
+WIDE = 0.2  # width of a 95 % interval: most combinations differ by less
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """One layer set and classifier at its best penalty, as validation saw it.
+    """One layer set and classifier at its best penalty, with its validation results.
 
-    `correct` (n,) bool runs over all tasks' validation segments, in order of task and table.
+    `correct` (n,) bool covers all tasks' validation segments, in order of task and table.
     """
 
     layers: LayerSet
@@ -53,7 +53,7 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """Return what a model column says, as in ``ridge, layer 5``."""
+        """Return the entry of a model column, such as ``ridge, layer 5``."""
         return f"{self.classifier}, {self.layers.description}"
 
 
@@ -66,10 +66,10 @@ class ValidationScores:
 
 
 def choose(trials: Sequence[Candidate]) -> Candidate:
-    """Return the trial of highest validation accuracy; among equals, of lowest log-loss.
+    """Return the trial with the highest validation accuracy; ties go to the lowest log-loss.
 
-    Where validation is too small to choose by (`too_small`), equals are many: the simplest
-    classifier of them, in the order of `PENALTIES`, and of its trials that of lowest log-loss.
+    Where validation is too small to choose by (`too_small`), ties are common and go to the simplest
+    classifier, in the order of `PENALTIES`, then to the lowest log-loss.
     """
     best = min(trials, key=lambda trial: (-trial.accuracy, trial.log_loss))
     if not too_small(best):
@@ -86,15 +86,15 @@ def too_small(trial: Candidate) -> bool:
 
 
 def wider_interval(trial: Candidate) -> tuple[float, float]:
-    """Return the wider of a trial's interval and Wilson's, which has a width where all is right."""
+    """Return the wider of a trial's interval and Wilson's, which has a width at accuracy 1 too."""
     own, other = trial.interval, wilson(int(trial.correct.sum()), len(trial.correct))
     return max(own, other, key=lambda ends: ends[1] - ends[0])
 
 
 def classifier_names(settings: SweepSettings) -> list[str]:
-    """Return the classifiers to try, checked with their penalty; ``all`` names every one.
+    """Return the classifiers to try; raises `InputError` for bad names, penalty or folds.
 
-    With folds, ``all`` leaves out LightGBM, which needs validation rows to stop by.
+    With folds, ``all`` leaves out LightGBM, which needs validation rows for early stopping.
     """
     check_folds(settings.folds, settings.gap)
     text = settings.classifiers
@@ -117,7 +117,7 @@ def make_trial(
     meetings: np.ndarray,
     settings: SweepSettings,
 ) -> Candidate:
-    """Return the penalty of highest accuracy over all tasks; among equals, of lowest log-loss.
+    """Return the trial at the penalty of highest accuracy over all tasks, then lowest log-loss.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def make_trial(
     codes : (n,) int
         True classes of all tasks' validation rows; -1 where unknown.
     meetings : (n,)
-        Each row's meeting, or what else `metrics.interval_groups` draws.
+        Each row's meeting, or other group that `metrics.interval_groups` resamples.
     """
     penalties = penalty_path(name, settings.penalty)
     blocks = [pad([outcome.scores[k] for outcome in outcomes]) for k in range(len(penalties))]
@@ -150,18 +150,18 @@ def make_trial(
 
 
 def learnt_codes(codes: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Return the codes, -1 also where the row's fold has learnt no such class (score -inf)."""
-    found = scores[np.arange(len(codes)), np.maximum(codes, 0)]
-    return np.where(np.isneginf(found), -1, codes)
+    """Return the codes, with -1 also where the row's fold lacks the class (score -inf)."""
+    true_scores = scores[np.arange(len(codes)), np.maximum(codes, 0)]
+    return np.where(np.isneginf(true_scores), -1, codes)
 
 
 def _loss(scores: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
-    """Return the calibrated log-loss over rows of known label, and the temperature it needs.
+    """Return the calibrated log-loss over rows of known label, and its temperature.
 
-    NaN where no row's label is known.
+    The log-loss is NaN where no label is known.
     """
-    known, temperature = codes >= 0, shared_temperature(scores, codes)
-    if not known.any():
+    labelled, temperature = codes >= 0, shared_temperature(scores, codes)
+    if not labelled.any():
         return float("nan"), temperature
-    chances = probabilities(scores[known], temperature)
-    return log_loss(chances[np.arange(len(chances)), codes[known]]), temperature
+    chances = probabilities(scores[labelled], temperature)
+    return log_loss(chances[np.arange(len(chances)), codes[labelled]]), temperature

@@ -1,15 +1,15 @@
-"""Cross-validation over train and valid: folds of blocks in time per speaker, purged at the seams.
+"""Cross-validation over train and valid: folds are blocks of time per speaker, purged at the edges.
 
-Each speaker's segments in a session are cut into blocks of consecutive ones; every block is held
-out once, except the opening roll call, which is always learnt. What lies within `gap` seconds of a
-held-out segment, or shares audio with one, is not learnt in that fold, whoever speaks in it. Test
-rows and rows that the split purged are in no fold.
+Each speaker's segments in a session are cut into blocks of consecutive segments; every block is
+held out once, except the opening roll call, which is always in training. Segments within `gap`
+seconds of a held-out segment, or sharing audio with one, are left out of that fold's training rows,
+whoever speaks in them. Test rows and rows that the split purged are in no fold.
 
-Each held-out row is scored by classifiers that did not learn it. Where folds learn more rows than
-there are features, ridge, LDA and centroid come from sums that are taken once (`fold_sums`); else,
-and for the other classifiers, each fold's rows are turned once for all classifiers and penalties
-(`linear.principal_axes`). Both equal a scikit-learn pipeline of scaler and classifier fitted fold
-by fold.
+Each held-out row is scored by classifiers that were not trained on it. Where folds have more
+training rows than features, ridge, LDA and centroid come from sums computed once (`fold_sums`);
+otherwise, and for the other classifiers, each fold's rows are rotated once for all classifiers and
+penalties (`linear.principal_axes`). Both equal a scikit-learn pipeline of scaler and classifier
+fitted fold by fold.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ if TYPE_CHECKING:
 
 FEWEST = 2  # folds
 SUGGESTED = range(5, FEWEST - 1, -1)
-GAPS = (2.0, 1.0, 0.0)  # s, that a repair tries; the first is the default
+GAPS = (2.0, 1.0, 0.0)  # s, tried in this order for the repair of a message; the first: the default
 
 
 def join_tuning(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with its validation rows named train: folds take both."""
+    """Return the table with its validation rows renamed to train, since folds use both."""
     return table.assign(split=table["split"].replace({"valid": "train"}))
 
 
 def check_folds(folds: int, gap: float) -> None:
-    """Raise `InputError` unless there are no folds, or at least two, and `gap` is >= 0 s."""
+    """Raise `InputError` unless `folds` is 0 or at least 2, and `gap` (s) is >= 0."""
     if folds != 0 and folds < FEWEST:
         raise InputError(
             f"folds: {folds} is given, expected 0 (validation rows) or {FEWEST} and more; "
@@ -74,13 +74,13 @@ def add_folds(
         Made from `table` after `join_tuning`.
     folds : int, >= 2
     gap : float, >= 0
-        Distance in s up to which a segment is too near to a held-out one to be learnt. Where a
-        session lies in several audio files its times tell nothing, and nothing is purged.
+        Distance (s) from a held-out segment within which segments are not trained on. Where a
+        session spans several audio files, its times are not comparable and nothing is purged.
 
     Returns
     -------
     tasks : list of Task
-        ``rows["valid"]`` and ``codes["valid"]`` are the rows that are held out in turn.
+        ``rows["valid"]`` and ``codes["valid"]`` are the rows held out in turn.
     skipped : {name: reason}
     """
     check_folds(folds, gap)
@@ -92,9 +92,9 @@ def add_folds(
         if reason:
             skipped[task.name] = reason
             continue
-        held = np.sort(np.concatenate([held for _, held in cuts]))
-        rows = {**task.rows, "valid": task.rows["train"][held]}
-        codes = {**task.codes, "valid": task.codes["train"][held]}
+        held_out = np.sort(np.concatenate([positions for _, positions in cuts]))
+        rows = {**task.rows, "valid": task.rows["train"][held_out]}
+        codes = {**task.codes, "valid": task.codes["train"][held_out]}
         folded.append(replace(task, rows=rows, codes=codes, cuts=tuple(cuts)))
     if not folded:
         name, reason = next(iter(skipped.items()))
@@ -106,7 +106,7 @@ def add_folds(
 
 
 def suggest_folds(table: pd.DataFrame, within: str) -> str:
-    """Return options with which a table without validation rows can be folded, if any do."""
+    """Return options that fold a table without validation rows; empty where none do."""
     joined = join_tuning(table)
     try:
         tasks, _ = make_tasks(joined, within, needed=("train",))
@@ -116,7 +116,7 @@ def suggest_folds(table: pd.DataFrame, within: str) -> str:
 
 
 def _fewer_folds(tasks: Sequence[Task], table: pd.DataFrame, folds: int, gap: float) -> str:
-    """Return a repair that leads on where no task can be folded."""
+    """Return the repair of a message that no task can be folded."""
     fewer = range(min(folds, SUGGESTED[0]), FEWEST - 1, -1)
     options = _options(
         tasks, table, fewer, (gap, *(less for less in GAPS if less < gap)), given=gap
@@ -134,7 +134,7 @@ def _options(
 ) -> str:
     """Return the first --folds and --gap with which a task can be folded; empty where none can.
 
-    The gap is named where it is not the one that is `given` already.
+    The gap is named only where it differs from `given`.
     """
     parts = [table.iloc[task.rows["train"]].reset_index(drop=True) for task in tasks]
     for gap in gaps:
@@ -149,7 +149,7 @@ def _held_out(part: pd.DataFrame, folds: int, gap: float) -> list[tuple[np.ndarr
 
 
 def _why_not(cuts: Sequence[tuple[np.ndarray, np.ndarray]], folds: int) -> str:
-    """Return why these cuts are no folds; empty where they are."""
+    """Return why these cuts cannot serve as folds; empty where they can."""
     empty = sum(not len(learnt) for learnt, _ in cuts)
     if empty or not cuts:
         return f"{empty} of {folds} folds have nothing left to learn from"
@@ -158,17 +158,19 @@ def _why_not(cuts: Sequence[tuple[np.ndarray, np.ndarray]], folds: int) -> str:
 
 def _cuts(table: pd.DataFrame, folds: int, gap: float) -> list[tuple[np.ndarray, np.ndarray]]:
     timed = has_common_clock(table)
-    kept = roll_call_mask(table) if timed else np.zeros(len(table), bool)
-    block = time_blocks(table, folds, kept)
+    roll_call = roll_call_mask(table) if timed else np.zeros(len(table), bool)
+    block = time_blocks(table, folds, roll_call)
     return [_cut(table, block == fold, gap if timed else None) for fold in range(folds)]
 
 
-def _cut(table: pd.DataFrame, held: np.ndarray, gap: float | None) -> tuple[np.ndarray, np.ndarray]:
-    learnt = ~held
+def _cut(
+    table: pd.DataFrame, held_out: np.ndarray, gap: float | None
+) -> tuple[np.ndarray, np.ndarray]:
+    learnt = ~held_out
     if gap is not None:
-        near = count_neighbours(table, learnt, held, by=RECORDING, gap=gap) > 0
+        near = count_neighbours(table, learnt, held_out, by=RECORDING, gap=gap) > 0
         learnt[np.flatnonzero(learnt)[near]] = False
-    return np.flatnonzero(learnt), np.flatnonzero(held)
+    return np.flatnonzero(learnt), np.flatnonzero(held_out)
 
 
 Paths = Mapping[str, Sequence[float | None]]  # penalties by classifier
@@ -193,20 +195,25 @@ def cross_validate(
     ----------
     X : (n, d) float
     codes : (n,) int, 0 .. `classes` - 1
-    cuts : sequence of (learnt, held)
+    cuts : sequence of (learnt, held_out)
         Positions of rows; no row is held out twice.
     paths : {classifier: penalties}
-        As `registry.penalty_path` gives them; LightGBM has no rows to stop by and is refused.
+        As from `registry.penalty_path`; LightGBM, which needs rows to stop by, is not allowed.
     layers : LayerSet
-        Of `X`: tells how features are standardised, and the weights of a mix, which is always
-        fitted on a fold's rows.
+        Of `X`: how features are standardised, and the weights of a mix, which is always fitted on
+        the fold's rows themselves.
 
     Returns
     -------
     scores : {classifier: [(m, classes) float64 per penalty]}
         Rows in order of position; -inf where a fold's training rows lack the class.
     notes : {classifier: [str per penalty]}
-        Of fits that did not converge.
+        On fits that did not converge.
+
+    Raises
+    ------
+    InputError
+        `paths` has LightGBM.
     """
     return score_folds(GramSums(X, codes, classes, cuts), paths, seed=seed, layers=layers)
 
@@ -214,43 +221,43 @@ def cross_validate(
 def score_folds(
     rows: GramSums, paths: Paths, *, seed: int = 0, layers: LayerSet = ALONE
 ) -> tuple[Scores, dict[str, list[str]]]:
-    """Do what `cross_validate` does with rows that are cross-validated several times."""
+    """Do as `cross_validate`, reusing the sums of `rows` between calls."""
     if "lightgbm" in paths:
         raise InputError(
             "lightgbm: 0 validation segments are given, expected at least 1 to stop by; "
             "leave lightgbm out of --classifiers, or --folds out"
         )
     X, codes, classes, way = rows.X, rows.codes, rows.classes, layers.standardise
-    found = {name: [np.empty((0, classes))] * len(path) for name, path in paths.items()}
+    scores = {name: [np.empty((0, classes))] * len(path) for name, path in paths.items()}
     notes = {name: [""] * len(path) for name, path in paths.items()}
-    for number, (learnt, held) in enumerate(rows.cuts):
+    for number, (learnt, held_out) in enumerate(rows.cuts):
         many = len(learnt) > X.shape[1] and not layers.weights
         summed = many and not set(BY_SUMS).isdisjoint(paths)
         part = rows.fold_sums(number, way) if summed else None
-        scored = _from_sums(part, X[held], paths) if part else {}
+        scored = _from_sums(part, X[held_out], paths) if part else {}
         rest = {name: path for name, path in paths.items() if name not in scored}
         if rest:
             rotation = principal_axes(X[learnt], layers.weights, way)
-            scored |= _from_rows(rotation, codes[learnt], classes, X[held], rest, seed, notes)
+            scored |= _from_rows(rotation, codes[learnt], classes, X[held_out], rest, seed, notes)
         for name, blocks in scored.items():
-            found[name] = [np.concatenate(pair) for pair in zip(found[name], blocks, strict=True)]
-    order = np.argsort(np.concatenate([held for _, held in rows.cuts]))
-    return {name: [block[order] for block in blocks] for name, blocks in found.items()}, notes
+            scores[name] = [np.concatenate(pair) for pair in zip(scores[name], blocks, strict=True)]
+    order = np.argsort(np.concatenate([held_out for _, held_out in rows.cuts]))
+    return {name: [block[order] for block in blocks] for name, blocks in scores.items()}, notes
 
 
 def _from_sums(sums: FoldSums, rows: np.ndarray, paths: Paths) -> Scores:
-    """Return the scores of the classifiers that the sums give exactly."""
-    found: Scores = {}
+    """Return the scores of the classifiers that can be fitted exactly from the sums."""
+    scores: Scores = {}
     strengths = {name: [p for p in path if p is not None] for name, path in paths.items()}
     if "centroid" in paths:
-        found["centroid"] = [centroid_scores(sums, rows)]
+        scores["centroid"] = [centroid_scores(sums, rows)]
     if "ridge" in paths:
-        found["ridge"] = ridge_scores(sums, rows, strengths["ridge"])
+        scores["ridge"] = ridge_scores(sums, rows, strengths["ridge"])
     if "lda" in paths:
         blocks = lda_scores(sums, rows, strengths["lda"])
         if blocks is not None:
-            found["lda"] = blocks
-    return found
+            scores["lda"] = blocks
+    return scores
 
 
 def _from_rows(
@@ -262,17 +269,17 @@ def _from_rows(
     seed: int,
     notes: dict[str, list[str]],
 ) -> Scores:
-    """Fit a fold's rows themselves; classes that they lack have -inf."""
+    """Fit on a fold's rows; the scores of absent classes are -inf."""
     present, local = np.unique(codes, return_inverse=True)
     fold, turned = TrainingSet(rotation, local, len(present), seed=seed), rotation.project(rows)
-    found: Scores = {}
+    scores: Scores = {}
     for name, path in paths.items():
-        found[name] = [np.full((len(rows), classes), -np.inf) for _ in path]
+        scores[name] = [np.full((len(rows), classes), -np.inf) for _ in path]
         if len(present) == 1:  # nothing to tell apart
-            for block in found[name]:
+            for block in scores[name]:
                 block[:, present] = 0
             continue
         for number, head in enumerate(fit_path(name, fold, path)):
-            found[name][number][:, present] = head.scores(rotation, rows, turned)
+            scores[name][number][:, present] = head.scores(rotation, rows, turned)
             notes[name][number] = notes[name][number] or head.note
-    return found
+    return scores

@@ -1,4 +1,4 @@
-"""Table and store become rows with features, and tasks."""
+"""Prepare a table and a store for learning: rows with features, and tasks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from ...common.files import atomic_write
 from ...extract.store.reader import FeatureStore
 from ...manifests.splits.tasks import Task, check_splits, make_tasks
 from ..features import layer_sets, rows_with_features
-from .candidates import SweepSettings, classifier_names
+from ..options import SweepSettings
+from .candidates import classifier_names
 from .cross_validation import add_folds, join_tuning, suggest_folds
 from .run_inputs import checksums
 
@@ -23,22 +24,22 @@ if TYPE_CHECKING:
 
 
 LEFT_OUT_FILE = "left_out.csv"
-MOST_NAMED = 20  # sessions on the terminal; the file names all
+MOST_NAMED = 20  # sessions listed on the terminal; the file lists all
 NO_STOP = "no validation segment of a speaker in train, which lightgbm needs to stop by"
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What is learnt, chosen and tested, and what is not.
+    """The usable rows and tasks of a table, and what was left out.
 
     Attributes
     ----------
     table : DataFrame
-        The rows with features; `tasks` hold its row numbers. With folds, valid is called train.
+        The rows with features; `tasks` hold its row numbers. With folds, valid is renamed train.
     whole : DataFrame
-        The table as it was given.
+        The table as given.
     rejected : DataFrame
-        Rows without features, since extraction rejected them.
+        Rows without features because extraction rejected them.
     skipped : {session or "corpus": why}
     """
 
@@ -55,17 +56,17 @@ class Prepared:
         reasons = rows["session"].map(self.skipped)
         gone = rows["segment_id"].isin(set(self.rejected["segment_id"]))
         reasons = reasons.mask(gone & reasons.isna(), "rejected at extraction")
-        found = rows[["segment_id", "session"]].assign(reason=reasons)
-        return found[found["reason"].notna()].reset_index(drop=True)
+        unusable = rows[["segment_id", "session"]].assign(reason=reasons)
+        return unusable[unusable["reason"].notna()].reset_index(drop=True)
 
 
 def prepare_tasks(
     table: pd.DataFrame, store: FeatureStore, settings: SweepSettings, needed: Sequence[str]
 ) -> Prepared:
-    """Return rows, tasks and what is left out, for splits that must have rows (`needed`).
+    """Return rows, tasks and what is left out; the splits `needed` must have rows.
 
-    With folds, validation rows are named train, and nobody needs any. A task that a classifier
-    cannot do is left out for all of them, so that they are compared on the same rows.
+    With folds, validation rows are renamed train, and none are needed. A task that one classifier
+    cannot do is left out for all classifiers, so that they are compared on the same rows.
 
     Raises
     ------
@@ -76,25 +77,25 @@ def prepare_tasks(
     layer_sets(settings.layers, settings.combine, store, settings.standardise)
     needed = [name for name in needed if not (settings.folds and name == "valid")]
     _check_parts(table, needed, settings)
-    known, rejected = rows_with_features(table, store)
-    known = join_tuning(known) if settings.folds else known
-    _check_features(table, known, store, needed)
-    tasks, skipped = make_tasks(known, settings.within, needed=needed, whole=table)
+    usable, rejected = rows_with_features(table, store)
+    usable = join_tuning(usable) if settings.folds else usable
+    _check_features(table, usable, store, needed)
+    tasks, skipped = make_tasks(usable, settings.within, needed=needed, whole=table)
     if settings.within == "session":
-        skipped |= _without_features(table, known)
+        skipped |= _without_features(table, usable)
     if settings.folds:
-        tasks, unfolded = add_folds(tasks, known, settings.folds, gap=settings.gap)
+        tasks, unfolded = add_folds(tasks, usable, settings.folds, gap=settings.gap)
         skipped |= unfolded
-    reasons = {task.name: _unfit(task, known, store, names, settings) for task in tasks}
+    reasons = {task.name: _unfit(task, usable, store, names, settings) for task in tasks}
     unfit = {name: why for name, why in reasons.items() if why}
     tasks = [task for task in tasks if task.name not in unfit]
     if not tasks:
         raise InputError(_nothing_left(unfit))
-    return Prepared(known, table, rejected, tasks, dict(sorted((skipped | unfit).items())))
+    return Prepared(usable, table, rejected, tasks, dict(sorted((skipped | unfit).items())))
 
 
 def _check_parts(table: pd.DataFrame, needed: Sequence[str], settings: SweepSettings) -> None:
-    """Refuse a table without rows of a split; of validation, with folds that can be made."""
+    """Check that each needed split has rows; for validation, the repair suggests folds."""
     parts = [name for name in needed if name != "valid"]
     check_splits(table, parts)
     if "valid" in needed and not (table["split"] == "valid").any():
@@ -109,11 +110,11 @@ def _check_parts(table: pd.DataFrame, needed: Sequence[str], settings: SweepSett
 
 
 def _check_features(
-    table: pd.DataFrame, known: pd.DataFrame, store: FeatureStore, needed: Sequence[str]
+    table: pd.DataFrame, usable: pd.DataFrame, store: FeatureStore, needed: Sequence[str]
 ) -> None:
-    """Refuse a split of which extraction rejected every segment."""
+    """Check that extraction did not reject every segment of a split."""
     for name in needed:
-        if not (known["split"] == name).any():
+        if not (usable["split"] == name).any():
             raise InputError(
                 f"{store.path}: 0 of {(table['split'] == name).sum()} segments of split {name!r} "
                 "have features, expected at least 1; see why they were rejected with spk-store "
@@ -121,9 +122,9 @@ def _check_features(
             )
 
 
-def _without_features(table: pd.DataFrame, known: pd.DataFrame) -> dict[str, str]:
-    """Return {session: why} of the sessions of which extraction rejected every segment."""
-    gone = sorted(set(table["session"]) - set(known["session"]))
+def _without_features(table: pd.DataFrame, usable: pd.DataFrame) -> dict[str, str]:
+    """Return {session: reason} for sessions whose segments were all rejected at extraction."""
+    gone = sorted(set(table["session"]) - set(usable["session"]))
     counts = table["session"].value_counts()
     return {name: f"all {counts[name]} segments rejected at extraction" for name in gone}
 
@@ -135,7 +136,7 @@ def _unfit(
     names: Sequence[str],
     settings: SweepSettings,
 ) -> str:
-    """Return why nothing can be learnt or chosen in a task; empty where it can."""
+    """Return why a task can be neither learnt nor chosen by; empty where it can."""
     if "lightgbm" in names and not settings.folds and not np.any(task.codes["valid"] >= 0):
         return f"{NO_STOP} ({len(task.rows['valid'])} valid)"
     rows = task.rows["train"]
@@ -146,9 +147,9 @@ def _unfit(
 
 
 def layers_of(settings: SweepSettings, store: FeatureStore) -> list[int]:
-    """Return the layers that settings ask of a store, ascending."""
+    """Return the layers that the settings use of a store, ascending."""
     sets = layer_sets(settings.layers, settings.combine, store, settings.standardise)
-    return sorted({layer for one in sets for layer in one.layers})
+    return sorted({layer for layer_set in sets for layer in layer_set.layers})
 
 
 def _nothing_left(unfit: Mapping[str, str]) -> str:
@@ -165,7 +166,7 @@ def _nothing_left(unfit: Mapping[str, str]) -> str:
 
 
 def left_out_lines(rejected: pd.DataFrame, skipped: Mapping[str, str], file: str = "") -> list[str]:
-    """Say which sessions and segments are left out; of many sessions the first, and the file."""
+    """Return lines on the sessions and segments left out; after `MOST_NAMED`, refer to `file`."""
     lines = [f"left out: {name}, {reason}" for name, reason in skipped.items()]
     if len(lines) > MOST_NAMED:
         more = f"left out: {len(lines) - MOST_NAMED} more sessions"
@@ -177,9 +178,9 @@ def left_out_lines(rejected: pd.DataFrame, skipped: Mapping[str, str], file: str
 
 
 def write_left_out(rows: pd.DataFrame, path: str | Path) -> bool:
-    """Write the rows that were left out, or remove the list of an earlier run.
+    """Write the rows left out (`segment_id, session, reason`), or remove an earlier run's list.
 
-    Returns whether there are any. `rows` has the columns `segment_id, session, reason`.
+    Returns whether there are any rows.
     """
     path = Path(path)
     if not len(rows):

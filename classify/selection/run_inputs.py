@@ -1,9 +1,9 @@
-"""What a run was made of, row by row, so that it is never continued or added to with other inputs.
+"""Record a run's inputs row by row, so that it is never resumed or extended with other inputs.
 
-``inputs.json`` in a sweep's folder: the rows of its table (`COLUMNS`), each with a checksum of its
-features at the layers that were swept, and the store's configuration. ``config.json``, written
-last, holds the SHA-256 of every file that belongs to the run; what `curve` and `open-set` add
-names the run in its column ``run``.
+``inputs.json`` in a sweep's folder holds the rows of its table (`COLUMNS`), each with a checksum of
+its features at the swept layers, and the store's configuration. ``config.json``, written last,
+holds the SHA-256 of every file of the run; the tables that `curve` and `open-set` add identify the
+run in their column ``run``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 INPUTS_FILE = "inputs.json"
 SCHEMA = 1
 COLUMNS = ("session", "speaker", "split", "start", "end")
-# not compared between stores: which layers lie there, in which precision and file format
+# not compared between stores: the layers they hold, their precision and file format
 FREE_KEYS = ("layers", "dtype", "schema")
 
 
@@ -44,7 +44,7 @@ class Inputs:
     rows : DataFrame of str, indexed by segment id
         `COLUMNS` and ``features``, a checksum, empty where extraction rejected the segment.
     layers : list of int
-        Of which the features are.
+        The layers that the checksums cover.
     store : dict
         The store's configuration.
     """
@@ -55,13 +55,13 @@ class Inputs:
 
     @property
     def sha256(self) -> str:
-        """Return a fingerprint of all of it, whatever the order of rows."""
+        """Return a fingerprint of the inputs that does not depend on the order of rows."""
         facts = json.dumps([list(self.layers), dict(self.store)], sort_keys=True).encode()
         return hashlib.sha256(self.rows.sort_index().to_csv().encode() + facts).hexdigest()
 
 
 def inputs_of(table: pd.DataFrame, store: FeatureStore, layers: Sequence[int]) -> Inputs:
-    """Return what a run on these layers of a table and a store is made of."""
+    """Return the inputs of a run on these layers of a table and a store."""
     numbers = sorted(set(layers))
     rows = table[["segment_id"]].assign(
         **{name: table[name].map(_text) if name in table else "" for name in COLUMNS},
@@ -75,9 +75,9 @@ def _text(value: object) -> str:
 
 
 def checksums(store: FeatureStore, ids: Sequence[str], layers: Sequence[int]) -> list[str]:
-    """Return a checksum of each segment's features at some layers; empty where it has none.
+    """Return a checksum of each segment's features at `layers`; empty where it has none.
 
-    Made of the CRC-32s that the store holds of every segment and layer; no feature is read.
+    Computed from the CRC-32 that the store holds per segment and layer; no feature is read.
     """
     columns = [list(store.layers).index(layer) for layer in layers]
     place = {str(name): number for number, name in enumerate(store.ids())}
@@ -90,19 +90,19 @@ def checksums(store: FeatureStore, ids: Sequence[str], layers: Sequence[int]) ->
 
 def write_inputs(inputs: Inputs, folder: str | Path) -> None:
     """Write ``inputs.json`` of a run's folder."""
-    held = {
+    content = {
         "schema": SCHEMA,
         "layers": list(inputs.layers),
         "store": dict(inputs.store),
         "columns": ["segment_id", *inputs.rows.columns],
         "rows": [list(row) for row in inputs.rows.itertuples(name=None)],
     }
-    text = json.dumps(held, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     atomic_write(Path(folder) / INPUTS_FILE, text.encode())
 
 
 def read_inputs(folder: str | Path) -> Inputs | None:
-    """Return what a run's folder says that it was made of; None where no file says it.
+    """Return the recorded inputs of a run's folder; None where it has no record.
 
     Raises
     ------
@@ -115,10 +115,10 @@ def read_inputs(folder: str | Path) -> Inputs | None:
     if not path.is_file():
         return None
     try:
-        held = json.loads(path.read_bytes())
-        rows = pd.DataFrame(held["rows"], columns=held["columns"], dtype="str")
+        content = json.loads(path.read_bytes())
+        rows = pd.DataFrame(content["rows"], columns=content["columns"], dtype="str")
         rows = rows.set_index("segment_id")[[*COLUMNS, "features"]]
-        return Inputs(rows, [int(layer) for layer in held["layers"]], dict(held["store"]))
+        return Inputs(rows, [int(layer) for layer in content["layers"]], dict(content["store"]))
     except (OSError, ValueError, TypeError, KeyError) as problem:
         raise InputError(
             f"{path}: cannot be read ({problem}), expected what a sweep was made of; sweep into "
@@ -129,23 +129,24 @@ def read_inputs(folder: str | Path) -> Inputs | None:
 def check_same_inputs(
     folder: str | Path, table: pd.DataFrame, store: FeatureStore, *, repair: str
 ) -> None:
-    """Raise `InputError` with what differs unless a run's folder is of this table and store.
+    """Raise `InputError`, naming what differs, unless a run's folder is of this table and store.
 
-    A folder from before inputs were recorded is compared by its predictions (`_check_predicted`).
+    A folder written before inputs were recorded is compared by its predictions
+    (`_check_predicted`).
     """
-    held = read_inputs(folder)
-    if held is None:
+    recorded = read_inputs(folder)
+    if recorded is None:
         _check_predicted(Path(folder), table, repair=repair)
         return
-    check_same_store(held.store, store, whose=f"the store of {folder}", repair=repair)
-    missing = [layer for layer in held.layers if layer not in store.layers]
+    check_same_store(recorded.store, store, whose=f"the store of {folder}", repair=repair)
+    missing = [layer for layer in recorded.layers if layer not in store.layers]
     if missing:
         raise InputError(
             f"{store.path}: layers {missing} are missing, found {list(store.layers)}, expected "
             f"those of {folder}; {repair}"
         )
-    now = inputs_of(table, store, held.layers).rows
-    difference = difference_of(held.rows, now)
+    now = inputs_of(table, store, recorded.layers).rows
+    difference = difference_of(recorded.rows, now)
     if difference:
         where = store.path if " features" in difference else "table"
         raise InputError(f"{where}: {difference}; {repair}")
@@ -159,10 +160,10 @@ def begin_run(
     *,
     anew: bool = False,
 ) -> None:
-    """Take a folder for a sweep of these rows and features, or refuse what is there of others.
+    """Prepare a folder for a sweep; raise `InputError` where it holds a run of other inputs.
 
-    What the run is made of is written first, so that also a stopped one says it. `anew`: a run of
-    others is begun anew; until it is done the folder holds none (no ``config.json``).
+    The inputs are written first, so that an interrupted run records them too. With `anew`, a run of
+    other inputs is replaced; until the new one is done, the folder has no ``config.json``.
     """
     repair = "pass --overwrite to begin it anew, or name another folder"
     try:
@@ -179,7 +180,7 @@ def begin_run(
 def check_same_store(
     config: Mapping[str, Any], store: FeatureStore, *, whose: str, repair: str
 ) -> None:
-    """Raise `InputError` with the keys that differ unless a store is configured as `config`."""
+    """Raise `InputError`, naming the keys that differ, unless `config` is the store's."""
     theirs = store.config
     differ = differing_keys(config, theirs, free=FREE_KEYS)
     if differ:
@@ -191,9 +192,9 @@ def check_same_store(
 
 
 def difference_of(then: pd.DataFrame, now: pd.DataFrame) -> str:
-    """Return in words what `now` has otherwise than `then` (`Inputs.rows`); empty where nothing.
+    """Describe the first difference of `now` from `then` (`Inputs.rows`); empty where none.
 
-    Segments first, then their columns: the first that differs is told, with its first row.
+    Segments are compared first, then columns; the first row that differs is named.
     """
     gone, new = then.index.difference(now.index), now.index.difference(then.index)
     if len(gone):
@@ -217,7 +218,7 @@ def difference_of(then: pd.DataFrame, now: pd.DataFrame) -> str:
 
 
 def _check_predicted(folder: Path, table: pd.DataFrame, *, repair: str) -> None:
-    """Compare a table's test rows with the predictions that a run left; nothing else is known."""
+    """Compare a table's test rows with a run's predictions, its only record of inputs."""
     from ...manifests.table import read_predictions
 
     path = folder / "predictions.csv"
@@ -234,7 +235,7 @@ def _check_predicted(folder: Path, table: pd.DataFrame, *, repair: str) -> None:
 
 
 def sealed(folder: str | Path, names: Sequence[str]) -> dict[str, str]:
-    """Return {name: SHA-256} of a run's files that are there."""
+    """Return {name: SHA-256} of the run's files that exist."""
     paths = {name: Path(folder) / name for name in names}
     return {
         name: hashlib.sha256(path.read_bytes()).hexdigest()
@@ -244,9 +245,9 @@ def sealed(folder: str | Path, names: Sequence[str]) -> dict[str, str]:
 
 
 def check_sealed(folder: str | Path, config: Mapping[str, Any]) -> None:
-    """Raise `InputError` unless a sweep's files are those that its ``config.json`` names.
+    """Raise `InputError` unless a sweep's files have the checksums in its ``config.json``.
 
-    They are not where another sweep was killed while it wrote, or a file was put in its place.
+    They differ where another sweep was killed while writing, or a file was replaced.
     """
     named = config.get("files")
     named = named if isinstance(named, dict) else {}
@@ -261,7 +262,7 @@ def check_sealed(folder: str | Path, config: Mapping[str, Any]) -> None:
 
 
 def run_mark(folder: str | Path, config: Mapping[str, Any]) -> str:
-    """Return what says in ``learning.csv`` and ``openset.csv`` which run they are of."""
+    """Return the identifier of a run in ``learning.csv`` and ``openset.csv``."""
     predictions = sealed(folder, ["predictions.csv"])
     settings = {k: v for k, v in config.get("settings", {}).items() if k not in NOT_IN_A_CELL}
     facts = [predictions, config.get("chosen"), settings]

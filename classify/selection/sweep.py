@@ -1,8 +1,8 @@
-"""Layers x classifiers x penalties, tried on train, compared on validation; test is not touched.
+"""Sweep layers x classifiers x penalties: fitted on train, compared on validation, never on test.
 
-Validation is the table's validation rows, or with folds every row of train and valid, held out in
-turn. Layers are shared out among processes, each with one layer in memory; the linear algebra
-inside each runs on one thread, so results do not depend on the number of processes.
+Validation is the table's validation rows or, with folds, every row of train and valid, held out in
+turn. Layers are distributed among processes, each with one layer in memory; linear algebra runs on
+one thread per process, so results do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from ..classifiers.linear import principal_axes
 from ..classifiers.registry import fit_path, penalty_path
 from ..features import LayerSet, Log, layer_sets, read_features
 from ..metrics import interval_groups
-from .candidates import Candidate, SweepSettings, ValidationScores, classifier_names, make_trial
+from ..options import SweepSettings
+from .candidates import Candidate, ValidationScores, classifier_names, make_trial
 from .cross_validation import Paths, score_folds
 from .layer_weights import learn_layer_weights
 from .sweep_cache import Share, SweepCache, remaining_work
@@ -42,11 +43,11 @@ TUNING = ("train", "valid")
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """What each process is told once: the data and how it is tried."""
+    """What each process receives once: the data and the settings."""
 
     store: FeatureStore
     ids: np.ndarray
-    groups: np.ndarray  # of all validation rows: what their intervals draw first
+    groups: np.ndarray  # of all validation rows: resampled first by intervals
     tasks: Sequence[Task]
     settings: SweepSettings
 
@@ -60,7 +61,7 @@ def sweep(
     log: Log = lambda text: None,
     cells: SweepCache | None = None,
 ) -> list[Candidate]:
-    """Try every layer set and classifier on the tasks; validation accuracy for each.
+    """Try every layer set and classifier on the tasks and measure validation accuracy.
 
     Parameters
     ----------
@@ -70,17 +71,17 @@ def sweep(
     store : FeatureStore
         Opened once; each process reads what it needs.
     cells : SweepCache, optional
-        Trials finished before, which are not tried again, and the place for new ones.
+        Finished trials, which are not repeated; new ones are added.
 
     Returns
     -------
     list of Candidate
-        In order of layer set, then classifier. The same for any `jobs`.
+        In order of layer set, then classifier; independent of `jobs`.
 
     Raises
     ------
     InputError
-        A setting is unknown or not in the store, or LightGBM has nothing to stop by.
+        A setting is unknown or not in the store, or LightGBM has no validation rows to stop by.
     """
     names = classifier_names(settings)
     sets = layer_sets(settings.layers, settings.combine, store, settings.standardise)
@@ -98,14 +99,14 @@ def sweep(
             for trial in trials:
                 cells.add(trial)
             bar.update(len(trials))
-    found = [cells.get(layer_set, name) for layer_set in sets for name in names]
-    return [trial for trial in found if trial is not None]
+    finished = [cells.get(layer_set, name) for layer_set in sets for name in names]
+    return [trial for trial in finished if trial is not None]
 
 
 def validation_groups(
     table: pd.DataFrame, tasks: Sequence[Task], settings: SweepSettings
 ) -> np.ndarray:
-    """Return what intervals over all tasks' validation rows draw first, (n,) int."""
+    """Return the groups (n,) int that intervals over all validation rows resample first."""
     rows = table.iloc[np.concatenate([task.rows["valid"] for task in tasks])]
     sessions, speakers = (rows[name].to_numpy(str) for name in ("session", "speaker"))
     return interval_groups(sessions, speakers, one_task=settings.within == "corpus")[0]
@@ -123,7 +124,7 @@ def _tell_plan(tasks: Sequence[Task], every: int, todo: Sequence[Share], log: Lo
 
 
 def _bar(cells: int) -> tqdm:
-    """Return a bar of combinations; only a terminal sees it."""
+    """Return a progress bar of combinations, shown on terminals only."""
     from tqdm import tqdm
 
     return tqdm(total=cells, unit="fit", disable=is_quiet() or None, leave=False)
@@ -136,7 +137,7 @@ def _processes(jobs: int, sets: int) -> int:
 
 
 def _run(work: _Work, todo: Sequence[Share]) -> Iterator[list[Candidate]]:
-    """Yield each share's trials as they are finished, in order."""
+    """Yield each share's trials as they finish, in order."""
     jobs = _processes(work.settings.jobs, len(todo))
     if jobs <= 1:
         yield from (_try_layers(work, share) for share in todo)
@@ -146,13 +147,13 @@ def _run(work: _Work, todo: Sequence[Share]) -> Iterator[list[Candidate]]:
     with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1):
         each = Parallel(return_as="generator", batch_size=1, pre_dispatch=f"{jobs}")
         with ignore_sigint_in_children():
-            found = each(delayed(_try_layers)(work, share) for share in todo)
-        yield from found
+            results = each(delayed(_try_layers)(work, share) for share in todo)
+        yield from results
 
 
 @contextmanager
 def one_thread(classifiers: Sequence[str]) -> Iterator[None]:
-    """Hold linear algebra to one thread: processes do not fight, and sums have one order."""
+    """Limit linear algebra to one thread, so that processes do not compete and sums are ordered."""
     import scipy.linalg  # noqa: F401  the limit holds only for libraries that are loaded
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -163,7 +164,7 @@ def one_thread(classifiers: Sequence[str]) -> Iterator[None]:
 
 
 def _try_layers(work: _Work, share: Share) -> list[Candidate]:
-    """Fit classifiers on every task with one set of layers, which is read once."""
+    """Fit classifiers on every task with one layer set, which is read once."""
     rows = np.unique(np.concatenate([task.rows[s] for task in work.tasks for s in TUNING]))
     X = read_features(work.store, work.ids[rows], share[0][0], work.settings.pooling_part)
     cells = [(layer_set, name) for layer_set, names in share for name in names]
@@ -180,7 +181,7 @@ def _try_layers(work: _Work, share: Share) -> list[Candidate]:
 def _validate_share(
     work: _Work, task: Task, train: np.ndarray, valid: np.ndarray, share: Share
 ) -> Iterator[tuple[tuple[LayerSet, str], ValidationScores]]:
-    """Yield what validation says of each cell; sums over folds are taken once for all of them."""
+    """Yield the validation results of each cell; sums over folds are computed once for all."""
     rows = GramSums(train, task.codes["train"], len(task.labels), task.cuts)
     for layer_set, names in share:
         paths = {name: penalty_path(name, work.settings.penalty) for name in names}
@@ -198,12 +199,12 @@ def validate(
 ) -> dict[str, ValidationScores]:
     """Return each classifier's scores of a task's validation rows, once per penalty in `paths`.
 
-    `rows` and `valid` (m, d) are the task's training and validation rows of `layers`; with folds,
-    the first has both.
+    `rows` and `valid` (m, d) are the features of the task's training and validation rows; with
+    folds, `rows` has both.
     """
     if task.cuts:
-        found, notes = score_folds(rows, paths, seed=seed, layers=layers)
-        return {name: ValidationScores(found[name], notes[name]) for name in paths}
+        fold_scores, notes = score_folds(rows, paths, seed=seed, layers=layers)
+        return {name: ValidationScores(fold_scores[name], notes[name]) for name in paths}
     fold = make_fold(task, rows.X, valid, seed, layers)
     turned = fold.valid if fold.valid is not None else np.zeros((0, 0))
     outcomes = {}
@@ -223,9 +224,9 @@ def make_fold(
     *,
     rounds: int = 0,
 ) -> TrainingSet:
-    """Return a task's training rows of `layers` turned, with its validation rows beside them.
+    """Return a task's rotated training rows of `layers`, with its validation rows.
 
-    `rounds` above 0 are LightGBM's, which then does not stop by validation rows.
+    With `rounds` above 0 LightGBM grows that many, without early stopping.
     """
     rotation = principal_axes(train, layers.weights, layers.standardise)
     turned = rotation.project(valid) if len(valid) else None

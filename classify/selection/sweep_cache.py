@@ -1,10 +1,9 @@
-"""Finished cells (layers x classifier) of a sweep on disk, so that a stopped one goes on.
+"""Finished cells (layers x classifier) of a sweep on disk, so that a stopped sweep can resume.
 
-``cells.jsonl``: the first line is the fingerprint of everything a cell depends on: the table's
-segments, the store's configuration and files, the settings, the versions. Then one line per cell.
-Each line has the CRC-32 of its other fields: one that a kill cut off, and all from a damaged one
-on, are taken out. A file of another fingerprint is begun anew,
-or refused.
+The first line of ``cells.jsonl`` is the fingerprint of everything a cell depends on: the table's
+segments, the store's configuration and checksums, the settings, the versions. Then follows one line
+per cell. Each line has the CRC-32 of its other fields; everything from the first truncated or
+damaged line on is dropped. A file with another fingerprint is replaced, or raises `InputError`.
 """
 
 from __future__ import annotations
@@ -27,28 +26,29 @@ from ...common.files import atomic_write
 from ...extract.store.reader import FeatureStore
 from ...manifests.splits.tasks import Task
 from ..features import LayerSet
-from .candidates import Candidate, SweepSettings, classifier_names
+from ..options import SweepSettings
+from .candidates import Candidate, classifier_names
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-SCHEMA = 3  # of the file, and of how a cell is computed: 3 has LDA's spread of few samples
+SCHEMA = 3  # of the file and of the computation of cells; 3: LDA's spread for few samples
 Share = list[tuple[LayerSet, list[str]]]  # layer sets of the same features, with classifiers
-# settings that choose cells, or what is made of the chosen one, not what is in a cell
+# settings that select cells or use the chosen one, but do not change a cell's content
 NOT_IN_A_CELL = ("layers", "standardise", "classifiers", "jobs", "calibration", "refit")
 
 
 class SweepCache:
-    """The finished trials of one sweep, kept in a file as they come.
+    """The finished trials of one sweep, appended to a file as they finish.
 
     Parameters
     ----------
-    path : path of the file; None keeps nothing
+    path : path of the file; None keeps them in memory only
     mark : str
-        Fingerprint, as `fingerprint_of` gives it.
+        Fingerprint, from `fingerprint_of`.
     anew : bool
-        Whether a file of another fingerprint is begun anew; otherwise it is refused.
+        Whether to replace a file with another fingerprint, rather than raise `InputError`.
     """
 
     def __init__(self, path: Path | None = None, mark: str = "", *, anew: bool = True) -> None:
@@ -67,8 +67,8 @@ class SweepCache:
         for line in lines[1:] if same else []:
             self._remember(_trial(line))
         head = _signed({"schema": SCHEMA, "fingerprint": mark})
-        kept = [head, *(_line(trial) for trial in self._trials.values())]
-        atomic_write(path, b"".join(kept))
+        written = [head, *(_line(trial) for trial in self._trials.values())]
+        atomic_write(path, b"".join(written))
 
     def __len__(self) -> int:
         return len(self._trials)
@@ -78,7 +78,7 @@ class SweepCache:
         return self._trials.get((layers, classifier))
 
     def add(self, trial: Candidate) -> None:
-        """Keep a finished trial; it is on disk when this returns."""
+        """Add a finished trial; it is on disk when this returns."""
         self._remember(trial)
         if self._path is not None:
             with explain_write_errors(self._path), self._path.open("ab") as file:
@@ -91,15 +91,15 @@ class SweepCache:
 def fingerprint_of(
     table: pd.DataFrame, store: FeatureStore, tasks: Sequence[Task], settings: SweepSettings
 ) -> str:
-    """Return the SHA-256 (hex) of all that a cell's numbers depend on.
+    """Return the SHA-256 (hex) of everything that a cell's numbers depend on.
 
-    Of the store: its configuration, and the checksums that it holds of the rows' features.
+    The store contributes its configuration and its checksums of the rows' features.
     """
     chosen = {name: value for name, value in asdict(settings).items() if name not in NOT_IN_A_CELL}
     columns = [name for name in ("segment_id", "session", "speaker", "split") if name in table]
     digest = hashlib.sha256()
-    told = [chosen, dict(store.config), _versions()]
-    digest.update(json.dumps(told, sort_keys=True, default=str).encode())
+    facts = [chosen, dict(store.config), _versions()]
+    digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
     digest.update(table[columns].to_csv(index=False).encode())
     digest.update(_checksums(table, store).tobytes())
     for task in tasks:
@@ -118,7 +118,7 @@ def _versions() -> dict[str, str]:
 
 
 def _checksums(table: pd.DataFrame, store: FeatureStore) -> np.ndarray:
-    """Return the CRC-32 (n, layers) of the rows' features, as the store holds them."""
+    """Return the store's CRC-32 (n, layers) of the rows' features."""
     place = {str(name): number for number, name in enumerate(store.ids())}
     sums = np.concatenate([shard.crc32 for shard in store.shards])
     return sums[[place[name] for name in table["segment_id"]]].astype("<u4")
@@ -127,22 +127,24 @@ def _checksums(table: pd.DataFrame, store: FeatureStore) -> np.ndarray:
 def remaining_work(
     cells: SweepCache, sets: Sequence[LayerSet], settings: SweepSettings
 ) -> list[Share]:
-    """Return for each layer set with work left the classifiers that are not finished.
+    """Return the unfinished classifiers of each layer set that has any.
 
-    Layer sets of the same features, standardised or not, make one share of the work.
+    Layer sets of the same features, standardised or not, form one share of the work.
     """
     names = classifier_names(settings)
     shares: dict[LayerSet, Share] = {}
-    for one in sets:
-        missing = [name for name in names if cells.get(one, name) is None]
+    for layer_set in sets:
+        missing = [name for name in names if cells.get(layer_set, name) is None]
         if missing:
-            shares.setdefault(replace(one, standardise="yes"), []).append((one, missing))
+            shares.setdefault(replace(layer_set, standardise="yes"), []).append(
+                (layer_set, missing)
+            )
     return list(shares.values())
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the file's lines up to the first that is not as it was written."""
-    found: list[dict[str, Any]] = []
+    """Return the file's lines up to the first that is damaged."""
+    records: list[dict[str, Any]] = []
     for line in path.read_bytes().split(b"\n") if path.exists() else []:
         try:
             fields = dict(json.loads(line))
@@ -150,8 +152,8 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
             break
         if fields.pop("crc32", None) != _crc32(fields):
             break
-        found.append(fields)
-    return found
+        records.append(fields)
+    return records
 
 
 def _line(trial: Candidate) -> bytes:
@@ -162,7 +164,7 @@ def _line(trial: Candidate) -> bytes:
 
 
 def _signed(fields: dict[str, Any]) -> bytes:
-    """Return a line of the file."""
+    """Return a line of the file: fields and their checksum."""
     whole = {**fields, "crc32": _crc32(fields)}
     return json.dumps(whole, ensure_ascii=False).encode() + b"\n"
 

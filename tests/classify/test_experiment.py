@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from spk.classify.experiment import fit_best, run_experiment
+from spk.classify.options import SweepSettings
 from spk.classify.output import (
     format_columns,
     outcome_text,
@@ -13,7 +14,6 @@ from spk.classify.output import (
     write_metrics,
     write_outcome,
 )
-from spk.classify.selection.candidates import SweepSettings
 from spk.common.errors import InputError
 from spk.manifests.table import read_predictions
 

@@ -13,7 +13,8 @@ from spk.classify.classifiers.boosted_trees import count_rounds
 from spk.classify.cli import main
 from spk.classify.experiment import fit_best, run_experiment
 from spk.classify.metrics import wilson
-from spk.classify.selection.candidates import Candidate, SweepSettings, choose
+from spk.classify.options import SweepSettings
+from spk.classify.selection.candidates import Candidate, choose
 from spk.classify.speaker_model import with_validation
 from spk.classify.speaker_model_files import load_model
 from spk.manifests.splits.tasks import make_tasks

@@ -13,7 +13,7 @@ import pytest
 from spk.classify.classifiers.registry import PENALTIES
 from spk.classify.evaluation.score import score
 from spk.classify.experiment import fit_best, run_experiment
-from spk.classify.selection.candidates import SweepSettings
+from spk.classify.options import SweepSettings
 from spk.classify.speaker_model import name_segments
 from spk.extract.store.reader import FeatureStore
 from spk.manifests.table import segment_id

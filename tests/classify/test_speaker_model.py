@@ -4,7 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spk.classify.selection.candidates import SweepSettings, choose
+from spk.classify.options import SweepSettings
+from spk.classify.selection.candidates import choose
 from spk.classify.selection.sweep import sweep
 from spk.classify.speaker_model import fit_model, name_segments
 from spk.classify.speaker_model_files import load_model, save_model

@@ -16,10 +16,11 @@ from spk.classify.evaluation.open_set import open_set
 from spk.classify.evaluation.sweep_choice import read_chosen
 from spk.classify.experiment import fit_best, run_experiment
 from spk.classify.features import LayerSet
+from spk.classify.options import SweepSettings
 from spk.classify.output import outcome_text, write_outcome
 from spk.classify.report.runs import read_runs
 from spk.classify.selection import sweep as module
-from spk.classify.selection.candidates import SweepSettings, choose
+from spk.classify.selection.candidates import choose
 from spk.classify.selection.prepare import prepare_tasks
 from spk.classify.selection.sweep import sweep
 from spk.classify.speaker_model import fit_model, name_segments

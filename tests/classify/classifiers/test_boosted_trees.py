@@ -61,7 +61,7 @@ def test_one_leaf_passes():
         (r"leaf_value=\S+", "leaf_value=1_0", "leaf_value is not"),
         (r"shrinkage=", "cat_threshold=1\nshrinkage=", "lines are"),
         (r"feature_infos=", "feature_infos==", "lines are"),
-        (r"Tree=1\n", "Tree=7\n", "does not stand where"),
+        (r"Tree=1\n", "Tree=7\n", "does not start where"),
         (r"num_class=3", "num_class=2", "header is not for 3 classes"),
         (r"max_feature_idx=7", "max_feature_idx=70", "header is not for 3 classes"),
         (r"threshold=(\S+) ", r"threshold=\1\t", "threshold is not"),

@@ -16,8 +16,8 @@ from spk.classify.evaluation.confounds import (
 )
 from spk.classify.evaluation.wording import conclude_control
 from spk.classify.experiment import run_experiment
+from spk.classify.options import SweepSettings
 from spk.classify.output import write_outcome
-from spk.classify.selection.candidates import SweepSettings
 from spk.common.errors import InputError
 from spk.manifests.table import write_table
 

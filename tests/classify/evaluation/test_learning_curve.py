@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from spk.classify.cli import main
 from spk.classify.evaluation.learning_curve import COLUMNS, conclude_curve, learning_curve
 from spk.classify.experiment import run_experiment
+from spk.classify.options import SweepSettings
 from spk.classify.output import write_outcome
-from spk.classify.selection.candidates import SweepSettings
 from spk.common.errors import InputError
 from spk.manifests.table import write_table
 

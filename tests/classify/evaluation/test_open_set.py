@@ -19,8 +19,8 @@ from spk.classify.evaluation.open_set import (
 )
 from spk.classify.evaluation.sweep_choice import read_chosen
 from spk.classify.experiment import run_experiment
+from spk.classify.options import SweepSettings
 from spk.classify.output import write_outcome
-from spk.classify.selection.candidates import SweepSettings
 from spk.common.errors import InputError
 from spk.manifests.splits.tasks import make_tasks
 from spk.manifests.table import write_table

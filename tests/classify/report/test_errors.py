@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from spk.classify.report.errors import LONGEST, Clips, find_mistakes, players
+from spk.classify.report.errors import LONGEST, Clips, find_errors, players
 from spk.classify.report.runs import read_runs
 
 
@@ -19,21 +19,21 @@ def table(heard_table):
     return heard_table().set_index("segment_id")
 
 
-def test_the_most_confident_mistakes_of_each_run_come_first(runs, table):
-    found = find_mistakes(runs, table, errors=2)
+def test_the_most_confident_errors_of_each_run_come_first(runs, table):
+    found = find_errors(runs, table, most=2)
     assert [(one.run, round(one.score, 2)) for one in found] == [(0, 0.72), (0, 0.60), (1, 0.54)]
     assert all(one.speaker != one.predicted for one in found)
     row = table.loc[found[0].segment_id]
     assert (found[0].start, found[0].end, found[0].overlap) == tuple(
         row[["start", "end", "overlap"]]
     )
-    assert find_mistakes(runs, None, errors=1)[0].start is None
+    assert find_errors(runs, None, most=1)[0].start is None
 
 
 def test_nobody_is_quite_sure(runs):
     from dataclasses import replace
 
-    one = find_mistakes(runs, None, errors=1)[0]
+    one = find_errors(runs, None, most=1)[0]
     assert replace(one, score=0.99999).sure == "99.9 %"
 
 
@@ -61,7 +61,7 @@ def test_a_long_clip_is_cut_and_says_so(table, heard):
 
 
 def test_samples_are_the_cleanest_and_longest_training_segments_of_the_meeting(runs, table, heard):
-    one = find_mistakes(runs, table, errors=1)[0]
+    one = find_errors(runs, table, most=1)[0]
     clips = Clips(heard / "wav", table)
     found = players(one, clips, ("true", "taken"))
     assert [p.caption for p in found] == [
@@ -78,13 +78,13 @@ def test_samples_are_the_cleanest_and_longest_training_segments_of_the_meeting(r
 
 def test_a_clip_is_kept_once(runs, table, heard):
     clips = Clips(heard / "wav", table)
-    for one in find_mistakes(runs, table, errors=9):
+    for one in find_errors(runs, table, most=9):
         players(one, clips, ("a", "b"))
-    assert len(clips.sounds) == len(set(clips.sounds.values())) == 7  # 3 mistakes, 4 speakers
+    assert len(clips.sounds) == len(set(clips.sounds.values())) == 7  # 3 errors, 4 speakers
 
 
 def test_missing_audio_and_a_speaker_without_training_are_notes(runs, table, tmp_path):
-    one = find_mistakes(runs, table, errors=1)[0]
+    one = find_errors(runs, table, most=1)[0]
     kept = table[(table["speaker"] != one.predicted) | (table["split"] != "train")]
     found = players(one, Clips(tmp_path, kept), ("a", "b"))
     assert found[0].note == "1.wav: the file is missing or cannot be decoded"

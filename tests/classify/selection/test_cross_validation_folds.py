@@ -5,7 +5,8 @@ import pytest
 
 from spk.classify.experiment import fit_best, run_experiment
 from spk.classify.features import LayerSet
-from spk.classify.selection.candidates import SweepSettings, ValidationScores, choose, make_trial
+from spk.classify.options import SweepSettings
+from spk.classify.selection.candidates import ValidationScores, choose, make_trial
 from spk.classify.selection.cross_validation import add_folds, join_tuning
 from spk.classify.selection.sweep import sweep
 from spk.common.errors import InputError

@@ -12,9 +12,10 @@ from spk.classify.classifiers.registry import fit_path
 from spk.classify.evaluation.sweep_choice import read_chosen
 from spk.classify.experiment import run_experiment
 from spk.classify.features import LayerSet
+from spk.classify.options import SweepSettings
 from spk.classify.output import write_outcome
 from spk.classify.selection import layer_weights as module
-from spk.classify.selection.candidates import SweepSettings, choose
+from spk.classify.selection.candidates import choose
 from spk.classify.selection.cross_validation import add_folds, cross_validate, join_tuning
 from spk.classify.selection.layer_weights import (
     LEAST_WEIGHT,

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from spk.classify.classifiers.registry import PENALTIES
-from spk.classify.selection.candidates import SweepSettings, choose
+from spk.classify.options import SweepSettings
+from spk.classify.selection.candidates import choose
 from spk.classify.selection.sweep import sweep
 from spk.common.errors import InputError
 from spk.manifests.splits.tasks import make_tasks

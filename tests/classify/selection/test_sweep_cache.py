@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from spk.classify.experiment import run_experiment
+from spk.classify.options import SweepSettings
 from spk.classify.selection import sweep as module
-from spk.classify.selection.candidates import SweepSettings
 from spk.classify.selection.sweep import sweep
 from spk.classify.selection.sweep_cache import SweepCache, fingerprint_of
 from spk.extract.store.reader import FeatureStore
