@@ -1,4 +1,4 @@
-"""Whether a mix of layers, all layers in a row or another standardisation name more segments.
+"""Whether all layers in one vector name more segments than the layer that validation chooses.
 
 Usage: ``python benchmarks/choices.py MEETINGS OUT``. MEETINGS holds ``wav`` and ``TextGrid``. Five
 blocks of time per speaker are tested in turn, so that nearly every segment is a test segment once;
@@ -16,9 +16,6 @@ FOLDS = 5
 CLASSIFIERS = ("ridge", "lda", "logistic", "linear-svm")
 CHOICES = {
     "default": (),
-    "standardise no": ("--standardise", "no"),
-    "standardise both": ("--standardise", "both"),
-    "mix": ("--combine", "mix"),
     "concat": ("--combine", "concat"),
 }
 

@@ -6,7 +6,6 @@ per class. Rows:
 - ``corpus``: one task over all classes, folds x penalties, every layer of a store read in turn;
 - ``session``: a closed set per meeting, from train to valid, by `spk.classify.selection.sweep`;
 - ``growth``: the corpus task at a quarter, half and all of the segments, one layer;
-- ``both``: what ``--standardise both`` costs against one of the two, for ridge on one layer.
 
 Both sides run on one thread and count CPU seconds, so that a busy machine blurs them less.
 scikit-learn is timed on a few (layer, fold, penalty) cells and multiplied; ``measured`` says how
@@ -31,11 +30,9 @@ import numpy as np
 import pandas as pd
 from classify_corpus import session_table, write_store
 
-from spk.classify.classifiers.fold_sums import GramSums
 from spk.classify.classifiers.registry import PENALTIES
-from spk.classify.features import LayerSet
 from spk.classify.options import SweepSettings
-from spk.classify.selection.cross_validation import cross_validate, score_folds
+from spk.classify.selection.cross_validation import cross_validate
 from spk.classify.selection.sweep import one_thread, sweep
 from spk.extract.store.reader import FeatureStore
 from spk.manifests.splits.tasks import make_tasks
@@ -206,42 +203,6 @@ def growth_rows(size: dict[str, int], folder: Path) -> Iterator[dict]:
         last = seconds
 
 
-def both_rows(size: dict[str, int], folder: Path) -> Iterator[dict]:
-    """Time ridge on one layer with both standardisations, and with one: corpus and sessions."""
-    table = session_table(size["sessions"], size["per_session"])
-    speakers = np.unique(table["speaker"], return_inverse=True)[1]
-    store = write_store(folder / "both", speakers, 1, size["dim"])
-    tasks, _ = make_tasks(table, "session")
-    X, path = store.read(store.ids(), 0), PENALTIES["ridge"]
-    codes = np.arange(len(X)) % size["classes"]
-
-    def sessions(way: str) -> None:
-        sweep(table, store, tasks, SweepSettings(classifiers="ridge", standardise=way, jobs=1))
-
-    def corpus(way: str) -> None:
-        rows = GramSums(X, codes, size["classes"], blocks(len(X)))
-        for one in ("yes", "no") if way == "both" else (way,):
-            score_folds(rows, {"ridge": path}, layers=LayerSet((0,), standardise=one))
-
-    for name, run, fits in (("session", sessions, len(tasks)), ("corpus", corpus, FOLDS)):
-        load, seconds = os.getloadavg()[0], []
-        for way in ("yes", "both"):
-            started = time.process_time()
-            run(way)
-            seconds.append(time.process_time() - started)
-        yield {
-            "case": f"both, {name}",
-            "classifier": "ridge",
-            "size": f"{len(X)} x 1 x {size['dim']}",
-            "fits": 2 * fits * len(path),
-            "ours_cpu_s": round(seconds[1], 2),
-            "theirs": "ours, standardise yes",
-            "theirs_cpu_s": round(seconds[0], 2),
-            "ratio": round(seconds[0] / seconds[1], 2),
-            "load": round(load, 1),
-        }
-
-
 def show(row: dict) -> None:
     """Print one row."""
     print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
@@ -259,7 +220,6 @@ def main(full: bool, layers: int | None, cells: int, cases: str, out: Path | Non
             "corpus": lambda: corpus_rows(size, cells, layers, folder),
             "session": lambda: session_rows(size, cells, layers, folder),
             "growth": lambda: growth_rows(size, folder),
-            "both": lambda: both_rows(size, folder),
         }
         for case in cases.split(","):
             for row in made[case]():
@@ -274,6 +234,6 @@ if __name__ == "__main__":
     parser.add_argument("--full", action="store_true", help="10,000 x 25 x 2048 x 200 classes")
     parser.add_argument("--layers", type=int, help="layers in the store, fewer than the size's")
     parser.add_argument("--cells", type=int, default=2, help="scikit-learn fits that are timed")
-    parser.add_argument("--cases", default="corpus,session,growth,both")
+    parser.add_argument("--cases", default="corpus,session,growth")
     parser.add_argument("--csv", dest="out", type=Path)
     main(**vars(parser.parse_args()))

@@ -12,14 +12,12 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..common.errors import InputError, check_choice
-from ..common.options import yes_or_no
+from ..common.errors import InputError
 from .classifiers.boosted_trees import count_rounds
 from .classifiers.calibration import find_temperature, probabilities
 from .classifiers.fitted import TrainingSet, to_feature_space
 from .classifiers.linear import principal_axes
 from .classifiers.registry import fit_path, penalty_path
-from .features import STANDARDISE, LayerSet
 from .selection.candidates import learnt_codes
 from .selection.cross_validation import FEWEST, cross_validate
 
@@ -50,8 +48,6 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
         Ridge's alpha, LDA's shrinkage, 1/C of the others; None takes the middle of its path.
     seed : int
         Of the linear SVM and LightGBM.
-    standardise : bool
-        Each feature to variance 1; False: all divided by one number, their mean variance 1.
     calibration_folds : int
         Of the stratified cross-validation whose held-out scores choose the temperature of
         `predict_proba`, >= 2; each costs a fit. 0: no fit more, and a temperature of 1. For
@@ -78,13 +74,11 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
         classifier: str = "ridge",
         penalty: float | None = None,
         seed: int = 0,
-        standardise: bool | str = True,
         calibration_folds: int = 3,
     ) -> None:
         self.classifier = classifier
         self.penalty = penalty
         self.seed = seed
-        self.standardise = standardise
         self.calibration_folds = calibration_folds
 
     def fit(self, X: Any, y: Any) -> SpeakerClassifier:
@@ -100,22 +94,18 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
             rounds, self.temperature_ = self._stopped(X, codes)
         else:
             self.temperature_ = self._temperature(X, codes, penalty)
-        rotation = principal_axes(X, standardise=self._way())
+        rotation = principal_axes(X)
         rows = TrainingSet(rotation, codes, len(self.classes_), seed=self.seed, rounds=rounds)
         head = fit_path(self.classifier, rows, [penalty])[0]
         self.fitted_ = to_feature_space(head, rotation, [str(label) for label in self.classes_])
         return self
-
-    def _way(self) -> str:
-        """Return the standardisation as the commands call it."""
-        return str(yes_or_no(self.standardise))
 
     def _stopped(self, X: np.ndarray, codes: np.ndarray) -> tuple[int, float]:
         """Return after how many rounds LightGBM stops on held-out rows, and their temperature."""
         held_out = _stratified(codes, self.calibration_folds or STOPPING_FOLDS) == 0
         if not held_out.any():
             return UNSTOPPED_ROUNDS, 1.0
-        rotation = principal_axes(X[~held_out], standardise=self._way())
+        rotation = principal_axes(X[~held_out])
         projected, held_out_codes = rotation.project(X[held_out]), codes[held_out]
         rows = TrainingSet(
             rotation, codes[~held_out], len(self.classes_), projected, held_out_codes, self.seed
@@ -134,7 +124,6 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
             raise InputError(
                 f"calibration_folds: {folds} is given, expected 0 or {FEWEST} and more; correct it"
             )
-        check_choice("standardise", self._way(), STANDARDISE)
         penalties = penalty_path(self.classifier, self.penalty)
         return penalties[len(penalties) // 2]
 
@@ -148,10 +137,9 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
         ]
         if not cuts:
             return 1.0
-        layers = LayerSet((0,), standardise=self._way())
         path = {self.classifier: (penalty,)}
         classes = len(self.classes_)
-        scores_of, _ = cross_validate(X, codes, classes, cuts, path, seed=self.seed, layers=layers)
+        scores_of, _ = cross_validate(X, codes, classes, cuts, path, seed=self.seed)
         held_out = np.sort(np.concatenate([rows for _, rows in cuts]))
         scores = scores_of[self.classifier][0]
         return find_temperature(scores, learnt_codes(codes[held_out], scores))

@@ -27,7 +27,6 @@ from .evaluation.wording import (
     conclude_control,
     describe_sweep,
     fold_facts,
-    mix_facts,
     refit_facts,
     unknown_facts,
     validation_facts,
@@ -286,7 +285,6 @@ def _facts(
     return [
         f"encoder: {encoder_text(model)}",
         f"split: {model.origin['split']}",
-        *mix_facts(choose(trials)),
         *fold_facts(ready.tasks, settings),
         *left_out_lines(ready.rejected, ready.skipped, LEFT_OUT_FILE),
         *unknown_facts(ready.table, ready.tasks, splits),

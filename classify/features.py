@@ -7,7 +7,7 @@ raise `InputError`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,20 +22,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-COMBINE = ("alone", "concat", "average", "mix")
+COMBINE = ("alone", "concat", "average")
+# Written by earlier versions, still read: layers concatenated with one learnt weight each, and
+# features divided by one number for all instead of each by its own deviation.
+MIX, STANDARDISE = "mix", ("yes", "no")
 SEARCHES = {"pairs": 2, "triples": 3}  # layers per concatenated vector; all combinations are tried
 NOT_STANDARDISED = ", not standardised"
 PARTS = ("mean", "std", "both")
-STANDARDISE = ("yes", "no")  # each feature by its own deviation, or all by one number
 
 
 @dataclass(frozen=True)
 class LayerSet:
     """The layers of one feature vector: a single layer, a concatenation, or a mean.
 
-    A mix is a concatenation with one weight > 0 per layer; the weights sum to 1
-    (`layer_weights.learn_layer_weights`). `standardise` is how `linear.principal_axes` scales the
-    features.
+    Models and runs of earlier versions may also hold a mix (`weights`, one > 0 per layer, which sum
+    to 1), or features scaled by one number (`standardise` is ``no``); see `linear.principal_axes`.
     """
 
     layers: tuple[int, ...]
@@ -78,33 +79,17 @@ class LayerSet:
         )
 
 
-def layer_sets(
-    layers: str, combine: str, store: FeatureStore, standardise: str = "yes"
-) -> list[LayerSet]:
+def layer_sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]:
     """Return the layer sets that `layers` (``all``, ``0-12``, ``4,8``) and `combine` name.
 
-    ``alone`` gives one set per layer, ``concat`` and ``average`` a single set of all, ``mix`` a
-    single set without weights yet, ``pairs`` and ``triples`` every concatenation of two or three.
-    With `standardise` ``both`` each is given twice in succession.
+    ``alone`` gives one set per layer, ``concat`` and ``average`` a single set of all, ``pairs`` and
+    ``triples`` every concatenation of two or three.
 
     Raises
     ------
     InputError
-        The text is not a list of layers, there are too few, the store does not hold one of them,
-        or a mix is not to be standardised.
+        The text is not a list of layers, there are too few, or the store does not hold one of them.
     """
-    check_choice("standardise", standardise, (*STANDARDISE, "both"))
-    if combine == "mix" and standardise != "yes":
-        raise InputError(
-            f"standardise: {standardise!r} is given for a mix, expected 'yes'; leave out "
-            "--standardise or --combine mix"
-        )
-    ways = STANDARDISE if standardise == "both" else (standardise,)
-    sets = _sets(layers, combine, store)
-    return [replace(layer_set, standardise=way) for layer_set in sets for way in ways]
-
-
-def _sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]:
     check_choice("combine", combine, (*COMBINE, *SEARCHES))
     every = list(store.layers)
     chosen = every if layers.strip() == "all" else parse_layer_list(layers, every[-1])
@@ -114,7 +99,7 @@ def _sets(layers: str, combine: str, store: FeatureStore) -> list[LayerSet]:
             f"layers: {missing[0]} is not in the store, expected some of {list(store.layers)}; "
             "correct --layers, or extract that layer to another store where the encoder has it"
         )
-    if combine == "alone" or (combine == "mix" and len(chosen) == 1):
+    if combine == "alone":
         return [LayerSet((layer,)) for layer in chosen]
     if combine in SEARCHES:
         if len(chosen) < SEARCHES[combine]:
@@ -180,7 +165,7 @@ def read_features(
     blocks = (store.read(ids, layer)[:, keep] for layer in layer_set.layers)
     if len(layer_set.layers) == 1:
         return np.ascontiguousarray(next(blocks))
-    if layer_set.combine in ("concat", "mix"):
+    if layer_set.combine in ("concat", MIX):
         return np.concatenate(list(blocks), axis=1)
     total = next(blocks).astype(np.float32)
     for block in blocks:

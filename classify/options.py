@@ -18,6 +18,12 @@ def check_temperature(text: str) -> None:
         raise ValueError(text)
 
 
+def check_standardised(text: str) -> None:
+    """Raise `ValueError` for another standardisation than the only one there is."""
+    if text != "yes":
+        raise ValueError(text)
+
+
 @dataclass(frozen=True)
 class SweepSettings(CheckedOptions):
     """What a sweep tries, and how: the options of ``spk-classify sweep`` and ``fit``."""
@@ -33,9 +39,8 @@ class SweepSettings(CheckedOptions):
     )
     combine: str = option_field(
         "alone",
-        "Each layer alone, all of them in one vector, every two or three in one, or all with "
-        "weights learnt on validation.",
-        choices=("alone", "concat", "average", "pairs", "triples", "mix"),
+        "Each layer alone, all of them in one vector, their mean, or every two or three in one.",
+        choices=("alone", "concat", "average", "pairs", "triples"),
         group=WHAT,
     )
     pooling_part: str = option_field(
@@ -59,10 +64,12 @@ class SweepSettings(CheckedOptions):
     )
     standardise: str = option_field(
         "yes",
-        "Each feature to variance 1 by the training rows; no: all divided by one number, their "
-        "mean variance 1; both: validation decides.",
-        choices=("yes", "no", "both"),
+        "Each feature to variance 1 by the training rows.",
         native=yes_or_no,
+        parse=check_standardised,
+        expected="yes (no and both are gone: neither was shown to name more segments)",
+        repair="leave --standardise out",
+        hidden=True,
         group=HOW,
     )
     folds: int = option_field(

@@ -19,7 +19,6 @@ from ..manifests.table import write_predictions
 from .evaluation.compare import Comparison
 from .evaluation.wording import conclude_control
 from .experiment import ExperimentResult, encoder_text
-from .features import NOT_STANDARDISED
 from .selection.prepare import LEFT_OUT_FILE, write_left_out
 from .selection.run_inputs import INPUTS_FILE, run_mark, sealed, write_inputs
 from .speaker_model import KNOWS_THE_ROOM, encoder_kind
@@ -55,7 +54,6 @@ def sweep_rows(outcome: ExperimentResult) -> list[dict[str, Any]]:
             {
                 "layers": trial.layers.name,
                 "classifier": trial.classifier,
-                "standardise": trial.layers.standardise,
                 "penalty": "" if trial.penalty is None else trial.penalty,
                 "valid_accuracy": trial.accuracy,
                 "valid_low": trial.interval[0],
@@ -78,8 +76,7 @@ def outcome_text(outcome: ExperimentResult) -> str:
     all_rows = sweep_rows(outcome)
     best = sorted(all_rows, key=lambda row: -row["valid_accuracy"])[:MOST_SHOWN]
     shown = all_rows if len(all_rows) <= MOST_SHOWN else best
-    keys = [key for key in shown[0] if key != "standardise" or len(_ways(outcome)) > 1]
-    rows = [{key: _short(key, row[key]) for key in keys} for row in shown]
+    rows = [{key: _short(key, value) for key, value in row.items()} for row in shown]
     more = f"\nthe best {len(shown)} of {len(all_rows)}" if len(shown) < len(all_rows) else ""
     blocks = [
         "\n".join(outcome.facts),
@@ -89,10 +86,6 @@ def outcome_text(outcome: ExperimentResult) -> str:
         outcome.conclusion,
     ]
     return "\n\n".join(blocks)
-
-
-def _ways(outcome: ExperimentResult) -> set[str]:
-    return {trial.layers.standardise for trial in outcome.trials} | {"yes"}
 
 
 def measures_text(measures: pd.DataFrame) -> str:
@@ -304,9 +297,8 @@ def plot_sweep(outcome: ExperimentResult) -> bytes:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     names = list(dict.fromkeys(trial.layers.name for trial in outcome.trials))
-    lines = dict.fromkeys((t.classifier, t.layers.standardise) for t in outcome.trials)
-    for number, line in enumerate(lines):
-        _line(axes, outcome, line, f"C{number}")
+    for number, name in enumerate(dict.fromkeys(t.classifier for t in outcome.trials)):
+        _line(axes, outcome, name, f"C{number}")
     place = names.index(outcome.chosen.layers.name)
     axes.plot(place, outcome.chosen.accuracy, "o", ms=11, mfc="none", mec="black", label="chosen")
     for name, style in (("majority", "--"), ("chance", ":")):
@@ -320,12 +312,11 @@ def plot_sweep(outcome: ExperimentResult) -> bytes:
     return image.getvalue()
 
 
-def _line(axes: Axes, outcome: ExperimentResult, line: tuple[str, str], color: str) -> None:
-    trials = [t for t in outcome.trials if (t.classifier, t.layers.standardise) == line]
-    label = line[0] + ("" if line[1] == "yes" else NOT_STANDARDISED)
+def _line(axes: Axes, outcome: ExperimentResult, name: str, color: str) -> None:
+    trials = [trial for trial in outcome.trials if trial.classifier == name]
     x = np.arange(len(trials))  # all classifiers have the same layer sets, in the same order
     low, high = np.array([trial.interval for trial in trials]).T
-    axes.plot(x, [trial.accuracy for trial in trials], ".-", color=color, label=label)
+    axes.plot(x, [trial.accuracy for trial in trials], ".-", color=color, label=name)
     axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
 
 

@@ -194,7 +194,7 @@ def foretell(
         "config": dict(store.config),
         "origin": _origin(tasks, settings, split),
         "learnt": learnt_rows(table, tasks),
-        "layers": layer_sets(settings.layers, settings.combine, store, settings.standardise),
+        "layers": layer_sets(settings.layers, settings.combine, store),
     }
 
 
@@ -214,7 +214,7 @@ def _fit_task(
         rounds = count_rounds(before.booster, len(task.labels))
     task = with_validation(task) if both else task
     train, valid = (X[np.searchsorted(rows, task.rows[s])] for s in TUNING)
-    fold = make_fold(task, train, valid, settings.seed, trial.layers, rounds=rounds)
+    fold = make_fold(task, train, valid, settings.seed, rounds=rounds)
     head = fit_path(trial.classifier, fold, [trial.penalty])[0]
     return to_feature_space(head, fold.rotation, task.labels)
 
@@ -226,7 +226,7 @@ def _validation_scores(
     train, valid = (X[np.searchsorted(rows, task.rows[s])] for s in TUNING)
     path = {trial.classifier: (trial.penalty,)}
     summed = GramSums(train, task.codes["train"], len(task.labels), task.cuts)
-    validated = validate(task, summed, valid, path, trial.layers, settings.seed)
+    validated = validate(task, summed, valid, path, settings.seed)
     return validated[trial.classifier].scores[0]
 
 

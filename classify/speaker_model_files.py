@@ -16,7 +16,6 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,7 @@ from .classifiers.boosted_trees import check_trees
 from .classifiers.calibration import CALIBRATIONS
 from .classifiers.fitted import FittedClassifier
 from .classifiers.registry import PENALTIES
-from .features import COMBINE, PARTS, STANDARDISE, LayerSet
+from .features import COMBINE, MIX, PARTS, STANDARDISE, LayerSet
 from .options import SweepSettings
 from .selection.candidates import classifier_names
 from .selection.prepare import LEFT_OUT_FILE
@@ -130,7 +129,7 @@ def check_foretold(path: str | Path, foretold: Mapping[str, Any], settings: Swee
     there = load_model(path)
     same = there.classifier in classifier_names(settings)
     same &= settings.penalty in (None, there.penalty)
-    same &= replace(there.layers, weights=()) in foretold["layers"]
+    same &= there.layers in foretold["layers"]
     for name in ("part", "within", "config", "origin"):
         same &= getattr(there, name) == json.loads(json.dumps(foretold[name]))
     same &= there.learnt is not None and there.learnt.equals(_learnt(_csv(foretold["learnt"])))
@@ -324,7 +323,7 @@ def _check_description(
     choices = {
         "classifier": tuple(PENALTIES),
         "calibration": CALIBRATIONS,
-        "combine": COMBINE,
+        "combine": (*COMBINE, MIX),
         "pooling_part": PARTS,
         "standardise": STANDARDISE,
         "within": WITHIN,
@@ -339,7 +338,7 @@ def _check_description(
     whole = isinstance(layers, list) and all(type(layer) is int for layer in layers)
     count = len(layers) == 1 if description["combine"] == "alone" else len(layers) > 0
     _need(whole and count, "layers", layers)
-    _check_weights(description["weights"], len(layers) if description["combine"] == "mix" else 0)
+    _check_weights(description["weights"], len(layers) if description["combine"] == MIX else 0)
     _need(isinstance(config, dict), "config", config)
     _need(isinstance(origin, dict) and isinstance(origin["split"], str), "origin", origin)
     names = normal_names([entry["name"] for entry in description["fitted"]])
@@ -358,7 +357,7 @@ def _check_kinds(description: Mapping[str, Any], fitted: Mapping[str, FittedClas
     config, kinds = description["config"], {"centroid": "cosine", "lightgbm": "trees"}
     whole = description["pooling_part"] in ("both", config["pooling"])
     width = config["dim"] if whole else config["dim"] // 2
-    width *= len(description["layers"]) if description["combine"] in ("concat", "mix") else 1
+    width *= len(description["layers"]) if description["combine"] in ("concat", MIX) else 1
     expected = (kinds.get(description["classifier"], "linear"), width)
     for name, classifier in fitted.items():
         even = description["standardise"] != "no" or len(np.unique(classifier.scale)) == 1

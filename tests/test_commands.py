@@ -346,7 +346,7 @@ def test_sweep_tells_the_classifiers_there_are():
 
 
 def test_choices_are_what_the_code_takes():
-    from spk.classify.features import COMBINE, PARTS, SEARCHES, STANDARDISE
+    from spk.classify.features import COMBINE, PARTS, SEARCHES
     from spk.extract.encoder.device import DTYPES
     from spk.extract.encoder.pooling import POOLINGS
 
@@ -357,7 +357,6 @@ def test_choices_are_what_the_code_takes():
     sweep = classify_options.SweepSettings
     assert choices(sweep, "combine") == {*COMBINE, *SEARCHES}
     assert choices(sweep, "pooling_part") == set(PARTS)
-    assert choices(sweep, "standardise") == {*STANDARDISE, "both"}
     assert choices(ExtractOptions, "dtype") == set(DTYPES)
     assert choices(ExtractOptions, "pooling") == set(POOLINGS)
 
@@ -365,10 +364,8 @@ def test_choices_are_what_the_code_takes():
 def test_settings_take_what_is_natural_in_python():
     made = ExtractOptions(layers=[4, 8], channel=1, normalize=True)
     assert (made.layers, made.channel, made.normalize) == ("4,8", "1", "yes")
-    swept = classify_options.SweepSettings(
-        classifiers=["ridge", "lda"], layers=4, standardise=False
-    )
-    assert (swept.classifiers, swept.layers, swept.standardise) == ("ridge,lda", "4", "no")
+    swept = classify_options.SweepSettings(classifiers=["ridge", "lda"], layers=4, standardise=True)
+    assert (swept.classifiers, swept.layers, swept.standardise) == ("ridge,lda", "4", "yes")
     assert classify_options.CurveOptions(seconds=[1, 2.5]).seconds == "1,2.5"
 
 

@@ -20,7 +20,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .linear import class_sums, common_scale, feature_scale, pooled_spread, unit
+from .linear import class_sums, feature_scale, pooled_spread, unit
 
 Cut = tuple[np.ndarray, np.ndarray]  # positions learnt, positions held out
 Sums = tuple[np.ndarray, np.ndarray, np.ndarray]  # gram (d, d), class sums (classes, d), counts
@@ -110,12 +110,11 @@ class GramSums:
                 np.subtract(left, part, out=left)
         return gram, sums, counts
 
-    def fold_sums(self, fold: int, standardise: str = "yes") -> FoldSums | None:
+    def fold_sums(self, fold: int) -> FoldSums | None:
         """Return the sums of the training rows of cut number `fold`.
 
-        `standardise` is that of `linear.feature_scale`. Returns None where the difference of sums
-        would be inexact: a feature varies in the fold by less than `LEAST_VARIANCE` of its variance
-        over all rows, and is not constant in the fold.
+        Returns None where the difference of sums would be inexact: a feature varies in the fold by
+        less than `LEAST_VARIANCE` of its variance over all rows, and is not constant in the fold.
         """
         learnt = self.cuts[fold][0]
         gram, sums, counts = self._learnt(fold)
@@ -126,14 +125,9 @@ class GramSums:
         still = np.flatnonzero(variance < LEAST_VARIANCE)
         if not self._constant(learnt, still):
             return None
-        if standardise == "no":
-            variance[still] = 0
-            whole = common_scale(variance * total_scale**2)
-            scale = whole / total_scale
-        else:
-            scale = np.sqrt(np.where(variance < LEAST_VARIANCE, 1, variance))
-            whole = scale * total_scale
-            whole[still] = 1  # as in `linear.feature_scale`
+        scale = np.sqrt(np.where(variance < LEAST_VARIANCE, 1, variance))
+        whole = scale * total_scale
+        whole[still] = 1  # as in `linear.feature_scale`
         sums = (sums - counts[:, None] * mean) / scale
         gram /= scale
         gram /= scale[:, None]

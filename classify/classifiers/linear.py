@@ -1,10 +1,9 @@
 """Ridge and LDA over a path of penalties from one eigendecomposition, and nearest centroid.
 
-Training rows are standardised (mean 0 and variance 1 per feature, from these rows only; or mean 0
-and all features divided by one number, so that their mean variance is 1) and rotated onto their
-principal axes. The classifiers depend on inner products only, so the rotation is exact: n rows of d
-features have r <= min(n, d) axes, computed from the smaller of the n x n (dual) and the d x d
-(primal) problem. Weights are fitted on the r axes and rotated back.
+Training rows are standardised (mean 0 and variance 1 per feature, from these rows only) and rotated
+onto their principal axes. The classifiers depend on inner products only, so the rotation is exact:
+n rows of d features have r <= min(n, d) axes, computed from the smaller of the n x n (dual) and the
+d x d (primal) problem. Weights are fitted on the r axes and rotated back.
 
 Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning (2009), 3.4.1 (ridge
 from the spectrum), 4.3 (LDA), 18.3.5 (n < d: the rotation is exact for quadratic penalties).
@@ -59,12 +58,8 @@ class PrincipalAxes:
         return turned if self.centred is None else turned @ self.centred
 
 
-def principal_axes(
-    X: np.ndarray, weights: Sequence[float] = (), standardise: str = "yes"
-) -> PrincipalAxes:
+def principal_axes(X: np.ndarray) -> PrincipalAxes:
     """Standardise `X` (n, d) by `feature_scale` and rotate it onto its principal axes.
-
-    With `weights` (k,) > 0, k equal blocks of features (layers) are scaled by them (`mixed`).
 
     >>> principal_axes(np.array([[0.0, 1], [2, 1]])).train.round(6)
     array([[ 1.],
@@ -72,12 +67,8 @@ def principal_axes(
     """
     mean = X.mean(axis=0, dtype=np.float64)
     Z = np.subtract(X, mean, dtype=np.float64)
-    scale = feature_scale(Z, mean, standardise)
+    scale = feature_scale(Z, mean)
     Z /= scale
-    if weights:
-        factor = mixed(Z, weights)
-        Z *= factor
-        scale = scale / factor
     dual = len(Z) <= Z.shape[1]
     values, vectors = _spectrum(Z @ Z.T if dual else Z.T @ Z)
     if dual:
@@ -86,42 +77,13 @@ def principal_axes(
     return PrincipalAxes(mean, scale, Z @ vectors, vectors, None)
 
 
-def mixed(Z: np.ndarray, weights: Sequence[float]) -> np.ndarray:
-    """Return factors (d,) that weight the kernels of k equal blocks of `Z` (n, d) by `weights`.
-
-    Each block's kernel is normalised to trace n x d/k, its value without constant features.
-    """
-    blocks = Z.reshape(len(Z), len(weights), -1)
-    trace = np.einsum("nkd,nkd->k", blocks, blocks) / (len(Z) * blocks.shape[2])
-    root = np.sqrt(np.asarray(weights) / np.where(trace == 0, 1, trace))
-    return np.repeat(root, blocks.shape[2])
-
-
-def feature_scale(centred: np.ndarray, mean: np.ndarray, standardise: str = "yes") -> np.ndarray:
-    """Return the divisors (d,) of features `centred` (n, d) about `mean` (d,).
-
-    ``yes``: each feature's own standard deviation, 1 if it is constant. ``no``: `common_scale`.
-    """
+def feature_scale(centred: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return the deviations (d,) of features `centred` (n, d) about `mean`; 1 if constant."""
     scale = np.sqrt(np.einsum("ij,ij->j", centred, centred) / len(centred))
     # rounding leaves a constant feature with a deviation of a few units in its last place
     constant = scale <= 10 * np.finfo(np.float64).eps * np.abs(mean)
-    if standardise == "no":
-        return common_scale(np.where(constant, 0, scale**2))
     scale[constant] = 1
     return scale
-
-
-def common_scale(variance: np.ndarray) -> np.ndarray:
-    """Return one number repeated (d,): the root of the mean `variance` (d,); 1 if nothing varies.
-
-    A classifier of rows divided by s with penalty a (ridge's alpha, or 1/C) has the same scores as
-    one of the rows themselves with penalty a s^2; LDA with constant shrinkage and centroid do not
-    depend on s.
-
-    >>> common_scale(np.array([9.0, 0.0, 3.0]))
-    array([2., 2., 2.])
-    """
-    return np.full(len(variance), np.sqrt(variance.mean()) or 1.0)
 
 
 def _spectrum(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -250,8 +250,7 @@ def _named_meetings(
     if not any(np.any(task.codes["valid"] >= 0) for task in tasks):
         return None
     layers = ",".join(map(str, chosen.layers.layers))
-    way = chosen.layers.standardise
-    same = replace(settings, layers=layers, classifiers=chosen.classifier, standardise=way, jobs=1)
+    same = replace(settings, layers=layers, classifiers=chosen.classifier, jobs=1)
     model = fit_model(table, store, tasks, choose(sweep(table, store, tasks, same)), same)
     return name_segments(model, tested.reset_index(drop=True), store)[0]
 

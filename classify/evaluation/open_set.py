@@ -194,7 +194,6 @@ def _out_of_fold(chosen: SweepChoice, task: Task, code: int) -> np.ndarray:
         cuts,
         path,
         seed=chosen.settings.seed,
-        layers=chosen.layers,
     )
     return scores[chosen.classifier][0]
 

@@ -16,7 +16,7 @@ from ...manifests.table import SPLITS
 from ..classifiers.fitted import AxisWeights
 from ..classifiers.linear import PrincipalAxes
 from ..classifiers.registry import fit_path
-from ..features import LayerSet, open_store, read_features
+from ..features import MIX, LayerSet, open_store, read_features
 from ..metrics import interval_groups
 from ..options import SweepSettings
 from ..selection.prepare import LEFT_OUT_FILE, left_out_lines, prepare_tasks
@@ -66,7 +66,7 @@ class SweepChoice:
     ) -> tuple[PrincipalAxes, list[AxisWeights]]:
         """Fit the chosen classifier on a task's training rows, once per penalty."""
         train, valid = self.X[task.rows["train"]], self.X[task.rows["valid"]]
-        fold = make_fold(task, train, valid, self.settings.seed, self.layers)
+        fold = make_fold(task, train, valid, self.settings.seed)
         return fold.rotation, fit_path(self.classifier, fold, penalties)
 
     def scores(self, rotation: PrincipalAxes, head: AxisWeights, rows: np.ndarray) -> np.ndarray:
@@ -89,9 +89,11 @@ def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> Swee
     repair = "pass the table and the store that were swept"
     check_same_store(config["store"], opened, whose=f"the store of {run}", repair=repair)
     check_same_inputs(run, table, opened, repair=repair)
-    settings, chosen = _settings(config), config["chosen"]
-    ready = prepare_tasks(table, opened, settings, SPLITS)
+    chosen = config["chosen"]
     layers = LayerSet.from_dict(chosen)
+    _check_fitted_today(run, layers)
+    settings = _settings(config)
+    ready = prepare_tasks(table, opened, settings, SPLITS)
     ids = ready.table["segment_id"].to_numpy(str)
     return SweepChoice(
         settings=settings,
@@ -109,8 +111,20 @@ def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> Swee
 
 
 def _settings(config: Mapping[str, Any]) -> SweepSettings:
-    """Return a run's settings, without the isotonic calibration of older runs."""
-    return SweepSettings(**{**config["settings"], "calibration": "temperature"})
+    """Return a run's settings, those of earlier versions alone as their nearest of today."""
+    settings = {**config["settings"], "calibration": "temperature", "standardise": "yes"}
+    if settings["combine"] == MIX:
+        settings["combine"] = "concat"
+    return SweepSettings(**settings)
+
+
+def _check_fitted_today(run: Path, layers: LayerSet) -> None:
+    """Refuse what earlier versions chose and this one does not fit."""
+    if layers.weights or layers.standardise != "yes":
+        raise InputError(
+            f"{run}: chose {layers.description} in an earlier version, expected features of each "
+            "layer standardised; sweep again into another folder"
+        )
 
 
 def _fitted_on(config: Mapping[str, Any]) -> str:

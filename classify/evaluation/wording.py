@@ -107,15 +107,6 @@ def _rivals(
     )
 
 
-def mix_facts(chosen: Candidate) -> list[str]:
-    """Return a line on the weights of a mix, which were learnt on validation."""
-    if not chosen.layers.weights:
-        return []
-    pairs = zip(chosen.layers.layers, chosen.layers.weights, strict=True)
-    weights = ", ".join(f"layer {layer} {weight:.3f}" for layer, weight in pairs)
-    return [f"mix: {weights}; learnt on what validates it, so that accuracy is flattered"]
-
-
 def fold_facts(tasks: Sequence[Task], settings: SweepSettings) -> list[str]:
     """Return a line on the folds, and on the segments left out for being too near."""
     if not settings.folds:

@@ -187,7 +187,6 @@ def cross_validate(
     paths: Paths,
     *,
     seed: int = 0,
-    layers: LayerSet = ALONE,
 ) -> tuple[Scores, dict[str, list[str]]]:
     """Score each held-out row once by every classifier and penalty.
 
@@ -199,9 +198,6 @@ def cross_validate(
         Positions of rows; no row is held out twice.
     paths : {classifier: penalties}
         As from `registry.penalty_path`; LightGBM, which needs rows to stop by, is not allowed.
-    layers : LayerSet
-        Of `X`: how features are standardised, and the weights of a mix, which is always fitted on
-        the fold's rows themselves.
 
     Returns
     -------
@@ -215,11 +211,11 @@ def cross_validate(
     InputError
         `paths` has LightGBM.
     """
-    return score_folds(GramSums(X, codes, classes, cuts), paths, seed=seed, layers=layers)
+    return score_folds(GramSums(X, codes, classes, cuts), paths, seed=seed)
 
 
 def score_folds(
-    rows: GramSums, paths: Paths, *, seed: int = 0, layers: LayerSet = ALONE
+    rows: GramSums, paths: Paths, *, seed: int = 0
 ) -> tuple[Scores, dict[str, list[str]]]:
     """Do as `cross_validate`, reusing the sums of `rows` between calls."""
     if "lightgbm" in paths:
@@ -227,17 +223,16 @@ def score_folds(
             "lightgbm: 0 validation segments are given, expected at least 1 to stop by; "
             "leave lightgbm out of --classifiers, or --folds out"
         )
-    X, codes, classes, way = rows.X, rows.codes, rows.classes, layers.standardise
+    X, codes, classes = rows.X, rows.codes, rows.classes
     scores = {name: [np.empty((0, classes))] * len(path) for name, path in paths.items()}
     notes = {name: [""] * len(path) for name, path in paths.items()}
     for number, (learnt, held_out) in enumerate(rows.cuts):
-        many = len(learnt) > X.shape[1] and not layers.weights
-        summed = many and not set(BY_SUMS).isdisjoint(paths)
-        part = rows.fold_sums(number, way) if summed else None
+        summed = len(learnt) > X.shape[1] and not set(BY_SUMS).isdisjoint(paths)
+        part = rows.fold_sums(number) if summed else None
         scored = _from_sums(part, X[held_out], paths) if part else {}
         rest = {name: path for name, path in paths.items() if name not in scored}
         if rest:
-            rotation = principal_axes(X[learnt], layers.weights, way)
+            rotation = principal_axes(X[learnt])
             scored |= _from_rows(rotation, codes[learnt], classes, X[held_out], rest, seed, notes)
         for name, blocks in scored.items():
             scores[name] = [np.concatenate(pair) for pair in zip(scores[name], blocks, strict=True)]

@@ -74,7 +74,7 @@ def prepare_tasks(
         Segments have no features, a setting is unknown, or no task is left.
     """
     names = classifier_names(settings)
-    layer_sets(settings.layers, settings.combine, store, settings.standardise)
+    layer_sets(settings.layers, settings.combine, store)
     needed = [name for name in needed if not (settings.folds and name == "valid")]
     _check_parts(table, needed, settings)
     usable, rejected = rows_with_features(table, store)
@@ -148,7 +148,7 @@ def _unfit(
 
 def layers_of(settings: SweepSettings, store: FeatureStore) -> list[int]:
     """Return the layers that the settings use of a store, ascending."""
-    sets = layer_sets(settings.layers, settings.combine, store, settings.standardise)
+    sets = layer_sets(settings.layers, settings.combine, store)
     return sorted({layer for layer_set in sets for layer in layer_set.layers})
 
 

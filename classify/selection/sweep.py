@@ -25,12 +25,11 @@ from ..classifiers.fitted import TrainingSet
 from ..classifiers.fold_sums import GramSums
 from ..classifiers.linear import principal_axes
 from ..classifiers.registry import fit_path, penalty_path
-from ..features import LayerSet, Log, layer_sets, read_features
+from ..features import Log, layer_sets, read_features
 from ..metrics import interval_groups
 from ..options import SweepSettings
 from .candidates import Candidate, ValidationScores, classifier_names, make_trial
 from .cross_validation import Paths, score_folds
-from .layer_weights import learn_layer_weights
 from .sweep_cache import Share, SweepCache, remaining_work
 
 if TYPE_CHECKING:
@@ -84,17 +83,13 @@ def sweep(
         A setting is unknown or not in the store, or LightGBM has no validation rows to stop by.
     """
     names = classifier_names(settings)
-    sets = layer_sets(settings.layers, settings.combine, store, settings.standardise)
-    if settings.combine == "mix" and sets[0].combine == "mix":
-        with one_thread(["ridge"]):
-            ids = table["segment_id"].to_numpy(str)
-            sets = [learn_layer_weights(ids, store, tasks, sets[0].layers, settings, log=log)]
+    sets = layer_sets(settings.layers, settings.combine, store)
     cells = SweepCache() if cells is None else cells
     todo = remaining_work(cells, sets, settings)
     _tell_plan(tasks, len(sets) * len(names), todo, log)
     groups = validation_groups(table, tasks, settings)
     work = _Work(store, table["segment_id"].to_numpy(str), groups, tasks, settings)
-    with _bar(sum(len(missing) for share in todo for _, missing in share)) as bar:
+    with _bar(sum(len(missing) for _, missing in todo)) as bar:
         for trials in _run(work, todo):
             for trial in trials:
                 cells.add(trial)
@@ -113,7 +108,7 @@ def validation_groups(
 
 
 def _tell_plan(tasks: Sequence[Task], every: int, todo: Sequence[Share], log: Log) -> None:
-    every_missing = [missing for share in todo for _, missing in share]
+    every_missing = [missing for _, missing in todo]
     left = sum(map(len, every_missing))
     if left < every:
         log(f"{every - left} of {every} combinations were finished before and are not tried again")
@@ -165,28 +160,23 @@ def one_thread(classifiers: Sequence[str]) -> Iterator[None]:
 
 def _try_layers(work: _Work, share: Share) -> list[Candidate]:
     """Fit classifiers on every task with one layer set, which is read once."""
+    layer_set, names = share
     rows = np.unique(np.concatenate([task.rows[s] for task in work.tasks for s in TUNING]))
-    X = read_features(work.store, work.ids[rows], share[0][0], work.settings.pooling_part)
-    cells = [(layer_set, name) for layer_set, names in share for name in names]
-    outcomes: dict[tuple[LayerSet, str], list[ValidationScores]] = {cell: [] for cell in cells}
-    with one_thread([name for _, name in cells]):
+    X = read_features(work.store, work.ids[rows], layer_set, work.settings.pooling_part)
+    paths = {name: penalty_path(name, work.settings.penalty) for name in names}
+    outcomes: dict[str, list[ValidationScores]] = {name: [] for name in names}
+    with one_thread(names):
         for task in work.tasks:
             train, valid = (X[np.searchsorted(rows, task.rows[s])] for s in TUNING)
-            for cell, outcome in _validate_share(work, task, train, valid, share):
-                outcomes[cell].append(outcome)
+            sums = GramSums(train, task.codes["train"], len(task.labels), task.cuts)
+            fitted = validate(task, sums, valid, paths, work.settings.seed)
+            for name, outcome in fitted.items():
+                outcomes[name].append(outcome)
     codes = np.concatenate([task.codes["valid"] for task in work.tasks])
-    return [make_trial(*cell, outcomes[cell], codes, work.groups, work.settings) for cell in cells]
-
-
-def _validate_share(
-    work: _Work, task: Task, train: np.ndarray, valid: np.ndarray, share: Share
-) -> Iterator[tuple[tuple[LayerSet, str], ValidationScores]]:
-    """Yield the validation results of each cell; sums over folds are computed once for all."""
-    rows = GramSums(train, task.codes["train"], len(task.labels), task.cuts)
-    for layer_set, names in share:
-        paths = {name: penalty_path(name, work.settings.penalty) for name in names}
-        fitted = validate(task, rows, valid, paths, layer_set, work.settings.seed)
-        yield from (((layer_set, name), outcome) for name, outcome in fitted.items())
+    return [
+        make_trial(layer_set, name, outcomes[name], codes, work.groups, work.settings)
+        for name in names
+    ]
 
 
 def validate(
@@ -194,7 +184,6 @@ def validate(
     rows: GramSums,
     valid: np.ndarray,
     paths: Paths,
-    layers: LayerSet,
     seed: int,
 ) -> dict[str, ValidationScores]:
     """Return each classifier's scores of a task's validation rows, once per penalty in `paths`.
@@ -203,9 +192,9 @@ def validate(
     folds, `rows` has both.
     """
     if task.cuts:
-        fold_scores, notes = score_folds(rows, paths, seed=seed, layers=layers)
+        fold_scores, notes = score_folds(rows, paths, seed=seed)
         return {name: ValidationScores(fold_scores[name], notes[name]) for name in paths}
-    fold = make_fold(task, rows.X, valid, seed, layers)
+    fold = make_fold(task, rows.X, valid, seed)
     turned = fold.valid if fold.valid is not None else np.zeros((0, 0))
     outcomes = {}
     for name, path in paths.items():
@@ -220,15 +209,14 @@ def make_fold(
     train: np.ndarray,
     valid: np.ndarray,
     seed: int,
-    layers: LayerSet,
     *,
     rounds: int = 0,
 ) -> TrainingSet:
-    """Return a task's rotated training rows of `layers`, with its validation rows.
+    """Return a task's rotated training rows, with its validation rows.
 
     With `rounds` above 0 LightGBM grows that many, without early stopping.
     """
-    rotation = principal_axes(train, layers.weights, layers.standardise)
+    rotation = principal_axes(train)
     turned = rotation.project(valid) if len(valid) else None
     codes = task.codes
     return TrainingSet(

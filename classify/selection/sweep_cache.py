@@ -14,7 +14,7 @@ import json
 import os
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 SCHEMA = 3  # of the file and of the computation of cells; 3: LDA's spread for few samples
-Share = list[tuple[LayerSet, list[str]]]  # layer sets of the same features, with classifiers
+Share = tuple[LayerSet, list[str]]  # a layer set, and the classifiers to try on it
 # settings that select cells or use the chosen one, but do not change a cell's content
 NOT_IN_A_CELL = ("layers", "standardise", "classifiers", "jobs", "calibration", "refit")
 
@@ -127,19 +127,13 @@ def _checksums(table: pd.DataFrame, store: FeatureStore) -> np.ndarray:
 def remaining_work(
     cells: SweepCache, sets: Sequence[LayerSet], settings: SweepSettings
 ) -> list[Share]:
-    """Return the unfinished classifiers of each layer set that has any.
-
-    Layer sets of the same features, standardised or not, form one share of the work.
-    """
+    """Return the unfinished classifiers of each layer set that has any."""
     names = classifier_names(settings)
-    shares: dict[LayerSet, Share] = {}
-    for layer_set in sets:
-        missing = [name for name in names if cells.get(layer_set, name) is None]
-        if missing:
-            shares.setdefault(replace(layer_set, standardise="yes"), []).append(
-                (layer_set, missing)
-            )
-    return list(shares.values())
+    shares = [
+        (layer_set, [name for name in names if cells.get(layer_set, name) is None])
+        for layer_set in sets
+    ]
+    return [(layer_set, missing) for layer_set, missing in shares if missing]
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

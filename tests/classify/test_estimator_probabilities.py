@@ -53,26 +53,9 @@ def test_lightgbm_grows_on_all_rows_as_long_as_held_out_rows_gain():
     assert (alone.temperature_, alone.predict_proba([[0.0]]).shape) == (1, (1, 2))
 
 
-def test_truth_values_stand_for_yes_and_no():
-    X, y = make_blobs(60, 5, centers=3, random_state=1)
-    pairs = [(True, "yes"), (False, "no")]
-    for value, text in pairs:
-        models = [
-            SpeakerClassifier(standardise=way).fit(X * [1, 2, 3, 4, 5], y) for way in (value, text)
-        ]
-        np.testing.assert_array_equal(*(model.fitted_.scale for model in models))
-    assert not np.array_equal(
-        *(
-            SpeakerClassifier(standardise=way).fit(X * [1, 2, 3, 4, 5], y).fitted_.scale
-            for way, _ in pairs
-        )
-    )
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"standardise": "both"}, "standardise: 'both' is given, expected one of yes, no"),
         ({"calibration_folds": 1}, "calibration_folds: 1 is given, expected 0 or 2 and more"),
     ],
 )

@@ -65,13 +65,6 @@ SITUATIONS = [
         0,
     ),
     (
-        f"sweep guests.csv store out {FAST} --layers 0,1 --combine mix",
-        "leave out --combine mix, or pass --folds 5",
-        f"sweep guests.csv store out {FAST} --layers 0,1 --combine mix --folds 5",
-        "wrote out/sweep.csv",
-        0,
-    ),
-    (
         f"sweep apart.csv store out {FAST}",
         "expected at least 1; pass --within corpus",
         f"sweep apart.csv store out {FAST} --within corpus",

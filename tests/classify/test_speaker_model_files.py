@@ -8,7 +8,7 @@ import pytest
 from spk.classify.options import SweepSettings
 from spk.classify.selection.candidates import choose
 from spk.classify.selection.sweep import sweep
-from spk.classify.speaker_model import fit_model
+from spk.classify.speaker_model import fit_model, name_segments
 from spk.classify.speaker_model_files import load_model, save_model
 from spk.common.errors import InputError
 from spk.manifests.splits.tasks import make_tasks
@@ -115,13 +115,35 @@ def test_weights_that_are_not_shares_of_the_layers_are_refused(tmp_path, mixed, 
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory, table, store):
-    """Return a model folder of a mix of two layers."""
-    path, tasks = tmp_path_factory.mktemp("mixed") / "model", make_tasks(table, "session")[0]
-    settings = SweepSettings(layers="1,2", combine="mix", classifiers="ridge", jobs=1)
+    """Return a model folder of a mix of two layers, as earlier versions wrote it."""
+    root, tasks = tmp_path_factory.mktemp("mixed"), make_tasks(table, "session")[0]
+    settings = SweepSettings(layers="1,2", combine="concat", classifiers="ridge", jobs=1)
     model = fit_model(table, store, tasks, choose(sweep(table, store, tasks, settings)), settings)
-    assert len(model.layers.weights) == 2
-    save_model(model, path)
-    return path
+    save_model(model, root / "concat")
+    return forge(root / "concat", root / "model", combine="mix", weights=[0.75, 0.25])
+
+
+def test_a_mix_of_before_names_by_its_weighted_layers(mixed, table, store):
+    model = load_model(mixed)
+    assert model.layers.description == "layers mix:1+2"
+    assert model.layers.weights == (0.75, 0.25)
+    named, _ = name_segments(model, table[table["split"] == "test"], store)
+    assert (named["predicted"] == named["speaker"]).mean() > 0.8
+    assert set(named["model"]) == {"ridge, layers mix:1+2"}
+
+
+def test_features_that_earlier_versions_did_not_standardise_need_one_scale_for_all(
+    saved, tmp_path, table, store
+):
+    with pytest.raises(InputError, match="not divided by one number"):
+        load_model(forge(saved / "ridge", tmp_path / "wrong", standardise="no"))
+    with np.load(saved / "ridge" / "arrays.npz") as file:
+        arrays = {name: a * 0 + 2 if name.endswith("scale") else a for name, a in file.items()}
+    image = io.BytesIO()
+    np.savez(image, **arrays)
+    old = forge(saved / "ridge", tmp_path / "old", "arrays.npz", image.getvalue(), standardise="no")
+    named, _ = name_segments(load_model(old), table[table["split"] == "test"], store)
+    assert set(named["model"]) == {"ridge, layer 1, not standardised"}
 
 
 @pytest.mark.parametrize(

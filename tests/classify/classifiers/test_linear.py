@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from sklearn.base import clone
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
@@ -29,22 +28,6 @@ def cloud(rows, dim, classes, seed=0):
 def sides(X, y):
     half = len(X) * 2 // 3
     return X[:half], y[:half], X[half:]
-
-
-def unscaled(model, X):
-    """Return the pipeline that `standardise="no"` equals: a model with its penalty times s^2.
-
-    s^2 is the mean variance of the training rows `X`; LDA's shrinkage does not depend on it.
-    """
-    variance = X.var(axis=0).mean()
-    given = model.get_params()
-    if "alpha" in given:
-        model.set_params(alpha=given["alpha"] * variance)
-    elif "C" in given:
-        model.set_params(C=given["C"] / variance)
-    if isinstance(model, LinearSVC):  # which also penalises the intercept
-        model.set_params(intercept_scaling=np.sqrt(variance))
-    return make_pipeline(StandardScaler(with_std=False), model)
 
 
 def assert_same(ours, theirs, X, tolerance):
@@ -98,44 +81,6 @@ def test_linear_svm_on_the_axes_is_the_svm_on_the_features(shape):
     ours = SpeakerClassifier("linear-svm", 1e3).fit(train, y)
     model = LinearSVC(C=1e-3, tol=1e-8, max_iter=100000, random_state=1)
     assert_same(ours, make_pipeline(StandardScaler(), model).fit(train, y), test, ITERATIVE)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(
-    ("name", "penalty", "model"),
-    [
-        ("ridge", 100.0, RidgeClassifier(alpha=100.0)),
-        ("lda", 0.3, LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3)),
-        ("logistic", 10.0, LogisticRegression(C=0.1, tol=1e-8, max_iter=5000)),
-        ("linear-svm", 1e3, LinearSVC(C=1e-3, tol=1e-8, max_iter=100000)),
-    ],
-)
-def test_not_standardised_is_the_pipeline_without_deviations(shape, name, penalty, model):
-    train, y, test = sides(*cloud(*shape))
-    ours = SpeakerClassifier(name, penalty, standardise="no").fit(train, y)
-    theirs = unscaled(clone(model), train).fit(train, y)
-    scores = theirs.decision_function(test) * (2 if (name, shape[2]) == ("ridge", 2) else 1)
-    tolerance = EXACT if name in ("ridge", "lda") else ITERATIVE
-    np.testing.assert_allclose(ours.decision_function(test), scores, atol=tolerance, rtol=tolerance)
-    np.testing.assert_array_equal(ours.predict(test), theirs.predict(test))
-
-
-def test_not_standardised_centroid_measures_angles_of_centred_rows():
-    train, y, test = sides(*cloud(60, 30, 3))
-    rows, mean = test - train.mean(axis=0), train.mean(axis=0)
-    means = np.stack([train[y == k].mean(axis=0) - mean for k in range(3)])
-    cosine = rows @ means.T / np.linalg.norm(rows, axis=1)[:, None] / np.linalg.norm(means, axis=1)
-    ours = SpeakerClassifier("centroid", standardise="no").fit(train, y)
-    np.testing.assert_allclose(ours.decision_function(test), cosine, atol=EXACT)
-
-
-@pytest.mark.parametrize("value", [0.0, 0.7, 1e9 + 0.1])
-def test_constant_features_count_as_features_of_no_variance(value):
-    X = np.random.default_rng(0).normal(size=(30, 8))
-    X[:, 5] = value
-    rotation = principal_axes(X, standardise="no")
-    np.testing.assert_allclose(rotation.scale, np.sqrt(np.delete(X, 5, 1).var(axis=0).sum() / 8))
-    assert principal_axes(np.full((7, 3), value), standardise="no").scale.tolist() == [1, 1, 1]
 
 
 def test_centroid_names_the_mean_of_smallest_angle():

@@ -150,6 +150,26 @@ def test_a_folder_that_is_no_sweeps_is_refused(tmp_path, table, store_path, cont
         learning_curve(table, store_path, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "named"),
+    [
+        ({"combine": "mix", "layers": [0, 1], "weights": [0.5, 0.5]}, "layers mix:0\\+1"),
+        ({"standardise": "no"}, "layer 1, not standardised"),
+    ],
+)
+def test_what_only_earlier_versions_fit_asks_for_a_new_sweep(
+    tmp_path, table, store_path, run, chosen, named
+):
+    old = shutil.copytree(run, tmp_path / "old")
+    config = json.loads((old / "config.json").read_text())
+    config["chosen"] |= chosen
+    config["settings"] |= {key: value for key, value in chosen.items() if key == "combine"}
+    del config["files"]
+    (old / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=f"chose {named} in an earlier version.*sweep again"):
+        learning_curve(table, store_path, old)
+
+
 def test_another_store_is_refused(tmp_path, table, features, run, write_store):
     path = write_store(
         tmp_path / "s", table["segment_id"], features, encoder="x", weights_sha256="c" * 64

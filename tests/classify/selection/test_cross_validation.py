@@ -8,14 +8,12 @@ from sklearn.preprocessing import StandardScaler
 from spk.classify.classifiers import fold_sums
 from spk.classify.classifiers.fold_sums import GramSums
 from spk.classify.classifiers.linear import unit
-from spk.classify.features import LayerSet
 from spk.classify.selection.cross_validation import cross_validate
 from spk.common.errors import InputError
 
 EXACT = 1e-6  # two float64 solutions of one linear system; scores are of the order of 1
 ITERATIVE = 2e-3  # lbfgs stops at a tolerance, not at the optimum
 FOLDS = 4
-WAYS = {"yes": LayerSet((0,)), "no": LayerSet((0,), standardise="no")}
 PENALTIES = {"ridge": (0.1, 10.0, 1e4), "lda": (0.01, 0.3, 0.9, 1.0)}
 # n learnt < d, n learnt > d, few of many classes, two classes; the corpus task and a session's
 SHAPES = [(60, 90, 4), (300, 40, 4), (200, 20, 30), (200, 20, 2), (50, 200, 2)]
@@ -43,20 +41,16 @@ def blocks(rows, folds=FOLDS, gap=1):
     return cuts
 
 
-def pipeline(name, penalty, way="yes"):
-    """Return a function that fits what a user would write.
-
-    Not standardised, an alpha or 1/C means the same times the mean variance of the training rows.
-    """
+def pipeline(name, penalty):
+    """Return a function that fits what a user would write."""
 
     def fit(X, y):
-        strength = penalty * (1 if way == "yes" else X.var(axis=0).mean())
         model = {
-            "ridge": lambda: RidgeClassifier(alpha=strength),
+            "ridge": lambda: RidgeClassifier(alpha=penalty),
             "lda": lambda: LinearDiscriminantAnalysis(solver="lsqr", shrinkage=penalty),
-            "logistic": lambda: LogisticRegression(C=1 / strength, tol=1e-8, max_iter=5000),
+            "logistic": lambda: LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=5000),
         }[name]()
-        return make_pipeline(StandardScaler(with_std=way == "yes"), model).fit(X, y)
+        return make_pipeline(StandardScaler(), model).fit(X, y)
 
     return fit
 
@@ -86,43 +80,40 @@ def assert_same(ours, scores, names, tolerance=EXACT):
 @pytest.mark.filterwarnings("ignore:Only one sample:UserWarning")  # scikit-learn's, class of one
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", ["ridge", "lda"])
-@pytest.mark.parametrize("way", WAYS)
-def test_folds_equal_a_pipeline_fitted_fold_by_fold(shape, name, way):
+def test_folds_equal_a_pipeline_fitted_fold_by_fold(shape, name):
     X, y = cloud(*shape)
     cuts = blocks(len(X))
-    found, _ = cross_validate(X, y, shape[2], cuts, {name: PENALTIES[name]}, layers=WAYS[way])
+    found, _ = cross_validate(X, y, shape[2], cuts, {name: PENALTIES[name]})
     for penalty, ours in zip(PENALTIES[name], found[name], strict=True):
-        assert_same(ours, *fold_by_fold(X, y, shape[2], cuts, pipeline(name, penalty, way)))
+        assert_same(ours, *fold_by_fold(X, y, shape[2], cuts, pipeline(name, penalty)))
 
 
 @pytest.mark.parametrize("shape", [(60, 90, 4), (300, 40, 4)])
 @pytest.mark.parametrize("name", ["ridge", "lda"])
-@pytest.mark.parametrize("way", WAYS)
-def test_a_fold_without_a_class_does_not_name_it(shape, name, way):
+def test_a_fold_without_a_class_does_not_name_it(shape, name):
     X, y = cloud(*shape)
     y = np.where(np.arange(len(y)) < len(y) // FOLDS, y, y % 3)  # class 3 in the first block only
     cuts = blocks(len(X))
-    found, _ = cross_validate(X, y, 4, cuts, {name: PENALTIES[name]}, layers=WAYS[way])
+    found, _ = cross_validate(X, y, 4, cuts, {name: PENALTIES[name]})
     first = cuts[0][1]
     assert (y[first] == 3).any()
     for penalty, ours in zip(PENALTIES[name], found[name], strict=True):
         assert np.isneginf(ours[first, 3]).all()
-        assert_same(ours, *fold_by_fold(X, y, 4, cuts, pipeline(name, penalty, way)))
+        assert_same(ours, *fold_by_fold(X, y, 4, cuts, pipeline(name, penalty)))
 
 
 @pytest.mark.parametrize("wild", [0.0, 1e-5], ids=["constant", "nearly constant"])
 @pytest.mark.parametrize("name", ["ridge", "lda"])
-@pytest.mark.parametrize("way", WAYS)
-def test_a_feature_that_varies_in_one_block_only_is_exact_all_the_same(name, wild, way):
+def test_a_feature_that_varies_in_one_block_only_is_exact_all_the_same(name, wild):
     X, y = cloud(300, 40, 4)
     late = np.arange(300) >= 75
     X[late, 7] = 2.0 + wild * np.random.default_rng(1).normal(size=late.sum())
     cuts = blocks(300)
-    sums = GramSums(X, y, 4, cuts).fold_sums(0, way)
+    sums = GramSums(X, y, 4, cuts).fold_sums(0)
     assert (sums is None) == (wild > 0)  # then the rows themselves are fitted
-    found, _ = cross_validate(X, y, 4, cuts, {name: PENALTIES[name]}, layers=WAYS[way])
+    found, _ = cross_validate(X, y, 4, cuts, {name: PENALTIES[name]})
     for penalty, ours in zip(PENALTIES[name], found[name], strict=True):
-        assert_same(ours, *fold_by_fold(X, y, 4, cuts, pipeline(name, penalty, way)))
+        assert_same(ours, *fold_by_fold(X, y, 4, cuts, pipeline(name, penalty)))
 
 
 @pytest.mark.parametrize("most", [1e9, 0], ids=["kept", "taken twice"])
@@ -133,14 +124,11 @@ def test_rows_that_are_never_held_out_or_purged_are_summed_rightly(monkeypatch, 
     total = GramSums(X, y, 4, cuts)
     for number, (learnt, _) in enumerate(cuts):
         rows = X[learnt].astype(np.float64)
-        for way in WAYS:
-            found, scaler = total.fold_sums(number, way), StandardScaler(with_std=way == "yes")
-            Z = scaler.fit_transform(rows)
-            Z /= 1 if way == "yes" else np.sqrt(rows.var(axis=0).mean())
-            np.testing.assert_allclose(found.gram, Z.T @ Z, atol=EXACT)
-            np.testing.assert_allclose(found.sums[2], Z[y[learnt] == 2].sum(axis=0), atol=EXACT)
-            np.testing.assert_allclose(found.standardise(X[learnt]), Z, atol=EXACT)
-            np.testing.assert_array_equal(found.counts, np.bincount(y[learnt]))
+        sums, Z = total.fold_sums(number), StandardScaler().fit_transform(rows)
+        np.testing.assert_allclose(sums.gram, Z.T @ Z, atol=EXACT)
+        np.testing.assert_allclose(sums.sums[2], Z[y[learnt] == 2].sum(axis=0), atol=EXACT)
+        np.testing.assert_allclose(sums.standardise(X[learnt]), Z, atol=EXACT)
+        np.testing.assert_array_equal(sums.counts, np.bincount(y[learnt]))
 
 
 def test_lda_with_hardly_any_spread_within_classes_is_exact_all_the_same():
@@ -162,18 +150,17 @@ def test_scores_stand_in_the_order_of_rows_whichever_fold_held_them_out():
 
 
 @pytest.mark.parametrize("shape", [(60, 90, 3), (300, 40, 3)])
-@pytest.mark.parametrize("way", WAYS)
-def test_logistic_regression_and_centroid_are_cross_validated_too(shape, way):
+def test_logistic_regression_and_centroid_are_cross_validated_too(shape):
     X, y = cloud(*shape)
     cuts, paths = blocks(len(X)), {"logistic": (10.0, 1e3), "centroid": (None,)}
-    found, notes = cross_validate(X, y, 3, cuts, paths, layers=WAYS[way])
+    found, notes = cross_validate(X, y, 3, cuts, paths)
     for penalty, ours in zip((10.0, 1e3), found["logistic"], strict=True):
-        theirs, names = fold_by_fold(X, y, 3, cuts, pipeline("logistic", penalty, way))
+        theirs, names = fold_by_fold(X, y, 3, cuts, pipeline("logistic", penalty))
         np.testing.assert_array_equal(ours.argmax(axis=1), names)
         np.testing.assert_allclose(ours - ours.mean(1, keepdims=True), theirs, atol=ITERATIVE)
     assert notes == {"logistic": ["", ""], "centroid": [""]}
     for learnt, held in cuts:
-        scaler = StandardScaler(with_std=way == "yes").fit(X[learnt].astype(np.float64))
+        scaler = StandardScaler().fit(X[learnt].astype(np.float64))
         Z, rows = (scaler.transform(X[part].astype(np.float64)) for part in (learnt, held))
         means = np.stack([Z[y[learnt] == k].mean(axis=0) for k in range(3)])
         np.testing.assert_allclose(

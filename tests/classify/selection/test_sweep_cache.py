@@ -26,7 +26,7 @@ def counted(monkeypatch):
     tried, real = [], module._try_layers
 
     def count(work, share):
-        tried.extend((layer_set.name, *names) for layer_set, names in share)
+        tried.append((share[0].name, *share[1]))
         return real(work, share)
 
     monkeypatch.setattr(module, "_try_layers", count)
@@ -103,22 +103,8 @@ def mark(table, store, tasks, **changes):
 
 
 def test_what_chooses_cells_does_not_change_the_fingerprint(table, store, tasks):
-    same = {"layers": "1", "classifiers": "ridge", "jobs": 2, "standardise": "both"}
+    same = {"layers": "1", "classifiers": "ridge", "jobs": 2}
     assert mark(table, store, tasks) == mark(table, store, tasks, **same)
-
-
-def test_cells_of_one_standardisation_are_used_when_both_are_asked_for(
-    tmp_path, table, store, tasks, counted
-):
-    path = tmp_path / "cells.jsonl"
-    before = sweep(table, store, tasks, FAST, cells=SweepCache(path, "a"))
-    counted.clear()
-    both = sweep(
-        table, store, tasks, replace(FAST, standardise="both"), cells=SweepCache(path, "a")
-    )
-    assert counted == [(layer, "ridge", "lda") for layer in "012"]
-    assert_same(before, [trial for trial in both if trial.layers.standardise == "yes"])
-    assert len(SweepCache(path, "a")) == 12
 
 
 def test_another_table_split_or_store_changes_the_fingerprint(
