@@ -1,8 +1,8 @@
-"""One segment out of a recording: mono float32 samples at the encoder's rate, or a coded rejection.
+"""Read one segment of a recording: mono float32 samples at the encoder's rate, or a rejection.
 
-Only the segment's own samples are decoded. What the user must repair for the whole run (a sample
-rate, a channel that is not there) is an `InputError`; what is wrong with one segment is a
-`Rejected` with one of `CODES`, so that the rest of the table goes on.
+Only the segment's own samples are decoded. Problems of the whole run (a sample rate, a missing
+channel) raise `InputError`; problems of a single segment raise `Rejected` with one of `CODES`, so
+that the run can continue with the rest of the table.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ CODES = {
 }
 
 
-LARGEST = 2.0**31  # some programs write integers as floats; far beyond, float32 sums overflow
+LARGEST = 2.0**31  # some programs write integers as floats; far above, float32 sums overflow
 
 
 class Rejected(Exception):  # noqa: N818 (a finding about one segment, not a failure of the program)
-    """One segment that has no features: `code` is one of `CODES`, `message` says what is found."""
+    """An unusable segment: `code` is one of `CODES`, `message` says what is wrong."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(code, message)
@@ -59,9 +59,9 @@ class Rejected(Exception):  # noqa: N818 (a finding about one segment, not a fai
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What a decoder needs to know: `path` to the recording, `start` and `end` in seconds.
+    """A segment to decode: `path` of the recording, `start` and `end` in seconds.
 
-    `channel`, where the table names one, is read whatever the run says.
+    `channel`, where the table names one, overrides the run's channel.
     """
 
     segment_id: str
@@ -78,10 +78,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How segments are read: rate (Hz), channel policy, and the fewest samples accepted.
+    """How to read segments: rate (Hz), channel policy, and the fewest samples accepted.
 
-    With `integers`, samples of a 16-bit file stay int16: half the bytes to hand on. Divided by
-    32768 they are the same float32 numbers, to the last bit.
+    With `integers`, samples of a 16-bit file stay int16, which halves the bytes to pass on. Divided
+    by 32768 they equal the float32 samples bit for bit.
     """
 
     rate: int = 16000
@@ -93,7 +93,7 @@ class ReadOptions:
 
 @dataclass(frozen=True, eq=False)
 class Audio:
-    """A segment's samples (mono, float32 or int16) and the identity of what was decoded."""
+    """A segment's samples (mono, float32 or int16) and their checksum."""
 
     samples: np.ndarray
     nbytes: int  # bytes of `samples` as float32
@@ -120,9 +120,9 @@ def read_segment(segment: Segment, reading: ReadOptions) -> Audio:
     Raises
     ------
     Rejected
-        This segment can't be used; the code is one of `CODES`.
+        The segment is unusable; the code is one of `CODES`.
     InputError
-        The recording's rate or channels are not what the run was told.
+        The recording's rate or channels are not those of the run.
     """
     header = _header(segment, reading)
     decoded, clipped = _decode(segment, header, reading)
@@ -139,14 +139,14 @@ def read_segment(segment: Segment, reading: ReadOptions) -> Audio:
     if samples.min() == samples.max():
         raise Rejected("silent", f"all {len(samples)} samples are {samples[0]:g}")
     samples = np.ascontiguousarray(samples, dtype=np.float32)
-    kept = samples if decoded.dtype != np.int16 else np.ascontiguousarray(decoded)
-    return Audio(kept, samples.nbytes, zlib.crc32(samples.data), clipped)
+    output = samples if decoded.dtype != np.int16 else np.ascontiguousarray(decoded)
+    return Audio(output, samples.nbytes, zlib.crc32(samples.data), clipped)
 
 
 def check_recordings_exist(
     segments: Iterable[Segment], audio_root: str | Path, *, all_needed: bool = True
 ) -> None:
-    """Raise `InputError` where recordings are missing; without `all_needed`, only where all are."""
+    """Raise `InputError` if recordings are missing or, without `all_needed`, if all are missing."""
     paths = sorted({segment.path for segment in segments})
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing and (all_needed or len(missing) == len(paths)):
@@ -157,10 +157,10 @@ def check_recordings_exist(
 
 
 def check_recordings(segments: Iterable[Segment], reading: ReadOptions) -> None:
-    """Raise `InputError` where a recording's rate or channels are not what the run was told.
+    """Raise `InputError` if a recording's rate or channels are not those of the run.
 
-    Only headers are read. What cannot be opened passes: its segments are rejected one by one, as
-    are those whose own channel is not there.
+    Only headers are read. Unreadable recordings are passed over: their segments are rejected one by
+    one, as are segments whose own channel does not exist.
     """
     for path, own in sorted({(segment.path, bool(segment.channel)) for segment in segments}):
         try:
@@ -173,7 +173,7 @@ def check_recordings(segments: Iterable[Segment], reading: ReadOptions) -> None:
 
 
 def count_channels(segments: Sequence[Segment]) -> int:
-    """Return the most channels of a recording, by the headers of those that are there."""
+    """Return the largest number of channels among the recordings that exist, from their headers."""
     most = 1
     for path in {segment.path for segment in segments}:
         try:
@@ -222,7 +222,7 @@ def _decode(segment: Segment, header: Header, reading: ReadOptions) -> tuple[np.
 
 
 def _read(header: Header, first: int, stop: int, channel: str, integers: bool) -> np.ndarray:
-    """Return the samples of a span, or none where they do not all decode."""
+    """Return the samples of a span, or none if any of them cannot be decoded."""
     if header.exact and stop > header.frames:
         return np.zeros(0, np.float32)
     try:

@@ -1,4 +1,4 @@
-"""The settings of an extraction, each an option of ``spk-extract``, and what it did."""
+"""The settings of an extraction, each an option of ``spk-extract``, and its summary."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class ExtractOptions(CheckedOptions):
     revision: str | None = option_field(None, "Branch, tag or commit of a hub id.", group=ENCODER)
     normalize: str | None = option_field(
         None,
-        "Whether each waveform gets zero mean and unit variance, where the encoder's files do not "
-        "say it, or say it wrongly.",
+        "Whether to scale each waveform to zero mean and unit variance, if the encoder's files do "
+        "not say or are wrong.",
         choices=("yes", "no"),
         native=yes_or_no,
-        default_text="as they say",
+        default_text="from the encoder's files",
         group=ENCODER,
     )
     layers: str = option_field(
@@ -70,7 +70,7 @@ class ExtractOptions(CheckedOptions):
     )
     max_seconds: float = option_field(
         40.0,
-        "Longer segments are encoded in windows whose statistics add up.",
+        "Encode longer segments in windows of this length, and pool over all of them.",
         unit="s",
         over=0.1,
         group=FEATURES,
@@ -80,7 +80,8 @@ class ExtractOptions(CheckedOptions):
     )
     device: str = option_field(
         "auto",
-        "auto, cpu, cuda or cuda:i; cuda:all or a list, cuda:0,cuda:1: a process each, one store.",
+        "auto, cpu, cuda or cuda:i; cuda:all, or a list such as cuda:0,cuda:1: one process per "
+        "device, one store.",
         native=joined,
         metavar="DEVICE",
         group=COMPUTING,
@@ -94,39 +95,39 @@ class ExtractOptions(CheckedOptions):
     )
     batch_seconds: float | None = option_field(
         None,
-        "Audio in a batch, padding counted.",
+        "Audio in a batch, including padding.",
         unit="s",
         over=0,
-        default_text="20 on a CPU; on a GPU what its free memory holds, at most 480",
+        default_text="20 on a CPU; on a GPU by free memory, at most 480",
         group=COMPUTING,
     )
     buckets: bool = option_field(
-        False, "Batch only segments of equally many frames: no padding.", group=COMPUTING
+        False, "Batch only segments with equal numbers of frames: no padding.", group=COMPUTING
     )
     workers: int | None = option_field(
         None,
-        "Threads that decode audio ahead, for each device; 0: none.",
+        "Threads per device that decode audio ahead; 0: none.",
         least=0,
-        default_text="the cores at hand, shared by the devices, at most 16",
+        default_text="available cores divided by devices, at most 16",
         aliases=("num_workers",),
         group=COMPUTING,
     )
     shard: str = option_field(
         "1/1",
-        "Part i of n, i from 1 to n; write each to a store of its own, then spk-store merge.",
+        "Part i of n, i from 1 to n; write each to its own store, then run spk-store merge.",
         metavar="I/N",
         group=RUNNING,
     )
     verify: int = option_field(
         0,
-        "First encode so many random segments alone in float32 and in batches, and tell the "
-        "difference; of another --dtype also layer by layer.",
+        "First encode this many random segments alone in float32 and in batches, and report the "
+        "difference; with another --dtype also layer by layer.",
         least=0,
         group=RUNNING,
     )
     profile: str | None = option_field(
         None,
-        "File to write where the time went to, as text; beside it FILE.trace.json for Chrome.",
+        "Write a profile of the run to this file, as text, and FILE.trace.json for Chrome.",
         path=True,
         group=RUNNING,
     )
@@ -135,7 +136,7 @@ class ExtractOptions(CheckedOptions):
 
     @property
     def stored_pooling(self) -> str:
-        """The pooling of what the store holds; `UNPOOLED` of frames."""
+        """The pooling of the stored features; `UNPOOLED` for frames."""
         return UNPOOLED if self.frames else self.pooling
 
     def __post_init__(self) -> None:
@@ -149,24 +150,24 @@ class ExtractOptions(CheckedOptions):
 
 @dataclass(frozen=True)
 class ExtractSummary:
-    """What a run did."""
+    """Summary of a run."""
 
     store: str
-    asked: int  # segments of the table (of this shard)
+    requested: int  # segments of the table (of this shard)
     segments: int  # of these, with features in the store
-    new: int  # of these, made in this run
+    new: int  # of these, encoded in this run
     seconds: float  # of audio encoded in this run
-    wall: float  # s the encoding took
-    rejected: dict[str, int] = field(default_factory=dict)  # code -> segments asked for
+    wall: float  # s spent encoding
+    rejected: dict[str, int] = field(default_factory=dict)  # code -> requested segments
     interrupted: bool = False
-    difference: float | None = None  # largest relative one that --verify found
+    difference: float | None = None  # largest relative difference of --verify
     compute_dtype: str = "float32"
     untrained: bool = False
 
     def __str__(self) -> str:
         """Return one line."""
         parts = [
-            f"{self.store}: {self.segments:,} of {self.asked:,} segments have features, "
+            f"{self.store}: {self.segments:,} of {self.requested:,} segments have features, "
             f"{self.new:,} of them new"
         ]
         if self.new:
@@ -192,12 +193,12 @@ class ExtractSummary:
 
 
 def parse_layers(text: str, count: int) -> list[int]:
-    """Return the states that `text` names, ascending: ``all``, ``0-12``, ``4,8`` or ``0,4-6``.
+    """Return the layers that `text` names, ascending: ``all``, ``0-12``, ``4,8`` or ``0,4-6``.
 
     Raises
     ------
     InputError
-        Not of that form, named twice, or beyond `count`, the encoder's last.
+        `text` is not of that form, names a layer twice, or one beyond `count`, the encoder's last.
     """
     if text == "all":
         return list(range(count + 1))
@@ -210,12 +211,13 @@ def parse_layers(text: str, count: int) -> list[int]:
 def parse_layer_list(text: str, last: int) -> list[int]:
     """Return the numbers that `text` names, in its order: ``0-12``, ``4,8`` or ``0,4-6``.
 
-    One may be beyond `last`, the last layer that there is; of a range no more than one is.
+    Numbers beyond `last`, the last layer, are returned for the caller to check; a range is cut off
+    one beyond it.
 
     Raises
     ------
     InputError
-        Not of that form, none, or one named twice.
+        `text` is not of that form, is empty, or names a number twice.
     """
     layers: list[int] = []
     for part in text.split(","):

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: stages timed on their device, a text page, a Chrome trace."""
+"""Profile a run: stages timed on their device, written as a text page and a Chrome trace."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WAITS = ("wait for audio", "wait for writer", "wait for device")
 
 @dataclass(frozen=True)
 class TimedStage:
-    """One stage's work: `start` and `end` in s since the run began, in one `row`."""
+    """One stage of work: `start` and `end` in s since the run began, in one `row` of the trace."""
 
     stage: str
     row: str
@@ -41,14 +41,14 @@ class TimedStage:
 
 
 class Profile:
-    """What a run's threads and device did, and when; any thread may add to it.
+    """The timed stages of a run's threads and device; any thread may add to it.
 
-    `begun` (of `time.perf_counter`) is another process's, where its rows are to stand beside these.
+    `begun` (of `time.perf_counter`) is that of another process where its stages are to be merged.
     """
 
     def __init__(self, begun: float | None = None) -> None:
         self.begun = time.perf_counter() if begun is None else begun
-        self.found: list[TimedStage] = []  # appending to a list is atomic
+        self.stages: list[TimedStage] = []  # appending to a list is atomic
         self.timer: _DeviceTimer | None = None  # of a GPU, while one is recorded
 
     def now(self) -> float:
@@ -57,18 +57,18 @@ class Profile:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Measure the block inside as a stage of this thread."""
+        """Time the enclosed block as a stage of this thread."""
         start = self.now()
         try:
             yield
         finally:
             row = threading.current_thread().name
-            self.found.append(TimedStage(name, row, start, self.now()))
+            self.stages.append(TimedStage(name, row, start, self.now()))
 
     def seconds(self) -> dict[tuple[str, str], float]:
-        """Return (row, stage) -> s of that stage alone, without the spans inside its spans."""
+        """Return (row, stage) -> s of that stage, excluding stages nested in it."""
         rows: dict[str, list[TimedStage]] = defaultdict(list)
-        for span in self.found:
+        for span in self.stages:
             rows[span.row].append(span)
         total: dict[tuple[str, str], float] = defaultdict(float)
         for row, spans in rows.items():
@@ -77,7 +77,7 @@ class Profile:
         return dict(total)
 
     def shares(self) -> dict[str, float]:
-        """Return stage -> its share of the time that all stages of `STAGES` took together."""
+        """Return stage -> its share of the total time of `STAGES`."""
         busy = dict.fromkeys(STAGES, 0.0)
         for (_, stage), seconds in self.seconds().items():
             if stage in busy:
@@ -86,10 +86,10 @@ class Profile:
         return {stage: seconds / whole for stage, seconds in busy.items()}
 
     def page(self, facts: Mapping[str, str]) -> str:
-        """Return one page of text: facts of the run, then each row's stages and what bound it."""
-        wall = max((span.end for span in self.found), default=0.0)
+        """Return one page of text: facts of the run, each row's stages, and the busiest row."""
+        wall = max((span.end for span in self.stages), default=0.0)
         lines = [f"{name}: {value}" for name, value in facts.items()]
-        wide = max((len(span.row) for span in self.found), default=0) + 2
+        wide = max((len(span.row) for span in self.stages), default=0) + 2
         lines += ["", f"{'row':<{wide}}{'stage':<18}{'seconds':>9}{'of the run':>12}"]
         busy: dict[str, float] = defaultdict(float)
         for (row, stage), seconds in sorted(self.seconds().items()):
@@ -101,8 +101,8 @@ class Profile:
         return "\n".join(lines) + "\n"
 
     def trace(self) -> str:
-        """Return the spans as a Chrome trace (JSON; open it at chrome://tracing or Perfetto)."""
-        rows = {row: i for i, row in enumerate(sorted({span.row for span in self.found}))}
+        """Return the stages as a Chrome trace (JSON; open it in chrome://tracing or Perfetto)."""
+        rows = {row: i for i, row in enumerate(sorted({span.row for span in self.stages}))}
         names = [
             {"name": "thread_name", "ph": "M", "pid": 0, "tid": i, "args": {"name": row}}
             for row, i in rows.items()
@@ -116,13 +116,13 @@ class Profile:
                 "ts": span.start * 1e6,
                 "dur": (span.end - span.start) * 1e6,
             }
-            for span in self.found
+            for span in self.stages
         ]
         return json.dumps({"traceEvents": names + events})
 
 
 def _own_time(spans: Sequence[TimedStage]) -> Iterator[tuple[str, float]]:
-    """Yield (stage, s) of the spans of one row, each without those that lie inside it."""
+    """Yield (stage, s) of the stages of one row, each excluding those nested in it."""
     open_spans: list[TimedStage] = []
     for span in sorted(spans, key=lambda span: (span.start, -span.end)):
         while open_spans and open_spans[-1].end <= span.start:
@@ -135,7 +135,7 @@ def _own_time(spans: Sequence[TimedStage]) -> Iterator[tuple[str, float]]:
 
 
 class _DeviceTimer:
-    """The stages of a GPU, measured by events on it: its blocks only tell it what to do."""
+    """The stages of a GPU, timed by CUDA events, since the host only queues its work."""
 
     def __init__(self, profile: Profile, device: torch.device) -> None:
         import torch
@@ -147,19 +147,19 @@ class _DeviceTimer:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Measure the block inside as a stage of the device."""
+        """Time the enclosed block as a stage of the device."""
         self.read()
         start = self._event()
         yield
         self._events.append((name, start, self._event()))
 
     def read(self) -> None:
-        """Measure the blocks that the device has done, and let their events go."""
+        """Record the stages that the device has finished, and release their events."""
         begun, zero = self._zero
         while self._events and self._events[0][2].query():
             name, *pair = self._events.popleft()
             start, end = (begun + zero.elapsed_time(event) / 1e3 for event in pair)
-            self._profile.found.append(TimedStage(name, str(self._device), start, end))
+            self._profile.stages.append(TimedStage(name, str(self._device), start, end))
 
     def _event(self) -> torch.cuda.Event:
         import torch
@@ -173,13 +173,13 @@ _profile: ContextVar[Profile | None] = ContextVar("_profile", default=None)
 
 
 def current_profile() -> Profile | None:
-    """Return the profile that this context records into, if any."""
+    """Return the profile that the current context records into, if any."""
     return _profile.get()
 
 
 @contextmanager
 def recording(profile: Profile | None) -> Iterator[None]:
-    """While open, `stage` measures into `profile`; threads join in by a copy of the context."""
+    """Record stages into `profile` while open; threads take part through a copy of the context."""
     token = _profile.set(profile)
     try:
         yield
@@ -189,7 +189,7 @@ def recording(profile: Profile | None) -> Iterator[None]:
 
 @contextmanager
 def recording_device(device: torch.device) -> Iterator[None]:
-    """While open, `device_stage` measures what this GPU does; afterwards wait for it."""
+    """Record the stages of this GPU while open; waits for it on leaving."""
     profile = _profile.get()
     if profile is None or device.type != "cuda":
         yield
@@ -206,13 +206,13 @@ def recording_device(device: torch.device) -> Iterator[None]:
 
 
 def stage(name: str) -> AbstractContextManager[None]:
-    """Return a block that measures a stage of this thread; it does nothing without a profile."""
+    """Return a context manager that times a stage of this thread; a no-op without a profile."""
     profile = _profile.get()
     return nullcontext() if profile is None else profile.stage(name)
 
 
 def device_stage(name: str) -> AbstractContextManager[None]:
-    """Return a block that measures what a device does; on a CPU a stage of this thread."""
+    """Return a context manager that times a stage of the device; on a CPU, of this thread."""
     profile = _profile.get()
     if profile is None:
         return nullcontext()
@@ -220,19 +220,19 @@ def device_stage(name: str) -> AbstractContextManager[None]:
 
 
 def peak_memory() -> int:
-    """Return the most bytes that this process has held in main memory since it began."""
+    """Return the peak resident memory of this process in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def write_profile(path: str, profile: Profile, job: ExtractionRun, encoder: Encoder) -> None:
-    """Write a page of text to `path` and a Chrome trace to `path`.trace.json."""
-    known = encoder.provenance()
+    """Write a text page to `path` and a Chrome trace to `path`.trace.json."""
+    provenance = encoder.provenance()
     speed = job.seconds / (job.wall or 1)
     facts = {
         "segments": f"{job.new:,}",
         "audio": f"{job.seconds:,.1f} s in {job.wall:,.2f} s, {speed:,.1f} times real time",
-        "encoder": f"{known['encoder']}, {known['compute_dtype']} on {job.devices}",
+        "encoder": f"{provenance['encoder']}, {provenance['compute_dtype']} on {job.devices}",
         "batches": f"{job.batch_seconds:g} s, {job.padding:.2%} of it padding",
         "memory": f"{peak_memory() / 1e9:.2f} GB at most (main memory of the first process)",
         "processor": f"{available_cores()} cores, load {os.getloadavg()[0]:.1f}",

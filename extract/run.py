@@ -1,7 +1,7 @@
-"""A table and its audio become a store of features: the whole flow of ``spk-extract``.
+"""Extract the features of a table's segments into a store: the whole flow of ``spk-extract``.
 
-Plan, sort by length, batch by seconds, decode ahead, encode, commit. A segment that cannot be used
-is recorded with its reason and the rest goes on; what is committed is never done again.
+Plan, sort by length, batch by seconds, decode ahead, encode, commit. An unusable segment is
+recorded with its reason and the run continues; committed segments are never encoded again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .encoder.encoder import Encoder
 
 
-SAME_LENGTH = 1e-3  # s; a segment cut to a file of its own is a whole number of samples
+SAME_LENGTH = 1e-3  # s; cutting a segment to a file rounds it to whole samples
 
 
 def extract(
@@ -52,37 +52,37 @@ def extract(
 ) -> FeatureStore:
     """Write the features of a table's segments to a store, and open it.
 
-    What is there already is not done again. A segment that cannot be used is rejected with its
-    reason (`FeatureStore.rejected`, ``STORE.rejected.csv``), and the rest goes on.
+    Segments already in the store are skipped. An unusable segment is rejected with its reason
+    (`FeatureStore.rejected`, ``STORE.rejected.csv``), and the run continues.
 
     Parameters
     ----------
     table
         Segment table, or its file.
     store
-        Folder; made if absent.
+        Folder; created if absent.
     options
         Settings of the run.
     encoder
-        Hub id, folder or "demo", as `ExtractOptions` has it; or one that is loaded already, such
-        as a fine-tuned one.
+        Hub id, folder or "demo", as in `ExtractOptions`; or a loaded encoder, such as a fine-tuned
+        one.
     log
-        Receives a line for what is worth knowing, and a last one that sums up; by default
-        `logging` does, and warns where segments were rejected.
+        Receives lines of progress, the last a summary; by default they go to `logging`, as a
+        warning where segments were rejected.
     lock
         Hold the store's lock; without it, no other process may write there.
     settings
-        Some of `ExtractOptions` by name, in the place of those of `options`.
+        Fields of `ExtractOptions` that override those of `options`.
 
     Returns
     -------
     FeatureStore
-        All that the store holds, also of other tables.
+        The whole store, including segments of other tables.
 
     Raises
     ------
     InputError
-        As `run_extraction` does.
+        As in `run_extraction`.
 
     Examples
     --------
@@ -90,8 +90,8 @@ def extract(
     >>> store.layers  # doctest: +SKIP
     [4, 8]
 
-    Several devices are a process each, which imports your script anew: call this under
-    ``if __name__ == "__main__":`` there.
+    With several devices, each has a process that imports your script again: call `extract` under
+    ``if __name__ == "__main__":``.
     """
     if isinstance(encoder, (str, Path)):
         settings, encoder = {**settings, "encoder": encoder}, None
@@ -112,42 +112,42 @@ def run_extraction(
     log: Callable[[str], object] = lambda line: None,
     lock: bool = True,
 ) -> ExtractSummary:
-    """Write the features of a table's segments to a store, and sum up what was done.
+    """Write the features of a table's segments to a store, and return a summary.
 
     Parameters
     ----------
     table
         Segment table (`spk.manifests.table`).
     store
-        Folder; made if absent.
+        Folder; created if absent.
     encoder
-        Taken instead of the one that `options` name, such as a fine-tuned one.
+        Used instead of the one named in `options`, such as a fine-tuned one.
     stop
-        Asked between batches; true ends the run with all that was computed committed.
+        Called between batches; true ends the run, with all finished batches committed.
     log
-        Is given what the user should know at once, a line at a time.
+        Receives lines of progress.
     lock
         Hold the store's lock; without it, no other process may write there.
 
     Raises
     ------
     InputError
-        The extra `extract` is not installed, an option or file is not what the run needs, the
-        store is of another configuration or has features of a segment of other length, or, with
-        `options.strict`, a segment is rejected.
+        The extra `extract` is not installed, an option or file is unusable, the store has another
+        configuration or features of a segment with another length, or, with `options.strict`, a
+        segment is rejected.
     """
     check_extra("extract", "spk-extract")
     from .encoder.device import convert
 
     options = options or ExtractOptions()
     segments = choose_segments(table, options)
-    # One that is absent is rejected with its segments; were all, none would be tried again.
+    # Segments of a missing recording are rejected, and not tried again; if all are missing, stop.
     check_recordings_exist(segments, options.audio_root, all_needed=False)
     devices, encoder = _devices(options, encoder)
     for note in encoder.notes:
         log(note)
     layers = parse_layers(options.layers, encoder.layer_count)
-    check_recordings(segments, read_options(encoder, options))  # not in the middle of a long run
+    check_recordings(segments, read_options(encoder, options))  # rather than in mid-run
     difference = None
     if options.verify:
         names = _names(table)
@@ -158,14 +158,14 @@ def run_extraction(
         recording(profile),
         StoreWriter(store, config, versions=_versions(), convert=convert, lock=lock) as writer,
     ):
-        _refuse_changed(segments, writer)
+        _check_unchanged(segments, writer)
         settings = encoder, layers, options, writer, log
         job = ExtractionRun(*settings) if len(devices) == 1 else MultiDeviceRun(devices, *settings)
         try:
             batches = job.plan(segments)
             with job.shown(batches) as progress:
                 interrupted = job.encode(batches, stop, progress)
-        finally:  # what ends a run early does not take its rejections off the list
+        finally:  # an aborted run records its rejections too
             writer.commit()
             write_rejected(store, writer.rejections.values())
     if options.profile and profile:
@@ -177,11 +177,11 @@ def run_extraction(
 def _sum_up(
     segments: Sequence[Segment], writer: StoreWriter, job: ExtractionRun, encoder: Encoder
 ) -> ExtractSummary:
-    """Return what a run did for these segments."""
+    """Return the summary of a run for these segments."""
     identity, rejected = encoder.provenance(), writer.rejected
     return ExtractSummary(
         store=str(writer.path),
-        asked=len(segments),
+        requested=len(segments),
         segments=sum(segment.segment_id in writer.done for segment in segments),
         new=job.new,
         seconds=job.seconds,
@@ -193,9 +193,9 @@ def _sum_up(
 
 
 def _names(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Return segment_id -> (session, speaker) of all that is not of the split ``test``."""
-    kept = table[table["split"] != "test"] if "split" in table else table
-    columns = (kept[name].tolist() for name in ("segment_id", "session", "speaker"))
+    """Return segment_id -> (session, speaker) for all rows outside the split ``test``."""
+    usable = table[table["split"] != "test"] if "split" in table else table
+    columns = (usable[name].tolist() for name in ("segment_id", "session", "speaker"))
     return {name: (session, speaker) for name, session, speaker in zip(*columns, strict=True)}
 
 
@@ -205,7 +205,7 @@ def _devices(options: ExtractOptions, encoder: Encoder | None) -> tuple[list[str
     from .encoder.encoder import load_encoder
 
     devices = choose_devices(options.device)
-    imported = getattr(current_process(), "_inheriting", False)  # what spawn itself asks
+    imported = getattr(current_process(), "_inheriting", False)  # as multiprocessing.spawn checks
     if imported and len(devices) > 1:
         raise InputError(
             f"--device: value is {options.device!r} in a script that the process of each device "
@@ -225,42 +225,42 @@ def _devices(options: ExtractOptions, encoder: Encoder | None) -> tuple[list[str
     )
 
 
-def _refuse_changed(segments: Sequence[Segment], writer: StoreWriter) -> None:
-    """Refuse segments whose length is no longer that of the samples their features came from."""
-    known = writer.durations
+def _check_unchanged(segments: Sequence[Segment], writer: StoreWriter) -> None:
+    """Check that segments have the length of the samples their features were made of."""
+    durations = writer.durations
     changed = [
         segment
         for segment in segments
-        if abs(known.get(segment.segment_id, segment.duration) - segment.duration) > SAME_LENGTH
+        if abs(durations.get(segment.segment_id, segment.duration) - segment.duration) > SAME_LENGTH
     ]
     if changed:
         first = changed[0]
         raise InputError(
             f"{writer.path}: {len(changed)} segments have another length in the table, first "
             f"{first.segment_id!r} with {first.duration:.4f} s, expected "
-            f"{known[first.segment_id]:.4f} s, of which the features are; give changed segments "
-            "another segment_id, or name another store"
+            f"{durations[first.segment_id]:.4f} s, of which the features are; give changed "
+            "segments another segment_id, or name another store"
         )
 
 
 def configuration(
     encoder: Encoder, layers: Sequence[int], options: ExtractOptions
 ) -> dict[str, Any]:
-    """Return what the store's rows depend on; another configuration is another store."""
-    known = encoder.provenance()
+    """Return the configuration that a store's rows depend on."""
+    provenance = encoder.provenance()
     names = ("encoder", "revision", "weights_sha256", "encoder_config_sha256", "untrained")
     more = ("layer_definition", "compute_dtype", "rate", "normalization")
     return {
         "schema": SCHEMA,
         "kind": "frames" if options.frames else "pooled",
-        **{name: known[name] for name in (*names, *more)},
+        **{name: provenance[name] for name in (*names, *more)},
         "layers": list(layers),
         "pooling": options.stored_pooling,
         "dim": row_width(options, encoder.hidden_size),
         "dtype": options.store_dtype,
         "channel": check_channel(options.channel),
         "max_seconds": options.max_seconds,
-        **{name: known[name] for name in ("assumed", "baseline") if name in known},
+        **{name: provenance[name] for name in ("assumed", "baseline") if name in provenance},
     }
 
 

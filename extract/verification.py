@@ -1,11 +1,11 @@
-"""What batches and number formats cost: `--verify`, on segments of the user's own table.
+"""Measure the cost of batching and of number formats (`--verify`) on segments of the user's table.
 
-Each segment is encoded alone in float32 and in a batch as asked. For another number format than
-float32 a ridge classifier is fitted on both: within each session, segments in the order of time
-are cut into `BLOCKS` equal runs, and each is predicted by a classifier fitted on the others. Only
-the difference of the two formats is of interest: the same segments, folds and penalty serve both.
-Training rows that overlap a held-out run in time are left out, and no row of the split ``test``
-is looked at.
+Each segment is encoded alone in float32 and in a batch as configured. For number formats other than
+float32, a ridge classifier is fitted on both: within each session, segments in order of time are
+cut into `BLOCKS` equal blocks, and each block is predicted by a classifier fitted on the others.
+Segments, folds and penalty are the same for both formats, so only the difference of their
+accuracies is meaningful. Training rows that overlap a held-out block in time are left out, and rows
+of the split ``test`` are never used.
 """
 
 from __future__ import annotations
@@ -42,31 +42,31 @@ def verify_batches(
     *,
     names: dict[str, tuple[str, str]] | None = None,
 ) -> float:
-    """Compare random segments in a batch with the same ones alone.
+    """Compare random segments encoded in a batch with the same segments encoded alone.
 
     Parameters
     ----------
     encoder
-        In another number format than float32 the ones alone are computed by a float32 copy, so
-        that the difference is what the format costs.
+        If it computes in a format other than float32, single segments are encoded by a float32
+        copy, so that the difference is the cost of the format.
     options
-        `verify` says how many; they are not sorted, so their padding is longer than in a run.
-        Where accuracy is compared they are drawn session after session, so that few are enough.
+        `verify` is the number of segments; they are not sorted by length, so they have more padding
+        than in a run. For accuracies they are drawn session by session, so that few suffice.
     log
-        Is given what another format than float32 costs, a line for each layer.
+        Receives the cost of a format other than float32, a line per layer.
     names
-        segment_id -> (session, speaker) of those whose accuracy is to be compared too.
+        segment_id -> (session, speaker) of the segments to compare accuracies on.
 
     Returns
     -------
     float
-        The largest difference of a layer's vector (mean and std), relative to its length; inf
-        where one is not finite.
+        The largest difference of a layer's vector (mean and std), relative to its norm; inf where
+        one is not finite.
 
     Raises
     ------
     InputError
-        More than `BATCH_TOLERANCE` in float32, or none of the segments can be used.
+        The difference is above `BATCH_TOLERANCE` in float32, or no segment is usable.
     """
     exact = encoder.provenance()["compute_dtype"] == "float32"
     alone = encoder if exact else _in_float32(options, encoder.device)
@@ -88,15 +88,15 @@ def verify_batches(
         )
     if not pairs:
         return 0.0
-    found, expected = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    largest = relative_difference(found, expected)
+    features, expected = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    largest = relative_difference(features, expected)
     if not exact:
         naming = None if names is None else PrecisionProbe(used, names)
         dtype = encoder.provenance()["compute_dtype"]
         for place, layer in enumerate(layers):
-            log(f"layer {layer}: {_cost(found[:, place], expected[:, place], dtype, naming)}")
+            log(f"layer {layer}: {_cost(features[:, place], expected[:, place], dtype, naming)}")
         if naming:
-            log(naming.told)
+            log(naming.summary)
     if exact and largest > BATCH_TOLERANCE:
         raise InputError(
             f"--verify: features differ by {largest:.1e} between in a batch and alone, expected at "
@@ -106,21 +106,21 @@ def verify_batches(
 
 
 def _cost(
-    found: np.ndarray, expected: np.ndarray, dtype: str, naming: PrecisionProbe | None
+    features: np.ndarray, expected: np.ndarray, dtype: str, naming: PrecisionProbe | None
 ) -> str:
-    """Return what a narrow format's vectors (n, dim) of a layer are beside float32's."""
-    broken = int((~(np.isfinite(found) & np.isfinite(expected)).all(axis=1)).sum())
+    """Describe how a layer's vectors (n, dim) in a narrow format differ from those in float32."""
+    broken = int((~(np.isfinite(features) & np.isfinite(expected)).all(axis=1)).sum())
     if broken:
         wider = "float32" if dtype == "bfloat16" else "bfloat16 (or float32)"
         return (
-            f"{broken} of {len(found)} segments are not finite in {dtype}, expected numbers; "
+            f"{broken} of {len(features)} segments are not finite in {dtype}, expected numbers; "
             f"pass --dtype {wider}"
         )
-    errors = [relative_difference(a, b) for a, b in zip(found, expected, strict=True)]
-    named = f"; {naming.compare(found, expected)}" if naming and naming.enough else ""
+    errors = [relative_difference(a, b) for a, b in zip(features, expected, strict=True)]
+    named = f"; {naming.compare(features, expected)}" if naming and naming.enough else ""
     return (
         f"relative error {np.median(errors):.1e} (median), {max(errors):.1e} (largest); "
-        f"cosine {cosines(found, expected).min():.6f} (smallest){named}"
+        f"cosine {cosines(features, expected).min():.6f} (smallest){named}"
     )
 
 
@@ -145,68 +145,70 @@ def _vectors(
     return encoder.encode(waveforms, layers=layers, max_seconds=options.max_seconds)[0]
 
 
-def relative_difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """Return the largest distance of vectors (..., dim), relative to the expected one's length.
+def relative_difference(features: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest distance of vectors (..., dim), relative to the norm of the expected one.
 
-    It is inf where a number of either is not finite.
+    It is inf where either has a number that is not finite.
     """
-    if not (np.isfinite(found).all() and np.isfinite(expected).all()):
+    if not (np.isfinite(features).all() and np.isfinite(expected).all()):
         return math.inf
     wide = expected.astype(np.float64)
-    distance = np.linalg.norm(found - wide, axis=-1)
+    distance = np.linalg.norm(features - wide, axis=-1)
     length = np.maximum(np.linalg.norm(wide, axis=-1), np.finfo(float).tiny)
     return float((distance / length).max())
 
 
-def cosines(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return the cosine of the angle between vectors (n, dim), pair by pair: (n,)."""
-    a, b = found.astype(np.float64), expected.astype(np.float64)
+def cosines(features: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Return the cosine similarity (n,) of pairs of vectors (n, dim)."""
+    a, b = features.astype(np.float64), expected.astype(np.float64)
     lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     return (a * b).sum(axis=-1) / np.maximum(lengths, np.finfo(float).tiny)
 
 
 BLOCKS = 3
-FEWEST = 30  # segments named, below which nothing is told
-NORMAL = 1.959964  # quantile of the normal distribution for an interval of 95 %
+FEWEST = 30  # predicted segments; with fewer, no accuracy is reported
+NORMAL = 1.959964  # quantile of the normal distribution for a 95 % interval
 
 
 def sample_segments(
     segments: Sequence[Segment], count: int, names: dict[str, tuple[str, str]] | None
 ) -> list[Segment]:
-    """Return so many random segments; with `names` session after session, for `PrecisionProbe`."""
+    """Return `count` random segments; with `names`, session by session for `PrecisionProbe`."""
     drawn = random.Random(0).sample(list(segments), len(segments))  # noqa: S311
     if names is None:
         return drawn[:count]
     by_session: dict[str, list[Segment]] = {}
-    for one in drawn:
-        if one.segment_id in names:
-            by_session.setdefault(names[one.segment_id][0], []).append(one)
-    others = [one for one in drawn if one.segment_id not in names]
+    for segment in drawn:
+        if segment.segment_id in names:
+            by_session.setdefault(names[segment.segment_id][0], []).append(segment)
+    others = [segment for segment in drawn if segment.segment_id not in names]
     return [*chain(*by_session.values()), *others][:count]
 
 
 class PrecisionProbe:
-    """Segments with their sessions and speakers, ready to be named from features.
+    """Speaker classification of segments, to compare features in two number formats.
 
     Parameters
     ----------
     segments
-        Those that have features, in the order of the rows.
+        The segments with features, in the order of the rows.
     names
-        segment_id -> (session, speaker); a segment that is not there is not named.
+        segment_id -> (session, speaker); segments not in it are not used.
 
     Attributes
     ----------
-    told
-        What was named, or why too little can be, in one line.
+    enough : bool
+        Whether at least `FEWEST` segments can be predicted.
+    summary : str
+        One line on what is predicted, or why there is too little.
     """
 
     def __init__(self, segments: Sequence[Segment], names: dict[str, tuple[str, str]]) -> None:
-        self._speakers = np.array([names.get(one.segment_id, ("", ""))[1] for one in segments])
+        self._speakers = np.array([names.get(s.segment_id, ("", ""))[1] for s in segments])
         by_session: dict[str, list[int]] = {}
-        for place, one in enumerate(segments):
-            if one.segment_id in names:
-                by_session.setdefault(names[one.segment_id][0], []).append(place)
+        for place, segment in enumerate(segments):
+            if segment.segment_id in names:
+                by_session.setdefault(names[segment.segment_id][0], []).append(place)
         table = _times(segments)
         self._folds = [
             fold
@@ -215,13 +217,13 @@ class PrecisionProbe:
         ]
         count = sum(len(test) for _, test in self._folds)
         self.enough = count >= FEWEST
-        self.told = (
+        self.summary = (
             f"accuracy: {count} of {len(segments)} segments named by ridge within their session, "
             f"in {BLOCKS} blocks of time, without the split test; only the difference counts; "
             "intervals of 95 % take segments as independent"
         )
         if not self.enough:
-            self.told = (
+            self.summary = (
                 f"accuracy: {count} of {len(segments)} segments can be named, too few to compare, "
                 f"expected at least {FEWEST} (outside the split test, in sessions with speakers in "
                 "several blocks of time); "
@@ -229,21 +231,21 @@ class PrecisionProbe:
             )
 
     def right(self, rows: np.ndarray) -> np.ndarray:
-        """Return which segments features (n, dim) name rightly, fold by fold: (named,) bool."""
+        """Return whether features (n, dim) predict each segment correctly, by fold: (m,) bool."""
         from sklearn.linear_model import RidgeClassifier
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        found = []
+        correct = []
         for train, test in self._folds:
             model = make_pipeline(StandardScaler(), RidgeClassifier())
             model.fit(rows[train], self._speakers[train])
-            found.append(model.predict(rows[test]) == self._speakers[test])
-        return np.concatenate(found)
+            correct.append(model.predict(rows[test]) == self._speakers[test])
+        return np.concatenate(correct)
 
-    def compare(self, found: np.ndarray, exact: np.ndarray) -> str:
-        """Return the accuracies of one layer's features (n, dim) in two formats, and their gap."""
-        narrow, wide = self.right(found), self.right(exact)
+    def compare(self, features: np.ndarray, exact: np.ndarray) -> str:
+        """Return in words the accuracies of a layer's features (n, dim) in two formats."""
+        narrow, wide = self.right(features), self.right(exact)
         gap, low, high = paired_interval(narrow, wide)
         return (
             f"accuracy {narrow.mean():.3f}, in float32 {wide.mean():.3f} (difference {gap:+.3f}, "
@@ -251,21 +253,21 @@ class PrecisionProbe:
         )
 
 
-def paired_interval(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
-    """Return the difference of two paired shares (n,) bool, and its interval of 95 %.
+def paired_interval(first: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
+    """Return the difference of two paired proportions (n,) bool, and its 95 % interval.
 
-    Source: Agresti and Min 2005, the Wald interval with half a pair added to each of four cells;
-    it has a width also where no pair differs.
+    Source: Agresti and Min (2005), the Wald interval with half a pair added to each of four cells;
+    it has a width even where no pair differs.
     """
-    gains, losses = int((one & ~other).sum()) + 0.5, int((other & ~one).sum()) + 0.5
-    count = len(one) + 2
+    gains, losses = int((first & ~other).sum()) + 0.5, int((other & ~first).sum()) + 0.5
+    count = len(first) + 2
     middle = (gains - losses) / count
     half = NORMAL * np.sqrt(gains + losses - (gains - losses) ** 2 / count) / count
-    return float(one.mean() - other.mean()), middle - half, middle + half
+    return float(first.mean() - other.mean()), middle - half, middle + half
 
 
 def _times(segments: Sequence[Segment]) -> pd.DataFrame:
-    """Return where each segment lies: `audio`, `start`, `end` (s)."""
+    """Return the columns `audio`, `start`, `end` (s) of the segments."""
     import pandas as pd
 
     return pd.DataFrame(
@@ -277,7 +279,7 @@ def _times(segments: Sequence[Segment]) -> pd.DataFrame:
 def _folds(
     table: pd.DataFrame, places: np.ndarray, speakers: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield places (train, test) of a session's blocks; who is not in train is not tested."""
+    """Yield rows (train, test) of a session's blocks; speakers absent from train are not tested."""
     from ..manifests.splits.overlap import RECORDING, count_neighbours
 
     starts = table["start"].to_numpy()

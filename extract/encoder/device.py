@@ -49,16 +49,16 @@ def choose_devices(names: str) -> list[str]:
     InputError
         One of them is not there, or they are not all of one type.
     """
-    found = names.split(",")
+    devices = names.split(",")
     if names == "cuda:all":
-        found = [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cuda"]
-    types = {choose_device(name, SEVERAL).type for name in found}
+        devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cuda"]
+    types = {choose_device(name, SEVERAL).type for name in devices}
     if len(types) > 1:
         raise InputError(
             f"--device: value is {names!r}, of types {sorted(types)}, expected one type, for "
             "rows that are alike; correct it"
         )
-    return found
+    return devices
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -78,10 +78,10 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def out_of_memory(problem: Exception) -> bool:
     """Tell whether torch could not allocate; frees what it holds in reserve on a GPU."""
-    found = isinstance(problem, torch.cuda.OutOfMemoryError) or "can't allocate" in str(problem)
-    if found and torch.cuda.is_available():
+    exhausted = isinstance(problem, torch.cuda.OutOfMemoryError) or "can't allocate" in str(problem)
+    if exhausted and torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return found
+    return exhausted
 
 
 def carried(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
@@ -184,11 +184,11 @@ def shared_batch_seconds(names: Sequence[str], dtype: str) -> float:
     """Return the audio, in s, that suits a batch on each of these devices; frees what is spare."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    found = [choose_device(name) for name in names]
-    counts = Counter((device.type, device.index or 0) for device in found)
+    devices = [choose_device(name) for name in names]
+    counts = Counter((device.type, device.index or 0) for device in devices)
     return min(
         default_batch_seconds(device, getattr(torch, dtype), counts[device.type, device.index or 0])
-        for device in found
+        for device in devices
     )
 
 

@@ -86,17 +86,17 @@ def load_model(checkpoint: Checkpoint) -> tuple[nn.Module, tuple[str, ...]]:
         change them in a way that is not known here.
     """
     with _alone(checkpoint) as folder:
-        model, found = _from_pretrained(checkpoint, folder)
+        model, loading_info = _from_pretrained(checkpoint, folder)
     check_switches(checkpoint.folder / "config.json", type(model.config), checkpoint.config)
     # Used in training only, so checkpoints may lack it.
-    missing = sorted(key for key in found["missing_keys"] if "masked_spec_embed" not in key)
-    missing += sorted(str(key) for key in found.get("mismatched_keys", ()))
+    missing = sorted(key for key in loading_info["missing_keys"] if "masked_spec_embed" not in key)
+    missing += sorted(str(key) for key in loading_info.get("mismatched_keys", ()))
     if missing:
         raise InputError(
             f"{checkpoint.folder}: {len(missing)} weights are missing or of another shape, first "
             f"{missing[0]!r}, expected all of them; fetch the model again"
         )
-    notes = _notes(checkpoint, model, sorted(found["unexpected_keys"]))
+    notes = _notes(checkpoint, model, sorted(loading_info["unexpected_keys"]))
     if checkpoint.adapter:
         merged = merge_adapter(model, checkpoint.adapter)
         notes.append(
@@ -114,7 +114,7 @@ def _from_pretrained(checkpoint: Checkpoint, folder: Path) -> tuple[Any, dict[st
     dtype = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
     try:
         with _quiet():
-            model, found = transformers.AutoModel.from_pretrained(
+            model, loading_info = transformers.AutoModel.from_pretrained(
                 folder,
                 trust_remote_code=False,
                 local_files_only=True,
@@ -131,7 +131,7 @@ def _from_pretrained(checkpoint: Checkpoint, folder: Path) -> tuple[Any, dict[st
             f"{checkpoint.folder}: weights cannot be read ({_cause(problem)}); "
             "fetch them again, as safetensors where there are any"
         ) from problem
-    return model, found
+    return model, loading_info
 
 
 def _cause(problem: Exception) -> str:

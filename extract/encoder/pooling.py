@@ -80,20 +80,20 @@ def pool(
     """
     if pooling == UNPOOLED:
         return states
-    known = (
+    mask = (
         frames
         if isinstance(frames, PaddingMask)
         else PaddingMask(frames, states.shape[1], states.device)
     )
     states = states.float() if states.dtype == torch.float64 else states
     if pooling == "max":
-        return known.only(states, -torch.inf).amax(1).float()
-    count = known.count[:, None]
-    states = known.only(states)
+        return mask.only(states, -torch.inf).amax(1).float()
+    count = mask.count[:, None]
+    states = mask.only(states)
     mean = states.sum(1, dtype=torch.float32) / count
     if pooling == "mean":
         return mean
-    std = root_sum_square(known.deviations(states, mean)) / count.sqrt()
+    std = root_sum_square(mask.deviations(states, mean)) / count.sqrt()
     return std if pooling == "std" else torch.cat([mean, std], dim=1)
 
 

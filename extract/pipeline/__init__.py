@@ -1,1 +1,1 @@
-"""Decode, encode and write, on one device or several."""
+"""The extraction pipeline: decode, encode and write, on one device or several."""

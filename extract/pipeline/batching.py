@@ -1,10 +1,10 @@
-"""Segments in batches of like length, read ahead by worker threads.
+"""Batch segments of similar length, and read them ahead in worker threads.
 
-A batch holds at most so many seconds, padding counted; sorted by length hardly anything is padded.
-The longest come first, so that a batch that is too large for the device shows at once.
+A batch has a limit in seconds, including padding; sorting by length keeps padding small. The
+longest segments come first, so that a batch too large for the device fails at once.
 
-Threads, not processes: libsndfile decodes without the interpreter's lock, nothing is copied
-between processes, and a process pool waits forever when a worker is killed while it answers.
+Threads rather than processes: libsndfile decodes without holding the GIL, no samples are copied
+between processes, and a process pool hangs if a worker is killed while it answers.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from ..profiling import stage
 
 Part = TypeVar("Part")
 Read = tuple[Segment, "Audio | Rejected"]
-Frames = Callable[[float], int]  # of so many seconds
+Frames = Callable[[float], int]  # seconds to frames
 Cut = Callable[[Sequence[Segment]], list[list[Segment]]]  # segments into batches
 AHEAD = 3  # batches that are read while one is encoded
 
 
 def sort_segments(segments: Iterable[Segment]) -> list[Segment]:
-    """Return segments from long to short; equal lengths in the order of the recordings."""
+    """Return segments from longest to shortest; equal lengths in order of recordings."""
     return sorted(segments, key=lambda s: (-round(s.duration, 4), s.path, s.start, s.segment_id))
 
 
 def take_part(segments: Sequence[Part], shard: str) -> list[Part]:
-    """Return part ``i/n`` (i from 1 to n) of sorted things: every n-th, so all parts are alike.
+    """Return part ``i/n`` (i from 1 to n) of a sorted sequence: every n-th item.
 
     Raises
     ------
@@ -51,10 +51,10 @@ def take_part(segments: Sequence[Part], shard: str) -> list[Part]:
 def make_batches(
     segments: Iterable[Segment], batch_seconds: float, frames: Frames | None = None
 ) -> list[list[Segment]]:
-    """Cut segments into batches, in order: longest times number is at most `batch_seconds`.
+    """Cut segments into batches, in order; the longest times the number is <= `batch_seconds`.
 
-    A segment longer than that is a batch of its own. With `frames`, the segments of a batch also
-    have an equal number of frames, so that none is padded.
+    A longer segment is a batch of its own. With `frames`, the segments of a batch also have the
+    same number of frames, so that none is padded.
     """
     batches: list[list[Segment]] = []
     longest = 0.0
@@ -71,19 +71,22 @@ def make_batches(
 def unfinished_batches(
     segments: Sequence[Segment], done: AbstractSet[str], passed: AbstractSet[str], cut: Cut
 ) -> list[list[Segment]]:
-    """Return the batches that are left to encode of those that `cut` makes of all segments.
+    """Return the batches still to encode, of those that `cut` makes of all segments.
 
-    Kernels round otherwise in batches of another shape, so a run that goes on keeps the batches of
-    the whole table, without the ids that are `passed` over; then its rows have the bits of a run
-    that was never stopped. Where some of a batch is `done` and some is not, as in a table that has
-    grown, what is left is cut anew: nothing is encoded twice.
+    Rounding depends on the shape of a batch, so a resumed run keeps the batches of the whole table,
+    minus the ids that are `passed` over: its features equal those of an uninterrupted run bit for
+    bit. If a batch is partly `done`, as after a table has grown, the remaining segments are batched
+    again, so that nothing is encoded twice.
     """
-    kept = [[one for one in batch if one.segment_id not in passed] for batch in cut(segments)]
-    parts = [{one.segment_id in done for one in batch} for batch in kept]
+    batches = [
+        [segment for segment in batch if segment.segment_id not in passed]
+        for batch in cut(segments)
+    ]
+    parts = [{segment.segment_id in done for segment in batch} for batch in batches]
     if any(len(part) > 1 for part in parts):
         skipped = done | passed
-        return cut([one for one in segments if one.segment_id not in skipped])
-    return [batch for batch, part in zip(kept, parts, strict=True) if part == {False}]
+        return cut([segment for segment in segments if segment.segment_id not in skipped])
+    return [batch for batch, part in zip(batches, parts, strict=True) if part == {False}]
 
 
 def padding(batches: Iterable[Sequence[Segment]]) -> float:
@@ -101,17 +104,17 @@ def read_batches(
     *,
     workers: int,
 ) -> Generator[list[Read], None, None]:
-    """Yield each batch with its audio, or why it has none, in order.
+    """Yield each batch in order, its segments with their audio or rejection.
 
     Parameters
     ----------
     workers
-        Number of threads that decode ahead; 0 decodes here, batch by batch.
+        Number of threads that decode ahead; 0 decodes in this thread, batch by batch.
 
     Raises
     ------
     InputError
-        A recording's rate or channels are not what the run was told.
+        A recording's rate or channels are not those of the run.
     """
     if workers == 0:
         for batch in batches:
@@ -144,8 +147,8 @@ def _read(segment: Segment, reading: ReadOptions) -> Read:
     try:
         with stage("decode"):
             return segment, read_segment(segment, reading)
-    except Rejected as found:
-        return segment, found
+    except Rejected as rejection:
+        return segment, rejection
     except InputError:
         raise
     except Exception as problem:

@@ -1,14 +1,14 @@
-"""Several devices of one machine on one run: a process each, which writes shards of its own.
+"""Run an extraction on several devices of one machine, with one process per device.
 
 The parent cuts the batches and hands the next one to whichever worker asks; a worker decodes,
-encodes and puts shards on disk under temporary names. The parent, which holds the store's lock,
-gives them their own: that is the commit. So rows pass through no process but the one that made
-them, and the workers of a killed parent can commit nothing: whatever they still write has no name,
-and is removed by them, who see that their parent is gone, or by the next writer.
+encodes and writes shards under temporary names. The parent, which holds the store's lock, renames
+them, which commits them. Rows therefore never pass between processes, and the workers of a killed
+parent cannot commit: their temporary files are removed by themselves, once they notice that the
+parent is gone, or by the next writer.
 
-Each worker has a line (a pipe) of its own and nothing is shared between workers, so one that is
-killed leaves nothing locked. Whatever ends a worker ends the run: the others finish their batch and
-write what they have, and the parent commits it.
+Each worker has its own pipe and shares nothing with other workers, so a killed worker leaves no
+lock behind. If a worker ends early, the run ends: the others finish their batch and write their
+rows, and the parent commits them.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from ..encoder.encoder import Encoder
 
 
-PATIENCE = 0.2  # s until the parent asks anew whether it should stop
+PATIENCE = 0.2  # s between the parent's checks whether to stop
 
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a worker is told when it starts; `begun` is the time that its spans count from."""
+    """What a worker receives when it starts; `begun` is the start time of its profile."""
 
     name: str
     options: ExtractOptions
@@ -65,7 +65,7 @@ class _Worker:
 
 
 class MultiDeviceRun(ExtractionRun):
-    """A job that several devices do; `names` are theirs, such as ``cuda:0``."""
+    """A run on several devices, with `names` such as ``cuda:0``."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class MultiDeviceRun(ExtractionRun):
     def encode(
         self, batches: Iterable[Sequence[Segment]], stop: Callable[[], bool], progress: Progress
     ) -> bool:
-        """Have batches encoded, and commit the shards that the workers write."""
+        """Distribute batches to the workers, and commit the shards they write."""
         waiting = list(batches)
         with BackgroundWriter() as writing, self._started(len(waiting)) as workers:
             stopped, problem = self._heard(workers, iter(waiting), stop, writing, progress)
@@ -104,8 +104,8 @@ class MultiDeviceRun(ExtractionRun):
         writing: BackgroundWriter,
         progress: Progress,
     ) -> tuple[bool, _Ended | None]:
-        """Do what the workers say until all have ended; whether they were stopped, and by what."""
-        asked, problem, everyone = False, None, list(workers)
+        """Handle messages until all workers have ended; return whether stopped, and any failure."""
+        stopped, problem, everyone = False, None, list(workers)
         while workers:
             for line in wait([worker.line for worker in workers], PATIENCE):
                 worker = next(worker for worker in workers if worker.line is line)
@@ -117,11 +117,11 @@ class MultiDeviceRun(ExtractionRun):
                     problem = problem or ended
                 self.new = sum(worker.encoded[0] for worker in everyone)
                 self.seconds = sum(worker.encoded[1] for worker in everyone)
-            if not asked and (stop() or problem):
-                asked = True
+            if not stopped and (stop() or problem):
+                stopped = True
                 for worker in workers:
                     worker.process.terminate()  # SIGTERM: each ends after its batch
-        return asked, problem
+        return stopped, problem
 
     def _handle_message(
         self,
@@ -130,7 +130,7 @@ class MultiDeviceRun(ExtractionRun):
         writing: BackgroundWriter,
         progress: Progress,
     ) -> bool:
-        """Do what a worker says; return whether it goes on."""
+        """Handle one message of a worker; return whether the worker continues."""
         try:
             kind, said = worker.line.recv()
             if kind == "next":
@@ -146,14 +146,14 @@ class MultiDeviceRun(ExtractionRun):
         elif kind == "told":
             self._tell(f"{worker.name}: {said}")
         elif kind == "profile" and (profile := current_profile()):
-            profile.found += said
+            profile.stages += said
         elif kind == "failed":
             raise _Ended(*said)
         return bool(kind != "ended")
 
     @contextmanager
     def _started(self, most: int) -> Iterator[list[_Worker]]:
-        """Start the workers, at most so many; none of them is there afterwards."""
+        """Start at most `most` workers; all have ended on leaving."""
         context, workers = get_context("spawn"), []
         posts = list(self._posts())[:most]
         resource_tracker.ensure_running()  # starting it unblocks the signal, so it comes first
@@ -163,7 +163,7 @@ class MultiDeviceRun(ExtractionRun):
                     ours, theirs = context.Pipe()
                     process = context.Process(target=worker_main, args=(post, theirs), daemon=True)
                     process.start()
-                    theirs.close()  # so that the line ends when the worker does
+                    theirs.close()  # so that the pipe closes when the worker ends
                     workers.append(_Worker(post.name, process, ours))
             yield list(workers)
         finally:
@@ -192,14 +192,14 @@ class MultiDeviceRun(ExtractionRun):
 
 
 class _Ended(Exception):  # noqa: N818 (tells how a worker ended; `log` raises the failure)
-    """A worker ended early: a message, and the worker's traceback where it is a bug."""
+    """A worker ended early: a message, and the worker's traceback if it is a bug."""
 
     def __init__(self, message: str, trace: str = "") -> None:
         super().__init__(message)
         self.message, self.trace = message, trace
 
     def tell(self) -> None:
-        """Raise what a run on one device would have raised."""
+        """Raise the error that a run on one device would have raised."""
         if self.trace:
             raise RuntimeError(self.message) from RuntimeError(f"in a worker:\n{self.trace}")
         raise InputError(self.message)
@@ -215,18 +215,18 @@ def _killed(worker: _Worker) -> str:
 
 
 class WorkerConnection:
-    """A worker's end of its pipe, which its threads share."""
+    """A worker's end of its pipe, shared by its threads."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection, self._lock = connection, threading.Lock()
 
     def send(self, kind: str, said: Any = None) -> None:
-        """Say something to the parent; waits while it is busy."""
+        """Send a message to the parent; blocks while the parent is busy."""
         with self._lock:
             self._connection.send((kind, said))
 
     def batches(self) -> Iterator[Sequence[Segment]]:
-        """Ask for batches until there are no more; only the main thread asks."""
+        """Request batches until there are no more; for the main thread only."""
         while True:
             self.send("next")
             batch = self._connection.recv()
@@ -236,7 +236,7 @@ class WorkerConnection:
 
 
 def worker_main(post: WorkerSpec, connection: Connection) -> None:
-    """Encode what the parent hands out, in a process of its own, until it says that is all."""
+    """Encode the batches that the parent hands out, in a separate process, until there are none."""
     line = WorkerConnection(connection)
     with stop_after_batch(
         lambda _: None, every=True
@@ -248,7 +248,7 @@ def worker_main(post: WorkerSpec, connection: Connection) -> None:
 
 
 def _worked(post: WorkerSpec, line: WorkerConnection, caught: Sequence[int]) -> tuple[str, Any]:
-    """Do a worker's part; return its last word."""
+    """Do a worker's part; return its final message."""
     try:
         stages = _encoded(post, line, lambda: bool(caught))
     except InputError as problem:
@@ -270,24 +270,24 @@ def _encoded(
     from ..encoder.device import convert, set_threads_and_device
     from ..encoder.encoder import load_encoder
 
-    known = post.options
-    set_threads_and_device(known.device, post.threads)
+    options = post.options
+    set_threads_and_device(options.device, post.threads)
     encoder = load_encoder(
-        known.encoder,
-        revision=known.revision,
-        normalize=known.normalize,
-        device=known.device,
-        dtype=known.dtype,
+        options.encoder,
+        revision=options.revision,
+        normalize=options.normalize,
+        device=options.device,
+        dtype=options.dtype,
     )
     if encoder.provenance() != post.provenance:
         raise InputError(
-            f"{known.encoder}: the encoder on {post.name} is another than the run began with, "
+            f"{options.encoder}: the encoder on {post.name} is another than the run began with, "
             "expected the same on every device; name a revision, or pass --dtype"
         )
     profile = None if post.begun is None else Profile(post.begun)
     publish = partial(line.send, "shard")
     writer = ShardWriter(post.store, post.config, publish, versions=post.versions, convert=convert)
-    job = ExtractionRun(encoder, post.layers, known, writer, partial(line.send, "told"))
+    job = ExtractionRun(encoder, post.layers, options, writer, partial(line.send, "told"))
 
     def progress(seconds: float) -> None:
         line.send("progress", (seconds, (job.new, job.seconds)))
@@ -295,8 +295,8 @@ def _encoded(
     try:
         with recording(profile):
             job.encode(line.batches(), stop, progress)
-    finally:  # what ends it early does not cost the rows that wait
+    finally:  # an error does not lose the rows already encoded
         writer.commit()
         progress(0.0)
-    stages = profile.found if profile else []
+    stages = profile.stages if profile else []
     return [replace(stage, row=f"{post.name} {stage.row}") for stage in stages]

@@ -1,8 +1,8 @@
-"""One run over batches: audio in, committed rows out, and smaller batches where memory is short.
+"""Run batches through decoding, encoding and writing, which overlap.
 
-Three things go on at once: threads decode the batches to come, the device encodes one, and a
-thread writes those before. The queues between them are short, so memory is bounded; what fails in
-any of them ends the run and names the segment.
+Threads decode the next batches while the device encodes one and a thread writes those before. The
+queues between them are short, so memory is bounded; a failure in any of them ends the run and names
+the segment. A batch too large for the device's memory is split.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from ..encoder.pooling import EncodedBatch
 
 
-DECODERS = 16  # threads: what a GPU takes in is more than four of them decode
+DECODERS = 16  # threads at most; four cannot keep a GPU busy
 
 Good = list[tuple[Segment, Audio]]
-Progress = Callable[[float], None]  # is given s of audio that were read since the last call
+Progress = Callable[[float], None]  # called with the s of audio read since the last call
 
 
 class ExtractionRun:
-    """One run's settings and counts: batches go in, committed rows come out."""
+    """One run over batches: its settings and counts."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class ExtractionRun:
         log: Callable[[str], object],
     ) -> None:
         self._options, self._writer = options, writer
-        self._tell, self._clipped = log, set[str]()  # recordings that end early, told of once
+        self._tell, self._clipped = log, set[str]()  # truncated recordings, reported once each
         self._encoder = encoder
         self._reading = read_options(encoder, options)
         self.batch_seconds = options.batch_seconds or encoder.batch_seconds
@@ -63,7 +63,7 @@ class ExtractionRun:
         self.new, self.seconds, self.wall, self.padding = 0, 0.0, 0.0, 0.0
 
     def plan(self, segments: Sequence[Segment]) -> list[list[Segment]]:
-        """Return the batches of those of `segments` that the store lacks."""
+        """Return the batches of the `segments` that the store lacks."""
         options, writer = self._options, self._writer
         frames = self._encoder.frames_of if options.buckets else None
         cut = partial(make_batches, batch_seconds=self.batch_seconds, frames=frames)
@@ -74,9 +74,9 @@ class ExtractionRun:
 
     @contextmanager
     def shown(self, batches: Iterable[Sequence[Segment]]) -> Iterator[Progress]:
-        """While open, take the time and show on a terminal how far the run is.
+        """Time the run and show its progress on a terminal while open.
 
-        Gives what is to be called as `encode` goes on.
+        Yields the `progress` callback for `encode`.
         """
         from tqdm import tqdm
 
@@ -97,16 +97,16 @@ class ExtractionRun:
     def encode(
         self, batches: Iterable[Sequence[Segment]], stop: Callable[[], bool], progress: Progress
     ) -> bool:
-        """Take batches from audio to committed rows; return whether `stop` ended it early."""
+        """Encode batches and commit their rows; return whether `stop` ended the run early."""
         reading = read_batches(batches, self._reading, workers=count_workers(self._options))
         with ExitStack() as closed:
             closed.enter_context(self._encoder.session())
             writing = closed.enter_context(BackgroundWriter())
-            found = closed.enter_context(closing(reading))
+            batches_read = closed.enter_context(closing(reading))
             closed.callback(self._finish_batch, writing)
             while not (stopped := stop()):
                 with stage("wait for audio"):
-                    read = next(found, None)
+                    read = next(batches_read, None)
                 if read is None:
                     break
                 if good := self._usable(read, writing):
@@ -120,7 +120,7 @@ class ExtractionRun:
         return stopped
 
     def _usable(self, read: Sequence[Read], writing: BackgroundWriter) -> Good:
-        """Return the segments of a batch that have audio; have the others noted as rejected."""
+        """Return the segments of a batch that have audio; record the others as rejected."""
         good: Good = []
         for segment, audio in read:
             if isinstance(audio, Audio):
@@ -142,7 +142,7 @@ class ExtractionRun:
             self._tell(clipped_text(read_header(segment.path)))
 
     def _finish_batch(self, writing: BackgroundWriter) -> None:
-        """Hand on the batch that the device is at, while it has the next one to do."""
+        """Pass the batch in flight to the writer, while the device works on the next."""
         if self._flying is None:
             return
         (good, encoded), self._flying = self._flying, None
@@ -168,7 +168,7 @@ class ExtractionRun:
 
 @contextmanager
 def _named(good: Good, what: str) -> Iterator[None]:
-    """Have an exception that the user can't repair name the segments it came with."""
+    """Add the batch's segments to exceptions that the user cannot repair."""
     try:
         yield
     except InputError:
@@ -179,19 +179,19 @@ def _named(good: Good, what: str) -> Iterator[None]:
 
 
 class SplitOnOutOfMemory:
-    """Encode a batch; where it does not fit the device's memory, its halves. Tells once.
+    """Split a batch on out-of-memory; warn once.
 
-    `encode` is `Encoder.encode_async`, and `settings` are its arguments behind the waveforms.
+    `encode` is `Encoder.encode_async`, and `settings` are its arguments after the waveforms.
     """
 
     def __init__(
         self, encode: Callable[..., EncodedBatch], log: Callable[[str], object], *settings: Any
     ) -> None:
         self._encode, self._tell, self._settings = encode, log, settings
-        self._limit = np.inf  # samples, padding counted, that a batch may have
+        self._limit = np.inf  # samples allowed in a batch, including padding
 
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[EncodedBatch]:
-        """Have the device encode waveforms, in one batch or several that follow each other."""
+        """Queue waveforms for encoding on the device, in one batch or several in succession."""
         from ..encoder.device import out_of_memory
 
         waiting, encoded = [waveforms], []
@@ -205,7 +205,7 @@ class SplitOnOutOfMemory:
                 except Exception as problem:
                     if not out_of_memory(problem):
                         raise
-                # after the except block, which kept the batch's tensors alive
+                # outside the except block, which keeps the batch's tensors alive
                 self._shrink(batch, padded)
             middle = len(batch) // 2
             waiting += [batch[middle:], batch[:middle]]
@@ -238,23 +238,23 @@ def read_options(encoder: Encoder, options: ExtractOptions) -> ReadOptions:
 
 
 def count_workers(options: ExtractOptions, devices: int = 1) -> int:
-    """Return how many threads decode for each of so many devices."""
+    """Return the number of decoding threads per device, for `devices` devices."""
     if options.workers is not None:
         return options.workers
     return max(1, min(available_cores() // devices, DECODERS))
 
 
-WAITING = 4  # blocks between the encoder and the disk; then the encoder waits
+WAITING = 4  # blocks queued for the disk before the encoder waits
 
 Write = Callable[[], None]
 
 
 class BackgroundWriter:
-    """A context manager: what is `put` is done in its thread, in order, one thing at a time.
+    """A context manager that runs the calls given to `put` in a thread, in order, one at a time.
 
-    What fails there is raised by the next `put`, or on leaving, and nothing after it is done. On
-    leaving, what was put is done first, also after an exception: it is finished work. At most
-    `waiting` wait at a time.
+    If a call fails, the exception is raised by the next `put` or on leaving, and later calls are
+    dropped. Leaving waits for the queued calls, even after an exception, since they are finished
+    work. At most `waiting` calls are queued.
     """
 
     def __init__(self, waiting: int = WAITING) -> None:
@@ -276,7 +276,7 @@ class BackgroundWriter:
         try:
             self._blocks.put(None)
             self._thread.join()
-        except BaseException as stopped:  # asked to hurry: only what is under way is finished
+        except BaseException as stopped:  # interrupted: only the call in progress is finished
             self._problem = stopped
             self._blocks.put(None)
             self._thread.join()
@@ -285,7 +285,7 @@ class BackgroundWriter:
             raise self._problem
 
     def put(self, write: Write) -> None:
-        """Have `write` done; waits while there is no room."""
+        """Queue the call `write`; blocks while the queue is full."""
         if self._problem is not None:
             raise self._problem
         with stage("wait for writer"):

@@ -13,7 +13,7 @@ from spk.extract.profiling import Profile, TimedStage, recording, stage
 def spans():
     """Return 10 s of layers with 3 s of pooling inside, beside 4 s of decode."""
     found = Profile()
-    found.found = [
+    found.stages = [
         TimedStage("pooling", "main", 2.0, 4.0),
         TimedStage("pooling", "main", 7.0, 8.0),
         TimedStage("layers", "main", 0.0, 10.0),
@@ -64,11 +64,11 @@ def test_threads_have_rows_of_their_own_and_nothing_is_measured_without_spans():
         thread.start()
         thread.join()
     work()
-    assert [(span.row, span.stage) for span in spans.found] == [("decode_7", "decode")]
+    assert [(span.row, span.stage) for span in spans.stages] == [("decode_7", "decode")]
 
 
 def test_a_stage_that_fails_is_measured_too():
     spans = Profile()
     with pytest.raises(ValueError, match="soon"), spans.stage("CNN"):
         raise ValueError("soon")
-    assert [span.stage for span in spans.found] == ["CNN"]
+    assert [span.stage for span in spans.stages] == ["CNN"]

@@ -46,8 +46,8 @@ def test_a_segment_without_a_name_is_not_looked_at():
     shown = [s for s in segments if s.segment_id in hidden]
     rows = np.random.default_rng(2).normal(size=(48, 4))
     found = PrecisionProbe(segments, hidden)
-    assert "36 of 48 segments named" in found.told
-    assert "without the split test" in found.told
+    assert "36 of 48 segments named" in found.summary
+    assert "without the split test" in found.summary
     places = [i for i, s in enumerate(segments) if s.segment_id in hidden]
     np.testing.assert_array_equal(
         found.right(rows), PrecisionProbe(shown, hidden).right(rows[places])
@@ -82,9 +82,10 @@ def test_too_few_segments_are_told():
     segments, names = meeting(21)
     naming = PrecisionProbe(segments, names)
     assert not naming.enough
-    assert "21 of 21 segments can be named, too few to compare, expected at least 30" in naming.told
+    too_few = "21 of 21 segments can be named, too few to compare, expected at least 30"
+    assert too_few in naming.summary
     alone = dict.fromkeys(names, ("S", "the one"))
-    assert "0 of 21 segments can be named" in PrecisionProbe(segments, alone).told
+    assert "0 of 21 segments can be named" in PrecisionProbe(segments, alone).summary
 
 
 def test_a_layer_is_compared_in_both_formats():
