@@ -52,7 +52,6 @@ from spk.extract.verification import relative_difference
 
 KINDS_OF: dict[str, Callable[[str], Any]] = {
     "batch_seconds": float,
-    "buckets": lambda text: text == "true",
     "compile": lambda text: text == "true",
     "dtype": str,
     "layers": str,

@@ -101,9 +101,6 @@ class ExtractOptions(CheckedOptions):
         default_text="20 on a CPU; on a GPU by free memory, at most 480",
         group=COMPUTING,
     )
-    buckets: bool = option_field(
-        False, "Batch only segments with equal numbers of frames: no padding.", group=COMPUTING
-    )
     workers: int | None = option_field(
         None,
         "Threads per device that decode audio ahead; 0: none.",

@@ -137,10 +137,6 @@ class Encoder:
         with keep_freed_memory(self.device), recording_device(self.device):
             yield
 
-    def frames_of(self, seconds: float) -> int:
-        """Return how many frames so much audio gives."""
-        return int(self._front.frames(torch.tensor([round(seconds * self.rate)])))
-
     def encode(
         self,
         waveforms: Sequence[np.ndarray],

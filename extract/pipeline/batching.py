@@ -22,7 +22,6 @@ from ..profiling import stage
 
 Part = TypeVar("Part")
 Read = tuple[Segment, "Audio | Rejected"]
-Frames = Callable[[float], int]  # seconds to frames
 Cut = Callable[[Sequence[Segment]], list[list[Segment]]]  # segments into batches
 AHEAD = 3  # batches that are read while one is encoded
 
@@ -48,20 +47,16 @@ def take_part(segments: Sequence[Part], shard: str) -> list[Part]:
     return list(segments[int(part) - 1 :: int(parts)])
 
 
-def make_batches(
-    segments: Iterable[Segment], batch_seconds: float, frames: Frames | None = None
-) -> list[list[Segment]]:
+def make_batches(segments: Iterable[Segment], batch_seconds: float) -> list[list[Segment]]:
     """Cut segments into batches, in order; the longest times the number is <= `batch_seconds`.
 
-    A longer segment is a batch of its own. With `frames`, the segments of a batch also have the
-    same number of frames, so that none is padded.
+    A longer segment is a batch of its own.
     """
     batches: list[list[Segment]] = []
     longest = 0.0
     for segment in segments:
         longest = max(longest, segment.duration)
-        unequal = frames and batches and frames(batches[-1][0].duration) != frames(segment.duration)
-        if not batches or unequal or longest * (len(batches[-1]) + 1) > batch_seconds:
+        if not batches or longest * (len(batches[-1]) + 1) > batch_seconds:
             batches.append([])
             longest = segment.duration
         batches[-1].append(segment)

@@ -65,8 +65,7 @@ class ExtractionRun:
     def plan(self, segments: Sequence[Segment]) -> list[list[Segment]]:
         """Return the batches of the `segments` that the store lacks."""
         options, writer = self._options, self._writer
-        frames = self._encoder.frames_of if options.buckets else None
-        cut = partial(make_batches, batch_seconds=self.batch_seconds, frames=frames)
+        cut = partial(make_batches, batch_seconds=self.batch_seconds)
         passed = set() if options.retry_rejected else set(writer.rejections)
         batches = unfinished_batches(segments, writer.done, passed, cut)
         self.padding = padding(batches)

@@ -94,8 +94,7 @@ def test_every_segment_has_features_of_its_own_samples(corpus, whole):
         {"batch_seconds": 0.1},
         {"batch_seconds": 7.0},
         {"workers": 2},
-        {"buckets": True},
-        {"buckets": True, "batch_seconds": 7.0, "workers": 3},
+        {"batch_seconds": 7.0, "workers": 3},
     ],
 )
 def test_batches_and_workers_do_not_change_rows(corpus, whole, tmp_path, changes):
@@ -107,14 +106,13 @@ def test_batches_and_workers_do_not_change_rows(corpus, whole, tmp_path, changes
 
 
 @pytest.mark.parametrize("kind", ["layer_encoder", "group_encoder"])
-@pytest.mark.parametrize("buckets", [False, True])
-def test_rows_are_those_of_a_plain_loop(corpus, tmp_path, kind, buckets, request):
+def test_rows_are_those_of_a_plain_loop(corpus, tmp_path, kind, request):
     import torch
     from transformers import AutoFeatureExtractor, AutoModel
 
     root, table = corpus
     folder = request.getfixturevalue(kind)
-    run_extraction(table, tmp_path / "store", settings(root, encoder=str(folder), buckets=buckets))
+    run_extraction(table, tmp_path / "store", settings(root, encoder=str(folder)))
     found = features(tmp_path / "store", table["segment_id"].tolist())
     processor = AutoFeatureExtractor.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder).eval()

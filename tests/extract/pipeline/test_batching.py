@@ -93,13 +93,6 @@ def test_a_segment_longer_than_a_batch_is_alone():
     assert [len(batch) for batch in make_batches(of(90.0, 80.0, 1.0), 60.0)] == [1, 1, 1]
 
 
-def test_buckets_hold_equal_numbers_of_frames():
-    segments = of(2.039, 2.03, 2.01, 1.0, 1.0, 1.0)
-    found = make_batches(segments, 4.5, lambda seconds: int(seconds * 50))
-    assert [[s.duration for s in batch] for batch in found] == [[2.039, 2.03], [2.01], [1.0] * 3]
-    assert [len(batch) for batch in make_batches(segments, 4.5)] == [2, 2, 2]
-
-
 def test_padding_is_the_share_that_is_no_audio():
     assert padding([of(4.0, 2.0), of(1.0, 1.0)]) == pytest.approx(2 / 10)
     assert padding([]) == 0.0
