@@ -84,60 +84,60 @@ def options_of(
         Fields without an option.
     """
     hints = get_type_hints(settings)
-    shown = [known for known in fields(settings) if known.name not in {*leave_out}]
+    shown = [setting for setting in fields(settings) if setting.name not in {*leave_out}]
 
     def decorate(body: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(body)
         def checked(*args: Any, **values: Any) -> Any:
-            typed = {known.name: values[known.name] for known in shown}
+            typed = {setting.name: values[setting.name] for setting in shown}
             return body(*args, **{**values, **vars(settings(**typed))})
 
         command = checked if defaults else body
-        for known in reversed(shown):
-            command = _decorator(known, hints[known.name], defaults=defaults)(command)
+        for setting in reversed(shown):
+            command = _decorator(setting, hints[setting.name], defaults=defaults)(command)
         return command
 
     return decorate
 
 
-def _decorator(known: Field[Any], hint: Any, *, defaults: bool) -> Decorator:
-    names = [option_name(known), *known.metadata["short"]]
-    if _is_switch(hint) and not (defaults and known.default is False):
+def _decorator(setting: Field[Any], hint: Any, *, defaults: bool) -> Decorator:
+    names = [option_name(setting), *setting.metadata["short"]]
+    if _is_switch(hint) and not (defaults and setting.default is False):
         names[0] += f"/--no-{names[0].removeprefix('--')}"
-    default = default_text(known, none=not defaults)
+    default = default_text(setting, none=not defaults)
     return click.option(
         *names,
-        known.name,
+        setting.name,
         cls=Option,
-        default=known.default if defaults else None,
+        default=setting.default if defaults else None,
         multiple=_is_repeated(hint),
-        help=known.metadata["help"] + (f"  [{default}]" if default else ""),
-        aliases=[f"--{name.replace('_', '-')}" for name in known.metadata["aliases"]],
-        group=known.metadata["group"],
-        hidden=known.metadata["hidden"],
-        **_type(known, hint, none=not defaults),
+        help=setting.metadata["help"] + (f"  [{default}]" if default else ""),
+        aliases=[f"--{name.replace('_', '-')}" for name in setting.metadata["aliases"]],
+        group=setting.metadata["group"],
+        hidden=setting.metadata["hidden"],
+        **_type(setting, hint, none=not defaults),
     )
 
 
-def option_name(known: Field[Any]) -> str:
+def option_name(setting: Field[Any]) -> str:
     """Return how a field's option is typed."""
-    return "--" + known.name.replace("_", "-")
+    return "--" + setting.name.replace("_", "-")
 
 
-def _type(known: Field[Any], hint: Any, *, none: bool) -> dict[str, Any]:
+def _type(setting: Field[Any], hint: Any, *, none: bool) -> dict[str, Any]:
     """Return the attributes of an option that tell what may be typed, `none` where it says more."""
-    choices = known.metadata["choices"]
+    choices = setting.metadata["choices"]
     if _is_switch(hint):
         return {"is_flag": True}
     if choices:
         nothing = ["none"] if none and NoneType in get_args(hint) else []
         return {"type": click.Choice([*choices, *nothing])}
-    if known.metadata["path"]:
+    if setting.metadata["path"]:
         return {"type": click.Path()}
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not NoneType]
     value = SCALARS.get(kinds[0], "TEXT") if len(kinds) == 1 else "TEXT"
-    unit = UNITS.get(known.metadata["unit"], "")
-    return {"type": click.UNPROCESSED, "metavar": known.metadata["metavar"] or unit or value}
+    unit = UNITS.get(setting.metadata["unit"], "")
+    return {"type": click.UNPROCESSED, "metavar": setting.metadata["metavar"] or unit or value}
 
 
 def _is_repeated(hint: Any) -> bool:
@@ -150,11 +150,11 @@ def _is_switch(hint: Any) -> bool:
     return bool in kinds and str not in kinds
 
 
-def default_text(known: Field[Any], *, none: bool = True) -> str:
+def default_text(setting: Field[Any], *, none: bool = True) -> str:
     """Return a field's default in words; "" where it goes without saying, unless with `none`."""
-    default = known.default
-    if known.metadata["default_text"]:
-        return str(known.metadata["default_text"])
+    default = setting.default
+    if setting.metadata["default_text"]:
+        return str(setting.metadata["default_text"])
     if default is False:
         return "no" if none else ""
     if default is None or default == "":

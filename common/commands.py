@@ -1,7 +1,7 @@
-"""The click base of every command: help, what is told on stderr, errors of one line, exit codes.
+"""Click base classes of all commands: help, logging to stderr, one-line errors, exit codes.
 
 Each command has ``-h``, ``-q`` and ``-v``, reads ``SPK_<COMMAND>_<OPTION>`` from the environment
-(click's ``auto_envvar_prefix``), and takes each option with underscores too.
+(click's ``auto_envvar_prefix``), and accepts each option spelled with underscores too.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from .signals import exit_on_signals
 
 try:
     from .locks import UNLOCKED
-except ImportError as problem:  # a command says in one line that it cannot run on this system
+except ImportError as problem:  # an unsupported system is reported in one line
     raise SystemExit(str(problem)) from None
 
-FAILED = 1  # exit code: something to repair, told in one line
-LEFT_OUT = 3  # exit code: done, but some rows could not be used and were left out
-BUSY = 4  # exit code: another process works on some of the sessions
+FAILED = 1  # exit code: an error that the user can repair, reported in one line
+LEFT_OUT = 3  # exit code: done, but some unusable rows were left out
+BUSY = 4  # exit code: another process is working on some of the sessions
 
 
 DISTRIBUTION = "spk-toolkit"
@@ -39,9 +39,9 @@ version_option = click.version_option(package_name=DISTRIBUTION, allow_from_auto
 
 
 class _OneLineErrors:
-    """Turn `InputError`, and an extra that is not installed, into one line and exit code 1.
+    """Turn `InputError`, and a missing extra, into one line and exit code 1.
 
-    As a program (without `args`), signals end it in good order.
+    Run as a program (without `args`), it also ends cleanly on signals.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class _OneLineErrors:
             return super().main(args, *others, **options)  # type: ignore[misc]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse as click does; where an option doesn't exist, name only those that are shown."""
+        """Parse as click does; for an unknown option, suggest only options shown in the help."""
         try:
             return super().parse_args(ctx, args)  # type: ignore[misc]
         except click.NoSuchOption as problem:
@@ -84,17 +84,17 @@ def _exit_with(problem: InputError) -> NoReturn:
 
 
 class Command(_OneLineErrors, click.Command):
-    """A single command: ``-q``, ``-v``, options in groups; its `InputError` is one line."""
+    """A single command with ``-q``, ``-v``, grouped options, and one-line errors."""
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
-        quiet = "Tell nothing but errors beside the results: no progress, no notes on stderr."
-        verbose = "Tell what happens inside, and the traceback of an error, on stderr."
+        quiet = "Write only results and errors: no progress or notes on stderr."
+        verbose = "Write debug messages, and the traceback of an error, to stderr."
         self.params.append(Option(["-q", "--quiet"], is_flag=True, help=quiet))
         self.params.append(Option(["-v", "--verbose"], is_flag=True, help=verbose))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, with as many lines on stderr as are wanted."""
+        """Run the command, logging to stderr at the chosen level."""
         quiet, verbose = ctx.params.pop("quiet"), ctx.params.pop("verbose")
         if quiet and verbose:
             raise click.UsageError("--quiet and --verbose exclude each other; give one.", ctx)
@@ -106,7 +106,7 @@ class Command(_OneLineErrors, click.Command):
                 return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options under the headings of their groups; those without one come last."""
+        """Write the options under the headings of their groups; options without a group last."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
@@ -120,30 +120,30 @@ class Command(_OneLineErrors, click.Command):
 
 
 def _debug_start(ctx: click.Context) -> None:
-    """Note what runs, and with which options, from where."""
+    """Log the command, its options and where their values come from."""
     debug(
         f"{ctx.command_path}, {DISTRIBUTION} {version(DISTRIBUTION)}, {platform.platform()}, "
         f"Python {platform.python_version()}"
     )
     for name, value in ctx.params.items():
         source = ctx.get_parameter_source(name)
-        told = source.name.lower().replace("_", " ") if source else "unknown"
-        debug(f"{name} = {value!r} ({told})")
+        origin = source.name.lower().replace("_", " ") if source else "unknown"
+        debug(f"{name} = {value!r} ({origin})")
 
 
 class Group(_OneLineErrors, click.Group):
-    """A group of commands whose `InputError` is one line and exit code 1."""
+    """A group of commands, with one-line errors."""
 
     command_class = Command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that is named."""
+        """Run the named command."""
         with _one_line_errors(ctx):
             return super().invoke(ctx)
 
 
 def exit_left_out(rows: Iterable[object]) -> None:
-    """End a command with the exit code `LEFT_OUT` if any of `rows` is true, else go on."""
+    """Exit with code `LEFT_OUT` if any of `rows` is true."""
     if any(rows):
         raise SystemExit(LEFT_OUT)
 
@@ -151,18 +151,18 @@ def exit_left_out(rows: Iterable[object]) -> None:
 def writes(
     *outputs: Output, overwrite: str = "Replace an output that exists with other content."
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Declare what a command writes, and add ``--overwrite``; a decorator of its body.
+    """Declare a command's outputs, and add ``--overwrite``; a decorator for its function.
 
-    Before the body runs, `outputs.check_place` looks at each output; while it runs, the outputs
-    that are files are not replaced by other content unless ``--overwrite`` is given. All other
-    parameters of the type `click.Path` are taken for inputs. A body with a parameter `overwrite`
-    is given it. `overwrite` here is the option's help; without it there is no such option, for
-    commands that only ever go on with their folder.
+    Each output is checked by `outputs.check_place` before the function runs; while it runs, output
+    files are not replaced with other content unless ``--overwrite`` is given. All other parameters
+    of type `click.Path` are taken as inputs. The function receives `overwrite` if it has such a
+    parameter. The argument `overwrite` is the option's help; if empty there is no such option, for
+    commands that only ever resume in their folder.
     """
 
     def decorate(body: Callable[..., Any]) -> Callable[..., Any]:
         body.outputs = outputs  # type: ignore[attr-defined]
-        # Not from the environment: what is replaced is said each time.
+        # Not from the environment: replacing files must be asked for each time.
         add = option("--overwrite", is_flag=True, help=overwrite, allow_from_autoenv=False)
         return add(body) if overwrite else body
 
@@ -171,7 +171,7 @@ def writes(
 
 @contextmanager
 def _outputs_protected(context: click.Context) -> Iterator[None]:
-    """Check the places of a command's outputs, and protect the files while it runs (`writes`)."""
+    """Check the paths of a command's outputs, and protect the files while it runs (`writes`)."""
     body = context.command.callback
     outputs: Sequence[Output] = getattr(body, "outputs", ())
     overwrite = bool(context.params.get("overwrite", False))
@@ -185,7 +185,7 @@ def _outputs_protected(context: click.Context) -> Iterator[None]:
 def _check_places(
     context: click.Context, outputs: Sequence[Output], *, overwrite: bool
 ) -> list[Path]:
-    """Check where a command's outputs are to stand; return those that are files."""
+    """Check the paths of a command's outputs; return those that are files."""
     names = {output.name for output in outputs}
     paths = {p: _paths(context.params.get(p.name or "")) for p in _path_params(context)}
     inputs = {_label(p): given for p, given in paths.items() if p.name not in names}
@@ -203,25 +203,25 @@ def _path_params(context: click.Context) -> list[click.Parameter]:
 
 
 def _label(param: click.Parameter) -> str:
-    """Return what a parameter is called in a command's help."""
+    """Return the name of a parameter in the command's help."""
     if isinstance(param, click.Option):
         return param.opts[0]
     return (param.metavar or param.name or "").upper().strip(".")
 
 
 def _paths(value: Any) -> list[Path]:
-    """Return the paths that were typed, without the ``NAME=`` that may stand before one."""
+    """Return the paths given for a parameter, also without an optional ``NAME=`` prefix."""
     if value is None:
         return []
-    values = [str(one) for one in (value if isinstance(value, tuple) else (value,))]
+    values = [str(item) for item in (value if isinstance(value, tuple) else (value,))]
     named = [text.split("=", maxsplit=1)[1] for text in values if "=" in text]
     return [Path(text) for text in (*values, *named) if text]
 
 
 def locks(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--no-lock`` to a command that holds a folder's lock, and say what it means when given.
+    """Add ``--no-lock`` to a command that locks a folder; a decorator.
 
-    A decorator; the body is given `no_lock`.
+    The function receives `no_lock`; if set, a warning is logged.
     """
-    text = "Go on where the file system has no locks; then let no other command write there."
+    text = "Run on file systems without locks; then let no other command write to the folder."
     return option("--no-lock", is_flag=True, help=text)(body)

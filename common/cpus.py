@@ -1,18 +1,18 @@
-"""How many processor cores this process may use."""
+"""The number of CPU cores available to this process."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-CGROUP = Path("/sys/fs/cgroup")  # where Linux says what a container may use
+CGROUP = Path("/sys/fs/cgroup")  # limits of a Linux container
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use, at least 1.
+    """Return the number of cores available to this process, at least 1.
 
-    Those of the machine, of its affinity (``taskset``, batch systems), or of its container's quota,
-    whichever is least; a part of a core counts as one.
+    The minimum of the machine's cores, the process's affinity (``taskset``, batch systems) and the
+    container's quota, which is rounded up.
     """
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         cores = len(os.sched_getaffinity(0))
@@ -22,11 +22,11 @@ def available_cores() -> int:
 
 
 def _quota() -> int | None:
-    """Return the cores of a container's quota, rounded up; None where there is none."""
+    """Return the container's quota in cores, rounded up; None without a quota."""
     for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         try:
-            found = " ".join((CGROUP / name).read_text() for name in names).split()
-            quota, period = int(found[0]), int(found[1])
+            numbers = " ".join((CGROUP / name).read_text() for name in names).split()
+            quota, period = int(numbers[0]), int(numbers[1])
         except (OSError, ValueError, IndexError):  # no such file, or "max": no quota
             continue
         if quota > 0 and period > 0:

@@ -1,4 +1,10 @@
-"""Files that are whole or absent, even after a power cut: temporary name, fsync, rename."""
+"""Atomic file writes.
+
+A file is written under a temporary name in the same folder, flushed to disk, and renamed; if that
+fails, the temporary file is removed and the old file stays. Temporary files of killed processes are
+removed later: those of `atomic_write`, each locked while its writer is alive, by the next write of
+the same file; those of `atomic_open`, by the next holder of the folder's lock.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +14,7 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -18,21 +24,22 @@ from .locks import lock_file
 from .outputs import check_same_content, has_to_be_written
 from .signals import defer_signals
 
-PART = "part-"  # begins the last part of the name of a file that is not complete
+PART = "part-"  # temporary files of `atomic_write`: .NAME.part-XXXXXXXX
+WRITING = ".writing-"  # temporary files of `atomic_open`: .writing-PID-NAME
 FROM_HERE, EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
 def is_special(path: str | Path) -> bool:
-    """Return whether there is a folder, pipe or device: to open one may take forever."""
+    """Return whether `path` is a folder, pipe or device; opening one may block forever."""
     return os.path.exists(path) and not os.path.isfile(path)
 
 
 def list_files(folder: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
     """Return the files below a folder with one of `suffixes` (lower case), sorted by path.
 
-    Links to folders are followed; what two paths lead to is listed once, by the path that holds
-    fewest links. A link to nothing is listed, so that reading it tells. A Mac's ``._*`` twins,
-    which hold no content of their own, are passed over.
+    Links to folders are followed; a file reachable by several paths is listed once, by the path
+    with the fewest links. A broken link is listed, so that reading it raises. The ``._*`` files of
+    macOS, which hold metadata only, are skipped.
 
     Raises
     ------
@@ -67,7 +74,7 @@ def _cannot_list(problem: OSError) -> None:
 
 
 def _once(files: list[Path]) -> list[Path]:
-    """Leave out links to files that are listed under the same name elsewhere."""
+    """Drop links to files that are also listed under the same name elsewhere."""
     plain = {os.path.realpath(file) for file in files if not file.is_symlink()}
     left, seen = [], set[tuple[str, str]]()
     for file in files:
@@ -82,13 +89,13 @@ def _once(files: list[Path]) -> list[Path]:
 
 
 def atomic_write(path: str | Path, content: bytes | memoryview) -> None:
-    """Write a file under its final name only when it is complete (temporary name, then rename).
+    """Write a file atomically.
 
     Raises
     ------
     InputError
-        The file cannot be written, or is a command's output that exists with other content
-        (`outputs.protecting`); one of that name from before is left as it is.
+        The file cannot be written, or is a protected output that exists with other content
+        (`outputs.protecting`). An existing file is then unchanged.
     """
     with explain_write_errors(path, len(content)):
         if has_to_be_written(Path(path), content):
@@ -96,35 +103,31 @@ def atomic_write(path: str | Path, content: bytes | memoryview) -> None:
 
 
 def atomic_write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a file under its final name only when it is complete; make its folder if absent.
+    """Write a file atomically, creating its folder if absent; raises the system's own errors.
 
-    What a killed writer of this name has left is removed. A temporary file is locked by its writer
-    as long as it lives, so that of two writers none takes the other's for abandoned.
+    Temporary files left by killed writers of this file are removed. Each is locked while its writer
+    is alive, so that concurrent writers do not remove each other's.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
-    handle, name = _own_file(path)
+    handle, temporary = _locked_sibling(path)
     try:
-        with flushed_file(Path(name)) as file:
+        with rename_when_complete(temporary, path) as file:
             file.write(content)
-            os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+            os.chmod(temporary, 0o666 & ~_umask())
     finally:
-        os.close(handle)  # and with it the lock
+        os.close(handle)  # which releases the lock
 
 
-def _own_file(path: Path) -> tuple[int, str]:
-    """Make a temporary file and lock it; its handle and name."""
+def _locked_sibling(path: Path) -> tuple[int, Path]:
+    """Create and lock a temporary file beside `path`; return its handle and path."""
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{PART}")
-        with suppress(OSError):  # not every disk has locks; there nothing is ever removed
+        with suppress(OSError):  # without locks on this disk, leftovers are never removed
             lock_file(handle, wait=True)
         if os.fstat(handle).st_nlink:
-            return handle, name
-        os.close(handle)  # it was removed before it was locked
+            return handle, Path(name)
+        os.close(handle)  # another writer removed it before it was locked
 
 
 def _remove_abandoned(path: Path) -> None:
@@ -134,10 +137,28 @@ def _remove_abandoned(path: Path) -> None:
                 name.unlink()
 
 
-def replace_folder(draft: Path, path: Path) -> None:
-    """Give the complete folder `draft` the name `path`; a folder of that name goes, afterwards.
+@contextmanager
+def rename_when_complete(
+    temporary: Path, path: Path, rename: Callable[[Path, Path], object] | None = None
+) -> Iterator[BinaryIO]:
+    """Yield the file `temporary` to write; on leaving, flush it to disk and rename it to `path`.
 
-    Where the system can, both change their names in one step, so that one of them is always there.
+    After any error `temporary` is removed and `path` is unchanged. `rename` takes the place of
+    `os.replace`.
+    """
+    try:
+        with flushed_file(temporary) as file:
+            yield file
+        (rename or os.replace)(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def replace_folder(draft: Path, path: Path) -> None:
+    """Rename the complete folder `draft` to `path`, replacing a folder of that name.
+
+    Where the system supports it, the two are exchanged in one step, so that `path` always exists.
 
     Raises
     ------
@@ -154,7 +175,7 @@ def replace_folder(draft: Path, path: Path) -> None:
 
 @defer_signals()
 def _exchange(draft: Path, path: Path) -> None:
-    """Let two folders change their names; over a third name where the system knows no better."""
+    """Exchange the names of two folders, through a third name where there is no system call."""
     names = os.fsencode(draft), os.fsencode(path)
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename and rename(FROM_HERE, names[0], FROM_HERE, names[1], EXCHANGE) == 0:
@@ -175,61 +196,64 @@ def _umask() -> int:
     return mask
 
 
-WRITING = ".writing-"  # begins the names of files that are not complete
-
-
 @contextmanager
 def atomic_open(path: Path, needed: int, *, overwrite: bool = True) -> Iterator[BinaryIO]:
-    """Yield a file that gets its name only when complete and on disk; `needed` is its size (bytes).
+    """Yield a file to write that appears as `path` once complete and synced to disk.
 
-    Temporary name in the same folder, fsync, rename, fsync of the folder. Without `overwrite` a
-    file of that name stays, and has to have the same content.
+    `needed` is its size in bytes. Without `overwrite`, an existing file is not replaced and must
+    have the same content.
 
     Raises
     ------
     InputError
-        The disk is full, the folder cannot be written to, or another content is there.
+        The disk is full, the folder cannot be written to, or the file exists with other content.
     """
-    with explain_write_errors(path.parent), _whole_file(path, needed, overwrite) as file:
+
+    def rename(temporary: Path, path: Path) -> None:
+        if not overwrite and os.path.lexists(path):
+            check_same_content(path, temporary)
+            temporary.unlink()
+        else:
+            publish(temporary, path)
+
+    temporary = path.with_name(f"{WRITING}{os.getpid()}-{path.name}")
+    with (
+        _explain_full_disk(path.parent, needed),
+        rename_when_complete(temporary, path, rename) as file,
+    ):
         yield file
 
 
 @contextmanager
-def _whole_file(path: Path, needed: int, overwrite: bool) -> Iterator[BinaryIO]:
-    temporary = path.with_name(f"{WRITING}{os.getpid()}-{path.name}")
-    try:
-        with synced_file(temporary, needed) as file:
-            yield file
-        if not overwrite and os.path.lexists(path):
-            check_same_content(path, temporary)
-        else:
-            publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
 def synced_file(temporary: Path, needed: int) -> Iterator[BinaryIO]:
-    """Yield a new file whose bytes are on disk afterwards; where that fails, it is absent.
+    """Yield a new file to write; its content is on disk afterwards, or on errors it is removed.
+
+    `needed` is its size in bytes.
 
     Raises
     ------
     InputError
         The disk is full, or the folder cannot be written to.
     """
-    with explain_write_errors(temporary.parent):
+    with _explain_full_disk(temporary.parent, needed), flushed_file(temporary) as file:
+        yield file
+
+
+@contextmanager
+def _explain_full_disk(folder: Path, needed: int) -> Iterator[None]:
+    """Turn write errors into `InputError`, for a full disk with the `needed` bytes."""
+    with explain_write_errors(folder):
         try:
-            with flushed_file(temporary) as file:
-                yield file
+            yield
         except OSError as problem:
             if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise InputError(_full(temporary.parent, needed)) from problem
+                raise InputError(_full(folder, needed)) from problem
             raise
 
 
 @contextmanager
 def flushed_file(temporary: Path) -> Iterator[BinaryIO]:
-    """Yield a file to write, as `synced_file` does, and let the system's own errors through."""
+    """Yield a new file to write, as `synced_file`, but raise the system's own errors."""
     try:
         with temporary.open("w+b") as file:
             yield file
@@ -241,13 +265,13 @@ def flushed_file(temporary: Path) -> Iterator[BinaryIO]:
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Give a file that is on disk its name, which a power cut does not take back."""
+    """Rename a file that is on disk, and sync the folder so that the new name is durable."""
     with explain_write_errors(path.parent):
         temporary.replace(path)
         sync_folder(path.parent)
 
 
-def refuse_full_disk(folder: Path, needed: int) -> None:
+def check_free_space(folder: Path, needed: int) -> None:
     """Raise `InputError` unless `needed` bytes are free on the folder's disk."""
     with explain_write_errors(folder):
         free = shutil.disk_usage(folder).free
@@ -264,7 +288,7 @@ def _full(folder: Path, needed: int) -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put a folder's names on disk, so that a power cut does not undo a rename."""
+    """Sync a folder to disk, so that a power failure does not undo a rename."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -273,7 +297,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_temporary_files(folder: Path) -> int:
-    """Remove what dead writers left half-written; only for the holder of the folder's lock."""
+    """Remove the temporary files of dead writers; for the holder of the folder's lock only."""
     leftovers = [path for path in folder.iterdir() if path.name.startswith(WRITING)]
     for path in leftovers:
         path.unlink()

@@ -1,4 +1,4 @@
-"""The one lock of a folder: one writer at a time."""
+"""Lock a folder, so that only one process writes to it at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ try:
 except ModuleNotFoundError:
     raise ImportError(NO_FCNTL) from None
 
-HELD = (errno.EWOULDBLOCK, errno.EACCES)  # what flock answers where another process has the lock
+HELD = (errno.EWOULDBLOCK, errno.EACCES)  # errors of flock if another process holds the lock
 UNLOCKED = (
     "--no-lock: nothing keeps a second command from writing to the same folder; run one at a time"
 )
@@ -32,7 +32,7 @@ class FolderBusyError(InputError):
 
 
 def lock_file(handle: int, *, wait: bool) -> bool:
-    """Lock an open file for this process; false where another one holds it and `wait` is false.
+    """Lock an open file; return False if another process holds the lock and `wait` is false.
 
     Raises
     ------
@@ -49,19 +49,19 @@ def lock_file(handle: int, *, wait: bool) -> bool:
 
 
 class FolderLock:
-    """The right to write into a folder, held by one process until `release` or its end.
+    """An exclusive lock on a folder, held until `release` or the end of the process.
 
-    Forked children do not keep it, so that workers that outlive a killed writer do not lock out
-    the next one.
+    Forked children do not inherit it, so that workers that outlive a killed writer do not block the
+    next one.
     """
 
     def __init__(self, path: Path, *, lock: bool = True) -> None:
-        """Take the lock `path`, a file in the folder; without `lock` only act as if it were taken.
+        """Acquire the lock file `path` in the folder; with `lock` false, do nothing.
 
         Raises
         ------
         FolderBusyError
-            Another process holds it; the message says which.
+            Another process holds the lock; the message names it.
         InputError
             The file system has no locks.
         """
@@ -76,18 +76,18 @@ class FolderLock:
             raise
         now = datetime.now(UTC).isoformat(timespec="seconds")
         ours = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
-        with suppress(OSError):  # a full disk: the lock holds without its holder's name
+        with suppress(OSError):  # on a full disk the lock works, but does not name its holder
             os.ftruncate(self._file.fileno(), 0)
             os.write(self._file.fileno(), json.dumps(ours).encode())
         os.register_at_fork(after_in_child=self._drop)
 
     @property
     def held(self) -> bool:
-        """Whether this process may still write."""
+        """Whether the lock has not been released."""
         return self._open
 
     def release(self, *, tidy: bool = True) -> None:
-        """Let the next writer in; a second call does nothing. `tidy` empties the lock's file."""
+        """Release the lock; a second call does nothing. `tidy` empties the lock file."""
         if self._open and self._file is not None and tidy:
             with suppress(OSError):
                 os.ftruncate(self._file.fileno(), 0)
@@ -100,7 +100,7 @@ class FolderLock:
 
 
 def _open(path: Path) -> TextIO:
-    # A folder from elsewhere may hold a link of this name to a file of the user's.
+    # O_NOFOLLOW: in an untrusted folder, the lock could be a link to one of the user's files.
     number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
     return os.fdopen(number, "a+", encoding="utf-8")
 
@@ -124,17 +124,17 @@ def _take(handle: int, path: Path) -> None:
 
 @contextmanager
 def folder_lock(folder: str | Path, *, lock: bool = True) -> Iterator[None]:
-    """Make a folder if it is absent, and hold its lock while open.
+    """Create a folder if absent, and hold its lock within the context.
 
     Raises
     ------
     FolderBusyError, InputError
-        As `FolderLock`; or the folder cannot be written.
+        As in `FolderLock`; or the folder cannot be written.
     """
     with explain_write_errors(folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
-        held = FolderLock(Path(folder, ".lock"), lock=lock)
+        writing = FolderLock(Path(folder, ".lock"), lock=lock)
     try:
         yield
     finally:
-        held.release()
+        writing.release()

@@ -1,12 +1,12 @@
-"""Settings: what each is, what it may be, and how a wrong one is refused.
+"""Declare and validate settings.
 
-A setting is declared once, as the field of a frozen dataclass (`option_field`). From that come the
-Python argument, the command's option (`click_options`), the key of the YAML file and its line in
-the docs.
+A setting is declared once, as the field of a frozen dataclass (`option_field`). The Python
+argument, the command's option (`click_options`), the key of the YAML file and the line in the docs
+all follow from that.
 
-A setting comes from a YAML file (as text, or true, false, null, a list of texts), from the command
-line or from Python. Each is brought to the type of its field, or refused; nothing is guessed: a
-number is written in decimal digits, a truth value is one already, and text is never cut short.
+A value comes from a YAML file (as text, true, false, null, or a list of texts), from the command
+line or from Python, and is converted to the type of its field or raises `InputError`. Conversion is
+strict: numbers are decimal, booleans must be booleans, and text is never truncated.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ def numbers(text: str, least: float = -math.inf, most: float = math.inf) -> tupl
     Raises
     ------
     ValueError
-        Not of that form, or out of range.
+        `text` is not of that form, or a number is out of range.
     """
-    found = tuple(parse_float(part.strip()) for part in text.split(","))
-    if not all(least <= value <= most for value in found):
+    values = tuple(parse_float(part.strip()) for part in text.split(","))
+    if not all(least <= value <= most for value in values):
         raise ValueError(text)
-    return found
+    return values
 
 
 def number_list(least: float, most: float) -> Callable[[str], object]:
-    """Return a `parse` for any number of numbers from `least` to `most`."""
+    """Return a `parse` function for one or more numbers from `least` to `most`."""
     return lambda text: numbers(text, least, most)
 
 
 def number_range(least: float, most: float) -> Callable[[str], object]:
-    """Return a `parse` for two numbers from `least` to `most`, the lower one first."""
+    """Return a `parse` function for two numbers from `least` to `most`, the lower first."""
 
     def parse(text: str) -> object:
         low, high = numbers(text, least, most)
@@ -71,14 +71,14 @@ def number_range(least: float, most: float) -> Callable[[str], object]:
     return parse
 
 
-UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # no name of a file or a speaker needs them
+UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # not allowed in names
 CORRECT = "correct it"
-LONGEST_SHOWN = 60  # characters of a wrong value
+LONGEST_SHOWN = 60  # characters of a wrong value in a message
 
 
 DEFAULT_SEED = 0  # of every command
 AUDIO_ROOT = "Folder that the table's relative paths start from."
-LARGEST_SEED = 2**32 - 1  # what scikit-learn takes
+LARGEST_SEED = 2**32 - 1  # the largest that scikit-learn accepts
 SHOWN: dict[str, Any] = {
     "unit": "",
     "group": "",
@@ -98,33 +98,31 @@ def option_field(
     aliases: Sequence[str] = (),
     **limits: Any,
 ) -> Any:
-    """Return a dataclass field of a setting.
+    """Return the dataclass field of a setting.
 
     Parameters
     ----------
     help
-        One line for people.
+        Help text, one line.
     result
-        Whether another value may change what comes out.
+        Whether the value may change the results.
     aliases
-        Names of before: keys that a file may still have, options that may still be typed.
+        Former names, still accepted as keys of files and as options.
     limits
-        `choices` (texts); `also` (text -> the choice it stands for); `least`, `most`, `over`,
-        `under` (bounds of a number, the last two excluded); `name` (true: it is a session's, and
-        compared as names are); `parse`, which raises `ValueError` for
-        a text of another form, with `expected`, which tells that form; `repair`, which takes the
-        place of "correct it"; `native`, which turns what
-        is natural in Python into what is typed (`joined`, `yes_or_no`). And what people are shown:
-        `unit`, `group` (heading in the help), `metavar`, `default_text` (the default in words),
-        `short` (short options), `path` (true: a file or folder that is read), `hidden` (true: an
-        option of before, which is taken and not shown).
+        Validation: `choices` (texts); `also` (text -> the choice it stands for); `least`, `most`,
+        `over`, `under` (bounds of a number, the last two exclusive); `name` (true: a session's
+        name, which is normalised); `parse`, which raises `ValueError` for malformed text, with
+        `expected`, the form in words; `repair`, instead of "correct it"; `native`, which converts
+        Python values to text as typed (`joined`, `yes_or_no`). Display: `unit`, `group` (heading in
+        the help), `metavar`, `default_text` (the default in words), `short` (short options), `path`
+        (true: an input file or folder), `hidden` (true: accepted but not shown).
     """
     metadata = {"help": help, "choices": (), "result": result, "aliases": tuple(aliases)}
     return field(default=default, metadata={**metadata, "native": _same, **SHOWN, **limits})
 
 
 def seed_field(help: str, *, optional: bool = False, group: str = "") -> Any:  # noqa: A002
-    """Return the field of a seed; where it is `optional`, None stands for the same default."""
+    """Return the field of a seed; if `optional`, None stands for the same default."""
     return option_field(
         None if optional else DEFAULT_SEED,
         help,
@@ -140,7 +138,7 @@ def _same(value: Any) -> Any:
 
 
 def joined(value: Any) -> Any:
-    """Return a list of names or numbers as it is typed, ``4,8``; a single number likewise.
+    """Return a list of names or numbers as typed on the command line: ``4,8``.
 
     Examples
     --------
@@ -154,12 +152,12 @@ def joined(value: Any) -> Any:
 
 
 def yes_or_no(value: Any) -> Any:
-    """Return true or false as it is typed, ``yes`` or ``no``; another value as it is."""
+    """Return ``yes`` or ``no`` for a boolean, and any other value unchanged."""
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
 class CheckedOptions:
-    """Base of a frozen dataclass of settings, each checked when it is made (`validate_fields`)."""
+    """Base class of frozen dataclasses of settings; validates on creation (`validate_fields`)."""
 
     def __post_init__(self) -> None:
         for name, value in validate_fields(type(self), vars(self)).items():
@@ -167,7 +165,7 @@ class CheckedOptions:
 
 
 def parse_channel(text: str) -> str:
-    """Return a channel, an index from 0 or ``mean``, or raise `ValueError`."""
+    """Return a channel, an index from 0 or ``mean``; raise `ValueError` otherwise."""
     if text != "mean" and not (text.isascii() and text.isdigit()):
         raise ValueError(text)
     return text if text == "mean" else str(int(text))
@@ -176,37 +174,35 @@ def parse_channel(text: str) -> str:
 def validate_fields(
     kind: type, values: Mapping[str, Any], where: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Return the value of every field of a dataclass in the field's type.
+    """Return the value of every field of a dataclass, converted to the field's type.
 
     Parameters
     ----------
     kind
-        The dataclass, of fields made by `option_field`.
+        The dataclass, with fields made by `option_field`.
     values
-        Of some fields or all; the others keep their default, and so does one whose value is None,
-        unless None is a value of its own (no limit, no folder).
+        Values of some or all fields. The others have their default, as have fields given None,
+        unless None is a valid value (no limit, no folder).
     where
-        Of fields that a file gave, its name.
+        The file that each field comes from, for those from a file.
 
     Raises
     ------
     InputError
-        A value is of another type, out of range or of another form.
+        A value has the wrong type, range or form.
     """
     hints = get_type_hints(kind)
     fit = {}
-    for known in fields(kind):
-        value = values.get(known.name, known.default)
-        if value is None and NoneType not in get_args(hints[known.name]):
-            value = known.default  # null, which is "not set"
+    for setting in fields(kind):
+        value = values.get(setting.name, setting.default)
+        if value is None and NoneType not in get_args(hints[setting.name]):
+            value = setting.default  # null in YAML: not set
         try:
-            fit[known.name] = _fit(value, hints[known.name], known)
+            fit[setting.name] = _fit(value, hints[setting.name], setting)
         except ValueError:
-            told, repair = (
-                _expected(hints[known.name], known),
-                known.metadata.get("repair", CORRECT),
-            )
-            raise option_error(known.name, value, told, repair=repair, where=where) from None
+            expected = _expected(hints[setting.name], setting)
+            repair = setting.metadata.get("repair", CORRECT)
+            raise option_error(setting.name, value, expected, repair=repair, where=where) from None
     return fit
 
 
@@ -218,7 +214,7 @@ def option_error(
     repair: str = CORRECT,
     where: Mapping[str, str] | None = None,
 ) -> InputError:
-    """Return the error that tells a setting's wrong value, in its file or as an option."""
+    """Return the error for a setting's wrong value, in its file or as an option."""
     if where and name in where:
         return InputError(
             f"{where[name]}: {name} is {shorten(value)}, expected {expected}; {repair}"
@@ -227,26 +223,26 @@ def option_error(
     return InputError(f"--{option}: value is {shorten(value)}, expected {expected}; {repair}")
 
 
-def _fit(value: Any, hint: Any, known: Field[Any]) -> Any:
+def _fit(value: Any, hint: Any, setting: Field[Any]) -> Any:
     if hint == tuple[str, ...]:
         return _names(value)
     kinds = get_args(hint) or (hint,)
-    value = known.metadata["native"](value)
-    free_text = str in kinds and not known.metadata["choices"]
+    value = setting.metadata["native"](value)
+    free_text = str in kinds and not setting.metadata["choices"]
     nothing = (None, "") if free_text else (None, "", "none")
     if NoneType in kinds and value in nothing:
         return None
-    found = _typed(value, kinds)
-    if isinstance(found, str):
-        return _text(found, known)
-    if not isinstance(found, bool):
-        _bounded(found, known.metadata)
-    return found
+    typed = _typed(value, kinds)
+    if isinstance(typed, str):
+        return _text(typed, setting)
+    if not isinstance(typed, bool):
+        _bounded(typed, setting.metadata)
+    return typed
 
 
 def _typed(value: Any, kinds: Sequence[type]) -> Any:
     if bool in kinds and str in kinds and value in ("true", "false"):
-        value = value == "true"  # a command's option that may also be a path gives text
+        value = value == "true"  # as text from an option that may also be a path
     if isinstance(value, bool):
         if bool not in kinds:
             raise ValueError(value)
@@ -260,15 +256,15 @@ def _typed(value: Any, kinds: Sequence[type]) -> Any:
     raise ValueError(value)
 
 
-def _text(value: str, known: Field[Any]) -> str:
-    value = known.metadata.get("also", {}).get(value, value)
-    choices = known.metadata["choices"]
+def _text(value: str, setting: Field[Any]) -> str:
+    value = setting.metadata.get("also", {}).get(value, value)
+    choices = setting.metadata["choices"]
     if UNWRITABLE.search(value) or (choices and value not in choices):
         raise ValueError(value)
-    if not value and known.default != "":
+    if not value and setting.default != "":
         raise ValueError(value)
-    known.metadata.get("parse", str)(value)
-    return normal_name(value) if known.metadata.get("name") else value
+    setting.metadata.get("parse", str)(value)
+    return normal_name(value) if setting.metadata.get("name") else value
 
 
 def _bounded(value: float, limits: Mapping[str, Any]) -> None:
@@ -279,7 +275,7 @@ def _bounded(value: float, limits: Mapping[str, Any]) -> None:
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    """Return the names of a list, or of a text with commas, each once."""
+    """Return the names of a list or of a comma-separated text; repetitions are not allowed."""
     if value in (None, ""):
         return ()
     parts = value.split(",") if isinstance(value, str) else value
@@ -291,8 +287,8 @@ def _names(value: Any) -> tuple[str, ...]:
     return names
 
 
-def _expected(hint: Any, known: Field[Any]) -> str:
-    limits = known.metadata
+def _expected(hint: Any, setting: Field[Any]) -> str:
+    limits = setting.metadata
     if "expected" in limits:
         return str(limits["expected"])
     if limits["choices"]:
@@ -301,8 +297,8 @@ def _expected(hint: Any, known: Field[Any]) -> str:
         return "a list of names, each once"
     kinds = get_args(hint) or (hint,)
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    told = next(word for kind, word in words.items() if kind in kinds) + _range(limits)
-    return f"{told}, or none" if NoneType in kinds else told
+    text = next(word for kind, word in words.items() if kind in kinds) + _range(limits)
+    return f"{text}, or none" if NoneType in kinds else text
 
 
 def _range(limits: Mapping[str, Any]) -> str:
@@ -311,7 +307,7 @@ def _range(limits: Mapping[str, Any]) -> str:
 
 
 def shorten(value: Any) -> str:
-    """Return a wrong value as a message tells it, never long."""
+    """Return a wrong value for a message, shortened."""
     if value is None or isinstance(value, bool):
         return "none" if value is None else str(value).lower()
     if isinstance(value, (list, tuple, dict)):

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM: end a command in good order, at once or after what is under way.
+"""Handle Ctrl-C and SIGTERM: end a command cleanly, at once or after the current batch.
 
-A command ends with one line, exit code 130 or 143 and no traceback. A loop over batches notes the
-signal instead and stops when it has committed the batch under way.
+A command ends with one line, exit code 130 or 143 and no traceback. A loop over batches instead
+records the signal and stops once it has committed the current batch.
 """
 
 from __future__ import annotations
@@ -18,28 +18,27 @@ INTERRUPTED = "interrupted; run the same command to go on"
 DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 
 
-_held: list[int] = []  # what came while `defer_signals` was open
+_held: list[int] = []  # signals received within `defer_signals`
 _open: list[bool] = []
 
 
 class InterruptedBySignal(SystemExit):
-    """Raised in the main thread by the first signal, so that what is open is closed on the way."""
+    """Raised in the main thread by the first signal, so that open files are closed."""
 
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """While open, Ctrl-C and SIGTERM raise `InterruptedBySignal`.
+    """Make Ctrl-C and SIGTERM raise `InterruptedBySignal` within the context.
 
-    For a program, since it never takes them back.
-
-    Inside an import the process ends at once: nothing is at stake there, and extension modules
-    turn what is raised in them into other errors. A second signal always ends at once.
+    The handlers are never restored, so this is for programs only. During an import the process
+    exits at once: there is nothing to clean up, and extension modules turn the exception into other
+    errors. A second signal always exits at once.
     """
     owner = os.getpid()
 
     def end(number: int, frame: FrameType | None) -> None:
         _answer(signal.SIG_DFL)
-        if os.getpid() != owner:  # a forked worker, which is not the command
+        if os.getpid() != owner:  # a forked worker: default action
             os.kill(os.getpid(), number)
         elif _open:
             _held.append(number)
@@ -50,7 +49,7 @@ def exit_on_signals() -> Iterator[None]:
             raise InterruptedBySignal(128 + number)
 
     for kind in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(kind) in DEFAULTS:  # a shell may have it ignored
+        if signal.getsignal(kind) in DEFAULTS:  # unless the shell has set it to be ignored
             signal.signal(kind, end)
     try:
         yield
@@ -58,15 +57,15 @@ def exit_on_signals() -> Iterator[None]:
         _tell()
         raise
     except BaseException:
-        _answer(signal.SIG_IGN)  # all is done but for the interpreter's own end
+        _answer(signal.SIG_IGN)  # only the interpreter's shutdown is left
         raise
 
 
 @contextmanager
 def defer_signals() -> Iterator[None]:
-    """While open in the main thread, a signal waits.
+    """Defer signals to the end of the context, in the main thread; also a decorator.
 
-    For libraries that take `InterruptedBySignal` for a fault. Also a decorator of functions.
+    For calls into libraries that treat `InterruptedBySignal` as an error of their own.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -82,9 +81,10 @@ def defer_signals() -> Iterator[None]:
 
 @contextmanager
 def ignore_sigint_in_children() -> Iterator[None]:
-    """Spare what is started while open from Ctrl-C, which a terminal sends to all of a command.
+    """Make child processes started within the context ignore Ctrl-C.
 
-    The command itself hears it again afterwards, and ends what it has started.
+    A terminal sends Ctrl-C to every process of a command. The command itself handles it again
+    afterwards, and ends its children.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -97,15 +97,15 @@ def ignore_sigint_in_children() -> Iterator[None]:
 
 
 def ignore_sigint() -> None:
-    """Let this worker process ignore Ctrl-C, which a terminal sends to it and to its parent."""
+    """Make this process, a worker, ignore Ctrl-C, which its parent handles."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
 def sigint_blocked() -> Iterator[None]:
-    """While open, Ctrl-C waits, and for processes that are started it never comes.
+    """Block Ctrl-C within the context, and for good in child processes started in it.
 
-    They inherit the block from their first moment; afterwards the signal that waited is heard.
+    Children inherit the block from the start; this process receives a pending Ctrl-C afterwards.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -129,7 +129,7 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def _tell() -> None:
-    """Write the line past Python's buffers, in which the signal may have come."""
+    """Write the line to stderr unbuffered: the signal may have come within a buffered write."""
     os.write(2, f"{INTERRUPTED}\n".encode())
 
 
@@ -138,10 +138,10 @@ KINDS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stop_after_batch(log: Callable[[str], object], *, every: bool = False) -> Iterator[list[int]]:
-    """While open, the first Ctrl-C or SIGTERM is only noted, so that a batch is finished first.
+    """Record the first Ctrl-C or SIGTERM within the context, so that a batch can be finished.
 
-    Yields the list of what was noted; the second one acts as it always did, or is noted too where
-    `every` one is. A command ends with 128 plus the first number as its exit code.
+    Yields the list of recorded signals. The second signal has its usual effect or, with `every`, is
+    recorded too. The command's exit code is then 128 plus the first signal's number.
     """
     caught: list[int] = []
     before = {kind: signal.getsignal(kind) for kind in KINDS}

@@ -219,8 +219,8 @@ def _timed(table: pd.DataFrame, times: str | None) -> pd.DataFrame:
     from .table import read_table
 
     annotated = Path(times).is_dir() or Path(times).suffix == ".rttm"
-    known = make_table(read_rttm(times)) if annotated else read_table(times)
-    return with_times(table, known)
+    recorded = make_table(read_rttm(times)) if annotated else read_table(times)
+    return with_times(table, recorded)
 
 
 def _show(report: Any, output: str | None, *, digits: int) -> None:

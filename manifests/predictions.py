@@ -67,12 +67,12 @@ def scores_text(labels: Sequence[str], chances: np.ndarray) -> str:
 def parse_scores(text: str) -> dict[str, float]:
     """Return the candidates and their probabilities of a row's `scores`, or raise `InputError`."""
     try:
-        found = {normal_name(str(k)): float(value) for k, value in json.loads(text).items()}
+        scores = {normal_name(str(k)): float(value) for k, value in json.loads(text).items()}
     except (ValueError, TypeError, AttributeError, RecursionError):
-        found = {}
-    if not found or not all(0 <= value <= 1 for value in found.values()):
+        scores = {}
+    if not scores or not all(0 <= value <= 1 for value in scores.values()):
         raise InputError(
             f"predictions: scores are {text[:80]!r}, expected a JSON object "
             "{speaker: probability 0..1}; predict again with spk-classify"
         )
-    return found
+    return scores

@@ -153,30 +153,32 @@ def check_table(table: pd.DataFrame, where: str = "table") -> pd.DataFrame:
     table = _typed(table, SEGMENT_COLUMNS, OPTIONAL_COLUMNS, where)
     table = _with_normal_names(table, ("session", "speaker"))
     ids = table["segment_id"]
-    _refuse(where, ids[ids.duplicated()], "segment_id", "given before", "unique ids")
+    _check_none(where, ids[ids.duplicated()], "segment_id", "given before", "unique ids")
     for column in ("segment_id", "audio", "speaker", "session"):
-        _refuse(where, table[column][table[column] == ""], column, "empty", "text")
+        _check_none(where, table[column][table[column] == ""], column, "empty", "text")
     for column in ("speaker", "session"):
         wrong = table[column][table[column].isin([*filter(is_placeholder, table[column].unique())])]
-        _refuse(where, wrong, column, "a placeholder", "a name")
+        _check_none(where, wrong, column, "a placeholder", "a name")
     for column in ("start", "end"):
         wrong = table[column][~table[column].map(math.isfinite)]
-        _refuse(where, wrong, column, "not a finite number", "seconds")
+        _check_none(where, wrong, column, "not a finite number", "seconds")
         late = table[column][table[column] > MAX_SECONDS]
-        _refuse(where, late, column, "too late", f"at most {MAX_SECONDS:g} s")
+        _check_none(where, late, column, "too late", f"at most {MAX_SECONDS:g} s")
     if "line" in table:
-        _refuse(where, table["line"][table["line"] < 0], "line", "below 0", "0 or more")
+        _check_none(where, table["line"][table["line"] < 0], "line", "below 0", "0 or more")
     early = table["start"][(table["start"] < 0) | (table["start"] >= table["end"])]
-    _refuse(where, early, "start", "below 0 or not before its end", "0 <= start < end")
+    _check_none(where, early, "start", "below 0 or not before its end", "0 <= start < end")
     if "overlap" in table:
         wrong = table["overlap"][~table["overlap"].between(0, 1)]
-        _refuse(where, wrong, "overlap", "out of range", "0..1")
+        _check_none(where, wrong, "overlap", "out of range", "0..1")
     if "channel" in table:
         wrong = table["channel"][~table["channel"].str.fullmatch(r"\d{0,4}")]
-        _refuse(where, wrong, "channel", "no channel", "an index from 0, or nothing (--channel)")
+        _check_none(
+            where, wrong, "channel", "no channel", "an index from 0, or nothing (--channel)"
+        )
     if "split" in table:
         wrong = table["split"][~table["split"].isin([*SPLITS, ""])]
-        _refuse(where, wrong, "split", "unknown", "train, valid, test or nothing (purged)")
+        _check_none(where, wrong, "split", "unknown", "train, valid, test or nothing (purged)")
     return table
 
 
@@ -200,9 +202,9 @@ def check_predictions(predictions: pd.DataFrame, where: str = "predictions") -> 
     if "scores" in predictions and _has_other_names(raw, predictions):
         predictions["scores"] = predictions["scores"].map(_normal_scores)
     ids = predictions["segment_id"] + " of " + predictions["model"]
-    _refuse(where, ids[ids.duplicated()], "segment_id", "given before", "one row per model")
+    _check_none(where, ids[ids.duplicated()], "segment_id", "given before", "one row per model")
     wrong = predictions["score"][~predictions["score"].between(0, 1)]
-    _refuse(where, wrong, "score", "out of range", "0..1")
+    _check_none(where, wrong, "score", "out of range", "0..1")
     return predictions
 
 
@@ -328,7 +330,7 @@ def _typed(
             wrong = table[name][
                 table[name].map(lambda text: CONTROL_CHARACTERS.search(text) is not None)
             ]
-            _refuse(where, wrong, name, "text with a control character", "plain text")
+            _check_none(where, wrong, name, "text with a control character", "plain text")
     return table
 
 
@@ -379,11 +381,11 @@ def _cast(column: pd.Series, dtype: str) -> pd.Series:
     return numbers.astype(dtype)
 
 
-def _refuse(where: str, wrong: pd.Series, column: str, found: str, expected: str) -> None:
+def _check_none(where: str, wrong: pd.Series, column: str, fault: str, expected: str) -> None:
     if len(wrong):
         first = wrong.iloc[0]
         shown = repr(first) if isinstance(first, str) else f"{first:g}"
         raise InputError(
-            f"{where}: {column} of {len(wrong)} rows is {found}, first {shown} "
+            f"{where}: {column} of {len(wrong)} rows is {fault}, first {shown} "
             f"in row {int(wrong.index[0]) + 1}, expected {expected}; correct the table"
         )

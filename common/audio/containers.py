@@ -98,10 +98,10 @@ def reason_unread(path: str) -> str:
         )
     kind = next((k for at, sign, k in _SIGNATURES if head[at:].startswith(sign)), None)
     if kind or Path(path).suffix.lower() in UNREAD:
-        held = f"holds {kind}" if kind else f"is a {Path(path).suffix.lower()} file"
+        content = f"holds {kind}" if kind else f"is a {Path(path).suffix.lower()} file"
         named = Path(path).with_suffix(".wav").name if Path(path).suffix.lower() in UNREAD else ""
         then = f" and name {named} in the table" if named else ""
-        return f"{held}, expected audio that libsndfile decodes; {conversion(path)}{then}"
+        return f"{content}, expected audio that libsndfile decodes; {conversion(path)}{then}"
     return ""
 
 

@@ -89,11 +89,11 @@ def _read_header(path: str, size: int, modified: int) -> Header:
     except (OSError, RuntimeError, TypeError) as problem:  # TypeError: a suffix without header
         reason = getattr(problem, "error_string", None) or problem
         headerless = isinstance(problem, TypeError)
-        told = (not headerless and reason_unread(path)) or (
+        fault = (not headerless and reason_unread(path)) or (
             f"cannot be read ({str(reason).strip('.')}), expected audio that libsndfile "
             f"decodes; {add_header(path) if headerless else 'replace it'}"
         )
-        raise InputError(f"{path}: {told}") from None
+        raise InputError(f"{path}: {fault}") from None
     if facts[0] < 1 or facts[1] < 1:
         raise InputError(
             f"{path}: sample rate is {facts[0]} Hz and channels are {facts[1]}, expected 1 or "

@@ -55,8 +55,8 @@ class Recent(Generic[Thing]):
     def _forget(self) -> None:
         with self._lock:
             done = [(k, f.result().nbytes) for k, f in self._futures.items() if f.done()]
-            held = sum(size for _, size in done)
+            total = sum(size for _, size in done)
             for key, size in done[:-1]:
-                if held > self._limit:
+                if total > self._limit:
                     del self._futures[key]
-                    held -= size
+                    total -= size

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from ...common.errors import InputError, explain_write_errors
-from ...common.files import atomic_open, refuse_full_disk
+from ...common.files import atomic_open, check_free_space
 from ...common.outputs import Output, check_place
 from ...common.signals import defer_signals
 from .reader import FeatureStore
@@ -52,7 +52,7 @@ def pack(path: str | Path, out: str | Path, *, overwrite: bool = False) -> int:
     }
     size = int(np.prod(shape)) * dtype.itemsize
     needed = size + sum(values.nbytes for values in small.values()) + SPARE
-    refuse_full_disk(out.parent, needed)
+    check_free_space(out.parent, needed)
     with atomic_open(out, needed, overwrite=overwrite) as file:
         with (
             defer_signals(),
@@ -92,7 +92,7 @@ def export(path: str | Path, out: str | Path, *, overwrite: bool = False) -> int
         )
     width = 4 if out.suffix == ".parquet" else DTYPES[store.config["dtype"]].itemsize
     needed = len(store.layers) * int(_offset(store)[-1]) * store.dim * width + SPARE
-    refuse_full_disk(out.parent, needed)
+    check_free_space(out.parent, needed)
     with atomic_open(out, needed, overwrite=overwrite) as file:
         (_export_npz if out.suffix == ".npz" else _export_parquet)(store, file)
     return len(store)

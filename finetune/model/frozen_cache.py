@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ...common.errors import InputError
-from ...common.files import atomic_write, refuse_full_disk
+from ...common.files import atomic_write, check_free_space
 from ...extract.encoder.device import carried
 from ..config import FinetuneConfig
 from ..data.dataset import BatchIndex
@@ -75,7 +75,7 @@ class FrozenLayerCache:
             (tensors if isinstance(value, torch.Tensor) else plain)[name] = value
         tensors[PLAIN] = torch.tensor(list(json.dumps(plain).encode()), dtype=torch.uint8)
         tensors = {name: value.detach().contiguous() for name, value in tensors.items()}
-        refuse_full_disk(self._folder, sum(value.nbytes for value in tensors.values()))
+        check_free_space(self._folder, sum(value.nbytes for value in tensors.values()))
         content = save(tensors)
         atomic_write(self._path(ask), hashlib.sha256(content).digest() + content)
 

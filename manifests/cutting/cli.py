@@ -135,7 +135,7 @@ def _cut_source(
 
     Notes are None if a table was given, since they were reported when it was made.
     """
-    names = [known.name for known in fields(CutSource)]
+    names = [setting.name for setting in fields(CutSource)]
     source = {name: options.pop(name) for name in names}
     source = {name: None if value is False else value for name, value in source.items()}
     chosen = {name for name in names if source[name] is not None}

@@ -7,7 +7,6 @@ exactly; an averaged or resampled signal is rounded to the nearest step.
 from __future__ import annotations
 
 import io
-import os
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +23,7 @@ from ...common.audio.decoding import (
     resample,
 )
 from ...common.errors import InputError, explain_write_errors
-from ...common.files import flushed_file
+from ...common.files import rename_when_complete
 from ...common.outputs import has_to_be_written
 
 RATE = 16000  # Hz of every file written
@@ -149,8 +148,8 @@ def _finished(samples: np.ndarray, rate: int) -> np.ndarray:
 def write_audio(path: Path, samples: np.ndarray) -> None:
     """Write int16 samples, (frames,) or (frames, channels), as 16 kHz audio by `path`'s suffix.
 
-    The file is written under a hidden name ending in ``.part`` and renamed once it is on disk. It
-    is encoded in memory first, so that a full disk raises here and not inside libsndfile.
+    The file is written as ``.NAME.part`` and renamed once it is on disk. It is encoded in memory
+    first, so that a full disk raises here and not inside libsndfile.
 
     Raises
     ------
@@ -166,9 +165,8 @@ def write_audio(path: Path, samples: np.ndarray) -> None:
     part = path.with_name(f".{path.name}.part")
     with image.getbuffer() as view, explain_write_errors(path, view.nbytes):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with flushed_file(part) as file:
+        with rename_when_complete(part, path) as file:
             file.write(view)
-        os.replace(part, path)
 
 
 def is_complete(path: Path, samples: int) -> bool:

@@ -73,12 +73,12 @@ def blocked(table: pd.DataFrame, *, folds: int = 5, fold: int = 0, gap: float = 
     )
 
 
-def time_blocks(table: pd.DataFrame, folds: int, kept: np.ndarray) -> np.ndarray:
+def time_blocks(table: pd.DataFrame, folds: int, reserved: np.ndarray) -> np.ndarray:
     """Return the block (n,) int of each segment: 0 to `folds` - 1 in order of its speaker's time.
 
-    Segments that are `kept` (n,) bool are in no block and get a negative number.
+    Segments that are `reserved` (n,) bool are in no block and get a negative number.
     """
-    rank, size = _order_after(table, kept)
+    rank, size = _order_after(table, reserved)
     return rank * folds // np.maximum(size, folds)
 
 
@@ -110,21 +110,21 @@ def leave_one_session_out(
     if unknown not in ("refuse", "purge"):
         raise InputError(f"unknown: is {unknown!r}, expected 'refuse' or 'purge'; correct it")
     session = normal_name(session)
-    held = (table["session"] == session).to_numpy()
-    if not held.any():
+    tested = (table["session"] == session).to_numpy()
+    if not tested.any():
         raise InputError(f"session: {session!r} is not in the table, expected one of its sessions")
     rank, size = _order(table)
-    place = [held, rank >= size - _share_to_count(size, valid_share)]
+    place = [tested, rank >= size - _share_to_count(size, valid_share)]
     splits = np.select(place, ["test", "valid"], "train").astype(object)
-    stranger = held & ~table["speaker"].isin(table["speaker"][~held]).to_numpy()
-    _check_known(table["speaker"][held], table["speaker"][stranger], session, unknown)
+    stranger = tested & ~table["speaker"].isin(table["speaker"][~tested]).to_numpy()
+    _check_known(table["speaker"][tested], table["speaker"][stranger], session, unknown)
     splits[stranger] = ""
     counts: dict[str, int] = {}
     if has_common_clock(table):
         splits, counts = purge_leaks(table, splits, gap=gap, order=KEEP_TEST)
     if not (splits == "test").any():
         raise InputError(
-            f"session {session}: 0 of its {held.sum()} segments are left to test "
+            f"session {session}: 0 of its {tested.sum()} segments are left to test "
             f"({stranger.sum()} are of speakers in no other session), expected at least 1; make "
             "the table with --scope series or corpus or with --identity, or name another session"
         )
@@ -309,12 +309,12 @@ def _share_to_count(size: np.ndarray, share: float) -> np.ndarray:
     return np.clip(part, np.minimum(1, size // 2), np.maximum(size - 1, 0))
 
 
-def _check_known(held: pd.Series, strange: pd.Series, session: str, unknown: str) -> None:
+def _check_known(speakers: pd.Series, strange: pd.Series, session: str, unknown: str) -> None:
     if unknown == "refuse" and len(strange):
         raise InputError(
-            f"session {session}: {strange.nunique()} of {held.nunique()} speakers are in no other "
-            f"session, first {strange.iloc[0]!r}, expected all; make the table with --scope series "
-            "or corpus or with --identity, or pass --unknown purge"
+            f"session {session}: {strange.nunique()} of {speakers.nunique()} speakers are in no "
+            f"other session, first {strange.iloc[0]!r}, expected all; make the table with "
+            "--scope series or corpus or with --identity, or pass --unknown purge"
         )
 
 

@@ -39,13 +39,13 @@ def with_times(table: pd.DataFrame, times: pd.DataFrame) -> pd.DataFrame:
     lacking = [key for key in keys if key not in times]
     if lacking:
         raise InputError(f"times: column {lacking[0]!r} is missing, expected it; {REPAIR}")
-    known = times.drop_duplicates(keys).set_index(keys)[list(TIMES)]
-    found = known.reindex(pd.MultiIndex.from_frame(table[keys]) if keys[1:] else table[keys[0]])
-    _check_found(table, found["start"].isna().to_numpy(), "have no times")
+    by_key = times.drop_duplicates(keys).set_index(keys)[list(TIMES)]
+    matched = by_key.reindex(pd.MultiIndex.from_frame(table[keys]) if keys[1:] else table[keys[0]])
+    _check_found(table, matched["start"].isna().to_numpy(), "have no times")
     length = (table["end"] - table["start"]).to_numpy()
-    other = np.abs((found["end"] - found["start"]).to_numpy() - length) > SAME_LENGTH
+    other = np.abs((matched["end"] - matched["start"]).to_numpy() - length) > SAME_LENGTH
     _check_found(table, other, "have another length there")
-    return table.assign(**{name: found[name].to_numpy() for name in TIMES})
+    return table.assign(**{name: matched[name].to_numpy() for name in TIMES})
 
 
 def _check_found(table: pd.DataFrame, wrong: np.ndarray, what: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from spk.classify.selection.sweep_cache import SweepCache
 from spk.common import files
 from spk.common.errors import InputError
-from spk.common.files import refuse_full_disk
+from spk.common.files import check_free_space
 from spk.common.locks import FolderLock
 from spk.extract.store.export import pack
 from spk.finetune import run
@@ -121,7 +121,7 @@ def test_a_place_that_cannot_be_made_is_told(tmp_path, jobs):
     with pytest.raises(InputError, match=r"cannot be written \(Not a directory\)"):
         pack(store, tmp_path / "file" / "below" / "packed.h5")
     with pytest.raises(InputError, match=r"cannot be written \(No such file or directory\)"):
-        refuse_full_disk(tmp_path / "absent", 1)
+        check_free_space(tmp_path / "absent", 1)
 
 
 def test_a_session_s_folder_that_goes_is_told(tmp_path):

@@ -1,5 +1,6 @@
 """`cut` goes on where it stopped, and never passes off one file as another."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -146,7 +147,7 @@ def test_a_full_disk_leaves_no_file_under_a_final_name(tmp_path, monkeypatch):
     def full(handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(recording.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
         recording.write_audio(tmp_path / "x.wav", np.zeros(100, np.int16))
     assert not (tmp_path / "x.wav").exists()
