@@ -11,8 +11,8 @@ class BuildPackages(build_py):
 
     def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
         """Return (package, module, file) of a package's modules."""
-        found = super().find_package_modules(package, package_dir)
-        return [module for module in found if module[1] != Path(__file__).stem]
+        modules = super().find_package_modules(package, package_dir)
+        return [module for module in modules if module[1] != Path(__file__).stem]
 
 
 README = Path(__file__).with_name("README.md")

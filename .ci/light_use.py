@@ -96,13 +96,13 @@ def main() -> None:
             sys.exit(f"{line}: {type_line(line)}")
     write_store()
     for line in LEARNT:
-        code, told = type_line(line)
+        code, output = type_line(line)
         if code:
-            sys.exit(f"{line}: exit code {code}\n{told}")
+            sys.exit(f"{line}: exit code {code}\n{output}")
     for line, extra in LACKING.items():
-        code, told = type_line(line)
-        if code != 1 or told.count("\n") != 1 or f'"spk-toolkit[{extra}]"' not in told:
-            sys.exit(f"{line}: exit code {code}, expected 1 and the extra {extra}\n{told}")
+        code, output = type_line(line)
+        if code != 1 or output.count("\n") != 1 or f'"spk-toolkit[{extra}]"' not in output:
+            sys.exit(f"{line}: exit code {code}, expected 1 and the extra {extra}\n{output}")
 
 
 if __name__ == "__main__":

@@ -103,8 +103,8 @@ def value_of(param: click.Option, context: click.Context) -> str:
 
 def shown(param: click.Option) -> str:
     """Return the default of an option that was declared by hand."""
-    told = isinstance(param.default, (str, int, float)) and not param.is_flag
-    return str(param.default) if told else ""
+    worth_showing = isinstance(param.default, (str, int, float)) and not param.is_flag
+    return str(param.default) if worth_showing else ""
 
 
 def content() -> str:

@@ -21,8 +21,8 @@ NEWEST = (3, 14)  # the last that `make test-pythons` asks for
 def floor():
     """Return (major, minor) of the oldest Python that `setup.py` accepts."""
     with open(os.path.join(ROOT, "setup.py"), encoding="utf-8") as file:
-        found = re.search(r'python_requires=">=(\d+)\.(\d+)"', file.read())
-    return int(found.group(1)), int(found.group(2))
+        match = re.search(r'python_requires=">=(\d+)\.(\d+)"', file.read())
+    return int(match.group(1)), int(match.group(2))
 
 
 def versions():
@@ -67,16 +67,16 @@ def check(python, folder, goals):
     """Return why `python`, which runs this, cannot serve in the environment `folder`, or ""."""
     own = tuple(sys.version_info[:2])
     make = " ".join(["make", *goals.split()])
-    told = f"{python} is Python {name_of(own)}, expected"
+    problem = f"{python} is Python {name_of(own)}, expected"
     if own < floor():
         newer = next(filter(None, map(find, reversed(versions()))), "")
         repair = f"run {make} PYTHON={newer}" if newer else "install one and name it as PYTHON"
-        return f"{told} {name_of(floor())} or newer; {repair}"
+        return f"{problem} {name_of(floor())} or newer; {repair}"
     made = version_of(os.path.join(folder, "bin", "python"))
     if made not in (None, own):
         beside = f".venv-{name_of(own)}"
         repair = f"run {make} PYTHON={python} VENV={beside}"
-        return f"{told} {name_of(made)}, of which {folder} is; {repair}"
+        return f"{problem} {name_of(made)}, of which {folder} is; {repair}"
     return ""
 
 

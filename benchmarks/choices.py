@@ -62,8 +62,8 @@ def main(meetings: Path, out: Path) -> None:
         default = named(out, store, "default", classifier)
         for choice in list(CHOICES)[1:]:
             other = named(out, store, choice, classifier)
-            told = run("spk-classify", "compare", default, other, "--split", "all").splitlines()
-            lines.append(f"{classifier}, {choice}: {told[-1]}")
+            printed = run("spk-classify", "compare", default, other, "--split", "all").splitlines()
+            lines.append(f"{classifier}, {choice}: {printed[-1]}")
     (out / "choices.txt").write_text("\n".join(lines) + "\n")
 
 

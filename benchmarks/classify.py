@@ -106,14 +106,14 @@ def theirs_corpus(
     cuts, chosen = blocks(len(codes)), np.linspace(0, len(PATHS[name]) - 1, cells).astype(int)
     seconds, difference, changed = 0.0, 0.0, 0
     for cell, number in enumerate(chosen):
-        learnt, held = cuts[cell % FOLDS]
+        learnt, held_out = cuts[cell % FOLDS]
         started = time.process_time()
         model = pipeline(name, PATHS[name][number]).fit(X[learnt], codes[learnt])
-        found = model.decision_function(X[held])
+        theirs = model.decision_function(X[held_out])
         seconds += time.process_time() - started
-        ours = scores[number][held]
-        difference = max(difference, float(np.abs(found - ours).max()))
-        changed += int((found.argmax(axis=1) != ours.argmax(axis=1)).sum())
+        ours = scores[number][held_out]
+        difference = max(difference, float(np.abs(theirs - ours).max()))
+        changed += int((theirs.argmax(axis=1) != ours.argmax(axis=1)).sum())
     return seconds / cells, difference, changed
 
 
@@ -127,7 +127,7 @@ def corpus_rows(size: dict[str, int], cells: int, layers: int, folder: Path) -> 
         memory = peak()
         for dtype in ("float64", "float32") if name == "ridge" else ("float64",):
             X = store.read(store.ids(), 0).astype(dtype)
-            one, difference, changed = theirs_corpus(X, codes, name, cells, scores)
+            cell_s, difference, changed = theirs_corpus(X, codes, name, cells, scores)
             every = FOLDS * len(path) * layers
             yield {
                 "case": "corpus",
@@ -136,9 +136,9 @@ def corpus_rows(size: dict[str, int], cells: int, layers: int, folder: Path) -> 
                 "fits": every,
                 "ours_cpu_s": round(seconds, 2),
                 "theirs": f"scikit-learn {dtype}",
-                "theirs_cpu_s": round(one * every, 2),
+                "theirs_cpu_s": round(cell_s * every, 2),
                 "measured": f"{cells} of {every}",
-                "ratio": round(one * every / seconds, 1),
+                "ratio": round(cell_s * every / seconds, 1),
                 "difference": f"{difference:.1e}",
                 "changed": changed,
                 "peak_gb": round(memory, 2),
@@ -165,9 +165,9 @@ def session_rows(size: dict[str, int], cells: int, layers: int, folder: Path) ->
             train, valid = task.rows["train"], task.rows["valid"]
             model = pipeline(name, penalty or 0).fit(X[train], task.codes["train"])
             model.predict(X[valid])
-        one = (time.process_time() - started) / cells
+        cell_s = (time.process_time() - started) / cells
         count = len(tasks) * layers * len(PENALTIES[name])
-        theirs = one * count
+        theirs = cell_s * count
         yield {
             "case": "session",
             "classifier": name,

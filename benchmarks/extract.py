@@ -41,7 +41,7 @@ import pandas as pd
 import torch
 from encoders import write_encoder
 from extract_corpus import chosen_reader, lengths_of, write_corpus
-from extract_rows import Row, held, peak, product_ceiling, ratios
+from extract_rows import Row, memory_held, peak, product_ceiling, ratios
 from extract_sides import SIZES, Plain, compiled, gflop, read_back, run_ours, run_plain
 
 from spk.extract.cli import KERNELS
@@ -82,8 +82,8 @@ class Bench:
         """Run one side once."""
         ours, load = side in self.cases, os.getloadavg()[0]
         made = self.encoder(side) if ours else self.plain_model()  # loading is not measured
-        ceiling = self.ceiling(self.told(side)["dtype"])
-        base = held(self.args.device)
+        ceiling = self.ceiling(self.settings(side)["dtype"])
+        base = memory_held(self.args.device)
         begun, cpu = time.perf_counter(), time.process_time()
         shares: dict[str, float] = {}
         features: np.ndarray | None = None
@@ -100,7 +100,7 @@ class Bench:
             self.reference = features
         seconds = float((table["end"] - table["start"]).sum())
         return Row(
-            **self.told(side),
+            **self.settings(side),
             segments=len(table),
             seconds=round(seconds, 1),
             wall_s=round(wall, 3),
@@ -114,7 +114,7 @@ class Bench:
             load=round(load, 2),
         )
 
-    def told(self, side: str) -> dict[str, Any]:
+    def settings(self, side: str) -> dict[str, Any]:
         """Return what a row says of its settings."""
         case = self.cases.get(side, {})
         return {
@@ -131,10 +131,10 @@ class Bench:
     def options(self, side: str) -> ExtractOptions:
         """Return a case's options; float32 rows where they are compared."""
         stored = "float32" if 1 in self.args.plain else "float16"
-        known = {"encoder": str(self.folder), "audio_root": str(self.work)}
-        known |= {"device": self.args.device, "dtype": self.args.dtype, "store_dtype": stored}
-        known |= {name: value for name, value in self.cases[side].items() if name != "compile"}
-        return ExtractOptions(**known)
+        settings = {"encoder": str(self.folder), "audio_root": str(self.work)}
+        settings |= {"device": self.args.device, "dtype": self.args.dtype, "store_dtype": stored}
+        settings |= {name: value for name, value in self.cases[side].items() if name != "compile"}
+        return ExtractOptions(**settings)
 
     def encoder(self, side: str) -> Encoder:
         """Return the encoder of a case, loaded once."""
@@ -165,16 +165,16 @@ class Bench:
         from transformers import Wav2Vec2Config
 
         config = Wav2Vec2Config.from_pretrained(self.folder)
-        asked = self.cases.get(side, {}).get("layers", "all")
-        last = max(parse_layers(asked, config.num_hidden_layers))
+        layers = self.cases.get(side, {}).get("layers", "all")
+        last = max(parse_layers(layers, config.num_hidden_layers))
         return gflop(config, (table["end"] - table["start"]).to_numpy(), last)
 
     def difference(self, features: np.ndarray | None) -> float:
         """Return how far the features are from the reference, where both have the same layers."""
-        known = self.reference
-        if features is None or known is None or known.shape != features.shape:
+        reference = self.reference
+        if features is None or reference is None or reference.shape != features.shape:
             return float("nan")
-        return float(f"{relative_difference(features, known):.2e}")
+        return float(f"{relative_difference(features, reference):.2e}")
 
 
 def parse_case(text: str) -> tuple[str, dict[str, Any]]:

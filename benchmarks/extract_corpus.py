@@ -19,13 +19,13 @@ def lengths_of(folder: Path | None, count: int, rng: np.random.Generator) -> np.
     """Return `count` lengths in s, 1.5 to 30: drawn from RTTMs, else log-normal about 3 s."""
     if folder is None:
         return np.clip(rng.lognormal(1.1, 0.6, count), 1.5, 30.0)
-    found = [
+    lengths = [
         float(line.split()[4])
         for file in sorted(folder.glob("*.rttm"))
         for line in file.read_text().splitlines()
         if line.startswith("SPEAKER")
     ]
-    usable = np.array([length for length in found if 1.5 <= length <= 30.0])
+    usable = np.array([length for length in lengths if 1.5 <= length <= 30.0])
     return rng.choice(usable, count)
 
 
@@ -78,10 +78,10 @@ class _Wave:
         self._file.setpos(place)
 
     def read(self, count: int, dtype: str, always_2d: bool) -> np.ndarray:
-        found = np.frombuffer(bytearray(self._file.readframes(count)), np.int16).reshape(
+        samples = np.frombuffer(bytearray(self._file.readframes(count)), np.int16).reshape(
             -1, self.channels
         )
-        return found if dtype == "int16" else found / np.float32(32768)
+        return samples if dtype == "int16" else samples / np.float32(32768)
 
 
 def chosen_reader(args: argparse.Namespace) -> str:

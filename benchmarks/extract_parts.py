@@ -127,11 +127,11 @@ def measured(side: Side, right: torch.Tensor, device: str) -> dict[str, Any]:
     wait = torch.cuda.synchronize if device != "cpu" else lambda: None
     wait()
     load, begun, cpu = os.getloadavg()[0], time.perf_counter(), time.process_time()
-    found = side()
+    output = side()
     wait()
     wall, spent = time.perf_counter() - begun, time.process_time() - cpu
-    right = right.to(found.device)
-    error = float((found.double() - right.double()).norm() / right.double().norm())
+    right = right.to(output.device)
+    error = float((output.double() - right.double()).norm() / right.double().norm())
     return {"wall_s": f"{wall:.5f}", "cpu_s": f"{spent:.5f}", "error": f"{error:.2e}", "load": load}
 
 
@@ -167,10 +167,10 @@ def main() -> None:
             measured(before, right, args.device), measured(now, right, args.device)
             for _ in range(args.repeat):
                 rows = [measured(side, right, args.device) for side in (before, now)]
-                known = {"part": name, "device": args.device, "seconds": args.seconds}
-                known["threads"] = torch.get_num_threads()
+                facts = {"part": name, "device": args.device, "seconds": args.seconds}
+                facts["threads"] = torch.get_num_threads()
                 for side, row in zip(("before", "now"), rows, strict=True):
-                    sheet.writerow({"side": side, **known, **row})
+                    sheet.writerow({"side": side, **facts, **row})
                 clock = "cpu_s" if args.device == "cpu" else "wall_s"
                 ratios.append(float(rows[0][clock]) / float(rows[1][clock]))
             middle = statistics.median(ratios)

@@ -40,7 +40,7 @@ class Row:
     load: float  # of the machine before the run, one minute's average
 
 
-def held(device: str) -> int:
+def memory_held(device: str) -> int:
     """Return the bytes held now, and begin to watch the peak anew."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()

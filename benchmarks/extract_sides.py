@@ -88,7 +88,7 @@ def run_plain(plain: Plain, size: int, table: pd.DataFrame, root: Path) -> tuple
     """Return features (segments, layers, dim) in the table's order, and the share of padding."""
     import soundfile
 
-    found, real, padded = [], 0, 0
+    features, real, padded = [], 0, 0
     for first in range(0, len(table), size):
         waveforms = []
         for line in table.iloc[first : first + size].itertuples():
@@ -99,8 +99,8 @@ def run_plain(plain: Plain, size: int, table: pd.DataFrame, root: Path) -> tuple
             waveforms.append(np.ascontiguousarray(block[:, 0]))
         real += sum(map(len, waveforms))
         padded += len(waveforms) * max(map(len, waveforms))
-        found.append(plain.features(waveforms))
-    return np.concatenate(found), 1 - real / padded
+        features.append(plain.features(waveforms))
+    return np.concatenate(features), 1 - real / padded
 
 
 def run_ours(

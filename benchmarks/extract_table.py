@@ -36,21 +36,21 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     table = table_of(count)
     tracemalloc.start()
-    held = [tracemalloc.get_traced_memory()[0]]
+    traced = [tracemalloc.get_traced_memory()[0]]
 
-    def told(name: str, _: object) -> None:
-        held.append(tracemalloc.get_traced_memory()[0])
-        print(f"{name:<24}{(held[-1] - held[-2]) / count:>8.0f} bytes per segment")
+    def report(name: str, _: object) -> None:
+        traced.append(tracemalloc.get_traced_memory()[0])
+        print(f"{name:<24}{(traced[-1] - traced[-2]) / count:>8.0f} bytes per segment")
 
     segments = choose_segments(table, ExtractOptions(audio_root="/data/aishell4/train_L/wav"))
-    told("segments", segments)
+    report("segments", segments)
     cut = partial(make_batches, batch_seconds=20.0)
     batches = unfinished_batches(segments, set(), set(), cut)
-    told("batches", batches)
+    report("batches", batches)
     done = {segment.segment_id for segment in segments}
-    told("ids that are done", done)
+    report("ids that are done", done)
     spans = [TimedStage("decode", "decode_0", float(i), i + 0.5) for i in range(count)]
-    told("spans (--profile)", spans)
+    report("spans (--profile)", spans)
 
 
 if __name__ == "__main__":

@@ -61,8 +61,8 @@ def make_parts(size: str) -> LoadedEncoder:
         layerdrop=0.0,
     )
     model = fold_weight_norm(Wav2Vec2Model(config))
-    known = dict.fromkeys(IDENTITY, f"random, {size}")
-    return LoadedEncoder(model, FrontEnd(model, normalized=True), known, rate=RATE)
+    identity = dict.fromkeys(IDENTITY, f"random, {size}")
+    return LoadedEncoder(model, FrontEnd(model, normalized=True), identity, rate=RATE)
 
 
 def draw(seconds: float) -> list[np.ndarray]:
@@ -117,9 +117,9 @@ def ours(waveforms: list[np.ndarray], config: FinetuneConfig, args: argparse.Nam
                 codes = torch.tensor(ask.places) % SPEAKERS
                 with autocast(config, device):
                     scores = module(Batch(ask, [waveforms[i] for i in ask.places], codes))
-                    found = loss(scores, codes.to(device), config)
+                    batch_loss = loss(scores, codes.to(device), config)
                 optimiser.zero_grad()
-                found.backward()
+                batch_loss.backward()
                 optimiser.step()
             _wait(device)
         return time.perf_counter() - started
@@ -138,13 +138,13 @@ def cases(args: argparse.Namespace) -> dict[str, FinetuneConfig]:
         dtype="float32",
         dropout=0.0,
     )
-    found = {"ours, float32": base, "ours, float32, cached": replace(base, cache_prefix=True)}
+    named = {"ours, float32": base, "ours, float32, cached": replace(base, cache_prefix=True)}
     if args.bfloat16 or args.device.startswith("cuda"):
         low = replace(base, dtype="bfloat16")
-        found |= {"ours, bfloat16": low, "ours, bfloat16, cached": replace(low, cache_prefix=True)}
+        named |= {"ours, bfloat16": low, "ours, bfloat16, cached": replace(low, cache_prefix=True)}
         saving = replace(low, gradient_checkpointing=True)
-        found["ours, bfloat16, gradient checkpointing"] = saving
-    return found
+        named["ours, bfloat16, gradient checkpointing"] = saving
+    return named
 
 
 def measured(name: str, train: Callable[[], float], audio: float, device: str) -> dict[str, object]:

@@ -54,21 +54,21 @@ def progress(folder: Path) -> str:
     return f"{finished} sessions finished, {epochs} epochs of the next one kept"
 
 
-def unequal(one: Path, other: Path) -> list[str]:
+def unequal(whole: Path, stopped: Path) -> list[str]:
     """Return the files of two fleets that differ in a bit of a model, a score or a history."""
-    found = []
-    for path in sorted(one.glob("version_*/*.csv")):
-        tables = [pd.read_csv(root / path.relative_to(one)) for root in (one, other)]
+    differing = []
+    for path in sorted(whole.glob("version_*/*.csv")):
+        tables = [pd.read_csv(root / path.relative_to(whole)) for root in (whole, stopped)]
         first, second = (table.drop(columns="seconds", errors="ignore") for table in tables)
         if not first.equals(second):
-            found.append(str(path.relative_to(one)))
-    for path in sorted(one.glob("version_*/checkpoints/*-best.ckpt")):
-        pair = [root / path.relative_to(one) for root in (one, other)]
+            differing.append(str(path.relative_to(whole)))
+    for path in sorted(whole.glob("version_*/checkpoints/*-best.ckpt")):
+        pair = [root / path.relative_to(whole) for root in (whole, stopped)]
         first, second = (torch.load(file, weights_only=True)["state_dict"] for file in pair)
         same = first.keys() == second.keys()
         if not same or not all(torch.equal(first[name], second[name]) for name in first):
-            found.append(str(path.relative_to(one)))
-    return found
+            differing.append(str(path.relative_to(whole)))
+    return differing
 
 
 def main(meetings: Path, out: Path, kills: int) -> None:

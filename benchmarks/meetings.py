@@ -40,13 +40,13 @@ def tables(meetings: Path, out: Path, methods: str) -> dict[str, Path]:
     print(run("spk-manifests", "rttm", meetings, out / "turns.csv", "--audio-root", meetings))
     chosen = ("spk-manifests", "select", out / "turns.csv", out / "segments.csv")
     print(run(*chosen, "--min-seconds", "1.5"))
-    found = {}
+    paths = {}
     for method in methods.split(","):
-        found[method] = out / f"{method}.csv"
-        split = ("spk-manifests", "split", out / "segments.csv", found[method])
+        paths[method] = out / f"{method}.csv"
+        split = ("spk-manifests", "split", out / "segments.csv", paths[method])
         print(run(*split, "--method", method, *SPLITS[method]))
-        print(run("spk-manifests", "leaks", found[method]).splitlines()[-1])
-    return found
+        print(run("spk-manifests", "leaks", paths[method]).splitlines()[-1])
+    return paths
 
 
 def scored(table: Path, store: Path, out: Path, classifier: str, refit: str) -> dict[str, object]:
@@ -60,10 +60,10 @@ def scored(table: Path, store: Path, out: Path, classifier: str, refit: str) -> 
     seconds = time.perf_counter() - started
     chosen = pd.read_csv(out / "sweep.csv").query("chosen == 'yes'").iloc[0]
     shares = ("valid_accuracy", "test_accuracy", "test_low", "test_high")
-    found = {"layers": int(chosen["layers"]), **{name: f"{chosen[name]:.3f}" for name in shares}}
+    row = {"layers": int(chosen["layers"]), **{name: f"{chosen[name]:.3f}" for name in shares}}
     whole = pd.read_csv(out / "metrics.csv").query("stratum == 'all'").set_index("measure")
-    found |= {name: f"{whole.loc[name, 'value']:.3f}" for name in ("log_loss", "majority")}
-    return {**found, "sweep_seconds": f"{seconds:.1f}"}
+    row |= {name: f"{whole.loc[name, 'value']:.3f}" for name in ("log_loss", "majority")}
+    return {**row, "sweep_seconds": f"{seconds:.1f}"}
 
 
 def main(meetings: Path, out: Path, encoders: str, splits: str) -> None:
@@ -81,16 +81,16 @@ def main(meetings: Path, out: Path, encoders: str, splits: str) -> None:
             "--audio-root",
             meetings,
         )
-        told = run(*extract, "--encoder", encoder, "--verify", "32")
-        print(told)
-        speed = re.search(r"([\d.]+) times real time", told)
+        output = run(*extract, "--encoder", encoder, "--verify", "32")
+        print(output)
+        speed = re.search(r"([\d.]+) times real time", output)
         size = sum(file.stat().st_size for file in store.rglob("*.h5"))
         for method, table in split_tables.items():
             for classifier, refit in product(CLASSIFIERS, ("no", "yes")):
                 folder = out / f"{kind}-{method}-{classifier}"
-                found = scored(table, store, folder, classifier, refit)
+                scores = scored(table, store, folder, classifier, refit)
                 row = {"encoder": kind, "split": method, "classifier": classifier, "refit": refit}
-                row |= found
+                row |= scores
                 row |= {"times_real_time": speed and speed[1], "store_bytes": size}
                 print(row, flush=True)
                 rows.append(row)

@@ -85,10 +85,10 @@ def measured(line: str, rows: int) -> dict[str, object]:
     seconds = time.perf_counter() - began
     if done.returncode:
         sys.exit(f"{line}: {done.stdout[-500:]}{done.stderr[-500:]}")
-    told = " ".join(word for word in line.split()[:2] + words[-1:] if not word.startswith("/"))
+    shown = " ".join(word for word in line.split()[:2] + words[-1:] if not word.startswith("/"))
     peak = int(done.stderr.split()[-1]) / 1e3
-    row = dict(zip(COLUMNS, (told, rows, round(seconds, 1), round(peak)), strict=True))
-    print(f"{told:34} {rows:>9,} rows {seconds:8.1f} s {peak:7.0f} MB", flush=True)
+    row = dict(zip(COLUMNS, (shown, rows, round(seconds, 1), round(peak)), strict=True))
+    print(f"{shown:34} {rows:>9,} rows {seconds:8.1f} s {peak:7.0f} MB", flush=True)
     return row
 
 
@@ -125,12 +125,13 @@ def main(out: str, segments: str, rows: str) -> None:
     """Measure at a third and at the whole of each size; print and write the rows."""
     folder = Path(out)
     folder.mkdir(parents=True)
-    found = [row for part in (3, 1) for row in of_tables(folder, int(segments) // part)]
-    found += [row for part in (3, 1) for row in of_stores(folder, int(rows) // part // 2 * 2)]
+    measurements = [row for part in (3, 1) for row in of_tables(folder, int(segments) // part)]
+    sizes = [int(rows) // part // 2 * 2 for part in (3, 1)]
+    measurements += [row for size in sizes for row in of_stores(folder, size)]
     with (folder / "scale.csv").open("w", newline="") as file:
         sheet = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         sheet.writeheader()
-        sheet.writerows(found)
+        sheet.writerows(measurements)
 
 
 if __name__ == "__main__":

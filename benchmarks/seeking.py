@@ -101,8 +101,8 @@ def main() -> None:
                 continue
             for codec in soundfile.available_subtypes(container):
                 counts = measure(container, codec, Path(folder))
-                told = ", ".join(f"{kind} {n}" for kind, n in counts.items() if n)
-                print(f"{container} {codec}: {told}", flush=True)
+                summary = ", ".join(f"{kind} {n}" for kind, n in counts.items() if n)
+                print(f"{container} {codec}: {summary}", flush=True)
 
 
 if __name__ == "__main__":

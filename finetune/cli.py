@@ -125,8 +125,8 @@ def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> No
         click.echo(f"left out: {what}, {why}")
     for note in named.notes:
         click.echo(note)
-    told = f"{len(named.table)} segments, {named.table['model'].iloc[0]}"
-    click.echo(f"wrote {predictions}: {told}")
+    summary = f"{len(named.table)} segments, {named.table['model'].iloc[0]}"
+    click.echo(f"wrote {predictions}: {summary}")
     sys.exit(LEFT_OUT if named.rejected or named.left_out else 0)
 
 

@@ -26,7 +26,7 @@ from ..common.options import (
     yes_or_no,
 )
 from ..extract.options import DEFAULT_ENCODER
-from .config_file import read_settings, refuse_unknown, write_settings
+from .config_file import check_key, read_settings, write_settings
 from .config_forms import all_form, check_layer_choice, shard_form, unfreeze_steps
 
 MODES = {"val_acc": "max", "val_loss": "min"}  # what is monitored -> which is better
@@ -48,25 +48,25 @@ def _contradictions(fit: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     yield from _never_open(fit)
     for name, chance in (("noise_dir", "noise_prob"), ("reverb_dir", "reverb_prob")):
         if fit[name] is not None and not fit[chance]:
-            told = f"none beside {chance} 0, with which nothing is taken from it"
-            yield name, told, f"leave it out, or set {chance}"
+            expected = f"none beside {chance} 0, with which nothing is taken from it"
+            yield name, expected, f"leave it out, or set {chance}"
 
 
 def _never_open(fit: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Yield what would be asked to train and never does."""
     frozen, last = fit["freeze_encoder_layers"], fit["max_epochs"] - 1
     if not fit["freeze_feature_extractor"] and frozen != 0:
-        told = (
+        expected = (
             f"true beside freeze_encoder_layers {frozen}, since what lies below frozen layers "
             "would train through them"
         )
-        yield "freeze_feature_extractor", told, "set freeze_encoder_layers to 0"
+        yield "freeze_feature_extractor", expected, "set freeze_encoder_layers to 0"
     steps = unfreeze_steps(fit["unfreeze"])
     if steps and frozen != "all" and steps[0][1] >= frozen:
         yield "unfreeze", f"fewer layers than freeze_encoder_layers, {frozen}", CORRECT
     if steps and steps[-1][0] > last:
-        told = f"epochs up to {last}, the last (from 0) of max_epochs {last + 1}"
-        yield "unfreeze", told, "leave out the later steps"
+        expected = f"epochs up to {last}, the last (from 0) of max_epochs {last + 1}"
+        yield "unfreeze", expected, "leave out the later steps"
 
 
 POOLINGS = ("mean", "max", "mean+std", "mean+std+max", "attentive")
@@ -324,19 +324,19 @@ def read_config(
     InputError
         The file cannot be read, or a key or value is refused.
     """
-    given, known = given or {}, [key.name for key in fields(FinetuneConfig)]
-    told = {} if source is None else read_values(source)
+    given, names = given or {}, [key.name for key in fields(FinetuneConfig)]
+    from_file = {} if source is None else read_values(source)
     for name in given:
-        refuse_unknown(name, known, "command line: option")
-    where = {name: str(source) for name in told if name not in given}
-    return FinetuneConfig(**_settled({**told, **given}, where))
+        check_key(name, names, "command line: option")
+    where = {name: str(source) for name in from_file if name not in given}
+    return FinetuneConfig(**_settled({**from_file, **given}, where))
 
 
 def read_values(source: str | Path) -> dict[str, Any]:
     """Return the settings that a file or preset names, as written, by their names of today."""
-    known = [key.name for key in fields(FinetuneConfig)]
-    values = read_settings(source, [*known, *WITHOUT_EFFECT], former_names())
-    return {name: value for name, value in values.items() if name in known}
+    names = [key.name for key in fields(FinetuneConfig)]
+    values = read_settings(source, [*names, *WITHOUT_EFFECT], former_names())
+    return {name: value for name, value in values.items() if name in names}
 
 
 def former_names() -> dict[str, str]:
@@ -349,8 +349,8 @@ def former_names() -> dict[str, str]:
 def by_names_of_today(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings that an earlier version wrote, by their names of today."""
     renamed = former_names()
-    kept = {name: value for name, value in values.items() if name not in WITHOUT_EFFECT}
-    return {renamed.get(name, name): value for name, value in kept.items()}
+    effective = {name: value for name, value in values.items() if name not in WITHOUT_EFFECT}
+    return {renamed.get(name, name): value for name, value in effective.items()}
 
 
 def write_config(config: FinetuneConfig, path: str | Path) -> None:
@@ -371,11 +371,11 @@ def frozen_layers(config: FinetuneConfig, epoch: int, layer_count: int) -> int:
     >>> [frozen_layers(FinetuneConfig(unfreeze="3:4,6:0"), epoch, 24) for epoch in (2, 3, 7)]
     [8, 4, 0]
     """
-    told = config.freeze_encoder_layers
-    frozen = layer_count if isinstance(told, str) else told
+    setting = config.freeze_encoder_layers
+    frozen = layer_count if isinstance(setting, str) else setting
     if frozen > layer_count:
         raise option_error(
-            "freeze_encoder_layers", told, f"at most {layer_count}, the encoder's layers, or all"
+            "freeze_encoder_layers", setting, f"at most {layer_count}, the encoder's layers, or all"
         )
     for first, left in unfreeze_steps(config.unfreeze):
         if left >= layer_count:

@@ -24,7 +24,7 @@ TAG = "tag:yaml.org,2002:"
 
 
 def read_settings(
-    source: str | Path, known: Collection[str], former: Mapping[str, str] | None = None
+    source: str | Path, keys: Collection[str], former: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Return the values of a file, or of a preset by its name, as written.
 
@@ -36,17 +36,17 @@ def read_settings(
         There is no such file, it is not YAML of known keys, each once, or a value is nested or has
         a tag.
     """
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for key, value in _pairs(source, _content(source)):
         name = (former or {}).get(key.value, key.value)
-        refuse_unknown(name, known, f"{source}: key")
-        if name in found:
+        check_key(name, keys, f"{source}: key")
+        if name in settings:
             raise InputError(
                 f"{source}: key {name!r} is given twice, the second time in line "
                 f"{key.start_mark.line + 1}, expected once; delete one of the two"
             )
-        found[name] = _value(f"{source}: {name}", value)
-    return found
+        settings[name] = _value(f"{source}: {name}", value)
+    return settings
 
 
 def write_settings(values: Mapping[str, Any], path: str | Path) -> None:
@@ -58,10 +58,10 @@ def write_settings(values: Mapping[str, Any], path: str | Path) -> None:
     atomic_write(path, text.encode())
 
 
-def refuse_unknown(name: str, known: Collection[str], what: str) -> None:
+def check_key(name: str, names: Collection[str], what: str) -> None:
     """Raise `InputError` for a name that is not known, with the one it resembles."""
-    if name not in known:
-        close = difflib.get_close_matches(name[:60], known, n=1)
+    if name not in names:
+        close = difflib.get_close_matches(name[:60], names, n=1)
         repair = f"did you mean {close[0]!r}?" if close else "delete it"
         raise InputError(
             f"{what} {shorten(name)} is unknown, expected one of the known ones; {repair}"
@@ -103,8 +103,8 @@ def _pairs(source: str | Path, content: bytes) -> list[tuple[Any, Any]]:
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as problem:
         mark = getattr(problem, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
-        told = [getattr(problem, part, None) for part in ("context", "problem")]
-        reason = " ".join(filter(None, told)) or str(problem).partition("\n")[0]
+        parts = [getattr(problem, part, None) for part in ("context", "problem")]
+        reason = " ".join(filter(None, parts)) or str(problem).partition("\n")[0]
         raise InputError(
             f"{source}{place}: cannot be read ({reason}), expected YAML; correct it"
         ) from None
@@ -134,5 +134,5 @@ def _value(where: str, node: Any) -> Any:
         return None
     if isinstance(node, yaml.ScalarNode) and kind == "bool" and node.value.lower() in TRUTH:
         return TRUTH[node.value.lower()]
-    found = "a mapping" if kind == "map" else f"a value with the tag {node.tag!r}"
-    raise InputError(f"{where} is {found}, expected a plain value or a list of them; write it so")
+    form = "a mapping" if kind == "map" else f"a value with the tag {node.tag!r}"
+    raise InputError(f"{where} is {form}, expected a plain value or a list of them; write it so")

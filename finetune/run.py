@@ -165,37 +165,37 @@ def train_table(
         The table, the encoder, a setting or a device is unsuitable.
     """
     check_extra("finetune", "spk-finetune")
-    fleet = replace(plan_training(table, config, split), lock=lock)
+    plan = replace(plan_training(table, config, split), lock=lock)
     devices = choose_devices(config, log)
-    fleet = write_or_check_config(fleet, warn)
+    plan = write_or_check_config(plan, warn)
     together = config.within == "corpus"
     _check_shared_model(config, len(devices) if together else 1)
     workers = devices[:1] if together else devices * config.workers_per_device
     if len(workers) == 1:
         ranks = len(devices) if together else 1
-        busy, interrupted = _train_all(fleet, workers[0], stop, log, ranks=ranks)
+        busy, interrupted = _train_all(plan, workers[0], stop, log, ranks=ranks)
     else:
-        busy, interrupted = _side_by_side(fleet, workers, stop)
+        busy, interrupted = _side_by_side(plan, workers, stop)
     if together and len(devices) > 1 and not _first_rank():
         return FinetuneSummary(sessions=None, text="", interrupted=interrupted)
-    sessions = write_tables(fleet)
-    _check_still_there(fleet, busy, interrupted)
+    sessions = write_tables(plan)
+    _check_still_there(plan, busy, interrupted)
     return FinetuneSummary(
         sessions,
-        summary(fleet, sessions),
+        summary(plan, sessions),
         busy=tuple(busy),
         interrupted=interrupted,
-        left_out=count_left_out(fleet, sessions),
+        left_out=count_left_out(plan, sessions),
         log_dir=str(config.log_dir),
     )
 
 
-def _check_still_there(fleet: TrainingPlan, busy: Sequence[str], interrupted: bool) -> None:
+def _check_still_there(plan: TrainingPlan, busy: Sequence[str], interrupted: bool) -> None:
     """Raise `InputError` if a finished session is no longer on disk."""
-    gone = [] if interrupted else [t.name for t in unfinished_tasks(fleet) if t.name not in busy]
+    gone = [] if interrupted else [t.name for t in unfinished_tasks(plan) if t.name not in busy]
     if gone:
         raise InputError(
-            f"{fleet.config.log_dir}: {len(gone)} finished sessions have disappeared, first "
+            f"{plan.config.log_dir}: {len(gone)} finished sessions have disappeared, first "
             f"{gone[0]!r}, expected all; leave the folder alone, and run the same command again"
         )
 
@@ -235,34 +235,32 @@ def choose_devices(config: FinetuneConfig, log: Log) -> list[str]:
 
 
 def _train_all(
-    fleet: TrainingPlan, device: str, stop: Callable[[], bool], log: Log, *, ranks: int = 1
+    plan: TrainingPlan, device: str, stop: Callable[[], bool], log: Log, *, ranks: int = 1
 ) -> tuple[list[str], bool]:
     """Train unfinished sessions on one device; return busy ones, and whether `stop` ended it."""
     from .training.callbacks import Interrupted
     from .training.train_session import TrainingContext, train
 
-    _check_resume_used(fleet)
+    _check_resume_used(plan)
     run = TrainingContext(
-        fleet.table, fleet.config, fleet.split, device=device, ranks=ranks, stop=stop
+        plan.table, plan.config, plan.split, device=device, ranks=ranks, stop=stop
     )
     try:
-        busy = train_sessions(
-            fleet, partial(train, run=run), log, alone=ranks == 1 or _first_rank()
-        )
+        busy = train_sessions(plan, partial(train, run=run), log, alone=ranks == 1 or _first_rank())
     except Interrupted:
         return [], True
     return busy, stop()
 
 
-def _check_resume_used(fleet: TrainingPlan) -> None:
+def _check_resume_used(plan: TrainingPlan) -> None:
     """Refuse a checkpoint to resume from that is of none of the sessions."""
-    checkpoint = fleet.config.resume_from_checkpoint
+    checkpoint = plan.config.resume_from_checkpoint
     if not isinstance(checkpoint, str):
         return
     from .model.checkpoint import read_checkpoint
 
     session = read_checkpoint(checkpoint)["spk"]["task"]
-    if session not in [task.name for task in fleet.tasks.values()]:
+    if session not in [task.name for task in plan.tasks.values()]:
         raise InputError(
             f"--resume-from-checkpoint: {checkpoint} is of {session!r}, expected one of the "
             "sessions to be trained; leave it out, or ask for that session"
@@ -277,7 +275,7 @@ def _first_rank() -> bool:
 
 
 def _side_by_side(
-    fleet: TrainingPlan, devices: Sequence[str], stop: Callable[[], bool]
+    plan: TrainingPlan, devices: Sequence[str], stop: Callable[[], bool]
 ) -> tuple[list[str], bool]:
     """Run one process per entry of `devices`; they share the sessions through their locks."""
     import torch
@@ -285,7 +283,7 @@ def _side_by_side(
     context = multiprocessing.get_context("spawn")
     threads = max(1, min(torch.get_num_threads(), available_cores() // len(devices)))
     given = threads, is_quiet()
-    workers = [context.Process(target=_worker, args=(fleet, device, *given)) for device in devices]
+    workers = [context.Process(target=_worker, args=(plan, device, *given)) for device in devices]
     for worker in workers:
         worker.start()
     stopping = False
@@ -299,10 +297,10 @@ def _side_by_side(
     if stopping:
         return [], True
     _check_exit_codes([worker.exitcode or 0 for worker in workers])
-    return [task.name for task in unfinished_tasks(fleet)], False
+    return [task.name for task in unfinished_tasks(plan)], False
 
 
-def _worker(fleet: TrainingPlan, device: str, threads: int, quiet: bool) -> None:
+def _worker(plan: TrainingPlan, device: str, threads: int, quiet: bool) -> None:
     """Entry point of a worker process."""
     import torch
 
@@ -313,7 +311,7 @@ def _worker(fleet: TrainingPlan, device: str, threads: int, quiet: bool) -> None
         ignore_sigint()  # the parent says SIGTERM
         try:
             _, interrupted = _train_all(
-                fleet, device, lambda: bool(caught) or os.getppid() != parent, print
+                plan, device, lambda: bool(caught) or os.getppid() != parent, print
             )
         except InputError as problem:
             log(str(problem))

@@ -183,6 +183,37 @@ def test_examples_in_docstrings_are_true(module):
     assert doctest.testmod(importlib.import_module(f"spk.{module}")).failed == 0
 
 
+VAGUE_NAMES = frozenset(("asked", "found", "held", "kept", "known", "one", "told"))
+SCRIPTS = sorted(
+    path
+    for pattern in ("*.py", "benchmarks/**/*.py", "recipes/**/*.py", ".ci/*.py")
+    for path in ROOT.glob(pattern)
+)
+
+
+def is_bound(node):
+    """Tell whether a node gives a name to a variable or a parameter."""
+    if isinstance(node, ast.Name):
+        return isinstance(node.ctx, ast.Store)
+    return isinstance(node, (ast.arg, ast.ExceptHandler))
+
+
+def local_names(tree):
+    """Yield (name, line) of each variable and parameter; a field of a class is neither."""
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    fields = [line.target for node in classes for line in node.body if hasattr(line, "target")]
+    for node in ast.walk(tree):
+        if is_bound(node) and node not in fields:
+            name = getattr(node, "id", getattr(node, "arg", getattr(node, "name", None)))
+            yield name, node.lineno
+
+
+@pytest.mark.parametrize("path", sorted({*FILES.values(), *SCRIPTS}), ids=module_name)
+def test_a_local_name_says_what_it_holds(path):
+    names = local_names(ast.parse(path.read_text()))
+    assert [(name, line) for name, line in names if name in VAGUE_NAMES] == []
+
+
 def test_there_is_no_assert_outside_tests():
     for path in FILES.values():
         nodes = ast.walk(ast.parse(path.read_text()))

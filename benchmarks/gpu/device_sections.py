@@ -243,14 +243,14 @@ def _one_attention(
 
     try:
         with sdpa_kernel([backend]):
-            first, again, found = host_ms(work, device)[1], device_ms(work, device, 5), work()
+            first, again, output = host_ms(work, device)[1], device_ms(work, device, 5), work()
     except Exception as problem:
         findings.fail("attention", problem, backend=str(backend), masked=masked, shape=shape)
         return None
     exact = functional.scaled_dot_product_attention(
         *(x[:2].double() for x in qkv), attn_mask=None if mask is None else mask[:2]
     )
-    return first, again, float((found[:2].double() - exact).norm() / exact.norm())
+    return first, again, float((output[:2].double() - exact).norm() / exact.norm())
 
 
 def exactness(inputs: Inputs, findings: Findings) -> None:
@@ -269,18 +269,18 @@ def exactness(inputs: Inputs, findings: Findings) -> None:
     if inputs.device.type == "cuda":
         findings.say("float32 against a CPU's", largest=_against_cpu(wide, rows[-2:], inputs))
     single = alone(narrow)
-    found = narrow.encode(rows, layers=inputs.layers)[0]
-    findings.say("bfloat16 in a batch against float32 alone", largest=relative(found, exact))
-    findings.say("bfloat16 in a batch against alone", largest=relative(found, single))
+    features = narrow.encode(rows, layers=inputs.layers)[0]
+    findings.say("bfloat16 in a batch against float32 alone", largest=relative(features, exact))
+    findings.say("bfloat16 in a batch against alone", largest=relative(features, single))
     masked = inputs.encoder(torch.bfloat16, masked=True).encode(rows, layers=inputs.layers)[0]
     findings.say(
         "bfloat16 by a mask in a batch against float32 alone", largest=relative(masked, exact)
     )
     if inputs.device.type == "cuda":
         with cudnn_attention():
-            found = narrow.encode(rows, layers=inputs.layers)[0]
-        told = "bfloat16 with cuDNN attention in a batch against float32 alone"
-        findings.say(told, largest=relative(found, exact))
+            features = narrow.encode(rows, layers=inputs.layers)[0]
+        name = "bfloat16 with cuDNN attention in a batch against float32 alone"
+        findings.say(name, largest=relative(features, exact))
 
 
 def _against_cpu(encoder: Encoder, rows: list[np.ndarray], inputs: Inputs) -> str:
@@ -288,7 +288,7 @@ def _against_cpu(encoder: Encoder, rows: list[np.ndarray], inputs: Inputs) -> st
     parts_ = LoadedEncoder(model, Waveforms(model, normalized=True), {}, RATE)
     cpu = Encoder(parts_, device=torch.device("cpu"), dtype=torch.float32)
     torch.set_num_threads(16)
-    features = [one.encode(rows, layers=inputs.layers)[0] for one in (encoder, cpu)]
+    features = [side.encode(rows, layers=inputs.layers)[0] for side in (encoder, cpu)]
     torch.set_num_threads(1)
     return relative(*features)
 
@@ -332,11 +332,11 @@ def _train(name: str, settings: dict[str, Any], inputs: Inputs, findings: Findin
 
     def step() -> torch.Tensor:
         with autocast(config, device):
-            found = loss(module(batch), codes.to(device), config)
+            batch_loss = loss(module(batch), codes.to(device), config)
         optimiser.zero_grad()
-        found.backward()
+        batch_loss.backward()
         optimiser.step()
-        return found.detach()
+        return batch_loss.detach()
 
     peak_gb(device)
     first = float(step())

@@ -63,9 +63,9 @@ def host_ms(work: Callable[[], object], device: torch.device) -> tuple[float, fl
     wait_for(device)
     begun = time.perf_counter()
     work()
-    told = time.perf_counter() - begun
+    queued = time.perf_counter() - begun
     wait_for(device)
-    return round(told * 1e3, 2), round((time.perf_counter() - begun) * 1e3, 2)
+    return round(queued * 1e3, 2), round((time.perf_counter() - begun) * 1e3, 2)
 
 
 def _event_ms(work: Callable[[], object]) -> float:

@@ -114,7 +114,7 @@ def _decode(
         list(pool.map(read, segments))
         alone = time.perf_counter() - begun
         waiting, begun = [pool.submit(read, segment) for segment in segments], time.perf_counter()
-        while not all(one.done() for one in waiting[-4:]):
+        while not all(future.done() for future in waiting[-4:]):
             for _ in range(200):
                 small.add_(1.0)
             launches += 200

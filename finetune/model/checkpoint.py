@@ -127,24 +127,24 @@ def load_finetuned(path: str | Path, *, encoder: str | None = None) -> SpeakerMo
         The checkpoint cannot be read, or its encoder is unavailable or has other weights.
     """
     checkpoint = read_checkpoint(path)
-    known = checkpoint["spk"]
-    config = settings_of(path, known["settings"])
+    description = checkpoint["spk"]
+    config = settings_of(path, description["settings"])
     name = encoder or config.encoder
-    trained = known["encoder"]
+    trained = description["encoder"]
     parts = load_encoder_parts(
         name, revision=_revision(name, trained), normalize=_normalize(trained, config)
     )
-    split = str(known["split"])
+    split = str(description["split"])
     subject = ModelIdentity(
-        known["task"],
-        tuple(known["labels"]),
+        description["task"],
+        tuple(description["labels"]),
         parts.provenance,
         split,
-        rows=str(known["rows"]),
-        trained=frozenset(known["trained"]),
-        audio=tuple(known.get("audio", ())),
+        rows=str(description["rows"]),
+        trained=frozenset(description["trained"]),
+        audio=tuple(description.get("audio", ())),
     )
-    check_same_model(known, subject, "--encoder")
+    check_same_model(description, subject, "--encoder")
     module = SpeakerModule(parts, subject, config)
     load_weights(module, checkpoint)
     return module.eval()

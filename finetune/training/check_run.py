@@ -35,7 +35,7 @@ FEWEST = 60  # settings in a config file written by fit
 
 
 def write_or_check_config(
-    fleet: TrainingPlan, log: Callable[[str], None] = lambda line: None
+    plan: TrainingPlan, log: Callable[[str], None] = lambda line: None
 ) -> TrainingPlan:
     """Refuse a folder of another table, encoder or settings, or else write the settings to it.
 
@@ -52,20 +52,20 @@ def write_or_check_config(
         The folder is of another run, or cannot be written to; or the encoder is needed but
         unavailable.
     """
-    root = Path(fleet.config.log_dir)
+    root = Path(plan.config.log_dir)
     path, folders = root / "config.yaml", _versions(root)
     _check_own(root, folders)
     begun = path.is_file() and any(map(_begun, folders.values()))
     old = read_config(path) if begun else None
     if old:
-        check_settings(path, result_settings(old), fleet.config)
-    fleet = replace(fleet, encoder=_encoder(fleet, log))
+        check_settings(path, result_settings(old), plan.config)
+    plan = replace(plan, encoder=_encoder(plan, log))
     for version, folder in folders.items():
-        check_folder(fleet, version, folder, old, log)
+        check_folder(plan, version, folder, old, log)
     with explain_write_errors(root):
         root.mkdir(parents=True, exist_ok=True)
-    write_config(fleet.config, path)
-    return fleet
+    write_config(plan.config, path)
+    return plan
 
 
 def _check_own(root: Path, folders: Mapping[int, Path]) -> None:
@@ -86,11 +86,11 @@ def _has_all_settings(path: Path) -> bool:
         return False
 
 
-def _encoder(fleet: TrainingPlan, log: Callable[[str], None]) -> dict[str, str]:
+def _encoder(plan: TrainingPlan, log: Callable[[str], None]) -> dict[str, str]:
     try:
-        parts = load_encoder(fleet.config)
+        parts = load_encoder(plan.config)
     except InputError as problem:
-        if unfinished_tasks(fleet):
+        if unfinished_tasks(plan):
             raise
         log(f"encoder: was not compared with that of the finished sessions ({problem})")
         return {}
@@ -122,7 +122,7 @@ def check_settings(where: Path, old: Mapping[str, Any], config: FinetuneConfig) 
 
 
 def check_folder(
-    fleet: TrainingPlan,
+    plan: TrainingPlan,
     version: int,
     folder: Path,
     old: FinetuneConfig | None,
@@ -143,46 +143,46 @@ def check_folder(
                 f"{anew(folder)}, or name another --log-dir"
             )
         return
-    _check_session(fleet, version, folder, origin)
+    _check_session(plan, version, folder, origin)
     result = read_result(folder)
-    _check_rows(fleet, folder, origin, ordered=result is None)
+    _check_rows(plan, folder, origin, ordered=result is None)
     if not _begun(folder):
         return
     if origin.settings is not None:
-        check_settings(folder / "task.json", origin.settings, fleet.config)
-    _check_made_from(fleet, folder, origin, result, log)
+        check_settings(folder / "task.json", origin.settings, plan.config)
+    _check_made_from(plan, folder, origin, result, log)
     settings = origin.settings or (result_settings(old) if old else None)
-    if result and wants_more(result, replace(origin, settings=settings), fleet.config):
-        _check_last(fleet, folder, result)
+    if result and wants_more(result, replace(origin, settings=settings), plan.config):
+        _check_last(plan, folder, result)
 
 
-def _check_session(fleet: TrainingPlan, version: int, folder: Path, origin: Origin) -> None:
-    name = fleet.names[version] if version < len(fleet.names) else None
+def _check_session(plan: TrainingPlan, version: int, folder: Path, origin: Origin) -> None:
+    name = plan.names[version] if version < len(plan.names) else None
     if origin.session != name:
-        there = f"session {version} is {name!r}" if name else f"{len(fleet.names)} sessions are"
+        there = f"session {version} is {name!r}" if name else f"{len(plan.names)} sessions are"
         raise InputError(
             f"{folder}: is of session {origin.session!r}, expected one of this table, whose "
             f"{there}; give the table as it was, or name another --log-dir"
         )
-    if name not in fleet.doable:
+    if name not in plan.doable:
         raise InputError(
             f"{folder}: {name!r} was trained there, expected rows that can be trained, and the "
-            f"table's cannot ({fleet.left_out[name]}); {ANOTHER}"
+            f"table's cannot ({plan.left_out[name]}); {ANOTHER}"
         )
 
 
-def _check_rows(fleet: TrainingPlan, folder: Path, origin: Origin, *, ordered: bool) -> None:
+def _check_rows(plan: TrainingPlan, folder: Path, origin: Origin, *, ordered: bool) -> None:
     """Refuse other rows; for a finished session their order does not matter."""
-    task = fleet.doable[origin.session]
-    if origin.rows_sha256 == rows_sha256(task, fleet.table):
+    task = plan.doable[origin.session]
+    if origin.rows_sha256 == rows_sha256(task, plan.table):
         return
-    difference = differing_rows(folder, task, fleet.table, ordered=ordered)
+    difference = differing_rows(folder, task, plan.table, ordered=ordered)
     if difference:
         raise InputError(f"{folder}: {difference}, expected the same rows; {ANOTHER}")
 
 
 def _check_made_from(
-    fleet: TrainingPlan,
+    plan: TrainingPlan,
     folder: Path,
     origin: Origin,
     result: SessionResult | None,
@@ -194,15 +194,15 @@ def _check_made_from(
             f"{folder}: result.json does not match task.json, expected both of one training; "
             f"{anew(folder)}"
         )
-    encoder = origin.encoder or _noted_encoder(folder, origin.session, result, fleet.config)
-    for name, own in fleet.encoder.items():
+    encoder = origin.encoder or _noted_encoder(folder, origin.session, result, plan.config)
+    for name, own in plan.encoder.items():
         if encoder.get(name, own) != own:
             raise InputError(
                 f"{folder}: was trained on an encoder whose {name} is {encoder[name]!r}, and that "
-                f"of {fleet.config.encoder!r} is {own!r}, expected the same; name the "
+                f"of {plan.config.encoder!r} is {own!r}, expected the same; name the "
                 "encoder of then with --encoder, or another --log-dir"
             )
-    changed, absent = differing_recordings(origin, fleet.config)
+    changed, absent = differing_recordings(origin, plan.config)
     if changed:
         raise InputError(
             f"{folder}: {len(changed)} recordings have other content than when it was trained, "
@@ -212,7 +212,7 @@ def _check_made_from(
         log(f"{folder}: was begun by version 0.1.0, whose recordings cannot be compared")
     elif absent:
         log(
-            f"{folder}: {len(absent)} recordings are not below {fleet.config.audio_root} and were "
+            f"{folder}: {len(absent)} recordings are not below {plan.config.audio_root} and were "
             f"not compared, first {absent[0]!r}"
         )
 
@@ -231,11 +231,11 @@ def _noted_encoder(
     return {name: str(value) for name, value in read_description(path)["encoder"].items()}
 
 
-def _check_last(fleet: TrainingPlan, folder: Path, result: SessionResult) -> None:
-    path = checkpoint_path(folder, result.session, "last", fleet.config)
+def _check_last(plan: TrainingPlan, folder: Path, result: SessionResult) -> None:
+    path = checkpoint_path(folder, result.session, "last", plan.config)
     if not path.is_file():
         raise InputError(
             f"{folder}: has {result.epochs} epochs and no {path.name}, from which more would go "
-            f"on, expected it; delete {folder} to train all {fleet.config.max_epochs} epochs, or "
+            f"on, expected it; delete {folder} to train all {plan.config.max_epochs} epochs, or "
             "name another --log-dir"
         )

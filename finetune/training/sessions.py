@@ -134,7 +134,7 @@ def _not_asked(name: str, config: FinetuneConfig) -> str:
 
 
 def train_sessions(
-    fleet: TrainingPlan,
+    plan: TrainingPlan,
     train: Callable[[Task, Path], SessionResult],
     log: Callable[[str], None],
     *,
@@ -145,37 +145,37 @@ def train_sessions(
     `alone` is false in a process that only helps another one with its model.
     """
     busy = []
-    for version, task in fleet.tasks.items():
-        folder = fleet.folder(version)
-        result = fleet.finished(version)
+    for version, task in plan.tasks.items():
+        folder = plan.folder(version)
+        result = plan.finished(version)
         if result:
-            _remove_leftovers(folder, result, fleet)
+            _remove_leftovers(folder, result, plan)
             continue
         if not alone:
             train(task, folder)
             continue
-        with _lock_folder(folder, fleet) as locked:
+        with _lock_folder(folder, plan) as locked:
             if not locked:
                 busy.append(task.name)
-            elif not fleet.finished(version):  # another process may have finished it just now
+            elif not plan.finished(version):  # another process may have finished it just now
                 (folder / "result.json").unlink(missing_ok=True)  # more epochs are to follow
-                _write_task_file(folder, task, fleet)
-                _remove(_half_written(folder, fleet.config))
+                _write_task_file(folder, task, plan)
+                _remove(_half_written(folder, plan.config))
                 result = train(task, folder)
-                log(result_line(result, folder, fleet.config.max_epochs))
-                write_tables(fleet)
+                log(result_line(result, folder, plan.config.max_epochs))
+                write_tables(plan)
     return busy
 
 
-def _remove_leftovers(folder: Path, result: SessionResult, fleet: TrainingPlan) -> None:
+def _remove_leftovers(folder: Path, result: SessionResult, plan: TrainingPlan) -> None:
     """Remove what a kill after a session's end left behind."""
-    config = fleet.config
+    config = plan.config
     leftovers = _half_written(folder, config)
     if not keeps_last(result, config):
         leftovers += checkpoint_folder(folder, config).glob("*-last.ckpt")
     leftovers += [folder / PREFIX] if (folder / PREFIX).is_dir() else []
     if leftovers:
-        with _lock_folder(folder, fleet) as locked:
+        with _lock_folder(folder, plan) as locked:
             _remove(leftovers if locked else [])
 
 
@@ -194,12 +194,12 @@ def _remove(paths: Sequence[Path]) -> None:
 
 
 @contextmanager
-def _lock_folder(folder: Path, fleet: TrainingPlan) -> Iterator[bool]:
+def _lock_folder(folder: Path, plan: TrainingPlan) -> Iterator[bool]:
     """Hold a folder's lock within this context; yields false if another process has it."""
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
-        lock = FolderLock(folder / "lock", lock=fleet.lock)
+        lock = FolderLock(folder / "lock", lock=plan.lock)
     except FolderBusyError:
         yield False
         return
@@ -209,19 +209,19 @@ def _lock_folder(folder: Path, fleet: TrainingPlan) -> Iterator[bool]:
         lock.release()
 
 
-def _write_task_file(folder: Path, task: Task, fleet: TrainingPlan) -> None:
+def _write_task_file(folder: Path, task: Task, plan: TrainingPlan) -> None:
     """Write a session's provenance to its folder, refusing a folder of something else."""
     origin = read_origin(folder)
     if origin is None:
-        _check_foreign(folder, checkpoint_folder(folder, fleet.config))
-    elif (origin.session, origin.rows_sha256) != (task.name, rows_sha256(task, fleet.table)):
+        _check_foreign(folder, checkpoint_folder(folder, plan.config))
+    elif (origin.session, origin.rows_sha256) != (task.name, rows_sha256(task, plan.table)):
         raise InputError(
             f"{folder}: was begun with other segments of {task.name!r}, expected those of the "
             f"table; {ANOTHER}"
         )
     with explain_write_errors(folder):
         write_origin(
-            folder, describe(task, fleet.table, fleet.config, fleet.encoder), task, fleet.table
+            folder, describe(task, plan.table, plan.config, plan.encoder), task, plan.table
         )
 
 
@@ -243,15 +243,15 @@ def _check_foreign(folder: Path, checkpoints: Path) -> None:
         )
 
 
-def write_tables(fleet: TrainingPlan) -> pd.DataFrame:
+def write_tables(plan: TrainingPlan) -> pd.DataFrame:
     """Write the summary tables of finished sessions; return the sessions table."""
     import pandas as pd
 
-    root = Path(fleet.config.log_dir)
+    root = Path(plan.config.log_dir)
     rows, tables, rejected = [], [], []
-    for version, name in enumerate(fleet.names):
-        folder = fleet.folder(version)
-        result = read_result(folder) or _open_result(name, folder, fleet)
+    for version, name in enumerate(plan.names):
+        folder = plan.folder(version)
+        result = read_result(folder) or _open_result(name, folder, plan)
         rows.append({"version": version, **asdict(result)})
         if result.state == "done":
             tables.append(_predictions(folder))
@@ -284,19 +284,19 @@ def _csv(table: pd.DataFrame) -> bytes:
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 
-def _open_result(name: str, folder: Path, fleet: TrainingPlan) -> SessionResult:
+def _open_result(name: str, folder: Path, plan: TrainingPlan) -> SessionResult:
     """Return the result to show for a session that is not finished."""
-    if name in fleet.left_out:
-        not_asked = fleet.left_out[name].startswith(("not ", "before "))
-        return SessionResult(name, "not asked" if not_asked else "skipped", fleet.left_out[name])
+    if name in plan.left_out:
+        not_asked = plan.left_out[name].startswith(("not ", "before "))
+        return SessionResult(name, "not asked" if not_asked else "skipped", plan.left_out[name])
     return SessionResult(name, "unfinished" if (folder / "task.json").is_file() else "waiting")
 
 
-def summary(fleet: TrainingPlan, sessions: pd.DataFrame) -> str:
+def summary(plan: TrainingPlan, sessions: pd.DataFrame) -> str:
     """Return a run's last line: the number of sessions in each state, and the test accuracy."""
     states = ", ".join(f"{n} {state}" for state, n in Counter(sessions["state"]).items())
     done = sessions[sessions["state"] == "done"]
-    text = f"{fleet.config.log_dir}: {states}; see sessions.csv there"
+    text = f"{plan.config.log_dir}: {states}; see sessions.csv there"
     if len(done):
         segments = done["test_segments"].sum()
         pooled = (done["test_accuracy"] * done["test_segments"]).sum() / segments
@@ -306,13 +306,13 @@ def summary(fleet: TrainingPlan, sessions: pd.DataFrame) -> str:
     return text
 
 
-def count_left_out(fleet: TrainingPlan, sessions: pd.DataFrame) -> int:
+def count_left_out(plan: TrainingPlan, sessions: pd.DataFrame) -> int:
     """Count unusable segments and untrainable sessions, among those requested."""
-    results = (read_result(fleet.folder(version)) for version in range(len(fleet.names)))
+    results = (read_result(plan.folder(version)) for version in range(len(plan.names)))
     rejected = sum(len(result.rejected) for result in results if result)
     return rejected + int(sessions["state"].isin(["skipped", "failed"]).sum())
 
 
-def unfinished_tasks(fleet: TrainingPlan) -> list[Task]:
+def unfinished_tasks(plan: TrainingPlan) -> list[Task]:
     """Return the requested tasks that are not finished."""
-    return [task for version, task in fleet.tasks.items() if not fleet.finished(version)]
+    return [task for version, task in plan.tasks.items() if not plan.finished(version)]

@@ -26,7 +26,7 @@ def checksum(data):
 
 def packets(data):
     """Return the packets of an Ogg file of one stream."""
-    found, part, at = [], b"", 0
+    complete, part, at = [], b"", 0
     while at < len(data):
         if data[at : at + 4] != b"OggS":
             raise ValueError(f"byte {at}: no Ogg page begins here")
@@ -37,9 +37,9 @@ def packets(data):
             part += data[at : at + size]
             at += size
             if size < 255:
-                found.append(part)
+                complete.append(part)
                 part = b""
-    return found
+    return complete
 
 
 def page(packs, granule, number, flags, serial=1):

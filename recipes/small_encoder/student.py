@@ -38,12 +38,12 @@ def states(encoder, features):
     """Return hidden states 0 to L of a batch without padding."""
     hidden = encoder.feature_projection(features)
     hidden = hidden[0] if isinstance(hidden, tuple) else hidden
-    found = [hidden]
+    states_so_far = [hidden]
     for layer in encoder.encoder.layers:
         hidden = layer(hidden)
         hidden = hidden[0] if isinstance(hidden, tuple) else hidden
-        found.append(hidden)
-    return found
+        states_so_far.append(hidden)
+    return states_so_far
 
 
 def pooled(hidden):

@@ -169,7 +169,7 @@ class Tasks:
     def _room_scores(self, features, scaled, rows, mine, corpus):
         inside = np.flatnonzero(mine)
         hits = {"centroid": [], "lda": []}
-        known, strange = [], []
+        familiar, strange = [], []
         rng = random.Random(3)
         for name in sorted(set(corpus[inside])):
             speakers = sorted(
@@ -182,13 +182,13 @@ class Tasks:
                 these = inside[np.isin(rows[inside, 1], group)]
                 learn, test = these[rows[these, 2] == 0], these[rows[these, 2] == 1]
                 for kind, classify in (("centroid", centroid), ("lda", lda)):
-                    found = classify(features[learn], rows[learn, 1], features[test])
-                    hits[kind] += list(found == rows[test, 1])
+                    named = classify(features[learn], rows[learn, 1], features[test])
+                    hits[kind] += list(named == rows[test, 1])
                 half = group[: len(group) // 2]
                 base = learn[np.isin(rows[learn, 1], half)]
                 best = similarity(scaled, base, test, rows)[0].max(1)
                 inner = np.isin(rows[test, 1], half)
-                known += list(best[inner])
+                familiar += list(best[inner])
                 strange += list(best[~inner])
         same, other = [], []
         for name in sorted(set(corpus[inside])):
@@ -200,7 +200,7 @@ class Tasks:
             other += list(score[~match])
         out = {f"rooms_{k}": float(np.mean(v)) for k, v in hits.items()}
         out["eer"] = equal_error_rate(same, other)
-        out["open_eer"] = equal_error_rate(known, strange)
+        out["open_eer"] = equal_error_rate(familiar, strange)
         return out
 
 
@@ -257,7 +257,7 @@ def mfcc(logmel, count=20):
     basis = torch.tensor(basis.T, dtype=torch.float32, device=logmel.filters.device)
 
     def function(waves):
-        found = logmel.mels(waves) @ basis
-        return torch.cat([found.mean(1), found.std(1, correction=0)], 1)
+        cepstra = logmel.mels(waves) @ basis
+        return torch.cat([cepstra.mean(1), cepstra.std(1, correction=0)], 1)
 
     return function

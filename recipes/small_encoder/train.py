@@ -174,7 +174,7 @@ class Lesson:
     def run(self, seconds, steps=0, tasks=None, checks=4, save_every=60.0, every_layer=True):
         """Train for so many seconds (checks included), or steps; return the last scores."""
         begun, due, saved = time.time(), 1, time.time()
-        resumed, sums, count, told = self.spent, None, 0, time.time()
+        resumed, sums, count, last_line = self.spent, None, 0, time.time()
         scores = {}
         while True:
             self.spent = resumed + time.time() - begun
@@ -187,7 +187,7 @@ class Lesson:
             if shown is not None:
                 sums = shown if sums is None else sums + shown
                 count += 1
-            if self.step % 25 == 0 and time.time() - told > 2 and count:
+            if self.step % 25 == 0 and time.time() - last_line > 2 and count:
                 speaker, distance, right = (sums / count).tolist()
                 self.log(
                     event="train",
@@ -198,7 +198,7 @@ class Lesson:
                     distance=round(distance, 4),
                     right=round(right, 4),
                 )
-                sums, count, told = None, 0, time.time()
+                sums, count, last_line = None, 0, time.time()
                 if not math.isfinite(speaker + distance):
                     self.recover()
             if tasks and progress * (checks) >= due and progress < 0.97:

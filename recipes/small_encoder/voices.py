@@ -62,9 +62,9 @@ class Voices:
         self.audio = torch.cat(parts)
         self.first = torch.cat(first).to(device)
         self.length = torch.cat(lengths).to(device)
-        held = torch.tensor([r["held_out"] == "1" for r in rows])
+        held_out = torch.tensor([r["held_out"] == "1" for r in rows])
         long = torch.cat(lengths) >= 24000
-        self.training = (~held.repeat(len(speeds)) & long).to(device)
+        self.training = (~held_out.repeat(len(speeds)) & long).to(device)
         self.held_out = [i for i, r in enumerate(rows) if r["held_out"] == "1"]
 
     def streams(self):
