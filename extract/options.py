@@ -154,7 +154,7 @@ class ExtractSummary:
     store: str
     asked: int  # segments of the table (of this shard)
     segments: int  # of these, with features in the store
-    new: int  # of these, made in this run
+    new: int  # of these, encoded in this run
     seconds: float  # of audio encoded in this run
     wall: float  # s the encoding took
     rejected: dict[str, int] = field(default_factory=dict)  # code -> segments asked for
@@ -162,6 +162,7 @@ class ExtractSummary:
     difference: float | None = None  # largest relative one that --verify found
     compute_dtype: str = "float32"
     untrained: bool = False
+    shared: int = 0  # of `segments`, written in this run with features of equal samples
 
     def __str__(self) -> str:
         """Return one line."""
@@ -169,6 +170,8 @@ class ExtractSummary:
             f"{self.store}: {self.segments:,} of {self.asked:,} segments have features, "
             f"{self.new:,} of them new"
         ]
+        if self.shared:
+            parts.append(f"{self.shared:,} take those of the same samples under another segment_id")
         if self.new:
             parts.append(f"{self.seconds / self.wall:.1f} times real time")
         if self.difference is not None:

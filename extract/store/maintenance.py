@@ -191,6 +191,7 @@ def _copy(shard: Shard, kind: str, writer: StoreWriter, taken: set[str]) -> None
                 frames=int(shard.columns["frames"][segment]),
                 audio_bytes=int(shard.columns["audio_bytes"][segment]),
                 audio_crc32=int(shard.columns["audio_crc32"][segment]),
+                audio_digest=int(shard.columns["audio_digest"][segment]),
             )
             taken.add(names[segment])
 
