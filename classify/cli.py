@@ -132,25 +132,31 @@ def fit(table: Path, store: Path, model: Path, *, overwrite: bool, **settings: A
 @click.argument("predictions", type=click.Path(path_type=Path))
 @options_of(PredictOptions)
 @writes(Output("predictions", TABLE, beside={".left_out.csv": b"segment_id,session,reason"}))
-def predict(model: Path, table: Path, store: Path, predictions: Path, split: str) -> None:
+def predict(
+    model: Path, table: Path, store: Path, predictions: Path, *, split: str, **options: Any
+) -> None:
     """Name the speakers of TABLE's segments with MODEL; STORE must be of the model's encoder.
 
     Segments that cannot be named are listed in PREDICTIONS.left_out.csv.
     """
+    from ..manifests.predictions import unnamed_lines, with_unknown
     from ..manifests.table import read_table, write_predictions
+    from .evaluation.measured_threshold import threshold_of
     from .features import open_store
     from .selection.prepare import write_left_out
     from .speaker_model import doubts, name_segments, unnamed_rows
     from .speaker_model_files import load_model
 
     fitted, rows = load_model(model), read_table(table)
+    below = threshold_of(fitted, **options)
     named, left_out = name_segments(fitted, rows, open_store(store), split=split)
+    named = named if below is None else with_unknown(named, below)
     write_predictions(named, predictions)
     rest = unnamed_rows(fitted, named, rows, split)
     listed = Path(f"{predictions}.left_out.csv")
     for what, why in left_out.items():
         click.echo(f"left out: {what}, {why}")
-    for line in doubts(fitted, named, rows):
+    for line in [*doubts(fitted, named, rows), *unnamed_lines(named, below)]:
         click.echo(line)
     also = f"; {len(rest)} left out: {listed}" if write_left_out(rest, listed) else ""
     click.echo(f"wrote {predictions}: {len(named)} segments, {named['model'].iloc[0]}{also}")

@@ -17,7 +17,7 @@ from ..common.errors import InputError
 from ..common.extras import installed_versions
 from ..common.log import warn
 from ..extract.store.reader import FeatureStore
-from ..manifests.predictions import make_predictions, scores_text
+from ..manifests.predictions import make_predictions, scores_text, unnamed_lines, with_unknown
 from ..manifests.splits.tasks import WITHIN_CORPUS, Task, rows_of_split
 from ..manifests.table import as_table
 from .classifiers.boosted_trees import count_rounds
@@ -252,6 +252,7 @@ def predict(
     store: FeatureStore | str | Path,
     *,
     split: str = "test",
+    unknown_below: float | None = None,
     log: Log = warn,
 ) -> pd.DataFrame:
     """Name the speaker of each segment of a split, in table order.
@@ -263,6 +264,8 @@ def predict(
     split
         "train", "valid", "test" or "all": the rows that are named; "all" for a table without a
         split.
+    unknown_below
+        Probability, 0..1: whoever is less probable is ``unknown``, and `best` says who it was.
     log
         Receives which segments were left out, and what makes the names doubtful.
 
@@ -284,7 +287,8 @@ def predict(
     named, left_out = name_segments(model, rows, open_store(store), split=split)
     for what, why in left_out.items():
         log(f"left out: {what}, {why}")
-    for line in doubts(model, named, rows):
+    named = named if unknown_below is None else with_unknown(named, unknown_below)
+    for line in [*doubts(model, named, rows), *unnamed_lines(named, unknown_below)]:
         log(line)
     return named
 

@@ -83,6 +83,14 @@ def with_unknown(predictions: pd.DataFrame, below: float) -> pd.DataFrame:
     return check_predictions(predictions.assign(predicted=predicted, best=best))
 
 
+def unnamed_lines(named: pd.DataFrame, below: float | None) -> list[str]:
+    """Say how many of the predictions name nobody, for a probability below `below`."""
+    if below is None:
+        return []
+    count = int((named["predicted"] == UNKNOWN_SPEAKER).sum())
+    return [f"{UNKNOWN_SPEAKER}: {count} of {len(named)} segments, probability below {below:.6g}"]
+
+
 def scores_text(labels: Sequence[str], chances: np.ndarray) -> str:
     """Return the `scores` of a segment: its probabilities to six digits.
 
