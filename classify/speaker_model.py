@@ -30,6 +30,7 @@ from .features import LayerSet, Log, layer_sets, open_store, read_features, rows
 from .selection.candidates import Candidate, SweepSettings, learnt_codes
 from .selection.run_inputs import check_same_store
 from .selection.sweep import TUNING, make_fold, one_thread, validate
+from .selection.without_validation import NOT_CALIBRATED, NOTHING
 from .validity import (
     UNKNOWN_ORIGIN,
     learnt_from,
@@ -93,7 +94,13 @@ class SpeakerModel:
         corpus = WITHIN_CORPUS if self.within == "corpus" else ""
         untrained = encoder_kind(self.config, ", {}")
         leaky = f", split {self.origin['split']}" if "leaky" in self.origin.get("split", "") else ""
-        return f"{self.classifier}, {self.layers.description}{corpus}{untrained}{leaky}"
+        sure = "" if self.calibrated else ", uncalibrated"
+        return f"{self.classifier}, {self.layers.description}{corpus}{untrained}{leaky}{sure}"
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether validation rows or folds said how far its probabilities carry."""
+        return self.origin.get("chosen_and_calibrated_on") != NOTHING
 
 
 def encoder_kind(config: Mapping[str, Any], form: str = "{}") -> str:
@@ -230,13 +237,15 @@ def _validation_scores(
 
 
 def _origin(tasks: Sequence[Task], settings: SweepSettings, split: str) -> dict[str, Any]:
-    both = settings.folds or refits(settings, split)
+    segments = {s: int(sum(len(task.rows[s]) for task in tasks)) for s in TUNING}
+    both = segments["valid"] and (settings.folds or refits(settings, split))
+    on = f"{settings.folds} folds" if settings.folds else "valid"
     return {
         "fitted_on": "train and valid" if both else "train",
-        "chosen_and_calibrated_on": f"{settings.folds} folds" if settings.folds else "valid",
+        "chosen_and_calibrated_on": on if segments["valid"] else NOTHING,
         "split": split,
         "seed": settings.seed,
-        "segments": {s: int(sum(len(task.rows[s]) for task in tasks)) for s in TUNING},
+        "segments": segments,
         "versions": versions(),
     }
 
@@ -348,6 +357,7 @@ def unnamed_rows(
 def doubts(model: SpeakerModel, named: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     """Say which of the named segments of a table a model learnt from, and whom it cannot name."""
     lines = unknown_note(named, table, within_corpus(model.name))
+    lines += [] if model.calibrated else [NOT_CALIBRATED]
     if model.learnt is None:
         return [UNKNOWN_ORIGIN, *lines]
     rows = table.set_index("segment_id").loc[named["segment_id"]].reset_index()

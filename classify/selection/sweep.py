@@ -205,7 +205,7 @@ def validate(
         found, notes = score_folds(rows, paths, seed=seed, layers=layers)
         return {name: ValidationScores(found[name], notes[name]) for name in paths}
     fold = make_fold(task, rows.X, valid, seed, layers)
-    turned = fold.valid if fold.valid is not None else np.zeros((0, 0))
+    turned = fold.rotation.train[:0] if fold.valid is None else fold.valid
     outcomes = {}
     for name, path in paths.items():
         heads = fit_path(name, fold, path)
