@@ -93,18 +93,18 @@ class _Fit(Command):
     """`fit`, where --clips takes the place of TABLE and STORE."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, and take what is left of the places for MODEL where there are clips."""
+        """Parse; with --clips the one argument is MODEL."""
         rest = super().parse_args(ctx, args)
+        if ctx.resilient_parsing:  # a shell completes what is not finished
+            return rest
         names, clips = ("table", "store", "model"), ctx.params["clips"]
-        places = [ctx.params[name] for name in names if ctx.params[name] is not None]
-        if len(places) != (1 if clips else 3):
+        given = [ctx.params[name] for name in names if ctx.params[name] is not None]
+        if len(given) != (1 if clips else 3):
             wanted = "MODEL alone beside --clips" if clips else "TABLE STORE MODEL"
-            raise click.UsageError(f"{len(places)} places are given, expected {wanted}.", ctx)
+            raise click.UsageError(f"{len(given)} arguments are given, expected {wanted}.", ctx)
         if ctx.params["encoder"] and not clips:
-            raise click.UsageError(
-                "--encoder is of --clips, expected both; STORE has its own.", ctx
-            )
-        ctx.params |= dict(zip(names, [None, None, *places] if clips else places, strict=True))
+            raise click.UsageError("--encoder is of --clips; STORE has its own.", ctx)
+        ctx.params |= dict(zip(names, [None, None, *given] if clips else given, strict=True))
         return rest
 
 

@@ -249,6 +249,7 @@ def _read_parquet(path: Path) -> Vectors:
 
 def _read_csv(path: Path) -> Vectors:
     rows = read_delimited(path, ["segment_id"], "write the vectors there").rows
+    _id_column(path, list(rows))
     numbers = [name for name in rows if name not in {*IDS, *PASSED_OVER}]
     for name in numbers:
         try:
@@ -264,12 +265,7 @@ def _read_csv(path: Path) -> Vectors:
 def _of_columns(path: Path, frame: pd.DataFrame, config: Mapping[str, Any], sha256: str) -> Vectors:
     """Return the vectors of a table with a list of numbers, or a column for each number."""
     names = [str(name) for name in frame.columns]
-    key = next((name for name in IDS if name in names), None)
-    if key is None:
-        raise InputError(
-            f"{path}: column 'segment_id' is missing, found {names[:5]}, expected it beside the "
-            "numbers; add it"
-        )
+    key = _id_column(path, names)
     rest = [name for name in names if name not in {*IDS, *PASSED_OVER}]
     lists = [name for name in rest if frame[name].dtype == object]
     if lists:
@@ -288,6 +284,16 @@ def _of_columns(path: Path, frame: pd.DataFrame, config: Mapping[str, Any], sha2
     columns = {name: frame[name].to_numpy() for name in COLUMNS if name in names and config}
     ids = [str(name) for name in frame[key]]
     return Vectors(ids, layers, np.arange(len(ids) + 1), columns, config, sha256)
+
+
+def _id_column(path: Path, names: Sequence[str]) -> str:
+    key = next((name for name in IDS if name in names), None)
+    if key is None:
+        raise InputError(
+            f"{path}: column 'segment_id' is missing, found {[*names[:5]]}, expected it beside the "
+            "numbers; add it"
+        )
+    return key
 
 
 def _stacked(path: Path, name: str, lists: pd.Series) -> np.ndarray:
