@@ -23,7 +23,7 @@ COMMANDS = {
     "store": (
         "extract.store.cli",
         "store",
-        "Inspect, verify, merge, pack and export feature stores made by spk-extract.",
+        "Inspect, verify, merge, pack and export feature stores; import other encoders' vectors.",
     ),
     "classify": (
         "classify.cli",

@@ -12,6 +12,7 @@ __all__ = [
     "compare",
     "fit",
     "load_model",
+    "measured_threshold",
     "predict",
     "run_experiment",
     "save_model",
@@ -22,6 +23,7 @@ __all__ = [
 if TYPE_CHECKING:
     from .estimator import SpeakerClassifier as SpeakerClassifier
     from .evaluation.compare import compare as compare
+    from .evaluation.measured_threshold import measured_threshold as measured_threshold
     from .evaluation.score import score as score
     from .experiment import ExperimentResult as ExperimentResult
     from .experiment import fit as fit
@@ -43,6 +45,7 @@ else:
             "compare": ".evaluation.compare",
             "fit": ".experiment",
             "load_model": ".speaker_model_files",
+            "measured_threshold": ".evaluation.measured_threshold",
             "predict": ".speaker_model",
             "run_experiment": ".experiment",
             "save_model": ".speaker_model_files",

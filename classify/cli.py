@@ -9,11 +9,12 @@ from typing import Any
 import click
 
 from ..common.click_options import option, options_of
-from ..common.commands import Group, exit_left_out, locks, version_option, writes
+from ..common.commands import Command, Group, exit_left_out, locks, version_option, writes
 from ..common.outputs import MEASURES, TABLE, Output
 from .cli_analysis import curve, open_set, report
 from .options import CompareOptions, PredictOptions, ScoreOptions, SweepSettings
 
+CLIPS = "Known voices"
 _IDENTITY = option(
     "--identity",
     type=click.Path(path_type=Path),
@@ -88,23 +89,65 @@ def sweep(
     exit_left_out(outcome.left_out["segment_id"])
 
 
-@main.command()
-@click.argument("table", type=click.Path(path_type=Path))
-@click.argument("store", type=click.Path(path_type=Path))
-@click.argument("model", type=click.Path(path_type=Path))
+class _Fit(Command):
+    """`fit`, where --clips takes the place of TABLE and STORE."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; with --clips the one argument is MODEL."""
+        rest = super().parse_args(ctx, args)
+        if ctx.resilient_parsing:  # a shell completes what is not finished
+            return rest
+        names, clips = ("table", "store", "model"), ctx.params["clips"]
+        given = [ctx.params[name] for name in names if ctx.params[name] is not None]
+        if len(given) != (1 if clips else 3):
+            wanted = "MODEL alone beside --clips" if clips else "TABLE STORE MODEL"
+            raise click.UsageError(f"{len(given)} arguments are given, expected {wanted}.", ctx)
+        if ctx.params["encoder"] and not clips:
+            raise click.UsageError("--encoder is of --clips; STORE has its own.", ctx)
+        ctx.params |= dict(zip(names, [None, None, *given] if clips else given, strict=True))
+        return rest
+
+
+@main.command(cls=_Fit)
+@click.argument("table", required=False, type=click.Path(path_type=Path))
+@click.argument("store", required=False, type=click.Path(path_type=Path))
+@click.argument("model", required=False, type=click.Path(path_type=Path))
 @options_of(SweepSettings)
+@option(
+    "--clips",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    group=CLIPS,
+    help="Learn the voices of FOLDER/NAME/*.wav instead of TABLE and STORE: one set of all names.",
+)
+@option(
+    "--encoder",
+    group=CLIPS,
+    help="Of the clips, as spk-extract has it; its default without it.",
+)
 @writes(
     Output("model", folder=True, mark="model.json"),
     overwrite="Replace the model that is there, when the new is done.",
 )
-def fit(table: Path, store: Path, model: Path, *, overwrite: bool, **settings: Any) -> None:
+def fit(
+    table: Path,
+    store: Path,
+    model: Path,
+    *,
+    clips: Path | None,
+    encoder: str | None,
+    overwrite: bool,
+    **settings: Any,
+) -> None:
     """Fit on the train rows of TABLE what validation chooses, and keep it in the folder MODEL.
 
-    Name one layer, classifier and penalty to fit exactly that. Test rows are not read.
+    Name one layer, classifier and penalty to fit exactly that. Without validation rows nothing is
+    chosen: centroid, the mean of the layers, probabilities uncalibrated. Test rows are not read.
     """
+    from ..extract.options import DEFAULT_ENCODER
     from ..manifests.split_record import split_method
     from ..manifests.table import read_table
-    from .experiment import fit_best
+    from .experiment import fit_best, fit_clips
     from .speaker_model_files import check_foretold, check_replaceable, save_model
 
     check_replaceable(model, overwrite=overwrite)
@@ -114,10 +157,15 @@ def fit(table: Path, store: Path, model: Path, *, overwrite: bool, **settings: A
         if not overwrite:
             check_foretold(model, foretold, chosen)
 
-    rows, split = read_table(table), split_method(table)
-    fitted, facts, left_out = fit_best(
-        rows, store, chosen, split=split, log=click.echo, before=check
-    )
+    if clips:
+        fitted, facts, left_out = fit_clips(
+            clips, chosen, encoder=encoder or DEFAULT_ENCODER, log=click.echo, before=check
+        )
+    else:
+        rows, split = read_table(table), split_method(table)
+        fitted, facts, left_out = fit_best(
+            rows, store, chosen, split=split, log=click.echo, before=check
+        )
     save_model(fitted, model, left_out, overwrite=overwrite)
     on = fitted.origin["fitted_on"]
     click.echo("\n".join(facts))
@@ -132,25 +180,31 @@ def fit(table: Path, store: Path, model: Path, *, overwrite: bool, **settings: A
 @click.argument("predictions", type=click.Path(path_type=Path))
 @options_of(PredictOptions)
 @writes(Output("predictions", TABLE, beside={".left_out.csv": b"segment_id,session,reason"}))
-def predict(model: Path, table: Path, store: Path, predictions: Path, split: str) -> None:
+def predict(
+    model: Path, table: Path, store: Path, predictions: Path, *, split: str, **options: Any
+) -> None:
     """Name the speakers of TABLE's segments with MODEL; STORE must be of the model's encoder.
 
     Segments that cannot be named are listed in PREDICTIONS.left_out.csv.
     """
+    from ..manifests.predictions import unnamed_lines, with_unknown
     from ..manifests.table import read_table, write_predictions
+    from .evaluation.measured_threshold import threshold_of
     from .features import open_store
     from .selection.prepare import write_left_out
     from .speaker_model import doubts, name_segments, unnamed_rows
     from .speaker_model_files import load_model
 
     fitted, rows = load_model(model), read_table(table)
+    below = threshold_of(fitted, **options)
     named, left_out = name_segments(fitted, rows, open_store(store), split=split)
+    named = named if below is None else with_unknown(named, below)
     write_predictions(named, predictions)
     rest = unnamed_rows(fitted, named, rows, split)
     listed = Path(f"{predictions}.left_out.csv")
     for what, why in left_out.items():
         click.echo(f"left out: {what}, {why}")
-    for line in doubts(fitted, named, rows):
+    for line in [*doubts(fitted, named, rows), *unnamed_lines(named, below)]:
         click.echo(line)
     also = f"; {len(rest)} left out: {listed}" if write_left_out(rest, listed) else ""
     click.echo(f"wrote {predictions}: {len(named)} segments, {named['model'].iloc[0]}{also}")

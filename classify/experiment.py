@@ -5,6 +5,7 @@ Over the corpus a classifier is also rewarded for recognising the room; `control
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,9 @@ import numpy as np
 
 from ..common.errors import InputError
 from ..common.log import log, warn
+from ..extract.options import DEFAULT_ENCODER, ExtractOptions
 from ..extract.store.reader import FeatureStore
+from ..manifests.formats.clips import read_clips
 from ..manifests.split_record import split_method
 from ..manifests.splits.tasks import Task
 from ..manifests.table import SPLITS, as_table
@@ -38,6 +41,11 @@ from .selection.prepare import LEFT_OUT_FILE, Prepared, layers_of, left_out_line
 from .selection.run_inputs import Inputs, begin_run, inputs_of
 from .selection.sweep import TUNING, sweep
 from .selection.sweep_cache import SweepCache, fingerprint_of
+from .selection.without_validation import (
+    only_candidate,
+    settings_without_choice,
+    what_is_not_known,
+)
 from .speaker_model import (
     KNOWS_THE_ROOM,
     SpeakerModel,
@@ -50,6 +58,9 @@ from .validity import learnt_from, learnt_note, learnt_rows, split_doubts
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+CLIPS = "clips"  # the split of a model that was fitted on a folder of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,11 +266,16 @@ def fit_best(
     """Return the model chosen on validation and fitted on train, its facts, and what is left out.
 
     The facts are sentences to show; left out are the rows that could not be used (`segment_id,
-    session, reason`). Test rows are not read. Parameters and errors are those of `run_experiment`;
-    `before` is called with the result of `speaker_model.foretell` before the sweep.
+    session, reason`). Without validation rows nothing is chosen, and the model is uncalibrated,
+    which is warned of (`selection.without_validation`). Test rows are not read. Parameters and
+    errors are those of `run_experiment`; `before` is called with the result of
+    `speaker_model.foretell` before the sweep.
     """
     settings = settings or SweepSettings()
     opened = open_store(store)
+    fixed = settings_without_choice(table, opened, settings)
+    if fixed is not None:
+        return _fit_fixed(table, opened, fixed, settings, split=split, before=before)
     ready = prepare_tasks(table, opened, settings, TUNING)
     before(foretell(ready.table, opened, ready.tasks, settings, split=split))
     trials = sweep(ready.table, opened, ready.tasks, settings, log=log)
@@ -270,6 +286,68 @@ def fit_best(
     if settings.within == "corpus":
         facts.append(KNOWS_THE_ROOM)
     return model, facts, ready.left_out
+
+
+def _fit_fixed(
+    table: pd.DataFrame,
+    store: FeatureStore,
+    settings: SweepSettings,
+    tried: SweepSettings,
+    *,
+    split: str,
+    before: Callable[[Mapping[str, Any]], None],
+) -> tuple[SpeakerModel, list[str], pd.DataFrame]:
+    """Fit the one candidate of `settings`, without validation rows; `tried` are those given."""
+    ready = prepare_tasks(table, store, settings, TUNING[:1])
+    before(foretell(ready.table, store, ready.tasks, settings, split=split))
+    only = only_candidate(store, settings)
+    model = fit_model(ready.table, store, ready.tasks, only, settings, split=split)
+    for line in what_is_not_known(ready.table, ready.tasks, only, tried):
+        warn(line)
+    facts = [f"encoder: {encoder_text(model)}", f"split: {model.origin['split']}"]
+    facts += left_out_lines(ready.rejected, ready.skipped, LEFT_OUT_FILE)
+    return model, facts, ready.left_out
+
+
+def fit_clips(
+    folder: str | Path,
+    settings: SweepSettings | None = None,
+    *,
+    encoder: str = DEFAULT_ENCODER,
+    log: Log = lambda text: None,
+    before: Callable[[Mapping[str, Any]], None] = lambda foretold: None,
+) -> tuple[SpeakerModel, list[str], pd.DataFrame]:
+    """Fit a model of the voices in ``FOLDER/NAME/*.wav``, one over all of them.
+
+    Features are extracted as `spk-extract` does by default, so that the model fits a store that was
+    made with the same encoder.
+
+    Parameters
+    ----------
+    folder
+        As `manifests.formats.clips.read_clips` reads it; one clip of each person is enough.
+    encoder
+        As of `spk-extract`.
+
+    Returns
+    -------
+    tuple
+        As of `fit_best`.
+
+    Raises
+    ------
+    InputError
+        As of `read_clips`, `run_extraction` and `fit_best`.
+    """
+    from ..extract.run import run_extraction
+
+    table, settings = read_clips(folder, log=log), settings or SweepSettings()
+    options = ExtractOptions(audio_root=str(folder), encoder=encoder, resample=True)
+    with tempfile.TemporaryDirectory() as draft:
+        store = Path(draft) / "features"
+        log(str(replace(run_extraction(table, store, options, log=log), store=str(folder))))
+        settings = replace(settings, within="corpus")
+        return fit_best(table, store, settings, split=CLIPS, log=log, before=before)
 
 
 def _facts(

@@ -28,9 +28,13 @@ def balanced_accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def macro_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """Return the mean F1 of the classes that occur in `truth` or `predicted`, (n,) int >= 0."""
+    """Return the mean F1 of the classes that occur in `truth` or `predicted`, (n,) int.
+
+    A `predicted` of -1 is no class.
+    """
     classes = int(max(truth.max(), predicted.max())) + 1
-    total = np.bincount(truth, minlength=classes) + np.bincount(predicted, minlength=classes)
+    named = predicted[predicted >= 0]
+    total = np.bincount(truth, minlength=classes) + np.bincount(named, minlength=classes)
     hits = np.bincount(truth[truth == predicted], minlength=classes)
     return float(np.mean(2 * hits[total > 0] / total[total > 0]))
 

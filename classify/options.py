@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..common.options import CheckedOptions, joined, option_field, seed_field, yes_or_no
+from ..common.options import (
+    CheckedOptions,
+    joined,
+    numbers,
+    option_field,
+    parse_float,
+    seed_field,
+    yes_or_no,
+)
 
 CLASSIFIERS = ("centroid", "ridge", "lda", "logistic", "linear-svm", "lightgbm")
 SPLITS = ("train", "valid", "test", "all")
 RESAMPLES = 1000  # of the bootstrap
+AUTO = "auto"  # the threshold is what open-set measured
 WHAT, HOW = "What is tried", "How it is compared"
 
 
@@ -22,6 +31,13 @@ def check_standardised(text: str) -> None:
     """Raise `ValueError` for another standardisation than the only one there is."""
     if text != "yes":
         raise ValueError(text)
+
+
+def parse_unknown_below(text: str) -> None:
+    """Raise `ValueError` for what is neither a probability nor ``auto``."""
+    if text != AUTO:
+        numbers(text, 0, 1)
+        parse_float(text)
 
 
 @dataclass(frozen=True)
@@ -106,10 +122,28 @@ class SweepSettings(CheckedOptions):
 
 @dataclass(frozen=True)
 class PredictOptions(CheckedOptions):
-    """Which segments are named."""
+    """Which segments are named, and who is probable enough to be."""
 
     split: str = option_field(
         "test", "Rows of TABLE that are named; all for a table without a split.", choices=SPLITS
+    )
+    unknown_below: str | None = option_field(
+        None,
+        "Name a segment 'unknown' whose most probable speaker is less probable; auto: than the "
+        "threshold that open-set found for the model.",
+        parse=parse_unknown_below,
+        native=joined,
+        expected="a probability from 0 to 1, or auto",
+        metavar="PROBABILITY",
+    )
+    run: str | None = option_field(
+        None, "Sweep folder with the openset.csv that auto reads.", path=True
+    )
+    false_accepts: float = option_field(
+        0.05,
+        "With auto: the share of strangers that may be let in, as open-set measured it.",
+        over=0,
+        under=1,
     )
 
 

@@ -17,7 +17,7 @@ from ..common.errors import InputError
 from ..common.extras import installed_versions
 from ..common.log import warn
 from ..extract.store.reader import FeatureStore
-from ..manifests.predictions import make_predictions, scores_text
+from ..manifests.predictions import make_predictions, scores_text, unnamed_lines, with_unknown
 from ..manifests.splits.tasks import WITHIN_CORPUS, Task, rows_of_split
 from ..manifests.table import as_table
 from .classifiers.boosted_trees import count_rounds
@@ -31,6 +31,7 @@ from .options import SweepSettings
 from .selection.candidates import Candidate, learnt_codes
 from .selection.run_inputs import check_same_store
 from .selection.sweep import TUNING, make_fold, one_thread, validate
+from .selection.without_validation import NOT_CALIBRATED, NOTHING
 from .validity import (
     UNKNOWN_ORIGIN,
     learnt_from,
@@ -94,7 +95,13 @@ class SpeakerModel:
         corpus = WITHIN_CORPUS if self.within == "corpus" else ""
         untrained = encoder_kind(self.config, ", {}")
         leaky = f", split {self.origin['split']}" if "leaky" in self.origin.get("split", "") else ""
-        return f"{self.classifier}, {self.layers.description}{corpus}{untrained}{leaky}"
+        sure = "" if self.calibrated else ", uncalibrated"
+        return f"{self.classifier}, {self.layers.description}{corpus}{untrained}{leaky}{sure}"
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether validation rows or folds said how far its probabilities carry."""
+        return self.origin.get("chosen_and_calibrated_on") != NOTHING
 
 
 def encoder_kind(config: Mapping[str, Any], form: str = "{}") -> str:
@@ -231,13 +238,15 @@ def _validation_scores(
 
 
 def _origin(tasks: Sequence[Task], settings: SweepSettings, split: str) -> dict[str, Any]:
-    both = settings.folds or refits(settings, split)
+    segments = {s: int(sum(len(task.rows[s]) for task in tasks)) for s in TUNING}
+    both = segments["valid"] and (settings.folds or refits(settings, split))
+    on = f"{settings.folds} folds" if settings.folds else "valid"
     return {
         "fitted_on": "train and valid" if both else "train",
-        "chosen_and_calibrated_on": f"{settings.folds} folds" if settings.folds else "valid",
+        "chosen_and_calibrated_on": on if segments["valid"] else NOTHING,
         "split": split,
         "seed": settings.seed,
-        "segments": {s: int(sum(len(task.rows[s]) for task in tasks)) for s in TUNING},
+        "segments": segments,
         "versions": versions(),
     }
 
@@ -253,6 +262,7 @@ def predict(
     store: FeatureStore | str | Path,
     *,
     split: str = "test",
+    unknown_below: float | None = None,
     log: Log = warn,
 ) -> pd.DataFrame:
     """Name the speaker of each segment of a split, in table order.
@@ -263,6 +273,8 @@ def predict(
         Segment table and features of the model's encoder, or their file and folder.
     split
         "train", "valid", "test" or "all": the rows to name; "all" for a table without a split.
+    unknown_below
+        Probability, 0..1: a less probable speaker is ``unknown``, and `best` says who it was.
     log
         Receives lines on segments left out and on doubtful results.
 
@@ -284,7 +296,8 @@ def predict(
     named, left_out = name_segments(model, rows, open_store(store), split=split)
     for what, why in left_out.items():
         log(f"left out: {what}, {why}")
-    for line in doubts(model, named, rows):
+    named = named if unknown_below is None else with_unknown(named, unknown_below)
+    for line in [*doubts(model, named, rows), *unnamed_lines(named, unknown_below)]:
         log(line)
     return named
 
@@ -344,6 +357,7 @@ def unnamed_rows(
 def doubts(model: SpeakerModel, named: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     """Return lines on segments that the model was trained on, and on speakers it cannot name."""
     lines = unknown_note(named, table, within_corpus(model.name))
+    lines += [] if model.calibrated else [NOT_CALIBRATED]
     if model.learnt is None:
         return [UNKNOWN_ORIGIN, *lines]
     rows = table.set_index("segment_id").loc[named["segment_id"]].reset_index()

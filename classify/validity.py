@@ -21,6 +21,7 @@ from ..manifests.predictions import parse_scores
 from ..manifests.split_record import UNKNOWN
 from ..manifests.splits.overlap import RECORDING, count_neighbours
 from ..manifests.splits.tasks import WITHIN_CORPUS, Task, rows_in_train
+from ..manifests.table import UNKNOWN_SPEAKER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,6 +137,7 @@ def doubts_of(predictions: pd.DataFrame, table: pd.DataFrame | None = None) -> l
             *_by_split(rows),
             *_marked(str(model), rows),
             *unknown_note(rows, table, within_corpus(str(model))),
+            *unnamed_note(rows, table, corpus=within_corpus(str(model))),
         ]
         if table is not None and not MARK.search(str(model)):
             doubts += _by_table(rows, table)
@@ -224,6 +226,26 @@ def unknown_note(rows: pd.DataFrame, table: pd.DataFrame | None, corpus: bool) -
         return []
     first = str(rows["speaker"].to_numpy()[unknown][0])
     return [unknown_text(int(unknown.sum()), len(rows), first)]
+
+
+def unnamed_note(rows: pd.DataFrame, table: pd.DataFrame | None, *, corpus: bool) -> list[str]:
+    """Return a note on segments in which nobody is named; empty if `--unknown-below` was not used.
+
+    `table` and `corpus` as in `unknown_speakers`.
+    """
+    if "best" not in rows:
+        return []
+    unnamed = (rows["predicted"] == UNKNOWN_SPEAKER).to_numpy()
+    strangers = unknown_speakers(rows, table, corpus=corpus)
+    right = (rows["predicted"] == rows["speaker"]).to_numpy()[~unnamed]
+    count, others = int(unnamed.sum()), len(right)
+    who = "" if strangers is None else f", {int((strangers & unnamed).sum())} of them of speakers "
+    who += "that the model does not know" if who else ""
+    rest = f"; of the other {others}, {right.mean():.1%} are named rightly" if others else ""
+    return [
+        f"{count} of {len(rows)} segments are named {UNKNOWN_SPEAKER!r}{who}: that counts as not "
+        f"right{rest}"
+    ]
 
 
 def unknown_text(count: int, whole: int, first: str) -> str:

@@ -10,6 +10,7 @@ __all__ = [
     "FeatureStore",
     "StoreWriter",
     "extract",
+    "import_vectors",
     "load_encoder",
 ]
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .encoder.encoder import load_encoder as load_encoder
     from .options import ExtractOptions as ExtractOptions
     from .run import extract as extract
+    from .store.importing import import_vectors as import_vectors
     from .store.reader import FeatureStore as FeatureStore
     from .store.writer import StoreWriter as StoreWriter
 else:
@@ -29,6 +31,7 @@ else:
             "FeatureStore": ".store.reader",
             "StoreWriter": ".store.writer",
             "extract": ".run",
+            "import_vectors": ".store.importing",
             "load_encoder": ".encoder.encoder",
         },
     )

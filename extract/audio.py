@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +63,8 @@ class Rejected(Exception):  # noqa: N818 (a finding about one segment, not a fai
 class Segment:
     """A segment to decode: `path` of the recording, `start` and `end` in seconds.
 
-    `channel`, where the table names one, overrides the run's channel.
+    `channel`, where the table names one, overrides the run's channel. `same_span` are other
+    segments of exactly these samples, under other labels, which get the same features.
     """
 
     segment_id: str
@@ -69,6 +72,7 @@ class Segment:
     start: float
     end: float
     channel: str = ""
+    same_span: tuple[Segment, ...] = ()
 
     @property
     def duration(self) -> float:
@@ -98,6 +102,7 @@ class Audio:
     samples: np.ndarray
     nbytes: int  # bytes of `samples` as float32
     crc32: int  # of the bytes of `samples` as float32
+    digest: int  # 64 bits of the BLAKE2b of the same bytes, never 0; tells samples apart
     clipped: bool = False  # the header promised more samples than there are
 
 
@@ -140,7 +145,40 @@ def read_segment(segment: Segment, reading: ReadOptions) -> Audio:
         raise Rejected("silent", f"all {len(samples)} samples are {samples[0]:g}")
     samples = np.ascontiguousarray(samples, dtype=np.float32)
     output = samples if decoded.dtype != np.int16 else np.ascontiguousarray(decoded)
-    return Audio(output, samples.nbytes, zlib.crc32(samples.data), clipped)
+    return Audio(output, samples.nbytes, zlib.crc32(samples.data), digest_of(samples), clipped)
+
+
+def digest_of(samples: np.ndarray) -> int:
+    """Return 64 bits, never 0, by which segments of other samples (contiguous) are told apart."""
+    return int.from_bytes(blake2b(samples.data, digest_size=8).digest(), "little") or 1
+
+
+def group_by_span(
+    segments: Iterable[Segment], channel: str, done: AbstractSet[str]
+) -> list[Segment]:
+    """Return one segment for each run of samples, in order; the others are its `same_span`.
+
+    Segments are the same if they are of one recording, channel and first and last sample, whatever
+    they are called. Of a group some of whose ids are `done`, only the rest is returned.
+    """
+    groups: dict[tuple[object, ...], list[Segment]] = {}
+    rates: dict[str, int] = {}
+    for segment in segments:
+        if segment.path not in rates:
+            rates[segment.path] = _rate(segment.path)
+        span = sample_span(segment.start, segment.end, rates[segment.path])
+        key = (segment.path, segment.channel or channel, *span)
+        groups.setdefault(key if rates[segment.path] else (segment.segment_id,), []).append(segment)
+    left = [[s for s in group if s.segment_id not in done] or group for group in groups.values()]
+    return [replace(first, same_span=tuple(others)) for first, *others in left]
+
+
+def _rate(path: str) -> int:
+    """Return a recording's rate in Hz, or 0 where it cannot be opened."""
+    try:
+        return read_header(path).rate
+    except InputError:
+        return 0
 
 
 def check_recordings_exist(

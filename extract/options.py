@@ -160,6 +160,7 @@ class ExtractSummary:
     difference: float | None = None  # largest relative difference of --verify
     compute_dtype: str = "float32"
     untrained: bool = False
+    shared: int = 0  # of `segments`, written in this run with features of equal samples
 
     def __str__(self) -> str:
         """Return one line."""
@@ -167,6 +168,8 @@ class ExtractSummary:
             f"{self.store}: {self.segments:,} of {self.requested:,} segments have features, "
             f"{self.new:,} of them new"
         ]
+        if self.shared:
+            parts.append(f"{self.shared:,} take those of the same samples under another segment_id")
         if self.new:
             parts.append(f"{self.seconds / self.wall:.1f} times real time")
         if self.difference is not None:

@@ -189,6 +189,7 @@ def _sum_up(
         rejected=Counter(rejected[s.segment_id] for s in segments if s.segment_id in rejected),
         compute_dtype=identity["compute_dtype"],
         untrained=identity["untrained"],
+        shared=job.shared,
     )
 
 

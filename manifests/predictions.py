@@ -1,7 +1,8 @@
 """Who speaks in which segment, as a model names them: the rows of a predictions table.
 
 The columns are those of `table.PREDICTION_COLUMNS`, and `table.read_predictions` reads the file.
-`scores` is a JSON object {speaker: probability} of all candidates.
+`start` and `end` are the segment's; rows are joined to others by ``segment_id`` alone. `scores` is
+a JSON object {speaker: probability} of all candidates.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..common.errors import InputError
 from ..common.names import normal_name
-from .table import check_predictions, read_predictions
+from .table import UNKNOWN_SPEAKER, check_predictions, read_predictions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,10 +49,46 @@ def make_predictions(
     scores
         (n,) texts, as `scores_text` gives them.
     """
-    named = rows[["segment_id", "session", "speaker"]].assign(
+    named = rows[["segment_id", "session", "speaker", "start", "end"]].assign(
         predicted=predicted, score=score, split=rows.get("split", ""), model=model, scores=scores
     )
     return check_predictions(named)
+
+
+def with_unknown(predictions: pd.DataFrame, below: float) -> pd.DataFrame:
+    """Return predictions in which whoever is less probable than `below` is `UNKNOWN_SPEAKER`.
+
+    `score` stays the probability of the speaker of highest probability, whom `best` names.
+
+    Parameters
+    ----------
+    predictions : predictions table
+    below
+        Probability, 0..1. A score equal to it is named.
+
+    Raises
+    ------
+    InputError
+        A candidate is called so, and could not be told from nobody.
+    """
+    best = predictions["best"] if "best" in predictions else predictions["predicted"]
+    candidates = {name for text in predictions.get("scores", []) for name in parse_scores(text)}
+    if UNKNOWN_SPEAKER in candidates.union(best):
+        raise InputError(
+            f"predictions: a speaker is called {UNKNOWN_SPEAKER!r}, expected another name where "
+            "those who are not probable enough are called so; rename the speaker in the table and "
+            "fit again, or leave out --unknown-below"
+        )
+    predicted = best.where(predictions["score"] >= below, UNKNOWN_SPEAKER)
+    return check_predictions(predictions.assign(predicted=predicted, best=best))
+
+
+def unnamed_lines(named: pd.DataFrame, below: float | None) -> list[str]:
+    """Say how many of the predictions name nobody, for a probability below `below`."""
+    if below is None:
+        return []
+    count = int((named["predicted"] == UNKNOWN_SPEAKER).sum())
+    return [f"{UNKNOWN_SPEAKER}: {count} of {len(named)} segments, probability below {below:.6g}"]
 
 
 def scores_text(labels: Sequence[str], chances: np.ndarray) -> str:

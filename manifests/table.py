@@ -66,9 +66,13 @@ PREDICTION_COLUMNS = {
     "split": "str",
     "model": "str",
 }
-PREDICTION_OPTIONAL = {
+PREDICTION_OPTIONAL = {  # tables of older versions have neither times nor `best`
+    "start": "float64",  # s, the segment's, from the start of its audio file
+    "end": "float64",  # s
+    "best": "str",  # the most probable speaker, also where `predicted` is `UNKNOWN_SPEAKER`
     "scores": "str",  # JSON object {speaker: calibrated probability}, all candidates
 }
+UNKNOWN_SPEAKER = "unknown"  # predicted where nobody is probable enough
 
 
 def segment_id(session: str, speaker: str, start: float, end: float, channel: str = "") -> str:
@@ -198,13 +202,17 @@ def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
 def check_predictions(predictions: pd.DataFrame, where: str = "predictions") -> pd.DataFrame:
     """Return `predictions` with the schema's dtypes, or raise `InputError`."""
     raw = _typed(predictions, PREDICTION_COLUMNS, PREDICTION_OPTIONAL, where)
-    predictions = _with_normal_names(raw, ("session", "speaker", "predicted"))
+    names = [name for name in ("session", "speaker", "predicted", "best") if name in raw]
+    predictions = _with_normal_names(raw, names)
     if "scores" in predictions and _has_other_names(raw, predictions):
         predictions["scores"] = predictions["scores"].map(_normal_scores)
     ids = predictions["segment_id"] + " of " + predictions["model"]
     _check_none(where, ids[ids.duplicated()], "segment_id", "given before", "one row per model")
     wrong = predictions["score"][~predictions["score"].between(0, 1)]
     _check_none(where, wrong, "score", "out of range", "0..1")
+    if {"start", "end"} <= set(predictions):
+        wrong = predictions["start"][~(predictions["start"] < predictions["end"])]
+        _check_none(where, wrong, "start", "not before its end", "start < end")
     return predictions
 
 

@@ -64,9 +64,10 @@ DECLARED = [
     (store.commands["verify"], [], {"table", "audio_root"}),
     (store.commands["merge"], [], set()),
     (store.commands["pack"], [], set()),
-    (store.commands["export"], [], set()),
+    (store.commands["export"], [], {"table"}),
+    (store.commands["import"], [], {"name", "weights", "partial"}),
     (classify.commands["sweep"], [classify_options.SweepSettings], {"identity"}),
-    (classify.commands["fit"], [classify_options.SweepSettings], set()),
+    (classify.commands["fit"], [classify_options.SweepSettings], {"clips", "encoder"}),
     (classify.commands["predict"], [classify_options.PredictOptions], set()),
     (
         classify.commands["score"],
@@ -88,7 +89,8 @@ CALLS = [
     (manifests_options.SelectOptions, select_segments, {"sessions"}),
     (manifests_options.CutOptions, cut_segments, set()),
     (manifests_options.DemoOptions, demo, set()),
-    (classify_options.PredictOptions, predict, set()),
+    # whose threshold `measured_threshold` reads in Python
+    (classify_options.PredictOptions, predict, {"run", "false_accepts"}),
     (classify_options.ScoreOptions, score, set()),
     (classify_options.CompareOptions, compare, set()),
     (classify_options.CurveOptions, learning_curve, set()),

@@ -14,9 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = {
     "manifests": "InputError cut_segments leakage_report make_table read_predictions read_rttm "
     "read_table read_textgrid select_segments split_table write_predictions write_table",
-    "extract": "Encoder ExtractOptions FeatureStore StoreWriter extract load_encoder",
+    "extract": "Encoder ExtractOptions FeatureStore StoreWriter extract import_vectors "
+    "load_encoder",
     "classify": "ExperimentResult SpeakerClassifier SpeakerModel SweepSettings compare fit "
-    "load_model predict run_experiment save_model score write_report",
+    "load_model measured_threshold predict run_experiment save_model score write_report",
     "finetune": "FinetuneConfig embed finetune load_finetuned predict read_config",
 }
 EXAMPLE = """\

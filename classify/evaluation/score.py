@@ -7,10 +7,12 @@ The result has one row per model, stratum, group and measure. Measures over all 
 - ``top3``, ``log_loss``, ``calibration_error`` and the verification view ``eer`` and ``min_dcf``
   (p = 0.01), each segment being a trial against each candidate (need `scores`);
 - ``majority`` and ``chance``: always naming the speaker with most training segments in the closed
-  set (`manifests.splits.tasks.majority_label`; needs a table), and guessing among the candidates;
-  without a table ``majority_scored``: always naming the speaker with most of the scored segments,
-  which only the true labels tell;
+  set (`tasks.majority_label`; needs a table), and guessing among the candidates; without a table
+  ``majority_scored``: the speaker with most of the scored segments, which only the truth tells;
 - by ``session``, ``speaker``, ``duration`` and ``overlap``: accuracy only.
+
+A segment named `UNKNOWN_SPEAKER` is not right, and is no class of ``macro_f1``;
+``calibration_error`` then takes the probability of the most probable speaker.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from ...common.log import warn
 from ...manifests.predictions import as_predictions, parse_scores
 from ...manifests.split_record import split_method
 from ...manifests.splits.tasks import majority_label, rows_in_train
-from ...manifests.table import as_table
+from ...manifests.table import UNKNOWN_SPEAKER, as_table
 from ..features import Log
 from ..metrics import (
     RESAMPLES,
@@ -80,8 +82,9 @@ class _Rows:
     groups: np.ndarray  # (n,) int, resampled first by intervals
     drawn: str  # what the groups are
     truth: np.ndarray  # (n,) int
-    predicted: np.ndarray  # (n,) int
-    score: np.ndarray  # (n,) 0..1
+    predicted: np.ndarray  # (n,) int, -1 where nobody is named
+    best_right: np.ndarray  # (n,) bool, whether the most probable speaker is the true one
+    score: np.ndarray  # (n,) 0..1, of the most probable speaker
     candidates: np.ndarray  # (n,) int, their number
     majority: np.ndarray  # (n,) bool, whether the majority label is right
     trained: bool  # whether the majority is that of the training rows
@@ -222,6 +225,8 @@ def _join(rows: pd.DataFrame, table: pd.DataFrame | None) -> pd.DataFrame:
 def _arrays(rows: pd.DataFrame, table: pd.DataFrame | None) -> _Rows:
     labels = sorted(set(rows["speaker"]) | set(rows["predicted"]))
     number = {label: code for code, label in enumerate(labels)}
+    best = rows["best"] if "best" in rows else rows["predicted"]
+    named = (rows["predicted"] != UNKNOWN_SPEAKER) | (rows["predicted"] == rows["speaker"])
     scores = [parse_scores(text) for text in rows["scores"]] if "scores" in rows else None
     train = rows[:0] if table is None else rows_in_train(table)
     candidates = _candidates(rows, scores, train)
@@ -233,7 +238,8 @@ def _arrays(rows: pd.DataFrame, table: pd.DataFrame | None) -> _Rows:
         groups=groups,
         drawn=drawn,
         truth=rows["speaker"].map(number).to_numpy(np.int64),
-        predicted=rows["predicted"].map(number).to_numpy(np.int64),
+        predicted=rows["predicted"].map(number).where(named, -1).to_numpy(np.int64),
+        best_right=(best == rows["speaker"]).to_numpy(),
         score=rows["score"].to_numpy(np.float64),
         candidates=np.array([len(names) for names in candidates]),
         majority=rows["speaker"].to_numpy(str) == majority,
@@ -305,6 +311,7 @@ def _majority(
 def _measures(rows: _Rows) -> dict[str, Measure]:
     """Return each measure as a function of resampled row numbers (m,) and groups (m,)."""
     correct, duration = rows.correct.astype(np.float64), rows.duration
+    best_right = rows.best_right.astype(np.float64)
     measures: dict[str, Measure] = {
         "accuracy": lambda k, _: float(correct[k].mean()),
         "accuracy_meetings": lambda k, group: session_mean(
@@ -312,7 +319,7 @@ def _measures(rows: _Rows) -> dict[str, Measure]:
         ),
         "balanced_accuracy": lambda k, _: balanced_accuracy(rows.truth[k], rows.predicted[k]),
         "macro_f1": lambda k, _: macro_f1(rows.truth[k], rows.predicted[k]),
-        "calibration_error": lambda k, _: calibration_error(rows.score[k], correct[k]),
+        "calibration_error": lambda k, _: calibration_error(rows.score[k], best_right[k]),
         ("majority" if rows.trained else "majority_scored"): (
             lambda k, _: float(rows.majority[k].mean())
         ),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from ...common.errors import InputError
 from ...extract.audio import CODES, ReadOptions, Rejected, Segment, read_segment
+from ...manifests.table import UNKNOWN_SPEAKER
 from .runs import ReportedRun
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ def find_errors(
     """
     errors: list[Error] = []
     for number, run in enumerate(runs):
-        wrong = run.predictions[run.predictions["speaker"] != run.predictions["predicted"]]
+        rows = run.predictions[run.predictions["predicted"] != UNKNOWN_SPEAKER]
+        wrong = rows[rows["speaker"] != rows["predicted"]]
         order = wrong.sort_values(["score", "segment_id"], ascending=[False, True], kind="stable")
         for row in order.head(most).to_dict("records"):
             names = ("segment_id", "session", "speaker", "predicted", "score")

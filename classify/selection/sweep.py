@@ -195,7 +195,7 @@ def validate(
         fold_scores, notes = score_folds(rows, paths, seed=seed)
         return {name: ValidationScores(fold_scores[name], notes[name]) for name in paths}
     fold = make_fold(task, rows.X, valid, seed)
-    turned = fold.valid if fold.valid is not None else np.zeros((0, 0))
+    turned = fold.rotation.train[:0] if fold.valid is None else fold.valid
     outcomes = {}
     for name, path in paths.items():
         heads = fit_path(name, fold, path)

@@ -61,7 +61,7 @@ class _Worker:
     name: str
     process: BaseProcess
     line: Connection
-    encoded: tuple[int, float] = field(default=(0, 0.0))  # segments, and s of audio
+    encoded: tuple[int, float, int] = field(default=(0, 0.0, 0))  # segments, s of audio, shared
 
 
 class MultiDeviceRun(ExtractionRun):
@@ -117,6 +117,7 @@ class MultiDeviceRun(ExtractionRun):
                     problem = problem or ended
                 self.new = sum(worker.encoded[0] for worker in everyone)
                 self.seconds = sum(worker.encoded[1] for worker in everyone)
+                self.shared = sum(worker.encoded[2] for worker in everyone)
             if not stopped and (stop() or problem):
                 stopped = True
                 for worker in workers:
@@ -290,7 +291,7 @@ def _encoded(
     job = ExtractionRun(encoder, post.layers, options, writer, partial(line.send, "told"))
 
     def progress(seconds: float) -> None:
-        line.send("progress", (seconds, (job.new, job.seconds)))
+        line.send("progress", (seconds, (job.new, job.seconds, job.shared)))
 
     try:
         with recording(profile):

@@ -23,9 +23,11 @@ from ...common.audio.decoding import check_channel, clipped_text, read_header
 from ...common.cpus import available_cores
 from ...common.errors import InputError
 from ...common.log import is_quiet
-from ..audio import Audio, ReadOptions, Segment
+from ..audio import Audio, ReadOptions, Segment, group_by_span
 from ..options import ExtractOptions
 from ..profiling import stage
+from ..store.reader import FeatureStore
+from ..store.same_audio import AudioIndex
 from ..store.shard_writer import ShardWriter
 from .batching import Read, make_batches, padding, read_batches, unfinished_batches
 
@@ -60,13 +62,16 @@ class ExtractionRun:
         settings = layers, options.stored_pooling, options.max_seconds
         self._encode = SplitOnOutOfMemory(encoder.encode_async, log, *settings)
         self._flying: tuple[Good, list[EncodedBatch]] | None = None
-        self.new, self.seconds, self.wall, self.padding = 0, 0.0, 0.0, 0.0
+        self._same_audio: AudioIndex | None = None  # of what the store held at the first batch
+        self.new, self.shared = 0, 0
+        self.seconds, self.wall, self.padding = 0.0, 0.0, 0.0
 
     def plan(self, segments: Sequence[Segment]) -> list[list[Segment]]:
         """Return the batches of the `segments` that the store lacks."""
         options, writer = self._options, self._writer
         cut = partial(make_batches, batch_seconds=self.batch_seconds)
         passed = set() if options.retry_rejected else set(writer.rejections)
+        segments = group_by_span(segments, self._reading.channel, writer.done | passed)
         batches = unfinished_batches(segments, writer.done, passed, cut)
         self.padding = padding(batches)
         return batches
@@ -108,7 +113,7 @@ class ExtractionRun:
                     read = next(batches_read, None)
                 if read is None:
                     break
-                if good := self._usable(read, writing):
+                if good := self._without_features(self._usable(read, writing), writing):
                     with _named(good, "encoding"):
                         encoded = self._encode([audio.samples for _, audio in good])
                     self._finish_batch(writing)
@@ -131,9 +136,23 @@ class ExtractionRun:
                     f"{segment.segment_id}: {audio.code}: {audio.message}, expected a usable "
                     "segment; correct the table, or leave out --strict"
                 )
-            refused = (segment.segment_id, audio.code, audio.message)
-            writing.put(partial(self._writer.reject, *refused))
+            for same in (segment, *segment.same_span):
+                refused = (same.segment_id, audio.code, audio.message)
+                writing.put(partial(self._writer.reject, *refused))
         return good
+
+    def _without_features(self, good: Good, writing: BackgroundWriter) -> Good:
+        """Return the segments to encode; have the others written with features of equal samples."""
+        if self._same_audio is None:
+            self._same_audio = AudioIndex(FeatureStore.open(self._writer.path))
+        places = [self._same_audio.find(segment.segment_id, audio) for segment, audio in good]
+        equal = [(pair, k) for pair, k in zip(good, places, strict=True) if k is not None]
+        if equal:
+            pairs, stored = [pair for pair, _ in equal], [place for _, place in equal]
+            index = self._same_audio
+            writing.put(lambda: self._write(pairs, index.read(stored)))
+            self.shared += sum(1 + len(segment.same_span) for segment, _ in pairs)
+        return [pair for pair, place in zip(good, places, strict=True) if place is None]
 
     def _tell_clipped(self, segment: Segment, audio: Audio) -> None:
         if audio.clipped and segment.path not in self._clipped:
@@ -149,20 +168,23 @@ class ExtractionRun:
             rows = [row for batch in encoded for row in batch.rows()]
         writing.put(partial(self._write, good, rows))
         self.new += len(good)
+        self.shared += sum(len(segment.same_span) for segment, _ in good)
         self.seconds += sum(segment.duration for segment, _ in good)
 
     def _write(self, good: Good, rows: Sequence[tuple[np.ndarray, int]]) -> None:
         with self._writer.one_commit():
             for (segment, audio), (features, frames) in zip(good, rows, strict=True):
                 with _named([(segment, audio)], "writing"):
-                    self._writer.add(
-                        segment.segment_id,
-                        features,
-                        duration=segment.duration,
-                        frames=frames,
-                        audio_bytes=audio.nbytes,
-                        audio_crc32=audio.crc32,
-                    )
+                    for same in (segment, *segment.same_span):
+                        self._writer.add(
+                            same.segment_id,
+                            features,
+                            duration=same.duration,
+                            frames=frames,
+                            audio_bytes=audio.nbytes,
+                            audio_crc32=audio.crc32,
+                            audio_digest=audio.digest,
+                        )
 
 
 @contextmanager

@@ -1,6 +1,8 @@
-"""The command ``spk-store``: inspect, verify, merge, pack and export feature stores."""
+"""The command ``spk-store``: inspect, verify, merge, pack, export and import feature stores."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import click
 
@@ -12,7 +14,7 @@ from ...common.outputs import BESIDE_STORE, Output
 @click.group(cls=Group, context_settings={"auto_envvar_prefix": "SPK_STORE"})
 @version_option
 def store() -> None:
-    """Inspect, verify, merge, pack and export feature stores made by spk-extract."""
+    """Inspect, verify, merge, pack and export feature stores; import other encoders' vectors."""
 
 
 @store.command("info")
@@ -96,18 +98,66 @@ def pack_(path: str, out: str, *, overwrite: bool) -> None:
 @store.command("export")
 @click.argument("path", metavar="STORE", type=click.Path())
 @click.argument("out", type=click.Path())
+@option(
+    "--table",
+    type=click.Path(),
+    help="Segment table: adds session, speaker, split, start and end; only its segments are "
+    "written.",
+)
 @writes(Output("out", (".npz", ".parquet")))
-def export_(path: str, out: str, *, overwrite: bool) -> None:
+def export_(path: str, out: str, *, table: str | None, overwrite: bool) -> None:
     """Write STORE for other programs to OUT: .npz, or .parquet for pooled features.
 
-    Exit code: 0 done, 1 something to repair, 3 some segments of STORE were rejected, and are not in
-    OUT.
+    Exit code: 0 done, 1 something to repair, 3 some segments (of TABLE, or else of STORE) were
+    rejected, or have no features, and are not in OUT.
     """
+    from ...manifests.table import read_table
     from .export import export
     from .reader import FeatureStore
 
-    text = f"{out}: {export(path, out, overwrite=overwrite)} segments"
-    if rejected := len(FeatureStore.open(path).rejected()):
-        text += f"; {rejected} were rejected, see spk-store info {path}"
+    segments = None if table is None else read_table(table)
+    count = export(path, out, table=segments, overwrite=overwrite)
+    text = f"{out}: {count} segments"
+    if segments is None:
+        left = len(FeatureStore.open(path).rejected())
+        text += f"; {left} were rejected, see spk-store info {path}" if left else ""
+    else:
+        left = len(segments) - count
+        text += f" of {len(segments)} in the table"
+        text += f"; {left} have no features, see spk-store info {path}" if left else ""
     click.echo(text)
-    exit_left_out([rejected])
+    exit_left_out([left])
+
+
+@store.command("import")
+@click.argument("vectors", type=click.Path())
+@click.argument("table", type=click.Path())
+@click.argument("out", metavar="STORE", type=click.Path())
+@option("--name", help="Name of the encoder; of what spk-store export wrote the file knows it.")
+@option(
+    "--weights",
+    type=click.Path(),
+    help="File of the encoder's weights, whose SHA-256 then identifies the encoder, so that stores "
+    "of several VECTORS belong together; without it each VECTORS is an encoder of its own.",
+)
+@option(
+    "--partial",
+    is_flag=True,
+    help="Take the segments that TABLE and VECTORS share; those without a vector are rejected.",
+)
+@locks
+@writes(Output("out", folder=True, mark="store.json", beside=BESIDE_STORE), overwrite="")
+def import_(vectors: str, table: str, out: str, *, no_lock: bool, **options: Any) -> None:
+    """Make STORE of VECTORS that another encoder made of the segments in TABLE.
+
+    VECTORS is an .npz (`segment_id` and an array (rows, dim) or (rows, layers, dim), or an array
+    per segment, by its id), a .parquet or a .csv (`segment_id` and the numbers, or a list of them),
+    or what spk-store export wrote, which is read back to the bit. Exit code: 0 done, 1 something to
+    repair, 3 with --partial, TABLE and VECTORS differ in some segments.
+    """
+    from ...manifests.table import read_table
+    from .importing import run_import
+
+    summary = run_import(vectors, read_table(table), out, lock=not no_lock, **options)
+    click.echo(str(summary))
+    exit_left_out([summary.missing, summary.unexpected])

@@ -1,6 +1,7 @@
 """Write a store as one file: packed for `FeatureStore.open`, or exported for other programs.
 
-The file is written atomically, and every value is checked as it is read.
+The file is written atomically, and every value is checked as it is read. What `export` writes,
+`importing.import_vectors` reads back.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import h5py
 import numpy as np
@@ -20,9 +22,15 @@ from ...common.errors import InputError, explain_write_errors
 from ...common.files import atomic_open, check_free_space
 from ...common.outputs import Output, check_place
 from ...common.signals import defer_signals
+from ...manifests.table import as_table
 from .reader import FeatureStore
 from .shard import DTYPES, encode_columns, read_layer, trailer, write_datasets
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+FROM_TABLE = ("session", "speaker", "split", "start", "end")  # columns that a table adds
 EXPORTED = (".npz", ".parquet")
 BLOCK = 1024  # rows of a Parquet row group
 SPARE = 1 << 16  # bytes besides the arrays: headers and names
@@ -69,47 +77,117 @@ def pack(path: str | Path, out: str | Path, *, overwrite: bool = False) -> int:
         return file.seek(0, os.SEEK_END)
 
 
-def export(path: str | Path, out: str | Path, *, overwrite: bool = False) -> int:
+def export(
+    path: str | Path,
+    out: str | Path,
+    *,
+    table: pd.DataFrame | str | Path | None = None,
+    overwrite: bool = False,
+) -> int:
     """Write a store for other programs, in the format of the suffix; all values are checked.
 
     ``.npz``: `segment_id`, `duration` (s), `frames`, `audio_bytes`, `audio_crc32`, `offset`,
     `configuration` (JSON), and per layer ``layer_N (rows, dim)`` in the stored dtype; segment i
     owns the rows ``offset[i]:offset[i+1]``. ``.parquet`` (pooled stores): a row per segment,
-    ``layer_N`` a float32 list of length dim; the configuration in the schema's metadata. An
-    existing file is never replaced by other content unless `overwrite`.
+    ``layer_N`` a float32 list of length dim; the configuration in the schema's metadata. Both hold
+    `content_sha256`, by which the import knows whether the vectors are still those. An existing
+    file is never replaced by other content unless `overwrite`.
+
+    Parameters
+    ----------
+    table
+        Segment table, or its file: adds its columns `FROM_TABLE`, and only its segments are
+        written.
 
     Returns
     -------
     int
         Segments written.
+
+    Raises
+    ------
+    InputError
+        None of the table's segments is in the store, or frames are to be written to Parquet.
     """
     store = FeatureStore.open(path)
     out = _checked_out(out, store, EXPORTED)
+    chosen = _Chosen(store, table)
     if out.suffix == ".parquet" and store.kind != "pooled":
         raise InputError(
             f"{out}: the store's kind is {store.kind!r}, expected 'pooled' for .parquet; "
             "export to .npz"
         )
     width = 4 if out.suffix == ".parquet" else DTYPES[store.config["dtype"]].itemsize
-    needed = len(store.layers) * int(_offset(store)[-1]) * store.dim * width + SPARE
+    needed = len(store.layers) * int(chosen.offset[-1]) * store.dim * width + SPARE
     check_free_space(out.parent, needed)
     with atomic_open(out, needed, overwrite=overwrite) as file:
-        (_export_npz if out.suffix == ".npz" else _export_parquet)(store, file)
-    return len(store)
+        (_export_npz if out.suffix == ".npz" else _export_parquet)(store, chosen, file)
+    return len(chosen.columns["segment_id"])
 
 
-def _export_npz(store: FeatureStore, file: BinaryIO) -> None:
+def content_sha256(ids: Iterable[str], crc32: np.ndarray) -> str:
+    """Return what identifies segments and their features, whose CRC-32 are (n, layers)."""
+    digest = hashlib.sha256(json.dumps([str(name) for name in ids]).encode())
+    digest.update(np.ascontiguousarray(crc32, dtype="<u4").data)
+    return digest.hexdigest()
+
+
+class _Chosen:
+    """The rows of a store that are written: all, or those of a table, in the store's order."""
+
+    def __init__(self, store: FeatureStore, table: pd.DataFrame | str | Path | None) -> None:
+        rows, own = store.rows(), {}
+        chosen = np.arange(len(store))
+        if table is not None:
+            own = _columns_of(as_table(table), rows["segment_id"], store)
+            chosen = np.flatnonzero(np.isin(rows["segment_id"], own["segment_id"]))
+        starts = np.cumsum([0, *(len(shard.crc32) for shard in store.shards)])
+        pairs = pairwise(starts)
+        self.of_shard = [chosen[(chosen >= a) & (chosen < b)] - a for a, b in pairs]
+        shards = list(zip(store.shards, self.of_shard, strict=True))
+        sizes = [np.diff(shard.offset)[places] for shard, places in shards]
+        self.offset = np.cumsum(np.concatenate([[0], *sizes]), dtype=np.int64)
+        self.columns = {name: values[chosen] for name, values in rows.items()} | own
+        empty = np.empty((0, len(store.layers)), "<u4")
+        crc32 = np.concatenate([empty, *(shard.crc32[places] for shard, places in shards)])
+        self.sha256 = content_sha256(self.columns["segment_id"], crc32)
+
+    def layer(self, store: FeatureStore, layer: int) -> Iterator[np.ndarray]:
+        """Yield one layer of each shard's rows, checked, in the stored dtype."""
+        position = store.layers.index(layer)
+        for shard, places in zip(store.shards, self.of_shard, strict=True):
+            yield read_layer(shard, position, places)
+
+
+def _columns_of(table: pd.DataFrame, ids: np.ndarray, store: FeatureStore) -> dict[str, np.ndarray]:
+    """Return `segment_id` and `FROM_TABLE` of those segments of a table that are in `ids`."""
+    there = table.set_index("segment_id")
+    chosen = [name for name in ids.tolist() if name in there.index]
+    if not chosen:
+        raise InputError(
+            f"{store.path}: 0 of {len(table)} segments of the table have features, first "
+            f"{table['segment_id'].iloc[0]!r}, expected some; run spk-extract on the same table"
+        )
+    rows = there.loc[chosen]
+    numbers = {name: rows[name].to_numpy(np.float64) for name in ("start", "end")}
+    texts = {n: rows[n].to_numpy(str) for n in FROM_TABLE if n in rows and n not in numbers}
+    return {"segment_id": np.array(chosen, dtype=np.str_), **texts, **numbers}
+
+
+def _export_npz(store: FeatureStore, chosen: _Chosen, file: BinaryIO) -> None:
     arrays = {
-        **store.rows(),
-        "offset": _offset(store),
+        **chosen.columns,
+        "offset": chosen.offset,
         "configuration": np.array(json.dumps(store.config, ensure_ascii=False)),
+        "content_sha256": np.array(chosen.sha256),
     }
     with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
         for name, values in arrays.items():
             _save(archive, name, values)
         empty = np.empty((0, store.dim), DTYPES[store.config["dtype"]])
         for layer in store.layers:
-            _save(archive, f"layer_{layer}", np.concatenate([empty, *_layer_parts(store, layer)]))
+            blocks = chosen.layer(store, layer)
+            _save(archive, f"layer_{layer}", np.concatenate([empty, *blocks]))
 
 
 def _save(archive: zipfile.ZipFile, name: str, values: np.ndarray) -> None:
@@ -117,20 +195,24 @@ def _save(archive: zipfile.ZipFile, name: str, values: np.ndarray) -> None:
         np.lib.format.write_array(entry, values, allow_pickle=False)
 
 
-def _export_parquet(store: FeatureStore, file: BinaryIO) -> None:
+def _export_parquet(store: FeatureStore, chosen: _Chosen, file: BinaryIO) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    rows = store.rows()
+    rows = chosen.columns
     vector = pa.list_(pa.float32(), store.dim)
     fields = [
-        (name, pa.from_numpy_dtype(rows[name].dtype)) for name in rows if name != "segment_id"
+        (name, pa.string() if values.dtype.kind == "U" else pa.from_numpy_dtype(values.dtype))
+        for name, values in rows.items()
     ]
     layers = [(f"layer_{layer}", vector) for layer in store.layers]
-    metadata = {"configuration": json.dumps(store.config, ensure_ascii=False)}
-    schema = pa.schema([("segment_id", pa.string()), *fields, *layers], metadata=metadata)
+    metadata = {
+        "configuration": json.dumps(store.config, ensure_ascii=False),
+        "content_sha256": chosen.sha256,
+    }
+    schema = pa.schema([*fields, *layers], metadata=metadata)
     with parquet.ParquetWriter(file, schema) as writer:
-        for places in _blocks(len(store)):
+        for places in _blocks(len(rows["segment_id"])):
             columns = [
                 pa.array(values[places].tolist(), schema.field(name).type)
                 for name, values in rows.items()

@@ -191,6 +191,7 @@ def _copy(shard: Shard, kind: str, writer: StoreWriter, taken: set[str]) -> None
                 frames=int(shard.columns["frames"][segment]),
                 audio_bytes=int(shard.columns["audio_bytes"][segment]),
                 audio_crc32=int(shard.columns["audio_crc32"][segment]),
+                audio_digest=int(shard.columns["audio_digest"][segment]),
             )
             taken.add(names[segment])
 
@@ -281,6 +282,11 @@ def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[
     from ..audio import ReadOptions, Rejected, read_segment, segments_of
 
     config = store.config
+    if not {"rate", "channel"} <= set(config):
+        raise InputError(
+            f"{store.path}: holds imported vectors of {config['encoder']!r}, expected features "
+            "that spk-extract made of audio; leave out --table and --audio-root"
+        )
     # Samples are compared, so another rate is fine.
     read_options = ReadOptions(config["rate"], config["channel"], resample=True, shortest=1)
     rows = store.rows()

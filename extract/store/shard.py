@@ -3,9 +3,10 @@
 Datasets, all contiguous and uncompressed: ``features (layers, total, dim)`` float16 or float32,
 layer-major, so that one layer is one run of bytes; ``offset (n+1,)``: segment i owns the rows
 ``offset[i]:offset[i+1]`` (one row when pooled, its frames when not); ``crc32 (n, layers)`` of
-those bytes; ``segment_id (n,)`` UTF-8; ``duration`` (s), ``frames``, ``audio_bytes`` and
-``audio_crc32``, all ``(n,)``; ``rejected``: a JSON list. Attributes: ``schema``, ``fingerprint``,
-``configuration`` and ``versions`` (JSON).
+those bytes; ``segment_id (n,)`` UTF-8; ``duration`` (s), ``frames``, ``audio_bytes``,
+``audio_crc32`` and ``audio_digest`` (of the decoded samples; 0: unknown, and absent in shards from
+before there was one), all ``(n,)``; ``rejected``: a JSON list. Attributes: ``schema``,
+``fingerprint``, ``configuration`` and ``versions`` (JSON).
 
 After HDF5's own data come 56 bytes that HDF5 ignores: a magic number, the features' offset and
 size, and the SHA-256 of everything else. A file is thus verified before HDF5 parses it (damaged
@@ -41,7 +42,9 @@ COLUMNS: dict[str, np.dtype] = {  # besides segment_id, which has the width of t
     "frames": np.dtype("<i8"),
     "audio_bytes": np.dtype("<i8"),
     "audio_crc32": np.dtype("<u4"),
+    "audio_digest": np.dtype("<u8"),
 }
+LATER = {"audio_digest"}  # columns that older shards lack; zeros stand for them
 KINDS = {  # dataset -> numpy kind, which excludes objects, references and variable length
     **{name: dtype.kind for name, dtype in COLUMNS.items()},
     "features": "f",
@@ -57,12 +60,12 @@ REPAIR = "delete the file and run spk-extract again"
 
 def check_structure(path: Path, file: h5py.File) -> None:
     """Refuse any structure that our writer never produces, before following or reading it."""
-    if set(file) != set(KINDS) or set(file.attrs) != set(ATTRIBUTES):
+    if set(file) | LATER != set(KINDS) or set(file.attrs) != set(ATTRIBUTES):
         raise damaged_error(path, f"datasets {sorted(file)} and attributes {sorted(file.attrs)}")
     for name in ATTRIBUTES:
         if file.attrs.get_id(name).dtype.kind != "S":
             raise damaged_error(path, f"attribute {name!r} of a type that is not text")
-    for name, kind in KINDS.items():
+    for name, kind in ((name, KINDS[name]) for name in file):
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
             raise damaged_error(path, f"an external link at {name!r}")
         dataset = file[name]
@@ -295,7 +298,7 @@ def read_shard(path: Path) -> Shard:
             check_structure(path, file)
             attributes = {name: json.loads(file.attrs[name]) for name in ATTRIBUTES}
             require_object(attributes, "configuration"), require_object(attributes, "versions")
-            small = {name: file[name][()] for name in KINDS if name != "features"}
+            small = {name: file[name][()] for name in file if name != "features"}
             features = file["features"]
             shape, dtype, begin = features.shape, features.dtype, features.id.get_offset() or 0
         ids = np.array([raw.decode() for raw in small["segment_id"]], dtype=np.str_)
@@ -309,6 +312,7 @@ def read_shard(path: Path) -> Shard:
         )
     if (begin, int(np.prod(shape)) * dtype.itemsize) != (start, size):
         raise damaged_error(path, "features not where its trailer says")
+    small = {name: np.zeros(len(ids), COLUMNS[name]) for name in LATER} | small
     check_shapes(path, shape, small)
     columns = {"segment_id": ids, **{name: small[name] for name in COLUMNS}}
     return Shard(

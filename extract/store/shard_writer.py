@@ -139,6 +139,7 @@ class ShardWriter:
         frames: int,
         audio_bytes: int,
         audio_crc32: int,
+        audio_digest: int = 0,
     ) -> None:
         """Add the features of one segment; commits when enough are waiting.
 
@@ -150,9 +151,9 @@ class ShardWriter:
             Length of the segment in s.
         frames
             Number of frames that were pooled, or of frames given.
-        audio_bytes, audio_crc32
-            Identity of the decoded samples, before normalisation: `nbytes` and `crc32` of
-            `audio.Audio`.
+        audio_bytes, audio_crc32, audio_digest
+            Identity of the decoded samples, before normalisation: `nbytes`, `crc32` and `digest` of
+            `audio.Audio`. With a digest of 0, unknown, no other segment shares the features.
 
         Raises
         ------
@@ -164,7 +165,7 @@ class ShardWriter:
         stored = self._to_stored_dtype(segment_id, np.asarray(features))
         self._start_clock()
         stop = self._pending.used + stored.shape[1]
-        columns = (duration, frames, audio_bytes, audio_crc32)
+        columns = (duration, frames, audio_bytes, audio_crc32, audio_digest)
         self._pending.rows[segment_id] = _Row(stop, columns, checksums(stored))
         self._pending.rejections.pop(segment_id, None)
         self._commit_if_due()

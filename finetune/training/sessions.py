@@ -260,7 +260,9 @@ def write_tables(plan: TrainingPlan) -> pd.DataFrame:
     sessions["best_epoch"] = sessions["best_epoch"].astype("Int64")
     atomic_write(root / "sessions.csv", _csv(sessions))
     if tables:
-        write_predictions(pd.concat(tables, ignore_index=True), root / "predictions.csv")
+        # those of sessions that an older version finished have fewer columns
+        together = pd.concat(tables, join="inner", ignore_index=True)
+        write_predictions(together, root / "predictions.csv")
     else:
         (root / "predictions.csv").unlink(missing_ok=True)
     if rejected:

@@ -197,3 +197,43 @@ def test_equal_scores_do_not_all_come_first():
     alike = dict.fromkeys("abcde", 0.2)
     found = score(make_predictions([("A", label, alike) for label in "abcde"]), resamples=FEW)
     assert value(found, "top3") == pytest.approx(3 / 5, abs=EXACT)
+
+
+@pytest.fixture
+def with_nobody(small):
+    """Return the eight segments, of which three have nobody: two had been named rightly."""
+    nobody = [True, False, False, True, False, True, False, False]
+    predicted = small["predicted"].mask(nobody, "unknown")
+    return small.assign(predicted=predicted, best=small["predicted"])
+
+
+def test_nobody_is_neither_right_nor_a_candidate(small, with_nobody):
+    before, after = (
+        score(rows, resamples=FEW, log=lambda line: None) for rows in (small, with_nobody)
+    )
+    values = [
+        found[found["stratum"] == "all"].set_index("measure")["value"] for found in (before, after)
+    ]
+    assert values[0]["accuracy"] == 5 / 8
+    assert values[1]["accuracy"] == 3 / 8
+    truth, named = with_nobody["speaker"], with_nobody["predicted"]
+    labels = sorted(set(truth))
+    f1 = metrics.f1_score(truth, named, labels=labels, average="macro", zero_division=0)
+    assert values[1]["macro_f1"] == pytest.approx(f1, abs=EXACT)
+    recall = metrics.recall_score(truth, named, labels=labels, average="macro")
+    assert values[1]["balanced_accuracy"] == pytest.approx(recall, abs=EXACT)
+    same = ["top3", "log_loss", "calibration_error", "eer", "min_dcf", "chance"]
+    assert values[1][same].tolist() == values[0][same].tolist()
+
+
+def test_how_many_have_nobody_is_told(with_nobody):
+    lines = []
+    strange = with_nobody.assign(speaker=["x", *with_nobody["speaker"][1:]])
+    score(strange, resamples=FEW, log=lines.append)
+    assert lines[-1] == (
+        "3 of 8 segments are named 'unknown', 1 of them of speakers that the model does not know: "
+        "that counts as not right; of the other 5, 60.0% are named rightly"
+    )
+    lines.clear()
+    score(with_nobody.drop(columns="best"), resamples=FEW, log=lines.append)
+    assert lines == []  # somebody of that name, as in tables of other programs

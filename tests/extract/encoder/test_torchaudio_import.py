@@ -30,14 +30,14 @@ except InputError as problem:
 """
 
 
-def told(folder, **files):
+def told(folder, use=USE, **files):
     """Return what a process says that imports the torchaudio of these files."""
     package = folder / "torchaudio"
     package.mkdir()
     for name, text in files.items():
         (package / f"{name}.py").write_text(text)
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    command = [sys.executable, "-c", USE]
+    command = [sys.executable, "-c", use]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     return done.stdout.strip()
 
@@ -55,6 +55,13 @@ def test_torchaudio_is_had_without_compiled_files_that_do_not_fit(tmp_path, prob
     assert told(tmp_path, **files, _extension=EXTENSION.format(problem=problem)) == (
         "in Python False"
     )
+
+
+def test_mfcc_needs_no_compiled_files(tmp_path):
+    use = "from spk.extract.encoder.mfcc import CepstralFrontEnd as F; print(F().shortest)"
+    broken = EXTENSION.format(problem='OSError("libc10_cuda.so")')
+    files = {"__init__": INIT, "functional": FUNCTIONAL, "_extension": broken}
+    assert told(tmp_path, use, **files) == "400"
 
 
 def test_a_torchaudio_that_fails_all_the_same_is_told(tmp_path):

@@ -345,7 +345,7 @@ def worker(corpus, tmp_path):
         "threads": 1,
         "begun": None,
     }
-    (tmp_path / "store" / "shards").mkdir(parents=True)
+    StoreWriter(known["store"], known["config"]).close()  # as the parent has made it
 
     def run(**changes):
         ours, theirs = multiprocessing.get_context("spawn").Pipe()

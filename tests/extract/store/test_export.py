@@ -19,6 +19,7 @@ from spk.extract.store import export as export_module
 from spk.extract.store.export import export, pack
 from spk.extract.store.reader import FeatureStore
 from spk.extract.store.writer import StoreWriter
+from spk.manifests.table import check_table
 
 Make = Callable[..., np.ndarray]
 IDS = [f"s{number}" for number in range(10)]
@@ -99,6 +100,38 @@ def test_parquet_holds_every_layer(
     assert table["audio_crc32"].tolist() == [0xFFFFFFFF] * 10
     for place, layer in enumerate((0, 2, 5)):
         np.testing.assert_array_equal(np.stack(table[f"layer_{layer}"]), features[:, place])
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_a_table_adds_who_speaks_when_and_chooses_rows(
+    tmp_path: Path, make_store: Make, suffix: str
+) -> None:
+    features = make_store(tmp_path / "a", IDS)  # three shards
+    chosen = ["s9", "s0", "s5", "s4"]
+    rows = {"segment_id": chosen, "audio": "a.wav", "speaker": list("ABAB"), "session": "S"}
+    table = check_table(pd.DataFrame({**rows, "start": [9.0, 0, 5, 4], "end": [9.5, 1, 6, 5]}))
+    assert export(tmp_path / "a", tmp_path / f"a{suffix}", table=table) == 4
+    if suffix == ".npz":
+        with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+    else:
+        frame = pd.read_parquet(tmp_path / "a.parquet")
+        found = {name: np.stack(frame[name].tolist()) for name in frame}
+    order = ["s0", "s4", "s5", "s9"]  # the store's
+    assert found["segment_id"].tolist() == order
+    assert "split" not in found
+    for name in ("speaker", "session", "start", "end"):
+        expected = table.set_index("segment_id").loc[order, name].tolist()
+        assert found[name].tolist() == expected
+    np.testing.assert_array_equal(found["layer_2"], features[[0, 4, 5, 9], 1])
+
+
+def test_a_table_of_other_segments_is_refused(tmp_path: Path, make_store: Make) -> None:
+    make_store(tmp_path / "a", IDS)
+    rows = {"segment_id": ["x"], "audio": "a.wav", "speaker": "A", "session": "S"}
+    table = pd.DataFrame({**rows, "start": 0.0, "end": 1.0})
+    with pytest.raises(InputError, match="0 of 1 segments of the table have features, first 'x'"):
+        export(tmp_path / "a", tmp_path / "a.npz", table=table)
 
 
 def test_a_name_that_is_taken_or_strange_is_refused(tmp_path: Path, make_store: Make) -> None:

@@ -27,6 +27,7 @@ def write(path: Path) -> Path:
         "frames": [2, 3],
         "audio_bytes": [96000, 128000],
         "audio_crc32": [7, 0xFFFFFFFF],
+        "audio_digest": [1 << 63, 9],
     }
     rejected = [{"segment_id": "x", "code": "silent", "message": "all samples are 0"}]
     attributes = {"fingerprint": "ab", "configuration": {"dim": 3}, "versions": {"spk": "0"}}
@@ -65,6 +66,7 @@ def test_a_plain_hdf5_reader_sees_what_was_written(tmp_path: Path) -> None:
         assert [raw.decode() for raw in file["segment_id"][()]] == IDS
         assert file["crc32"][1, 0] == binascii.crc32(FEATURES[0, 2:5].tobytes())
         assert file["audio_crc32"][()].tolist() == [7, 0xFFFFFFFF]
+        assert file["audio_digest"][()].tolist() == [1 << 63, 9]
         assert json.loads(file.attrs["configuration"]) == {"dim": 3}
 
 

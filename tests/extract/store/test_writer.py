@@ -89,6 +89,7 @@ def test_ids_and_rows_stand_in_commit_order(tmp_path: Path, make_store: Make) ->
         "frames": 74,
         "audio_bytes": 96000,
         "audio_crc32": 0xFFFFFFFF,
+        "audio_digest": 0,
     }
 
 

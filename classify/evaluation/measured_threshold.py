@@ -1,0 +1,125 @@
+"""The threshold that `open_set` measured for a model, read back from the sweep's folder.
+
+A threshold holds for the probabilities that it was found with: of the same classifier, layers,
+encoder, training rows and calibration. So the folder has to be of a sweep whose choice is the
+model, and ``openset.csv`` has to be of that sweep as it is now.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...common.errors import InputError
+from ...extract.store.layout import differing_keys
+from ..features import LayerSet
+from ..options import AUTO
+from ..selection.run_inputs import FREE_KEYS, check_sealed, run_mark
+from ..speaker_model import SpeakerModel
+from .sweep_choice import read_config
+
+OPEN_SET_FILE = "openset.csv"
+ORIGIN = ("split", "seed", "segments", "chosen_and_calibrated_on")
+
+
+def threshold_of(
+    model: SpeakerModel, *, unknown_below: str | None, run: str | None, false_accepts: float
+) -> float | None:
+    """Return the probability that the options of ``spk-classify predict`` ask for, or None.
+
+    Raises
+    ------
+    InputError
+        ``auto`` and the sweep's folder are given one without the other, or `measured_threshold`
+        refuses.
+    """
+    if (unknown_below == AUTO) != (run is not None):
+        raise InputError(
+            f"--unknown-below: value is {unknown_below or 'none'!r} and --run is "
+            f"{run or 'none'!r}, expected auto and the folder of a sweep, or neither; pass both, "
+            "or give --unknown-below a probability"
+        )
+    if run is not None:
+        return measured_threshold(model, run, false_accepts)
+    return None if unknown_below is None else float(unknown_below)
+
+
+def measured_threshold(model: SpeakerModel, run: str | Path, false_accepts: float) -> float:
+    """Return the probability below which `open_set` takes a segment for a stranger's.
+
+    Parameters
+    ----------
+    model
+        As `spk-classify fit` made it from the sweep's table and store.
+    run
+        Folder of the sweep, with what `spk-classify open-set` added.
+    false_accepts
+        The wanted share of strangers, one of those that were measured.
+
+    Raises
+    ------
+    InputError
+        The folder is of no sweep, of one that chose another model, or has no threshold for this
+        share.
+    """
+    config = read_config(run)
+    check_sealed(run, config)
+    if others := list(_differences(model, config)):
+        raise InputError(
+            f"{run}: the sweep chose another model than is given (its {', '.join(others)}), "
+            "expected the same; name the sweep of the same table, store and choice, or give "
+            "--unknown-below a probability"
+        )
+    rows = _measured(Path(run), config)
+    for wanted, threshold in rows.items():
+        if math.isclose(wanted, false_accepts) and not math.isnan(threshold):
+            return threshold
+    shares = ",".join(f"{wanted:g}" for wanted, number in rows.items() if not math.isnan(number))
+    raise InputError(
+        f"{run}: {OPEN_SET_FILE} has no threshold for --false-accepts {false_accepts:g}, expected "
+        f"one of {shares or 'none'}; pass one of them, or run spk-classify open-set again with "
+        f"--false-accepts {false_accepts:g}"
+    )
+
+
+def _differences(model: SpeakerModel, config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a sweep has otherwise than a model; nothing where its choice is the model."""
+    chosen, settings, origin = config["chosen"], config["settings"], config.get("origin", {})
+    for name in ("classifier", "penalty"):
+        if chosen[name] != getattr(model, name):
+            yield name
+    if LayerSet.from_dict(chosen) != model.layers:
+        yield "layers"
+    if (settings.get("within"), settings.get("pooling_part")) != (model.within, model.part):
+        yield "task"
+    yield from differing_keys(config["store"], model.config, free=FREE_KEYS)
+    yield from (key for key in ORIGIN if origin.get(key) != model.origin.get(key))
+    warmth = {"": model.temperature, **model.temperatures}
+    theirs = {"": chosen["temperature"], **chosen.get("temperatures", {})}
+    if warmth.keys() != theirs.keys() or not all(
+        math.isclose(theirs[name], number, rel_tol=1e-6) for name, number in warmth.items()
+    ):
+        yield "calibration"
+
+
+def _measured(run: Path, config: Mapping[str, Any]) -> dict[float, float]:
+    """Return {wanted share: threshold} of a sweep's ``openset.csv``."""
+    import pandas as pd
+
+    path = run / OPEN_SET_FILE
+    again = "run spk-classify open-set on the sweep's table, store and folder"
+    try:
+        frame = pd.read_csv(path)
+        thresholds = dict(zip(frame["wanted"].astype(float), frame["threshold"], strict=True))
+        marks = set(frame["run"])
+    except FileNotFoundError:
+        raise InputError(f"{run}: holds no {OPEN_SET_FILE}, expected thresholds; {again}") from None
+    except (OSError, ValueError, KeyError) as problem:
+        raise InputError(
+            f"{path}: cannot be read ({problem!r}), expected thresholds; {again}"
+        ) from problem
+    if marks != {run_mark(run, config)}:
+        raise InputError(f"{path}: is of another sweep than the folder, expected its own; {again}")
+    return {float(wanted): float(number) for wanted, number in thresholds.items()}

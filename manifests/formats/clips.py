@@ -1,0 +1,91 @@
+"""Read clips of known voices: a folder for each person, ``FOLDER/NAME/*.wav``.
+
+The name of the folder is the speaker's, a file is one segment from its start to its end, and
+all are of split ``train``. Audio of every suffix that can be decoded is read; other files and
+deeper folders are passed over and told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...common.audio.containers import SUFFIXES
+from ...common.errors import InputError
+from ..table import check_table, segment_id
+from .turns import audio_seconds, check_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+FEWEST = 2  # persons: one alone is named whoever speaks
+
+
+def read_clips(
+    folder: str | Path, *, log: Callable[[str], object] = lambda line: None
+) -> pd.DataFrame:
+    """Return the segment table of a folder of clips; paths are relative to it.
+
+    Parameters
+    ----------
+    folder
+        Holds a folder for each person, and that his or her recordings.
+    log
+        Receives a line on what is passed over.
+
+    Raises
+    ------
+    InputError
+        There is no such folder, it has clips of fewer than two persons, a person's folder has
+        none, or a file cannot be decoded.
+    """
+    import pandas as pd
+
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(
+            f"{folder}: is no folder, expected FOLDER/NAME/*.wav, a folder for each person; "
+            "correct --clips"
+        )
+    persons = [path for path in _visible(root) if path.is_dir()]
+    rows, others = [], [path.name for path in _visible(root) if not path.is_dir()]
+    for person in persons:
+        files = [path for path in _visible(person) if path.is_file()]
+        clips = [path for path in files if path.suffix.lower() in SUFFIXES]
+        others += [f"{person.name}/{path.name}" for path in _visible(person) if path not in clips]
+        if not clips:
+            raise InputError(
+                f"{person}: holds 0 recordings, expected at least 1 of {person.name!r}; add "
+                "one, or move the folder away"
+            )
+        rows += [_row(root, clip) for clip in clips]
+    if len(persons) < FEWEST:
+        raise InputError(
+            f"{folder}: holds clips of {len(persons)} persons, expected {FEWEST} or more as "
+            "FOLDER/NAME/*.wav; add a folder for each person"
+        )
+    if others:
+        log(f"{folder}: {len(others)} files are passed over, first {others[0]!r}")
+    return check_table(pd.DataFrame(rows), where=str(folder))
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _row(root: Path, clip: Path) -> dict[str, object]:
+    """Return the row of a clip, which is a session of its own."""
+    name = clip.relative_to(root).as_posix()
+    speaker = check_name(clip.parent.name, what="name", place=str(clip.parent))
+    seconds = audio_seconds(clip)
+    return {
+        "segment_id": segment_id(clip.name, speaker, 0.0, seconds),
+        "audio": name,
+        "start": 0.0,
+        "end": seconds,
+        "speaker": speaker,
+        "session": name,
+        "split": "train",
+    }
