@@ -315,12 +315,12 @@ def _write(
             _check_same_features(there, segment_id, own)
             continue
         columns = {name: column[place] for name, column in vectors.columns.items()}
-        facts = {n: int(columns[n]) if n in columns else 0 for n in COLUMNS if n[:5] == "audio"}
+        facts = {n: int(columns.get(n) or 0) for n in COLUMNS if n.startswith("audio")}
         writer.add(
             segment_id,
             own.swapaxes(0, 1) if frames else own[:, 0],
             duration=durations[segment_id],
-            frames=int(columns.get("frames", own.shape[1])),
+            frames=int(columns.get("frames") or own.shape[1]),
             **facts,
         )
         new += 1

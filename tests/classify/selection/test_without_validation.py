@@ -54,13 +54,13 @@ def test_the_simplest_is_fitted_and_told_as_uncalibrated(unvalidated, store_path
 @pytest.mark.parametrize(
     ("changes", "chosen"),
     [
-        ({}, ("centroid", "average", "yes")),
-        ({"layers": "1"}, ("centroid", "alone", "yes")),
-        ({"combine": "concat", "standardise": "no"}, ("centroid", "concat", "no")),
-        ({"classifiers": "ridge,lda", "penalty": 0.5}, ("ridge", "average", "yes")),
+        ({}, ("centroid", "average")),
+        ({"layers": "1"}, ("centroid", "alone")),
+        ({"combine": "concat"}, ("centroid", "concat")),
+        ({"classifiers": "ridge,lda", "penalty": 0.5}, ("ridge", "average")),
         ({"classifiers": "ridge"}, None),  # a penalty would have to be chosen
         ({"classifiers": "lightgbm"}, None),
-        ({"combine": "mix"}, None),
+        ({"combine": "pairs"}, None),
         ({"folds": 3}, None),
     ],
 )
@@ -69,7 +69,7 @@ def test_only_what_needs_no_choice_goes_without_validation(unvalidated, store, c
     if chosen is None:
         assert fixed is None
     else:
-        assert (fixed.classifiers, fixed.combine, fixed.standardise) == chosen
+        assert (fixed.classifiers, fixed.combine) == chosen
 
 
 def test_with_validation_rows_they_choose(table, store):
