@@ -76,7 +76,7 @@ audit: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	MYPYPATH=$(AS_SPK) $(BIN)/mypy -p spk.common -p spk.manifests -p spk.extract -p spk.classify -p spk.finetune
+	MYPYPATH=$(AS_SPK) $(BIN)/mypy -p spk.common -p spk.manifests -p spk.extract -p spk.classify -p spk.finetune -m spk.__main__
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -5,7 +5,10 @@ the transformer, normalised waveforms); ``group`` one of wav2vec2-base's (group 
 """
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
+
+from spk.extract.encoder.torchaudio_import import import_torchaudio
 
 SHAPE = {
     "hidden_size": 128,
@@ -26,6 +29,9 @@ KINDS = {
 def write_encoder(folder: Path, kind: str, seed: int = 0, **shape: object) -> Path:
     """Write a random encoder of `kind` (``layer`` or ``group``) as transformers saves one."""
     import torch
+
+    if find_spec("torchaudio"):
+        import_torchaudio()  # where it does not fit torch, transformers alone cannot import it
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
     from transformers.utils import logging
 
