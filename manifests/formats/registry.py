@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...common.errors import InputError, check_choice
 from ...common.files import list_files
-from . import eaf, lhotse, rttm, segmented_csv, srt, txt, vtt, whisperx
+from . import eaf, kaldi, lhotse, rttm, segmented_csv, srt, textgrid, txt, vtt, whisperx
 from .turns import Annotation, Turn
 from .writing import by_session, turns_of
 
@@ -49,6 +49,9 @@ FORMATS = {
         _without_audio(whisperx.write_seglst),
         one_session=False,
     ),
+    "textgrid": Format(
+        (".textgrid",), textgrid.read_textgrid, _without_audio(textgrid.write_textgrid)
+    ),
     "srt": Format((".srt",), srt.read_srt, _without_audio(srt.write_srt)),
     "vtt": Format((".vtt",), vtt.read_vtt, _without_audio(vtt.write_vtt)),
     "txt": Format((".txt",), txt.read_txt, _without_audio(txt.write_txt)),
@@ -59,6 +62,7 @@ FORMATS = {
         lhotse.write_lhotse,
         one_session=False,
     ),
+    "kaldi": Format((), kaldi.read_kaldi, kaldi.write_kaldi, one_session=False),
     "csv": Format(
         (".csv",),
         segmented_csv.read_segmented_csv,
@@ -66,7 +70,7 @@ FORMATS = {
         one_session=False,
     ),
 }
-FOLDERS = ("lhotse",)  # formats of which all sessions go into one folder
+FOLDERS = ("lhotse", "kaldi")  # formats of which all sessions go into one folder
 CONTENT = (  # how a text begins, and its format
     (r"(?:;;[^\n]*\n|\s)*(?:SPEAKER|SPKR-INFO)\s", "rttm"),
     (r"\s*WEBVTT", "vtt"),
@@ -250,6 +254,8 @@ def _format_of_content(path: Path) -> str | None:
 
 
 def _format_of_folder(path: Path) -> str:
+    if any(file.name == kaldi.NEEDED for file in list_files(path, ("",))):
+        return "kaldi"
     suffixes = sorted({f".{suffix.rpartition('.')[2]}" for suffix in _all_suffixes()})
     names = {_format_read(file) for file in list_files(path, tuple(suffixes))}
     if len(names) != 1:
