@@ -54,6 +54,7 @@ LIBRARIES = [
     "pyannote.database>=6.1",
     "pympi-ling>=1.71",
     "srt>=3.5",
+    "urllib3>=2",  # lhotse imports it and does not list it
     "webvtt-py>=0.6",
 ]
 
