@@ -315,7 +315,7 @@ def _row(
         "session": turn.session,
         "channel": turn.channel,
         "line": turn.line,
-        "text": " ".join(turn.text.split()),
+        "text": turn.text,
     }
 
 

@@ -173,7 +173,7 @@ def write_kaldi(
     _write_lines(folder / NEEDED, (f"{utterance} {said[utterance].speaker}" for utterance in ids))
     _write_lines(folder / "spk2utt", (f"{who} {' '.join(own)}" for who, own in speakers.items()))
     if any(turn.text for turn in turns):
-        texts = (f"{utterance} {' '.join(said[utterance].text.split())}" for utterance in ids)
+        texts = (f"{utterance} {said[utterance].text}" for utterance in ids)
         _write_lines(folder / "text", map(str.strip, texts))
     if recordings:
         _write_lines(folder / "wav.scp", (_recording(*item) for item in recordings.items()))

@@ -153,7 +153,7 @@ def _turn(speech: tuple[str, str, str], session: str, line: int, place: str) -> 
             "correct the line"
         )
     start, end = _seconds(*match.groups()[:4]), _seconds(*match.groups()[4:])
-    return Turn(session, speaker, start, end, line, place, text=" ".join(text.split()))
+    return Turn(session, speaker, start, end, line, place, text=text)
 
 
 def _seconds(hours: str | None, minutes: str, seconds: str, fraction: str | None) -> float:
@@ -172,11 +172,6 @@ def _speaker_note(annotation: Annotation, form: str, name: str) -> list[Note]:
     return [Note("speakers", name, message)]
 
 
-def plain_line(text: str) -> str:
-    """Return text on one line, as cues are written."""
-    return " ".join(text.split())
-
-
 def in_brackets(turns: Sequence[Turn], form: str) -> Iterator[tuple[Turn, str]]:
     """Yield each turn with its text as ``[speaker]: text``.
 
@@ -186,7 +181,7 @@ def in_brackets(turns: Sequence[Turn], form: str) -> Iterator[tuple[Turn, str]]:
         A speaker's name would not be read back.
     """
     for turn in turns:
-        line = f"[{turn.speaker}]: {plain_line(turn.text)}".rstrip()
+        line = f"[{turn.speaker}]: {turn.text}".rstrip()
         match = FORMS["brackets"].match(line)
         if match is None or match[1] != turn.speaker:
             raise InputError(

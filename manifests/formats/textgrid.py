@@ -339,7 +339,7 @@ class _Parser:
         elif self.choice.is_silence(mark):
             self.silent[mark.strip()] += 1
         else:
-            turn = Turn(self.session, speaker, start, end, self.count, place, text=mark.strip())
+            turn = Turn(self.session, speaker, start, end, self.count, place, text=mark)
             self.count += 1
             try:
                 self.annotation.turns.append(check_turn(turn))

@@ -25,6 +25,7 @@ from ...common.names import changed_names, is_placeholder, normal_name
 from ..table import MAX_SECONDS
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # float() also takes nan and 1_0
+UNREADABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in the text of a turn
 LONGEST_NAME = 100  # characters; `cut` shortens what does not fit in a file name
 
 
@@ -229,10 +230,19 @@ def name_notes(what: str, names: Iterable[str], place: str) -> list[Note]:
 
 
 def check_turn(turn: Turn) -> Turn:
-    """Return `turn` with normalised names, or raise `InputError` if a name or time is wrong."""
+    """Return `turn` with normalised names and plain text, or raise `InputError`.
+
+    Text is on one line, without control characters.
+
+    Raises
+    ------
+    InputError
+        A name or time is wrong.
+    """
     turn = turn._replace(
         session=check_name(turn.session, what="session", place=turn.place),
         speaker=check_name(turn.speaker, what="speaker", place=turn.place),
+        text=" ".join(UNREADABLE.sub(" ", turn.text).split()) if turn.text else "",
     )
     if not 0 <= turn.start < math.inf:
         raise InputError(

@@ -16,7 +16,7 @@ from pathlib import Path
 from ...common.errors import InputError
 from ...common.files import atomic_write
 from ..text_files.kinds import check_kind
-from .subtitles import ARROW, CueFormat, plain_line, read_cues
+from .subtitles import ARROW, CueFormat, read_cues
 from .turns import Annotation, Turn, read_files
 from .writing import clock, milliseconds
 
@@ -73,7 +73,7 @@ def write_vtt(turns: Sequence[Turn], path: str | Path) -> None:
     cues = ["WEBVTT\n"]
     for turn in turns:
         start, end = (clock(time) for time in milliseconds(turn))
-        name, text = (_escaped(part) for part in (turn.speaker, plain_line(turn.text)))
+        name, text = (_escaped(part) for part in (turn.speaker, turn.text))
         cues.append(f"{start} --> {end}\n<v {name}>{text}</v>\n")
     atomic_write(path, "\n".join(cues).encode())
 

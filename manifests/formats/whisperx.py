@@ -125,7 +125,7 @@ def _turn(row: Any, keys: _Keys, session: str, index: int, place: str) -> Turn:
         text(row, keys.session, place) if keys.session else session,
         "" if speaker.strip() == UNSURE else speaker,
         *(start, end, index, place),
-        text=text(row, keys.text, place).strip(),
+        text=text(row, keys.text, place),
     )
 
 

@@ -57,7 +57,7 @@ def turns_of(table: pd.DataFrame, where: str = "turns") -> list[Turn]:
                     *(_seconds(start, "start", place), _seconds(end, "end", place)),
                     *(row, place),
                     _channel(optional["channel"][row], place),
-                    " ".join(optional["text"][row].split("\0")),
+                    optional["text"][row],
                 )
             )
         )
