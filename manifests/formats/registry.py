@@ -16,7 +16,7 @@ from ...common.errors import InputError, check_choice
 from ...common.files import list_files
 from . import eaf, kaldi, lhotse, rttm, segmented_csv, srt, textgrid, txt, vtt, whisperx
 from .turns import Annotation, Turn
-from .writing import by_session, turns_of
+from .writing import by_session, turns_of, without_blanks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +34,7 @@ class Format(NamedTuple):
     read: Callable[..., Annotation]
     write: Callable[[Sequence[Turn], Path, Audio], None]
     one_session: bool = True  # in a file
+    blanks: bool = True  # in names; else they become "_"
 
 
 def _without_audio(write: Callable[[Sequence[Turn], Path], None]) -> Callable[..., None]:
@@ -41,7 +42,9 @@ def _without_audio(write: Callable[[Sequence[Turn], Path], None]) -> Callable[..
 
 
 FORMATS = {
-    "rttm": Format((".rttm",), rttm.read_rttm, _without_audio(rttm.write_rttm), one_session=False),
+    "rttm": Format(
+        (".rttm",), rttm.read_rttm, _without_audio(rttm.write_rttm), False, blanks=False
+    ),
     "whisperx": Format((".json",), whisperx.read_whisperx, _without_audio(whisperx.write_whisperx)),
     "seglst": Format(
         (".seglst.json",),
@@ -62,7 +65,7 @@ FORMATS = {
         lhotse.write_lhotse,
         one_session=False,
     ),
-    "kaldi": Format((), kaldi.read_kaldi, kaldi.write_kaldi, one_session=False),
+    "kaldi": Format((), kaldi.read_kaldi, kaldi.write_kaldi, False, blanks=False),
     "csv": Format(
         (".csv",),
         segmented_csv.read_segmented_csv,
@@ -176,6 +179,8 @@ def write_turns(
     if name in FOLDERS:
         FORMATS[name].write(spoken, path, audio or {})
         return [path]
+    if not FORMATS[name].blanks:
+        without_blanks(spoken, name)  # two files must not have sessions of one name
     files = []
     for session, part in by_session(spoken):
         files.append(path / f"{session}{written_suffix(name)}")
