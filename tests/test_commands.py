@@ -333,7 +333,7 @@ def test_nothing_is_replaced_because_of_the_environment(typed, tmp_path, monkeyp
 
 def test_export_offers_every_format_and_cues_every_form():
     assert set(manifests_options.FORMATS) == set(FORMATS)
-    assert manifests_options.CUE_FORMS == ("any", *FORMS)
+    assert list(manifests_options.CUE_FORMS) == ["any", *FORMS]
 
 
 def test_split_offers_every_parameter_of_every_method():

@@ -87,16 +87,18 @@ def write_uem(spans: Mapping[str, Sequence[tuple[float, float]]], path: str | Pa
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_uem({"S 2": [(0, 1.5)], "S1": [(3, 4.25)]}, Path(folder, "a.uem"))
+    ...     write_uem({"S 2": [(0, 1.5)], "A": [(3, 4.25)]}, Path(folder, "a.uem"))
     ...     print(Path(folder, "a.uem").read_text())
-    S1 1 3.000 4.250
+    A 1 3.000 4.250
     S_2 1 0.000 1.500
     <BLANKLINE>
     """
     check_equal_names(spans, "sessions", "UEM")
-    lines = []
-    for session, start, end in sorted((s, *span) for s, own in spans.items() for span in own):
-        name = check_name(session, what="session", place=str(path))
-        _check_span(start, end, f"{path}: {session}")
-        lines.append(f"{underscored(name)} 1 {decimal_seconds(start)} {decimal_seconds(end)}\n")
+    rows = []
+    for session, own in spans.items():
+        name = underscored(check_name(session, what="session", place=str(path)))
+        for start, end in own:
+            _check_span(start, end, f"{path}: {session}")
+            rows.append((name, start, end))
+    lines = [f"{n} 1 {decimal_seconds(s)} {decimal_seconds(e)}\n" for n, s, e in sorted(rows)]
     atomic_write(path, "".join(lines).encode())

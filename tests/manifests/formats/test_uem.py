@@ -44,7 +44,7 @@ def test_what_is_written_is_read_as_it_was(tmp_path):
     write_uem(spans, tmp_path / "b.uem")
     text = (tmp_path / "b.uem").read_text(encoding="utf-8")
     assert text == (
-        "S_1 1 1.000 2.000\nS2 1 0.000 1.500\nS2 1 3.250 4.000\n会议 1 0.123456 9.000\n"
+        "S2 1 0.000 1.500\nS2 1 3.250 4.000\nS_1 1 1.000 2.000\n会议 1 0.123456 9.000\n"
     )
     assert read_uem(tmp_path / "b.uem") == {
         "S_1": [(1.0, 2.0)],
