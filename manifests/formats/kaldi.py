@@ -14,6 +14,7 @@ any turn has a text. Blanks in names become ``_``. Times have six decimal places
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -185,7 +186,7 @@ def _utterances(turns: Sequence[Turn]) -> list[str]:
         ids = [_utterance(turn, sign) for turn in turns]
         speakers = dict(zip(ids, (turn.speaker for turn in turns), strict=True))
         if len(speakers) < len(ids):
-            double = next(name for name in ids if ids.count(name) > 1)
+            double = next(name for name, count in Counter(ids).items() if count > 1)
             raise InputError(
                 f"Kaldi: 2 turns have the id {double!r}, expected different times; delete one"
             )

@@ -73,7 +73,8 @@ def _turn(row: Mapping[str, str], index: int, place: str) -> Turn:
     return Turn(
         row["session"] if "session" in row else file_session(row["file"]),
         row["speaker"],
-        *(parse_seconds(row[name], name, place) for name in ("start", "end")),
+        parse_seconds(row["start"], "start", place),
+        parse_seconds(row["end"], "end", place),
         *(index, place, channel, row.get("text", "")),
     )
 

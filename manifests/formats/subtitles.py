@@ -28,9 +28,11 @@ from .turns import Annotation, Note, Turn, collect_turns
 
 CLOCK = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
 TIMES = re.compile(rf"\s*{CLOCK}\s*-->\s*{CLOCK}(?:\s.*)?")
+SPAN = re.compile(rf"\[?\s*{CLOCK}\s*-->\s*{CLOCK}")  # how such a line begins
+START = re.compile(r"\[?\s*[\d:.,]+\s*-->")  # how one that may be wrong begins
 ARROW = "-->"
 MARKUP = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
-VOICE = re.compile(r"<v(?:\.[^\s<>]*)*[ \t]+([^<>]*)>")
+VOICE = re.compile(r"<v(?:\.[^\s<>.]*)*[ \t]+([^<>]*)>")
 FORMS = {  # how a cue names its speaker; group 1 is the name
     "voice": VOICE,
     "brackets": re.compile(r"\s*\[(.+?)\]:(?=\s|$)"),  # WhisperX
@@ -109,7 +111,7 @@ def _blocks(text: str, times: re.Pattern[str]) -> Iterator[tuple[int, str, str]]
 
 def _is_times(row: str, times: re.Pattern[str]) -> bool:
     """Return whether a line with an arrow is meant as a line of times, right or wrong."""
-    return times.fullmatch(row) is not None or bool(re.match(r"\s*\[?\s*[\d:.,]+\s*-->", row))
+    return times.fullmatch(row) is not None or START.match(row.strip()) is not None
 
 
 def _form_of(blocks: Sequence[str], clean: Callable[[str], str]) -> str:
@@ -146,7 +148,7 @@ def _spoken(
 
 def _turn(speech: tuple[str, str, str], session: str, line: int, place: str) -> Turn:
     times, speaker, text = speech
-    match = re.match(rf"\s*\[?\s*{CLOCK}\s*-->\s*{CLOCK}", times)
+    match = SPAN.match(times.strip())
     if match is None:
         raise InputError(
             f"{place}: times are {times.strip()[:60]!r}, expected HH:MM:SS,mmm --> HH:MM:SS,mmm; "

@@ -157,7 +157,7 @@ def collect_turns(
     skip_bad
         Drop bad rows, with a note each, instead of stopping at the first.
     """
-    annotation, names = Annotation(), dict[str, list[str]](session=[], speaker=[])
+    annotation, names = Annotation(), dict[str, set[str]](session=set(), speaker=set())
     left_out: Counter[str] = Counter()
     for index, row in rows:
         place = f"{name}, {unit} {index + 1}"
@@ -169,8 +169,8 @@ def collect_turns(
                 left_out["of 0 s"] += 1
             else:
                 annotation.turns.append(check_turn(turn))
-                names["session"].append(turn.session)
-                names["speaker"].append(turn.speaker)
+                names["session"].add(turn.session)
+                names["speaker"].add(turn.speaker)
         except InputError as problem:
             annotation.drop_or_raise(problem, place, skip=skip_bad)
     for what, count in left_out.items():

@@ -136,8 +136,8 @@ def without_blanks(turns: Sequence[Turn], form: str) -> list[Turn]:
         Two sessions, or two speakers of a session, would have one name.
     """
     check_equal_names((turn.session for turn in turns), "sessions", form)
-    for session in dict.fromkeys(turn.session for turn in turns):
-        speakers = (turn.speaker for turn in turns if turn.session == session)
+    for session, spoken in by_session(turns):
+        speakers = (turn.speaker for turn in spoken)
         check_equal_names(speakers, f"speakers of session {session!r}", form)
     return [
         turn._replace(session=underscored(turn.session), speaker=underscored(turn.speaker))

@@ -1,8 +1,12 @@
 """CSVs of turns, as audformat, pandas and spreadsheets write them."""
 
+from pathlib import Path
+
+import pandas as pd
 import pytest
 
 from spk.common.errors import InputError
+from spk.manifests.formats.registry import write_turns
 from spk.manifests.formats.segmented_csv import read_segmented_csv
 
 
@@ -58,3 +62,14 @@ def test_a_bad_row_is_dropped_and_one_without_speaker_counted(tmp_path):
     assert turns(tmp_path, text, skip_bad=True) == [("S1", "A", 1.0, 2.0)]
     notes = read_segmented_csv(tmp_path / "day1.csv", skip_bad=True).notes
     assert [note.kind for note in notes] == ["dropped", "ignored"]
+
+
+def test_the_session_is_written_where_the_file_does_not_say_it(tmp_path):
+    table = pd.DataFrame({"session": ["S1", "a.wav"], "speaker": "A", "start": 0.5, "end": 2.0})
+    audio = {"S1": Path("wav/one.flac")}
+    write_turns(table, tmp_path / "a.csv", audio=audio)
+    assert (tmp_path / "a.csv").read_text() == (
+        "file,start,end,speaker,session\nwav/one.flac,0.5,2.0,A,S1\na.wav,0.5,2.0,A,a.wav\n"
+    )
+    found = read_segmented_csv(tmp_path / "a.csv").turns
+    assert [turn.session for turn in found] == ["S1", "a.wav"]
