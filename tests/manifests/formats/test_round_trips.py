@@ -102,6 +102,26 @@ def test_turns_come_back_as_they_were(tmp_path_factory, name, turns):
     assert [note for note in annotation.notes if note.kind == "dropped"] == []
 
 
+@pytest.fixture(scope="module")
+def real_turns(real_data):
+    turns = read_turns(real_data / "aishell4" / "rttm").turns
+    assert len(turns) > 9000
+    return pd.DataFrame(turns)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_real_meetings_come_back_as_they_were(tmp_path, real_turns, name):
+    write_turns(real_turns, tmp_path / "out", name)
+    found = pd.DataFrame(read_turns(tmp_path / "out", name).turns)
+    order = ["session", "speaker", "start", "end"]
+    found, expected = (
+        rows.sort_values(order, ignore_index=True)[order] for rows in (found, real_turns)
+    )
+    assert found[["session", "speaker"]].equals(expected[["session", "speaker"]])
+    apart = (found[["start", "end"]] - expected[["start", "end"]]).abs().to_numpy().max()
+    assert apart <= 1.001 * PRECISION[name]
+
+
 @pytest.mark.parametrize("name", [name for name, form in FORMATS.items() if not form.one_session])
 def test_a_format_of_several_sessions_is_one_file_where_it_has_the_suffix(tmp_path, name):
     table = pd.DataFrame(
