@@ -62,7 +62,8 @@ def export_table(
         files = table.drop_duplicates("session").set_index("session")["audio"]
         audio = {session: Path(audio_root, file) for session, file in files.items()}
     written = write_turns(turns, path, format, audio=audio)
-    return f"{len(written)} {'folder' if written[0].is_dir() else 'file'}{'s' * (len(written) > 1)}"
+    what = "folder" if written and written[0].is_dir() else "file"
+    return f"{len(written)} {what}{'s' * (len(written) != 1)}"
 
 
 def local_speakers(table: pd.DataFrame) -> pd.Series:

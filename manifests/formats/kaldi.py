@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from ...common.errors import InputError
 from ...common.files import atomic_write, list_files
+from ...common.log import log
 from ..text_files.decoding import read_text
 from .turns import Annotation, Turn, collect_turns, find_files, parse_float, relative_name
 from .writing import decimal_seconds, microseconds, milliseconds, without_blanks
@@ -127,9 +128,9 @@ def _turn(row: list[str], line: int, place: str, directory: _Directory) -> Turn:
     utterance, recording = row[:2]
     speaker = directory.speakers.get(utterance, "")
     if not speaker or len(speaker.split()) > 1:
-        told = f"{speaker!r}" if speaker else "missing"
+        shown = f"{speaker!r}" if speaker else "missing"
         raise InputError(
-            f"{place}: speaker of {utterance!r} in {NEEDED} is {told}, expected one name; correct "
+            f"{place}: speaker of {utterance!r} in {NEEDED} is {shown}, expected one name; correct "
             f"{NEEDED}"
         )
     start, end = (parse_float(row[k], what=w, place=place) for k, w in ((2, "start"), (3, "end")))
@@ -164,19 +165,25 @@ def write_kaldi(
     """
     folder, written = Path(path), without_blanks(turns, "Kaldi")
     ids = _utterances(written)
-    said = dict(zip(ids, written, strict=True))
+    by_utterance = dict(zip(ids, written, strict=True))
     speakers: dict[str, list[str]] = {}
     for utterance in sorted(ids, key=os.fsencode):
-        speakers.setdefault(said[utterance].speaker, []).append(utterance)
+        speakers.setdefault(by_utterance[utterance].speaker, []).append(utterance)
     sessions = {new.session: old.session for old, new in zip(turns, written, strict=True)}
     recordings = {new: (audio or {})[old] for new, old in sessions.items() if old in (audio or {})}
-    _write_lines(folder / "segments", (_segment(utterance, said[utterance]) for utterance in ids))
-    _write_lines(folder / NEEDED, (f"{utterance} {said[utterance].speaker}" for utterance in ids))
+    _write_lines(
+        folder / "segments", (_segment(utterance, by_utterance[utterance]) for utterance in ids)
+    )
+    _write_lines(
+        folder / NEEDED, (f"{utterance} {by_utterance[utterance].speaker}" for utterance in ids)
+    )
     _write_lines(folder / "spk2utt", (f"{who} {' '.join(own)}" for who, own in speakers.items()))
     if any(turn.text for turn in turns):
-        texts = (f"{utterance} {said[utterance].text}" for utterance in ids)
+        texts = (f"{utterance} {by_utterance[utterance].text}" for utterance in ids)
         _write_lines(folder / "text", map(str.strip, texts))
-    if recordings:
+    if not recordings:
+        log(f"{folder}: no wav.scp, since no recordings are known; pass --audio-root for one")
+    else:
         _write_lines(folder / "wav.scp", (_recording(*item) for item in recordings.items()))
 
 

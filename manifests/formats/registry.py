@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...common.errors import InputError, check_choice
 from ...common.files import list_files
+from ...common.log import log
 from . import eaf, kaldi, lhotse, rttm, segmented_csv, srt, textgrid, txt, vtt, whisperx
 from .turns import Annotation, Turn
 from .writing import by_session, turns_of, without_blanks
@@ -174,6 +175,7 @@ def write_turns(
     spoken = turns_of(turns)
     if _is_file(path, name):
         _check_sessions(spoken, path, name)
+        _tell_session(spoken, path, name)
         FORMATS[name].write(spoken, path, audio or {})
         return [path]
     if name in FOLDERS:
@@ -237,6 +239,14 @@ def _check_sessions(turns: Sequence[Turn], path: Path, name: str) -> None:
         )
 
 
+def _tell_session(turns: Sequence[Turn], path: Path, name: str) -> None:
+    """Tell the user where a file's name alone says the session, and says another."""
+    read = path.name[: -len(path.suffix)]
+    other = [turn.session for turn in turns if turn.session != read]
+    if FORMATS[name].one_session and other:
+        log(f"{path}: does not name its session, {other[0]!r}; it will be read as {read!r}")
+
+
 def _format_read(path: Path) -> str:
     """Return the format of a file or folder that is there."""
     if path.is_dir():
@@ -264,9 +274,9 @@ def _format_of_folder(path: Path) -> str:
     suffixes = sorted({f".{suffix.rpartition('.')[2]}" for suffix in _all_suffixes()})
     names = {_format_read(file) for file in list_files(path, tuple(suffixes))}
     if len(names) != 1:
-        held = f"files of {', '.join(sorted(names))}" if names else "no file of a known format"
+        content = f"files of {', '.join(sorted(names))}" if names else "no file of a known format"
         raise InputError(
-            f"{path}: holds {held}, expected those of one format; say which, format=..., one of "
+            f"{path}: holds {content}, expected those of one format; say which, format=..., one of "
             f"{', '.join(FORMATS)}"
         )
     return names.pop()

@@ -44,12 +44,30 @@ def test_what_is_exported_makes_the_same_table(run, table, name):
 def test_the_command_says_what_it_wrote(run, table):
     assert run("export", "t.csv", "out.rttm").output == "out.rttm: 3 turns in 1 file\n"
     assert run("export", "t.csv", "o", "--format", "srt").output == "o: 3 turns in 2 files\n"
-    assert run("export", "t.csv", "k", "--format", "kaldi").output == "k: 3 turns in 1 folder\n"
+    done = run("export", "t.csv", "k", "--format", "kaldi")
+    assert done.stdout == "k: 3 turns in 1 folder\n"
+    assert done.stderr == (
+        "k: no wav.scp, since no recordings are known; pass --audio-root for one\n"
+    )
     done = run("export", "t.csv", "out.srt")
     assert (done.exit_code, done.output) == (
         1,
         "out.srt: holds one session, the turns are of 2, first 'S1' and 'S2', expected one; name a "
         "folder and pass --format srt\n",
+    )
+
+
+def test_a_table_without_rows_is_no_file(run, table):
+    table[:0].to_csv("none.csv", index=False)
+    assert run("export", "none.csv", "o", "--format", "srt").output == "o: 0 turns in 0 files\n"
+    assert run("export", "none.csv", "o.rttm").output == "o.rttm: 0 turns in 1 file\n"
+
+
+def test_a_file_that_is_not_named_after_its_session_is_told(run, table, tmp_path):
+    table[table["session"] == "S2"].to_csv("one.csv", index=False)
+    assert run("export", "one.csv", "x/S2.srt").stderr == ""
+    assert run("export", "one.csv", "x.srt").stderr == (
+        "x.srt: does not name its session, 'S2'; it will be read as 'x'\n"
     )
 
 

@@ -36,13 +36,13 @@ def ours(path, **options):
     return sorted((turn.speaker, turn.start, turn.end, turn.text) for turn in turns)
 
 
-def same(found, expected, tolerance):
+def same(read_back, expected, tolerance):
     """Return whether rows of names and times are equal, times within a tolerance (s)."""
     approximate = [
         tuple(pytest.approx(v, abs=tolerance) if isinstance(v, float) else v for v in row)
         for row in expected
     ]
-    assert sorted(found) == approximate
+    assert sorted(read_back) == approximate
     return True
 
 
@@ -170,8 +170,11 @@ def test_srt_reads_our_srt_and_we_read_what_it_writes(tmp_path):
     write_turns(FIRST, tmp_path / "S1.srt")
     cues = list(srt.parse((tmp_path / "S1.srt").read_text(encoding="utf-8")))
     theirs = [(*cue.content.removeprefix("[").split("]: ", 1), cue.start, cue.end) for cue in cues]
-    found = [(who, s.total_seconds(), e.total_seconds(), said) for who, said, s, e in theirs]
-    assert same(found, WITH_TEXT, MILLISECOND)
+    read_back = [
+        (who, s.total_seconds(), e.total_seconds(), supervisions)
+        for who, supervisions, s, e in theirs
+    ]
+    assert same(read_back, WITH_TEXT, MILLISECOND)
     assert [cue.index for cue in cues] == [1, 2, 3]
     made = [
         srt.Subtitle(
@@ -199,19 +202,23 @@ def test_lhotse_reads_our_manifests_and_we_read_its_supervisions_and_cuts(tmp_pa
     from lhotse.qa import validate_recordings_and_supervisions
 
     write_turns(TABLE, tmp_path / "out", "lhotse", audio=recordings)
-    said = lhotse.SupervisionSet.from_file(tmp_path / "out" / "supervisions.jsonl.gz")
+    supervisions = lhotse.SupervisionSet.from_file(tmp_path / "out" / "supervisions.jsonl.gz")
     audio = lhotse.RecordingSet.from_file(tmp_path / "out" / "recordings.jsonl.gz")
-    validate_recordings_and_supervisions(audio, said)
+    validate_recordings_and_supervisions(audio, supervisions)
     assert {r.id: (r.duration, r.num_channels) for r in audio} == {"S1": (12, 2), "S2": (12, 2)}
     expected = rows(TABLE, "session", "speaker", "start", "end", "text")
-    assert same([(s.recording_id, s.speaker, s.start, s.end, s.text) for s in said], expected, 1e-8)
+    assert same(
+        [(s.recording_id, s.speaker, s.start, s.end, s.text) for s in supervisions], expected, 1e-8
+    )
 
     for name in ("b.jsonl.gz", "b.jsonl", "b.json"):
-        said.to_file(tmp_path / name)
+        supervisions.to_file(tmp_path / name)
         turns = read_turns(tmp_path / name).turns
-        found = [(t.session, t.speaker, t.start, t.end, t.text) for t in turns]
-        assert same(found, expected, 1e-8)
-    cuts = lhotse.CutSet.from_manifests(audio, said).trim_to_supervisions(keep_overlapping=False)
+        read_back = [(t.session, t.speaker, t.start, t.end, t.text) for t in turns]
+        assert same(read_back, expected, 1e-8)
+    cuts = lhotse.CutSet.from_manifests(audio, supervisions).trim_to_supervisions(
+        keep_overlapping=False
+    )
     assert len({cut.start for cut in cuts}) == 4
     cuts.to_file(tmp_path / "cuts.jsonl.gz")
     turns = read_turns(tmp_path / "cuts.jsonl.gz").turns
@@ -224,12 +231,14 @@ def test_lhotse_reads_our_kaldi_directory_and_we_read_its(tmp_path, recordings):
 
     write_turns(TABLE, tmp_path / "data", "kaldi", audio=recordings)
     (tmp_path / "data" / "reco2dur").write_text("S1 12.0\nS2 12.0\n")
-    audio, said, _ = load_kaldi_data_dir(tmp_path / "data", 8000)
+    audio, supervisions, _ = load_kaldi_data_dir(tmp_path / "data", 8000)
     expected = rows(TABLE, "session", "speaker", "start", "end", "text")
     assert same(
-        [(s.recording_id, s.speaker, s.start, s.end, s.text) for s in said], expected, SAMPLE
+        [(s.recording_id, s.speaker, s.start, s.end, s.text) for s in supervisions],
+        expected,
+        SAMPLE,
     )
-    export_to_kaldi(audio, said, tmp_path / "back")
+    export_to_kaldi(audio, supervisions, tmp_path / "back")
     turns = read_turns(tmp_path / "back").turns
     assert same([(t.session, t.speaker, t.start, t.end, t.text) for t in turns], expected, SAMPLE)
 

@@ -84,7 +84,7 @@ def test_turns_come_back_as_they_were(tmp_path_factory, name, turns):
     table, folder = table_of(turns), tmp_path_factory.mktemp("t")
     write_turns(table, folder, name)
     annotation = read_turns(folder, name)
-    found = in_order((t.session, t.speaker, t.start, t.end, t.text) for t in annotation.turns)
+    read_back = in_order((t.session, t.speaker, t.start, t.end, t.text) for t in annotation.turns)
     expected = []
     for session, speaker, start, end, text in table.itertuples(index=False, name=None):
         names = [normal_name(session), normal_name(speaker)]
@@ -92,13 +92,15 @@ def test_turns_come_back_as_they_were(tmp_path_factory, name, turns):
             names = [part.replace(" ", "_") for part in names]
         expected.append((*names, start, end, text))
     expected = in_order(expected)
-    assert [row[:2] for row in found] == [row[:2] for row in expected]
+    assert [row[:2] for row in read_back] == [row[:2] for row in expected]
     slack = 1.001 * PRECISION[name] if PRECISION[name] else 0
-    for (*_, start, end, text), (*_, first, last, said) in zip(found, expected, strict=True):
+    for (*_, start, end, text), (*_, first, last, spoken_text) in zip(
+        read_back, expected, strict=True
+    ):
         assert abs(start - first) <= slack
         assert abs(end - last) <= slack
         if name not in MARKED:
-            assert text == ("" if name in TEXTLESS else said)
+            assert text == ("" if name in TEXTLESS else spoken_text)
     assert [note for note in annotation.notes if note.kind == "dropped"] == []
 
 
@@ -112,13 +114,13 @@ def real_turns(real_data):
 @pytest.mark.parametrize("name", FORMATS)
 def test_real_meetings_come_back_as_they_were(tmp_path, real_turns, name):
     write_turns(real_turns, tmp_path / "out", name)
-    found = pd.DataFrame(read_turns(tmp_path / "out", name).turns)
+    read_back = pd.DataFrame(read_turns(tmp_path / "out", name).turns)
     order = ["session", "speaker", "start", "end"]
-    found, expected = (
-        rows.sort_values(order, ignore_index=True)[order] for rows in (found, real_turns)
+    read_back, expected = (
+        rows.sort_values(order, ignore_index=True)[order] for rows in (read_back, real_turns)
     )
-    assert found[["session", "speaker"]].equals(expected[["session", "speaker"]])
-    apart = (found[["start", "end"]] - expected[["start", "end"]]).abs().to_numpy().max()
+    assert read_back[["session", "speaker"]].equals(expected[["session", "speaker"]])
+    apart = (read_back[["start", "end"]] - expected[["start", "end"]]).abs().to_numpy().max()
     assert apart <= 1.001 * PRECISION[name]
 
 
@@ -130,8 +132,8 @@ def test_a_format_of_several_sessions_is_one_file_where_it_has_the_suffix(tmp_pa
     suffix = FORMATS[name].suffixes[0] if FORMATS[name].suffixes else ""
     path = tmp_path / f"all{suffix}"
     assert write_turns(table, path, name) == [path]
-    found = [(turn.session, turn.start) for turn in read_turns(path).turns]
-    assert sorted(found) == [("S1", 0.0), ("S2", 1.0)]
+    read_back = [(turn.session, turn.start) for turn in read_turns(path).turns]
+    assert sorted(read_back) == [("S1", 0.0), ("S2", 1.0)]
 
 
 @pytest.mark.parametrize("name", [name for name, form in FORMATS.items() if form.one_session])
@@ -198,7 +200,9 @@ def test_a_turn_that_no_format_holds_is_refused(tmp_path, change, message):
 
 
 def test_a_missing_column_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"columns \['speaker'\] are missing, found \['session', "):
+    with pytest.raises(
+        InputError, match=r"columns \['speaker'\] are missing, read_back \['session', "
+    ):
         write_turns(pd.DataFrame({"session": [], "start": [], "end": []}), tmp_path / "a.rttm")
 
 

@@ -71,5 +71,5 @@ def test_the_session_is_written_where_the_file_does_not_say_it(tmp_path):
     assert (tmp_path / "a.csv").read_text() == (
         "file,start,end,speaker,session\nwav/one.flac,0.5,2.0,A,S1\na.wav,0.5,2.0,A,a.wav\n"
     )
-    found = read_segmented_csv(tmp_path / "a.csv").turns
-    assert [turn.session for turn in found] == ["S1", "a.wav"]
+    read_back = read_segmented_csv(tmp_path / "a.csv").turns
+    assert [turn.session for turn in read_back] == ["S1", "a.wav"]
