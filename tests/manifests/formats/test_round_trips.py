@@ -106,8 +106,9 @@ def test_turns_come_back_as_they_were(tmp_path_factory, name, turns):
 
 @pytest.fixture(scope="module")
 def real_turns(real_data):
-    turns = read_turns(real_data / "aishell4" / "rttm").turns
-    assert len(turns) > 9000
+    """Return every third turn of 19 sessions."""
+    turns = read_turns(real_data / "aishell4" / "rttm").turns[::3]
+    assert len(turns) > 3000
     return pd.DataFrame(turns)
 
 
@@ -200,9 +201,7 @@ def test_a_turn_that_no_format_holds_is_refused(tmp_path, change, message):
 
 
 def test_a_missing_column_is_named(tmp_path):
-    with pytest.raises(
-        InputError, match=r"columns \['speaker'\] are missing, read_back \['session', "
-    ):
+    with pytest.raises(InputError, match=r"columns \['speaker'\] are missing, found \['session', "):
         write_turns(pd.DataFrame({"session": [], "start": [], "end": []}), tmp_path / "a.rttm")
 
 
