@@ -21,11 +21,13 @@ from typing import BinaryIO
 
 from .errors import InputError, explain_write_errors
 from .locks import lock_file
+from .names import shortened
 from .outputs import check_same_content, has_to_be_written
 from .signals import defer_signals
 
 PART = "part-"  # temporary files of `atomic_write`: .NAME.part-XXXXXXXX
 WRITING = ".writing-"  # temporary files of `atomic_open`: .writing-PID-NAME
+LONGEST_STEM = 240  # bytes of NAME in the name of a temporary file, of 255 in all
 FROM_HERE, EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
@@ -122,7 +124,7 @@ def atomic_write_bytes(path: Path, content: bytes | memoryview) -> None:
 def _locked_sibling(path: Path) -> tuple[int, Path]:
     """Create and lock a temporary file beside `path`; return its handle and path."""
     while True:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{PART}")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_part_prefix(path))
         with suppress(OSError):  # without locks on this disk, leftovers are never removed
             lock_file(handle, wait=True)
         if os.fstat(handle).st_nlink:
@@ -130,8 +132,14 @@ def _locked_sibling(path: Path) -> tuple[int, Path]:
         os.close(handle)  # another writer removed it before it was locked
 
 
+def _part_prefix(path: Path) -> str:
+    """Return how the name of a file that is not complete begins; eight signs follow."""
+    whole = len(os.fsencode(path.name)) <= LONGEST_STEM
+    return f".{path.name if whole else shortened(path.name, LONGEST_STEM)}.{PART}"
+
+
 def _remove_abandoned(path: Path) -> None:
-    for name in path.parent.glob(f".{glob.escape(path.name)}.{PART}????????"):
+    for name in path.parent.glob(f"{glob.escape(_part_prefix(path))}????????"):
         with suppress(OSError), open(name, "rb") as file:
             if lock_file(file.fileno(), wait=False):
                 name.unlink()
