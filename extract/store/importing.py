@@ -125,8 +125,9 @@ def import_vectors(  # noqa: PLR0913  (the options of the command)
     >>> store.layers, store.dim  # doctest: +SKIP
     ([0], 256)
     """
-    options = {"name": name, "weights": weights, "partial": partial, "overwrite": overwrite}
-    summary = run_import(vectors, as_table(table), store, lock=lock, **options)
+    options: dict[str, Any] = {"name": name, "weights": weights, "partial": partial}
+    options |= {"overwrite": overwrite, "lock": lock}
+    summary = run_import(vectors, as_table(table), store, **options)
     log(str(summary))
     return FeatureStore.open(store)
 
@@ -144,9 +145,9 @@ def run_import(  # noqa: PLR0913  (the options of the command)
 ) -> ImportSummary:
     """Do what `import_vectors` says, and sum up."""
     if overwrite and os.path.lexists(store):
-        options = {"name": name, "weights": weights, "partial": partial, "lock": lock}
+        options: dict[str, Any] = {"name": name, "weights": weights, "partial": partial}
         written = begin_anew(
-            Path(store), lambda new: run_import(path, table, new, **options), lock=lock
+            Path(store), lambda new: run_import(path, table, new, lock=lock, **options), lock=lock
         )
         return replace(written, store=str(store))
     vectors = read_vectors(path)
@@ -189,10 +190,10 @@ def _identified(
             "other identity; leave out --name and --weights"
         )
     if not name:
-        found = "does not say which encoder made it"
+        problem = "does not say which encoder made it"
         if vectors.config:
-            found = f"holds other vectors than spk-store export wrote of {encoder!r}"
-        raise InputError(f"{path}: {found}, expected a name for it; pass --name NAME")
+            problem = f"holds other vectors than spk-store export wrote of {encoder!r}"
+        raise InputError(f"{path}: {problem}, expected a name for it; pass --name NAME")
     return _named(path, vectors, normal_name(name), weights)
 
 
@@ -325,14 +326,14 @@ def _write(
         if segment_id in writer.done:
             _check_same_features(there, segment_id, own)
             continue
-        columns = {name: column[place] for name, column in vectors.columns.items()}
-        facts = {name: int(columns.get(name, 0)) for name in COLUMNS if name.startswith("audio")}
+        exported: dict[str, Any] = {n: column[place] for n, column in vectors.columns.items()}
+        audio = {name: int(exported.get(name, 0)) for name in COLUMNS if name.startswith("audio")}
         writer.add(
             segment_id,
             own.swapaxes(0, 1) if frames else own[:, 0],
             duration=durations[segment_id],
-            frames=int(columns.get("frames", own.shape[1])),
-            **facts,
+            frames=int(exported["frames"]) if "frames" in exported else own.shape[1],
+            **audio,
         )
         new += 1
     return new

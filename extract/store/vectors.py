@@ -270,8 +270,8 @@ def _of_columns(path: Path, frame: pd.DataFrame, config: Mapping[str, Any], sha2
     lists = [name for name in rest if frame[name].dtype == object]
     if lists:
         numbers = {name: _stacked(path, name, frame[name]) for name in lists}
-        found = {int(m[1]): numbers[n] for n in lists if (m := LAYER.fullmatch(n))}
-        layers = found or _layers(path, _only_array(path, numbers, len(frame)))
+        named = {int(m[1]): numbers[n] for n in lists if (m := LAYER.fullmatch(n))}
+        layers = named or _layers(path, _only_array(path, numbers, len(frame)))
     else:
         texts = [name for name in rest if frame[name].dtype.kind not in "fiu"]
         if texts or not rest:
