@@ -49,7 +49,8 @@ def make_predictions(
     scores
         (n,) texts, as `scores_text` gives them.
     """
-    named = rows[["segment_id", "session", "speaker", "start", "end"]].assign(
+    times = [name for name in ("start", "end") if name in rows]
+    named = rows[["segment_id", "session", "speaker", *times]].assign(
         predicted=predicted, score=score, split=rows.get("split", ""), model=model, scores=scores
     )
     return check_predictions(named)

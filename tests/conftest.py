@@ -79,6 +79,7 @@ MADE = (
     *(f"spk-manifests export turns.csv written/{name} --format {name}" for name in EXPORTED),
     "spk-extract table.csv store --audio-root corpus/wav --encoder demo",
     "spk-manifests cut table.csv segments --audio-root corpus/wav",
+    "spk-store export store exported.npz",
     "spk-classify fit table.csv store model --classifiers ridge --layers 1",
     "spk-classify predict model table.csv store named.csv",
     "spk-classify sweep table.csv store sweep --classifiers ridge --layers 1",

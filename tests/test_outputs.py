@@ -65,6 +65,7 @@ FOLDERS = {
     "spk-manifests demo": "OUT --sessions 1 --minutes 1 --speakers 2 --channels 1",
     "spk-extract": "table.csv OUT --audio-root corpus/wav --encoder demo",
     "spk-store merge": "store OUT",
+    "spk-store import": "exported.npz table.csv OUT",
     "spk-classify sweep": "table.csv store OUT --classifiers ridge --layers 1",
     "spk-classify fit": "table.csv store OUT --classifiers ridge --layers 1",
     "spk-finetune embed": (
@@ -74,6 +75,7 @@ FOLDERS = {
 # Paths that are read; every other path of a command has to be declared by `writes`.
 INPUTS = {
     *("path", "paths", "table", "audio_root", "identity", "rttm_dir", "pcm_dir", "store", "model"),
+    *("vectors", "weights", "clips"),
     *(
         "predictions",
         "a",
@@ -87,7 +89,7 @@ INPUTS = {
         "times",
     ),
 }
-READ_NO_STORE = ("spk-extract", "spk-finetune embed", "spk-manifests cut")
+READ_NO_STORE = ("spk-extract", "spk-finetune embed", "spk-manifests cut", "spk-store import")
 DONE = (0, 3)  # 3: rows were left out, such as of sessions without a model
 GOES_ON = {"spk-finetune embed"}  # hours of work in a folder: there is no --overwrite
 
@@ -363,6 +365,7 @@ def test_a_full_disk_leaves_the_old_file_or_the_old_folder(made, typed, monkeypa
 def test_a_users_file_beside_a_store_is_not_lost(made, typed, name):
     Path("other.rejected.csv").write_text("mine")
     done = typed(line_of(name, "other"))
-    of_a_store = name in ("spk-extract", "spk-store merge", "spk-finetune embed")
+    makers = ("spk-extract", "spk-store merge", "spk-store import", "spk-finetune embed")
+    of_a_store = name in makers
     assert done.exit_code == of_a_store, done.output
     assert Path("other.rejected.csv").read_text() == "mine"

@@ -96,10 +96,10 @@ def _differences(model: SpeakerModel, config: Mapping[str, Any]) -> Iterator[str
         yield "task"
     yield from differing_keys(config["store"], model.config, free=FREE_KEYS)
     yield from (key for key in ORIGIN if origin.get(key) != model.origin.get(key))
-    warmth = {"": model.temperature, **model.temperatures}
+    temperatures = {"": model.temperature, **model.temperatures}
     theirs = {"": chosen["temperature"], **chosen.get("temperatures", {})}
-    if warmth.keys() != theirs.keys() or not all(
-        math.isclose(theirs[name], number, rel_tol=1e-6) for name, number in warmth.items()
+    if temperatures.keys() != theirs.keys() or not all(
+        math.isclose(theirs[name], number, rel_tol=1e-6) for name, number in temperatures.items()
     ):
         yield "calibration"
 

@@ -146,8 +146,13 @@ def export_(path: str, out: str, *, table: str | None, overwrite: bool) -> None:
     help="Take the segments that TABLE and VECTORS share; those without a vector are rejected.",
 )
 @locks
-@writes(Output("out", folder=True, mark="store.json", beside=BESIDE_STORE), overwrite="")
-def import_(vectors: str, table: str, out: str, *, no_lock: bool, **options: Any) -> None:
+@writes(
+    Output("out", folder=True, mark="store.json", beside=BESIDE_STORE),
+    overwrite="Replace an existing STORE; otherwise vectors of the same encoder are added to it.",
+)
+def import_(
+    vectors: str, table: str, out: str, *, overwrite: bool, no_lock: bool, **options: Any
+) -> None:
     """Make STORE of VECTORS that another encoder made of the segments in TABLE.
 
     VECTORS is an .npz (`segment_id` and an array (rows, dim) or (rows, layers, dim), or an array
@@ -158,6 +163,7 @@ def import_(vectors: str, table: str, out: str, *, no_lock: bool, **options: Any
     from ...manifests.table import read_table
     from .importing import run_import
 
-    summary = run_import(vectors, read_table(table), out, lock=not no_lock, **options)
+    options |= {"overwrite": overwrite, "lock": not no_lock}
+    summary = run_import(vectors, read_table(table), out, **options)
     click.echo(str(summary))
     exit_left_out([summary.missing, summary.unexpected])

@@ -150,7 +150,7 @@ class _Chosen:
         self.columns = {name: values[chosen] for name, values in rows.items()} | own
         empty = np.empty((0, len(store.layers)), "<u4")
         crc32 = np.concatenate([empty, *(shard.crc32[places] for shard, places in shards)])
-        self.sha256 = content_sha256(self.columns["segment_id"], crc32)
+        self.sha256 = content_sha256(self.columns["segment_id"].tolist(), crc32)
 
     def layer(self, store: FeatureStore, layer: int) -> Iterator[np.ndarray]:
         """Yield one layer of each shard's rows, checked, in the stored dtype."""

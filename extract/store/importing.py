@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from ...common.names import normal_name
 from ...manifests.table import as_table
 from .export import content_sha256
 from .layout import rejected_path, write_rejected
+from .maintenance import begin_anew
 from .reader import FeatureStore
 from .shard import COLUMNS, DTYPES, SCHEMA, checksums
 from .vectors import Vectors, read_vectors
@@ -77,6 +79,7 @@ def import_vectors(  # noqa: PLR0913  (the options of the command)
     name: str | None = None,
     weights: str | Path | None = None,
     partial: bool = False,
+    overwrite: bool = False,
     log: Callable[[str], object] = log_info,
     lock: bool = True,
 ) -> FeatureStore:
@@ -98,6 +101,8 @@ def import_vectors(  # noqa: PLR0913  (the options of the command)
     partial
         Take what table and vectors share. Segments without a vector are then rejected
         (``no-vector``), and other vectors left out.
+    overwrite
+        Replace a store that is there, once the new one is complete.
     log
         Receives a line that sums up.
     lock
@@ -120,14 +125,14 @@ def import_vectors(  # noqa: PLR0913  (the options of the command)
     >>> store.layers, store.dim  # doctest: +SKIP
     ([0], 256)
     """
-    summary = run_import(
-        vectors, as_table(table), store, name=name, weights=weights, partial=partial, lock=lock
-    )
+    options: dict[str, Any] = {"name": name, "weights": weights, "partial": partial}
+    options |= {"overwrite": overwrite, "lock": lock}
+    summary = run_import(vectors, as_table(table), store, **options)
     log(str(summary))
     return FeatureStore.open(store)
 
 
-def run_import(
+def run_import(  # noqa: PLR0913  (the options of the command)
     path: str | Path,
     table: pd.DataFrame,
     store: str | Path,
@@ -135,9 +140,16 @@ def run_import(
     name: str | None = None,
     weights: str | Path | None = None,
     partial: bool = False,
+    overwrite: bool = False,
     lock: bool = True,
 ) -> ImportSummary:
     """Do what `import_vectors` says, and sum up."""
+    if overwrite and os.path.lexists(store):
+        options: dict[str, Any] = {"name": name, "weights": weights, "partial": partial}
+        written = begin_anew(
+            Path(store), lambda new: run_import(path, table, new, lock=lock, **options), lock=lock
+        )
+        return replace(written, store=str(store))
     vectors = read_vectors(path)
     config, values = _identified(path, vectors, name, weights)
     missing, unexpected = _check_same_segments(path, vectors, table, partial=partial)
@@ -178,10 +190,10 @@ def _identified(
             "other identity; leave out --name and --weights"
         )
     if not name:
-        state = "does not say which encoder made it"
+        problem = "does not say which encoder made it"
         if vectors.config:
-            state = f"holds other vectors than spk-store export wrote of {encoder!r}"
-        raise InputError(f"{path}: {state}, expected a name for it; pass --name NAME")
+            problem = f"holds other vectors than spk-store export wrote of {encoder!r}"
+        raise InputError(f"{path}: {problem}, expected a name for it; pass --name NAME")
     return _named(path, vectors, normal_name(name), weights)
 
 
@@ -314,14 +326,14 @@ def _write(
         if segment_id in writer.done:
             _check_same_features(there, segment_id, own)
             continue
-        columns = {name: column[place] for name, column in vectors.columns.items()}
-        facts = {n: int(columns.get(n) or 0) for n in COLUMNS if n.startswith("audio")}
+        exported: dict[str, Any] = {n: column[place] for n, column in vectors.columns.items()}
+        audio = {name: int(exported.get(name, 0)) for name in COLUMNS if name.startswith("audio")}
         writer.add(
             segment_id,
             own.swapaxes(0, 1) if frames else own[:, 0],
             duration=durations[segment_id],
-            frames=int(columns.get("frames") or own.shape[1]),
-            **facts,
+            frames=int(exported["frames"]) if "frames" in exported else own.shape[1],
+            **audio,
         )
         new += 1
     return new

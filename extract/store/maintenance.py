@@ -11,9 +11,9 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+Written = TypeVar("Written")
 BLOCK = 256  # segments held in memory at once, at all layers
 
 ROUNDING = 1e-3  # relative to a vector's length; a step of float16 is 2**-10 of a number
@@ -88,7 +89,7 @@ def merge_stores(
         Configurations differ, or two stores have different features for a segment.
     """
     if overwrite and os.path.lexists(out):
-        return _merge_anew(paths, Path(out), lock=lock)
+        return begin_anew(Path(out), lambda new: merge_stores(paths, new, lock=lock), lock=lock)
     stores = [FeatureStore.open(path) for path in paths]
     there = [FeatureStore.open(out)] if (Path(out) / "store.json").exists() else []
     for store in [*there, *stores][1:]:
@@ -110,20 +111,26 @@ def merge_stores(
     return len(taken)
 
 
-def _merge_anew(paths: Sequence[str | Path], out: Path, *, lock: bool) -> int:
-    """Merge into a temporary folder beside `out`, then replace `out` with it."""
+def begin_anew(out: Path, write: Callable[[Path], Written], *, lock: bool = True) -> Written:
+    """Have `write` make a store in a temporary folder beside `out`, then replace `out` with it.
+
+    Raises
+    ------
+    InputError
+        `out` is no store, or holds other files as well.
+    """
     _check_only_a_store(out)
     with explain_write_errors(out):
         folder_lock = FolderLock(out / "lock", lock=lock)
         draft = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}."))
     try:
-        count = merge_stores(paths, draft / "store", lock=lock)
+        written = write(draft / "store")
         replace_folder(draft / "store", out)
     finally:
         folder_lock.release()
         shutil.rmtree(draft, ignore_errors=True)
     write_rejected(out, FeatureStore.open(out).rejected())
-    return count
+    return written
 
 
 def _check_only_a_store(path: Path) -> None:

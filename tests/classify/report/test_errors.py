@@ -1,5 +1,6 @@
 import base64
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import soundfile
 
 from spk.classify.report.errors import LONGEST, Clips, find_errors, players
 from spk.classify.report.runs import read_runs
+from spk.manifests.predictions import with_unknown
 
 
 @pytest.fixture
@@ -31,8 +33,6 @@ def test_the_most_confident_errors_of_each_run_come_first(runs, table):
 
 
 def test_nobody_is_quite_sure(runs):
-    from dataclasses import replace
-
     one = find_errors(runs, None, most=1)[0]
     assert replace(one, score=0.99999).sure == "99.9 %"
 
@@ -90,3 +90,11 @@ def test_missing_audio_and_a_speaker_without_training_are_notes(runs, table, tmp
     assert found[0].note == "1.wav: the file is missing or cannot be decoded"
     assert found[1].note == "no training segment of this speaker is in the table"
     assert not any(player.clip for player in found)
+
+
+def test_who_is_named_unknown_is_no_mistake(runs):
+    scores = sorted(error.score for error in find_errors(runs[:1], None, most=20))
+    assert len(scores) == 3
+    rows = with_unknown(runs[0].predictions, scores[1] + 1e-9)
+    unsure = replace(runs[0], predictions=rows)
+    assert [error.score for error in find_errors([unsure], None, most=20)] == scores[2:]

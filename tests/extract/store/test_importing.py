@@ -256,3 +256,15 @@ def test_audio_cannot_be_verified_of_imported_vectors(tmp_path, table, file):
     import_vectors(file(), table, tmp_path / "store", name="x")
     with pytest.raises(InputError, match=r"holds imported vectors of 'x'"):
         verify_store(tmp_path / "store", table=table, audio=tmp_path)
+
+
+def test_overwrite_replaces_the_store_of_another_file(tmp_path, table, file):
+    store = tmp_path / "store"
+    import_vectors(file(), table, store, name="x")
+    other = file("other.npz", vectors=X[:, 1])
+    replaced = import_vectors(other, table, store, name="y", overwrite=True)
+    assert (replaced.config["encoder"], replaced.path) == ("y", store)
+    np.testing.assert_array_equal(replaced.read(IDS, 0), X[:, 1])
+    (store / "mine").write_text("a file of the user's")
+    with pytest.raises(InputError, match="holds 'mine', which is not part of a store"):
+        import_vectors(other, table, store, name="z", overwrite=True)
