@@ -97,13 +97,17 @@ class SpeakerModel:
 
 
 def encoder_kind(config: Mapping[str, Any], form: str = "{}") -> str:
-    """Return what an encoder is where nobody trained it, in `form`; empty where somebody did.
+    """Return, in `form`, what an encoder is that learnt little or nothing; else nothing.
 
     >>> encoder_kind({"untrained": True}, " ({})")
     ' (untrained encoder)'
+    >>> encoder_kind({"trained_on": "5 h of speech"})
+    'small encoder, trained on 5 h of speech'
     """
     if config.get("baseline"):
         return form.format("baseline")
+    if config.get("trained_on"):
+        return form.format(f"small encoder, trained on {config['trained_on']}")
     return form.format("untrained encoder") if config.get("untrained") else ""
 
 

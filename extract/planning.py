@@ -10,8 +10,8 @@ import numpy as np
 from ..common.errors import InputError
 from .audio import Segment, count_channels, segments_of
 from .encoder.checkpoint import find_checkpoint
-from .encoder.demo import DEMO, DEMO_SHAPE
 from .encoder.mfcc import COEFFICIENTS, HOP, MFCC, RATE
+from .encoder.untrained import UNTRAINED_NAMES, UNTRAINED_SHAPE
 from .options import ExtractOptions, parse_layers
 from .pipeline.batching import sort_segments, take_part
 
@@ -70,8 +70,8 @@ def choose_segments(table: pd.DataFrame, options: ExtractOptions) -> list[Segmen
 
 def _shape(options: ExtractOptions) -> tuple[int, int]:
     """Return the encoder's number of layers and width of a state, by its configuration alone."""
-    if options.encoder == DEMO:
-        return DEMO_SHAPE["num_hidden_layers"], DEMO_SHAPE["hidden_size"]
+    if options.encoder in UNTRAINED_NAMES:
+        return UNTRAINED_SHAPE["num_hidden_layers"], UNTRAINED_SHAPE["hidden_size"]
     if options.encoder == MFCC:
         return 0, COEFFICIENTS
     checkpoint = find_checkpoint(

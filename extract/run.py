@@ -189,6 +189,7 @@ def _sum_up(
         rejected=Counter(rejected[s.segment_id] for s in segments if s.segment_id in rejected),
         compute_dtype=identity["compute_dtype"],
         untrained=identity["untrained"],
+        trained_on=identity.get("trained_on", ""),
     )
 
 
@@ -260,7 +261,7 @@ def configuration(
         "dtype": options.store_dtype,
         "channel": check_channel(options.channel),
         "max_seconds": options.max_seconds,
-        **{name: known[name] for name in ("assumed", "baseline") if name in known},
+        **{name: known[name] for name in ("assumed", "baseline", "trained_on") if name in known},
     }
 
 
