@@ -1,9 +1,10 @@
 """Locate and check an encoder's files before any weights are loaded (no torch here).
 
-An encoder is given as a local folder, a hub id or the name of the folder that ships with spk. A hub id is resolved to a commit hash; a folder
-has the revision "local" and is identified by its weights' hash. Weights are safetensors, or a
-``pytorch_model.bin`` that is read with ``weights_only``; quantized ones are refused. The input
-settings are read in `preprocessing`, an adapter beside the weights in `lora`.
+An encoder is given as a local folder, a hub id or ``small``, the folder that ships with spk. A hub
+id is resolved to a commit hash; a folder has the revision "local" and is identified by its weights'
+hash. Weights are safetensors, or a ``pytorch_model.bin`` that is read with ``weights_only``;
+quantized ones are refused. The input settings are read in `preprocessing`, an adapter beside the
+weights in `lora`.
 """
 
 from __future__ import annotations

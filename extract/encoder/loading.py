@@ -1,4 +1,4 @@
-"""Weights into a model: a checkpoint's, or the untrained encoder's, made from a seed; its front end."""
+"""Weights into a model: a checkpoint's, or random ones made from a seed; its front end."""
 
 from __future__ import annotations
 

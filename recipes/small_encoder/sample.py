@@ -76,8 +76,8 @@ def in_turn(pieces, rng):
     """Return (speaker, piece) in an order in which nobody follows themselves."""
     waiting = {name: list(parts) for name, parts in pieces.items()}
     order, before = [], None
-    for name in waiting:  # a roll call
-        order.append((name, waiting[name].pop(0)))
+    for name, parts in waiting.items():  # a roll call
+        order.append((name, parts.pop(0)))
         before = name
     while any(waiting.values()):
         names = [n for n, parts in waiting.items() if parts and n != before]

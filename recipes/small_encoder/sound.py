@@ -253,9 +253,7 @@ class SceneBank:
         out = out / out.abs().amax(1, keepdim=True).clamp(min=1e-6)
         limit = scene.clip[channel]
         cut = torch.nonzero(limit < 1)[:, 0]
-        out[cut] = torch.minimum(
-            torch.maximum(out[cut], -limit[cut, None]), limit[cut, None]
-        )
+        out[cut] = torch.minimum(torch.maximum(out[cut], -limit[cut, None]), limit[cut, None])
         coded = torch.nonzero(scene.mulaw[channel])[:, 0]
         out[coded] = _mulaw(out[coded])
         return 0.5 * out

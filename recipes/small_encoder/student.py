@@ -6,9 +6,10 @@ import math
 import types
 
 import torch
-from spk.extract.encoder.torchaudio_import import import_torchaudio
 from torch import nn
 from torch.nn import functional
+
+from spk.extract.encoder.torchaudio_import import import_torchaudio
 
 import_torchaudio()  # before transformers, which would fail on one whose compiled files do not fit
 

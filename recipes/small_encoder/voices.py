@@ -97,7 +97,6 @@ class Voices:
         place = torch.remainder(place, self.length[stream][:, None])
         return self.audio[self.first[stream][:, None] + place].float() / 32768
 
-
     def _cut_in_turn(self, stream, start, samples):
         """Do what `cut` does, a row after the other: on a CPU ten times as fast."""
         waves = torch.empty(len(stream), samples, dtype=torch.int16)
