@@ -101,8 +101,8 @@ def encoder_kind(config: Mapping[str, Any], form: str = "{}") -> str:
 
     >>> encoder_kind({"untrained": True}, " ({})")
     ' (untrained encoder)'
-    >>> encoder_kind({"trained_on": "5 h of speech"})
-    'small encoder, trained on 5 h of speech'
+    >>> encoder_kind({"trained_on": "4.5 h of speech"})
+    'small encoder, trained on 4.5 h of speech'
     """
     if config.get("baseline"):
         return form.format("baseline")

@@ -45,8 +45,8 @@ class ExtractOptions(CheckedOptions):
     resample: bool = option_field(False, "Accept recordings of another sample rate.", group=AUDIO)
     encoder: str = option_field(
         DEFAULT_ENCODER,
-        "Hub id, local folder, small (ships with spk, trained on 5 h of speech), untrained (tiny, "
-        "random weights), or mfcc (20 cepstral coefficients: a baseline without weights).",
+        "Hub id, local folder, small (ships with spk, trained on 4.5 h of speech), untrained "
+        "(tiny, random weights), or mfcc (20 cepstral coefficients: a baseline without weights).",
         group=ENCODER,
     )
     revision: str | None = option_field(None, "Branch, tag or commit of a hub id.", group=ENCODER)

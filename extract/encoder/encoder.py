@@ -56,7 +56,7 @@ def load_encoder(
     Parameters
     ----------
     name
-        Local folder, hub id, ``small``: the encoder that ships with spk, trained on 5 h of
+        Local folder, hub id, ``small``: the encoder that ships with spk, trained on 4.5 h of
         speech, ``untrained``: a tiny one made from a seed, or ``mfcc``: cepstral coefficients, a
         baseline without weights and with state 0 alone.
     revision

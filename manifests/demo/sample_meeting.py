@@ -43,8 +43,9 @@ def write_sample(out: str | Path) -> list[Path]:
 
     Examples
     --------
-    >>> from spk.manifests.demo.sample_meeting import write_sample
-    >>> [path.name for path in write_sample(folder)]
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     [path.name for path in write_sample(folder)]
     ['sample.ogg', 'sample.rttm', 'LICENCE.txt']
     """
     paths = []
