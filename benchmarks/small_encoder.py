@@ -1,6 +1,6 @@
 """The encoder that ships beside a baseline and a pretrained one, on the same rows.
 
-Usage: ``python benchmarks/small_encoder.py MEETINGS PACKED OUT [--sets meetings,voices]``. MEETINGS
+Usage: ``python benchmarks/small_encoder.py MEETINGS PACKED OUT [--encoders small,mfcc]``. MEETINGS
 holds ``wav`` and ``TextGrid``: people of whom the encoder was neither trained nor chosen. PACKED is
 what ``recipes/small_encoder/pack.py`` wrote, with the teacher: its held-out speakers, whom training
 never saw but by whom the encoder was chosen, each corpus a recording (``clean``; ``phone``: 300 to
@@ -31,7 +31,7 @@ from spk.manifests import read_table
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "small_encoder"
 RATE = 16000
 ENCODERS = ("small", "mfcc", "resemblyzer")
-CLASSIFIERS = ("centroid", "lda", "ridge")
+CLASSIFIERS = ("centroid", "lda")
 CONDITIONS = ("clean", "phone", "overlap")
 PIECE, MOST = 2.0, 10  # s, and how many of each speaker
 SOFTER = 5.0  # dB, of somebody else's speech
@@ -160,8 +160,9 @@ def scored(table: Path, store: Path, out: Path, classifier: str) -> dict[str, ob
     }
 
 
-def one_set(name: str, audio: Path, packed: Path, out: Path, least: float) -> list[dict]:
-    """Score every encoder and classifier on one set of recordings."""
+def one_set(name: str, audio: Path, options: argparse.Namespace, least: float) -> list[dict]:
+    """Score the encoders and every classifier on one set of recordings."""
+    packed, out = options.packed, options.out
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
     turns, chosen, table = (folder / f"{x}.csv" for x in ("turns", "segments", "table"))
@@ -169,7 +170,7 @@ def one_set(name: str, audio: Path, packed: Path, out: Path, least: float) -> li
     run("spk-manifests", "select", turns, chosen, "--min-seconds", least)
     run("spk-manifests", "split", chosen, table, "--method", "chronological")
     rows = []
-    for encoder in ENCODERS:
+    for encoder in options.encoders.split(","):
         store, speed = folder / encoder, None
         if encoder == "resemblyzer":
             resemblyzer(table, audio, packed, store)
@@ -184,24 +185,27 @@ def one_set(name: str, audio: Path, packed: Path, out: Path, least: float) -> li
     return rows
 
 
-def main(meetings: Path, packed: Path, out: Path, sets: str) -> None:
-    """Run everything and write the rows."""
-    rows = []
-    if "meetings" in sets:
-        rows += one_set("meetings", meetings, packed, out, 1.5)
-    if "voices" in sets:
-        with open(packed / "speakers.csv", newline="") as lines:
+def main(options: argparse.Namespace) -> None:
+    """Run everything and write the rows, beside those of other encoders from before."""
+    rows, sheet = [], options.out / "small_encoder.csv"
+    if "meetings" in options.sets:
+        rows += one_set("meetings", options.meetings, options, 1.5)
+    if "voices" in options.sets:
+        with open(options.packed / "speakers.csv", newline="") as lines:
             corpora = sorted({row["corpus"] for row in csv.DictReader(lines)})
         for corpus in corpora:
             for condition in CONDITIONS:
                 name = f"{corpus}-{condition}"
-                write_recording(packed, corpus, condition, out / "audio" / name)
-                rows += one_set(name, out / "audio" / name, packed, out, 1.0)
-    with (out / "small_encoder.csv").open("w", newline="") as file:
-        sheet = csv.DictWriter(file, rows[0], lineterminator="\n")
-        sheet.writeheader()
-        sheet.writerows(rows)
-    print(out / "small_encoder.csv")
+                audio = options.out / "audio" / name
+                write_recording(options.packed, corpus, condition, audio)
+                rows += one_set(name, audio, options, 1.0)
+    table = pd.DataFrame(rows)
+    if sheet.exists():
+        before = pd.read_csv(sheet, dtype=str)
+        keys = ["set", "encoder", "classifier"]
+        table = pd.concat([before, table.astype(str)]).drop_duplicates(keys, keep="last")
+    table.to_csv(sheet, index=False)
+    print(sheet)
 
 
 if __name__ == "__main__":
@@ -209,4 +213,5 @@ if __name__ == "__main__":
     for argument in ("meetings", "packed", "out"):
         parser.add_argument(argument, type=Path)
     parser.add_argument("--sets", default="meetings,voices")
-    main(**vars(parser.parse_args()))
+    parser.add_argument("--encoders", default=",".join(ENCODERS))
+    main(parser.parse_args())

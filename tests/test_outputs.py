@@ -50,7 +50,7 @@ PLACED = {
         "other --sessions 1 --minutes 1 --speakers 2 --channels 1",
         "other/people.csv",
     ),
-    "spk-manifests sample": ("other", "other/TextGrid/sample.rttm"),
+    "spk-manifests sample": ("other", "other/LICENCE.txt"),
 }
 FOLDERS = {
     "spk-manifests cut": "table.csv OUT --audio-root corpus/wav",
