@@ -40,7 +40,7 @@ class Config:
     kernel: int = 9
     stride: int = 4
     dropout: float = 0.0
-    losses: dict = field(default_factory=lambda: {4: 1.0})  # layer: weight
+    losses: dict = field(default_factory=lambda: {2: 0.5, 4: 1.0})  # layer: weight
     teacher: float = 8.0  # weight of the distance to the teacher
     speaker: float = 1.0  # weight of the margin loss over speakers
     margin: float = 0.2
@@ -50,6 +50,7 @@ class Config:
     average: float = 0.998
     strength: float = 1.0  # of augmentation
     seed: int = 1
+    half: bool = True  # products in bfloat16, where the device has them
 
 
 class Log:
@@ -110,7 +111,8 @@ class Lesson:
 
     def autocast(self):
         """Return bfloat16 autocast where the device has products of it."""
-        if self.device.type == "cuda" or torch.cpu._is_avx512_bf16_supported():
+        able = self.device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+        if able and self.config.half:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
 
