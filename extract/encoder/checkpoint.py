@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ SMALL = "small"  # the encoder that ships with spk, in the folder of that name
 BUILT_IN = {SMALL: str(Path(__file__).with_name(SMALL))}
 TRAINED_ON = "trained_on"  # in a config.json: how much speech, where that is little
 W2V_BERT = "wav2vec2-bert"
+FRAME = 320  # samples at 16 kHz
 MODEL_TYPES = (
     *("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat"),
     W2V_BERT,
@@ -56,6 +58,12 @@ class Checkpoint:
     def hidden_size(self) -> int:
         """Width of a state (default: 1024 for w2v-BERT, else 768)."""
         return int(self.config.get("hidden_size", 1024 if self._large else 768))
+
+    @property
+    def frame_rate(self) -> float:
+        """How many frames a second of audio gives: 50 where config.json does not say."""
+        strides = self.config.get("conv_stride") or (FRAME,)
+        return float(self.input.rate / prod(strides))
 
     @property
     def _large(self) -> bool:

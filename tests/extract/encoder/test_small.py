@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -129,8 +130,12 @@ def test_what_is_printed_and_stored_says_that_the_encoder_is_small(named):
     assert "small encoder, trained on" in said[4]
 
 
-def test_a_plan_knows_its_layers(named, small):
+def test_a_plan_knows_its_layers_and_frames(named, small):
     folder, _ = named
     table = pd.read_csv(folder / "table.csv", dtype={"channel": str})
     options = ExtractOptions(encoder=SMALL, audio_root=str(folder / "voices" / "wav"))
     assert f"{small.layer_count + 1} layers x {2 * small.hidden_size}" in str(plan(table, options))
+    frames = plan(table, replace(options, frames=True))
+    states = small.states([np.zeros(160_000, np.float32)], layers=[0])[0]
+    expected = frames.seconds * len(states) / 10 * (small.layer_count + 1) * small.hidden_size * 2
+    assert frames.size == pytest.approx(expected, rel=0.02)  # less at the ends
