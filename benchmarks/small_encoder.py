@@ -15,7 +15,6 @@ speakers, accuracy with its 95 % interval. Copies under ``benchmarks/results`` a
 import argparse
 import csv
 import re
-import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -23,7 +22,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import soundfile
+from click.testing import CliRunner
 
+from spk.__main__ import main as main_command
 from spk.extract import StoreWriter
 from spk.extract.audio import segments_of
 from spk.manifests import read_table
@@ -39,13 +40,13 @@ STEP = 0.8  # s between the windows of 1.6 s that Resemblyzer averages
 
 
 def run(*words: object) -> str:
-    """Run a command as a user types it; return what it printed."""
+    """Run a command as a user types it, in this process; return what it printed."""
     command = [str(word) for word in words]
     print("$", *command, flush=True)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode not in (0, 3):
-        sys.exit(done.stdout + done.stderr)
-    return done.stdout + done.stderr
+    done = CliRunner().invoke(main_command, [command[0].removeprefix("spk-"), *command[1:]])
+    if done.exit_code not in (0, 3):
+        sys.exit(f"{done.output}{done.exception!r}")
+    return done.output
 
 
 def pieces_of(packed: Path, corpus: str) -> dict[str, list[np.ndarray]]:
