@@ -186,6 +186,22 @@ def one_set(name: str, audio: Path, options: argparse.Namespace, least: float) -
     return rows
 
 
+def markdown(table: pd.DataFrame) -> str:
+    """Return the rows as a Markdown table: accuracy in percent and its interval."""
+    columns = [(e, c) for c in CLASSIFIERS for e in ENCODERS if e in set(table["encoder"])]
+    lines = ["| set | test segments | " + " | ".join(f"{e}, {c}" for e, c in columns) + " |"]
+    lines.append("|---" * (2 + len(columns)) + "|")
+    for name, rows in table.groupby("set", sort=False):
+        cells = {
+            (row.encoder, row.classifier): f"{100 * float(row.test_accuracy):.1f} "
+            f"({100 * float(row.test_low):.0f}-{100 * float(row.test_high):.0f})"
+            for row in rows.itertuples()
+        }
+        shown = " | ".join(cells.get(column, "") for column in columns)
+        lines.append(f"| {name} | {rows['segments'].iloc[0]} | {shown} |")
+    return "\n".join(lines)
+
+
 def main(options: argparse.Namespace) -> None:
     """Run everything and write the rows, beside those of other encoders from before."""
     rows, sheet = [], options.out / "small_encoder.csv"
@@ -206,7 +222,7 @@ def main(options: argparse.Namespace) -> None:
         keys = ["set", "encoder", "classifier"]
         table = pd.concat([before, table.astype(str)]).drop_duplicates(keys, keep="last")
     table.to_csv(sheet, index=False)
-    print(sheet)
+    print(markdown(table), sheet, sep="\n")
 
 
 if __name__ == "__main__":
