@@ -361,7 +361,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--save-every", type=float, default=60.0, help="s between checkpoints")
-    parser.add_argument("--checks", type=int, default=8, help="checks on held-out speakers")
+    parser.add_argument("--checks", type=int, default=8, help="on held-out speakers; 0: none")
     parser.add_argument("--config", type=json.loads, default={}, help="JSON: changes to Config")
     parser.add_argument("--limit", type=int, default=0, help="speakers, for a rehearsal")
     parser.add_argument("--teacher-hop", type=int, default=HOP, help="samples")
@@ -390,6 +390,7 @@ def main():
         students.set_convolution(lesson.student.encoder, fastest_convolution(lesson, log))
     if options.resume:
         lesson.resume()
+    tasks = tasks if options.checks else None
     lesson.run(options.max_seconds, options.steps, tasks, options.checks, options.save_every)
     lesson.save("last")
     lesson.save_checkpoint()
