@@ -14,7 +14,7 @@ MADE_OF := setup.py pyproject.toml constraints.txt
 
 .PHONY: help python demo test test-quick test-pythons fuzz faults audit lint format package clean
 help:
-	@echo "make demo     the whole way on synthetic meetings: table, features, sweep, names, scores"
+	@echo "make demo     the whole way on synthetic and real voices: table, features, sweep, names, scores"
 	@echo "make test     all tests"
 	@echo "make test-quick   all but the slow ones: kills, disks, several processes"
 	@echo "make test-pythons   all tests on every Python that setup.py promises and this machine has"

@@ -74,7 +74,9 @@ setup(
     package_data={
         "spk": ["py.typed"],
         "spk.classify.report": ["templates/*"],
+        "spk.extract.encoder": ["small/*"],
         "spk.finetune": ["presets/*.yaml"],
+        "spk.manifests.demo": ["sample/*"],
     },
     include_package_data=False,
     install_requires=[

@@ -13,6 +13,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("common", "manifests", "extract", "classify", "finetune")
 TEMPLATES = ROOT / "classify" / "report" / "templates"
+SMALL = ROOT / "extract" / "encoder" / "small"
+SAMPLE = ROOT / "manifests" / "demo" / "sample"
+# Most bytes of a file that is not code: weights, a meeting.
+LARGEST = {SMALL / "model.safetensors": 8_000_000, SAMPLE / "sample.ogg": 2_000_000}
 
 
 def run(*command: str, cwd: Path = ROOT) -> str:
@@ -33,9 +37,13 @@ def expected_files() -> set[str]:
     presets = {
         f"spk/{file.relative_to(ROOT).as_posix()}" for file in ROOT.glob("finetune/presets/*.yaml")
     }
-    templates = {f"spk/classify/report/templates/{file.name}" for file in TEMPLATES.iterdir()}
+    data = {
+        f"spk/{file.relative_to(ROOT).as_posix()}"
+        for folder in (TEMPLATES, SMALL, SAMPLE)
+        for file in folder.iterdir()
+    }
     root = {"spk/__init__.py", "spk/__main__.py", "spk/py.typed"}
-    return modules | presets | templates | root
+    return modules | presets | data | root
 
 
 def check_wheel(wheel: Path) -> None:
@@ -43,6 +51,9 @@ def check_wheel(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     if names != expected_files():
         sys.exit(f"{wheel.name}: differs from the checkout in {sorted(names ^ expected_files())}")
+    for file, most in LARGEST.items():
+        if file.stat().st_size > most:
+            sys.exit(f"{file}: is {file.stat().st_size:,} bytes, expected at most {most:,}")
 
 
 def check_install(archive: Path, folder: Path) -> None:

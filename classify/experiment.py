@@ -34,7 +34,7 @@ from .evaluation.wording import (
     unknown_facts,
     validation_facts,
 )
-from .features import Log, open_store
+from .features import Log, encoder_kind, open_store
 from .options import SweepSettings
 from .selection.candidates import Candidate, choose
 from .selection.prepare import LEFT_OUT_FILE, Prepared, layers_of, left_out_lines, prepare_tasks
@@ -49,7 +49,6 @@ from .selection.without_validation import (
 from .speaker_model import (
     KNOWS_THE_ROOM,
     SpeakerModel,
-    encoder_kind,
     fit_model,
     foretell,
     name_segments,

@@ -122,6 +122,21 @@ def open_store(store: FeatureStore | str | Path) -> FeatureStore:
     return store
 
 
+def encoder_kind(config: Mapping[str, Any], form: str = "{}") -> str:
+    """Return the kind of an encoder that learnt little or nothing, in `form`; else nothing.
+
+    >>> encoder_kind({"untrained": True}, " ({})")
+    ' (untrained encoder)'
+    >>> encoder_kind({"trained_on": "4.5 h of speech"})
+    'small encoder, trained on 4.5 h of speech'
+    """
+    if config.get("baseline"):
+        return form.format("baseline")
+    if config.get("trained_on"):
+        return form.format(f"small encoder, trained on {config['trained_on']}")
+    return form.format("untrained encoder") if config.get("untrained") else ""
+
+
 def rows_with_features(
     table: pd.DataFrame, store: FeatureStore
 ) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -19,9 +19,10 @@ from ..manifests.table import write_predictions
 from .evaluation.compare import Comparison
 from .evaluation.wording import conclude_control
 from .experiment import ExperimentResult, encoder_text
+from .features import encoder_kind
 from .selection.prepare import LEFT_OUT_FILE, write_left_out
 from .selection.run_inputs import INPUTS_FILE, run_mark, sealed, write_inputs
-from .speaker_model import KNOWS_THE_ROOM, encoder_kind
+from .speaker_model import KNOWS_THE_ROOM
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -26,7 +26,15 @@ from .classifiers.fitted import FittedClassifier, to_feature_space
 from .classifiers.fold_sums import GramSums
 from .classifiers.registry import fit_path
 from .classifiers.temperatures import task_temperatures
-from .features import LayerSet, Log, layer_sets, open_store, read_features, rows_with_features
+from .features import (
+    LayerSet,
+    Log,
+    encoder_kind,
+    layer_sets,
+    open_store,
+    read_features,
+    rows_with_features,
+)
 from .options import SweepSettings
 from .selection.candidates import Candidate, learnt_codes
 from .selection.run_inputs import check_same_store
@@ -102,17 +110,6 @@ class SpeakerModel:
     def calibrated(self) -> bool:
         """Whether validation rows or folds said how far its probabilities carry."""
         return self.origin.get("chosen_and_calibrated_on") != NOTHING
-
-
-def encoder_kind(config: Mapping[str, Any], form: str = "{}") -> str:
-    """Return the kind of an untrained encoder or a baseline, in `form`; empty for other encoders.
-
-    >>> encoder_kind({"untrained": True}, " ({})")
-    ' (untrained encoder)'
-    """
-    if config.get("baseline"):
-        return form.format("baseline")
-    return form.format("untrained encoder") if config.get("untrained") else ""
 
 
 def fit_model(

@@ -9,9 +9,9 @@ import numpy as np
 
 from ..common.errors import InputError
 from .audio import Segment, count_channels, segments_of
-from .encoder.checkpoint import find_checkpoint
-from .encoder.demo import DEMO, DEMO_SHAPE
+from .encoder.checkpoint import Checkpoint, find_checkpoint
 from .encoder.mfcc import COEFFICIENTS, HOP, MFCC, RATE
+from .encoder.untrained import UNTRAINED_NAMES, UNTRAINED_SHAPE
 from .options import ExtractOptions, parse_layers
 from .pipeline.batching import sort_segments, take_part
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-FRAMES_PER_SECOND = 50  # one frame per 320 samples at 16 kHz
+FRAMES_PER_SECOND = 50  # of the untrained encoder: one frame per 320 samples at 16 kHz
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,26 @@ def choose_segments(table: pd.DataFrame, options: ExtractOptions) -> list[Segmen
 
 def _shape(options: ExtractOptions) -> tuple[int, int]:
     """Return the encoder's number of layers and width of a state, by its configuration alone."""
-    if options.encoder == DEMO:
-        return DEMO_SHAPE["num_hidden_layers"], DEMO_SHAPE["hidden_size"]
+    if options.encoder in UNTRAINED_NAMES:
+        return UNTRAINED_SHAPE["num_hidden_layers"], UNTRAINED_SHAPE["hidden_size"]
     if options.encoder == MFCC:
         return 0, COEFFICIENTS
-    checkpoint = find_checkpoint(
-        options.encoder, revision=options.revision, normalize=options.normalize, weights=False
-    )
+    checkpoint = _find(options)
     return checkpoint.layer_count, checkpoint.hidden_size
 
 
 def _frame_rate(options: ExtractOptions) -> float:
     """Return how many frames a second of audio gives."""
-    return RATE / HOP if options.encoder == MFCC else FRAMES_PER_SECOND
+    if options.encoder == MFCC:
+        return RATE / HOP
+    return FRAMES_PER_SECOND if options.encoder in UNTRAINED_NAMES else _find(options).frame_rate
+
+
+def _find(options: ExtractOptions) -> Checkpoint:
+    """Find the encoder's configuration, no weights."""
+    return find_checkpoint(
+        options.encoder, revision=options.revision, normalize=options.normalize, weights=False
+    )
 
 
 def row_width(options: ExtractOptions, hidden: int) -> int:

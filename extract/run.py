@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 SAME_LENGTH = 1e-3  # s; cutting a segment to a file rounds it to whole samples
 
+RECORDED_IF_GIVEN = ("assumed", "baseline", "trained_on")  # of an encoder's provenance
+
 
 def extract(
     table: pd.DataFrame | str | Path,
@@ -190,6 +192,7 @@ def _sum_up(
         compute_dtype=identity["compute_dtype"],
         untrained=identity["untrained"],
         shared=job.shared,
+        trained_on=identity.get("trained_on", ""),
     )
 
 
@@ -261,7 +264,7 @@ def configuration(
         "dtype": options.store_dtype,
         "channel": check_channel(options.channel),
         "max_seconds": options.max_seconds,
-        **{name: provenance[name] for name in ("assumed", "baseline") if name in provenance},
+        **{name: provenance[name] for name in RECORDED_IF_GIVEN if name in provenance},
     }
 
 

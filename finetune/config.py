@@ -134,7 +134,7 @@ class FinetuneConfig:
     # encoder
     encoder: str = _encoder(
         DEFAULT_ENCODER,
-        "Hub id, local folder, or demo (tiny, untrained).",
+        "Hub id, local folder, small (ships with spk), or untrained (tiny, random weights).",
         aliases=("pretrained_model",),
     )
     revision: str | None = _encoder(None, "Branch, tag or commit of a hub id.")

@@ -299,6 +299,19 @@ def demo(out: str, overwrite: bool, **options: Any) -> None:
     click.echo(f"{out}: {len(names)} sessions, {names[0]} to {names[-1]}")
 
 
+@main.command()
+@click.argument("out", type=click.Path())
+@writes(Output("out", folder=True))
+def sample(out: str, overwrite: bool) -> None:
+    """Write a meeting of real voices, under two minutes, to the folder OUT: wav and RTTM."""
+    from ..common.outputs import protecting
+    from .demo.sample_meeting import write_sample
+
+    with protecting([] if overwrite else [Path(out)]):
+        recording, turns, licence = write_sample(out)
+    click.echo(f"{recording}, {turns}: seven readers of LibriSpeech, CC BY 4.0 ({licence})")
+
+
 def _timed(table: pd.DataFrame, times: str | None) -> pd.DataFrame:
     """Return a table of cut files with the times that a table of meetings, or RTTMs, say."""
     if times is None:

@@ -67,6 +67,7 @@ DECLARED = [
     (manifests.commands["leaks"], [], {"output", "times"}),
     (manifests.commands["describe"], [], {"output"}),
     (manifests.commands["demo"], [manifests_options.DemoOptions], set()),
+    (manifests.commands["sample"], [], set()),
     (extract, [ExtractOptions], {"plan"}),
     (store.commands["info"], [], set()),
     (store.commands["verify"], [], {"table", "audio_root"}),

@@ -59,10 +59,12 @@ PLACED = {
         "other --sessions 1 --minutes 1 --speakers 2 --channels 1",
         "other/people.csv",
     ),
+    "spk-manifests sample": ("other", "other/LICENCE.txt"),
 }
 FOLDERS = {
     "spk-manifests cut": "table.csv OUT --audio-root corpus/wav",
     "spk-manifests demo": "OUT --sessions 1 --minutes 1 --speakers 2 --channels 1",
+    "spk-manifests sample": "OUT",
     "spk-extract": "table.csv OUT --audio-root corpus/wav --encoder demo",
     "spk-store merge": "store OUT",
     "spk-store import": "exported.npz table.csv OUT",
@@ -245,7 +247,7 @@ def test_a_folder_output_that_is_a_file_or_an_input_is_refused(made, typed, name
     outs = ["turns.csv", "model" if name == "spk-manifests cut" else "segments"]
     if name in READ_NO_STORE:
         outs += ["corpus/wav", "corpus/TextGrid/../wav"]
-    elif name != "spk-manifests demo":  # which reads nothing
+    elif name not in ("spk-manifests demo", "spk-manifests sample"):  # which reads nothing
         outs += ["store", "corpus/../store", "store/inside"]
     for out in outs:
         option = "" if name in GOES_ON else " --overwrite"

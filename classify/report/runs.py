@@ -21,9 +21,8 @@ from ...manifests.splits.tasks import WITHIN_CORPUS
 from ...manifests.table import read_predictions
 from ..evaluation.confounds import read_control
 from ..evaluation.score import scored_rows
-from ..features import NOT_STANDARDISED
+from ..features import NOT_STANDARDISED, encoder_kind
 from ..selection.run_inputs import Inputs, check_sealed, read_inputs, run_mark
-from ..speaker_model import encoder_kind
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,15 +1,17 @@
 """Locate and check an encoder's files before any weights are loaded (no torch here).
 
-An encoder is given as a local folder or a hub id. A hub id is resolved to a commit hash; a folder
-has the revision "local" and is identified by its weights' hash. Weights are safetensors, or a
-``pytorch_model.bin`` that is read with ``weights_only``; quantized ones are refused. The input
-settings are read in `preprocessing`, an adapter beside the weights in `lora`.
+An encoder is given as a local folder, a hub id or ``small``, the folder that ships with spk. A hub
+id is resolved to a commit hash; a folder has the revision "local" and is identified by its weights'
+hash. Weights are safetensors, or a ``pytorch_model.bin`` that is read with ``weights_only``;
+quantized ones are refused. The input settings are read in `preprocessing`, an adapter beside the
+weights in `lora`.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,11 @@ from .files import WEIGHTS, check_content, quantized_tensors, read_json, sha256,
 from .lora import CONFIG, adapter_files
 from .preprocessing import InputSettings, mel_input, waveform_input
 
+SMALL = "small"  # the encoder that ships with spk, in the folder of that name
+BUILT_IN = {SMALL: str(Path(__file__).with_name(SMALL))}
+TRAINED_ON = "trained_on"  # in a config.json: how much speech, where that is little
 W2V_BERT = "wav2vec2-bert"
+FRAME = 320  # samples at 16 kHz
 MODEL_TYPES = (
     *("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat"),
     W2V_BERT,
@@ -54,6 +60,12 @@ class Checkpoint:
         return int(self.config.get("hidden_size", 1024 if self._large else 768))
 
     @property
+    def frame_rate(self) -> float:
+        """How many frames a second of audio gives: 50 where config.json does not say."""
+        strides = self.config.get("conv_stride") or (FRAME,)
+        return float(self.input.rate / prod(strides))
+
+    @property
     def _large(self) -> bool:
         return self.config["model_type"] == W2V_BERT
 
@@ -67,6 +79,7 @@ class Checkpoint:
             "untrained": False,
             "normalization": self.input.normalization,
             **({"assumed": list(self.input.assumed)} if self.input.assumed else {}),
+            **({TRAINED_ON: str(self.config[TRAINED_ON])} if TRAINED_ON in self.config else {}),
         }
 
 
@@ -92,6 +105,7 @@ def find_checkpoint(
         There is no such folder; the hub id is neither cached nor downloadable; the front end is
         neither wav2vec2's nor w2v-BERT's; or the weights cannot be used as they are.
     """
+    name = BUILT_IN.get(name, name)
     if Path(name).is_dir():
         if revision is not None:
             raise InputError(

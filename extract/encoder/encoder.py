@@ -56,8 +56,9 @@ def load_encoder(
     Parameters
     ----------
     name
-        Local folder, hub id, ``demo``: a tiny untrained encoder made from a seed, or ``mfcc``:
-        cepstral coefficients, a baseline without weights and with state 0 alone.
+        Local folder, hub id, ``small``: the encoder that ships with spk, trained on 4.5 h of
+        speech, ``untrained``: a tiny one made from a seed, or ``mfcc``: cepstral coefficients, a
+        baseline without weights and with state 0 alone.
     revision
         Branch, tag or commit of a hub id.
     normalize

@@ -1,4 +1,4 @@
-"""Weights into a model: a checkpoint's, or the demo encoder's, made from a seed; its front end."""
+"""Weights into a model: a checkpoint's, or random ones made from a seed; its front end."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch import nn
 
 from ...common.errors import InputError
 from .checkpoint import Checkpoint, find_checkpoint
-from .demo import DEMO, demo_model
 from .frontend import LogMel, Waveforms
 from .lora import merge_adapter
 from .mfcc import MFCC, RATE, CepstralFrontEnd, mfcc_model
 from .preprocessing import EXTRACTOR, LOG_MEL, NORMALIZE, NORMALIZED
 from .switches import check_switches
 from .transformer import _transformers, fold_weight_norm
+from .untrained import UNTRAINED_NAMES, untrained_model
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ class LoadedEncoder:
 def load_encoder_parts(
     name: str, *, revision: str | None = None, normalize: str | None = None
 ) -> LoadedEncoder:
-    """Load an encoder by folder, hub id, ``demo`` or ``mfcc``.
+    """Load an encoder by folder, hub id, ``small``, ``untrained`` or ``mfcc``.
 
     Raises `InputError` where it cannot be had.
 
     `normalize` (``yes`` or ``no``) decides whether waveforms are normalised, whatever its files say
     of it; None leaves it to them.
     """
-    if name == DEMO:
-        model, provenance = demo_model()
+    if name in UNTRAINED_NAMES:
+        model, provenance = untrained_model()
         provenance["normalization"] = NORMALIZE[normalize or "yes"]
         front = Waveforms(model, normalized=normalize != "no")
         return LoadedEncoder(model, front, provenance, rate=16000)

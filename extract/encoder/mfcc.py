@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .preprocessing import NOT_NORMALIZED
-from .torchaudio_import import import_torchaudio
 
 if TYPE_CHECKING:
     import torch
@@ -50,8 +48,9 @@ class CepstralFrontEnd:
         import torch
         from scipy.fft import dct
 
-        if find_spec("torchaudio"):
-            import_torchaudio()  # transformers imports it, also where its compiled files do not fit
+        from .transformer import _transformers
+
+        _transformers()  # first: the next line alone fails beside a torchaudio that does not fit
         from transformers.audio_utils import mel_filter_bank
 
         bins = WINDOW // 2 + 1

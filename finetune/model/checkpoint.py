@@ -19,10 +19,11 @@ import torch
 from ...classify.classifiers.calibration import probabilities
 from ...common.errors import InputError
 from ...common.names import normal_names
-from ...extract.encoder.demo import DEMO
+from ...extract.encoder.checkpoint import BUILT_IN
 from ...extract.encoder.device import choose_dtype
 from ...extract.encoder.loading import load_encoder_parts
 from ...extract.encoder.preprocessing import NORMALIZE
+from ...extract.encoder.untrained import UNTRAINED_NAMES
 from ...manifests.predictions import make_predictions, scores_text
 from ...manifests.splits.tasks import WITHIN_CORPUS
 from ..config import FinetuneConfig, anew, by_names_of_today
@@ -187,8 +188,9 @@ def settings_of(path: str | Path, settings: dict[str, Any]) -> FinetuneConfig:
 
 
 def _revision(name: str, encoder: dict[str, Any]) -> str | None:
-    """Return the commit that a hub id is pinned to; None for folders and ``demo``."""
-    return None if name == DEMO or Path(name).is_dir() else str(encoder["revision"])
+    """Return the commit that a hub id is pinned to; None for folders and built-in encoders."""
+    built_in = name in (*BUILT_IN, *UNTRAINED_NAMES)
+    return None if built_in or Path(name).is_dir() else str(encoder["revision"])
 
 
 def _normalize(encoder: dict[str, Any], config: FinetuneConfig) -> str | None:

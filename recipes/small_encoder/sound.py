@@ -207,10 +207,63 @@ def augment(waves, scene, generator):
     out = out / peak
     limit = scene.clip[:, None]
     out = torch.minimum(torch.maximum(out, -limit), limit)
-    coded = torch.sign(out) * torch.log1p(255 * out.abs()) / math.log(256)
+    return 0.5 * torch.where(scene.mulaw[:, None], _mulaw(out), out)
+
+
+class SceneBank:
+    """Scenes drawn beforehand for crops of one length: what a CPU can afford in every step.
+
+    `draw_scenes` and `augment` cost as much as the encoder's own step. Here rooms, microphones and
+    noises lie ready as spectra; a step draws among them, and levels and other voices anew.
+    """
+
+    def __init__(self, length, count, generator, strength=1.0):
+        self.length, self.count, self.strength = length, count, strength
+        self.scene = draw_scenes(count, torch.device("cpu"), generator, strength)
+        bins = length // 2 + 1
+        hertz = torch.linspace(0, RATE / 2, bins)
+        self.room = torch.fft.rfft(self.scene.room, n=length)
+        self.scene.room = self.scene.room[:, :1]  # no longer needed
+        self.channel = _channel(self.scene, hertz)
+        noise = torch.view_as_complex(torch.randn(count, bins, 2, generator=generator))
+        noise = noise * (hertz.clamp(min=60) / 1000)[None] ** (-self.scene.slope[:, None] / 2)
+        self.noise = noise / _power(noise).sqrt()[:, None]
+
+    def augment(self, waves, generator):
+        """Put waves (rows, length) into scenes drawn from the bank, as `augment` does."""
+        rows = len(waves)
+        room, channel, noise = (
+            torch.randint(self.count, (rows,), generator=generator) for _ in range(3)
+        )
+        scene = self.scene
+        spectrum = torch.fft.rfft(waves) * self.room[room]
+        power = _power(spectrum)
+        babble = 10 ** (-scene.babble[noise] / 20)
+        for k in (1, 2):  # babble of two voices; of one where the draw says so
+            share = babble / (1.0 if k == 1 else 1.4) * (scene.voices[noise] >= k)
+            loud = torch.nonzero(share > 1e-3)[:, 0]
+            if k == 1:
+                mixed = spectrum.clone()
+            other = (loud + 3 * k) % rows
+            level = share[loud] * (power[loud] / power[other]).sqrt()
+            mixed[loud] += spectrum[other] * level[:, None]
+        level = power.sqrt() * 10 ** (-scene.snr[noise] / 20)
+        mixed += self.noise[noise] * level[:, None]
+        out = torch.fft.irfft(mixed * self.channel[channel], n=self.length)
+        out = out / out.abs().amax(1, keepdim=True).clamp(min=1e-6)
+        limit = scene.clip[channel]
+        cut = torch.nonzero(limit < 1)[:, 0]
+        out[cut] = torch.minimum(torch.maximum(out[cut], -limit[cut, None]), limit[cut, None])
+        coded = torch.nonzero(scene.mulaw[channel])[:, 0]
+        out[coded] = _mulaw(out[coded])
+        return 0.5 * out
+
+
+def _mulaw(waves):
+    """Return waves as 8-bit mu-law would give them back."""
+    coded = torch.sign(waves) * torch.log1p(255 * waves.abs()) / math.log(256)
     coded = torch.round(coded * 127) / 127
-    coded = torch.sign(coded) * (256 ** coded.abs() - 1) / 255
-    return 0.5 * torch.where(scene.mulaw[:, None], coded, out)
+    return torch.sign(coded) * (256 ** coded.abs() - 1) / 255
 
 
 def _power(spectrum):

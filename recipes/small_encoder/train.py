@@ -21,8 +21,10 @@ import sound
 import student as students
 import torch
 from prepare import baselines, prepare
+from voices import HOP
 
-LENGTHS = (24000, 28800, 32000, 38400, 40000, 48000, 51200, 64000)  # samples of a crop
+LENGTHS = (24000, 32000, 40000, 48000)  # samples of a crop
+SCENES = 384  # drawn beforehand for crops of each length, on a CPU
 
 
 @dataclass
@@ -30,23 +32,25 @@ class Config:
     """What is trained and how."""
 
     name: str = "small"
+    front: str = "wave"  # or "mel"
     width: int = 192
     inner: int = 384
     layers: int = 4
     heads: int = 4
     kernel: int = 9
     stride: int = 4
-    dropout: float = 0.05
-    losses: dict = field(default_factory=lambda: {4: 1.0})  # layer: weight
+    dropout: float = 0.0
+    losses: dict = field(default_factory=lambda: {2: 0.5, 4: 1.0})  # layer: weight
     teacher: float = 8.0  # weight of the distance to the teacher
     speaker: float = 1.0  # weight of the margin loss over speakers
     margin: float = 0.2
     rate: float = 1.5e-3  # learning rate at its highest
     decay: float = 0.05
-    batch: float = 1280.0  # s of sound in a step
+    batch: float = 128.0  # s of sound in a step; 1280 on a GPU
     average: float = 0.998
     strength: float = 1.0  # of augmentation
     seed: int = 1
+    half: bool = True  # products in bfloat16, where the device has them
 
 
 class Log:
@@ -73,7 +77,8 @@ class Lesson:
         self.rng = random.Random(config.seed)
         self.generator = torch.Generator(device).manual_seed(config.seed)
         crops.generator = self.generator
-        encoder = students.make_encoder(
+        make = students.make_wave_encoder if config.front == "wave" else students.make_encoder
+        encoder = make(
             config.width,
             config.inner,
             config.layers,
@@ -92,6 +97,7 @@ class Lesson:
         self.batch, self.step, self.spent, self.crops_seen = config.batch, 0, 0.0, 0
         self.best = -1.0
         self.augmenting = True
+        self.clock = time.time
         size = sum(p.numel() for p in encoder.parameters())
         log(event="encoder", parameters=size, classes=crops.classes, **asdict(config))
 
@@ -104,9 +110,10 @@ class Lesson:
         ]
 
     def autocast(self):
-        """Return bfloat16 autocast on a GPU, nothing on a CPU."""
-        if self.device.type == "cuda":
-            return torch.autocast("cuda", dtype=torch.bfloat16)
+        """Return bfloat16 autocast where the device has products of it."""
+        able = self.device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+        if able and self.config.half:
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
 
     def losses(self):
@@ -117,7 +124,9 @@ class Lesson:
         with torch.no_grad():
             waves, label, said = self.crops.draw(rows, samples)
             waves = self._augmented(waves)
-            features = self.logmel(waves, lambda mels: sound.hide(mels, self.generator))
+            features = waves
+            if config.front == "mel":
+                features = self.logmel(waves, lambda mels: sound.hide(mels, self.generator))
         with self.autocast():
             hidden = students.states(self.student.encoder, features)
         total, shown = 0.0, []
@@ -135,14 +144,24 @@ class Lesson:
         if not self.augmenting:
             return waves
         try:
+            waves = sound.pause(waves, self.generator)
+            if self.device.type == "cpu":
+                return self._bank(waves.shape[1]).augment(waves, self.generator)
             scene = sound.draw_scenes(len(waves), self.device, self.generator, self.config.strength)
-            return sound.augment(sound.pause(waves, self.generator), scene, self.generator)
+            return sound.augment(waves, scene, self.generator)
         except torch.OutOfMemoryError:
             raise
         except Exception as fault:  # a run on a lent machine must not be lost
             self.augmenting = False
             self.log(event="augmentation failed and is off", fault=repr(fault)[:500])
             return waves
+
+    def _bank(self, length):
+        banks, key = self.crops.banks, (length, self.config.strength)
+        if key not in banks:
+            generator = torch.Generator().manual_seed(length)
+            banks[key] = sound.SceneBank(length, SCENES, generator, self.config.strength)
+        return banks[key]
 
     def train_step(self, progress):
         """Take one step; halve the batch where memory ran out."""
@@ -173,11 +192,11 @@ class Lesson:
 
     def run(self, seconds, steps=0, tasks=None, checks=4, save_every=60.0, every_layer=True):
         """Train for so many seconds (checks included), or steps; return the last scores."""
-        begun, due, saved = time.time(), 1, time.time()
+        begun, due, saved = self.clock(), 1, time.time()
         resumed, sums, count, last_line = self.spent, None, 0, time.time()
         scores = {}
         while True:
-            self.spent = resumed + time.time() - begun
+            self.spent = resumed + self.clock() - begun
             progress = max(
                 self.spent / seconds if seconds > 0 else 0.0, self.step / steps if steps else 0.0
             )
@@ -229,7 +248,8 @@ class Lesson:
     @torch.no_grad()
     def features(self, waves):
         """Return pooled states of the average, (rows, layers + 1, 2 x width)."""
-        hidden = students.states(self.average, self.logmel(waves))
+        inputs = self.logmel(waves) if self.config.front == "mel" else waves
+        hidden = students.states(self.average, inputs)
         return torch.stack([students.pooled(h) for h in hidden], 1)
 
     def check(self, tasks, every_layer=False):
@@ -261,7 +281,8 @@ class Lesson:
         """Write the average as OUT/NAME-WHICH.tar."""
         folder = self.work / f"{self.config.name}-{which}"
         shutil.rmtree(folder, ignore_errors=True)
-        students.save_encoder(self.average, self.logmel.extractor, folder)
+        extractor = students.front_end_file(self.average, self.logmel)
+        students.save_encoder(self.average, extractor, folder)
         path = self.out / f"{self.config.name}-{which}.tar"
         with tarfile.open(path.with_suffix(".part"), "w") as tar:
             tar.add(folder, arcname=folder.name)
@@ -340,10 +361,11 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--save-every", type=float, default=60.0, help="s between checkpoints")
-    parser.add_argument("--checks", type=int, default=8, help="checks on held-out speakers")
+    parser.add_argument("--checks", type=int, default=8, help="on held-out speakers; 0: none")
     parser.add_argument("--config", type=json.loads, default={}, help="JSON: changes to Config")
     parser.add_argument("--limit", type=int, default=0, help="speakers, for a rehearsal")
-    parser.add_argument("--teacher-hop", type=int, default=12800, help="samples")
+    parser.add_argument("--teacher-hop", type=int, default=HOP, help="samples")
+    parser.add_argument("--cache", type=Path, help="folder: the next start takes seconds")
     parser.add_argument("--meetings", type=int, default=60)
     options = parser.parse_args()
     if not (options.max_seconds or options.steps):
@@ -360,12 +382,15 @@ def main():
         options.limit,
         hop=options.teacher_hop,
         meetings=options.meetings,
+        cache=options.cache,
     )
-    baselines(tasks, teacher, crops, log)
+    baselines(tasks, teacher, crops, log, options.cache)
     lesson = Lesson(Config(**options.config), crops, device, log, options.out)
-    students.set_convolution(lesson.student.encoder, fastest_convolution(lesson, log))
+    if lesson.config.front == "mel":
+        students.set_convolution(lesson.student.encoder, fastest_convolution(lesson, log))
     if options.resume:
         lesson.resume()
+    tasks = tasks if options.checks else None
     lesson.run(options.max_seconds, options.steps, tasks, options.checks, options.save_every)
     lesson.save("last")
     lesson.save_checkpoint()

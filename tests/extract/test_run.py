@@ -314,7 +314,7 @@ def test_a_store_of_another_configuration_is_refused(corpus, whole, changes, key
 def test_the_store_says_where_its_features_come_from(whole, layer_encoder, corpus, tmp_path):
     root, table = corpus
     config = FeatureStore.open(whole[0]).config
-    assert (config["encoder"], config["untrained"], config["channel"]) == ("demo", True, "0")
+    assert (config["encoder"], config["untrained"], config["channel"]) == ("untrained", True, "0")
     assert config["layer_definition"].endswith("the last is after the final layer norm")
     run_extraction(table.head(1), tmp_path / "store", settings(root, encoder=str(layer_encoder)))
     config = FeatureStore.open(tmp_path / "store").config

@@ -170,7 +170,7 @@ SITUATIONS = {
     "another encoder to name with": [
         (
             f"{PREDICT} --encoder encoder",
-            "weights_sha256 is .*'demo' .*name its folder with --encoder",
+            "weights_sha256 is .*'untrained' .*name its folder with --encoder",
         ),
         (f"{PREDICT} --encoder demo", "wrote names.csv: 12 segments"),
     ],

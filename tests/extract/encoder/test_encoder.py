@@ -346,8 +346,8 @@ def test_layers_poolings_and_waveforms_are_checked(layer_encoder, waveforms):
         encoder.encode([waveforms[0], waveforms[0][:399]], layers=[0])
 
 
-def test_the_demo_encoder_is_the_same_each_time_and_says_untrained(waveforms):
-    first, second = load_encoder("demo"), load_encoder("demo")
+def test_the_untrained_encoder_is_the_same_each_time_and_says_so(waveforms):
+    first, second = load_encoder("untrained"), load_encoder("untrained")
     assert first.provenance() == second.provenance()
     assert first.provenance()["untrained"] is True
     features, _ = first.encode(waveforms, layers=range(first.layer_count + 1))
@@ -355,7 +355,13 @@ def test_the_demo_encoder_is_the_same_each_time_and_says_untrained(waveforms):
     np.testing.assert_array_equal(features, again)
 
 
-def test_the_demo_encoder_leaves_the_users_random_numbers_alone():
+def test_demo_is_another_name_of_the_untrained_encoder():
+    demo = load_encoder("demo").provenance()
+    assert demo == load_encoder("untrained").provenance()
+    assert demo["encoder"] == "untrained"
+
+
+def test_the_untrained_encoder_leaves_the_users_random_numbers_alone():
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -363,7 +369,7 @@ def test_the_demo_encoder_leaves_the_users_random_numbers_alone():
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_the_demo_encoder_does_not_depend_on_the_batch(waveforms):
+def test_the_untrained_encoder_does_not_depend_on_the_batch(waveforms):
     encoder = load_encoder("demo")
     together, _ = encoder.encode(waveforms, layers=[0, 5])
     alone = np.concatenate([encoder.encode([w], layers=[0, 5])[0] for w in waveforms])

@@ -1,5 +1,8 @@
 """The baseline's coefficients are torchaudio's, and a store of them is one like any other."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -41,6 +44,12 @@ def test_coefficients_are_torchaudios(mfcc):
         ours = mfcc.states([wave], layers=[0])[0][:, 0]
         expected = theirs(torch.from_numpy(wave)[None])[0].T.numpy()
         np.testing.assert_allclose(ours, expected, atol=SAME)
+
+
+def test_it_loads_first_of_all_in_a_process_of_its_own():
+    code = "from spk.extract.encoder.encoder import load_encoder as load; print(load('mfcc').rate)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "16000\n", done.stderr
 
 
 def test_a_segment_is_its_coefficients_mean_and_deviation(mfcc):

@@ -567,7 +567,7 @@ def test_presets_run_from_end_to_end(corpus, tmp_path, preset):
     assert done.exit_code == 0, done.output
     models = set(read_predictions(tmp_path / "logs" / "predictions.csv")["model"])
     corpus_wide = ", within corpus" if preset == "baseline" else ""
-    assert models == {f"finetune demo{corpus_wide}, untrained encoder"}
+    assert models == {f"finetune untrained{corpus_wide}, untrained encoder"}
     assert "test accuracy" in done.output
 
 
@@ -627,7 +627,7 @@ def test_tuned_features_go_into_a_store_of_their_own(corpus, whole, tmp_path):
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
     store = FeatureStore.open(tmp_path / "store")
-    assert store.config["encoder"] == f"demo, fine-tuned on {name}"
+    assert store.config["encoder"] == f"untrained, fine-tuned on {name}"
     assert store.config["weights_sha256"] != load_encoder("demo").provenance()["weights_sha256"]
     rows = corpus[1][corpus[1]["session"] == name].iloc[:1]
     found = store.read(rows["segment_id"], layer=5)[0]

@@ -12,9 +12,10 @@ from .preprocessing import NORMALIZED
 if TYPE_CHECKING:
     from torch import nn
 
-DEMO = "demo"
-DEMO_SEED = 20240
-DEMO_SHAPE: dict[str, Any] = {
+UNTRAINED = "untrained"
+UNTRAINED_NAMES = (UNTRAINED, "demo")  # the second is that of version 0.2
+UNTRAINED_SEED = 20240
+UNTRAINED_SHAPE: dict[str, Any] = {
     "hidden_size": 64,
     "num_hidden_layers": 5,
     "num_attention_heads": 4,
@@ -37,7 +38,7 @@ DEMO_SHAPE: dict[str, Any] = {
 FIRST_CONVOLUTION = "feature_extractor.conv_layers.0.conv.weight"
 
 
-def demo_model() -> tuple[nn.Module, dict[str, Any]]:
+def untrained_model() -> tuple[nn.Module, dict[str, Any]]:
     """Return the tiny untrained encoder and its provenance; the same weights on every machine."""
     import torch
 
@@ -45,19 +46,19 @@ def demo_model() -> tuple[nn.Module, dict[str, Any]]:
 
     transformers = _transformers()
     with torch.random.fork_rng(devices=[]):
-        config = transformers.Wav2Vec2Config(**DEMO_SHAPE)
+        config = transformers.Wav2Vec2Config(**UNTRAINED_SHAPE)
         model = fold_weight_norm(transformers.Wav2Vec2Model(config))
-    rng = np.random.default_rng(DEMO_SEED)
+    rng = np.random.default_rng(UNTRAINED_SEED)
     digest = hashlib.sha256()
     for name, weight in sorted(model.named_parameters()):
         draw = _filters if name == FIRST_CONVOLUTION else _drawn
         values = draw(name, tuple(weight.shape), rng)
         digest.update(values.tobytes())
         weight.data.copy_(torch.from_numpy(values))
-    shape = hashlib.sha256(repr(sorted(DEMO_SHAPE.items())).encode())
+    shape = hashlib.sha256(repr(sorted(UNTRAINED_SHAPE.items())).encode())
     return model, {
-        "encoder": DEMO,
-        "revision": f"seed {DEMO_SEED}",
+        "encoder": UNTRAINED,
+        "revision": f"seed {UNTRAINED_SEED}",
         "weights_sha256": digest.hexdigest(),
         "encoder_config_sha256": shape.hexdigest(),
         "untrained": True,
