@@ -47,6 +47,10 @@ class CepstralFrontEnd:
     def __init__(self) -> None:
         import torch
         from scipy.fft import dct
+
+        from .transformer import _transformers
+
+        _transformers()  # says in one line what does not fit; an add-on may break its import
         from transformers.audio_utils import mel_filter_bank
 
         bins = WINDOW // 2 + 1
