@@ -1,0 +1,394 @@
+"""Speech of people whose names are known becomes voices.
+
+From a segment table and its store, or from a folder of clips, ``FOLDER/NAME/*.wav``. Used are
+segments of `LEAST` s and more; of each person in each session those in which others speak for at
+most `MIXED` of the time, unless there is no such segment. What is enrolled already is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ...common.audio.containers import SUFFIXES
+from ...common.errors import InputError
+from ...common.files import list_files
+from ...common.log import log as log_info
+from ...common.names import normal_name
+from ...extract.run import extract
+from ...extract.store.reader import FeatureStore
+from ...manifests.formats.aishell4 import local_speaker
+from ...manifests.formats.build import read_identity
+from ...manifests.formats.turns import audio_seconds
+from ...manifests.splits.overlap import has_common_clock, overlap_timeline
+from ...manifests.table import as_table, check_table
+from ..features import open_store, rows_with_features
+from .calibration import calibrate, halves
+from .options import DEFAULT_ENCODER
+from .stretches import Stretches, make_stretches, no_stretches
+from .voices import Sample, Voices, check_person, check_same_encoder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Log = Callable[[str], object]
+LEAST = 0.8  # s; a shorter segment says little of a voice
+LONGEST = 8.0  # s; a longer clip is several segments
+MIXED = 0.2  # share of a segment in which others speak
+SAMPLES, SAMPLE = 3, 6.0  # clips of each person to listen to, and how long one need be, s
+
+
+def enrol(
+    table: pd.DataFrame | str | Path,
+    store: FeatureStore | str | Path,
+    *,
+    voices: Voices | None = None,
+    identity: str | Path | None = None,
+    layer: int | None = None,
+    audio_root: str | Path | None = None,
+    log: Log = log_info,
+) -> Voices:
+    """Enrol the speakers of a table, under their labels there or the names of an identity file.
+
+    Parameters
+    ----------
+    table
+        Segment table, or its file; all of its rows are used, whatever their split.
+    store
+        Pooled features of its segments.
+    voices
+        Enrolled before, to add to; without, new ones are made.
+    identity
+        CSV `session,speaker,person`; speakers that it does not name are left out.
+    layer
+        One of the store's; None: of new voices the one whose left-out speech is told best, of
+        others theirs.
+    audio_root
+        Folder that the table's relative paths start from, so that a review page can play samples.
+    log
+        Receives a line for what was left out or passed over.
+
+    Returns
+    -------
+    Voices
+        The old ones and the new, calibrated anew.
+
+    Raises
+    ------
+    InputError
+        The store is of another encoder than `voices`, lacks the layer or some segments, speech is
+        enrolled already under another name, or there is none to enrol.
+
+    Examples
+    --------
+    >>> voices = enrol("table.csv", "features", identity="people.csv")  # doctest: +SKIP
+    >>> voices.names  # doctest: +SKIP
+    ['Ann', 'Bo', 'Cem', 'Di']
+    """
+    store = open_store(store)
+    if voices is not None:
+        check_same_encoder(voices, store.config, store.path)
+    rows, rejected = rows_with_features(as_table(table), store)
+    if len(rejected):
+        log(f"left out: {len(rejected)} segments that extraction rejected")
+    rows = _usable(_named(rows, identity, log), log)
+    rows = _new_speech(rows, store, voices, log)
+    if not len(rows):
+        if voices is None:
+            raise InputError(
+                f"table: 0 segments of at least {LEAST:g} s can be enrolled, expected some; name "
+                "a table of longer segments"
+            )
+        return voices
+    return _added(rows, store, voices, layer, audio_root, log)
+
+
+def enrol_clips(
+    folder: str | Path,
+    cache: str | Path,
+    *,
+    voices: Voices | None = None,
+    encoder: str | None = None,
+    layer: int | None = None,
+    log: Log = log_info,
+) -> Voices:
+    """Enrol people from clips of their speech alone, ``FOLDER/NAME/*.wav``, under these names.
+
+    Any container that libsndfile reads, of any sample rate; a clip is what other clips are
+    compared with, as a session is elsewhere.
+
+    Parameters
+    ----------
+    cache
+        Folder of the features, which goes on where it was.
+    encoder
+        Hub id, folder, ``demo`` or ``mfcc``; None: that of `voices`, or `DEFAULT_ENCODER`.
+    voices, layer, log
+        As of `enrol`.
+
+    Raises
+    ------
+    InputError
+        There are no such clips, one cannot be read, or as `enrol` does.
+    """
+    table = clips_table(folder)
+    store = extract(table, cache, log=log, **_extraction(voices, encoder, layer), audio_root=folder)
+    return enrol(table, store, voices=voices, layer=layer, audio_root=folder, log=log)
+
+
+def _extraction(voices: Voices | None, encoder: str | None, layer: int | None) -> dict[str, object]:
+    if voices is None:
+        layers = "all" if layer is None else str(layer)
+        return {"encoder": encoder or DEFAULT_ENCODER, "layers": layers, "resample": True}
+    return extraction_options(voices, encoder)
+
+
+def extraction_options(voices: Voices, encoder: str | None = None) -> dict[str, object]:
+    """Return the settings of `extract` that make vectors like those of the voices."""
+    config = voices.config
+    hub = encoder is None and config.get("revision") and "/" in str(config["encoder"])
+    hub = hub and not Path(str(config["encoder"])).exists()
+    return {
+        "encoder": encoder or config["encoder"],
+        "revision": config["revision"] if hub else None,
+        "pooling": config["pooling"],
+        "layers": str(voices.layer),
+        "max_seconds": config["max_seconds"],
+        "resample": True,
+    }
+
+
+def clips_table(folder: str | Path) -> pd.DataFrame:
+    """Return the segment table of clips ``FOLDER/NAME/*.wav``; long clips are several segments.
+
+    Raises
+    ------
+    InputError
+        There is no such folder, clip or name, or a clip cannot be read.
+    """
+    import pandas as pd
+
+    root, rows = Path(folder), list[dict[str, object]]()
+    if not root.is_dir():
+        raise InputError(
+            f"{folder}: is not a folder, expected one with a folder of clips for each person; "
+            "correct the path"
+        )
+    for file in list_files(root, SUFFIXES):
+        path = file.relative_to(root)
+        if len(path.parts) < 2:
+            raise InputError(
+                f"{file}: lies in no person's folder, expected {folder}/NAME/{file.name}; move it"
+            )
+        name = normal_name(path.parts[0])
+        check_person(name, str(file))
+        rows += _clip_rows(path, name, audio_seconds(file))
+    if not rows:
+        raise InputError(
+            f"{folder}: holds 0 recordings, expected {folder}/NAME/*.wav; correct the path"
+        )
+    return check_table(pd.DataFrame(rows))
+
+
+def _clip_rows(path: Path, name: str, seconds: float) -> list[dict[str, object]]:
+    ends = np.linspace(0, seconds, max(1, round(seconds / LONGEST)) + 1)
+    return [
+        {
+            "segment_id": f"{path.as_posix()} {start:.3f}",
+            "audio": path.as_posix(),
+            "start": start,
+            "end": end,
+            "speaker": name,
+            "session": path.as_posix(),
+            "overlap": 0.0,
+        }
+        for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)
+    ]
+
+
+def _named(rows: pd.DataFrame, identity: str | Path | None, log: Log) -> pd.DataFrame:
+    """Return the rows with the column `person`, without speakers that the file does not name."""
+    if identity is None:
+        persons = rows["speaker"].to_numpy(str)
+    else:
+        known = read_identity(identity)
+        pairs = zip(rows["session"], rows["speaker"], strict=True)
+        persons = np.array([_person(*pair, known) for pair in pairs], dtype=str)
+        unnamed = {*rows["speaker"][persons == ""]}
+        if unnamed:
+            log(f"left out: {len(unnamed)} speakers without a person in {identity}")
+    rows = rows.assign(person=persons)
+    rows = rows[rows["person"] != ""]
+    for name in sorted({*rows["person"]}):
+        check_person(name, str(identity or "table"))
+    return rows
+
+
+def _person(session: str, label: str, known: Mapping[tuple[str, str], str]) -> str:
+    """Return who a label is in a session; empty where the identity file doesn't say."""
+    local = local_speaker(session, label)
+    if (session, local) in known:
+        return known[session, local]
+    return label if label in known.values() else ""
+
+
+def _usable(rows: pd.DataFrame, log: Log) -> pd.DataFrame:
+    """Return the rows that are long enough, and as free of other speech as there are."""
+    long = rows[rows["end"] - rows["start"] >= LEAST - 1e-6]
+    if "overlap" not in long and len(long) and has_common_clock(long):
+        share = overlap_timeline(rows).within(2) / (rows["end"] - rows["start"]).to_numpy()
+        long = rows.assign(overlap=share).loc[long.index]
+    if "overlap" not in long:
+        long = long.assign(overlap=0.0)
+    clean = long["overlap"] <= MIXED
+    any_clean = clean.groupby([long["session"], long["person"]]).transform("any")
+    kept = long[clean | ~any_clean]
+    if len(kept) < len(rows):
+        log(
+            f"left out: {len(rows) - len(long)} segments shorter than {LEAST:g} s, "
+            f"{len(long) - len(kept)} in which others speak for more than {100 * MIXED:.0f} %"
+        )
+    return kept.sort_values(["session", "start", "end"], kind="stable")
+
+
+class _Speech(NamedTuple):
+    """The hash of a segment's samples, and its length (s)."""
+
+    key: str
+    seconds: float
+
+
+def _speech(store: FeatureStore) -> dict[str, _Speech]:
+    columns = store.rows()
+    names = ("segment_id", "audio_crc32", "audio_bytes", "duration")
+    parts = (columns[name].tolist() for name in names)
+    return {
+        str(segment_id): _Speech(f"{crc:08x}-{count // 4}", seconds)
+        for segment_id, crc, count, seconds in zip(*parts, strict=True)
+    }
+
+
+def _new_speech(
+    rows: pd.DataFrame, store: FeatureStore, voices: Voices | None, log: Log
+) -> pd.DataFrame:
+    """Return the rows whose speech is not enrolled, with its hash (`key`) and `seconds`."""
+    speech = _speech(store)
+    known = {} if voices is None else {key: pair[0] for key, pair in voices.speech.items()}
+    names = map(str, rows["segment_id"])
+    rows = rows.assign(key=[speech[name].key for name in names])
+    rows["seconds"] = [speech[str(name)].seconds for name in rows["segment_id"]]
+    new = []
+    for key, person, name in zip(rows["key"], rows["person"], rows["segment_id"], strict=True):
+        if known.get(key, person) != person:
+            raise InputError(
+                f"table: speech of segment {name!r} is {person!r}'s, expected {known[key]!r}'s, "
+                "under whose name the same samples are enrolled; correct the name, or remove "
+                f"{known[key]!r} from the voices"
+            )
+        new.append(key not in known)
+        known[key] = person
+    if not all(new):
+        log(f"passed over: {len(new) - sum(new)} segments that are enrolled already")
+    return rows[np.array(new, dtype=bool)]
+
+
+def _added(
+    rows: pd.DataFrame,
+    store: FeatureStore,
+    voices: Voices | None,
+    layer: int | None,
+    audio_root: str | Path | None,
+    log: Log,
+) -> Voices:
+    layers = {k: _stretches(rows, store, k) for k in _layers(store, voices, layer)}
+    chosen, how = (*layers,)[0], "as enrolled" if voices else "as asked"
+    if len(layers) > 1:
+        chosen, how = _choose_layer(layers, log)
+    elif len(store.layers) == 1 and voices is None:
+        how = "the only one"
+    before = no_stretches(store.dim) if voices is None else voices.stretches
+    pairs = zip(rows["key"], rows["person"], rows["session"], strict=True)
+    speech = {key: (person, session) for key, person, session in pairs}
+    samples = _samples(rows, audio_root)
+    if voices is None:
+        return Voices(dict(store.config), chosen, how, layers[chosen], speech, samples)
+    return replace(
+        voices,
+        stretches=before.plus(layers[chosen]),
+        speech={**voices.speech, **speech},
+        samples=(*voices.samples, *samples),
+        calibration=None,
+    )
+
+
+def _layers(store: FeatureStore, voices: Voices | None, layer: int | None) -> list[int]:
+    """Return the layers that come into question."""
+    if voices is not None and layer not in (None, voices.layer):
+        raise InputError(
+            f"--layer: value is {layer}, expected {voices.layer}, the voices'; leave it out, or "
+            "enrol everybody anew into another file"
+        )
+    layer = layer if voices is None else voices.layer
+    if layer is None:
+        return list(store.layers)
+    if layer not in store.layers:
+        raise InputError(
+            f"--layer: {layer} is not in {store.path}, expected one of {list(store.layers)}; "
+            "correct it, or extract that layer"
+        )
+    return [layer]
+
+
+def _stretches(rows: pd.DataFrame, store: FeatureStore, layer: int) -> Stretches:
+    X = store.read(rows["segment_id"], layer)
+    columns = (rows[name].to_numpy() for name in ("seconds", "person", "session"))
+    seconds, persons, sessions = columns
+    return make_stretches(X, seconds.astype(float), persons.astype(str), sessions.astype(str))
+
+
+def _choose_layer(layers: Mapping[int, Stretches], log: Log) -> tuple[int, str]:
+    """Return the layer that tells left-out speech best, and how it was chosen."""
+    losses = {layer: calibrate(stretches).loss for layer, stretches in layers.items()}
+    if np.isfinite(min(losses.values())):
+        best = min(losses, key=lambda layer: losses[layer])
+        told = ", ".join(f"{layer} {loss:.3f}" for layer, loss in losses.items())
+        log(f"layer {best} is chosen by the log-loss of speech left out: {told}")
+        return best, "chosen by leaving sessions out"
+    gaps = {layer: _gap(stretches) for layer, stretches in layers.items()}
+    best = max(gaps, key=lambda layer: gaps[layer])
+    log(f"layer {best} is chosen by every other stretch of speech, for want of sessions")
+    return best, "chosen by leaving every other stretch out"
+
+
+def _gap(stretches: Stretches) -> float:
+    """Return how far persons' own scores lie above others', in deviations; 0 where none can be."""
+    own, other = halves(stretches)
+    gap = own - other
+    gap = gap[~np.isnan(gap)]
+    return float(gap.mean() / (gap.std() + 1e-6)) if len(gap) else 0.0
+
+
+def _samples(rows: pd.DataFrame, audio_root: str | Path | None) -> list[Sample]:
+    """Return each person's clearest long segments, as many as `SAMPLES`."""
+    if audio_root is None:
+        return []
+    root = Path(audio_root).absolute()
+    ranked = rows.assign(long=rows["seconds"].clip(upper=SAMPLE)).sort_values(
+        ["person", "overlap", "long", "segment_id"], ascending=[True, True, False, True]
+    )
+    best = ranked.groupby("person", sort=True).head(SAMPLES).to_dict("records")
+    return [
+        Sample(
+            str(row["person"]),
+            str(row["session"]),
+            str(root / str(row["audio"])),
+            float(row["start"]),
+            float(row["end"]),
+            str(row.get("channel", "")),
+        )
+        for row in best
+    ]
