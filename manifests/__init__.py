@@ -13,16 +13,20 @@ __all__ = [
     "read_rttm",
     "read_table",
     "read_textgrid",
+    "read_turns",
     "select_segments",
     "split_table",
     "write_predictions",
     "write_table",
+    "write_turns",
 ]
 
 if TYPE_CHECKING:
     from ..common.errors import InputError as InputError
     from .cutting.cut import cut_segments as cut_segments
     from .formats.build import make_table as make_table
+    from .formats.registry import read_turns as read_turns
+    from .formats.registry import write_turns as write_turns
     from .formats.rttm import read_rttm as read_rttm
     from .formats.textgrid import read_textgrid as read_textgrid
     from .splits.leakage import leakage_report as leakage_report
@@ -44,9 +48,11 @@ else:
             "read_rttm": ".formats.rttm",
             "read_table": ".table",
             "read_textgrid": ".formats.textgrid",
+            "read_turns": ".formats.registry",
             "select_segments": ".splits.select",
             "split_table": ".splits.split",
             "write_predictions": ".table",
             "write_table": ".table",
+            "write_turns": ".formats.registry",
         },
     )

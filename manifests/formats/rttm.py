@@ -1,11 +1,12 @@
-"""Read RTTM, one turn a line: ``SPEAKER session channel onset duration <NA> <NA> speaker <NA>``.
+"""Read and write RTTM, one turn a line.
 
-Ten fields (RT-09: NeMo, pyannote, VBx, dscore, spyder, 3D-Speaker) or only the first nine (RT-03 to
-RT-06, LDC, EEND), separated by blanks; lines may come in any order (AISHELL-4 groups them by
-speaker). Every field is checked, so that a line shifted by a blank inside a name is refused, never
-read with half a name. Empty lines and comments (``;;``) count as lines but are skipped; the other
-line types of the RTTM definition (NIST, RT-09 evaluation plan, appendix A) are counted and left
-out; any other line is refused with its file and number.
+``SPEAKER session channel onset duration <NA> <NA> speaker <NA> <NA>``, in ten fields (RT-09: NeMo,
+pyannote, VBx, dscore, spyder, 3D-Speaker) or only the first nine (RT-03 to RT-06, LDC, EEND),
+separated by blanks; lines may come in any order (AISHELL-4 groups them by speaker). Every field is
+checked, so that a line shifted by a blank inside a name is refused, never read with half a name.
+Empty lines and comments (``;;``) count as lines but are skipped; the other line types of the RTTM
+definition (NIST, RT-09 evaluation plan, appendix A) are counted and left out; any other line is
+refused with its file and number.
 
 Channels count from 1, or from 0 in sessions where a 0 occurs; A and B are the first and second. If
 all turns of a session name the first channel (or none), that is taken to mean nothing, since most
@@ -16,9 +17,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...common.errors import InputError
+from ...common.files import atomic_write
 from ..text_files.decoding import read_text
 from ..text_files.kinds import check_kind
 from .turns import (
@@ -26,11 +29,11 @@ from .turns import (
     Note,
     Turn,
     check_turn,
-    find_files,
     name_notes,
     parse_float,
-    relative_name,
+    read_files,
 )
+from .writing import without_blanks
 
 OTHER_TYPES = frozenset(
     ("SEGMENT", "NOSCORE", "NO_RT_METADATA", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT")
@@ -39,6 +42,7 @@ FIELDS = ("type", "session", "channel", "onset", "duration", "transcript", "subt
 EMPTY = ("<na>", "na", "n/a", "-")  # values of an empty field
 CHANNEL = re.compile(r"\d{1,4}|[A-Ha-h]")
 CONFIDENCE = re.compile(r"0?\.\d+|[01]\.0*|0\.\d+([eE]-\d+)?")  # a bare 1 ends "Speaker 1"
+SHORTEST = 1e-6  # s, of a duration that is written
 
 
 def read_rttm(path: str | Path, *, skip_bad: bool = False) -> Annotation:
@@ -61,19 +65,38 @@ def read_rttm(path: str | Path, *, skip_bad: bool = False) -> Annotation:
     InputError
         A file cannot be read, or a line is bad (file and line number).
     """
-    annotation = Annotation()
-    for file in find_files(path, (".rttm",)):
-        name = relative_name(path, file)
-        try:
-            rows = _rows(file, name)
-        except InputError as problem:  # the whole file is dropped
-            if file == Path(path) and not skip_bad:
-                raise
-            annotation.drop_or_raise(problem, name, skip=skip_bad)
-        else:
-            annotation.add(_read_rows(rows, name, skip_bad), name)
+    annotation = read_files(
+        path,
+        (".rttm",),
+        lambda file, name: _read_rows(_rows(file, name), name, skip_bad),
+        skip_bad=skip_bad,
+    )
     _index_channels(annotation)
     return annotation
+
+
+def write_rttm(turns: Sequence[Turn], path: str | Path) -> None:
+    """Write turns of any number of sessions as one RTTM of ten fields, times to the microsecond.
+
+    Blanks in names become ``_``. Channels are counted from 1; a turn without one has channel 1.
+
+    Raises
+    ------
+    InputError
+        Two names would become one, or the file cannot be written.
+    """
+    lines = [
+        f"SPEAKER {turn.session} {int(turn.channel or 0) + 1} {_seconds(turn.start)} "
+        f"{_seconds(max(turn.end - turn.start, SHORTEST))} <NA> <NA> {turn.speaker} <NA> <NA>\n"
+        for turn in without_blanks(turns, "RTTM")
+    ]
+    atomic_write(path, "".join(lines).encode())
+
+
+def _seconds(value: float) -> str:
+    """Return seconds with three to six decimal places."""
+    text = f"{value:.6f}"
+    return text[:-3] + text[-3:].rstrip("0")
 
 
 def _rows(file: Path, name: str) -> list[tuple[int, list[str]]]:

@@ -30,7 +30,7 @@ from ...common.errors import InputError
 from ...common.names import normal_name
 from ..text_files.decoding import PRAAT_TEXT, read_text
 from ..text_files.kinds import check_kind
-from .turns import NUMBER, Annotation, Note, Turn, check_turn, find_files, name_notes, relative_name
+from .turns import NUMBER, Annotation, Note, Turn, check_turn, name_notes, read_files
 
 NON_LEXICAL = ("<sil>", "<$>", "<>", "<%>", "<#>", "<->", "<_>", "&")
 SILENCE = ("sil", "sp", "spn", "<eps>", "h#", "pause")  # in any case: MFA, P2FA, Kaldi, TIMIT
@@ -111,17 +111,13 @@ def read_textgrid(
     InputError
         A file is not a TextGrid, no tier is a speaker's, or an interval is bad.
     """
-    annotation = Annotation()
     choice = Choice(tuple(tiers), tuple(silence))
-    for file in find_files(path, (".textgrid",)):
-        name = relative_name(path, file)
-        try:
-            annotation.add(_Parser(file, name, skip_bad, choice).read(), name)
-        except InputError as problem:  # the whole file is dropped
-            if file == Path(path) and not skip_bad:
-                raise
-            annotation.drop_or_raise(problem, name, skip=skip_bad)
-    return annotation
+    return read_files(
+        path,
+        (".textgrid",),
+        lambda file, name: _Parser(file, name, skip_bad, choice).read(),
+        skip_bad=skip_bad,
+    )
 
 
 def has_speech(mark: str) -> bool:
@@ -302,7 +298,7 @@ class _Parser:
         elif self.choice.is_silence(mark):
             self.silent[mark.strip()] += 1
         else:
-            turn = Turn(self.session, speaker, start, end, self.count, place)
+            turn = Turn(self.session, speaker, start, end, self.count, place, text=mark.strip())
             self.count += 1
             try:
                 self.annotation.turns.append(check_turn(turn))

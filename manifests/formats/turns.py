@@ -12,10 +12,11 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...common.audio.decoding import check_length, count_samples, read_header
 from ...common.errors import InputError
@@ -37,6 +38,7 @@ class Turn(NamedTuple):
     line: int  # 0-based, in its file (TextGrid: number of the speech interval)
     place: str  # "file, line N" for messages
     channel: str = ""  # 0-based index in its recording; "" where the annotation names none
+    text: str = ""  # what is said, where the annotation says it
 
 
 class Note(NamedTuple):
@@ -96,6 +98,85 @@ def find_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
 def relative_name(path: str | Path, file: Path) -> str:
     """Return the name that messages use for a file from `find_files`: its path below `path`."""
     return file.name if file == Path(path) else file.relative_to(path).as_posix()
+
+
+def read_files(
+    path: str | Path,
+    suffixes: tuple[str, ...],
+    read: Callable[[Path, str], Annotation],
+    *,
+    skip_bad: bool = False,
+) -> Annotation:
+    """Read one file, or all with one of `suffixes` below a folder, in the order of their paths.
+
+    Parameters
+    ----------
+    read
+        Reads one file; the second argument is its name for messages.
+    skip_bad
+        Leave out files that cannot be read, with a note each.
+
+    Raises
+    ------
+    InputError
+        There is no file, or one cannot be read.
+    """
+    annotation = Annotation()
+    for file in find_files(path, suffixes):
+        name = relative_name(path, file)
+        try:
+            annotation.add(read(file, name), name)
+        except InputError as problem:  # the whole file is dropped
+            if file == Path(path) and not skip_bad:
+                raise
+            annotation.drop_or_raise(problem, name, skip=skip_bad)
+    return annotation
+
+
+def collect_turns(
+    rows: Iterable[tuple[int, Any]],
+    parse: Callable[[Any, int, str], Turn],
+    name: str,
+    *,
+    unit: str = "line",
+    skip_bad: bool = False,
+) -> Annotation:
+    """Return the turns that `parse` makes of a file's rows, checked, and notes on the others.
+
+    A row without speaker, or with its end at its start, gives no turn; such rows are counted.
+
+    Parameters
+    ----------
+    rows
+        (number from 0, row).
+    parse
+        Makes a turn of a row, its number and its place.
+    name, unit
+        What messages call the file and its rows.
+    skip_bad
+        Drop bad rows, with a note each, instead of stopping at the first.
+    """
+    annotation, names = Annotation(), dict[str, list[str]](session=[], speaker=[])
+    left_out: Counter[str] = Counter()
+    for index, row in rows:
+        place = f"{name}, {unit} {index + 1}"
+        try:
+            turn = parse(row, index, place)
+            if not turn.speaker.strip():
+                left_out["without speaker"] += 1
+            elif turn.start == turn.end:
+                left_out["of 0 s"] += 1
+            else:
+                annotation.turns.append(check_turn(turn))
+                names["session"].append(turn.session)
+                names["speaker"].append(turn.speaker)
+        except InputError as problem:
+            annotation.drop_or_raise(problem, place, skip=skip_bad)
+    for what, count in left_out.items():
+        annotation.notes.append(Note("ignored", name, f"{count} {unit}s {what} give no turn"))
+    for what, written in names.items():
+        annotation.notes += name_notes(what, written, name)
+    return annotation
 
 
 def audio_seconds(file: Path) -> float:

@@ -1,0 +1,199 @@
+"""What SRT, WebVTT and timed text share: cues with their times, and who speaks in them.
+
+A cue is a line of times and the lines below it, up to a blank line or the next line of times;
+numbers and ids before it are not looked at. Hours may be missing, minutes and seconds have one or
+two digits, and what follows the point or comma is a decimal fraction of one to three digits or
+none.
+
+None of these formats says who speaks, but for WebVTT's voices. What programs write instead are the
+forms in `FORMS`. A file has one: the first of them that any of its cues has, or the one that is
+asked for. A cue without it gives no turn; two voices in one cue give two turns of its times.
+Whoever speaks after a dash cannot be told.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from ...common.errors import InputError
+from ..text_files.decoding import read_text
+from ..text_files.kinds import check_kind
+from .turns import Annotation, Note, Turn, collect_turns
+
+CLOCK = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
+TIMES = re.compile(rf"\s*{CLOCK}\s*-->\s*{CLOCK}(?:\s.*)?")
+ARROW = "-->"
+MARKUP = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
+VOICE = re.compile(r"<v(?:\.[^\s<>]*)*[ \t]+([^<>]*)>")
+FORMS = {  # how a cue names its speaker; group 1 is the name
+    "voice": VOICE,
+    "brackets": re.compile(r"\s*\[(.+?)\]:(?=\s|$)"),  # WhisperX
+    "number": re.compile(r"\s*\(speaker ([0-9]+)\)"),  # whisper.cpp
+    "colon": re.compile(r"\s*(?:-\s*)?([^\W_][^:：<>\[\](){},;!?\"]{0,39})[:：](?=\s|$)"),
+}
+SHOWN = 8  # speakers that a note names
+
+
+def read_cues(
+    file: Path,
+    name: str,
+    expected: str,
+    *,
+    form: str,
+    skip_bad: bool,
+    times: re.Pattern[str] = TIMES,
+    check: Callable[[str, Path, str], None] | None = None,
+) -> Annotation:
+    """Read a file of cues whose speakers have the form `form`, one of `FORMS` or "any".
+
+    Parameters
+    ----------
+    file, name
+        The file, and what messages call it.
+    expected
+        What it should be, for messages.
+    times
+        A line of times, in eight groups; a ninth is text on the same line.
+    check
+        Raises where the text is of another kind.
+
+    Raises
+    ------
+    InputError
+        It is another kind of file, or a cue is bad.
+    """
+    text = read_text(file)
+    if check is not None:
+        check(text, file, name)
+    rows = [*_blocks(text, times)]
+    if not rows and text.strip() and check is None:
+        check_kind(text, file, name, expected)
+        raise InputError(
+            f"{name}: holds no line of times, expected {expected} with HH:MM:SS --> HH:MM:SS; "
+            "name a file with times"
+        )
+    chosen = form if form != "any" else _form_of(block for _, _, block in rows)
+    annotation = collect_turns(
+        [(line, speech) for line, row, block in rows for speech in _spoken(row, block, chosen)],
+        lambda speech, line, place: _turn(speech, file.stem, line, place),
+        name,
+        skip_bad=skip_bad,
+    )
+    annotation.notes += _speaker_note(annotation, chosen, name)
+    return annotation
+
+
+def _blocks(text: str, times: re.Pattern[str]) -> Iterator[tuple[int, str, str]]:
+    """Yield (0-based line, line of times, lines below it joined) of each cue."""
+    lines = text.split("\n")
+    starts = [line for line, row in enumerate(lines) if ARROW in row and _is_times(row, times)]
+    for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
+        match = times.fullmatch(lines[start])
+        block = [match[9]] if match is not None and times.groups == 9 else []
+        for line in range(start + 1, stop):
+            if not lines[line].strip():
+                break
+            if line == stop - 1 and stop < len(lines) and lines[line].strip().isdecimal():
+                break  # the next cue's number, without a blank line before it
+            block.append(lines[line].strip())
+        yield start, lines[start], "\n".join(filter(None, block))
+
+
+def _is_times(row: str, times: re.Pattern[str]) -> bool:
+    """Return whether a line with an arrow is meant as a line of times, right or wrong."""
+    return times.fullmatch(row) is not None or bool(re.match(r"\s*\[?\s*[\d:.,]+\s*-->", row))
+
+
+def _form_of(blocks: Iterable[str]) -> str:
+    """Return the first form that any cue has, "colon" if none has one."""
+    blocks = list(blocks)
+    for form in FORMS:
+        if any(_named(block, form) for block in blocks):
+            return form
+    return "colon"
+
+
+def _named(block: str, form: str) -> re.Match[str] | None:
+    if form == "voice":
+        return VOICE.search(block)
+    if form == "brackets" and (match := FORMS[form].match(block)):
+        return match
+    return FORMS[form].match(plain_text(block))
+
+
+def plain_text(block: str) -> str:
+    """Return text without markup and entities, its lines as they are.
+
+    >>> plain_text("<i>Tom &amp; <00:01.000>Ann</i>")
+    'Tom & Ann'
+    """
+    return html.unescape(MARKUP.sub("", block))
+
+
+def _spoken(times: str, block: str, form: str) -> Iterator[tuple[str, str, str]]:
+    """Yield (line of times, speaker, text) of each speaker of a cue."""
+    match = _named(block, form)
+    if match is None:
+        yield times, "", plain_text(block)
+    elif form != "voice":
+        yield times, match[1], plain_text(match.string[match.end() :])
+    else:
+        voices = [*VOICE.finditer(block)]
+        ends = [voice.start() for voice in voices[1:]] + [len(block)]
+        for voice, end in zip(voices, ends, strict=True):
+            yield times, html.unescape(voice[1]), plain_text(block[voice.end() : end])
+
+
+def _turn(speech: tuple[str, str, str], session: str, line: int, place: str) -> Turn:
+    times, speaker, text = speech
+    match = re.match(rf"\s*\[?\s*{CLOCK}\s*-->\s*{CLOCK}", times)
+    if match is None:
+        raise InputError(
+            f"{place}: times are {times.strip()[:60]!r}, expected HH:MM:SS,mmm --> HH:MM:SS,mmm; "
+            "correct the line"
+        )
+    start, end = _seconds(*match.groups()[:4]), _seconds(*match.groups()[4:])
+    return Turn(session, speaker, start, end, line, place, text=" ".join(text.split()))
+
+
+def _seconds(hours: str | None, minutes: str, seconds: str, fraction: str | None) -> float:
+    whole = int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds)
+    return float(f"{whole}.{fraction or 0}")
+
+
+def _speaker_note(annotation: Annotation, form: str, name: str) -> list[Note]:
+    """Return a note on who was taken for a speaker, where the format itself does not say."""
+    counts = Counter(turn.speaker for turn in annotation.turns)
+    if form == "voice" or not counts:
+        return []
+    listed = ", ".join(f"{count} {who!r}" for who, count in counts.most_common(SHOWN))
+    more = ", ..." if len(counts) > SHOWN else ""
+    message = f"speakers, by the form {form!r}: {listed}{more}; --speakers chooses the form"
+    return [Note("speakers", name, message)]
+
+
+def plain_line(text: str) -> str:
+    """Return text on one line, as cues are written."""
+    return " ".join(text.split())
+
+
+def in_brackets(turns: Sequence[Turn], form: str) -> Iterator[tuple[Turn, str]]:
+    """Yield each turn with its text as ``[speaker]: text``.
+
+    Raises
+    ------
+    InputError
+        A speaker's name would not be read back.
+    """
+    for turn in turns:
+        line = f"[{turn.speaker}]: {plain_line(turn.text)}".rstrip()
+        match = FORMS["brackets"].match(line)
+        if match is None or match[1] != turn.speaker:
+            raise InputError(
+                f"{form}: speaker is {turn.speaker!r}, expected a name without ']: '; rename it"
+            )
+        yield turn, line

@@ -1,0 +1,162 @@
+"""What the writers of annotations share: turns of a table, milliseconds, names without blanks.
+
+Turns are written in the order of session, start, end and speaker. Times in whole milliseconds are
+rounded half up, and a turn that would then be empty is 1 ms long.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from ...common.errors import InputError
+from .turns import Turn, check_turn
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+NEEDED = ("session", "speaker", "start", "end")
+CHANNEL = re.compile(r"0*(\d{1,4})(?:\.0+)?")  # a column with gaps makes 1.0 of 1
+
+
+class Span(NamedTuple):
+    """Start and end in whole milliseconds."""
+
+    start: int
+    end: int
+
+
+def turns_of(table: pd.DataFrame, where: str = "turns") -> list[Turn]:
+    """Return the turns of a table, checked and in the order in which they are written.
+
+    Parameters
+    ----------
+    table
+        Columns session, speaker, start, end (s), and optionally channel (index from 0) and text.
+
+    Raises
+    ------
+    InputError
+        A column is missing, or a name or time cannot be written.
+    """
+    missing = [name for name in NEEDED if name not in table]
+    if missing:
+        raise InputError(f"{where}: columns {missing} are missing, found {list(table)}; add them")
+    optional = {name: _texts(table, name) for name in ("channel", "text")}
+    turns = []
+    for row, values in enumerate(table[list(NEEDED)].itertuples(index=False, name=None)):
+        session, speaker, start, end = values
+        place = f"{where}, row {row + 1}"
+        turns.append(
+            check_turn(
+                Turn(
+                    *(str(session), str(speaker)),
+                    *(_seconds(start, "start", place), _seconds(end, "end", place)),
+                    *(row, place),
+                    _channel(optional["channel"][row], place),
+                    " ".join(optional["text"][row].split("\0")),
+                )
+            )
+        )
+    return sorted(turns, key=lambda turn: (turn.session, turn.start, turn.end, turn.speaker))
+
+
+def _texts(table: pd.DataFrame, name: str) -> list[str]:
+    """Return a column as texts, "" where it is missing."""
+    if name not in table:
+        return [""] * len(table)
+    return table[name].astype("object").where(table[name].notna(), "").map(str).tolist()
+
+
+def _seconds(value: object, what: str, place: str) -> float:
+    try:
+        seconds = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise InputError(f"{place}: {what} is {value!r}, expected a finite number; correct it")
+    return seconds + 0.0
+
+
+def _channel(text: str, place: str) -> str:
+    match = CHANNEL.fullmatch(text.strip())
+    if text.strip() and match is None:
+        raise InputError(
+            f"{place}: channel is {text!r}, expected an index from 0, or nothing; correct it"
+        )
+    return match[1] if match else ""
+
+
+def milliseconds(turn: Turn) -> Span:
+    """Return a turn's times in whole milliseconds, rounded half up, the end after the start.
+
+    >>> milliseconds(Turn("S1", "A", 0.0005, 0.0006, 0, "row 1"))
+    Span(start=1, end=2)
+    """
+    start, end = (math.floor(seconds * 1000 + 0.5) for seconds in (turn.start, turn.end))
+    return Span(start, max(end, start + 1))
+
+
+def clock(milliseconds: int, point: str = ".") -> str:
+    """Return milliseconds as ``HH:MM:SS.mmm``, hours always.
+
+    >>> clock(3723004, ",")
+    '01:02:03,004'
+    """
+    seconds, rest = divmod(milliseconds, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}{point}{rest:03}"
+
+
+def without_blanks(turns: Sequence[Turn], form: str) -> list[Turn]:
+    """Return turns whose names have ``_`` for each blank, for a format that divides at blanks.
+
+    Raises
+    ------
+    InputError
+        Two sessions, or two speakers of a session, would have one name.
+    """
+    _refuse_equal((turn.session for turn in turns), "sessions", form)
+    for session in dict.fromkeys(turn.session for turn in turns):
+        speakers = (turn.speaker for turn in turns if turn.session == session)
+        _refuse_equal(speakers, f"speakers of session {session!r}", form)
+    return [
+        turn._replace(session=underscored(turn.session), speaker=underscored(turn.speaker))
+        for turn in turns
+    ]
+
+
+def underscored(name: str) -> str:
+    """Return a name with ``_`` for each blank."""
+    return re.sub(r"\s", "_", name)
+
+
+def _refuse_equal(names: Iterable[str], what: str, form: str) -> None:
+    written: dict[str, str] = {}
+    for name in names:
+        other = written.setdefault(underscored(name), name)
+        if other != name:
+            raise InputError(
+                f"{form}: {what} {other!r} and {name!r} would both be written as "
+                f"{underscored(name)!r}, since blanks become '_', expected different names; "
+                "rename one"
+            )
+
+
+def by_session(turns: Iterable[Turn]) -> Iterator[tuple[str, list[Turn]]]:
+    """Yield each session with its turns, in order."""
+    groups: dict[str, list[Turn]] = {}
+    for turn in turns:
+        groups.setdefault(turn.session, []).append(turn)
+    yield from groups.items()
+
+
+def speakers_of(turns: Iterable[Turn]) -> dict[str, list[Turn]]:
+    """Return ``{speaker: turns}``, speakers in the order in which they first speak."""
+    speakers: dict[str, list[Turn]] = {}
+    for turn in turns:
+        speakers.setdefault(turn.speaker, []).append(turn)
+    return speakers
