@@ -17,10 +17,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .clips import enrol_clips as enrol_clips
+    from .decision import Named as Named
     from .enrolment import enrol as enrol
-    from .enrolment import enrol_clips as enrol_clips
     from .error_rate import score as score
-    from .meeting import Named as Named
     from .meeting import apply as apply
     from .output import write_named as write_named
     from .voices import Voices as Voices
@@ -30,11 +30,11 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "Named": ".meeting",
+            "Named": ".decision",
             "Voices": ".voices",
             "apply": ".meeting",
             "enrol": ".enrolment",
-            "enrol_clips": ".enrolment",
+            "enrol_clips": ".clips",
             "load_voices": ".voices_file",
             "save_voices": ".voices_file",
             "score": ".error_rate",

@@ -16,7 +16,6 @@ import numpy as np
 
 from .clusters import Spans, seconds_of
 
-
 LEAST_TOGETHER, SHARE_TOGETHER = 0.5, 0.02  # s; share of the shorter cluster's speech
 STRANGER, SHORT, MIXED, CONFLICT = "stranger", "short", "mixed", "conflict"
 
@@ -78,8 +77,8 @@ def assign(gains: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
         return named
     bounded = [rows == row for row in np.unique(rows)]  # one name each
     for i, k in pairs:
-        for person in np.intersect1d(columns[rows == i], columns[rows == k]):
-            bounded.append((columns == person) & ((rows == i) | (rows == k)))
+        both = np.intersect1d(columns[rows == i], columns[rows == k])
+        bounded += [(columns == person) & ((rows == i) | (rows == k)) for person in both]
     matrix = coo_array(np.array(bounded, dtype=float))
     # the least more for a name than for none, so that a gain of 0 gives one
     result = milp(

@@ -132,8 +132,8 @@ def score_threshold(stretches: Stretches) -> float:
     """Return the least score that names a cluster where nothing can be calibrated.
 
     Voices are made of every other stretch, the rest is scored: halfway between the median of the
-    persons' own scores and that of the best other person's. Of one person alone, the score that 95 %
-    of the own stretches reach; where no person has two stretches, `SCORE`.
+    persons' own scores and that of the best other person's. Of one person alone, the score that
+    95 % of the own stretches reach; where no person has two stretches, `SCORE`.
     """
     own, other = halves(stretches)
     if not len(own):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ...common.errors import InputError
@@ -24,13 +25,13 @@ Spans = list[tuple[float, float]]  # (start, end), in order, apart
 
 
 def turns_table(turns: Iterable[Turn]) -> pd.DataFrame:
-    """Return turns as rows `session`, `cluster`, `start`, `end`, `channel`, in order of time."""
+    """Return turns as rows `session`, `cluster`, `start`, `end`, `channel`, `text`, by time."""
     import pandas as pd
 
-    rows = [(turn.session, turn.speaker, turn.start, turn.end, turn.channel) for turn in turns]
+    rows = [(turn.session, turn.speaker, *turn[2:4], turn.channel, turn.text) for turn in turns]
     if not rows:
         raise InputError("diarization: holds 0 turns, expected at least 1; name another file")
-    table = pd.DataFrame(rows, columns=["session", "cluster", "start", "end", "channel"])
+    table = pd.DataFrame(rows, columns=["session", "cluster", "start", "end", "channel", "text"])
     order = ["session", "start", "end", "cluster"]
     return table.sort_values(order, kind="stable", ignore_index=True)
 
@@ -123,5 +124,5 @@ def _pieces(spans: Sequence[tuple[float, float]]) -> Spans:
             continue
         count = math.ceil((end - start) / LONGEST - ROUNDING)
         edges = [start + (end - start) * k / count for k in range(count)] + [end]
-        pieces += zip(edges[:-1], edges[1:], strict=True)
+        pieces += pairwise(edges)
     return pieces

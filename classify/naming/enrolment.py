@@ -1,8 +1,8 @@
 """Speech of people whose names are known becomes voices.
 
-From a segment table and its store, or from a folder of clips, ``FOLDER/NAME/*.wav``. Used are
-segments of `LEAST` s and more; of each person in each session those in which others speak for at
-most `MIXED` of the time, unless there is no such segment. What is enrolled already is passed over.
+From a segment table and its store. Used are segments of `LEAST` s and more; of each person in each
+session those in which others speak for at most `MIXED` of the time, unless there is no such
+segment. What is enrolled already is passed over.
 """
 
 from __future__ import annotations
@@ -14,21 +14,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ...common.audio.containers import SUFFIXES
 from ...common.errors import InputError
-from ...common.files import list_files
 from ...common.log import log as log_info
-from ...common.names import normal_name
-from ...extract.run import extract
 from ...extract.store.reader import FeatureStore
 from ...manifests.formats.aishell4 import local_speaker
 from ...manifests.formats.build import read_identity
-from ...manifests.formats.turns import audio_seconds
 from ...manifests.splits.overlap import has_common_clock, overlap_timeline
-from ...manifests.table import as_table, check_table
+from ...manifests.table import as_table
 from ..features import open_store, rows_with_features
 from .calibration import calibrate, halves
-from .options import DEFAULT_ENCODER
 from .stretches import Stretches, make_stretches, no_stretches
 from .voices import Sample, Voices, check_person, check_same_encoder
 
@@ -37,7 +31,6 @@ if TYPE_CHECKING:
 
 Log = Callable[[str], object]
 LEAST = 0.8  # s; a shorter segment says little of a voice
-LONGEST = 8.0  # s; a longer clip is several segments
 MIXED = 0.2  # share of a segment in which others speak
 SAMPLES, SAMPLE = 3, 6.0  # clips of each person to listen to, and how long one need be, s
 
@@ -105,109 +98,6 @@ def enrol(
             )
         return voices
     return _added(rows, store, voices, layer, audio_root, log)
-
-
-def enrol_clips(
-    folder: str | Path,
-    cache: str | Path,
-    *,
-    voices: Voices | None = None,
-    encoder: str | None = None,
-    layer: int | None = None,
-    log: Log = log_info,
-) -> Voices:
-    """Enrol people from clips of their speech alone, ``FOLDER/NAME/*.wav``, under these names.
-
-    Any container that libsndfile reads, of any sample rate; a clip is what other clips are
-    compared with, as a session is elsewhere.
-
-    Parameters
-    ----------
-    cache
-        Folder of the features, which goes on where it was.
-    encoder
-        Hub id, folder, ``demo`` or ``mfcc``; None: that of `voices`, or `DEFAULT_ENCODER`.
-    voices, layer, log
-        As of `enrol`.
-
-    Raises
-    ------
-    InputError
-        There are no such clips, one cannot be read, or as `enrol` does.
-    """
-    table = clips_table(folder)
-    store = extract(table, cache, log=log, **_extraction(voices, encoder, layer), audio_root=folder)
-    return enrol(table, store, voices=voices, layer=layer, audio_root=folder, log=log)
-
-
-def _extraction(voices: Voices | None, encoder: str | None, layer: int | None) -> dict[str, object]:
-    if voices is None:
-        layers = "all" if layer is None else str(layer)
-        return {"encoder": encoder or DEFAULT_ENCODER, "layers": layers, "resample": True}
-    return extraction_options(voices, encoder)
-
-
-def extraction_options(voices: Voices, encoder: str | None = None) -> dict[str, object]:
-    """Return the settings of `extract` that make vectors like those of the voices."""
-    config = voices.config
-    hub = encoder is None and config.get("revision") and "/" in str(config["encoder"])
-    hub = hub and not Path(str(config["encoder"])).exists()
-    return {
-        "encoder": encoder or config["encoder"],
-        "revision": config["revision"] if hub else None,
-        "pooling": config["pooling"],
-        "layers": str(voices.layer),
-        "max_seconds": config["max_seconds"],
-        "resample": True,
-    }
-
-
-def clips_table(folder: str | Path) -> pd.DataFrame:
-    """Return the segment table of clips ``FOLDER/NAME/*.wav``; long clips are several segments.
-
-    Raises
-    ------
-    InputError
-        There is no such folder, clip or name, or a clip cannot be read.
-    """
-    import pandas as pd
-
-    root, rows = Path(folder), list[dict[str, object]]()
-    if not root.is_dir():
-        raise InputError(
-            f"{folder}: is not a folder, expected one with a folder of clips for each person; "
-            "correct the path"
-        )
-    for file in list_files(root, SUFFIXES):
-        path = file.relative_to(root)
-        if len(path.parts) < 2:
-            raise InputError(
-                f"{file}: lies in no person's folder, expected {folder}/NAME/{file.name}; move it"
-            )
-        name = normal_name(path.parts[0])
-        check_person(name, str(file))
-        rows += _clip_rows(path, name, audio_seconds(file))
-    if not rows:
-        raise InputError(
-            f"{folder}: holds 0 recordings, expected {folder}/NAME/*.wav; correct the path"
-        )
-    return check_table(pd.DataFrame(rows))
-
-
-def _clip_rows(path: Path, name: str, seconds: float) -> list[dict[str, object]]:
-    ends = np.linspace(0, seconds, max(1, round(seconds / LONGEST)) + 1)
-    return [
-        {
-            "segment_id": f"{path.as_posix()} {start:.3f}",
-            "audio": path.as_posix(),
-            "start": start,
-            "end": end,
-            "speaker": name,
-            "session": path.as_posix(),
-            "overlap": 0.0,
-        }
-        for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)
-    ]
 
 
 def _named(rows: pd.DataFrame, identity: str | Path | None, log: Log) -> pd.DataFrame:

@@ -90,9 +90,7 @@ def make_stretches(
     )
 
 
-def _groups(
-    seconds: np.ndarray, persons: np.ndarray, sessions: np.ndarray
-) -> Iterator[np.ndarray]:
+def _groups(seconds: np.ndarray, persons: np.ndarray, sessions: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the row numbers of each stretch."""
     pairs = sorted({*zip(map(str, sessions), map(str, persons), strict=True)})
     for session, person in pairs:

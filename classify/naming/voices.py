@@ -14,10 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ...common.errors import InputError
 from ...extract.store.layout import differing_keys, fingerprint
+from ...manifests.formats.turns import check_name
 from .calibration import Calibration, calibrate
 from .scoring import FEW, Scorer, fit_scorer
 from .stretches import Stretches
@@ -161,7 +160,8 @@ def check_enrolled(names: Sequence[str], enrolled: Sequence[str], where: str) ->
 
 
 def check_person(name: str, where: str) -> None:
-    """Raise `InputError` for a name that a stranger's label could be taken for."""
+    """Raise `InputError` for a name that cannot be written, or that a stranger may have."""
+    check_name(name, what="person", place=where)
     if RESERVED.fullmatch(name):
         raise InputError(
             f"{where}: person is {name!r}, which is what a stranger is called, expected a name; "

@@ -83,7 +83,9 @@ def load_voices(path: str | Path) -> Voices:
     """
     path = Path(path)
     if is_special(path):
-        raise InputError(f"{path}: is a folder or device, expected voices, a file; correct the path")
+        raise InputError(
+            f"{path}: is a folder or device, expected voices, a file; correct the path"
+        )
     try:
         with np.load(path, allow_pickle=False) as arrays:
             _check_size(arrays.zip)
