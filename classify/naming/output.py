@@ -1,8 +1,9 @@
 """The files of a named diarization: RTTM, WhisperX JSON, subtitles, the list of names.
 
 Each session has its files, ``SESSION.rttm`` and so on; ``names.csv`` lists the clusters of all, and
-``naming.json`` says what they were made with and who was enrolled. All are drafted first: where one
-of them may not be replaced, none is.
+``naming.json`` says what they were made with, who was enrolled, and which files there are. All are
+drafted first: where one of them may not be replaced, none is. Files of other names, which an earlier
+run left, go when they are replaced.
 """
 
 from __future__ import annotations
@@ -71,20 +72,40 @@ def write_named(
         from .review import review_page
 
         contents[REVIEW] = review_page(named).encode()
+    described, before = _described(named), _before(folder)
+    stale = {*before.pop("files", [])} - {*contents} if before else set()
+    mark = {**described, "files": sorted({*contents} | (stale if before == described else set()))}
+    paths = {folder / name: content for name, content in contents.items()}
     with protecting([] if overwrite else [folder]):
-        paths = {folder / name: content for name, content in contents.items()}
         for path, content in paths.items():
             has_to_be_written(path, content)
-        for path, content in paths.items():
-            atomic_write(path, content)
+        if before != described:
+            has_to_be_written(folder / MARK, _json(mark))
+    atomic_write(folder / MARK, _json(mark))
+    for name in stale if before != described else ():
+        (folder / Path(name).name).unlink(missing_ok=True)
+    for path, content in paths.items():
+        atomic_write(path, content)
     return list(paths)
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, ensure_ascii=False, indent=1) + "\n").encode()
+
+
+def _before(folder: Path) -> dict[str, Any]:
+    """Return what an earlier run said in `MARK`; nothing where none can be read."""
+    try:
+        described = json.loads((folder / MARK).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return described if isinstance(described, dict) else {}
 
 
 def _contents(
     named: Named, draft: Path, diarization: str | Path | None, formats: Sequence[str]
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of each file, `MARK` first."""
-    yield MARK, (json.dumps(_described(named), ensure_ascii=False, indent=1) + "\n").encode()
+    """Yield name and content of each file."""
     if "csv" in formats:
         yield LIST, names_table(named).to_csv(index=False, lineterminator="\n").encode()
     turns = named.turns.assign(speaker=named.turns["name"])
@@ -95,8 +116,7 @@ def _contents(
     if "json" in formats:
         for session, part in named.turns.groupby("session", sort=True):
             document = _document(named, str(session), part, diarization)
-            text = json.dumps(document, ensure_ascii=False, indent=1)
-            yield f"{session}.json", (text + "\n").encode()
+            yield f"{session}.json", _json(document)
 
 
 def names_table(named: Named) -> pd.DataFrame:
@@ -105,6 +125,7 @@ def names_table(named: Named) -> pd.DataFrame:
 
 
 def _described(named: Named) -> dict[str, Any]:
+    """Return what `MARK` says, but for the files, as it reads back from JSON."""
     from importlib.metadata import version
 
     voices, known = named.voices, named.voices.calibration
