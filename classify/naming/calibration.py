@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..evaluation.open_set import find_threshold
-from .scoring import FEW, MANY, fit_scorer
+from .scoring import FEW, fit_scorer
 from .stretches import STRETCH, Stretches
 
 MOST_FOLDS, MOST_GROUPS = 8, 8  # of sessions and of persons left out
@@ -284,7 +284,7 @@ def _score_left_out(
     known: bool,
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Yield scores (k, P), seconds, truth and weights of the trials of each person and session."""
-    scorer = fit_scorer(stretches.of(learnt), normalise=len(stretches.names) >= MANY)
+    scorer = fit_scorer(stretches.of(learnt))
     columns = np.unique(persons[learnt])
     width = int(persons.max()) + 1
     alone = _of_one_person(stretches)

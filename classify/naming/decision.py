@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DOUBT = 0.8  # a name, or that there is none, is doubtful below this probability
+SEVERAL = 0.5  # share of speech that by itself has names, where all of it together has none
 CLOSE = 0.1  # without calibration: within so much of the threshold
 COLUMNS = ("session", "cluster", "name", "probability", "second", "margin", "seconds", "purity")
 COLUMNS = (*COLUMNS, "reason")
@@ -136,18 +137,23 @@ class _Session:
             ]
             raw = voices.scorer.scores(np.stack(means).astype(np.float64))
             self.scores[judged] = _present(voices, raw, settings)
-        self.logs = self._log_probabilities(judged)
-        self.gains = self.scores - threshold
-        if self.logs is not None:
-            self.gains = self.logs[:, :-1] - np.log(max(threshold, 1e-300))
+        self.logs, self.gains = self._gains(self.scores, self.seconds, threshold)
+        alone = self._gains(scores, lengths, threshold)[1]
+        self._named_alone = (np.nan_to_num(alone, nan=-1.0) >= 0).any(axis=1)
 
-    def _log_probabilities(self, judged: np.ndarray) -> np.ndarray | None:
+    def _gains(
+        self, scores: np.ndarray, seconds: np.ndarray, threshold: float
+    ) -> tuple[np.ndarray | None, np.ndarray]:
+        """Return log-probabilities (n, P + 1), if calibrated, and gains (n, P); NaN without speech.
+
+        `scores` (n, P) are those of `seconds` (n,) of speech.
+        """
         calibrator = self.voices.calibration.calibrator
         if calibrator is None:
-            return None
-        logs = np.full((len(self.clusters), len(self.voices.names) + 1), np.nan)
-        logs[judged] = calibrator.log_probabilities(self.scores[judged], self.seconds[judged])
-        return logs
+            return None, scores - threshold
+        logs, judged = np.full((len(scores), scores.shape[1] + 1), np.nan), seconds > 0
+        logs[judged] = calibrator.log_probabilities(scores[judged], seconds[judged])
+        return logs, logs[:, :-1] - np.log(max(threshold, 1e-300))
 
     def purity(self, cluster: int, person: int) -> float:
         """Return the share of speech whose own best is a person, of those no better than it."""
@@ -185,7 +191,9 @@ class _Session:
             return SHORT
         best = int(np.nanargmax(self.scores[k]))
         if not self.gains[k, best] >= 0:
-            return STRANGER
+            rows = self._rows[k]
+            alone = self._lengths[rows & self._named_alone].sum() / self.seconds[k]
+            return MIXED if alone >= SEVERAL else STRANGER
         return MIXED if self.purity(k, best) < self.settings.min_purity else ""
 
     def _facts(self, k: int, person: int, reason: str) -> dict[str, object]:

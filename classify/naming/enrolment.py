@@ -23,7 +23,7 @@ from ...manifests.splits.overlap import has_common_clock, overlap_timeline
 from ...manifests.table import as_table
 from ..features import open_store, rows_with_features
 from .calibration import calibrate, halves
-from .stretches import Stretches, make_stretches, no_stretches
+from .stretches import Stretches, make_stretches
 from .voices import Sample, Voices, check_person, check_same_encoder
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def enrol(
     store = open_store(store)
     if voices is not None:
         check_same_encoder(voices, store.config, store.path)
+    layers = _layers(store, voices, layer)
     rows, rejected = rows_with_features(as_table(table), store)
     if len(rejected):
         log(f"left out: {len(rejected)} segments that extraction rejected")
@@ -97,7 +98,7 @@ def enrol(
                 "a table of longer segments"
             )
         return voices
-    return _added(rows, store, voices, layer, audio_root, log)
+    return _added(rows, store, voices, layers, audio_root, log)
 
 
 def _named(rows: pd.DataFrame, identity: str | Path | None, log: Log) -> pd.DataFrame:
@@ -190,25 +191,22 @@ def _added(
     rows: pd.DataFrame,
     store: FeatureStore,
     voices: Voices | None,
-    layer: int | None,
+    layers: list[int],
     audio_root: str | Path | None,
     log: Log,
 ) -> Voices:
-    layers = {k: _stretches(rows, store, k) for k in _layers(store, voices, layer)}
-    chosen, how = (*layers,)[0], "as enrolled" if voices else "as asked"
+    stretches = {layer: _stretches(rows, store, layer) for layer in layers}
+    chosen, how = layers[0], "the only one" if len(store.layers) == 1 else "as asked"
     if len(layers) > 1:
-        chosen, how = _choose_layer(layers, log)
-    elif len(store.layers) == 1 and voices is None:
-        how = "the only one"
-    before = no_stretches(store.dim) if voices is None else voices.stretches
+        chosen, how = _choose_layer(stretches, log)
     pairs = zip(rows["key"], rows["person"], rows["session"], strict=True)
     speech = {key: (person, session) for key, person, session in pairs}
     samples = _samples(rows, audio_root)
     if voices is None:
-        return Voices(dict(store.config), chosen, how, layers[chosen], speech, samples)
+        return Voices(dict(store.config), chosen, how, stretches[chosen], speech, samples)
     return replace(
         voices,
-        stretches=before.plus(layers[chosen]),
+        stretches=voices.stretches.plus(stretches[chosen]),
         speech={**voices.speech, **speech},
         samples=(*voices.samples, *samples),
         calibration=None,

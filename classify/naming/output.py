@@ -2,8 +2,8 @@
 
 Each session has its files, ``SESSION.rttm`` and so on; ``names.csv`` lists the clusters of all, and
 ``naming.json`` says what they were made with, who was enrolled, and which files there are. All are
-drafted first: where one of them may not be replaced, none is. Files of other names, which an earlier
-run left, go when they are replaced.
+drafted first: where one of them may not be replaced, none is. What an earlier run with other names
+left goes when its files are replaced.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...common.errors import InputError
 from ...common.files import atomic_write
 from ...common.names import normal_name
-from ...common.outputs import check_own_folder, has_to_be_written, protecting
+from ...common.outputs import check_own_folder, has_to_be_written, protecting, same_place
 from ...manifests.formats.registry import read_turns, write_turns
 from ...manifests.formats.whisperx import LISTS, rename_speakers
 from .decision import COLUMNS, Named
@@ -73,9 +74,15 @@ def write_named(
 
         contents[REVIEW] = review_page(named).encode()
     described, before = _described(named), _before(folder)
-    stale = {*before.pop("files", [])} - {*contents} if before else set()
+    stale = {*map(str, before.pop("files", []))} - {*contents}
     mark = {**described, "files": sorted({*contents} | (stale if before == described else set()))}
     paths = {folder / name: content for name, content in contents.items()}
+    for path in paths if diarization is not None else ():
+        if same_place(path, Path(str(diarization))):
+            raise InputError(
+                f"{path}: it is also the input DIARIZATION, expected another place; name another "
+                "folder"
+            )
     with protecting([] if overwrite else [folder]):
         for path, content in paths.items():
             has_to_be_written(path, content)
@@ -191,7 +198,6 @@ def read_named(folder: str | Path) -> tuple[pd.DataFrame, list[str]]:
     InputError
         The folder holds no RTTM or no `MARK`.
     """
-    from ...common.errors import InputError
     from .clusters import turns_table
 
     folder = Path(folder)

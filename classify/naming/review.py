@@ -138,7 +138,7 @@ def _players(row: Mapping[str, Any], named: Named, clips: Clips) -> Iterator[Aud
     mine = segments["best"] == person
     for part, count in ((segments[mine], OWN), (segments[~mine], OTHER)):
         for segment in part.head(count).to_dict("records"):
-            caption = f"{row['cluster']}, {segment['start']:.1f} s, by itself {segment['best']}"
+            caption = f"{row['cluster']} at {segment['start']:.1f} s, by itself {segment['best']}"
             yield clips.player(segment["id"], caption, LONGEST)
     samples = [(k, one) for k, one in enumerate(named.voices.samples) if one.person == person]
     for number, sample in samples[:VOICE]:

@@ -4,10 +4,10 @@ Centre, scale and whitening are learnt from the enrolment alone. The scale is ea
 deviation within persons; whitening takes out what a person's own stretches differ in (Hatch and
 others, 2006, Within-class covariance normalization for SVM-based speaker recognition), with the
 covariance shrunk towards the identity as Ledoit and Wolf (2004) say, and by a tenth at least,
-since stretches of one session are more alike than they count. From `MANY` persons on, a score is
-told in deviations from its other persons' scores (Auckenthaler and others, 2000, test
-normalization). With fewer than `FEW` persons there is nothing to centre on: the cosine is taken
-of the scaled vectors as they are.
+since stretches of one session are more alike than they count. Scores are not normalised by other
+persons' scores: on clips of 10 to 60 people that named fewer of them (docs/naming.md). With fewer
+than `FEW` persons there is nothing to centre on: the cosine is taken of the scaled vectors as they
+are.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ import numpy as np
 
 from .stretches import Stretches
 
-FEW, MANY = 3, 20  # persons
+FEW = 3  # persons
 MOST = 400  # stretches that the covariance is learnt from
 LEAST_SHRINKAGE = 0.1
 FLAT = 1e-3  # share of the features' median deviation below which one says nothing
 PLAIN = "cosine of scaled vectors (too few persons to centre on)"
 WHITENED = "cosine after centring and whitening"
-NORMALISED = f"{WHITENED}, normalised by the other persons' scores"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +40,6 @@ class Scorer:
         part there.
     models : (P, dim) float64
         Unit vectors of the persons.
-    normalise : bool
-        Tell scores in deviations from the other persons' scores.
     """
 
     names: tuple[str, ...]
@@ -51,28 +48,21 @@ class Scorer:
     axes: np.ndarray
     gains: np.ndarray
     models: np.ndarray
-    normalise: bool = False
 
     @property
     def method(self) -> str:
         """Say how scores are made."""
-        many = NORMALISED if self.normalise else WHITENED
-        return PLAIN if len(self.names) < FEW else many
+        return PLAIN if len(self.names) < FEW else WHITENED
 
     def scores(self, X: np.ndarray) -> np.ndarray:
         """Return scores (n, P) of vectors (n, dim)."""
         vectors = _whiten((X - self.centre) / self.scale, self.axes, self.gains)
-        cosines = _unit(vectors) @ self.models.T
-        return _normalised(cosines) if self.normalise else cosines
+        return np.asarray(_unit(vectors) @ self.models.T)
 
 
-def fit_scorer(stretches: Stretches, *, normalise: bool | None = None) -> Scorer:
-    """Learn centre, scale, whitening and the persons' vectors from n >= 1 stretches.
-
-    Scores are normalised from `MANY` persons on, unless `normalise` says.
-    """
+def fit_scorer(stretches: Stretches) -> Scorer:
+    """Learn centre, scale, whitening and the persons' vectors from n >= 1 stretches."""
     names = stretches.names
-    normalise = len(names) >= MANY if normalise is None else normalise
     means = stretches.means
     persons = np.searchsorted(names, stretches.persons)
     centres = np.stack([stretches.of(persons == k).mean() for k in range(len(names))])
@@ -85,7 +75,7 @@ def fit_scorer(stretches: Stretches, *, normalise: bool | None = None) -> Scorer
     if few:
         axes, gains = axes[:, :0], gains[:0]
     models = _unit(_whiten((centres - centre) / scale, axes, gains))
-    return Scorer(tuple(names), centre, scale, axes, gains, models, normalise)
+    return Scorer(tuple(names), centre, scale, axes, gains, models)
 
 
 def _scale(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -139,11 +129,3 @@ def _whiten(X: np.ndarray, axes: np.ndarray, gains: np.ndarray) -> np.ndarray:
 def _unit(X: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(X, axis=1, keepdims=True)
     return np.asarray(X / np.where(length > 0, length, 1.0))
-
-
-def _normalised(cosines: np.ndarray) -> np.ndarray:
-    """Return each cosine (n, P) in deviations from the mean of its row's others."""
-    others = cosines.shape[1] - 1
-    mean = (cosines.sum(axis=1, keepdims=True) - cosines) / others
-    square = (np.square(cosines).sum(axis=1, keepdims=True) - np.square(cosines)) / others
-    return np.asarray((cosines - mean) / np.sqrt(np.maximum(square - mean**2, 1e-8)))

@@ -87,7 +87,7 @@ def load_voices(path: str | Path) -> Voices:
             f"{path}: is a folder or device, expected voices, a file; correct the path"
         )
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             _check_size(arrays.zip)
             text = arrays["description"].tobytes()
             columns = {name: arrays[name] for name in KINDS}
