@@ -190,11 +190,11 @@ class _Session:
         if not self.seconds[k] or self.seconds[k] < self.settings.min_seconds:
             return SHORT
         best = int(np.nanargmax(self.scores[k]))
-        if not self.gains[k, best] >= 0:
-            rows = self._rows[k]
-            alone = self._lengths[rows & self._named_alone].sum() / self.seconds[k]
-            return MIXED if alone >= SEVERAL else STRANGER
-        return MIXED if self.purity(k, best) < self.settings.min_purity else ""
+        mixed = self.purity(k, best) < self.settings.min_purity
+        if self.gains[k, best] >= 0:
+            return MIXED if mixed else ""
+        alone = self._lengths[self._rows[k] & self._named_alone].sum() / self.seconds[k]
+        return MIXED if mixed and alone >= SEVERAL else STRANGER
 
     def _facts(self, k: int, person: int, reason: str) -> dict[str, object]:
         nothing = {"probability": np.nan, "second": "", "margin": np.nan, "seconds": 0.0}

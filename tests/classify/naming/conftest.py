@@ -101,6 +101,7 @@ def make_vectors():
 
 @pytest.fixture(scope="package")
 def vectors_of():
-    """Return a function: people's names -> vectors (n, DIM) with the noise of layer 1."""
+    """Return a function: people's names -> vectors (n, DIM) with half the noise of layer 1."""
     rng = np.random.default_rng(8)
-    return lambda names: np.stack([voice_of(n) + NOISE[1] * rng.normal(size=DIM) for n in names])
+    sigma = NOISE[1] / 2
+    return lambda names: np.stack([voice_of(n) + sigma * rng.normal(size=DIM) for n in names])

@@ -72,23 +72,31 @@ def test_of_two_clusters_that_speak_at_once_the_likelier_has_the_name(named):
     turns = meeting("0", "1", "2")
     both = turns[turns["cluster"] == "0"].assign(cluster="1", start=lambda rows: rows["end"] - 1)
     turns = pd.concat([turns, both.assign(end=both["start"] + 1)])
-    people = {"0": "Bo", "1": "Bo", "2": "Ann"}
-    found = named(turns, people)
-    assert sorted(names(found).values()) == ["Ann", "Bo", "unknown_1"]
-    won, lost = (found.clusters[found.clusters["reason"] == why] for why in ("", "conflict"))
-    assert won[won["name"] == "Bo"]["score"].item() > lost["score"].item()
-    assert names(named(turns, people, same_name="always"))["1"] == "Bo"
+    people = {"0": "Bo", "1": ["Bo", "Bo", "Bo", "a stranger"] * 3, "2": "Ann"}
+    found = named(turns, people, threshold=0.1)
+    assert names(found) == {"0": "Bo", "1": "unknown_1", "2": "Ann"}
+    assert reasons(found) == {"0": "", "1": "conflict", "2": ""}
+    assert names(named(turns, people, threshold=0.1, same_name="always"))["1"] == "Bo"
 
 
 def test_a_cluster_of_several_voices_has_no_name_and_says_mixed(named):
-    people = {"0": ["Bo", "Bo", "Bo", "Ann", "Bo", "Bo", "Ann", "Bo", "Ann", "Ann"], "1": "Cem"}
-    turns = meeting("0", "1", each=10)
-    found = named(turns, people, threshold=0.01)
+    turns, people = meeting("0", "1", each=10), {"0": ["Bo", "Ann"] * 5, "1": "Cem"}
+    found = named(turns, people)
     row = found.clusters.set_index("cluster").loc["0"]
     assert (row["name"], row["reason"], row["doubtful"]) == ("unknown_1", "mixed", True)
-    assert row["purity"] == pytest.approx(0.6)
     assert np.isnan(row["probability"])
-    assert names(named(turns, people, threshold=0.01, min_purity=0.5))["0"] == "Bo"
+    assert names(found)["1"] == "Cem"
+    by_itself = found.evidence[found.evidence["cluster"] == "0"]["best"]
+    assert by_itself.tolist() == ["Bo", "Ann"] * 5
+
+
+def test_a_cluster_less_pure_than_asked_is_mixed(named):
+    people = {"0": ["Bo"] * 8 + ["Ann", "Ann"], "1": "Cem"}
+    turns = meeting("0", "1", each=10)
+    found = named(turns, people, threshold=1e-6, min_purity=0.81)
+    row = found.clusters.set_index("cluster").loc["0"]
+    assert (row["reason"], row["purity"]) == ("mixed", pytest.approx(0.8))
+    assert names(named(turns, people, threshold=1e-6, min_purity=0.79))["0"] == "Bo"
 
 
 def test_a_short_cluster_has_no_name_and_says_so(named):
