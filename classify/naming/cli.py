@@ -12,6 +12,7 @@ from ...common.commands import Group, exit_left_out, version_option, writes
 from ...common.outputs import MEASURES, Output
 from .options import EnrolOptions, NamingOptions, OutputOptions, check_one_audio
 
+ZIP = b"PK\3\4"  # a file of voices begins like this
 _VOICES = click.argument("voices", type=click.Path(path_type=Path))
 
 
@@ -32,7 +33,7 @@ def main() -> None:
     help="CSV session,speaker,person: who is enrolled, under which name.",
 )
 @options_of(EnrolOptions)
-@writes(Output("voices", owned=True), overwrite="Begin VOICES anew.")
+@writes(Output("voices", form=ZIP), overwrite="Begin VOICES anew.")
 def enrol(
     voices: Path,
     table: Path | None,
@@ -152,7 +153,6 @@ def list_people(voices: Path) -> None:
 @main.command()
 @_VOICES
 @click.argument("name")
-@writes(Output("voices", owned=True), overwrite="")
 def remove(voices: Path, name: str) -> None:
     """Take the person NAME and all of that speech out of VOICES."""
     from ...common.names import normal_name

@@ -59,7 +59,8 @@ def enrol_into(
             layer=options.layer,
             audio_root=options.audio_root,
         )
-    save_voices(enrolled, path)
+    if enrolled is not voices:
+        save_voices(enrolled, path)
     new = len(enrolled.speech) - (0 if voices is None else len(voices.speech))
     log(f"{new} segments are new")
     return enrolled
