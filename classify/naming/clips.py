@@ -7,7 +7,7 @@ Where others have sessions, clips have themselves: calibration leaves them out o
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -62,14 +62,14 @@ def enrol_clips(
     return enrol(table, store, voices=voices, layer=layer, audio_root=folder, log=log)
 
 
-def _extraction(voices: Voices | None, encoder: str | None, layer: int | None) -> dict[str, object]:
+def _extraction(voices: Voices | None, encoder: str | None, layer: int | None) -> dict[str, Any]:
     if voices is None:
         layers = "all" if layer is None else str(layer)
         return {"encoder": encoder or DEFAULT_ENCODER, "layers": layers, "resample": True}
     return extraction_options(voices, encoder)
 
 
-def extraction_options(voices: Voices, encoder: str | None = None) -> dict[str, object]:
+def extraction_options(voices: Voices, encoder: str | None = None) -> dict[str, Any]:
     """Return the settings of `extract` that make vectors like those of the voices."""
     config = voices.config
     hub = encoder is None and config.get("revision") and "/" in str(config["encoder"])

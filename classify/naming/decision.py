@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 DOUBT = 0.8  # a name, or that there is none, is doubtful below this probability
 SEVERAL = 0.5  # share of speech that by itself has names, where all of it together has none
 CLOSE = 0.1  # without calibration: within so much of the threshold
-COLUMNS = ("session", "cluster", "name", "probability", "second", "margin", "seconds", "purity")
-COLUMNS = (*COLUMNS, "reason")
+COLUMNS = (
+    *("session", "cluster", "name", "probability", "second", "margin", "seconds", "purity"),
+    "reason",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,10 +199,9 @@ class _Session:
         return MIXED if mixed and alone >= SEVERAL else STRANGER
 
     def _facts(self, k: int, person: int, reason: str) -> dict[str, object]:
-        nothing = {"probability": np.nan, "second": "", "margin": np.nan, "seconds": 0.0}
         if not self.seconds[k]:
-            facts = {**nothing, "purity": np.nan, "reason": SHORT, "score": np.nan}
-            return {**facts, "doubtful": True}
+            nothing = dict.fromkeys(("probability", "margin", "purity", "score"), np.nan)
+            return {**nothing, "second": "", "seconds": 0.0, "reason": SHORT, "doubtful": True}
         scores, order = self.scores[k], np.argsort(-np.nan_to_num(self.scores[k], nan=-np.inf))
         best = int(order[0]) if person < 0 else person
         if not reason and best != int(order[0]):

@@ -209,7 +209,7 @@ def _added(
         stretches=voices.stretches.plus(stretches[chosen]),
         speech={**voices.speech, **speech},
         samples=(*voices.samples, *samples),
-        calibration=None,
+        learnt=None,
     )
 
 

@@ -65,7 +65,7 @@ def score(
     Raises
     ------
     InputError
-        A file cannot be read, a session is in one of both only, or nothing of it is scored.
+        A file cannot be read, the reference lacks a session, or nothing is scored.
     """
     turns, enrolled = read_named(named)
     truth = turns_table(read_turns(reference).turns)
@@ -74,12 +74,14 @@ def score(
     known = {underscored(name) for name in enrolled}
     rows: dict[str, Row] = {}
     for session in sorted({*truth["session"]} & {*turns["session"]}):
-        here = (truth[truth["session"] == session], turns[turns["session"] == session])
+        said, heard = truth[truth["session"] == session], turns[turns["session"] == session]
         if uem is not None and session not in spans:
             raise InputError(
                 f"{uem}: session {session!r} is missing, expected its spans; add a line"
             )
-        rows[session] = error_seconds(*(labelled(part, known) for part in here), spans.get(session))
+        rows[session] = error_seconds(
+            labelled(said, known), labelled(heard, known), spans.get(session)
+        )
     return error_table(rows, seed=seed)
 
 

@@ -118,11 +118,13 @@ def _card(row: Mapping[str, Any], named: Named, clips: Clips) -> Card:
     if row["second"]:
         facts += f" · next: {row['second']}"
     return Card(
-        *(str(row[key]) for key in ("session", "cluster", "name")),
-        tuple(tags),
-        facts,
-        WHY.get(str(row["reason"]), ""),
-        tuple(_players(row, named, clips)),
+        session=str(row["session"]),
+        cluster=str(row["cluster"]),
+        name=str(row["name"]),
+        tags=tuple(tags),
+        facts=facts,
+        why=WHY.get(str(row["reason"]), ""),
+        players=tuple(_players(row, named, clips)),
     )
 
 

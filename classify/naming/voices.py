@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,8 +59,8 @@ class Voices:
     speech : {hash: (person, session)}
         Every segment that is in the sums.
     samples : tuple of Sample
-    calibration : Calibration
-        Learnt from the stretches unless given, as when read from a file.
+    learnt : Calibration, optional
+        What a file of the same voices holds.
     """
 
     config: Mapping[str, Any]
@@ -69,11 +69,7 @@ class Voices:
     stretches: Stretches
     speech: Mapping[str, tuple[str, str]]
     samples: Sequence[Sample] = ()
-    calibration: Calibration = field(default=None)  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        if self.calibration is None:
-            object.__setattr__(self, "calibration", calibrate(self.stretches))
+    learnt: Calibration | None = None
 
     @property
     def names(self) -> list[str]:
@@ -84,6 +80,11 @@ class Voices:
     def fingerprint(self) -> str:
         """Return the fingerprint of the store's configuration."""
         return fingerprint(dict(self.config))
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Return what leaving speech out taught, learnt anew unless a file has it."""
+        return calibrate(self.stretches) if self.learnt is None else self.learnt
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -109,7 +110,7 @@ class Voices:
             stretches=self.stretches.of(self.stretches.persons != name),
             speech={key: pair for key, pair in self.speech.items() if pair[0] != name},
             samples=tuple(sample for sample in self.samples if sample.person != name),
-            calibration=None,
+            learnt=None,
         )
 
     def table(self) -> pd.DataFrame:

@@ -146,7 +146,7 @@ def _voices(described: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> 
         stretches=stretches,
         speech={str(k): (str(v[0]), str(v[1])) for k, v in described["speech"].items()},
         samples=tuple(Sample(**sample) for sample in described["samples"]),
-        calibration=Calibration(
+        learnt=Calibration(
             calibrator,
             strangers,
             float(described["threshold_score"]),
