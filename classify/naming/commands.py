@@ -12,7 +12,7 @@ import click
 from ...common.errors import InputError
 from ...common.log import log
 from .clips import enrol_clips
-from .decision import Named
+from .decision import Named, rounded_down
 from .enrolment import enrol
 from .options import EnrolOptions
 from .voices import Voices
@@ -82,7 +82,9 @@ def cluster_lines(named: Named) -> Iterator[str]:
     sessions = named.clusters["session"].nunique() > 1
     for row in named.clusters.to_dict("records"):
         place = f"{row['session']} " if sessions else ""
-        sure = "" if math.isnan(row["probability"]) else f"{row['probability']:.2f}"
+        sure = (
+            "" if math.isnan(row["probability"]) else f"{rounded_down(row['probability'], 2):.2f}"
+        )
         facts = [
             *([f"probability {sure}"] if sure else []),
             f"{row['seconds']:.1f} s",

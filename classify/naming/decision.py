@@ -5,6 +5,7 @@ Nothing here reads audio: turns and their segments' vectors in, names out.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,18 @@ class Named:
         """Return {(session, cluster): name}."""
         columns = (self.clusters[name] for name in ("session", "cluster", "name"))
         return {(s, c): name for s, c, name in zip(*columns, strict=True)}
+
+
+def rounded_down(probability: float, digits: int) -> float:
+    """Round a probability down, and never to 1: 0.99997 must not read as certainty.
+
+    >>> rounded_down(0.99997, 2), rounded_down(1.0, 4), rounded_down(0.5, 2)
+    (0.99, 0.9999, 0.5)
+    """
+    scale = 10**digits
+    if math.isnan(probability):
+        return probability
+    return min(math.floor(probability * scale + 1e-9), scale - 1) / scale
 
 
 def name_clusters(

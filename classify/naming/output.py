@@ -23,7 +23,7 @@ from ...common.names import normal_name
 from ...common.outputs import check_own_folder, has_to_be_written, protecting, same_place
 from ...manifests.formats.registry import read_turns, write_turns
 from ...manifests.formats.whisperx import LISTS, rename_speakers
-from .decision import COLUMNS, Named
+from .decision import COLUMNS, Named, rounded_down
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,7 +128,9 @@ def _contents(
 
 def names_table(named: Named) -> pd.DataFrame:
     """Return the rows of ``names.csv``."""
-    return named.clusters[list(COLUMNS)].round(DIGITS)
+    rows = named.clusters[list(COLUMNS)]
+    chances = [rounded_down(chance, DIGITS) for chance in rows["probability"]]
+    return rows.assign(probability=chances).round(DIGITS)
 
 
 def _described(named: Named) -> dict[str, Any]:
@@ -159,7 +161,7 @@ def _document(
     rows = named.clusters[named.clusters["session"] == session]
     columns = zip(rows["cluster"], rows["name"], rows["probability"], strict=True)
     names = {
-        cluster: (name, None if math.isnan(chance) else round(chance, DIGITS))
+        cluster: (name, None if math.isnan(chance) else rounded_down(chance, DIGITS))
         for cluster, name, chance in columns
     }
     given = _given(diarization)

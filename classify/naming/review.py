@@ -18,7 +18,7 @@ from ..report.page import render
 from ..report.svg import figure_to_svg, hue
 from ..report.tables import Cell, Table, number_cell, percent
 from .assignment import CONFLICT, MIXED, SHORT, STRANGER
-from .decision import Named
+from .decision import Named, rounded_down
 from .meeting import summary
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _evidence_ids(named: Named) -> list[str]:
 
 
 def _card(row: Mapping[str, Any], named: Named, clips: Clips) -> Card:
-    sure = percent(float(row["probability"]))
+    sure = percent(rounded_down(float(row["probability"]), 3))
     tags = [f"{sure} sure"] if sure else []
     tags += ["doubtful"] if row["doubtful"] else []
     facts = f"{row['seconds']:.1f} s of speech"
@@ -155,7 +155,7 @@ def _clusters_table(named: Named) -> Table:
         [
             Cell(str(row["cluster"]), str(row["session"])),
             Cell(str(row["name"]), "doubtful" if row["doubtful"] else ""),
-            Cell(percent(row["probability"]), sort=float(row["probability"])),
+            Cell(percent(rounded_down(row["probability"], 3)), sort=float(row["probability"])),
             Cell(str(row["second"])),
             number_cell(float(row["margin"]), "{:.2f}"),
             number_cell(float(row["seconds"]), "{:.1f}"),
