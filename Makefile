@@ -58,7 +58,7 @@ test-pythons:
 # Guided by coverage where atheris has a build for this Python; else hypothesis draws the bytes.
 fuzz: $(READY)
 	-$(BIN)/python -m pip install --quiet atheris
-	for target in rttm textgrid csv store; do \
+	for target in rttm textgrid turns csv store; do \
 	  $(BIN)/python -W ignore tests/robustness/campaigns/fuzz.py $$target $(FUZZ_SECONDS) || exit 1; done
 
 # One thread, as forks keep no others. The disks need root for their small file systems.

@@ -13,7 +13,7 @@ COMMANDS = {
     "manifests": (
         "manifests.cli",
         "main",
-        "Turn meetings (audio and RTTM, TextGrid or CSV) into a table of segments.",
+        "Turn meetings (audio, and who speaks when) into a table of segments.",
     ),
     "extract": (
         "extract.cli",

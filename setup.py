@@ -46,6 +46,18 @@ PACKAGES = (
 EXTRACT = ["torch>=2.4", "transformers>=4.45"]
 FINETUNE = [*EXTRACT, "lightning>=2.4", "pyyaml>=6", "tensorboard>=2.14", "torchaudio>=2.4"]
 TREES = ["lightgbm>=4.3"]
+# Each reads what `manifests/formats` writes, and writes what it reads, in the tests.
+LIBRARIES = [
+    "audformat>=1.4",
+    "lhotse>=1.33",
+    "praatio>=6.2",
+    "pyannote.core>=6.1",
+    "pyannote.database>=6.1",
+    "pympi-ling>=1.71",
+    "srt>=3.5",
+    "urllib3>=2",  # lhotse imports it and does not list it
+    "webvtt-py>=0.6",
+]
 
 setup(
     name="spk-toolkit",
@@ -92,6 +104,7 @@ setup(
             "pytest>=8.2",
             "pytest-xdist>=3.6",
             "ruff>=0.6",
+            *LIBRARIES,
         ],
     },
     entry_points={

@@ -15,10 +15,12 @@ from typing import BinaryIO
 
 from .errors import InputError, explain_write_errors
 from .locks import lock_file
+from .names import shortened
 from .outputs import check_same_content, has_to_be_written
 from .signals import defer_signals
 
 PART = "part-"  # begins the last part of the name of a file that is not complete
+LONGEST_STEM = 240  # bytes of a file's name in that of the one that is not complete, of 255 in all
 FROM_HERE, EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
@@ -119,7 +121,7 @@ def atomic_write_bytes(path: Path, content: bytes | memoryview) -> None:
 def _own_file(path: Path) -> tuple[int, str]:
     """Make a temporary file and lock it; its handle and name."""
     while True:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{PART}")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_part_prefix(path))
         with suppress(OSError):  # not every disk has locks; there nothing is ever removed
             lock_file(handle, wait=True)
         if os.fstat(handle).st_nlink:
@@ -127,8 +129,14 @@ def _own_file(path: Path) -> tuple[int, str]:
         os.close(handle)  # it was removed before it was locked
 
 
+def _part_prefix(path: Path) -> str:
+    """Return how the name of a file that is not complete begins; eight signs follow."""
+    whole = len(os.fsencode(path.name)) <= LONGEST_STEM
+    return f".{path.name if whole else shortened(path.name, LONGEST_STEM)}.{PART}"
+
+
 def _remove_abandoned(path: Path) -> None:
-    for name in path.parent.glob(f".{glob.escape(path.name)}.{PART}????????"):
+    for name in path.parent.glob(f"{glob.escape(_part_prefix(path))}????????"):
         with suppress(OSError), open(name, "rb") as file:
             if lock_file(file.fileno(), wait=False):
                 name.unlink()

@@ -59,6 +59,8 @@ class Output:
         Companion files, replaced and removed along with the output if they begin like this.
     form : bytes
         First bytes of a file that this command wrote earlier and may always replace.
+    either : bool
+        The output is a file or a folder, as the command's other arguments have it.
     owned : bool
         The command decides itself whether it may replace what is there.
     """
@@ -71,6 +73,7 @@ class Output:
     over: tuple[str, ...] = ()
     beside: Mapping[str, bytes] = field(default_factory=dict)
     form: bytes = b""
+    either: bool = False
     owned: bool = False
 
     def path(self, value: str | Path) -> Path:
@@ -95,8 +98,9 @@ def check_place(
         expected, or the reverse; it has the wrong suffix; it cannot be created; or a companion file
         is the user's own.
     """
-    check_kind(path, folder=output.folder, suffixes=output.suffixes)
-    if output.folder:
+    folder = output.folder or (output.either and os.path.isdir(path))
+    check_kind(path, folder=folder, suffixes=output.suffixes)
+    if folder:
         _check_mark(path, output.mark)
     for name, paths in inputs.items():
         for source in paths:

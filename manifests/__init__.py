@@ -14,11 +14,13 @@ __all__ = [
     "read_table",
     "read_textgrid",
     "read_turns",
+    "read_uem",
     "select_segments",
     "split_table",
     "write_predictions",
     "write_table",
     "write_turns",
+    "write_uem",
 ]
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from .formats.registry import write_turns as write_turns
     from .formats.rttm import read_rttm as read_rttm
     from .formats.textgrid import read_textgrid as read_textgrid
+    from .formats.uem import read_uem as read_uem
+    from .formats.uem import write_uem as write_uem
     from .splits.leakage import leakage_report as leakage_report
     from .splits.select import select_segments as select_segments
     from .splits.split import split_table as split_table
@@ -49,10 +53,12 @@ else:
             "read_table": ".table",
             "read_textgrid": ".formats.textgrid",
             "read_turns": ".formats.registry",
+            "read_uem": ".formats.uem",
             "select_segments": ".splits.select",
             "split_table": ".splits.split",
             "write_predictions": ".table",
             "write_table": ".table",
             "write_turns": ".formats.registry",
+            "write_uem": ".formats.uem",
         },
     )

@@ -17,7 +17,10 @@ from ..common.outputs import BESIDE_TABLE, TABLE, Output
 from .cutting.cli import cut, match_csv
 from .options import (
     CsvOptions,
+    CueOptions,
     DemoOptions,
+    EafOptions,
+    ExportOptions,
     SelectOptions,
     SplitOptions,
     TableOptions,
@@ -27,6 +30,8 @@ from .options import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .formats.turns import Annotation
+
 _TIMES = option(
     "--times",
     type=click.Path(),
@@ -34,13 +39,15 @@ _TIMES = option(
     "folder of RTTMs says.",
 )
 # Kinds of notes that say who is taken for whom: shown, not only listed.
-CHOICES = ("renamed", "columns", "tiers", "channel", "offset", "strange")
+CHOICES = ("renamed", "columns", "tiers", "speakers", "channel", "offset", "strange")
+
+READERS_OPTIONS = ("tiers", "silence", "participants", "speakers")
 
 
 @click.group(cls=Group, context_settings={"auto_envvar_prefix": "SPK_MANIFESTS"})
 @version_option
 def main() -> None:
-    """Turn meetings (audio and RTTM, TextGrid or CSV) into a table of segments."""
+    """Turn meetings (audio, and who speaks when) into a table of segments."""
 
 
 main.add_command(cut)
@@ -58,39 +65,101 @@ def _annotated(body: Callable[..., Any]) -> Callable[..., Any]:
 @main.command()
 @options_of(TableOptions)
 @_annotated
-def rttm(path: str, table: str, skip_bad: bool, **options: Any) -> None:
+def rttm(path: str, table: str, **options: Any) -> None:
     """Make the segment table TABLE (.csv or .parquet) of the RTTM file or folder PATH."""
-    from .formats.build import make_table
     from .formats.rttm import read_rttm
-    from .formats.turns import Note
 
-    with _notes_written(table):
-        annotation, notes = read_rttm(path, skip_bad=skip_bad), list[Note]()
-        made = make_table(annotation, skip_bad=skip_bad, notes=notes, **options)
-    _write_segments(made, notes, table)
+    _make_segments(read_rttm, path, table, **options)
 
 
 @main.command()
 @options_of(TextGridOptions)
 @_annotated
-def textgrid(
-    path: str,
-    table: str,
-    skip_bad: bool,
-    tiers: tuple[str, ...],
-    silence: tuple[str, ...],
-    **options: Any,
-) -> None:
+def textgrid(path: str, table: str, silence: tuple[str, ...], **options: Any) -> None:
     """Make the segment table TABLE (.csv or .parquet) of the TextGrid file or folder PATH."""
-    from .formats.build import make_table
     from .formats.textgrid import SILENCE, read_textgrid
-    from .formats.turns import Note
 
-    with _notes_written(table):
-        annotation = read_textgrid(path, skip_bad=skip_bad, tiers=tiers, silence=silence or SILENCE)
-        notes = list[Note]()
-        made = make_table(annotation, skip_bad=skip_bad, notes=notes, **options)
-    _write_segments(made, notes, table)
+    _make_segments(read_textgrid, path, table, silence=silence or SILENCE, **options)
+
+
+@main.command()
+@options_of(TableOptions)
+@_annotated
+def whisperx(path: str, table: str, **options: Any) -> None:
+    """Make the segment table TABLE of the WhisperX JSON (or SegLST) file or folder PATH."""
+    from .formats.whisperx import read_whisperx
+
+    _make_segments(read_whisperx, path, table, **options)
+
+
+@main.command()
+@options_of(CueOptions)
+@_annotated
+def srt(path: str, table: str, **options: Any) -> None:
+    """Make the segment table TABLE of the SRT file or folder PATH."""
+    from .formats.srt import read_srt
+
+    _make_segments(read_srt, path, table, **options)
+
+
+@main.command()
+@options_of(CueOptions)
+@_annotated
+def vtt(path: str, table: str, **options: Any) -> None:
+    """Make the segment table TABLE of the WebVTT file or folder PATH."""
+    from .formats.vtt import read_vtt
+
+    _make_segments(read_vtt, path, table, **options)
+
+
+@main.command()
+@options_of(CueOptions)
+@_annotated
+def txt(path: str, table: str, **options: Any) -> None:
+    """Make the segment table TABLE of the file or folder PATH of text with times."""
+    from .formats.txt import read_txt
+
+    _make_segments(read_txt, path, table, **options)
+
+
+@main.command()
+@options_of(EafOptions)
+@_annotated
+def eaf(path: str, table: str, **options: Any) -> None:
+    """Make the segment table TABLE of the ELAN file (.eaf) or folder PATH."""
+    from .formats.eaf import read_eaf
+
+    _make_segments(read_eaf, path, table, **options)
+
+
+@main.command()
+@options_of(TableOptions)
+@_annotated
+def lhotse(path: str, table: str, **options: Any) -> None:
+    """Make the segment table TABLE of the lhotse supervisions or cuts PATH, or a folder of them."""
+    from .formats.lhotse import read_lhotse
+
+    _make_segments(read_lhotse, path, table, **options)
+
+
+@main.command()
+@options_of(TableOptions)
+@_annotated
+def kaldi(path: str, table: str, **options: Any) -> None:
+    """Make the segment table TABLE of the Kaldi data directory PATH."""
+    from .formats.kaldi import read_kaldi
+
+    _make_segments(read_kaldi, path, table, **options)
+
+
+@main.command()
+@options_of(TableOptions)
+@_annotated
+def turns(path: str, table: str, **options: Any) -> None:
+    """Make the segment table TABLE of a CSV of turns PATH (columns file,start,end,speaker)."""
+    from .formats.segmented_csv import read_segmented_csv
+
+    _make_segments(read_segmented_csv, path, table, **options)
 
 
 @main.command()
@@ -196,6 +265,27 @@ def describe(table: str, output: str | None) -> None:
 
 
 @main.command()
+@click.argument("table", type=click.Path())
+@click.argument("out", type=click.Path())
+@options_of(ExportOptions)
+@writes(Output("out", either=True))
+def export(table: str, out: str, **options: Any) -> None:
+    """Write the turns of TABLE as another format: a file OUT, or a folder of one per session.
+
+    OUT is a file where it has the format's suffix (.rttm .json .seglst.json .TextGrid .srt .vtt
+    .txt .eaf .jsonl .jsonl.gz .csv); kaldi, and lhotse with its recordings, are a folder.
+    """
+    from ..common.outputs import protecting
+    from .formats.export import export_table
+    from .table import read_table
+
+    segments = read_table(table)
+    with protecting([Path(table)]):  # which may lie in the folder OUT
+        written = export_table(segments, out, **options)
+    click.echo(f"{out}: {len(segments)} turns in {written}")
+
+
+@main.command()
 @click.argument("out", type=click.Path())
 @options_of(DemoOptions)
 @writes(Output("out", folder=True))
@@ -229,6 +319,25 @@ def _show(report: Any, output: str | None, *, digits: int) -> None:
     click.echo(report.round(digits).to_string(index=False))
     if output is not None:
         atomic_write(output, report.to_csv(index=False, lineterminator="\n").encode())
+
+
+def _make_segments(
+    read: Callable[..., Annotation],
+    path: str,
+    table: str,
+    *,
+    skip_bad: bool,
+    **options: Any,
+) -> None:
+    """Write the segment table of what `read` makes of a path; it takes its own of the options."""
+    from .formats.build import make_table
+    from .formats.turns import Note
+
+    own = {name: options.pop(name) for name in READERS_OPTIONS if name in options}
+    with _notes_written(table):
+        annotation, notes = read(path, skip_bad=skip_bad, **own), list[Note]()
+        made = make_table(annotation, skip_bad=skip_bad, notes=notes, **options)
+    _write_segments(made, notes, table)
 
 
 @contextmanager

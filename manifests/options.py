@@ -12,6 +12,11 @@ from ..common.options import CheckedOptions, joined, option_field, parse_channel
 
 SCOPES = ("session", "series", "corpus")
 METHODS = ("chronological", "blocked-k", "leave-one-session-out", "enrol", "roll-call", "random")
+FORMATS = (
+    *("rttm", "whisperx", "seglst", "textgrid", "srt", "vtt", "txt", "eaf", "lhotse", "kaldi"),
+    "csv",
+)
+CUE_FORMS = ("any", "voice", "brackets", "number", "colon")
 SHARE: dict[str, Any] = {"least": 0.0, "most": 1.0, "metavar": "0..1"}
 SOURCE, FILES = "What is cut", "How it is cut"
 
@@ -50,6 +55,49 @@ class TextGridOptions(TableOptions):
         (),
         "Mark that is silence, in any case; may be given again.",
         default_text="sil sp spn <eps> h# pause",
+    )
+
+
+@dataclass(frozen=True)
+class EafOptions(TableOptions):
+    """How a segment table is made of ELAN files."""
+
+    tiers: tuple[str, ...] = option_field(
+        (),
+        "Tier that is a speaker's, by name or pattern (*, ?); may be given again.",
+        default_text="all that are time-aligned and have no parent",
+    )
+    participants: bool = option_field(
+        False, "Take a tier's PARTICIPANT for the speaker, not its name."
+    )
+
+
+@dataclass(frozen=True)
+class CueOptions(TableOptions):
+    """How a segment table is made of cues (SRT, WebVTT, timed text)."""
+
+    speakers: str = option_field(
+        "any",
+        "How a cue names its speaker: <v A>, [A]:, (speaker 1), A: or the first that a file has.",
+        choices=CUE_FORMS,
+    )
+
+
+@dataclass(frozen=True)
+class ExportOptions(CheckedOptions):
+    """In which format a table's turns are written."""
+
+    format: str | None = option_field(
+        None, "Of the files.", choices=FORMATS, default_text="by OUT's suffix"
+    )
+    audio_root: str | None = option_field(
+        None,
+        "Folder that the table's relative paths start from; formats that list recordings do so "
+        "with it.",
+        path=True,
+    )
+    full_labels: bool = option_field(
+        False, "Write speakers as TABLE has them, not without the session before them."
     )
 
 

@@ -71,10 +71,12 @@ def group_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 MEETING = "20990301_S_R001S01C01"  # the first of the demo corpus
+EXPORTED = ("whisperx", "srt", "vtt", "txt", "eaf", "lhotse", "kaldi", "csv")
 MADE = (
     "spk-manifests demo corpus --sessions 2 --minutes 1 --speakers 3 --channels 1",
     "spk-manifests rttm corpus/TextGrid turns.csv --audio-root corpus/wav",
     "spk-manifests split turns.csv table.csv --gap 0.5",
+    *(f"spk-manifests export turns.csv written/{name} --format {name}" for name in EXPORTED),
     "spk-extract table.csv store --audio-root corpus/wav --encoder demo",
     "spk-manifests cut table.csv segments --audio-root corpus/wav",
     "spk-classify fit table.csv store model --classifiers ridge --layers 1",

@@ -38,6 +38,9 @@ from spk.manifests.cli import main as manifests
 from spk.manifests.cutting.cut import cut_segments
 from spk.manifests.demo.corpus import demo
 from spk.manifests.formats.build import make_table
+from spk.manifests.formats.export import export_table
+from spk.manifests.formats.registry import FORMATS
+from spk.manifests.formats.subtitles import FORMS
 from spk.manifests.formats.thesis_csv import read_reference_csv
 from spk.manifests.splits.select import select_segments
 from spk.manifests.splits.split import METHODS
@@ -46,11 +49,16 @@ ROOT = Path(__file__).resolve().parents[1]
 OF_EVERY_COMMAND = {"overwrite", "no_lock", "quiet", "verbose"}  # common/commands.py
 ONLY_IN_PYTHON = {"lock", "before", "log", "tell", "notes", "dropped"}
 SPLIT = manifests_options.SplitOptions
+PLAIN, CUES = ("whisperx", "lhotse", "kaldi", "turns"), ("srt", "vtt", "txt")
 # command -> its settings, and the options of its own: files, and what is done instead
 DECLARED = [
     (manifests.commands["rttm"], [manifests_options.TableOptions], set()),
     (manifests.commands["textgrid"], [manifests_options.TextGridOptions], set()),
+    *((manifests.commands[name], [manifests_options.TableOptions], set()) for name in PLAIN),
+    *((manifests.commands[name], [manifests_options.CueOptions], set()) for name in CUES),
+    (manifests.commands["eaf"], [manifests_options.EafOptions], set()),
     (manifests.commands["csv"], [manifests_options.CsvOptions], set()),
+    (manifests.commands["export"], [manifests_options.ExportOptions], set()),
     (manifests.commands["select"], [manifests_options.SelectOptions], set()),
     (manifests.commands["split"], [SPLIT], {"times"}),
     (
@@ -97,6 +105,7 @@ DECLARED = [
 CALLS = [
     (manifests_options.TableOptions, make_table, set()),
     (manifests_options.CsvOptions, read_reference_csv, set()),
+    (manifests_options.ExportOptions, export_table, set()),
     (manifests_options.SelectOptions, select_segments, {"sessions"}),
     (manifests_options.CutOptions, cut_segments, set()),
     (manifests_options.DemoOptions, demo, set()),
@@ -333,6 +342,11 @@ def test_nothing_is_replaced_because_of_the_environment(typed, tmp_path, monkeyp
     again = typed("spk-manifests demo out --minutes 1 --sessions 1 --channels 1 --seed 1")
     assert again.exit_code == 1
     assert "--overwrite" in again.output
+
+
+def test_export_offers_every_format_and_cues_every_form():
+    assert set(manifests_options.FORMATS) == set(FORMATS)
+    assert list(manifests_options.CUE_FORMS) == ["any", *FORMS]
 
 
 def test_split_offers_every_parameter_of_every_method():

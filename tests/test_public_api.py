@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = {
     "manifests": "InputError cut_segments leakage_report make_table read_predictions read_rttm "
-    "read_table read_textgrid read_turns select_segments split_table write_predictions write_table "
-    "write_turns",
+    "read_table read_textgrid read_turns read_uem select_segments split_table write_predictions "
+    "write_table write_turns write_uem",
     "extract": "Encoder ExtractOptions FeatureStore StoreWriter extract load_encoder",
     "classify": "ExperimentResult SpeakerClassifier SpeakerModel SweepSettings compare fit "
     "load_model predict run_experiment save_model score write_report",

@@ -19,8 +19,8 @@ import numpy as np
 
 from ...common.errors import InputError
 from ...manifests.formats.registry import read_turns
+from ...manifests.formats.uem import read_uem
 from ...manifests.formats.writing import underscored
-from ...manifests.text_files.decoding import read_text
 from ..metrics import percentiles
 from .clusters import Spans, merge, turns_table
 from .output import read_named
@@ -70,7 +70,7 @@ def score(
     turns, enrolled = read_named(named)
     truth = turns_table(read_turns(reference).turns)
     _check_sessions(turns, truth, reference)
-    spans = {} if uem is None else read_uem(uem)
+    spans = {} if uem is None else {s: merge(parts) for s, parts in read_uem(uem).items()}
     known = {underscored(name) for name in enrolled}
     rows: dict[str, Row] = {}
     for session in sorted({*truth["session"]} & {*turns["session"]}):
@@ -197,33 +197,6 @@ def _interval(values: np.ndarray, seed: int) -> tuple[float, float]:
     draws = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
     sums = values[draws].sum(axis=1)
     return percentiles(sums[:, :-1].sum(axis=1) / np.where(sums[:, -1] > 0, sums[:, -1], np.nan))
-
-
-def read_uem(path: str | Path) -> dict[str, Spans]:
-    """Read ``session channel start end`` lines (NIST's UEM) as {session: merged spans (s)}.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read, or a line is of another form.
-    """
-    spans: dict[str, Spans] = {}
-    for number, line in enumerate(read_text(Path(path)).split("\n"), start=1):
-        fields = line.split()
-        if not fields or line.startswith(";;"):
-            continue
-        try:
-            session, _, *times = fields
-            start, end = map(float, times)
-        except ValueError:
-            start, end = 0.0, 0.0
-        if not 0 <= start < end < np.inf:
-            raise InputError(
-                f"{path}, line {number}: is {line.strip()[:60]!r}, expected 'session channel start "
-                "end' with 0 <= start < end; correct the line"
-            )
-        spans.setdefault(session, []).append((start, end))
-    return {session: merge(parts) for session, parts in spans.items()}
 
 
 def error_lines(table: pd.DataFrame, log: Callable[[str], object]) -> None:

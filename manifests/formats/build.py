@@ -44,7 +44,7 @@ def make_table(
     Parameters
     ----------
     annotation
-        Turns and notes of `read_rttm` or `read_textgrid`.
+        Turns and notes of `read_turns`, or of a format's own reader.
     audio_root
         Folder, searched recursively, with one recording per session, named after it, with any
         suffix that libsndfile reads. Without it, `audio` is ``{session}.flac`` and ends are not
@@ -66,7 +66,8 @@ def make_table(
     Returns
     -------
     DataFrame
-        The segment table, sorted by session, start, end and speaker.
+        The segment table, sorted by session, start, end and speaker; with the column `text` where
+        the annotation has texts.
 
     Raises
     ------
@@ -105,7 +106,7 @@ def _rows(
             usable, Path(audio_root), names, skip_bad=skip_bad, allow_unpaired=allow_unpaired
         )
     if not rows:
-        dropped = [note.message for note in usable.notes if note.kind == "dropped"]
+        dropped = [note.message for note in usable.notes if note.kind in ("dropped", "ignored")]
         first = f" (first left out: {dropped[0]})" if dropped else ""
         raise InputError(
             f"annotation: holds 0 usable turns of {len(annotation.turns)}{first}, expected at "
@@ -314,6 +315,7 @@ def _row(
         "session": turn.session,
         "channel": turn.channel,
         "line": turn.line,
+        "text": turn.text,
     }
 
 
@@ -322,6 +324,5 @@ def _table(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
 
     order = ["session", "start", "end", "speaker"]
     table = pd.DataFrame(rows).sort_values(order, kind="stable", ignore_index=True)
-    if not table["channel"].any():
-        table = table.drop(columns="channel")
-    return check_table(table)
+    empty = [name for name in ("channel", "text") if not table[name].any()]
+    return check_table(table.drop(columns=empty))

@@ -187,7 +187,7 @@ def _cells(tier: ET.Element, participants: bool) -> Iterator[_Cell]:
     speaker = (participants and tier.get("PARTICIPANT", "").strip()) or own
     for cell in tier.iterfind("ANNOTATION/*"):
         slots = (cell.get("TIME_SLOT_REF1", ""), cell.get("TIME_SLOT_REF2", ""))
-        yield _Cell(speaker, slots, (cell.findtext("ANNOTATION_VALUE") or "").strip())
+        yield _Cell(speaker, slots, cell.findtext("ANNOTATION_VALUE") or "")
 
 
 def write_eaf(turns: Sequence[Turn], path: str | Path) -> None:

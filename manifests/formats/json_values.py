@@ -83,8 +83,8 @@ def number(row: Mapping[str, Any], key: str, place: str) -> float:
         seconds = _float(value)
         if math.isfinite(seconds):
             return seconds + 0.0  # -0 is 0
-    told = "missing" if key not in row else repr(value)[:40]
-    raise InputError(f"{place}: {key} is {told}, expected a finite number; correct it")
+    shown = "missing" if key not in row else repr(value)[:40]
+    raise InputError(f"{place}: {key} is {shown}, expected a finite number; correct it")
 
 
 def _float(value: Any) -> float:

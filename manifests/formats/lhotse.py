@@ -80,10 +80,10 @@ def _supervisions(row: Any) -> Iterator[Any]:
 
 def _turn(row: Any, index: int, place: str) -> Turn:
     if not isinstance(row, dict) or "recording_id" not in row:
-        held = f"an object with {list(row)[:8]}" if isinstance(row, dict) else repr(row)[:40]
+        shown = f"an object with {list(row)[:8]}" if isinstance(row, dict) else repr(row)[:40]
         mixed = ", of one recording" if isinstance(row, dict) and "tracks" in row else ""
         raise InputError(
-            f"{place}: is {held}, expected a supervision or a cut of lhotse with 'recording_id'"
+            f"{place}: is {shown}, expected a supervision or a cut of lhotse with 'recording_id'"
             f"{mixed}; name the manifest of supervisions"
         )
     start = number(row, "start", place)
@@ -148,9 +148,9 @@ def write_lhotse(
     _write_rows(_supervision_rows(turns), path / "supervisions.jsonl.gz")
     sessions = dict.fromkeys(turn.session for turn in turns)
     files = {session: (audio or {}).get(session) for session in sessions}
-    there = {session: file for session, file in files.items() if file and file.is_file()}
-    if there:
-        rows = [_recording_row(session, file) for session, file in there.items()]
+    present = {session: file for session, file in files.items() if file and file.is_file()}
+    if present:
+        rows = [_recording_row(session, file) for session, file in present.items()]
         _write_rows(rows, path / "recordings.jsonl.gz")
 
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...common.errors import InputError, check_choice
 from ...common.files import list_files
-from . import eaf, lhotse, rttm, segmented_csv, srt, txt, vtt, whisperx
+from ...common.log import log
+from . import eaf, kaldi, lhotse, rttm, segmented_csv, srt, textgrid, txt, vtt, whisperx
 from .turns import Annotation, Turn
-from .writing import by_session, turns_of
+from .writing import by_session, turns_of, without_blanks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +35,7 @@ class Format(NamedTuple):
     read: Callable[..., Annotation]
     write: Callable[[Sequence[Turn], Path, Audio], None]
     one_session: bool = True  # in a file
+    blanks: bool = True  # in names; else they become "_"
 
 
 def _without_audio(write: Callable[[Sequence[Turn], Path], None]) -> Callable[..., None]:
@@ -41,13 +43,18 @@ def _without_audio(write: Callable[[Sequence[Turn], Path], None]) -> Callable[..
 
 
 FORMATS = {
-    "rttm": Format((".rttm",), rttm.read_rttm, _without_audio(rttm.write_rttm), one_session=False),
+    "rttm": Format(
+        (".rttm",), rttm.read_rttm, _without_audio(rttm.write_rttm), False, blanks=False
+    ),
     "whisperx": Format((".json",), whisperx.read_whisperx, _without_audio(whisperx.write_whisperx)),
     "seglst": Format(
         (".seglst.json",),
         whisperx.read_whisperx,
         _without_audio(whisperx.write_seglst),
         one_session=False,
+    ),
+    "textgrid": Format(
+        (".textgrid",), textgrid.read_textgrid, _without_audio(textgrid.write_textgrid)
     ),
     "srt": Format((".srt",), srt.read_srt, _without_audio(srt.write_srt)),
     "vtt": Format((".vtt",), vtt.read_vtt, _without_audio(vtt.write_vtt)),
@@ -59,6 +66,7 @@ FORMATS = {
         lhotse.write_lhotse,
         one_session=False,
     ),
+    "kaldi": Format((), kaldi.read_kaldi, kaldi.write_kaldi, False, blanks=False),
     "csv": Format(
         (".csv",),
         segmented_csv.read_segmented_csv,
@@ -66,7 +74,7 @@ FORMATS = {
         one_session=False,
     ),
 }
-FOLDERS = ("lhotse",)  # formats of which all sessions go into one folder
+FOLDERS = ("lhotse", "kaldi")  # formats of which all sessions go into one folder
 CONTENT = (  # how a text begins, and its format
     (r"(?:;;[^\n]*\n|\s)*(?:SPEAKER|SPKR-INFO)\s", "rttm"),
     (r"\s*WEBVTT", "vtt"),
@@ -167,11 +175,14 @@ def write_turns(
     spoken = turns_of(turns)
     if _is_file(path, name):
         _check_sessions(spoken, path, name)
+        _tell_session(spoken, path, name)
         FORMATS[name].write(spoken, path, audio or {})
         return [path]
     if name in FOLDERS:
         FORMATS[name].write(spoken, path, audio or {})
         return [path]
+    if not FORMATS[name].blanks:
+        without_blanks(spoken, name)  # two files must not have sessions of one name
     files = []
     for session, part in by_session(spoken):
         files.append(path / f"{session}{written_suffix(name)}")
@@ -228,6 +239,14 @@ def _check_sessions(turns: Sequence[Turn], path: Path, name: str) -> None:
         )
 
 
+def _tell_session(turns: Sequence[Turn], path: Path, name: str) -> None:
+    """Tell the user where a file's name alone says the session, and says another."""
+    read = path.name[: -len(path.suffix)]
+    other = [turn.session for turn in turns if turn.session != read]
+    if FORMATS[name].one_session and other:
+        log(f"{path}: does not name its session, {other[0]!r}; it will be read as {read!r}")
+
+
 def _format_read(path: Path) -> str:
     """Return the format of a file or folder that is there."""
     if path.is_dir():
@@ -250,12 +269,14 @@ def _format_of_content(path: Path) -> str | None:
 
 
 def _format_of_folder(path: Path) -> str:
+    if any(file.name == kaldi.NEEDED for file in list_files(path, ("",))):
+        return "kaldi"
     suffixes = sorted({f".{suffix.rpartition('.')[2]}" for suffix in _all_suffixes()})
     names = {_format_read(file) for file in list_files(path, tuple(suffixes))}
     if len(names) != 1:
-        held = f"files of {', '.join(sorted(names))}" if names else "no file of a known format"
+        content = f"files of {', '.join(sorted(names))}" if names else "no file of a known format"
         raise InputError(
-            f"{path}: holds {held}, expected those of one format; say which, format=..., one of "
+            f"{path}: holds {content}, expected those of one format; say which, format=..., one of "
             f"{', '.join(FORMATS)}"
         )
     return names.pop()

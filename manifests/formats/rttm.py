@@ -33,7 +33,7 @@ from .turns import (
     parse_float,
     read_files,
 )
-from .writing import without_blanks
+from .writing import decimal_seconds, microseconds, without_blanks
 
 OTHER_TYPES = frozenset(
     ("SEGMENT", "NOSCORE", "NO_RT_METADATA", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT")
@@ -42,7 +42,6 @@ FIELDS = ("type", "session", "channel", "onset", "duration", "transcript", "subt
 EMPTY = ("<na>", "na", "n/a", "-")  # values of an empty field
 CHANNEL = re.compile(r"\d{1,4}|[A-Ha-h]")
 CONFIDENCE = re.compile(r"0?\.\d+|[01]\.0*|0\.\d+([eE]-\d+)?")  # a bare 1 ends "Speaker 1"
-SHORTEST = 1e-6  # s, of a duration that is written
 
 
 def read_rttm(path: str | Path, *, skip_bad: bool = False) -> Annotation:
@@ -85,18 +84,14 @@ def write_rttm(turns: Sequence[Turn], path: str | Path) -> None:
     InputError
         Two names would become one, or the file cannot be written.
     """
-    lines = [
-        f"SPEAKER {turn.session} {int(turn.channel or 0) + 1} {_seconds(turn.start)} "
-        f"{_seconds(max(turn.end - turn.start, SHORTEST))} <NA> <NA> {turn.speaker} <NA> <NA>\n"
-        for turn in without_blanks(turns, "RTTM")
-    ]
+    lines = []
+    for turn in without_blanks(turns, "RTTM"):
+        start, end = microseconds(turn)
+        lines.append(
+            f"SPEAKER {turn.session} {int(turn.channel or 0) + 1} {decimal_seconds(start)} "
+            f"{decimal_seconds(end - start)} <NA> <NA> {turn.speaker} <NA> <NA>\n"
+        )
     atomic_write(path, "".join(lines).encode())
-
-
-def _seconds(value: float) -> str:
-    """Return seconds with three to six decimal places."""
-    text = f"{value:.6f}"
-    return text[:-3] + text[-3:].rstrip("0")
 
 
 def _rows(file: Path, name: str) -> list[tuple[int, list[str]]]:

@@ -2,7 +2,8 @@
 
 Times are seconds, or what pandas writes for a duration (``0 days 00:00:01.500000``, ``00:00:01.5``,
 ``1.5s``), as in audformat's tables; both are read by `audformat.utils.read_csv`. The session is the
-column `session` where there is one, or else the name of the file without folder and suffix.
+column `session` where there is one, or else the name in `file` without folder and suffix, or else
+the name of the CSV.
 Columns `text` and `channel` (from 0) are read where present. Written are seconds as they are,
 `session` only where the file does not say it, `text` and `channel` only where a turn has them.
 """
@@ -54,8 +55,9 @@ def read_segmented_csv(path: str | Path, *, skip_bad: bool = False) -> Annotatio
 
 def _read(file: Path, name: str, skip_bad: bool) -> Annotation:
     sheet = read_delimited(file, COLUMNS, "correct the path")
-    by_session = "session" in sheet.rows
-    check_columns(sheet, ("session" if by_session else "file", "start", "end", "speaker"), name)
+    check_columns(sheet, ("start", "end", "speaker"), name)
+    if not {"session", "file"} & {*sheet.rows}:
+        sheet = sheet._replace(rows=sheet.rows.assign(session=file.stem))
     rows = decimal_points(sheet, ("start", "end")).to_dict("records")
     annotation = collect_turns(enumerate(rows), _turn, name, unit="row", skip_bad=skip_bad)
     annotation.notes += [Note("columns", name, note) for note in sheet.notes]
@@ -71,7 +73,8 @@ def _turn(row: Mapping[str, str], index: int, place: str) -> Turn:
     return Turn(
         row["session"] if "session" in row else file_session(row["file"]),
         row["speaker"],
-        *(parse_seconds(row[name], name, place) for name in ("start", "end")),
+        parse_seconds(row["start"], "start", place),
+        parse_seconds(row["end"], "end", place),
         *(index, place, channel, row.get("text", "")),
     )
 

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...common.files import atomic_write
-from .subtitles import in_brackets, read_cues
+from .subtitles import CueFormat, in_brackets, read_cues
 from .turns import Annotation, Turn, read_files
 from .writing import clock, milliseconds
+
+SRT = CueFormat("an SRT")
 
 
 def read_srt(path: str | Path, *, skip_bad: bool = False, speakers: str = "any") -> Annotation:
@@ -44,7 +46,7 @@ def read_srt(path: str | Path, *, skip_bad: bool = False, speakers: str = "any")
     return read_files(
         path,
         (".srt",),
-        lambda file, name: read_cues(file, name, "an SRT", form=speakers, skip_bad=skip_bad),
+        lambda file, name: read_cues(file, name, SRT, form=speakers, skip_bad=skip_bad),
         skip_bad=skip_bad,
     )
 

@@ -16,8 +16,10 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from ...common.errors import InputError
 from ..text_files.decoding import read_text
@@ -26,9 +28,11 @@ from .turns import Annotation, Note, Turn, collect_turns
 
 CLOCK = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
 TIMES = re.compile(rf"\s*{CLOCK}\s*-->\s*{CLOCK}(?:\s.*)?")
+SPAN = re.compile(rf"\[?\s*{CLOCK}\s*-->\s*{CLOCK}")  # how such a line begins
+START = re.compile(r"\[?\s*[\d:.,]+\s*-->")  # how one that may be wrong begins
 ARROW = "-->"
 MARKUP = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
-VOICE = re.compile(r"<v(?:\.[^\s<>]*)*[ \t]+([^<>]*)>")
+VOICE = re.compile(r"<v(?:\.[^\s<>.]*)*[ \t]+([^<>]*)>")
 FORMS = {  # how a cue names its speaker; group 1 is the name
     "voice": VOICE,
     "brackets": re.compile(r"\s*\[(.+?)\]:(?=\s|$)"),  # WhisperX
@@ -38,28 +42,26 @@ FORMS = {  # how a cue names its speaker; group 1 is the name
 SHOWN = 8  # speakers that a note names
 
 
-def read_cues(
-    file: Path,
-    name: str,
-    expected: str,
-    *,
-    form: str,
-    skip_bad: bool,
-    times: re.Pattern[str] = TIMES,
-    check: Callable[[str, Path, str], None] | None = None,
-) -> Annotation:
-    """Read a file of cues whose speakers have the form `form`, one of `FORMS` or "any".
+def plain_text(block: str) -> str:
+    """Return text without markup and entities, its lines as they are.
 
-    Parameters
-    ----------
-    file, name
-        The file, and what messages call it.
-    expected
-        What it should be, for messages.
-    times
-        A line of times, in eight groups; a ninth is text on the same line.
-    check
-        Raises where the text is of another kind.
+    >>> plain_text("<i>Tom &amp; <00:01.000>Ann</i>")
+    'Tom & Ann'
+    """
+    return html.unescape(MARKUP.sub("", block))
+
+
+class CueFormat(NamedTuple):
+    """What tells one format of cues from another."""
+
+    title: str  # for messages
+    times: re.Pattern[str] = TIMES  # a line of times in eight groups; a ninth is text on that line
+    clean: Callable[[str], str] = plain_text  # makes plain text of a cue's lines
+    check: Callable[[str, Path, str], None] | None = None  # raises where a text is of another kind
+
+
+def read_cues(file: Path, name: str, kind: CueFormat, *, form: str, skip_bad: bool) -> Annotation:
+    """Read a file of cues, which messages call `name`; `form` is one of `FORMS` or "any".
 
     Raises
     ------
@@ -67,18 +69,22 @@ def read_cues(
         It is another kind of file, or a cue is bad.
     """
     text = read_text(file)
-    if check is not None:
-        check(text, file, name)
-    rows = [*_blocks(text, times)]
-    if not rows and text.strip() and check is None:
-        check_kind(text, file, name, expected)
+    if kind.check is not None:
+        kind.check(text, file, name)
+    rows = [*_blocks(text, kind.times)]
+    if not rows and text.strip() and kind.check is None:
+        check_kind(text, file, name, kind.title)
         raise InputError(
-            f"{name}: holds no line of times, expected {expected} with HH:MM:SS --> HH:MM:SS; "
+            f"{name}: holds no line of times, expected {kind.title} with HH:MM:SS --> HH:MM:SS; "
             "name a file with times"
         )
-    chosen = form if form != "any" else _form_of(block for _, _, block in rows)
+    chosen = form if form != "any" else _form_of([block for _, _, block in rows], kind.clean)
     annotation = collect_turns(
-        [(line, speech) for line, row, block in rows for speech in _spoken(row, block, chosen)],
+        [
+            (line, speech)
+            for line, times, block in rows
+            for speech in _spoken(times, block, chosen, kind.clean)
+        ],
         lambda speech, line, place: _turn(speech, file.stem, line, place),
         name,
         skip_bad=skip_bad,
@@ -91,7 +97,7 @@ def _blocks(text: str, times: re.Pattern[str]) -> Iterator[tuple[int, str, str]]
     """Yield (0-based line, line of times, lines below it joined) of each cue."""
     lines = text.split("\n")
     starts = [line for line, row in enumerate(lines) if ARROW in row and _is_times(row, times)]
-    for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
+    for start, stop in pairwise([*starts, len(lines)]):
         match = times.fullmatch(lines[start])
         block = [match[9]] if match is not None and times.groups == 9 else []
         for line in range(start + 1, stop):
@@ -105,59 +111,51 @@ def _blocks(text: str, times: re.Pattern[str]) -> Iterator[tuple[int, str, str]]
 
 def _is_times(row: str, times: re.Pattern[str]) -> bool:
     """Return whether a line with an arrow is meant as a line of times, right or wrong."""
-    return times.fullmatch(row) is not None or bool(re.match(r"\s*\[?\s*[\d:.,]+\s*-->", row))
+    return times.fullmatch(row) is not None or START.match(row.strip()) is not None
 
 
-def _form_of(blocks: Iterable[str]) -> str:
+def _form_of(blocks: Sequence[str], clean: Callable[[str], str]) -> str:
     """Return the first form that any cue has, "colon" if none has one."""
-    blocks = list(blocks)
     for form in FORMS:
-        if any(_named(block, form) for block in blocks):
+        if any(_named(block, form, clean) for block in blocks):
             return form
     return "colon"
 
 
-def _named(block: str, form: str) -> re.Match[str] | None:
+def _named(block: str, form: str, clean: Callable[[str], str]) -> re.Match[str] | None:
     if form == "voice":
         return VOICE.search(block)
     if form == "brackets" and (match := FORMS[form].match(block)):
         return match
-    return FORMS[form].match(plain_text(block))
+    return FORMS[form].match(clean(block))
 
 
-def plain_text(block: str) -> str:
-    """Return text without markup and entities, its lines as they are.
-
-    >>> plain_text("<i>Tom &amp; <00:01.000>Ann</i>")
-    'Tom & Ann'
-    """
-    return html.unescape(MARKUP.sub("", block))
-
-
-def _spoken(times: str, block: str, form: str) -> Iterator[tuple[str, str, str]]:
+def _spoken(
+    times: str, block: str, form: str, clean: Callable[[str], str]
+) -> Iterator[tuple[str, str, str]]:
     """Yield (line of times, speaker, text) of each speaker of a cue."""
-    match = _named(block, form)
+    match = _named(block, form, clean)
     if match is None:
-        yield times, "", plain_text(block)
+        yield times, "", clean(block)
     elif form != "voice":
-        yield times, match[1], plain_text(match.string[match.end() :])
+        yield times, match[1], clean(match.string[match.end() :])
     else:
         voices = [*VOICE.finditer(block)]
         ends = [voice.start() for voice in voices[1:]] + [len(block)]
         for voice, end in zip(voices, ends, strict=True):
-            yield times, html.unescape(voice[1]), plain_text(block[voice.end() : end])
+            yield times, html.unescape(voice[1]), clean(block[voice.end() : end])
 
 
 def _turn(speech: tuple[str, str, str], session: str, line: int, place: str) -> Turn:
     times, speaker, text = speech
-    match = re.match(rf"\s*\[?\s*{CLOCK}\s*-->\s*{CLOCK}", times)
+    match = SPAN.match(times.strip())
     if match is None:
         raise InputError(
             f"{place}: times are {times.strip()[:60]!r}, expected HH:MM:SS,mmm --> HH:MM:SS,mmm; "
             "correct the line"
         )
     start, end = _seconds(*match.groups()[:4]), _seconds(*match.groups()[4:])
-    return Turn(session, speaker, start, end, line, place, text=" ".join(text.split()))
+    return Turn(session, speaker, start, end, line, place, text=text)
 
 
 def _seconds(hours: str | None, minutes: str, seconds: str, fraction: str | None) -> float:
@@ -176,11 +174,6 @@ def _speaker_note(annotation: Annotation, form: str, name: str) -> list[Note]:
     return [Note("speakers", name, message)]
 
 
-def plain_line(text: str) -> str:
-    """Return text on one line, as cues are written."""
-    return " ".join(text.split())
-
-
 def in_brackets(turns: Sequence[Turn], form: str) -> Iterator[tuple[Turn, str]]:
     """Yield each turn with its text as ``[speaker]: text``.
 
@@ -190,7 +183,7 @@ def in_brackets(turns: Sequence[Turn], form: str) -> Iterator[tuple[Turn, str]]:
         A speaker's name would not be read back.
     """
     for turn in turns:
-        line = f"[{turn.speaker}]: {plain_line(turn.text)}".rstrip()
+        line = f"[{turn.speaker}]: {turn.text}".rstrip()
         match = FORMS["brackets"].match(line)
         if match is None or match[1] != turn.speaker:
             raise InputError(

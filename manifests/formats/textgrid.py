@@ -1,4 +1,4 @@
-"""Read Praat TextGrids: one interval tier per speaker; an interval with a transcript is a turn.
+"""Read and write Praat TextGrids: one interval tier per speaker; one with a transcript is a turn.
 
 Long and short text form, UTF-8 and UTF-16 (Praat manual, "TextGrid file formats"). Both forms are
 the same sequence of numbers and quoted strings once comments (``!`` to the end of the line), free
@@ -13,6 +13,10 @@ is left out; a file with a tier called just ``words`` or ``phones``, which names
 
 Which intervals are silence: empty marks, marks that hold only AISHELL-4's non-lexical marks, and
 the aligners' marks in `SILENCE`, which `silence` replaces. They are counted.
+
+Written is the long form in UTF-8, from 0 s to the last turn's end, times as they are. A turn whose
+text is none of speech has the mark ``speech``. Turns of one speaker that overlap go into further
+tiers of the same name, which are read as one speaker's.
 """
 
 from __future__ import annotations
@@ -27,10 +31,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...common.errors import InputError
+from ...common.files import atomic_write
 from ...common.names import normal_name
 from ..text_files.decoding import PRAAT_TEXT, read_text
 from ..text_files.kinds import check_kind
 from .turns import NUMBER, Annotation, Note, Turn, check_turn, name_notes, read_files
+from .writing import speakers_of, without_overlap
 
 NON_LEXICAL = ("<sil>", "<$>", "<>", "<%>", "<#>", "<->", "<_>", "&")
 SILENCE = ("sil", "sp", "spn", "<eps>", "h#", "pause")  # in any case: MFA, P2FA, Kaldi, TIMIT
@@ -118,6 +124,41 @@ def read_textgrid(
         lambda file, name: _Parser(file, name, skip_bad, choice).read(),
         skip_bad=skip_bad,
     )
+
+
+def write_textgrid(turns: Sequence[Turn], path: str | Path) -> None:
+    """Write the turns of one session as a TextGrid: an interval tier per speaker."""
+    last = max((turn.end for turn in turns), default=0.0)
+    tiers = [
+        (speaker, _intervals_of(row, last))
+        for speaker, spoken in speakers_of(turns).items()
+        for row in without_overlap(spoken)
+    ]
+    lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", "xmin = 0"]
+    lines += [f"xmax = {last!r}", "tiers? <exists>", f"size = {len(tiers)}", "item []:"]
+    for number, (speaker, intervals) in enumerate(tiers, 1):
+        lines += [f"    item [{number}]:", '        class = "IntervalTier"']
+        lines += [f"        name = {_quoted(speaker)}", "        xmin = 0"]
+        lines += [f"        xmax = {last!r}", f"        intervals: size = {len(intervals)}"]
+        for place, (start, end, mark) in enumerate(intervals, 1):
+            lines += [f"        intervals [{place}]:", f"            xmin = {start!r}"]
+            lines += [f"            xmax = {end!r}", f"            text = {_quoted(mark)}"]
+    atomic_write(path, ("\n".join(lines) + "\n").encode())
+
+
+def _intervals_of(turns: Sequence[Turn], last: float) -> list[tuple[float, float, str]]:
+    """Return the intervals of a tier from 0 to `last` (s): turns, and silence between them."""
+    intervals, reached = [], 0.0
+    for turn in turns:
+        silent = not has_speech(turn.text) or Choice().is_silence(turn.text)
+        intervals += [(reached, turn.start, "")] if reached < turn.start else []
+        intervals.append((turn.start, turn.end, "speech" if silent else turn.text))
+        reached = turn.end
+    return [*intervals, (reached, last, "")] if reached < last else intervals
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
 
 
 def has_speech(mark: str) -> bool:
@@ -298,7 +339,7 @@ class _Parser:
         elif self.choice.is_silence(mark):
             self.silent[mark.strip()] += 1
         else:
-            turn = Turn(self.session, speaker, start, end, self.count, place, text=mark.strip())
+            turn = Turn(self.session, speaker, start, end, self.count, place, text=mark)
             self.count += 1
             try:
                 self.annotation.turns.append(check_turn(turn))

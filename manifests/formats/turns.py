@@ -25,6 +25,7 @@ from ...common.names import changed_names, is_placeholder, normal_name
 from ..table import MAX_SECONDS
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # float() also takes nan and 1_0
+UNREADABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in the text of a turn
 LONGEST_NAME = 100  # characters; `cut` shortens what does not fit in a file name
 
 
@@ -156,7 +157,7 @@ def collect_turns(
     skip_bad
         Drop bad rows, with a note each, instead of stopping at the first.
     """
-    annotation, names = Annotation(), dict[str, list[str]](session=[], speaker=[])
+    annotation, names = Annotation(), dict[str, set[str]](session=set(), speaker=set())
     left_out: Counter[str] = Counter()
     for index, row in rows:
         place = f"{name}, {unit} {index + 1}"
@@ -168,8 +169,8 @@ def collect_turns(
                 left_out["of 0 s"] += 1
             else:
                 annotation.turns.append(check_turn(turn))
-                names["session"].append(turn.session)
-                names["speaker"].append(turn.speaker)
+                names["session"].add(turn.session)
+                names["speaker"].add(turn.speaker)
         except InputError as problem:
             annotation.drop_or_raise(problem, place, skip=skip_bad)
     for what, count in left_out.items():
@@ -229,10 +230,19 @@ def name_notes(what: str, names: Iterable[str], place: str) -> list[Note]:
 
 
 def check_turn(turn: Turn) -> Turn:
-    """Return `turn` with normalised names, or raise `InputError` if a name or time is wrong."""
+    """Return `turn` with normalised names and plain text, or raise `InputError`.
+
+    Text is on one line, without control characters.
+
+    Raises
+    ------
+    InputError
+        A name or time is wrong.
+    """
     turn = turn._replace(
         session=check_name(turn.session, what="session", place=turn.place),
         speaker=check_name(turn.speaker, what="speaker", place=turn.place),
+        text=" ".join(UNREADABLE.sub(" ", turn.text).split()) if turn.text else "",
     )
     if not 0 <= turn.start < math.inf:
         raise InputError(

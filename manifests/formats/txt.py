@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...common.files import atomic_write
-from .subtitles import CLOCK, in_brackets, read_cues
+from .subtitles import CLOCK, CueFormat, in_brackets, read_cues
 from .turns import Annotation, Turn, read_files
 from .writing import clock, milliseconds
 
-TIMES = re.compile(rf"\s*\[\s*{CLOCK}\s*-->\s*{CLOCK}\s*\](.*)")
+TIMED_TEXT = CueFormat(
+    "a text", times=re.compile(rf"\s*\[\s*{CLOCK}\s*-->\s*{CLOCK}\s*\](.*)"), clean=str
+)
 
 
 def read_txt(path: str | Path, *, skip_bad: bool = False, speakers: str = "any") -> Annotation:
@@ -42,12 +44,12 @@ def read_txt(path: str | Path, *, skip_bad: bool = False, speakers: str = "any")
     InputError
         A file has no times, or a line is bad (file and line number).
     """
-
-    def read(file: Path, name: str) -> Annotation:
-        options = {"form": speakers, "skip_bad": skip_bad, "times": TIMES}
-        return read_cues(file, name, "a text", **options)
-
-    return read_files(path, (".txt",), read, skip_bad=skip_bad)
+    return read_files(
+        path,
+        (".txt",),
+        lambda file, name: read_cues(file, name, TIMED_TEXT, form=speakers, skip_bad=skip_bad),
+        skip_bad=skip_bad,
+    )
 
 
 def write_txt(turns: Sequence[Turn], path: str | Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from ...common.errors import InputError
 from ...common.files import atomic_write
 from ..text_files.kinds import check_kind
-from .subtitles import ARROW, plain_line, read_cues
+from .subtitles import ARROW, CueFormat, read_cues
 from .turns import Annotation, Turn, read_files
 from .writing import clock, milliseconds
 
@@ -45,12 +45,12 @@ def read_vtt(path: str | Path, *, skip_bad: bool = False, speakers: str = "any")
     InputError
         A file is of another kind, or a cue is bad (file and line number).
     """
-
-    def read(file: Path, name: str) -> Annotation:
-        options = {"form": speakers, "skip_bad": skip_bad, "check": _check_signature}
-        return read_cues(file, name, "a WebVTT", **options)
-
-    return read_files(path, (".vtt",), read, skip_bad=skip_bad)
+    return read_files(
+        path,
+        (".vtt",),
+        lambda file, name: read_cues(file, name, WEBVTT, form=speakers, skip_bad=skip_bad),
+        skip_bad=skip_bad,
+    )
 
 
 def _check_signature(text: str, file: Path, name: str) -> None:
@@ -65,12 +65,15 @@ def _check_signature(text: str, file: Path, name: str) -> None:
     )
 
 
+WEBVTT = CueFormat("a WebVTT", check=_check_signature)
+
+
 def write_vtt(turns: Sequence[Turn], path: str | Path) -> None:
     """Write the turns of one session as WebVTT with voices, whole milliseconds."""
     cues = ["WEBVTT\n"]
     for turn in turns:
         start, end = (clock(time) for time in milliseconds(turn))
-        name, text = (_escaped(part) for part in (turn.speaker, plain_line(turn.text)))
+        name, text = (_escaped(part) for part in (turn.speaker, turn.text))
         cues.append(f"{start} --> {end}\n<v {name}>{text}</v>\n")
     atomic_write(path, "\n".join(cues).encode())
 

@@ -31,18 +31,18 @@ UNSURE = "?"  # whisper.cpp's speaker where two channels are equally loud
 
 
 class _Keys(NamedTuple):
-    """What a kind of document calls a turn's parts; `scale` makes seconds of its times."""
+    """What a kind of document calls a turn's parts; `unit` is that of its times, in 1/s."""
 
     session: str
     start: str
     end: str
     text: str
-    scale: float = 1.0
+    unit: int = 1
 
 
 SEGMENT = _Keys("", "start", "end", "text")
 SEGLST = _Keys("session_id", "start_time", "end_time", "words")
-WHISPER_CPP = _Keys("", "from", "to", "text", 0.001)
+WHISPER_CPP = _Keys("", "from", "to", "text", 1000)
 
 
 def read_whisperx(path: str | Path, *, skip_bad: bool = False) -> Annotation:
@@ -120,12 +120,12 @@ def _turn(row: Any, keys: _Keys, session: str, index: int, place: str) -> Turn:
     if not isinstance(row, dict):
         raise InputError(f"{place}: is {repr(row)[:40]}, expected an object; correct it")
     speaker = text(row, "speaker", place)
-    start, end = (round(number(row, key, place) * keys.scale, 9) for key in (keys.start, keys.end))
+    start, end = (number(row, key, place) / keys.unit for key in (keys.start, keys.end))
     return Turn(
         text(row, keys.session, place) if keys.session else session,
         "" if speaker.strip() == UNSURE else speaker,
         *(start, end, index, place),
-        text=text(row, keys.text, place).strip(),
+        text=text(row, keys.text, place),
     )
 
 

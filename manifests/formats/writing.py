@@ -57,7 +57,7 @@ def turns_of(table: pd.DataFrame, where: str = "turns") -> list[Turn]:
                     *(_seconds(start, "start", place), _seconds(end, "end", place)),
                     *(row, place),
                     _channel(optional["channel"][row], place),
-                    " ".join(optional["text"][row].split("\0")),
+                    optional["text"][row],
                 )
             )
         )
@@ -100,6 +100,22 @@ def milliseconds(turn: Turn) -> Span:
     return Span(start, max(end, start + 1))
 
 
+def microseconds(turn: Turn) -> tuple[float, float]:
+    """Return a turn's times (s) rounded to six decimal places, the end after the start."""
+    start = round(turn.start, 6)
+    return start, max(round(turn.end, 6), round(start + 1e-6, 6))
+
+
+def decimal_seconds(value: float) -> str:
+    """Return seconds with three to six decimal places.
+
+    >>> decimal_seconds(1.5), decimal_seconds(35.8939)
+    ('1.500', '35.8939')
+    """
+    text = f"{value:.6f}"
+    return text[:-3] + text[-3:].rstrip("0")
+
+
 def clock(milliseconds: int, point: str = ".") -> str:
     """Return milliseconds as ``HH:MM:SS.mmm``, hours always.
 
@@ -119,10 +135,10 @@ def without_blanks(turns: Sequence[Turn], form: str) -> list[Turn]:
     InputError
         Two sessions, or two speakers of a session, would have one name.
     """
-    _refuse_equal((turn.session for turn in turns), "sessions", form)
-    for session in dict.fromkeys(turn.session for turn in turns):
-        speakers = (turn.speaker for turn in turns if turn.session == session)
-        _refuse_equal(speakers, f"speakers of session {session!r}", form)
+    check_equal_names((turn.session for turn in turns), "sessions", form)
+    for session, spoken in by_session(turns):
+        speakers = (turn.speaker for turn in spoken)
+        check_equal_names(speakers, f"speakers of session {session!r}", form)
     return [
         turn._replace(session=underscored(turn.session), speaker=underscored(turn.speaker))
         for turn in turns
@@ -134,7 +150,8 @@ def underscored(name: str) -> str:
     return re.sub(r"\s", "_", name)
 
 
-def _refuse_equal(names: Iterable[str], what: str, form: str) -> None:
+def check_equal_names(names: Iterable[str], what: str, form: str) -> None:
+    """Raise `InputError` where two names differ only in what becomes ``_``."""
     written: dict[str, str] = {}
     for name in names:
         other = written.setdefault(underscored(name), name)
@@ -144,6 +161,18 @@ def _refuse_equal(names: Iterable[str], what: str, form: str) -> None:
                 f"{underscored(name)!r}, since blanks become '_', expected different names; "
                 "rename one"
             )
+
+
+def without_overlap(turns: Iterable[Turn]) -> list[list[Turn]]:
+    """Return turns, sorted by start, in as few rows as hold no two at once."""
+    rows: list[list[Turn]] = []
+    for turn in turns:
+        free = next((row for row in rows if row[-1].end <= turn.start), None)
+        if free is None:
+            rows.append([turn])
+        else:
+            free.append(turn)
+    return rows
 
 
 def by_session(turns: Iterable[Turn]) -> Iterator[tuple[str, list[Turn]]]:

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from ...common.errors import InputError
 from .decoding import PRAAT_TEXT
 
-ELAN = "in ELAN choose File > Export As > Praat TextGrid..., and run spk-manifests textgrid on that"
-WRITE = "write its turns as RTTM, one line each"
+ELAN = "run spk-manifests eaf on the .eaf that it was exported from"
 NUMBER = r"[-+]?(?:\d{1,20}\.?\d{0,20}|\.\d{1,20})(?:[eE][-+]?\d{1,3})?"
 CLOCK = r"\d{1,4}:\d\d(?::\d\d)?[.,]\d{1,6}"
 MARKS = (  # how a file begins, what it is, what to do
     (r'(File type = )?"?ooTextFile', "a text file of Praat", "run spk-manifests textgrid on it"),
     (r'"Praat chronological TextGrid', "a chronological TextGrid of Praat", PRAAT_TEXT),
-    (r"(?s).{0,2000}<ANNOTATION_DOCUMENT", "an ELAN file (.eaf)", ELAN),
+    (r"(?s).{0,2000}<ANNOTATION_DOCUMENT", "an ELAN file (.eaf)", "run spk-manifests eaf on it"),
     (r"<\w|<\?xml|<!", "an XML file", "export it as RTTM, or as a Praat TextGrid"),
-    (r"[{\[]", "a JSON file", WRITE),
-    (rf"WEBVTT|(?s:.{{0,80}}){CLOCK} --> {CLOCK}", "a subtitle file (SRT, WebVTT)", WRITE),
+    (rf"\[{CLOCK} --> {CLOCK}\]", "a text with times", "run spk-manifests txt on it"),
+    (r"[{\[]", "a JSON file", "run spk-manifests whisperx or lhotse on it"),
+    (r"WEBVTT", "a subtitle file (WebVTT)", "run spk-manifests vtt on it"),
+    (rf"(?s:.{{0,80}}){CLOCK} --> {CLOCK}", "a subtitle file (SRT)", "run spk-manifests srt on it"),
     (r"(SPEAKER|SPKR-INFO)\s", "an RTTM", "run spk-manifests rttm on it"),
 )
 
@@ -62,12 +62,11 @@ def check_kind(text: str, path: str | Path, name: str, expected: str) -> None:
         raise InputError(f"{name}: is {kind.name}, expected {expected}; {kind.repair}")
 
 
-def _rttm(path: Path, program: str, times: str, speaker: str, first: str = "") -> str:
-    """Return an awk command that converts a file to RTTM; `first` is a file to read before it."""
+def _rttm(path: Path, program: str, times: str, speaker: str) -> str:
+    """Return an awk command that converts a file to RTTM."""
     line = f'print "SPEAKER",{times},"<NA> <NA>",{speaker},"<NA> <NA>"}}'
-    files = f"{first} {shlex.quote(str(path))}".strip()
-    new = shlex.quote(f"{path.stem}.rttm")
-    return f"convert it, awk -v OFMT=%.6f '{program}{line}' {files} > {new}"
+    old, new = shlex.quote(str(path)), shlex.quote(f"{path.stem}.rttm")
+    return f"convert it, awk -v OFMT=%.6f '{program}{line}' {old} > {new}"
 
 
 def _name(path: Path) -> str:
@@ -112,11 +111,7 @@ def _segments(lines: list[str], path: Path) -> Kind | None:
     fields = lines[0].split()
     if len(fields) != 4 or not _numeric(fields, 2, 4):
         return None
-    speakers = shlex.quote(str(path.with_name("utt2spk")))
-    program = "NR==FNR{s[$1]=$2;next}{"
-    return Kind(
-        "a Kaldi segments file", _rttm(path, program, "$2,1,$3,$4-$3", "s[$1]", first=speakers)
-    )
+    return Kind("a Kaldi segments file", "run spk-manifests kaldi on its folder, with its utt2spk")
 
 
 def _ctm(lines: list[str], path: Path) -> Kind | None:
@@ -132,19 +127,12 @@ def _delimited(lines: list[str], path: Path) -> Kind | None:
         (("segment_id", "audio"), "a segment table", "name it where a command takes TABLE"),
         (("path", "label"), "a list of cut files", "run spk-manifests csv on it"),
         (("session", "speaker", "person"), "a list of persons", "name it with --identity"),
+        (
+            ("start", "end", "speaker"),
+            "a list of turns (start, end, speaker)",
+            "run spk-manifests turns on it",
+        ),
     ):
         if set(columns) <= set(names):
             return Kind(name, repair)
-    return _turns(names, lines[0], path)
-
-
-def _turns(names: list[str], header: str, path: Path) -> Kind | None:
-    if not {"start", "end", "speaker"} <= set(names):
-        return None
-    start, end, speaker = (f"${names.index(name) + 1}" for name in ("start", "end", "speaker"))
-    session = f"${names.index('session') + 1}" if "session" in names else _name(path)
-    sign = next(sign for sign in (",", ";", "\t") if sign in header).replace("\t", "\\t")
-    clean: Callable[[str], str] = 'gsub(/ /,"_",{0});'.format
-    program = f'BEGIN{{FS="{sign}"}}NR>1{{{clean(speaker)}'
-    times = f"{session},1,{start},{end}-{start}"
-    return Kind("a list of turns (start, end, speaker)", _rttm(path, program, times, speaker))
+    return None

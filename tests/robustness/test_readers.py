@@ -58,6 +58,28 @@ def test_any_bytes_are_turns_of_a_textgrid_or_refused(fuzz, tmp_path, data):
     fuzz.try_one("textgrid", data, tmp_path)
 
 
+MARKUP = """{ } [ ] : , "segments" "start" "end" "speaker" "A" 0 1.5 -1 1e400 null NaN "\\ud800"
+"recording_id" "duration" "supervisions" "channel" <TIER> </TIER> <!DOCTYPE WEBVTT <v> </v> --> [A]:
+00:00:01,5 0:01.25 99:99:99 &amp; &#0; file,start,end,speaker S1,0,1,A"""
+CUES = st.lists(st.sampled_from([*MARKUP.split(), "\n", "\n\n"]), max_size=40).map(" ".join)
+
+
+@FEW
+@given(kind=st.sampled_from([bytes([n]) for n in range(8)]), data=as_bytes(CUES))
+def test_any_bytes_are_turns_of_another_format_or_refused(fuzz, tmp_path, kind, data):
+    fuzz.try_one("turns", kind + data, tmp_path)
+
+
+@FEW
+@given(data=st.data())
+def test_damaged_files_of_other_formats_are_read_or_refused(fuzz, tmp_path, data):
+    seed = bytearray(data.draw(st.sampled_from(fuzz.SEEDS["turns"])))
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(1, len(seed) - 1))
+        seed[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    fuzz.try_one("turns", bytes(seed), tmp_path)
+
+
 @FEW
 @given(kind=st.binary(min_size=1, max_size=1), data=as_bytes(SHEETS))
 def test_any_bytes_are_a_table_or_refused(fuzz, tmp_path, kind, data):
@@ -70,7 +92,7 @@ def test_a_store_of_any_bytes_is_read_as_written_or_refused(fuzz, tmp_path, kind
     fuzz.try_one("store", kind + data, tmp_path)
 
 
-@pytest.mark.parametrize("target", ["rttm", "textgrid", "csv", "store"])
+@pytest.mark.parametrize("target", ["rttm", "textgrid", "turns", "csv", "store"])
 def test_a_target_takes_and_refuses(fuzz, tmp_path, target):
     """A target that refuses all, or nothing, would find nothing."""
     taken = [fuzz.try_one(target, seed, tmp_path) for seed in fuzz.SEEDS[target]]

@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -20,6 +21,7 @@ from spk.common.errors import InputError
 from spk.extract.encoder.checkpoint import find_checkpoint
 from spk.extract.store.shard import TRAILER
 from spk.extract.store.writer import StoreWriter
+from spk.manifests.formats.registry import read_turns
 from spk.manifests.table import write_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -356,6 +358,49 @@ def calls(tree):
             owner = getattr(node.func, "value", None)
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             yield getattr(owner, "id", ""), name, {k.arg: k.value for k in node.keywords}, node
+
+
+HOSTILE = {
+    "S1.vtt": "WEBVTT\n\n00:01.0 --> 00:02.0\n<v" + "." * 5000 + "\n",
+    "S1.srt": " " * 50_000 + "-->\n00:00:01,0 --> 00:00:02,0\n" + "[" * 50_000 + "<" * 50_000,
+    "S1.txt": "[" + " " * 50_000 + "-->\n[00:01.0 --> 00:02.0] " + "(speaker " * 5000,
+    "S1.json": '{"segments": ' + "[" * 50_000,
+    "S1.csv": "file,start,end,speaker\nS1," + "1" * 50_000 + ",2,A\n",
+    "S1.eaf": "<ANNOTATION_DOCUMENT>" + "<TIER>" * 50_000,
+}
+
+
+@pytest.mark.parametrize("file", HOSTILE)
+def test_an_annotation_that_was_made_to_take_long_comes_to_an_end(tmp_path, file):
+    (tmp_path / file).write_text(HOSTILE[file])
+    with suppress(InputError):
+        assert read_turns(tmp_path / file).turns == []
+
+
+def test_entities_of_an_eaf_are_not_resolved(tmp_path):
+    laughs = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
+    head = f'<!DOCTYPE x [<!ENTITY l0 "ha">{laughs}<!ENTITY f SYSTEM "file:///etc/passwd">]>'
+    path = tmp_path / "S1.eaf"
+    path.write_text(f"{head}<ANNOTATION_DOCUMENT>&l9;&f;</ANNOTATION_DOCUMENT>")
+    with pytest.raises(InputError, match="has a document type, expected none as ELAN writes"):
+        read_turns(path)
+
+
+def test_commands_in_kaldi_and_lhotse_manifests_are_not_run(tmp_path):
+    harm = tmp_path / "harm"
+    (tmp_path / "utt2spk").write_text("u A\n")
+    (tmp_path / "segments").write_text("u r 0 1\n")
+    (tmp_path / "wav.scp").write_text(f"r touch {harm} |\n")
+    row = {"id": "r", "sampling_rate": 16000, "sources": [{"type": "command", "source": "x"}]}
+    row["sources"][0]["source"] = f"touch {harm}"
+    said = {"id": "u", "recording_id": "r", "start": 0, "duration": 1, "speaker": "A"}
+    (tmp_path / "recordings.jsonl").write_text(json.dumps(row))
+    (tmp_path / "cuts.jsonl").write_text(
+        json.dumps({"recording": row, "start": 0, "supervisions": [said]})
+    )
+    assert len(read_turns(tmp_path, "kaldi").turns) == 1
+    read_turns(tmp_path, "lhotse")
+    assert not harm.exists()
 
 
 def test_no_module_imports_what_runs_or_unpickles():

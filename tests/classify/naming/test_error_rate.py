@@ -8,7 +8,6 @@ from spk.classify.naming.error_rate import (
     error_seconds,
     error_table,
     labelled,
-    read_uem,
 )
 from spk.common.errors import InputError
 
@@ -117,12 +116,3 @@ def test_the_table_pools_sessions_by_seconds_and_its_interval_holds_the_error():
     assert np.isnan(error_table({"a": one}).iloc[-1]["low"])
     with pytest.raises(InputError, match="holds 0 s of speech"):
         error_table({"a": dict.fromkeys((*PARTS, "speech"), 0.0)})
-
-
-def test_a_uem_is_read_by_session_and_a_bad_line_is_refused(tmp_path):
-    (tmp_path / "a.uem").write_text(";; note\ns1 1 5 10\n\ns1 1 0 6\ns2 1 3 4.5\n")
-    assert read_uem(tmp_path / "a.uem") == {"s1": [(0.0, 10.0)], "s2": [(3.0, 4.5)]}
-    for line in ("s1 1 5", "s1 1 9 5", "s1 1 x 5", "s1 1 0 nan"):
-        (tmp_path / "b.uem").write_text(f"s1 1 0 9\n{line}\n")
-        with pytest.raises(InputError, match="b.uem, line 2: is "):
-            read_uem(tmp_path / "b.uem")

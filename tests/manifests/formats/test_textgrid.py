@@ -2,7 +2,8 @@ import pytest
 
 from spk.common.errors import InputError
 from spk.manifests.formats.rttm import read_rttm
-from spk.manifests.formats.textgrid import has_speech, read_textgrid
+from spk.manifests.formats.textgrid import has_speech, read_textgrid, write_textgrid
+from spk.manifests.formats.turns import Turn
 
 TIERS = {
     "001-M": [(0.0, 1.5, ""), (1.5, 3.25, '他说 "好" <sil>'), (3.25, 20.0, "<sil>")],
@@ -268,3 +269,34 @@ def test_two_tiers_of_one_name_are_one_speaker_and_reported(tmp_path):
     reading = read(tmp_path, short_form(tiers, 4.0))
     assert {turn.speaker for turn in reading.turns} == {"A"}
     assert [note.kind for note in reading.notes] == ["renamed", "tiers"]
+
+
+def test_what_is_written_is_a_tier_per_speaker_with_silence_between(tmp_path):
+    turns = [
+        Turn("S1", 'A "x"', 0.5, 1.25, 0, "row 1", text='say "a"'),
+        Turn("S1", "B", 1.0, 2.0, 1, "row 2", text="<sil>"),
+        Turn("S1", "B", 2.0, 3.5, 2, "row 3", text="b"),
+    ]
+    write_textgrid(turns, tmp_path / "S1.TextGrid")
+    lines = [line.strip() for line in (tmp_path / "S1.TextGrid").read_text().splitlines()]
+    said = [line for line in lines if line.split(" ")[0] in ("xmin", "xmax", "name", "text")]
+    assert said == [
+        *("xmin = 0", "xmax = 3.5", 'name = "A ""x"""', "xmin = 0", "xmax = 3.5"),
+        *("xmin = 0.0", "xmax = 0.5", 'text = ""'),
+        *("xmin = 0.5", "xmax = 1.25", 'text = "say ""a"""'),
+        *("xmin = 1.25", "xmax = 3.5", 'text = ""'),
+        *('name = "B"', "xmin = 0", "xmax = 3.5"),
+        *("xmin = 0.0", "xmax = 1.0", 'text = ""'),
+        *("xmin = 1.0", "xmax = 2.0", 'text = "speech"'),
+        *("xmin = 2.0", "xmax = 3.5", 'text = "b"'),
+    ]
+
+
+def test_turns_of_one_speaker_that_overlap_are_all_written(tmp_path):
+    times = [(0.0, 2.0), (1.0, 3.0), (2.0, 4.0), (2.5, 2.75)]
+    turns = [Turn("S1", "A", *span, n, f"row {n}") for n, span in enumerate(times)]
+    write_textgrid(turns, tmp_path / "S1.TextGrid")
+    annotation = read_textgrid(tmp_path / "S1.TextGrid")
+    assert sorted((turn.start, turn.end) for turn in annotation.turns) == times
+    assert {turn.speaker for turn in annotation.turns} == {"A"}
+    assert not [note for note in annotation.notes if note.kind in ("strange", "repaired")]

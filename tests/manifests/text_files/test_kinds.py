@@ -12,20 +12,48 @@ from spk.manifests.text_files.delimited import read_delimited
 from spk.manifests.text_files.kinds import kind_of
 
 CONVERTED = {  # file, content, what it is called
-    "segments": ("A_1 S1 1.00 4.50\nB_1 S1 5 8.25\n", "a Kaldi segments file"),
     "labels.txt": ("1.0\t4.5\tA\n5.0\t8.25\tB\n", "a label track of Audacity"),
     "S1.stm": (";; made\nS1 1 A 1.0 4.5 <o> hello\nS1 1 B 5 8.25\n", "an STM"),
+}
+EAF = "<ANNOTATION_DOCUMENT><TIME_ORDER>{}</TIME_ORDER>{}</ANNOTATION_DOCUMENT>"
+SLOTS = '<TIME_SLOT TIME_SLOT_ID="{0}" TIME_VALUE="{0}"/>'
+TIER = (
+    '<TIER TIER_ID="{}"><ANNOTATION><ALIGNABLE_ANNOTATION TIME_SLOT_REF1="{}" TIME_SLOT_REF2="{}"/>'
+    "</ANNOTATION></TIER>"
+)
+READ = {  # file, content, what it is called; another command reads it
+    "segments": ("A_1 S1 1.00 4.50\nB_1 S1 5 8.25\n", "a Kaldi segments file"),
     "t.csv": ("start,end,speaker\n1.0,4.5,A\n5.0,8.25,B\n", "a list of turns"),
     "de.csv": ("Speaker;Start;End;Text\nA;1.0;4.5;x\nB;5.0;8.25;y\n", "a list of turns"),
     "s.tsv": ("session\tspeaker\tstart\tend\nS9\tA\t1.0\t4.5\nS9\tB\t5\t8.25\n", "a list of turns"),
+    "a.json": (
+        '[{"speaker": "A", "start": 1, "end": 4.5}, {"speaker": "B", "start": 5, "end": 8.25}]',
+        "a JSON file",
+    ),
+    "a.srt": (
+        "1\n00:00:01,000 --> 00:00:04,500\n[A]: x\n\n2\n00:00:05,000 --> 00:00:08,250\n[B]: y\n",
+        "a subtitle file",
+    ),
+    "a.vtt": (
+        "WEBVTT\n\n00:01.000 --> 00:04.500\n<v A>x\n\n00:05.000 --> 00:08.250\n<v B>y\n",
+        "a subtitle file",
+    ),
+    "a.txt": (
+        "[00:01.000 --> 00:04.500] [A]: x\n[00:05.000 --> 00:08.250] [B]: y\n",
+        "a text with times",
+    ),
+    "a.eaf": (
+        EAF.format(
+            "".join(SLOTS.format(time) for time in (1000, 4500, 5000, 8250)),
+            TIER.format("A", 1000, 4500) + TIER.format("B", 5000, 8250),
+        ),
+        "an ELAN file",
+    ),
 }
 NAMED = {
     "elan.txt": ("A\t\t00:00:01.000\t00:00:04.000\thello\n", "tab-delimited text of ELAN"),
     "e2.txt": ("A\tA\t0:01.5\t0:04.0\t0:02.5\thello\n", "tab-delimited text of ELAN"),
-    "a.eaf": ('<?xml version="1.0"?>\n<ANNOTATION_DOCUMENT/>\n', "an ELAN file"),
     "a.trs": ('<?xml version="1.0"?>\n<Trans/>\n', "an XML file"),
-    "a.json": ('{"segments": []}', "a JSON file"),
-    "a.srt": ("1\n00:00:01,000 --> 00:00:04,000\nhello\n", "a subtitle file"),
     "a.uem": ("S1 1 0.0 60.0\n", "a UEM"),
     "a.ctm": ("S1 1 0.5 0.2 hello 0.9\n", "a CTM"),
     "t.csv": ("segment_id,audio,start,end,speaker,session\n", "a segment table"),
@@ -45,13 +73,29 @@ BYTES = {
 def test_the_command_that_makes_an_rttm_is_typed_and_the_rttm_is_read(tmp_path, file):
     content, name = CONVERTED[file]
     (tmp_path / file).write_text(content)
-    (tmp_path / "utt2spk").write_text("A_1 A\nB_1 B\n")
     with pytest.raises(InputError, match=f"{file}: is {name}") as caught:
         read_rttm(tmp_path / file)
     command = str(caught.value).split("convert it, ")[1]
     subprocess.run(command, shell=True, check=True, cwd=tmp_path)
     (made,) = tmp_path.glob("*.rttm")
     turns = [(turn.speaker, turn.start, turn.end) for turn in read_rttm(made).turns]
+    assert turns == [("A", 1.0, 4.5), ("B", 5.0, 8.25)]
+
+
+@pytest.mark.parametrize("file", READ)
+def test_the_command_that_reads_another_kind_is_typed_and_makes_the_table(tmp_path, typed, file):
+    content, name = READ[file]
+    (tmp_path / file).write_text(content)
+    (tmp_path / "utt2spk").write_text("A_1 A\nB_1 B\n")
+    for reader in (read_rttm, read_textgrid):
+        with pytest.raises(InputError, match=f"{file}: is {name}") as caught:
+            reader(tmp_path / file)
+    command = str(caught.value).split("; run ")[1].split(" on ")[0].split(" or ")[0]
+    table = tmp_path / "table.csv"
+    done = typed(f"{command} '{tmp_path / file}' {table}")
+    assert done.exit_code == 0, done.output
+    rows = read_table(table)[["speaker", "start", "end"]]
+    turns = [(who.rpartition("_")[2], *times) for who, *times in rows.itertuples(index=False)]
     assert turns == [("A", 1.0, 4.5), ("B", 5.0, 8.25)]
 
 
@@ -83,7 +127,7 @@ def test_a_spreadsheet_under_a_tables_name_is_named(tmp_path):
 
 def test_one_file_of_another_kind_in_a_folder_can_be_left_out(tmp_path):
     (tmp_path / "a.rttm").write_text("SPEAKER S1 1 1 2 <NA> <NA> A <NA> <NA>\n")
-    (tmp_path / "b.rttm").write_text(CONVERTED["segments"][0])
+    (tmp_path / "b.rttm").write_text(READ["segments"][0])
     with pytest.raises(InputError, match=r"b\.rttm: is a Kaldi.*, or pass --skip-bad"):
         read_rttm(tmp_path)
     reading = read_rttm(tmp_path, skip_bad=True)

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FunctionType
 
 import numpy as np
+import pandas as pd
 
 from spk.common.errors import InputError
 from spk.extract.store.layout import fingerprint
@@ -29,6 +30,7 @@ from spk.extract.store.reader import FeatureStore
 from spk.extract.store.shard import TRAILER
 from spk.extract.store.writer import StoreWriter
 from spk.manifests.formats.build import make_table, read_identity
+from spk.manifests.formats.registry import FORMATS, read_turns, write_turns
 from spk.manifests.formats.rttm import read_rttm
 from spk.manifests.formats.textgrid import read_textgrid
 from spk.manifests.formats.thesis_csv import read_reference_csv
@@ -55,9 +57,27 @@ GRID = (
     '"001-M"\n0\n9\n2\n0\n2\n"嗯"\n2\n9\n""\n'
 )
 TABLE = "segment_id,audio,start,end,speaker,session,line\na,a.wav,0,1.5,001,NA,3\n"
+KINDS = ("whisperx", "eaf", "lhotse", "srt", "vtt", "txt", "csv", "kaldi")
+EAF = (
+    b'<ANNOTATION_DOCUMENT><HEADER TIME_UNITS="milliseconds"/><TIME_ORDER><TIME_SLOT '
+    b'TIME_SLOT_ID="a" TIME_VALUE="5"/><TIME_SLOT TIME_SLOT_ID="b" TIME_VALUE="900"/></TIME_ORDER>'
+    b'<TIER TIER_ID="A"><ANNOTATION><ALIGNABLE_ANNOTATION TIME_SLOT_REF1="a" TIME_SLOT_REF2="b">'
+    b"</ALIGNABLE_ANNOTATION></ANNOTATION></TIER></ANNOTATION_DOCUMENT>"
+)
 SEEDS = {  # what a guided run starts from
     "rttm": [LINE.encode(), (LINE * 2).encode("utf-16"), b";; note\nSPKR-INFO x\n"],
     "textgrid": [GRID.encode(), GRID.encode("utf-16")],
+    "turns": [
+        b'\0{"segments": [{"start": 0, "end": 1.5, "text": " x", "speaker": "A"}]}',
+        b'\0[{"session_id": "M", "speaker": "A", "start_time": "1", "end_time": 2, "words": "x"}]',
+        b"\1" + EAF,
+        b'\2{"id": "x", "recording_id": "r", "start": 0.5, "duration": 1, "speaker": "A"}\n',
+        b"\0031\n00:00:01,5 --> 00:00:02\n[A]: x\n\n2\n0:0:3.25 --> 00:09:00,000\n[B]:\n",
+        b"\4WEBVTT\n\n00:01.000 --> 00:02.000 line:0\n<v.loud A>x</v> <v B>y\n",
+        b"\5[00:00.000 --> 00:02.000]  A: x\n",
+        b"\6file,start,end,speaker\na/S1.wav,0 days 00:00:01,2.5,A\n",
+        b"\7u1 r1 0.5 2 1\nu2 r1 3 4\n\0u1 A\nu2 B\n",
+    ],
     "csv": [
         b"\0" + TABLE.encode(),
         b"\1path,label\nd/S1_001_0003.wav,S1_001\n",
@@ -97,6 +117,28 @@ def textgrid(data: bytes, folder: Path) -> None:
     path = folder / "S1.TextGrid"
     path.write_bytes(data)
     again(read_textgrid(path, skip_bad=bool(len(data) % 2)), folder)
+
+
+def turns(data: bytes, folder: Path) -> None:
+    """Read any bytes as one of the other formats, which the first byte names, and write them."""
+    kind = KINDS[data[0] % len(KINDS) if data else 0]
+    path = folder / "data"
+    if kind == "kaldi":
+        parts = data[1:].split(b"\0", 1)
+        path.mkdir(exist_ok=True)
+        (path / "segments").write_bytes(parts[0])
+        (path / "utt2spk").write_bytes(parts[-1])
+    else:
+        path = folder / f"S1{FORMATS[kind].suffixes[-1]}"
+        path.write_bytes(data[1:])
+    annotation = read_turns(path, kind, skip_bad=bool(len(data) % 2))
+    again(annotation, folder)
+    rows = pd.DataFrame([turn._asdict() for turn in annotation.turns])
+    shutil.rmtree(folder / "again", ignore_errors=True)
+    write_turns(rows, folder / "again", kind)
+    found = read_turns(folder / "again", kind)
+    if len(found.turns) != len(rows):
+        raise ValueError(f"{len(rows)} turns are written, {len(found.turns)} come back")
 
 
 def csv(data: bytes, folder: Path) -> None:
@@ -190,7 +232,7 @@ def _forge(shard: Path, what: str, content: bytes) -> None:
     forge.seal(shard)
 
 
-TARGETS = {"rttm": rttm, "textgrid": textgrid, "csv": csv, "store": store}
+TARGETS = {"rttm": rttm, "textgrid": textgrid, "turns": turns, "csv": csv, "store": store}
 
 
 def try_one(name: str, data: bytes, folder: Path) -> bool:

@@ -1,0 +1,233 @@
+"""Read and write Kaldi data directories: `segments`, `utt2spk`, `spk2utt`, `wav.scp`, `text`.
+
+Read are `utt2spk`, which must be there, `segments` (four fields, or five with the channel from 0)
+and `text`. Without `segments` an utterance is a whole recording, and its end, like an end of -1, is
+taken from `reco2dur` or `utt2dur`. The session is the recording's id.
+
+Written are all files that `utils/validate_data_dir.sh` asks for, sorted by bytes (``LC_ALL=C``):
+utterances are ``speaker-recording-start-end``, in milliseconds of fixed width, so that they sort as
+their speakers do; where one speaker's name begins another's (``001``, ``001-M``) the first sign
+between is ``!`` instead of ``-``. `wav.scp` is written for recordings that are known, `text` where
+any turn has a text. Blanks in names become ``_``. Times have six decimal places.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ...common.errors import InputError
+from ...common.files import atomic_write, list_files
+from ...common.log import log
+from ..text_files.decoding import read_text
+from .turns import Annotation, Turn, collect_turns, find_files, parse_float, relative_name
+from .writing import decimal_seconds, microseconds, milliseconds, without_blanks
+
+NEEDED = "utt2spk"
+TO_THE_END = -1.0  # an end that stands for the recording's
+SIGNS = ("-", "!")  # between speaker and recording; no printable sign sorts before the last
+DIGITS = 8  # of milliseconds in an id: up to 27 hours, and more where a time is later
+
+
+class _Directory(NamedTuple):
+    """What a data directory says, each file by its first field."""
+
+    speakers: dict[str, str]
+    texts: dict[str, str]
+    seconds: dict[str, str]
+
+
+def read_kaldi(path: str | Path, *, skip_bad: bool = False) -> Annotation:
+    """Read one Kaldi data directory, or all below a folder.
+
+    Parameters
+    ----------
+    path
+        A folder with `utt2spk`, or one that is searched for such folders.
+    skip_bad
+        Drop bad lines and folders, with a note each, instead of stopping at the first.
+
+    Returns
+    -------
+    Annotation
+        Turns in the order of `segments`, times in seconds.
+
+    Raises
+    ------
+    InputError
+        There is no such folder, or a line is bad (file and line number).
+    """
+    path = Path(path)
+    if path.is_file():
+        path = path.parent
+    if not path.is_dir():
+        find_files(path, ())  # says that there is none
+    folders = [file.parent for file in list_files(path, ("",)) if file.name == NEEDED]
+    if not folders:
+        raise InputError(
+            f"{path}: holds no {NEEDED}, expected a Kaldi data directory; name its folder"
+        )
+    annotation = Annotation()
+    for folder in folders:
+        name = relative_name(path, folder) if folder != path else folder.name
+        try:
+            annotation.add(_read(folder, name, skip_bad), name)
+        except InputError as problem:
+            if folder == path and not skip_bad:
+                raise
+            annotation.drop_or_raise(problem, name, skip=skip_bad)
+    return annotation
+
+
+def _read(folder: Path, name: str, skip_bad: bool) -> Annotation:
+    directory = _Directory(
+        _fields(folder, NEEDED, name),
+        _fields(folder, "text", name),
+        {**_fields(folder, "utt2dur", name), **_fields(folder, "reco2dur", name)},
+    )
+    place = f"{name}/segments" if (folder / "segments").is_file() else f"{name}/{NEEDED}"
+    if (folder / "segments").is_file():
+        rows = [(line, row.split()) for line, row in _lines(folder / "segments")]
+    else:
+        rows = [(n, [utt, utt, "0", "-1"]) for n, utt in enumerate(directory.speakers)]
+    return collect_turns(
+        rows, lambda row, line, at: _turn(row, line, at, directory), place, skip_bad=skip_bad
+    )
+
+
+def _lines(file: Path) -> list[tuple[int, str]]:
+    rows = enumerate(read_text(file).split("\n"))
+    return [(line, row) for line, row in rows if row.strip()]
+
+
+def _fields(folder: Path, file: str, name: str) -> dict[str, str]:
+    """Return {first field: the rest of its line} of a file, nothing where it is not there."""
+    if not (folder / file).is_file():
+        return {}
+    fields: dict[str, str] = {}
+    for line, row in _lines(folder / file):
+        key, rest = [*row.split(maxsplit=1), ""][:2]
+        if key in fields:
+            raise InputError(
+                f"{name}/{file}, line {line + 1}: {key!r} is given twice, expected once; delete "
+                "the line"
+            )
+        fields[key] = rest.strip()
+    return fields
+
+
+def _turn(row: list[str], line: int, place: str, directory: _Directory) -> Turn:
+    if len(row) not in (4, 5) or (len(row) == 5 and not row[4].isdecimal()):
+        raise InputError(
+            f"{place}: has {len(row)} fields, expected utterance, recording, start, end and "
+            "perhaps a channel from 0; delete or correct the line"
+        )
+    utterance, recording = row[:2]
+    speaker = directory.speakers.get(utterance, "")
+    if not speaker or len(speaker.split()) > 1:
+        shown = f"{speaker!r}" if speaker else "missing"
+        raise InputError(
+            f"{place}: speaker of {utterance!r} in {NEEDED} is {shown}, expected one name; correct "
+            f"{NEEDED}"
+        )
+    start, end = (parse_float(row[k], what=w, place=place) for k, w in ((2, "start"), (3, "end")))
+    if end == TO_THE_END:
+        seconds = directory.seconds.get(recording, directory.seconds.get(utterance, ""))
+        if not seconds:
+            raise InputError(
+                f"{place}: the end of {recording!r} is the recording's, which no reco2dur or "
+                "utt2dur says, expected its seconds; write them with utils/data/get_reco2dur.sh"
+            )
+        end = parse_float(seconds, what="duration", place=place)
+    text = directory.texts.get(utterance, "")
+    channel = str(int(row[4][:4])) if len(row) == 5 else ""
+    return Turn(recording, speaker, start, end, line, place, channel, text)
+
+
+def write_kaldi(
+    turns: Sequence[Turn], path: str | Path, audio: Mapping[str, Path] | None = None
+) -> None:
+    """Write turns of any number of sessions as a Kaldi data directory; see the module.
+
+    Parameters
+    ----------
+    audio
+        Session -> recording, for `wav.scp`, which is left out where none is known.
+
+    Raises
+    ------
+    InputError
+        Two names would become one, two turns have one utterance's id, no id sorts as its speaker
+        does, or the folder cannot be written.
+    """
+    folder, written = Path(path), without_blanks(turns, "Kaldi")
+    ids = _utterances(written)
+    by_utterance = dict(zip(ids, written, strict=True))
+    speakers: dict[str, list[str]] = {}
+    for utterance in sorted(ids, key=os.fsencode):
+        speakers.setdefault(by_utterance[utterance].speaker, []).append(utterance)
+    sessions = {new.session: old.session for old, new in zip(turns, written, strict=True)}
+    recordings = {new: (audio or {})[old] for new, old in sessions.items() if old in (audio or {})}
+    _write_lines(
+        folder / "segments", (_segment(utterance, by_utterance[utterance]) for utterance in ids)
+    )
+    _write_lines(
+        folder / NEEDED, (f"{utterance} {by_utterance[utterance].speaker}" for utterance in ids)
+    )
+    _write_lines(folder / "spk2utt", (f"{who} {' '.join(own)}" for who, own in speakers.items()))
+    if any(turn.text for turn in turns):
+        texts = (f"{utterance} {by_utterance[utterance].text}" for utterance in ids)
+        _write_lines(folder / "text", map(str.strip, texts))
+    if not recordings:
+        log(f"{folder}: no wav.scp, since no recordings are known; pass --audio-root for one")
+    else:
+        _write_lines(folder / "wav.scp", (_recording(*item) for item in recordings.items()))
+
+
+def _utterances(turns: Sequence[Turn]) -> list[str]:
+    """Return an id of each turn that sorts as its speaker does."""
+    for sign in SIGNS:
+        ids = [_utterance(turn, sign) for turn in turns]
+        speakers = dict(zip(ids, (turn.speaker for turn in turns), strict=True))
+        if len(speakers) < len(ids):
+            double = next(name for name, count in Counter(ids).items() if count > 1)
+            raise InputError(
+                f"Kaldi: 2 turns have the id {double!r}, expected different times; delete one"
+            )
+        in_order = [speakers[name] for name in sorted(ids, key=os.fsencode)]
+        if in_order == sorted(in_order, key=os.fsencode):
+            return ids
+    later = next(k for k in range(1, len(in_order)) if in_order[k] < in_order[k - 1])
+    raise InputError(
+        f"Kaldi: utterances of {in_order[later - 1]!r} and {in_order[later]!r} sort otherwise than "
+        "the speakers, expected names that do not begin alike; rename one"
+    )
+
+
+def _utterance(turn: Turn, sign: str) -> str:
+    start, end = milliseconds(turn)
+    channel = f"-{turn.channel}" if turn.channel else ""
+    return f"{turn.speaker}{sign}{turn.session}-{start:0{DIGITS}}-{end:0{DIGITS}}{channel}"
+
+
+def _segment(utterance: str, turn: Turn) -> str:
+    times = " ".join(map(decimal_seconds, microseconds(turn)))
+    return f"{utterance} {turn.session} {times} {turn.channel}".rstrip()
+
+
+def _recording(session: str, file: Path) -> str:
+    if str(file).endswith("|") or "\n" in str(file):
+        raise InputError(
+            f"{file}: ends in '|', which Kaldi takes for a command, expected a plain name; rename "
+            "it"
+        )
+    return f"{session} {file}"
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines sorted by their first field, as bytes."""
+    rows = sorted((line.encode() for line in lines), key=lambda row: row.split(b" ")[0])
+    atomic_write(path, b"".join(row + b"\n" for row in rows))
