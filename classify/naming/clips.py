@@ -7,7 +7,7 @@ Where others have sessions, clips have themselves: calibration leaves them out o
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,10 +16,12 @@ from ...common.errors import InputError
 from ...common.files import list_files
 from ...common.log import log as log_info
 from ...common.names import normal_name
+from ...extract.options import ExtractOptions
 from ...extract.run import extract
 from ...manifests.formats.turns import audio_seconds
 from ...manifests.table import check_table
 from .enrolment import Log, enrol
+from .extraction import features_like, recording_hash, store_name
 from .options import DEFAULT_ENCODER
 from .voices import Voices, check_person
 
@@ -46,7 +48,7 @@ def enrol_clips(
     Parameters
     ----------
     cache
-        Folder of the features, which goes on where it was.
+        Folder that keeps the features; a second run takes them from there.
     encoder
         Hub id, folder, ``demo`` or ``mfcc``; None: that of `voices`, or `DEFAULT_ENCODER`.
     voices, layer, log
@@ -58,30 +60,19 @@ def enrol_clips(
         There are no such clips, one cannot be read, or as `enrol` does.
     """
     table = clips_table(folder)
-    store = extract(table, cache, log=log, **_extraction(voices, encoder, layer), audio_root=folder)
+    root = str(Path(folder).absolute())
+    if voices is not None:
+        options = {"encoder": encoder, "audio_root": root, "log": log}
+        store = features_like(voices, table, cache, **options)
+    else:
+        new = ExtractOptions(
+            encoder=encoder or DEFAULT_ENCODER,
+            layers="all" if layer is None else str(layer),
+            audio_root=root,
+            resample=True,
+        )
+        store = extract(table, Path(cache, store_name("", new)), new, log=log)
     return enrol(table, store, voices=voices, layer=layer, audio_root=folder, log=log)
-
-
-def _extraction(voices: Voices | None, encoder: str | None, layer: int | None) -> dict[str, Any]:
-    if voices is None:
-        layers = "all" if layer is None else str(layer)
-        return {"encoder": encoder or DEFAULT_ENCODER, "layers": layers, "resample": True}
-    return extraction_options(voices, encoder)
-
-
-def extraction_options(voices: Voices, encoder: str | None = None) -> dict[str, Any]:
-    """Return the settings of `extract` that make vectors like those of the voices."""
-    config = voices.config
-    hub = encoder is None and config.get("revision") and "/" in str(config["encoder"])
-    hub = hub and not Path(str(config["encoder"])).exists()
-    return {
-        "encoder": encoder or config["encoder"],
-        "revision": config["revision"] if hub else None,
-        "pooling": config["pooling"],
-        "layers": str(voices.layer),
-        "max_seconds": config["max_seconds"],
-        "resample": True,
-    }
 
 
 def clips_table(folder: str | Path) -> pd.DataFrame:
@@ -108,7 +99,7 @@ def clips_table(folder: str | Path) -> pd.DataFrame:
             )
         name = normal_name(path.parts[0])
         check_person(name, str(file))
-        rows += _clip_rows(path, name, audio_seconds(file))
+        rows += _clip_rows(path, name, audio_seconds(file), recording_hash(file))
     if not rows:
         raise InputError(
             f"{folder}: holds 0 recordings, expected {folder}/NAME/*.wav; correct the path"
@@ -116,11 +107,11 @@ def clips_table(folder: str | Path) -> pd.DataFrame:
     return check_table(pd.DataFrame(rows))
 
 
-def _clip_rows(path: Path, name: str, seconds: float) -> list[dict[str, object]]:
+def _clip_rows(path: Path, name: str, seconds: float, content: str) -> list[dict[str, object]]:
     ends = np.linspace(0, seconds, max(1, round(seconds / LONGEST)) + 1)
     return [
         {
-            "segment_id": f"{path.as_posix()} {start:.3f}",
+            "segment_id": f"{path.as_posix()} {content} {start:.3f}",
             "audio": path.as_posix(),
             "start": start,
             "end": end,

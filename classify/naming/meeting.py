@@ -7,7 +7,6 @@ none.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -17,19 +16,15 @@ from typing import TYPE_CHECKING, Any
 from ...common.errors import InputError
 from ...common.files import is_special
 from ...common.log import log as log_info
-from ...extract.options import ExtractOptions
-from ...extract.run import run_extraction
-from ...extract.store.reader import FeatureStore
 from ...manifests.formats.pairing import pair, unpaired_error
 from ...manifests.formats.registry import read_turns
-from ...manifests.table import check_table
 from .assignment import CONFLICT, MIXED, SHORT, STRANGER
-from .clips import extraction_options
 from .clusters import evidence, turns_table
 from .decision import Named, name_clusters
 from .enrolment import Log
+from .extraction import features_like, recording_hash
 from .options import NamingOptions, check_one_audio
-from .voices import UNKNOWN, Voices, check_enrolled, check_same_encoder
+from .voices import UNKNOWN, Voices, check_enrolled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,10 +80,19 @@ def apply(
     segments = _segments(turns, recordings)
     place = nullcontext(cache) if cache is not None else tempfile.TemporaryDirectory()
     with place as folder:
-        store, left_out = _extract(segments, voices, folder, settings, log)
-        if left_out:
-            log(f"left out: {left_out} segments that extraction rejected")
+        store = features_like(
+            voices,
+            segments,
+            Path(folder, "features"),
+            encoder=settings.encoder,
+            audio_root="/",
+            channel=settings.channel or voices.config["channel"],
+            device=settings.device,
+            log=log,
+        )
         kept = segments[segments["segment_id"].isin({*map(str, store.ids())})]
+        if len(kept) < len(segments):
+            log(f"left out: {len(segments) - len(kept)} segments that extraction rejected")
         X = store.read(kept["segment_id"], voices.layer)
     named = name_clusters(voices, turns, kept.reset_index(drop=True), X, settings)
     for line in summary(named):
@@ -132,7 +136,7 @@ def _segments(turns: pd.DataFrame, recordings: Mapping[str, Path]) -> pd.DataFra
     So features that are kept belong to the audio, whatever the cluster is called today.
     """
     rows = evidence(turns)
-    hashes = {session: _hash_of(path) for session, path in recordings.items()}
+    hashes = {session: recording_hash(path) for session, path in recordings.items()}
     rows["audio"] = [str(recordings[session].absolute()) for session in rows["session"]]
     columns = (rows[name] for name in ("session", "start", "end", "channel"))
     rows["segment_id"] = [
@@ -140,41 +144,6 @@ def _segments(turns: pd.DataFrame, recordings: Mapping[str, Path]) -> pd.DataFra
         for session, start, end, channel in zip(*columns, strict=True)
     ]
     return rows.assign(speaker=rows["cluster"])
-
-
-def _hash_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def _extract(
-    segments: pd.DataFrame,
-    voices: Voices,
-    folder: str | Path,
-    settings: NamingOptions,
-    log: Log,
-) -> tuple[FeatureStore, int]:
-    """Return a store with the segments' features, and how many of them were rejected."""
-    store = Path(folder, "features")
-    ids = {*segments["segment_id"]}
-    options = ExtractOptions(
-        **extraction_options(voices, settings.encoder),
-        audio_root="/",
-        channel=settings.channel or voices.config["channel"],
-        device=settings.device,
-        store_dtype=voices.config["dtype"],
-    )
-    opened = FeatureStore.open(store) if (store / "store.json").exists() else None
-    if opened is None or ids - _settled(opened):
-        run_extraction(check_table(segments), store, options, log=log)
-        opened = FeatureStore.open(store)
-    check_same_encoder(voices, opened.config, options.encoder)
-    return opened, len(ids - {*map(str, opened.ids())})
-
-
-def _settled(store: FeatureStore) -> set[str]:
-    """Return the ids of the segments that a store has features of, or has rejected."""
-    return {*map(str, store.ids()), *(row["segment_id"] for row in store.rejected())}
 
 
 def summary(named: Named) -> list[str]:

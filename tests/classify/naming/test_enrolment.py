@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -166,6 +168,17 @@ def test_clips_of_any_rate_are_enrolled_under_their_folders_name(clips, tmp_path
     assert voices.calibration.known > 0  # clips are left out in turn
     again = enrol_clips(clips, tmp_path / "cache", voices=voices, log=silent)
     assert file_of(again, tmp_path) == file_of(voices, tmp_path)
+
+
+def test_clips_of_more_people_join_voices_of_one_layer_of_many(clips, tmp_path):
+    first, rest = tmp_path / "first", tmp_path / "rest"
+    for folder, names in ((first, ("Ann", "Bo", "Cem", "Di")), (rest, ("Eva Lee",))):
+        for name in names:
+            shutil.copytree(clips / name, folder / name)
+    voices = enrol_clips(first, tmp_path / "cache", encoder="demo", log=silent)
+    grown = enrol_clips(rest, tmp_path / "cache", voices=voices, log=silent)
+    assert (grown.layer, grown.names[-1]) == (voices.layer, "Eva Lee")
+    assert grown.table()["seconds"].tolist() == pytest.approx([18.0] * 5)
 
 
 def test_a_long_clip_is_several_segments(tmp_path):

@@ -51,6 +51,7 @@ def place(tmp_path_factory):
         audio=turns["session"] + ".wav",
         segment_id=turns["session"] + "-" + turns["start"].map(str),
     )
+    table.to_csv(folder / "m.csv", index=False)
     where = {"audio_root": folder, "encoder": "mfcc", "log": silent}
     store = extract(check_table(table), folder / "features", **where)
     voices = naming.enrol(table, store, audio_root=folder, log=silent)
@@ -171,3 +172,29 @@ def test_the_package_offers_the_documented_names(place):
     tree = ast.parse(Path(naming.__file__).read_text())
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
     assert sorted(alias.name for node in block.body for alias in node.names) == naming.__all__
+
+
+def test_a_wrong_encoder_is_refused_before_the_work_and_leaves_the_right_one_free(
+    place, voices, tmp_path
+):
+    write_turns(turns_of(place, "later"), tmp_path / "later.rttm")
+    where = {"audio": place / "later.wav", "cache": tmp_path / "out", "log": silent}
+    with pytest.raises(InputError, match="demo: made with another encoder than the voices"):
+        naming.apply(voices, tmp_path / "later.rttm", encoder="demo", **where)
+    assert not (tmp_path / "out").exists()
+    named = naming.apply(voices, tmp_path / "later.rttm", **where)
+    assert names_of(named) == {"SPEAKER_00": "Di", "SPEAKER_01": "Cem"}
+
+
+def test_one_person_or_two_can_be_looked_for(place, tmp_path):
+    table = pd.read_csv(place / "m.csv")
+    write_turns(turns_of(place, "new"), tmp_path / "new.rttm")
+    for people in (["Bo"], ["Bo", "Cem"]):
+        some = table[table["speaker"].isin(people)]
+        few = naming.enrol(some, place / "features", log=silent)
+        lines = []
+        where = {"audio": place / "new.wav", "cache": tmp_path / "out", "log": lines.append}
+        named = naming.apply(few, tmp_path / "new.rttm", **where)
+        assert names_of(named)["SPEAKER_00"] == "Bo"
+        assert named.clusters["probability"].isna().all()
+        assert any("calibration: none, since the enrolment is too little" in line for line in lines)

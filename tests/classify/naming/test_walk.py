@@ -73,7 +73,7 @@ def test_a_second_run_extracts_nothing_and_changes_nothing(walked, real_data, mo
     def fail(*arguments, **options):
         raise AssertionError("extracted again")
 
-    monkeypatch.setattr("spk.classify.naming.meeting.run_extraction", fail)
+    monkeypatch.setattr("spk.classify.naming.extraction.run_extraction", fail)
     meetings = real_data / "meetings"
     typed(
         f"spk name apply {folder}/team.voices {meetings}/TextGrid/{NEW}.rttm "
