@@ -62,8 +62,7 @@ def enrol_clips(
     table = clips_table(folder)
     root = str(Path(folder).absolute())
     if voices is not None:
-        options = {"encoder": encoder, "audio_root": root, "log": log}
-        store = features_like(voices, table, cache, **options)
+        store = features_like(voices, table, cache, encoder=encoder, log=log, audio_root=root)
     else:
         new = ExtractOptions(
             encoder=encoder or DEFAULT_ENCODER,

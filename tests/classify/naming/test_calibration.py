@@ -81,6 +81,15 @@ def test_fitted_numbers_are_likelier_than_their_neighbours(trials):
     assert all(loss(numbers) <= loss(numbers + step) + 1e-7 for step in steps)
 
 
+def test_known_persons_and_strangers_count_the_same_however_many_there_are(trials):
+    known = trials.truth >= 0
+    weights = np.where(known, 10 * trials.weights, trials.weights)
+    many = Trials(trials.names, trials.scores, trials.seconds, trials.truth, weights)
+    once, again = fit_calibrator(trials), fit_calibrator(many)
+    assert again.score == pytest.approx(once.score, rel=1e-4)
+    assert again.offset == pytest.approx(once.offset, rel=1e-4)
+
+
 def test_a_better_score_never_means_less():
     rng = np.random.default_rng(2)  # scores that say the opposite of the truth
     truth = rng.integers(-1, 3, 60)

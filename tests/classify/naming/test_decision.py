@@ -79,6 +79,16 @@ def test_of_two_clusters_that_speak_at_once_the_likelier_has_the_name(named):
     assert names(named(turns, people, threshold=0.1, same_name="always"))["1"] == "Bo"
 
 
+def test_the_next_best_name_is_told_as_a_conflict(named):
+    turns, people = meeting("0", "1"), {"0": "Bo", "1": ["Bo", "a stranger"] * 2}
+    found = named(turns, people, same_name="never", threshold=1e-12, min_purity=0)
+    row = found.clusters.set_index("cluster").loc["1"]
+    assert names(found)["0"] == "Bo"
+    assert row["name"] not in ("Bo", "unknown_1")
+    assert (row["second"], row["reason"], row["doubtful"]) == ("Bo", "conflict", True)
+    assert row["margin"] < 0
+
+
 def test_a_cluster_of_several_voices_has_no_name_and_says_mixed(named):
     turns, people = meeting("0", "1", each=10), {"0": ["Bo", "Ann"] * 5, "1": "Cem"}
     found = named(turns, people)

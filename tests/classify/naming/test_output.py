@@ -150,6 +150,15 @@ def test_other_names_replace_all_files_or_none(named, found, turns, tmp_path):
     assert {*content_of(tmp_path / "out")} == {"naming.json", "names.csv", "talk.rttm"}
 
 
+def test_a_list_that_was_edited_by_hand_is_kept(found, tmp_path):
+    write_named(found, tmp_path / "out")
+    (tmp_path / "out" / "names.csv").write_text("edited")
+    before = content_of(tmp_path / "out")
+    with pytest.raises(InputError, match="names.csv: exists with other content"):
+        write_named(found, tmp_path / "out", formats=("rttm", "csv", "srt"))
+    assert content_of(tmp_path / "out") == before
+
+
 def test_neither_an_input_nor_a_file_of_others_is_replaced(found, whisperx, tmp_path):
     with pytest.raises(InputError, match="also the input DIARIZATION"):
         write_named(found, whisperx.parent, diarization=whisperx, overwrite=True)

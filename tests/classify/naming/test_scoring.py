@@ -71,6 +71,8 @@ def test_whom_there_is_more_speech_of_does_not_move_the_centre():
     equal = fit_scorer(stretches_of(persons, means))
     seconds = np.where(persons == "A", 50.0, 5.0)
     assert np.allclose(fit_scorer(stretches_of(persons, means, seconds)).centre, equal.centre)
+    more = [*range(9), 0, 3, 6]  # those of A once more
+    assert np.allclose(fit_scorer(stretches_of(persons[more], means[more])).centre, equal.centre)
 
 
 def test_two_persons_are_not_centred_on_and_that_is_said(enrolled):

@@ -131,9 +131,14 @@ def test_a_doubtful_name_ends_with_exit_code_3(walked, real_data, tmp_path):
     meetings = real_data / "meetings"
     new = f"{meetings}/TextGrid/{NEW}.rttm --audio {meetings}/wav/{NEW}.flac"
     shutil.copytree(folder / "out" / "features", tmp_path / "out" / "features")
-    line = f"spk name apply {folder}/team.voices {new} -o {tmp_path}/out --min-seconds 40"
+    line = f"spk name apply {folder}/team.voices {new} -o {tmp_path}/out --min-seconds 40 --review"
     printed = typed(line, codes=(3,))
     assert re.search(r"005-F is unknown_1 \(.*short, perhaps dsp\d+\)  doubtful", printed)
+
+    page = (tmp_path / "out" / "review.html").read_text()
+    cards = re.findall(r'<li class="card".*?</li>', page, re.DOTALL)
+    assert ["doubtful</span>" in card for card in cards] == [True, False, False, False, False]
+    assert "Too little speech that is nobody else&#39;s" in cards[0]
 
 
 @pytest.fixture(scope="module")
