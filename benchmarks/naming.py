@@ -189,20 +189,21 @@ def row_of(encoder: str, state: str, rule: str, rows: dict[str, dict[str, float]
 
 def trial_row(encoder: str, trials: pd.DataFrame) -> dict:
     """Return a line of ``naming_trials.csv`` about clusters of true turns."""
-    strangers, known = trials[~trials["known"]], trials[trials["known"]]
-    taken, right = int(strangers["is_named"].sum()), int(known["right"].sum())
+    strangers, known_people = trials[~trials["known"]], trials[trials["known"]]
+    taken, right = int(strangers["is_named"].sum()), int(known_people["right"].sum())
     row = {"encoder": encoder, "strangers": len(strangers), "strangers_named": taken}
-    row |= {"wanted": WANTED, "known": len(known), "known_right": right}
-    for what, hits, count in (("strangers", taken, len(strangers)), ("known", right, len(known))):
+    row |= {"wanted": WANTED, "known": len(known_people), "known_right": right}
+    counts = ("strangers", taken, len(strangers)), ("known", right, len(known_people))
+    for what, hits, count in counts:
         low, high = wilson(hits, count)
         row |= {f"{what}_low": f"{low:.3f}", f"{what}_high": f"{high:.3f}"}
-    told = trials[trials["probability"].notna()]
+    judged = trials[trials["probability"].notna()]
     for low, high in pairwise(BINS):
-        part = told[(told["probability"] > low) & (told["probability"] <= high)]
+        part = judged[(judged["probability"] > low) & (judged["probability"] <= high)]
         share = f"{part['right'].mean():.2f} of {len(part)}" if len(part) else ""
         row[f"right_where_{low:g}_to_{high:g}"] = share
-    row["probability"] = f"{told['probability'].mean():.3f}"
-    row["right"] = f"{told['right'].mean():.3f}"
+    row["probability"] = f"{judged['probability'].mean():.3f}"
+    row["right"] = f"{judged['right'].mean():.3f}"
     return row
 
 
@@ -219,9 +220,9 @@ def trials_of(voices, turns, store) -> list[dict]:
         for row in named.clusters.to_dict("records"):
             if row["reason"] == "short" or away not in (None, row["cluster"]):
                 continue
-            known, is_named = row["cluster"] in fewer.names, row["name"] in fewer.names
-            right = row["name"] == row["cluster"] if known else not is_named
-            facts = {"known": known, "is_named": is_named, "right": right}
+            is_enrolled, is_named = row["cluster"] in fewer.names, row["name"] in fewer.names
+            right = row["name"] == row["cluster"] if is_enrolled else not is_named
+            facts = {"known": is_enrolled, "is_named": is_named, "right": right}
             rows.append({**facts, "probability": row["probability"]})
     return rows
 
@@ -245,13 +246,13 @@ def main(meetings: Path, out: Path, encoders: str) -> None:
         spans = [part for state in states.values() for part in (state, evidence(state))]
         store = features(pd.concat(spans), encoder, meetings, out)
         sums: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
-        found = []
+        decisions = []
         for session in sorted({*table["session"]}):
             others = table[table["session"] != session]
             voices = naming.enrol(others, enrolled, log=lambda line: None)
             print(encoder, session, *voices.summary(), sep="\n  ", flush=True)
             truth = turns[turns["session"] == session]
-            found += trials_of(voices, truth.reset_index(drop=True), store)
+            decisions += trials_of(voices, truth.reset_index(drop=True), store)
             for state, rows in states.items():
                 here = rows[rows["session"] == session].reset_index(drop=True)
                 reference = truth if state == "perturbed" else here
@@ -260,7 +261,7 @@ def main(meetings: Path, out: Path, encoders: str) -> None:
                     parts = measure(reference, here, names, voices.names)
                     sums.setdefault((state, rule), {})[session] = parts
         lines += [row_of(encoder, *key, rows) for key, rows in sums.items()]
-        trials.append(trial_row(encoder, pd.DataFrame(found)))
+        trials.append(trial_row(encoder, pd.DataFrame(decisions)))
     for name, rows in (("naming.csv", lines), ("naming_trials.csv", trials)):
         pd.DataFrame(rows).to_csv(out / name, index=False, lineterminator="\n")
         print(pd.DataFrame(rows).to_string(index=False))

@@ -75,12 +75,12 @@ def measure(table: pd.DataFrame, store: FeatureStore, name: str) -> dict[str, st
     with way(name):
         voices = enrol(table, store, layer=store.layers[0], log=lambda line: None)
         trials = calibration.make_trials(voices.stretches)
-    known, learnt = trials.truth >= 0, voices.calibration
+    is_known, learnt = trials.truth >= 0, voices.calibration
     logs = learnt.calibrator.log_probabilities(trials.scores, trials.seconds)
     right = logs[:, :-1].argmax(axis=1) == trials.truth
     named = np.exp(logs[:, :-1].max(axis=1)) >= learnt.threshold(WANTED)
-    shares = {"loss": learnt.loss, "best": right[known].mean()}
-    shares["named"] = (right & named)[known].mean()
+    shares = {"loss": learnt.loss, "best": right[is_known].mean()}
+    shares["named"] = (right & named)[is_known].mean()
     return {key: f"{value:.3f}" for key, value in shares.items()}
 
 

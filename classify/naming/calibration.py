@@ -92,7 +92,7 @@ class Calibration:
         Least score that names a cluster where there is no calibrator.
     loss : float
         Log-loss of the trials, known persons and strangers alike; infinite without calibrator.
-    known, trials : int
+    known_trials, trials : int
         Trials of known persons, and all.
     """
 
@@ -100,7 +100,7 @@ class Calibration:
     strangers: np.ndarray
     threshold_score: float
     loss: float = np.inf
-    known: int = 0
+    known_trials: int = 0
     trials: int = 0
 
     def threshold(self, false_accepts: float) -> float:
@@ -124,8 +124,8 @@ def calibrate(stretches: Stretches) -> Calibration:
     loss = -_balanced(trials) @ logs[np.arange(len(logs)), trials.truth]
     strange = trials.truth < 0
     strangers = np.exp(logs[strange, :-1].max(axis=1))
-    known = int((~strange).sum())
-    return Calibration(calibrator, strangers, plain, float(loss), known, len(logs))
+    known_trials = int((~strange).sum())
+    return Calibration(calibrator, strangers, plain, float(loss), known_trials, len(logs))
 
 
 def score_threshold(stretches: Stretches) -> float:
@@ -150,12 +150,12 @@ def halves(stretches: Stretches) -> tuple[np.ndarray, np.ndarray]:
     """
     persons = np.searchsorted(stretches.names, stretches.persons)
     rank = np.array([(persons[:row] == persons[row]).sum() for row in range(len(persons))], int)
-    asked = rank % 2 == 1
-    if not asked.any():
+    scored = rank % 2 == 1
+    if not scored.any():
         return np.zeros(0), np.zeros(0)
-    scorer = fit_scorer(stretches.of(~asked))
-    scores = scorer.scores(stretches.of(asked).means)
-    rows, truth = np.arange(len(scores)), persons[asked]
+    scorer = fit_scorer(stretches.of(~scored))
+    scores = scorer.scores(stretches.of(scored).means)
+    rows, truth = np.arange(len(scores)), persons[scored]
     others = scores.copy()
     others[rows, truth] = -np.inf
     best = others.max(axis=1)
@@ -194,8 +194,8 @@ def fit_calibrator(trials: Trials) -> Calibrator:
 
     features = _features(trials.scores, trials.seconds)
     truth, rows = trials.truth, np.arange(len(trials.truth))
-    known, weights = truth >= 0, _balanced(trials)
-    own = np.where(known[:, None], features[rows, truth], 0.0)
+    is_known, weights = truth >= 0, _balanced(trials)
+    own = np.where(is_known[:, None], features[rows, truth], 0.0)
     filled = np.nan_to_num(features)
     size = PENALTY / features.shape[2]
 
@@ -215,8 +215,8 @@ def fit_calibrator(trials: Trials) -> Calibrator:
 
 def _balanced(trials: Trials) -> np.ndarray:
     """Return weights (n,) that sum to a half for known persons and to a half for strangers."""
-    known, weights = trials.truth >= 0, trials.weights.copy()
-    for kind in (known, ~known):
+    is_known, weights = trials.truth >= 0, trials.weights.copy()
+    for kind in (is_known, ~is_known):
         weights[kind] *= 0.5 / weights[kind].sum()
     return weights
 
@@ -258,9 +258,9 @@ def make_trials(stretches: Stretches) -> Trials | None:
         for group in (-1, *np.unique(groups)):
             strange = groups[persons] == group
             learnt = ~away & ~strange
-            asked = away & strange if group >= 0 else away & np.isin(persons, persons[learnt])
-            if len(np.unique(persons[learnt])) >= FEW and asked.any():
-                parts += _score_left_out(stretches, persons, learnt, asked, folds, group < 0)
+            scored = away & strange if group >= 0 else away & np.isin(persons, persons[learnt])
+            if len(np.unique(persons[learnt])) >= FEW and scored.any():
+                parts += _score_left_out(stretches, persons, learnt, scored, folds, group < 0)
     if not parts:
         return None
     scores, seconds, truth, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -271,17 +271,19 @@ def make_trials(stretches: Stretches) -> Trials | None:
 
 def _pairs(persons: np.ndarray, folds: np.ndarray, truth: np.ndarray) -> set[tuple[int, int]]:
     """Return (person, fold) of those that are known in some trial and lie in several folds."""
-    known = set(truth[truth >= 0].tolist())
-    return {(p, f) for p, f in zip(persons.tolist(), folds.tolist(), strict=True) if p in known}
+    known_persons = set(truth[truth >= 0].tolist())
+    return {
+        (p, f) for p, f in zip(persons.tolist(), folds.tolist(), strict=True) if p in known_persons
+    }
 
 
 def _score_left_out(
     stretches: Stretches,
     persons: np.ndarray,
     learnt: np.ndarray,
-    asked: np.ndarray,
+    scored: np.ndarray,
     folds: np.ndarray,
-    known: bool,
+    are_known: bool,
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Yield scores (k, P), seconds, truth and weights of the trials of each person and session."""
     scorer = fit_scorer(stretches.of(learnt))
@@ -289,8 +291,8 @@ def _score_left_out(
     width = int(persons.max()) + 1
     alone = _of_one_person(stretches)
     sessions = np.where(alone, folds.astype(str), stretches.sessions)
-    for person in np.unique(persons[asked]):
-        mine = asked & (persons == person)
+    for person in np.unique(persons[scored]):
+        mine = scored & (persons == person)
         for session in np.unique(sessions[mine]):
             rows = np.flatnonzero(mine & (sessions == session))
             drawn = [*_draws(rows)]
@@ -298,7 +300,7 @@ def _score_left_out(
             sums = np.stack([stretches.sums[k].sum(axis=0, dtype=np.float64) for k in drawn])
             scores = np.full((len(drawn), width), np.nan)
             scores[:, columns] = scorer.scores(sums / seconds[:, None])
-            truth = np.full(len(drawn), person if known else -1)
+            truth = np.full(len(drawn), person if are_known else -1)
             yield scores, seconds, truth, np.full(len(drawn), 1 / len(drawn))
 
 

@@ -106,9 +106,9 @@ def _named(rows: pd.DataFrame, identity: str | Path | None, log: Log) -> pd.Data
     if identity is None:
         persons = rows["speaker"].to_numpy(str)
     else:
-        known = read_identity(identity)
+        identities = read_identity(identity)
         pairs = zip(rows["session"], rows["speaker"], strict=True)
-        persons = np.array([_person(*pair, known) for pair in pairs], dtype=str)
+        persons = np.array([_person(*pair, identities) for pair in pairs], dtype=str)
         unnamed = {*rows["speaker"][persons == ""]}
         if unnamed:
             log(f"left out: {len(unnamed)} speakers without a person in {identity}")
@@ -119,12 +119,12 @@ def _named(rows: pd.DataFrame, identity: str | Path | None, log: Log) -> pd.Data
     return rows
 
 
-def _person(session: str, label: str, known: Mapping[tuple[str, str], str]) -> str:
+def _person(session: str, label: str, identities: Mapping[tuple[str, str], str]) -> str:
     """Return who a label is in a session; empty where the identity file doesn't say."""
     local = local_speaker(session, label)
-    if (session, local) in known:
-        return known[session, local]
-    return label if label in known.values() else ""
+    if (session, local) in identities:
+        return identities[session, local]
+    return label if label in identities.values() else ""
 
 
 def _usable(rows: pd.DataFrame, log: Log) -> pd.DataFrame:
@@ -137,13 +137,13 @@ def _usable(rows: pd.DataFrame, log: Log) -> pd.DataFrame:
         long = long.assign(overlap=0.0)
     clean = long["overlap"] <= MIXED
     any_clean = clean.groupby([long["session"], long["person"]]).transform("any")
-    kept = long[clean | ~any_clean]
-    if len(kept) < len(rows):
+    usable = long[clean | ~any_clean]
+    if len(usable) < len(rows):
         log(
             f"left out: {len(rows) - len(long)} segments shorter than {LEAST:g} s, "
-            f"{len(long) - len(kept)} in which others speak for more than {100 * MIXED:.0f} %"
+            f"{len(long) - len(usable)} in which others speak for more than {100 * MIXED:.0f} %"
         )
-    return kept.sort_values(["session", "start", "end"], kind="stable")
+    return usable.sort_values(["session", "start", "end"], kind="stable")
 
 
 class _Speech(NamedTuple):
@@ -168,20 +168,20 @@ def _new_speech(
 ) -> pd.DataFrame:
     """Return the rows whose speech is not enrolled, with its hash (`key`) and `seconds`."""
     speech = _speech(store)
-    known = {} if voices is None else {key: pair[0] for key, pair in voices.speech.items()}
+    enrolled = {} if voices is None else {key: pair[0] for key, pair in voices.speech.items()}
     names = map(str, rows["segment_id"])
     rows = rows.assign(key=[speech[name].key for name in names])
     rows["seconds"] = [speech[str(name)].seconds for name in rows["segment_id"]]
     new = []
     for key, person, name in zip(rows["key"], rows["person"], rows["segment_id"], strict=True):
-        if known.get(key, person) != person:
+        if enrolled.get(key, person) != person:
             raise InputError(
-                f"table: speech of segment {name!r} is {person!r}'s, expected {known[key]!r}'s, "
+                f"table: speech of segment {name!r} is {person!r}'s, expected {enrolled[key]!r}'s, "
                 "under whose name the same samples are enrolled; correct the name, or remove "
-                f"{known[key]!r} from the voices"
+                f"{enrolled[key]!r} from the voices"
             )
-        new.append(key not in known)
-        known[key] = person
+        new.append(key not in enrolled)
+        enrolled[key] = person
     if not all(new):
         log(f"passed over: {len(new) - sum(new)} segments that are enrolled already")
     return rows[np.array(new, dtype=bool)]
@@ -243,8 +243,8 @@ def _choose_layer(layers: Mapping[int, Stretches], log: Log) -> tuple[int, str]:
     losses = {layer: calibrate(stretches).loss for layer, stretches in layers.items()}
     if np.isfinite(min(losses.values())):
         best = min(losses, key=lambda layer: losses[layer])
-        told = ", ".join(f"{layer} {loss:.3f}" for layer, loss in losses.items())
-        log(f"layer {best} is chosen by the log-loss of speech left out: {told}")
+        losses_text = ", ".join(f"{layer} {loss:.3f}" for layer, loss in losses.items())
+        log(f"layer {best} is chosen by the log-loss of speech left out: {losses_text}")
         return best, "chosen by leaving sessions out"
     gaps = {layer: _gap(stretches) for layer, stretches in layers.items()}
     best = max(gaps, key=lambda layer: gaps[layer])

@@ -71,7 +71,7 @@ def score(
     truth = turns_table(read_turns(reference).turns)
     _check_sessions(turns, truth, reference)
     spans = {} if uem is None else {s: merge(parts) for s, parts in read_uem(uem).items()}
-    known = {underscored(name) for name in enrolled}
+    enrolled_names = {underscored(name) for name in enrolled}
     rows: dict[str, Row] = {}
     for session in sorted({*truth["session"]} & {*turns["session"]}):
         said, heard = truth[truth["session"] == session], turns[turns["session"] == session]
@@ -80,7 +80,7 @@ def score(
                 f"{uem}: session {session!r} is missing, expected its spans; add a line"
             )
         rows[session] = error_seconds(
-            labelled(said, known), labelled(heard, known), spans.get(session)
+            labelled(said, enrolled_names), labelled(heard, enrolled_names), spans.get(session)
         )
     return error_table(rows, seed=seed)
 
@@ -94,7 +94,7 @@ def _check_sessions(turns: pd.DataFrame, truth: pd.DataFrame, reference: str | P
         )
 
 
-def labelled(turns: pd.DataFrame, known: set[str]) -> list[tuple[str, str, float, float]]:
+def labelled(turns: pd.DataFrame, enrolled_names: set[str]) -> list[tuple[str, str, float, float]]:
     """Return (speaker, label, start, end) of turns; the label of who is not `known` is `unknown`.
 
     A speaker's turns that touch or overlap are one.
@@ -102,7 +102,7 @@ def labelled(turns: pd.DataFrame, known: set[str]) -> list[tuple[str, str, float
     rows = []
     for cluster, part in turns.groupby("cluster", sort=True):
         name = underscored(str(cluster))
-        label = name if name in known and not RESERVED.fullmatch(name) else UNKNOWN
+        label = name if name in enrolled_names and not RESERVED.fullmatch(name) else UNKNOWN
         for start, end in merge(zip(part["start"], part["end"], strict=True)):
             rows.append((name, label, float(start), float(end)))
     return rows
@@ -151,20 +151,20 @@ def _edges(span: tuple[float, float]) -> tuple[tuple[float, int], tuple[float, i
 def count_errors(truth: Mapping[str, int], named: Mapping[str, int]) -> dict[str, int]:
     """Return how many of those who speak are wrong in which way, and how many speak (`speech`).
 
-    >>> found = count_errors({"Ann": 1, "unknown": 1}, {"Ann": 1, "Bo": 1})
-    >>> found["stranger_named"], found["speech"]
+    >>> counts = count_errors({"Ann": 1, "unknown": 1}, {"Ann": 1, "Bo": 1})
+    >>> counts["stranger_named"], counts["speech"]
     (1, 2)
     """
     left, over = Counter(truth), Counter(named)
     speech, names = left.total(), over.total()
     left, over = left - over, over - left
-    known, strangers = left.total() - left[UNKNOWN], left[UNKNOWN]
-    persons, unknown = over.total() - over[UNKNOWN], over[UNKNOWN]
-    wrong = min(known, persons)
+    persons_left, strangers = left.total() - left[UNKNOWN], left[UNKNOWN]
+    persons_over, unknown_over = over.total() - over[UNKNOWN], over[UNKNOWN]
+    wrong = min(persons_left, persons_over)
     return {
-        "known_missed": min(known - wrong, unknown),
+        "known_missed": min(persons_left - wrong, unknown_over),
         "wrong_name": wrong,
-        "stranger_named": min(strangers, persons - wrong),
+        "stranger_named": min(strangers, persons_over - wrong),
         "missed_speech": max(0, speech - names),
         "false_alarm": max(0, names - speech),
         "speech": speech,

@@ -90,11 +90,11 @@ def apply(
             device=settings.device,
             log=log,
         )
-        kept = segments[segments["segment_id"].isin({*map(str, store.ids())})]
-        if len(kept) < len(segments):
-            log(f"left out: {len(segments) - len(kept)} segments that extraction rejected")
-        X = store.read(kept["segment_id"], voices.layer)
-    named = name_clusters(voices, turns, kept.reset_index(drop=True), X, settings)
+        with_features = segments[segments["segment_id"].isin({*map(str, store.ids())})]
+        if len(with_features) < len(segments):
+            log(f"left out: {len(segments) - len(with_features)} segments that extraction rejected")
+        X = store.read(with_features["segment_id"], voices.layer)
+    named = name_clusters(voices, turns, with_features.reset_index(drop=True), X, settings)
     for line in summary(named):
         log(line)
     return named

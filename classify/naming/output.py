@@ -137,7 +137,7 @@ def _described(named: Named) -> dict[str, Any]:
     """Return what `MARK` says, but for the files, as it reads back from JSON."""
     from importlib.metadata import version
 
-    voices, known = named.voices, named.voices.calibration
+    voices, calibration = named.voices, named.voices.calibration
     sums = hashlib.sha256(voices.stretches.sums.tobytes()).hexdigest()
     return {
         "enrolled": voices.names,
@@ -147,7 +147,7 @@ def _described(named: Named) -> dict[str, Any]:
         "layer": voices.layer,
         "voices_sha256": sums,
         "scores": voices.scorer.method,
-        "calibrated": known.calibrator is not None,
+        "calibrated": calibration.calibrator is not None,
         "threshold": named.threshold,
         "options": asdict(named.options),
         "version": version("spk-toolkit"),

@@ -97,7 +97,10 @@ def _clip_table(named: Named) -> pd.DataFrame:
     columns = ["audio", "start", "end", "channel"]
     segments = named.evidence[columns].set_axis(_evidence_ids(named), axis=0)
     samples = pd.DataFrame(
-        [(one.audio, one.start, one.end, one.channel) for one in named.voices.samples],
+        [
+            (sample.audio, sample.start, sample.end, sample.channel)
+            for sample in named.voices.samples
+        ],
         columns=columns,
         index=[f"voice {number}" for number in range(len(named.voices.samples))],
     )
@@ -142,7 +145,9 @@ def _players(row: Mapping[str, Any], named: Named, clips: Clips) -> Iterator[Aud
         for segment in part.head(count).to_dict("records"):
             caption = f"{row['cluster']} at {segment['start']:.1f} s, by itself {segment['best']}"
             yield clips.player(segment["id"], caption, LONGEST)
-    samples = [(k, one) for k, one in enumerate(named.voices.samples) if one.person == person]
+    samples = [
+        (k, sample) for k, sample in enumerate(named.voices.samples) if sample.person == person
+    ]
     for number, sample in samples[:VOICE]:
         yield clips.player(f"voice {number}", f"{person} as enrolled, {sample.session}", LONGEST)
     if person and not samples:

@@ -137,16 +137,17 @@ class Voices:
 
     def calibration_text(self) -> str:
         """Say what probabilities were learnt from, or why there are none."""
-        known = self.calibration
-        if known.calibrator is None:
+        learnt = self.calibration
+        if learnt.calibrator is None:
             return (
                 "calibration: none, since the enrolment is too little to leave speech out and "
                 f"people too (it takes {FEW + 1} persons, of whom some are in two sessions or "
-                f"clips); a score of {known.threshold_score:.2f} names a cluster, or --threshold"
+                f"clips); a score of {learnt.threshold_score:.2f} names a cluster, or --threshold"
             )
         return (
-            f"calibration: {known.known} trials of known persons, {known.trials - known.known} of "
-            f"strangers, left out in turn; log-loss {known.loss:.3f}"
+            f"calibration: {learnt.known_trials} trials of known persons, "
+            f"{learnt.trials - learnt.known_trials} of strangers, left out in turn; "
+            f"log-loss {learnt.loss:.3f}"
         )
 
 

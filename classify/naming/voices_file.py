@@ -42,7 +42,7 @@ def save_voices(voices: Voices, path: str | Path) -> None:
     """
     sums = voices.stretches
     sessions = sorted({*map(str, sums.sessions)})
-    known = voices.calibration
+    calibration = voices.calibration
     described = {
         "schema": SCHEMA,
         "fingerprint": voices.fingerprint,
@@ -53,11 +53,11 @@ def save_voices(voices: Voices, path: str | Path) -> None:
         "sessions": sessions,
         "speech": {key: list(voices.speech[key]) for key in sorted(voices.speech)},
         "samples": [asdict(sample) for sample in voices.samples],
-        "calibrator": None if known.calibrator is None else asdict(known.calibrator),
-        "threshold_score": known.threshold_score,
-        "loss": known.loss if math.isfinite(known.loss) else None,
-        "known": known.known,
-        "trials": known.trials,
+        "calibrator": None if calibration.calibrator is None else asdict(calibration.calibrator),
+        "threshold_score": calibration.threshold_score,
+        "loss": calibration.loss if math.isfinite(calibration.loss) else None,
+        "known_trials": calibration.known_trials,
+        "trials": calibration.trials,
     }
     text = json.dumps(described, ensure_ascii=False, indent=1).encode()
     file = io.BytesIO()
@@ -68,7 +68,7 @@ def save_voices(voices: Voices, path: str | Path) -> None:
         session=np.searchsorted(sessions, sums.sessions).astype(np.int32),
         seconds=sums.seconds,
         sums=sums.sums,
-        strangers=known.strangers,
+        strangers=calibration.strangers,
     )
     atomic_write(path, file.getvalue())
 
@@ -151,7 +151,7 @@ def _voices(described: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> 
             strangers,
             float(described["threshold_score"]),
             math.inf if described["loss"] is None else float(described["loss"]),
-            int(described["known"]),
+            int(described["known_trials"]),
             int(described["trials"]),
         ),
     )
