@@ -69,8 +69,9 @@ def random_rows(rng, names):
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.filterwarnings("ignore")
 def test_the_sum_of_the_parts_is_the_identification_error_rate_of_pyannote(seed, with_uem):
-    core = pytest.importorskip("pyannote.core", reason="pip install pyannote.metrics")
-    module = pytest.importorskip("pyannote.metrics.identification")
+    why = "pip install pyannote.metrics"
+    core = pytest.importorskip("pyannote.core", reason=why)
+    module = pytest.importorskip("pyannote.metrics.identification", reason=why)
     rng = np.random.default_rng(seed)
     truth = random_rows(rng, ["Ann", "Bo", "Zoe", "Yan"])
     named = random_rows(rng, ["Ann", "Bo", "unknown_1", "unknown_2"])
