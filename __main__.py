@@ -1,4 +1,4 @@
-"""The command ``spk`` (and ``python -m spk``): one door to the five commands."""
+"""The command ``spk`` (and ``python -m spk``): one door to the six commands."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ COMMANDS = {
         "classify.cli",
         "main",
         "Tell who speaks in each segment, from cached features: try, fit, predict, score.",
+    ),
+    "name": (
+        "classify.naming.cli",
+        "main",
+        "Put names on the speakers of a diarized meeting, from voices that you enrol.",
     ),
     "finetune": (
         "finetune.cli",
@@ -65,7 +70,7 @@ class _LazyGroup(Group):
 def main() -> None:
     """Tell who speaks in each segment of a meeting.
 
-    One door to the five commands: `spk extract` is `spk-extract`, and so on.
+    One door to the six commands: `spk extract` is `spk-extract`, and so on.
     """
 
 

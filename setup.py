@@ -21,6 +21,7 @@ PACKAGES = (
     "classify",
     "classify.classifiers",
     "classify.evaluation",
+    "classify.naming",
     "classify.report",
     "classify.selection",
     "common",
@@ -115,6 +116,7 @@ setup(
             "spk-extract=spk.extract.cli:main",
             "spk-store=spk.extract.store.cli:store",
             "spk-classify=spk.classify.cli:main",
+            "spk-name=spk.classify.naming.cli:main",
             "spk-finetune=spk.finetune.cli:main",
         ]
     },

@@ -40,7 +40,7 @@ The shell completes commands, options, choices and file names once it is told to
     eval "$(_SPK_EXTRACT_COMPLETE=bash_source spk-extract)"
 
 and so on for the commands that you type: `_SPK_MANIFESTS_COMPLETE`, `_SPK_STORE_COMPLETE`,
-`_SPK_CLASSIFY_COMPLETE`, `_SPK_FINETUNE_COMPLETE`.
+`_SPK_CLASSIFY_COMPLETE`, `_SPK_NAME_COMPLETE`, `_SPK_FINETUNE_COMPLETE`.
 """
 OF_ALL = {"help", "version", "quiet", "verbose", "overwrite", "_click_default_help"}
 

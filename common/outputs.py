@@ -24,6 +24,7 @@ MARKS = {
     "model.json": "a model",
     "cells.jsonl": "a sweep",
     "cut.json": "cut segments",
+    "naming.json": "a named diarization",
 }
 TABLE = (".csv", ".parquet")
 MEASURES = (".csv", ".json")

@@ -85,12 +85,16 @@ MADE = (
     "spk-classify sweep table.csv store sweep --classifiers ridge --layers 1",
     "spk-finetune fit table.csv --log-dir fleet --audio-root corpus/wav --encoder demo "
     f"--freeze-encoder-layers 4 --max-epochs 1 --sessions {MEETING}",
+    "spk-name enrol team.voices table.csv store --layer 1",
+    f"spk-name apply team.voices corpus/TextGrid/{MEETING}.rttm --audio-root corpus/wav "
+    "--output names --threshold -1 --min-purity 0 --min-seconds 0",  # nothing is doubtful
 )
 
 
 def _typed(line: str) -> Result:
     """Run a line as a user types it, in this process; a traceback is raised."""
     from spk.classify.cli import main as classify
+    from spk.classify.naming.cli import main as naming
     from spk.extract.cli import main as extract
     from spk.extract.store.cli import store
     from spk.finetune.cli import main as finetune
@@ -98,7 +102,7 @@ def _typed(line: str) -> Result:
 
     program, *words = shlex.split(line)
     rooms = {"manifests": manifests, "extract": extract, "store": store}
-    rooms |= {"classify": classify, "finetune": finetune}
+    rooms |= {"classify": classify, "name": naming, "finetune": finetune}
     done = CliRunner().invoke(rooms[program.removeprefix("spk-")], words)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception

@@ -22,7 +22,7 @@ ORDER = {
     "cli",
     "extract": "audio store options profiling encoder pipeline planning verification run cli",
     "classify": "options features metrics validity classifiers selection estimator speaker_model "
-    "speaker_model_files evaluation experiment output report cli_analysis cli",
+    "speaker_model_files evaluation experiment output report naming cli_analysis cli",
     "finetune": "config_file config_forms config options data model training run prediction cli",
 }
 PACKAGES = tuple(ORDER)
@@ -144,7 +144,9 @@ def test_what_needs_no_torch_imports_none():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["manifests", "extract", "classify", "finetune"])
+@pytest.mark.parametrize(
+    "command", ["manifests", "extract", "classify", "classify.naming", "finetune"]
+)
 def test_help_imports_nothing_heavy(command):
     heavy = ("numpy", "pandas", "h5py", "sklearn", "lightgbm", "matplotlib", "torch", "soundfile")
     code = (

@@ -18,6 +18,9 @@ from spk.classify.evaluation.compare import compare
 from spk.classify.evaluation.learning_curve import learning_curve
 from spk.classify.evaluation.open_set import open_set
 from spk.classify.evaluation.score import score
+from spk.classify.naming import options as naming_options
+from spk.classify.naming.cli import main as naming
+from spk.classify.naming.enrolment import enrol
 from spk.classify.report.page import report
 from spk.classify.speaker_model import predict
 from spk.common.errors import InputError
@@ -87,6 +90,15 @@ DECLARED = [
     (classify.commands["curve"], [classify_options.CurveOptions], set()),
     (classify.commands["open-set"], [classify_options.OpenSetOptions], set()),
     (classify.commands["report"], [classify_options.ReportOptions], {"output"}),
+    (naming.commands["enrol"], [naming_options.EnrolOptions], {"clips", "identity"}),
+    (
+        naming.commands["apply"],
+        [naming_options.NamingOptions, naming_options.OutputOptions],
+        {"audio", "audio_root", "output"},
+    ),
+    (naming.commands["score"], [], {"uem", "output"}),
+    (naming.commands["list"], [], set()),
+    (naming.commands["remove"], [], set()),
     (finetune.commands["fit"], [FinetuneConfig], {"config", "log_every_n_steps"}),
     (finetune.commands["predict"], [finetune_options.PredictOptions], set()),
     (finetune.commands["embed"], [finetune_options.EmbedOptions], set()),
@@ -106,6 +118,7 @@ CALLS = [
     (classify_options.CurveOptions, learning_curve, set()),
     (classify_options.OpenSetOptions, open_set, set()),
     (classify_options.ReportOptions, report, set()),
+    (naming_options.EnrolOptions, enrol, {"encoder", "identity", "voices"}),
     # of the training, which naming may change: keyword arguments without a name in the signature
     (
         finetune_options.PredictOptions,
@@ -150,7 +163,7 @@ def options_of(command):
 
 
 def test_every_command_is_declared_here():
-    every = [manifests, extract, store, classify, finetune]
+    every = [manifests, extract, store, classify, naming, finetune]
     assert {id(leaf) for group in every for leaf in leaves(group)} == {
         id(command) for command, _, _ in DECLARED
     }
@@ -235,7 +248,7 @@ WORDS = {
     "seed": "--seed",
     "output": "--output",
 }
-FORMER = {"pretrained_model", "precision", "num_workers", "out", "audio", "pcm_dir"}
+FORMER = {"pretrained_model", "precision", "num_workers", "out", "pcm_dir"}
 
 
 def test_one_word_for_one_thing():

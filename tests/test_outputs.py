@@ -7,6 +7,7 @@ import click
 import pytest
 
 from spk.classify.cli import main as classify
+from spk.classify.naming.cli import main as naming
 from spk.extract.cli import main as extract
 from spk.extract.store.cli import store
 from spk.finetune.cli import main as finetune
@@ -15,8 +16,9 @@ from spk.manifests.cli import main as manifests
 pytestmark = pytest.mark.slow
 
 PROGRAMS = {"spk-manifests": manifests, "spk-extract": extract, "spk-store": store}
-PROGRAMS |= {"spk-classify": classify, "spk-finetune": finetune}
+PROGRAMS |= {"spk-classify": classify, "spk-name": naming, "spk-finetune": finetune}
 
+MEETING = "20990301_S_R001S01C01"  # of the demo corpus
 # Every file that a command writes: the line with OUT for it, and the suffix of a good name.
 FILES = {
     "spk-manifests rttm": ("corpus/TextGrid OUT", ".csv"),
@@ -45,6 +47,8 @@ FILES = {
     "spk-classify score": ("named.csv --table table.csv --output OUT", ".json"),
     "spk-classify compare": ("named.csv sweep/predictions.csv --output OUT", ".csv"),
     "spk-classify report": ("sweep named.csv --output OUT", ".html"),
+    "spk-name enrol": ("OUT table.csv store --layer 1", ".voices"),
+    "spk-name score": (f"names corpus/TextGrid/{MEETING}.rttm --output OUT", ".json"),
     "spk-finetune predict": ("fleet table.csv OUT --audio-root corpus/wav", ".csv"),
 }
 # Files whose place the command chooses in a folder that is given, and --profile.
@@ -70,6 +74,10 @@ FOLDERS = {
     "spk-store import": "exported.npz table.csv OUT",
     "spk-classify sweep": "table.csv store OUT --classifiers ridge --layers 1",
     "spk-classify fit": "table.csv store OUT --classifiers ridge --layers 1",
+    "spk-name apply": (
+        f"team.voices corpus/TextGrid/{MEETING}.rttm --audio-root corpus/wav --output OUT "
+        "--threshold -1 --min-purity 0 --min-seconds 0"
+    ),
     "spk-finetune embed": (
         "fleet/version_0/checkpoints/CHECKPOINT table.csv OUT --audio-root corpus/wav"
     ),
@@ -90,14 +98,18 @@ INPUTS = {
         "config",
         "times",
     ),
+    *("voices", "clips", "diarization", "audio", "named", "reference", "uem"),
 }
-READ_NO_STORE = ("spk-extract", "spk-finetune embed", "spk-manifests cut", "spk-store import")
+READ_NO_STORE = (
+    *("spk-extract", "spk-name apply", "spk-finetune embed"),
+    *("spk-manifests cut", "spk-store import"),
+)
 DONE = (0, 3)  # 3: rows were left out, such as of sessions without a model
 GOES_ON = {"spk-finetune embed"}  # hours of work in a folder: there is no --overwrite
 
 
 def commands():
-    """Return {what is typed: click command} of the five programs."""
+    """Return {what is typed: click command} of the programs."""
     found = {}
     for name, program in PROGRAMS.items():
         group = isinstance(program, click.Group)
@@ -128,7 +140,9 @@ def test_every_path_of_a_command_is_an_input_or_a_declared_output(name):
     assert outputs <= paths
     assert paths - outputs <= INPUTS
     assert not [
-        p for p in command.params if p.param_type_name == "argument" and p.name not in paths
+        p
+        for p in command.params
+        if p.param_type_name == "argument" and p.name not in paths | {"name"}  # a person
     ]
 
 

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from spk.classify.cli import main as classify
+from spk.classify.naming.cli import main as naming
 from spk.extract.cli import main as extract
 from spk.extract.store.cli import store
 from spk.finetune.cli import main as finetune
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = {"spk-manifests": manifests, "spk-extract": extract, "spk-store": store}
-PROGRAMS |= {"spk-classify": classify, "spk-finetune": finetune}
+PROGRAMS |= {"spk-classify": classify, "spk-name": naming, "spk-finetune": finetune}
 
 
 def write(name, text):
@@ -335,7 +336,7 @@ ROOMS = {
     "common": list(PROGRAMS),
     "manifests": list(PROGRAMS),
     "extract": ["spk-extract", "spk-store", "spk-finetune"],
-    "classify": ["spk-classify"],
+    "classify": ["spk-classify", "spk-name"],
     "finetune": ["spk-finetune"],
 }
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]

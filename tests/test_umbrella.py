@@ -1,4 +1,4 @@
-"""The command `spk`: one door to the five commands."""
+"""The command `spk`: one door to the six commands."""
 
 import os
 import subprocess
@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from spk.__main__ import COMMANDS, main
 from spk.classify.cli import main as classify
+from spk.classify.naming.cli import main as naming
 from spk.extract.cli import main as extract
 from spk.extract.store.cli import store
 from spk.finetune.cli import main as finetune
@@ -20,12 +21,13 @@ OLD = {
     "extract": extract,
     "store": store,
     "classify": classify,
+    "name": naming,
     "finetune": finetune,
 }
 HEAVY = ("torch", "transformers", "numpy", "pandas", "h5py", "sklearn", "matplotlib", "yaml")
 
 
-def test_each_of_the_five_commands_is_behind_the_door():
+def test_each_of_the_six_commands_is_behind_the_door():
     assert {name: main.get_command(None, name) for name in COMMANDS} == OLD
 
 

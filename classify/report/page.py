@@ -177,6 +177,18 @@ def _command(runs: Sequence[str], **options: Any) -> str:
 
 
 def _page(**content: Any) -> str:
+    return render(
+        "report.html",
+        **content,
+        short=short,
+        meaning=MEANING,
+        kept_open=KEPT_OPEN,
+        sessions=sessions_of(content["runs"]),
+    )
+
+
+def render(template: str, **content: Any) -> str:
+    """Return a page of one of `TEMPLATES`, with the style and the only script that may run."""
     import jinja2
     from markupsafe import Markup
 
@@ -190,14 +202,10 @@ def _page(**content: Any) -> str:
     )
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html").render(
+    return environment.get_template(template).render(
         **content,
-        short=short,
         glyph=figures.glyph,
         hues=figures.HUES,
-        meaning=MEANING,
-        kept_open=KEPT_OPEN,
-        sessions=sessions_of(content["runs"]),
         script=Markup(script),  # noqa: S704  the package's own
         style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),  # noqa: S704
         script_hash=f"sha256-{digest}",

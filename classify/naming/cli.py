@@ -1,0 +1,163 @@
+"""The command ``spk-name``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...common.click_options import option, options_of
+from ...common.commands import Group, exit_left_out, version_option, writes
+from ...common.outputs import MEASURES, Output
+from .options import EnrolOptions, NamingOptions, OutputOptions, check_one_audio
+
+ZIP = b"PK\3\4"  # a file of voices begins like this
+_VOICES = click.argument("voices", type=click.Path(path_type=Path))
+
+
+@click.group(cls=Group, context_settings={"auto_envvar_prefix": "SPK_NAME"})
+@version_option
+def main() -> None:
+    """Put names on the speakers of a diarized meeting, from voices that you enrol."""
+
+
+@main.command()
+@_VOICES
+@click.argument("table", type=click.Path(path_type=Path), required=False)
+@click.argument("store", type=click.Path(path_type=Path), required=False)
+@option("--clips", type=click.Path(path_type=Path), help="Folder of clips, NAME/*.wav.")
+@option(
+    "--identity",
+    type=click.Path(path_type=Path),
+    help="CSV session,speaker,person: who is enrolled, under which name.",
+)
+@options_of(EnrolOptions)
+@writes(Output("voices", form=ZIP), overwrite="Begin VOICES anew.")
+def enrol(
+    voices: Path,
+    table: Path | None,
+    store: Path | None,
+    clips: Path | None,
+    identity: Path | None,
+    overwrite: bool,
+    **settings: Any,
+) -> None:
+    """Add people to the file VOICES, of a segment table and its store, or of clips.
+
+    TABLE and STORE are a segment table and its features (spk extract); its speakers are the names,
+    or --identity says who is who. --clips reads FOLDER/NAME/*.wav. The same speech is
+    enrolled once, however often it is given. Features of clips are kept in VOICES.features.
+    """
+    from .commands import enrol_into
+
+    sources = {"table": table, "store": store, "clips": clips, "identity": identity}
+    enrolled = enrol_into(voices, sources, EnrolOptions(**settings), anew=overwrite)
+    click.echo("\n".join([*enrolled.summary(), f"wrote {voices}"]))
+
+
+@main.command("apply")
+@_VOICES
+@click.argument("diarization", type=click.Path(path_type=Path))
+@option("--audio", type=click.Path(path_type=Path), help="The recording of the only session.")
+@option(
+    "--audio-root",
+    type=click.Path(path_type=Path),
+    help="Folder of the recordings, named after their sessions.",
+)
+@option("--output", "-o", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@options_of(NamingOptions)
+@options_of(OutputOptions)
+@writes(Output("output", folder=True, mark="naming.json"))
+def apply_names(
+    voices: Path,
+    diarization: Path,
+    audio: Path | None,
+    audio_root: Path | None,
+    output: Path,
+    overwrite: bool,
+    **settings: Any,
+) -> None:
+    """Give the speakers of DIARIZATION the names of VOICES, and unknown_1, ... to strangers.
+
+    DIARIZATION is an RTTM, a WhisperX JSON, an EAF or a lhotse JSONL. The output folder receives
+    SESSION.rttm, SESSION.json, names.csv and what else --formats names; features are kept in its
+    folder features, so that a second run need not make them. Exit code 3: some names are doubtful.
+    """
+    from .commands import cluster_lines
+    from .meeting import apply
+    from .output import write_named
+    from .voices_file import load_voices
+
+    check_one_audio(audio, audio_root)
+    formats, review = settings.pop("formats"), settings.pop("review")
+    named = apply(
+        load_voices(voices),
+        diarization,
+        audio=audio,
+        audio_root=audio_root,
+        cache=output,
+        **settings,
+    )
+    wanted = OutputOptions(formats=formats, review=review)
+    written = write_named(
+        named,
+        output,
+        diarization=diarization,
+        formats=wanted.format_names,
+        review=review,
+        overwrite=overwrite,
+    )
+    for line in cluster_lines(named):
+        click.echo(line)
+    click.echo(f"wrote {output}: {', '.join(path.name for path in written)}")
+    exit_left_out(named.clusters["doubtful"])
+
+
+@main.command()
+@click.argument("named", type=click.Path(path_type=Path), metavar="OUT")
+@click.argument("reference", type=click.Path(path_type=Path))
+@option("--uem", type=click.Path(path_type=Path), help="What is scored: session channel start end.")
+@option("--output", "-o", type=click.Path(path_type=Path), help="Every number, as .csv or .json.")
+@writes(Output("output", MEASURES))
+def score(named: Path, reference: Path, uem: Path | None, output: Path | None) -> None:
+    """Measure the names in the folder OUT against REFERENCE, an RTTM with the true names.
+
+    Prints the open-set identification error by time: speech that is missed, made up, or under
+    another name than its own, where whoever is not enrolled is rightly unknown.
+    """
+    from ..output import write_metrics
+    from .error_rate import error_lines
+    from .error_rate import score as measure
+
+    table = measure(named, reference, uem=uem)
+    if output is not None:
+        write_metrics(table, output)
+    error_lines(table, click.echo)
+    if output is not None:
+        click.echo(f"wrote {output}")
+
+
+@main.command("list")
+@_VOICES
+def list_people(voices: Path) -> None:
+    """List who is enrolled in VOICES, by how much speech, and what the scores rest on."""
+    from ..output import frame_text
+    from .voices_file import load_voices
+
+    enrolled = load_voices(voices)
+    click.echo(frame_text(enrolled.table()))
+    click.echo("\n".join(enrolled.summary()))
+
+
+@main.command()
+@_VOICES
+@click.argument("name")
+def remove(voices: Path, name: str) -> None:
+    """Take the person NAME and all of that speech out of VOICES."""
+    from ...common.names import normal_name
+    from .voices_file import load_voices, save_voices
+
+    fewer = load_voices(voices).remove(normal_name(name))
+    save_voices(fewer, voices)
+    click.echo("\n".join([*fewer.summary(), f"wrote {voices}"]))

@@ -1,0 +1,122 @@
+"""Clips of people whose names are known become voices: ``FOLDER/NAME/*.wav``.
+
+A clip holds one person's speech alone; any container that libsndfile reads, of any sample rate.
+Where others have sessions, clips have themselves: calibration leaves them out one by one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...common.audio.containers import SUFFIXES
+from ...common.errors import InputError
+from ...common.files import list_files
+from ...common.log import log as log_info
+from ...common.names import normal_name
+from ...extract.options import ExtractOptions
+from ...extract.run import extract
+from ...manifests.formats.turns import audio_seconds
+from ...manifests.table import check_table
+from .enrolment import Log, enrol
+from .extraction import features_like, recording_hash, store_name
+from .options import DEFAULT_ENCODER
+from .voices import Voices, check_person
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LONGEST = 8.0  # s; a longer clip is several segments
+
+
+def enrol_clips(
+    folder: str | Path,
+    cache: str | Path,
+    *,
+    voices: Voices | None = None,
+    encoder: str | None = None,
+    layer: int | None = None,
+    log: Log = log_info,
+) -> Voices:
+    """Enrol people from clips of their speech alone, ``FOLDER/NAME/*.wav``, under these names.
+
+    Any container that libsndfile reads, of any sample rate; a clip is what other clips are
+    compared with, as a session is elsewhere.
+
+    Parameters
+    ----------
+    cache
+        Folder that keeps the features; a second run takes them from there.
+    encoder
+        Hub id, folder, ``demo`` or ``mfcc``; None: that of `voices`, or `DEFAULT_ENCODER`.
+    voices, layer, log
+        As of `enrol`.
+
+    Raises
+    ------
+    InputError
+        There are no such clips, one cannot be read, or as `enrol` does.
+    """
+    table = clips_table(folder)
+    root = str(Path(folder).absolute())
+    if voices is not None:
+        store = features_like(voices, table, cache, encoder=encoder, log=log, audio_root=root)
+    else:
+        new = ExtractOptions(
+            encoder=encoder or DEFAULT_ENCODER,
+            layers="all" if layer is None else str(layer),
+            audio_root=root,
+            resample=True,
+        )
+        store = extract(table, Path(cache, store_name("", new)), new, log=log)
+    return enrol(table, store, voices=voices, layer=layer, audio_root=folder, log=log)
+
+
+def clips_table(folder: str | Path) -> pd.DataFrame:
+    """Return the segment table of clips ``FOLDER/NAME/*.wav``; long clips are several segments.
+
+    Raises
+    ------
+    InputError
+        There is no such folder, clip or name, or a clip cannot be read.
+    """
+    import pandas as pd
+
+    root, rows = Path(folder), list[dict[str, object]]()
+    if not root.is_dir():
+        raise InputError(
+            f"{folder}: is not a folder, expected one with a folder of clips for each person; "
+            "correct the path"
+        )
+    for file in list_files(root, SUFFIXES):
+        path = file.relative_to(root)
+        if len(path.parts) < 2:
+            raise InputError(
+                f"{file}: lies in no person's folder, expected {folder}/NAME/{file.name}; move it"
+            )
+        name = normal_name(path.parts[0])
+        check_person(name, str(file))
+        rows += _clip_rows(path, name, audio_seconds(file), recording_hash(file))
+    if not rows:
+        raise InputError(
+            f"{folder}: holds 0 recordings, expected {folder}/NAME/*.wav; correct the path"
+        )
+    return check_table(pd.DataFrame(rows))
+
+
+def _clip_rows(path: Path, name: str, seconds: float, content: str) -> list[dict[str, object]]:
+    ends = np.linspace(0, seconds, max(1, round(seconds / LONGEST)) + 1)
+    return [
+        {
+            "segment_id": f"{path.as_posix()} {content} {start:.3f}",
+            "audio": path.as_posix(),
+            "start": start,
+            "end": end,
+            "speaker": name,
+            "session": path.as_posix(),
+            "overlap": 0.0,
+        }
+        for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)
+    ]

@@ -1,0 +1,128 @@
+"""A diarization's clusters: their speech, what of it is theirs alone, and who speaks at once.
+
+A cluster is one label of one session. Its evidence are the stretches in which nobody else speaks,
+of `LEAST` s and more; what is longer than `LONGEST` s is divided evenly, so that one wrong turn
+does not hide in a long one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from ...common.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ...manifests.formats.turns import Turn
+
+LEAST, LONGEST = 0.8, 10.0  # s of a segment of evidence
+ROUNDING = 1e-6  # s
+Spans = list[tuple[float, float]]  # (start, end), in order, apart
+
+
+def turns_table(turns: Iterable[Turn]) -> pd.DataFrame:
+    """Return turns as rows `session`, `cluster`, `start`, `end`, `channel`, `text`, by time."""
+    import pandas as pd
+
+    rows = [(turn.session, turn.speaker, *turn[2:4], turn.channel, turn.text) for turn in turns]
+    if not rows:
+        raise InputError("diarization: holds 0 turns, expected at least 1; name another file")
+    table = pd.DataFrame(rows, columns=["session", "cluster", "start", "end", "channel", "text"])
+    order = ["session", "start", "end", "cluster"]
+    return table.sort_values(order, kind="stable", ignore_index=True)
+
+
+def merge(spans: Iterable[tuple[float, float]]) -> Spans:
+    """Return spans in order, those that touch joined.
+
+    >>> merge([(3, 4), (0, 2), (1, 3)])
+    [(0, 4)]
+    """
+    merged: Spans = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(merged[-1][1], end)
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def subtract(spans: Spans, others: Spans) -> Spans:
+    """Return what of merged spans lies outside merged others.
+
+    >>> subtract([(0, 10)], [(2, 3), (9, 12)])
+    [(0, 2), (3, 9)]
+    """
+    left: Spans = []
+    place = 0
+    for first, last in spans:
+        start = first
+        while place < len(others) and others[place][1] <= start:
+            place += 1
+        for other_start, other_end in others[place:]:
+            if other_start >= last:
+                break
+            if other_start > start:
+                left.append((start, other_start))
+            start = max(start, other_end)
+        if start < last:
+            left.append((start, last))
+    return left
+
+
+def seconds_of(spans: Spans) -> float:
+    """Return the length of merged spans (s)."""
+    return math.fsum(end - start for start, end in spans)
+
+
+def speech_of(turns: pd.DataFrame) -> dict[str, Spans]:
+    """Return {cluster: its speech} of one session's turns, clusters in order of name."""
+    return {
+        str(cluster): merge(zip(rows["start"].tolist(), rows["end"].tolist(), strict=True))
+        for cluster, rows in turns.groupby("cluster", sort=True)
+    }
+
+
+def together(speech: dict[str, Spans]) -> dict[tuple[str, str], float]:
+    """Return for each two clusters for how long (s) they speak at once."""
+    names = list(speech)
+    return {
+        (a, b): seconds_of(speech[a]) - seconds_of(subtract(speech[a], speech[b]))
+        for place, a in enumerate(names)
+        for b in names[place + 1 :]
+    }
+
+
+def evidence(turns: pd.DataFrame) -> pd.DataFrame:
+    """Return the segments that tell of a voice: `session`, `cluster`, `start`, `end`, `channel`.
+
+    Each lies in one channel: the one that most of the cluster's turns name.
+    """
+    import pandas as pd
+
+    rows: list[tuple[str, str, float, float, str]] = []
+    for session, part in turns.groupby("session", sort=True):
+        speech = speech_of(part)
+        channels = part.groupby("cluster")["channel"].agg(lambda names: names.mode().iloc[0])
+        for cluster, spans in speech.items():
+            others = merge(
+                span for name, some in speech.items() if name != cluster for span in some
+            )
+            for start, end in _pieces(subtract(spans, others)):
+                rows.append((str(session), cluster, start, end, str(channels[cluster])))
+    return pd.DataFrame(rows, columns=["session", "cluster", "start", "end", "channel"])
+
+
+def _pieces(spans: Sequence[tuple[float, float]]) -> Spans:
+    pieces: Spans = []
+    for start, end in spans:
+        if end - start < LEAST - ROUNDING:
+            continue
+        count = math.ceil((end - start) / LONGEST - ROUNDING)
+        edges = [start + (end - start) * k / count for k in range(count)] + [end]
+        pieces += pairwise(edges)
+    return pieces

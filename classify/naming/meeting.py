@@ -1,0 +1,167 @@
+"""Names for the clusters of a diarized meeting: the whole flow of ``spk name apply``.
+
+Read the turns, cut away where others speak, extract with the voices' encoder, score clusters and
+their segments, assign names as a whole, and say of each cluster how sure that is and why it has
+none.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...common.errors import InputError
+from ...common.files import is_special
+from ...common.log import log as log_info
+from ...manifests.formats.pairing import pair, unpaired_error
+from ...manifests.formats.registry import read_turns
+from .assignment import CONFLICT, MIXED, SHORT, STRANGER
+from .clusters import evidence, turns_table
+from .decision import Named, name_clusters
+from .enrolment import Log
+from .extraction import features_like, recording_hash
+from .options import NamingOptions, check_one_audio
+from .voices import UNKNOWN, Voices, check_enrolled
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def apply(
+    voices: Voices,
+    diarization: str | Path,
+    *,
+    audio: str | Path | None = None,
+    audio_root: str | Path | None = None,
+    cache: str | Path | None = None,
+    log: Log = log_info,
+    **options: Any,
+) -> Named:
+    """Give the clusters of a diarization the names of enrolled people.
+
+    Parameters
+    ----------
+    diarization
+        RTTM, WhisperX JSON, ELAN's EAF or lhotse's JSONL, of one session or several.
+    audio
+        The recording of the only session; or else
+    audio_root
+        the folder of recordings, each named after its session.
+    cache
+        Folder that keeps the features; a second run takes them from there.
+    log
+        Receives lines of what was left out, and of what the names rest on.
+    options
+        `false_accepts`, `threshold`, `present`, `same_name`, `min_purity`, `min_seconds`,
+        `channel`, `encoder`, `device`, as `NamingOptions` has them.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read, a session has no recording, the encoder is another than the voices',
+        or somebody present is not enrolled.
+
+    Examples
+    --------
+    >>> named = apply(voices, "meeting.rttm", audio="meeting.wav")  # doctest: +SKIP
+    >>> named.clusters[["cluster", "name", "probability"]]  # doctest: +SKIP
+         cluster       name  probability
+    0 SPEAKER_00        Ann         0.98
+    1 SPEAKER_01  unknown_1         0.93
+    """
+    settings = NamingOptions(**options)
+    check_one_audio(audio, audio_root)
+    check_enrolled(settings.present_names, voices.names, "--present")
+    turns = read_diarization(diarization, log)
+    recordings = _recordings(turns, audio, audio_root)
+    segments = _segments(turns, recordings)
+    place = nullcontext(cache) if cache is not None else tempfile.TemporaryDirectory()
+    with place as folder:
+        store = features_like(
+            voices,
+            segments,
+            Path(folder, "features"),
+            encoder=settings.encoder,
+            audio_root="/",
+            channel=settings.channel or voices.config["channel"],
+            device=settings.device,
+            log=log,
+        )
+        with_features = segments[segments["segment_id"].isin({*map(str, store.ids())})]
+        if len(with_features) < len(segments):
+            log(f"left out: {len(segments) - len(with_features)} segments that extraction rejected")
+        X = store.read(with_features["segment_id"], voices.layer)
+    named = name_clusters(voices, turns, with_features.reset_index(drop=True), X, settings)
+    for line in summary(named):
+        log(line)
+    return named
+
+
+def read_diarization(diarization: str | Path, log: Log) -> pd.DataFrame:
+    """Return the turns of a diarization (`clusters.turns_table`)."""
+    annotation = read_turns(diarization)
+    for note in annotation.notes:
+        log(f"{note.place}: {note.message}")
+    return turns_table(annotation.turns)
+
+
+def _recordings(
+    turns: pd.DataFrame, audio: str | Path | None, audio_root: str | Path | None
+) -> dict[str, Path]:
+    """Return each session's recording."""
+    counts = turns["session"].value_counts(sort=False)
+    sessions = list(counts.index)
+    if audio_root is not None:
+        pairing = pair(audio_root, sessions)
+        if pairing.missing:
+            raise unpaired_error(pairing, audio_root, counts.to_dict())
+        return dict(pairing.recordings)
+    path = Path(str(audio))
+    if len(sessions) > 1:
+        raise InputError(
+            f"--audio: one recording is given for {len(sessions)} sessions, first {sessions[0]!r}, "
+            "expected one session; pass --audio-root FOLDER"
+        )
+    if is_special(path) or not path.is_file():
+        raise InputError(f"{path}: is not a file, expected the recording; correct --audio")
+    return {sessions[0]: path}
+
+
+def _segments(turns: pd.DataFrame, recordings: Mapping[str, Path]) -> pd.DataFrame:
+    """Return the evidence as a segment table; ids hold the recording's hash, start and end.
+
+    So features that are kept belong to the audio, whatever the cluster is called today.
+    """
+    rows = evidence(turns)
+    hashes = {session: recording_hash(path) for session, path in recordings.items()}
+    rows["audio"] = [str(recordings[session].absolute()) for session in rows["session"]]
+    columns = (rows[name] for name in ("session", "start", "end", "channel"))
+    rows["segment_id"] = [
+        f"{hashes[session]}_{start:.4f}_{end:.4f}" + (f"_ch{channel}" if channel else "")
+        for session, start, end, channel in zip(*columns, strict=True)
+    ]
+    return rows.assign(speaker=rows["cluster"])
+
+
+def summary(named: Named) -> list[str]:
+    """Say how many clusters have a name, who is doubtful, and by which threshold."""
+    clusters = named.clusters
+    unknown = clusters["reason"].isin([STRANGER, SHORT, MIXED, CONFLICT]) & clusters[
+        "name"
+    ].str.startswith(f"{UNKNOWN}_")
+    reasons = clusters["reason"][unknown].value_counts()
+    why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    what = "score" if named.voices.calibration.calibrator is None else "probability"
+    lines = []
+    if named.voices.calibration.calibrator is None:
+        lines.append(named.voices.calibration_text())
+    lines.append(
+        f"{len(clusters) - int(unknown.sum())} of {len(clusters)} clusters have a name"
+        + (f", the others: {why}" if why else "")
+        + f"; {int(clusters['doubtful'].sum())} doubtful; {what} of at least "
+        f"{named.threshold:.3f} gives a name"
+    )
+    return lines
