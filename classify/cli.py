@@ -147,7 +147,8 @@ def fit(
     from ..extract.options import DEFAULT_ENCODER
     from ..manifests.split_record import split_method
     from ..manifests.table import read_table
-    from .experiment import fit_best, fit_clips
+    from .clips import fit_clips
+    from .experiment import fit_best
     from .speaker_model_files import check_foretold, check_replaceable, save_model
 
     check_replaceable(model, overwrite=overwrite)
@@ -169,7 +170,9 @@ def fit(
     save_model(fitted, model, left_out, overwrite=overwrite)
     on = fitted.origin["fitted_on"]
     click.echo("\n".join(facts))
-    click.echo(f"wrote {model}: {fitted.name}, {len(fitted.fitted)} classifiers, fitted on {on}")
+    count = len(fitted.fitted)
+    classifiers = f"{count} classifier{'s' * (count != 1)}"
+    click.echo(f"wrote {model}: {fitted.name}, {classifiers}, fitted on {on}")
     exit_left_out(left_out["segment_id"])
 
 

@@ -5,7 +5,6 @@ Over the corpus a classifier is also rewarded for recognising the room; `control
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +14,7 @@ import numpy as np
 
 from ..common.errors import InputError
 from ..common.log import log, warn
-from ..extract.options import DEFAULT_ENCODER, ExtractOptions
 from ..extract.store.reader import FeatureStore
-from ..manifests.formats.clips import read_clips
 from ..manifests.split_record import split_method
 from ..manifests.splits.tasks import Task
 from ..manifests.table import SPLITS, as_table
@@ -57,9 +54,6 @@ from .validity import learnt_from, learnt_note, learnt_rows, split_doubts
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-CLIPS = "clips"  # the split of a model that was fitted on a folder of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,47 +300,6 @@ def _fit_fixed(
     facts = [f"encoder: {encoder_text(model)}", f"split: {model.origin['split']}"]
     facts += left_out_lines(ready.rejected, ready.skipped, LEFT_OUT_FILE)
     return model, facts, ready.left_out
-
-
-def fit_clips(
-    folder: str | Path,
-    settings: SweepSettings | None = None,
-    *,
-    encoder: str = DEFAULT_ENCODER,
-    log: Log = lambda text: None,
-    before: Callable[[Mapping[str, Any]], None] = lambda foretold: None,
-) -> tuple[SpeakerModel, list[str], pd.DataFrame]:
-    """Fit a model of the voices in ``FOLDER/NAME/*.wav``, one over all of them.
-
-    Features are extracted as `spk-extract` does by default, so that the model fits a store that was
-    made with the same encoder.
-
-    Parameters
-    ----------
-    folder
-        As `manifests.formats.clips.read_clips` reads it; one clip of each person is enough.
-    encoder
-        As of `spk-extract`.
-
-    Returns
-    -------
-    tuple
-        As of `fit_best`.
-
-    Raises
-    ------
-    InputError
-        As of `read_clips`, `run_extraction` and `fit_best`.
-    """
-    from ..extract.run import run_extraction
-
-    table, settings = read_clips(folder, log=log), settings or SweepSettings()
-    options = ExtractOptions(audio_root=str(folder), encoder=encoder, resample=True)
-    with tempfile.TemporaryDirectory() as draft:
-        store = Path(draft) / "features"
-        log(str(replace(run_extraction(table, store, options, log=log), store=str(folder))))
-        settings = replace(settings, within="corpus")
-        return fit_best(table, store, settings, split=CLIPS, log=log, before=before)
 
 
 def _facts(

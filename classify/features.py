@@ -36,7 +36,7 @@ class LayerSet:
     """The layers of one feature vector: a single layer, a concatenation, or a mean.
 
     Models and runs of earlier versions may also hold a mix (`weights`, one > 0 per layer, which sum
-    to 1), or features scaled by one number (`standardise` is ``no``); see `linear.principal_axes`.
+    to 1), or features divided by one number for all (`standardise` is ``no``).
     """
 
     layers: tuple[int, ...]

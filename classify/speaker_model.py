@@ -190,7 +190,7 @@ def foretell(
 ) -> dict[str, Any]:
     """Return the attributes that `fit`'s model will have whatever validation chooses.
 
-    Layers are those to choose from; a mix is without its weights.
+    Layers are those to choose from.
     """
     return {
         "part": settings.pooling_part,

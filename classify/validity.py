@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..common.names import normal_name
-from ..manifests.predictions import parse_scores
+from ..manifests.predictions import names_nobody, parse_scores
 from ..manifests.split_record import UNKNOWN
 from ..manifests.splits.overlap import RECORDING, count_neighbours
 from ..manifests.splits.tasks import WITHIN_CORPUS, Task, rows_in_train
@@ -229,22 +229,24 @@ def unknown_note(rows: pd.DataFrame, table: pd.DataFrame | None, corpus: bool) -
 
 
 def unnamed_note(rows: pd.DataFrame, table: pd.DataFrame | None, *, corpus: bool) -> list[str]:
-    """Return a note on segments in which nobody is named; empty if `--unknown-below` was not used.
+    """Return a note on segments in which nobody is named; empty if there are none.
 
     `table` and `corpus` as in `unknown_speakers`.
     """
-    if "best" not in rows:
+    unnamed = names_nobody(rows).to_numpy()
+    if not unnamed.any():
         return []
-    unnamed = (rows["predicted"] == UNKNOWN_SPEAKER).to_numpy()
     strangers = unknown_speakers(rows, table, corpus=corpus)
-    right = (rows["predicted"] == rows["speaker"]).to_numpy()[~unnamed]
+    correct = (rows["predicted"] == rows["speaker"]).to_numpy()
+    right, called_so = correct[~unnamed], int(correct[unnamed].sum())
     count, others = int(unnamed.sum()), len(right)
     who = "" if strangers is None else f", {int((strangers & unnamed).sum())} of them of speakers "
     who += "that the model does not know" if who else ""
+    but = f", but for {called_so} whose speaker the table calls so" if called_so else ""
     rest = f"; of the other {others}, {right.mean():.1%} are named rightly" if others else ""
     return [
         f"{count} of {len(rows)} segments are named {UNKNOWN_SPEAKER!r}{who}: that counts as not "
-        f"right{rest}"
+        f"right{but}{rest}"
     ]
 
 

@@ -70,8 +70,10 @@ def with_unknown(predictions: pd.DataFrame, below: float) -> pd.DataFrame:
     Raises
     ------
     InputError
-        A candidate is called so, and could not be told from nobody.
+        A candidate is called so, and could not be told from nobody; or `below` is out of range.
     """
+    if not 0 <= below <= 1:
+        raise InputError(f"unknown_below: {below} is given, expected 0 to 1; correct it")
     best = predictions["best"] if "best" in predictions else predictions["predicted"]
     candidates = {name for text in predictions.get("scores", []) for name in parse_scores(text)}
     if UNKNOWN_SPEAKER in candidates.union(best):
@@ -82,6 +84,15 @@ def with_unknown(predictions: pd.DataFrame, below: float) -> pd.DataFrame:
         )
     predicted = best.where(predictions["score"] >= below, UNKNOWN_SPEAKER)
     return check_predictions(predictions.assign(predicted=predicted, best=best))
+
+
+def names_nobody(predictions: pd.DataFrame) -> pd.Series:
+    """Return which rows (n,) bool name nobody, as `with_unknown` makes them.
+
+    A speaker who is called `UNKNOWN_SPEAKER` is somebody: `best` is absent, or names him or her.
+    """
+    unknown = predictions["predicted"] == UNKNOWN_SPEAKER
+    return unknown & (predictions.get("best", UNKNOWN_SPEAKER) != UNKNOWN_SPEAKER)
 
 
 def unnamed_lines(named: pd.DataFrame, below: float | None) -> list[str]:

@@ -200,7 +200,15 @@ def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
 
 
 def check_predictions(predictions: pd.DataFrame, where: str = "predictions") -> pd.DataFrame:
-    """Return `predictions` with the schema's dtypes, or raise `InputError`."""
+    """Return `predictions` with the schema's dtypes, or raise `InputError`.
+
+    Where `best` is missing, as in the rows of a table without it that were added to one with it,
+    it is `predicted`.
+    """
+    if {"best", "predicted"} <= set(predictions):
+        best = predictions["best"]
+        here = best.notna() & (best != "")
+        predictions = predictions.assign(best=best.where(here, predictions["predicted"]))
     raw = _typed(predictions, PREDICTION_COLUMNS, PREDICTION_OPTIONAL, where)
     names = [name for name in ("session", "speaker", "predicted", "best") if name in raw]
     predictions = _with_normal_names(raw, names)

@@ -15,7 +15,7 @@ from typing import Any
 from ...common.errors import InputError
 from ...extract.store.layout import differing_keys
 from ..features import LayerSet
-from ..options import AUTO
+from ..options import AUTO, PredictOptions
 from ..selection.run_inputs import FREE_KEYS, check_sealed, run_mark
 from ..speaker_model import SpeakerModel
 from .sweep_choice import read_config
@@ -32,14 +32,20 @@ def threshold_of(
     Raises
     ------
     InputError
-        ``auto`` and the sweep's folder are given one without the other, or `measured_threshold`
-        refuses.
+        ``auto`` and the sweep's folder are given one without the other, a share is given without
+        ``auto``, or `measured_threshold` refuses.
     """
     if (unknown_below == AUTO) != (run is not None):
         raise InputError(
             f"--unknown-below: value is {unknown_below or 'none'!r} and --run is "
             f"{run or 'none'!r}, expected auto and the folder of a sweep, or neither; pass both, "
             "or give --unknown-below a probability"
+        )
+    if run is None and false_accepts != PredictOptions.false_accepts:
+        raise InputError(
+            f"--false-accepts: value is {false_accepts:g} and --unknown-below is "
+            f"{unknown_below or 'none'!r}, expected auto there; pass --unknown-below auto and "
+            "--run, or leave --false-accepts out"
         )
     if run is not None:
         return measured_threshold(model, run, false_accepts)

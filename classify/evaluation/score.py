@@ -11,8 +11,9 @@ The result has one row per model, stratum, group and measure. Measures over all 
   ``majority_scored``: the speaker with most of the scored segments, which only the truth tells;
 - by ``session``, ``speaker``, ``duration`` and ``overlap``: accuracy only.
 
-A segment named `UNKNOWN_SPEAKER` is not right, and is no class of ``macro_f1``;
-``calibration_error`` then takes the probability of the most probable speaker.
+A segment in which nobody is named (`predictions.names_nobody`) is right only if the table calls its
+speaker ``unknown`` too, and is no class of ``macro_f1`` otherwise; ``calibration_error`` then takes
+the probability of the most probable speaker.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ import numpy as np
 
 from ...common.errors import InputError
 from ...common.log import warn
-from ...manifests.predictions import as_predictions, parse_scores
+from ...manifests.predictions import as_predictions, names_nobody, parse_scores
 from ...manifests.split_record import split_method
 from ...manifests.splits.tasks import majority_label, rows_in_train
-from ...manifests.table import UNKNOWN_SPEAKER, as_table
+from ...manifests.table import as_table
 from ..features import Log
 from ..metrics import (
     RESAMPLES,
@@ -226,7 +227,7 @@ def _arrays(rows: pd.DataFrame, table: pd.DataFrame | None) -> _Rows:
     labels = sorted(set(rows["speaker"]) | set(rows["predicted"]))
     number = {label: code for code, label in enumerate(labels)}
     best = rows["best"] if "best" in rows else rows["predicted"]
-    named = (rows["predicted"] != UNKNOWN_SPEAKER) | (rows["predicted"] == rows["speaker"])
+    named = ~names_nobody(rows) | (rows["predicted"] == rows["speaker"])
     scores = [parse_scores(text) for text in rows["scores"]] if "scores" in rows else None
     train = rows[:0] if table is None else rows_in_train(table)
     candidates = _candidates(rows, scores, train)

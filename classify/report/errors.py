@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ...common.errors import InputError
 from ...extract.audio import CODES, ReadOptions, Rejected, Segment, read_segment
-from ...manifests.table import UNKNOWN_SPEAKER
+from ...manifests.predictions import names_nobody
 from .runs import ReportedRun
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def find_errors(
     """
     errors: list[Error] = []
     for number, run in enumerate(runs):
-        rows = run.predictions[run.predictions["predicted"] != UNKNOWN_SPEAKER]
+        rows = run.predictions[~names_nobody(run.predictions)]
         wrong = rows[rows["speaker"] != rows["predicted"]]
         order = wrong.sort_values(["score", "segment_id"], ascending=[False, True], kind="stable")
         for row in order.head(most).to_dict("records"):

@@ -9,9 +9,9 @@ Three forms, by suffix:
   column for each number, in their order.
 - ``.csv``: `segment_id` and a column for each number.
 
-Columns of a segment table or of an export are passed over. Nothing is unpickled. What `export`
-wrote also has a `configuration`, and `content_sha256`, by which it shows whether the vectors are
-still those.
+Columns of a segment table or of an export, and row numbers that pandas wrote, are passed over.
+Nothing is unpickled. What `export` wrote also has a `configuration`, and `content_sha256`, by which
+it shows whether the vectors are still those.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".npz", ".parquet", ".csv")
 IDS = ("segment_id", "segment_ids", "ids")
 LAYER = re.compile(r"layer_(\d{1,4})")
-PASSED_OVER = {*SEGMENT_COLUMNS, *OPTIONAL_COLUMNS, *COLUMNS, "offset"}
+ROW_NUMBERS = ("index", "Unnamed: 0")  # as pandas calls the numbers of rows that it wrote
+PASSED_OVER = {*SEGMENT_COLUMNS, *OPTIONAL_COLUMNS, *COLUMNS, "offset", *ROW_NUMBERS}
 SAVE = "save numpy.savez(FILE, segment_id=ids, vectors=array)"
 MAGICS = (  # first bytes, what such a file is, what to do
     (HDF5, "an HDF5 file", "name a store, packed or not, where a command takes STORE"),
@@ -170,15 +171,29 @@ def _read_npz(path: Path) -> Vectors:
     key = next((name for name in IDS if name in arrays), None)
     if key is None:
         return _by_segment(path, arrays)
+    if arrays[key].ndim != 1:
+        raise InputError(
+            f"{path}: {key!r} has shape {arrays[key].shape}, expected a list of ids; {SAVE}"
+        )
     ids = arrays.pop(key).astype(np.str_).tolist()
     named = {int(m[1]): arrays[n] for n in arrays if (m := LAYER.fullmatch(n))}
-    offset = arrays["offset"] if "configuration" in arrays else np.arange(len(ids) + 1)
+    offset = _offset(arrays, len(ids))
     columns = {name: arrays[name] for name in COLUMNS if name in arrays}
-    config = json.loads(str(arrays["configuration"])) if "configuration" in arrays else {}
+    config = dict(json.loads(str(arrays["configuration"]))) if "configuration" in arrays else {}
     sha256 = str(arrays.get("content_sha256", ""))
     layers = named or _layers(path, _only_array(path, arrays, len(ids)))
     _check_layers(path, layers, int(offset[-1]))
     return Vectors(ids, layers, offset, columns, config, sha256)
+
+
+def _offset(arrays: Mapping[str, np.ndarray], count: int) -> np.ndarray:
+    """Return the rows (count+1,) at which segments begin; raise `ValueError` for others."""
+    if "configuration" not in arrays:
+        return np.arange(count + 1)
+    offset = arrays["offset"]
+    if offset.shape != (count + 1,) or offset[0] or not (np.diff(offset) > 0).all():
+        raise ValueError(f"offset of {count} segments is {offset.tolist()[:5]}")
+    return offset
 
 
 def _is_object(file: Any, name: str) -> bool:
@@ -243,7 +258,7 @@ def _read_parquet(path: Path) -> Vectors:
     table = parquet.read_table(path)
     metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
     frame = table.to_pandas()
-    config = json.loads(metadata.get("configuration", "{}"))
+    config = dict(json.loads(metadata.get("configuration", "{}")))
     return _of_columns(path, frame, config, metadata.get("content_sha256", ""))
 
 

@@ -2,7 +2,8 @@
 
 The name of the folder is the speaker's, a file is one segment from its start to its end, and
 all are of split ``train``. Audio of every suffix that can be decoded is read; other files and
-deeper folders are passed over and told.
+deeper folders are passed over and told. Folders whose names are the same but for how accents are
+stored are refused: nobody sees the difference.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ...common.audio.containers import SUFFIXES
 from ...common.errors import InputError
+from ...common.names import normal_name
 from ..table import check_table, segment_id
 from .turns import audio_seconds, check_name
 
@@ -39,7 +41,7 @@ def read_clips(
     ------
     InputError
         There is no such folder, it has clips of fewer than two persons, a person's folder has
-        none, or a file cannot be decoded.
+        none or an unusable name, two folders have the same name, or a file cannot be decoded.
     """
     import pandas as pd
 
@@ -66,8 +68,9 @@ def read_clips(
             f"{folder}: holds clips of {len(persons)} persons, expected {FEWEST} or more as "
             "FOLDER/NAME/*.wav; add a folder for each person"
         )
+    _check_apart(root, [person.name for person in persons], log)
     if others:
-        log(f"{folder}: {len(others)} files are passed over, first {others[0]!r}")
+        log(f"{folder}: {len(others)} files or folders are passed over, first {others[0]!r}")
     return check_table(pd.DataFrame(rows), where=str(folder))
 
 
@@ -75,11 +78,29 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
+def _check_apart(root: Path, names: list[str], log: Callable[[str], object]) -> None:
+    """Refuse two names of one normal form; tell of two that differ by capitals alone."""
+    persons: dict[str, str] = {}
+    lower: dict[str, str] = {}
+    for name in names:
+        normal = normal_name(name)
+        if (first := persons.setdefault(normal, name)) != name:
+            raise InputError(
+                f"{root}: {first!a} and {name!a} are the same name, expected a folder for each "
+                "person; move the clips of one to the other, or rename it"
+            )
+        if (first := lower.setdefault(normal.casefold(), normal)) != normal:
+            log(f"{root}: {first!r} and {normal!r} differ by capitals alone, and are two persons")
+
+
 def _row(root: Path, clip: Path) -> dict[str, object]:
     """Return the row of a clip, which is a session of its own."""
     name = clip.relative_to(root).as_posix()
-    speaker = check_name(clip.parent.name, what="name", place=str(clip.parent))
+    place, repair = str(clip.parent), "rename the folder"
+    speaker = check_name(clip.parent.name, what="name", place=place, repair=repair)
     seconds = audio_seconds(clip)
+    if not seconds:
+        raise InputError(f"{clip}: holds 0 samples, expected a recording; replace or delete it")
     return {
         "segment_id": segment_id(clip.name, speaker, 0.0, seconds),
         "audio": name,

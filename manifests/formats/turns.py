@@ -203,22 +203,21 @@ def parse_float(text: str, *, what: str, place: str) -> float:
     return value + 0.0  # -0 is 0
 
 
-def check_name(text: str, *, what: str, place: str) -> str:
-    """Normalise a name, or raise `InputError` if it is unusable.
+def check_name(text: str, *, what: str, place: str, repair: str = "correct the line") -> str:
+    """Normalise a name, or raise `InputError`, which ends in `repair`, if it is unusable.
 
     A name must be fit for a file name, and not a placeholder such as ``<NA>``.
     """
     name = normal_name(text)
     if is_placeholder(name):
         raise InputError(
-            f"{place}: {what} is {_short(text)}, expected a name, not a placeholder; correct the "
-            "line"
+            f"{place}: {what} is {_short(text)}, expected a name, not a placeholder; {repair}"
         )
     fine = name not in ("", ".", "..") and name.isprintable() and len(name) <= LONGEST_NAME
     if not fine or "/" in name or "\\" in name or ".." in name:
         raise InputError(
             f"{place}: {what} is {_short(text)}, expected a plain name of at most {LONGEST_NAME} "
-            "characters without '/', '\\\\', '..' or control characters; correct the line"
+            f"characters without '/', '\\\\', '..' or control characters; {repair}"
         )
     return name
 

@@ -137,6 +137,20 @@ def test_another_channel_of_the_same_span_is_encoded(corpus, encoded):
     assert encoded == []
 
 
+def test_channels_recordings_and_ends_of_one_table_are_told_apart(corpus, encoded):
+    root, table = corpus
+    others = [
+        noise_meeting(root, "S02.wav", SPANS, channels=2, seed=1),
+        relabelled(table, channel="1"),
+        relabelled(table.assign(start=table["start"] + 0.1)),
+        relabelled(table.assign(end=table["end"] - 0.1)),
+    ]
+    together = check_table(pd.concat([table, *others], ignore_index=True))
+    summary = run_extraction(together, root / "new", options(root))
+    assert (len(encoded), summary.new, summary.shared) == (20, 20, 0)
+    assert len(np.unique(rows_of(root / "new", together), axis=0)) == 20
+
+
 def test_audio_that_changed_under_its_name_is_encoded(corpus, encoded):
     root, table = corpus
     samples, rate = soundfile.read(root / "S01.wav", dtype="int16")

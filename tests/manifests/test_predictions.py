@@ -7,7 +7,12 @@ import pandas as pd
 import pytest
 
 from spk.common.errors import InputError
-from spk.manifests.predictions import make_predictions, unnamed_lines, with_unknown
+from spk.manifests.predictions import (
+    make_predictions,
+    names_nobody,
+    unnamed_lines,
+    with_unknown,
+)
 from spk.manifests.table import check_predictions, read_predictions, write_predictions
 
 
@@ -57,3 +62,24 @@ def test_a_speaker_called_unknown_is_not_taken_for_nobody(named):
     scores = named["scores"].str.replace('"B"', '"unknown"')
     with pytest.raises(InputError, match="a speaker is called 'unknown'.*rename the speaker"):
         with_unknown(named.assign(scores=scores), 0.5)
+
+
+@pytest.mark.parametrize("below", [-0.1, 1.5, float("nan")])
+def test_what_is_no_probability_is_refused(named, below):
+    with pytest.raises(InputError, match="unknown_below: .* is given, expected 0 to 1"):
+        with_unknown(named, below)
+
+
+def test_rows_without_a_best_may_stand_beside_others(named, tmp_path):
+    both = pd.concat([named.assign(model="plain"), with_unknown(named, 0.8)])
+    both.to_csv(tmp_path / "both.csv", index=False)
+    for table in (check_predictions(both), read_predictions(tmp_path / "both.csv")):
+        assert table["best"].tolist() == ["A", "A", "B"] * 2
+        assert names_nobody(table).tolist() == [False] * 3 + [False, True, True]
+
+
+def test_somebody_called_unknown_is_not_nobody(named):
+    somebody = named.assign(predicted="unknown")
+    assert not names_nobody(somebody).any()
+    assert not names_nobody(somebody.assign(best="unknown")).any()
+    assert names_nobody(somebody.assign(best="A")).all()

@@ -101,6 +101,7 @@ def test_thresholds_of_another_sweep_are_refused(made, model, tmp_path):
     [
         (["--unknown-below", "auto"], "value is 'auto' and --run is 'none'"),
         (["--unknown-below", "0.5", "--run", "run"], "value is '0.5' and --run is 'run'"),
+        (["--false-accepts", "0.1"], "value is 0.1 and --unknown-below is 'none'"),
         (["--unknown-below", "1.5"], "value is '1.5', expected a probability from 0 to 1, or auto"),
     ],
 )

@@ -237,3 +237,22 @@ def test_how_many_have_nobody_is_told(with_nobody):
     lines.clear()
     score(with_nobody.drop(columns="best"), resamples=FEW, log=lines.append)
     assert lines == []  # somebody of that name, as in tables of other programs
+
+
+def test_the_name_of_a_speaker_does_not_change_a_measure(small):
+    names = {"a1": "unknown"}  # who is also named where a2 speaks
+    called_so = small.replace({"speaker": names, "predicted": names})
+    called_so["scores"] = small["scores"].str.replace('"a1"', '"unknown"')
+    before, after = (
+        score(rows, resamples=FEW, log=lambda line: None).query("stratum == 'all'")["value"]
+        for rows in (small, called_so)
+    )
+    assert after.tolist() == pytest.approx(before.tolist(), abs=EXACT)
+
+
+def test_nobody_is_right_only_where_the_table_calls_the_speaker_so(with_nobody):
+    strange = with_nobody.assign(speaker=["unknown", *with_nobody["speaker"][1:]])
+    lines = []
+    found = score(strange, resamples=FEW, log=lines.append)
+    assert found["value"][0] == 4 / 8
+    assert "counts as not right, but for 1 whose speaker the table calls so; of the" in lines[-1]

@@ -131,6 +131,27 @@ def test_a_folder_of_clips_becomes_a_model_of_all_its_names(voices, tmp_path):
     assert named["predicted"].tolist() == named["speaker"].tolist()
 
 
+def test_a_person_without_a_usable_clip_is_refused(voices, tmp_path):
+    soundfile.write(voices / "Cem" / "1.wav", np.zeros(16000), 16000)
+    done = typed("fit", "--clips", voices, tmp_path / "model", "--encoder", "mfcc")
+    assert done.exit_code == 3, done.output
+    assert "left out: 'Cem/1.wav': all 16000 samples are 0" in done.output
+    assert "rejected.csv" not in done.output  # the store is gone, and its list with it
+    soundfile.write(voices / "Cem" / "0.wav", np.zeros(16000), 16000)
+    done = typed("fit", "--clips", voices, tmp_path / "another", "--encoder", "mfcc")
+    assert done.exit_code == 1
+    assert "0 of 2 clips of 'Cem' can be used, first 'Cem/0.wav': all 16000" in done.output
+    assert not (tmp_path / "another").exists()
+
+
+def test_one_recording_under_two_names_is_refused(voices, tmp_path):
+    samples, rate = soundfile.read(voices / "Ann" / "1.wav", dtype="int16")
+    soundfile.write(voices / "Cem" / "1.flac", samples, rate)
+    done = typed("fit", "--clips", voices, tmp_path / "model", "--encoder", "mfcc")
+    assert done.exit_code == 1
+    assert "'Ann/1.wav' and 'Cem/1.flac' hold the same samples" in done.output
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

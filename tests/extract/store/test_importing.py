@@ -86,6 +86,18 @@ def test_rows_of_several_layers_become_layers(table, tmp_path, file):
     assert import_vectors(named, table, tmp_path / "named", name="x").layers == [3, 7]
 
 
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "index"])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_row_numbers_that_pandas_wrote_are_no_vectors(tmp_path, table, suffix, name):
+    frame = frame_of(X[:, 0]).rename(columns=str)
+    if name:
+        frame.insert(0, name, range(len(frame)))
+    path = tmp_path / f"x{suffix}"
+    frame.to_csv(path, index=not name) if suffix == ".csv" else frame.to_parquet(path)
+    store = import_vectors(path, table, tmp_path / "store", name="d-vector")
+    np.testing.assert_array_equal(store.read(IDS, 0), X[:, 0])
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int16"])
 def test_halves_and_singles_keep_their_bits_and_others_become_singles(table, tmp_path, file, dtype):
     values = (1000 * X[:, 0]).astype(dtype)
@@ -268,3 +280,21 @@ def test_overwrite_replaces_the_store_of_another_file(tmp_path, table, file):
     (store / "mine").write_text("a file of the user's")
     with pytest.raises(InputError, match="holds 'mine', which is not part of a store"):
         import_vectors(other, table, store, name="z", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"segment_id": np.array(IDS)[:, None]},
+            r"'segment_id' has shape \(6, 1\), expected a list",
+        ),
+        ({"offset": np.array([0, 2, 1, 3, 4, 5, 6])}, r"cannot be read \(offset of 6 segments is"),
+        ({"configuration": "[1]"}, r"cannot be read"),
+    ],
+)
+def test_a_damaged_file_of_vectors_is_told_in_one_line(tmp_path, table, changes, message):
+    arrays = {"segment_id": IDS, "layer_0": X[:, 0], "configuration": "{}"}
+    np.savez(tmp_path / "x.npz", **{**arrays, "offset": np.arange(7), **changes})
+    with pytest.raises(InputError, match=message):
+        import_vectors(tmp_path / "x.npz", table, tmp_path / "store", name="x")

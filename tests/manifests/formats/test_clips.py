@@ -29,7 +29,7 @@ def test_a_clip_is_a_segment_of_the_person_whose_folder_it_lies_in(voices):
     assert table["end"].tolist() == [0.25, 1.0, 0.5]
     assert table["split"].tolist() == ["train"] * 3
     assert table["segment_id"].is_unique
-    assert lines == [f"{voices}: 1 files are passed over, first 'Bob/notes.txt'"]
+    assert lines == [f"{voices}: 1 files or folders are passed over, first 'Bob/notes.txt'"]
 
 
 def test_what_is_no_folder_of_voices_is_refused(voices, tmp_path):
@@ -42,4 +42,29 @@ def test_what_is_no_folder_of_voices_is_refused(voices, tmp_path):
         read_clips(voices)
     (voices / "Ann" / "1.wav").write_text("no sound")
     with pytest.raises(InputError, match=r"Ann/1\.wav: "):
+        read_clips(voices)
+
+
+def test_two_folders_of_one_name_are_refused(voices):
+    (voices / "Zoe\u0308").mkdir()
+    (voices / "Zoë" / "1.wav").rename(voices / "Zoe\u0308" / "2.wav")
+    (voices / "Bob" / "1.wav").rename(voices / "Zoë" / "1.wav")
+    with pytest.raises(InputError, match=r"'Zoe\\u0308' and 'Zo\\xeb' are the same name"):
+        read_clips(voices)
+
+
+def test_names_that_differ_by_capitals_alone_are_two_persons_and_told(voices):
+    (voices / "bob").mkdir()
+    (voices / "Bob" / "1.wav").rename(voices / "bob" / "1.wav")
+    lines = []
+    assert read_clips(voices, log=lines.append)["speaker"].tolist() == ["Bob", "Zoë", "bob"]
+    assert f"{voices}: 'Bob' and 'bob' differ by capitals alone, and are two persons" in lines
+
+
+def test_an_empty_recording_and_an_unusable_name_are_named(voices):
+    soundfile.write(voices / "Bob" / "3.wav", np.zeros(0), 16000)
+    with pytest.raises(InputError, match=r"Bob/3\.wav: holds 0 samples, .* replace or delete it"):
+        read_clips(voices)
+    (voices / "Bob").rename(voices / "<NA>")
+    with pytest.raises(InputError, match=r"<NA>: name is '<NA>', .*; rename the folder"):
         read_clips(voices)
