@@ -125,9 +125,7 @@ def export(
     return len(chosen.columns["segment_id"])
 
 
-def content_sha256(
-    config: Mapping[str, Any], columns: Mapping[str, Sequence[Any] | np.ndarray], crc32: np.ndarray
-) -> str:
+def content_sha256(config: Mapping[str, Any], columns: Mapping[str, Any], crc32: np.ndarray) -> str:
     """Return what identifies an export: configuration, `segment_id` and `COLUMNS`, features.
 
     `crc32` (n, layers) are of the features.
