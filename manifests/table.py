@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".csv", ".parquet")
 SPLITS = ("train", "valid", "test")
-MAX_SECONDS = (
-    1e7  # s, 116 days: no recording is longer, and every sample has its own number up to there
-)
+MAX_SECONDS = 1e7  # s, 116 days: no recording is longer; up to there each sample has a number
 ID = re.compile(r"(.+)_\d{4,}\.\d{4}_\d{4,}\.\d{4}(?:_ch\d+)?")  # `segment_id`
 CHANNEL = re.compile(r"0*(\d{1,4})(?:\.0+)?")  # a spreadsheet makes 1.0 of 1
 CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f]")  # control characters; some steer a terminal
@@ -200,15 +198,10 @@ def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
 
 
 def check_predictions(predictions: pd.DataFrame, where: str = "predictions") -> pd.DataFrame:
-    """Return `predictions` with the schema's dtypes, or raise `InputError`.
-
-    Where `best` is missing, as in the rows of a table without it that were added to one with it,
-    it is `predicted`.
-    """
-    if {"best", "predicted"} <= set(predictions):
-        best = predictions["best"]
-        here = best.notna() & (best != "")
-        predictions = predictions.assign(best=best.where(here, predictions["predicted"]))
+    """Return `predictions` with the schema's dtypes, or raise `InputError`."""
+    if {"best", "predicted"} <= set(predictions):  # rows of a table without `best` may lack it
+        best = predictions["best"].replace("", None)
+        predictions = predictions.assign(best=best.fillna(predictions["predicted"]))
     raw = _typed(predictions, PREDICTION_COLUMNS, PREDICTION_OPTIONAL, where)
     names = [name for name in ("session", "speaker", "predicted", "best") if name in raw]
     predictions = _with_normal_names(raw, names)

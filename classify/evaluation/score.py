@@ -11,9 +11,9 @@ The result has one row per model, stratum, group and measure. Measures over all 
   ``majority_scored``: the speaker with most of the scored segments, which only the truth tells;
 - by ``session``, ``speaker``, ``duration`` and ``overlap``: accuracy only.
 
-A segment in which nobody is named (`predictions.names_nobody`) is right only if the table calls its
-speaker ``unknown`` too, and is no class of ``macro_f1`` otherwise; ``calibration_error`` then takes
-the probability of the most probable speaker.
+Where nobody is named (`predictions.names_nobody`), a segment is right only if the table calls its
+speaker ``unknown``, and is else of no class of ``macro_f1``; ``calibration_error`` takes the most
+probable speaker.
 """
 
 from __future__ import annotations
@@ -226,7 +226,6 @@ def _join(rows: pd.DataFrame, table: pd.DataFrame | None) -> pd.DataFrame:
 def _arrays(rows: pd.DataFrame, table: pd.DataFrame | None) -> _Rows:
     labels = sorted(set(rows["speaker"]) | set(rows["predicted"]))
     number = {label: code for code, label in enumerate(labels)}
-    best = rows["best"] if "best" in rows else rows["predicted"]
     named = ~names_nobody(rows) | (rows["predicted"] == rows["speaker"])
     scores = [parse_scores(text) for text in rows["scores"]] if "scores" in rows else None
     train = rows[:0] if table is None else rows_in_train(table)
@@ -240,7 +239,7 @@ def _arrays(rows: pd.DataFrame, table: pd.DataFrame | None) -> _Rows:
         drawn=drawn,
         truth=rows["speaker"].map(number).to_numpy(np.int64),
         predicted=rows["predicted"].map(number).where(named, -1).to_numpy(np.int64),
-        best_right=(best == rows["speaker"]).to_numpy(),
+        best_right=(rows.get("best", rows["predicted"]) == rows["speaker"]).to_numpy(),
         score=rows["score"].to_numpy(np.float64),
         candidates=np.array([len(names) for names in candidates]),
         majority=rows["speaker"].to_numpy(str) == majority,

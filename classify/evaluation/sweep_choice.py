@@ -122,8 +122,9 @@ def _check_fitted_today(run: Path, layers: LayerSet) -> None:
     """Refuse what earlier versions chose and this one does not fit."""
     if layers.weights or layers.standardise != "yes":
         raise InputError(
-            f"{run}: chose {layers.description} in an earlier version, expected features of each "
-            "layer standardised; sweep again into another folder"
+            f"{run}: chose {layers.description} in an earlier version, expected a choice that this "
+            "one fits, without weights of layers and with standardised features; sweep again into "
+            "another folder"
         )
 
 

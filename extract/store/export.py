@@ -10,10 +10,10 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -24,7 +24,7 @@ from ...common.outputs import Output, check_place
 from ...common.signals import defer_signals
 from ...manifests.table import as_table
 from .reader import FeatureStore
-from .shard import DTYPES, encode_columns, read_layer, trailer, write_datasets
+from .shard import COLUMNS, DTYPES, encode_columns, read_layer, trailer, write_datasets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +90,7 @@ def export(
     `configuration` (JSON), and per layer ``layer_N (rows, dim)`` in the stored dtype; segment i
     owns the rows ``offset[i]:offset[i+1]``. ``.parquet`` (pooled stores): a row per segment,
     ``layer_N`` a float32 list of length dim; the configuration in the schema's metadata. Both hold
-    `content_sha256`, by which the import knows whether the vectors are still those. An existing
+    `content_sha256`, by which the import knows whether all that is still so. An existing
     file is never replaced by other content unless `overwrite`.
 
     Parameters
@@ -125,9 +125,15 @@ def export(
     return len(chosen.columns["segment_id"])
 
 
-def content_sha256(ids: Iterable[str], crc32: np.ndarray) -> str:
-    """Return what identifies segments and their features, whose CRC-32 are (n, layers)."""
-    digest = hashlib.sha256(json.dumps([str(name) for name in ids]).encode())
+def content_sha256(config: Mapping[str, Any], columns: Mapping[str, Any], crc32: np.ndarray) -> str:
+    """Return what identifies an export: configuration, `segment_id` and `COLUMNS`, features.
+
+    `crc32` (n, layers) are of the features.
+    """
+    listed = [np.asarray(columns[name]).tolist() for name in ("segment_id", *COLUMNS)]
+    digest = hashlib.sha256(
+        json.dumps([dict(config), *listed], sort_keys=True, default=str).encode()
+    )
     digest.update(np.ascontiguousarray(crc32, dtype="<u4").data)
     return digest.hexdigest()
 
@@ -150,7 +156,7 @@ class _Chosen:
         self.columns = {name: values[chosen] for name, values in rows.items()} | own
         empty = np.empty((0, len(store.layers)), "<u4")
         crc32 = np.concatenate([empty, *(shard.crc32[places] for shard, places in shards)])
-        self.sha256 = content_sha256(self.columns["segment_id"].tolist(), crc32)
+        self.sha256 = content_sha256(store.config, self.columns, crc32)
 
     def layer(self, store: FeatureStore, layer: int) -> Iterator[np.ndarray]:
         """Yield one layer of each shard's rows, checked, in the stored dtype."""

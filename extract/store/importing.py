@@ -192,7 +192,7 @@ def _identified(
     if not name:
         problem = "does not say which encoder made it"
         if vectors.config:
-            problem = f"holds other vectors than spk-store export wrote of {encoder!r}"
+            problem = f"is not what spk-store export wrote of {encoder!r} any more"
         raise InputError(f"{path}: {problem}, expected a name for it; pass --name NAME")
     return _named(path, vectors, normal_name(name), weights)
 
@@ -204,7 +204,8 @@ def _as_exported(vectors: Vectors) -> np.ndarray | None:
         return None
     values = _stacked(vectors, DTYPES[config["dtype"]])
     same = config.get("layers") == sorted(vectors.layers) and config.get("dim") == values.shape[2]
-    same &= content_sha256(vectors.ids, _crc32(vectors, values)) == vectors.content_sha256
+    columns = {"segment_id": vectors.ids, **vectors.columns}
+    same &= content_sha256(config, columns, _crc32(vectors, values)) == vectors.content_sha256
     return values if same else None
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from pyarrow import parquet
 
 from spk.common.errors import InputError
 from spk.extract.store.cli import store as command
@@ -217,12 +218,39 @@ def test_an_export_that_was_changed_is_another_encoders(exported, table, tmp_pat
         arrays = dict(file)
     arrays["layer_2"][3, 1] *= 2
     np.savez(tmp_path / "changed.npz", **arrays)
-    with pytest.raises(InputError, match=r"other vectors than spk-store export wrote of 'tiny'"):
+    with pytest.raises(InputError, match=r"is not what spk-store export wrote of 'tiny' any more"):
         import_vectors(tmp_path / "changed.npz", table, tmp_path / "store")
     store = import_vectors(tmp_path / "changed.npz", table, tmp_path / "store", name="twice")
     assert store.config["encoder"] == "twice"
     with pytest.raises(InputError, match=r"holds features of 'tiny'.*leave out --name"):
         import_vectors(path, table, tmp_path / "other", name="twice")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+@pytest.mark.parametrize("what", ["configuration", "audio_digest", "segment_id"])
+def test_an_export_vouches_for_all_that_a_store_takes_from_it(
+    exported, table, tmp_path, suffix, what
+):
+    _, path = exported(suffix)
+    changed = tmp_path / f"changed{suffix}"
+    if suffix == ".npz":
+        with np.load(path) as file:
+            arrays = dict(file)
+        values = np.array(str(arrays[what]).replace("}", ', "x": 1}'))
+        arrays[what] = values if what == "configuration" else arrays[what][::-1]
+        np.savez(changed, **arrays)
+    else:
+        rows = parquet.read_table(path)
+        facts = dict(rows.schema.metadata)
+        if what == "configuration":
+            facts[b"configuration"] = facts[b"configuration"].replace(b"}", b', "x": 1}')
+        else:
+            place = rows.schema.get_field_index(what)
+            values = rows.column(what).take(list(range(len(rows)))[::-1])
+            rows = rows.set_column(place, rows.schema.field(place), values)
+        parquet.write_table(rows.replace_schema_metadata(facts), changed)
+    with pytest.raises(InputError, match="is not what spk-store export wrote"):
+        import_vectors(changed, table, tmp_path / "store")
 
 
 def test_an_export_of_segments_with_other_times_is_refused(exported, table, tmp_path):
