@@ -51,9 +51,13 @@ LEARNT = (
     "spk-classify predict model table.csv store named.csv",
     "spk-classify score named.csv --table table.csv",
     "spk-classify report sweep --table table.csv --audio-root corpus/wav -o report.html",
+    "spk-name enrol team.voices table.csv store --layer 1",
+    "spk-name list team.voices",
 )
 LACKING = {
     "spk-extract table.csv features --audio-root corpus/wav --encoder demo": "extract",
+    "spk-name apply team.voices corpus/TextGrid/20990301_S_R001S01C01.rttm "
+    "--audio-root corpus/wav -o named": "extract",
     "spk-finetune fit table.csv --audio-root corpus/wav --encoder demo": "finetune",
     "spk-finetune fit table.csv --config transfer --audio-root corpus/wav": "finetune",
     "spk-classify sweep table.csv store trees --classifiers lightgbm --layers 1": "trees",
@@ -82,7 +86,7 @@ def write_store() -> None:
                 duration=1.0,
                 frames=49,
                 audio_bytes=32000,
-                audio_crc32=zlib.crc32(b""),
+                audio_crc32=zlib.crc32(name.encode()),
             )
 
 

@@ -69,6 +69,7 @@ def check_install(archive: Path, folder: Path) -> None:
         "spk-extract",
         "spk-store",
         "spk-classify",
+        "spk-name",
         "spk-finetune",
     ):
         if "Usage:" not in run(str(folder / "bin" / command), "--help", cwd=folder):

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...common.extras import check_extra
 from ...extract.options import ExtractOptions, parse_layers
 from ...extract.run import configuration, run_extraction
 from ...extract.store.reader import FeatureStore
@@ -57,6 +58,7 @@ def features_like(
     store = Path(cache, store_name(voices.fingerprint, options))
     opened = FeatureStore.open(store) if (store / "store.json").exists() else None
     if opened is None or {*table["segment_id"]} - _settled(opened):
+        check_extra("extract", "spk-name")
         loaded = _encoder(voices, options)
         check_same_encoder(voices, _configuration(loaded, options), options.encoder)
         run_extraction(table, store, options, encoder=loaded, log=log)

@@ -56,7 +56,7 @@ def apply(
         Receives lines of what was left out, and of what the names rest on.
     options
         `false_accepts`, `threshold`, `present`, `same_name`, `min_purity`, `min_seconds`,
-        `channel`, `encoder`, `device`, as `NamingOptions` has them.
+        `input_format`, `channel`, `encoder`, `device`, as `NamingOptions` has them.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def apply(
     settings = NamingOptions(**options)
     check_one_audio(audio, audio_root)
     check_enrolled(settings.present_names, voices.names, "--present")
-    turns = read_diarization(diarization, log)
+    turns = read_diarization(diarization, settings.input_format, log)
     recordings = _recordings(turns, audio, audio_root)
     segments = _segments(turns, recordings)
     place = nullcontext(cache) if cache is not None else tempfile.TemporaryDirectory()
@@ -100,9 +100,12 @@ def apply(
     return named
 
 
-def read_diarization(diarization: str | Path, log: Log) -> pd.DataFrame:
-    """Return the turns of a diarization (`clusters.turns_table`)."""
-    annotation = read_turns(diarization)
+def read_diarization(diarization: str | Path, input_format: str | None, log: Log) -> pd.DataFrame:
+    """Return the turns of a diarization (`clusters.turns_table`), in a format or in its own."""
+    try:
+        annotation = read_turns(diarization, input_format)
+    except InputError as problem:  # which names the argument of `read_turns`
+        raise InputError(str(problem).replace("format=...", "--input-format")) from None
     for note in annotation.notes:
         log(f"{note.place}: {note.message}")
     return turns_table(annotation.turns)

@@ -99,6 +99,13 @@ class NamingOptions(CheckedOptions):
     min_seconds: float = option_field(
         5.0, "A cluster of less speech gets no name.", unit="s", least=0, group=DECISION
     )
+    input_format: str | None = option_field(
+        None,
+        "Of DIARIZATION: rttm, whisperx, eaf, lhotse, srt, vtt, txt, textgrid, csv, ...",
+        metavar="NAME",
+        default_text="by its suffix and content",
+        group=READING,
+    )
     channel: str | None = option_field(
         None,
         "Index from 0, or mean, where the diarization names none.",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MARK, LIST, REVIEW = "naming.json", "names.csv", "review.html"
 SUBTITLES = ("srt", "vtt", "txt")
+PLACES = ("input_format", "encoder", "device")  # options that change no name
 DIGITS = 4  # after the point, of probabilities and seconds
 
 
@@ -149,7 +150,7 @@ def _described(named: Named) -> dict[str, Any]:
         "scores": voices.scorer.method,
         "calibrated": calibration.calibrator is not None,
         "threshold": named.threshold,
-        "options": asdict(named.options),
+        "options": {k: v for k, v in asdict(named.options).items() if k not in PLACES},
         "version": version("spk-toolkit"),
     }
 

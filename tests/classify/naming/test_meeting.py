@@ -122,6 +122,16 @@ def test_a_whisperx_json_gets_names_on_the_command_line(place, tmp_path):
     assert not Path(tmp_path / "out" / "names.csv").exists()
 
 
+def test_of_a_folder_of_several_formats_one_is_chosen(place, voices, tmp_path):
+    for suffix in (".rttm", ".eaf"):
+        write_turns(turns_of(place, "later"), tmp_path / f"later{suffix}")
+    where = {"audio_root": place, "cache": place / "cache", "log": silent}
+    with pytest.raises(InputError, match="holds files of eaf, rttm.*say which, --input-format"):
+        naming.apply(voices, tmp_path, **where)
+    named = naming.apply(voices, tmp_path, input_format="eaf", **where)
+    assert names_of(named) == {"SPEAKER_00": "Di", "SPEAKER_01": "Cem"}
+
+
 def test_without_a_cache_nothing_is_left_behind(place, voices, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_turns(turns_of(place, "later"), tmp_path / "later.rttm")
