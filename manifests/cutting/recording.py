@@ -160,13 +160,14 @@ def write_audio(path: Path, samples: np.ndarray) -> None:
 
     image = io.BytesIO()
     soundfile.write(image, samples, RATE, subtype="PCM_16", format=path.suffix[1:].upper())
-    if not has_to_be_written(path, image.getbuffer()):
-        return
-    part = path.with_name(f".{path.name}.part")
-    with image.getbuffer() as view, explain_write_errors(path, view.nbytes):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with rename_when_complete(part, path) as file:
-            file.write(view)
+    # Released also after an error: Python 3.12.1 crashes where a view outlives its buffer.
+    with image.getbuffer() as view:
+        if not has_to_be_written(path, view):
+            return
+        with explain_write_errors(path, view.nbytes):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with rename_when_complete(path.with_name(f".{path.name}.part"), path) as file:
+                file.write(view)
 
 
 def is_complete(path: Path, samples: int) -> bool:
