@@ -360,7 +360,7 @@ def calls(tree):
             yield getattr(owner, "id", ""), name, {k.arg: k.value for k in node.keywords}, node
 
 
-HOSTILE = {
+HOSTILE_TURNS = {
     "S1.vtt": "WEBVTT\n\n00:01.0 --> 00:02.0\n<v" + "." * 5000 + "\n",
     "S1.srt": " " * 50_000 + "-->\n00:00:01,0 --> 00:00:02,0\n" + "[" * 50_000 + "<" * 50_000,
     "S1.txt": "[" + " " * 50_000 + "-->\n[00:01.0 --> 00:02.0] " + "(speaker " * 5000,
@@ -370,9 +370,9 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("file", HOSTILE)
+@pytest.mark.parametrize("file", HOSTILE_TURNS)
 def test_an_annotation_that_was_made_to_take_long_comes_to_an_end(tmp_path, file):
-    (tmp_path / file).write_text(HOSTILE[file])
+    (tmp_path / file).write_text(HOSTILE_TURNS[file])
     with suppress(InputError):
         assert read_turns(tmp_path / file).turns == []
 

@@ -219,6 +219,7 @@ def test_one_that_speed_makes_too_short_stays_as_it_was(segments):
     assert np.array_equal(samples(dataset, 0, (0,))[0], recorded(short))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on one core
 def test_other_processes_give_the_same_bytes(segments):
     settings = {"batch_seconds": 2.0, "crop_seconds": 0.6, **LOUD}
     epochs = []
