@@ -1,6 +1,6 @@
 """Names in diarized meetings with real voices: each meeting is named from all the others.
 
-Usage: ``python benchmarks/naming.py MEETINGS OUT [--encoders mfcc,demo]``. MEETINGS holds ``wav``,
+Usage: ``python benchmarks/naming.py MEETINGS OUT [--encoders small,mfcc]``. MEETINGS holds ``wav``,
 ``TextGrid`` and ``people.csv``. Who speaks in no other meeting is a stranger. Writes
 ``OUT/naming.csv``, a row per encoder, state of the clusters and rule: the open-set identification
 error by time with its 95 % interval over meetings, and its parts (in per cent of the speech).
@@ -271,5 +271,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Names in diarized meetings with real voices.")
     parser.add_argument("meetings", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--encoders", default="mfcc,demo")
+    parser.add_argument("--encoders", default="small,mfcc")
     main(**vars(parser.parse_args()))

@@ -50,7 +50,7 @@ def enrol_clips(
     cache
         Folder that keeps the features; a second run takes them from there.
     encoder
-        Hub id, folder, ``demo`` or ``mfcc``; None: that of `voices`, or `DEFAULT_ENCODER`.
+        Hub id, folder, ``small`` or ``mfcc``; None: that of `voices`, or `DEFAULT_ENCODER`.
     voices, layer, log
         As of `enrol`.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ...common.errors import InputError
 from ...common.options import CheckedOptions, joined, option_field, parse_channel
 
-DEFAULT_ENCODER = "mfcc"  # of clips
+DEFAULT_ENCODER = "small"  # of clips
 SAME_NAME = ("auto", "never", "always")
 FORMATS = ("rttm", "json", "csv", "srt", "vtt", "txt")
 ENROLMENT, DECISION, READING, WRITING = (
@@ -31,7 +31,7 @@ class EnrolOptions(CheckedOptions):
     )
     encoder: str | None = option_field(
         None,
-        "With --clips: hub id, local folder, demo or mfcc.",
+        "With --clips: hub id, local folder, small or mfcc.",
         default_text=f"the voices', or {DEFAULT_ENCODER}",
         group=ENROLMENT,
     )

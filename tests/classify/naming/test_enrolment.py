@@ -163,7 +163,7 @@ def clips(tmp_path_factory):
 def test_clips_of_any_rate_are_enrolled_under_their_folders_name(clips, tmp_path):
     voices = enrol_clips(clips, tmp_path / "cache", log=silent)
     assert voices.names == ["Ann", "Bo", "Cem", "Di", "Eva Lee"]
-    assert voices.config["encoder"] == "mfcc"
+    assert voices.config["encoder"] == "small"
     assert voices.table()["seconds"].tolist() == pytest.approx([18.0] * 5)
     assert voices.calibration.known_trials > 0  # clips are left out in turn
     again = enrol_clips(clips, tmp_path / "cache", voices=voices, log=silent)

@@ -42,7 +42,7 @@ def walked(real_data, tmp_path_factory):
     new = f"{meetings}/TextGrid/{NEW}.rttm --audio {wav}/{NEW}.flac"
     lines = [
         f"spk manifests rttm {folder}/known {folder}/turns.csv --audio-root {wav}",
-        f"spk extract {folder}/turns.csv {folder}/features --audio-root {wav} --encoder mfcc",
+        f"spk extract {folder}/turns.csv {folder}/features --audio-root {wav} --encoder small",
         f"spk name enrol {folder}/team.voices {folder}/turns.csv {folder}/features "
         f"--identity {folder}/people.csv --audio-root {wav}",
         f"spk name apply {folder}/team.voices {new} --output {out} --review",
