@@ -46,13 +46,15 @@ PACKAGES = (
 EXTRACT = ["torch>=2.4", "transformers>=4.45"]
 FINETUNE = [*EXTRACT, "lightning>=2.4", "pyyaml>=6", "tensorboard>=2.14", "torchaudio>=2.4"]
 TREES = ["lightgbm>=4.3"]
-# Each reads what `manifests/formats` writes, and writes what it reads, in the tests.
+# In the tests each reads what `manifests/formats` writes, and writes what it reads; `pyannote.metrics`
+# checks the sums of `spk name score`.
 LIBRARIES = [
     "audformat>=1.4",
     "lhotse>=1.33",
     "praatio>=6.2",
     "pyannote.core>=6.1",
     "pyannote.database>=6.1",
+    "pyannote.metrics>=4.2",
     "pympi-ling>=1.71",
     "srt>=3.5",
     "urllib3>=2",  # lhotse imports it and does not list it
