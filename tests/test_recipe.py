@@ -79,4 +79,4 @@ def test_noise_of_a_scene_has_the_level_that_was_drawn(recipe):
     spectrum = torch.fft.rfft(bank.augment(waves, generator)).abs().square()
     speech = spectrum[:, 500]
     noise = spectrum.sum(1) - speech
-    assert 10 * torch.log10(speech / noise).numpy() == pytest.approx(np.full(4, 10.0), abs=0.5)
+    assert 10 * torch.log10(speech / noise).numpy() == pytest.approx(np.full(4, 10.0), abs=0.2)
