@@ -46,8 +46,8 @@ PACKAGES = (
 EXTRACT = ["torch>=2.4", "transformers>=4.45"]
 FINETUNE = [*EXTRACT, "lightning>=2.4", "pyyaml>=6", "tensorboard>=2.14", "torchaudio>=2.4"]
 TREES = ["lightgbm>=4.3"]
-# In the tests each reads what `manifests/formats` writes, and writes what it reads; `pyannote.metrics`
-# checks the sums of `spk name score`.
+# In the tests each reads what `manifests/formats` writes, and writes what it reads;
+# `pyannote.metrics` checks the sums of `spk name score`.
 LIBRARIES = [
     "audformat>=1.4",
     "lhotse>=1.33",
