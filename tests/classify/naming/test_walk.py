@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from browser import CLIP_SECONDS, open_browser
 from click.testing import CliRunner
 
 from spk.__main__ import main
@@ -184,6 +185,22 @@ def test_only_the_pages_own_script_may_run_and_nothing_is_fetched(page):
     assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', page)
     ids = re.findall(r'\sid="([^"]*)"', page)
     assert len({*ids}) == len(ids)
+
+
+def test_the_review_page_plays_every_clip_in_a_browser_and_fetches_nothing(walked, tmp_path):
+    shown = open_browser(tmp_path)
+    try:
+        shown.open(walked[0] / "out" / "review.html")
+        lengths = shown.run(CLIP_SECONDS)
+        assert len(lengths) > 10
+        assert 0.5 <= min(lengths) <= max(lengths) <= 10.0
+        assert shown.troubles == []
+        assert [url for url in shown.requests() if not url.startswith("data:")] == []
+        for width in (1280, 390):
+            shown.look(width=width, mobile=width < 400, whole=False)
+            assert shown.run("document.documentElement.scrollWidth") <= width
+    finally:
+        shown.close()
 
 
 def test_a_recording_that_is_gone_is_a_note_in_the_clips_place(walked, real_data):
