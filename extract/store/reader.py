@@ -6,6 +6,7 @@ store keeps no file open, can be pickled, and can be read by several threads or 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -71,12 +72,13 @@ class FeatureStore:
             There is no store, one of its files is damaged, or an id occurs twice.
         """
         path = Path(path)
+        place = Path(os.path.abspath(path))  # where it stays, whatever folder is worked in later
         if path.is_file():
             check_store_file(path)
-            shard = read_shard(path)
+            shard = read_shard(place)
             return cls(path, shard.attributes, [shard])
         described = read_description(path)
-        return cls(path, described, [read_shard(name) for name in shard_paths(path)])
+        return cls(path, described, [read_shard(name) for name in shard_paths(place)])
 
     def __len__(self) -> int:
         return len(self._place)

@@ -184,3 +184,18 @@ def test_a_killed_pack_leaves_no_file_under_the_name(tmp_path: Path, make_store:
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert not out.exists() or len(FeatureStore.open(out)) == 10
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_store_opened_by_a_relative_path_is_read_from_any_folder(
+    tmp_path: Path, make_store: Make, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    features = make_store(tmp_path / "store", IDS)
+    pack(tmp_path / "store", tmp_path / "store.h5")
+    name = "store.h5" if packed else "store"
+    monkeypatch.chdir(tmp_path)
+    opened = FeatureStore.open(name)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    np.testing.assert_array_equal(opened.read(IDS, opened.layers[1]), features[:, 1])
+    assert str(opened.path) == name
