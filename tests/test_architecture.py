@@ -132,6 +132,7 @@ def test_a_file_is_worth_opening(module):
         assert FILES[module].read_text().count("\n") >= SHORTEST_FILE
 
 
+@pytest.mark.slow
 def test_what_needs_no_torch_imports_none():
     with_torch = {f"{p}.{name}" for p, names in WITH_TORCH.items() for name in names.split()}
     assert with_torch <= FILES.keys()

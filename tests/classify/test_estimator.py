@@ -7,6 +7,7 @@ from spk.common.errors import InputError
 NAMES = ("centroid", "ridge", "lda", "logistic", "linear-svm", "lightgbm")
 
 
+@pytest.mark.slow
 @parametrize_with_checks([SpeakerClassifier(name) for name in NAMES])
 def test_estimator_keeps_scikit_learns_rules(estimator, check):
     check(estimator)

@@ -71,6 +71,7 @@ def excess(named):
     return -np.log(np.maximum(true, 1e-15)) - np.log([len(row) for row in chances])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refit", [True, False])
 @pytest.mark.parametrize("classifier", PENALTIES)
 def test_log_loss_is_not_shown_to_be_above_even_probabilities(classifier, refit, tasks):

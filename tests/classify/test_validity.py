@@ -206,6 +206,7 @@ def lopsided(table, kind):
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("within", ["session", "corpus"])
 @pytest.mark.parametrize("kind", ["ties", "missing", "purged", "folded", "rejected"])
 def test_one_table_has_one_majority(tmp_path, table, features, write_store, kind, within):

@@ -68,6 +68,7 @@ def whole(path):
     return np.concatenate(blocks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("container", "codec"), CODINGS)
 def test_every_position_of_every_coding_gives_the_samples_of_the_whole(tmp_path, container, codec):
     for number, count in enumerate(LENGTHS):

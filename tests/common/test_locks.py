@@ -85,6 +85,7 @@ LOCKING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOCKING)
 def test_every_command_that_locks_has_one_message_and_one_way_on(made, typed, monkeypatch, name):
     def none(handle, how):

@@ -62,6 +62,7 @@ def test_the_imitation_casts_as_cuda_does(cuda_autocast):
             torch.zeros(2, 3, 3).baddbmm_(narrow, narrow.transpose(1, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", CHOICES, ids=lambda found: "+".join(found) or "none")
 @pytest.mark.parametrize("kind", ["layer", "group"])
 def test_a_step_in_bfloat16_reaches_what_one_in_float32_does(
@@ -107,6 +108,7 @@ def meeting(tmp_path_factory):
     return folder, table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["layer", "group"])
 def test_fit_and_predict_run_in_bfloat16(cuda_autocast, encoder_of, meeting, tmp_path, kind):
     folder, table = meeting

@@ -454,6 +454,7 @@ def test_a_long_value_is_not_told_at_length():
     assert len(str(caught.value)) < 200
 
 
+@pytest.mark.slow
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.text()

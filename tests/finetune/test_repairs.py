@@ -317,6 +317,7 @@ def options_of(line, message):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_the_repair_typed_gets_the_user_on(prepared, tmp_path, monkeypatch, name):
     shutil.copytree(prepared, tmp_path / "here")

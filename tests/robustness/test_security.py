@@ -403,6 +403,7 @@ def test_commands_in_kaldi_and_lhotse_manifests_are_not_run(tmp_path):
     assert not harm.exists()
 
 
+@pytest.mark.slow
 def test_no_module_imports_what_runs_or_unpickles():
     for file, tree in sources():
         for node in ast.walk(tree):

@@ -136,12 +136,14 @@ def difference(found, expected):
     return (np.linalg.norm(found - expected, axis=-1) / np.linalg.norm(expected, axis=-1)).max()
 
 
+@pytest.mark.slow
 def test_states_in_a_batch_are_those_of_plain_transformers_alone(folder, long_enough):
     found = load_encoder(str(folder)).states(long_enough, layers=[0, 1, 2, 3])
     for states, waveform in zip(found, long_enough, strict=True):
         assert difference(states, plain_states(folder, waveform)) < SAME
 
 
+@pytest.mark.slow
 def test_features_are_mean_and_deviation_of_those_states(folder, long_enough):
     features, frames = load_encoder(str(folder)).encode(long_enough, layers=[0, 1, 2, 3])
     assert features.dtype == np.float32

@@ -46,6 +46,7 @@ def test_coefficients_are_torchaudios(mfcc):
         np.testing.assert_allclose(ours, expected, atol=SAME)
 
 
+@pytest.mark.slow
 def test_it_loads_first_of_all_in_a_process_of_its_own():
     code = "from spk.extract.encoder.encoder import load_encoder as load; print(load('mfcc').rate)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -127,6 +127,7 @@ def own_states(folder, waveform):
     return found[inputs["attention_mask"][0].numpy() == 1] if bert else found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "changes"), CASES, ids=[f"{n}-{'-'.join(c)}" for n, c in CASES])
 def test_states_are_transformers_own(tmp_path, waveform, name, changes):
     save_encoder(tmp_path, name, **changes)

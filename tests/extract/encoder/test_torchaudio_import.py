@@ -57,6 +57,7 @@ def test_torchaudio_is_had_without_compiled_files_that_do_not_fit(tmp_path, prob
     )
 
 
+@pytest.mark.slow
 def test_mfcc_needs_no_compiled_files(tmp_path):
     use = "from spk.extract.encoder.mfcc import CepstralFrontEnd as F; print(F().shortest)"
     broken = EXTENSION.format(problem='OSError("libc10_cuda.so")')

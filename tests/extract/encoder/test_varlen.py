@@ -134,6 +134,7 @@ def test_states_in_float64_are_those_by_a_mask(parts, frames, kernel):
         assert difference(row[:count].numpy(), wanted[:count].numpy()) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", BATCHES.values(), ids=BATCHES)
 def test_features_and_states_of_an_encoder_are_those_by_a_mask(parts, frames, kernel):
     packed, masked = (

@@ -339,6 +339,7 @@ print(hashlib.sha256(here.everything(here.speech()).tobytes()).hexdigest())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", ["1", "2"])
 def test_the_same_seed_gives_the_same_bytes_in_another_process(number):
     samples = everything(speech())

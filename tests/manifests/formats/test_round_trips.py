@@ -77,6 +77,7 @@ def in_order(turns):
     return sorted(turns, key=lambda turn: (turn[0], turn[1], turn[2]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 @FEW
 @given(turns=TURNS)

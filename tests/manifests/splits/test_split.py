@@ -68,6 +68,7 @@ def _drawn(turns: list[tuple[str, str, int, int]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["segment_id", "audio", "start", "end", "speaker", "session"])
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(TURNS, st.sampled_from([0.0, 2.0, 7.5]))
 @pytest.mark.parametrize("method", PURGED)
