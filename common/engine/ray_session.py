@@ -14,6 +14,7 @@ import ipaddress
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
@@ -29,9 +30,13 @@ AUTH, TOKEN = "RAY_AUTH_MODE", "token"
 # told that there is no cluster. It is the same on all systems, whatever its name says.
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # Reports of usage are not sent; a unit that outgrows the memory is tried as often as one that dies.
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_task_oom_retries": "3"}
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_task_oom_retries": "3",
+}
 OBJECTS = 100_000_000  # bytes of shared memory: only names and counts travel
 PATIENCE = 60.0  # s that a machine may take to answer
+KNOCK = 10.0  # s that the head may take to accept a connection; Ray itself would try for minutes
 
 
 def check_address(address: str | None) -> None:
@@ -137,12 +142,16 @@ def _connect(ray: Any, address: str | None, folder: str) -> None:
             "object_store_memory": OBJECTS,
         }
     try:
+        if address and address != "auto":
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), KNOCK).close()
         ray.init(address=address or "local", **options)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as problem:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as problem:
         what = f"--ray-address: {address!r}" if address else "--engine ray: a Ray of this machine"
         raise InputError(
             f"{what} does not answer ({one_line(problem)}), expected a running Ray of version "
-            f"{ray.__version__}; start it, or leave the address out to use this machine alone"
+            f"{ray.__version__}; start it with `ray start`, or leave --ray-address out to use this "
+            "machine alone"
         ) from problem
 
 

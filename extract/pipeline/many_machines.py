@@ -76,7 +76,12 @@ class RayRun(ExtractionRun):
         writer: StoreWriter,
         log: Callable[[str], object],
     ) -> None:
+        from ..encoder.device import shared_batch_seconds
+
         super().__init__(encoder, layers, options, writer, log)
+        if self._on_gpu and options.batch_seconds is None:
+            names, dtype = [str(encoder.device)], encoder.provenance()["compute_dtype"]
+            self.batch_seconds = shared_batch_seconds(names, dtype)
         self._store, self._layers = writer, tuple(layers)
         self._unit_of: dict[str, int] = {}  # first segment_id of a batch -> place of its unit
         self._notes = set[str]()
