@@ -52,6 +52,7 @@ class _Run:
         )(job.function)
         self._shared = ray.put(job.shared)
         self._waiting = deque(job.units)
+        self._published = set[str]()  # keys
         self._took: list[float] = []  # s of each finished unit
         self._slots, self._looked = 0, -MACHINES_EVERY
         self.flying: dict[Any, tuple[Unit, float]] = {}  # reference -> unit, when it was sent
@@ -59,7 +60,10 @@ class _Run:
 
     @property
     def going(self) -> bool:
-        return bool(self._waiting or self.flying)
+        """Whether a unit is neither published nor given up."""
+        return bool(self._waiting) or any(
+            unit.key not in self._published for unit, _ in self.flying.values()
+        )
 
     def send(self) -> None:
         """Send as many of the waiting units as fit."""
@@ -70,29 +74,39 @@ class _Run:
             self._send(self._waiting.popleft())
 
     def receive(self) -> None:
-        """Wait a moment for a unit, and publish it or note its failure."""
+        """Wait a moment for a unit, and publish it, discard it or note its failure."""
         ready, _ = self._ray.wait(list(self.flying), num_returns=1, timeout=PATIENCE)
         for reference in ready:
             unit, since = self.flying.pop(reference)
             try:
                 result = self._ray.get(reference)
             except self._ray.exceptions.RayError as problem:
-                if not self._copies(unit):  # otherwise the other one may still do it
+                # otherwise another copy has done it, or still may
+                if unit.key not in self._published and not self._copies(unit):
                     self.failed.append(FailedUnit(unit, self._why(problem)))
                 continue
+            if unit.key in self._published:
+                self._job.discard(result)
+                continue
             self._took.append(time.monotonic() - since)
+            self._published.add(unit.key)
             self._job.publish(unit, result)
-            self._drop(self._copies(unit))
 
     def send_overdue(self) -> None:
-        """Send units again that are overdue; whichever ends first is published."""
-        limit = overdue_after(self._took, self._job)
-        now = time.monotonic()
+        """Send units again that are overdue; whichever copy ends first is published.
+
+        The other ones are not ended at once: their processes may only be slow to load, and would
+        never come to work.
+        """
+        limit, now = overdue_after(self._took, self._job), time.monotonic()
         late = {unit.key: unit for unit, since in self.flying.values() if now - since > limit}
         for unit in late.values():
             copies = self._copies(unit)
             recent = any(now - self.flying[copy][1] <= limit for copy in copies)
-            if not recent and len(copies) <= self._job.retries:
+            if unit.key in self._published:
+                last = limit * self._job.overdue
+                self.cancel([copy for copy in copies if now - self.flying[copy][1] > last])
+            elif not recent and len(copies) <= self._job.retries:
                 self._send(unit)
 
     def cancel(self, references: Any) -> None:
@@ -103,17 +117,6 @@ class _Run:
             self.flying.pop(reference, None)
         if left:
             self._ray.wait(left, num_returns=len(left), timeout=CANCELLED, fetch_local=False)
-
-    def _drop(self, copies: list[Any]) -> None:
-        """Discard what copies of a published unit have made, and end the others."""
-        done, _ = self._ray.wait(copies, num_returns=len(copies), timeout=0) if copies else ([], [])
-        for reference in done:
-            self.flying.pop(reference)
-            try:
-                self._job.discard(self._ray.get(reference))
-            except self._ray.exceptions.RayError:
-                continue
-        self.cancel([copy for copy in copies if copy not in done])
 
     def _send(self, unit: Unit) -> None:
         self.flying[self._remote.remote(self._shared, unit.payload)] = unit, time.monotonic()

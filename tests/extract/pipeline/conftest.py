@@ -1,6 +1,7 @@
 """A Ray of two nodes on this machine, whose workers misbehave when told, and commands on it."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -56,6 +57,7 @@ class RayOfTwoNodes:
 
     def __init__(self, cluster, faults, environment):
         self.cluster, self.faults, self.environment = cluster, faults, environment
+        self.commands = []
         self.address = cluster.stdout.readline().strip()
 
     def tell(self, order):
@@ -81,10 +83,10 @@ class RayOfTwoNodes:
                     found.append(int(place.name))
         return found
 
-    def start(self, words, folder, **options):
+    def start(self, words, folder):
         """Start ``spk-extract`` in a folder."""
         code = "from spk.extract.cli import main; main()"
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", code, *words],
             cwd=folder,
             env=self.environment,
@@ -92,8 +94,19 @@ class RayOfTwoNodes:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            **options,
         )
+        self.commands.append(process)
+        return process
+
+    def end_commands(self):
+        """Kill the commands that a test has left."""
+        while self.commands:
+            process = self.commands.pop()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            process.stdout.close()
+            process.stderr.close()
 
     @staticmethod
     def wait_for(condition, process):

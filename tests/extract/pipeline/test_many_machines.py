@@ -58,6 +58,7 @@ def two(ray_of_two_nodes):
     ray_of_two_nodes.clear()
     yield ray_of_two_nodes
     ray_of_two_nodes.clear()
+    ray_of_two_nodes.end_commands()
 
 
 def words(corpus, *more):
@@ -158,7 +159,7 @@ def test_a_unit_that_kills_its_process_fails_by_name_and_the_others_go_on(
     two, corpus, alone, tmp_path
 ):
     two.set_fault("kill-m1.wav")
-    code, said, errors = two.run(words(corpus, *on(two), "--unit-minutes", "0.2"), tmp_path)
+    code, said, errors = two.run(words(corpus, *on(two), "--unit-minutes", "0.3"), tmp_path)
     assert code == 3
     assert "m1.wav (its process died in each of 4 tries)" in errors
     assert "failed; run the same command to try again" in said
@@ -175,10 +176,12 @@ def test_a_second_driver_is_told_that_the_store_is_locked(two, corpus, tmp_path)
     two.set_fault("slow")
     process = two.start(words(corpus, *on(two)), tmp_path)
     two.wait_for(lambda: committed(tmp_path), process)
+    process.send_signal(signal.SIGSTOP)  # so that it is not done before the second has begun
     code, _, errors = two.run(words(corpus, *on(two)), tmp_path)
+    process.terminate()
+    process.send_signal(signal.SIGCONT)
     assert code == 1
     assert f'writing is locked by {{"pid": {process.pid},' in errors
-    process.terminate()
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
 
