@@ -110,13 +110,14 @@ def ask_machines(ray: Any, function: Callable[..., str], *arguments: Any) -> dic
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    remote, asked_of = ray.remote(num_cpus=0, max_retries=0)(function), {}
+    remote = ray.remote(num_cpus=0, max_retries=0)(function)
+    asked_of: dict[Any, str] = {}
     for node in ray.nodes():
         if node["Alive"]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             answer = remote.options(scheduling_strategy=there).remote(*arguments)
             asked_of[answer] = node["NodeManagerAddress"]
-    said = {}
+    said: dict[str, str] = {}
     for answer, machine in asked_of.items():
         try:
             said[machine] = ray.get(answer, timeout=PATIENCE) or said.get(machine, "")
