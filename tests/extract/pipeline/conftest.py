@@ -138,7 +138,6 @@ def ray_of_two_nodes(tmp_path_factory):
         "SPK_TEST_FAULTS": str(folder / "faults"),
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         # a node that is gone is noticed after 2 s, not half a minute
         "RAY_health_check_initial_delay_ms": "1000",
         "RAY_health_check_period_ms": "500",
@@ -146,7 +145,7 @@ def ray_of_two_nodes(tmp_path_factory):
     }
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", CLUSTER],
-        env=environment,
+        env={**environment, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},  # `ray_session` tells why
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
