@@ -38,6 +38,13 @@ def test_an_address_of_another_form_is_told(address):
         check_address(address)
 
 
+def test_rays_command_in_the_repair_exists():
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    command = [sys.executable, "-m", "ray.scripts.scripts", "get-auth-token", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "--generate" in done.stdout
+
+
 def test_a_machine_with_the_same_folders_sees_them(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"samples")
     (tmp_path / "store").mkdir()
