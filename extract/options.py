@@ -117,7 +117,7 @@ class ExtractOptions(CheckedOptions):
     )
     ray_address: str | None = option_field(
         None,
-        "With --engine ray: HOST:PORT of the cluster's head, or auto for the one running here.",
+        "With --engine ray: the head of a cluster.",
         default_text="a Ray of this machine alone",
         metavar="HOST:PORT",
         group=RUNNING,

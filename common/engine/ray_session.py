@@ -15,8 +15,9 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -40,19 +41,19 @@ KNOCK = 10.0  # s that the head may take to accept a connection; Ray itself woul
 
 
 def check_address(address: str | None) -> None:
-    """Raise `InputError` unless the cluster at `address` may be joined: HOST:PORT, or auto.
+    """Raise `InputError` unless the cluster at `address`, HOST:PORT, may be joined.
 
     Examples
     --------
     >>> check_address("127.0.0.1:6379")
     """
-    if address is None or address == "auto":
+    if address is None:
         return
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isdecimal()) or "/" in host:
         raise InputError(
             f"--ray-address: value is {address!r}, expected HOST:PORT of the cluster's head, such "
-            "as 10.0.0.1:6379, or auto for the one that runs on this machine; correct it"
+            "as 10.0.0.1:6379; correct it"
         )
     if not _is_loopback(host) and not _has_token():
         raise _unprotected(f"--ray-address: {address!r} is another machine's or a network's")
@@ -80,8 +81,7 @@ def ray_session(address: str | None) -> Iterator[Any]:
             "joins it; call ray.shutdown() first, and name the cluster with --ray-address"
         )
     handlers = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
-    # Ray's logs of a run on this machine alone end with it; its sockets need a short path.
-    with TemporaryDirectory(prefix="spk-ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    with _folder_of_logs() if address is None else nullcontext("") as folder:
         try:
             _connect(ray, address, folder)
             _restore(handlers)  # ray.init takes SIGTERM for itself
@@ -132,6 +132,11 @@ def one_line(problem: BaseException) -> str:
     return lines[-1] if lines else type(problem).__name__
 
 
+def _folder_of_logs() -> TemporaryDirectory[str]:
+    """Return a folder for logs and for sockets, whose paths have to be short."""
+    return TemporaryDirectory(prefix="spk-ray-", dir="/tmp", ignore_cleanup_errors=True)
+
+
 def _connect(ray: Any, address: str | None, folder: str) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
@@ -143,7 +148,7 @@ def _connect(ray: Any, address: str | None, folder: str) -> None:
             "object_store_memory": OBJECTS,
         }
     try:
-        if address and address != "auto":
+        if address:
             host, _, port = address.rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), KNOCK).close()
         ray.init(address=address or "local", **options)
@@ -188,5 +193,6 @@ def _fit(node: dict[str, float], resources: Resources) -> int:
 
 
 def _restore(handlers: dict[signal.Signals, Any]) -> None:
-    for kind, handler in handlers.items():
-        signal.signal(kind, handler)
+    if threading.current_thread() is threading.main_thread():  # no other may set them
+        for kind, handler in handlers.items():
+            signal.signal(kind, handler)
