@@ -26,6 +26,7 @@ PACKAGES = (
     "classify.selection",
     "common",
     "common.audio",
+    "common.engine",
     "extract",
     "extract.encoder",
     "extract.pipeline",
@@ -45,6 +46,7 @@ PACKAGES = (
 # What commands need beyond tables, stores and classifiers; `common/extras.py` tells who lacks it.
 EXTRACT = ["torch>=2.4", "transformers>=4.45"]
 FINETUNE = [*EXTRACT, "lightning>=2.4", "pyyaml>=6", "tensorboard>=2.14", "torchaudio>=2.4"]
+RAY = ["ray>=2.56"]  # before, programs could be run by who was not allowed to
 TREES = ["lightgbm>=4.3"]
 # In the tests each reads what `manifests/formats` writes, and writes what it reads;
 # `pyannote.metrics` checks the sums of `spk name score`.
@@ -99,8 +101,9 @@ setup(
     extras_require={
         "extract": EXTRACT,
         "finetune": FINETUNE,
+        "ray": RAY,
         "trees": TREES,
-        "all": [*FINETUNE, *TREES],
+        "all": [*FINETUNE, *RAY, *TREES],
         "dev": [
             "build>=1.2",
             "hypothesis>=6.100",

@@ -17,6 +17,7 @@ from .errors import InputError
 EXTRAS = {
     "extract": ("torch", "transformers"),
     "finetune": ("torch", "transformers", "lightning", "tensorboard", "yaml"),
+    "ray": ("ray",),
     "trees": ("lightgbm",),
 }
 

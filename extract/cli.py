@@ -44,7 +44,7 @@ def main(table: str, store_path: str, *, plan: bool, no_lock: bool, **options: A
     """Write the encoder's features of every segment in TABLE to the cache STORE, a folder.
 
     Run it again to go on where it stopped. Exit code: 0 all done, 1 something to repair, 3 some
-    segments were rejected (listed in STORE.rejected.csv), 130 or 143 interrupted.
+    segments were rejected (listed in STORE.rejected.csv) or failed, 130 or 143 interrupted.
     """
     from ..manifests.table import read_table
 
@@ -70,4 +70,4 @@ def main(table: str, store_path: str, *, plan: bool, no_lock: bool, **options: A
     if summary.interrupted:
         log("interrupted; run the same command to go on")
         sys.exit(128 + caught[0])
-    sys.exit(LEFT_OUT if summary.rejected else 0)
+    sys.exit(LEFT_OUT if summary.rejected or summary.failed else 0)

@@ -109,6 +109,26 @@ class ExtractOptions(CheckedOptions):
         aliases=("num_workers",),
         group=COMPUTING,
     )
+    engine: str = option_field(
+        "local",
+        "local: this machine; ray: the machines of a Ray cluster, one store.",
+        choices=("local", "ray"),
+        group=RUNNING,
+    )
+    ray_address: str | None = option_field(
+        None,
+        "With --engine ray: the head of a cluster.",
+        default_text="a Ray of this machine alone",
+        metavar="HOST:PORT",
+        group=RUNNING,
+    )
+    unit_minutes: float = option_field(
+        60.0,
+        "With --engine ray: audio that a process does before it is committed, at most.",
+        unit="min",
+        over=0,
+        group=RUNNING,
+    )
     shard: str = option_field(
         "1/1",
         "Part i of n, i from 1 to n; write each to its own store, then run spk-store merge.",
@@ -143,6 +163,16 @@ class ExtractOptions(CheckedOptions):
                 f"--pooling: value is {self.pooling!r} beside --frames, expected none there, since "
                 "frames are stored unpooled; leave out one of the two"
             )
+        if self.ray_address is not None and self.engine != "ray":
+            raise InputError(
+                f"--ray-address: value is {self.ray_address!r} beside --engine {self.engine}, "
+                "expected none there; pass --engine ray, or leave the address out"
+            )
+        if self.profile is not None and self.engine != "local":
+            raise InputError(
+                f"--profile: value is {self.profile!r} beside --engine {self.engine}, expected "
+                "none there, since no times come back from other machines; leave out one of the two"
+            )
 
 
 @dataclass(frozen=True)
@@ -162,6 +192,7 @@ class ExtractSummary:
     untrained: bool = False
     shared: int = 0  # of `segments`, written in this run with features of equal samples
     trained_on: str = ""  # how much speech the encoder learnt from, where that is little
+    failed: tuple[str, ...] = ()  # units of another engine that were given up
 
     def __str__(self) -> str:
         """Return one line."""
@@ -181,6 +212,9 @@ class ExtractSummary:
         if self.rejected:
             reasons = ", ".join(f"{code} {count}" for code, count in sorted(self.rejected.items()))
             parts.append(f"{sum(self.rejected.values())} rejected ({reasons}), see {self.listing}")
+        if self.failed:
+            units = "1 unit" if len(self.failed) == 1 else f"{len(self.failed)} units"
+            parts.append(f"{units} failed; run the same command to try again")
         if self.untrained:
             parts.append("the encoder is untrained")
         if self.trained_on:

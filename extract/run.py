@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.audio.decoding import check_channel
+from ..common.engine.ray_session import check_address
 from ..common.errors import InputError
 from ..common.extras import check_extra, installed_versions
 from ..common.log import log as log_info
@@ -21,6 +22,7 @@ from ..common.log import warn
 from ..manifests.table import as_table
 from .audio import Segment, check_recordings, check_recordings_exist
 from .options import ExtractOptions, ExtractSummary, parse_layers
+from .pipeline.many_machines import RayRun
 from .pipeline.multi_device import MultiDeviceRun
 from .pipeline.runner import ExtractionRun, read_options
 from .planning import choose_segments, row_width
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 SAME_LENGTH = 1e-3  # s; cutting a segment to a file rounds it to whole samples
 
+ENGINE_DEVICES = ("auto", "cpu", "cuda")  # of --engine ray
 RECORDED_IF_GIVEN = ("assumed", "baseline", "trained_on")  # of an encoder's provenance
 
 
@@ -142,6 +145,7 @@ def run_extraction(
     from .encoder.device import convert
 
     options = options or ExtractOptions()
+    _check_engine(options, encoder)
     segments = choose_segments(table, options)
     # Segments of a missing recording are rejected, and not tried again; if all are missing, stop.
     check_recordings_exist(segments, options.audio_root, all_needed=False)
@@ -161,8 +165,7 @@ def run_extraction(
         StoreWriter(store, config, versions=_versions(), convert=convert, lock=lock) as writer,
     ):
         _check_unchanged(segments, writer)
-        settings = encoder, layers, options, writer, log
-        job = ExtractionRun(*settings) if len(devices) == 1 else MultiDeviceRun(devices, *settings)
+        job = _job(devices, encoder, layers, options, writer, log)
         try:
             batches = job.plan(segments)
             with job.shown(batches) as progress:
@@ -174,6 +177,39 @@ def run_extraction(
         write_profile(options.profile, profile, job, encoder)
     summary = _sum_up(segments, writer, job, encoder)
     return replace(summary, store=str(store), interrupted=interrupted, difference=difference)
+
+
+def _check_engine(options: ExtractOptions, encoder: Encoder | None) -> None:
+    """Refuse what another engine cannot do, before anything is loaded."""
+    if options.engine == "local":
+        return
+    check_extra("ray", "--engine ray")
+    check_address(options.ray_address)
+    if options.device not in ENGINE_DEVICES:
+        raise InputError(
+            f"--device: value is {options.device!r} beside --engine ray, which hands out the "
+            f"devices, expected one of {list(ENGINE_DEVICES)}; correct it"
+        )
+    if encoder is not None:
+        raise InputError(
+            "--engine: value is 'ray' beside an encoder that is loaded already, expected one that "
+            "each machine can load; save the encoder to a folder and name that"
+        )
+
+
+def _job(
+    devices: Sequence[str],
+    encoder: Encoder,
+    layers: Sequence[int],
+    options: ExtractOptions,
+    writer: StoreWriter,
+    log: Callable[[str], object],
+) -> ExtractionRun:
+    """Return the run for these devices, on this machine or on several."""
+    settings = encoder, layers, options, writer, log
+    if options.engine == "ray":
+        return RayRun(*settings)
+    return ExtractionRun(*settings) if len(devices) == 1 else MultiDeviceRun(devices, *settings)
 
 
 def _sum_up(
@@ -193,6 +229,7 @@ def _sum_up(
         untrained=identity["untrained"],
         shared=job.shared,
         trained_on=identity.get("trained_on", ""),
+        failed=tuple(failed.unit.name for failed in job.failed),
     )
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # it in its package, or to a package before it. Within a sub-package there is only no circle.
 ORDER = {
     "common": "lazy errors extras names log locks outputs signals cpus files options "
-    "click_options commands audio",
+    "click_options commands audio engine",
     "manifests": "options text_files split_record table predictions splits formats cutting demo "
     "cli",
     "extract": "audio store options profiling encoder pipeline planning verification run cli",

@@ -268,7 +268,36 @@ def _worked(post: WorkerSpec, line: WorkerConnection, caught: Sequence[int]) -> 
 def _encoded(
     post: WorkerSpec, line: WorkerConnection, stop: Callable[[], bool]
 ) -> list[TimedStage]:
-    from ..encoder.device import convert, set_threads_and_device
+    from ..encoder.device import convert
+
+    encoder = load_for(post)
+    profile = None if post.begun is None else Profile(post.begun)
+    publish = partial(line.send, "shard")
+    writer = ShardWriter(post.store, post.config, publish, versions=post.versions, convert=convert)
+    job = ExtractionRun(encoder, post.layers, post.options, writer, partial(line.send, "told"))
+
+    def progress(seconds: float) -> None:
+        line.send("progress", (seconds, (job.new, job.seconds, job.shared)))
+
+    try:
+        with recording(profile):
+            job.encode(line.batches(), stop, progress)
+    finally:  # an error does not lose the rows already encoded
+        writer.commit()
+        progress(0.0)
+    stages = profile.stages if profile else []
+    return [replace(stage, row=f"{post.name} {stage.row}") for stage in stages]
+
+
+def load_for(post: WorkerSpec) -> Encoder:
+    """Return the encoder of a worker, on its device, in the process that works there.
+
+    Raises
+    ------
+    InputError
+        It is another than the run began with.
+    """
+    from ..encoder.device import set_threads_and_device
     from ..encoder.encoder import load_encoder
 
     options = post.options
@@ -285,19 +314,4 @@ def _encoded(
             f"{options.encoder}: the encoder on {post.name} is another than the run began with, "
             "expected the same on every device; name a revision, or pass --dtype"
         )
-    profile = None if post.begun is None else Profile(post.begun)
-    publish = partial(line.send, "shard")
-    writer = ShardWriter(post.store, post.config, publish, versions=post.versions, convert=convert)
-    job = ExtractionRun(encoder, post.layers, options, writer, partial(line.send, "told"))
-
-    def progress(seconds: float) -> None:
-        line.send("progress", (seconds, (job.new, job.seconds, job.shared)))
-
-    try:
-        with recording(profile):
-            job.encode(line.batches(), stop, progress)
-    finally:  # an error does not lose the rows already encoded
-        writer.commit()
-        progress(0.0)
-    stages = profile.stages if profile else []
-    return [replace(stage, row=f"{post.name} {stage.row}") for stage in stages]
+    return encoder

@@ -21,6 +21,7 @@ import numpy as np
 
 from ...common.audio.decoding import check_channel, clipped_text, read_header
 from ...common.cpus import available_cores
+from ...common.engine.work import FailedUnit
 from ...common.errors import InputError
 from ...common.log import is_quiet
 from ..audio import Audio, ReadOptions, Segment, group_by_span
@@ -52,6 +53,7 @@ class ExtractionRun:
         options: ExtractOptions,
         writer: ShardWriter,
         log: Callable[[str], object],
+        same_audio: AudioIndex | None = None,
     ) -> None:
         self._options, self._writer = options, writer
         self._tell, self._clipped = log, set[str]()  # truncated recordings, reported once each
@@ -62,8 +64,9 @@ class ExtractionRun:
         settings = layers, options.stored_pooling, options.max_seconds
         self._encode = SplitOnOutOfMemory(encoder.encode_async, log, *settings)
         self._flying: tuple[Good, list[EncodedBatch]] | None = None
-        self._same_audio: AudioIndex | None = None  # of what the store held at the first batch
+        self._same_audio = same_audio  # by default of what the store holds at the first batch
         self.new, self.shared = 0, 0
+        self.failed: list[FailedUnit] = []  # of an engine that runs in units
         self.seconds, self.wall, self.padding = 0.0, 0.0, 0.0
 
     def plan(self, segments: Sequence[Segment]) -> list[list[Segment]]:

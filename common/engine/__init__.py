@@ -1,0 +1,1 @@
+"""One description of work in units, and what runs it on several machines."""

@@ -1,0 +1,198 @@
+"""Ray, joined or started: who may be joined, how much fits on it, what each machine says.
+
+Without an address a Ray of this machine alone starts, bound to the loopback address and without
+dashboard; it ends with the context, or with this process. With one, that cluster is joined, and
+left as it was. Whoever reaches a cluster without authentication can run programs on it, so a
+cluster beyond this machine's loopback address is refused unless its token is in use.
+
+``ray stop`` is never called: it ends processes by their names, those of other people too.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ..cpus import available_cores
+from ..errors import InputError
+from ..extras import check_extra
+from .work import Resources
+
+AUTH, TOKEN = "RAY_AUTH_MODE", "token"
+# Ray replaces 127.0.0.1 by the machine's own address, and then listens on all of them, unless it is
+# told that there is no cluster. It is the same on all systems, whatever its name says.
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+# Reports of usage are not sent; a unit that outgrows the memory is tried as often as one that dies.
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_task_oom_retries": "3",
+}
+OBJECTS = 100_000_000  # bytes of shared memory: only names and counts travel
+PATIENCE = 60.0  # s that a machine may take to answer
+KNOCK = 10.0  # s that the head may take to accept a connection; Ray itself would try for minutes
+
+
+def check_address(address: str | None) -> None:
+    """Raise `InputError` unless the cluster at `address`, HOST:PORT, may be joined.
+
+    Examples
+    --------
+    >>> check_address("127.0.0.1:6379")
+    """
+    if address is None:
+        return
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isdecimal()) or "/" in host:
+        raise InputError(
+            f"--ray-address: value is {address!r}, expected HOST:PORT of the cluster's head, such "
+            "as 10.0.0.1:6379; correct it"
+        )
+    if not _is_loopback(host) and not _has_token():
+        raise _unprotected(f"--ray-address: {address!r} is another machine's or a network's")
+
+
+@contextmanager
+def ray_session(address: str | None) -> Iterator[Any]:
+    """Yield the module `ray`, joined to a cluster or to a Ray of its own, until left.
+
+    Raises
+    ------
+    InputError
+        Ray is not installed, the cluster may not be joined (`check_address`) or does not answer.
+    """
+    check_extra("ray", "--engine ray")
+    check_address(address)
+    os.environ.update(QUIET | os.environ)
+    if address is None or _is_loopback(address.rpartition(":")[0]):
+        os.environ.setdefault(LOOPBACK, "0")
+    import ray
+
+    if ray.is_initialized():
+        raise InputError(
+            "--engine: Ray is in use in this process already, expected that extraction starts or "
+            "joins it; call ray.shutdown() first, and name the cluster with --ray-address"
+        )
+    handlers = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+    with _folder_of_logs() if address is None else nullcontext("") as folder:
+        try:
+            _connect(ray, address, folder)
+            _restore(handlers)  # ray.init takes SIGTERM for itself
+            _check_machines(ray)
+            yield ray
+        finally:
+            ray.shutdown()
+            _restore(handlers)
+
+
+def count_slots(ray: Any, resources: Resources) -> int:
+    """Return how many units fit on the machines that are there now."""
+    return sum(_fit(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
+
+
+def gpu_machines(ray: Any) -> list[tuple[float, float]]:
+    """Return the CPUs and GPUs of each machine that has a GPU."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [(node.get("CPU", 0.0), node["GPU"]) for node in nodes if node.get("GPU", 0) >= 1]
+
+
+def ask_machines(ray: Any, function: Callable[..., str], *arguments: Any) -> dict[str, str]:
+    """Return what each machine answers to a question, by its address; "" are left out.
+
+    A machine that fails to answer is in the result with the reason.
+    """
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    remote = ray.remote(num_cpus=0, max_retries=0)(function)
+    asked_of: dict[Any, str] = {}
+    for node in ray.nodes():
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            answer = remote.options(scheduling_strategy=there).remote(*arguments)
+            asked_of[answer] = node["NodeManagerAddress"]
+    said: dict[str, str] = {}
+    for answer, machine in asked_of.items():
+        try:
+            said[machine] = ray.get(answer, timeout=PATIENCE) or said.get(machine, "")
+        except ray.exceptions.RayError as problem:
+            said[machine] = one_line(problem)
+    return {machine: text for machine, text in said.items() if text}
+
+
+def one_line(problem: BaseException) -> str:
+    """Return the last line of what Ray says of a problem, which names it."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    return lines[-1] if lines else type(problem).__name__
+
+
+def _folder_of_logs() -> TemporaryDirectory[str]:
+    """Return a folder for logs and for sockets, whose paths have to be short."""
+    return TemporaryDirectory(prefix="spk-ray-", dir="/tmp", ignore_cleanup_errors=True)
+
+
+def _connect(ray: Any, address: str | None, folder: str) -> None:
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if address is None:
+        options |= {
+            "_node_ip_address": "127.0.0.1",
+            "_temp_dir": folder,
+            "include_dashboard": False,
+            "num_cpus": available_cores(),
+            "object_store_memory": OBJECTS,
+        }
+    try:
+        if address:
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), KNOCK).close()
+        ray.init(address=address or "local", **options)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as problem:
+        what = f"--ray-address: {address!r}" if address else "--engine ray: a Ray of this machine"
+        raise InputError(
+            f"{what} does not answer ({one_line(problem)}), expected a running Ray of version "
+            f"{ray.__version__}; start it with `ray start`, or leave --ray-address out to use this "
+            "machine alone"
+        ) from problem
+
+
+def _check_machines(ray: Any) -> None:
+    """Refuse a cluster that listens on a network without a token, whatever name it went by."""
+    machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    if not all(map(_is_loopback, machines)) and not _has_token():
+        raise _unprotected(f"--ray-address: the cluster listens on {min(machines)}")
+
+
+def _unprotected(what: str) -> InputError:
+    return InputError(
+        f"{what}, expected {AUTH}={TOKEN}, without which whoever reaches a cluster runs programs "
+        "there; run `ray get-auth-token --generate`, bring ~/.ray/auth_token to every machine, and "
+        f"start Ray and this command with {AUTH}={TOKEN} (docs/cluster.md)"
+    )
+
+
+def _has_token() -> bool:
+    return os.environ.get(AUTH, "").lower() == TOKEN
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _fit(node: dict[str, float], resources: Resources) -> int:
+    wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
+    return min(int(node.get(name, 0.0) / each) for name, each in wanted.items() if each)
+
+
+def _restore(handlers: dict[signal.Signals, Any]) -> None:
+    if threading.current_thread() is threading.main_thread():  # no other may set them
+        for kind, handler in handlers.items():
+            signal.signal(kind, handler)

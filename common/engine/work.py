@@ -1,0 +1,107 @@
+"""What is to be done, in units, whoever does it: the description that engines share.
+
+A unit has a key, which covers its inputs, and a payload for the function of its job. The function
+leaves what it makes on disk under temporary names and returns what it takes to publish that; only
+the process that describes the job publishes, once for each unit. A unit is done when it is
+published: whatever happens to the processes, the same command asks what is published and runs the
+rest. A unit may therefore run twice, and what the second one leaves is discarded.
+
+An engine tries a unit a finite number of times, sends one that is overdue again, and returns the
+units that failed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+RETRIES = 3  # further tries of a unit whose process or machine died
+OVERDUE = 10.0  # times the median of the finished units
+FLOOR = 60.0  # s; no unit is overdue before
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A part of a job: its key, its name in messages, and what the job's function receives."""
+
+    key: str
+    name: str
+    payload: Any
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a unit occupies while it runs."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class FailedUnit:
+    """A unit that was given up, and why, in one line."""
+
+    unit: Unit
+    reason: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """Units that are done by one function.
+
+    Parameters
+    ----------
+    function
+        Called with `shared` and a unit's payload, in another process; what it returns is small.
+    shared
+        What all units need.
+    publish
+        Called with a unit and its result, once for each unit, in the process that owns the job.
+    discard
+        Called with the result of a unit that was published already.
+    retries
+        Further tries of a unit whose process or machine died.
+    overdue, floor
+        A unit that takes `overdue` times the median, and at least `floor` s, is sent again.
+    """
+
+    function: Callable[[Any, Any], Any]
+    shared: Any
+    units: Sequence[Unit]
+    publish: Callable[[Unit, Any], object]
+    discard: Callable[[Any], object] = lambda result: None
+    resources: Resources = field(default_factory=Resources)
+    retries: int = RETRIES
+    overdue: float = OVERDUE
+    floor: float = FLOOR
+
+
+def unit_key(*inputs: Any) -> str:
+    """Return a key that covers inputs, each of which has a form in JSON.
+
+    Examples
+    --------
+    >>> unit_key("fingerprint", ["s1", "s2"]) == unit_key("fingerprint", ["s1", "s2"])
+    True
+    >>> unit_key("fingerprint", ["s1"]) == unit_key("other", ["s1"])
+    False
+    """
+    return hashlib.sha256(json.dumps(inputs, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def overdue_after(took: Sequence[float], job: Job) -> float:
+    """Return after how many s a unit is overdue, by what the finished ones took (s).
+
+    Without a finished unit none is overdue.
+
+    Examples
+    --------
+    >>> job = Job(print, None, [], print)
+    >>> [overdue_after(took, job) for took in ([], [1.0, 2.0, 3.0], [30.0])]
+    [inf, 60.0, 300.0]
+    """
+    return max(job.floor, job.overdue * median(took)) if took else float("inf")

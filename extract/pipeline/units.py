@@ -1,0 +1,62 @@
+"""Cut an extraction into units of neighbouring recordings, for several machines.
+
+A unit is what one process does on its own: its segments are batched by themselves, so that its
+features depend neither on what else runs nor on where. Units are cut of the whole table, whatever
+the store holds, so that a run that goes on has those of the run before.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from ...common.engine.work import Unit, unit_key
+from ..audio import Segment
+from .batching import sort_segments
+
+Batches = list[list[Segment]]
+
+
+def cut_units(segments: Iterable[Segment], minutes: float) -> list[list[Segment]]:
+    """Cut segments into units of up to so many minutes of audio, each sorted for batching.
+
+    Recordings stay together as far as they fit; a segment that is longer is a unit of its own.
+
+    Examples
+    --------
+    >>> parts = [Segment(f"s{i}", "a.wav", 60.0 * i, 60.0 * i + 30) for i in range(5)]
+    >>> [[s.segment_id for s in unit] for unit in cut_units(parts, 1.0)]
+    [['s0', 's1'], ['s2', 's3'], ['s4']]
+    """
+    units: list[list[Segment]] = []
+    seconds = 0.0
+    for segment in sorted(segments, key=lambda s: (s.path, s.start, s.segment_id)):
+        if not units or seconds + segment.duration > 60 * minutes:
+            units.append([])
+            seconds = 0.0
+        units[-1].append(segment)
+        seconds += segment.duration
+    return [sort_segments(unit) for unit in units]
+
+
+def extraction_unit(batches: Batches, fingerprint: str) -> Unit:
+    """Return the unit of batches that are still to encode, in a store of that fingerprint.
+
+    Recordings are named by their whole paths, as another machine has another working folder.
+    """
+    batches = [[_placed(segment) for segment in batch] for batch in batches]
+    segments = [segment for batch in batches for segment in batch]
+    inputs = [[s.segment_id, s.path, s.start, s.end, s.channel] for s in segments]
+    recordings = sorted({segment.path for segment in segments})
+    count = len(segments) + sum(len(segment.same_span) for segment in segments)
+    return Unit(unit_key(fingerprint, inputs), f"{count} segments of {_names(recordings)}", batches)
+
+
+def _placed(segment: Segment) -> Segment:
+    return replace(segment, path=os.path.abspath(segment.path))
+
+
+def _names(paths: Sequence[str]) -> str:
+    first, last = os.path.basename(paths[0]), os.path.basename(paths[-1])
+    return first if first == last else f"{len(paths)} recordings, {first} to {last}"

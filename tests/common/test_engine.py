@@ -1,0 +1,114 @@
+"""The engine for several machines: who may be joined, what is seen there, what runs twice."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from spk.common.engine.folders import look, probe_files
+from spk.common.engine.ray_session import check_address
+from spk.common.errors import InputError
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1:6379", "head.cluster:6379", "[fe80::1]:6379"])
+def test_a_cluster_on_a_network_is_refused_without_its_token(address, monkeypatch):
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with pytest.raises(InputError) as problem:
+        check_address(address)
+    assert "expected RAY_AUTH_MODE=token" in str(problem.value)
+    assert "run `ray get-auth-token --generate`" in str(problem.value)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(InputError):
+        check_address(address)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    check_address(address)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:6379", "localhost:6379", "[::1]:6379"])
+def test_a_cluster_on_the_loopback_address_needs_no_token(address, monkeypatch):
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    check_address(address)
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "head", "head:", ":6379", "auto"])
+def test_an_address_of_another_form_is_told(address):
+    with pytest.raises(InputError, match=r"--ray-address: value is .* expected HOST:PORT"):
+        check_address(address)
+
+
+def test_rays_command_in_the_repair_exists():
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    command = [sys.executable, "-m", "ray.scripts.scripts", "get-auth-token", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "--generate" in done.stdout
+
+
+def test_a_machine_with_the_same_folders_sees_them(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"samples")
+    (tmp_path / "store").mkdir()
+    inputs = [("the audio", str(tmp_path / "a.wav")), ("nothing", str(tmp_path / "absent"))]
+    with probe_files(tmp_path / "store", inputs) as marks:
+        assert look(marks) == ""
+        assert len(os.listdir(tmp_path / "store")) == 1
+    assert os.listdir(tmp_path / "store") == []
+
+
+def test_a_machine_with_other_folders_of_the_same_name_is_told(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"samples")
+    (tmp_path / "store").mkdir()
+    with probe_files(tmp_path / "store", [("the audio", str(tmp_path / "a.wav"))]) as marks:
+        (tmp_path / "a.wav").write_bytes(b"others")
+        assert look(marks) == "the audio has other files there"
+        (tmp_path / "a.wav").unlink()
+        assert look(marks) == "the audio is not seen there (No such file or directory)"
+    assert look(marks) == f"{tmp_path} is not seen there (No such file or directory)"
+
+
+# One unit hangs at its first try, and is done at its second; one has a bug.
+TWICE = """
+import json, os, sys, time
+from spk.common.engine.ray_engine import run_on_ray
+from spk.common.engine.ray_session import ray_session
+from spk.common.engine.work import Job, Unit
+
+def work(folder, name):
+    if name == "hangs":
+        try:
+            open(os.path.join(folder, "begun"), "x").close()
+            time.sleep(1000)
+        except FileExistsError:
+            pass
+    if name == "bug":
+        raise ValueError("a bug")
+    return name
+
+published = []
+if __name__ == "__main__":
+    units = [Unit(name, f"unit {name}", name) for name in ("hangs", "bug", "a", "b", "c")]
+    publish = lambda unit, result: published.append((unit.name, result))
+    job = Job(work, sys.argv[1], units, publish, overdue=2.0, floor=1.0)
+    with ray_session(None) as ray:
+        stopped, failed = run_on_ray(ray, job, lambda: False)
+    said = [[unit.unit.name, unit.reason] for unit in failed]
+    print(json.dumps([stopped, sorted(published), said]))
+"""
+
+
+@pytest.mark.slow
+def test_an_overdue_unit_is_sent_again_and_published_once(tmp_path):
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    (tmp_path / "twice.py").write_text(TWICE)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "twice.py"), str(tmp_path)],
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    stopped, published, failed = json.loads(done.stdout)
+    assert not stopped
+    assert published == [[f"unit {name}", name] for name in ("a", "b", "c", "hangs")]
+    assert failed == [["unit bug", "ValueError: a bug"]]

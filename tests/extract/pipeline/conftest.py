@@ -1,0 +1,155 @@
+"""A Ray of two nodes on this machine, whose workers misbehave when told, and commands on it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+# Python loads it at the start of each worker of Ray: what files in FAULTS tell happens there, when
+# a file is opened.
+FAULTS = """
+import os, signal, sys, time
+faults = os.environ["SPK_TEST_FAULTS"]
+worker = "default_worker.py" in open("/proc/self/cmdline").read()
+
+def fault(event, arguments):
+    if event != "open" or not isinstance(arguments[0], str):
+        return
+    name = os.path.basename(arguments[0])
+    if name.startswith(".writing-probe") and os.path.exists(f"{faults}/blind"):
+        raise FileNotFoundError(2, "No such file or directory")
+    if not name.endswith(".wav"):
+        return
+    if os.path.exists(f"{faults}/kill-{name}"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if os.path.exists(f"{faults}/slow"):
+        time.sleep(0.1)
+
+if worker:
+    sys.addaudithook(fault)
+"""
+
+# In a process of its own: it answers each line of its input with one, and ends with it.
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+node = {"node_ip_address": "127.0.0.1", "object_store_memory": 100_000_000, "num_cpus": 1}
+cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+second = cluster.add_node(**node)
+print(cluster.address, flush=True)
+for line in sys.stdin:
+    if line == "kill a node\\n":
+        cluster.remove_node(second, allow_graceful=False)
+    elif line == "add a node\\n":
+        second = cluster.add_node(**node)
+    print("done", flush=True)
+cluster.shutdown()
+"""
+
+
+class RayOfTwoNodes:
+    """A cluster, the folder of its workers' faults, and the environment of its commands."""
+
+    def __init__(self, cluster, faults, environment):
+        self.cluster, self.faults, self.environment = cluster, faults, environment
+        self.commands = []
+        self.address = cluster.stdout.readline().strip()
+
+    def tell(self, order):
+        """Have a node killed or added, and wait until that is done."""
+        self.cluster.stdin.write(f"{order}\n")
+        self.cluster.stdin.flush()
+        assert self.cluster.stdout.readline() == "done\n"
+
+    def set_fault(self, name):
+        (self.faults / name).touch()
+
+    def clear(self):
+        for fault in self.faults.iterdir():
+            fault.unlink()
+
+    def workers(self):
+        """Return the processes that are in a unit now."""
+        found = []
+        for place in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                ours = self.faults.as_posix().encode() in (place / "environ").read_bytes()
+                if ours and b"ray::extract_unit" in (place / "cmdline").read_bytes():
+                    found.append(int(place.name))
+        return found
+
+    def start(self, words, folder):
+        """Start ``spk-extract`` in a folder."""
+        code = "from spk.extract.cli import main; main()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *words],
+            cwd=folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.commands.append(process)
+        return process
+
+    def end_commands(self):
+        """Kill the commands that a test has left."""
+        while self.commands:
+            process = self.commands.pop()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            process.stdout.close()
+            process.stderr.close()
+
+    @staticmethod
+    def wait_for(condition, process):
+        """Wait until a condition holds while a process runs; return what it gave."""
+        limit = time.monotonic() + 120
+        while not (value := condition()):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        return value
+
+    def run(self, words, folder):
+        """Return the exit code of ``spk-extract``, and what it says on stdout and stderr."""
+        process = self.start(words, folder)
+        said = process.communicate(timeout=300)
+        return process.returncode, *said
+
+
+@pytest.fixture(scope="module")
+def ray_of_two_nodes(tmp_path_factory):
+    """Yield a Ray of two nodes with one core each, bound to the loopback address."""
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    folder = tmp_path_factory.mktemp("ray")
+    (folder / "faults").mkdir()
+    (folder / "sitecustomize.py").write_text(FAULTS)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(folder),
+        "SPK_TEST_FAULTS": str(folder / "faults"),
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # a node that is gone is noticed after 2 s, not half a minute
+        "RAY_health_check_initial_delay_ms": "1000",
+        "RAY_health_check_period_ms": "500",
+        "RAY_health_check_failure_threshold": "3",
+    }
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", CLUSTER],
+        env={**environment, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},  # `ray_session` tells why
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as cluster:
+        yield RayOfTwoNodes(cluster, folder / "faults", environment)
+        cluster.stdin.close()

@@ -1,0 +1,245 @@
+"""Extraction on a real Ray with two nodes: kills of every kind, and the same rows as locally."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import noise_meeting
+
+from spk.extract.options import ExtractOptions
+from spk.extract.run import run_extraction
+from spk.extract.store.reader import FeatureStore
+from spk.manifests.table import write_table
+
+pytestmark = pytest.mark.slow
+
+RECORDINGS, EACH = 4, 10
+REJECTED = 3  # exit code: one segment is silent
+# A segment is a batch of its own, so that batches are those of a run without units.
+SETTINGS = {"encoder": "untrained", "device": "cpu", "store_dtype": "float32"}
+SETTINGS |= {"batch_seconds": 0.1, "workers": 0}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Return the folder of four recordings and a table, and the table."""
+    root = tmp_path_factory.mktemp("corpus")
+    tables = []
+    for number in range(RECORDINGS):
+        edges = 0.5 + np.cumsum([0.0, *(0.4 + 0.05 * (i * 7 % 11) for i in range(EACH))])
+        spans = list(pairwise(edges))
+        if number == 0:
+            spans[0] = (0.0, 0.4)
+        silent = 0.0 if number else 0.5
+        tables.append(noise_meeting(root, f"m{number}.wav", spans, silent=silent, seed=number))
+    table = pd.concat(tables, ignore_index=True)
+    write_table(table, root / "table.csv")
+    return root, table
+
+
+@pytest.fixture(scope="module")
+def alone(corpus, tmp_path_factory):
+    """Return what this machine writes by itself: {segment_id: (layers, dim)}."""
+    root, table = corpus
+    store = tmp_path_factory.mktemp("alone") / "store"
+    run_extraction(table, store, ExtractOptions(audio_root=str(root), **SETTINGS))
+    return rows_of(store)
+
+
+@pytest.fixture
+def two(ray_of_two_nodes):
+    """Return the Ray of two nodes, without faults."""
+    ray_of_two_nodes.clear()
+    yield ray_of_two_nodes
+    ray_of_two_nodes.clear()
+    ray_of_two_nodes.end_commands()
+
+
+def words(corpus, *more):
+    """Return the arguments of the command: units of about two thirds of a recording."""
+    settings = [
+        word
+        for name, value in SETTINGS.items()
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    root, _ = corpus
+    table = str(root / "table.csv")
+    return [table, "store", "--audio-root", str(root), *settings, "--unit-minutes", "0.08", *more]
+
+
+def on(two):
+    return ["--engine", "ray", "--ray-address", two.address]
+
+
+def rows_of(path):
+    """Return the rows of a store, each once."""
+    store = FeatureStore.open(path)
+    ids = [name for shard in store.shards for name in FeatureStore.open(shard.path).ids().tolist()]
+    assert len(ids) == len(set(ids))
+    return dict(zip(ids, store.read(ids), strict=True))
+
+
+def assert_same(rows, expected):
+    assert rows.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(rows[name], values)
+
+
+def committed(folder):
+    return list((folder / "store" / "shards").glob("0*.h5"))
+
+
+def unnamed(folder):
+    return [path.name for path in (folder / "store" / "shards").glob(".writing-*")]
+
+
+def test_two_nodes_write_what_one_machine_does_bit_for_bit(two, corpus, alone, tmp_path):
+    code, said, errors = two.run(words(corpus, *on(two)), tmp_path)
+    assert (code, errors) == (REJECTED, "")
+    assert f"{len(alone)} of {len(alone) + 1} segments have features, {len(alone)} of" in said
+    assert "1 rejected (silent 1)" in said
+    assert (tmp_path / "store.rejected.csv").read_text().count("silent") == 1
+    assert_same(rows_of(tmp_path / "store"), alone)
+    assert len(committed(tmp_path)) > RECORDINGS
+    assert unnamed(tmp_path) == []
+    root, table = corpus
+    options = ExtractOptions(audio_root=str(root), **SETTINGS)
+    assert run_extraction(table, tmp_path / "store", options).new == 0  # --engine local goes on
+
+
+def test_a_worker_killed_in_a_unit_loses_and_doubles_nothing(two, corpus, alone, tmp_path):
+    two.set_fault("slow")
+    process = two.start(words(corpus, *on(two)), tmp_path)
+    two.wait_for(lambda: committed(tmp_path), process)
+    victim = two.wait_for(two.workers, process)[0]
+    os.kill(victim, signal.SIGKILL)
+    _, errors = process.communicate(timeout=300)
+    assert (process.returncode, errors) == (REJECTED, "")
+    assert_same(rows_of(tmp_path / "store"), alone)
+    assert unnamed(tmp_path) == []
+
+
+def test_a_node_killed_loses_and_doubles_nothing(two, corpus, alone, tmp_path):
+    two.set_fault("slow")
+    process = two.start(words(corpus, *on(two)), tmp_path)
+    two.wait_for(lambda: committed(tmp_path) and len(two.workers()) > 1, process)
+    two.tell("kill a node")
+    try:
+        _, errors = process.communicate(timeout=300)
+    finally:
+        two.tell("add a node")
+    assert (process.returncode, errors) == (REJECTED, "")
+    assert_same(rows_of(tmp_path / "store"), alone)
+    assert unnamed(tmp_path) == []
+
+
+def test_after_a_killed_driver_the_same_command_goes_on(two, corpus, alone, tmp_path):
+    two.set_fault("slow")
+    process = two.start(words(corpus, *on(two)), tmp_path)
+    two.wait_for(lambda: committed(tmp_path), process)
+    process.kill()
+    process.communicate()
+    there = rows_of(tmp_path / "store")
+    assert 0 < len(there) < len(alone)
+    two.clear()
+    code, said, _ = two.run(words(corpus, *on(two)), tmp_path)
+    assert code == REJECTED
+    assert f"{len(alone) - len(there)} of them new" in said
+    assert_same(rows_of(tmp_path / "store"), alone)
+    assert unnamed(tmp_path) == []
+
+
+def test_a_unit_that_kills_its_process_fails_by_name_and_the_others_go_on(
+    two, corpus, alone, tmp_path
+):
+    two.set_fault("kill-m1.wav")
+    code, said, errors = two.run(words(corpus, *on(two), "--unit-minutes", "0.3"), tmp_path)
+    assert code == 3
+    assert re.fullmatch(
+        r"failed: \d+ segments of 3 recordings, m0.wav to m2.wav "
+        r"\(its process died in each of 4 tries\)\n",
+        errors,
+    )
+    assert "failed; run the same command to try again" in said
+    there = rows_of(tmp_path / "store")
+    assert {name[:2] for name in there} >= {"m3"}
+    assert_same(there, {name: alone[name] for name in there})
+    two.clear()
+    options = ExtractOptions(audio_root=str(corpus[0]), **SETTINGS)
+    run_extraction(corpus[1], tmp_path / "store", options)  # --engine local does what is left
+    assert_same(rows_of(tmp_path / "store"), alone)
+
+
+def test_a_second_driver_is_told_that_the_store_is_locked(two, corpus, tmp_path):
+    two.set_fault("slow")
+    process = two.start(words(corpus, *on(two)), tmp_path)
+    two.wait_for(lambda: committed(tmp_path), process)
+    process.send_signal(signal.SIGSTOP)  # so that it is not done before the second has begun
+    code, _, errors = two.run(words(corpus, *on(two)), tmp_path)
+    process.terminate()
+    process.send_signal(signal.SIGCONT)
+    assert code == 1
+    assert f'writing is locked by {{"pid": {process.pid},' in errors
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+def test_a_machine_that_does_not_see_the_store_is_told_with_what_remains(two, corpus, tmp_path):
+    two.set_fault("blind")
+    code, _, errors = two.run(words(corpus, *on(two)), tmp_path)
+    assert code == 1
+    assert f"{tmp_path}/store is not seen there (No such file or directory)" in errors
+    assert "--shard i/n into a store of its own, then spk-store merge" in errors
+    assert committed(tmp_path) == unnamed(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_a_ray_of_this_machine_ends_it_in_good_order(
+    two, corpus, alone, tmp_path, kind
+):
+    two.set_fault("slow")
+    process = two.start(words(corpus, "--engine", "ray"), tmp_path)
+    two.wait_for(lambda: committed(tmp_path), process)
+    os.killpg(process.pid, kind)  # as a terminal or scancel does: to all of them
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + kind
+    assert errors.splitlines() == [
+        "stopping after this batch; once more to stop at once",
+        "interrupted; run the same command to go on",
+    ]
+    assert two.workers() == unnamed(tmp_path) == []
+    there = rows_of(tmp_path / "store")
+    assert 0 < len(there) < len(alone)
+    assert_same(there, {name: alone[name] for name in there})
+    two.clear()
+    assert two.run(words(corpus), tmp_path)[0] == REJECTED  # --engine local goes on
+    assert_same(rows_of(tmp_path / "store"), alone)
+
+
+def test_a_ray_of_this_machine_listens_on_its_loopback_address_alone(two):
+    code = """
+import json, os
+from spk.common.engine.ray_session import ray_session
+with ray_session(None):
+    import psutil  # which Ray brings
+    ours = psutil.Process(os.getpid()).children(recursive=True)
+    lines = [line for p in [*ours, psutil.Process()] for line in p.net_connections()]
+    print(json.dumps(sorted({line.laddr.ip for line in lines if line.status == "LISTEN"})))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=two.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)
+    assert set(json.loads(done.stdout)) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
