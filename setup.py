@@ -46,7 +46,7 @@ PACKAGES = (
 # What commands need beyond tables, stores and classifiers; `common/extras.py` tells who lacks it.
 EXTRACT = ["torch>=2.4", "transformers>=4.45"]
 FINETUNE = [*EXTRACT, "lightning>=2.4", "pyyaml>=6", "tensorboard>=2.14", "torchaudio>=2.4"]
-RAY = ["ray>=2.56"]  # before, programs could be run by who was not allowed to
+RAY = ["ray>=2.56"]  # before, programs could be run by who was not allowed to; not in `all`: 70 MB
 TREES = ["lightgbm>=4.3"]
 # In the tests each reads what `manifests/formats` writes, and writes what it reads;
 # `pyannote.metrics` checks the sums of `spk name score`.
@@ -103,7 +103,7 @@ setup(
         "finetune": FINETUNE,
         "ray": RAY,
         "trees": TREES,
-        "all": [*FINETUNE, *RAY, *TREES],
+        "all": [*FINETUNE, *TREES],
         "dev": [
             "build>=1.2",
             "hypothesis>=6.100",
