@@ -63,6 +63,6 @@ def test_setup_brings_what_the_extras_need(setup_arguments):
     for extra, modules in extras.EXTRAS.items():
         packages = {requirement.split(">")[0] for requirement in brought[extra]}
         assert {names.get(module, module) for module in modules} <= packages, extra
-        assert set(brought[extra]) <= set(brought["all"])
+        assert extra == "ray" or set(brought[extra]) <= set(brought["all"])  # 70 MB for clusters
     alone = {requirement.split(">")[0] for requirement in setup_arguments["install_requires"]}
     assert alone.isdisjoint({"torch", "torchaudio", "transformers", "lightning", "lightgbm"})
