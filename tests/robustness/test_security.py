@@ -418,7 +418,7 @@ def test_no_module_imports_what_runs_or_unpickles():
                 names = [node.module]
             found = {name.split(".")[0] for name in names} & BANNED
             # The C library's own malloc is told how to work; no file names what is loaded there.
-            # A run's own driver sends its workers their post through Ray, which unpickles it anyway.
+            # A run's own driver sends its workers their post through Ray, which unpickles too.
             allowed = ALLOWED.get(file.relative_to(ROOT).as_posix(), set())
             assert not found - allowed, (file, node.lineno)
 
