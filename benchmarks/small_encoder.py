@@ -99,6 +99,27 @@ def write_recording(packed: Path, corpus: str, condition: str, folder: Path) -> 
     (folder / f"{corpus}.rttm").write_text("".join(lines))
 
 
+RESEMBLYZER = {
+    "schema": 1,
+    "kind": "pooled",
+    "encoder": "resemblyzer",
+    "revision": "0.1.4",
+    "weights_sha256": "0" * 64,
+    "encoder_config_sha256": "0" * 64,
+    "untrained": False,
+    "layers": [0],
+    "layer_definition": "the embedding",
+    "pooling": "mean",
+    "dim": 256,
+    "dtype": "float32",
+    "compute_dtype": "float32",
+    "rate": RATE,
+    "channel": "0",
+    "normalization": "none",
+    "max_seconds": 40.0,
+}
+
+
 def resemblyzer(table: Path, audio: Path, packed: Path, store: Path) -> None:
     """Write Resemblyzer's vector of each segment to a store: the mean over windows of 1.6 s."""
     sys.path.insert(0, str(RECIPE))
@@ -106,27 +127,8 @@ def resemblyzer(table: Path, audio: Path, packed: Path, store: Path) -> None:
     from sound import Teacher
 
     teacher = Teacher(packed / "teacher.safetensors", torch.device("cpu"))
-    config = {
-        "schema": 1,
-        "kind": "pooled",
-        "encoder": "resemblyzer",
-        "revision": "0.1.4",
-        "weights_sha256": "0" * 64,
-        "encoder_config_sha256": "0" * 64,
-        "untrained": False,
-        "layers": [0],
-        "layer_definition": "the embedding",
-        "pooling": "mean",
-        "dim": 256,
-        "dtype": "float32",
-        "compute_dtype": "float32",
-        "rate": RATE,
-        "channel": "0",
-        "normalization": "none",
-        "max_seconds": 40.0,
-    }
     size, step = round(1.6 * RATE), round(STEP * RATE)
-    with StoreWriter(store, config) as writer:
+    with StoreWriter(store, RESEMBLYZER) as writer:
         for segment in segments_of(read_table(table), audio):
             first, stop = round(segment.start * RATE), round(segment.end * RATE)
             wave, _ = soundfile.read(

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...common.files import atomic_write
-from .subtitles import CueFormat, in_brackets, read_cues
-from .turns import Annotation, Turn, read_files
+from .subtitles import CueFormat, in_brackets, read_cue_files
+from .turns import Annotation, Turn
 from .writing import clock, milliseconds
 
 SRT = CueFormat("an SRT")
@@ -43,12 +43,7 @@ def read_srt(path: str | Path, *, skip_bad: bool = False, speakers: str = "any")
     InputError
         A file is of another kind, or a cue is bad (file and line number).
     """
-    return read_files(
-        path,
-        (".srt",),
-        lambda file, name: read_cues(file, name, SRT, form=speakers, skip_bad=skip_bad),
-        skip_bad=skip_bad,
-    )
+    return read_cue_files(path, ".srt", SRT, form=speakers, skip_bad=skip_bad)
 
 
 def write_srt(turns: Sequence[Turn], path: str | Path) -> None:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from ...common.errors import InputError
 from ..text_files.decoding import read_text
 from ..text_files.kinds import check_kind
-from .turns import Annotation, Note, Turn, collect_turns
+from .turns import Annotation, Note, Turn, collect_turns, read_files
 
 CLOCK = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
 TIMES = re.compile(rf"\s*{CLOCK}\s*-->\s*{CLOCK}(?:\s.*)?")
@@ -58,6 +58,18 @@ class CueFormat(NamedTuple):
     times: re.Pattern[str] = TIMES  # a line of times in eight groups; a ninth is text on that line
     clean: Callable[[str], str] = plain_text  # makes plain text of a cue's lines
     check: Callable[[str, Path, str], None] | None = None  # raises where a text is of another kind
+
+
+def read_cue_files(
+    path: str | Path, suffix: str, kind: CueFormat, *, form: str, skip_bad: bool
+) -> Annotation:
+    """Read one file of cues, or all of this suffix below a folder, as `read_cues` does."""
+    return read_files(
+        path,
+        (suffix,),
+        lambda file, name: read_cues(file, name, kind, form=form, skip_bad=skip_bad),
+        skip_bad=skip_bad,
+    )
 
 
 def read_cues(file: Path, name: str, kind: CueFormat, *, form: str, skip_bad: bool) -> Annotation:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...common.files import atomic_write
-from .subtitles import CLOCK, CueFormat, in_brackets, read_cues
-from .turns import Annotation, Turn, read_files
+from .subtitles import CLOCK, CueFormat, in_brackets, read_cue_files
+from .turns import Annotation, Turn
 from .writing import clock, milliseconds
 
 TIMED_TEXT = CueFormat(
@@ -44,12 +44,7 @@ def read_txt(path: str | Path, *, skip_bad: bool = False, speakers: str = "any")
     InputError
         A file has no times, or a line is bad (file and line number).
     """
-    return read_files(
-        path,
-        (".txt",),
-        lambda file, name: read_cues(file, name, TIMED_TEXT, form=speakers, skip_bad=skip_bad),
-        skip_bad=skip_bad,
-    )
+    return read_cue_files(path, ".txt", TIMED_TEXT, form=speakers, skip_bad=skip_bad)
 
 
 def write_txt(turns: Sequence[Turn], path: str | Path) -> None:

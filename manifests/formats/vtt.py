@@ -16,8 +16,8 @@ from pathlib import Path
 from ...common.errors import InputError
 from ...common.files import atomic_write
 from ..text_files.kinds import check_kind
-from .subtitles import ARROW, CueFormat, read_cues
-from .turns import Annotation, Turn, read_files
+from .subtitles import ARROW, CueFormat, read_cue_files
+from .turns import Annotation, Turn
 from .writing import clock, milliseconds
 
 SIGNATURE = re.compile(r"WEBVTT(?=[ \t\n]|$)")
@@ -45,12 +45,7 @@ def read_vtt(path: str | Path, *, skip_bad: bool = False, speakers: str = "any")
     InputError
         A file is of another kind, or a cue is bad (file and line number).
     """
-    return read_files(
-        path,
-        (".vtt",),
-        lambda file, name: read_cues(file, name, WEBVTT, form=speakers, skip_bad=skip_bad),
-        skip_bad=skip_bad,
-    )
+    return read_cue_files(path, ".vtt", WEBVTT, form=speakers, skip_bad=skip_bad)
 
 
 def _check_signature(text: str, file: Path, name: str) -> None:

@@ -350,8 +350,8 @@ def synchronize(device):
         torch.cuda.synchronize()
 
 
-def main():
-    """Train as the command line says."""
+def parse():
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("packed", type=Path)
     parser.add_argument("out", type=Path)
@@ -370,6 +370,12 @@ def main():
     options = parser.parse_args()
     if not (options.max_seconds or options.steps):
         parser.error("--max-seconds or --steps: one of the two says when to end")
+    return options
+
+
+def main():
+    """Train as the command line says."""
+    options = parse()
     if options.device == "cpu":
         torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
