@@ -46,6 +46,7 @@ PACKAGES = (
 # What commands need beyond tables, stores and classifiers; `common/extras.py` tells who lacks it.
 EXTRACT = ["torch>=2.4", "transformers>=4.45"]
 FINETUNE = [*EXTRACT, "lightning>=2.4", "pyyaml>=6", "tensorboard>=2.14", "torchaudio>=2.4"]
+AUDIT = ["cleanlab>=2.6"]
 RAY = ["ray>=2.56"]  # before, programs could be run by who was not allowed to; not in `all`: 70 MB
 TREES = ["lightgbm>=4.3"]
 # In the tests each reads what `manifests/formats` writes, and writes what it reads;
@@ -61,6 +62,16 @@ LIBRARIES = [
     "srt>=3.5",
     "urllib3>=2",  # lhotse imports it and does not list it
     "webvtt-py>=0.6",
+]
+
+# The site of `make docs`, and the notebooks beside it, which the tests run.
+DOCS = [
+    "ipykernel>=6.29",
+    "mkdocs-click>=0.8",
+    "mkdocs-material>=9.5",
+    "mkdocstrings[python]>=0.26",
+    "nbclient>=0.10",
+    "nbformat>=5.10",
 ]
 
 setup(
@@ -93,17 +104,19 @@ setup(
         "numpy>=1.26",
         "pandas>=2.2",
         "pyarrow>=14",
+        "rich>=13.7",
         "scikit-learn>=1.5",
         "scipy>=1.11",
         "soundfile>=0.12",
         "tqdm>=4.66",
     ],
     extras_require={
+        "audit": AUDIT,
         "extract": EXTRACT,
         "finetune": FINETUNE,
         "ray": RAY,
         "trees": TREES,
-        "all": [*FINETUNE, *TREES],
+        "all": [*AUDIT, *FINETUNE, *TREES],
         "dev": [
             "build>=1.2",
             "hypothesis>=6.100",
@@ -111,7 +124,10 @@ setup(
             "pytest>=8.2",
             "pytest-xdist>=3.6",
             "ruff>=0.6",
+            "twine>=6.1",
+            *DOCS,
             *LIBRARIES,
+            *RAY,
         ],
     },
     entry_points={

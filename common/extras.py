@@ -15,6 +15,7 @@ from .errors import InputError
 
 # Extra -> modules without which nothing of it runs. torchaudio is needed by two augmentations only.
 EXTRAS = {
+    "audit": ("cleanlab",),
     "extract": ("torch", "transformers"),
     "finetune": ("torch", "transformers", "lightning", "tensorboard", "yaml"),
     "ray": ("ray",),
