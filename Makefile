@@ -79,7 +79,7 @@ lint: $(READY)
 	@$(MAKE) --no-print-directory types
 
 types: $(READY)
-	MYPYPATH=$(AS_SPK) $(BIN)/mypy -p spk.common -p spk.manifests -p spk.extract -p spk.classify -p spk.finetune -m spk.__main__
+	MYPYPATH=$(AS_SPK) $(BIN)/mypy -p spk.common -p spk.manifests -p spk.extract -p spk.classify -p spk.finetune -m spk.__main__ -m spk.info
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -56,7 +56,7 @@ def commands(
     for word in command.list_commands(context):
         inner = command.get_command(context, word)
         if inner is not None:
-            dash = "-" if ctx is None else " "
+            dash = " " if ctx is not None or word == "info" else "-"  # `info` has no program
             yield from commands(inner, f"{name}{dash}{word}", context)
 
 

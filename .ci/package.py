@@ -48,7 +48,7 @@ def expected_files() -> set[str]:
         for folder in (TEMPLATES, SMALL, SAMPLE)
         for file in folder.iterdir()
     }
-    root = {"spk/__init__.py", "spk/__main__.py", "spk/py.typed"}
+    root = {"spk/__init__.py", "spk/__main__.py", "spk/info.py", "spk/py.typed"}
     return modules | presets | data | root
 
 

@@ -18,7 +18,7 @@ import click
 
 from .click_options import Option, option
 from .errors import InputError
-from .extras import explain_missing_module
+from .extras import DISTRIBUTION, explain_missing_module
 from .log import debug, log, logging_to_stderr
 from .outputs import Output, check_place, protecting
 from .signals import exit_on_signals
@@ -33,7 +33,6 @@ LEFT_OUT = 3  # exit code: done, but some unusable rows were left out
 BUSY = 4  # exit code: another process is working on some of the sessions
 
 
-DISTRIBUTION = "spk-toolkit"
 HELP = ["-h", "--help"]
 version_option = click.version_option(package_name=DISTRIBUTION, allow_from_autoenv=False)
 
