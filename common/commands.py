@@ -19,9 +19,10 @@ import click
 from .click_options import Option, option
 from .errors import InputError
 from .extras import DISTRIBUTION, explain_missing_module
-from .log import debug, log, logging_to_stderr
+from .log import debug, logging_to_stderr, warn
 from .outputs import Output, check_place, protecting
 from .signals import exit_on_signals
+from .terminal import problem_text
 
 try:
     from .locks import UNLOCKED
@@ -78,7 +79,7 @@ def _one_line_errors(ctx: click.Context) -> Iterator[None]:
 
 def _exit_with(problem: InputError) -> NoReturn:
     debug("traceback of the line below", problem=problem)
-    click.echo(str(problem), err=True)
+    click.echo(problem_text(str(problem)), err=True)
     raise SystemExit(FAILED) from problem
 
 
@@ -100,7 +101,7 @@ class Command(_OneLineErrors, click.Command):
         with logging_to_stderr(quiet=quiet, verbose=verbose), _one_line_errors(ctx):
             _debug_start(ctx)
             if ctx.params.get("no_lock"):
-                log(UNLOCKED)
+                warn(UNLOCKED)
             with _outputs_protected(ctx):
                 return super().invoke(ctx)
 
