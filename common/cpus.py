@@ -17,8 +17,13 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         cores = len(os.sched_getaffinity(0))
     else:
-        cores = os.cpu_count() or 1
+        cores = machine_cores()
     return max(1, min(cores, _quota() or cores))
+
+
+def machine_cores() -> int:
+    """Return the number of cores that the machine has, at least 1."""
+    return os.cpu_count() or 1
 
 
 def _quota() -> int | None:
