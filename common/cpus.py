@@ -14,10 +14,8 @@ def available_cores() -> int:
     The minimum of the machine's cores, the process's affinity (``taskset``, batch systems) and the
     container's quota, which is rounded up.
     """
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = machine_cores()
+    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
+    cores = len(os.sched_getaffinity(0)) if has_affinity else machine_cores()
     return max(1, min(cores, _quota() or cores))
 
 
