@@ -80,6 +80,7 @@ def outcome_parts(outcome: ExperimentResult) -> list[str | Table]:
     shown = all_rows if len(all_rows) <= MOST_SHOWN else best
     rows = [{key: _short(key, value) for key, value in row.items()} for row in shown]
     more = [f"the best {len(shown)} of {len(all_rows)}"] if len(shown) < len(all_rows) else []
+    control = () if outcome.control is None else ("", number_table(outcome.control))
     return [
         "\n".join(outcome.facts),
         "",
@@ -87,7 +88,7 @@ def outcome_parts(outcome: ExperimentResult) -> list[str | Table]:
         *more,
         "",
         *measures_parts(outcome.measures),
-        *([] if outcome.control is None else ["", number_table(outcome.control)]),
+        *control,
         "",
         outcome.conclusion,
     ]

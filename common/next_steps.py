@@ -6,7 +6,8 @@ follows. In a line stand:
     {table}          what was given as that argument or option
     {new:table.csv}  a path beside the command's output at which nothing lies yet
     {recordings}     --audio-root with the folder of the table's audio, looked for near the table;
-                     else AUDIO, to be filled in
+                     else AUDIO, to be filled in, which a line before it says
+    {clips}          the same, or nothing where it is not near
     {again}          the command itself, without what made it a trial (`TRIALS`)
     {page}           the address of the page that was written
 
@@ -35,6 +36,7 @@ from .terminal import paint
 Values = Mapping[str, Any]  # of a command's arguments and options
 KNOWN = "spk.known"  # in click's `meta`: what a command's body has found out (`know`)
 TRIALS = ("plan", "dry_run", "listing_only")  # options that try, or do a part
+AUDIO = " --audio-root AUDIO"
 MOST_ROWS = 1000  # of a table that are looked at
 MOST_FOLDERS = 500  # near a table in which its audio is looked for
 DEEPEST = 3  # folders below the table's
@@ -95,7 +97,7 @@ def _of_features(store: str) -> list[Step]:
 
 
 def _of_run(run: str) -> list[Step]:
-    line = f"spk-classify report {{{run}}} --table {{table}}{{recordings}} -o {{new:report.html}}"
+    line = f"spk-classify report {{{run}}} --table {{table}}{{clips}} -o {{new:report.html}}"
     return [Step(line)]
 
 
@@ -179,6 +181,8 @@ def tell_next(ctx: click.Context) -> None:
     if is_quiet():
         return
     for number, line in enumerate(next_lines(ctx)):
+        if AUDIO in line:
+            log("AUDIO stands for the folder of the recordings, which are not near the table")
         log(paint("or:   " if number else "next: ", sys.stderr, fg="cyan", bold=True) + line)
 
 
@@ -212,8 +216,10 @@ class _Words(dict[str, Any]):
     def __getitem__(self, key: str) -> Any:
         if key == "new":
             return _New(self._folder())
-        if key == "recordings":
-            return _recordings(self["table"])
+        if key in ("recordings", "clips"):
+            folder = _audio_folder(str(super().__getitem__("table")))
+            needed = "" if key == "clips" or folder == "" else AUDIO
+            return f" --audio-root {shlex.quote(folder)}" if folder else needed
         if key == "again":
             return shlex.join([*self._name.split(), *typed_words(self._ctx)])
         if key == "page":
@@ -250,7 +256,7 @@ def typed_words(ctx: click.Context) -> list[str]:
         if value is None or param.name in TRIALS:
             continue
         values = [str(part) for part in (value if isinstance(value, tuple) else (value,))]
-        if isinstance(param, click.Argument):
+        if not isinstance(param, click.Option):
             words += values
         elif ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE:
             flags = param.opts if value else param.secondary_opts
@@ -273,16 +279,16 @@ def first_rows(path: object) -> list[dict[str, Any]]:
         return []
 
 
-def _recordings(quoted_table: str) -> str:
-    """Return ``--audio-root`` for a table, whose audio is looked for near it and here."""
-    (table,) = shlex.split(quoted_table)
+def _audio_folder(table: str) -> str | None:
+    """Return the folder that a table's audio is in, near the table; "" where it needs none.
+
+    None where it is not found, or the table is none of ours.
+    """
     audio = next((str(row["audio"]) for row in first_rows(table) if row.get("audio")), "")
-    if not audio or os.path.isabs(audio):
+    if os.path.isabs(audio):
         return ""
-    for folder in islice(_folders(Path(table).parent), MOST_FOLDERS):
-        if (folder / audio).is_file():
-            return f" --audio-root {shlex.quote(str(folder))}"
-    return " --audio-root AUDIO"
+    folders = islice(_folders(Path(table).parent), MOST_FOLDERS) if audio else ()
+    return next((str(folder) for folder in folders if (folder / audio).is_file()), None)
 
 
 def _folders(start: Path) -> Iterator[Path]:

@@ -51,7 +51,8 @@ def test_every_command_says_what_is_next_or_that_nothing_is():
 
 @pytest.mark.parametrize("line", LINES)
 def test_each_line_is_one_that_its_command_takes(line):
-    words = shlex.split(FIELD.sub("word", line.replace("{recordings}", " --audio-root AUDIO")))
+    line = re.sub("{(recordings|clips)}", " --audio-root AUDIO", line)
+    words = shlex.split(FIELD.sub("word", line))
     if words[0] in ("word", "python3"):  # the command itself; a browser
         return
     name = words.pop(0) if words[0] in COMMANDS else f"{words.pop(0)} {words.pop(0)}"
@@ -213,6 +214,10 @@ def test_recordings_are_looked_for_near_the_table(turns):
         return words[words.index("--audio-root") + 1] if "--audio-root" in words else None
 
     assert root() == "AUDIO"
+    done = CliRunner().invoke(manifests, ["split", "turns.csv", "table.csv"])
+    assert done.stderr.splitlines()[0] == (
+        "AUDIO stands for the folder of the recordings, which are not near the table"
+    )
     deep = Path("a b", "c", "wav")
     deep.mkdir(parents=True)
     (deep / "S1.wav").touch()
