@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole way on synthetic meetings with the encoder that ships, `small`, and `mfcc`, a baseline
 # without weights, beside it; then on a short meeting of real voices: offline, CPU, minutes.
-# Usage: docs/demo.sh FOLDER. Every command is echoed as a user would type it.
+# Usage: .ci/demo.sh FOLDER. Every command is echoed as a user would type it.
 set -euo pipefail
 mkdir -p "$1" && cd "$1"
 export HF_HUB_OFFLINE=1

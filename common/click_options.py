@@ -1,8 +1,8 @@
 """Click options made from the fields of a dataclass.
 
 A setting is declared once, by `options.option_field`: its name, type, choices, unit, help and
-default. `options_of` makes the command's option of it, and the page of all options in the docs is
-printed from the commands. The value that was typed is checked by the dataclass itself, so that
+default. `options_of` makes the command's option of it, and the site's pages of the commands are made of
+them. The value that was typed is checked by the dataclass itself, so that
 Python and the command line refuse alike.
 """
 
