@@ -1,7 +1,6 @@
 """Each command's options are the fields of its settings, and the arguments of what it calls."""
 
 import dataclasses
-import importlib.util
 import inspect
 import typing
 from pathlib import Path

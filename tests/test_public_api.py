@@ -140,8 +140,8 @@ def encoder_in_the_hubs_cache(home):
     )
 
 
-def test_the_readme_shows_the_example():
-    assert EXAMPLE in (ROOT / "README.md").read_text()
+def test_the_page_of_python_shows_the_example():
+    assert EXAMPLE in (ROOT / "docs" / "reference" / "python.md").read_text()
 
 
 @pytest.mark.slow

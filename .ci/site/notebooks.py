@@ -16,7 +16,7 @@ from mkdocs.structure.files import File, Files
 
 
 class NotebookPage(File):
-    """A page whose source is a notebook; links lead to the notebook, as they do in the repository."""
+    """A page made of a notebook; links name the notebook, as they do in the repository."""
 
     def is_documentation_page(self) -> bool:
         """Say that it is a page, whatever its suffix."""

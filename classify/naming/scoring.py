@@ -5,9 +5,9 @@ deviation within persons; whitening takes out what a person's own stretches diff
 others, 2006, Within-class covariance normalization for SVM-based speaker recognition), with the
 covariance shrunk towards the identity as Ledoit and Wolf (2004) say, and by a tenth at least,
 since stretches of one session are more alike than they count. Scores are not normalised by other
-persons' scores: on clips of 10 to 60 people that named fewer of them (docs/how-to/names.md). With fewer
-than `FEW` persons there is nothing to centre on: the cosine is taken of the scaled vectors as they
-are.
+persons' scores: on clips of 10 to 60 people that named fewer of them (docs/how-to/names.md). With
+fewer than `FEW` persons there is nothing to centre on: the cosine is taken of the scaled vectors as
+they are.
 """
 
 from __future__ import annotations
