@@ -10,9 +10,9 @@ FAULT_KILLS ?= 1
 AS_SPK := $(VENV)/src
 
 # What the environment is made of: it is made anew only where this has other content, not other times.
-MADE_OF := setup.py pyproject.toml constraints.txt
+MADE_OF := __init__.py setup.py pyproject.toml constraints.txt
 
-.PHONY: help python demo test test-quick test-pythons fuzz faults audit lint format docs package clean
+.PHONY: help python demo test test-quick test-pythons fuzz faults audit lint types format docs package clean
 help:
 	@echo "make demo     the whole way on synthetic and real voices: table, features, sweep, names, scores"
 	@echo "make test     all tests"
@@ -77,7 +77,10 @@ audit: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	MYPYPATH=$(AS_SPK) $(BIN)/mypy -p spk.common -p spk.manifests -p spk.extract -p spk.classify -p spk.finetune -m spk.__main__
+	@$(MAKE) --no-print-directory types
+
+types: $(READY)
+	MYPYPATH=$(AS_SPK) $(BIN)/mypy -p spk.common -p spk.manifests -p spk.extract -p spk.classify -p spk.finetune -m spk.__main__ -m spk.info
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

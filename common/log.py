@@ -7,18 +7,24 @@ the traceback of what can be repaired. In Python nothing is set: whoever imports
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
 
+from .terminal import paint
+
 NAME = "spk"
 DETAILS = "%(relativeCreated)7.0f ms %(name)s: %(message)s"
 
 
 class _ToStderr(logging.Handler):
-    """Write lines to stderr: information as it is, details with the time since the start."""
+    """Write lines to stderr: information as it is, details with the time since the start.
+
+    Warnings are yellow on a terminal.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +32,10 @@ class _ToStderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         detail = record.levelno < logging.INFO
-        click.echo(self._details.format(record) if detail else record.getMessage(), err=True)
+        line = self._details.format(record) if detail else record.getMessage()
+        if record.levelno == logging.WARNING:
+            line = paint(line, sys.stderr, fg="yellow")
+        click.echo(line, err=True)
 
 
 def log(line: str) -> None:

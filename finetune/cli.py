@@ -11,9 +11,10 @@ import click
 
 from ..common.click_options import option, options_of
 from ..common.commands import BUSY, LEFT_OUT, Group, locks, version_option, writes
-from ..common.log import log
+from ..common.log import log, warn
 from ..common.outputs import BESIDE_STORE, TABLE, Output
 from ..common.signals import stop_after_batch
+from ..common.terminal import warn_of
 from .config import WITHOUT_EFFECT, FinetuneConfig
 from .options import EmbedOptions, PredictOptions
 
@@ -62,12 +63,12 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
             stop=lambda: bool(caught),
             log=click.echo,
             lock=not no_lock,
-            warn=log,
+            warn=warn,
         )
     if done.text:
         click.echo(done.text)
     if done.busy:
-        log(f"another process works on {len(done.busy)} sessions, first {done.busy[0]!r}")
+        warn(f"another process works on {len(done.busy)} sessions, first {done.busy[0]!r}")
     if done.interrupted:
         log("interrupted; run the same command to go on")
         sys.exit(128 + caught[0])
@@ -122,7 +123,7 @@ def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> No
     named = name_speakers(checkpoint, read_table(table), **options, log=log)
     write_predictions(named.table, predictions)
     for what, why in {**named.left_out, **named.rejected}.items():
-        click.echo(f"left out: {what}, {why}")
+        warn_of(f"left out: {what}, {why}")
     for note in named.notes:
         click.echo(note)
     summary = f"{len(named.table)} segments, {named.table['model'].iloc[0]}"

@@ -14,6 +14,7 @@ from ..common.commands import Group, exit_left_out, version_option, writes
 from ..common.errors import InputError
 from ..common.log import log
 from ..common.outputs import BESIDE_TABLE, TABLE, Output
+from ..common.terminal import frame_table, show
 from .cutting.cli import cut, match_csv
 from .options import (
     CsvOptions,
@@ -334,7 +335,7 @@ def _timed(table: pd.DataFrame, times: str | None) -> pd.DataFrame:
 def _show(report: Any, output: str | None, *, digits: int) -> None:
     from ..common.files import atomic_write
 
-    click.echo(report.round(digits).to_string(index=False))
+    show(frame_table(report.round(digits)))
     if output is not None:
         atomic_write(output, report.to_csv(index=False, lineterminator="\n").encode())
 

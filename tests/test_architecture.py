@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each package's files and sub-packages, from the ground up: an import leads to what stands before
 # it in its package, or to a package before it. Within a sub-package there is only no circle.
 ORDER = {
-    "common": "lazy errors extras names log locks outputs signals cpus files options "
+    "common": "lazy errors extras names terminal log locks outputs signals cpus environment files "
+    "options "
     "click_options commands audio engine",
     "manifests": "options text_files split_record table predictions splits formats cutting demo "
     "cli",
@@ -39,6 +40,7 @@ FILES = {
     for package in PACKAGES
     for path in sorted((ROOT / package).rglob("*.py"))
 }
+FILES |= {name: ROOT / f"{name}.py" for name in ("__main__", "info")}
 WITH_TORCH = {
     "extract.encoder": "device encoder frontend kernels loading pooling transformer varlen",
     "finetune.data": "dataset",

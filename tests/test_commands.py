@@ -32,6 +32,7 @@ from spk.finetune.cli import main as finetune
 from spk.finetune.config import FinetuneConfig, read_config
 from spk.finetune.prediction import embed
 from spk.finetune.prediction import predict as name_speakers
+from spk.info import info
 from spk.manifests import options as manifests_options
 from spk.manifests.cli import main as manifests
 from spk.manifests.cutting.cut import cut_segments
@@ -101,6 +102,7 @@ DECLARED = [
     (finetune.commands["fit"], [FinetuneConfig], {"config", "log_every_n_steps"}),
     (finetune.commands["predict"], [finetune_options.PredictOptions], set()),
     (finetune.commands["embed"], [finetune_options.EmbedOptions], set()),
+    (info, [], {"as_json"}),
 ]
 # settings -> the function that takes them one by one
 CALLS = [
@@ -162,7 +164,7 @@ def options_of(command):
 
 
 def test_every_command_is_declared_here():
-    every = [manifests, extract, store, classify, naming, finetune]
+    every = [manifests, extract, store, classify, naming, finetune, info]
     assert {id(leaf) for group in every for leaf in leaves(group)} == {
         id(command) for command, _, _ in DECLARED
     }
