@@ -12,6 +12,7 @@ from ..common.click_options import option, options_of
 from ..common.commands import Command, Group, exit_left_out, locks, version_option, writes
 from ..common.outputs import MEASURES, TABLE, Output
 from .cli_analysis import curve, open_set, report
+from .linking.commands import link
 from .options import CompareOptions, PredictOptions, ScoreOptions, SweepSettings
 
 CLIPS = "Known voices"
@@ -32,6 +33,7 @@ def main() -> None:
 main.add_command(curve)
 main.add_command(open_set)
 main.add_command(report)
+main.add_command(link)
 
 
 @main.command()
