@@ -28,6 +28,7 @@ PACKAGES = (
     "classify",
     "classify.classifiers",
     "classify.evaluation",
+    "classify.linking",
     "classify.naming",
     "classify.report",
     "classify.selection",

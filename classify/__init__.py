@@ -11,6 +11,7 @@ __all__ = [
     "SweepSettings",
     "compare",
     "fit",
+    "link",
     "load_model",
     "measured_threshold",
     "predict",
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .experiment import ExperimentResult as ExperimentResult
     from .experiment import fit as fit
     from .experiment import run_experiment as run_experiment
+    from .linking.people import link as link
     from .options import SweepSettings as SweepSettings
     from .report.page import write_report as write_report
     from .speaker_model import SpeakerModel as SpeakerModel
@@ -44,6 +46,7 @@ else:
             "SweepSettings": ".options",
             "compare": ".evaluation.compare",
             "fit": ".experiment",
+            "link": ".linking.people",
             "load_model": ".speaker_model_files",
             "measured_threshold": ".evaluation.measured_threshold",
             "predict": ".speaker_model",

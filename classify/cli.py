@@ -13,6 +13,7 @@ from ..common.commands import Command, Group, exit_left_out, locks, version_opti
 from ..common.outputs import MEASURES, TABLE, Output
 from ..common.terminal import show, warn_of
 from .cli_analysis import curve, open_set, report
+from .linking.commands import link
 from .options import CompareOptions, PredictOptions, ScoreOptions, SweepSettings
 
 CLIPS = "Known voices"
@@ -33,6 +34,7 @@ def main() -> None:
 main.add_command(curve)
 main.add_command(open_set)
 main.add_command(report)
+main.add_command(link)
 
 
 @main.command()

@@ -25,6 +25,7 @@ MARKS = {
     "cells.jsonl": "a sweep",
     "cut.json": "cut segments",
     "naming.json": "a named diarization",
+    "link.json": "linked labels",
 }
 TABLE = (".csv", ".parquet")
 MEASURES = (".csv", ".json")

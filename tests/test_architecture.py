@@ -23,7 +23,7 @@ ORDER = {
     "cli",
     "extract": "audio store options profiling encoder pipeline planning verification run cli",
     "classify": "options features metrics validity classifiers selection estimator speaker_model "
-    "speaker_model_files evaluation experiment clips output report naming cli_analysis cli",
+    "speaker_model_files evaluation experiment clips output report naming linking cli_analysis cli",
     "finetune": "config_file config_forms config options data model training run prediction cli",
 }
 PACKAGES = tuple(ORDER)
