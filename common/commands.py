@@ -20,6 +20,7 @@ from .click_options import Option, option
 from .errors import InputError
 from .extras import DISTRIBUTION, explain_missing_module
 from .log import debug, logging_to_stderr, warn
+from .next_steps import tell_next
 from .outputs import Output, check_place, protecting
 from .signals import exit_on_signals
 from .terminal import problem_text
@@ -102,7 +103,7 @@ class Command(_OneLineErrors, click.Command):
             _debug_start(ctx)
             if ctx.params.get("no_lock"):
                 warn(UNLOCKED)
-            with _outputs_protected(ctx):
+            with _next_told(ctx), _outputs_protected(ctx):
                 return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -129,6 +130,18 @@ def _debug_start(ctx: click.Context) -> None:
         source = ctx.get_parameter_source(name)
         origin = source.name.lower().replace("_", " ") if source else "unknown"
         debug(f"{name} = {value!r} ({origin})")
+
+
+@contextmanager
+def _next_told(ctx: click.Context) -> Iterator[None]:
+    """Tell what to do next once a command has done what it was asked to, or all but some rows."""
+    try:
+        yield
+    except SystemExit as ended:
+        if ended.code in (0, LEFT_OUT):
+            tell_next(ctx)
+        raise
+    tell_next(ctx)
 
 
 class Group(_OneLineErrors, click.Group):

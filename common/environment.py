@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any
 
-from .cpus import available_cores
+from .cpus import available_cores, machine_cores
 from .errors import InputError
 from .extras import DISTRIBUTION, EXTRAS, installed_versions, missing_modules
 from .locks import lock_file
@@ -38,7 +38,7 @@ def system() -> dict[str, str]:
     return {
         "python": f"{platform.python_version()} ({sys.executable})",
         "system": f"{platform.platform()}{_distribution()}",
-        "cpus": f"{available_cores()} of {os.cpu_count()} may be used, {_processor()}",
+        "cpus": f"{available_cores()} of {machine_cores()} may be used, {_processor()}",
         "memory": _memory(),
     }
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...common.cpus import available_cores
 from ...common.errors import InputError
-from ...common.log import is_quiet
+from ...common.log import progress_bar
 from ...common.signals import ignore_sigint_in_children
 from ...extract.store.reader import FeatureStore
 from ...manifests.splits.tasks import Task
@@ -34,7 +34,6 @@ from .sweep_cache import Share, SweepCache, remaining_work
 
 if TYPE_CHECKING:
     import pandas as pd
-    from tqdm import tqdm
 
 
 TUNING = ("train", "valid")
@@ -89,7 +88,7 @@ def sweep(
     _tell_plan(tasks, len(sets) * len(names), todo, log)
     groups = validation_groups(table, tasks, settings)
     work = _Work(store, table["segment_id"].to_numpy(str), groups, tasks, settings)
-    with _bar(sum(len(missing) for _, missing in todo)) as bar:
+    with progress_bar(sum(len(missing) for _, missing in todo), unit=" fits") as bar:
         for trials in _run(work, todo):
             for trial in trials:
                 cells.add(trial)
@@ -116,13 +115,6 @@ def _tell_plan(tasks: Sequence[Task], every: int, todo: Sequence[Share], log: Lo
     if grown:
         trees = sum(len(task.labels) for task in tasks) * TREE_ROUNDS * grown
         log(f"lightgbm: at most {trees} trees ({TREE_ROUNDS} rounds, {grown} layer sets)")
-
-
-def _bar(cells: int) -> tqdm:
-    """Return a progress bar of combinations, shown on terminals only."""
-    from tqdm import tqdm
-
-    return tqdm(total=cells, unit="fit", disable=is_quiet() or None, leave=False)
 
 
 def _processes(jobs: int, sets: int) -> int:

@@ -20,6 +20,7 @@ import numpy as np
 from ...common.errors import InputError, explain_write_errors
 from ...common.files import WRITING, replace_folder
 from ...common.locks import FolderLock
+from ...common.log import with_progress
 from .layout import (
     SHARD_NAME,
     check_same_config,
@@ -98,9 +99,9 @@ def merge_stores(
     _check_conflicts([*there, *stores])
     with StoreWriter(out, stores[0].config, versions=stores[0].versions, lock=lock) as writer:
         taken = set(writer.done)
-        for store in stores:
-            for shard in store.shards:
-                _copy(shard, store.kind, writer, taken)
+        shards = [(shard, store.kind) for store in stores for shard in store.shards]
+        for shard, kind in with_progress(shards, "shards"):
+            _copy(shard, kind, writer, taken)
         for store in stores:
             for row in store.rejected():
                 if row["segment_id"] not in taken and row["segment_id"] not in writer.rejections:
@@ -243,7 +244,7 @@ def verify_store(
         read_description(path)
     faults = [
         fault
-        for shard in ([path] if single else shard_paths(path))
+        for shard in with_progress([path] if single else shard_paths(path), "shards")
         for fault in _shard_faults(shard, check_name=not single)
     ]
     if faults:
@@ -313,7 +314,8 @@ def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[
             f"{store.path}: {len(expected) - len(there)} of {len(expected)} segments are not in "
             "the table; pass the table that it was made of"
         )
-    for audio, segment in zip(there["audio"], segments_of(there, root), strict=True):
+    pairs = zip(there["audio"], segments_of(there, root), strict=True)
+    for audio, segment in with_progress(pairs, "segments", total=len(there)):
         try:
             decoded = read_segment(segment, read_options)
         except Rejected as problem:

@@ -120,3 +120,34 @@ def test_a_frame_is_shown_as_pandas_writes_it():
     assert str(table) == frame.to_string(index=False)
     assert table.rows[1] == {"session": "all", "minutes": "12.25", "q05": "NaN"}
     assert str(frame_table(frame.iloc[:0])) == frame.iloc[:0].to_string(index=False)
+
+
+BARS = """
+import time
+from spk.common.log import log, logging_to_stderr, with_progress
+with logging_to_stderr(quiet={quiet}):
+    for number in with_progress([1, 2, 3], "layers"):
+        time.sleep(0.15)
+    print(sum(with_progress((n for n in range(4)), "pages", total=4)), list(with_progress([], "x")))
+"""
+
+
+def test_a_long_step_has_a_bar_on_a_terminal_that_is_gone_in_the_end():
+    code, shown = on_terminal(["-c", BARS.format(quiet=False)])
+    assert code == 0
+    assert "| 2/3 [" in shown
+    assert " layers/s]" in shown
+    assert shown.split("\r")[-1] == "6 []\n"
+
+
+def test_a_bar_is_as_wide_as_the_terminal():
+    shown = on_terminal(["-c", BARS.format(quiet=False)], columns=40)[1]
+    assert max(map(len, without_escapes(shown).replace("\n", "\r").split("\r"))) <= 40
+
+
+def test_pipes_and_who_wants_quiet_have_no_bar():
+    for quiet in (False, True):
+        words = [sys.executable, "-c", BARS.format(quiet=quiet)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert (done.stdout, done.stderr) == ("6 []\n", "")
+    assert on_terminal(["-c", BARS.format(quiet=True)])[1] == "6 []\n"
