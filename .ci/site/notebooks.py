@@ -6,6 +6,7 @@ Nothing is run here: `tests/test_notebooks.py` runs each and compares what it pr
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
@@ -54,7 +55,7 @@ def _markdown(notebook: Any, stem: str) -> Iterator[tuple[str, dict[str, bytes]]
 
 
 def _output(output: Any, name: str) -> tuple[str, dict[str, bytes]]:
-    """Return an output as Markdown: a picture where it has one, else its text."""
+    """Return an output as Markdown: a picture or table where it has one, else its text."""
     if output.output_type == "stream":
         return _fence(output.text, "text"), {}
     for kind, suffix in IMAGES.items():
@@ -62,7 +63,15 @@ def _output(output: Any, name: str) -> tuple[str, dict[str, bytes]]:
             content = output.data[kind]
             picture = content.encode() if suffix == ".svg" else base64.b64decode(content)
             return f"![{output.data['text/plain']}]({name}{suffix})", {f"{name}{suffix}": picture}
+    if "text/html" in output.data:
+        return _table(output.data["text/html"]), {}
     return _fence(output.data["text/plain"], "text"), {}
+
+
+def _table(html: str) -> str:
+    """Return the table of a data frame without pandas' own style, so that it has the site's."""
+    bare = re.sub(r"<style.*?</style>", "", html, flags=re.DOTALL)
+    return re.sub(r"\n\s*\n", "\n", bare.replace(' border="1" class="dataframe"', ""))
 
 
 def _fence(text: str, language: str) -> str:
