@@ -19,6 +19,7 @@ README = Path(__file__).with_name("README.md")
 
 PACKAGES = (
     "classify",
+    "classify.auditing",
     "classify.classifiers",
     "classify.evaluation",
     "classify.naming",

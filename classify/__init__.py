@@ -9,6 +9,7 @@ __all__ = [
     "SpeakerClassifier",
     "SpeakerModel",
     "SweepSettings",
+    "audit",
     "compare",
     "fit",
     "load_model",
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .auditing.run import audit as audit
     from .estimator import SpeakerClassifier as SpeakerClassifier
     from .evaluation.compare import compare as compare
     from .evaluation.measured_threshold import measured_threshold as measured_threshold
@@ -42,6 +44,7 @@ else:
             "SpeakerClassifier": ".estimator",
             "SpeakerModel": ".speaker_model",
             "SweepSettings": ".options",
+            "audit": ".auditing.run",
             "compare": ".evaluation.compare",
             "fit": ".experiment",
             "load_model": ".speaker_model_files",
