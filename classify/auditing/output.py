@@ -1,8 +1,8 @@
 """The files of an audit: every turn, the corrections proposed, the settings, a page to listen by.
 
 ``audit.csv`` has a row per turn (`run.COLUMNS`); ``corrections.csv`` is what ``spk-manifests
-correct`` applies, to be edited before; ``audit.json`` says what both were made with. All are drafted
-first: where one of them may not be replaced, none is.
+correct`` applies, to be edited before; ``audit.json`` says what both were made with. All are
+drafted first: where one of them may not be replaced, none is.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def write_audit(audit: Audit, folder: str | Path, *, overwrite: bool = False) ->
     check_own_folder(folder, MARK, WRITTEN)
     contents = {
         MARK: _json(described(audit)),
-        TURNS: _csv(audit.turns.round({name: DIGITS for name in _numbers(audit.turns)})),
+        TURNS: _csv(audit.turns.round(dict.fromkeys(_numbers(audit.turns), DIGITS))),
         CORRECTIONS: _csv(corrections(audit)),
         PAGE: audit_page(audit).encode(),
     }
@@ -60,7 +60,7 @@ def corrections(audit: Audit) -> pd.DataFrame:
     """Return the corrections proposed, as `manifests.corrections` reads them."""
     rows = audit.turns[audit.turns["proposed"]][[*NEEDED, *EVIDENCE]]
     rows = rows.assign(**{FINGERPRINT: fingerprint(audit.table)})
-    return rows.round({name: DIGITS for name in _numbers(rows)})
+    return rows.round(dict.fromkeys(_numbers(rows), DIGITS))
 
 
 def described(audit: Audit) -> dict[str, Any]:

@@ -151,12 +151,40 @@ def run_audit(
     learner = choose_learner(ready.table, opened, tasks, options)
     ids = ready.table["segment_id"].to_numpy(str)
     X = read_features(opened, ids, learner.layers, learner.pooling_part)
+    data = _Data(ready.table, tasks, X, learner, options)
+    judged, issues = _judge(data)
+    trial = _trial(data, issues)
+    person_of = person_of_label(ready.table, options.identity)
+    pairs = exchanged_sessions(ready.table, X, person_of, seed=options.seed) if person_of else {}
     voices = None
     if options.audio_root is not None:
         place = {"audio_root": options.audio_root, "log": log}
         halves = _halves(ready.table, opened, learner, cache, place)
         voices = two_voices(tasks, ready.table, X, halves, learner, seed=options.seed)
-    return _audited(ready, tasks, skipped, X, voices, learner, opened, options)
+    frames = [_rows(*both, data, pairs, voices) for both in zip(judged, issues, strict=True)]
+    turns = _ranked(_all_turns(ready, skipped, frames))
+    return Audit(
+        turns if trial.carries else turns.assign(proposed=False),
+        ready.whole,
+        options,
+        learner,
+        opened,
+        trial,
+        accuracy=_accuracy(judged),
+        listened=voices is not None,
+        related=bool(person_of) and len(set(person_of.values())) < len(person_of),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """What is judged, and by what: the rows with features, folded tasks, X (n, d), a learner."""
+
+    table: pd.DataFrame
+    tasks: Sequence[Task]
+    X: np.ndarray
+    learner: Learner
+    options: AuditOptions
 
 
 def _halves(
@@ -174,101 +202,58 @@ def _halves(
     return extract_halves(table, store, learner, cache, **place)
 
 
-def _audited(
-    ready: Prepared,
-    tasks: Sequence[Task],
-    skipped: Mapping[str, str],
-    X: np.ndarray,
-    voices: np.ndarray | None,
-    learner: Learner,
-    store: FeatureStore,
-    options: AuditOptions,
-) -> Audit:
-    table = ready.table
-    judged, issues = _judge(tasks, table, X, learner, options)
-    trial = _trial(tasks, table, X, learner, options, issues)
-    person_of = person_of_label(table, options.identity)
-    pairs = exchanged_sessions(table, X, person_of, seed=options.seed) if person_of else {}
-    frames = [
-        _rows(session, issue, table, pairs, voices, options)
-        for session, issue in zip(judged, issues, strict=True)
-    ]
-    own = np.concatenate([session.codes for session in judged])
-    best = np.concatenate([session.chances.argmax(axis=1) for session in judged])
-    turns = _ranked(_all_turns(ready, skipped, frames))
-    if not trial.carries:
-        turns["proposed"] = False
-    return Audit(
-        turns,
-        ready.whole,
-        options,
-        learner,
-        store,
-        trial,
-        accuracy=float(np.mean(own == best)),
-        listened=voices is not None,
-        related=bool(person_of) and len(set(person_of.values())) < len(person_of),
-    )
+def _accuracy(judged: Sequence[Judged]) -> float:
+    """Return the share of turns whose most probable speaker is the label."""
+    right = [session.codes == session.chances.argmax(axis=1) for session in judged]
+    return float(np.concatenate(right).mean())
 
 
-def _judge(
-    tasks: Sequence[Task],
-    table: pd.DataFrame,
-    X: np.ndarray,
-    learner: Learner,
-    options: AuditOptions,
-    labels: Labels | None = None,
-) -> tuple[list[Judged], list[Issues]]:
+def _judge(data: _Data, labels: Labels | None = None) -> tuple[list[Judged], list[Issues]]:
     """Judge all sessions, with other labels than the tasks' where they are given."""
-    judged = judge(tasks, X, learner, seed=options.seed, labels=labels)
+    seed, learner = data.options.seed, data.learner
+    judged = judge(data.tasks, data.X, learner, seed=seed, labels=labels)
     nearest = replace(learner, classifier="centroid", penalty=None)
-    near = judge(tasks, X, nearest, seed=options.seed, labels=labels)
-    seconds = (table["end"] - table["start"]).to_numpy(np.float64)
+    near = judge(data.tasks, data.X, nearest, seed=seed, labels=labels)
+    seconds = (data.table["end"] - data.table["start"]).to_numpy(np.float64)
     return judged, [
         find_issues(session, other.scores.max(axis=1), seconds[session.rows])
         for session, other in zip(judged, near, strict=True)
     ]
 
 
-def _trial(
-    tasks: Sequence[Task],
-    table: pd.DataFrame,
-    X: np.ndarray,
-    learner: Learner,
-    options: AuditOptions,
-    issues: Sequence[Issues],
-) -> Trial:
+def _trial(data: _Data, issues: Sequence[Issues]) -> Trial:
+    """Return how many errors are found that are planted where nothing is said against a label."""
+
     def propose(labels: Labels) -> list[tuple[Judged, np.ndarray]]:
-        judged, again = _judge(tasks, table, X, learner, options, labels)
+        judged, again = _judge(data, labels)
         return [
-            (session, np.where(issue.proposed(options), issue.better, -1))
+            (session, np.where(issue.proposed(data.options), issue.better, -1))
             for session, issue in zip(judged, again, strict=True)
         ]
 
     clean = {
-        task.name: ~issue.suspect & np.isfinite(issue.quality) & issue.long_enough(options)
-        for task, issue in zip(tasks, issues, strict=True)
+        task.name: ~issue.suspect & np.isfinite(issue.quality) & issue.long_enough(data.options)
+        for task, issue in zip(data.tasks, issues, strict=True)
     }
-    return try_planted(tasks, clean, propose, seed=options.seed)
+    return try_planted(data.tasks, clean, propose, seed=data.options.seed)
 
 
 def _rows(
     judged: Judged,
     issues: Issues,
-    table: pd.DataFrame,
+    data: _Data,
     pairs: Mapping[tuple[str, str], str],
     voices: np.ndarray | None,
-    options: AuditOptions,
 ) -> pd.DataFrame:
     """Return the rows of a session's judged turns, without their rank."""
     labels = np.array(judged.labels)
-    part = table.iloc[judged.rows]
+    part = data.table.iloc[judged.rows]
     stretch = np.full(len(part), -1)
     if has_common_clock(part):
         stretch = exchanged_stretches(judged, part["start"].to_numpy())
     session = part["speaker"].map(lambda label: pairs.get((judged.name, label), "")).to_numpy(str)
     sure = np.full(len(part), np.nan) if voices is None else voices[judged.rows]
-    swap = issues.proposed(options)
+    swap = issues.proposed(data.options)
     ways = [session != "", stretch >= 0, sure >= SURE, issues.outlier, swap]
     kind = np.select(ways, [SESSION, EXCHANGE, TWO, OUTLIER, SWAP], default="")
     suggested = np.where(stretch >= 0, stretch, issues.better)

@@ -16,8 +16,8 @@ MEANING = {
 }
 MOST_NAMED = 20  # sessions in lines; the file lists every turn
 MIXED = (
-    "A proposal is no finding: a recogniser's own mistakes look like wrong labels, so listen before "
-    "you correct."
+    "A proposal is no finding: a recogniser's own mistakes look like wrong labels, so listen "
+    "before you correct."
 )
 
 
