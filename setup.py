@@ -26,6 +26,7 @@ HOME = "https://github.com/spk-toolkit/spk"
 
 PACKAGES = (
     "classify",
+    "classify.auditing",
     "classify.classifiers",
     "classify.evaluation",
     "classify.linking",

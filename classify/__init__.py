@@ -9,6 +9,7 @@ __all__ = [
     "SpeakerClassifier",
     "SpeakerModel",
     "SweepSettings",
+    "audit",
     "compare",
     "fit",
     "link",
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .auditing.run import audit as audit
     from .estimator import SpeakerClassifier as SpeakerClassifier
     from .evaluation.compare import compare as compare
     from .evaluation.measured_threshold import measured_threshold as measured_threshold
@@ -44,6 +46,7 @@ else:
             "SpeakerClassifier": ".estimator",
             "SpeakerModel": ".speaker_model",
             "SweepSettings": ".options",
+            "audit": ".auditing.run",
             "compare": ".evaluation.compare",
             "fit": ".experiment",
             "link": ".linking.people",
