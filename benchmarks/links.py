@@ -118,7 +118,7 @@ class Centroids:
 
     def __init__(self, corpus: Corpus, layer: int) -> None:
         store = open_store(corpus.store)
-        rows = usable_rows(corpus.table, store, lambda line: None).rows
+        rows = usable_rows(corpus.table, store, lambda line: None).rows.reset_index(drop=True)
         X = store.read(rows["segment_id"], layer)
         weighted = pd.DataFrame(X * rows["seconds"].to_numpy()[:, None])
         sums = weighted.groupby([rows["session"], rows["person"]]).sum()

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from spk.classify.linking.calibration import Rivals, ScoreModel, calibrate_pairs, prior
+from spk.classify.linking.calibration import (
+    CERTAIN,
+    Rivals,
+    ScoreModel,
+    calibrate_pairs,
+    prior,
+)
 from spk.classify.linking.labels import Labels
 from spk.classify.linking.pairs import UNKNOWN, make_pairs, measure_separation
 
@@ -91,3 +97,14 @@ def test_separation_is_measured_on_what_is_known_best():
         measured = measure_separation(labels, make_pairs(labels, persons), same_id)
         assert (measured.of, measured.same, measured.different) == (of, 12, 36)
         assert measured.eer == pytest.approx(0, abs=0.02)
+
+
+def test_caution_reckons_with_people_who_were_not_found():
+    people = {**meetings(("m1", "m2")), **meetings(("m3", "m4"), "EFGH")}
+    people = {label: f"{label[0]}-{who}" for label, who in people.items()}  # nobody is there twice
+    labels = labels_of(people, noise=1.5, dim=12)
+    learnt = calibrate_pairs(labels, make_pairs(labels, {}), 0.0)
+    assert learnt.model.shared < 0.1
+    inner = learnt.cautious > -CERTAIN  # where both are cut off
+    assert inner.sum() > 20
+    assert (learnt.cautious[inner] > learnt.log_odds[inner]).all()
