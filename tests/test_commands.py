@@ -90,6 +90,7 @@ DECLARED = [
     (classify.commands["curve"], [classify_options.CurveOptions], set()),
     (classify.commands["open-set"], [classify_options.OpenSetOptions], set()),
     (classify.commands["report"], [classify_options.ReportOptions], {"output"}),
+    (classify.commands["link"], [classify_options.LinkOptions], {"identity"}),
     (naming.commands["enrol"], [naming_options.EnrolOptions], {"clips", "identity"}),
     (
         naming.commands["apply"],

@@ -1,7 +1,7 @@
 """What linked labels rest on: how well the encoder tells people apart, what calibrated scores.
 
-Nothing is claimed of anybody who is not known where the equal-error rate is above `WEAKEST`, where
-too few pairs tell it, or where nobody is known and no pairs stand out from all others: then either
+Nothing is claimed of anybody who is not known where d' is below `WEAKEST`, where too few pairs tell
+it, or where nobody is known and no pairs stand out from all others: then either
 nobody is there twice, or the encoder cannot tell.
 """
 
@@ -14,9 +14,10 @@ import numpy as np
 from scipy.special import expit
 
 from .calibration import PairCalibration
-from .pairs import FEW, HALVES, IDENTITY, SERIES, Pairs, Separation
+from .pairs import ENOUGH, FEW, HALVES, IDENTITY, SERIES, Pairs, Separation
 
-WEAKEST = 0.1  # equal-error rate
+WEAKEST = 3.0  # d'; of two normal distributions, an equal-error rate of 6.7 %
+STANDS_OUT = 4.0  # deviations between two heaps of scores of which nobody is known
 NOTHING = "nothing"
 
 
@@ -32,19 +33,22 @@ class Basis:
         `IDENTITY`, `SERIES` or `NOTHING`.
     expected : float
         How many pairs are one person, by their probabilities.
+    heaps : float
+        How many deviations the two heaps of scores lie apart, as they were learnt.
     """
 
     separation: Separation
     calibrated_on: str
     expected: float
+    heaps: float
 
     @property
     def weakness(self) -> str:
         """Say why nothing is claimed; empty where something is."""
-        if not self.separation.eer <= WEAKEST:
-            limit = f"above {100 * WEAKEST:g} %" if self.separation.of else "unknown"
-            return f"the encoder is too weak to link people (equal-error rate {limit})"
-        if self.calibrated_on == NOTHING and self.expected < FEW:
+        if not self.separation.d_prime >= WEAKEST:
+            limit = f"below {WEAKEST:g}" if self.separation.of else "unknown"
+            return f"the encoder is too weak to link people (d' {limit})"
+        if self.calibrated_on == NOTHING and (self.expected < FEW or self.heaps < STANDS_OUT):
             return (
                 "no pairs of labels stand out, so that nobody is there twice or the encoder cannot "
                 "tell"
@@ -67,7 +71,7 @@ class Basis:
                 "lie; name some people with --identity"
             )
         if self.separation.of == HALVES:
-            yield "the error rate is of halves of one recording, between rooms it is higher"
+            yield "that is of halves of one recording; between rooms people are harder to tell"
 
 
 def basis_of(
@@ -77,6 +81,7 @@ def basis_of(
     calibrated_on = NOTHING
     if same_id > 0 and pairs.same_id.sum() >= FEW:
         calibrated_on = SERIES
-    if (pairs.truth == 1).sum() >= FEW:
+    if (pairs.truth == 1).sum() >= ENOUGH:
         calibrated_on = IDENTITY
-    return Basis(separation, calibrated_on, float(np.sum(expit(learnt.log_odds))))
+    expected = float(np.sum(expit(learnt.log_odds)))
+    return Basis(separation, calibrated_on, expected, learnt.model.d_prime)

@@ -48,6 +48,12 @@ class ScoreModel:
     different_deviation: float
     shared: float
 
+    @property
+    def d_prime(self) -> float:
+        """Return the distance of the means in deviations."""
+        spread = np.sqrt((self.same_deviation**2 + self.different_deviation**2) / 2)
+        return float((self.same - self.different) / spread)
+
     def log_ratio(self, scores: np.ndarray) -> np.ndarray:
         """Return how far scores (m,) speak for one person; it never falls as the score rises."""
         a, b = self.same_deviation**-2, self.different_deviation**-2
