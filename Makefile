@@ -12,7 +12,7 @@ AS_SPK := $(VENV)/src
 # What the environment is made of: it is made anew only where this has other content, not other times.
 MADE_OF := __init__.py setup.py pyproject.toml constraints.txt
 
-.PHONY: help python demo test test-quick test-pythons fuzz faults audit lint types format package clean
+.PHONY: help python demo test test-quick test-pythons fuzz faults audit lint types format docs package clean
 help:
 	@echo "make demo     the whole way on synthetic and real voices: table, features, sweep, names, scores"
 	@echo "make test     all tests"
@@ -22,6 +22,7 @@ help:
 	@echo "make faults   kills ($(FAULT_KILLS) times 400) and signals, full disks, damage, two at once"
 	@echo "make audit    known faults of the pinned versions (needs the network)"
 	@echo "make lint     ruff and mypy"
+	@echo "make docs     the site, into site/; a warning is an error"
 	@echo "make package  build wheel and sdist, install each into an empty environment, run it"
 
 # Before anything is downloaded: is the Python that was named new enough, and the environment's?
@@ -36,7 +37,7 @@ $(READY): $(MADE_OF) | python
 	@cat $(MADE_OF) > $(READY)
 
 demo: $(READY)
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh "$(DEMO)"
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash .ci/demo.sh "$(DEMO)"
 
 test-quick: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
@@ -85,8 +86,12 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Built without the network; to look at it with its search: python3 -m http.server -d site
+docs: $(READY)
+	SPK_SOURCE=$(AS_SPK) NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 package: $(READY)
 	$(BIN)/python .ci/package.py
 
 clean:
-	rm -rf build dist *.egg-info $(DEMO)
+	rm -rf build dist site *.egg-info $(DEMO)

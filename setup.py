@@ -26,8 +26,10 @@ HOME = "https://github.com/spk-toolkit/spk"
 
 PACKAGES = (
     "classify",
+    "classify.auditing",
     "classify.classifiers",
     "classify.evaluation",
+    "classify.linking",
     "classify.naming",
     "classify.report",
     "classify.selection",

@@ -12,7 +12,9 @@ from ..common.click_options import option, options_of
 from ..common.commands import Command, Group, exit_left_out, locks, version_option, writes
 from ..common.outputs import MEASURES, TABLE, Output
 from ..common.terminal import show, warn_of
+from .auditing.commands import audit
 from .cli_analysis import curve, open_set, report
+from .linking.commands import link
 from .options import CompareOptions, PredictOptions, ScoreOptions, SweepSettings
 
 CLIPS = "Known voices"
@@ -30,9 +32,11 @@ def main() -> None:
     """Tell who speaks in each segment, from cached features: try, fit, predict, score."""
 
 
+main.add_command(audit)
 main.add_command(curve)
 main.add_command(open_set)
 main.add_command(report)
+main.add_command(link)
 
 
 @main.command()

@@ -19,6 +19,7 @@ SPLITS = ("train", "valid", "test", "all")
 RESAMPLES = 1000  # of the bootstrap
 AUTO = "auto"  # the threshold is what open-set measured
 WHAT, HOW = "What is tried", "How it is compared"
+HEARD, LINKED = "What is heard", "What is linked"
 
 
 def check_temperature(text: str) -> None:
@@ -192,6 +193,33 @@ class OpenSetOptions(CheckedOptions):
         metavar="NUMBERS",
     )
     seed: int = seed_field("Of the bootstrap.")
+
+
+@dataclass(frozen=True)
+class LinkOptions(CheckedOptions):
+    """How labels of different sessions become persons; set on simulated meetings (docs/link.md)."""
+
+    layer: int | None = option_field(
+        None,
+        "Layer of the encoder.",
+        least=0,
+        default_text="the one that tells the known people, or ids of a series, apart best",
+        group=HEARD,
+    )
+    min_seconds: float = option_field(
+        5.0, "A label of less speech is left out as short.", unit="s", least=0, group=HEARD
+    )
+    same_id: float = option_field(
+        0.99,
+        "How probable it is, before anybody is heard, that an id is one person in two sessions of "
+        "a series; 0: ids say nothing.",
+        least=0,
+        under=1,
+        group=LINKED,
+    )
+    min_confidence: float = option_field(
+        0.8, "A label of less confidence is left out as unsure.", least=0, most=1, group=LINKED
+    )
 
 
 @dataclass(frozen=True)

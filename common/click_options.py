@@ -1,9 +1,9 @@
 """Click options made from the fields of a dataclass.
 
 A setting is declared once, by `options.option_field`: its name, type, choices, unit, help and
-default. `options_of` makes the command's option of it, and the page of all options in the docs is
-printed from the commands. The value that was typed is checked by the dataclass itself, so that
-Python and the command line refuse alike.
+default. `options_of` makes the command's option of it, and the site shows what the commands have.
+The value that was typed is checked by the dataclass itself, so that Python and the command line
+refuse alike.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from ..common.click_options import option, options_of
 from ..common.commands import Group, exit_left_out, version_option, writes
 from ..common.errors import InputError
 from ..common.log import log
-from ..common.outputs import BESIDE_TABLE, TABLE, Output
+from ..common.outputs import BESIDE_CORRECTED, BESIDE_TABLE, TABLE, Output
 from ..common.terminal import frame_table, show
 from .cutting.cli import cut, match_csv
 from .options import (
@@ -226,6 +226,34 @@ def split(table: str, out: str, method: str, times: str | None, **options: Any) 
 
 @main.command()
 @click.argument("table", type=click.Path())
+@click.argument("corrections", type=click.Path())
+@option(
+    "--output",
+    "-o",
+    type=click.Path(),
+    required=True,
+    help="The corrected table, .csv or .parquet.",
+)
+@writes(Output("output", TABLE, over=("table",), beside=BESIDE_TABLE | BESIDE_CORRECTED))
+def correct(table: str, corrections: str, output: str) -> None:
+    """Apply CORRECTIONS of labels to TABLE, with a record of who was what.
+
+    CORRECTIONS is the corrections.csv of spk-classify audit, or a CSV with the columns
+    segment_id,session,labelled,suggested; an empty suggested removes the turn. Listen first, and
+    delete the rows you do not agree with. A row that does not match TABLE, or a TABLE that has
+    changed since the audit, is refused. The record is OUTPUT.corrections.json.
+    """
+    from .corrections import correct_file
+
+    done = correct_file(table, corrections, output)
+    click.echo(
+        f"{output}: {len(done.applied) - done.removed} labels corrected, {done.removed} turns "
+        f"removed, {len(done.table)} turns; see {done.record}"
+    )
+
+
+@main.command()
+@click.argument("table", type=click.Path())
 @option(
     "--output",
     "-o",
@@ -304,13 +332,18 @@ def demo(out: str, overwrite: bool, **options: Any) -> None:
 @click.argument("out", type=click.Path())
 @writes(Output("out", folder=True))
 def sample(out: str, overwrite: bool) -> None:
-    """Write a meeting of real voices, under two minutes, to the folder OUT: wav and RTTM."""
+    """Write a meeting of real voices, under two minutes, to the folder OUT.
+
+    OUT receives the recording (wav), who speaks when (TextGrid), clips of six of the seven people
+    from the first half (clips), and the second half as a diarizer gives it (meeting.json).
+    """
     from ..common.outputs import protecting
     from .demo.sample_meeting import write_sample
 
     with protecting([] if overwrite else [Path(out)]):
-        recording, turns, licence = write_sample(out)
+        recording, turns, licence, clips, meeting = write_sample(out)
     click.echo(f"{recording}, {turns}: seven readers of LibriSpeech, CC BY 4.0 ({licence})")
+    click.echo(f"{clips}, {meeting}: known voices, and a meeting to name (spk name)")
 
 
 def _timed(table: pd.DataFrame, times: str | None) -> pd.DataFrame:

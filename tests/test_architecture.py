@@ -18,11 +18,12 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = {
     "common": "lazy errors extras names terminal log next_steps locks outputs signals cpus "
     "environment files options click_options commands audio engine",
-    "manifests": "options text_files split_record table predictions splits formats cutting demo "
-    "cli",
+    "manifests": "options text_files split_record table predictions corrections splits formats "
+    "cutting demo cli",
     "extract": "audio store options profiling encoder pipeline planning verification run cli",
     "classify": "options features metrics validity classifiers selection estimator speaker_model "
-    "speaker_model_files evaluation experiment clips output report naming cli_analysis cli",
+    "speaker_model_files evaluation experiment clips output report naming auditing linking "
+    "cli_analysis cli",
     "finetune": "config_file config_forms config options data model training run prediction cli",
 }
 PACKAGES = tuple(ORDER)

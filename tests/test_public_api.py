@@ -18,7 +18,7 @@ NAMES = {
     "extract": "Encoder ExtractOptions FeatureStore StoreWriter extract import_vectors "
     "load_encoder",
     "classify": "ExperimentResult SpeakerClassifier SpeakerModel SweepSettings compare fit "
-    "load_model measured_threshold predict run_experiment save_model score write_report",
+    "link load_model measured_threshold predict run_experiment save_model score write_report",
     "finetune": "FinetuneConfig embed finetune load_finetuned predict read_config",
 }
 EXAMPLE = """\
@@ -140,8 +140,8 @@ def encoder_in_the_hubs_cache(home):
     )
 
 
-def test_the_readme_shows_the_example():
-    assert EXAMPLE in (ROOT / "README.md").read_text()
+def test_the_page_of_python_shows_the_example():
+    assert EXAMPLE in (ROOT / "docs" / "reference" / "python.md").read_text()
 
 
 @pytest.mark.slow

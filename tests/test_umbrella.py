@@ -100,7 +100,7 @@ def test_python_runs_the_package_as_a_module():
     ],
 )
 def test_the_shell_completes_what_is_shown(words, completed):
-    """As bash asks it, by the line of docs/options.md."""
+    """As bash asks it, by the line of docs/reference/index.md."""
     parts = words.split()
     asked = {"COMP_WORDS": words, "COMP_CWORD": str(len(parts) - 1)}
     done = subprocess.run(

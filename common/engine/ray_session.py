@@ -172,7 +172,7 @@ def _unprotected(what: str) -> InputError:
     return InputError(
         f"{what}, expected {AUTH}={TOKEN}, without which whoever reaches a cluster runs programs "
         "there; run `ray get-auth-token --generate`, bring ~/.ray/auth_token to every machine, and "
-        f"start Ray and this command with {AUTH}={TOKEN} (docs/cluster.md)"
+        f"start Ray and this command with {AUTH}={TOKEN} (docs/how-to/cluster.md)"
     )
 
 

@@ -5,6 +5,8 @@
     OUT/wav/sample.ogg        16 kHz, Ogg/Opus
     OUT/TextGrid/sample.rttm
     OUT/LICENCE.txt           whose voices these are: LibriSpeech, CC BY 4.0
+    OUT/clips/NAME/1.flac ... what six of the seven say in the first half, a turn a file
+    OUT/meeting.json          the second half as a diarizer gives it: SPEAKER_00, SPEAKER_01, ...
 
 Read English, cut at its pauses and put in another order, in a simulated room
 (`recipes/small_encoder/sample.py` made it). The encoder `small` was not trained on these seven, but
@@ -13,13 +15,22 @@ they are among the 82 speakers on whom it was chosen.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...common.errors import InputError
 from ...common.files import atomic_write
 
+if TYPE_CHECKING:
+    from ..formats.turns import Turn
+
 SAMPLE = Path(__file__).with_name("sample")
 PLACES = {"sample.ogg": "wav", "sample.rttm": "TextGrid", "LICENCE.txt": "."}
+HALF = 55.0  # s: turns that begin before are clips of known voices, the others the meeting to name
+STRANGER = "ls250"  # of whom there is no clip
 
 
 def write_sample(out: str | Path) -> list[Path]:
@@ -34,7 +45,7 @@ def write_sample(out: str | Path) -> list[Path]:
     Returns
     -------
     list of Path
-        The recording, its turns and the licence.
+        The recording, its turns, the licence, the folder of clips and the meeting to name.
 
     Raises
     ------
@@ -46,8 +57,11 @@ def write_sample(out: str | Path) -> list[Path]:
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     [path.name for path in write_sample(folder)]
-    ['sample.ogg', 'sample.rttm', 'LICENCE.txt']
+    ['sample.ogg', 'sample.rttm', 'LICENCE.txt', 'clips', 'meeting.json']
     """
+    from ..formats.rttm import read_rttm
+    from ..formats.whisperx import write_whisperx
+
     paths = []
     for name, place in PLACES.items():
         source = SAMPLE / name
@@ -58,4 +72,32 @@ def write_sample(out: str | Path) -> list[Path]:
         path = Path(out) / place / name
         atomic_write(path, source.read_bytes())
         paths.append(path)
-    return paths
+    turns = sorted(read_rttm(paths[1]).turns, key=lambda turn: turn.start)
+    clips, meeting = Path(out) / "clips", Path(out) / "meeting.json"
+    for path, content in _clips([turn for turn in turns if turn.start < HALF], paths[0]):
+        atomic_write(clips / path, content)
+    write_whisperx([*_diarized(turn for turn in turns if turn.start >= HALF)], meeting)
+    return [*paths, clips, meeting]
+
+
+def _clips(turns: Sequence[Turn], recording: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of each clip of a known voice."""
+    import soundfile
+
+    samples, rate = soundfile.read(recording, dtype="int16")
+    numbers: Counter[str] = Counter()
+    for turn in turns:
+        if turn.speaker != STRANGER:
+            numbers[turn.speaker] += 1
+            clip = BytesIO()
+            part = samples[round(turn.start * rate) : round(turn.end * rate)]
+            soundfile.write(clip, part, rate, format="FLAC")
+            yield f"{turn.speaker}/{numbers[turn.speaker]}.flac", clip.getvalue()
+
+
+def _diarized(turns: Iterable[Turn]) -> Iterator[Turn]:
+    """Yield the turns with the names that a diarizer gives: by who speaks first."""
+    names: dict[str, str] = {}
+    for turn in turns:
+        name = names.setdefault(turn.speaker, f"SPEAKER_{len(names):02d}")
+        yield turn._replace(speaker=name)

@@ -2,13 +2,15 @@
 
 import re
 
+import pandas as pd
 import pytest
 import soundfile
 
 from spk.common.errors import InputError
 from spk.manifests.demo import sample_meeting
-from spk.manifests.demo.sample_meeting import PLACES, SAMPLE, write_sample
+from spk.manifests.demo.sample_meeting import PLACES, SAMPLE, STRANGER, write_sample
 from spk.manifests.formats.build import make_table
+from spk.manifests.formats.registry import read_turns
 from spk.manifests.formats.rttm import read_rttm
 
 MOST_BYTES = 2_000_000
@@ -49,6 +51,21 @@ def test_its_licence_names_every_voice_and_the_corpus(sample):
     turns = (sample / "TextGrid" / "sample.rttm").read_text()
     speakers = {line.split()[7] for line in turns.splitlines()}
     assert speakers == set(re.findall(r"^(\w+): \d+-\d+-\d+$", text, re.MULTILINE))
+
+
+def test_clips_are_of_six_people_and_none_of_their_speech_is_in_the_meeting_to_name(sample):
+    turns = read_rttm(sample / "TextGrid").turns
+    later = pd.DataFrame(read_turns(sample / "meeting.json").turns)
+    assert len(later) + len([*(sample / "clips").rglob("*.flac")]) == len(turns) - 2  # a stranger's
+    known = {folder.name for folder in (sample / "clips").iterdir()}
+    assert known == {turn.speaker for turn in turns} - {STRANGER}
+    assert set(later.speaker) == {f"SPEAKER_{number:02d}" for number in range(7)}
+    samples, rate = soundfile.read(sample / "wav" / "sample.ogg", dtype="int16")
+    for name in known:
+        mine = [turn for turn in turns if turn.speaker == name and turn.start < later.start.min()]
+        for number, turn in enumerate(sorted(mine, key=lambda turn: turn.start), start=1):
+            clip, _ = soundfile.read(sample / "clips" / name / f"{number}.flac", dtype="int16")
+            assert (clip == samples[round(turn.start * rate) : round(turn.end * rate)]).all()
 
 
 def test_a_package_without_the_sample_says_so(tmp_path, monkeypatch):

@@ -1,0 +1,363 @@
+"""The pages that people follow: README, tutorial, how-tos. Every command line on them is typed.
+
+A page's blocks of shell are typed in their order, in a folder that holds what the page says is
+there: small meetings in place of AISHELL-4 (`PLACES`), a tiny encoder in place of the default
+(`ENVIRONMENT`), a CPU in place of GPUs (`STAND_INS`). What needs another machine, or the network, is
+listed with its reason (`NOT_TYPED`), and the spk commands in it are parsed. What a page shows as
+printed has to be printed, but for decimals; its Python is run where it stands.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from spk.__main__ import COMMANDS, main
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+ADDRESS = "https://github.com/spk-toolkit/spk"
+PAGES = [
+    ROOT / "README.md",
+    DOCS / "tutorial" / "index.md",
+    *sorted((DOCS / "how-to").glob("*.md")),
+]
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+LANGUAGES = {"sh", "python", "text", "json"}
+PROGRAMS = {f"spk-{name}" for name in COMMANDS}
+
+# The environment of all commands here: what AISHELL-4 and a GPU would take is small.
+ENVIRONMENT = {
+    "SPK_EXTRACT_ENCODER": "untrained",  # in place of the default of 300 million parameters
+    "SPK_FINETUNE_FIT_ENCODER": "untrained",
+    "SPK_FINETUNE_FIT_FREEZE_ENCODER_LAYERS": "4",  # it has five
+    "SPK_FINETUNE_FIT_MAX_EPOCHS": "1",
+    "SPK_CLASSIFY_SWEEP_JOBS": "1",
+    "SPK_MANIFESTS_DEMO_SESSIONS": "2",
+    "SPK_MANIFESTS_DEMO_MINUTES": "3",
+    "SPK_MANIFESTS_DEMO_SPEAKERS": "3",
+    "SPK_MANIFESTS_DEMO_CHANNELS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+STAND_INS = (  # words on a page, and what is typed in their place
+    ("--device cuda:all", "--device cpu"),
+    ("--max-epochs 6", "--max-epochs 2"),
+    ("SESSION-best.ckpt", "20990301_S_R001S01C01-best.ckpt"),
+)
+# Lines that are not typed: how they begin, and why.
+NOT_TYPED = {
+    "#!": "a script for another machine",
+    "pip install": "the network; the extras it names exist (below)",
+    "make": "whole runs of their own; the targets exist (below)",
+    "hf download": "the network",
+    "ray": "tests/common/test_engine.py has Ray's own commands",
+    "head=$(scontrol": "Slurm",
+    "srun": "Slurm",
+    "--": "the rest of srun's line",
+    "timeout -s KILL": "kills are tests/robustness/test_kills.py",
+}
+# spk commands that are parsed and not run: a cluster of Ray (tests/extract/pipeline).
+PARSED = ("--engine ray",)
+PRINTED_ELSEWHERE = {"how-to/names.md"}  # three of the six meetings, which are not at hand here
+DOUBTFUL = 3  # exit code of `spk name apply` where a name is doubtful
+# What is at hand on a page: its name there, and where it lies in the folder `corpus_of_pages`.
+PLACES = {
+    "how-to/aishell4.md": {"train_L": "corpus"},
+    "how-to/cluster.md": {"table.csv": "table.csv", "WAV": "corpus/wav"},
+    "how-to/does_not_learn.md": {
+        name: name for name in ("turns.csv", "table.csv", "features", "sweep")
+    }
+    | {"recordings": "corpus/wav"},
+    "how-to/finetune.md": {"train_L": "corpus", "WAV": "corpus/wav", "other.csv": "table.csv"},
+    "how-to/gpu.md": {"table.csv": "table.csv", "WAV": "corpus/wav", "DIR": "encoder"},
+    "how-to/lhotse_kaldi.md": {
+        "supervisions.jsonl.gz": "supervisions.jsonl.gz",
+        "data/train": "kaldi",
+        "recordings": "corpus/wav",
+    },
+    "how-to/names.md": {
+        "clips": "sample/clips",
+        "meeting.json": "sample/meeting.json",
+        "meeting.wav": "sample/wav/sample.ogg",
+        "meeting.flac": "sample/wav/sample.ogg",
+        "meeting.rttm": "meeting.rttm",
+        "truth.rttm": "truth.rttm",
+        "scored.uem": "scored.uem",
+        "known": "sample/TextGrid",
+        "wav": "sample/wav",
+        "people.csv": "people.csv",
+    },
+    "how-to/own_corpus.md": {
+        "annotations": "corpus/TextGrid",
+        "recordings": "corpus/wav",
+        "voices": "sample/clips",
+        "vectors.npz": "vectors.npz",
+    },
+    "how-to/report.md": {
+        "sweep": "sweep",
+        "tuned/predictions.csv": "sweep/predictions.csv",
+        "table.csv": "table.csv",
+        "WAV": "corpus/wav",
+        "MEETINGS": "corpus",
+        "TINY": "encoder",
+    },
+    "how-to/stores.md": {
+        "features": "features",
+        "part1": "part1",
+        "part2": "part2",
+        "table.csv": "table.csv",
+        "WAV": "corpus/wav",
+    },
+}
+MADE = (
+    "spk-manifests demo corpus",
+    "spk-manifests rttm corpus/TextGrid turns.csv --audio-root corpus/wav",
+    "spk-manifests select turns.csv segments.csv --min-seconds 1.5",
+    "spk-manifests split segments.csv table.csv",
+    "spk-extract table.csv features --audio-root corpus/wav",
+    "spk-extract table.csv part1 --audio-root corpus/wav --shard 1/2",
+    "spk-extract table.csv part2 --audio-root corpus/wav --shard 2/2",
+    "spk-classify sweep table.csv features sweep",
+    "spk-manifests export turns.csv supervisions.jsonl.gz",
+    "spk-manifests export turns.csv kaldi --format kaldi",
+    "spk-manifests sample sample",
+)
+
+
+def name_of(page):
+    return page.relative_to(DOCS if page.is_relative_to(DOCS) else ROOT).as_posix()
+
+
+def blocks_of(page):
+    """Yield language and text of each fenced block, without its indentation."""
+    for indent, language, text in FENCE.findall(page.read_text()):
+        yield language, re.sub(f"^{indent}", "", text, flags=re.MULTILINE)
+
+
+def lines_of(text):
+    """Yield the command lines of a block: joined at a backslash, quotes closed, divided at &&."""
+    pending = ""
+    for line in text.replace("\\\n", " ").splitlines():
+        pending += line + "\n"
+        if pending.count('"') % 2:
+            continue
+        code = pending.strip()
+        code = code if code.startswith("#!") else re.sub(r"(^|\s)#(?!!).*$", "", code).strip()
+        pending = ""
+        yield from (part.strip() for part in code.split(" && ") if part.strip())
+
+
+def spoken(line):
+    """Return a line's words with the program that a user could type instead: `spk extract`."""
+    line = re.sub(r"^.*?(?=\bspk[- ])", "", line) if "spk" in line else line
+    words = shlex.split(line.partition(" > ")[0])
+    return [f"spk-{words[1]}", *words[2:]] if words[0] == "spk" else words
+
+
+def parse(words):
+    """Return the context of a command as click parses it; a wrong option or argument is raised."""
+    command, context = main, None
+    words = [words[0].removeprefix("spk-"), *words[1:]]
+    while isinstance(command, click.Group):
+        context = click.Context(command, context, command.name)
+        name, command, words = command.resolve_command(context, words)
+    return command.make_context(name, words, context, auto_envvar_prefix="NONE")
+
+
+def is_command(line):
+    return bool(re.match(r"spk(-[a-z]+)? ", line))
+
+
+def reason_not_typed(line):
+    return next((why for start, why in NOT_TYPED.items() if line.startswith(start)), None)
+
+
+@pytest.fixture(scope="session")
+def corpus_of_pages(tmp_path_factory, layer_encoder):
+    """Return a folder with what stands in for the corpora, stores and runs of the pages."""
+    folder = tmp_path_factory.mktemp("corpus")
+    before, environment = Path.cwd(), dict(os.environ)
+    os.chdir(folder)
+    os.environ.update(ENVIRONMENT)
+    try:
+        for line in MADE:
+            run(line)
+    finally:
+        os.chdir(before)
+        os.environ.clear()
+        os.environ.update(environment)
+    shutil.copytree(layer_encoder, folder / "encoder")
+    ids = pd.read_csv(folder / "table.csv").segment_id
+    vectors = np.random.default_rng(0).normal(size=(len(ids), 8))
+    np.savez(folder / "vectors.npz", segment_id=ids.to_numpy(str), vectors=vectors)
+    rttm = folder / "sample" / "TextGrid" / "sample.rttm"
+    turns = [line.split() for line in rttm.read_text().splitlines()]
+    (folder / "people.csv").write_text(
+        "session,speaker,person\n" + "".join(f"sample,{t[7]},{t[7]}\n" for t in turns[:7])
+    )
+    later = [[t[0], "meeting", *t[2:]] for t in turns if float(t[3]) > 55]
+    (folder / "truth.rttm").write_text("".join(f"{' '.join(t)}\n" for t in later))
+    (folder / "meeting.rttm").write_text("".join(f"{' '.join(t)}\n" for t in later))
+    (folder / "scored.uem").write_text("meeting 1 55 111\n")
+    return folder
+
+
+def run(line):
+    """Type a line in this process; return its exit code and what it printed."""
+    words = spoken(line)
+    words[1:] = [
+        name for word in words[1:] for name in (sorted(map(str, Path().glob(word))) or [word])
+    ]
+    group = main.get_command(click.Context(main), words[0].removeprefix("spk-"))
+    prefix = words[0].upper().replace("-", "_")
+    done = CliRunner().invoke(group, words[1:], auto_envvar_prefix=prefix)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.output
+
+
+def type_line(line, monkeypatch):
+    """Type a line of a page; return what it printed."""
+    for words, typed in STAND_INS:
+        line = line.replace(words, typed)
+    if line.startswith("cd "):
+        monkeypatch.chdir(line.split()[1])
+        return ""
+    if line.startswith("export "):
+        for setting in line.split()[1:]:
+            monkeypatch.setenv(*setting.split("="))
+        return ""
+    if not is_command(line):
+        line = re.sub("^python ", f"{sys.executable} ", line)
+        done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (line, done.stderr)
+        return done.stdout
+    if any(words in line for words in PARSED):
+        parse(spoken(line))
+        return ""
+    code, output = run(line)
+    doubtful = spoken(line)[:2] == ["spk-name", "apply"]
+    assert code in ((0, DOUBTFUL) if doubtful else (0,)), (line, output)
+    return output
+
+
+def without_decimals(text):
+    return re.sub(r"\d+\.\d+", "#", re.sub(r"  +", " ", text))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_command_of_a_page_runs(page, corpus_of_pages, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    for place, source in PLACES.get(name_of(page), {}).items():
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (corpus_of_pages / source).is_dir() else shutil.copy
+        copy(corpus_of_pages / source, place)
+    printed = ""
+    for language, text in blocks_of(page):
+        if language == "sh":
+            for line in lines_of(text):
+                if reason_not_typed(line) is None:
+                    printed += type_line(line, monkeypatch)
+        elif language == "python":
+            Path("block.py").write_text(text)
+            type_line("python block.py", monkeypatch)
+        elif language == "text" and printed and name_of(page) not in PRINTED_ELSEWHERE:
+            shown = [line for line in text.splitlines() if line.strip() not in ("", "...")]
+            told = without_decimals(printed).splitlines()
+            assert [line for line in map(without_decimals, shown) if line not in told] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_command_of_a_page_escapes(page):
+    """Each block says what it is, each line of shell is typed or listed with a reason."""
+    typed = 0
+    for language, text in blocks_of(page):
+        assert language in LANGUAGES, text
+        if language != "sh":
+            assert not [line for line in text.splitlines() if is_command(line)], text
+            continue
+        for line in lines_of(text):
+            if re.search(r"\bspk[- ](?!toolkit)[a-z]+ ", line):
+                parse(spoken(line))
+                typed += 1
+            elif reason_not_typed(line) is None:
+                assert line.split()[0] in {"mkdir", "cd", "cp", "export", "cmp", "python"}, line
+    shell = "\n".join(text for language, text in blocks_of(page) if language == "sh")
+    wanted = re.findall(r"\bspk[- ](?:manifests|extract|store|classify|name|finetune) ", shell)
+    assert typed == len(wanted)
+
+
+def inline_commands(page):
+    """Yield each command that stands inside a sentence or a table."""
+    for code in re.findall(r"`(spk[- ][^`\n]+)`", FENCE.sub("", page.read_text())):
+        words = code.split()
+        words = [f"spk-{words[1]}", *words[2:]] if words[0] == "spk" else words
+        if words[0] in PROGRAMS:
+            yield code, words
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))], ids=name_of)
+def test_every_command_in_a_sentence_exists(page):
+    for code, words in inline_commands(page):
+        command = main.get_command(click.Context(main), words[0].removeprefix("spk-"))
+        if isinstance(command, click.Group) and len(words) > 1:
+            command = command.commands.get(words[1])
+            assert command is not None, code
+        programs = command.commands.values() if isinstance(command, click.Group) else [command]
+        params = [param for program in programs for param in program.params]
+        options = {
+            name for p in params for name in (*p.opts, *p.secondary_opts, *getattr(p, "aliases", ()))
+        }
+        for option in (word.partition("=")[0] for word in words if word.startswith("--")):
+            assert option.replace("_", "-") in options, code
+
+
+def test_what_is_installed_and_made_exists():
+    extras = set(re.findall(r'^        "(\w+)": ', (ROOT / "setup.py").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        for line in (line for lang, text in blocks_of(page) if lang == "sh" for line in lines_of(text)):
+            for named in re.findall(r"spk-toolkit\[([\w,]+)\]", line):
+                assert set(named.split(",")) <= extras
+            if line.startswith("make "):
+                assert line.split()[1] in targets
+
+
+def links_to_the_repository():
+    pattern = rf"{ADDRESS}/(?:blob|tree)/main/([^)\s#>\"]+)(?:#([\w-]+))?"
+    raw = r"https://raw\.githubusercontent\.com/spk-toolkit/spk/main/([^)\s#>\"]+)()"
+    for page in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]:
+        text = page.read_text()
+        yield from ((page, *found) for found in re.findall(f"{pattern}", text))
+        yield from ((page, *found) for found in re.findall(raw, text))
+
+
+def test_every_absolute_link_names_a_file_of_the_checkout():
+    links = [*links_to_the_repository()]
+    assert len(links) > 20
+    assert [link for link in links if not (ROOT / link[1]).exists() or link[2]] == []
+
+
+def test_links_of_the_readme_are_absolute():
+    readme = (ROOT / "README.md").read_text()
+    targets = re.findall(r"\]\(([^)]+)\)", readme)
+    assert [target for target in targets if not target.startswith("https://")] == []
+    assert f"repo_url: {ADDRESS}\n" in (ROOT / "mkdocs.yml").read_text()
+
+
+def test_the_readme_is_short():
+    words = re.sub(r"\(https[^)]*\)", "", (ROOT / "README.md").read_text()).split()
+    assert len(words) < 700
+    assert (DOCS / "images" / "report.png").stat().st_size < 300_000
