@@ -1,0 +1,130 @@
+"""The site: built strictly, it holds every command and public name, and asks no other host."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import click
+import pytest
+from browser import open_browser
+
+from spk.__main__ import main
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("manifests", "extract", "classify", "classify.naming", "finetune")
+PHONE = 390  # pixels
+# Formats with a number on the page of versions: the row's start, and where the number stands.
+SCHEMAS = {
+    "store": "extract.store.shard",
+    "model folder": "classify.speaker_model_files",
+    "voices": "classify.naming.voices_file",
+    "inputs of a sweep": "classify.selection.run_inputs",
+    "trials of a sweep": "classify.selection.sweep_cache",
+}
+
+
+class Loaded(HTMLParser):
+    """What a browser loads with a page by itself, and the ids that links may lead to."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.addresses, self.ids = [], set()
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.ids.add(values.get("id"))
+        if tag in ("script", "img", "iframe", "source", "audio", "video") and values.get("src"):
+            self.addresses.append(values["src"])
+        if tag == "link" and values.get("rel") in ("stylesheet", "preconnect", "icon", "preload"):
+            self.addresses.append(values["href"])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    # As `make docs` says it, on another path: what mypy calls `spk` is this checkout.
+    source = folder / "source"
+    source.mkdir()
+    (source / "spk").symlink_to(ROOT)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    done = subprocess.run(
+        [*command, "--site-dir", str(folder / "site")],
+        cwd=ROOT,
+        env={**os.environ, "SPK_SOURCE": str(source), "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "site"
+
+
+def commands(command, name, context=None):
+    """Yield what is typed for each command and group below a command."""
+    yield name
+    if isinstance(command, click.Group):
+        below = click.Context(command, context, name)
+        for word in command.list_commands(below):
+            dash = "-" if context is None else " "
+            yield from commands(command.get_command(below, word), f"{name}{dash}{word}", below)
+
+
+@pytest.mark.slow
+def test_every_command_stands_in_the_reference(site):
+    for name in [*commands(main, "spk")][1:]:
+        page = Loaded(site / "reference" / f"{name.partition(' ')[0]}.html")
+        assert name.replace(" ", "-") in page.ids
+
+
+@pytest.mark.slow
+def test_every_public_name_stands_in_the_reference(site):
+    ids = Loaded(site / "reference" / "python.html").ids
+    names = {
+        f"spk.{package}.{name}"
+        for package in PACKAGES
+        for name in importlib.import_module(f"spk.{package}").__all__
+    }
+    assert names - ids == set()
+
+
+@pytest.mark.slow
+def test_the_site_loads_nothing_from_another_host(site):
+    pages = [*site.rglob("*.html")]
+    assert len(pages) > 30
+    away = {
+        (page.name, address)
+        for page in pages
+        for address in Loaded(page).addresses
+        if re.match(r"(\w+:)?//", address)
+    }
+    assert away == set()
+    styles = "".join(path.read_text(encoding="utf-8") for path in site.rglob("*.css"))
+    assert not re.findall(r"url\(\s*['\"]?(?:https?:)?//[^)]*", styles)
+
+
+@pytest.mark.slow
+def test_no_page_is_wider_than_a_phone(site, tmp_path_factory):
+    browser = open_browser(tmp_path_factory.mktemp("profile"))
+    try:
+        browser.look(width=PHONE, height=800, mobile=True, whole=False)
+        for page in sorted(site.rglob("*.html")):
+            if page.name != "404.html":  # whose addresses are of the site's host
+                browser.open(page)
+                width = browser.run("document.documentElement.scrollWidth")
+                assert width <= PHONE, page
+                asked = [address for address in browser.requests() if address.startswith("http")]
+                assert asked == []
+    finally:
+        browser.close()
+
+
+def test_the_page_of_versions_has_the_numbers_of_the_code():
+    text = (ROOT / "docs" / "reference" / "versions.md").read_text()
+    for row, module in SCHEMAS.items():
+        number = importlib.import_module(f"spk.{module}").SCHEMA
+        assert re.search(rf"^\| {row} \|[^|]+\| {number} \|", text, re.MULTILINE), row
