@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,18 @@ from typing import Any
 import click
 
 from ..common.click_options import option, options_of
-from ..common.commands import Command, Group, exit_left_out, locks, version_option, writes
+from ..common.commands import (
+    LEFT_OUT,
+    Command,
+    Group,
+    exit_left_out,
+    locks,
+    version_option,
+    writes,
+)
 from ..common.outputs import MEASURES, TABLE, Output
 from .cli_analysis import curve, open_set, report
-from .options import CompareOptions, PredictOptions, ScoreOptions, SweepSettings
+from .options import ENGINE, CompareOptions, PredictOptions, ScoreOptions, SweepSettings
 
 CLIPS = "Known voices"
 _IDENTITY = option(
@@ -61,8 +70,11 @@ def sweep(
     predictions.csv and metrics.csv (the chosen one on test) and config.json; within the corpus also
     control.csv: is it the voice or the room that is recognised? Finished trials are kept in
     OUT/cells.jsonl: a stopped sweep goes on where it was; one of another table, store or setting
-    needs --overwrite. Meetings that cannot be used are left out by name (left_out.csv).
+    needs --overwrite. Meetings that cannot be used are left out by name (left_out.csv). Exit code 3
+    where there are any, or where layers were given up on the machines of Ray: nothing is chosen
+    then.
     """
+    from ..common.engine.work import UnitsFailedError
     from ..common.locks import folder_lock
     from ..common.outputs import check_own_folder
     from ..manifests.split_record import split_method
@@ -73,16 +85,20 @@ def sweep(
     rows, split = read_table(table), split_method(table)
     check_own_folder(out, "cells.jsonl", WRITTEN)
     with folder_lock(out, lock=not no_lock):
-        outcome = run_experiment(
-            rows,
-            store,
-            SweepSettings(**settings),
-            split=split,
-            log=click.echo,
-            keep=out / "cells.jsonl",
-            anew=overwrite,
-            identity=identity,
-        )
+        try:
+            outcome = run_experiment(
+                rows,
+                store,
+                SweepSettings(**settings),
+                split=split,
+                log=click.echo,
+                keep=out / "cells.jsonl",
+                anew=overwrite,
+                identity=identity,
+            )
+        except UnitsFailedError as problem:
+            click.echo(str(problem), err=True)
+            sys.exit(LEFT_OUT)
         written = write_outcome(outcome, out)
     click.echo(outcome_text(outcome))
     click.echo(f"wrote {out}/{', '.join(written)}")
@@ -112,7 +128,7 @@ class _Fit(Command):
 @click.argument("table", required=False, type=click.Path(path_type=Path))
 @click.argument("store", required=False, type=click.Path(path_type=Path))
 @click.argument("model", required=False, type=click.Path(path_type=Path))
-@options_of(SweepSettings)
+@options_of(SweepSettings, leave_out=ENGINE)
 @option(
     "--clips",
     type=click.Path(path_type=Path),

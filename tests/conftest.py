@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from ray_cluster import ray_of_two_nodes, two  # noqa: F401
 
 from spk.common.errors import InputError
 from spk.extract.encoder.torchaudio_import import import_torchaudio

@@ -250,7 +250,8 @@ def _named_meetings(
     if not any(np.any(task.codes["valid"] >= 0) for task in tasks):
         return None
     layers = ",".join(map(str, chosen.layers.layers))
-    same = replace(settings, layers=layers, classifiers=chosen.classifier, jobs=1)
+    here = {"jobs": 1, "engine": "local", "ray_address": None}  # one fit per task
+    same = replace(settings, layers=layers, classifiers=chosen.classifier, **here)
     model = fit_model(table, store, tasks, choose(sweep(table, store, tasks, same)), same)
     return name_segments(model, tested.reset_index(drop=True), store)[0]
 

@@ -1,23 +1,32 @@
 """Sweep layers x classifiers x penalties: fitted on train, compared on validation, never on test.
 
 Validation is the table's validation rows or, with folds, every row of train and valid, held out in
-turn. Layers are distributed among processes, each with one layer in memory; linear algebra runs on
-one thread per process, so results do not depend on the number of processes.
+turn. Layers are distributed among processes, here or on the machines of Ray, each with one layer in
+memory; linear algebra runs on one thread per process, so results do not depend on the number of
+processes. Each layer's fits are added to the cache as they come, by this process alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+import pickle
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...common.cpus import available_cores
+from ...common.engine.folders import check_machines
+from ...common.engine.options import check_may_join
+from ...common.engine.ray_engine import run_units
+from ...common.engine.ray_session import unit_resources
+from ...common.engine.work import Done, Job, Unit, UnitsFailedError, unit_key
 from ...common.errors import InputError
 from ...common.log import is_quiet
-from ...common.signals import ignore_sigint_in_children
+from ...common.log import log as tell
+from ...common.signals import ignore_sigint_in_children, stop_then_raise
 from ...extract.store.reader import FeatureStore
 from ...manifests.splits.tasks import Task
 from ..classifiers.boosted_trees import TREE_ROUNDS
@@ -30,7 +39,7 @@ from ..metrics import interval_groups
 from ..options import SweepSettings
 from .candidates import Candidate, ValidationScores, classifier_names, make_trial
 from .cross_validation import Paths, score_folds
-from .sweep_cache import Share, SweepCache, remaining_work
+from .sweep_cache import COMPUTED_BY, Share, SweepCache, remaining_work
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +47,7 @@ if TYPE_CHECKING:
 
 
 TUNING = ("train", "valid")
+PACKAGES = ("spk-toolkit", *COMPUTED_BY)  # of one version on all machines
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +91,8 @@ def sweep(
     ------
     InputError
         A setting is unknown or not in the store, or LightGBM has no validation rows to stop by.
+    UnitsFailedError
+        Layers were given up on the machines of Ray; `cells` has the others.
     """
     names = classifier_names(settings)
     sets = layer_sets(settings.layers, settings.combine, store)
@@ -90,10 +102,17 @@ def sweep(
     groups = validation_groups(table, tasks, settings)
     work = _Work(store, table["segment_id"].to_numpy(str), groups, tasks, settings)
     with _bar(sum(len(missing) for _, missing in todo)) as bar:
-        for trials in _run(work, todo):
+
+        def publish(trials: Sequence[Candidate]) -> None:
             for trial in trials:
                 cells.add(trial)
             bar.update(len(trials))
+
+        if settings.engine == "ray" and todo:
+            _run_on_ray(work, todo, publish)
+        else:
+            for trials in _run(work, todo):
+                publish(trials)
     finished = [cells.get(layer_set, name) for layer_set in sets for name in names]
     return [trial for trial in finished if trial is not None]
 
@@ -144,6 +163,46 @@ def _run(work: _Work, todo: Sequence[Share]) -> Iterator[list[Candidate]]:
         with ignore_sigint_in_children():
             results = each(delayed(_try_layers)(work, share) for share in todo)
         yield from results
+
+
+def _run_on_ray(
+    work: _Work, todo: Sequence[Share], publish: Callable[[Sequence[Candidate]], None]
+) -> None:
+    """Have the shares done on the machines of Ray, and their trials published as they come."""
+    address = work.settings.ray_address
+    check_may_join("ray", address)
+    units = [_unit(work, share) for share in todo]
+    described = pickle.dumps(work)  # once for all units; arrays that a fit may write to
+
+    def job(ray: Any) -> Job:
+        check_machines(ray, None, _files(work.store), packages=PACKAGES)
+        cpus = unit_resources(ray, gpus=0, cores=1, option="--ray-address")
+        return Job(fit_unit, described, units, lambda _, done: publish(done.get()), resources=cpus)
+
+    with stop_then_raise(tell) as stop:
+        _, failed = run_units(address, job, stop, tell)
+    if failed:
+        raise UnitsFailedError("sweep", failed, len(units))
+
+
+def _unit(work: _Work, share: Share) -> Unit:
+    layer_set, names = share
+    key = unit_key(work.store.fingerprint, layer_set.to_dict(), names)
+    return Unit(key, f"{layer_set.description}, {', '.join(names)}", share)
+
+
+def _files(store: FeatureStore) -> list[tuple[str, str]]:
+    """Return the files of a store by which a machine is asked whether it sees the same one."""
+    path = os.path.abspath(store.path)
+    shards = [str(shard.path) for shard in store.shards]
+    files = [os.path.join(path, "store.json"), path, *shards[:1], *shards[-1:]]
+    return [(f"the store {path}", file) for file in dict.fromkeys(files)]
+
+
+def fit_unit(described: bytes, share: Share) -> Done:
+    """Fit a share in a process of Ray; return its trials."""
+    work: _Work = pickle.loads(described)  # noqa: S301 (of this run's own driver)
+    return Done.by(_try_layers, work, share)
 
 
 @contextmanager

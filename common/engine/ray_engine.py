@@ -2,8 +2,8 @@
 
 Tasks, as a task whose process or machine dies is run again elsewhere; actors would lose the unit
 they hold. As many units are sent as fit on the machines that are there, so that a unit's time runs
-from when it was sent. The process of a task is kept for the next one (`max_calls=0`), with whatever
-its function has loaded.
+from when it was sent. The process of a task is kept for the next one, with whatever its function
+has loaded, unless the job says otherwise.
 """
 
 from __future__ import annotations
@@ -13,12 +13,37 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from .ray_session import count_slots, one_line
+from ..log import debug
+from .ray_session import count_slots, one_line, ray_session
 from .work import FailedUnit, Job, Unit, overdue_after
 
 PATIENCE = 0.2  # s between looks whether to stop
 MACHINES_EVERY = 5.0  # s between looks which machines are there
 CANCELLED = 10.0  # s that cancelled tasks have to end
+
+
+def run_units(
+    address: str | None,
+    describe: Callable[[Any], Job],
+    stop: Callable[[], bool],
+    log: Callable[[str], object],
+) -> tuple[bool, list[FailedUnit]]:
+    """Join or start a Ray and run a job there; tell which units failed, at the end.
+
+    Parameters
+    ----------
+    address
+        Of a cluster's head; None: a Ray of this machine.
+    describe
+        Called with the module `ray`, joined; it checks the machines and returns the job.
+    stop
+        As in `run_on_ray`, whose results are returned.
+    """
+    with ray_session(address) as ray:
+        stopped, failed = run_on_ray(ray, describe(ray), stop)
+    for given_up in failed:
+        log(f"failed: {given_up.unit.name} ({given_up.reason})")
+    return stopped, failed
 
 
 def run_on_ray(ray: Any, job: Job, stop: Callable[[], bool]) -> tuple[bool, list[FailedUnit]]:
@@ -47,7 +72,7 @@ class _Run:
         self._remote = ray.remote(
             num_cpus=job.resources.cpus,
             num_gpus=job.resources.gpus,
-            max_calls=0,
+            max_calls=job.calls,
             max_retries=job.retries,
         )(job.function)
         self._shared = ray.put(job.shared)
@@ -82,6 +107,7 @@ class _Run:
                 result = self._ray.get(reference)
             except self._ray.exceptions.RayError as problem:
                 # otherwise another copy has done it, or still may
+                debug(f"a try of {unit.name} failed", problem=problem)
                 if unit.key not in self._published and not self._copies(unit):
                     self.failed.append(FailedUnit(unit, self._why(problem)))
                 continue

@@ -97,6 +97,35 @@ def count_slots(ray: Any, resources: Resources) -> int:
     return sum(_fit(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
 
 
+def unit_resources(ray: Any, *, gpus: float, cores: int, option: str) -> Resources:
+    """Return what a unit takes: a GPU, or a part of one, and cores beside it; else one core.
+
+    Parameters
+    ----------
+    gpus
+        From 0 to 1.
+    cores
+        That it uses beside its GPU, where its share of the machine's is as large.
+    option
+        What chooses the device, for the message.
+
+    Raises
+    ------
+    InputError
+        No machine has room for a unit.
+    """
+    resources = Resources()
+    if gpus:
+        shares = [int(cpus * gpus // there) for cpus, there in gpu_machines(ray)]
+        resources = Resources(max(1, min((cores, *shares))), gpus)
+    if not count_slots(ray, resources):
+        raise InputError(
+            f"{option}: the machines of Ray have no {'GPU' if gpus else 'CPU'} for a unit, "
+            f"expected one; add a machine, or pass another {option}"
+        )
+    return resources
+
+
 def gpu_machines(ray: Any) -> list[tuple[float, float]]:
     """Return the CPUs and GPUs of each machine that has a GPU."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -53,15 +53,6 @@ def alone(corpus, tmp_path_factory):
     return rows_of(store)
 
 
-@pytest.fixture
-def two(ray_of_two_nodes):
-    """Return the Ray of two nodes, without faults."""
-    ray_of_two_nodes.clear()
-    yield ray_of_two_nodes
-    ray_of_two_nodes.clear()
-    ray_of_two_nodes.end_commands()
-
-
 def words(corpus, *more):
     """Return the arguments of the command: units of about two thirds of a recording."""
     settings = [
@@ -71,7 +62,17 @@ def words(corpus, *more):
     ]
     root, _ = corpus
     table = str(root / "table.csv")
-    return [table, "store", "--audio-root", str(root), *settings, "--unit-minutes", "0.08", *more]
+    return [
+        "extract",
+        table,
+        "store",
+        "--audio-root",
+        str(root),
+        *settings,
+        "--unit-minutes",
+        "0.08",
+        *more,
+    ]
 
 
 def on(two):
@@ -115,7 +116,7 @@ def test_two_nodes_write_what_one_machine_does_bit_for_bit(two, corpus, alone, t
 
 
 def test_a_worker_killed_in_a_unit_loses_and_doubles_nothing(two, corpus, alone, tmp_path):
-    two.set_fault("slow")
+    two.set_fault("slow.wav")
     process = two.start(words(corpus, *on(two)), tmp_path)
     two.wait_for(lambda: committed(tmp_path), process)
     victim = two.wait_for(two.workers, process)[0]
@@ -127,7 +128,7 @@ def test_a_worker_killed_in_a_unit_loses_and_doubles_nothing(two, corpus, alone,
 
 
 def test_a_node_killed_loses_and_doubles_nothing(two, corpus, alone, tmp_path):
-    two.set_fault("slow")
+    two.set_fault("slow.wav")
     process = two.start(words(corpus, *on(two)), tmp_path)
     two.wait_for(lambda: committed(tmp_path) and len(two.workers()) > 1, process)
     two.tell("kill a node")
@@ -141,7 +142,7 @@ def test_a_node_killed_loses_and_doubles_nothing(two, corpus, alone, tmp_path):
 
 
 def test_after_a_killed_driver_the_same_command_goes_on(two, corpus, alone, tmp_path):
-    two.set_fault("slow")
+    two.set_fault("slow.wav")
     process = two.start(words(corpus, *on(two)), tmp_path)
     two.wait_for(lambda: committed(tmp_path), process)
     process.kill()
@@ -178,7 +179,7 @@ def test_a_unit_that_kills_its_process_fails_by_name_and_the_others_go_on(
 
 
 def test_a_second_driver_is_told_that_the_store_is_locked(two, corpus, tmp_path):
-    two.set_fault("slow")
+    two.set_fault("slow.wav")
     process = two.start(words(corpus, *on(two)), tmp_path)
     two.wait_for(lambda: committed(tmp_path), process)
     process.send_signal(signal.SIGSTOP)  # so that it is not done before the second has begun
@@ -204,7 +205,7 @@ def test_a_machine_that_does_not_see_the_store_is_told_with_what_remains(two, co
 def test_a_signal_to_a_ray_of_this_machine_ends_it_in_good_order(
     two, corpus, alone, tmp_path, kind
 ):
-    two.set_fault("slow")
+    two.set_fault("slow.wav")
     process = two.start(words(corpus, "--engine", "ray"), tmp_path)
     two.wait_for(lambda: committed(tmp_path), process)
     os.killpg(process.pid, kind)  # as a terminal or scancel does: to all of them

@@ -1,6 +1,7 @@
 """A Ray of two nodes on this machine, whose workers misbehave when told, and commands on it."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 # Python loads it at the start of each worker of Ray: what files in FAULTS tell happens there, when
-# a file is opened.
+# a recording or a shard of a store is opened.
 FAULTS = """
 import os, signal, sys, time
 faults = os.environ["SPK_TEST_FAULTS"]
@@ -23,11 +24,11 @@ def fault(event, arguments):
     name = os.path.basename(arguments[0])
     if name.startswith(".writing-probe") and os.path.exists(f"{faults}/blind"):
         raise FileNotFoundError(2, "No such file or directory")
-    if not name.endswith(".wav"):
+    if not name.endswith((".wav", ".h5")) or "ray::look" in open("/proc/self/cmdline").read():
         return
     if os.path.exists(f"{faults}/kill-{name}"):
         os.kill(os.getpid(), signal.SIGKILL)
-    if os.path.exists(f"{faults}/slow"):
+    if os.path.exists(f"{faults}/slow{name[name.rindex('.'):]}"):
         time.sleep(0.1)
 
 if worker:
@@ -52,6 +53,9 @@ cluster.shutdown()
 """
 
 
+UNIT = re.compile(rb"ray::(extract|fit|train)_unit")  # what a process is called that is in one
+
+
 class RayOfTwoNodes:
     """A cluster, the folder of its workers' faults, and the environment of its commands."""
 
@@ -67,6 +71,7 @@ class RayOfTwoNodes:
         assert self.cluster.stdout.readline() == "done\n"
 
     def set_fault(self, name):
+        """Have opened recordings ("slow.wav") or shards ("slow.h5") take 0.1 s, and so on."""
         (self.faults / name).touch()
 
     def clear(self):
@@ -79,13 +84,13 @@ class RayOfTwoNodes:
         for place in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 ours = self.faults.as_posix().encode() in (place / "environ").read_bytes()
-                if ours and b"ray::extract_unit" in (place / "cmdline").read_bytes():
+                if ours and UNIT.match((place / "cmdline").read_bytes()):
                     found.append(int(place.name))
         return found
 
     def start(self, words, folder):
-        """Start ``spk-extract`` in a folder."""
-        code = "from spk.extract.cli import main; main()"
+        """Start ``spk`` in a folder."""
+        code = "from spk.__main__ import main; main()"
         process = subprocess.Popen(
             [sys.executable, "-c", code, *words],
             cwd=folder,
@@ -119,7 +124,7 @@ class RayOfTwoNodes:
         return value
 
     def run(self, words, folder):
-        """Return the exit code of ``spk-extract``, and what it says on stdout and stderr."""
+        """Return the exit code of ``spk``, and what it says on stdout and stderr."""
         process = self.start(words, folder)
         said = process.communicate(timeout=300)
         return process.returncode, *said
@@ -153,3 +158,12 @@ def ray_of_two_nodes(tmp_path_factory):
     ) as cluster:
         yield RayOfTwoNodes(cluster, folder / "faults", environment)
         cluster.stdin.close()
+
+
+@pytest.fixture
+def two(ray_of_two_nodes):
+    """Return the Ray of two nodes, without faults."""
+    ray_of_two_nodes.clear()
+    yield ray_of_two_nodes
+    ray_of_two_nodes.clear()
+    ray_of_two_nodes.end_commands()
