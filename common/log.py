@@ -10,8 +10,12 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 NAME = "spk"
 DETAILS = "%(relativeCreated)7.0f ms %(name)s: %(message)s"
@@ -47,6 +51,13 @@ def debug(line: str, *, problem: BaseException | None = None) -> None:
 def is_quiet() -> bool:
     """Tell whether only errors are wanted: then nothing draws a progress bar."""
     return logging.getLogger(NAME).level > logging.INFO
+
+
+def bar(total: int, unit: str) -> tqdm[Any]:
+    """Return a progress bar of what is finished, shown on terminals only."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit=unit, disable=is_quiet() or None, leave=False)
 
 
 @contextmanager

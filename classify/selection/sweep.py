@@ -24,7 +24,7 @@ from ...common.engine.ray_engine import run_units
 from ...common.engine.ray_session import unit_resources
 from ...common.engine.work import Done, Job, Unit, UnitsFailedError, unit_key
 from ...common.errors import InputError
-from ...common.log import is_quiet
+from ...common.log import bar
 from ...common.log import log as tell
 from ...common.signals import ignore_sigint_in_children, stop_then_raise
 from ...extract.store.reader import FeatureStore
@@ -43,7 +43,6 @@ from .sweep_cache import COMPUTED_BY, Share, SweepCache, remaining_work
 
 if TYPE_CHECKING:
     import pandas as pd
-    from tqdm import tqdm
 
 
 TUNING = ("train", "valid")
@@ -101,12 +100,12 @@ def sweep(
     _tell_plan(tasks, len(sets) * len(names), todo, log)
     groups = validation_groups(table, tasks, settings)
     work = _Work(store, table["segment_id"].to_numpy(str), groups, tasks, settings)
-    with _bar(sum(len(missing) for _, missing in todo)) as bar:
+    with bar(sum(len(missing) for _, missing in todo), "fit") as shown:
 
         def publish(trials: Sequence[Candidate]) -> None:
             for trial in trials:
                 cells.add(trial)
-            bar.update(len(trials))
+            shown.update(len(trials))
 
         if settings.engine == "ray" and todo:
             _run_on_ray(work, todo, publish)
@@ -135,13 +134,6 @@ def _tell_plan(tasks: Sequence[Task], every: int, todo: Sequence[Share], log: Lo
     if grown:
         trees = sum(len(task.labels) for task in tasks) * TREE_ROUNDS * grown
         log(f"lightgbm: at most {trees} trees ({TREE_ROUNDS} rounds, {grown} layer sets)")
-
-
-def _bar(cells: int) -> tqdm:
-    """Return a progress bar of combinations, shown on terminals only."""
-    from tqdm import tqdm
-
-    return tqdm(total=cells, unit="fit", disable=is_quiet() or None, leave=False)
 
 
 def _processes(jobs: int, sets: int) -> int:

@@ -75,7 +75,7 @@ def probe_files(folder: Path | None, inputs: Sequence[tuple[str, str]]) -> Itera
     with explain_write_errors(folder):
         probe.write_text(uuid.uuid4().hex)
     try:
-        files.insert(0, (str(folder.parent), str(probe)))
+        files.insert(0, (str(folder), str(probe)))
         yield [(what, path, _content(path)) for what, path in files]
     finally:
         probe.unlink(missing_ok=True)

@@ -63,7 +63,7 @@ def test_a_machine_with_other_folders_of_the_same_name_is_told(tmp_path):
         assert look(marks) == "the audio has other files there"
         (tmp_path / "a.wav").unlink()
         assert look(marks) == "the audio is not seen there (No such file or directory)"
-    assert look(marks) == f"{tmp_path} is not seen there (No such file or directory)"
+    assert look(marks) == f"{tmp_path}/store is not seen there (No such file or directory)"
 
 
 # One unit hangs at its first try, and is done at its second; one has a bug.

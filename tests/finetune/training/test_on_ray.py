@@ -1,0 +1,86 @@
+"""Fine-tuning on a real Ray with two nodes: the same models as on this machine, through kills."""
+
+import os
+import signal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from spk.common.errors import InputError
+from spk.finetune.config import FinetuneConfig
+from spk.manifests.table import write_table
+
+EPOCHS = 4
+
+
+def test_devices_are_not_counted_where_ray_hands_them_out():
+    with pytest.raises(InputError, match="--devices: value is 2, expected none beside engine ray"):
+        FinetuneConfig(engine="ray", devices=2)
+    with pytest.raises(InputError, match="--ray-address: value is 'h:1' beside --engine local"):
+        FinetuneConfig(ray_address="h:1")
+
+
+@pytest.fixture(scope="module")
+def corpus(meetings, tmp_path_factory):
+    """Return the words of a command on a table of two meetings."""
+    table = tmp_path_factory.mktemp("tuned") / "table.csv"
+    write_table(meetings[1], table)
+    settings = ["--log-dir", "logs", "--audio-root", str(meetings[0]), "--encoder", "demo"]
+    settings += ["--accelerator", "cpu", "--freeze-encoder-layers", "3", "--patience", "none"]
+    settings += ["--max-epochs", str(EPOCHS), "--learning-rate", "1e-3", "--batch-seconds", "4"]
+    return ["finetune", "fit", str(table), *settings]
+
+
+@pytest.fixture(scope="module")
+def alone(corpus, ray_of_two_nodes, tmp_path_factory):
+    """Return what this machine trains by itself, of each meeting and of both together."""
+    folder = tmp_path_factory.mktemp("alone")
+    code, _, errors = ray_of_two_nodes.run(corpus, folder)
+    assert (code, errors) == (0, "")
+    return models(folder)
+
+
+def on(two):
+    return ["--engine", "ray", "--ray-address", two.address]
+
+
+def models(folder):
+    """Return each session's weights, epochs, and bytes of its predictions, and the tables'."""
+    logs = folder / "logs"
+    found = []
+    for path in sorted(logs.glob("version_*")):
+        (best,) = path.glob("checkpoints/*-best.ckpt")
+        checkpoint = torch.load(best, weights_only=True)
+        history = pd.read_csv(path / "metrics.csv").drop(columns="seconds")
+        assert history["epoch"].tolist() == list(range(EPOCHS))
+        assert leftovers(path) == []
+        words = (path / "predictions.csv").read_bytes()
+        found.append((checkpoint["state_dict"], checkpoint["spk"], history, words))
+    sessions = pd.read_csv(logs / "sessions.csv").drop(columns="seconds")
+    return found, sessions, (logs / "predictions.csv").read_bytes()
+
+
+def leftovers(path):
+    return [str(file) for file in path.rglob(".*")]
+
+
+def assert_same(these, others):
+    assert len(these[0]) == len(others[0])
+    for one, other in zip(these[0], others[0], strict=True):
+        assert one[0].keys() == other[0].keys()
+        assert all(torch.equal(tensor, other[0][name]) for name, tensor in one[0].items())
+        assert one[1] == other[1]
+        assert one[2].equals(other[2])
+        assert one[3] == other[3]
+    assert these[1].equals(others[1])
+    assert these[2] == others[2]
+
+
+@pytest.mark.slow
+def test_two_nodes_train_what_one_machine_does_bit_for_bit(two, corpus, alone, tmp_path):
+    code, said, errors = two.run([*corpus, *on(two)], tmp_path)
+    assert (code, errors) == (0, "")
+    assert sorted(line.split(":")[0] for line in said.splitlines()) == ["M1", "M2", "logs"]
+    assert_same(models(tmp_path), alone)
