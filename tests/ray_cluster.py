@@ -90,9 +90,8 @@ class RayOfTwoNodes:
 
     def start(self, words, folder):
         """Start ``spk`` in a folder."""
-        code = "from spk.__main__ import main; main()"
         process = subprocess.Popen(
-            [sys.executable, "-c", code, *words],
+            [sys.executable, "-m", "spk", *words],
             cwd=folder,
             env=self.environment,
             stdout=subprocess.PIPE,

@@ -84,3 +84,14 @@ def test_two_nodes_train_what_one_machine_does_bit_for_bit(two, corpus, alone, t
     assert (code, errors) == (0, "")
     assert sorted(line.split(":")[0] for line in said.splitlines()) == ["M1", "M2", "logs"]
     assert_same(models(tmp_path), alone)
+
+
+@pytest.mark.slow
+def test_one_model_of_two_processes_is_that_of_one_machine_bit_for_bit(two, corpus, tmp_path):
+    words = [*corpus, "--within", "corpus", "--devices", "2"]
+    for name, more in (("here", []), ("there", on(two))):
+        (tmp_path / name).mkdir()
+        code, said, errors = two.run([*words, *more], tmp_path / name)
+        assert code == 0, errors
+        assert "logs: 1 done" in said
+    assert_same(models(tmp_path / "there"), models(tmp_path / "here"))
