@@ -2,7 +2,6 @@
 
 import os
 import signal
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -87,11 +86,45 @@ def test_two_nodes_train_what_one_machine_does_bit_for_bit(two, corpus, alone, t
 
 
 @pytest.mark.slow
+def test_a_worker_a_node_and_the_driver_killed_change_no_model(two, corpus, alone, tmp_path):
+    two.set_fault("slow.wav")
+    logs = tmp_path / "logs"
+    process = two.start([*corpus, *on(two)], tmp_path)
+    two.wait_for(lambda: begun(logs), process)
+    os.kill(two.workers()[0], signal.SIGKILL)
+    two.tell("kill a node")
+    try:
+        trained = sum(begun(logs))
+        two.wait_for(lambda: sum(begun(logs)) > trained, process)
+        process.kill()
+        process.communicate()
+    finally:
+        two.tell("add a node")
+    assert len(list(logs.glob("version_*/result.json"))) < 2
+    two.clear()
+    code, _, errors = two.run([*corpus, *on(two)], tmp_path)
+    assert (code, errors) == (0, "")
+    assert_same(models(tmp_path), alone)
+
+
+def begun(logs):
+    """Return how many epochs each begun session has."""
+    return [len(pd.read_csv(path)) for path in logs.glob("version_*/metrics.csv")]
+
+
+@pytest.mark.slow
 def test_one_model_of_two_processes_is_that_of_one_machine_bit_for_bit(two, corpus, tmp_path):
-    words = [*corpus, "--within", "corpus", "--devices", "2"]
-    for name, more in (("here", []), ("there", on(two))):
+    """Also where one of them is killed: both start again from the last epoch."""
+    together = [*corpus, "--within", "corpus", "--devices", "2"]
+    for name in ("here", "there"):
         (tmp_path / name).mkdir()
-        code, said, errors = two.run([*words, *more], tmp_path / name)
-        assert code == 0, errors
-        assert "logs: 1 done" in said
+    code, _, errors = two.run(together, tmp_path / "here")
+    assert code == 0, errors
+    two.set_fault("slow.wav")
+    process = two.start([*together, *on(two)], tmp_path / "there")
+    two.wait_for(lambda: begun(tmp_path / "there" / "logs"), process)
+    os.kill(two.workers()[0], signal.SIGKILL)
+    two.clear()
+    _, errors = process.communicate(timeout=300)
+    assert (process.returncode, errors) == (0, "")
     assert_same(models(tmp_path / "there"), models(tmp_path / "here"))
