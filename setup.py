@@ -47,7 +47,9 @@ PACKAGES = (
 EXTRACT = ["torch>=2.4", "transformers>=4.45"]
 FINETUNE = [*EXTRACT, "lightning>=2.4", "pyyaml>=6", "tensorboard>=2.14", "torchaudio>=2.4"]
 AUDIT = ["cleanlab>=2.6"]
-RAY = ["ray>=2.56"]  # before, programs could be run by who was not allowed to; not in `all`: 70 MB
+# Before 2.56 programs could be run by who was not allowed to; not in `all`: 70 MB. Ray Train, which
+# trains one model in several processes, needs pydantic too (and fsspec, which torch brings).
+RAY = ["ray>=2.56", "pydantic>=2.5"]
 TREES = ["lightgbm>=4.3"]
 # In the tests each reads what `manifests/formats` writes, and writes what it reads;
 # `pyannote.metrics` checks the sums of `spk name score`.

@@ -53,7 +53,7 @@ cluster.shutdown()
 """
 
 
-UNIT = re.compile(rb"ray::(extract|fit|train)_unit")  # what a process is called that is in one
+UNIT = b"(extract|fit|train)_unit"  # what a process is called that is in one
 
 
 class RayOfTwoNodes:
@@ -78,13 +78,13 @@ class RayOfTwoNodes:
         for fault in self.faults.iterdir():
             fault.unlink()
 
-    def workers(self):
-        """Return the processes that are in a unit now."""
+    def workers(self, kind=UNIT):
+        """Return the processes that are in a unit now, or another kind of task or actor."""
         found = []
         for place in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 ours = self.faults.as_posix().encode() in (place / "environ").read_bytes()
-                if ours and UNIT.match((place / "cmdline").read_bytes()):
+                if ours and re.match(b"ray::" + kind, (place / "cmdline").read_bytes()):
                     found.append(int(place.name))
         return found
 
@@ -115,7 +115,7 @@ class RayOfTwoNodes:
     @staticmethod
     def wait_for(condition, process):
         """Wait until a condition holds while a process runs; return what it gave."""
-        limit = time.monotonic() + 120
+        limit = time.monotonic() + 300
         while not (value := condition()):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < limit

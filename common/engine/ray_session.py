@@ -218,7 +218,8 @@ def _is_loopback(host: str) -> bool:
 
 def _fit(node: dict[str, float], resources: Resources) -> int:
     wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
-    return min(int(node.get(name, 0.0) / each) for name, each in wanted.items() if each)
+    fitting = (int(node.get(name, 0.0) / each) for name, each in wanted.items() if each)
+    return min(fitting, default=1)
 
 
 def _restore(handlers: dict[signal.Signals, Any]) -> None:

@@ -41,7 +41,7 @@ Log = Callable[[str], None]
 HERE = {"engine": "local", "ray_address": None}  # what a task is told, and models record
 PACKAGES = ("spk-toolkit", "lightning", "transformers")  # of one version on all machines
 WAIT = 10.0  # s that a task waits for a lock, which a process that was killed may still hold
-MANAGER = Resources(cpus=0.001)  # of the task that starts the processes of one model
+MANAGER = Resources(cpus=0)  # of the task that starts the processes of one model, and waits
 RAY_TRAIN = ".ray"  # its folder in the session's, while it runs
 
 
@@ -217,6 +217,7 @@ def _train_together(task: Task, folder: Path, *, spec: FleetSpec, version: int) 
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    _free_devices()
     place = Path(os.path.abspath(folder), RAY_TRAIN)
     shutil.rmtree(place, ignore_errors=True)  # of a run that was killed
     trainer = TorchTrainer(
@@ -243,6 +244,21 @@ def _train_together(task: Task, folder: Path, *, spec: FleetSpec, version: int) 
     if result is None:
         raise RuntimeError(f"{task.name}: Ray Train ended, and there is no result")
     return result
+
+
+def _free_devices() -> None:
+    """Free the devices of a try before this one, which was killed.
+
+    Ray Train does that only on a cluster with a dashboard. This job has no other groups of devices.
+    """
+    import ray
+    from ray.util import placement_group_table, remove_placement_group
+    from ray.util.placement_group import PlacementGroup
+
+    job = ray.get_runtime_context().get_job_id()
+    for name, group in placement_group_table().items():
+        if name.endswith(job) and group["state"] != "REMOVED":  # their last digits are the job's
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(name))))
 
 
 def train_rank(shared: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -64,6 +65,16 @@ def test_a_machine_with_other_folders_of_the_same_name_is_told(tmp_path):
         (tmp_path / "a.wav").unlink()
         assert look(marks) == "the audio is not seen there (No such file or directory)"
     assert look(marks) == f"{tmp_path}/store is not seen there (No such file or directory)"
+
+
+def test_inputs_alone_are_seen_and_nothing_is_written_beside_them(tmp_path):
+    (tmp_path / "store.json").write_bytes(b"{}")
+    with probe_files(None, [("the store", str(tmp_path / "store.json"))]) as marks:
+        assert look(marks) == ""
+        assert os.listdir(tmp_path) == ["store.json"]
+        assert look(marks, {"numpy": "0"}) == f"numpy is {version('numpy')} there and 0 here"
+        (tmp_path / "store.json").write_bytes(b"{ }")
+        assert look(marks, {"numpy": version("numpy")}) == "the store has other files there"
 
 
 # One unit hangs at its first try, and is done at its second; one has a bug.

@@ -9,7 +9,10 @@ from click.testing import CliRunner
 
 from spk.classify.cli import main
 from spk.classify.options import SweepSettings
+from spk.classify.selection import sweep
+from spk.common.engine.work import Done, FailedUnit, Resources
 from spk.common.errors import InputError
+from spk.common.extras import EXTRAS, check_extra
 from spk.manifests.table import write_table
 
 LAYERS = 8
@@ -21,6 +24,48 @@ def test_processes_are_not_counted_where_ray_counts_cores():
         SweepSettings(engine="ray", jobs=2)
     with pytest.raises(InputError, match="--ray-address: value is 'h:1' beside --engine local"):
         SweepSettings(ray_address="h:1")
+
+
+def test_layers_that_failed_are_named_and_nothing_is_chosen(corpus, tmp_path, monkeypatch):
+    def all_but_the_first(address, describe, stop, log):
+        first, *others = (job := describe(None)).units
+        job.publish(first, job.function(job.shared, first.payload))
+        return False, [FailedUnit(unit, "it died") for unit in others]
+
+    monkeypatch.setattr(sweep, "check_machines", lambda *_, **__: None)
+    monkeypatch.setattr(sweep, "unit_resources", lambda *_, **__: Resources())
+    with monkeypatch.context() as patched:
+        patched.setattr(sweep, "run_units", all_but_the_first)
+        done = invoke(corpus, tmp_path / "out", "--engine", "ray", "--layers", "1,3")
+    assert done.exit_code == 3
+    assert done.stderr == (
+        "sweep: 1 of 2 units failed, first layer 3, centroid, ridge, lda (it died), expected all; "
+        "run the same command to try again\n"
+    )
+    assert len(fits(tmp_path / "out")) == 3
+    assert not (tmp_path / "out" / "sweep.csv").exists()
+    done = invoke(corpus, tmp_path / "out", "--layers", "1,3")  # --engine local does the rest
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "3 of 6 combinations were finished before" in done.stdout
+
+
+def test_what_the_user_can_repair_is_told_as_without_ray(corpus, tmp_path, monkeypatch):
+    def of_a_damaged_store(address, describe, stop, log):
+        job = describe(None)
+        job.publish(job.units[0], Done.by(check_extra, "toy", "the unit"))
+
+    monkeypatch.setattr(sweep, "check_machines", lambda *_, **__: None)
+    monkeypatch.setattr(sweep, "unit_resources", lambda *_, **__: Resources())
+    monkeypatch.setattr(sweep, "run_units", of_a_damaged_store)
+    monkeypatch.setitem(EXTRAS, "toy", ("no_such_module",))
+    done = invoke(corpus, tmp_path / "out", "--engine", "ray")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("the unit: no_such_module is not installed, expected the extra")
+
+
+def invoke(corpus, out, *more):
+    """Run the command in this process."""
+    return CliRunner().invoke(main, words(corpus, *more, out=str(out))[1:])
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +84,7 @@ def corpus(tmp_path_factory, toy_table, toy_features, write_store):
 def alone(corpus, tmp_path_factory):
     """Return the files that this machine writes by itself, and its finished fits."""
     out = tmp_path_factory.mktemp("alone") / "out"
-    done = CliRunner().invoke(main, words(corpus, "--jobs", "1", out=str(out))[1:])
+    done = invoke(corpus, out, "--jobs", "1")
     assert done.exit_code == 0, done.output
     return written(out)
 
@@ -99,39 +144,3 @@ def test_a_worker_a_node_and_the_driver_killed_lose_and_double_nothing(
     assert f"{len(there)} of {len(alone[1])} combinations were finished before" in said
     assert fits(out)[: len(there)] == there
     assert written(out) == alone
-
-
-@pytest.mark.slow
-def test_a_layer_that_kills_its_process_fails_by_name_and_nothing_is_chosen(two, corpus, tmp_path):
-    (shard,) = (corpus / "store" / "shards").glob("*.h5")
-    two.set_fault(f"kill-{shard.name}")
-    code, _, errors = two.run(words(corpus, *on(two), "--layers", "3"), tmp_path)
-    reason = "layer 3, centroid, ridge, lda (its process died in each of 4 tries)"
-    again = f"sweep: 1 of 1 units failed, first {reason}, expected all; run the same command"
-    assert (code, errors) == (3, f"failed: {reason}\n{again} to try again\n")
-    assert not (tmp_path / "out" / "sweep.csv").exists()
-    code, _, errors = two.run(words(corpus, "--layers", "3"), tmp_path)  # --engine local does it
-    assert (code, errors) == (0, "")
-
-
-@pytest.mark.slow
-def test_a_signal_ends_a_ray_of_this_machine_and_the_sweep_goes_on_without(
-    two, corpus, alone, tmp_path
-):
-    two.set_fault("slow.h5")
-    process = two.start(words(corpus, "--engine", "ray"), tmp_path)
-    two.wait_for(lambda: fits(tmp_path / "out"), process)
-    os.killpg(process.pid, signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert errors.splitlines() == [
-        "stopping after this batch; once more to stop at once",
-        "interrupted; run the same command to go on",
-    ]
-    assert two.workers() == []
-    there = fits(tmp_path / "out")
-    assert 0 < len(there) < len(alone[1])
-    code, said, _ = two.run(words(corpus), tmp_path)
-    assert code == 0
-    assert f"{len(there)} of {len(alone[1])} combinations were finished before" in said
-    assert written(tmp_path / "out") == alone
