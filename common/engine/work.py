@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -108,7 +108,7 @@ class Job:
 
     function: Callable[[Any, Any], Any]
     shared: Any
-    units: Sequence[Unit]
+    units: Iterable[Unit]
     publish: Callable[[Unit, Any], object]
     discard: Callable[[Any], object] = lambda result: None
     resources: Resources = field(default_factory=Resources)
@@ -131,7 +131,7 @@ def unit_key(*inputs: Any) -> str:
     return hashlib.sha256(json.dumps(inputs, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
-def overdue_after(took: Sequence[float], job: Job) -> float:
+def overdue_after(took: Collection[float], job: Job) -> float:
     """Return after how many s a unit is overdue, by what the finished ones took (s).
 
     Without a finished unit none is overdue.

@@ -123,7 +123,7 @@ def test_one_model_of_two_processes_is_that_of_one_machine_bit_for_bit(two, corp
     two.set_fault("slow.wav")
     process = two.start([*together, *on(two)], tmp_path / "there")
     logs = tmp_path / "there" / "logs"
-    for epochs, victim in ((1, b"RayTrainWorker"), (2, b"train_unit")):
+    for epochs, victim in ((1, b"ray::RayTrainWorker"), (2, b"ray::train_unit")):
         two.wait_for(lambda count=epochs: sum(begun(logs)) >= count, process)
         os.kill(two.workers(victim)[0], signal.SIGKILL)
     two.clear()
