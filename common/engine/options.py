@@ -15,6 +15,7 @@ from ..options import option_field
 from .ray_session import check_address
 
 ENGINES = ("local", "ray")
+HERE: dict[str, Any] = {"engine": "local", "ray_address": None}  # of what is part of a job itself
 Field = Callable[..., Any]  # `option_field`, maybe with a group
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...common.engine.folders import check_machines
+from ...common.engine.options import HERE
 from ...common.engine.ray_engine import run_units
 from ...common.engine.ray_session import count_slots, gpu_machines, unit_resources
 from ...common.engine.work import RETRIES, Done, FailedUnit, Job, Resources, Unit, unit_key
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from .train_session import TrainingContext
 
 Log = Callable[[str], None]
-HERE = {"engine": "local", "ray_address": None}  # what a task is told, and models record
 PACKAGES = ("spk-toolkit", "lightning", "transformers")  # of one version on all machines
 WAIT = 10.0  # s that a task waits for a lock, which a process that was killed may still hold
 MANAGER = Resources(cpus=0)  # of the task that starts the processes of one model, and waits
@@ -121,7 +121,7 @@ def _job(
             f"--devices: value is {ranks}, expected at most {count_slots(ray, each)}, the "
             f"{'GPUs' if on_gpu else 'cores'} of the machines of Ray; correct it"
         )
-    there = replace(plan, config=replace(config, **HERE))
+    there = replace(plan, config=replace(config, **HERE))  # which models record
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     cores = int(each.cpus)
     spec = FleetSpec(pickle.dumps(there), os.getcwd(), environment, on_gpu, cores, ranks)

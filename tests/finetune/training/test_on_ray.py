@@ -114,7 +114,7 @@ def begun(logs):
 
 @pytest.mark.slow
 def test_one_model_of_two_processes_is_that_of_one_machine_bit_for_bit(two, corpus, tmp_path):
-    """Also where one of them is killed, and the task that started them: from the last epoch."""
+    """Also where the task that started them is killed: all go on from the last epoch."""
     together = [*corpus, "--within", "corpus", "--devices", "2"]
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
@@ -122,10 +122,8 @@ def test_one_model_of_two_processes_is_that_of_one_machine_bit_for_bit(two, corp
     assert code == 0, errors
     two.set_fault("slow.wav")
     process = two.start([*together, *on(two)], tmp_path / "there")
-    logs = tmp_path / "there" / "logs"
-    for epochs, victim in ((1, b"ray::RayTrainWorker"), (2, b"ray::train_unit")):
-        two.wait_for(lambda count=epochs: sum(begun(logs)) >= count, process)
-        os.kill(two.workers(victim)[0], signal.SIGKILL)
+    two.wait_for(lambda: begun(tmp_path / "there" / "logs"), process)
+    os.kill(two.workers()[0], signal.SIGKILL)
     two.clear()
     _, errors = process.communicate(timeout=300)
     assert (process.returncode, errors) == (0, "")
