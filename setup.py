@@ -101,7 +101,7 @@ setup(
         "click>=8.1",
         "h5py>=3.10",
         "jinja2>=3.1",
-        "joblib>=1.3",  # parallel results as they come
+        "joblib>=1.4",  # parallel results as they come
         "matplotlib>=3.8",
         "numpy>=1.26",
         "pandas>=2.2",

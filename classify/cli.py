@@ -71,8 +71,8 @@ def sweep(
     control.csv: is it the voice or the room that is recognised? Finished trials are kept in
     OUT/cells.jsonl: a stopped sweep goes on where it was; one of another table, store or setting
     needs --overwrite. Meetings that cannot be used are left out by name (left_out.csv). Exit code 3
-    where there are any, or where layers were given up on the machines of Ray: nothing is chosen
-    then.
+    where there are any, or where layers were given up, as each killed its process: nothing is
+    chosen then.
     """
     from ..common.engine.work import UnitsFailedError
     from ..common.locks import folder_lock

@@ -9,10 +9,9 @@ processes. Each layer's fits are added to the cache as they come, by this proces
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,13 +19,22 @@ import numpy as np
 from ...common.cpus import available_cores
 from ...common.engine.folders import check_machines
 from ...common.engine.options import check_may_join
+from ...common.engine.processes import run_in_processes
 from ...common.engine.ray_engine import run_units
 from ...common.engine.ray_session import unit_resources
-from ...common.engine.work import Done, Job, Unit, UnitsFailedError, unit_key
+from ...common.engine.work import (
+    Done,
+    FailedUnit,
+    Job,
+    Unit,
+    UnitsFailedError,
+    tell_failed,
+    unit_key,
+)
 from ...common.errors import InputError
 from ...common.log import bar
 from ...common.log import log as tell
-from ...common.signals import ignore_sigint_in_children, stop_then_raise
+from ...common.signals import stop_then_raise
 from ...extract.store.reader import FeatureStore
 from ...manifests.splits.tasks import Task
 from ..classifiers.boosted_trees import TREE_ROUNDS
@@ -91,7 +99,7 @@ def sweep(
     InputError
         A setting is unknown or not in the store, or LightGBM has no validation rows to stop by.
     UnitsFailedError
-        Layers were given up on the machines of Ray; `cells` has the others.
+        Layers were given up, as each killed its process; `cells` has the others.
     """
     names = classifier_names(settings)
     sets = layer_sets(settings.layers, settings.combine, store)
@@ -102,16 +110,12 @@ def sweep(
     work = _Work(store, table["segment_id"].to_numpy(str), groups, tasks, settings)
     with bar(sum(len(missing) for _, missing in todo), "fit") as shown:
 
-        def publish(trials: Sequence[Candidate]) -> None:
-            for trial in trials:
+        def publish(_unit: Unit, done: Done) -> None:
+            for trial in done.get():
                 cells.add(trial)
-            shown.update(len(trials))
+                shown.update()
 
-        if settings.engine == "ray" and todo:
-            _run_on_ray(work, todo, publish)
-        else:
-            for trials in _run(work, todo):
-                publish(trials)
+        _run(work, todo, publish)
     finished = [cells.get(layer_set, name) for layer_set in sets for name in names]
     return [trial for trial in finished if trial is not None]
 
@@ -142,39 +146,31 @@ def _processes(jobs: int, sets: int) -> int:
     return min(jobs or available_cores(), sets)
 
 
-def _run(work: _Work, todo: Sequence[Share]) -> Iterator[list[Candidate]]:
-    """Yield each share's trials as they finish, in order."""
-    jobs = _processes(work.settings.jobs, len(todo))
-    if jobs <= 1:
-        yield from (_try_layers(work, share) for share in todo)
+def _run(work: _Work, todo: Sequence[Share], publish: Callable[[Unit, Done], None]) -> None:
+    """Have the shares done, here or on the machines of Ray, and published as they come."""
+    if not todo:
         return
-    from joblib import Parallel, delayed, parallel_config
-
-    with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1):
-        each = Parallel(return_as="generator", batch_size=1, pre_dispatch=f"{jobs}")
-        with ignore_sigint_in_children():
-            results = each(delayed(_try_layers)(work, share) for share in todo)
-        yield from results
-
-
-def _run_on_ray(
-    work: _Work, todo: Sequence[Share], publish: Callable[[Sequence[Candidate]], None]
-) -> None:
-    """Have the shares done on the machines of Ray, and their trials published as they come."""
-    address = work.settings.ray_address
-    check_may_join("ray", address)
-    units = [_unit(work, share) for share in todo]
-    described = pickle.dumps(work)  # once for all units; arrays that a fit may write to
-
-    def job(ray: Any) -> Job:
-        check_machines(ray, None, _files(work.store), packages=PACKAGES)
-        cpus = unit_resources(ray, gpus=0, cores=1, option="--ray-address")
-        return Job(fit_unit, described, units, lambda _, done: publish(done.get()), resources=cpus)
-
-    with stop_then_raise(tell) as stop:
-        _, failed = run_units(address, job, stop, tell)
+    settings, units = work.settings, [_unit(work, share) for share in todo]
+    job = Job(fit_unit, work, units, publish)
+    if settings.engine == "ray":
+        failed = _run_on_ray(job, work.store, settings.ray_address)
+    else:
+        failed = run_in_processes(job, _processes(settings.jobs, len(todo)))
+        tell_failed(failed, tell)
     if failed:
         raise UnitsFailedError("sweep", failed, len(units))
+
+
+def _run_on_ray(job: Job, store: FeatureStore, address: str | None) -> list[FailedUnit]:
+    check_may_join("ray", address)
+
+    def describe(ray: Any) -> Job:
+        check_machines(ray, None, _files(store), packages=PACKAGES)
+        core = unit_resources(ray, gpus=0, cores=1, option="--ray-address")
+        return replace(job, resources=core)
+
+    with stop_then_raise(tell) as stop:
+        return run_units(address, describe, stop, tell)[1]
 
 
 def _unit(work: _Work, share: Share) -> Unit:
@@ -191,9 +187,8 @@ def _files(store: FeatureStore) -> list[tuple[str, str]]:
     return [(f"the store {path}", file) for file in dict.fromkeys(files)]
 
 
-def fit_unit(described: bytes, share: Share) -> Done:
-    """Fit a share in a process of Ray; return its trials."""
-    work: _Work = pickle.loads(described)  # noqa: S301 (of this run's own driver)
+def fit_unit(work: _Work, share: Share) -> Done:
+    """Fit a share in a process of its own; return its trials."""
     return Done.by(_try_layers, work, share)
 
 

@@ -16,8 +16,9 @@ from contextlib import suppress
 from typing import Any
 
 from ..log import debug
+from .processes import DIED
 from .ray_session import count_slots, one_line, ray_session
-from .work import FailedUnit, Job, Unit, overdue_after
+from .work import FailedUnit, Job, Unit, overdue_after, tell_failed
 
 PATIENCE = 0.2  # s between looks whether to stop
 MACHINES_EVERY = 5.0  # s between looks which machines are there
@@ -45,8 +46,7 @@ def run_units(
     """
     with ray_session(address) as ray:
         stopped, failed = run_on_ray(ray, describe(ray), stop)
-    for given_up in failed:
-        log(f"failed: {given_up.unit.name} ({given_up.reason})")
+    tell_failed(failed, log)
     return stopped, failed
 
 
@@ -173,7 +173,7 @@ class _Run:
         """Return in one line why a unit was given up."""
         died = self._ray.exceptions
         if isinstance(problem, (died.WorkerCrashedError, died.NodeDiedError)):
-            return f"its process died in each of {self._job.retries + 1} tries"
+            return DIED.format(self._job.retries + 1)
         if isinstance(problem, died.OutOfMemoryError):
             return "its process outgrew the machine's memory in each try"
         return one_line(problem)

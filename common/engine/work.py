@@ -51,6 +51,12 @@ class FailedUnit:
     reason: str
 
 
+def tell_failed(failed: Iterable[FailedUnit], log: Callable[[str], object]) -> None:
+    """Name the units that were given up, a line each."""
+    for given_up in failed:
+        log(f"failed: {given_up.unit.name} ({given_up.reason})")
+
+
 class UnitsFailedError(InputError):
     """Some units were given up, and the others are published: the same command tries them again."""
 

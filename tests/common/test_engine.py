@@ -80,6 +80,40 @@ def test_inputs_alone_are_seen_and_nothing_is_written_beside_them(tmp_path):
         assert look(marks, {"numpy": version("numpy")}) == "the store has other files there"
 
 
+# Two units kill their process, one of them at its first try only.
+KILLS = """
+import json, os, sys
+from spk.common.engine.processes import run_in_processes
+from spk.common.engine.work import Job, Unit
+
+def work(folder, name):
+    if name == "once" and not os.path.exists(os.path.join(folder, "tried")):
+        open(os.path.join(folder, "tried"), "x").close()
+        os.kill(os.getpid(), 9)
+    if name == "always":
+        os.kill(os.getpid(), 9)
+    return name
+
+published = []
+if __name__ == "__main__":
+    units = [Unit(name, f"unit {name}", name) for name in ("always", "once", "a", "b", "c")]
+    job = Job(work, sys.argv[1], units, lambda unit, result: published.append(result), retries=1)
+    failed = run_in_processes(job, 2)
+    print(json.dumps([sorted(published), [[unit.unit.name, unit.reason] for unit in failed]]))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_of_this_machine_that_dies_loses_its_own_unit_alone(tmp_path):
+    (tmp_path / "kills.py").write_text(KILLS)
+    words = [sys.executable, str(tmp_path / "kills.py"), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    published, failed = json.loads(done.stdout)
+    assert published == ["a", "b", "c", "once"]
+    assert failed == [["unit always", "its process died in each of 2 tries"]]
+
+
 # One unit hangs at its first try, and is done at its second; one has a bug.
 TWICE = """
 import json, os, sys, time
