@@ -21,7 +21,7 @@ from ..common.commands import (
 )
 from ..common.outputs import MEASURES, TABLE, Output
 from .cli_analysis import curve, open_set, report
-from .options import ENGINE, CompareOptions, PredictOptions, ScoreOptions, SweepSettings
+from .options import CompareOptions, PredictOptions, ScoreOptions, SweepSettings
 
 CLIPS = "Known voices"
 _IDENTITY = option(
@@ -128,7 +128,7 @@ class _Fit(Command):
 @click.argument("table", required=False, type=click.Path(path_type=Path))
 @click.argument("store", required=False, type=click.Path(path_type=Path))
 @click.argument("model", required=False, type=click.Path(path_type=Path))
-@options_of(SweepSettings, leave_out=ENGINE)
+@options_of(SweepSettings)
 @option(
     "--clips",
     type=click.Path(path_type=Path),

@@ -21,7 +21,6 @@ SPLITS = ("train", "valid", "test", "all")
 RESAMPLES = 1000  # of the bootstrap
 AUTO = "auto"  # the threshold is what open-set measured
 WHAT, HOW, RUNNING = "What is tried", "How it is compared", "What is done"
-ENGINE = ("engine", "ray_address")
 
 
 def check_temperature(text: str) -> None:

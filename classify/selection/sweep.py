@@ -18,7 +18,6 @@ import numpy as np
 
 from ...common.cpus import available_cores
 from ...common.engine.folders import check_machines
-from ...common.engine.options import check_may_join
 from ...common.engine.processes import run_in_processes
 from ...common.engine.ray_engine import run_units
 from ...common.engine.ray_session import unit_resources
@@ -162,8 +161,6 @@ def _run(work: _Work, todo: Sequence[Share], publish: Callable[[Unit, Done], Non
 
 
 def _run_on_ray(job: Job, store: FeatureStore, address: str | None) -> list[FailedUnit]:
-    check_may_join("ray", address)
-
     def describe(ray: Any) -> Job:
         check_machines(ray, None, _files(store), packages=PACKAGES)
         core = unit_resources(ray, gpus=0, cores=1, option="--ray-address")

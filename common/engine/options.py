@@ -48,7 +48,7 @@ def beside_engine(option: str, value: object, engine: str, *, why: str = "", rep
     Examples
     --------
     >>> beside_engine("--jobs", 2, "ray", why="which counts cores", repair="leave it out")
-    "--jobs: value is 2 beside --engine ray, which counts cores, expected none there; leave it out"
+    '--jobs: value is 2 beside --engine ray, which counts cores, expected none there; leave it out'
     """
     reason = f", {why}," if why else ","
     return (

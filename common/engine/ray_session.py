@@ -77,8 +77,8 @@ def ray_session(address: str | None) -> Iterator[Any]:
 
     if ray.is_initialized():
         raise InputError(
-            "--engine: Ray is in use in this process already, expected that extraction starts or "
-            "joins it; call ray.shutdown() first, and name the cluster with --ray-address"
+            "--engine: Ray is in use in this process already, expected that spk starts or joins "
+            "it; call ray.shutdown() first, and name the cluster with --ray-address"
         )
     handlers = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
     with _folder_of_logs() if address is None else nullcontext("") as folder:

@@ -6,9 +6,14 @@ import signal
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
 
+from spk.common.engine.work import Done, FailedUnit, Resources
 from spk.common.errors import InputError
+from spk.finetune.cli import main
 from spk.finetune.config import FinetuneConfig
+from spk.finetune.training import many_machines
+from spk.finetune.training.many_machines import Trained
 from spk.manifests.table import write_table
 
 EPOCHS = 4
@@ -30,6 +35,32 @@ def corpus(meetings, tmp_path_factory):
     settings += ["--accelerator", "cpu", "--freeze-encoder-layers", "3", "--patience", "none"]
     settings += ["--max-epochs", str(EPOCHS), "--learning-rate", "1e-3", "--batch-seconds", "4"]
     return ["finetune", "fit", str(table), *settings]
+
+
+@pytest.mark.parametrize(
+    ("busy", "failed", "code", "said"),
+    [
+        ([], ["M1", "M2"], 3, ""),
+        (["M1"], ["M2"], 4, "another process works on 1 sessions, first 'M1'\n"),
+    ],
+)
+def test_sessions_that_failed_or_are_anothers_have_their_exit_codes(
+    corpus, tmp_path, monkeypatch, busy, failed, code, said
+):
+    def without_ray(address, describe, stop, log):
+        units = {unit.name: unit for unit in describe(None).units}
+        for name in busy:
+            describe(None).publish(units[name], Done(Trained(busy=True)))
+        return False, [FailedUnit(units[name], "it died") for name in failed]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(many_machines, "check_machines", lambda *_, **__: None)
+    monkeypatch.setattr(many_machines, "unit_resources", lambda *_, **__: Resources())
+    monkeypatch.setattr(many_machines, "count_slots", lambda *_: 1)
+    monkeypatch.setattr(many_machines, "run_units", without_ray)
+    done = CliRunner().invoke(main, [*corpus[1:], "--engine", "ray"])
+    assert (done.exit_code, done.stderr) == (code, said)
+    assert "logs: 2 waiting" in done.stdout
 
 
 @pytest.fixture(scope="module")
