@@ -180,6 +180,7 @@ class ExtractSummary:
     shared: int = 0  # of `segments`, written in this run with features of equal samples
     trained_on: str = ""  # how much speech the encoder learnt from, where that is little
     failed: tuple[str, ...] = ()  # units of another engine that were given up
+    again: int = 0  # tries of units that were lost, and sent again
 
     def __str__(self) -> str:
         """Return one line."""
@@ -199,6 +200,8 @@ class ExtractSummary:
         if self.rejected:
             reasons = ", ".join(f"{code} {count}" for code, count in sorted(self.rejected.items()))
             parts.append(f"{sum(self.rejected.values())} rejected ({reasons}), see {self.listing}")
+        if self.again:
+            parts.append(f"{self.again} tries of units were lost and made again")
         if self.failed:
             units = "1 unit" if len(self.failed) == 1 else f"{len(self.failed)} units"
             parts.append(f"{units} failed; run the same command to try again")

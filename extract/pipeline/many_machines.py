@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from ...common.engine.folders import check_machines
 from ...common.engine.ray_engine import run_units
 from ...common.engine.ray_session import unit_resources
+from ...common.engine.running import count_lost_tries, under_way
 from ...common.engine.work import FailedUnit, Job, Unit
 from ...common.errors import InputError
 from ..audio import Segment, group_by_span
@@ -35,7 +36,7 @@ from ..store.writer import StoreWriter
 from .batching import make_batches, padding, unfinished_batches
 from .multi_device import WorkerSpec, load_for
 from .runner import DECODERS, ExtractionRun, Progress
-from .units import Batches, cut_units, extraction_unit
+from .units import Batches, cut_units, extraction_unit, unit_mark, unit_name
 
 if TYPE_CHECKING:
     from ..encoder.encoder import Encoder
@@ -49,9 +50,10 @@ ENVIRONMENT = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "HF_HUB_OFFLINE")  # what task
 
 @dataclass(frozen=True)
 class UnitSpec:
-    """What every unit needs: the worker's post, pickled, and environment variables."""
+    """What every unit needs: the worker's post, pickled, the store, and environment variables."""
 
     post: bytes
+    store: str
     environment: dict[str, str]
 
 
@@ -132,6 +134,7 @@ class RayRun(ExtractionRun):
         """Commit what a unit has written; raise what a run on one device would have raised."""
         for shard in result.shards:
             self._store.publish(shard)
+        self.again += count_lost_tries(self._store.path, unit_mark(unit.payload))
         self.new += result.new
         self.shared += result.shared
         self.seconds += result.seconds
@@ -172,7 +175,7 @@ class RayRun(ExtractionRun):
             begun=None,
         )
         environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-        return UnitSpec(pickle.dumps(post), environment)
+        return UnitSpec(pickle.dumps(post), str(post.store), environment)
 
     @property
     def _on_gpu(self) -> bool:
@@ -191,6 +194,11 @@ class RayRun(ExtractionRun):
 def extract_unit(spec: UnitSpec, batches: Batches) -> UnitResult:
     """Encode a unit's batches into shards without final names, in a process of Ray."""
     os.environ.update(spec.environment)
+    with under_way(Path(spec.store), unit_mark(batches), unit_name(batches)):
+        return _encode_unit(spec, batches)
+
+
+def _encode_unit(spec: UnitSpec, batches: Batches) -> UnitResult:
     shards: list[UnnamedShard] = []
     notes: list[str] = []
     job, result = None, UnitResult()

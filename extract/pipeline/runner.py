@@ -67,6 +67,7 @@ class ExtractionRun:
         self._same_audio = same_audio  # by default of what the store holds at the first batch
         self.new, self.shared = 0, 0
         self.failed: list[FailedUnit] = []  # of an engine that runs in units
+        self.again = 0  # tries of such units that were lost
         self.seconds, self.wall, self.padding = 0.0, 0.0, 0.0
 
     def plan(self, segments: Sequence[Segment]) -> list[list[Segment]]:

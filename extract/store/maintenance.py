@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ...common.engine.running import PLACE as RUNNING
+from ...common.engine.running import describe, read_running
 from ...common.errors import InputError, explain_write_errors
 from ...common.files import WRITING, replace_folder
 from ...common.locks import FolderLock
@@ -49,9 +51,11 @@ def store_info(path: str | Path) -> dict[str, Any]:
     -------
     dict
         `segments`, `hours`, `layers`, `dim`, `kind`, `bytes` (on disk), `shards`, `rejected`
-        (code -> count), `configuration`, `fingerprint`, `versions`.
+        (code -> count), `configuration`, `fingerprint`, `versions`; `running`, the extraction that
+        writes to it (`engine.running.Running`), or None. No lock is taken.
     """
     store = FeatureStore.open(path)
+    running = read_running(Path(path))
     return {
         "segments": len(store),
         "hours": float(store.rows()["duration"].sum()) / 3600,
@@ -64,6 +68,7 @@ def store_info(path: str | Path) -> dict[str, Any]:
         "configuration": store.config,
         "fingerprint": store.fingerprint,
         "versions": store.versions,
+        "running": describe(running) if running else None,
     }
 
 
@@ -138,7 +143,7 @@ def _check_only_a_store(path: Path) -> None:
     read_description(path)
     shard_paths(path)
     strange = sorted({file.name for file in path.iterdir()} - {"store.json", "shards", "lock"})
-    strange = [name for name in strange if not name.startswith(WRITING)]
+    strange = [name for name in strange if not name.startswith(WRITING) and name != RUNNING]
     if strange:
         raise InputError(
             f"{path}: holds {strange[0]!r}, which is not part of a store, expected none; move it "

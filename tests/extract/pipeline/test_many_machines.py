@@ -15,6 +15,7 @@ from helpers import noise_meeting
 
 from spk.extract.options import ExtractOptions
 from spk.extract.run import run_extraction
+from spk.extract.store.maintenance import store_info
 from spk.extract.store.reader import FeatureStore
 from spk.manifests.table import write_table
 
@@ -88,6 +89,11 @@ def committed(folder):
     return list((folder / "store" / "shards").glob("0*.h5"))
 
 
+def told_running(folder):
+    running = store_info(folder / "store")["running"]
+    return running if running and running["units"] else None
+
+
 def unnamed(folder):
     return [path.name for path in (folder / "store" / "shards").glob(".writing-*")]
 
@@ -113,10 +119,11 @@ def test_a_worker_and_a_node_killed_in_a_unit_lose_and_double_nothing(two, corpu
     os.kill(two.workers()[0], signal.SIGKILL)
     two.tell("kill a node")
     try:
-        _, errors = process.communicate(timeout=300)
+        said, errors = process.communicate(timeout=300)
     finally:
         two.tell("add a node")
     assert (process.returncode, errors) == (REJECTED, "")
+    assert re.search(r"; [12] tries of units were lost and made again;", said)
     assert_same(rows_of(tmp_path / "store"), alone)
     assert unnamed(tmp_path) == []
 
@@ -143,14 +150,23 @@ def test_a_second_driver_is_told_who_holds_the_lock_and_goes_on_after_its_end(
     assert unnamed(tmp_path) == []
 
 
-def test_sigterm_ends_a_driver_of_a_cluster_in_good_order(two, corpus, alone, tmp_path):
+def test_a_driver_of_a_cluster_tells_who_works_and_ends_on_sigterm_in_good_order(
+    two, corpus, alone, tmp_path
+):
     two.set_fault("slow.wav")
     process = two.start(words(corpus, *on(two)), tmp_path)
-    two.wait_for(lambda: committed(tmp_path), process)
+    running = two.wait_for(
+        lambda: committed(tmp_path) and told_running(tmp_path),
+        process,
+    )
+    assert (running["total"], running["pid"]) == (len(alone) + 1, process.pid)
+    assert 0 <= running["done"] < len(alone)
+    assert {unit["pid"] for unit in running["units"]} <= two.processes().keys()
     process.terminate()
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
     assert two.workers() == unnamed(tmp_path) == []
+    assert store_info(tmp_path / "store")["running"] is None
     there = rows_of(tmp_path / "store")
     assert_same(there, {name: alone[name] for name in there})
 
