@@ -15,7 +15,7 @@ from spk.common.errors import InputError
 from spk.common.extras import EXTRAS, check_extra
 from spk.manifests.table import write_table
 
-LAYERS = 8
+LAYERS, SHARDS = 8, 10  # so a unit lasts a second where each shard takes 0.1 s
 REST = ["sweep.csv", "predictions.csv", "metrics.csv"]
 
 
@@ -76,7 +76,9 @@ def corpus(tmp_path_factory, toy_table, toy_features, write_store):
     features = toy_features(table, layers=3)
     noise = toy_features(table, layers=3, seed=1)
     layers = [features[:, [k % 3]] + 0.1 * k * noise[:, [k % 3]] for k in range(LAYERS)]
-    write_store(folder / "store", table["segment_id"], np.concatenate(layers, axis=1))
+    rows = np.concatenate(layers, axis=1)
+    for part in np.array_split(np.arange(len(table)), SHARDS):
+        write_store(folder / "store", table["segment_id"].to_numpy()[part], rows[part])
     return folder
 
 
