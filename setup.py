@@ -56,7 +56,9 @@ PACKAGES = (
 EXTRACT = ["torch>=2.4", "transformers>=4.45"]
 FINETUNE = [*EXTRACT, "lightning>=2.4", "pyyaml>=6", "tensorboard>=2.14", "torchaudio>=2.4"]
 AUDIT = ["cleanlab>=2.6"]
-RAY = ["ray>=2.56"]  # before, programs could be run by who was not allowed to; not in `all`: 70 MB
+# Before 2.56 programs could be run by who was not allowed to; not in `all`: 70 MB. Ray Train, which
+# trains one model in several processes, needs pydantic too (and fsspec, which torch brings).
+RAY = ["ray>=2.56", "pydantic>=2.5"]
 TREES = ["lightgbm>=4.3"]
 # In the tests each reads what `manifests/formats` writes, and writes what it reads;
 # `pyannote.metrics` checks the sums of `spk name score`.
@@ -126,7 +128,7 @@ setup(
         "click>=8.1",
         "h5py>=3.10",
         "jinja2>=3.1",
-        "joblib>=1.3",  # parallel results as they come
+        "joblib>=1.4",  # parallel results as they come
         "matplotlib>=3.8",
         "numpy>=1.26",
         "pandas>=2.2",

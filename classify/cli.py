@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,15 @@ from typing import Any
 import click
 
 from ..common.click_options import option, options_of
-from ..common.commands import Command, Group, exit_left_out, locks, version_option, writes
+from ..common.commands import (
+    LEFT_OUT,
+    Command,
+    Group,
+    exit_left_out,
+    locks,
+    version_option,
+    writes,
+)
 from ..common.outputs import MEASURES, TABLE, Output
 from ..common.terminal import show, warn_of
 from .auditing.commands import audit
@@ -66,8 +75,11 @@ def sweep(
     predictions.csv and metrics.csv (the chosen one on test) and config.json; within the corpus also
     control.csv: is it the voice or the room that is recognised? Finished trials are kept in
     OUT/cells.jsonl: a stopped sweep goes on where it was; one of another table, store or setting
-    needs --overwrite. Meetings that cannot be used are left out by name (left_out.csv).
+    needs --overwrite. Meetings that cannot be used are left out by name (left_out.csv). Exit code 3
+    where there are any, or where layers were given up, as each killed its process: nothing is
+    chosen then.
     """
+    from ..common.engine.work import UnitsFailedError
     from ..common.locks import folder_lock
     from ..common.outputs import check_own_folder
     from ..manifests.split_record import split_method
@@ -78,16 +90,20 @@ def sweep(
     rows, split = read_table(table), split_method(table)
     check_own_folder(out, "cells.jsonl", WRITTEN)
     with folder_lock(out, lock=not no_lock):
-        outcome = run_experiment(
-            rows,
-            store,
-            SweepSettings(**settings),
-            split=split,
-            log=click.echo,
-            keep=out / "cells.jsonl",
-            anew=overwrite,
-            identity=identity,
-        )
+        try:
+            outcome = run_experiment(
+                rows,
+                store,
+                SweepSettings(**settings),
+                split=split,
+                log=click.echo,
+                keep=out / "cells.jsonl",
+                anew=overwrite,
+                identity=identity,
+            )
+        except UnitsFailedError as problem:
+            click.echo(str(problem), err=True)
+            sys.exit(LEFT_OUT)
         written = write_outcome(outcome, out)
     show(*outcome_parts(outcome))
     click.echo(f"wrote {out}/{', '.join(written)}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..common.engine.options import beside_engine, check_engine, engine_field, ray_address_field
+from ..common.errors import InputError
 from ..common.options import (
     CheckedOptions,
     joined,
@@ -18,7 +20,7 @@ CLASSIFIERS = ("centroid", "ridge", "lda", "logistic", "linear-svm", "lightgbm")
 SPLITS = ("train", "valid", "test", "all")
 RESAMPLES = 1000  # of the bootstrap
 AUTO = "auto"  # the threshold is what open-set measured
-WHAT, HOW = "What is tried", "How it is compared"
+WHAT, HOW, RUNNING = "What is tried", "How it is compared", "What is done"
 HEARD, LINKED = "What is heard", "What is linked"
 
 
@@ -119,6 +121,17 @@ class SweepSettings(CheckedOptions):
     )
     seed: int = seed_field("Of everything drawn.", group=HOW)
     jobs: int = option_field(0, "Processes; 0: one per core.", least=0, group=HOW)
+    engine: str = engine_field("which read STORE", group=RUNNING)
+    ray_address: str | None = ray_address_field(group=RUNNING)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_engine(self.engine, self.ray_address)
+        if self.jobs and self.engine != "local":
+            why, repair = "which counts the cores that are there", "leave --jobs out"
+            raise InputError(
+                beside_engine("--jobs", self.jobs, self.engine, why=why, repair=repair)
+            )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ EXTRAS = {
     "audit": ("cleanlab",),
     "extract": ("torch", "transformers"),
     "finetune": ("torch", "transformers", "lightning", "tensorboard", "yaml"),
-    "ray": ("ray",),
+    "ray": ("ray", "pydantic"),
     "trees": ("lightgbm",),
 }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.audio.decoding import check_channel
-from ..common.engine.ray_session import check_address
+from ..common.engine.options import check_may_join
 from ..common.engine.running import announce
 from ..common.errors import InputError
 from ..common.extras import check_extra, installed_versions
@@ -200,10 +200,9 @@ def _telling(stop: Callable[[], bool], tell: Callable[[], None]) -> Callable[[],
 
 def _check_engine(options: ExtractOptions, encoder: Encoder | None) -> None:
     """Refuse what another engine cannot do, before anything is loaded."""
+    check_may_join(options.engine, options.ray_address)
     if options.engine == "local":
         return
-    check_extra("ray", "--engine ray")
-    check_address(options.ray_address)
     if options.device not in ENGINE_DEVICES:
         raise InputError(
             f"--device: value is {options.device!r} beside --engine ray, which hands out the "

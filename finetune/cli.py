@@ -39,8 +39,9 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
 
     Run it again to go on where it stopped. LOG_DIR receives config.yaml, sessions.csv,
     predictions.csv and a folder version_X per session with its checkpoints. Exit code: 0 all done,
-    1 something to repair, 3 some segments could not be used or sessions not be trained, 4 another
-    process works on some of the sessions, 130 or 143 interrupted.
+    1 something to repair, 3 some segments could not be used or sessions not be trained (or were
+    given up on the machines of Ray), 4 another process works on some of the sessions, 130 or 143
+    interrupted.
     """
     from ..common.errors import InputError
     from ..manifests.split_record import split_method
@@ -74,7 +75,7 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
     if done.interrupted:
         log("interrupted; run the same command to go on")
         sys.exit(128 + caught[0])
-    sys.exit(BUSY if done.busy else LEFT_OUT if done.left_out else 0)
+    sys.exit(BUSY if done.busy else LEFT_OUT if done.left_out or done.failed else 0)
 
 
 def _with_seed_of_folder(

@@ -55,7 +55,7 @@ cluster.shutdown()
 """
 
 
-UNIT = re.compile(rb"ray::(extract|fit|train)_unit")  # what a process is called that is in one
+UNIT = rb"ray::(extract|fit|train)_unit"  # what a process is called that is in one
 
 
 class RayOfTwoNodes:
@@ -89,15 +89,14 @@ class RayOfTwoNodes:
                     found[int(place.name)] = (place / "cmdline").read_bytes()
         return found
 
-    def workers(self):
-        """Return the processes that are in a unit now."""
-        return [number for number, line in self.processes().items() if UNIT.match(line)]
+    def workers(self, kind=UNIT):
+        """Return the processes that are in a unit now, or in another kind of task."""
+        return [number for number, line in self.processes().items() if re.match(kind, line)]
 
     def start(self, words, folder):
         """Start ``spk`` in a folder."""
-        code = "from spk.__main__ import main; main()"
         process = subprocess.Popen(
-            [sys.executable, "-c", code, *words],
+            [sys.executable, "-m", "spk", *words],
             cwd=folder,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -128,7 +127,7 @@ class RayOfTwoNodes:
     @staticmethod
     def wait_for(condition, process):
         """Wait until a condition holds while a process runs; return what it gave."""
-        limit = time.monotonic() + 120
+        limit = time.monotonic() + 300
         while not (value := condition()):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < limit

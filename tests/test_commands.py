@@ -421,7 +421,8 @@ def test_fit_tells_a_settings_default(field):
     said = {None: "none", "": "none", (): "all", True: "yes", False: "no"}
     # 1 equals True, and 0 False
     default = str(field.default) if type(field.default) in (int, float) else field.default
-    assert FIT[field.name].help.endswith(f"  [{said.get(default, default)}]")
+    words = field.metadata["default_text"] or said.get(default, default)
+    assert FIT[field.name].help.endswith(f"  [{words}]")
 
 
 def test_fit_shows_its_options_under_headings():

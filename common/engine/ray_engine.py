@@ -3,7 +3,7 @@
 Tasks, as a task whose process or machine dies is run again elsewhere; actors would lose the unit
 they hold. As many units are sent as fit on the machines that are there, so that a unit's time runs
 from when it was sent, and what is held here does not grow with their number. The process of a task
-is kept for the next one (`max_calls=0`), with whatever its function has loaded.
+is kept for the next one, with whatever its function has loaded, unless the job says otherwise.
 """
 
 from __future__ import annotations
@@ -15,14 +15,39 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from .ray_session import count_slots, one_line
-from .work import FailedUnit, Job, Unit, overdue_after
+from ..log import debug
+from .processes import DIED
+from .ray_session import count_slots, one_line, ray_session
+from .work import FailedUnit, Job, Unit, overdue_after, tell_failed
 
 PATIENCE = 0.2  # s between looks whether to stop
 MACHINES_EVERY = 5.0  # s between looks which machines are there
 CANCELLED = 10.0  # s that cancelled tasks have to end
 RECENT = 1000  # finished units whose median tells which are overdue
 COUNT_EVERY = 1.0  # s between counts of that
+
+
+def run_units(
+    address: str | None,
+    describe: Callable[[Any], Job],
+    stop: Callable[[], bool],
+    log: Callable[[str], object],
+) -> tuple[bool, list[FailedUnit]]:
+    """Join or start a Ray and run a job there; tell which units failed, at the end.
+
+    Parameters
+    ----------
+    address
+        Of a cluster's head; None: a Ray of this machine.
+    describe
+        Called with the module `ray`, joined; it checks the machines and returns the job.
+    stop
+        As in `run_on_ray`, whose results are returned.
+    """
+    with ray_session(address) as ray:
+        stopped, failed = run_on_ray(ray, describe(ray), stop)
+    tell_failed(failed, log)
+    return stopped, failed
 
 
 def run_on_ray(ray: Any, job: Job, stop: Callable[[], bool]) -> tuple[bool, list[FailedUnit]]:
@@ -57,7 +82,7 @@ class _Run:
         self._remote = ray.remote(
             num_cpus=job.resources.cpus,
             num_gpus=job.resources.gpus,
-            max_calls=0,
+            max_calls=job.calls,
             max_retries=job.retries,
         )(job.function)
         self._shared = ray.put(job.shared)
@@ -91,6 +116,7 @@ class _Run:
             try:
                 result = self._ray.get(reference)
             except self._ray.exceptions.RayError as problem:
+                debug(f"a try of {unit.name} failed", problem=problem)
                 # otherwise another copy has done it, or still may
                 if not again and not others:
                     return FailedUnit(unit, self._why(problem))
@@ -147,7 +173,7 @@ class _Run:
         """Return in one line why a unit was given up."""
         died = self._ray.exceptions
         if isinstance(problem, (died.WorkerCrashedError, died.NodeDiedError)):
-            return f"its process died in each of {self._job.retries + 1} tries"
+            return DIED.format(self._job.retries + 1)
         if isinstance(problem, died.OutOfMemoryError):
             return "its process outgrew the machine's memory in each try"
         return one_line(problem)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from types import SimpleNamespace
 
 import pytest
@@ -66,7 +67,51 @@ def test_a_machine_with_other_folders_of_the_same_name_is_told(tmp_path):
         assert look(marks) == "the audio has other files there"
         (tmp_path / "a.wav").unlink()
         assert look(marks) == "the audio is not seen there (No such file or directory)"
-    assert look(marks) == f"{tmp_path} is not seen there (No such file or directory)"
+    assert look(marks) == f"{tmp_path}/store is not seen there (No such file or directory)"
+
+
+def test_inputs_alone_are_seen_and_nothing_is_written_beside_them(tmp_path):
+    (tmp_path / "store.json").write_bytes(b"{}")
+    with probe_files(None, [("the store", str(tmp_path / "store.json"))]) as marks:
+        assert look(marks) == ""
+        assert os.listdir(tmp_path) == ["store.json"]
+        assert look(marks, {"numpy": "0"}) == f"numpy is {version('numpy')} there and 0 here"
+        (tmp_path / "store.json").write_bytes(b"{ }")
+        assert look(marks, {"numpy": version("numpy")}) == "the store has other files there"
+
+
+# Two units kill their process, one of them at its first try only.
+KILLS = """
+import json, os, sys
+from spk.common.engine.processes import run_in_processes
+from spk.common.engine.work import Job, Unit
+
+def work(folder, name):
+    if name == "once" and not os.path.exists(os.path.join(folder, "tried")):
+        open(os.path.join(folder, "tried"), "x").close()
+        os.kill(os.getpid(), 9)
+    if name == "always":
+        os.kill(os.getpid(), 9)
+    return name
+
+published = []
+if __name__ == "__main__":
+    units = [Unit(name, f"unit {name}", name) for name in ("always", "once", "a", "b", "c")]
+    job = Job(work, sys.argv[1], units, lambda unit, result: published.append(result), retries=1)
+    failed = run_in_processes(job, 2)
+    print(json.dumps([sorted(published), [[unit.unit.name, unit.reason] for unit in failed]]))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_of_this_machine_that_dies_loses_its_own_unit_alone(tmp_path):
+    (tmp_path / "kills.py").write_text(KILLS)
+    words = [sys.executable, str(tmp_path / "kills.py"), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    published, failed = json.loads(done.stdout)
+    assert published == ["a", "b", "c", "once"]
+    assert failed == [["unit always", "its process died in each of 2 tries"]]
 
 
 # One unit hangs at its first try, and is done at its second; one has a bug.

@@ -196,7 +196,7 @@ def test_a_machine_that_does_not_see_the_store_is_told_with_what_remains(two, co
     two.set_fault("blind")
     code, _, errors = two.run(words(corpus, *on(two)), tmp_path)
     assert code == 1
-    assert f"{tmp_path}/store is not seen there (No such file or directory)" in errors
+    assert f"{tmp_path}/store/shards is not seen there (No such file or directory)" in errors
     assert "--shard i/n into a store of its own, then spk-store merge" in errors
     assert committed(tmp_path) == unnamed(tmp_path) == []
 
