@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import atomic_write_bytes
+from ..locks import is_gone
 
 PLACE, JOB = ".running", "job.json"
 EVERY = 5.0  # s between two words of a job
@@ -73,15 +74,7 @@ class Running:
     @property
     def dead(self) -> bool:
         """Whether it ran on this machine, and its process is gone."""
-        if self.host != socket.gethostname():
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:  # of another user
-            pass
-        return False
+        return is_gone(self.pid, self.host)
 
 
 @contextmanager
