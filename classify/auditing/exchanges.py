@@ -9,6 +9,7 @@ whose labels are known to be of the same persons, can tell.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -72,12 +73,13 @@ def best_run(gain: np.ndarray) -> tuple[int, int]:
 
 def exchanged_sessions(
     table: pd.DataFrame, X: np.ndarray, person_of: Mapping[str, str], *, seed: int = 0
-) -> dict[tuple[str, str], str]:
-    """Return {(session, label): the label it is exchanged with} by the persons' other sessions.
+) -> dict[tuple[str, str], tuple[str, bool]]:
+    """Return {(session, label): (the label it is exchanged with, whether it is that session's)}.
 
     Each label's mean vector, after centring and scaling each session, is compared with the mean of
     each person in the other sessions. Two labels are exchanged where each is nearer to the person
-    of the other than to its own, also when turns are drawn anew.
+    of the other than to its own, also when turns are drawn anew. Where two sessions disagree, each
+    looks exchanged to the other, and nobody can say which is: then the second value is false.
 
     Parameters
     ----------
@@ -93,11 +95,15 @@ def exchanged_sessions(
     for session in np.unique(sessions):
         rows = np.flatnonzero(sessions == session)
         centred[rows] = _centred(X[rows], labels[rows])
-    exchanged: dict[tuple[str, str], str] = {}
+    pairs = list[tuple[str, str, str]]()
     for session in np.unique(sessions):
         here = sessions == session
-        for a, b in _pairs(centred, labels, persons, here, rng):
-            exchanged[str(session), a], exchanged[str(session), b] = b, a
+        pairs += [(str(session), *pair) for pair in _pairs(centred, labels, persons, here, rng)]
+    disagree = Counter(frozenset((person_of[a], person_of[b])) for _, a, b in pairs)
+    exchanged: dict[tuple[str, str], tuple[str, bool]] = {}
+    for session, a, b in pairs:
+        alone = disagree[frozenset((person_of[a], person_of[b]))] == 1
+        exchanged[session, a], exchanged[session, b] = (b, alone), (a, alone)
     return exchanged
 
 

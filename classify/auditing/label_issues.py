@@ -59,11 +59,7 @@ class Issues:
     def proposed(self, options: AuditOptions) -> np.ndarray:
         """Return where another name is proposed (n,) bool: suspect, probable, long and near."""
         sure = self.suspect & (self.probability >= options.min_probability)
-        return sure & self.long_enough(options) & ~self.outlier
-
-    def long_enough(self, options: AuditOptions) -> np.ndarray:
-        """Return which turns (n,) bool another name may be proposed for."""
-        return self.seconds >= options.min_seconds
+        return sure & (self.seconds >= options.min_seconds) & ~self.outlier
 
 
 def find_issues(judged: Judged, fit: np.ndarray, seconds: np.ndarray) -> Issues:
@@ -102,7 +98,8 @@ def _confident_learning(codes: np.ndarray, chances: np.ndarray) -> tuple[np.ndar
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on labels without turns, which are never suggested
         quality = get_label_quality_scores(codes, chances, method="normalized_margin")
-        suspect = find_label_issues(codes, chances, n_jobs=1)
+        several = len(np.unique(codes)) > 1  # cleanlab learns from two labels and more
+        suspect = find_label_issues(codes, chances, n_jobs=1) if several else np.zeros(len(codes))
     return quality, np.asarray(suspect, bool)
 
 

@@ -25,7 +25,7 @@ from .halves import SURE, extract_halves, two_voices
 from .held_out import NEVER_LEARNT, Judged, Learner, choose_learner, judge, prepare
 from .label_issues import Issues, find_issues
 from .options import AuditOptions
-from .trial import Labels, Trial, try_planted
+from .trial import Labels, Trial, try_planted, without
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -222,27 +222,32 @@ def _judge(data: _Data, labels: Labels | None = None) -> tuple[list[Judged], lis
 
 
 def _trial(data: _Data, issues: Sequence[Issues]) -> Trial:
-    """Return how many errors are found that are planted where nothing is said against a label."""
+    """Return how many errors are found that are planted among turns above suspicion."""
+    pairs = zip(data.tasks, issues, strict=True)
+    above = [without(task, issue.suspect | np.isnan(issue.quality)) for task, issue in pairs]
+    tasks = [task for task in above if task.cuts]
+    rest = replace(data, tasks=tasks)
+    seconds = (data.table["end"] - data.table["start"]).to_numpy()
 
     def propose(labels: Labels) -> list[tuple[Judged, np.ndarray]]:
-        judged, again = _judge(data, labels)
+        judged, again = _judge(rest, labels)
         return [
             (session, np.where(issue.proposed(data.options), issue.better, -1))
             for session, issue in zip(judged, again, strict=True)
         ]
 
-    clean = {
-        task.name: ~issue.suspect & np.isfinite(issue.quality) & issue.long_enough(data.options)
-        for task, issue in zip(data.tasks, issues, strict=True)
-    }
-    return try_planted(data.tasks, clean, propose, seed=data.options.seed)
+    long = {task.name: seconds[task.rows["valid"]] >= data.options.min_seconds for task in tasks}
+    before = sum(int(issue.proposed(data.options).sum()) for issue in issues)
+    if not tasks:
+        return Trial(0, 0, 0)
+    return try_planted(tasks, long, propose, before=before, seed=data.options.seed)
 
 
 def _rows(
     judged: Judged,
     issues: Issues,
     data: _Data,
-    pairs: Mapping[tuple[str, str], str],
+    pairs: Mapping[tuple[str, str], tuple[str, bool]],
     voices: np.ndarray | None,
 ) -> pd.DataFrame:
     """Return the rows of a session's judged turns, without their rank."""
@@ -251,7 +256,8 @@ def _rows(
     stretch = np.full(len(part), -1)
     if has_common_clock(part):
         stretch = exchanged_stretches(judged, part["start"].to_numpy())
-    session = part["speaker"].map(lambda label: pairs.get((judged.name, label), "")).to_numpy(str)
+    exchanged = [pairs.get((judged.name, label), ("", True)) for label in part["speaker"]]
+    session, certain = (np.array(column) for column in zip(*exchanged, strict=True))
     sure = np.full(len(part), np.nan) if voices is None else voices[judged.rows]
     swap = issues.proposed(data.options)
     ways = [session != "", stretch >= 0, sure >= SURE, issues.outlier, swap]
@@ -267,7 +273,7 @@ def _rows(
         quality=issues.quality,
         issue=issues.suspect,
         kind=np.where(usable, kind, ""),
-        proposed=usable & np.isin(kind, (SESSION, EXCHANGE, SWAP)),
+        proposed=usable & np.isin(kind, (SESSION, EXCHANGE, SWAP)) & certain,
         fit=issues.fit,
         two_voices=sure,
         scores=[_as_json(labels, chance) for chance in judged.chances],

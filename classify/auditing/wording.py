@@ -48,14 +48,14 @@ def _trial_lines(audit: Audit) -> list[str]:
     )
     if not trial.carries:
         return [
-            f"{text}, less than a third: these features cannot carry an audit, and nothing is "
+            f"{text}, less than half: these features cannot carry an audit, and nothing is "
             "proposed; use another encoder"
         ]
     if not trial.proposed:
         return [text]
     return [
-        f"{text}; they are {_percent(trial.precision)} of what is proposed then, the least that "
-        "is right where one label in twenty is wrong"
+        f"{text}; they are {_percent(trial.precision)} of what is proposed then, if all that "
+        "is proposed now were the recogniser's mistakes"
     ]
 
 
