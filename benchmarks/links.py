@@ -7,9 +7,10 @@ alone.
 
 ``OUT/links.csv`` has a row per encoder, ids, share of labels that are known, and rule: precision,
 recall and F1 of pairs of labels of different sessions, with 95 % intervals (sessions are drawn with
-replacement, a pair counts as often as both of its sessions are drawn). Pairs of two known labels
-are no trial. Known labels are drawn ``DRAWS`` times; all draws count together. ``order`` is the
-area under precision and recall with the pairs in order of the rule's own number.
+replacement, a pair counts as often as both of its sessions are drawn; or Wilson's over pairs where
+that is wider, for F1 the harmonic mean of its ends). Pairs of two known labels are no trial. Known
+labels are drawn ``DRAWS`` times; all draws count together. ``order`` is the area under precision
+and recall with the pairs in order of the rule's own number.
 
 Rules: ``link``, what people.csv claims; ``guess``, its best guess for unsure labels too;
 ``centroid``, cosine of the labels' plain means above the threshold that has the best F1 on
@@ -36,7 +37,7 @@ from spk.classify.features import open_store
 from spk.classify.linking import Links, link_labels
 from spk.classify.linking.clustering import pair_matrix, partition
 from spk.classify.linking.labels import usable_rows
-from spk.classify.metrics import percentiles
+from spk.classify.metrics import percentiles, wilson
 from spk.extract import extract
 from spk.manifests import make_table, read_rttm
 from spk.manifests.formats.aishell4 import local_speaker, parse_session
@@ -158,7 +159,7 @@ def shares(trials: Trials, weights: np.ndarray | None) -> tuple[float, float, fl
     return precision, recall, 2 * right / (claimed + there) if claimed + there else np.nan
 
 
-def measures(trials: Trials) -> dict[str, str]:
+def measures(trials: Trials, draws: int = 1) -> dict[str, str]:
     """Return the shares with their intervals, and the area under precision and recall."""
     rng, names = np.random.default_rng(SEED), np.unique(trials.sessions)
     codes = np.searchsorted(names, trials.sessions)
@@ -166,9 +167,14 @@ def measures(trials: Trials) -> dict[str, str]:
     for _ in range(RESAMPLES):
         times = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
         drawn.append(shares(trials, times[codes].prod(axis=1)))
+    right = (trials.same & trials.linked).sum() / draws
+    counts = [max(1, round(part.sum() / draws)) for part in (trials.linked, trials.same)]
+    wide = [wilson(min(round(right), count), count) for count in counts]
+    wide.append(tuple(2 * p * r / max(p + r, 1e-9) for p, r in zip(*wide, strict=True)))
     row = {}
     for number, name in enumerate(("precision", "recall", "f1")):
         low, high = percentiles(np.array(drawn)[:, number])
+        low, high = min(low, wide[number][0]), max(high, wide[number][1])
         row[name] = f"{100 * shares(trials, None)[number]:.1f} ({100 * low:.0f}-{100 * high:.0f})"
     order = average_precision_score(trials.same, trials.ranks)
     return row | {"order": f"{order:.3f}", "pairs": str(int(trials.same.sum()))}
@@ -208,7 +214,7 @@ def pair_rows(encoder: str, corpus: Corpus, development: Corpus, out: Path) -> I
             for rule in ("link", "guess", "random"):
                 trials = together([trials_of(links, corpus, rule, rng) for links in draws])
                 facts = {"unsure": f"{unsure:.1f}", "nothing_claimed": f"{weak:.1f}"}
-                yield head | {"rule": rule} | measures(trials) | facts
+                yield head | {"rule": rule} | measures(trials, len(draws)) | facts
     layer = linked(development).facts["layer"]
     threshold = Centroids(development, layer).best_threshold()
     head = {"encoder": encoder, "ids": "no", "known": 0.0, "layers": str(layer)}

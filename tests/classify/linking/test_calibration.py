@@ -4,6 +4,7 @@ from scipy.stats import norm
 
 from spk.classify.linking.calibration import (
     CERTAIN,
+    SHARED,
     Rivals,
     ScoreModel,
     calibrate_pairs,
@@ -104,7 +105,7 @@ def test_caution_reckons_with_people_who_were_not_found():
     people = {label: f"{label[0]}-{who}" for label, who in people.items()}  # nobody is there twice
     labels = labels_of(people, noise=1.5, dim=12)
     learnt = calibrate_pairs(labels, make_pairs(labels, {}), 0.0)
-    assert learnt.model.shared < 0.1
+    assert learnt.model.shared < SHARED
     inner = learnt.cautious > -CERTAIN  # where both are cut off
     assert inner.sum() > 20
     assert (learnt.cautious[inner] > learnt.log_odds[inner]).all()
