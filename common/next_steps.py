@@ -118,6 +118,10 @@ STEPS: dict[str, list[Step]] = {
         Step(_extract("out"), divided("out")),
     ],
     "spk-manifests split": [Step(_extract("out"))],
+    "spk-manifests correct": [
+        Step("spk-manifests split {output} {new:table.csv}", undivided("output")),
+        Step(_extract("output"), divided("output")),
+    ],
     "spk-manifests leaks": [Step(_extract("table"), divided("table"))],
     "spk-manifests cut": [
         *AGAIN,
@@ -144,6 +148,15 @@ STEPS: dict[str, list[Step]] = {
     "spk-store export": END,
     "spk-store import": _of_features("out"),
     "spk-classify sweep": [*_of_run("out"), Step("spk-classify fit {table} {store} {new:model}")],
+    "spk-classify audit": [
+        Step(
+            "spk-manifests correct {table} {out}/corrections.csv -o {new:corrected.csv}",
+            lambda values: bool(first_rows(Path(values["out"], "corrections.csv"))),
+        )
+    ],
+    "spk-classify link": [
+        Step("spk-name enrol {new:team.voices} {table} {store} --identity {out}/people.csv")
+    ],
     "spk-classify curve": _of_run("run"),
     "spk-classify open-set": _of_run("run"),
     "spk-classify fit": [

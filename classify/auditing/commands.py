@@ -10,6 +10,7 @@ import click
 from ...common.click_options import options_of
 from ...common.commands import Command, exit_left_out, writes
 from ...common.outputs import Output
+from ...common.terminal import show
 from .options import AuditOptions
 
 TOP = 10  # doubtful turns on the terminal; the files list all
@@ -31,7 +32,7 @@ def audit(table: Path, store: Path, out: Path, *, overwrite: bool, **options: An
     Exit code 3: some turns could not be judged.
     """
     from ...manifests.table import read_table
-    from ..output import frame_text
+    from ..output import number_table
     from .output import write_audit
     from .run import run_audit
     from .wording import facts
@@ -41,8 +42,8 @@ def audit(table: Path, store: Path, out: Path, *, overwrite: bool, **options: An
     )
     written = write_audit(done, out, overwrite=overwrite)
     doubtful = done.turns[(done.turns["kind"] != "") | done.turns["issue"]].head(TOP)
-    click.echo("\n".join(facts(done)))
+    show(*facts(done))
     if len(doubtful):
-        click.echo(f"\n{frame_text(doubtful[list(SHOWN)])}\n")
+        show("", number_table(doubtful[list(SHOWN)]), "")
     click.echo(f"wrote {out}: {', '.join(path.name for path in written)}")
     exit_left_out(done.left_out["segment_id"])
