@@ -134,12 +134,12 @@ def read_running(folder: Path) -> Running | None:
         return None
     tries: dict[str, list[dict[str, Any]]] = {}
     for mark in (folder / PLACE).glob("*-*"):
-        if (told := _read(mark)) is not None:
-            tries.setdefault(mark.name.split("-")[0], []).append(told)
+        if (words := _read(mark)) is not None:
+            tries.setdefault(mark.name.split("-")[0], []).append(words)
     units = [
-        Unit(last["name"], *_whose(last), len(told))
-        for told in tries.values()
-        for last in [max(told, key=lambda one: one["since"])]
+        Unit(last["name"], *_whose(last), len(marks))
+        for marks in tries.values()
+        for last in [max(marks, key=lambda words: words["since"])]
     ]
     units.sort(key=lambda unit: unit.since)
     return Running(job["done"], job["total"], *_whose(job), job["heard"], tuple(units))
@@ -155,15 +155,15 @@ def _who() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
 
 
-def _whose(told: dict[str, Any]) -> tuple[int, str, str]:
-    return told["pid"], told["host"], told["since"]
+def _whose(words: dict[str, Any]) -> tuple[int, str, str]:
+    return words["pid"], words["host"], words["since"]
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     """Return what was told there; nothing where it is gone, half-written, or of others."""
     try:
-        told = json.loads(path.read_text()) if path.is_file() else None
+        words = json.loads(path.read_text()) if path.is_file() else None
         forms = FORMS[path.name == JOB]
-        return {name: form(told[name]) for name, form in forms.items()}
+        return {name: form(words[name]) for name, form in forms.items()}
     except (OSError, ValueError, TypeError, KeyError, OverflowError):
         return None
