@@ -82,7 +82,7 @@ def announce(folder: Path, total: int, done: Callable[[], int]) -> Iterator[Call
     """Tell of a job in `folder` while open; yield what is to be called now and then."""
     place = folder / PLACE
     ours = {"total": total, **_who()}
-    last = [0.0]
+    last = [-EVERY]
 
     def tell() -> None:
         if time.monotonic() - last[0] < EVERY:
@@ -92,7 +92,6 @@ def announce(folder: Path, total: int, done: Callable[[], int]) -> Iterator[Call
         with suppress(OSError):
             atomic_write_bytes(place / JOB, content.encode())
 
-    last[0] = -EVERY
     tell()
     try:
         yield tell
@@ -162,7 +161,7 @@ def _whose(words: dict[str, Any]) -> tuple[int, str, str]:
 def _read(path: Path) -> dict[str, Any] | None:
     """Return what was told there; nothing where it is gone, half-written, or of others."""
     try:
-        words = json.loads(path.read_text()) if path.is_file() else None
+        words: Any = json.loads(path.read_text()) if path.is_file() else None
         forms = FORMS[path.name == JOB]
         return {name: form(words[name]) for name, form in forms.items()}
     except (OSError, ValueError, TypeError, KeyError, OverflowError):
