@@ -114,14 +114,11 @@ class Machines:
 
     def finish(self, place: Path, known: Items, driver: Started) -> None:
         """Let a driver come to its end, and the command again where a unit was given up."""
-        code, told = driver.end(), driver.told()
+        code, told = self.end(driver)
         while "failed: " in told and code == DONE:
             self.sums["given up"] += told.count("failed: ")
             self.look(place, known)
-            driver = self.start(place)
-            code, told = driver.end(), driver.told()
-        said = (self._folder / "log").read_text()
-        self.sums["lost tries"] += sum(map(int, re.findall(r"(\d+) tries of units were", said)))
+            code, told = self.end(self.start(place))
         self.look(place, known)
         ids = [
             name
@@ -136,6 +133,13 @@ class Machines:
             self.found("unfinished", f"exit code {code}, {len(differ)} differ: {told[-500:]!r}")
         if left := self.store.torn(place):
             self.found("unclean", f"{len(left)} files are left")
+
+    def end(self, driver: Started) -> tuple[int, str]:
+        """Wait for a driver's end; return its exit code and what it told on standard error."""
+        code = driver.end()
+        last = driver.log.read_text()
+        self.sums["lost tries"] += sum(map(int, re.findall(r"(\d+) tries of units were", last)))
+        return code, driver.told()
 
     def look(self, place: Path, known: Items) -> None:
         """Compare what is committed with what was seen before and with the plain run."""
