@@ -70,7 +70,7 @@ NOT_TYPED = {
 # spk commands that are parsed and not run: a cluster of Ray (tests/extract/pipeline).
 PARSED = ("--engine ray",)
 PRINTED_ELSEWHERE = {"how-to/names.md"}  # three of the six meetings, which are not at hand here
-# Commands that end with exit code 3, as their page says: names are doubtful, sessions have no model.
+# Commands that end with exit code 3, as their page says: doubtful names, sessions without a model.
 LEAVES_OUT = ("spk-name apply", "spk-finetune predict tuned/version_0")
 # What is at hand on a page: its name there, and where it lies in the folder `corpus_of_pages`.
 PLACES = {
