@@ -10,16 +10,16 @@ FAULT_KILLS ?= 1
 AS_SPK := $(VENV)/src
 
 # What the environment is made of: it is made anew only where this has other content, not other times.
-MADE_OF := setup.py pyproject.toml constraints.txt
+MADE_OF := __init__.py setup.py pyproject.toml constraints.txt
 
-.PHONY: help python demo test test-quick test-pythons fuzz faults audit lint format docs package clean
+.PHONY: help python demo test test-quick test-pythons fuzz faults audit lint types format docs package clean
 help:
 	@echo "make demo     the whole way on synthetic and real voices: table, features, sweep, names, scores"
 	@echo "make test     all tests"
 	@echo "make test-quick   all but the slow ones: kills, disks, several processes"
 	@echo "make test-pythons   all tests on every Python that setup.py promises and this machine has"
 	@echo "make fuzz     the readers and the store's opener, $(FUZZ_SECONDS) s each"
-	@echo "make faults   kills ($(FAULT_KILLS) times 400) and signals, full disks, damage, two at once"
+	@echo "make faults   kills ($(FAULT_KILLS) times 400) and signals, full disks, damage, two at once, a Ray's machines"
 	@echo "make audit    known faults of the pinned versions (needs the network)"
 	@echo "make lint     ruff and mypy"
 	@echo "make docs     the site, into site/; a warning is an error"
@@ -69,6 +69,7 @@ faults: $(READY)
 	$(FAULTS)/damage.py
 	$(FAULTS)/disk.py
 	$(FAULTS)/two_at_once.py
+	$(FAULTS)/machines.py
 
 audit: $(READY)
 	$(BIN)/python -m pip install --quiet pip-audit
@@ -77,7 +78,10 @@ audit: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	MYPYPATH=$(AS_SPK) $(BIN)/mypy -p spk.common -p spk.manifests -p spk.extract -p spk.classify -p spk.finetune -m spk.__main__
+	@$(MAKE) --no-print-directory types
+
+types: $(READY)
+	MYPYPATH=$(AS_SPK) $(BIN)/mypy -p spk.common -p spk.manifests -p spk.extract -p spk.classify -p spk.finetune -m spk.__main__ -m spk.info
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

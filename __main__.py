@@ -1,4 +1,4 @@
-"""The command ``spk`` (and ``python -m spk``): one door to the six commands."""
+"""The command ``spk`` (and ``python -m spk``): one door to the six commands, and `spk info`."""
 
 from __future__ import annotations
 
@@ -41,6 +41,11 @@ COMMANDS = {
         "Train the encoder itself to tell speakers apart, meeting by meeting; use what was "
         "trained.",
     ),
+    "info": (
+        "info",
+        "info",
+        "Tell what a bug report needs: versions, devices, encoder cache, locks.",
+    ),
 }
 
 
@@ -70,7 +75,8 @@ class _LazyGroup(Group):
 def main() -> None:
     """Tell who speaks in each segment of a meeting.
 
-    One door to the six commands: `spk extract` is `spk-extract`, and so on.
+    One door to the six commands: `spk extract` is `spk-extract`, and so on; `spk info` tells what a
+    bug report needs.
     """
 
 

@@ -1,5 +1,9 @@
-"""Packaging of spk: the repository root is the package ``spk``."""
+"""Packaging of spk: the repository root is the package ``spk``.
 
+The version stands in ``__init__.py``; a test holds CITATION.cff and CHANGELOG.md to it.
+"""
+
+import re
 from pathlib import Path
 
 from setuptools import setup
@@ -15,12 +19,17 @@ class BuildPackages(build_py):
         return [module for module in modules if module[1] != Path(__file__).stem]
 
 
-README = Path(__file__).with_name("README.md")
+ROOT = Path(__file__).parent
+README = ROOT / "README.md"
+VERSION = re.findall(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text(), re.MULTILINE)
+HOME = "https://github.com/spk-toolkit/spk"
 
 PACKAGES = (
     "classify",
+    "classify.auditing",
     "classify.classifiers",
     "classify.evaluation",
+    "classify.linking",
     "classify.naming",
     "classify.report",
     "classify.selection",
@@ -47,7 +56,9 @@ PACKAGES = (
 EXTRACT = ["torch>=2.4", "transformers>=4.45"]
 FINETUNE = [*EXTRACT, "lightning>=2.4", "pyyaml>=6", "tensorboard>=2.14", "torchaudio>=2.4"]
 AUDIT = ["cleanlab>=2.6"]
-RAY = ["ray>=2.56"]  # before, programs could be run by who was not allowed to; not in `all`: 70 MB
+# Before 2.56 programs could be run by who was not allowed to; not in `all`: 70 MB. Ray Train, which
+# trains one model in several processes, needs pydantic too (and fsspec, which torch brings).
+RAY = ["ray>=2.56", "pydantic>=2.5"]
 TREES = ["lightgbm>=4.3"]
 # In the tests each reads what `manifests/formats` writes, and writes what it reads;
 # `pyannote.metrics` checks the sums of `spk name score`.
@@ -76,12 +87,30 @@ DOCS = [
 
 setup(
     name="spk-toolkit",
-    version="0.2.0",
+    version=VERSION[0],
     description="Who speaks in each segment of a meeting: cached layer-wise encoder features, "
     "classifiers in seconds, honest scores",
     long_description=README.read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    author="The spk authors",
+    project_urls={
+        "Homepage": HOME,
+        "Documentation": f"{HOME}/tree/main/docs",
+        "Source": HOME,
+        "Issues": f"{HOME}/issues",
+        "Changelog": f"{HOME}/blob/main/CHANGELOG.md",
+    },
+    keywords=[
+        "speaker identification",
+        "speaker recognition",
+        "speaker diarization",
+        "meetings",
+        "speech",
+        "wav2vec2",
+        "layer-wise features",
+        "AISHELL-4",
+    ],
+    license_expression="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
     cmdclass={"build_py": BuildPackages},
@@ -99,7 +128,7 @@ setup(
         "click>=8.1",
         "h5py>=3.10",
         "jinja2>=3.1",
-        "joblib>=1.3",  # parallel results as they come
+        "joblib>=1.4",  # parallel results as they come
         "matplotlib>=3.8",
         "numpy>=1.26",
         "pandas>=2.2",
@@ -142,16 +171,22 @@ setup(
         ]
     },
     # Folders are locked by flock (fcntl), signals blocked by pthread_sigmask: not on Windows.
-    platforms=["POSIX"],
+    # macOS has both, and nobody has tried it: what is claimed here, the tests ran on.
+    platforms=["Linux"],
     classifiers=[
-        "Operating System :: MacOS",
-        "Operating System :: POSIX",
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Environment :: GPU :: NVIDIA CUDA",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
-        "Programming Language :: Python :: 3.14",
         "Topic :: Multimedia :: Sound/Audio :: Speech",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",
     ],
 )

@@ -1,10 +1,13 @@
 """Build wheel and sdist, look into both, and run each from an empty environment.
 
-The wheel is also installed as `pip install spk-toolkit` does it, without extras, and used.
+The wheel is also installed as `pip install spk-toolkit` does it, without extras, and used. The
+sdist is what git tracks: unpacked, its own tests are found, and those of the description run.
 """
 
+import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import venv
 import zipfile
@@ -19,9 +22,12 @@ SAMPLE = ROOT / "manifests" / "demo" / "sample"
 LARGEST = {SMALL / "model.safetensors": 8_000_000, SAMPLE / "sample.ogg": 2_000_000}
 
 
-def run(*command: str, cwd: Path = ROOT) -> str:
+def run(*command: str, cwd: Path = ROOT, **variables: str) -> str:
     """Run a command, show what it says when it fails, return its output."""
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    environment = {**os.environ, **variables}
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
     return done.stdout
@@ -42,7 +48,7 @@ def expected_files() -> set[str]:
         for folder in (TEMPLATES, SMALL, SAMPLE)
         for file in folder.iterdir()
     }
-    root = {"spk/__init__.py", "spk/__main__.py", "spk/py.typed"}
+    root = {"spk/__init__.py", "spk/__main__.py", "spk/info.py", "spk/py.typed"}
     return modules | presets | data | root
 
 
@@ -54,6 +60,27 @@ def check_wheel(wheel: Path) -> None:
     for file, most in LARGEST.items():
         if file.stat().st_size > most:
             sys.exit(f"{file}: is {file.stat().st_size:,} bytes, expected at most {most:,}")
+
+
+def check_sdist(sdist: Path, folder: Path) -> None:
+    """Refuse an sdist that is not the checkout, or whose own tests cannot be run from it."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    (root,) = folder.iterdir()
+    tracked = set(run("git", "ls-files").splitlines())
+    files = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    made = {name for name in files if name.startswith("spk_toolkit.egg-info/")}
+    differences = (files - made - {"PKG-INFO", "setup.cfg"}) ^ tracked
+    if differences:
+        sys.exit(f"{sdist.name}: differs from what git tracks in {sorted(differences)[:10]}")
+    as_spk = folder / "as_spk"
+    as_spk.mkdir()
+    (as_spk / "spk").symlink_to(root)
+    pytest = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    variables = {"PYTHONPATH": str(as_spk), "OMP_NUM_THREADS": "1"}
+    lines = run(*pytest, "--collect-only", cwd=root, **variables).splitlines()
+    run(*pytest, "tests/test_metadata.py", "tests/test_umbrella.py", cwd=root, **variables)
+    print(f"{sdist.name}: is the checkout; unpacked, {lines[-1]}")
 
 
 def check_install(archive: Path, folder: Path) -> None:
@@ -92,7 +119,9 @@ def main() -> None:
         run(sys.executable, "-m", "build", "--outdir", str(dist), str(ROOT))
         (wheel,) = dist.glob("*.whl")
         (sdist,) = dist.glob("*.tar.gz")
+        print(run(sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(sdist)))
         check_wheel(wheel)
+        check_sdist(sdist, Path(scratch) / "unpacked")
         for archive in (wheel, sdist):
             check_install(archive, Path(scratch) / archive.suffix.lstrip("."))
             print(f"{archive.name}: installs into an empty environment, its commands answer")

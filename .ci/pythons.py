@@ -16,6 +16,7 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NEWEST = (3, 14)  # the last that `make test-pythons` asks for
+TESTED = (3, 13)  # the last that all tests were seen to pass on, and setup.py claims
 
 
 def floor():

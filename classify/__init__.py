@@ -9,8 +9,10 @@ __all__ = [
     "SpeakerClassifier",
     "SpeakerModel",
     "SweepSettings",
+    "audit",
     "compare",
     "fit",
+    "link",
     "load_model",
     "measured_threshold",
     "predict",
@@ -21,6 +23,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .auditing.run import audit as audit
     from .estimator import SpeakerClassifier as SpeakerClassifier
     from .evaluation.compare import compare as compare
     from .evaluation.measured_threshold import measured_threshold as measured_threshold
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from .experiment import ExperimentResult as ExperimentResult
     from .experiment import fit as fit
     from .experiment import run_experiment as run_experiment
+    from .linking.people import link as link
     from .options import SweepSettings as SweepSettings
     from .report.page import write_report as write_report
     from .speaker_model import SpeakerModel as SpeakerModel
@@ -42,8 +46,10 @@ else:
             "SpeakerClassifier": ".estimator",
             "SpeakerModel": ".speaker_model",
             "SweepSettings": ".options",
+            "audit": ".auditing.run",
             "compare": ".evaluation.compare",
             "fit": ".experiment",
+            "link": ".linking.people",
             "load_model": ".speaker_model_files",
             "measured_threshold": ".evaluation.measured_threshold",
             "predict": ".speaker_model",

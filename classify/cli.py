@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,20 @@ from typing import Any
 import click
 
 from ..common.click_options import option, options_of
-from ..common.commands import Command, Group, exit_left_out, locks, version_option, writes
+from ..common.commands import (
+    LEFT_OUT,
+    Command,
+    Group,
+    exit_left_out,
+    locks,
+    version_option,
+    writes,
+)
 from ..common.outputs import MEASURES, TABLE, Output
+from ..common.terminal import show, warn_of
+from .auditing.commands import audit
 from .cli_analysis import curve, open_set, report
+from .linking.commands import link
 from .options import CompareOptions, PredictOptions, ScoreOptions, SweepSettings
 
 CLIPS = "Known voices"
@@ -29,9 +41,11 @@ def main() -> None:
     """Tell who speaks in each segment, from cached features: try, fit, predict, score."""
 
 
+main.add_command(audit)
 main.add_command(curve)
 main.add_command(open_set)
 main.add_command(report)
+main.add_command(link)
 
 
 @main.command()
@@ -61,30 +75,37 @@ def sweep(
     predictions.csv and metrics.csv (the chosen one on test) and config.json; within the corpus also
     control.csv: is it the voice or the room that is recognised? Finished trials are kept in
     OUT/cells.jsonl: a stopped sweep goes on where it was; one of another table, store or setting
-    needs --overwrite. Meetings that cannot be used are left out by name (left_out.csv).
+    needs --overwrite. Meetings that cannot be used are left out by name (left_out.csv). Exit code 3
+    where there are any, or where layers were given up, as each killed its process: nothing is
+    chosen then.
     """
+    from ..common.engine.work import UnitsFailedError
     from ..common.locks import folder_lock
     from ..common.outputs import check_own_folder
     from ..manifests.split_record import split_method
     from ..manifests.table import read_table
     from .experiment import run_experiment
-    from .output import WRITTEN, outcome_text, write_outcome
+    from .output import WRITTEN, outcome_parts, write_outcome
 
     rows, split = read_table(table), split_method(table)
     check_own_folder(out, "cells.jsonl", WRITTEN)
     with folder_lock(out, lock=not no_lock):
-        outcome = run_experiment(
-            rows,
-            store,
-            SweepSettings(**settings),
-            split=split,
-            log=click.echo,
-            keep=out / "cells.jsonl",
-            anew=overwrite,
-            identity=identity,
-        )
+        try:
+            outcome = run_experiment(
+                rows,
+                store,
+                SweepSettings(**settings),
+                split=split,
+                log=click.echo,
+                keep=out / "cells.jsonl",
+                anew=overwrite,
+                identity=identity,
+            )
+        except UnitsFailedError as problem:
+            click.echo(str(problem), err=True)
+            sys.exit(LEFT_OUT)
         written = write_outcome(outcome, out)
-    click.echo(outcome_text(outcome))
+    show(*outcome_parts(outcome))
     click.echo(f"wrote {out}/{', '.join(written)}")
     exit_left_out(outcome.left_out["segment_id"])
 
@@ -206,8 +227,10 @@ def predict(
     rest = unnamed_rows(fitted, named, rows, split)
     listed = Path(f"{predictions}.left_out.csv")
     for what, why in left_out.items():
-        click.echo(f"left out: {what}, {why}")
-    for line in [*doubts(fitted, named, rows), *unnamed_lines(named, below)]:
+        warn_of(f"left out: {what}, {why}")
+    for line in doubts(fitted, named, rows):
+        warn_of(line)
+    for line in unnamed_lines(named, below):
         click.echo(line)
     also = f"; {len(rest)} left out: {listed}" if write_left_out(rest, listed) else ""
     click.echo(f"wrote {predictions}: {len(named)} segments, {named['model'].iloc[0]}{also}")
@@ -244,7 +267,7 @@ def score(
     from .evaluation.confounds import confound_tables
     from .evaluation.score import measure, scored_rows
     from .evaluation.wording import conclude_score
-    from .output import controls_text, measures_text, warnings_of, write_metrics
+    from .output import controls_parts, measures_parts, warnings_of, write_metrics
     from .validity import doubts_of
 
     if identity is not None and table is None:
@@ -266,8 +289,8 @@ def score(
         )
     if output is not None:
         write_metrics(measures, output, facts=facts)
-    click.echo("\n".join([*facts, measures_text(measures), *controls_text(controls)]))
-    click.echo("\n".join(["", *conclude_score(measures, scored_rows(named, options["split"]))]))
+    show(*facts, *measures_parts(measures), *controls_parts(controls))
+    show("", *conclude_score(measures, scored_rows(named, options["split"])))
     click.echo(
         f"models scored: {measures['model'].nunique()}" + (f", wrote {output}" if output else "")
     )
@@ -287,12 +310,12 @@ def compare(a: Path, b: Path, output: Path | None, **settings: Any) -> None:
     """
     from ..manifests.table import read_predictions
     from .evaluation.compare import compare as pair
-    from .output import comparison_facts, comparison_text, write_metrics
+    from .output import comparison_facts, comparison_parts, write_metrics
 
     comparison = pair(read_predictions(a), read_predictions(b), **settings)
     if output is not None:
         facts = [*comparison_facts(comparison), comparison.conclusion]
         write_metrics(comparison.rows, output, facts=facts)
         click.echo(f"wrote {output}")
-    click.echo(comparison_text(comparison))
+    show(*comparison_parts(comparison))
     exit_left_out(map(len, comparison.unpaired))

@@ -11,6 +11,7 @@ import click
 from ..common.click_options import option, options_of
 from ..common.commands import Command, exit_left_out, locks, writes
 from ..common.outputs import Output
+from ..common.terminal import show
 from .options import CurveOptions, OpenSetOptions, ReportOptions
 
 if TYPE_CHECKING:
@@ -66,15 +67,15 @@ def _add(
     from ..common.locks import folder_lock
     from ..manifests.table import read_table
     from .evaluation.sweep_choice import model_name, read_config
-    from .output import frame_text, write_frame
+    from .output import number_table, write_frame
     from .selection.run_inputs import run_mark
 
     rows, config, lines = read_table(table), read_config(run), list[str]()
     with folder_lock(run, lock=not no_lock):
         result = analyse(rows, store, run, log=lines.append, **options)
         write_frame(result.assign(run=run_mark(run, config)), run / name)
-    head = "\n".join([*lines, model_name(run)])
-    click.echo(f"{head}\n\n{frame_text(result)}\n\n{conclude(result)}\nwrote {run / name}")
+    show(*lines, model_name(run), "", number_table(result), "", conclude(result))
+    click.echo(f"wrote {run / name}")
     exit_left_out(line.startswith("left out") for line in lines)
 
 

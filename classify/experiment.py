@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..common.engine.options import check_may_join
 from ..common.errors import InputError
 from ..common.log import log, warn
 from ..extract.store.reader import FeatureStore
@@ -139,6 +140,8 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
     InputError
         Segments have no features, a split is missing, a setting is unknown, or the identity file
         does not fit.
+    UnitsFailedError
+        Layers were given up, as each killed its process; `keep` has the others.
 
     Examples
     --------
@@ -146,6 +149,7 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
     >>> print(result.conclusion)  # doctest: +SKIP
     """
     settings = replace(settings or SweepSettings(), **changes)
+    check_may_join(settings.engine, settings.ray_address)
     table, opened = as_table(table), open_store(store)
     split = _recorded_split(table) if split is None else split
     _check_identity(table, identity, settings)

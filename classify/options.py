@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..common.engine.options import beside_engine, check_engine, engine_field, ray_address_field
+from ..common.errors import InputError
 from ..common.options import (
     CheckedOptions,
     joined,
@@ -18,7 +20,8 @@ CLASSIFIERS = ("centroid", "ridge", "lda", "logistic", "linear-svm", "lightgbm")
 SPLITS = ("train", "valid", "test", "all")
 RESAMPLES = 1000  # of the bootstrap
 AUTO = "auto"  # the threshold is what open-set measured
-WHAT, HOW = "What is tried", "How it is compared"
+WHAT, HOW, RUNNING = "What is tried", "How it is compared", "What is done"
+HEARD, LINKED = "What is heard", "What is linked"
 
 
 def check_temperature(text: str) -> None:
@@ -118,6 +121,17 @@ class SweepSettings(CheckedOptions):
     )
     seed: int = seed_field("Of everything drawn.", group=HOW)
     jobs: int = option_field(0, "Processes; 0: one per core.", least=0, group=HOW)
+    engine: str = engine_field("which read STORE", group=RUNNING)
+    ray_address: str | None = ray_address_field(group=RUNNING)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_engine(self.engine, self.ray_address)
+        if self.jobs and self.engine != "local":
+            why, repair = "which counts the cores that are there", "leave --jobs out"
+            raise InputError(
+                beside_engine("--jobs", self.jobs, self.engine, why=why, repair=repair)
+            )
 
 
 @dataclass(frozen=True)
@@ -192,6 +206,33 @@ class OpenSetOptions(CheckedOptions):
         metavar="NUMBERS",
     )
     seed: int = seed_field("Of the bootstrap.")
+
+
+@dataclass(frozen=True)
+class LinkOptions(CheckedOptions):
+    """How labels of different sessions become persons (docs/how-to/link.md has the choice)."""
+
+    layer: int | None = option_field(
+        None,
+        "Layer of the encoder.",
+        least=0,
+        default_text="the one that tells the known people, or ids of a series, apart best",
+        group=HEARD,
+    )
+    min_seconds: float = option_field(
+        5.0, "A label of less speech is left out as short.", unit="s", least=0, group=HEARD
+    )
+    same_id: float = option_field(
+        0.99,
+        "How probable it is, before anybody is heard, that an id is one person in two sessions of "
+        "a series; 0: ids say nothing.",
+        least=0,
+        under=1,
+        group=LINKED,
+    )
+    min_confidence: float = option_field(
+        0.8, "A label of less confidence is left out as unsure.", least=0, most=1, group=LINKED
+    )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""An experiment's result as aligned text, as files, and as a plot of accuracy by layer."""
+"""An experiment's result as tables to show, as files, and as a plot of accuracy by layer."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from ..common.errors import InputError
 from ..common.files import atomic_write
+from ..common.terminal import Table
 from ..manifests.splits.tasks import WITHIN_CORPUS
 from ..manifests.table import write_predictions
 from .evaluation.compare import Comparison
@@ -69,8 +70,8 @@ def sweep_rows(outcome: ExperimentResult) -> list[dict[str, Any]]:
     return rows
 
 
-def outcome_text(outcome: ExperimentResult) -> str:
-    """Return what `sweep` prints: facts, the table, metrics of the chosen model, a conclusion.
+def outcome_parts(outcome: ExperimentResult) -> list[str | Table]:
+    """Return what `sweep` shows: facts, the table, metrics of the chosen model, a conclusion.
 
     For a model over all labels, the confound table comes before the conclusion.
     """
@@ -78,38 +79,43 @@ def outcome_text(outcome: ExperimentResult) -> str:
     best = sorted(all_rows, key=lambda row: -row["valid_accuracy"])[:MOST_SHOWN]
     shown = all_rows if len(all_rows) <= MOST_SHOWN else best
     rows = [{key: _short(key, value) for key, value in row.items()} for row in shown]
-    more = f"\nthe best {len(shown)} of {len(all_rows)}" if len(shown) < len(all_rows) else ""
-    blocks = [
+    more = [f"the best {len(shown)} of {len(all_rows)}"] if len(shown) < len(all_rows) else []
+    control = () if outcome.control is None else ("", number_table(outcome.control))
+    return [
         "\n".join(outcome.facts),
-        format_columns(rows) + more,
-        measures_text(outcome.measures),
-        *([] if outcome.control is None else [frame_text(outcome.control)]),
+        "",
+        Table(rows),
+        *more,
+        "",
+        *measures_parts(outcome.measures),
+        *control,
+        "",
         outcome.conclusion,
     ]
-    return "\n\n".join(blocks)
 
 
-def measures_text(measures: pd.DataFrame) -> str:
-    """Return metrics as aligned text: per model, over all segments and by session and stratum.
+def measures_parts(measures: pd.DataFrame) -> list[str | Table]:
+    """Return metrics as a table per model: over all segments, and by session and stratum.
 
     Rows per speaker are only in the file.
     """
-    blocks = []
+    parts: list[str | Table] = []
     for model, rows in measures.groupby("model", sort=False):
         shown = rows[rows["stratum"] != "speaker"].drop(columns="model")
         lines = [
             {key: _short(key, value) for key, value in row.items()}
             for row in shown.to_dict("records")
         ]
-        blocks.append(f"{model}\n{format_columns(lines)}")
-    return "\n\n".join(blocks)
+        parts += [*([""] if parts else []), Table(lines, title=str(model))]
+    return parts
 
 
-def controls_text(controls: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Return what `score` prints for each model over all labels: confounds and a conclusion."""
+def controls_parts(controls: Mapping[str, pd.DataFrame]) -> list[str | Table]:
+    """Return what `score` shows for each model over all labels: confounds and a conclusion."""
     return [
-        f"\n{model}\n{frame_text(control)}\n\n{conclude_control(control)}"
+        part
         for model, control in controls.items()
+        for part in ("", number_table(control, title=model), "", conclude_control(control))
     ]
 
 
@@ -121,8 +127,8 @@ def comparison_facts(comparison: Comparison) -> list[str]:
     return [*comparison.facts, *warnings_of(pd.DataFrame({"model": comparison.models})), *tasks]
 
 
-def comparison_text(comparison: Comparison) -> str:
-    """Return what `compare` prints: facts, the rows, the conclusion.
+def comparison_parts(comparison: Comparison) -> list[str | Table]:
+    """Return what `compare` shows: facts, the rows, the conclusion.
 
     The sessions of segments that were not compared are only in the file.
     """
@@ -130,9 +136,8 @@ def comparison_text(comparison: Comparison) -> str:
     rows = [
         {key: _short(key, value) for key, value in row.items()} for row in shown.to_dict("records")
     ]
-    return "\n\n".join(
-        ["\n".join(comparison_facts(comparison)), format_columns(rows), comparison.conclusion]
-    )
+    facts = "\n".join(comparison_facts(comparison))
+    return [facts, "", Table(rows), "", comparison.conclusion]
 
 
 def _short(key: str, value: Any) -> str:
@@ -141,29 +146,6 @@ def _short(key: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}" if key == "penalty" else f"{value:.3f}".replace("nan", "")
     return str(value)
-
-
-def format_columns(rows: Sequence[Mapping[str, str]]) -> str:
-    """Format rows as aligned columns under their keys, numbers to the right.
-
-    >>> print(format_columns([{"layer": "3", "name": "ridge"}, {"layer": "12", "name": "lda"}]))
-    layer  name
-        3  ridge
-       12  lda
-    """
-    table = [list(rows[0]), *(list(row.values()) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    right = [all(_is_number(text) for text in column[1:]) for column in zip(*table, strict=True)]
-    lines = []
-    for line in table:
-        cells = zip(line, widths, right, strict=True)
-        lines.append("  ".join(t.rjust(w) if r else t.ljust(w) for t, w, r in cells).rstrip())
-    return "\n".join(lines)
-
-
-def _is_number(text: str) -> bool:
-    digits = text.replace("e-", "").replace("e+", "").replace(".", "", 1).replace("-", "", 1)
-    return text == "" or digits.isdigit()
 
 
 def warnings_of(measures: pd.DataFrame) -> list[str]:
@@ -270,11 +252,10 @@ def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def frame_text(frame: pd.DataFrame) -> str:
-    """Return a table as aligned text: shares to three decimals, seconds and thresholds in full."""
-    return format_columns(
-        [{k: _plain(k, v) for k, v in row.items()} for row in frame.to_dict("records")]
-    )
+def number_table(frame: pd.DataFrame, *, title: str = "") -> Table:
+    """Return a table to show: shares to three decimals, seconds and thresholds in full."""
+    rows = [{k: _plain(k, v) for k, v in row.items()} for row in frame.to_dict("records")]
+    return Table(rows, title=title)
 
 
 def _plain(key: str, value: Any) -> str:

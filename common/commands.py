@@ -18,10 +18,12 @@ import click
 
 from .click_options import Option, option
 from .errors import InputError
-from .extras import explain_missing_module
-from .log import debug, log, logging_to_stderr
+from .extras import DISTRIBUTION, explain_missing_module
+from .log import debug, logging_to_stderr, warn
+from .next_steps import tell_next
 from .outputs import Output, check_place, protecting
 from .signals import exit_on_signals
+from .terminal import problem_text
 
 try:
     from .locks import UNLOCKED
@@ -33,7 +35,6 @@ LEFT_OUT = 3  # exit code: done, but some unusable rows were left out
 BUSY = 4  # exit code: another process is working on some of the sessions
 
 
-DISTRIBUTION = "spk-toolkit"
 HELP = ["-h", "--help"]
 version_option = click.version_option(package_name=DISTRIBUTION, allow_from_autoenv=False)
 
@@ -79,7 +80,7 @@ def _one_line_errors(ctx: click.Context) -> Iterator[None]:
 
 def _exit_with(problem: InputError) -> NoReturn:
     debug("traceback of the line below", problem=problem)
-    click.echo(str(problem), err=True)
+    click.echo(problem_text(str(problem)), err=True)
     raise SystemExit(FAILED) from problem
 
 
@@ -101,8 +102,8 @@ class Command(_OneLineErrors, click.Command):
         with logging_to_stderr(quiet=quiet, verbose=verbose), _one_line_errors(ctx):
             _debug_start(ctx)
             if ctx.params.get("no_lock"):
-                log(UNLOCKED)
-            with _outputs_protected(ctx):
+                warn(UNLOCKED)
+            with _next_told(ctx), _outputs_protected(ctx):
                 return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -129,6 +130,18 @@ def _debug_start(ctx: click.Context) -> None:
         source = ctx.get_parameter_source(name)
         origin = source.name.lower().replace("_", " ") if source else "unknown"
         debug(f"{name} = {value!r} ({origin})")
+
+
+@contextmanager
+def _next_told(ctx: click.Context) -> Iterator[None]:
+    """Tell what to do next once a command has done what it was asked to, or all but some rows."""
+    try:
+        yield
+    except SystemExit as ended:
+        if ended.code in (0, LEFT_OUT):
+            tell_next(ctx)
+        raise
+    tell_next(ctx)
 
 
 class Group(_OneLineErrors, click.Group):

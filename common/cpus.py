@@ -14,11 +14,14 @@ def available_cores() -> int:
     The minimum of the machine's cores, the process's affinity (``taskset``, batch systems) and the
     container's quota, which is rounded up.
     """
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
+    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
+    cores = len(os.sched_getaffinity(0)) if has_affinity else machine_cores()
     return max(1, min(cores, _quota() or cores))
+
+
+def machine_cores() -> int:
+    """Return the number of cores that the machine has, at least 1."""
+    return os.cpu_count() or 1
 
 
 def _quota() -> int | None:

@@ -13,12 +13,13 @@ from importlib.util import find_spec
 
 from .errors import InputError
 
+DISTRIBUTION = "spk-toolkit"
 # Extra -> modules without which nothing of it runs. torchaudio is needed by two augmentations only.
 EXTRAS = {
     "audit": ("cleanlab",),
     "extract": ("torch", "transformers"),
     "finetune": ("torch", "transformers", "lightning", "tensorboard", "yaml"),
-    "ray": ("ray",),
+    "ray": ("ray", "pydantic"),
     "trees": ("lightgbm",),
 }
 
@@ -33,9 +34,14 @@ def check_extra(extra: str, where: str) -> None:
     where
         What needs it: a command, or an option.
     """
-    missing = [module for module in EXTRAS[extra] if not _is_installed(module)]
+    missing = missing_modules(extra)
     if missing:
         raise _missing(extra, where, missing)
+
+
+def missing_modules(extra: str) -> list[str]:
+    """Return the modules of an extra that are not installed; nothing is imported."""
+    return [module for module in EXTRAS[extra] if not _is_installed(module)]
 
 
 def explain_missing_module(problem: ModuleNotFoundError, where: str) -> InputError | None:

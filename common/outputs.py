@@ -25,12 +25,16 @@ MARKS = {
     "cells.jsonl": "a sweep",
     "cut.json": "cut segments",
     "naming.json": "a named diarization",
+    "link.json": "linked labels",
+    "audit.json": "an audit",
 }
 TABLE = (".csv", ".parquet")
 MEASURES = (".csv", ".json")
 # Files written beside a segment table and their first bytes; a file that begins otherwise is the
 # user's own.
 BESIDE_TABLE = {".notes.csv": b"kind,place,message", ".split.json": b'{\n "method": '}
+# The record of corrections, beside the corrected table.
+BESIDE_CORRECTED = {".corrections.json": b'{\n "corrections": '}
 # Files written beside a store.
 BESIDE_STORE = {".rejected.csv": b"segment_id,code,message"}
 

@@ -160,6 +160,23 @@ def stop_after_batch(log: Callable[[str], object], *, every: bool = False) -> It
         _restore(before)
 
 
+@contextmanager
+def stop_then_raise(log: Callable[[str], object]) -> Iterator[Callable[[], bool]]:
+    """Let a loop end in good order: the first Ctrl-C or SIGTERM has its usual effect afterwards.
+
+    Yields a function that tells whether to stop. In another thread than the main one, which
+    receives all signals, that is never so.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    with stop_after_batch(log) as caught:
+        yield lambda: bool(caught)
+    if caught:
+        signal.raise_signal(caught[0])
+        raise InterruptedBySignal(128 + caught[0])  # where the usual effect is none
+
+
 def _restore(handlers: dict[signal.Signals, Any]) -> None:
     for kind, handler in handlers.items():
         signal.signal(kind, handler)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from ..common.engine.options import beside_engine, check_engine, engine_field, ray_address_field
 from ..common.errors import InputError
 from ..common.options import (
     AUDIO_ROOT,
@@ -109,19 +110,8 @@ class ExtractOptions(CheckedOptions):
         aliases=("num_workers",),
         group=COMPUTING,
     )
-    engine: str = option_field(
-        "local",
-        "local: this machine; ray: the machines of a Ray cluster, one store.",
-        choices=("local", "ray"),
-        group=RUNNING,
-    )
-    ray_address: str | None = option_field(
-        None,
-        "With --engine ray: the head of a cluster.",
-        default_text="a Ray of this machine alone",
-        metavar="HOST:PORT",
-        group=RUNNING,
-    )
+    engine: str = engine_field("one store", group=RUNNING)
+    ray_address: str | None = ray_address_field(group=RUNNING)
     unit_minutes: float = option_field(
         60.0,
         "With --engine ray: audio that a process does before it is committed, at most.",
@@ -163,15 +153,12 @@ class ExtractOptions(CheckedOptions):
                 f"--pooling: value is {self.pooling!r} beside --frames, expected none there, since "
                 "frames are stored unpooled; leave out one of the two"
             )
-        if self.ray_address is not None and self.engine != "ray":
-            raise InputError(
-                f"--ray-address: value is {self.ray_address!r} beside --engine {self.engine}, "
-                "expected none there; pass --engine ray, or leave the address out"
-            )
+        check_engine(self.engine, self.ray_address)
         if self.profile is not None and self.engine != "local":
+            why = "from whose machines no times come back"
+            repair = "leave out one of the two"
             raise InputError(
-                f"--profile: value is {self.profile!r} beside --engine {self.engine}, expected "
-                "none there, since no times come back from other machines; leave out one of the two"
+                beside_engine("--profile", self.profile, self.engine, why=why, repair=repair)
             )
 
 
@@ -193,6 +180,7 @@ class ExtractSummary:
     shared: int = 0  # of `segments`, written in this run with features of equal samples
     trained_on: str = ""  # how much speech the encoder learnt from, where that is little
     failed: tuple[str, ...] = ()  # units of another engine that were given up
+    again: int = 0  # tries of units that were lost, and sent again
 
     def __str__(self) -> str:
         """Return one line."""
@@ -212,6 +200,8 @@ class ExtractSummary:
         if self.rejected:
             reasons = ", ".join(f"{code} {count}" for code, count in sorted(self.rejected.items()))
             parts.append(f"{sum(self.rejected.values())} rejected ({reasons}), see {self.listing}")
+        if self.again:
+            parts.append(f"{self.again} tries of units were lost and made again")
         if self.failed:
             units = "1 unit" if len(self.failed) == 1 else f"{len(self.failed)} units"
             parts.append(f"{units} failed; run the same command to try again")

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.audio.decoding import check_channel
-from ..common.engine.ray_session import check_address
+from ..common.engine.options import check_may_join
+from ..common.engine.running import announce
 from ..common.errors import InputError
 from ..common.extras import check_extra, installed_versions
 from ..common.log import log as log_info
@@ -168,8 +169,9 @@ def run_extraction(
         job = _job(devices, encoder, layers, options, writer, log)
         try:
             batches = job.plan(segments)
-            with job.shown(batches) as progress:
-                interrupted = job.encode(batches, stop, progress)
+            committed = _committed(segments, writer)
+            with job.shown(batches) as progress, announce(writer.path, *committed) as tell:
+                interrupted = job.encode(batches, _telling(stop, tell), progress)
         finally:  # an aborted run records its rejections too
             writer.commit()
             write_rejected(store, writer.rejections.values())
@@ -179,12 +181,28 @@ def run_extraction(
     return replace(summary, store=str(store), interrupted=interrupted, difference=difference)
 
 
+def _committed(segments: Sequence[Segment], writer: StoreWriter) -> tuple[int, Callable[[], int]]:
+    """Return how many segments are asked for, and what tells how many of them are committed."""
+    before = sum(segment.segment_id in writer.done for segment in segments)
+    begun = len(writer.done)
+    return len(segments), lambda: before + len(writer.done) - begun
+
+
+def _telling(stop: Callable[[], bool], tell: Callable[[], None]) -> Callable[[], bool]:
+    """Return `stop`, which is asked again and again, with what is to be told now and then."""
+
+    def told() -> bool:
+        tell()
+        return stop()
+
+    return told
+
+
 def _check_engine(options: ExtractOptions, encoder: Encoder | None) -> None:
     """Refuse what another engine cannot do, before anything is loaded."""
+    check_may_join(options.engine, options.ray_address)
     if options.engine == "local":
         return
-    check_extra("ray", "--engine ray")
-    check_address(options.ray_address)
     if options.device not in ENGINE_DEVICES:
         raise InputError(
             f"--device: value is {options.device!r} beside --engine ray, which hands out the "
@@ -230,6 +248,7 @@ def _sum_up(
         shared=job.shared,
         trained_on=identity.get("trained_on", ""),
         failed=tuple(failed.unit.name for failed in job.failed),
+        again=job.again,
     )
 
 

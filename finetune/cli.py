@@ -11,9 +11,11 @@ import click
 
 from ..common.click_options import option, options_of
 from ..common.commands import BUSY, LEFT_OUT, Group, locks, version_option, writes
-from ..common.log import log
+from ..common.log import log, warn
+from ..common.next_steps import know
 from ..common.outputs import BESIDE_STORE, TABLE, Output
 from ..common.signals import stop_after_batch
+from ..common.terminal import warn_of
 from .config import WITHOUT_EFFECT, FinetuneConfig
 from .options import EmbedOptions, PredictOptions
 
@@ -37,8 +39,9 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
 
     Run it again to go on where it stopped. LOG_DIR receives config.yaml, sessions.csv,
     predictions.csv and a folder version_X per session with its checkpoints. Exit code: 0 all done,
-    1 something to repair, 3 some segments could not be used or sessions not be trained, 4 another
-    process works on some of the sessions, 130 or 143 interrupted.
+    1 something to repair, 3 some segments could not be used or sessions not be trained (or were
+    given up on the machines of Ray), 4 another process works on some of the sessions, 130 or 143
+    interrupted.
     """
     from ..common.errors import InputError
     from ..manifests.split_record import split_method
@@ -54,6 +57,7 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
         )
     from .run import train_table
 
+    know(table=path, tuned=str(Path(settings.log_dir, "predictions.csv")))
     with stop_after_batch(log) as caught:
         done = train_table(
             read_table(path),
@@ -62,16 +66,16 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
             stop=lambda: bool(caught),
             log=click.echo,
             lock=not no_lock,
-            warn=log,
+            warn=warn,
         )
     if done.text:
         click.echo(done.text)
     if done.busy:
-        log(f"another process works on {len(done.busy)} sessions, first {done.busy[0]!r}")
+        warn(f"another process works on {len(done.busy)} sessions, first {done.busy[0]!r}")
     if done.interrupted:
         log("interrupted; run the same command to go on")
         sys.exit(128 + caught[0])
-    sys.exit(BUSY if done.busy else LEFT_OUT if done.left_out else 0)
+    sys.exit(BUSY if done.busy else LEFT_OUT if done.left_out or done.failed else 0)
 
 
 def _with_seed_of_folder(
@@ -122,7 +126,7 @@ def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> No
     named = name_speakers(checkpoint, read_table(table), **options, log=log)
     write_predictions(named.table, predictions)
     for what, why in {**named.left_out, **named.rejected}.items():
-        click.echo(f"left out: {what}, {why}")
+        warn_of(f"left out: {what}, {why}")
     for note in named.notes:
         click.echo(note)
     summary = f"{len(named.table)} segments, {named.table['model'].iloc[0]}"

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..common.engine.options import check_engine, engine_field, ray_address_field
 from ..common.options import (
     AUDIO_ROOT,
     CORRECT,
@@ -46,6 +47,8 @@ def _contradictions(fit: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     if fit["checkpoint_mode"] not in (None, mode):
         yield "checkpoint_mode", f"{mode} for {fit['checkpoint_monitor']}", CORRECT
     yield from _never_open(fit)
+    if fit["engine"] == "ray" and fit["within"] == "session" and fit["devices"] != 1:
+        yield "devices", "none beside engine ray, which uses all there are", "leave it out"
     for name, chance in (("noise_dir", "noise_prob"), ("reverb_dir", "reverb_prob")):
         if fit[name] is not None and not fit[chance]:
             expected = f"none beside {chance} 0, with which nothing is taken from it"
@@ -295,6 +298,8 @@ class FinetuneConfig:
     )
     gradient_checkpointing: bool = _hardware(False, "Less memory, more time.")
     cache_prefix: bool = _hardware(False, "Keep what the frozen layers say.", result=False)
+    engine: str = engine_field("a session on each device", _hardware)
+    ray_address: str | None = ray_address_field(_hardware)
 
     def __post_init__(self) -> None:
         for name, value in _settled(vars(self), {}).items():
@@ -303,6 +308,7 @@ class FinetuneConfig:
 
 def _settled(values: Mapping[str, Any], where: Mapping[str, str]) -> dict[str, Any]:
     fit = validate_fields(FinetuneConfig, values, where)
+    check_engine(fit["engine"], fit["ray_address"])
     check_combinations(fit, where)
     return {**fit, "checkpoint_mode": MODES[fit["checkpoint_monitor"]]}
 

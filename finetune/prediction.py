@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.errors import InputError
+from ..common.log import with_progress
 from ..manifests.splits.tasks import rows_of_split
 from .config import FinetuneConfig
 from .training.session_result import read_result
@@ -89,7 +90,7 @@ def predict(
     rejected: dict[str, str] = {}
     scored = Doubts()
     sessions: set[str] = set()
-    for path in _checkpoints(checkpoint):
+    for path in with_progress([*_checkpoints(checkpoint)], "models"):
         module = _loaded(path, encoder)
         ours = rows if module.settings.within == "corpus" else _of(rows, module.subject.task)
         if not len(ours):

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.cpus import available_cores
+from ..common.engine.options import check_may_join
+from ..common.engine.work import FailedUnit
 from ..common.errors import InputError
 from ..common.extras import check_extra
 from ..common.log import is_quiet, log, logging_to_stderr, warn
@@ -26,6 +28,7 @@ from ..manifests.split_record import split_method
 from ..manifests.table import as_table, read_predictions
 from .config import FinetuneConfig, read_config
 from .training.check_run import write_or_check_config
+from .training.many_machines import train_on_ray
 from .training.sessions import (
     TrainingPlan,
     count_left_out,
@@ -56,6 +59,7 @@ class FinetuneSummary:
     busy: tuple[str, ...] = ()  # sessions that another process works on
     interrupted: bool = False
     left_out: int = 0  # segments that could not be used, sessions that could not be trained
+    failed: tuple[str, ...] = ()  # sessions that were given up on the machines of Ray
     log_dir: str = ""  # folder of the run
 
     @property
@@ -165,29 +169,43 @@ def train_table(
         The table, the encoder, a setting or a device is unsuitable.
     """
     check_extra("finetune", "spk-finetune")
+    check_may_join(config.engine, config.ray_address)
     plan = replace(plan_training(table, config, split), lock=lock)
-    devices = choose_devices(config, log)
+    devices = choose_devices(config, log) if config.engine == "local" else []
     plan = write_or_check_config(plan, warn)
-    together = config.within == "corpus"
-    _check_shared_model(config, len(devices) if together else 1)
-    workers = devices[:1] if together else devices * config.workers_per_device
-    if len(workers) == 1:
-        ranks = len(devices) if together else 1
-        busy, interrupted = _train_all(plan, workers[0], stop, log, ranks=ranks)
+    _check_shared_model(config, config.devices if config.within == "corpus" else 1)
+    failed: list[FailedUnit] = []
+    if config.engine == "ray":
+        _check_resume_used(plan)
+        busy, interrupted, failed = train_on_ray(plan, stop, log)
     else:
-        busy, interrupted = _side_by_side(plan, workers, stop)
-    if together and len(devices) > 1 and not _first_rank():
+        busy, interrupted = _train_here(plan, devices, stop, log)
+    if config.within == "corpus" and len(devices) > 1 and not _first_rank():
         return FinetuneSummary(sessions=None, text="", interrupted=interrupted)
+    given_up = tuple(unit.unit.name for unit in failed)
     sessions = write_tables(plan)
-    _check_still_there(plan, busy, interrupted)
+    _check_still_there(plan, [*busy, *given_up], interrupted)
     return FinetuneSummary(
         sessions,
         summary(plan, sessions),
         busy=tuple(busy),
         interrupted=interrupted,
         left_out=count_left_out(plan, sessions),
+        failed=given_up,
         log_dir=str(config.log_dir),
     )
+
+
+def _train_here(
+    plan: TrainingPlan, devices: Sequence[str], stop: Callable[[], bool], log: Log
+) -> tuple[list[str], bool]:
+    """Train on this machine; return the busy sessions, and whether `stop` ended it."""
+    together = plan.config.within == "corpus"
+    workers = devices[:1] if together else [*devices] * plan.config.workers_per_device
+    if len(workers) > 1:
+        return _side_by_side(plan, workers, stop)
+    ranks = len(devices) if together else 1
+    return _train_all(plan, workers[0], stop, log, ranks=ranks)
 
 
 def _check_still_there(plan: TrainingPlan, busy: Sequence[str], interrupted: bool) -> None:

@@ -6,9 +6,11 @@ from ..common.lazy import lazy_names
 
 __all__ = [
     "InputError",
+    "correct_table",
     "cut_segments",
     "leakage_report",
     "make_table",
+    "read_corrections",
     "read_predictions",
     "read_rttm",
     "read_table",
@@ -25,6 +27,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from ..common.errors import InputError as InputError
+    from .corrections import correct_table as correct_table
+    from .corrections import read_corrections as read_corrections
     from .cutting.cut import cut_segments as cut_segments
     from .formats.build import make_table as make_table
     from .formats.registry import read_turns as read_turns
@@ -45,9 +49,11 @@ else:
         __name__,
         {
             "InputError": "..common.errors",
+            "correct_table": ".corrections",
             "cut_segments": ".cutting.cut",
             "leakage_report": ".splits.leakage",
             "make_table": ".formats.build",
+            "read_corrections": ".corrections",
             "read_predictions": ".table",
             "read_rttm": ".formats.rttm",
             "read_table": ".table",

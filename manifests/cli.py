@@ -13,7 +13,8 @@ from ..common.click_options import option, options_of
 from ..common.commands import Group, exit_left_out, version_option, writes
 from ..common.errors import InputError
 from ..common.log import log
-from ..common.outputs import BESIDE_TABLE, TABLE, Output
+from ..common.outputs import BESIDE_CORRECTED, BESIDE_TABLE, TABLE, Output
+from ..common.terminal import frame_table, show
 from .cutting.cli import cut, match_csv
 from .options import (
     CsvOptions,
@@ -225,6 +226,34 @@ def split(table: str, out: str, method: str, times: str | None, **options: Any) 
 
 @main.command()
 @click.argument("table", type=click.Path())
+@click.argument("corrections", type=click.Path())
+@option(
+    "--output",
+    "-o",
+    type=click.Path(),
+    required=True,
+    help="The corrected table, .csv or .parquet.",
+)
+@writes(Output("output", TABLE, over=("table",), beside=BESIDE_TABLE | BESIDE_CORRECTED))
+def correct(table: str, corrections: str, output: str) -> None:
+    """Apply CORRECTIONS of labels to TABLE, with a record of who was what.
+
+    CORRECTIONS is the corrections.csv of spk-classify audit, or a CSV with the columns
+    segment_id,session,labelled,suggested; an empty suggested removes the turn. Listen first, and
+    delete the rows you do not agree with. A row that does not match TABLE, or a TABLE that has
+    changed since the audit, is refused. The record is OUTPUT.corrections.json.
+    """
+    from .corrections import correct_file
+
+    done = correct_file(table, corrections, output)
+    click.echo(
+        f"{output}: {len(done.applied) - done.removed} labels corrected, {done.removed} turns "
+        f"removed, {len(done.table)} turns; see {done.record}"
+    )
+
+
+@main.command()
+@click.argument("table", type=click.Path())
 @option(
     "--output",
     "-o",
@@ -334,7 +363,7 @@ def _timed(table: pd.DataFrame, times: str | None) -> pd.DataFrame:
 def _show(report: Any, output: str | None, *, digits: int) -> None:
     from ..common.files import atomic_write
 
-    click.echo(report.round(digits).to_string(index=False))
+    show(frame_table(report.round(digits)))
     if output is not None:
         atomic_write(output, report.to_csv(index=False, lineterminator="\n").encode())
 

@@ -35,7 +35,9 @@ class TableOptions(CheckedOptions):
         None, "CSV session,speaker,person that names everybody.", path=True
     )
     skip_bad: bool = option_field(
-        False, "Drop and list bad lines and unreadable recordings, instead of stopping at one."
+        False,
+        "Drop and list bad lines, unreadable recordings, and speakers whom --identity does not "
+        "name, instead of stopping at one.",
     )
     allow_unpaired: bool = option_field(
         False, "Leave sessions without a recording out, instead of stopping."

@@ -6,6 +6,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, on models of a few numbers
 
+import runpy
 import shlex
 import shutil
 from collections.abc import Callable
@@ -13,7 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import setuptools
 from click.testing import CliRunner, Result
+from ray_cluster import ray_of_two_nodes, two  # noqa: F401
 
 from spk.common.errors import InputError
 from spk.extract.encoder.torchaudio_import import import_torchaudio
@@ -137,6 +140,15 @@ def made(_made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(_made, folder)
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def setup_arguments(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """Return what setup.py tells setuptools."""
+    given: dict[str, object] = {}
+    monkeypatch.setattr(setuptools, "setup", lambda **arguments: given.update(arguments))
+    runpy.run_path(str(ROOT / "setup.py"))
+    return given
 
 
 @pytest.fixture

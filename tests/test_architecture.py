@@ -16,13 +16,14 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each package's files and sub-packages, from the ground up: an import leads to what stands before
 # it in its package, or to a package before it. Within a sub-package there is only no circle.
 ORDER = {
-    "common": "lazy errors extras names log locks outputs signals cpus files options "
-    "click_options commands audio engine",
-    "manifests": "options text_files split_record table predictions splits formats cutting demo "
-    "cli",
+    "common": "lazy errors extras names terminal log next_steps locks outputs signals cpus "
+    "environment files options click_options commands audio engine",
+    "manifests": "options text_files split_record table predictions corrections splits formats "
+    "cutting demo cli",
     "extract": "audio store options profiling encoder pipeline planning verification run cli",
     "classify": "options features metrics validity classifiers selection estimator speaker_model "
-    "speaker_model_files evaluation experiment clips output report naming cli_analysis cli",
+    "speaker_model_files evaluation experiment clips output report naming auditing linking "
+    "cli_analysis cli",
     "finetune": "config_file config_forms config options data model training run prediction cli",
 }
 PACKAGES = tuple(ORDER)
@@ -39,6 +40,7 @@ FILES = {
     for package in PACKAGES
     for path in sorted((ROOT / package).rglob("*.py"))
 }
+FILES |= {name: ROOT / f"{name}.py" for name in ("__main__", "info")}
 WITH_TORCH = {
     "extract.encoder": "device encoder frontend kernels loading pooling transformer varlen",
     "finetune.data": "dataset",

@@ -32,6 +32,7 @@ from spk.finetune.cli import main as finetune
 from spk.finetune.config import FinetuneConfig, read_config
 from spk.finetune.prediction import embed
 from spk.finetune.prediction import predict as name_speakers
+from spk.info import info
 from spk.manifests import options as manifests_options
 from spk.manifests.cli import main as manifests
 from spk.manifests.cutting.cut import cut_segments
@@ -89,6 +90,7 @@ DECLARED = [
     (classify.commands["curve"], [classify_options.CurveOptions], set()),
     (classify.commands["open-set"], [classify_options.OpenSetOptions], set()),
     (classify.commands["report"], [classify_options.ReportOptions], {"output"}),
+    (classify.commands["link"], [classify_options.LinkOptions], {"identity"}),
     (naming.commands["enrol"], [naming_options.EnrolOptions], {"clips", "identity"}),
     (
         naming.commands["apply"],
@@ -101,6 +103,7 @@ DECLARED = [
     (finetune.commands["fit"], [FinetuneConfig], {"config", "log_every_n_steps"}),
     (finetune.commands["predict"], [finetune_options.PredictOptions], set()),
     (finetune.commands["embed"], [finetune_options.EmbedOptions], set()),
+    (info, [], {"as_json"}),
 ]
 # settings -> the function that takes them one by one
 CALLS = [
@@ -162,7 +165,7 @@ def options_of(command):
 
 
 def test_every_command_is_declared_here():
-    every = [manifests, extract, store, classify, naming, finetune]
+    every = [manifests, extract, store, classify, naming, finetune, info]
     assert {id(leaf) for group in every for leaf in leaves(group)} == {
         id(command) for command, _, _ in DECLARED
     }
@@ -418,7 +421,8 @@ def test_fit_tells_a_settings_default(field):
     said = {None: "none", "": "none", (): "all", True: "yes", False: "no"}
     # 1 equals True, and 0 False
     default = str(field.default) if type(field.default) in (int, float) else field.default
-    assert FIT[field.name].help.endswith(f"  [{said.get(default, default)}]")
+    words = field.metadata["default_text"] or said.get(default, default)
+    assert FIT[field.name].help.endswith(f"  [{words}]")
 
 
 def test_fit_shows_its_options_under_headings():

@@ -18,7 +18,7 @@ NAMES = {
     "extract": "Encoder ExtractOptions FeatureStore StoreWriter extract import_vectors "
     "load_encoder",
     "classify": "ExperimentResult SpeakerClassifier SpeakerModel SweepSettings compare fit "
-    "load_model measured_threshold predict run_experiment save_model score write_report",
+    "link load_model measured_threshold predict run_experiment save_model score write_report",
     "finetune": "FinetuneConfig embed finetune load_finetuned predict read_config",
 }
 EXAMPLE = """\

@@ -1,4 +1,4 @@
-"""The command `spk`: one door to the six commands."""
+"""The command `spk`: one door to the six commands, and `spk info`."""
 
 import os
 import subprocess
@@ -14,6 +14,7 @@ from spk.classify.naming.cli import main as naming
 from spk.extract.cli import main as extract
 from spk.extract.store.cli import store
 from spk.finetune.cli import main as finetune
+from spk.info import info
 from spk.manifests.cli import main as manifests
 
 OLD = {
@@ -23,11 +24,12 @@ OLD = {
     "classify": classify,
     "name": naming,
     "finetune": finetune,
+    "info": info,
 }
 HEAVY = ("torch", "transformers", "numpy", "pandas", "h5py", "sklearn", "matplotlib", "yaml")
 
 
-def test_each_of_the_six_commands_is_behind_the_door():
+def test_each_of_the_commands_is_behind_the_door():
     assert {name: main.get_command(None, name) for name in COMMANDS} == OLD
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...common.engine.options import HERE
 from ...common.errors import InputError
 from ...extract.store.reader import FeatureStore
 from ...manifests.formats.aishell4 import local_speaker, parse_session, series_speaker
@@ -250,7 +251,7 @@ def _named_meetings(
     if not any(np.any(task.codes["valid"] >= 0) for task in tasks):
         return None
     layers = ",".join(map(str, chosen.layers.layers))
-    same = replace(settings, layers=layers, classifiers=chosen.classifier, jobs=1)
+    same = replace(settings, layers=layers, classifiers=chosen.classifier, jobs=1, **HERE)
     model = fit_model(table, store, tasks, choose(sweep(table, store, tasks, same)), same)
     return name_segments(model, tested.reset_index(drop=True), store)[0]
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...common.errors import InputError
+from ...common.log import with_progress
 from ...manifests.splits.tasks import Task
 from ..classifiers.registry import penalty_path
 from ..features import Log
@@ -86,7 +87,7 @@ def learning_curve(
     orders = [_order(chosen.table, draw, seed) for draw in range(draws)]
     correct, speech = [], []
     with one_thread([chosen.classifier]):
-        for length in lengths:
+        for length in with_progress(lengths, "lengths"):
             draws_ = [
                 [_enrol(task, order, duration, length) for task in chosen.tasks] for order in orders
             ]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...common.errors import InputError
+from ...common.log import with_progress
 from ...manifests.splits.tasks import Task
 from ..classifiers.calibration import probabilities
 from ..features import Log
@@ -158,7 +159,9 @@ def _why_unfit(chosen: SweepChoice, task: Task, code: int) -> str:
 
 def _trials(chosen: SweepChoice, cases: Sequence[tuple[Task, int]], split: str) -> Trials:
     """Return score, correctly named (bool), stranger (bool) and table row of trials, each (n,)."""
-    trials = [_left_out(chosen, task, code, split) for task, code in cases]
+    trials = [
+        _left_out(chosen, task, code, split) for task, code in with_progress(cases, "strangers")
+    ]
     score, right, stranger, row = (np.concatenate(part) for part in zip(*trials, strict=True))
     return score, right, stranger, row
 

@@ -10,6 +10,7 @@ import click
 from ...common.click_options import option, options_of
 from ...common.commands import Group, exit_left_out, version_option, writes
 from ...common.outputs import MEASURES, Output
+from ...common.terminal import show
 from .options import EnrolOptions, NamingOptions, OutputOptions, check_one_audio
 
 ZIP = b"PK\3\4"  # a file of voices begins like this
@@ -142,12 +143,11 @@ def score(named: Path, reference: Path, uem: Path | None, output: Path | None) -
 @_VOICES
 def list_people(voices: Path) -> None:
     """List who is enrolled in VOICES, by how much speech, and what the scores rest on."""
-    from ..output import frame_text
+    from ..output import number_table
     from .voices_file import load_voices
 
     enrolled = load_voices(voices)
-    click.echo(frame_text(enrolled.table()))
-    click.echo("\n".join(enrolled.summary()))
+    show(number_table(enrolled.table()), *enrolled.summary())
 
 
 @main.command()

@@ -89,7 +89,7 @@ def enrol(
     rows, rejected = rows_with_features(as_table(table), store)
     if len(rejected):
         log(f"left out: {len(rejected)} segments that extraction rejected")
-    rows = _usable(_named(rows, identity, log), log)
+    rows = usable_speech(_named(rows, identity, log), log)
     rows = _new_speech(rows, store, voices, log)
     if not len(rows):
         if voices is None:
@@ -127,8 +127,11 @@ def _person(session: str, label: str, identities: Mapping[tuple[str, str], str])
     return label if label in identities.values() else ""
 
 
-def _usable(rows: pd.DataFrame, log: Log) -> pd.DataFrame:
-    """Return the rows that are long enough, and as free of other speech as there are."""
+def usable_speech(rows: pd.DataFrame, log: Log) -> pd.DataFrame:
+    """Return the rows that are long enough, and as free of other speech as there are.
+
+    Of each `person` in each session; the rows are sorted by session and time.
+    """
     long = rows[rows["end"] - rows["start"] >= LEAST - 1e-6]
     if "overlap" not in long and len(long) and has_common_clock(long):
         share = overlap_timeline(rows).within(2) / (rows["end"] - rows["start"]).to_numpy()

@@ -27,6 +27,29 @@ WHITENED = "cosine after centring and whitening"
 
 
 @dataclass(frozen=True, eq=False)
+class Whitening:
+    """What takes out of vectors in what a person's own stretches differ.
+
+    Attributes
+    ----------
+    scale : (dim,) float64
+        Deviation of each feature within persons.
+    axes, gains : (dim, r) and (r,) float64
+        Directions that whitening changes, and what is added to the vector along each, times its
+        part there.
+    """
+
+    scale: np.ndarray
+    axes: np.ndarray
+    gains: np.ndarray
+
+    def apply(self, X: np.ndarray) -> np.ndarray:
+        """Return vectors (n, dim) scaled and whitened."""
+        X = X / self.scale
+        return np.asarray(X + (X @ self.axes * self.gains) @ self.axes.T)
+
+
+@dataclass(frozen=True, eq=False)
 class Scorer:
     """Scores of vectors against persons.
 
@@ -34,19 +57,15 @@ class Scorer:
     ----------
     names : tuple of str
         The P persons, sorted.
-    centre, scale : (dim,) float64
-    axes, gains : (dim, r) and (r,) float64
-        Directions that whitening changes, and what is added to the vector along each, times its
-        part there.
+    centre : (dim,) float64
+    whitening : Whitening
     models : (P, dim) float64
         Unit vectors of the persons.
     """
 
     names: tuple[str, ...]
     centre: np.ndarray
-    scale: np.ndarray
-    axes: np.ndarray
-    gains: np.ndarray
+    whitening: Whitening
     models: np.ndarray
 
     @property
@@ -56,26 +75,34 @@ class Scorer:
 
     def scores(self, X: np.ndarray) -> np.ndarray:
         """Return scores (n, P) of vectors (n, dim)."""
-        vectors = _whiten((X - self.centre) / self.scale, self.axes, self.gains)
-        return np.asarray(_unit(vectors) @ self.models.T)
+        return np.asarray(unit(self.whitening.apply(X - self.centre)) @ self.models.T)
 
 
 def fit_scorer(stretches: Stretches) -> Scorer:
     """Learn centre, scale, whitening and the persons' vectors from n >= 1 stretches."""
-    names = stretches.names
-    means = stretches.means
-    persons = np.searchsorted(names, stretches.persons)
-    centres = np.stack([stretches.of(persons == k).mean() for k in range(len(names))])
+    names, centres = stretches.names, person_means(stretches)
     few = len(names) < FEW
-    centre = np.zeros(means.shape[1]) if few else centres.mean(axis=0)
-    residuals, weights = means - centres[persons], stretches.seconds
-    scale = _scale(means if few else residuals, weights)
-    residuals, weights = _evenly(residuals / scale, weights)
-    axes, gains = _whitening(residuals * np.sqrt(weights / weights.mean())[:, None])
+    centre = np.zeros(centres.shape[1]) if few else centres.mean(axis=0)
     if few:
-        axes, gains = axes[:, :0], gains[:0]
-    models = _unit(_whiten((centres - centre) / scale, axes, gains))
-    return Scorer(tuple(names), centre, scale, axes, gains, models)
+        flat = np.zeros((centres.shape[1], 0))
+        whitening = Whitening(_scale(stretches.means, stretches.seconds), flat, np.zeros(0))
+    else:
+        whitening = fit_whitening(stretches)
+    return Scorer(tuple(names), centre, whitening, unit(whitening.apply(centres - centre)))
+
+
+def person_means(stretches: Stretches) -> np.ndarray:
+    """Return the persons' mean vectors (P, dim), in the order of their names."""
+    return np.stack([stretches.of(stretches.persons == name).mean() for name in stretches.names])
+
+
+def fit_whitening(stretches: Stretches) -> Whitening:
+    """Learn from what stretches of one person differ in."""
+    persons = np.searchsorted(stretches.names, stretches.persons)
+    residuals, weights = stretches.means - person_means(stretches)[persons], stretches.seconds
+    scale = _scale(residuals, weights)
+    residuals, weights = _evenly(residuals / scale, weights)
+    return Whitening(scale, *_whitening(residuals * np.sqrt(weights / weights.mean())[:, None]))
 
 
 def _scale(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -122,10 +149,7 @@ def _shrinkage(gram: np.ndarray, count: int, dim: int) -> float:
     return float(max(share, LEAST_SHRINKAGE))
 
 
-def _whiten(X: np.ndarray, axes: np.ndarray, gains: np.ndarray) -> np.ndarray:
-    return X + (X @ axes * gains) @ axes.T
-
-
-def _unit(X: np.ndarray) -> np.ndarray:
+def unit(X: np.ndarray) -> np.ndarray:
+    """Return vectors (n, dim) at length 1; those of length 0 as they are."""
     length = np.linalg.norm(X, axis=1, keepdims=True)
     return np.asarray(X / np.where(length > 0, length, 1.0))

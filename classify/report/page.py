@@ -19,7 +19,7 @@ import numpy as np
 
 from ...common.errors import InputError
 from ...common.files import atomic_write
-from ...common.log import log
+from ...common.log import log, with_progress
 from ...manifests.split_record import read_record, summarise
 from ...manifests.splits.leakage import leakage_report
 from ...manifests.table import read_table
@@ -90,7 +90,8 @@ def report(
     _check_options(table, audio_root, errors)
     loaded = read_runs(runs, split=split)
     segments = None if table is None else read_table(table)
-    measures = [measure(run.predictions, segments, split="all") for run in loaded]
+    with_bar = with_progress(loaded, "runs")
+    measures = [measure(run.predictions, segments, split="all") for run in with_bar]
     pairs = pairs_of(loaded)
     by_id = None if segments is None else segments.set_index("segment_id")
     wrong = find_errors(loaded, by_id, most=errors)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...common.log import with_progress
 from ..metrics import wilson
 from .figures import NARROW, Bar, bars, confusion
 from .runs import ReportedRun
@@ -63,7 +64,8 @@ def by_meeting(runs: Sequence[ReportedRun]) -> Markup:
 def meetings(runs: Sequence[ReportedRun], table: pd.DataFrame | None) -> list[Meeting]:
     """Return a card per meeting; a segment table adds speakers without test segments."""
     home = _homes(runs, table)
-    return [_meeting(runs, name, place, home) for place, name in enumerate(sessions_of(runs))]
+    sessions = with_progress(sessions_of(runs), "meetings")
+    return [_meeting(runs, name, place, home) for place, name in enumerate(sessions)]
 
 
 def _homes(runs: Sequence[ReportedRun], table: pd.DataFrame | None) -> dict[str, set[str]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...common.log import with_progress
 from ..evaluation.compare import ALPHA, Comparison, compare
 from ..selection.run_inputs import difference_of
 from .runs import ReportedRun
@@ -154,14 +155,14 @@ def _measure(row: pd.Series | None, best: float | None) -> Cell:
 def pairs_of(runs: Sequence[ReportedRun]) -> dict[tuple[int, int], Comparison]:
     """Compare each pair of runs that share segments; keys are the runs' indices."""
     comparisons = {}
-    for b in range(len(runs)):
-        for a in range(b):
-            first, second = runs[a].predictions, runs[b].predictions
-            other = unlike(runs[a], runs[b])
-            first = first[~first["segment_id"].isin(other)]
-            if first["segment_id"].isin(second["segment_id"]).any():
-                second = second[~second["segment_id"].isin(other)]
-                comparisons[a, b] = compare(first, second, split="all")
+    every = [(a, b) for b in range(len(runs)) for a in range(b)]
+    for a, b in with_progress(every, "pairs of runs"):
+        first, second = runs[a].predictions, runs[b].predictions
+        other = unlike(runs[a], runs[b])
+        first = first[~first["segment_id"].isin(other)]
+        if first["segment_id"].isin(second["segment_id"]).any():
+            second = second[~second["segment_id"].isin(other)]
+            comparisons[a, b] = compare(first, second, split="all")
     return comparisons
 
 

@@ -64,7 +64,12 @@ def check_folds(folds: int, gap: float) -> None:
 
 
 def add_folds(
-    tasks: Sequence[Task], table: pd.DataFrame, folds: int, *, gap: float = 2.0
+    tasks: Sequence[Task],
+    table: pd.DataFrame,
+    folds: int,
+    *,
+    gap: float = 2.0,
+    hold_out_roll_call: bool = False,
 ) -> tuple[list[Task], dict[str, str]]:
     """Return the tasks with `cuts`, and {task: why not} for those that cannot be folded.
 
@@ -76,6 +81,8 @@ def add_folds(
     gap : float, >= 0
         Distance (s) from a held-out segment within which segments are not trained on. Where a
         session spans several audio files, its times are not comparable and nothing is purged.
+    hold_out_roll_call : bool
+        Treat the opening roll call as any other turns.
 
     Returns
     -------
@@ -87,7 +94,7 @@ def add_folds(
     folded, skipped = [], {}
     for task in tasks:
         part = table.iloc[task.rows["train"]].reset_index(drop=True)
-        cuts = _held_out(part, folds, gap)
+        cuts = _held_out(part, folds, gap, keep_roll_call=not hold_out_roll_call)
         reason = _why_not(cuts, folds)
         if reason:
             skipped[task.name] = reason
@@ -144,8 +151,10 @@ def _options(
     return ""
 
 
-def _held_out(part: pd.DataFrame, folds: int, gap: float) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [cut for cut in _cuts(part, folds, gap) if len(cut[1])]
+def _held_out(
+    part: pd.DataFrame, folds: int, gap: float, *, keep_roll_call: bool = True
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [cut for cut in _cuts(part, folds, gap, keep_roll_call) if len(cut[1])]
 
 
 def _why_not(cuts: Sequence[tuple[np.ndarray, np.ndarray]], folds: int) -> str:
@@ -156,9 +165,11 @@ def _why_not(cuts: Sequence[tuple[np.ndarray, np.ndarray]], folds: int) -> str:
     return ""
 
 
-def _cuts(table: pd.DataFrame, folds: int, gap: float) -> list[tuple[np.ndarray, np.ndarray]]:
+def _cuts(
+    table: pd.DataFrame, folds: int, gap: float, keep_roll_call: bool
+) -> list[tuple[np.ndarray, np.ndarray]]:
     timed = has_common_clock(table)
-    roll_call = roll_call_mask(table) if timed else np.zeros(len(table), bool)
+    roll_call = roll_call_mask(table) if timed and keep_roll_call else np.zeros(len(table), bool)
     block = time_blocks(table, folds, roll_call)
     return [_cut(table, block == fold, gap if timed else None) for fold in range(folds)]
 

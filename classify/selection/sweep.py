@@ -1,23 +1,39 @@
 """Sweep layers x classifiers x penalties: fitted on train, compared on validation, never on test.
 
 Validation is the table's validation rows or, with folds, every row of train and valid, held out in
-turn. Layers are distributed among processes, each with one layer in memory; linear algebra runs on
-one thread per process, so results do not depend on the number of processes.
+turn. Layers are distributed among processes, here or on the machines of Ray, each with one layer in
+memory; linear algebra runs on one thread per process, so results do not depend on the number of
+processes. Each layer's fits are added to the cache as they come, by this process alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...common.cpus import available_cores
+from ...common.engine.folders import check_machines
+from ...common.engine.processes import run_in_processes
+from ...common.engine.ray_engine import run_units
+from ...common.engine.ray_session import unit_resources
+from ...common.engine.work import (
+    Done,
+    FailedUnit,
+    Job,
+    Unit,
+    UnitsFailedError,
+    tell_failed,
+    unit_key,
+)
 from ...common.errors import InputError
-from ...common.log import is_quiet
-from ...common.signals import ignore_sigint_in_children
+from ...common.log import log as tell
+from ...common.log import progress_bar
+from ...common.signals import stop_then_raise
 from ...extract.store.reader import FeatureStore
 from ...manifests.splits.tasks import Task
 from ..classifiers.boosted_trees import TREE_ROUNDS
@@ -30,14 +46,14 @@ from ..metrics import interval_groups
 from ..options import SweepSettings
 from .candidates import Candidate, ValidationScores, classifier_names, make_trial
 from .cross_validation import Paths, score_folds
-from .sweep_cache import Share, SweepCache, remaining_work
+from .sweep_cache import COMPUTED_BY, Share, SweepCache, remaining_work
 
 if TYPE_CHECKING:
     import pandas as pd
-    from tqdm import tqdm
 
 
 TUNING = ("train", "valid")
+PACKAGES = ("spk-toolkit", *COMPUTED_BY)  # of one version on all machines
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +97,8 @@ def sweep(
     ------
     InputError
         A setting is unknown or not in the store, or LightGBM has no validation rows to stop by.
+    UnitsFailedError
+        Layers were given up, as each killed its process; `cells` has the others.
     """
     names = classifier_names(settings)
     sets = layer_sets(settings.layers, settings.combine, store)
@@ -89,11 +107,14 @@ def sweep(
     _tell_plan(tasks, len(sets) * len(names), todo, log)
     groups = validation_groups(table, tasks, settings)
     work = _Work(store, table["segment_id"].to_numpy(str), groups, tasks, settings)
-    with _bar(sum(len(missing) for _, missing in todo)) as bar:
-        for trials in _run(work, todo):
-            for trial in trials:
+    with progress_bar(sum(len(missing) for _, missing in todo), unit=" fits") as bar:
+
+        def publish(_unit: Unit, done: Done) -> None:
+            for trial in done.get():
                 cells.add(trial)
-            bar.update(len(trials))
+                bar.update()
+
+        _run(work, todo, publish)
     finished = [cells.get(layer_set, name) for layer_set in sets for name in names]
     return [trial for trial in finished if trial is not None]
 
@@ -118,32 +139,54 @@ def _tell_plan(tasks: Sequence[Task], every: int, todo: Sequence[Share], log: Lo
         log(f"lightgbm: at most {trees} trees ({TREE_ROUNDS} rounds, {grown} layer sets)")
 
 
-def _bar(cells: int) -> tqdm:
-    """Return a progress bar of combinations, shown on terminals only."""
-    from tqdm import tqdm
-
-    return tqdm(total=cells, unit="fit", disable=is_quiet() or None, leave=False)
-
-
 def _processes(jobs: int, sets: int) -> int:
     if jobs < 0:
         raise InputError(f"jobs: {jobs} is given, expected 0 (all cores) or more; correct --jobs")
     return min(jobs or available_cores(), sets)
 
 
-def _run(work: _Work, todo: Sequence[Share]) -> Iterator[list[Candidate]]:
-    """Yield each share's trials as they finish, in order."""
-    jobs = _processes(work.settings.jobs, len(todo))
-    if jobs <= 1:
-        yield from (_try_layers(work, share) for share in todo)
+def _run(work: _Work, todo: Sequence[Share], publish: Callable[[Unit, Done], None]) -> None:
+    """Have the shares done, here or on the machines of Ray, and published as they come."""
+    if not todo:
         return
-    from joblib import Parallel, delayed, parallel_config
+    settings, units = work.settings, [_unit(work, share) for share in todo]
+    job = Job(fit_unit, work, units, publish)
+    if settings.engine == "ray":
+        failed = _run_on_ray(job, work.store, settings.ray_address)
+    else:
+        failed = run_in_processes(job, _processes(settings.jobs, len(todo)))
+        tell_failed(failed, tell)
+    if failed:
+        raise UnitsFailedError("sweep", failed, len(units))
 
-    with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1):
-        each = Parallel(return_as="generator", batch_size=1, pre_dispatch=f"{jobs}")
-        with ignore_sigint_in_children():
-            results = each(delayed(_try_layers)(work, share) for share in todo)
-        yield from results
+
+def _run_on_ray(job: Job, store: FeatureStore, address: str | None) -> list[FailedUnit]:
+    def describe(ray: Any) -> Job:
+        check_machines(ray, None, _files(store), packages=PACKAGES)
+        core = unit_resources(ray, gpus=0, cores=1, option="--ray-address")
+        return replace(job, resources=core)
+
+    with stop_then_raise(tell) as stop:
+        return run_units(address, describe, stop, tell)[1]
+
+
+def _unit(work: _Work, share: Share) -> Unit:
+    layer_set, names = share
+    key = unit_key(work.store.fingerprint, layer_set.to_dict(), names)
+    return Unit(key, f"{layer_set.description}, {', '.join(names)}", share)
+
+
+def _files(store: FeatureStore) -> list[tuple[str, str]]:
+    """Return the files of a store by which a machine is asked whether it sees the same one."""
+    path = os.path.abspath(store.path)
+    shards = [str(shard.path) for shard in store.shards]
+    files = [os.path.join(path, "store.json"), path, *shards[:1], *shards[-1:]]
+    return [(f"the store {path}", file) for file in dict.fromkeys(files)]
+
+
+def fit_unit(work: _Work, share: Share) -> Done:
+    """Fit a share in a process of its own; return its trials."""
+    return Done.by(_try_layers, work, share)
 
 
 @contextmanager

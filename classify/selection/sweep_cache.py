@@ -35,8 +35,12 @@ if TYPE_CHECKING:
 
 SCHEMA = 3  # of the file and of the computation of cells; 3: LDA's spread for few samples
 Share = tuple[LayerSet, list[str]]  # a layer set, and the classifiers to try on it
+COMPUTED_BY = ("numpy", "scipy", "scikit-learn", "lightgbm")  # of whose versions cells are
 # settings that select cells or use the chosen one, but do not change a cell's content
-NOT_IN_A_CELL = ("layers", "standardise", "classifiers", "jobs", "calibration", "refit")
+NOT_IN_A_CELL = (
+    *("layers", "standardise", "classifiers", "jobs", "calibration", "refit"),
+    *("engine", "ray_address"),
+)
 
 
 class SweepCache:
@@ -114,7 +118,7 @@ def fingerprint_of(
 
 
 def _versions() -> dict[str, str]:
-    return installed_versions(("numpy", "scipy", "scikit-learn", "lightgbm"))
+    return installed_versions(COMPUTED_BY)
 
 
 def _checksums(table: pd.DataFrame, store: FeatureStore) -> np.ndarray:

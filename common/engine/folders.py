@@ -2,7 +2,8 @@
 
 Machines that share no folder would write into folders of their own name, which nobody collects. So
 a file is left in the folder to write to, and each machine is asked whether it sees that file, and
-the inputs, with the same content, and whether it can write beside it.
+the inputs, with the same content, and whether it can write beside it. Packages that results depend
+on must have one version everywhere.
 """
 
 from __future__ import annotations
@@ -10,43 +11,89 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from ..errors import explain_write_errors
+from ..errors import InputError, explain_write_errors
+from ..extras import installed_versions
 from ..files import WRITING
+from .ray_session import ask_machines
 
+PROBE = f"{WRITING}probe-"  # how the name of the file to look for begins
 HEAD = 1 << 16  # bytes of an input that are compared, beside its size
 Marks = Sequence[tuple[str, str, str]]  # of each file: what it stands for, its path, its content
 
 
+def check_machines(
+    ray: Any,
+    folder: Path | None,
+    inputs: Sequence[tuple[str, str]],
+    *,
+    packages: Sequence[str] = (),
+    otherwise: str = "",
+) -> None:
+    """Raise `InputError` where a machine of Ray cannot do a job.
+
+    Parameters
+    ----------
+    folder, inputs
+        As in `probe_files`.
+    packages
+        Those that must have the versions that they have here.
+    otherwise
+        What remains where folders cannot be shared, in the words of a repair.
+    """
+    with probe_files(folder, inputs) as marks:
+        unfit = ask_machines(ray, look, marks, installed_versions(packages))
+    if unfit:
+        machine, reason = next(iter(unfit.items()))
+        raise InputError(
+            f"--ray-address: {len(unfit)} machines cannot work, first {machine}: {reason}, "
+            f"expected the same folders on each, and spk; mount them alike{otherwise}"
+        )
+
+
 @contextmanager
-def probe_files(folder: Path, inputs: Sequence[tuple[str, str]]) -> Iterator[Marks]:
+def probe_files(folder: Path | None, inputs: Sequence[tuple[str, str]]) -> Iterator[Marks]:
     """Leave a file in `folder` while open; yield what `look` compares on another machine.
 
     Parameters
     ----------
     folder
-        Where the job writes.
+        Where the machines write; None where only this process does.
     inputs
         What it is called in messages, and the path, of each file that the job reads; those that
         are not there are passed over.
     """
-    probe = folder / f"{WRITING}probe-{uuid.uuid4().hex}"
+    files = [(what, path) for what, path in inputs if os.path.isfile(path)]
+    if folder is None:
+        yield [(what, path, _content(path)) for what, path in files]
+        return
+    probe = folder / f"{PROBE}{uuid.uuid4().hex}"
     with explain_write_errors(folder):
         probe.write_text(uuid.uuid4().hex)
-    there = [(what, path) for what, path in inputs if os.path.isfile(path)]
     try:
-        # in this order: the first is the one that `look` writes beside
-        files = [(str(folder.parent), str(probe)), *there]
+        files.insert(0, (str(folder), str(probe)))
         yield [(what, path, _content(path)) for what, path in files]
     finally:
         probe.unlink(missing_ok=True)
 
 
-def look(marks: Marks) -> str:
-    """Return what this machine does not see of `probe_files`, or cannot write to, or nothing."""
+def look(marks: Marks, versions: Mapping[str, str] | None = None) -> str:
+    """Return what this machine lacks, or nothing.
+
+    Parameters
+    ----------
+    marks
+        From `probe_files`: what it has to see, and to write beside the first where that is a probe.
+    versions
+        Those that packages must have.
+    """
+    for name, version in installed_versions(list(versions or {})).items():
+        if versions and version != versions[name]:
+            return f"{name} is {version} there and {versions[name]} here"
     for what, path, content in marks:
         try:
             seen = _content(path)
@@ -54,7 +101,9 @@ def look(marks: Marks) -> str:
             return f"{what} is not seen there ({problem.strerror})"
         if seen != content:
             return f"{what} has other files there"
-    what, path, _ = marks[0]
+    what, path, _ = marks[0] if marks else ("", "", "")
+    if not os.path.basename(path).startswith(PROBE):
+        return ""
     mine = Path(f"{path}-{uuid.uuid4().hex}")
     try:
         mine.write_bytes(b"")

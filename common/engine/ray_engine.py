@@ -2,38 +2,73 @@
 
 Tasks, as a task whose process or machine dies is run again elsewhere; actors would lose the unit
 they hold. As many units are sent as fit on the machines that are there, so that a unit's time runs
-from when it was sent. The process of a task is kept for the next one (`max_calls=0`), with whatever
-its function has loaded.
+from when it was sent, and what is held here does not grow with their number. The process of a task
+is kept for the next one, with whatever its function has loaded, unless the job says otherwise.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from .ray_session import count_slots, one_line
-from .work import FailedUnit, Job, Unit, overdue_after
+from ..log import debug
+from .processes import DIED
+from .ray_session import count_slots, one_line, ray_session
+from .work import FailedUnit, Job, Unit, overdue_after, tell_failed
 
 PATIENCE = 0.2  # s between looks whether to stop
 MACHINES_EVERY = 5.0  # s between looks which machines are there
 CANCELLED = 10.0  # s that cancelled tasks have to end
+RECENT = 1000  # finished units whose median tells which are overdue
+COUNT_EVERY = 1.0  # s between counts of that
+
+
+def run_units(
+    address: str | None,
+    describe: Callable[[Any], Job],
+    stop: Callable[[], bool],
+    log: Callable[[str], object],
+) -> tuple[bool, list[FailedUnit]]:
+    """Join or start a Ray and run a job there; tell which units failed, at the end.
+
+    Parameters
+    ----------
+    address
+        Of a cluster's head; None: a Ray of this machine.
+    describe
+        Called with the module `ray`, joined; it checks the machines and returns the job.
+    stop
+        As in `run_on_ray`, whose results are returned.
+    """
+    with ray_session(address) as ray:
+        stopped, failed = run_on_ray(ray, describe(ray), stop)
+    tell_failed(failed, log)
+    return stopped, failed
 
 
 def run_on_ray(ray: Any, job: Job, stop: Callable[[], bool]) -> tuple[bool, list[FailedUnit]]:
     """Run the units of a job; return whether `stop` ended it early, and the units that failed.
 
-    When this returns, or raises what `publish` raises, no unit is running.
+    When this returns, or raises what `publish` raises, no unit is running. A signal that ends the
+    job may have reached the processes of Ray as well: what they fail in then is no failure.
     """
     run = _Run(ray, job)
     try:
-        while run.going:
+        while run.send():
             if stop():
                 return True, run.failed
-            run.send()
-            run.receive()
+            failed = run.receive()
+            if failed and not stop():
+                run.failed.append(failed)
             run.send_overdue()
+    except (ray.exceptions.RayError, OSError, RuntimeError):
+        if not stop():
+            raise
+        return True, run.failed
     finally:
         run.cancel(run.flying)
     return False, run.failed
@@ -47,50 +82,54 @@ class _Run:
         self._remote = ray.remote(
             num_cpus=job.resources.cpus,
             num_gpus=job.resources.gpus,
-            max_calls=0,
+            max_calls=job.calls,
             max_retries=job.retries,
         )(job.function)
         self._shared = ray.put(job.shared)
-        self._waiting = deque(job.units)
-        self._published = set[str]()  # keys
-        self._took: list[float] = []  # s of each finished unit
+        self._waiting = iter(job.units)
+        self._next = next(self._waiting, None)
+        self._published = set[str]()  # keys of units of which a copy is still on its way
+        self._took = deque[float](maxlen=RECENT)  # s of the last units that were finished
+        self._limit, self._counted = float("inf"), -math.inf
         self._slots, self._looked = 0, -MACHINES_EVERY
         self.flying: dict[Any, tuple[Unit, float]] = {}  # reference -> unit, when it was sent
         self.failed: list[FailedUnit] = []
 
-    @property
-    def going(self) -> bool:
-        """Whether a unit is neither published nor given up."""
-        return bool(self._waiting) or any(
-            unit.key not in self._published for unit, _ in self.flying.values()
-        )
-
-    def send(self) -> None:
-        """Send as many of the waiting units as fit."""
+    def send(self) -> bool:
+        """Send as many of the waiting units as fit; return whether any is not published yet."""
         now = time.monotonic()
         if now - self._looked >= MACHINES_EVERY:
             self._slots, self._looked = max(1, count_slots(self._ray, self._job.resources)), now
-        while self._waiting and len(self.flying) < self._slots:
-            self._send(self._waiting.popleft())
+        while self._next is not None and len(self.flying) < self._slots:
+            self._send(self._next)
+            self._next = next(self._waiting, None)
+        return self._next is not None or any(
+            unit.key not in self._published for unit, _ in self.flying.values()
+        )
 
-    def receive(self) -> None:
-        """Wait a moment for a unit, and publish it, discard it or note its failure."""
+    def receive(self) -> FailedUnit | None:
+        """Wait a moment for a unit, and publish or discard it; return it if it failed."""
         ready, _ = self._ray.wait(list(self.flying), num_returns=1, timeout=PATIENCE)
         for reference in ready:
             unit, since = self.flying.pop(reference)
+            again, others = unit.key in self._published, self._copies(unit)
             try:
                 result = self._ray.get(reference)
             except self._ray.exceptions.RayError as problem:
+                debug(f"a try of {unit.name} failed", problem=problem)
                 # otherwise another copy has done it, or still may
-                if unit.key not in self._published and not self._copies(unit):
-                    self.failed.append(FailedUnit(unit, self._why(problem)))
-                continue
-            if unit.key in self._published:
-                self._job.discard(result)
-                continue
-            self._took.append(time.monotonic() - since)
-            self._published.add(unit.key)
-            self._job.publish(unit, result)
+                if not again and not others:
+                    return FailedUnit(unit, self._why(problem))
+            else:
+                if again:
+                    self._job.discard(result)
+                else:
+                    self._took.append(time.monotonic() - since)
+                    self._published.add(unit.key)
+                    self._job.publish(unit, result)
+            if not others:
+                self._published.discard(unit.key)
+        return None
 
     def send_overdue(self) -> None:
         """Send units again that are overdue; whichever copy ends first is published.
@@ -98,7 +137,10 @@ class _Run:
         The other ones are not ended at once: their processes may only be slow to load, and would
         never come to work.
         """
-        limit, now = overdue_after(self._took, self._job), time.monotonic()
+        now = time.monotonic()
+        if now - self._counted >= COUNT_EVERY:
+            self._limit, self._counted = overdue_after(self._took, self._job), now
+        limit = self._limit
         late = {unit.key: unit for unit, since in self.flying.values() if now - since > limit}
         for unit in late.values():
             copies = self._copies(unit)
@@ -112,11 +154,14 @@ class _Run:
     def cancel(self, references: Any) -> None:
         """End the processes of units, and wait for their end."""
         left = list(references)
-        for reference in left:
-            self._ray.cancel(reference, force=True)
-            self.flying.pop(reference, None)
-        if left:
-            self._ray.wait(left, num_returns=len(left), timeout=CANCELLED, fetch_local=False)
+        with suppress(Exception):  # a Ray that has ended runs nothing
+            for reference in left:
+                unit, _ = self.flying.pop(reference)
+                if not self._copies(unit):
+                    self._published.discard(unit.key)
+                self._ray.cancel(reference, force=True)
+            if left:
+                self._ray.wait(left, num_returns=len(left), timeout=CANCELLED, fetch_local=False)
 
     def _send(self, unit: Unit) -> None:
         self.flying[self._remote.remote(self._shared, unit.payload)] = unit, time.monotonic()
@@ -128,7 +173,7 @@ class _Run:
         """Return in one line why a unit was given up."""
         died = self._ray.exceptions
         if isinstance(problem, (died.WorkerCrashedError, died.NodeDiedError)):
-            return f"its process died in each of {self._job.retries + 1} tries"
+            return DIED.format(self._job.retries + 1)
         if isinstance(problem, died.OutOfMemoryError):
             return "its process outgrew the machine's memory in each try"
         return one_line(problem)

@@ -77,8 +77,8 @@ def ray_session(address: str | None) -> Iterator[Any]:
 
     if ray.is_initialized():
         raise InputError(
-            "--engine: Ray is in use in this process already, expected that extraction starts or "
-            "joins it; call ray.shutdown() first, and name the cluster with --ray-address"
+            "--engine: Ray is in use in this process already, expected that spk starts or joins "
+            "it; call ray.shutdown() first, and name the cluster with --ray-address"
         )
     handlers = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
     with _folder_of_logs() if address is None else nullcontext("") as folder:
@@ -95,6 +95,35 @@ def ray_session(address: str | None) -> Iterator[Any]:
 def count_slots(ray: Any, resources: Resources) -> int:
     """Return how many units fit on the machines that are there now."""
     return sum(_fit(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
+
+
+def unit_resources(ray: Any, *, gpus: float, cores: int, option: str) -> Resources:
+    """Return what a unit takes: a GPU, or a part of one, and cores beside it; else one core.
+
+    Parameters
+    ----------
+    gpus
+        From 0 to 1.
+    cores
+        That it uses beside its GPU, where its share of the machine's is as large.
+    option
+        What chooses the device, for the message.
+
+    Raises
+    ------
+    InputError
+        No machine has room for a unit.
+    """
+    resources = Resources()
+    if gpus:
+        shares = [int(cpus * gpus // there) for cpus, there in gpu_machines(ray)]
+        resources = Resources(max(1, min((cores, *shares))), gpus)
+    if not count_slots(ray, resources):
+        raise InputError(
+            f"{option}: the machines of Ray have no {'GPU' if gpus else 'CPU'} for a unit, "
+            f"expected one; add a machine, or pass another {option}"
+        )
+    return resources
 
 
 def gpu_machines(ray: Any) -> list[tuple[float, float]]:
@@ -189,7 +218,8 @@ def _is_loopback(host: str) -> bool:
 
 def _fit(node: dict[str, float], resources: Resources) -> int:
     wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
-    return min(int(node.get(name, 0.0) / each) for name, each in wanted.items() if each)
+    fitting = (int(node.get(name, 0.0) / each) for name, each in wanted.items() if each)
+    return min(fitting, default=1)
 
 
 def _restore(handlers: dict[signal.Signals, Any]) -> None:

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
+
+from ..errors import InputError
 
 RETRIES = 3  # further tries of a unit whose process or machine died
 OVERDUE = 10.0  # times the median of the finished units
@@ -49,6 +51,45 @@ class FailedUnit:
     reason: str
 
 
+def tell_failed(failed: Iterable[FailedUnit], log: Callable[[str], object]) -> None:
+    """Name the units that were given up, a line each."""
+    for given_up in failed:
+        log(f"failed: {given_up.unit.name} ({given_up.reason})")
+
+
+class UnitsFailedError(InputError):
+    """Some units were given up, and the others are published: the same command tries them again."""
+
+    def __init__(self, where: object, failed: Sequence[FailedUnit], units: int) -> None:
+        first = failed[0]
+        super().__init__(
+            f"{where}: {len(failed)} of {units} units failed, first {first.unit.name} "
+            f"({first.reason}), expected all; run the same command to try again"
+        )
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a unit gave, or what the user can repair."""
+
+    value: Any = None
+    problem: str = ""
+
+    @classmethod
+    def by(cls, function: Callable[..., Any], *arguments: Any) -> Done:
+        """Call a function where its unit is done."""
+        try:
+            return cls(function(*arguments))
+        except InputError as problem:
+            return cls(problem=str(problem))
+
+    def get(self) -> Any:
+        """Return what it gave; raise what a run of this process would have raised."""
+        if self.problem:
+            raise InputError(self.problem)
+        return self.value
+
+
 @dataclass(frozen=True)
 class Job:
     """Units that are done by one function.
@@ -67,17 +108,20 @@ class Job:
         Further tries of a unit whose process or machine died.
     overdue, floor
         A unit that takes `overdue` times the median, and at least `floor` s, is sent again.
+    calls
+        Units that a process does before it ends, with what it holds; 0: any number.
     """
 
     function: Callable[[Any, Any], Any]
     shared: Any
-    units: Sequence[Unit]
+    units: Iterable[Unit]
     publish: Callable[[Unit, Any], object]
     discard: Callable[[Any], object] = lambda result: None
     resources: Resources = field(default_factory=Resources)
     retries: int = RETRIES
     overdue: float = OVERDUE
     floor: float = FLOOR
+    calls: int = 0
 
 
 def unit_key(*inputs: Any) -> str:
@@ -93,7 +137,7 @@ def unit_key(*inputs: Any) -> str:
     return hashlib.sha256(json.dumps(inputs, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
-def overdue_after(took: Sequence[float], job: Job) -> float:
+def overdue_after(took: Collection[float], job: Job) -> float:
     """Return after how many s a unit is overdue, by what the finished ones took (s).
 
     Without a finished unit none is overdue.

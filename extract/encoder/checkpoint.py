@@ -129,6 +129,14 @@ def find_checkpoint(
     return _read(name, folder, folder.name, normalize, weights)
 
 
+def in_hub_cache(name: str) -> bool:
+    """Tell whether an encoder of the hub lies in its cache, weights too; asks no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json")
+    return isinstance(config, str) and bool(weight_files(Path(config).parent))
+
+
 def _fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 

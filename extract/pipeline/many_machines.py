@@ -20,10 +20,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...common.engine.folders import look, probe_files
-from ...common.engine.ray_engine import run_on_ray
-from ...common.engine.ray_session import ask_machines, count_slots, gpu_machines, ray_session
-from ...common.engine.work import FailedUnit, Job, Resources, Unit
+from ...common.engine.folders import check_machines
+from ...common.engine.ray_engine import run_units
+from ...common.engine.ray_session import unit_resources
+from ...common.engine.running import count_lost_tries, under_way
+from ...common.engine.work import FailedUnit, Job, Unit
 from ...common.errors import InputError
 from ..audio import Segment, group_by_span
 from ..options import ExtractOptions
@@ -35,20 +36,24 @@ from ..store.writer import StoreWriter
 from .batching import make_batches, padding, unfinished_batches
 from .multi_device import WorkerSpec, load_for
 from .runner import DECODERS, ExtractionRun, Progress
-from .units import Batches, cut_units, extraction_unit
+from .units import Batches, cut_units, extraction_unit, unit_mark, unit_name
 
 if TYPE_CHECKING:
     from ..encoder.encoder import Encoder
 
 UNIT_ROWS = 1 << 14  # segments of a shard at most; 256 MB come first where rows are large
+ALONE = (
+    ", or run each machine by itself with --shard i/n into a store of its own, then spk-store merge"
+)
 ENVIRONMENT = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "HF_HUB_OFFLINE")  # what tasks take over
 
 
 @dataclass(frozen=True)
 class UnitSpec:
-    """What every unit needs: the worker's post, pickled, and environment variables."""
+    """What every unit needs: the worker's post, pickled, the store, and environment variables."""
 
     post: bytes
+    store: str
     environment: dict[str, str]
 
 
@@ -108,21 +113,17 @@ class RayRun(ExtractionRun):
         units = self._units(batches)
         if not units or stop():
             return bool(units)
-        with ray_session(self._options.ray_address) as ray:
-            self._check_folders(ray, units)
-            job = Job(
-                extract_unit,
-                self._spec(),
-                units,
-                partial(self._publish, progress),
-                self._discard,
-                self._resources(ray),
-            )
-            stopped, failed = run_on_ray(ray, job, stop)
-        for given_up in failed:
-            self._tell(f"failed: {given_up.unit.name} ({given_up.reason})")
+        stopped, failed = run_units(
+            self._options.ray_address, partial(self._job, units, progress), stop, self._tell
+        )
         self.failed += failed
         return stopped
+
+    def _job(self, units: Sequence[Unit], progress: Progress, ray: object) -> Job:
+        self._check_folders(ray, units)
+        resources = unit_resources(ray, gpus=self._on_gpu, cores=DECODERS, option="--device")
+        publish = partial(self._publish, progress)
+        return Job(extract_unit, self._spec(), units, publish, self._discard, resources)
 
     def _units(self, batches: Iterable[Sequence[Segment]]) -> list[Unit]:
         grouped = groupby(map(list, batches), lambda batch: self._unit_of[batch[0].segment_id])
@@ -133,6 +134,7 @@ class RayRun(ExtractionRun):
         """Commit what a unit has written; raise what a run on one device would have raised."""
         for shard in result.shards:
             self._store.publish(shard)
+        self.again += count_lost_tries(self._store.path, unit_mark(unit.payload))
         self.new += result.new
         self.shared += result.shared
         self.seconds += result.seconds
@@ -173,46 +175,30 @@ class RayRun(ExtractionRun):
             begun=None,
         )
         environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-        return UnitSpec(pickle.dumps(post), environment)
+        return UnitSpec(pickle.dumps(post), str(post.store), environment)
 
     @property
     def _on_gpu(self) -> bool:
         return str(self._encoder.device).startswith("cuda")
 
-    def _resources(self, ray: object) -> Resources:
-        """Return what a unit takes: a GPU and its share of the machine's cores, or one core."""
-        if not self._on_gpu:
-            resources = Resources()
-        else:
-            shares = [int(cpus // gpus) for cpus, gpus in gpu_machines(ray)]
-            resources = Resources(max(1, min((DECODERS, *shares))), 1)
-        if not count_slots(ray, resources):
-            raise InputError(
-                f"--device: the machines of Ray have no {'GPU' if self._on_gpu else 'CPU'} for a "
-                "unit, expected one; add a machine, or pass another --device"
-            )
-        return resources
-
     def _check_folders(self, ray: object, units: Sequence[Unit]) -> None:
         """Raise `InputError` where a machine does not see the store, the audio or the encoder."""
         paths = sorted({s.path for unit in units for batch in unit.payload for s in batch})
-        folder = os.path.abspath(self._options.encoder)
+        encoder = os.path.abspath(self._options.encoder)
         inputs = [(f"the audio {path}", path) for path in dict.fromkeys((paths[0], paths[-1]))]
-        inputs.append((f"the encoder {folder}", os.path.join(folder, "config.json")))
-        with probe_files(Path(os.path.abspath(self._store.path), "shards"), inputs) as marks:
-            blind = ask_machines(ray, look, marks)
-        if blind:
-            machine, reason = next(iter(blind.items()))
-            raise InputError(
-                f"--ray-address: {len(blind)} machines cannot work, first {machine}: {reason}, "
-                "expected the same folders on each, and spk; mount them alike, or run each "
-                "machine by itself with --shard i/n into a store of its own, then spk-store merge"
-            )
+        inputs.append((f"the encoder {encoder}", os.path.join(encoder, "config.json")))
+        folder = Path(os.path.abspath(self._store.path), "shards")
+        check_machines(ray, folder, inputs, packages=("spk-toolkit",), otherwise=ALONE)
 
 
 def extract_unit(spec: UnitSpec, batches: Batches) -> UnitResult:
     """Encode a unit's batches into shards without final names, in a process of Ray."""
     os.environ.update(spec.environment)
+    with under_way(Path(spec.store), unit_mark(batches), unit_name(batches)):
+        return _encode_unit(spec, batches)
+
+
+def _encode_unit(spec: UnitSpec, batches: Batches) -> UnitResult:
     shards: list[UnnamedShard] = []
     notes: list[str] = []
     job, result = None, UnitResult()

@@ -23,7 +23,7 @@ from ...common.audio.decoding import check_channel, clipped_text, read_header
 from ...common.cpus import available_cores
 from ...common.engine.work import FailedUnit
 from ...common.errors import InputError
-from ...common.log import is_quiet
+from ...common.log import progress_bar
 from ..audio import Audio, ReadOptions, Segment, group_by_span
 from ..options import ExtractOptions
 from ..profiling import stage
@@ -67,6 +67,7 @@ class ExtractionRun:
         self._same_audio = same_audio  # by default of what the store holds at the first batch
         self.new, self.shared = 0, 0
         self.failed: list[FailedUnit] = []  # of an engine that runs in units
+        self.again = 0  # tries of such units that were lost
         self.seconds, self.wall, self.padding = 0.0, 0.0, 0.0
 
     def plan(self, segments: Sequence[Segment]) -> list[list[Segment]]:
@@ -85,12 +86,10 @@ class ExtractionRun:
 
         Yields the `progress` callback for `encode`.
         """
-        from tqdm import tqdm
-
         begun = time.perf_counter()
         total = sum(segment.duration for batch in batches for segment in batch)
         shape = "{percentage:3.0f}%|{bar}| {desc}{remaining} left"
-        with tqdm(total=total, disable=is_quiet() or None, bar_format=shape, leave=False) as bar:
+        with progress_bar(total, bar_format=shape) as bar:
 
             def progress(seconds: float) -> None:
                 bar.update(seconds)

@@ -48,9 +48,20 @@ def extraction_unit(batches: Batches, fingerprint: str) -> Unit:
     batches = [[_placed(segment) for segment in batch] for batch in batches]
     segments = [segment for batch in batches for segment in batch]
     inputs = [[s.segment_id, s.path, s.start, s.end, s.channel] for s in segments]
+    return Unit(unit_key(fingerprint, inputs), unit_name(batches), batches)
+
+
+def unit_name(batches: Batches) -> str:
+    """Return how a unit is called in messages."""
+    segments = [segment for batch in batches for segment in batch]
     recordings = sorted({segment.path for segment in segments})
     count = len(segments) + sum(len(segment.same_span) for segment in segments)
-    return Unit(unit_key(fingerprint, inputs), f"{count} segments of {_names(recordings)}", batches)
+    return f"{count} segments of {_names(recordings)}"
+
+
+def unit_mark(batches: Batches) -> str:
+    """Return what tells a unit from the others of its job: no two have a segment in common."""
+    return unit_key(batches[0][0].segment_id)
 
 
 def _placed(segment: Segment) -> Segment:

@@ -20,15 +20,36 @@ def store() -> None:
 @store.command("info")
 @click.argument("path", metavar="STORE", type=click.Path())
 def info_(path: str) -> None:
-    """Show segments, layers, size, configuration and rejected segments of STORE."""
+    """Show segments, layers, size, configuration and rejected segments of STORE.
+
+    Of an extraction that is writing to it: how far it is, by whom, since when, and the units that
+    machines are working on. It is not disturbed.
+    """
     from .maintenance import store_info
 
     info = store_info(path)
+    running = info.pop("running")
     info["hours"] = f"{info['hours']:.2f}"
     for key in ("configuration", "versions", "rejected"):
         info[key] = "".join(f"\n  {name}: {value}" for name, value in info[key].items()) or " none"
     for key, value in info.items():
         click.echo(f"{key}:{value}" if str(value).startswith(("\n", " ")) else f"{key}: {value}")
+    if running:
+        click.echo(_running_text(running))
+
+
+def _running_text(running: dict[str, Any]) -> str:
+    """Return the lines that tell of an extraction under way."""
+    whose = "by process {pid} on {host}, since {since}"
+    state = "process is gone" if running["dead"] else f"heard of {running['silent']:.0f} s ago"
+    lines = [
+        f"running: {running['done']} of {running['total']} segments committed, "
+        f"{whose.format(**running)} ({state})"
+    ]
+    for unit in running["units"]:
+        again = f", try {unit['tries']}" if unit["tries"] > 1 else ""
+        lines.append(f"  {unit['name']}: {whose.format(**unit)}{again}")
+    return "\n".join(lines)
 
 
 @store.command("verify")

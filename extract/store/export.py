@@ -20,6 +20,7 @@ import numpy as np
 
 from ...common.errors import InputError, explain_write_errors
 from ...common.files import atomic_open, check_free_space
+from ...common.log import with_progress
 from ...common.outputs import Output, check_place
 from ...common.signals import defer_signals
 from ...manifests.table import as_table
@@ -71,7 +72,7 @@ def pack(path: str | Path, out: str | Path, *, overwrite: bool = False) -> int:
         digest.update(_bytes(file, start + size, None))
         file.write(trailer(start, size, digest))
         file.seek(start)
-        for layer in store.layers:
+        for layer in with_progress(store.layers, "layers"):
             for rows in _layer_parts(store, layer):
                 file.write(rows.data)
         return file.seek(0, os.SEEK_END)
@@ -191,7 +192,7 @@ def _export_npz(store: FeatureStore, chosen: _Chosen, file: BinaryIO) -> None:
         for name, values in arrays.items():
             _save(archive, name, values)
         empty = np.empty((0, store.dim), DTYPES[store.config["dtype"]])
-        for layer in store.layers:
+        for layer in with_progress(store.layers, "layers"):
             blocks = chosen.layer(store, layer)
             _save(archive, f"layer_{layer}", np.concatenate([empty, *blocks]))
 
@@ -218,7 +219,8 @@ def _export_parquet(store: FeatureStore, chosen: _Chosen, file: BinaryIO) -> Non
     }
     schema = pa.schema([*fields, *layers], metadata=metadata)
     with parquet.ParquetWriter(file, schema) as writer:
-        for places in _blocks(len(rows["segment_id"])):
+        blocks = list(_blocks(len(rows["segment_id"])))
+        for places in with_progress(blocks, "blocks"):
             columns = [
                 pa.array(values[places].tolist(), schema.field(name).type)
                 for name, values in rows.items()

@@ -3,7 +3,8 @@
 ``STORE/store.json`` holds the schema, the configuration, its SHA-256 (the fingerprint) and the
 library versions that created it. ``STORE/shards/SEQUENCE-FINGERPRINT8-SHA256.h5`` are the commits
 (`shard`), in order. ``STORE/lock`` belongs to the single writer. Names that begin with
-``.writing-`` are incomplete: readers ignore them, the next writer removes them. A packed store is a
+``.writing-`` are incomplete: readers ignore them, the next writer removes them, and so it does with
+``STORE/.running``, which tells of the extraction under way (`engine.running`). A packed store is a
 single shard file with all rows; it is read like a folder and is read-only.
 """
 
@@ -18,6 +19,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...common.engine.running import forget
 from ...common.errors import InputError, explain_write_errors
 from ...common.files import atomic_open, atomic_write, remove_temporary_files, sync_folder
 from ...common.locks import FolderLock
@@ -205,6 +207,7 @@ def open_for_writing(
         with explain_write_errors(path):
             remove_temporary_files(path)
             remove_temporary_files(path / "shards")
+        forget(path)
         if (path / "store.json").exists():
             ours = read_description(path)["configuration"]
             check_same_config(ours, config, str(path), _repair(ours, config))

@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ...common.engine.running import PLACE as RUNNING
+from ...common.engine.running import describe, read_running
 from ...common.errors import InputError, explain_write_errors
 from ...common.files import WRITING, replace_folder
 from ...common.locks import FolderLock
+from ...common.log import with_progress
 from .layout import (
     SHARD_NAME,
     check_same_config,
@@ -49,9 +52,11 @@ def store_info(path: str | Path) -> dict[str, Any]:
     -------
     dict
         `segments`, `hours`, `layers`, `dim`, `kind`, `bytes` (on disk), `shards`, `rejected`
-        (code -> count), `configuration`, `fingerprint`, `versions`.
+        (code -> count), `configuration`, `fingerprint`, `versions`; `running`, the extraction that
+        writes to it (`engine.running.Running`), or None. No lock is taken.
     """
     store = FeatureStore.open(path)
+    running = read_running(Path(path))
     return {
         "segments": len(store),
         "hours": float(store.rows()["duration"].sum()) / 3600,
@@ -64,6 +69,7 @@ def store_info(path: str | Path) -> dict[str, Any]:
         "configuration": store.config,
         "fingerprint": store.fingerprint,
         "versions": store.versions,
+        "running": describe(running) if running else None,
     }
 
 
@@ -98,9 +104,9 @@ def merge_stores(
     _check_conflicts([*there, *stores])
     with StoreWriter(out, stores[0].config, versions=stores[0].versions, lock=lock) as writer:
         taken = set(writer.done)
-        for store in stores:
-            for shard in store.shards:
-                _copy(shard, store.kind, writer, taken)
+        shards = [(shard, store.kind) for store in stores for shard in store.shards]
+        for shard, kind in with_progress(shards, "shards"):
+            _copy(shard, kind, writer, taken)
         for store in stores:
             for row in store.rejected():
                 if row["segment_id"] not in taken and row["segment_id"] not in writer.rejections:
@@ -138,7 +144,7 @@ def _check_only_a_store(path: Path) -> None:
     read_description(path)
     shard_paths(path)
     strange = sorted({file.name for file in path.iterdir()} - {"store.json", "shards", "lock"})
-    strange = [name for name in strange if not name.startswith(WRITING)]
+    strange = [name for name in strange if not name.startswith(WRITING) and name != RUNNING]
     if strange:
         raise InputError(
             f"{path}: holds {strange[0]!r}, which is not part of a store, expected none; move it "
@@ -243,7 +249,7 @@ def verify_store(
         read_description(path)
     faults = [
         fault
-        for shard in ([path] if single else shard_paths(path))
+        for shard in with_progress([path] if single else shard_paths(path), "shards")
         for fault in _shard_faults(shard, check_name=not single)
     ]
     if faults:
@@ -313,7 +319,8 @@ def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[
             f"{store.path}: {len(expected) - len(there)} of {len(expected)} segments are not in "
             "the table; pass the table that it was made of"
         )
-    for audio, segment in zip(there["audio"], segments_of(there, root), strict=True):
+    pairs = zip(there["audio"], segments_of(there, root), strict=True)
+    for audio, segment in with_progress(pairs, "segments", total=len(there)):
         try:
             decoded = read_segment(segment, read_options)
         except Rejected as problem:

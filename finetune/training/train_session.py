@@ -94,6 +94,8 @@ class TrainingContext:
         ``cpu`` or ``cuda:1``.
     ranks : int
         Number of processes that train one model together, each on its own device.
+    on_ray : bool
+        Whether Ray Train has started those processes; else Lightning starts them.
     stop : function
         Called between batches; true ends the run.
     """
@@ -103,6 +105,7 @@ class TrainingContext:
     split: str = "unknown"
     device: str = "cpu"
     ranks: int = 1
+    on_ray: bool = False
     stop: Callable[[], bool] = lambda: False
 
 
@@ -259,12 +262,9 @@ def _trainer(
     folder: Path, run: TrainingContext, added: list[lightning.Callback]
 ) -> lightning.Trainer:
     config, device = run.config, torch.device(run.device)
-    single = [device.index or 0] if device.type == "cuda" else 1
     bfloat16 = choose_dtype(config.dtype, device) == torch.bfloat16
     return lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=single if run.ranks == 1 else run.ranks,
-        strategy="auto" if run.ranks == 1 else DISTRIBUTED,
         precision="bf16-mixed" if bfloat16 else "32-true",
         max_epochs=config.max_epochs,
         accumulate_grad_batches=config.accumulate,
@@ -272,12 +272,28 @@ def _trainer(
         log_every_n_steps=1,
         logger=TensorBoardLogger(folder.parent, name="", version=folder.name),
         callbacks=added,
-        plugins=[AtomicCheckpointIO()],
         enable_progress_bar=sys.stderr.isatty() and not is_quiet(),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # `BatchSampler` gives each process its part
+        **_processes(run),
     )
+
+
+def _processes(run: TrainingContext) -> dict[str, Any]:
+    """Return the trainer's options that say in which processes a model is trained."""
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if run.on_ray:
+        from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
+
+        strategy = RayDDPStrategy(find_unused_parameters=True)  # as `DISTRIBUTED`
+        plugins.append(RayLightningEnvironment())
+        return {"devices": "auto", "strategy": strategy, "plugins": plugins}
+    if run.ranks > 1:
+        return {"devices": run.ranks, "strategy": DISTRIBUTED, "plugins": plugins}
+    device = torch.device(run.device)
+    single = [device.index or 0] if device.type == "cuda" else 1
+    return {"devices": single, "plugins": plugins}
 
 
 @contextmanager

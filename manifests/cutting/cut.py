@@ -38,7 +38,7 @@ from ...common.cpus import available_cores
 from ...common.errors import InputError
 from ...common.files import atomic_write
 from ...common.locks import folder_lock
-from ...common.log import is_quiet
+from ...common.log import with_progress
 from ...common.names import normal_name
 from ..formats.cut_names import cut_stem
 from ..table import check_table, id_names, sample_span, write_table
@@ -310,15 +310,11 @@ def _cut_all(
     Threads, not processes: libsndfile releases the GIL while decoding, and killing the run leaves
     no worker process that keeps writing.
     """
-    from tqdm import tqdm
-
     longest = sorted(todo, key=lambda audio: -recordings[audio].header.frames)
     pool = ThreadPoolExecutor(workers or available_cores())
     jobs = [pool.submit(cut_recording, recordings[audio], todo[audio], out) for audio in longest]
     try:
-        done = tqdm(
-            as_completed(jobs), total=len(jobs), unit=" recordings", disable=is_quiet() or None
-        )
+        done = with_progress(as_completed(jobs), "recordings", total=len(jobs))
         return sum(job.result() for job in done)
     finally:
         pool.shutdown(cancel_futures=True)

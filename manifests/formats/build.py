@@ -55,8 +55,8 @@ def make_table(
         CSV with columns session, speaker, person that names the person behind each local id;
         replaces `scope`.
     skip_bad
-        Drop, with a note, duplicates, turns past the end of their audio, and turns of unreadable
-        recordings.
+        Drop, with a note, duplicates, turns past the end of their audio, turns of unreadable
+        recordings, and turns of speakers whom `identity` does not name.
     allow_unpaired
         Drop, with a note, the turns of sessions without a recording.
     notes
@@ -97,6 +97,8 @@ def _rows(
     allow_unpaired: bool,
 ) -> list[dict[str, object]]:
     _drop_duplicates(annotation.turns, usable, skip_bad)
+    if identity is not None and skip_bad:
+        usable.turns = drop_nameless(usable.turns, identity, usable.notes)
     names = speaker_labels(usable.turns, scope=scope, identity=identity, notes=usable.notes)
     if audio_root is None:
         usable.notes.append(Note("unchecked", "audio", "no audio folder: ends were not checked"))
@@ -143,6 +145,18 @@ def _drop_duplicates(turns: Sequence[Turn], usable: Annotation, skip_bad: bool) 
         usable.drop_or_raise(problem, turn.place, skip=skip_bad)
 
 
+def drop_nameless(turns: Iterable[Turn], identity: str | Path, notes: list[Note]) -> list[Turn]:
+    """Return the turns of speakers whom the identity file names; the others are noted."""
+    persons, named = read_identity(identity), []
+    for turn in turns:
+        if (turn.session, turn.speaker) in persons:
+            named.append(turn)
+            continue
+        message = f"{turn.speaker!r} of session {turn.session!r} has no person in {identity}"
+        notes.append(Note("dropped", turn.place, message))
+    return named
+
+
 def speaker_labels(
     turns: Iterable[Turn],
     *,
@@ -167,7 +181,8 @@ def speaker_labels(
     if unnamed:
         raise InputError(
             f"{identity}: {len(unnamed)} of {len(pairs)} speakers have no person, first "
-            f"{unnamed[0][1]!r} of session {unnamed[0][0]!r}; add their rows"
+            f"{unnamed[0][1]!r} of session {unnamed[0][0]!r}, expected one each; add their rows, "
+            "or pass --skip-bad to leave their turns out"
         )
     return persons
 

@@ -17,7 +17,7 @@ from ...common.errors import InputError
 from ...common.names import normal_name
 from ..splits.select import overlap_share, select_segments
 from ..table import check_table, segment_id
-from .build import make_table, speaker_labels
+from .build import drop_nameless, make_table, speaker_labels
 from .cut_names import (
     CUT_NAME,
     ListedFile,
@@ -98,15 +98,16 @@ def read_reference_csv(  # noqa: PLR0913 (the command's options)
             table["speaker"] = own.where(own.notna(), table["speaker"])
         return _with_overlap(table, annotated, audio_root), notes
     turns = divide_labels(listed, annotation, skip_bad, last_underscore)
-    names = speaker_labels(turns.values(), scope=scope, identity=identity, notes=annotation.notes)
+    files = [*turns.values()]
+    if identity is not None and skip_bad:
+        files = drop_nameless(files, identity, annotation.notes)
+    names = speaker_labels(files, scope=scope, identity=identity, notes=annotation.notes)
     annotation.notes.append(
         Note("untimed", str(path), "times in the session are unknown without --rttm-dir")
     )
     own = _own_labels(turns) if identity is None else {}
     root = Path(audio_root or ".")
-    return _files_table(
-        turns.values(), annotation, root, {**names, **own}, skip_bad
-    ), annotation.notes
+    return _files_table(files, annotation, root, {**names, **own}, skip_bad), annotation.notes
 
 
 def prepare_segments(

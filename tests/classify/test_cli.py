@@ -54,7 +54,7 @@ def test_sweep_fit_predict_and_score_follow_each_other(tmp_path, table_path, sto
         f"segments); always naming the most frequent speaker "
         f"gives {baselines[0]:.1%}, guessing {baselines[1]:.1%}."
     )
-    assert scored.output.splitlines()[-2].endswith(told)
+    assert scored.stdout.splitlines()[-2].endswith(told)
     assert json.loads((tmp_path / "m.json").read_text())["facts"] == ["split: random (leaky)"]
 
 

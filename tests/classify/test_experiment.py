@@ -7,14 +7,14 @@ import pytest
 from spk.classify.experiment import fit_best, run_experiment
 from spk.classify.options import SweepSettings
 from spk.classify.output import (
-    format_columns,
-    outcome_text,
+    outcome_parts,
     plot_sweep,
     sweep_rows,
     write_metrics,
     write_outcome,
 )
 from spk.common.errors import InputError
+from spk.common.terminal import format_columns, plain
 from spk.manifests.table import read_predictions
 
 FAST = SweepSettings(classifiers="ridge,centroid", jobs=1)
@@ -80,7 +80,7 @@ def test_an_untrained_encoder_and_a_leaky_split_are_named_with_every_score(
     assert set(outcome.predictions["model"]) == {name}
     assert set(outcome.measures["model"]) == set(outcome.predictions["model"])
     assert "untrained encoder" in outcome.conclusion
-    text = outcome_text(outcome)
+    text = plain(*outcome_parts(outcome))
     assert "encoder: toy at 0000000000000000000000000000000000000000 (untrained encoder)" in text
     assert "split: random (leaky)" in text
     write_outcome(outcome, tmp_path / "out")
@@ -172,7 +172,7 @@ def test_columns_are_aligned():
 
 def test_of_very_many_trials_the_best_are_printed(outcome, monkeypatch):
     monkeypatch.setattr("spk.classify.output.MOST_SHOWN", 2)
-    told = outcome_text(outcome)
+    told = plain(*outcome_parts(outcome))
     assert "the best 2 of 6" in told
     assert told.count(" yes ") == 1
     accuracies = sorted(trial.accuracy for trial in outcome.trials)

@@ -4,11 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
+from types import SimpleNamespace
 
 import pytest
 
 from spk.common.engine.folders import look, probe_files
+from spk.common.engine.ray_engine import run_on_ray
 from spk.common.engine.ray_session import check_address
+from spk.common.engine.work import Job, Unit
 from spk.common.errors import InputError
 
 
@@ -63,7 +67,51 @@ def test_a_machine_with_other_folders_of_the_same_name_is_told(tmp_path):
         assert look(marks) == "the audio has other files there"
         (tmp_path / "a.wav").unlink()
         assert look(marks) == "the audio is not seen there (No such file or directory)"
-    assert look(marks) == f"{tmp_path} is not seen there (No such file or directory)"
+    assert look(marks) == f"{tmp_path}/store is not seen there (No such file or directory)"
+
+
+def test_inputs_alone_are_seen_and_nothing_is_written_beside_them(tmp_path):
+    (tmp_path / "store.json").write_bytes(b"{}")
+    with probe_files(None, [("the store", str(tmp_path / "store.json"))]) as marks:
+        assert look(marks) == ""
+        assert os.listdir(tmp_path) == ["store.json"]
+        assert look(marks, {"numpy": "0"}) == f"numpy is {version('numpy')} there and 0 here"
+        (tmp_path / "store.json").write_bytes(b"{ }")
+        assert look(marks, {"numpy": version("numpy")}) == "the store has other files there"
+
+
+# Two units kill their process, one of them at its first try only.
+KILLS = """
+import json, os, sys
+from spk.common.engine.processes import run_in_processes
+from spk.common.engine.work import Job, Unit
+
+def work(folder, name):
+    if name == "once" and not os.path.exists(os.path.join(folder, "tried")):
+        open(os.path.join(folder, "tried"), "x").close()
+        os.kill(os.getpid(), 9)
+    if name == "always":
+        os.kill(os.getpid(), 9)
+    return name
+
+published = []
+if __name__ == "__main__":
+    units = [Unit(name, f"unit {name}", name) for name in ("always", "once", "a", "b", "c")]
+    job = Job(work, sys.argv[1], units, lambda unit, result: published.append(result), retries=1)
+    failed = run_in_processes(job, 2)
+    print(json.dumps([sorted(published), [[unit.unit.name, unit.reason] for unit in failed]]))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_of_this_machine_that_dies_loses_its_own_unit_alone(tmp_path):
+    (tmp_path / "kills.py").write_text(KILLS)
+    words = [sys.executable, str(tmp_path / "kills.py"), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    published, failed = json.loads(done.stdout)
+    assert published == ["a", "b", "c", "once"]
+    assert failed == [["unit always", "its process died in each of 2 tries"]]
 
 
 # One unit hangs at its first try, and is done at its second; one has a bug.
@@ -112,3 +160,92 @@ def test_an_overdue_unit_is_sent_again_and_published_once(tmp_path):
     assert not stopped
     assert published == [[f"unit {name}", name] for name in ("a", "b", "c", "hangs")]
     assert failed == [["unit bug", "ValueError: a bug"]]
+
+
+class DiedError(Exception):
+    """What Ray raises."""
+
+
+class ImitatedRay:
+    """The part of Ray that the engine calls: units are done in this process, as they are asked for.
+
+    Parameters
+    ----------
+    slots
+        CPUs of its one machine.
+    """
+
+    exceptions = SimpleNamespace(
+        **dict.fromkeys(
+            ("RayError", "WorkerCrashedError", "NodeDiedError", "OutOfMemoryError"), DiedError
+        )
+    )
+
+    def __init__(self, slots):
+        self.slots, self.most = slots, 0
+        self.fails = {}  # what is raised, by the call that raises it
+
+    def nodes(self):
+        return [{"Alive": True, "Resources": {"CPU": self.slots}}]
+
+    def put(self, value):
+        return value
+
+    def remote(self, **_settings):
+        def decorate(function):
+            def send(shared, payload):
+                return lambda: function(shared, payload)
+
+            return SimpleNamespace(remote=send)
+
+        return decorate
+
+    def wait(self, flying, **_settings):
+        self.most = max(self.most, len(flying))
+        return self._answer("wait", flying[:1]), flying[1:]
+
+    def get(self, task):
+        return self._answer("get", task())
+
+    def cancel(self, _task, **_settings):
+        self._answer("wait", None)
+
+    def _answer(self, call, value):
+        if call in self.fails:
+            raise self.fails[call]
+        return value
+
+
+def test_what_the_driver_holds_does_not_grow_with_the_units():
+    ray, ahead, published = ImitatedRay(4), [], []
+
+    def units():
+        for number in range(5000):
+            ahead.append(number - len(published))
+            yield Unit(str(number), f"unit {number}", number)
+
+    job = Job(lambda shared, number: number, None, units(), lambda unit, n: published.append(n))
+    assert run_on_ray(ray, job, lambda: False) == (False, [])
+    assert published == list(range(5000))
+    assert ray.most == 4
+    assert max(ahead) <= 5
+
+
+@pytest.mark.parametrize(
+    "fails", [{"get": DiedError("gone")}, {"wait": RuntimeError("no connection")}]
+)
+def test_a_ray_that_ends_by_the_signal_of_its_driver_is_stopped_and_has_not_failed(fails):
+    units = [Unit(str(number), f"unit {number}", number) for number in range(9)]
+    ray, answers = ImitatedRay(2), iter([False])
+
+    def stop():
+        ray.fails = fails  # from here on
+        return next(answers, True)
+
+    job = Job(lambda shared, number: number, None, units, lambda unit, result: None)
+    assert run_on_ray(ray, job, stop) == (True, [])
+    if "wait" in fails:
+        with pytest.raises(RuntimeError):
+            run_on_ray(ray, job, lambda: False)
+    else:
+        assert len(run_on_ray(ray, job, lambda: False)[1]) == 9

@@ -1,25 +1,11 @@
-import runpy
 import sys
-from pathlib import Path
 
 import pytest
-import setuptools
 
 from spk.common import extras
 from spk.common.commands import Command
 from spk.common.errors import InputError
 from spk.common.extras import check_extra, explain_missing_module
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def setup_arguments(monkeypatch):
-    """Return what setup.py tells setuptools."""
-    given = {}
-    monkeypatch.setattr(setuptools, "setup", lambda **arguments: given.update(arguments))
-    runpy.run_path(str(ROOT / "setup.py"))
-    return given
 
 
 def test_a_missing_extra_is_one_line_with_its_repair(monkeypatch):

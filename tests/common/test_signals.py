@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import textwrap
 
 import click
 import pytest
@@ -45,6 +46,21 @@ def test_a_signal_closes_what_is_open_and_tells_one_line(tmp_path, number, code)
         running.send_signal(number)
         out, err = running.communicate()
     assert (running.returncode, out, err) == (code, "closed\n", f"{INTERRUPTED}\n")
+
+
+@pytest.mark.parametrize(("number", "code"), ENDS)
+def test_a_loop_ends_in_good_order_before_the_signal_has_its_effect(tmp_path, number, code):
+    body = """
+        from spk.common.signals import stop_then_raise
+        with stop_then_raise(print) as stop:
+            os.kill(me, {number})
+            print("stops", stop(), flush=True)
+        print("never")
+    """
+    with start(textwrap.dedent(body).format(number=int(number)), tmp_path) as running:
+        out, err = running.communicate()
+    said = "stopping after this batch; once more to stop at once\nstops True\nclosed\n"
+    assert (running.returncode, out, err) == (code, said, f"{INTERRUPTED}\n")
 
 
 @pytest.mark.parametrize(("number", "code"), ENDS)

@@ -1,6 +1,7 @@
 """The whole flow: a table and its audio become a store."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -12,8 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from click.testing import CliRunner
 from helpers import noise_meeting
 
+from spk.common.engine import running
 from spk.common.errors import InputError
 from spk.extract.options import ExtractOptions, parse_layers
 from spk.extract.pipeline import batching
@@ -21,6 +24,8 @@ from spk.extract.pipeline.batching import AHEAD, make_batches, sort_segments
 from spk.extract.pipeline.runner import WAITING, SplitOnOutOfMemory
 from spk.extract.planning import choose_segments, plan
 from spk.extract.run import run_extraction
+from spk.extract.store.cli import store as commands
+from spk.extract.store.maintenance import store_info
 from spk.extract.store.reader import FeatureStore
 from spk.extract.store.writer import StoreWriter
 from spk.extract.verification import cosines, relative_difference
@@ -178,6 +183,31 @@ def test_an_interrupted_run_goes_on_to_the_same_store(corpus, whole, tmp_path):
     np.testing.assert_array_equal(features(store, ids), features(tmp_path / "undisturbed", ids))
     assert relative_difference(features(store, ids), features(whole[0], ids)) < SAME
     assert run_extraction(table, store, options).new == 0
+
+
+def test_another_terminal_is_told_how_far_a_running_extraction_is(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "EVERY", 0.0)
+    root, table = corpus
+    store, options = tmp_path / "store", settings(root, batch_seconds=6.0)
+    run_extraction(table.head(4), store, options)
+    told = []
+
+    def stop():
+        said = CliRunner().invoke(commands, ["info", str(store)])
+        told.append((store_info(store)["running"], said.output.splitlines()[-1]))
+        return False
+
+    run_extraction(table, store, options, stop=stop)
+    (first, line), (last, _) = told[0], told[-1]
+    assert (first["done"], first["total"], first["pid"]) == (4, 24, os.getpid())
+    assert line.startswith(
+        f"running: 4 of 24 segments committed, by process {os.getpid()} on {first['host']}, since "
+    )
+    assert re.search(r"\(heard of \d s ago\)$", line)
+    assert 4 <= last["done"] <= 24
+    assert store_info(store)["running"] is None
+    assert "running" not in CliRunner().invoke(commands, ["info", str(store)]).output
+    assert sorted(os.listdir(store)) == ["lock", "shards", "store.json"]
 
 
 def test_what_a_grown_table_adds_is_encoded_alone(corpus, tmp_path):

@@ -86,6 +86,8 @@ CHANGED = {  # another value of every setting that has more than one
     "dtype": "float32",
     "gradient_checkpointing": True,
     "cache_prefix": True,
+    "engine": "ray",
+    "ray_address": "10.0.0.1:6379",
 }
 
 
@@ -510,7 +512,8 @@ def test_no_more_layers_are_frozen_than_there_are(settings, found):
 def test_only_settings_that_change_results_count_as_differences():
     free = "workers csv_path audio_root checkpoint_save_top_k checkpoint_dir "
     free += "log_dir keep_encoder resume_from_checkpoint start_meeting sessions shard devices "
-    free += "workers_per_device cache_prefix keep_last revision"  # a revision is in the hashes
+    free += "workers_per_device cache_prefix keep_last engine ray_address "
+    free += "revision"  # is in the hashes
     assert differing_settings(result_settings(FinetuneConfig()), FinetuneConfig(**CHANGED)) == [
         *(name for name in CHANGED if name not in free.split()),
         "devices",  # of one model

@@ -36,7 +36,7 @@ def annotated(tmp_path):
 
 def test_rttm_makes_a_table_and_says_that_ends_were_not_checked(run, annotated):
     done = run("rttm", annotated, "t.csv")
-    assert done.output == (
+    assert done.stdout == (
         "t.csv: 24 segments, 1 sessions, 2 speakers, 0.01 h, 1 unchecked; see t.csv.notes.csv\n"
     )
     assert done.exit_code == 0
@@ -76,7 +76,7 @@ def test_textgrid_and_csv_make_tables(run, annotated, tmp_path):
 def test_select_tells_what_each_rule_dropped_and_lists_it(run, annotated):
     run("rttm", annotated, "t.csv", "--scope", "series")
     done = run("select", "t.csv", "s.csv", "--min-seconds", "1.5", "--max-seconds", "2.5")
-    assert done.output.splitlines() == [
+    assert done.stdout.splitlines() == [
         "min_seconds 1.5: dropped 8",
         "max_seconds 2.5: dropped 8",
         "s.csv: 8 segments kept",
@@ -159,7 +159,7 @@ def test_the_table_of_a_cut_keeps_how_it_was_split(run, annotated, recorded):
 
 def test_what_the_references_spelling_leaves_out_is_reported_and_listed(run, annotated, recorded):
     words = ("--rttm_dir", annotated, "--pcm_dir", recorded, "--output_dir", "seg")
-    told = run("cut", *words).output.splitlines()
+    told = run("cut", *words).stdout.splitlines()
     assert told[-2].startswith("seg: 16 files written")
     assert told[-1] == (
         "seg/segments.csv: 16 segments, 1 sessions, 2 speakers, 0.01 h, 8 min_seconds 1.5; "

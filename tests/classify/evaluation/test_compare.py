@@ -11,9 +11,10 @@ from scipy.stats import binomtest
 from spk.classify.cli import main
 from spk.classify.evaluation.compare import COLUMNS, compare, conclude, holm
 from spk.classify.metrics import mean_interval, percentiles, resample, session_mean
-from spk.classify.output import OTHER_TASK, comparison_text
+from spk.classify.output import OTHER_TASK, comparison_parts
 from spk.classify.speaker_model import KNOWS_THE_ROOM
 from spk.common.errors import InputError
+from spk.common.terminal import plain
 from spk.manifests.table import write_predictions
 
 EXACT = 1e-12  # the same sums in another order
@@ -291,7 +292,7 @@ def test_no_resamples_are_refused(a, b):
 
 def test_a_small_p_is_not_shown_as_0():
     found = compare(make_predictions({"M": "0" * 30}), make_predictions({"M": "1" * 30}))
-    lines = comparison_text(found).splitlines()
+    lines = plain(*comparison_parts(found)).splitlines()
     assert lines[4].endswith(" McNemar  1.9e-09")  # 2 / 2^30; nothing to correct
     assert len(lines[3]) == len(lines[5])  # and it is a number, to the right
 

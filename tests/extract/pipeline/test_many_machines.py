@@ -15,6 +15,7 @@ from helpers import noise_meeting
 
 from spk.extract.options import ExtractOptions
 from spk.extract.run import run_extraction
+from spk.extract.store.maintenance import store_info
 from spk.extract.store.reader import FeatureStore
 from spk.manifests.table import write_table
 
@@ -53,15 +54,6 @@ def alone(corpus, tmp_path_factory):
     return rows_of(store)
 
 
-@pytest.fixture
-def two(ray_of_two_nodes):
-    """Return the Ray of two nodes, without faults."""
-    ray_of_two_nodes.clear()
-    yield ray_of_two_nodes
-    ray_of_two_nodes.clear()
-    ray_of_two_nodes.end_commands()
-
-
 def words(corpus, *more):
     """Return the arguments of the command: units of about two thirds of a recording."""
     settings = [
@@ -71,7 +63,8 @@ def words(corpus, *more):
     ]
     root, _ = corpus
     table = str(root / "table.csv")
-    return [table, "store", "--audio-root", str(root), *settings, "--unit-minutes", "0.08", *more]
+    settings += ["--audio-root", str(root), "--unit-minutes", "0.08"]
+    return ["extract", table, "store", *settings, *more]
 
 
 def on(two):
@@ -96,6 +89,11 @@ def committed(folder):
     return list((folder / "store" / "shards").glob("0*.h5"))
 
 
+def told_running(folder):
+    running = store_info(folder / "store")["running"]
+    return running if running and running["units"] else None
+
+
 def unnamed(folder):
     return [path.name for path in (folder / "store" / "shards").glob(".writing-*")]
 
@@ -114,36 +112,32 @@ def test_two_nodes_write_what_one_machine_does_bit_for_bit(two, corpus, alone, t
     assert run_extraction(table, tmp_path / "store", options).new == 0  # --engine local goes on
 
 
-def test_a_worker_killed_in_a_unit_loses_and_doubles_nothing(two, corpus, alone, tmp_path):
-    two.set_fault("slow")
-    process = two.start(words(corpus, *on(two)), tmp_path)
-    two.wait_for(lambda: committed(tmp_path), process)
-    victim = two.wait_for(two.workers, process)[0]
-    os.kill(victim, signal.SIGKILL)
-    _, errors = process.communicate(timeout=300)
-    assert (process.returncode, errors) == (REJECTED, "")
-    assert_same(rows_of(tmp_path / "store"), alone)
-    assert unnamed(tmp_path) == []
-
-
-def test_a_node_killed_loses_and_doubles_nothing(two, corpus, alone, tmp_path):
-    two.set_fault("slow")
+def test_a_worker_and_a_node_killed_in_a_unit_lose_and_double_nothing(two, corpus, alone, tmp_path):
+    two.set_fault("slow.wav")
     process = two.start(words(corpus, *on(two)), tmp_path)
     two.wait_for(lambda: committed(tmp_path) and len(two.workers()) > 1, process)
+    os.kill(two.workers()[0], signal.SIGKILL)
     two.tell("kill a node")
     try:
-        _, errors = process.communicate(timeout=300)
+        said, errors = process.communicate(timeout=300)
     finally:
         two.tell("add a node")
     assert (process.returncode, errors) == (REJECTED, "")
+    assert re.search(r"; [12] tries of units were lost and made again;", said)
     assert_same(rows_of(tmp_path / "store"), alone)
     assert unnamed(tmp_path) == []
 
 
-def test_after_a_killed_driver_the_same_command_goes_on(two, corpus, alone, tmp_path):
-    two.set_fault("slow")
+def test_a_second_driver_is_told_who_holds_the_lock_and_goes_on_after_its_end(
+    two, corpus, alone, tmp_path
+):
+    two.set_fault("slow.wav")
     process = two.start(words(corpus, *on(two)), tmp_path)
     two.wait_for(lambda: committed(tmp_path), process)
+    process.send_signal(signal.SIGSTOP)  # so that it is not done before the second has begun
+    code, _, errors = two.run(words(corpus, *on(two)), tmp_path)
+    assert code == 1
+    assert f'writing is locked by {{"pid": {process.pid},' in errors
     process.kill()
     process.communicate()
     there = rows_of(tmp_path / "store")
@@ -154,6 +148,27 @@ def test_after_a_killed_driver_the_same_command_goes_on(two, corpus, alone, tmp_
     assert f"{len(alone) - len(there)} of them new" in said
     assert_same(rows_of(tmp_path / "store"), alone)
     assert unnamed(tmp_path) == []
+
+
+def test_a_driver_of_a_cluster_tells_who_works_and_ends_on_sigterm_in_good_order(
+    two, corpus, alone, tmp_path
+):
+    two.set_fault("slow.wav")
+    process = two.start(words(corpus, *on(two)), tmp_path)
+    running = two.wait_for(
+        lambda: committed(tmp_path) and told_running(tmp_path),
+        process,
+    )
+    assert (running["total"], running["pid"]) == (len(alone) + 1, process.pid)
+    assert 0 <= running["done"] < len(alone)
+    assert {unit["pid"] for unit in running["units"]} <= two.processes().keys()
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert two.workers() == unnamed(tmp_path) == []
+    assert store_info(tmp_path / "store")["running"] is None
+    there = rows_of(tmp_path / "store")
+    assert_same(there, {name: alone[name] for name in there})
 
 
 def test_a_unit_that_kills_its_process_fails_by_name_and_the_others_go_on(
@@ -177,69 +192,46 @@ def test_a_unit_that_kills_its_process_fails_by_name_and_the_others_go_on(
     assert_same(rows_of(tmp_path / "store"), alone)
 
 
-def test_a_second_driver_is_told_that_the_store_is_locked(two, corpus, tmp_path):
-    two.set_fault("slow")
-    process = two.start(words(corpus, *on(two)), tmp_path)
-    two.wait_for(lambda: committed(tmp_path), process)
-    process.send_signal(signal.SIGSTOP)  # so that it is not done before the second has begun
-    code, _, errors = two.run(words(corpus, *on(two)), tmp_path)
-    process.terminate()
-    process.send_signal(signal.SIGCONT)
-    assert code == 1
-    assert f'writing is locked by {{"pid": {process.pid},' in errors
-    process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
-
-
 def test_a_machine_that_does_not_see_the_store_is_told_with_what_remains(two, corpus, tmp_path):
     two.set_fault("blind")
     code, _, errors = two.run(words(corpus, *on(two)), tmp_path)
     assert code == 1
-    assert f"{tmp_path}/store is not seen there (No such file or directory)" in errors
+    assert f"{tmp_path}/store/shards is not seen there (No such file or directory)" in errors
     assert "--shard i/n into a store of its own, then spk-store merge" in errors
     assert committed(tmp_path) == unnamed(tmp_path) == []
 
 
+LISTENING = """
+import json, sys
+import psutil  # which Ray brings
+ours = psutil.Process(int(sys.argv[1]))
+lines = [line for p in [ours, *ours.children(recursive=True)] for line in p.net_connections()]
+print(json.dumps(sorted({line.laddr.ip for line in lines if line.status == "LISTEN"})))
+"""
+
+
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_a_ray_of_this_machine_ends_it_in_good_order(
+def test_a_ray_of_this_machine_is_on_loopback_alone_and_ends_on_a_signal(
     two, corpus, alone, tmp_path, kind
 ):
-    two.set_fault("slow")
+    two.set_fault("slow.wav")
     process = two.start(words(corpus, "--engine", "ray"), tmp_path)
     two.wait_for(lambda: committed(tmp_path), process)
+    asked = [sys.executable, "-c", LISTENING, str(process.pid)]
+    said = subprocess.run(asked, capture_output=True, text=True, check=True)
+    assert json.loads(said.stdout)
+    assert set(json.loads(said.stdout)) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
     os.killpg(process.pid, kind)  # as a terminal or scancel does: to all of them
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + kind
-    assert errors.splitlines() == [
+    said = [
         "stopping after this batch; once more to stop at once",
         "interrupted; run the same command to go on",
     ]
+    assert (process.returncode, errors.splitlines()) == (128 + kind, said)
     assert two.workers() == unnamed(tmp_path) == []
     there = rows_of(tmp_path / "store")
     assert 0 < len(there) < len(alone)
     assert_same(there, {name: alone[name] for name in there})
-    two.clear()
-    assert two.run(words(corpus), tmp_path)[0] == REJECTED  # --engine local goes on
+    root, table = corpus  # --engine local goes on
+    run_extraction(table, tmp_path / "store", ExtractOptions(audio_root=str(root), **SETTINGS))
     assert_same(rows_of(tmp_path / "store"), alone)
-
-
-def test_a_ray_of_this_machine_listens_on_its_loopback_address_alone(two):
-    code = """
-import json, os
-from spk.common.engine.ray_session import ray_session
-with ray_session(None):
-    import psutil  # which Ray brings
-    ours = psutil.Process(os.getpid()).children(recursive=True)
-    lines = [line for p in [*ours, psutil.Process()] for line in p.net_connections()]
-    print(json.dumps(sorted({line.laddr.ip for line in lines if line.status == "LISTEN"})))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=two.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)
-    assert set(json.loads(done.stdout)) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}

@@ -49,7 +49,7 @@ def test_merge_pack_and_export_write_what_they_say(tmp_path: Path, make_store: M
     make_store(tmp_path / "a", IDS[:4])
     make_store(tmp_path / "b", IDS[4:])
     result = run("merge", tmp_path / "a", tmp_path / "b", tmp_path / "all")
-    assert result.output == f"{tmp_path / 'all'}: 10 segments of 2 stores\n"
+    assert result.stdout == f"{tmp_path / 'all'}: 10 segments of 2 stores\n"
     assert run("pack", tmp_path / "all", tmp_path / "all.h5").exit_code == 0
     assert FeatureStore.open(tmp_path / "all.h5").ids().tolist() == IDS
     result = run("export", tmp_path / "all.h5", tmp_path / "all.npz")

@@ -115,6 +115,19 @@ def test_nothing_left_is_an_error(tmp_path):
         make_table(Annotation([turn("a")]), audio_root=tmp_path, allow_unpaired=True)
 
 
+def test_speakers_whom_the_identity_file_does_not_name_may_be_left_out(tmp_path):
+    people = tmp_path / "people.csv"
+    people.write_text("session,speaker,person,confidence\na,001-M,anna,0.99\n")
+    turns = [turn("a"), turn("a", "003-M", start=3, end=4, line=1)]
+    with pytest.raises(InputError, match="add their rows, or pass --skip-bad to leave their turns"):
+        make_table(Annotation(turns), identity=people)
+    table, notes = with_notes(Annotation(turns), identity=people, skip_bad=True)
+    assert list(table["speaker"]) == ["anna"]
+    dropped = [note for note in notes if note.kind == "dropped"]
+    assert [note.place for note in dropped] == ["a.rttm, line 2"]
+    assert f"'003-M' of session 'a' has no person in {people}" in dropped[0].message
+
+
 def test_the_identity_file_names_persons_across_sessions(tmp_path):
     people = tmp_path / "people.csv"
     people.write_text("session,speaker,person\na,001-M,anna\nb,002-F,anna\n")

@@ -1,17 +1,19 @@
 """A Ray of two nodes on this machine, whose workers misbehave when told, and commands on it."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 # Python loads it at the start of each worker of Ray: what files in FAULTS tell happens there, when
-# a file is opened.
+# a recording or a shard of a store is opened.
 FAULTS = """
 import os, signal, sys, time
 faults = os.environ["SPK_TEST_FAULTS"]
@@ -23,11 +25,11 @@ def fault(event, arguments):
     name = os.path.basename(arguments[0])
     if name.startswith(".writing-probe") and os.path.exists(f"{faults}/blind"):
         raise FileNotFoundError(2, "No such file or directory")
-    if not name.endswith(".wav"):
+    if not name.endswith((".wav", ".h5")):
         return
     if os.path.exists(f"{faults}/kill-{name}"):
         os.kill(os.getpid(), signal.SIGKILL)
-    if os.path.exists(f"{faults}/slow"):
+    if os.path.exists(f"{faults}/slow{name[name.rindex('.'):]}"):
         time.sleep(0.1)
 
 if worker:
@@ -38,7 +40,8 @@ if worker:
 CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
-node = {"node_ip_address": "127.0.0.1", "object_store_memory": 100_000_000, "num_cpus": 1}
+node = {"node_ip_address": "127.0.0.1", "object_store_memory": 80_000_000, "num_cpus": 1}
+node["temp_dir"] = sys.argv[1]
 cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
 second = cluster.add_node(**node)
 print(cluster.address, flush=True)
@@ -50,6 +53,9 @@ for line in sys.stdin:
     print("done", flush=True)
 cluster.shutdown()
 """
+
+
+UNIT = rb"ray::(extract|fit|train)_unit"  # what a process is called that is in one
 
 
 class RayOfTwoNodes:
@@ -67,27 +73,30 @@ class RayOfTwoNodes:
         assert self.cluster.stdout.readline() == "done\n"
 
     def set_fault(self, name):
+        """Have opened recordings ("slow.wav") or shards ("slow.h5") take 0.1 s, and so on."""
         (self.faults / name).touch()
 
     def clear(self):
         for fault in self.faults.iterdir():
             fault.unlink()
 
-    def workers(self):
-        """Return the processes that are in a unit now."""
-        found = []
+    def processes(self):
+        """Return all that the cluster and its commands have started: {process: command line}."""
+        found = {}
         for place in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                ours = self.faults.as_posix().encode() in (place / "environ").read_bytes()
-                if ours and b"ray::extract_unit" in (place / "cmdline").read_bytes():
-                    found.append(int(place.name))
+                if self.faults.as_posix().encode() in (place / "environ").read_bytes():
+                    found[int(place.name)] = (place / "cmdline").read_bytes()
         return found
 
+    def workers(self, kind=UNIT):
+        """Return the processes that are in a unit now, or in another kind of task."""
+        return [number for number, line in self.processes().items() if re.match(kind, line)]
+
     def start(self, words, folder):
-        """Start ``spk-extract`` in a folder."""
-        code = "from spk.extract.cli import main; main()"
+        """Start ``spk`` in a folder."""
         process = subprocess.Popen(
-            [sys.executable, "-c", code, *words],
+            [sys.executable, "-m", "spk", *words],
             cwd=folder,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -108,10 +117,17 @@ class RayOfTwoNodes:
             process.stdout.close()
             process.stderr.close()
 
+    def wait_until_gone(self):
+        """Wait for the end of all that was started; raise `AssertionError` where some is left."""
+        limit = time.monotonic() + 20
+        while left := self.processes():
+            assert time.monotonic() < limit, left
+            time.sleep(0.1)
+
     @staticmethod
     def wait_for(condition, process):
         """Wait until a condition holds while a process runs; return what it gave."""
-        limit = time.monotonic() + 120
+        limit = time.monotonic() + 300
         while not (value := condition()):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < limit
@@ -119,17 +135,15 @@ class RayOfTwoNodes:
         return value
 
     def run(self, words, folder):
-        """Return the exit code of ``spk-extract``, and what it says on stdout and stderr."""
+        """Return the exit code of ``spk``, and what it says on stdout and stderr."""
         process = self.start(words, folder)
         said = process.communicate(timeout=300)
         return process.returncode, *said
 
 
-@pytest.fixture(scope="module")
-def ray_of_two_nodes(tmp_path_factory):
+@contextmanager
+def start_two_nodes(folder):
     """Yield a Ray of two nodes with one core each, bound to the loopback address."""
-    pytest.importorskip("ray", reason="the extra ray is not installed")
-    folder = tmp_path_factory.mktemp("ray")
     (folder / "faults").mkdir()
     (folder / "sitecustomize.py").write_text(FAULTS)
     environment = {
@@ -143,13 +157,40 @@ def ray_of_two_nodes(tmp_path_factory):
         "RAY_health_check_period_ms": "500",
         "RAY_health_check_failure_threshold": "3",
     }
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", CLUSTER],
-        env={**environment, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},  # `ray_session` tells why
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as cluster:
-        yield RayOfTwoNodes(cluster, folder / "faults", environment)
-        cluster.stdin.close()
+    with (
+        # sockets need short paths; of its own, as Rays find one another in the usual place
+        TemporaryDirectory(prefix="spk-ray-", dir="/tmp", ignore_cleanup_errors=True) as place,
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", CLUSTER, place],
+            env={**environment, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},  # see `ray_session`
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as cluster,
+    ):
+        two = RayOfTwoNodes(cluster, folder / "faults", environment)
+        try:
+            yield two
+        finally:
+            two.end_commands()
+            cluster.stdin.close()
+            cluster.wait(60)
+    two.wait_until_gone()
+
+
+@pytest.fixture(scope="module")
+def ray_of_two_nodes(tmp_path_factory):
+    """Yield the Ray of two nodes of a module's tests; it must leave no process."""
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    with start_two_nodes(tmp_path_factory.mktemp("ray")) as two:
+        yield two
+
+
+@pytest.fixture
+def two(ray_of_two_nodes):
+    """Return the Ray of two nodes, without faults."""
+    ray_of_two_nodes.clear()
+    yield ray_of_two_nodes
+    ray_of_two_nodes.clear()
+    ray_of_two_nodes.end_commands()

@@ -1,0 +1,1 @@
+"""Find turns that carry the wrong name: what `spk-classify audit` does."""

@@ -1,0 +1,317 @@
+"""The audit: judge every turn out of fold, say what is wrong with its label, propose a name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...common.errors import InputError
+from ...common.extras import check_extra
+from ...common.log import log
+from ...extract.store.reader import FeatureStore
+from ...manifests.splits.overlap import has_common_clock
+from ...manifests.splits.tasks import Task
+from ...manifests.table import as_table
+from ..evaluation.confounds import person_of_label
+from ..features import Log, open_store, read_features
+from ..selection.prepare import Prepared
+from .exchanges import exchanged_sessions, exchanged_stretches
+from .halves import SURE, extract_halves, two_voices
+from .held_out import NEVER_LEARNT, Judged, Learner, choose_learner, judge, prepare
+from .label_issues import Issues, find_issues
+from .options import AuditOptions
+from .trial import Labels, Trial, try_planted, without
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SWAP, EXCHANGE, SESSION = "swap", "exchange", "exchanged session"
+OUTLIER, TWO = "outlier", "two voices"
+KINDS = (SWAP, EXCHANGE, SESSION, OUTLIER, TWO)
+COLUMNS = {  # of the table that `audit` returns
+    "segment_id": "",
+    "session": "",
+    "start": np.nan,
+    "end": np.nan,
+    "labelled": "",
+    "suggested": "",
+    "probability": np.nan,
+    "labelled_probability": np.nan,
+    "quality": np.nan,
+    "rank": np.nan,
+    "issue": False,
+    "kind": "",
+    "proposed": False,
+    "fit": np.nan,
+    "two_voices": np.nan,
+    "scores": "",
+    "reason": "",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What an audit found.
+
+    Attributes
+    ----------
+    turns : DataFrame
+        Columns `COLUMNS`, a row per turn of the table, the most doubtful label first.
+    table : segment table
+        As it was audited.
+    trial : Trial
+        How many planted errors were found.
+    accuracy : float
+        Share of judged turns whose most probable speaker is the label.
+    """
+
+    turns: pd.DataFrame
+    table: pd.DataFrame
+    options: AuditOptions
+    learner: Learner
+    store: FeatureStore
+    trial: Trial
+    accuracy: float
+    listened: bool
+    related: bool
+
+    @property
+    def left_out(self) -> pd.DataFrame:
+        """Return the turns that could not be judged: `segment_id, session, reason`."""
+        rows = self.turns[self.turns["reason"] != ""]
+        return rows[["segment_id", "session", "reason"]].reset_index(drop=True)
+
+
+def audit(
+    table: pd.DataFrame | str | Path,
+    store: FeatureStore | str | Path,
+    *,
+    log: Log = log,
+    **options: Any,
+) -> pd.DataFrame:
+    """Rank the turns of a table by how probably their label is wrong.
+
+    Parameters
+    ----------
+    table
+        Segment table, or its file; its split is not looked at.
+    store
+        Pooled features of its segments, or their folder.
+    log
+        Receives lines on what was found and left out.
+    options
+        Fields of `AuditOptions`.
+
+    Returns
+    -------
+    DataFrame
+        A row per turn, the most doubtful first: who it is `labelled`, who is `suggested` with which
+        calibrated `probability`, the `quality` of the label (0 to 1), `issue` where cleanlab
+        suspects it, the `kind` (``swap``, ``exchange``, ``exchanged session``, ``outlier``, ``two
+        voices``), whether a correction is `proposed`, and the `reason` why a turn was not judged.
+
+    Raises
+    ------
+    InputError
+        Cleanlab is not installed, segments have no features, or no session can be judged.
+
+    Examples
+    --------
+    >>> turns = audit("table.csv", "features")  # doctest: +SKIP
+    >>> turns[turns["proposed"]][["segment_id", "labelled", "suggested"]]  # doctest: +SKIP
+    """
+    from .wording import facts
+
+    done = run_audit(as_table(table), store, AuditOptions(**options), log=log)
+    for line in facts(done):
+        log(line)
+    return done.turns
+
+
+def run_audit(
+    table: pd.DataFrame,
+    store: FeatureStore | str | Path,
+    options: AuditOptions,
+    *,
+    cache: Path | None = None,
+    log: Log = lambda text: None,
+) -> Audit:
+    """Audit a segment table; parameters and errors are those of `audit`.
+
+    Halves of turns are extracted into the folder `cache`, if `options` name the recordings.
+    """
+    check_extra("audit", "audit")
+    opened = open_store(store)
+    ready, tasks, skipped = prepare(table, opened, options)
+    learner = choose_learner(ready.table, opened, tasks, options)
+    ids = ready.table["segment_id"].to_numpy(str)
+    X = read_features(opened, ids, learner.layers, learner.pooling_part)
+    data = _Data(ready.table, tasks, X, learner, options)
+    judged, issues = _judge(data)
+    trial = _trial(data, issues)
+    person_of = person_of_label(ready.table, options.identity)
+    pairs = exchanged_sessions(ready.table, X, person_of, seed=options.seed) if person_of else {}
+    voices = None
+    if options.audio_root is not None:
+        place = {"audio_root": options.audio_root, "log": log}
+        halves = _halves(ready.table, opened, learner, cache, place)
+        voices = two_voices(tasks, ready.table, X, halves, learner, seed=options.seed)
+    frames = [_rows(*both, data, pairs, voices) for both in zip(judged, issues, strict=True)]
+    turns = _ranked(_all_turns(ready, skipped, frames))
+    return Audit(
+        turns if trial.carries else turns.assign(proposed=False),
+        ready.whole,
+        options,
+        learner,
+        opened,
+        trial,
+        accuracy=_accuracy(judged),
+        listened=voices is not None,
+        related=bool(person_of) and len(set(person_of.values())) < len(person_of),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """What is judged, and by what: the rows with features, folded tasks, X (n, d), a learner."""
+
+    table: pd.DataFrame
+    tasks: Sequence[Task]
+    X: np.ndarray
+    learner: Learner
+    options: AuditOptions
+
+
+def _halves(
+    table: pd.DataFrame,
+    store: FeatureStore,
+    learner: Learner,
+    cache: Path | None,
+    place: Mapping[str, Any],
+) -> FeatureStore:
+    if cache is None:
+        raise InputError(
+            "audio-root: is given without a folder to keep the halves of turns in, expected one; "
+            "run spk-classify audit, which keeps them in OUT, or leave audio_root out"
+        )
+    return extract_halves(table, store, learner, cache, **place)
+
+
+def _accuracy(judged: Sequence[Judged]) -> float:
+    """Return the share of turns whose most probable speaker is the label."""
+    right = [session.codes == session.chances.argmax(axis=1) for session in judged]
+    return float(np.concatenate(right).mean())
+
+
+def _judge(data: _Data, labels: Labels | None = None) -> tuple[list[Judged], list[Issues]]:
+    """Judge all sessions, with other labels than the tasks' where they are given."""
+    seed, learner = data.options.seed, data.learner
+    judged = judge(data.tasks, data.X, learner, seed=seed, labels=labels)
+    nearest = replace(learner, classifier="centroid", penalty=None)
+    near = judge(data.tasks, data.X, nearest, seed=seed, labels=labels)
+    seconds = (data.table["end"] - data.table["start"]).to_numpy(np.float64)
+    return judged, [
+        find_issues(session, other.scores.max(axis=1), seconds[session.rows])
+        for session, other in zip(judged, near, strict=True)
+    ]
+
+
+def _trial(data: _Data, issues: Sequence[Issues]) -> Trial:
+    """Return how many errors are found that are planted among turns above suspicion."""
+    pairs = zip(data.tasks, issues, strict=True)
+    above = [without(task, issue.suspect | np.isnan(issue.quality)) for task, issue in pairs]
+    tasks = [task for task in above if task.cuts]
+    rest = replace(data, tasks=tasks)
+    seconds = (data.table["end"] - data.table["start"]).to_numpy()
+
+    def propose(labels: Labels) -> list[tuple[Judged, np.ndarray]]:
+        judged, again = _judge(rest, labels)
+        return [
+            (session, np.where(issue.proposed(data.options), issue.better, -1))
+            for session, issue in zip(judged, again, strict=True)
+        ]
+
+    long = {task.name: seconds[task.rows["valid"]] >= data.options.min_seconds for task in tasks}
+    before = sum(int(issue.proposed(data.options).sum()) for issue in issues)
+    if not tasks:
+        return Trial(0, 0, 0)
+    return try_planted(tasks, long, propose, before=before, seed=data.options.seed)
+
+
+def _rows(
+    judged: Judged,
+    issues: Issues,
+    data: _Data,
+    pairs: Mapping[tuple[str, str], tuple[str, bool]],
+    voices: np.ndarray | None,
+) -> pd.DataFrame:
+    """Return the rows of a session's judged turns, without their rank."""
+    labels = np.array(judged.labels)
+    part = data.table.iloc[judged.rows]
+    stretch = np.full(len(part), -1)
+    if has_common_clock(part):
+        stretch = exchanged_stretches(judged, part["start"].to_numpy())
+    exchanged = [pairs.get((judged.name, label), ("", True)) for label in part["speaker"]]
+    session, certain = (np.array(column) for column in zip(*exchanged, strict=True))
+    sure = np.full(len(part), np.nan) if voices is None else voices[judged.rows]
+    swap = issues.proposed(data.options)
+    ways = [session != "", stretch >= 0, sure >= SURE, issues.outlier, swap]
+    kind = np.select(ways, [SESSION, EXCHANGE, TWO, OUTLIER, SWAP], default="")
+    suggested = np.where(stretch >= 0, stretch, issues.better)
+    usable = judged.codes >= 0
+    chances = judged.chances[np.arange(len(part)), suggested]
+    return part[["segment_id", "session", "start", "end"]].assign(
+        labelled=part["speaker"],
+        suggested=np.where(session != "", session, labels[suggested]),
+        probability=np.where(session != "", np.nan, chances),
+        labelled_probability=np.where(usable, judged.own, np.nan),
+        quality=issues.quality,
+        issue=issues.suspect,
+        kind=np.where(usable, kind, ""),
+        proposed=usable & np.isin(kind, (SESSION, EXCHANGE, SWAP)) & certain,
+        fit=issues.fit,
+        two_voices=sure,
+        scores=[_as_json(labels, chance) for chance in judged.chances],
+        reason=np.where(usable, "", NEVER_LEARNT),
+    )
+
+
+def _as_json(labels: np.ndarray, chances: np.ndarray) -> str:
+    pairs = zip(map(str, labels), chances, strict=True)
+    return json.dumps({label: round(float(chance), 6) for label, chance in pairs})
+
+
+def _all_turns(
+    ready: Prepared, skipped: Mapping[str, str], frames: Sequence[pd.DataFrame]
+) -> pd.DataFrame:
+    """Return the judged turns and those that could not be, with all `COLUMNS`."""
+    import pandas as pd
+
+    whole = ready.whole.rename(columns={"speaker": "labelled"})
+    judged = {name for frame in frames for name in frame["segment_id"]}
+    rest = whole[~whole["segment_id"].isin(judged)]
+    rejected = rest["segment_id"].isin(set(ready.rejected["segment_id"]))
+    reasons = rest["session"].map(dict(skipped)).mask(rejected, "rejected at extraction")
+    names = [name for name in COLUMNS if name in rest]
+    rest = rest[names].assign(reason=reasons.fillna(NEVER_LEARNT))
+    filled = [
+        frame.assign(**{name: blank for name, blank in COLUMNS.items() if name not in frame})
+        for frame in (*frames, rest)
+    ]
+    return pd.concat([frame[list(COLUMNS)] for frame in filled if len(frame)])
+
+
+def _ranked(turns: pd.DataFrame) -> pd.DataFrame:
+    """Order turns by the quality of their label; what is proposed for other reasons comes first."""
+    whole = turns["kind"].isin((SESSION, EXCHANGE))
+    order = turns.assign(later=~whole).sort_values(
+        ["later", "quality", "segment_id"], kind="stable", na_position="last"
+    )
+    order = order.drop(columns="later").reset_index(drop=True)
+    ranks = np.arange(1, len(order) + 1, dtype=float)
+    return order.assign(rank=np.where(order["quality"].notna(), ranks, np.nan))

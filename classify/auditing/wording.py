@@ -1,0 +1,96 @@
+"""Sentences about an audit that claim no more than it carries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..features import encoder_kind
+from .run import EXCHANGE, OUTLIER, SESSION, SWAP, TWO, Audit
+
+MEANING = {
+    SESSION: "labels of two speakers exchanged throughout a session, by the other sessions",
+    EXCHANGE: "labels of two speakers exchanged for a stretch of time",
+    SWAP: "another speaker of the session fits better",
+    TWO: "the two halves are two people's",
+    OUTLIER: "fits nobody of the session: crosstalk or noise",
+}
+MOST_NAMED = 20  # sessions in lines; the file lists every turn
+MIXED = (
+    "A proposal is no finding: a recogniser's own mistakes look like wrong labels, so listen "
+    "before you correct."
+)
+
+
+def facts(audit: Audit) -> list[str]:
+    """Return lines on what an audit was made with, found, and cannot say."""
+    config = audit.store.config
+    encoder = f"{config['encoder']}{encoder_kind(config, ' ({})')}"
+    judged = audit.turns["quality"].notna()
+    sessions = audit.turns["session"][judged].nunique()
+    return [
+        f"encoder: {encoder}; judged out of fold by {audit.learner.name}",
+        f"judged: {judged.sum()} of {len(audit.turns)} turns in {sessions} sessions; the most "
+        f"probable speaker is the label in {audit.accuracy:.1%}",
+        *_trial_lines(audit),
+        *_kind_lines(audit),
+        *_not_looked_for(audit),
+        *left_out_lines(audit),
+    ]
+
+
+def _trial_lines(audit: Audit) -> list[str]:
+    trial = audit.trial
+    if not trial.planted:
+        return ["trial: no turn is free of suspicion to plant an error in; nothing is proposed"]
+    text = (
+        f"trial: of {trial.planted} labels exchanged on purpose {_percent(trial.recall)} are found "
+        "with the right name"
+    )
+    if not trial.carries:
+        return [
+            f"{text}, less than half: these features cannot carry an audit, and nothing is "
+            "proposed; use another encoder"
+        ]
+    if not trial.proposed:
+        return [text]
+    return [
+        f"{text}; they are {_percent(trial.precision)} of what is proposed then, if all that "
+        "is proposed now were the recogniser's mistakes"
+    ]
+
+
+def _percent(share: Sequence[float]) -> str:
+    value, low, high = share
+    return f"{value:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _kind_lines(audit: Audit) -> list[str]:
+    counts = audit.turns["kind"].value_counts()
+    lines = [f"{kind}: {counts[kind]} turns, {MEANING[kind]}" for kind in MEANING if kind in counts]
+    proposed = int(audit.turns["proposed"].sum())
+    lines.append(f"proposed: {proposed} corrections" + (f". {MIXED}" if proposed else ""))
+    return lines
+
+
+def _not_looked_for(audit: Audit) -> list[str]:
+    lines = []
+    if not audit.listened:
+        lines.append("not looked for: turns of two voices; pass --audio-root")
+    if not audit.related:
+        lines.append(
+            "not looked for: labels exchanged throughout a session, since no two sessions are "
+            "known to share people; pass --identity"
+        )
+    return lines
+
+
+def left_out_lines(audit: Audit) -> list[str]:
+    """Return lines on the turns that could not be judged, by session and reason."""
+    groups = audit.left_out.groupby(["session", "reason"]).size()
+    lines = [
+        f"left out: {count} turns of {session}, {reason}"
+        for (session, reason), count in groups.items()
+    ]
+    if len(lines) > MOST_NAMED:
+        lines = [*lines[:MOST_NAMED], f"left out: {len(lines) - MOST_NAMED} more, see audit.csv"]
+    return lines

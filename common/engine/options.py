@@ -1,0 +1,71 @@
+"""Which engine runs a job: the two settings that extraction, sweep and fine-tuning share.
+
+Each is declared here once, so that the option, its help, its errors and the checks before anything
+is loaded are the same for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import InputError
+from ..extras import check_extra
+from ..options import option_field
+from .ray_session import check_address
+
+ENGINES = ("local", "ray")
+HERE: dict[str, Any] = {"engine": "local", "ray_address": None}  # of what is part of a job itself
+Field = Callable[..., Any]  # `option_field`, maybe with a group
+
+
+def engine_field(what: str, field: Field = option_field, **display: Any) -> Any:
+    """Return the field `engine`; `what` tells in its help what the machines of Ray share."""
+    return field(
+        "local",
+        f"local: this machine; ray: the machines of a Ray cluster, {what}.",
+        choices=ENGINES,
+        result=False,
+        **display,
+    )
+
+
+def ray_address_field(field: Field = option_field, **display: Any) -> Any:
+    """Return the field `ray_address`."""
+    return field(
+        None,
+        "With --engine ray: the head of a cluster.",
+        default_text="a Ray of this machine alone",
+        metavar="HOST:PORT",
+        result=False,
+        **display,
+    )
+
+
+def beside_engine(option: str, value: object, engine: str, *, why: str = "", repair: str) -> str:
+    """Return the message for an option that an engine leaves nothing to do.
+
+    Examples
+    --------
+    >>> beside_engine("--jobs", 2, "ray", why="which counts cores", repair="leave it out")
+    '--jobs: value is 2 beside --engine ray, which counts cores, expected none there; leave it out'
+    """
+    reason = f", {why}," if why else ","
+    return (
+        f"{option}: value is {value!r} beside --engine {engine}{reason} expected none there; "
+        f"{repair}"
+    )
+
+
+def check_engine(engine: str, ray_address: str | None) -> None:
+    """Raise `InputError` for an address that would not be used."""
+    if ray_address is not None and engine != "ray":
+        repair = "pass --engine ray, or leave the address out"
+        raise InputError(beside_engine("--ray-address", ray_address, engine, repair=repair))
+
+
+def check_may_join(engine: str, ray_address: str | None) -> None:
+    """Raise `InputError` where Ray is asked for and absent, or its cluster may not be joined."""
+    if engine == "ray":
+        check_extra("ray", "--engine ray")
+        check_address(ray_address)

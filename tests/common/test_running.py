@@ -1,0 +1,74 @@
+"""What another terminal may know of a running job."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from spk.common.engine import running
+from spk.common.engine.running import announce, count_lost_tries, read_running, under_way
+
+OURS = {"pid": os.getpid(), "host": socket.gethostname()}
+
+
+def test_a_job_tells_how_far_it_is_and_nothing_after_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "EVERY", 0.0)
+    done = iter((3, 5))
+    with announce(tmp_path, 9, lambda: next(done)) as tell:
+        told = read_running(tmp_path)
+        assert (told.done, told.total, told.pid, told.host) == (3, 9, *OURS.values())
+        assert told.silent < 60
+        assert not told.dead
+        tell()
+        assert read_running(tmp_path).done == 5
+    assert read_running(tmp_path) is None
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_job_that_was_killed_is_told_as_gone(tmp_path):
+    code = f"""
+import os, signal
+from pathlib import Path
+from spk.common.engine.running import announce
+with announce(Path({str(tmp_path)!r}), 9, lambda: 2):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert read_running(tmp_path).dead
+
+
+def test_units_under_way_are_told_with_their_process_and_the_lost_tries_are_counted(tmp_path):
+    lost = {"name": "3 segments of a.wav", "pid": 1, "host": "elsewhere", "since": "2026-01-01"}
+    with announce(tmp_path, 9, lambda: 0):
+        (tmp_path / ".running" / "0a-1").write_text(json.dumps(lost))
+        with (
+            under_way(tmp_path, "0a", "3 segments of a.wav"),
+            under_way(tmp_path, "0b", "4 segments of b.wav"),
+        ):
+            told = {unit.name: unit for unit in read_running(tmp_path).units}
+            assert (told["3 segments of a.wav"].pid, told["3 segments of a.wav"].tries) == (
+                os.getpid(),
+                2,
+            )
+            assert told["4 segments of b.wav"].tries == 1
+        assert count_lost_tries(tmp_path, "0a") == 1
+        assert count_lost_tries(tmp_path, "0a") == count_lost_tries(tmp_path, "0b") == 0
+        assert read_running(tmp_path).units == ()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"done": 1}', "\0", '{"pid": {}}'])
+def test_what_others_have_left_is_no_job(tmp_path, text):
+    (tmp_path / ".running").mkdir()
+    (tmp_path / ".running" / "job.json").write_text(text)
+    (tmp_path / ".running" / "0a-1").write_text(text)
+    assert read_running(tmp_path) is None
+
+
+def test_a_job_goes_on_where_nothing_can_be_told(tmp_path):
+    (tmp_path / ".running").write_text("a file of somebody's")
+    with announce(tmp_path, 9, lambda: 0) as tell, under_way(tmp_path, "0a", "a unit"):
+        tell()
+        assert read_running(tmp_path) is None
