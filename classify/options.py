@@ -210,7 +210,7 @@ class OpenSetOptions(CheckedOptions):
 
 @dataclass(frozen=True)
 class LinkOptions(CheckedOptions):
-    """How labels of different sessions become persons; set on simulated meetings (docs/link.md)."""
+    """How labels of different sessions become persons (docs/how-to/link.md has the choice)."""
 
     layer: int | None = option_field(
         None,

@@ -20,6 +20,7 @@ import click
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from click.testing import CliRunner
 
 from spk.__main__ import COMMANDS, main
@@ -61,6 +62,7 @@ NOT_TYPED = {
     "pip install": "the network; the extras it names exist (below)",
     "make": "whole runs of their own; the targets exist (below)",
     "hf download": "the network",
+    "docker": "the network; tests/test_container.py reads what it is built of",
     "ray": "tests/common/test_engine.py has Ray's own commands",
     "head=$(scontrol": "Slurm",
     "srun": "Slurm",
@@ -69,8 +71,9 @@ NOT_TYPED = {
 }
 # spk commands that are parsed and not run: a cluster of Ray (tests/extract/pipeline).
 PARSED = ("--engine ray",)
-PRINTED_ELSEWHERE = {"how-to/names.md"}  # three of the six meetings, which are not at hand here
-# Commands that end with exit code 3, as their page says: names are doubtful, no model of a session.
+# What these pages show was printed for the six meetings, which are not at hand here.
+PRINTED_ELSEWHERE = {"how-to/names.md", "how-to/link.md"}
+# Commands that end with exit code 3, as their page says: doubtful names, sessions without a model.
 LEAVES_OUT = ("spk-name apply", "spk-finetune predict tuned/version_0")
 # What is at hand on a page: its name there, and where it lies in the folder `corpus_of_pages`.
 PLACES = {
@@ -86,6 +89,11 @@ PLACES = {
         "supervisions.jsonl.gz": "supervisions.jsonl.gz",
         "data/train": "kaldi",
         "recordings": "corpus/wav",
+    },
+    "how-to/link.md": {
+        "turns.csv": "two_meetings/turns.csv",
+        "features": "two_meetings/features",
+        "MEETINGS": "two_meetings",
     },
     "how-to/names.md": {
         "clips": "sample/clips",
@@ -133,6 +141,12 @@ MADE = (
     "spk-manifests export turns.csv supervisions.jsonl.gz",
     "spk-manifests export turns.csv kaldi --format kaldi",
     "spk-manifests sample sample",
+)
+HALVES = {"20990101_S_R001S01C01": (0, 55), "20990101_S_R001S03C01": (55, 111)}  # s
+MADE_OF_HALVES = (
+    "spk-manifests rttm two_meetings/TextGrid two_meetings/turns.csv --audio-root two_meetings/wav",
+    "spk-extract two_meetings/turns.csv two_meetings/features --audio-root two_meetings/wav "
+    "--encoder small",
 )
 
 
@@ -193,7 +207,10 @@ def corpus_of_pages(tmp_path_factory, layer_encoder):
     os.environ.update(ENVIRONMENT)
     try:
         for line in MADE:
-            run(line)
+            assert run(line)[0] == 0, line
+        halve_the_sample(folder / "sample", folder / "two_meetings")
+        for line in MADE_OF_HALVES:
+            assert run(line)[0] == 0, line
     finally:
         os.chdir(before)
         os.environ.clear()
@@ -212,6 +229,20 @@ def corpus_of_pages(tmp_path_factory, layer_encoder):
     (folder / "meeting.rttm").write_text("".join(f"{' '.join(t)}\n" for t in later))
     (folder / "scored.uem").write_text("meeting 1 55 111\n")
     return folder
+
+
+def halve_the_sample(sample, out):
+    """Write the sample as two meetings of the same people, one series."""
+    samples, rate = soundfile.read(sample / "wav" / "sample.ogg")
+    turns = (sample / "TextGrid" / "sample.rttm").read_text().splitlines()
+    for place in ("wav", "TextGrid"):
+        (out / place).mkdir(parents=True)
+    for session, (start, end) in HALVES.items():
+        soundfile.write(out / "wav" / f"{session}.wav", samples[start * rate : end * rate], rate)
+        fields = [line.split() for line in turns if start <= float(line.split()[3]) < end]
+        lines = [[f[0], session, f[2], str(float(f[3]) - start), *f[4:]] for f in fields]
+        text = "".join(f"{' '.join(line)}\n" for line in lines)
+        (out / "TextGrid" / f"{session}.rttm").write_text(text)
 
 
 def run(line):
@@ -322,7 +353,7 @@ def inline_commands(page):
 def test_every_command_in_a_sentence_exists(page):
     for code, words in inline_commands(page):
         command = main.get_command(click.Context(main), words[0].removeprefix("spk-"))
-        if isinstance(command, click.Group) and len(words) > 1:
+        if isinstance(command, click.Group) and re.match(r"\w", "".join(words[1:2])):
             command = command.commands.get(words[1])
             assert command is not None, code
         programs = command.commands.values() if isinstance(command, click.Group) else [command]
@@ -332,6 +363,7 @@ def test_every_command_in_a_sentence_exists(page):
             for p in params
             for name in (*p.opts, *p.secondary_opts, *getattr(p, "aliases", ()))
         }
+        options.add("--help")
         for option in (word.partition("=")[0] for word in words if word.startswith("--")):
             assert option.replace("_", "-") in options, code
 
