@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from ...common.click_options import options_of
 from ...common.commands import Command, exit_left_out, writes
 from ...common.outputs import Output
 from .options import AuditOptions
+
+if TYPE_CHECKING:
+    from .findings import Audit
 
 TOP = 10  # doubtful turns on the terminal; the files list all
 SHOWN = ("rank", "segment_id", "suggested", "probability", "quality", "kind")
@@ -31,7 +34,6 @@ def audit(table: Path, store: Path, out: Path, *, overwrite: bool, **options: An
     Exit code 3: some turns could not be judged.
     """
     from ...manifests.table import read_table
-    from ..output import frame_text
     from .output import write_audit
     from .run import run_audit
     from .wording import facts
@@ -40,9 +42,14 @@ def audit(table: Path, store: Path, out: Path, *, overwrite: bool, **options: An
         read_table(table), store, AuditOptions(**options), cache=out / "features", log=click.echo
     )
     written = write_audit(done, out, overwrite=overwrite)
-    doubtful = done.turns[(done.turns["kind"] != "") | done.turns["issue"]].head(TOP)
-    click.echo("\n".join(facts(done)))
-    if len(doubtful):
-        click.echo(f"\n{frame_text(doubtful[list(SHOWN)])}\n")
+    click.echo("\n".join([*facts(done), *_doubtful(done)]))
     click.echo(f"wrote {out}: {', '.join(path.name for path in written)}")
     exit_left_out(done.left_out["segment_id"])
+
+
+def _doubtful(done: Audit) -> list[str]:
+    """Return the most doubtful turns as a text table between blank lines; nothing without any."""
+    from ..output import frame_text
+
+    rows = done.turns[(done.turns["kind"] != "") | done.turns["issue"]].head(TOP)
+    return ["", frame_text(rows[list(SHOWN)]), ""] if len(rows) else []
