@@ -31,8 +31,9 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score
 
+from spk.classify.auditing.findings import KINDS, Audit
 from spk.classify.auditing.options import AuditOptions
-from spk.classify.auditing.run import KINDS, Audit, run_audit
+from spk.classify.auditing.run import run_audit
 from spk.classify.features import read_features
 from spk.classify.metrics import percentiles, resample
 from spk.extract import extract

@@ -227,29 +227,18 @@ def split(table: str, out: str, method: str, times: str | None, **options: Any) 
 @main.command()
 @click.argument("table", type=click.Path())
 @click.argument("corrections", type=click.Path())
-@option(
-    "--output",
-    "-o",
-    type=click.Path(),
-    required=True,
-    help="The corrected table, .csv or .parquet.",
-)
+@option("--output", "-o", type=click.Path(), required=True, help="The corrected table.")
 @writes(Output("output", TABLE, over=("table",), beside=BESIDE_TABLE | BESIDE_CORRECTED))
 def correct(table: str, corrections: str, output: str) -> None:
     """Apply CORRECTIONS of labels to TABLE, with a record of who was what.
 
-    CORRECTIONS is the corrections.csv of spk-classify audit, or a CSV with the columns
-    segment_id,session,labelled,suggested; an empty suggested removes the turn. Listen first, and
-    delete the rows you do not agree with. A row that does not match TABLE, or a TABLE that has
-    changed since the audit, is refused. The record is OUTPUT.corrections.json.
+    CORRECTIONS has columns segment_id,session,labelled,suggested, as corrections.csv of
+    spk-classify audit; an empty suggested removes the turn. Listen first, and delete rows you do
+    not agree with. Rows that do not match TABLE, and a TABLE changed since, are refused.
     """
     from .corrections import correct_file
 
-    done = correct_file(table, corrections, output)
-    click.echo(
-        f"{output}: {len(done.applied) - done.removed} labels corrected, {done.removed} turns "
-        f"removed, {len(done.table)} turns; see {done.record}"
-    )
+    click.echo(f"{output}: {correct_file(table, corrections, output).summary}")
 
 
 @main.command()
