@@ -12,7 +12,7 @@ alarms per hour of speech; how many planted and other turns have which kind; and
 own trial said.
 
 The copies under ``benchmarks/results`` are our own. Nothing was chosen by these numbers: thresholds
-are from meetings made of other voices (``docs/audit.md``).
+are from meetings made of other voices (``docs/how-to/audit.md``).
 
 States: ``clean``; ``swapped_1``, ``_5`` and ``_10``, so many per cent of the turns with another
 speaker of the meeting; ``stretch``, the labels of two speakers exchanged for a third of each

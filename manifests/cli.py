@@ -16,10 +16,10 @@ from ..common.log import log
 from ..common.outputs import BESIDE_CORRECTED, BESIDE_TABLE, TABLE, Output
 from ..common.terminal import frame_table, show
 from .cutting.cli import cut, match_csv
+from .demo.cli import demo, sample
 from .options import (
     CsvOptions,
     CueOptions,
-    DemoOptions,
     EafOptions,
     ExportOptions,
     SelectOptions,
@@ -51,8 +51,8 @@ def main() -> None:
     """Turn meetings (audio, and who speaks when) into a table of segments."""
 
 
-main.add_command(cut)
-main.add_command(match_csv)
+for command in (cut, match_csv, demo, sample):
+    main.add_command(command)
 
 
 def _annotated(body: Callable[..., Any]) -> Callable[..., Any]:
@@ -301,38 +301,6 @@ def export(table: str, out: str, **options: Any) -> None:
     with protecting([Path(table)]):  # which may lie in the folder OUT
         written = export_table(segments, out, **options)
     click.echo(f"{out}: {len(segments)} turns in {written}")
-
-
-@main.command()
-@click.argument("out", type=click.Path())
-@options_of(DemoOptions)
-@writes(Output("out", folder=True))
-def demo(out: str, overwrite: bool, **options: Any) -> None:
-    """Write a synthetic AISHELL-4-shaped corpus to the folder OUT: same seed, same bytes."""
-    from ..common.outputs import protecting
-    from .demo.corpus import demo as write_corpus
-
-    with protecting([] if overwrite else [Path(out)]):
-        names = write_corpus(out, **options)
-    click.echo(f"{out}: {len(names)} sessions, {names[0]} to {names[-1]}")
-
-
-@main.command()
-@click.argument("out", type=click.Path())
-@writes(Output("out", folder=True))
-def sample(out: str, overwrite: bool) -> None:
-    """Write a meeting of real voices, under two minutes, to the folder OUT.
-
-    OUT receives the recording (wav), who speaks when (TextGrid), clips of six of the seven people
-    from the first half (clips), and the second half as a diarizer gives it (meeting.json).
-    """
-    from ..common.outputs import protecting
-    from .demo.sample_meeting import write_sample
-
-    with protecting([] if overwrite else [Path(out)]):
-        recording, turns, licence, clips, meeting = write_sample(out)
-    click.echo(f"{recording}, {turns}: seven readers of LibriSpeech, CC BY 4.0 ({licence})")
-    click.echo(f"{clips}, {meeting}: known voices, and a meeting to name (spk name)")
 
 
 def _timed(table: pd.DataFrame, times: str | None) -> pd.DataFrame:
