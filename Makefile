@@ -19,7 +19,7 @@ help:
 	@echo "make test-quick   all but the slow ones: kills, disks, several processes"
 	@echo "make test-pythons   all tests on every Python that setup.py promises and this machine has"
 	@echo "make fuzz     the readers and the store's opener, $(FUZZ_SECONDS) s each"
-	@echo "make faults   kills ($(FAULT_KILLS) times 400) and signals, full disks, damage, two at once"
+	@echo "make faults   kills ($(FAULT_KILLS) times 400) and signals, full disks, damage, two at once, a Ray's machines"
 	@echo "make audit    known faults of the pinned versions (needs the network)"
 	@echo "make lint     ruff and mypy"
 	@echo "make package  build wheel and sdist, install each into an empty environment, run it"
@@ -68,6 +68,7 @@ faults: $(READY)
 	$(FAULTS)/damage.py
 	$(FAULTS)/disk.py
 	$(FAULTS)/two_at_once.py
+	$(FAULTS)/machines.py
 
 audit: $(READY)
 	$(BIN)/python -m pip install --quiet pip-audit

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from .errors import InputError, explain_write_errors
 
@@ -97,6 +97,33 @@ class FolderLock:
         self._open = False
         if self._file is not None:
             self._file.close()
+
+
+def lock_holder(path: Path) -> dict[str, Any] | None:
+    """Return who holds the lock file `path` (`pid`, `host`, `since`), without touching the lock.
+
+    None where it was released, or its holder was killed on this machine. One that was killed on
+    another is still named.
+    """
+    try:
+        said = json.loads(path.read_text())
+        pid, host, since = int(said["pid"]), str(said["host"]), str(said["since"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return None if is_gone(pid, host) else {"pid": pid, "host": host, "since": since}
+
+
+def is_gone(pid: int, host: str) -> bool:
+    """Return whether a process was on this machine and is no more."""
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:  # another user's
+        pass
+    return False
 
 
 def _open(path: Path) -> TextIO:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from ...common.errors import InputError, explain_write_errors
 from ...common.files import atomic_write
-from ...common.locks import FolderBusyError, FolderLock
+from ...common.locks import FolderBusyError, FolderLock, lock_holder
 from ...extract.pipeline.batching import take_part
 from ...manifests.splits.tasks import Task, make_tasks, rows_sha256
 from ...manifests.table import read_predictions, write_predictions
@@ -162,6 +162,7 @@ def train_sessions(
                 (folder / "result.json").unlink(missing_ok=True)  # more epochs are to follow
                 _write_task_file(folder, task, plan)
                 _remove(_half_written(folder, plan.config))
+                _write_sessions(plan)  # so that another terminal sees who trains it
                 result = train(task, folder)
                 log(result_line(result, folder, plan.config.max_epochs))
                 write_tables(plan)
@@ -256,17 +257,10 @@ def write_tables(plan: TrainingPlan) -> pd.DataFrame:
     import pandas as pd
 
     root = Path(plan.config.log_dir)
-    rows, tables, rejected = [], [], []
-    for version, name in enumerate(plan.names):
-        folder = plan.folder(version)
-        result = read_result(folder) or _open_result(name, folder, plan)
-        rows.append({"version": version, **asdict(result)})
-        if result.state == "done":
-            tables.append(_predictions(folder))
-        rejected += [(name, segment, why) for segment, why in result.rejected.items()]
-    sessions = pd.DataFrame(rows)[list(SESSION_COLUMNS)]
-    sessions["best_epoch"] = sessions["best_epoch"].astype("Int64")
-    atomic_write(root / "sessions.csv", _csv(sessions))
+    results, sessions = _write_sessions(plan)
+    done = [version for version, result in enumerate(results) if result.state == "done"]
+    tables = [_predictions(plan.folder(version)) for version in done]
+    rejected = [(r.session, segment, why) for r in results for segment, why in r.rejected.items()]
     if tables:
         # those of sessions that an older version finished have fewer columns
         together = pd.concat(tables, join="inner", ignore_index=True)
@@ -279,6 +273,22 @@ def write_tables(plan: TrainingPlan) -> pd.DataFrame:
     else:
         (root / "rejected.csv").unlink(missing_ok=True)
     return sessions
+
+
+def _write_sessions(plan: TrainingPlan) -> tuple[list[SessionResult], pd.DataFrame]:
+    """Write sessions.csv, finished ones and others; return the results and that table."""
+    import pandas as pd
+
+    results = [
+        read_result(folder) or _open_result(name, folder, plan)
+        for version, name in enumerate(plan.names)
+        for folder in [plan.folder(version)]
+    ]
+    rows = [{"version": version, **asdict(result)} for version, result in enumerate(results)]
+    sessions = pd.DataFrame(rows)[list(SESSION_COLUMNS)]
+    sessions["best_epoch"] = sessions["best_epoch"].astype("Int64")
+    atomic_write(Path(plan.config.log_dir) / "sessions.csv", _csv(sessions))
+    return results, sessions
 
 
 def _predictions(folder: Path) -> pd.DataFrame:
@@ -299,6 +309,9 @@ def _open_result(name: str, folder: Path, plan: TrainingPlan) -> SessionResult:
     if name in plan.left_out:
         not_asked = plan.left_out[name].startswith(("not ", "before "))
         return SessionResult(name, "not asked" if not_asked else "skipped", plan.left_out[name])
+    if holder := lock_holder(folder / "lock"):
+        by = "by process {pid} on {host}, since {since}".format(**holder)
+        return SessionResult(name, "running", by)
     return SessionResult(name, "unfinished" if (folder / "task.json").is_file() else "waiting")
 
 

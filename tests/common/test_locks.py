@@ -4,13 +4,22 @@ import errno
 import fcntl
 import json
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
 
 from spk.common.errors import InputError
-from spk.common.locks import NO_FCNTL, UNLOCKED, FolderBusyError, FolderLock, folder_lock, lock_file
+from spk.common.locks import (
+    NO_FCNTL,
+    UNLOCKED,
+    FolderBusyError,
+    FolderLock,
+    folder_lock,
+    lock_file,
+    lock_holder,
+)
 
 
 def test_the_second_is_told_who_holds_it_until_it_is_released(tmp_path):
@@ -25,6 +34,28 @@ def test_the_second_is_told_who_holds_it_until_it_is_released(tmp_path):
     assert second.held
     second.release()
     assert (tmp_path / "lock").read_text() == ""
+
+
+def test_who_holds_it_is_read_without_touching_it(tmp_path):
+    path = tmp_path / "lock"
+    assert lock_holder(path) is None
+    lock = FolderLock(path)
+    assert lock_holder(path)["pid"] == os.getpid()
+    assert lock_holder(path)["host"] == socket.gethostname()
+    lock.release()
+    assert lock_holder(path) is None
+    code = (
+        "import os, sys; from pathlib import Path; from spk.common.locks import FolderLock; "
+        "lock = FolderLock(Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    killed = json.loads(path.read_text())
+    assert killed["pid"] != os.getpid()
+    assert lock_holder(path) is None
+    path.write_text(json.dumps({**killed, "host": "elsewhere"}))
+    assert lock_holder(path)["host"] == "elsewhere"
+    path.write_text("no JSON")
+    assert lock_holder(path) is None
 
 
 def test_a_forked_child_does_not_keep_it(tmp_path):

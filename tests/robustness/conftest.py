@@ -113,3 +113,9 @@ def disk() -> ModuleType:
 def two_at_once() -> ModuleType:
     """Return the script `two_at_once.py`."""
     return _load("two_at_once")
+
+
+@pytest.fixture(scope="session")
+def machines() -> ModuleType:
+    """Return the script `machines.py`."""
+    return _load("machines")

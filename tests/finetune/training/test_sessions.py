@@ -256,7 +256,27 @@ def test_a_session_in_other_hands_is_left_to_them(corpus, whole, tmp_path):
     finally:
         lock.release()
     assert done.busy == (first(corpus),)
-    assert done.sessions["state"].tolist() == ["waiting", "not asked"]
+    assert done.sessions["state"].tolist() == ["running", "not asked"]
+    assert done.sessions["reason"][0].startswith(f"by process {os.getpid()} on ")
+
+
+def test_another_terminal_reads_in_sessions_csv_who_trains_what(corpus, settings, tmp_path):
+    from spk.finetune.training.session_result import SessionResult
+    from spk.finetune.training.sessions import plan_training, train_sessions, write_tables
+
+    plan = plan_training(corpus[1], replace(settings, log_dir=str(tmp_path)))
+    seen = []
+
+    def train(task, _folder):
+        seen.append(pd.read_csv(tmp_path / "sessions.csv")[["state", "reason"]].values.tolist())
+        return SessionResult(task.name, "failed", "on purpose")
+
+    train_sessions(plan, train, lambda line: None)
+    ((first, who), other), second = seen
+    assert (first, other[0]) == ("running", "waiting")
+    assert who.startswith(f"by process {os.getpid()} on ")
+    assert [state for state, _ in second] == ["unfinished", "running"]
+    assert write_tables(plan)["state"].tolist() == ["unfinished", "unfinished"]
 
 
 def test_other_settings_are_refused_by_name(corpus, whole):
