@@ -8,7 +8,8 @@ of a series by how probable it is that an id stays one person there, all others 
 of them. A label is at most one label of another session, so what speaks for one of them speaks
 against the others. Where nobody is known this is a guess about two overlapping heaps, which nothing
 has checked. A few made-up pairs, as alike as the two halves of a label are, keep the heap of one
-person in its place where there are none.
+person in its place where there are none. It is also kept the narrower of the two: pairs of one
+person differ less in how alike they are, and a wide heap would take in the most alike strangers.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .pairs import SAME, UNKNOWN, Pairs, half_scores
 ROUNDS, ENOUGH = 200, 1e-6  # of expectation maximisation, and the change that ends it
 MADE_UP = 2.0  # pairs
 SHARED = 0.2  # share of the people of another series that caution reckons with, at least
-FLOOR = 0.5  # of the other deviation, at least
+VARIES = 0.5, 0.75  # deviation of pairs of one person, at least and at most, in that of two
 CERTAIN = 30.0  # log-odds, at most
 
 
@@ -39,7 +40,7 @@ class ScoreModel:
     different, different_deviation : float
         Of pairs of two.
     shared : float
-        Share of the people of a session who are in another of a different series (0..1).
+        Share of the people of a session who are in another, where no ids tell (0..1).
     """
 
     same: float
@@ -96,7 +97,7 @@ def calibrate_pairs(labels: Labels, pairs: Pairs, same_id: float) -> PairCalibra
             break
         before = log_odds
         weight = np.where(pairs.truth == UNKNOWN, expit(log_odds), pairs.truth == SAME)
-        model = _fitted(pairs, weight, own)
+        model = _fitted(pairs, weight, own, same_id)
     before = prior(pairs, same_id, max(model.shared, SHARED))
     return PairCalibration(model, log_odds, rivals.less(model.log_ratio(scores) + before))
 
@@ -137,17 +138,21 @@ def _own_half_score(labels: Labels) -> float:
     return float(scores[own].mean()) if own.any() else 1.0
 
 
-def _fitted(pairs: Pairs, weight: np.ndarray, own: float) -> ScoreModel:
+def _fitted(pairs: Pairs, weight: np.ndarray, own: float, same_id: float) -> ScoreModel:
     """Return the model of pairs that are one person by `weight` (m,), and of `MADE_UP` more."""
     scores = np.append(pairs.scores, own)
     same, same_deviation = _moments(scores, np.append(weight, MADE_UP))
     different, different_deviation = _moments(scores, np.append(1 - weight, 0.0))
-    floor = FLOOR * different_deviation
-    across = ~pairs.in_series
+    least, most = (share * different_deviation for share in VARIES)
+    across = ~pairs.in_series | (same_id == 0)  # whose chance is not given by their ids
     possible = (1 / pairs.people[across]).sum()  # people who could be in both
     shared = float((weight[across].sum() + 0.5) / (possible + 1.0))
     return ScoreModel(
-        max(same, different), max(same_deviation, floor), different, different_deviation, shared
+        max(same, different),
+        min(max(same_deviation, least), most),
+        different,
+        different_deviation,
+        shared,
     )
 
 

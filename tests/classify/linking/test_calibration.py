@@ -109,3 +109,13 @@ def test_caution_reckons_with_people_who_were_not_found():
     inner = learnt.cautious > -CERTAIN  # where both are cut off
     assert inner.sum() > 20
     assert (learnt.cautious[inner] > learnt.log_odds[inner]).all()
+
+
+def test_where_ids_say_nothing_the_names_of_series_say_nothing_either():
+    series = [f"20990101_S_R001S0{k}C01" for k in range(1, 6)]
+    models = []
+    for names in (series, [f"m{k}" for k in range(1, 6)]):
+        labels = labels_of(meetings(names))
+        models.append(calibrate_pairs(labels, make_pairs(labels, {}), 0.0).model)
+    assert models[0] == models[1]
+    assert models[0].shared > 0.9
