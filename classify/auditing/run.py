@@ -24,7 +24,7 @@ from .exchanges import exchanged_sessions, exchanged_stretches
 from .findings import COLUMNS, EXCHANGE, OUTLIER, SESSION, SWAP, TWO, Audit
 from .halves import SURE, extract_halves, two_voices
 from .held_out import NEVER_LEARNT, Judged, Learner, choose_learner, judge, prepare
-from .label_issues import Issues, find_issues
+from .label_issues import Issues, doubt, find_issues
 from .options import AuditOptions
 from .trial import Labels, Trial, try_planted, without
 from .wording import facts
@@ -251,11 +251,12 @@ def _all_turns(
 
 
 def _ranked(turns: pd.DataFrame) -> pd.DataFrame:
-    """Order turns by the quality of their label; what is proposed for other reasons comes first."""
+    """Order turns by the doubt about their label; those of exchanged speakers come first."""
     whole = turns["kind"].isin((SESSION, EXCHANGE))
-    order = turns.assign(later=~whole).sort_values(
-        ["later", "quality", "segment_id"], kind="stable", na_position="last"
+    certain = -doubt(turns["quality"], turns["end"] - turns["start"])
+    order = turns.assign(later=~whole, certain=certain).sort_values(
+        ["later", "certain", "segment_id"], kind="stable", na_position="last"
     )
-    order = order.drop(columns="later").reset_index(drop=True)
+    order = order.drop(columns=["later", "certain"]).reset_index(drop=True)
     ranks = np.arange(1, len(order) + 1, dtype=float)
     return order.assign(rank=np.where(order["quality"].notna(), ranks, np.nan))
