@@ -12,7 +12,7 @@ alarms per hour of speech; how many planted and other turns have which kind; and
 own trial said.
 
 The copies under ``benchmarks/results`` are our own. Nothing was chosen by these numbers: thresholds
-are from meetings made of other voices (``docs/audit.md``).
+are from meetings made of other voices (``docs/how-to/audit.md``).
 
 States: ``clean``; ``swapped_1``, ``_5`` and ``_10``, so many per cent of the turns with another
 speaker of the meeting; ``stretch``, the labels of two speakers exchanged for a third of each
@@ -31,8 +31,9 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score
 
+from spk.classify.auditing.findings import KINDS, Audit
 from spk.classify.auditing.options import AuditOptions
-from spk.classify.auditing.run import KINDS, Audit, run_audit
+from spk.classify.auditing.run import run_audit
 from spk.classify.features import read_features
 from spk.classify.metrics import percentiles, resample
 from spk.extract import extract

@@ -282,8 +282,8 @@ def tell(rows: list[Row], seconds: float) -> None:
             print(f"{row['slots']} slots: {rate:.1f} units/s of {NAP:g} s, {share:.1%} of ideal")
     sizes = [row for row in rows if row["part"] == "memory"]
     if sizes:
-        told = ", ".join(f"{row['rss_mb']:.0f} after {row['units']:,}" for row in sizes)
-        print(f"driver's memory, MB: {told}; {sizes[0]['units'] * 10 / sizes[0]['wall_s']:.0f}/s")
+        grown = ", ".join(f"{row['rss_mb']:.0f} after {row['units']:,}" for row in sizes)
+        print(f"driver's memory, MB: {grown}; {sizes[0]['units'] * 10 / sizes[0]['wall_s']:.0f}/s")
 
 
 def main(

@@ -107,10 +107,10 @@ def lock_holder(path: Path) -> dict[str, Any] | None:
     """
     try:
         said = json.loads(path.read_text())
-        holder = {"pid": int(said["pid"]), "host": str(said["host"]), "since": str(said["since"])}
+        pid, host, since = int(said["pid"]), str(said["host"]), str(said["since"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return None if is_gone(holder["pid"], holder["host"]) else holder
+    return None if is_gone(pid, host) else {"pid": pid, "host": host, "since": since}
 
 
 def is_gone(pid: int, host: str) -> bool:

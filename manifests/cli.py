@@ -16,10 +16,10 @@ from ..common.log import log
 from ..common.outputs import BESIDE_CORRECTED, BESIDE_TABLE, TABLE, Output
 from ..common.terminal import frame_table, show
 from .cutting.cli import cut, match_csv
+from .demo.cli import demo, sample
 from .options import (
     CsvOptions,
     CueOptions,
-    DemoOptions,
     EafOptions,
     ExportOptions,
     SelectOptions,
@@ -51,8 +51,8 @@ def main() -> None:
     """Turn meetings (audio, and who speaks when) into a table of segments."""
 
 
-main.add_command(cut)
-main.add_command(match_csv)
+for command in (cut, match_csv, demo, sample):
+    main.add_command(command)
 
 
 def _annotated(body: Callable[..., Any]) -> Callable[..., Any]:
@@ -227,29 +227,18 @@ def split(table: str, out: str, method: str, times: str | None, **options: Any) 
 @main.command()
 @click.argument("table", type=click.Path())
 @click.argument("corrections", type=click.Path())
-@option(
-    "--output",
-    "-o",
-    type=click.Path(),
-    required=True,
-    help="The corrected table, .csv or .parquet.",
-)
+@option("--output", "-o", type=click.Path(), required=True, help="The corrected table.")
 @writes(Output("output", TABLE, over=("table",), beside=BESIDE_TABLE | BESIDE_CORRECTED))
 def correct(table: str, corrections: str, output: str) -> None:
     """Apply CORRECTIONS of labels to TABLE, with a record of who was what.
 
-    CORRECTIONS is the corrections.csv of spk-classify audit, or a CSV with the columns
-    segment_id,session,labelled,suggested; an empty suggested removes the turn. Listen first, and
-    delete the rows you do not agree with. A row that does not match TABLE, or a TABLE that has
-    changed since the audit, is refused. The record is OUTPUT.corrections.json.
+    CORRECTIONS has columns segment_id,session,labelled,suggested, as corrections.csv of
+    spk-classify audit; an empty suggested removes the turn. Listen first, and delete rows you do
+    not agree with. Rows that do not match TABLE, and a TABLE changed since, are refused.
     """
     from .corrections import correct_file
 
-    done = correct_file(table, corrections, output)
-    click.echo(
-        f"{output}: {len(done.applied) - done.removed} labels corrected, {done.removed} turns "
-        f"removed, {len(done.table)} turns; see {done.record}"
-    )
+    click.echo(f"{output}: {correct_file(table, corrections, output).summary}")
 
 
 @main.command()
@@ -312,38 +301,6 @@ def export(table: str, out: str, **options: Any) -> None:
     with protecting([Path(table)]):  # which may lie in the folder OUT
         written = export_table(segments, out, **options)
     click.echo(f"{out}: {len(segments)} turns in {written}")
-
-
-@main.command()
-@click.argument("out", type=click.Path())
-@options_of(DemoOptions)
-@writes(Output("out", folder=True))
-def demo(out: str, overwrite: bool, **options: Any) -> None:
-    """Write a synthetic AISHELL-4-shaped corpus to the folder OUT: same seed, same bytes."""
-    from ..common.outputs import protecting
-    from .demo.corpus import demo as write_corpus
-
-    with protecting([] if overwrite else [Path(out)]):
-        names = write_corpus(out, **options)
-    click.echo(f"{out}: {len(names)} sessions, {names[0]} to {names[-1]}")
-
-
-@main.command()
-@click.argument("out", type=click.Path())
-@writes(Output("out", folder=True))
-def sample(out: str, overwrite: bool) -> None:
-    """Write a meeting of real voices, under two minutes, to the folder OUT.
-
-    OUT receives the recording (wav), who speaks when (TextGrid), clips of six of the seven people
-    from the first half (clips), and the second half as a diarizer gives it (meeting.json).
-    """
-    from ..common.outputs import protecting
-    from .demo.sample_meeting import write_sample
-
-    with protecting([] if overwrite else [Path(out)]):
-        recording, turns, licence, clips, meeting = write_sample(out)
-    click.echo(f"{recording}, {turns}: seven readers of LibriSpeech, CC BY 4.0 ({licence})")
-    click.echo(f"{clips}, {meeting}: known voices, and a meeting to name (spk name)")
 
 
 def _timed(table: pd.DataFrame, times: str | None) -> pd.DataFrame:

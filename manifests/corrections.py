@@ -43,6 +43,14 @@ class Corrected:
     record: str = ""
 
     @property
+    def summary(self) -> str:
+        """Return one line: how many turns were corrected, removed and left, and the record."""
+        return (
+            f"{len(self.applied) - self.removed} labels corrected, {self.removed} turns removed, "
+            f"{len(self.table)} turns left; see {self.record}"
+        )
+
+    @property
     def removed(self) -> int:
         """Return how many turns were removed."""
         return int((self.applied["suggested"] == "").sum())

@@ -25,7 +25,7 @@ def fault(event, arguments):
     name = os.path.basename(arguments[0])
     if name.startswith(".writing-probe") and os.path.exists(f"{faults}/blind"):
         raise FileNotFoundError(2, "No such file or directory")
-    if not name.endswith((".wav", ".h5")):
+    if not name.endswith((".wav", ".flac", ".h5")):
         return
     if os.path.exists(f"{faults}/kill-{name}"):
         os.kill(os.getpid(), signal.SIGKILL)

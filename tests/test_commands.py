@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from spk.__main__ import main as spk
 from spk.classify import options as classify_options
+from spk.classify.auditing.options import AuditOptions
 from spk.classify.cli import main as classify
 from spk.classify.evaluation.compare import compare
 from spk.classify.evaluation.learning_curve import learning_curve
@@ -67,6 +68,7 @@ DECLARED = [
         {"listing_only"},
     ),
     (manifests.commands["match-csv"], [], {"segments_dir", "csv_path", "dry_run", "output"}),
+    (manifests.commands["correct"], [], {"output"}),
     (manifests.commands["leaks"], [], {"output", "times"}),
     (manifests.commands["describe"], [], {"output"}),
     (manifests.commands["demo"], [manifests_options.DemoOptions], set()),
@@ -78,6 +80,7 @@ DECLARED = [
     (store.commands["pack"], [], set()),
     (store.commands["export"], [], {"table"}),
     (store.commands["import"], [], {"name", "weights", "partial"}),
+    (classify.commands["audit"], [AuditOptions], set()),
     (classify.commands["sweep"], [classify_options.SweepSettings], {"identity"}),
     (classify.commands["fit"], [classify_options.SweepSettings], {"clips", "encoder"}),
     (classify.commands["predict"], [classify_options.PredictOptions], set()),
@@ -234,7 +237,7 @@ def test_every_option_says_what_it_is(command, option):
 
 def test_the_seed_has_one_default():
     helps = [option.help for _, option in EVERY_OPTION if option.name == "seed"]
-    assert len(helps) == 9
+    assert len(helps) == 10
     assert {text.rpartition("  [")[2] for text in helps} == {f"{DEFAULT_SEED}]"}
     assert defaults_of(METHODS["random"])["seed"] == DEFAULT_SEED
 

@@ -79,6 +79,7 @@ LEAVES_OUT = ("spk-name apply", "spk-finetune predict tuned/version_0")
 # What is at hand on a page: its name there, and where it lies in the folder `corpus_of_pages`.
 PLACES = {
     "how-to/aishell4.md": {"train_L": "corpus"},
+    "how-to/audit.md": {"turns.csv": "table.csv", "features": "features", "wav": "corpus/wav"},
     "how-to/cluster.md": {"table.csv": "table.csv", "WAV": "corpus/wav"},
     "how-to/does_not_learn.md": {
         name: name for name in ("turns.csv", "table.csv", "features", "sweep")

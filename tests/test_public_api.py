@@ -12,12 +12,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = {
-    "manifests": "InputError cut_segments leakage_report make_table read_predictions read_rttm "
+    "manifests": "InputError correct_table cut_segments leakage_report make_table read_corrections "
+    "read_predictions read_rttm "
     "read_table read_textgrid read_turns read_uem select_segments split_table write_predictions "
     "write_table write_turns write_uem",
     "extract": "Encoder ExtractOptions FeatureStore StoreWriter extract import_vectors "
     "load_encoder",
-    "classify": "ExperimentResult SpeakerClassifier SpeakerModel SweepSettings compare fit "
+    "classify": "ExperimentResult SpeakerClassifier SpeakerModel SweepSettings audit compare fit "
     "link load_model measured_threshold predict run_experiment save_model score write_report",
     "finetune": "FinetuneConfig embed finetune load_finetuned predict read_config",
 }

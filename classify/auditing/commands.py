@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from ...common.commands import Command, exit_left_out, writes
 from ...common.outputs import Output
 from ...common.terminal import show
 from .options import AuditOptions
+
+if TYPE_CHECKING:
+    from .findings import Audit
 
 TOP = 10  # doubtful turns on the terminal; the files list all
 SHOWN = ("rank", "segment_id", "suggested", "probability", "quality", "kind")
@@ -32,7 +35,6 @@ def audit(table: Path, store: Path, out: Path, *, overwrite: bool, **options: An
     Exit code 3: some turns could not be judged.
     """
     from ...manifests.table import read_table
-    from ..output import number_table
     from .output import write_audit
     from .run import run_audit
     from .wording import facts
@@ -41,9 +43,14 @@ def audit(table: Path, store: Path, out: Path, *, overwrite: bool, **options: An
         read_table(table), store, AuditOptions(**options), cache=out / "features", log=click.echo
     )
     written = write_audit(done, out, overwrite=overwrite)
-    doubtful = done.turns[(done.turns["kind"] != "") | done.turns["issue"]].head(TOP)
-    show(*facts(done))
-    if len(doubtful):
-        show("", number_table(doubtful[list(SHOWN)]), "")
+    show(*facts(done), *_doubtful(done))
     click.echo(f"wrote {out}: {', '.join(path.name for path in written)}")
     exit_left_out(done.left_out["segment_id"])
+
+
+def _doubtful(done: Audit) -> list[Any]:
+    """Return the most doubtful turns as a table between blank lines; nothing without any."""
+    from ..output import number_table
+
+    rows = done.turns[(done.turns["kind"] != "") | done.turns["issue"]].head(TOP)
+    return ["", number_table(rows[list(SHOWN)]), ""] if len(rows) else []

@@ -1,9 +1,9 @@
 """Confident learning on held-out probabilities: whose label is probably wrong, and who fits.
 
 Turns are ranked by cleanlab's normalised margin, the probability of the label less that of the
-most probable other speaker: on meetings made of the voices beside the project it ranked planted
-errors above the label's own probability (`docs/audit.md`). Cleanlab's confident learning says how
-many of a session to suspect.
+most probable other speaker: on meetings made of single voices it found more planted errors than the
+label's own probability (`docs/how-to/audit.md`). Cleanlab's confident learning says how many of a
+session to suspect.
 
 A turn fits nobody where its cosine with the nearest speaker is far below that of other turns of its
 length; short turns fit everybody less, so the median is taken along the logarithm of seconds.

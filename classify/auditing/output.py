@@ -1,6 +1,6 @@
 """The files of an audit: every turn, the corrections proposed, the settings, a page to listen by.
 
-``audit.csv`` has a row per turn (`run.COLUMNS`); ``corrections.csv`` is what ``spk-manifests
+``audit.csv`` has a row per turn (`findings.COLUMNS`); ``corrections.csv`` is what ``spk-manifests
 correct`` applies, to be edited before; ``audit.json`` says what both were made with. All are
 drafted first: where one of them may not be replaced, none is.
 """
@@ -17,8 +17,8 @@ from ...common.files import atomic_write
 from ...common.outputs import check_own_folder, has_to_be_written, protecting
 from ...manifests.corrections import COLUMNS as NEEDED
 from ...manifests.corrections import FINGERPRINT, fingerprint
+from .findings import KINDS, Audit
 from .page import audit_page
-from .run import KINDS, Audit
 from .trial import RATE
 
 if TYPE_CHECKING:

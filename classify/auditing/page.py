@@ -18,7 +18,7 @@ from ...manifests.formats.aishell4 import local_speaker
 from ..report.errors import LONGEST, SAMPLE, AudioClip, Clips
 from ..report.page import render
 from ..report.tables import Cell, Table, number_cell, percent
-from .run import KINDS, OUTLIER, Audit
+from .findings import KINDS, OUTLIER, Audit
 from .wording import MEANING, facts
 
 if TYPE_CHECKING:

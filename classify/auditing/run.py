@@ -21,70 +21,16 @@ from ..evaluation.confounds import person_of_label
 from ..features import Log, open_store, read_features
 from ..selection.prepare import Prepared
 from .exchanges import exchanged_sessions, exchanged_stretches
+from .findings import COLUMNS, EXCHANGE, OUTLIER, SESSION, SWAP, TWO, Audit
 from .halves import SURE, extract_halves, two_voices
 from .held_out import NEVER_LEARNT, Judged, Learner, choose_learner, judge, prepare
 from .label_issues import Issues, find_issues
 from .options import AuditOptions
 from .trial import Labels, Trial, try_planted, without
+from .wording import facts
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SWAP, EXCHANGE, SESSION = "swap", "exchange", "exchanged session"
-OUTLIER, TWO = "outlier", "two voices"
-KINDS = (SWAP, EXCHANGE, SESSION, OUTLIER, TWO)
-COLUMNS = {  # of the table that `audit` returns
-    "segment_id": "",
-    "session": "",
-    "start": np.nan,
-    "end": np.nan,
-    "labelled": "",
-    "suggested": "",
-    "probability": np.nan,
-    "labelled_probability": np.nan,
-    "quality": np.nan,
-    "rank": np.nan,
-    "issue": False,
-    "kind": "",
-    "proposed": False,
-    "fit": np.nan,
-    "two_voices": np.nan,
-    "scores": "",
-    "reason": "",
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Audit:
-    """What an audit found.
-
-    Attributes
-    ----------
-    turns : DataFrame
-        Columns `COLUMNS`, a row per turn of the table, the most doubtful label first.
-    table : segment table
-        As it was audited.
-    trial : Trial
-        How many planted errors were found.
-    accuracy : float
-        Share of judged turns whose most probable speaker is the label.
-    """
-
-    turns: pd.DataFrame
-    table: pd.DataFrame
-    options: AuditOptions
-    learner: Learner
-    store: FeatureStore
-    trial: Trial
-    accuracy: float
-    listened: bool
-    related: bool
-
-    @property
-    def left_out(self) -> pd.DataFrame:
-        """Return the turns that could not be judged: `segment_id, session, reason`."""
-        rows = self.turns[self.turns["reason"] != ""]
-        return rows[["segment_id", "session", "reason"]].reset_index(drop=True)
 
 
 def audit(
@@ -125,8 +71,6 @@ def audit(
     >>> turns = audit("table.csv", "features")  # doctest: +SKIP
     >>> turns[turns["proposed"]][["segment_id", "labelled", "suggested"]]  # doctest: +SKIP
     """
-    from .wording import facts
-
     done = run_audit(as_table(table), store, AuditOptions(**options), log=log)
     for line in facts(done):
         log(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..features import encoder_kind
-from .run import EXCHANGE, OUTLIER, SESSION, SWAP, TWO, Audit
+from .findings import EXCHANGE, OUTLIER, SESSION, SWAP, TWO, Audit
 
 MEANING = {
     SESSION: "labels of two speakers exchanged throughout a session, by the other sessions",

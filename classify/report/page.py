@@ -94,8 +94,7 @@ def report(
     measures = [measure(run.predictions, segments, split="all") for run in with_bar]
     pairs = pairs_of(loaded)
     by_id = None if segments is None else segments.set_index("segment_id")
-    wrong = find_errors(loaded, by_id, most=errors)
-    wrong, sounds = _with_players(wrong, segments, audio_root)
+    wrong, sounds = _with_players(find_errors(loaded, by_id, most=errors), segments, audio_root)
     doubtful = doubts(loaded, segments)
     doubt_lines = [f"{loaded[place].name}: {text}" for place, text in doubtful]
     for line in (*doubt_lines, *unlike_notes(loaded)):

@@ -51,7 +51,8 @@ def check_machines(
         machine, reason = next(iter(unfit.items()))
         raise InputError(
             f"--ray-address: {len(unfit)} machines cannot work, first {machine}: {reason}, "
-            f"expected the same folders on each, and spk; mount them alike{otherwise}"
+            "expected the same folders and versions on each; mount and install them "
+            f"alike{otherwise}"
         )
 
 

@@ -82,7 +82,7 @@ def announce(folder: Path, total: int, done: Callable[[], int]) -> Iterator[Call
     """Tell of a job in `folder` while open; yield what is to be called now and then."""
     place = folder / PLACE
     ours = {"total": total, **_who()}
-    last = [0.0]
+    last = [-EVERY]
 
     def tell() -> None:
         if time.monotonic() - last[0] < EVERY:
@@ -92,7 +92,6 @@ def announce(folder: Path, total: int, done: Callable[[], int]) -> Iterator[Call
         with suppress(OSError):
             atomic_write_bytes(place / JOB, content.encode())
 
-    last[0] = -EVERY
     tell()
     try:
         yield tell
@@ -134,12 +133,12 @@ def read_running(folder: Path) -> Running | None:
         return None
     tries: dict[str, list[dict[str, Any]]] = {}
     for mark in (folder / PLACE).glob("*-*"):
-        if (told := _read(mark)) is not None:
-            tries.setdefault(mark.name.split("-")[0], []).append(told)
+        if (words := _read(mark)) is not None:
+            tries.setdefault(mark.name.split("-")[0], []).append(words)
     units = [
-        Unit(last["name"], *_whose(last), len(told))
-        for told in tries.values()
-        for last in [max(told, key=lambda one: one["since"])]
+        Unit(last["name"], *_whose(last), len(marks))
+        for marks in tries.values()
+        for last in [max(marks, key=lambda words: words["since"])]
     ]
     units.sort(key=lambda unit: unit.since)
     return Running(job["done"], job["total"], *_whose(job), job["heard"], tuple(units))
@@ -155,15 +154,15 @@ def _who() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
 
 
-def _whose(told: dict[str, Any]) -> tuple[int, str, str]:
-    return told["pid"], told["host"], told["since"]
+def _whose(words: dict[str, Any]) -> tuple[int, str, str]:
+    return words["pid"], words["host"], words["since"]
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     """Return what was told there; nothing where it is gone, half-written, or of others."""
     try:
-        told = json.loads(path.read_text()) if path.is_file() else None
+        words: Any = json.loads(path.read_text()) if path.is_file() else None
         forms = FORMS[path.name == JOB]
-        return {name: form(told[name]) for name, form in forms.items()}
+        return {name: form(words[name]) for name, form in forms.items()}
     except (OSError, ValueError, TypeError, KeyError, OverflowError):
         return None

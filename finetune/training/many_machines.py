@@ -31,8 +31,8 @@ from ...common.log import log as tell
 from ...common.log import progress_bar
 from ...extract.pipeline.many_machines import ENVIRONMENT
 from .provenance import fingerprint, identity, load_encoder, read_origin
-from .session_result import SessionResult, read_result
-from .sessions import TrainingPlan, train_sessions, write_tables
+from .session_result import RAY_TRAIN, SessionResult, read_result
+from .sessions import TrainingPlan, remove_leftovers, train_sessions, write_tables
 
 if TYPE_CHECKING:
     from ...manifests.splits.tasks import Task
@@ -42,7 +42,6 @@ Log = Callable[[str], None]
 PACKAGES = ("spk-toolkit", "lightning", "transformers")  # of one version on all machines
 WAIT = 10.0  # s that a task waits for a lock, which a process that was killed may still hold
 MANAGER = Resources(cpus=0)  # of the task that starts the processes of one model, and waits
-RAY_TRAIN = ".ray"  # its folder in the session's, while it runs
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,7 @@ def train_on_ray(
     tuple
         The sessions that another process has, whether `stop` ended it, and what was given up.
     """
+    remove_leftovers(plan)
     units = [_unit(plan, version) for version in plan.tasks if not plan.finished(version)]
     if not units or stop():
         return [], bool(units), []

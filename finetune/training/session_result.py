@@ -16,6 +16,7 @@ from .provenance import Origin
 
 LONGEST_STEM = 100  # bytes; with what is appended, a file name has at most 255
 PREFIX = "prefix"  # folder of the frozen layers' cached output
+RAY_TRAIN = ".ray"  # folder of Ray Train, while it runs several processes on one model
 
 
 def safe_filename(name: str) -> str:

@@ -27,6 +27,7 @@ from ..config import FinetuneConfig, anew
 from .provenance import ANOTHER, describe, read_origin, write_origin
 from .session_result import (
     PREFIX,
+    RAY_TRAIN,
     SessionResult,
     checkpoint_folder,
     doubts,
@@ -168,13 +169,20 @@ def train_sessions(
     return busy
 
 
+def remove_leftovers(plan: TrainingPlan) -> None:
+    """Remove what kills after the end of sessions left behind."""
+    for version in plan.tasks:
+        if result := plan.finished(version):
+            _remove_leftovers(plan.folder(version), result, plan)
+
+
 def _remove_leftovers(folder: Path, result: SessionResult, plan: TrainingPlan) -> None:
     """Remove what a kill after a session's end left behind."""
     config = plan.config
     leftovers = _half_written(folder, config)
     if not keeps_last(result, config):
         leftovers += checkpoint_folder(folder, config).glob("*-last.ckpt")
-    leftovers += [folder / PREFIX] if (folder / PREFIX).is_dir() else []
+    leftovers += [folder / name for name in (PREFIX, RAY_TRAIN) if (folder / name).is_dir()]
     if leftovers:
         with _lock_folder(folder, plan) as locked:
             _remove(leftovers if locked else [])

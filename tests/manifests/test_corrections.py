@@ -86,7 +86,7 @@ def test_the_command_writes_the_table_and_who_was_what(turns, tmp_path):
     corrections.to_csv(tmp_path / "c.csv", index=False)
     said = correct(tmp_path / "t.csv", tmp_path / "c.csv", "-o", tmp_path / "new.csv")
     assert said.exit_code == 0, said.output
-    assert "1 labels corrected, 1 turns removed, 3 turns" in said.output
+    assert "1 labels corrected, 1 turns removed, 3 turns left" in said.output
     new = read_table(tmp_path / "new.csv")
     assert new["speaker"].tolist() == ["A", "B", "B"]
     record = json.loads((tmp_path / "new.csv.corrections.json").read_text())

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from spk import classify
+from spk.classify.auditing.findings import COLUMNS
 from spk.classify.auditing.options import AuditOptions
-from spk.classify.auditing.run import COLUMNS, run_audit
+from spk.classify.auditing.run import run_audit
 from spk.classify.auditing.wording import facts
 from spk.common.errors import InputError
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 
 import pandas as pd
@@ -65,15 +66,15 @@ def test_sessions_that_failed_or_are_anothers_have_their_exit_codes(
 
 
 @pytest.fixture(scope="module")
-def alone(corpus, tmp_path_factory):
-    """Return what this machine trains by itself, on one thread."""
+def here(corpus, tmp_path_factory):
+    """Return the folder in which this machine has trained by itself, on one thread."""
     folder, threads = tmp_path_factory.mktemp("alone"), torch.get_num_threads()
     torch.set_num_threads(1)
     with contextlib.chdir(folder):
         done = CliRunner().invoke(main, corpus[1:])
     torch.set_num_threads(threads)
     assert done.exit_code == 0, done.output
-    return models(folder)
+    return folder
 
 
 def on(two):
@@ -113,7 +114,18 @@ def assert_same(these, others):
 
 
 @pytest.mark.slow
-def test_a_worker_a_node_and_the_driver_killed_change_no_model(two, corpus, alone, tmp_path):
+def test_what_is_finished_starts_no_ray_and_is_tidied(corpus, here, tmp_path, monkeypatch):
+    shutil.copytree(here, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "logs" / "version_0" / ".ray").mkdir()  # as kills leave them
+    (tmp_path / "logs" / "version_1" / ".result.json.part-abcdefgh").touch()
+    done = CliRunner().invoke(main, [*corpus[1:], "--engine", "ray"])
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert_same(models(tmp_path), models(here))
+
+
+@pytest.mark.slow
+def test_a_worker_a_node_and_the_driver_killed_change_no_model(two, corpus, here, tmp_path):
     two.set_fault("slow.wav")
     logs = tmp_path / "logs"
     process = two.start([*corpus, *on(two)], tmp_path)
@@ -131,7 +143,7 @@ def test_a_worker_a_node_and_the_driver_killed_change_no_model(two, corpus, alon
     two.clear()
     code, _, errors = two.run([*corpus, *on(two)], tmp_path)
     assert (code, errors) == (0, "")
-    assert_same(models(tmp_path), alone)
+    assert_same(models(tmp_path), models(here))
 
 
 def begun(logs):

@@ -2,7 +2,7 @@
 
 A Ray of two nodes on this machine runs one extraction after another, each by a driver of its own,
 while processes are killed with ``kill -9``: two in three times a worker that is in a unit, else a
-node with all its processes, which is then replaced. Each fifth time the driver is killed as well,
+node with all its processes, which is then replaced. Each tenth time the driver is killed as well,
 and the same command goes on. After each kill what is committed is read back and compared bit for
 bit with what was seen before and with a plain run of this machine; at the end all must be there,
 each row once, and nothing half-written be left. A unit that was hit four times may be given up: it
@@ -39,8 +39,8 @@ EXTRACT = (
     "--batch-seconds 0.1"
 )
 RAY = " --engine ray --ray-address {0} --unit-minutes {1}"
-MINUTES = 0.2  # of audio in a unit
-PER_RUN = 4  # kills of one extraction, at most
+MINUTES = 0.05  # of audio in a unit: 24 segments
+PER_RUN = 10  # kills of one extraction, at most
 DONE = 3  # exit code of a whole run: some segments are silent
 SHOWN = ("kills", "workers", "nodes", "drivers", "runs", "lost tries", "given up")
 ENOUGH = 3  # broken promises
@@ -76,7 +76,7 @@ class Machines:
             for _ in range(min(PER_RUN, count - self.sums["kills"])):
                 if not self.kill(place, known, driver):
                     break
-                if not self._rng.randrange(5) and driver.code is None:
+                if not self._rng.randrange(10) and driver.code is None:
                     driver.send(signal.SIGKILL)
                     driver.end()
                     self.sums["drivers"] += 1
@@ -114,14 +114,11 @@ class Machines:
 
     def finish(self, place: Path, known: Items, driver: Started) -> None:
         """Let a driver come to its end, and the command again where a unit was given up."""
-        code, told = driver.end(), driver.told()
+        code, told = self.end(driver)
         while "failed: " in told and code == DONE:
             self.sums["given up"] += told.count("failed: ")
             self.look(place, known)
-            driver = self.start(place)
-            code, told = driver.end(), driver.told()
-        said = (self._folder / "log").read_text()
-        self.sums["lost tries"] += sum(map(int, re.findall(r"(\d+) tries of units were", said)))
+            code, told = self.end(self.start(place))
         self.look(place, known)
         ids = [
             name
@@ -136,6 +133,13 @@ class Machines:
             self.found("unfinished", f"exit code {code}, {len(differ)} differ: {told[-500:]!r}")
         if left := self.store.torn(place):
             self.found("unclean", f"{len(left)} files are left")
+
+    def end(self, driver: Started) -> tuple[int, str]:
+        """Wait for a driver's end; return its exit code and what it told on standard error."""
+        code = driver.end()
+        last = driver.log.read_text()
+        self.sums["lost tries"] += sum(map(int, re.findall(r"(\d+) tries of units were", last)))
+        return code, driver.told()
 
     def look(self, place: Path, known: Items) -> None:
         """Compare what is committed with what was seen before and with the plain run."""
@@ -188,6 +192,7 @@ def main(kills: int = 50, seed: int = 0, rows: int = ROWS) -> int:
     make_inputs(folder / "inputs", rows)
     with start_two_nodes(folder / "ray") as two:
         os.environ.update(two.environment)  # which the drivers have
+        two.set_fault("slow.flac")  # so that units last while others start anew
         work = Machines(two, folder / "inputs", folder, random.Random(seed))
         work.run(kills)
         work.two_drivers()
