@@ -63,6 +63,7 @@ NOT_TYPED = {
     "pip install": "the network; the extras it names exist (below)",
     "make": "whole runs of their own; the targets exist (below)",
     "hf download": "the network",
+    "python benchmarks/": "hours, on data that is not at hand; tests/test_benchmarks.py",
     "docker": "the network; tests/test_container.py reads what it is built of",
     "ray": "tests/common/test_engine.py has Ray's own commands",
     "head=$(scontrol": "Slurm",
