@@ -49,6 +49,7 @@ ENVIRONMENT = {
     "SPK_MANIFESTS_DEMO_MINUTES": "2",
     "SPK_MANIFESTS_DEMO_SPEAKERS": "3",
     "SPK_MANIFESTS_DEMO_CHANNELS": "1",
+    "SPK_CLASSIFY_LINK_MIN_SECONDS": "4",  # half of the sample is short
     "HF_HUB_OFFLINE": "1",
 }
 STAND_INS = (  # words on a page, and what is typed in their place
@@ -62,6 +63,7 @@ NOT_TYPED = {
     "pip install": "the network; the extras it names exist (below)",
     "make": "whole runs of their own; the targets exist (below)",
     "hf download": "the network",
+    "python benchmarks/": "hours, on data that is not at hand; tests/test_benchmarks.py",
     "docker": "the network; tests/test_container.py reads what it is built of",
     "ray": "tests/common/test_engine.py has Ray's own commands",
     "head=$(scontrol": "Slurm",
@@ -95,6 +97,7 @@ PLACES = {
         "turns.csv": "two_meetings/turns.csv",
         "features": "two_meetings/features",
         "MEETINGS": "two_meetings",
+        "known.csv": "known.csv",
     },
     "how-to/names.md": {
         "clips": "sample/clips",
@@ -225,6 +228,8 @@ def corpus_of_pages(tmp_path_factory, layer_encoder):
     (folder / "people.csv").write_text(
         "session,speaker,person\n" + "".join(f"sample,{t[7]},{t[7]}\n" for t in turns[:7])
     )
+    known = "".join(f"{session},ls1235,Ann\n{session},ls3807,Bo\n" for session in HALVES)
+    (folder / "known.csv").write_text(f"session,speaker,person\n{known}")
     later = [[t[0], "meeting", *t[2:]] for t in turns if float(t[3]) > 55]
     (folder / "truth.rttm").write_text("".join(f"{' '.join(t)}\n" for t in later))
     (folder / "meeting.rttm").write_text("".join(f"{' '.join(t)}\n" for t in later))
