@@ -275,7 +275,7 @@ def series_row(encoder: str, corpus: Corpus, layer: int) -> dict[str, str]:
     rows, areas = [], []
     for plant, wrong in exchanged(corpus):
         links = linked(plant)
-        told = {*zip(links.series["series"], links.series["speaker"], strict=True)}
+        reported = {*zip(links.series["series"], links.series["speaker"], strict=True)}
         # the plain cosine of a label is that of whoever has its id there now
         real = {
             (s, person): label[1] for label, person in corpus.people.items() for s in [label[0]]
@@ -294,7 +294,7 @@ def series_row(encoder: str, corpus: Corpus, layer: int) -> dict[str, str]:
             ]
             + [np.mean(truth)]
         )
-        rows += [(*key, key in wrong, key in told) for key in probability]
+        rows += [(*key, key in wrong, key in reported) for key in probability]
     table = pd.DataFrame(rows, columns=["series", "id", "wrong", "told"])
     link_area, cosine_area, chance = np.mean(areas, axis=0)
     return {
