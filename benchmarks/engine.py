@@ -182,7 +182,8 @@ def scaling(nodes: int) -> Iterator[Row]:
 
     node = {"node_ip_address": "127.0.0.1", "object_store_memory": 80_000_000, "num_cpus": SLOTS}
     with tempfile.TemporaryDirectory(prefix="spk-ray-", ignore_cleanup_errors=True) as folder:
-        node["temp_dir"] = folder
+        node["temp_dir"] = os.environ["RAY_TMPDIR"] = folder
+        os.mkdir(f"{folder}/ray")  # Ray writes its address there, and does not ask for the folder
         head = {**node, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         for _ in range(nodes - 1):

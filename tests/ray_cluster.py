@@ -38,8 +38,9 @@ if worker:
 
 # In a process of its own: it answers each line of its input with one, and ends with it.
 CLUSTER = """
-import sys
+import os, sys
 from ray.cluster_utils import Cluster
+os.mkdir(f"{sys.argv[1]}/ray")  # where it writes its address, and does not ask for the folder
 node = {"node_ip_address": "127.0.0.1", "object_store_memory": 80_000_000, "num_cpus": 1}
 node["temp_dir"] = sys.argv[1]
 cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
@@ -162,7 +163,11 @@ def start_two_nodes(folder):
         TemporaryDirectory(prefix="spk-ray-", dir="/tmp", ignore_cleanup_errors=True) as place,
         subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", CLUSTER, place],
-            env={**environment, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},  # see `ray_session`
+            env={
+                **environment,
+                "RAY_TMPDIR": place,
+                "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # `ray_session` tells why
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
