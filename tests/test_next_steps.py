@@ -248,6 +248,6 @@ def test_cut_files_without_times_are_not_said_to_be_split_by_time(turns):
 def test_what_is_fitted_is_tried_as_the_sweep_was(typed, made):
     line = "spk-classify sweep table.csv store new --classifiers centroid --folds 3 --no-refit"
     fit = steps_of(typed(line), codes=(0, LEFT_OUT))[-1]
-    words = "spk-classify fit table.csv store model --classifiers centroid --folds 3 --no-refit"
+    words = "spk-classify fit table.csv store model-2 --classifiers centroid --folds 3 --no-refit"
     assert sorted(fit.split()) == sorted(words.split())
     assert typed(fit).exit_code == 0
