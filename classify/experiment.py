@@ -323,7 +323,7 @@ def _facts(
         *left_out_lines(ready.rejected, ready.skipped, LEFT_OUT_FILE),
         *unknown_facts(ready.table, ready.tasks, splits),
         *validation_facts(ready.table, ready.tasks),
-        *calibration_facts(ready.tasks),
+        *calibration_facts(ready.tasks, settings),
         *choice_facts(trials, ready.tasks, settings),
         *refit_facts(ready.tasks, settings, model.origin),
     ]
@@ -332,7 +332,8 @@ def _facts(
 def _chosen_on(model: SpeakerModel, chosen: Candidate) -> str:
     low, high = chosen.interval
     accuracy = f"{chosen.accuracy:.1%} ({low:.1%} to {high:.1%})"
-    return f"chosen on validation: {model.name}, penalty {chosen.penalty}, accuracy {accuracy}"
+    penalty = "" if chosen.penalty is None else f", penalty {chosen.penalty:g}"
+    return f"chosen on validation: {model.name}{penalty}, accuracy {accuracy}"
 
 
 def _rows(tasks: Sequence[Task], split: str) -> np.ndarray:

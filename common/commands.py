@@ -36,6 +36,7 @@ BUSY = 4  # exit code: another process is working on some of the sessions
 
 
 HELP = ["-h", "--help"]
+UNCUT = 1000  # characters of a command's first sentence in a list: all of them
 version_option = click.version_option(package_name=DISTRIBUTION, allow_from_autoenv=False)
 
 
@@ -153,6 +154,14 @@ class Group(_OneLineErrors, click.Group):
         """Run the named command."""
         with _one_line_errors(ctx):
             return super().invoke(ctx)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the first sentence of each command, to its end: click cuts it to one line."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, command.get_short_help_str(UNCUT)) for name, command in commands if command]
+            )
 
 
 def exit_left_out(rows: Iterable[object]) -> None:

@@ -9,7 +9,9 @@ follows. In a line stand:
                      else AUDIO, to be filled in, which a line before it says
     {clips}          the same, or nothing where it is not near
     {again}          the command itself, without what made it a trial (`TRIALS`)
-    {page}           the address of the page that was written
+    {page}           the address of the page that was written, of a folder {page:NAME} in it
+    {same}           options of `SWEEPS` as they were typed: what is fitted is tried as it was
+    {a_run}          a sweep's folder where its predictions were given, and so {b_run}
 
 A step is offered where its condition (`when`) holds and all that stands in it is known.
 """
@@ -40,6 +42,9 @@ AUDIO = " --audio-root AUDIO"
 MOST_ROWS = 1000  # of a table that are looked at
 MOST_FOLDERS = 500  # near a table in which its audio is looked for
 DEEPEST = 3  # folders below the table's
+# Options of `sweep` that `fit` has too, and by which it would choose another model.
+SWEEPS = ("within", "layers", "combine", "pooling_part", "classifiers", "penalty")
+SWEEPS += ("folds", "gap", "refit", "seed")
 
 
 @dataclass(frozen=True)
@@ -147,15 +152,22 @@ STEPS: dict[str, list[Step]] = {
     "spk-store pack": [Step("spk-store verify {out}")],
     "spk-store export": END,
     "spk-store import": _of_features("out"),
-    "spk-classify sweep": [*_of_run("out"), Step("spk-classify fit {table} {store} {new:model}")],
+    "spk-classify sweep": [
+        *_of_run("out"),
+        Step("spk-classify fit {table} {store} {new:model}{same}"),
+    ],
     "spk-classify audit": [
+        Step("python3 -m webbrowser -t {page:audit.html}"),
         Step(
             "spk-manifests correct {table} {out}/corrections.csv -o {new:corrected.csv}",
             lambda values: bool(first_rows(Path(values["out"], "corrections.csv"))),
-        )
+        ),
     ],
     "spk-classify link": [
-        Step("spk-name enrol {new:team.voices} {table} {store} --identity {out}/people.csv")
+        Step(
+            "spk-name enrol {new:team.voices} {table} {store} --identity {out}/people.csv",
+            lambda values: bool(first_rows(Path(values["out"], "people.csv"))),
+        )
     ],
     "spk-classify curve": _of_run("run"),
     "spk-classify open-set": _of_run("run"),
@@ -167,10 +179,13 @@ STEPS: dict[str, list[Step]] = {
         *_of_run("predictions"),
         Step("spk-classify report {predictions} -o {new:report.html}", not_given("table")),
     ],
-    "spk-classify compare": [Step("spk-classify report {a} {b} -o {new:report.html}")],
+    "spk-classify compare": [Step("spk-classify report {a_run} {b_run} -o {new:report.html}")],
     "spk-classify report": [Step("python3 -m webbrowser -t {page}")],
     "spk-name enrol": [Step("spk-name list {voices}")],
-    "spk-name apply": [Step("{again} --review", not_given("review"))],
+    "spk-name apply": [
+        Step("{again} --review", not_given("review")),
+        Step("python3 -m webbrowser -t {page:review.html}", given("review")),
+    ],
     "spk-name score": END,
     "spk-name list": END,
     "spk-name remove": [Step("spk-name list {voices}")],
@@ -227,17 +242,26 @@ class _Words(dict[str, Any]):
         self._name, self._ctx = name, ctx
 
     def __getitem__(self, key: str) -> Any:
-        if key == "new":
-            return _New(self._folder())
         if key in ("recordings", "clips"):
-            folder = _audio_folder(str(super().__getitem__("table")))
-            needed = "" if key == "clips" or folder == "" else AUDIO
-            return f" --audio-root {shlex.quote(folder)}" if folder else needed
-        if key == "again":
-            return shlex.join([*self._name.split(), *typed_words(self._ctx)])
-        if key == "page":
-            return Path(super().__getitem__("output")).absolute().as_uri()
-        return shlex.quote(str(super().__getitem__(key)))
+            return self._audio_root(AUDIO if key == "recordings" else "")
+        if key in ("a_run", "b_run"):
+            return shlex.quote(_run_of(str(super().__getitem__(key[0]))))
+        made = {
+            "new": lambda: _New(self._folder()),
+            "again": lambda: shlex.join([*self._name.split(), *typed_words(self._ctx)]),
+            "same": lambda: "".join(f" {shlex.quote(word)}" for word in self._swept()),
+            "page": lambda: _Page(self.get("output") or self.get("out")),
+        }
+        return made[key]() if key in made else shlex.quote(str(super().__getitem__(key)))
+
+    def _swept(self) -> list[str]:
+        return typed_options(self._ctx, SWEEPS)
+
+    def _audio_root(self, unknown: str) -> str:
+        folder = _audio_folder(str(super().__getitem__("table")))
+        if folder is None:
+            return unknown
+        return f" --audio-root {shlex.quote(folder)}" if folder else ""
 
     def _folder(self) -> Path:
         """Return where new things are suggested: beside the command's output, or its table."""
@@ -261,6 +285,26 @@ class _New:
         return shlex.quote(str(path))
 
 
+def _run_of(predictions: str) -> str:
+    """Return the folder of the sweep that wrote predictions, or themselves where none did."""
+    path = Path(predictions)
+    swept = path.stem == "predictions" and (path.parent / "sweep.csv").is_file()
+    return str(path.parent if swept else path)
+
+
+class _Page:
+    """The address of a page that is there: a file, or one in a folder, its name as the format."""
+
+    def __init__(self, path: object) -> None:
+        self._path = Path(str(path)).absolute()
+
+    def __format__(self, name: str) -> str:
+        path = self._path / name if name else self._path
+        if not path.is_file():
+            raise KeyError(name)
+        return path.as_uri()
+
+
 def typed_words(ctx: click.Context) -> list[str]:
     """Return a command's words as they were typed, without those of `TRIALS`."""
     words, options = list[str](), list[str]()
@@ -268,13 +312,27 @@ def typed_words(ctx: click.Context) -> list[str]:
         value = ctx.params.get(param.name or "")
         if value is None or param.name in TRIALS:
             continue
-        values = [str(part) for part in (value if isinstance(value, tuple) else (value,))]
         if not isinstance(param, click.Option):
-            words += values
-        elif ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE:
-            flags = param.opts if value else param.secondary_opts
-            options += flags[:1] if param.is_flag else [w for v in values for w in (flags[0], v)]
+            words += [str(part) for part in (value if isinstance(value, tuple) else (value,))]
+        else:
+            options += typed_options(ctx, (param.name or "",))
     return [*words, *options]
+
+
+def typed_options(ctx: click.Context, names: Sequence[str]) -> list[str]:
+    """Return those of the named options that were typed, with their values."""
+    options = list[str]()
+    for param in ctx.command.params:
+        name = param.name or ""
+        value = ctx.params.get(name)
+        if name not in names or value is None:
+            continue
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            values = [str(part) for part in (value if isinstance(value, tuple) else (value,))]
+            flags = param.opts if value else param.secondary_opts
+            is_flag = isinstance(param, click.Option) and param.is_flag
+            options += flags[:1] if is_flag else [w for v in values for w in (flags[0], v)]
+    return options
 
 
 def first_rows(path: object) -> list[dict[str, Any]]:

@@ -52,7 +52,7 @@ def test_every_command_says_what_is_next_or_that_nothing_is():
 @pytest.mark.parametrize("line", LINES)
 def test_each_line_is_one_that_its_command_takes(line):
     line = re.sub("{(recordings|clips)}", " --audio-root AUDIO", line)
-    words = shlex.split(FIELD.sub("word", line))
+    words = shlex.split(FIELD.sub("word", line.replace("{same}", " --folds 5")))
     if words[0] in ("word", "python3"):  # the command itself; a browser
         return
     name = words.pop(0) if words[0] in COMMANDS else f"{words.pop(0)} {words.pop(0)}"
@@ -136,7 +136,10 @@ def test_from_the_sample_each_next_line_leads_to_the_report(typed, tmp_path, mon
             "spk-classify curve table.csv store sweep --seconds 1 --draws 1",
             "spk-classify report sweep --table table.csv --audio-root corpus/wav -o report.html",
         ),
-        ("spk-classify compare named.csv sweep/predictions.csv", "spk-classify report named.csv "),
+        (
+            "spk-classify compare named.csv sweep/predictions.csv",
+            "spk-classify report named.csv sweep -o report.html",
+        ),
         ("spk-classify score named.csv", "spk-classify report named.csv -o report.html"),
         ("spk-finetune predict fleet table.csv new.csv --audio-root corpus/wav", "spk-classify "),
         ("spk-name enrol team.voices table.csv store --layer 1", "spk-name list team.voices"),
@@ -168,7 +171,8 @@ def test_names_may_be_listened_to(typed, made):
     )
     (again,) = steps_of(typed(line))
     assert sorted(shlex.split(again)) == sorted([*line.split(), "--review"])
-    assert steps_of(typed(again)) == []
+    page = Path("names", "review.html").absolute().as_uri()
+    assert steps_of(typed(again)) == [f"python3 -m webbrowser -t {page}"]
 
 
 @pytest.fixture
@@ -238,3 +242,12 @@ def test_a_table_that_is_split_goes_on_to_features(turns):
 def test_cut_files_without_times_are_not_said_to_be_split_by_time(turns):
     turns.assign(start=0.0, end=2.0).to_csv("cut.csv", index=False)
     assert offered("describe", "cut.csv") == []
+
+
+@pytest.mark.slow
+def test_what_is_fitted_is_tried_as_the_sweep_was(typed, made):
+    line = "spk-classify sweep table.csv store new --classifiers centroid --folds 3 --no-refit"
+    fit = steps_of(typed(line), codes=(0, LEFT_OUT))[-1]
+    words = "spk-classify fit table.csv store model-2 --classifiers centroid --folds 3 --no-refit"
+    assert sorted(fit.split()) == sorted(words.split())
+    assert typed(fit).exit_code == 0

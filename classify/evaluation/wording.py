@@ -120,15 +120,16 @@ def fold_facts(tasks: Sequence[Task], settings: SweepSettings) -> list[str]:
     ]
 
 
-def calibration_facts(tasks: Sequence[Task]) -> list[str]:
+def calibration_facts(tasks: Sequence[Task], settings: SweepSettings) -> list[str]:
     """Return a warning where validation is too small to calibrate probabilities."""
     count = sum(int(np.sum(task.codes["valid"] >= 0)) for task in tasks)
     if count >= ENOUGH:
         return []
+    held_out = "held-out" if settings.folds else "validation"
+    repair = "select more segments" if settings.folds else "pass --folds 5, or select more segments"
     return [
-        f"calibration: {count} validation segments of known speakers, fewer than {ENOUGH}: "
-        "probabilities are rough, and near even where these do not carry more; pass --folds 5, or "
-        "select more segments"
+        f"calibration: {count} {held_out} segments of known speakers, fewer than {ENOUGH}: "
+        f"probabilities are rough, and near even where these do not carry more; {repair}"
     ]
 
 

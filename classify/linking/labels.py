@@ -96,7 +96,7 @@ def usable_rows(table: pd.DataFrame | str | Path, store: FeatureStore, log: Log)
     if sessions < 2:
         raise InputError(
             f"table: holds {sessions} session{'s' * (sessions != 1)}, expected at least 2 to link; "
-            "join the tables of several"
+            "make one table of a folder with the annotations of several"
         )
     rows, rejected = rows_with_features(whole, store)
     if len(rejected):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...common.audio.containers import SUFFIXES
+from ...common.audio.containers import SUFFIXES, UNREAD, conversion
 from ...common.errors import InputError
 from ...common.files import list_files
 from ...common.log import log as log_info
@@ -80,7 +80,7 @@ def clips_table(folder: str | Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        There is no such folder, clip or name, or a clip cannot be read.
+        There is no such folder, clip or name, or a clip cannot be read: no voice is missed quietly.
     """
     import pandas as pd
 
@@ -90,6 +90,8 @@ def clips_table(folder: str | Path) -> pd.DataFrame:
             f"{folder}: is not a folder, expected one with a folder of clips for each person; "
             "correct the path"
         )
+    for file in list_files(root, UNREAD):
+        raise InputError(f"{file}: is of a kind that is not decoded; {conversion(str(file))}")
     for file in list_files(root, SUFFIXES):
         path = file.relative_to(root)
         if len(path.parts) < 2:

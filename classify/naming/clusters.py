@@ -30,7 +30,10 @@ def turns_table(turns: Iterable[Turn]) -> pd.DataFrame:
 
     rows = [(turn.session, turn.speaker, *turn[2:4], turn.channel, turn.text) for turn in turns]
     if not rows:
-        raise InputError("diarization: holds 0 turns, expected at least 1; name another file")
+        raise InputError(
+            "diarization: holds 0 turns with a speaker, expected at least 1; diarize the recording "
+            "first (whisperx --diarize), or name another file"
+        )
     table = pd.DataFrame(rows, columns=["session", "cluster", "start", "end", "channel", "text"])
     order = ["session", "start", "end", "cluster"]
     return table.sort_values(order, kind="stable", ignore_index=True)

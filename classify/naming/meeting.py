@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...common.audio.decoding import read_header
 from ...common.errors import InputError
 from ...common.files import is_special
 from ...common.log import log as log_info
@@ -130,6 +131,7 @@ def _recordings(
         )
     if is_special(path) or not path.is_file():
         raise InputError(f"{path}: is not a file, expected the recording; correct --audio")
+    read_header(path)  # what is no audio is said to be none, and not short of speech
     return {sessions[0]: path}
 
 

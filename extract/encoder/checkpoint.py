@@ -149,7 +149,8 @@ def _fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
 def _not_at_hand(name: str, reason: str) -> str:
     return (
         f"{name}: encoder is not available ({reason}), expected it in the hub's cache or a folder; "
-        f"run `hf download {name}` where there is a network, or name a folder with --encoder"
+        f"run `hf download {name}` where there is a network, or name a folder with --encoder, or "
+        "small, which ships with spk"
     )
 
 

@@ -177,7 +177,7 @@ def test_labels_of_every_scope_give_the_ids_that_identity_files_have(table, stor
 
 def test_one_session_cannot_be_linked(table, store):
     alone = table[table["session"] == "20990101_S_R001S01C01"]
-    with pytest.raises(InputError, match="holds 1 session, expected at least 2 to link; join"):
+    with pytest.raises(InputError, match="holds 1 session, expected at least 2 to link; make one"):
         linked(alone, store)
     with pytest.raises(InputError, match="0 sessions have a label with at least 1000 s"):
         linked(table, store, min_seconds=1000.0)

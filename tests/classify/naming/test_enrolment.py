@@ -198,3 +198,8 @@ def test_a_clip_in_no_persons_folder_is_refused(tmp_path):
         clips_table(tmp_path)
     with pytest.raises(InputError, match="is not a folder"):
         clips_table(tmp_path / "a.wav")
+    (tmp_path / "a.wav").unlink()
+    (tmp_path / "Bo").mkdir()
+    (tmp_path / "Bo" / "1.m4a").touch()
+    with pytest.raises(InputError, match=r"Bo/1.m4a: .* not decoded; convert it: `ffmpeg"):
+        clips_table(tmp_path)
