@@ -155,7 +155,10 @@ STEPS: dict[str, list[Step]] = {
         )
     ],
     "spk-classify link": [
-        Step("spk-name enrol {new:team.voices} {table} {store} --identity {out}/people.csv")
+        Step(
+            "spk-name enrol {new:team.voices} {table} {store} --identity {out}/people.csv",
+            lambda values: bool(first_rows(Path(values["out"], "people.csv"))),
+        )
     ],
     "spk-classify curve": _of_run("run"),
     "spk-classify open-set": _of_run("run"),
