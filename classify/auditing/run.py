@@ -135,8 +135,8 @@ def _share_people(table: pd.DataFrame, person_of: Mapping[str, str] | None) -> b
     """Return whether some person is known to be in two sessions."""
     if person_of is None:
         return False
-    persons = table["speaker"].map(person_of)
-    return bool((table["session"].groupby(persons).nunique() > 1).any())
+    heard = {*zip(table["session"], table["speaker"].map(person_of), strict=True)}
+    return len(heard) > len({person for _, person in heard})
 
 
 def _halves(
