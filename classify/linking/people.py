@@ -19,6 +19,7 @@ from ...common.errors import InputError
 from ...common.log import log as log_info
 from ...extract.store.reader import FeatureStore
 from ...manifests.formats.build import read_identity
+from ...manifests.text_files.delimited import read_delimited
 from ..features import Log, encoder_kind, open_store
 from ..naming.decision import rounded_down
 from ..options import LinkOptions
@@ -189,7 +190,24 @@ def _known_people(
         )
     check_one_label_each(persons, str(identity))
     log(f"{len(persons)} of {len(labels)} labels are known from {identity}")
+    guessed = _guessed(identity)
+    if guessed:
+        log(
+            f"{identity}: {guessed} rows have a confidence below 1, as guesses of link have; they "
+            "are taken for known, so that what is said of the encoder proves nothing; leave in the "
+            "file only people whom somebody has checked"
+        )
     return persons
+
+
+def _guessed(identity: str | Path) -> int:
+    """Return how many rows of an identity file have a confidence that is not certain."""
+    import pandas as pd
+
+    rows = read_delimited(identity, PEOPLE, "correct the path").rows
+    if "confidence" not in rows:
+        return 0
+    return int((pd.to_numeric(rows["confidence"], errors="coerce") < 1).sum())
 
 
 def _check_heard(heard: list[Label], settings: LinkOptions) -> None:

@@ -110,6 +110,15 @@ def test_a_file_that_names_nobody_of_the_table_is_refused(table, store, tmp_path
         linked(table, store, identity=path)
 
 
+def test_guesses_that_are_passed_for_known_are_told(table, store, people, named, tmp_path):
+    """What link itself wrote would else confirm itself: all known, and the encoder perfect."""
+    guesses = linked(table, store)[0].people
+    guesses.to_csv(tmp_path / "people.csv", index=False)
+    lines = linked(table, store, identity=tmp_path / "people.csv")[1]
+    assert f"{len(guesses)} rows have a confidence below 1, as guesses of link have" in lines
+    assert "guesses of link" not in linked(table, store, identity=named([*people]))[1]
+
+
 def test_too_few_pairs_are_no_fault_of_the_encoder(people, tmp_path):
     names = (("20990101_S_R001S01C01", "001-M"), ("20990102_M_R002S01C01", "002-M"))
     two = {label: people[label] for label in names}
