@@ -69,5 +69,5 @@ class AuditOptions(CheckedOptions):
         group=HEARD,
     )
     shown: int = option_field(50, "Most turns on the page.", least=0, group=HEARD)
-    seed: int = seed_field("Of the trial with labels exchanged on purpose.")
+    seed: int = seed_field("Of the trial with planted errors.")
     jobs: int = option_field(0, "Processes; 0: one per core.", least=0)

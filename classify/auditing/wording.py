@@ -45,8 +45,9 @@ def _trial_lines(audit: Audit) -> list[str]:
     if not trial.planted:
         return ["trial: no turn is free of suspicion to plant an error in; nothing is proposed"]
     text = (
-        f"trial: of {trial.planted} labels exchanged on purpose {_percent(trial.recall)} are found "
-        "with the right name"
+        f"trial: of {trial.planted} errors planted in unsuspected turns of "
+        f"{audit.options.min_seconds:g} s and more {_percent(trial.recall)} are found with the "
+        "right name"
     )
     if not trial.carries:
         few = trial.recall[2] >= CARRIES
@@ -60,8 +61,8 @@ def _trial_lines(audit: Audit) -> list[str]:
     if not trial.proposed:
         return [text]
     return [
-        f"{text}; they are {_percent(trial.precision)} of what is proposed then, if all that "
-        "is proposed now were the recogniser's mistakes"
+        f"{text}; {_percent(trial.precision)} of what is proposed then is right, counting all "
+        "that is proposed now as the recogniser's mistakes"
     ]
 
 

@@ -109,6 +109,7 @@ def test_a_trial_of_few_turns_does_not_condemn_an_encoder(
     done = replace(audited(table, store, learnt), trial=Trial(planted, right, right))
     (line,) = [line for line in facts(done) if line.startswith("trial:")]
     assert said in line
+    assert f"{planted} errors planted in unsuspected turns of 1 s and more" in line
     assert ("cannot carry an audit" in line) == (said == "cannot carry an audit")
 
 
