@@ -117,8 +117,8 @@ def correct_table(
     _check_same_table(table, corrections, where)
     _check_rows(table, corrections, where)
     new = dict(zip(corrections["segment_id"], corrections["suggested"], strict=True))
-    names = table["segment_id"].map(new).fillna(table["speaker"])
-    corrected = table.assign(speaker=names)
+    turns = zip(table["segment_id"], table["speaker"], strict=True)
+    corrected = table.assign(speaker=[new.get(*turn) for turn in turns])
     rest = corrected[corrected["speaker"] != ""].reset_index(drop=True)
     if not len(rest):
         raise InputError(

@@ -36,6 +36,11 @@ def test_a_label_is_corrected_and_nothing_else_changes(turns):
     assert done.table[rest].equals(turns[rest].astype(done.table[rest].dtypes))
 
 
+def test_no_corrections_change_nothing(turns):
+    """An audit may propose nothing."""
+    assert correct_table(turns, rows_of()).table["speaker"].tolist() == ["A", "B", "A", "C"]
+
+
 def test_an_empty_name_removes_the_turn(turns):
     done = correct_table(turns, rows_of(("t2", "S1", "B", "")))
     assert done.table["segment_id"].tolist() == ["t1", "t3", "t4"]
