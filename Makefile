@@ -89,7 +89,7 @@ format: $(READY)
 
 # Built without the network; to look at it with its search: python3 -m http.server -d site
 docs: $(READY)
-	SPK_SOURCE=$(AS_SPK) NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 package: $(READY)
 	$(BIN)/python .ci/package.py

@@ -118,7 +118,7 @@ def correct_table(
     _check_rows(table, corrections, where)
     new = dict(zip(corrections["segment_id"], corrections["suggested"], strict=True))
     turns = zip(table["segment_id"], table["speaker"], strict=True)
-    corrected = table.assign(speaker=[new.get(*turn) for turn in turns])
+    corrected = table.assign(speaker=[new.get(turn, speaker) for turn, speaker in turns])
     rest = corrected[corrected["speaker"] != ""].reset_index(drop=True)
     if not len(rest):
         raise InputError(

@@ -8,6 +8,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -148,3 +149,20 @@ def test_a_training_case_that_fails_is_a_row_and_the_next_one_runs(
     assert "RuntimeError: out of memory" in lines[2]
     assert float(lines[3].split('"')[2].split(",")[1]) > 3.0  # s of audio a second
     assert "out of memory" in capsys.readouterr().err
+
+
+def test_the_engine_is_compared_with_a_loop_and_two_processes(tmp_path):
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    words = [str(BENCHMARKS / "engine.py"), str(tmp_path / "rows.csv"), "--only", "tiny"]
+    done = subprocess.run(
+        [sys.executable, *words, "--tiny", "20", "--rounds", "1"],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = pd.read_csv(tmp_path / "rows.csv")
+    assert rows["side"].tolist() == ["plain loop", "two processes", "Ray, two slots"]
+    assert (rows["units"] == 20).all()
+    assert "a unit costs Ray" in done.stdout

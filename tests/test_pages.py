@@ -73,15 +73,15 @@ NOT_TYPED = {
 }
 # spk commands that are parsed and not run: a cluster of Ray (tests/extract/pipeline).
 PARSED = ("--engine ray",)
-# What these pages show was printed for the six meetings, which are not at hand here.
-PRINTED_ELSEWHERE = {"how-to/names.md", "how-to/link.md"}
+# What these pages show was printed for the six meetings or on a cluster, not at hand here.
+PRINTED_ELSEWHERE = {"how-to/cluster.md", "how-to/names.md", "how-to/link.md"}
 # Commands that end with exit code 3, as their page says: doubtful names, sessions without a model.
 LEAVES_OUT = ("spk-name apply", "spk-finetune predict tuned/version_0")
 # What is at hand on a page: its name there, and where it lies in the folder `corpus_of_pages`.
 PLACES = {
     "how-to/aishell4.md": {"train_L": "corpus"},
     "how-to/audit.md": {"turns.csv": "table.csv", "features": "features", "wav": "corpus/wav"},
-    "how-to/cluster.md": {"table.csv": "table.csv", "WAV": "corpus/wav"},
+    "how-to/cluster.md": {"table.csv": "table.csv", "features": "features", "WAV": "corpus/wav"},
     "how-to/does_not_learn.md": {
         name: name for name in ("turns.csv", "table.csv", "features", "sweep")
     }

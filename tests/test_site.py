@@ -47,15 +47,11 @@ class Loaded(HTMLParser):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
-    # As `make docs` says it, on another path: what mypy calls `spk` is this checkout.
-    source = folder / "source"
-    source.mkdir()
-    (source / "spk").symlink_to(ROOT)
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
     done = subprocess.run(
         [*command, "--site-dir", str(folder / "site")],
         cwd=ROOT,
-        env={**os.environ, "SPK_SOURCE": str(source), "NO_MKDOCS_2_WARNING": "1"},
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -137,8 +137,8 @@ def _pairs(
         seen = [_is_exchanged(turns[a], turns[b], voices)]
         if seen[0]:
             for _ in range(DRAWS):
-                drawn = (t[rng.integers(len(t), size=len(t))] for t in (turns[a], turns[b]))
-                seen.append(_is_exchanged(*drawn, voices))
+                of_a, of_b = (t[rng.integers(len(t), size=len(t))] for t in (turns[a], turns[b]))
+                seen.append(_is_exchanged(of_a, of_b, voices))
             if np.mean(seen) >= SURE:
                 yield a, b
 

@@ -98,7 +98,7 @@ def run_audit(
     data = _Data(ready.table, tasks, X, learner, options)
     judged, issues = _judge(data)
     trial = _trial(data, issues)
-    person_of = person_of_label(ready.table, options.identity)
+    person_of = person_of_label(ready.table, options.identity) or {}
     pairs = exchanged_sessions(ready.table, X, person_of, seed=options.seed) if person_of else {}
     voices = None
     if options.audio_root is not None:

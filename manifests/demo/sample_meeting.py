@@ -74,8 +74,8 @@ def write_sample(out: str | Path) -> list[Path]:
         paths.append(path)
     turns = sorted(read_rttm(paths[1]).turns, key=lambda turn: turn.start)
     clips, meeting = Path(out) / "clips", Path(out) / "meeting.json"
-    for path, content in _clips([turn for turn in turns if turn.start < HALF], paths[0]):
-        atomic_write(clips / path, content)
+    for name, content in _clips([turn for turn in turns if turn.start < HALF], paths[0]):
+        atomic_write(clips / name, content)
     write_whisperx([*_diarized(turn for turn in turns if turn.start >= HALF)], meeting)
     return [*paths, clips, meeting]
 

@@ -36,9 +36,10 @@ def test_a_label_is_corrected_and_nothing_else_changes(turns):
     assert done.table[rest].equals(turns[rest].astype(done.table[rest].dtypes))
 
 
-def test_no_corrections_change_nothing(turns):
-    """An audit may propose nothing."""
-    assert correct_table(turns, rows_of()).table["speaker"].tolist() == ["A", "B", "A", "C"]
+def test_without_corrections_the_table_stays_as_it_is(turns):
+    done = correct_table(turns, rows_of(("t3", "S1", "A", "B")).iloc[:0])
+    assert list(done.table.speaker) == list(turns.speaker)
+    assert done.applied.empty
 
 
 def test_an_empty_name_removes_the_turn(turns):

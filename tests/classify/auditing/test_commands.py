@@ -123,12 +123,15 @@ def test_errors_planted_in_real_voices_are_found_through_the_command_line(
 
     meetings = real_data / "meetings"
     table = make_table(read_rttm(meetings / "TextGrid"), audio_root=meetings / "wav")
-    wanted = table["session"].str.startswith("20990101") & (table["end"] - table["start"] >= 1.5)
-    short = table[wanted].reset_index(drop=True)
+    series = table["session"].str.startswith("20990101")
+    turns = table[series].reset_index(drop=True)
     where = {"audio_root": meetings / "wav", "encoder": "small", "log": lambda line: None}
-    extract(short, tmp_path / "store", **where)
-    changed, truth = swap(short, count=5)
-    write_table(changed, tmp_path / "table.csv")
+    extract(turns, tmp_path / "store", **where)
+    long = turns["end"] - turns["start"] >= 1.5  # a shorter turn is not proposed
+    changed, truth = swap(turns[long].reset_index(drop=True), count=5)
+    names = dict(zip(changed["segment_id"], changed["speaker"], strict=True))
+    labels = turns["segment_id"].map(names).fillna(turns["speaker"])
+    write_table(turns.assign(speaker=labels), tmp_path / "table.csv")
     words = ("audit", tmp_path / "table.csv", tmp_path / "store", tmp_path / "out", "--jobs", 1)
     said = run(classify, *words)
     assert said.exit_code == 0, said.output

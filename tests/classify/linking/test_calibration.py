@@ -55,7 +55,7 @@ def test_a_label_is_at_most_one_label_of_another_session():
 
 def test_known_pairs_are_learnt_from_as_they_are():
     people = meetings([f"m{k}" for k in range(6)])
-    labels = labels_of(people, noise=0.3)
+    labels = labels_of(people, noise=1.5)  # so that scores alone would not tell
     pairs = make_pairs(labels, people)
     model = calibrate_pairs(labels, pairs, 0.99).model
     same = pairs.truth == 1
@@ -63,7 +63,7 @@ def test_known_pairs_are_learnt_from_as_they_are():
     assert model.different == pytest.approx(pairs.scores[~same].mean())
     assert model.different_deviation == pytest.approx(pairs.scores[~same].std())
     # two made-up pairs beside the 60
-    assert model.same == pytest.approx(pairs.scores[same].mean(), abs=0.01)
+    assert model.same == pytest.approx(pairs.scores[same].mean(), abs=0.03)
 
 
 def test_without_anything_known_the_two_heaps_are_found():

@@ -141,6 +141,7 @@ def test_what_calibrated_the_confidence_is_said(table, store, people, named):
         assert links.facts["calibrated_on"] == basis
         assert line in lines
         assert ("uncalibrated" in lines) == (basis == "nothing")
+        assert links.series.empty == (basis == "nothing")  # where ids say nothing, none is wrong
 
 
 def test_a_weak_encoder_claims_nothing_and_says_so(table, people, tmp_path, named):
@@ -185,6 +186,7 @@ def test_the_doubtful_are_left_out_by_the_confidence_that_is_asked_for(table, st
     assert {*some.unsure["reason"]} == {"doubtful"}
     assert (some.unsure["confidence"] < 0.9999).all()
     assert len(every.unsure) == 0
+    assert {*every.series["speaker"]} == {"001-M"}
     assert len(some.people) + len(some.unsure) == len(every.people)
 
 

@@ -1,8 +1,8 @@
 """Kill what a Ray runs on: ``python tests/robustness/campaigns/machines.py [KILLS] [SEED]``.
 
 A Ray of two nodes on this machine runs one extraction after another, each by a driver of its own,
-while processes are killed with ``kill -9``: two in three times a worker that is in a unit, else a
-node with all its processes, which is then replaced. Each tenth time the driver is killed as well,
+while processes are killed with ``kill -9``: a worker that is in a unit, or (one in three times that
+it is tried) a node with all its processes, which is then replaced. Each tenth time the driver too,
 and the same command goes on. After each kill what is committed is read back and compared bit for
 bit with what was seen before and with a plain run of this machine; at the end all must be there,
 each row once, and nothing half-written be left. A unit that was hit four times may be given up: it
