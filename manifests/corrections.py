@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("segment_id", "session", "labelled", "suggested")
 FINGERPRINT = "table"
+EVERY_TURN = "proposed"  # column of audit.csv alone, whose rows are not all corrections
 (SUFFIX,) = BESIDE_CORRECTED
 MAKER = "make it with spk-classify audit"
 
@@ -69,7 +70,7 @@ def read_corrections(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        The file cannot be read, or lacks one of `COLUMNS`.
+        The file cannot be read, lacks one of `COLUMNS`, or is the audit's list of every turn.
     """
     sheet = read_delimited(path, [*COLUMNS, FINGERPRINT], MAKER)
     for note in sheet.notes:
@@ -80,6 +81,12 @@ def read_corrections(path: str | Path) -> pd.DataFrame:
         raise InputError(
             f"{path}: columns {missing} are missing, found {list(rows.columns)}, expected "
             f"{list(COLUMNS)}; {MAKER}"
+        )
+    if EVERY_TURN in rows:
+        raise InputError(
+            f"{path}: column {EVERY_TURN!r} is that of audit.csv, which lists every turn, expected "
+            "corrections; name corrections.csv beside it, or delete the column and the rows of "
+            "turns that are to stay"
         )
     names = {name: rows[name].map(normal_name) for name in COLUMNS[1:]}
     return rows.assign(**names)
@@ -143,9 +150,12 @@ def _check_rows(table: pd.DataFrame, corrections: pd.DataFrame, where: str) -> N
     unknown = ~ids.isin(set(table["segment_id"]))
     _refuse(where, corrections, unknown, "not in the table", "turns of the table")
     rows = table.set_index("segment_id").loc[ids]
-    for column, mine in (("session", "session"), ("speaker", "labelled")):
+    for column, mine, fault in (
+        ("session", "session", "in another session of the table"),
+        ("speaker", "labelled", "labelled otherwise in the table"),
+    ):
         other = rows[column].to_numpy(str) != corrections[mine].to_numpy(str)
-        _refuse(where, corrections, other, f"of another {mine} in the table", "the same")
+        _refuse(where, corrections, other, fault, "the same")
     pairs = set(zip(table["session"], table["speaker"], strict=True))
     names = zip(corrections["session"], corrections["suggested"], strict=True)
     strange = [name[1] != "" and name not in pairs for name in names]

@@ -35,10 +35,11 @@ def audit(table: Path, store: Path, out: Path, *, overwrite: bool, **options: An
     Exit code 3: some turns could not be judged.
     """
     from ...manifests.table import read_table
-    from .output import write_audit
+    from .output import check_audit_folder, write_audit
     from .run import run_audit
     from .wording import facts
 
+    check_audit_folder(out)
     done = run_audit(
         read_table(table), store, AuditOptions(**options), cache=out / "features", log=click.echo
     )

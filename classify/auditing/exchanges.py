@@ -79,7 +79,8 @@ def exchanged_sessions(
     Each label's mean vector, after centring and scaling each session, is compared with the mean of
     each person in the other sessions. Two labels are exchanged where each is nearer to the person
     of the other than to its own, also when turns are drawn anew. Where two sessions disagree, each
-    looks exchanged to the other, and nobody can say which is: then the second value is false.
+    may look exchanged to the other, and nobody can say which is: the second value is true only
+    where two other sessions with both persons agree.
 
     Parameters
     ----------
@@ -100,10 +101,12 @@ def exchanged_sessions(
         here = sessions == session
         pairs += [(str(session), *pair) for pair in _pairs(centred, labels, persons, here, rng)]
     disagree = Counter(frozenset((person_of[a], person_of[b])) for _, a, b in pairs)
+    present = [{*persons[sessions == session].tolist()} for session in np.unique(sessions)]
     exchanged: dict[tuple[str, str], tuple[str, bool]] = {}
     for session, a, b in pairs:
-        alone = disagree[frozenset((person_of[a], person_of[b]))] == 1
-        exchanged[session, a], exchanged[session, b] = (b, alone), (a, alone)
+        both = frozenset((person_of[a], person_of[b]))
+        certain = disagree[both] == 1 and sum(both <= others for others in present) > 2
+        exchanged[session, a], exchanged[session, b] = (b, certain), (a, certain)
     return exchanged
 
 

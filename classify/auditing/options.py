@@ -49,14 +49,15 @@ class AuditOptions(CheckedOptions):
     )
     min_probability: float = option_field(
         0.8,
-        "Propose a name only where it is at least so probable.",
+        "Propose a name for a single turn only where it is at least so probable.",
         over=0,
         most=1,
         group=CLAIMED,
     )
     min_seconds: float = option_field(
         1.0,
-        "Propose a name only for a turn at least so long: a recogniser mistakes shorter ones.",
+        "Propose a name for a single turn only if it is at least so long: a recogniser mistakes "
+        "shorter ones.",
         unit="s",
         least=0,
         group=CLAIMED,
@@ -68,5 +69,5 @@ class AuditOptions(CheckedOptions):
         group=HEARD,
     )
     shown: int = option_field(50, "Most turns on the page.", least=0, group=HEARD)
-    seed: int = seed_field("Of the trial with labels exchanged on purpose.")
+    seed: int = seed_field("Of the trial with planted errors.")
     jobs: int = option_field(0, "Processes; 0: one per core.", least=0)

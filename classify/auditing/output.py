@@ -32,6 +32,17 @@ DIGITS = 4  # after the point, of probabilities and seconds
 EVIDENCE = ("kind", "probability", "quality", "rank", "start", "end")
 
 
+def check_audit_folder(folder: Path) -> None:
+    """Refuse a folder with files of others, before anything is made there.
+
+    Raises
+    ------
+    InputError
+        Files that an audit writes are there without its ``audit.json``.
+    """
+    check_own_folder(folder, MARK, WRITTEN)
+
+
 def write_audit(audit: Audit, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
     """Write an audit to a folder, all of it or nothing; return what was written.
 
@@ -41,7 +52,7 @@ def write_audit(audit: Audit, folder: str | Path, *, overwrite: bool = False) ->
         The folder has other content, or cannot be written.
     """
     folder = Path(folder)
-    check_own_folder(folder, MARK, WRITTEN)
+    check_audit_folder(folder)
     contents = {
         MARK: _json(described(audit)),
         TURNS: _csv(audit.turns.round(dict.fromkeys(_numbers(audit.turns), DIGITS))),

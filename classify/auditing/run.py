@@ -116,7 +116,7 @@ def run_audit(
         trial,
         accuracy=_accuracy(judged),
         listened=voices is not None,
-        related=len(set(person_of.values())) < len(person_of),
+        related=_share_people(ready.table, person_of),
     )
 
 
@@ -129,6 +129,14 @@ class _Data:
     X: np.ndarray
     learner: Learner
     options: AuditOptions
+
+
+def _share_people(table: pd.DataFrame, person_of: Mapping[str, str] | None) -> bool:
+    """Return whether some person is known to be in two sessions."""
+    if person_of is None:
+        return False
+    heard = {*zip(table["session"], table["speaker"].map(person_of), strict=True)}
+    return len(heard) > len({person for _, person in heard})
 
 
 def _halves(

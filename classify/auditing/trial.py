@@ -1,8 +1,9 @@
-"""Would errors be found? Labels exchanged on purpose, in the very data that is audited.
+"""Would errors be found? Some are planted on purpose, in the very data that is audited.
 
 The suspects are taken out, some of the other turns are given another speaker of their session, and
-all is judged again. How many of them are proposed, with the right name, is the share of errors that
-an audit with this encoder finds. Where it is low, nothing is proposed.
+all is judged again. How many of them are proposed, with the right name, is the most that an audit
+with this encoder finds: turns that are short or hard to tell are spared. Where it is low, nothing
+is proposed.
 
 What it cannot tell is how many of the first proposals are the recogniser's own mistakes: these
 look like wrong labels. The precision of a trial counts every one of them as a mistake, so it is the

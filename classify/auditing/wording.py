@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..features import encoder_kind
 from .findings import EXCHANGE, OUTLIER, SESSION, SWAP, TWO, Audit
+from .trial import CARRIES
 
 MEANING = {
     SESSION: "labels of two speakers exchanged throughout a session, by the other sessions",
@@ -26,10 +27,11 @@ def facts(audit: Audit) -> list[str]:
     config = audit.store.config
     encoder = f"{config['encoder']}{encoder_kind(config, ' ({})')}"
     judged = audit.turns["quality"].notna()
-    sessions = audit.turns["session"][judged].nunique()
+    count = audit.turns["session"][judged].nunique()
+    sessions = f"{count} session{'s' * (count != 1)}"
     return [
         f"encoder: {encoder}; judged out of fold by {audit.learner.name}",
-        f"judged: {judged.sum()} of {len(audit.turns)} turns in {sessions} sessions; the most "
+        f"judged: {judged.sum()} of {len(audit.turns)} turns in {sessions}; the most "
         f"probable speaker is the label in {audit.accuracy:.1%}",
         *_trial_lines(audit),
         *_kind_lines(audit),
@@ -43,19 +45,24 @@ def _trial_lines(audit: Audit) -> list[str]:
     if not trial.planted:
         return ["trial: no turn is free of suspicion to plant an error in; nothing is proposed"]
     text = (
-        f"trial: of {trial.planted} labels exchanged on purpose {_percent(trial.recall)} are found "
-        "with the right name"
+        f"trial: of {trial.planted} errors planted in unsuspected turns of "
+        f"{audit.options.min_seconds:g} s and more {_percent(trial.recall)} are found with the "
+        "right name"
     )
     if not trial.carries:
+        few = trial.recall[2] >= CARRIES
         return [
-            f"{text}, less than half: these features cannot carry an audit, and nothing is "
+            f"{text}, less than half, though too few to be sure: nothing is proposed; audit more "
+            "turns or sessions at once, or use another encoder"
+            if few
+            else f"{text}, less than half: these features cannot carry an audit, and nothing is "
             "proposed; use another encoder"
         ]
     if not trial.proposed:
         return [text]
     return [
-        f"{text}; they are {_percent(trial.precision)} of what is proposed then, if all that "
-        "is proposed now were the recogniser's mistakes"
+        f"{text}; {_percent(trial.precision)} of what is proposed then is right, counting all "
+        "that is proposed now as the recogniser's mistakes"
     ]
 
 

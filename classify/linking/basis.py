@@ -19,6 +19,12 @@ from .pairs import ENOUGH, FEW, HALVES, IDENTITY, SERIES, Pairs, Separation
 WEAKEST = 3.0  # d'; of two normal distributions, an equal-error rate of 6.7 %
 STANDS_OUT = 4.0  # deviations between two heaps of scores of which nobody is known
 NOTHING = "nothing"
+WEAK, UNTOLD, ALIKE = "weak encoder", "too few pairs", "nobody stands out"
+WHY = {
+    WEAK: f"the encoder is too weak to link people (d' below {WEAKEST:g})",
+    UNTOLD: "too few pairs of labels tell whether the encoder can link people (d' unknown)",
+    ALIKE: "no pairs of labels stand out, so that nobody is there twice or the encoder cannot tell",
+}
 
 
 @dataclass(frozen=True)
@@ -43,17 +49,20 @@ class Basis:
     heaps: float
 
     @property
+    def reason(self) -> str:
+        """Return the key of `WHY` for which nothing is claimed; empty where something is."""
+        if not self.separation.of:
+            return UNTOLD
+        if not self.separation.d_prime >= WEAKEST:
+            return WEAK
+        if self.calibrated_on == NOTHING and (self.expected < FEW or self.heaps < STANDS_OUT):
+            return ALIKE
+        return ""
+
+    @property
     def weakness(self) -> str:
         """Say why nothing is claimed; empty where something is."""
-        if not self.separation.d_prime >= WEAKEST:
-            limit = f"below {WEAKEST:g}" if self.separation.of else "unknown"
-            return f"the encoder is too weak to link people (d' {limit})"
-        if self.calibrated_on == NOTHING and (self.expected < FEW or self.heaps < STANDS_OUT):
-            return (
-                "no pairs of labels stand out, so that nobody is there twice or the encoder cannot "
-                "tell"
-            )
-        return ""
+        return WHY.get(self.reason, "")
 
     def lines(self) -> Iterator[str]:
         """Yield what the user should know before trusting the result."""

@@ -19,6 +19,7 @@ from ...common.errors import InputError
 from ...common.log import log as log_info
 from ...extract.store.reader import FeatureStore
 from ...manifests.formats.build import read_identity
+from ...manifests.text_files.delimited import read_delimited
 from ..features import Log, encoder_kind, open_store
 from ..naming.decision import rounded_down
 from ..options import LinkOptions
@@ -46,7 +47,7 @@ LINKS = (
     *("session_a", "speaker_a", "session_b", "speaker_b"),
     *("score", "probability", "linked", "known"),
 )
-SHORT, DOUBTFUL, WEAK = "short", "doubtful", "weak encoder"
+SHORT, DOUBTFUL = "short", "doubtful"
 DIGITS = 4  # after the point, of probabilities
 
 
@@ -180,10 +181,33 @@ def _known_people(
     """Return who of the table's labels is known."""
     if identity is None:
         return {}
-    persons = {pair: name for pair, name in read_identity(identity).items() if pair in labels}
+    named = read_identity(identity)
+    persons = {pair: name for pair, name in named.items() if pair in labels}
+    if named and not persons:
+        raise InputError(
+            f"{identity}: names nobody of the table, found session and speaker {min(named)}, "
+            f"expected such as {min(labels)}; correct them, or leave --identity out"
+        )
     check_one_label_each(persons, str(identity))
     log(f"{len(persons)} of {len(labels)} labels are known from {identity}")
+    guessed = _guessed(identity)
+    if guessed:
+        log(
+            f"{identity}: {guessed} rows have a confidence below 1, as guesses of link have; they "
+            "are taken for known, so that what is said of the encoder proves nothing; leave in the "
+            "file only people whom somebody has checked"
+        )
     return persons
+
+
+def _guessed(identity: str | Path) -> int:
+    """Return how many rows of an identity file have a confidence that is not certain."""
+    import pandas as pd
+
+    rows = read_delimited(identity, PEOPLE, "correct the path").rows
+    if "confidence" not in rows:
+        return 0
+    return int((pd.to_numeric(rows["confidence"], errors="coerce") < 1).sum())
 
 
 def _check_heard(heard: list[Label], settings: LinkOptions) -> None:
@@ -215,7 +239,7 @@ def _links(
     clusters = partition(odds, labels.sessions, names.astype(str))
     cautious = pair_matrix(pairs.first, pairs.second, learnt.cautious, len(labels))
     sure = np.minimum(confidence(odds, clusters), confidence(cautious, clusters))
-    rows = _rows(labels, clusters, sure, seconds, persons, settings, is_weak)
+    rows = _rows(labels, clusters, sure, seconds, persons, settings, basis.reason)
     people = rows[rows["reason"] == ""]
     claimed = not is_weak and settings.same_id > 0
     certain = _with_certainty(pairs, learnt.log_odds if claimed else np.inf)
@@ -236,9 +260,12 @@ def _rows(
     seconds: Mapping[Label, float],
     persons: Mapping[Label, str],
     settings: LinkOptions,
-    is_weak: bool,
+    unclaimed: str,
 ) -> pd.DataFrame:
-    """Return a row for each label of the table: person, confidence, seconds, and why unsure."""
+    """Return a row for each label of the table: person, confidence, seconds, and why unsure.
+
+    `unclaimed` is why nothing is claimed of those who are not known, if so.
+    """
     import pandas as pd
 
     number = {pair: k for k, pair in enumerate(labels.pairs)}
@@ -248,8 +275,8 @@ def _rows(
         person, chance, reason = persons.get(pair, ""), 1.0, ""
         if not person and pair not in number:
             chance, reason = np.nan, SHORT
-        elif not person and is_weak:
-            chance, reason = np.nan, WEAK
+        elif not person and unclaimed:
+            chance, reason = np.nan, unclaimed
         elif not person:
             label = number[pair]
             person, chance = names[clusters[label]], rounded_down(float(sure[label]), DIGITS)

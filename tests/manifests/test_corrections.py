@@ -52,8 +52,8 @@ def test_an_empty_name_removes_the_turn(turns):
     ("row", "said"),
     [
         (("t9", "S1", "A", "B"), "1 of 1 turns are not in the table, first 't9'"),
-        (("t3", "S2", "A", "B"), "of another session in the table"),
-        (("t3", "S1", "B", "A"), "of another labelled in the table"),
+        (("t3", "S2", "A", "B"), "in another session of the table"),
+        (("t3", "S1", "B", "A"), "labelled otherwise in the table"),
         (("t3", "S1", "A", "C"), "given a label its session lacks"),
     ],
 )
@@ -125,3 +125,13 @@ def test_a_file_that_lacks_a_column_is_refused(tmp_path):
     (tmp_path / "c.csv").write_text("segment_id,session,suggested\nt1,S1,B\n")
     with pytest.raises(InputError, match=r"columns \['labelled'\] are missing"):
         read_corrections(tmp_path / "c.csv")
+
+
+def test_the_list_of_every_turn_is_not_taken_for_corrections(turns, tmp_path):
+    write_table(turns, tmp_path / "t.csv")
+    rows = rows_of(("t1", "S1", "A", "B"), ("t2", "S1", "B", "A"), proposed=[False, True])
+    rows.to_csv(tmp_path / "audit.csv", index=False)
+    said = correct(tmp_path / "t.csv", tmp_path / "audit.csv", "-o", tmp_path / "new.csv")
+    assert said.exit_code == 1
+    assert "name corrections.csv beside it" in said.output
+    assert not (tmp_path / "new.csv").exists()

@@ -1,6 +1,7 @@
 """An audit finds planted errors, names who fits, and says what it cannot say."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from spk import classify
 from spk.classify.auditing.findings import COLUMNS
 from spk.classify.auditing.options import AuditOptions
 from spk.classify.auditing.run import run_audit
+from spk.classify.auditing.trial import Trial
 from spk.classify.auditing.wording import facts
 from spk.common.errors import InputError
 
@@ -85,6 +87,30 @@ def test_what_was_not_looked_for_is_told(table, store, learnt):
     assert "exchanged throughout" not in lines  # the series relates two of the sessions
     alone = table[table["session"] == table["session"].iloc[-1]].reset_index(drop=True)
     assert "exchanged throughout" in "\n".join(facts(audited(alone, store, learnt)))
+
+
+def test_labels_that_are_persons_relate_their_sessions(table, store, learnt, tmp_path):
+    """As in a table made with ``--identity``: the same label in two sessions is one person."""
+    named = table.assign(speaker=table["speaker"].str[-5:])
+    rows = named[["session", "speaker"]].drop_duplicates()
+    rows.assign(person=rows["speaker"]).to_csv(tmp_path / "people.csv", index=False)
+    done = audited(named, store, learnt, identity=str(tmp_path / "people.csv"))
+    assert done.related
+    assert not any(line.startswith("not looked for: labels") for line in facts(done))
+
+
+@pytest.mark.parametrize(
+    ("right", "planted", "said"),
+    [(1, 3, "too few to be sure"), (10, 60, "cannot carry an audit")],
+)
+def test_a_trial_of_few_turns_does_not_condemn_an_encoder(
+    table, store, learnt, right, planted, said
+):
+    done = replace(audited(table, store, learnt), trial=Trial(planted, right, right))
+    (line,) = [line for line in facts(done) if line.startswith("trial:")]
+    assert said in line
+    assert f"{planted} errors planted in unsuspected turns of 1 s and more" in line
+    assert ("cannot carry an audit" in line) == (said == "cannot carry an audit")
 
 
 def test_turns_without_features_or_company_are_listed_with_the_reason(

@@ -60,6 +60,18 @@ def test_the_same_audit_has_the_same_bytes_and_another_is_refused(swapped, store
     assert run(classify, *words, "--min-probability", "0.99", "--overwrite").exit_code == 0
 
 
+def test_a_folder_of_the_users_own_is_refused_before_anything_is_made(table, store, tmp_path):
+    """Also the halves of turns, which are extracted long before the audit is written."""
+    write_table(table, tmp_path / "table.csv")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "audit.csv").write_text("mine")
+    words = ("audit", tmp_path / "table.csv", store.path, tmp_path / "out", *LEARNT)
+    said = run(classify, *words, "--audio-root", tmp_path)
+    assert said.exit_code == 1
+    assert "holds 'audit.csv' and no audit.json" in said.output
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["audit.csv"]
+
+
 def test_turns_that_cannot_be_judged_are_listed_with_exit_code_3(table, store, tmp_path):
     first = table["session"].iloc[0]
     lonely = (table["session"] != first) | table["speaker"].str.endswith("001-M")

@@ -1,6 +1,7 @@
 """Two speakers whose labels are exchanged, for a stretch of time or a whole session."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from spk.classify.auditing.exchanges import best_run, exchanged_sessions, exchanged_stretches
@@ -90,6 +91,24 @@ def test_the_session_that_two_others_contradict_is_the_one(toy_table):
     pairs = exchanged_sessions(changed, X, person)
     a, b = f"{sessions[1]}_001-M", f"{sessions[1]}_002-M"
     assert pairs == {(sessions[1], a): (b, True), (sessions[1], b): (a, True)}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_of_two_sessions_neither_is_called_wrong_even_where_only_one_looks_so(seed):
+    """Voices differ from session to session, so that one may look exchanged and not the other."""
+    rng = np.random.default_rng(seed)
+    voices = rng.normal(size=(4, 16))
+    rows, vectors = [], []
+    for session in ("S1", "S2"):
+        today = voices + 1.2 * rng.normal(size=voices.shape)
+        for speaker in range(4):
+            label = {0: 1, 1: 0}.get(speaker, speaker) if session == "S1" else speaker
+            rows += [(session, f"{session}_{label}")] * 12
+            vectors.append(today[speaker] + rng.normal(size=(12, 16)))
+    table = pd.DataFrame(rows, columns=["session", "speaker"])
+    person = {label: label[-1] for label in table["speaker"]}
+    pairs = exchanged_sessions(table, np.concatenate(vectors), person)
+    assert not any(certain for _, certain in pairs.values())
 
 
 def test_sessions_that_share_nobody_tell_nothing(table, related):

@@ -56,6 +56,7 @@ def test_labels_that_are_left_out_end_in_exit_code_3(typed, table, people, tmp_p
     assert done.exit_code == 3
     assert "left out as unsure: 30 labels (30 weak encoder), listed in unsure.csv" in done.stdout
     assert (tmp_path / "out" / "people.csv").read_text() == "session,speaker,person,confidence\n"
+    assert "next:" not in done.stderr  # nobody is there to enrol
 
 
 def test_the_same_may_be_typed_twice_and_other_content_is_refused(typed, tmp_path):

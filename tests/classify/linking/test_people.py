@@ -103,6 +103,32 @@ def test_one_person_as_two_labels_of_a_session_is_refused(table, store, tmp_path
         linked(table, store, identity=path)
 
 
+def test_a_file_that_names_nobody_of_the_table_is_refused(table, store, tmp_path):
+    path = tmp_path / "known.csv"
+    path.write_text("session,speaker,person\n19990101_S_R001S01C01,001-M,Ann\n")
+    with pytest.raises(InputError, match=r"nobody of the table, found .*'19990101_S_R001S01C01'"):
+        linked(table, store, identity=path)
+
+
+def test_guesses_that_are_passed_for_known_are_told(table, store, people, named, tmp_path):
+    """What link itself wrote would else confirm itself: all known, and the encoder perfect."""
+    guesses = linked(table, store)[0].people
+    guesses.to_csv(tmp_path / "people.csv", index=False)
+    lines = linked(table, store, identity=tmp_path / "people.csv")[1]
+    assert f"{len(guesses)} rows have a confidence below 1, as guesses of link have" in lines
+    assert "guesses of link" not in linked(table, store, identity=named([*people]))[1]
+
+
+def test_too_few_pairs_are_no_fault_of_the_encoder(people, tmp_path):
+    names = (("20990101_S_R001S01C01", "001-M"), ("20990102_M_R002S01C01", "002-M"))
+    two = {label: people[label] for label in names}
+    table = toy_table(two)
+    store = toy_store(tmp_path / "store", table, toy_vectors(table, two))
+    links, lines = linked(table, store)
+    assert "too few pairs of labels tell whether the encoder can link people" in lines
+    assert links.unsure["reason"].tolist() == ["too few pairs"] * 2
+
+
 def test_what_calibrated_the_confidence_is_said(table, store, people, named):
     known_labels = [label for label in people if label[1] in ("002-M", "003-M")]
     cases = (
@@ -138,6 +164,7 @@ def test_where_nobody_is_there_twice_nothing_stands_out(tmp_path):
     store = toy_store(tmp_path / "store", table, toy_vectors(table, people))
     links, lines = linked(table, store, same_id=0.0)
     assert "nobody is there twice or the encoder cannot tell: nothing is claimed" in lines
+    assert {*links.unsure["reason"]} == {"nobody stands out"}  # which is no fault of the encoder
     assert links.people.empty
 
 
