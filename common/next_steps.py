@@ -43,8 +43,10 @@ MOST_ROWS = 1000  # of a table that are looked at
 MOST_FOLDERS = 500  # near a table in which its audio is looked for
 DEEPEST = 3  # folders below the table's
 # Options of `sweep` that `fit` has too, and by which it would choose another model.
-SWEEPS = ("within", "layers", "combine", "pooling_part", "classifiers", "penalty")
-SWEEPS += ("folds", "gap", "refit", "seed")
+SWEEPS = (
+    *("within", "layers", "combine", "pooling_part", "classifiers", "penalty"),
+    *("folds", "gap", "refit", "seed"),
+)
 
 
 @dataclass(frozen=True)
