@@ -81,6 +81,7 @@ def sweep(
     """
     from ..common.engine.work import UnitsFailedError
     from ..common.locks import folder_lock
+    from ..common.next_steps import know
     from ..common.outputs import check_own_folder
     from ..manifests.split_record import split_method
     from ..manifests.table import read_table
@@ -103,6 +104,7 @@ def sweep(
             )
         except UnitsFailedError as problem:
             click.echo(str(problem), err=True)
+            know(unfinished=True)
             sys.exit(LEFT_OUT)
         written = write_outcome(outcome, out)
     show(*outcome_parts(outcome))

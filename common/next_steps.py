@@ -38,6 +38,7 @@ from .terminal import paint
 Values = Mapping[str, Any]  # of a command's arguments and options
 KNOWN = "spk.known"  # in click's `meta`: what a command's body has found out (`know`)
 TRIALS = ("plan", "dry_run", "listing_only")  # options that try, or do a part
+UNFINISHED = "unfinished"  # what a body knows whose units were given up
 AUDIO = " --audio-root AUDIO"
 MOST_ROWS = 1000  # of a table that are looked at
 MOST_FOLDERS = 500  # near a table in which its audio is looked for
@@ -87,7 +88,7 @@ def _extract(table: str) -> str:
     return f"spk-extract {{{table}}} {{new:features}}{{recordings}} --encoder small"
 
 
-AGAIN = [Step("{again}", given(name)) for name in TRIALS]
+AGAIN = [Step("{again}", given(name)) for name in (*TRIALS, UNFINISHED)]
 OF_CORPUS = [Step("spk-manifests rttm {out}/TextGrid {new:turns.csv} --audio-root {out}/wav")]
 OF_TURNS = [
     Step("spk-manifests select {table} {new:segments.csv} --min-seconds 1", undivided("table")),
@@ -155,6 +156,7 @@ STEPS: dict[str, list[Step]] = {
     "spk-store export": END,
     "spk-store import": _of_features("out"),
     "spk-classify sweep": [
+        *AGAIN,
         *_of_run("out"),
         Step("spk-classify fit {table} {store} {new:model}{same}"),
     ],
@@ -192,7 +194,8 @@ STEPS: dict[str, list[Step]] = {
     "spk-name list": END,
     "spk-name remove": [Step("spk-name list {voices}")],
     "spk-finetune fit": [
-        Step("spk-classify score {tuned} --table {table}", lambda v: os.path.exists(v["tuned"]))
+        *AGAIN,
+        Step("spk-classify score {tuned} --table {table}", lambda v: os.path.exists(v["tuned"])),
     ],
     "spk-finetune predict": OF_PREDICTIONS,
     "spk-finetune embed": _of_features("store_path"),
@@ -203,7 +206,8 @@ BY_VARIABLE = {name.upper().replace("-", "_").replace(" ", "_"): name for name i
 
 def know(**values: object) -> None:
     """Let the last line know what only a command's body can tell."""
-    click.get_current_context().meta[KNOWN] = values
+    meta = click.get_current_context().meta
+    meta[KNOWN] = {**meta.get(KNOWN, {}), **values}
 
 
 def tell_next(ctx: click.Context) -> None:

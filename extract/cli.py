@@ -11,6 +11,7 @@ import click
 from ..common.click_options import option, options_of
 from ..common.commands import LEFT_OUT, Command, locks, version_option, writes
 from ..common.log import log
+from ..common.next_steps import know
 from ..common.outputs import BESIDE_STORE, Output
 from ..common.signals import stop_after_batch
 from .options import RUNNING, ExtractOptions
@@ -70,4 +71,5 @@ def main(table: str, store_path: str, *, plan: bool, no_lock: bool, **options: A
     if summary.interrupted:
         log("interrupted; run the same command to go on")
         sys.exit(128 + caught[0])
+    know(unfinished=bool(summary.failed))
     sys.exit(LEFT_OUT if summary.rejected or summary.failed else 0)

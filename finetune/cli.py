@@ -75,6 +75,7 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
     if done.interrupted:
         log("interrupted; run the same command to go on")
         sys.exit(128 + caught[0])
+    know(unfinished=bool(done.failed))
     sys.exit(BUSY if done.busy else LEFT_OUT if done.left_out or done.failed else 0)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import setuptools
 from click.testing import CliRunner, Result
@@ -112,6 +113,16 @@ def _typed(line: str) -> Result:
     return done
 
 
+def _write_correction(table: Path, out: Path) -> None:
+    """Write a corrections file that gives the first turn to another speaker of its session."""
+    rows = pd.read_csv(table)
+    first = rows.iloc[0]
+    there = rows.loc[rows["session"] == first["session"], "speaker"].unique()
+    better = next(name for name in there if name != first["speaker"])
+    text = f"{first['segment_id']},{first['session']},{first['speaker']},{better}\n"
+    out.write_text(f"segment_id,session,labelled,suggested\n{text}")
+
+
 @pytest.fixture
 def typed() -> Callable[[str], Result]:
     """Return a function that runs a line as a user types it."""
@@ -128,6 +139,7 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for line in MADE:
             done = _typed(line)
             assert done.exit_code == 0, (line, done.output)
+        _write_correction(Path("table.csv"), Path("corrections.csv"))
     finally:
         os.chdir(before)
     return folder

@@ -35,6 +35,12 @@ devices: 1
 """
 
 
+def without_next_steps(errors: str) -> str:
+    """Return what a command says on stderr, without what it says to type next."""
+    lines = errors.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith(("next: ", "or:   ")))
+
+
 def noise_meeting(
     folder: Path,
     audio: str,

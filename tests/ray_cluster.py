@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from helpers import without_next_steps
 
 # Python loads it at the start of each worker of Ray: what files in FAULTS tell happens there, when
 # a recording or a shard of a store is opened.
@@ -57,6 +58,12 @@ cluster.shutdown()
 
 
 UNIT = rb"ray::(extract|fit|train)_unit"  # what a process is called that is in one
+
+
+def said_by(process):
+    """Return the exit code of a command that is let run, and what it says on stdout and stderr."""
+    said, errors = process.communicate(timeout=300)
+    return process.returncode, said, without_next_steps(errors)
 
 
 class RayOfTwoNodes:
@@ -137,9 +144,7 @@ class RayOfTwoNodes:
 
     def run(self, words, folder):
         """Return the exit code of ``spk``, and what it says on stdout and stderr."""
-        process = self.start(words, folder)
-        said = process.communicate(timeout=300)
-        return process.returncode, *said
+        return said_by(self.start(words, folder))
 
 
 @contextmanager

@@ -35,6 +35,7 @@ FILES = {
     "spk-manifests csv": ("segments/segments.csv OUT --audio-root .", ".csv"),
     "spk-manifests select": ("table.csv OUT --min-seconds 1", ".csv"),
     "spk-manifests split": ("turns.csv OUT --method random", ".csv"),
+    "spk-manifests correct": ("table.csv corrections.csv --output OUT", ".csv"),
     "spk-manifests leaks": ("table.csv --out OUT", ".csv"),
     "spk-manifests describe": ("table.csv --out OUT", ".csv"),
     "spk-manifests match-csv": (
@@ -74,6 +75,8 @@ FOLDERS = {
     "spk-store import": "exported.npz table.csv OUT",
     "spk-classify sweep": "table.csv store OUT --classifiers ridge --layers 1",
     "spk-classify fit": "table.csv store OUT --classifiers ridge --layers 1",
+    "spk-classify audit": "table.csv store OUT",
+    "spk-classify link": "table.csv store OUT",
     "spk-name apply": (
         f"team.voices corpus/TextGrid/{MEETING}.rttm --audio-root corpus/wav --output OUT "
         "--threshold -1 --min-purity 0 --min-seconds 0"
@@ -85,7 +88,7 @@ FOLDERS = {
 # Paths that are read; every other path of a command has to be declared by `writes`.
 INPUTS = {
     *("path", "paths", "table", "audio_root", "identity", "rttm_dir", "pcm_dir", "store", "model"),
-    *("vectors", "weights", "clips"),
+    *("vectors", "weights", "clips", "corrections"),
     *(
         "predictions",
         "a",
@@ -226,7 +229,7 @@ def test_an_input_is_never_written_over_in_any_spelling(made, typed, name):
         for out in spellings(given):
             for option in ("", " --overwrite"):
                 done = typed(line_of(name, out) + option)
-                allowed = bool(over and option)
+                allowed = bool(over and option and given == line_of(name, out).split()[2])  # TABLE
                 assert done.exit_code == (0 if allowed else 1), (out, option, done.output)
                 if not allowed:
                     assert Path(given).read_bytes() == before
@@ -272,10 +275,11 @@ def test_a_folder_output_that_is_a_file_or_an_input_is_refused(made, typed, name
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_folder_output_is_made_and_the_same_again_is_fine(made, typed, name):
-    assert typed(line_of(name, "other")).exit_code == 0
+    done = typed(line_of(name, "other"))
+    assert done.exit_code in DONE, done.output
     before = content("other")
     done = typed(line_of(name, "other"))
-    assert done.exit_code == 0, done.output
+    assert done.exit_code in DONE, done.output
     assert content("other").keys() == before.keys()
 
 
@@ -383,5 +387,5 @@ def test_a_users_file_beside_a_store_is_not_lost(made, typed, name):
     done = typed(line_of(name, "other"))
     makers = ("spk-extract", "spk-store merge", "spk-store import", "spk-finetune embed")
     of_a_store = name in makers
-    assert done.exit_code == of_a_store, done.output
+    assert (done.exit_code == 1) == of_a_store, done.output
     assert Path("other.rejected.csv").read_text() == "mine"

@@ -194,7 +194,7 @@ def test_another_terminal_is_told_how_far_a_running_extraction_is(corpus, tmp_pa
 
     def stop():
         said = CliRunner().invoke(commands, ["info", str(store)])
-        told.append((store_info(store)["running"], said.output.splitlines()[-1]))
+        told.append((store_info(store)["running"], said.stdout.splitlines()[-1]))
         return False
 
     run_extraction(table, store, options, stop=stop)

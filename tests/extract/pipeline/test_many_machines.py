@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import noise_meeting
+from ray_cluster import said_by
 
 from spk.extract.options import ExtractOptions
 from spk.extract.run import run_extraction
@@ -119,10 +120,10 @@ def test_a_worker_and_a_node_killed_in_a_unit_lose_and_double_nothing(two, corpu
     os.kill(two.workers()[0], signal.SIGKILL)
     two.tell("kill a node")
     try:
-        said, errors = process.communicate(timeout=300)
+        code, said, errors = said_by(process)
     finally:
         two.tell("add a node")
-    assert (process.returncode, errors) == (REJECTED, "")
+    assert (code, errors) == (REJECTED, "")
     assert re.search(r"; [12] tries of units were lost and made again;", said)
     assert_same(rows_of(tmp_path / "store"), alone)
     assert unnamed(tmp_path) == []

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from helpers import noise_meeting
+from helpers import noise_meeting, without_next_steps
 
 from spk.extract.store.reader import FeatureStore
 from spk.manifests.table import write_table
@@ -103,7 +103,7 @@ def extract(folder, address, environment):
         text=True,
         check=False,
     )
-    return done.returncode, done.stderr
+    return done.returncode, without_next_steps(done.stderr)
 
 
 def test_with_the_token_the_cluster_does_the_work(head, tmp_path):

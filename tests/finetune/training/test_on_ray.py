@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 
@@ -9,6 +10,8 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
+from helpers import without_next_steps
+from ray_cluster import said_by
 
 from spk.common.engine.work import Done, FailedUnit, Resources
 from spk.common.errors import InputError
@@ -61,7 +64,9 @@ def test_sessions_that_failed_or_are_anothers_have_their_exit_codes(
     monkeypatch.setattr(many_machines, "count_slots", lambda *_: 1)
     monkeypatch.setattr(many_machines, "run_units", without_ray)
     done = CliRunner().invoke(main, [*corpus[1:], "--engine", "ray"])
-    assert (done.exit_code, done.stderr) == (code, said)
+    assert (done.exit_code, without_next_steps(done.stderr)) == (code, said)
+    again = re.search("^next: spk-finetune fit .* --engine ray", done.stderr, re.MULTILINE)
+    assert bool(again) == (code == 3)
     assert "logs: 2 waiting" in done.stdout
 
 
@@ -120,7 +125,7 @@ def test_what_is_finished_starts_no_ray_and_is_tidied(corpus, here, tmp_path, mo
     (tmp_path / "logs" / "version_0" / ".ray").mkdir()  # as kills leave them
     (tmp_path / "logs" / "version_1" / ".result.json.part-abcdefgh").touch()
     done = CliRunner().invoke(main, [*corpus[1:], "--engine", "ray"])
-    assert (done.exit_code, done.stderr) == (0, "")
+    assert (done.exit_code, without_next_steps(done.stderr)) == (0, "")
     assert_same(models(tmp_path), models(here))
 
 
@@ -164,6 +169,6 @@ def test_one_model_of_two_processes_is_that_of_one_machine_bit_for_bit(two, corp
     two.wait_for(lambda: begun(tmp_path / "there" / "logs"), process)
     os.kill(two.workers()[0], signal.SIGKILL)
     two.clear()
-    _, errors = process.communicate(timeout=300)
-    assert (process.returncode, errors) == (0, "")
+    code, _, errors = said_by(process)
+    assert (code, errors) == (0, "")
     assert_same(models(tmp_path / "there"), models(tmp_path / "here"))
