@@ -316,7 +316,7 @@ def test_compare_prints_facts_rows_and_conclusion_and_writes_all_numbers(tmp_pat
     assert "A: first\n" in told.output
     assert f"second, within corpus: {KNOWS_THE_ROOM}" in told.output
     assert OTHER_TASK in told.output
-    assert told.output.splitlines()[-1] == found.conclusion
+    assert told.stdout.splitlines()[-1] == found.conclusion
     written = json.loads((tmp_path / "c.json").read_text())
     assert f"second, within corpus: {KNOWS_THE_ROOM}" in written["facts"]
     assert written["facts"][-1] == found.conclusion
