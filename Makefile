@@ -12,11 +12,12 @@ AS_SPK := $(VENV)/src
 # What the environment is made of: it is made anew only where this has other content, not other times.
 MADE_OF := __init__.py setup.py pyproject.toml constraints.txt
 
-.PHONY: help python demo test test-quick test-pythons fuzz faults audit lint types format docs package clean
+.PHONY: help python demo test test-quick test-ray test-pythons fuzz faults audit lint types format docs package clean
 help:
 	@echo "make demo     the whole way on synthetic and real voices: table, features, sweep, names, scores"
 	@echo "make test     all tests"
 	@echo "make test-quick   all but the slow ones: kills, disks, several processes"
+	@echo "make test-ray   the tests of --engine ray, with Ray installed into the environment"
 	@echo "make test-pythons   all tests on every Python that setup.py promises and this machine has"
 	@echo "make fuzz     the readers and the store's opener, $(FUZZ_SECONDS) s each"
 	@echo "make faults   kills ($(FAULT_KILLS) times 400) and signals, full disks, damage, two at once, a Ray's machines"
@@ -45,6 +46,13 @@ test-quick: $(READY)
 test: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
+# Ray is not part of the environment: its tests take minutes, and skip without it.
+RAY_TESTS := tests/common/test_engine.py tests/extract/pipeline tests/classify/selection/test_sweep_on_ray.py \
+  tests/finetune/training/test_on_ray.py tests/robustness/test_machines.py
+test-ray: $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[ray]"
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(RAY_TESTS)
+
 # Each in an environment of its own, .venv-3.12 and so on; a Python that is not there is passed over.
 TEST ?= test
 test-pythons:
@@ -65,6 +73,7 @@ fuzz: $(READY)
 # One thread, as forks keep no others. The disks need root for their small file systems.
 FAULTS := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/robustness/campaigns
 faults: $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[ray]"
 	$(FAULTS)/kills.py $(FAULT_KILLS)
 	$(FAULTS)/damage.py
 	$(FAULTS)/disk.py

@@ -156,7 +156,6 @@ setup(
             "twine>=6.1",
             *DOCS,
             *LIBRARIES,
-            *RAY,
         ],
     },
     entry_points={
