@@ -342,7 +342,8 @@ ROOMS = {
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 
 
-RAYS = re.compile(r"`ray [^`]+`")  # commands of Ray: tests/common/test_engine.py
+# Commands of others: Ray's (tests/common/test_engine.py), WhisperX's.
+OTHERS = re.compile(r"`ray [^`]+`|whisperx --diarize")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -350,7 +351,7 @@ def test_every_option_and_command_in_a_message_exists(path):
     options = options_of(ROOMS[path.relative_to(ROOT).parts[0]])
     everywhere = options_of(PROGRAMS)
     for line, message in messages(path):
-        text = RAYS.sub("", message)
+        text = OTHERS.sub("", message)
         for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z](?![a-z-])", text):
             other = re.search(r"spk-[a-z]+[^;]*" + option, text)  # a command named before it
             assert option in (everywhere if other else options), f"{path}:{line}: {option}"
