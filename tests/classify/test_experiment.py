@@ -117,7 +117,7 @@ def test_fit_needs_no_test_rows_and_chooses_as_the_sweep_does(table, store_path,
     model, facts, _ = fit_best(untested, store_path, FAST, split="chronological")
     assert model.name == outcome.model.name
     assert model.temperature == outcome.model.temperature
-    assert facts[-1].startswith(f"chosen on validation: {outcome.chosen.name}, penalty")
+    assert facts[-1].startswith(f"chosen on validation: {outcome.chosen.name}, ")
 
 
 def test_an_outcome_is_written_whole(tmp_path, outcome):
