@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 import numpy as np
 import pytest
 from helpers import noise_meeting
+from joblib.externals.loky import get_reusable_executor
 
 from spk.common.errors import InputError
 from spk.extract.encoder.device import choose_devices
@@ -76,6 +77,12 @@ def assert_same(found, expected):
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values)
+
+
+@pytest.fixture(autouse=True)
+def no_children():
+    """End the processes that joblib keeps from tests before: here children are counted."""
+    get_reusable_executor().shutdown(wait=True)
 
 
 def test_two_devices_write_what_one_does(corpus, alone, tmp_path, monkeypatch):
