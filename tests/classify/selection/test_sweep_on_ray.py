@@ -29,6 +29,8 @@ def test_processes_are_not_counted_where_ray_counts_cores():
 
 
 def test_layers_that_failed_are_named_and_nothing_is_chosen(corpus, tmp_path, monkeypatch):
+    monkeypatch.setitem(EXTRAS, "ray", ())  # this needs no Ray
+
     def all_but_the_first(address, describe, stop, log):
         first, *others = (job := describe(None)).units
         job.publish(first, job.function(job.shared, first.payload))
@@ -54,6 +56,8 @@ def test_layers_that_failed_are_named_and_nothing_is_chosen(corpus, tmp_path, mo
 
 
 def test_what_the_user_can_repair_is_told_as_without_ray(corpus, tmp_path, monkeypatch):
+    monkeypatch.setitem(EXTRAS, "ray", ())  # this needs no Ray
+
     def of_a_damaged_store(address, describe, stop, log):
         job = describe(None)
         job.publish(job.units[0], Done.by(check_extra, "toy", "the unit"))

@@ -15,6 +15,7 @@ from ray_cluster import said_by
 
 from spk.common.engine.work import Done, FailedUnit, Resources
 from spk.common.errors import InputError
+from spk.common.extras import EXTRAS
 from spk.finetune.cli import main
 from spk.finetune.config import FinetuneConfig
 from spk.finetune.training import many_machines
@@ -52,6 +53,8 @@ def corpus(meetings, tmp_path_factory):
 def test_sessions_that_failed_or_are_anothers_have_their_exit_codes(
     corpus, tmp_path, monkeypatch, busy, failed, code, said
 ):
+    monkeypatch.setitem(EXTRAS, "ray", ())  # this needs no Ray
+
     def without_ray(address, describe, stop, log):
         units = {unit.name: unit for unit in describe(None).units}
         for name in busy:
@@ -120,6 +123,7 @@ def assert_same(these, others):
 
 @pytest.mark.slow
 def test_what_is_finished_starts_no_ray_and_is_tidied(corpus, here, tmp_path, monkeypatch):
+    monkeypatch.setitem(EXTRAS, "ray", ())  # this needs no Ray
     shutil.copytree(here, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "logs" / "version_0" / ".ray").mkdir()  # as kills leave them
