@@ -34,6 +34,25 @@ accelerator: "gpu"
 devices: 1
 """
 
+# The configuration of a toy store; layers, pooling and dim are the test's own.
+TOY_STORE = {
+    "schema": 1,
+    "kind": "pooled",
+    "encoder": "toy",
+    "revision": "0" * 40,
+    "weights_sha256": "a" * 64,
+    "encoder_config_sha256": "b" * 64,
+    "untrained": False,
+    "layer_definition": "state k leaves layer k",
+    "pooling": "mean",
+    "dtype": "float32",
+    "compute_dtype": "float32",
+    "rate": 16000,
+    "channel": "0",
+    "normalization": "none",
+    "max_seconds": 30.0,
+}
+
 
 def without_next_steps(errors: str) -> str:
     """Return what a command says on stderr, without what it says to type next."""

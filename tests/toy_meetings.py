@@ -4,28 +4,11 @@ import zlib
 
 import numpy as np
 import pandas as pd
+from helpers import TOY_STORE
 
 from spk.extract.store.writer import StoreWriter
 
-CONFIG = {
-    "schema": 1,
-    "kind": "pooled",
-    "encoder": "toy",
-    "revision": "0" * 40,
-    "weights_sha256": "a" * 64,
-    "encoder_config_sha256": "b" * 64,
-    "untrained": False,
-    "layers": [0, 1],
-    "layer_definition": "state k leaves layer k",
-    "pooling": "mean",
-    "dim": 24,
-    "dtype": "float32",
-    "compute_dtype": "float32",
-    "rate": 16000,
-    "channel": "0",
-    "normalization": "none",
-    "max_seconds": 30.0,
-}
+CONFIG = TOY_STORE | {"layers": [0, 1], "dim": 24}
 ROOM, NOISE = 2.0, (6.0, 0.7)  # deviations beside a voice's 1; of the noise, by layer
 SERIES = {"20990101_S_R001": "ABCDE", "20990102_M_R002": "FGHIJ"}
 STRANGER, CHANGED = "X", ("20990102_M_R002S03C01", "001-M")  # who has that id there

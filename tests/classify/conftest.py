@@ -7,30 +7,17 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import TOY_STORE
 
 from spk.extract.store.reader import FeatureStore
 from spk.extract.store.writer import StoreWriter
 from spk.manifests.table import segment_id, write_predictions, write_table
 
-CONFIG = {
-    "schema": 1,
-    "kind": "pooled",
-    "encoder": "toy",
-    "revision": "0" * 40,
-    "weights_sha256": "a" * 64,
-    "encoder_config_sha256": "b" * 64,
-    "untrained": False,
+CONFIG = TOY_STORE | {
     "layers": [0, 1, 2],
-    "layer_definition": "state k leaves layer k",
     "pooling": "mean+std",
     "dim": 24,
-    "dtype": "float32",
-    "compute_dtype": "float32",
-    "rate": 16000,
-    "channel": "0",
     "resample": False,
-    "normalization": "none",
-    "max_seconds": 30.0,
 }
 SESSIONS = ("20990101_S_R001S01C01", "20990101_S_R001S02C01", "20990102_M_R002S01C01")
 SPLITS = ("train",) * 6 + ("valid",) * 2 + ("test",) * 2

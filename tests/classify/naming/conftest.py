@@ -5,27 +5,12 @@ import zlib
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import TOY_STORE
 
 from spk.classify.naming.enrolment import enrol
 from spk.extract.store.writer import StoreWriter
 
-CONFIG = {
-    "schema": 1,
-    "kind": "pooled",
-    "encoder": "toy",
-    "revision": "0" * 40,
-    "weights_sha256": "a" * 64,
-    "encoder_config_sha256": "b" * 64,
-    "untrained": False,
-    "layer_definition": "state k leaves layer k",
-    "pooling": "mean",
-    "dtype": "float32",
-    "compute_dtype": "float32",
-    "rate": 16000,
-    "channel": "0",
-    "normalization": "none",
-    "max_seconds": 30.0,
-}
+CONFIG = TOY_STORE
 PEOPLE = ("Ann", "Bo", "Cem", "Di", "Eva")
 DIM, NOISE = 12, (3.0, 0.7)  # of a vector; deviation of the noise, by layer
 SECONDS = 2.5
