@@ -17,8 +17,9 @@ from pathlib import Path
 
 import student as students
 import torch
+from lines import Log
 from prepare import baselines, prepare
-from train import Config, Lesson, Log, fastest_convolution
+from train import Config, Lesson, fastest_convolution
 from voices import HOP
 
 LAST = {4: 1.0}  # the loss on the last of four layers alone

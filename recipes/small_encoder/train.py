@@ -20,6 +20,7 @@ from pathlib import Path
 import sound
 import student as students
 import torch
+from lines import Log
 from prepare import baselines, prepare
 from voices import HOP
 
@@ -51,20 +52,6 @@ class Config:
     strength: float = 1.0  # of augmentation
     seed: int = 1
     half: bool = True  # products in bfloat16, where the device has them
-
-
-class Log:
-    """JSON lines, each written at once and shown."""
-
-    def __init__(self, path):
-        self.path, self.begun = path, time.time()
-
-    def __call__(self, **row):
-        """Write one row of what happened, at once."""
-        row = {"t": round(time.time() - self.begun, 1), **row}
-        with open(self.path, "a") as sink:
-            sink.write(json.dumps(row) + "\n")
-        print(json.dumps(row), flush=True)
 
 
 class Lesson:
