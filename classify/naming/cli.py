@@ -156,8 +156,8 @@ def list_people(voices: Path) -> None:
 def remove(voices: Path, name: str) -> None:
     """Take the person NAME and all of that speech out of VOICES."""
     from ...common.names import normal_name
-    from .voices_file import load_voices, save_voices
+    from .voices_file import change_voices, load_voices
 
-    fewer = load_voices(voices).remove(normal_name(name))
-    save_voices(fewer, voices)
+    name = normal_name(name)
+    fewer = change_voices(voices, lambda there: (there or load_voices(voices)).remove(name))
     click.echo("\n".join([*fewer.summary(), f"wrote {voices}"]))

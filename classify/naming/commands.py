@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from .decision import Named, rounded_down
 from .enrolment import enrol
 from .options import EnrolOptions
 from .voices import Voices
-from .voices_file import load_voices, save_voices
+from .voices_file import change_voices, save_voices
 
 
 def enrol_into(
@@ -34,12 +33,22 @@ def enrol_into(
     Raises
     ------
     InputError
-        As of `enrol` and `load_voices`.
+        As of `enrol` and `change_voices`.
     click.UsageError
         The sources do not go together.
     """
     _check_sources(sources, options)
-    voices = load_voices(path) if os.path.lexists(path) and not anew else None
+    if not anew:
+        return change_voices(path, lambda voices: _enrol(voices, path, sources, options))
+    enrolled = _enrol(None, path, sources, options)
+    save_voices(enrolled, path)
+    return enrolled
+
+
+def _enrol(
+    voices: Voices | None, path: Path, sources: Mapping[str, Path | None], options: EnrolOptions
+) -> Voices:
+    """Return voices with those of the sources, and tell how many segments are new."""
     clips, table, store = (sources[name] for name in ("clips", "table", "store"))
     if clips is not None:
         cache = f"{path}.features"
@@ -59,8 +68,6 @@ def enrol_into(
             layer=options.layer,
             audio_root=options.audio_root,
         )
-    if enrolled is not voices:
-        save_voices(enrolled, path)
     new = len(enrolled.speech) - (0 if voices is None else len(voices.speech))
     log(f"{new} segments are new")
     return enrolled

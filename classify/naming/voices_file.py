@@ -12,16 +12,19 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...common.errors import InputError
+from ...common.errors import InputError, explain_write_errors
 from ...common.files import atomic_write, is_special
+from ...common.locks import lock_file
 from ...extract.store.layout import fingerprint
 from .calibration import Calibration, Calibrator
 from .stretches import Stretches
@@ -71,6 +74,57 @@ def save_voices(voices: Voices, path: str | Path) -> None:
         strangers=calibration.strangers,
     )
     atomic_write(path, file.getvalue())
+
+
+def change_voices(path: Path, change: Callable[[Voices | None], Voices]) -> Voices:
+    """Change the voices in a file, and return them.
+
+    Two commands at once lose nothing: where another one has written the file since it was read,
+    its voices are what is changed.
+
+    Parameters
+    ----------
+    change
+        Called with the voices of the file, or None where there is none; maybe several times.
+
+    Raises
+    ------
+    InputError
+        As of `load_voices` and `save_voices`.
+    """
+    while True:
+        before = _content(path)
+        voices = None if before is None else load_voices(path)
+        changed = change(voices)
+        if changed is voices:
+            return changed
+        with _alone(path):
+            if _content(path) == before:
+                save_voices(changed, path)
+                return changed
+
+
+def _content(path: Path) -> bytes | None:
+    """Return what a file holds: None where there is none, b"" where it is not to be read."""
+    if not os.path.lexists(path):
+        return None
+    with suppress(OSError):
+        return path.read_bytes() if path.is_file() else b""
+    return b""
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other commands from replacing a file, by a lock on its folder."""
+    with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # a disk without locks
+                lock_file(folder, wait=True)
+            yield
+        finally:
+            os.close(folder)
 
 
 def load_voices(path: str | Path) -> Voices:

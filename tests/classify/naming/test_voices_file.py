@@ -1,5 +1,7 @@
 import io
 import json
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 
 from spk.classify.naming.voices import Sample
-from spk.classify.naming.voices_file import load_voices, save_voices
+from spk.classify.naming.voices_file import change_voices, load_voices, save_voices
 from spk.common.errors import InputError
 
 
@@ -69,6 +71,51 @@ def test_what_is_there_is_kept_where_writing_fails(path, voices, monkeypatch):
         save_voices(voices, path)
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_what_another_command_has_written_meanwhile_is_changed_and_not_lost(path, voices):
+    """Two that take a person out at once: both persons are gone."""
+    others, seen = [voices.names[0]], []
+
+    def change(there):
+        seen.append(there.names)
+        while others:  # the other command, which is done first
+            change_voices(path, lambda now: now.remove(others.pop()))
+        return there.remove(voices.names[1])
+
+    change_voices(path, change)
+    assert load_voices(path).names == voices.names[2:]
+    assert seen == [voices.names, voices.names[1:]]
+
+
+def test_two_commands_do_not_replace_voices_at_the_same_time(path, voices, monkeypatch):
+    """The second one waits for the first one's lock, whatever its moment."""
+    from spk.classify.naming import voices_file
+
+    def save(changed, where):
+        asked = subprocess.run(
+            [sys.executable, "-c", TRY_LOCK, where.parent],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        said.append(asked.stdout)
+        save_voices(changed, where)
+
+    said = []
+    monkeypatch.setattr(voices_file, "save_voices", save)
+    change_voices(path, lambda there: there.remove(voices.names[0]))
+    assert said == ["held\n"]
+
+
+TRY_LOCK = """
+import fcntl, os, sys
+try:
+    fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    print("free")
+except BlockingIOError:
+    print("held")
+"""
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path):
