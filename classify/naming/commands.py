@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.log import log
 from .clips import enrol_clips
@@ -62,7 +63,7 @@ def enrol_into(
     if enrolled is not voices:
         save_voices(enrolled, path)
     new = len(enrolled.speech) - (0 if voices is None else len(voices.speech))
-    log(f"{new} segments are new")
+    log(f"{counted(new, 'segment', 'is')} new")
     return enrolled
 
 
