@@ -129,7 +129,7 @@ def calibration_facts(tasks: Sequence[Task], settings: SweepSettings) -> list[st
     held_out = "held-out" if settings.folds else "validation"
     repair = "select more segments" if settings.folds else "pass --folds 5, or select more segments"
     return [
-        f"calibration: {count} {counted(held_out, 'segment')} of known speakers, fewer than "
+        f"calibration: {counted(count, f'{held_out} segment')} of known speakers, fewer than "
         f"{ENOUGH}: probabilities are rough, and near even where these do not carry more; {repair}"
     ]
 
@@ -233,14 +233,14 @@ def _of_persons(label: Mapping[str, float], person: Mapping[str, float] | None) 
         return "Who is who is not known: the meetings' names tell no series; pass --identity."
     if person["classes"] == label["classes"]:
         return (
-            f"Each of the {counted(label['classes'], 'label')} is a person of its own: nothing is "
-            "folded."
+            f"Each of the {counted(int(label['classes']), 'label')} is a person of its own: "
+            "nothing is folded."
         )
     wrong = round((1 - label["accuracy"]) * label["segments"])
     saved = round((person["accuracy"] - label["accuracy"]) * label["segments"])
     return (
-        f"Folded to {counted(person['classes'], 'person')}, the "
-        f"{counted(label['classes'], 'label', 'gives')} {with_interval(person, *ACCURACY)}: "
+        f"Folded to {counted(int(person['classes']), 'person')}, the "
+        f"{counted(int(label['classes']), 'label', 'gives')} {with_interval(person, *ACCURACY)}: "
         f"{counted(saved, 'wrong name', 'is', of=wrong)} the right person under another label."
     )
 
@@ -259,9 +259,9 @@ def _of_rooms(meeting: Mapping[str, float], room: Mapping[str, float] | None) ->
     beside = "" if room is None else f", its date and room in {with_interval(room, *ACCURACY)}"
     return (
         f"The same features recognise the meeting alone in {with_interval(meeting, *ACCURACY)} of "
-        f"{counted(meeting['segments'], 'test segment')}{beside}. As mean over meetings that is "
-        f"{with_interval(meeting, 'mean', 'mean_low', 'mean_high')}, where one name for all gives "
-        f"{meeting['mean_majority']:.1%}: {what}."
+        f"{counted(int(meeting['segments']), 'test segment')}{beside}. As mean over meetings that "
+        f"is {with_interval(meeting, 'mean', 'mean_low', 'mean_high')}, where one name for all "
+        f"gives {meeting['mean_majority']:.1%}: {what}."
     )
 
 
