@@ -19,6 +19,7 @@ from ..common.commands import (
     version_option,
     writes,
 )
+from ..common.counts import counted
 from ..common.outputs import MEASURES, TABLE, Output
 from ..common.terminal import show, warn_of
 from .auditing.commands import audit
@@ -124,7 +125,9 @@ class _Fit(Command):
         given = [ctx.params[name] for name in names if ctx.params[name] is not None]
         if len(given) != (1 if clips else 3):
             wanted = "MODEL alone beside --clips" if clips else "TABLE STORE MODEL"
-            raise click.UsageError(f"{len(given)} arguments are given, expected {wanted}.", ctx)
+            raise click.UsageError(
+                f"{counted(len(given), 'argument', 'is')} given, expected {wanted}.", ctx
+            )
         if ctx.params["encoder"] and not clips:
             raise click.UsageError("--encoder is of --clips; STORE has its own.", ctx)
         ctx.params |= dict(zip(names, [None, None, *given] if clips else given, strict=True))
@@ -193,8 +196,7 @@ def fit(
     save_model(fitted, model, left_out, overwrite=overwrite)
     on = fitted.origin["fitted_on"]
     click.echo("\n".join(facts))
-    count = len(fitted.fitted)
-    classifiers = f"{count} classifier{'s' * (count != 1)}"
+    classifiers = counted(len(fitted.fitted), "classifier")
     click.echo(f"wrote {model}: {fitted.name}, {classifiers}, fitted on {on}")
     exit_left_out(left_out["segment_id"])
 
@@ -235,7 +237,9 @@ def predict(
     for line in unnamed_lines(named, below):
         click.echo(line)
     also = f"; {len(rest)} left out: {listed}" if write_left_out(rest, listed) else ""
-    click.echo(f"wrote {predictions}: {len(named)} segments, {named['model'].iloc[0]}{also}")
+    click.echo(
+        f"wrote {predictions}: {counted(len(named), 'segment')}, {named['model'].iloc[0]}{also}"
+    )
     exit_left_out(rest["segment_id"])
 
 

@@ -10,6 +10,7 @@ import click
 
 from ..common.click_options import option, options_of
 from ..common.commands import Command, exit_left_out, locks, writes
+from ..common.counts import counted
 from ..common.outputs import Output
 from ..common.terminal import show
 from .options import CurveOptions, OpenSetOptions, ReportOptions
@@ -106,5 +107,5 @@ def report(runs: tuple[str, ...], output: Path, **options: Any) -> None:
     atomic_write(output, content)
     for line in lines:
         click.echo(line)
-    click.echo(f"wrote {output}: {len(runs)} runs, {len(content) / 1e6:.1f} MB")
+    click.echo(f"wrote {output}: {counted(len(runs), 'run')}, {len(content) / 1e6:.1f} MB")
     exit_left_out(line.endswith(NOT_PAIRED) for line in lines)

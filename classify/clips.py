@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.counts import counted
 from ..common.errors import InputError
 from ..extract.options import DEFAULT_ENCODER, ExtractOptions
 from ..extract.store.reader import FeatureStore
@@ -62,7 +63,7 @@ def fit_clips(
     with tempfile.TemporaryDirectory() as draft:
         run_extraction(table, Path(draft) / "features", options, log=log)
         store = FeatureStore.open(Path(draft) / "features")
-        log(f"{folder}: {len(store)} of {len(table)} clips have features")
+        log(f"{folder}: {counted(len(store), 'clip', 'has', of=len(table))} features")
         _check_usable(folder, table, store, log)
         _check_same_audio(folder, table, store)
         settings = replace(settings, within="corpus")
@@ -77,8 +78,8 @@ def _check_usable(folder: str | Path, table: pd.DataFrame, store: FeatureStore, 
         lines = [f"{row.audio!r}: {reasons[row.segment_id]}" for row in unusable.itertuples()]
         if len(unusable) == len(clips):
             raise InputError(
-                f"{folder}: 0 of {len(clips)} clips of {speaker!r} can be used, first {lines[0]}, "
-                "expected at least 1; replace one, or move the folder away"
+                f"{folder}: 0 of {counted(len(clips), 'clip')} of {speaker!r} can be used, first "
+                f"{lines[0]}, expected at least 1; replace one, or move the folder away"
             )
         for line in lines:
             log(f"left out: {line}")

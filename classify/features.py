@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..common.counts import counted
 from ..common.errors import InputError, check_choice
 from ..extract.options import parse_layer_list
 from ..extract.store.reader import FeatureStore
@@ -152,13 +153,13 @@ def rows_with_features(
     unknown = table["segment_id"][~present & ~rejected]
     if len(unknown):
         raise InputError(
-            f"{store.path}: {len(unknown)} of {len(table)} segments have no features, "
+            f"{store.path}: {counted(len(unknown), 'segment', 'has', of=len(table))} no features, "
             f"first {unknown.iloc[0]!r}; run spk-extract on the same table"
         )
     if not present.any():
         raise InputError(
-            f"{store.path}: 0 of {len(table)} segments have features, expected at least 1; "
-            "see why they were rejected with spk-store info"
+            f"{store.path}: {counted(0, 'segment', 'has', of=len(table))} features, expected at "
+            "least 1; see why they were rejected with spk-store info"
         )
     return table[present].reset_index(drop=True), table[rejected].reset_index(drop=True)
 

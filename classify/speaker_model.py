@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..common.counts import counted
 from ..common.errors import InputError
 from ..common.extras import installed_versions
 from ..common.log import warn
@@ -237,7 +238,7 @@ def _validation_scores(
 def _origin(tasks: Sequence[Task], settings: SweepSettings, split: str) -> dict[str, Any]:
     segments = {s: int(sum(len(task.rows[s]) for task in tasks)) for s in TUNING}
     both = segments["valid"] and (settings.folds or refits(settings, split))
-    on = f"{settings.folds} folds" if settings.folds else "valid"
+    on = counted(settings.folds, "fold") if settings.folds else "valid"
     return {
         "fitted_on": "train and valid" if both else "train",
         "chosen_and_calibrated_on": on if segments["valid"] else NOTHING,
@@ -324,18 +325,20 @@ def name_segments(
     check_config(model, store)
     rows = rows_of_split(table, split)
     usable, rejected = rows_with_features(rows, store)
-    left_out = {"rejected": f"{len(rejected)} segments without features"} if len(rejected) else {}
+    without = f"{counted(len(rejected), 'segment')} without features"
+    left_out = {"rejected": without} if len(rejected) else {}
     sessions = usable["session"].to_numpy(str)
     if model.within == "session":
         for name in sorted(set(sessions) - set(model.fitted)):
-            left_out[name] = f"{int(np.sum(sessions == name))} segments, no model of this session"
+            segments = counted(int(np.sum(sessions == name)), "segment")
+            left_out[name] = f"{segments}, no model of this session"
         usable = usable[np.isin(sessions, list(model.fitted))].reset_index(drop=True)
     if not len(usable):
         names = ", ".join(map(repr, list(model.fitted)[:3]))
         more = " ..." if len(model.fitted) > 3 else ""
         raise InputError(
-            f"table: 0 of {len(rows)} segments are of the sessions that the model learnt "
-            f"({names}{more}), expected at least 1; {NEW_MEETING}"
+            f"table: {counted(0, 'segment', 'is', of=len(rows))} of the sessions that the model "
+            f"learnt ({names}{more}), expected at least 1; {NEW_MEETING}"
         )
     return _named(model, usable, store), left_out
 

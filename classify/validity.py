@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..common.counts import agree, counted
 from ..common.names import normal_name
 from ..manifests.predictions import names_nobody, parse_scores
 from ..manifests.split_record import UNKNOWN
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 _File = tuple[tuple[str, ...], str]  # a path's parts, without suffix, and the session
 LEARNT_COLUMNS = ("segment_id", "session", "audio", "start", "end", "split")
 USES = ("train", "valid")  # strongest use of a row by a model first
-MARK = re.compile(r", (\d+) training segments$")
+MARK = re.compile(r", (\d+) training segments?$")
 UNKNOWN_ORIGIN = (
     "the model does not say which segments it learnt from (older versions did not record that), so "
     "nobody can tell whether these are among them; fit it again to know"
@@ -112,14 +113,15 @@ def learnt_note(mask: np.ndarray, ids: Sequence[str]) -> list[str]:
         return []
     first = np.asarray(ids)[mask][0]
     return [
-        f"{int(mask.sum())} of {len(mask)} segments were learnt from or chosen on, or share "
-        f"audio with such a segment, first {str(first)!r}: figures on them say little about others"
+        f"{counted(int(mask.sum()), 'segment', 'was', of=len(mask))} learnt from or chosen on, or "
+        f"share audio with such a segment, first {str(first)!r}: figures on them say little about "
+        "others"
     ]
 
 
 def marked(model: str, mask: np.ndarray) -> str:
     """Append to a model's name the number of predicted segments that it learnt from."""
-    return f"{model}, {int(mask.sum())} training segments" if mask.any() else model
+    return f"{model}, {counted(int(mask.sum()), 'training segment')}" if mask.any() else model
 
 
 def doubts_of(predictions: pd.DataFrame, table: pd.DataFrame | None = None) -> list[str]:
@@ -171,8 +173,8 @@ def _by_split(rows: pd.DataFrame) -> list[str]:
     if not count:
         return []
     return [
-        f"{count} of {len(rows)} segments are of the splits train and valid, which models learn "
-        "from and are chosen on: figures on them say little about others"
+        f"{counted(count, 'segment', 'is', of=len(rows))} of the splits train and valid, which "
+        "models learn from and are chosen on: figures on them say little about others"
     ]
 
 
@@ -181,8 +183,9 @@ def _marked(model: str, rows: pd.DataFrame) -> list[str]:
     if match is None:
         return []
     return [
-        f"{match[1]} segments were learnt from or chosen on, or share audio with such a one, as "
-        f"the model's name says ({len(rows)} are scored): figures on them say little about others"
+        f"{counted(int(match[1]), 'segment', 'was')} learnt from or chosen on, or share audio "
+        f"with such a one, as the model's name says ({len(rows)} {agree(len(rows), 'is', 'are')} "
+        "scored): figures on them say little about others"
     ]
 
 
@@ -245,8 +248,8 @@ def unnamed_note(rows: pd.DataFrame, table: pd.DataFrame | None, *, corpus: bool
     but = f", but for {called_so} whose speaker the table calls so" if called_so else ""
     rest = f"; of the other {others}, {right.mean():.1%} are named rightly" if others else ""
     return [
-        f"{count} of {len(rows)} segments are named {UNKNOWN_SPEAKER!r}{who}: that counts as not "
-        f"right{but}{rest}"
+        f"{counted(count, 'segment', 'is', of=len(rows))} named {UNKNOWN_SPEAKER!r}{who}: that "
+        f"counts as not right{but}{rest}"
     ]
 
 
@@ -257,6 +260,6 @@ def unknown_text(count: int, whole: int, first: str) -> str:
     "52 of 52 segments have speakers that the model does not know, first 'Ann'; they count as wrong"
     """
     return (
-        f"{count} of {whole} segments have speakers that the model does not know, first {first!r}; "
-        "they count as wrong"
+        f"{counted(count, 'segment', 'has', of=whole)} speakers that the model does not know, "
+        f"first {first!r}; they count as wrong"
     )

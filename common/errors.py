@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from .counts import counted
+
 
 class InputError(ValueError):
     """An error the user can repair: `WHERE: WHAT is FOUND, expected EXPECTED; REPAIR`.
@@ -25,7 +27,7 @@ def explain_write_errors(path: str | Path, needed: int = 0) -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        room = f"room for {needed} bytes" if needed else "room"
+        room = f"room for {counted(needed, 'byte')}" if needed else "room"
         raise InputError(
             f"{path}: cannot be written ({problem.strerror or problem}), expected a folder with "
             f"{room} and leave to write; name another place"

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from .counts import counted
 from .errors import InputError, explain_write_errors
 from .locks import lock_file
 from .names import shortened
@@ -290,8 +291,8 @@ def check_free_space(folder: Path, needed: int) -> None:
 def _full(folder: Path, needed: int) -> str:
     free = shutil.disk_usage(folder).free
     return (
-        f"{folder}: {free} bytes are free on the disk, expected {needed} bytes; "
-        "free some space and run the same command again"
+        f"{folder}: {counted(free, 'byte', 'is')} free on the disk, expected "
+        f"{counted(needed, 'byte')}; free some space and run the same command again"
     )
 
 

@@ -29,6 +29,7 @@ from ..common.audio.decoding import (
     read_header,
     resample,
 )
+from ..common.counts import counted
 from ..common.errors import InputError
 from ..manifests.table import sample_span
 
@@ -132,17 +133,18 @@ def read_segment(segment: Segment, reading: ReadOptions) -> Audio:
     header = _header(segment, reading)
     decoded, clipped = _decode(segment, header, reading)
     samples = int16_to_float32(decoded)
-    if decoded.dtype != np.int16 and not np.isfinite(samples).all():
-        raise Rejected("not-finite", f"{int((~np.isfinite(samples)).sum())} samples are not finite")
+    if decoded.dtype != np.int16 and (wrong := int((~np.isfinite(samples)).sum())):
+        raise Rejected("not-finite", f"{counted(wrong, 'sample', 'is')} not finite")
     if (largest := float(np.abs(samples).max(initial=0))) > LARGEST:
         raise Rejected("out-of-range", f"samples reach {largest:g}, expected at most {LARGEST:g}")
     samples = resample(samples, header.rate, reading.rate)
     if len(samples) < reading.shortest:
         raise Rejected(
-            "too-short", f"segment has {len(samples)} samples, expected at least {reading.shortest}"
+            "too-short",
+            f"segment has {counted(len(samples), 'sample')}, expected at least {reading.shortest}",
         )
     if samples.min() == samples.max():
-        raise Rejected("silent", f"all {len(samples)} samples are {samples[0]:g}")
+        raise Rejected("silent", f"all {counted(len(samples), 'sample', 'is')} {samples[0]:g}")
     samples = np.ascontiguousarray(samples, dtype=np.float32)
     output = samples if decoded.dtype != np.int16 else np.ascontiguousarray(decoded)
     return Audio(output, samples.nbytes, zlib.crc32(samples.data), digest_of(samples), clipped)
@@ -189,8 +191,8 @@ def check_recordings_exist(
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing and (all_needed or len(missing) == len(paths)):
         raise InputError(
-            f"{audio_root}: {len(missing)} of {len(paths)} recordings are missing, first "
-            f"{missing[0]!r}, expected them there; name their folder with --audio-root"
+            f"{audio_root}: {counted(len(missing), 'recording', 'is', of=len(paths))} missing, "
+            f"first {missing[0]!r}, expected them there; name their folder with --audio-root"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from ..common.counts import agree, counted
 from ..common.engine.options import beside_engine, check_engine, engine_field, ray_address_field
 from ..common.errors import InputError
 from ..common.options import (
@@ -185,8 +186,8 @@ class ExtractSummary:
     def __str__(self) -> str:
         """Return one line."""
         parts = [
-            f"{self.store}: {self.segments:,} of {self.requested:,} segments have features, "
-            f"{self.new:,} of them new"
+            f"{self.store}: {counted(self.segments, 'segment', 'has', of=self.requested)} "
+            f"features, {self.new:,} of them new"
         ]
         if self.shared:
             parts.append(f"{self.shared:,} take those of the same samples under another segment_id")
@@ -201,10 +202,12 @@ class ExtractSummary:
             reasons = ", ".join(f"{code} {count}" for code, count in sorted(self.rejected.items()))
             parts.append(f"{sum(self.rejected.values())} rejected ({reasons}), see {self.listing}")
         if self.again:
-            parts.append(f"{self.again} tries of units were lost and made again")
+            tries = f"{self.again} {agree(self.again, 'try was', 'tries were')}"
+            parts.append(f"{tries} of units lost and made again")
         if self.failed:
-            units = "1 unit" if len(self.failed) == 1 else f"{len(self.failed)} units"
-            parts.append(f"{units} failed; run the same command to try again")
+            parts.append(
+                f"{counted(len(self.failed), 'unit')} failed; run the same command to try again"
+            )
         if self.untrained:
             parts.append("the encoder is untrained")
         if self.trained_on:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..common.counts import counted
 from ..common.errors import InputError
 from .audio import Segment, count_channels, segments_of
 from .encoder.checkpoint import Checkpoint, find_checkpoint
@@ -38,10 +39,10 @@ class Plan:
     def __str__(self) -> str:
         """Return one line, and another where cutting first would save time."""
         size = "unknown" if self.size is None else f"about {self.size / 1e6:,.1f} MB"
-        line = f"{self.segments:,} segments, {self.seconds / 3600:.2f} h, cache {size}"
+        line = f"{counted(self.segments, 'segment')}, {self.seconds / 3600:.2f} h, cache {size}"
         advice = (
-            f"\nrecordings have up to {self.channels} channels, and all are decoded to read one; "
-            "where you extract more than once, or on a GPU, cut first: spk-manifests cut"
+            f"\nrecordings have up to {counted(self.channels, 'channel')}, and all are decoded to "
+            "read one; where you extract more than once, or on a GPU, cut first: spk-manifests cut"
         )
         return f"{line} ({self.note})" + (advice if self.channels > 1 else "")
 
@@ -58,7 +59,7 @@ def plan(table: pd.DataFrame, options: ExtractOptions) -> Plan:
     layers, dim = len(parse_layers(options.layers, count)), row_width(options, hidden)
     rows = seconds * _frame_rate(options) if options.frames else len(segments)
     size = int(rows * layers * dim * np.dtype(options.store_dtype).itemsize)
-    note = f"{layers} layers x {dim}, {options.store_dtype}"
+    note = f"{counted(layers, 'layer')} x {dim}, {options.store_dtype}"
     return Plan(len(segments), seconds, size, note, channels)
 
 

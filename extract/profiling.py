@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..common.counts import counted
 from ..common.cpus import available_cores
 from ..common.files import atomic_write
 
@@ -235,7 +236,7 @@ def write_profile(path: str, profile: Profile, job: ExtractionRun, encoder: Enco
         "encoder": f"{provenance['encoder']}, {provenance['compute_dtype']} on {job.devices}",
         "batches": f"{job.batch_seconds:g} s, {job.padding:.2%} of it padding",
         "memory": f"{peak_memory() / 1e9:.2f} GB at most (main memory of the first process)",
-        "processor": f"{available_cores()} cores, load {os.getloadavg()[0]:.1f}",
+        "processor": f"{counted(available_cores(), 'core')}, load {os.getloadavg()[0]:.1f}",
     }
     atomic_write(Path(path), profile.page(facts).encode())
     atomic_write(Path(f"{path}.trace.json"), profile.trace().encode())

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.audio.decoding import check_channel
+from ..common.counts import counted
 from ..common.engine.options import check_may_join
 from ..common.engine.running import announce
 from ..common.errors import InputError
@@ -296,8 +297,8 @@ def _check_unchanged(segments: Sequence[Segment], writer: StoreWriter) -> None:
     if changed:
         first = changed[0]
         raise InputError(
-            f"{writer.path}: {len(changed)} segments have another length in the table, first "
-            f"{first.segment_id!r} with {first.duration:.4f} s, expected "
+            f"{writer.path}: {counted(len(changed), 'segment', 'has')} another length in the "
+            f"table, first {first.segment_id!r} with {first.duration:.4f} s, expected "
             f"{durations[first.segment_id]:.4f} s, of which the features are; give changed "
             "segments another segment_id, or name another store"
         )

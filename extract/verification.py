@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..common.counts import counted
 from ..common.errors import InputError
 from .audio import Audio, Segment
 from .options import ExtractOptions
@@ -83,8 +84,8 @@ def verify_batches(
             pairs.append((together, np.stack(single)))
     if picked and not pairs:
         raise InputError(
-            f"--verify: none of the {len(picked)} segments drawn can be used, expected one at "
-            "least; pass a larger number"
+            f"--verify: none of the {counted(len(picked), 'segment')} drawn can be used, expected "
+            "one at least; pass a larger number"
         )
     if not pairs:
         return 0.0
@@ -113,8 +114,8 @@ def _cost(
     if broken:
         wider = "float32" if dtype == "bfloat16" else "bfloat16 (or float32)"
         return (
-            f"{broken} of {len(features)} segments are not finite in {dtype}, expected numbers; "
-            f"pass --dtype {wider}"
+            f"{counted(broken, 'segment', 'is', of=len(features))} not finite in {dtype}, "
+            f"expected numbers; pass --dtype {wider}"
         )
     errors = [relative_difference(a, b) for a, b in zip(features, expected, strict=True)]
     named = f"; {naming.compare(features, expected)}" if naming and naming.enough else ""
@@ -218,16 +219,15 @@ class PrecisionProbe:
         count = sum(len(test) for _, test in self._folds)
         self.enough = count >= FEWEST
         self.summary = (
-            f"accuracy: {count} of {len(segments)} segments named by ridge within their session, "
-            f"in {BLOCKS} blocks of time, without the split test; only the difference counts; "
-            "intervals of 95 % take segments as independent"
+            f"accuracy: {counted(count, 'segment', of=len(segments))} named by ridge within their "
+            f"session, in {BLOCKS} blocks of time, without the split test; only the difference "
+            "counts; intervals of 95 % take segments as independent"
         )
         if not self.enough:
             self.summary = (
-                f"accuracy: {count} of {len(segments)} segments can be named, too few to compare, "
-                f"expected at least {FEWEST} (outside the split test, in sessions with speakers in "
-                "several blocks of time); "
-                "pass a larger --verify"
+                f"accuracy: {counted(count, 'segment', of=len(segments))} can be named, too few "
+                f"to compare, expected at least {FEWEST} (outside the split test, in sessions "
+                "with speakers in several blocks of time); pass a larger --verify"
             )
 
     def right(self, rows: np.ndarray) -> np.ndarray:

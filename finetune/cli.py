@@ -11,6 +11,7 @@ import click
 
 from ..common.click_options import option, options_of
 from ..common.commands import BUSY, LEFT_OUT, Group, locks, version_option, writes
+from ..common.counts import counted
 from ..common.log import log, warn
 from ..common.next_steps import know
 from ..common.outputs import BESIDE_STORE, TABLE, Output
@@ -71,7 +72,9 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
     if done.text:
         click.echo(done.text)
     if done.busy:
-        warn(f"another process works on {len(done.busy)} sessions, first {done.busy[0]!r}")
+        warn(
+            f"another process works on {counted(len(done.busy), 'session')}, first {done.busy[0]!r}"
+        )
     if done.interrupted:
         log("interrupted; run the same command to go on")
         sys.exit(128 + caught[0])
@@ -130,7 +133,7 @@ def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> No
         warn_of(f"left out: {what}, {why}")
     for note in named.notes:
         click.echo(note)
-    summary = f"{len(named.table)} segments, {named.table['model'].iloc[0]}"
+    summary = f"{counted(len(named.table), 'segment')}, {named.table['model'].iloc[0]}"
     click.echo(f"wrote {predictions}: {summary}")
     sys.exit(LEFT_OUT if named.rejected or named.left_out else 0)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.counts import agree, counted
 from ..common.errors import InputError
 from ..common.log import with_progress
 from ..manifests.splits.tasks import rows_of_split
@@ -109,7 +110,7 @@ def predict(
 
     table = pd.concat(tables, ignore_index=True)
     if scored.learnt:
-        table["model"] += f", {len(scored.learnt)} training segments"
+        table["model"] += f", {counted(len(scored.learnt), 'training segment')}"
     return PredictionResult(
         table, _left_out(rows, sessions, rejected), rejected, scored.notes(len(table))
     )
@@ -147,15 +148,16 @@ class Doubts:
         notes = []
         if self.learnt:
             notes.append(
-                f"{len(self.learnt)} of {segments} segments are not of the split train and were "
-                f"trained on ({len(self.by_id)} by segment_id, {len(self.by_audio)} by audio that "
-                f"they share), first {min(self.learnt)!r}; the model's name says so"
+                f"{counted(len(self.learnt), 'segment', 'is', of=segments)} not of the split "
+                f"train and {agree(len(self.learnt), 'was', 'were')} trained on "
+                f"({len(self.by_id)} by segment_id, {len(self.by_audio)} by audio that they "
+                f"share), first {min(self.learnt)!r}; the model's name says so"
             )
         if self.strangers:
             first = next(iter(self.strangers.values()))
             notes.append(
-                f"{len(self.strangers)} of {segments} segments have speakers that the model does "
-                f"not know, first {first!r}; whatever they are named counts as wrong"
+                f"{counted(len(self.strangers), 'segment', 'has', of=segments)} speakers that the "
+                f"model does not know, first {first!r}; whatever they are named counts as wrong"
             )
         return tuple(notes)
 
@@ -180,9 +182,9 @@ def _left_out(
     left_out = {}
     for name, part in rows.groupby("session"):
         if name not in sessions:
-            left_out[str(name)] = f"{len(part)} segments, no model of this session"
+            left_out[str(name)] = f"{counted(len(part), 'segment')}, no model of this session"
         elif part["segment_id"].isin(rejected).all():
-            left_out[str(name)] = f"{len(part)} segments, all rejected"
+            left_out[str(name)] = f"{counted(len(part), 'segment')}, all rejected"
     return left_out
 
 
@@ -195,15 +197,15 @@ def _check_any_predicted(
     if rejected:
         name, why = next(iter(rejected.items()))
         raise InputError(
-            f"table: {len(rejected)} of {len(rows)} segments are rejected and the others of no "
-            f"session with a model, first {name!r} ({why}), expected at least 1 that can be used; "
-            "look at --audio-root"
+            f"table: {counted(len(rejected), 'segment', 'is', of=len(rows))} rejected and the "
+            f"others of no session with a model, first {name!r} ({why}), expected at least 1 that "
+            "can be used; look at --audio-root"
         )
     raise InputError(
-        f"table: 0 of {len(rows)} segments are of a session that {checkpoint} knows, expected "
-        "at least 1, since a model of one session names that session alone; name another table, or "
-        "for new meetings train on the table of the known ones by spk-finetune fit --within corpus "
-        "and name that --log-dir"
+        f"table: {counted(0, 'segment', 'is', of=len(rows))} of a session that {checkpoint} "
+        "knows, expected at least 1, since a model of one session names that session alone; name "
+        "another table, or for new meetings train on the table of the known ones by spk-finetune "
+        "fit --within corpus and name that --log-dir"
     )
 
 
@@ -236,8 +238,8 @@ def embed(
     paths = list(_checkpoints(checkpoint))
     if len(paths) > 1:
         raise InputError(
-            f"{checkpoint}: holds {len(paths)} models, first {paths[0]}, expected one checkpoint, "
-            "since a store is of one encoder; name one"
+            f"{checkpoint}: holds {counted(len(paths), 'model')}, first {paths[0]}, expected one "
+            "checkpoint, since a store is of one encoder; name one"
         )
     module = _loaded(paths[0], encoder)
     chosen = {name: value for name, value in options.items() if value is not None}

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.counts import counted
 from ..common.cpus import available_cores
 from ..common.engine.options import check_may_join
 from ..common.engine.work import FailedUnit
@@ -213,8 +214,9 @@ def _check_still_there(plan: TrainingPlan, busy: Sequence[str], interrupted: boo
     gone = [] if interrupted else [t.name for t in unfinished_tasks(plan) if t.name not in busy]
     if gone:
         raise InputError(
-            f"{plan.config.log_dir}: {len(gone)} finished sessions have disappeared, first "
-            f"{gone[0]!r}, expected all; leave the folder alone, and run the same command again"
+            f"{plan.config.log_dir}: {counted(len(gone), 'finished session', 'has')} disappeared, "
+            f"first {gone[0]!r}, expected all; leave the folder alone, and run the same command "
+            "again"
         )
 
 
@@ -222,8 +224,9 @@ def _check_shared_model(config: FinetuneConfig, ranks: int) -> None:
     """Refuse settings that processes sharing a model would not apply alike."""
     if ranks > 1 and config.unfreeze:
         raise InputError(
-            f"--unfreeze: value is {config.unfreeze!r} with {ranks} devices on one model, expected "
-            "nothing, since layers that open later would not be kept equal; leave out one of both"
+            f"--unfreeze: value is {config.unfreeze!r} with {counted(ranks, 'device')} on one "
+            "model, expected nothing, since layers that open later would not be kept equal; leave "
+            "out one of both"
         )
 
 

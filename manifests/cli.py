@@ -11,6 +11,7 @@ import click
 
 from ..common.click_options import option, options_of
 from ..common.commands import Group, exit_left_out, version_option, writes
+from ..common.counts import counted
 from ..common.errors import InputError
 from ..common.log import log
 from ..common.outputs import BESIDE_CORRECTED, BESIDE_TABLE, TABLE, Output
@@ -196,7 +197,7 @@ def select(table: str, out: str, **options: Any) -> None:
     write_notes([Note(rule, name, "dropped") for rule, ids in dropped.items() for name in ids], out)
     for rule, ids in dropped.items():
         click.echo(f"{rule}: dropped {len(ids)}")
-    click.echo(f"{out}: {len(segments)} segments kept")
+    click.echo(f"{out}: {counted(len(segments), 'segment')} kept")
 
 
 @main.command()
@@ -300,7 +301,7 @@ def export(table: str, out: str, **options: Any) -> None:
     segments = read_table(table)
     with protecting([Path(table)]):  # which may lie in the folder OUT
         written = export_table(segments, out, **options)
-    click.echo(f"{out}: {len(segments)} turns in {written}")
+    click.echo(f"{out}: {counted(len(segments), 'turn')} in {written}")
 
 
 def _timed(table: pd.DataFrame, times: str | None) -> pd.DataFrame:
@@ -368,7 +369,9 @@ def _write_segments(segments: Any, notes: Any, path: str) -> None:
     click.echo(f"{path}: {summarise(segments, notes)}" + (f"; see {listed}" if listed else ""))
     for kind in CHOICES:
         messages = [f"{note.place}: {note.message}" for note in notes if note.kind == kind]
-        more = f" (and {len(messages) - 1} more {kind} notes)" if len(messages) > 1 else ""
+        more = (
+            f" (and {counted(len(messages) - 1, f'more {kind} note')})" if len(messages) > 1 else ""
+        )
         if messages:
             log(f"{messages[0]}{more}")
     exit_left_out([rows_left_out(notes)])

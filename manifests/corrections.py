@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.counts import counted
 from ..common.errors import InputError
 from ..common.files import atomic_write
 from ..common.log import log
@@ -47,8 +48,9 @@ class Corrected:
     def summary(self) -> str:
         """Return one line: how many turns were corrected, removed and left, and the record."""
         return (
-            f"{len(self.applied) - self.removed} labels corrected, {self.removed} turns removed, "
-            f"{len(self.table)} turns left; see {self.record}"
+            f"{counted(len(self.applied) - self.removed, 'label')} corrected, "
+            f"{counted(self.removed, 'turn')} removed, {counted(len(self.table), 'turn')} left; "
+            f"see {self.record}"
         )
 
     @property
@@ -122,7 +124,7 @@ def correct_table(
     rest = corrected[corrected["speaker"] != ""].reset_index(drop=True)
     if not len(rest):
         raise InputError(
-            f"{where}: all {len(table)} turns are removed, expected some to be left; "
+            f"{where}: all {counted(len(table), 'turn', 'is')} removed, expected some to be left; "
             "delete rows with an empty suggested"
         )
     record = record_of(table)
@@ -170,7 +172,7 @@ def _refuse(
         first = corrections.iloc[rows[0]]
         suggested = first["suggested"]
         raise InputError(
-            f"{where}: {len(rows)} of {len(corrections)} turns are {fault}, first "
+            f"{where}: {counted(len(rows), 'turn', 'is', of=len(corrections))} {fault}, first "
             f"{first['segment_id']!r} ({first['labelled']!r} to {suggested!r}), expected "
             f"{expected}; correct or delete the row"
         )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..common.counts import counted
 from ..common.errors import InputError
 from ..common.names import normal_name
 from .table import UNKNOWN_SPEAKER, check_predictions, read_predictions
@@ -100,7 +101,10 @@ def unnamed_lines(named: pd.DataFrame, below: float | None) -> list[str]:
     if below is None:
         return []
     count = int((named["predicted"] == UNKNOWN_SPEAKER).sum())
-    return [f"{UNKNOWN_SPEAKER}: {count} of {len(named)} segments, probability below {below:.6g}"]
+    return [
+        f"{UNKNOWN_SPEAKER}: {counted(count, 'segment', of=len(named))}, probability below "
+        f"{below:.6g}"
+    ]
 
 
 def scores_text(labels: Sequence[str], chances: np.ndarray) -> str:

@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.counts import counted
 from ..common.errors import InputError
 from ..common.files import atomic_write
 from ..common.outputs import BESIDE_TABLE
@@ -123,7 +124,7 @@ def summarise(record: dict[str, Any]) -> str:
     text += f" ({reasons})" if reasons else ""
     for name in ("untrained", "untested"):
         if record[name]:
-            text += f"; {len(record[name])} speakers {name}"
+            text += f"; {counted(len(record[name]), 'speaker')} {name}"
     return text
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..common.audio.containers import SUFFIXES as RECORDINGS
+from ..common.counts import counted
 from ..common.errors import InputError
 from ..common.files import atomic_write
 from ..common.log import is_quiet
@@ -248,9 +249,9 @@ def _tell(sheet: Sheet, table: pd.DataFrame, names: Sequence[str], path: str | P
     for name in names:
         message = changed_names(sheet.rows[name].astype("str").unique())
         notes += [f"{path}: {name}: {message}"] if message else []
-    if "split" in table and not table["split"].equals(sheet.rows["split"].astype("str")):
-        other = int((table["split"] != sheet.rows["split"].astype("str")).sum())
-        notes.append(f"{path}: split of {other} rows is read in lower case and without blanks")
+    if "split" in table and (other := (table["split"] != sheet.rows["split"].astype("str")).sum()):
+        split = f"split of {counted(other, 'row')} is read"
+        notes.append(f"{path}: {split} in lower case and without blanks")
     for note in [] if is_quiet() else notes:
         print(note, file=sys.stderr)
 
@@ -392,9 +393,8 @@ def _cast(column: pd.Series, dtype: str) -> pd.Series:
 
 def _check_none(where: str, wrong: pd.Series, column: str, fault: str, expected: str) -> None:
     if len(wrong):
-        first = wrong.iloc[0]
-        shown = repr(first) if isinstance(first, str) else f"{first:g}"
+        shown = repr(first) if isinstance(first := wrong.iloc[0], str) else f"{first:g}"
         raise InputError(
-            f"{where}: {column} of {len(wrong)} rows is {fault}, first {shown} "
+            f"{where}: {column} of {counted(len(wrong), 'row')} is {fault}, first {shown} "
             f"in row {int(wrong.index[0]) + 1}, expected {expected}; correct the table"
         )

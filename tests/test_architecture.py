@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each package's files and sub-packages, from the ground up: an import leads to what stands before
 # it in its package, or to a package before it. Within a sub-package there is only no circle.
 ORDER = {
-    "common": "lazy errors extras names terminal log next_steps locks outputs signals cpus "
+    "common": "lazy counts errors extras names terminal log next_steps locks outputs signals cpus "
     "environment files options click_options commands audio engine",
     "manifests": "options text_files split_record table predictions corrections splits formats "
     "cutting demo cli",
@@ -49,7 +49,13 @@ WITH_TORCH = {
 }
 ENTRY_POINTS = ("cli", "cli_analysis", "__main__")
 # Shorter by nature: one promise that many packages stand on, or one rule of one corpus.
-SHORT_BY_NATURE = ("common.cpus", "common.errors", "common.lazy", "manifests.splits.roll_call")
+SHORT_BY_NATURE = (
+    "common.counts",
+    "common.cpus",
+    "common.errors",
+    "common.lazy",
+    "manifests.splits.roll_call",
+)
 SHORTEST_FILE = 50  # lines; what is shorter belongs to its neighbour
 LONGEST_FUNCTION = 40  # code lines
 LONGEST_FILE = 400

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from ...manifests.formats.aishell4 import local_speaker
 from ..report.errors import LONGEST, SAMPLE, AudioClip, Clips
-from ..report.page import render
+from ..report.page import Card, render
 from ..report.tables import Cell, Table, number_cell, percent
 from .findings import KINDS, OUTLIER, Audit
 from .wording import MEANING, facts
@@ -35,20 +34,6 @@ HEADS = (
 )
 
 
-@dataclass(frozen=True)
-class Card:
-    """A doubtful turn with its clips."""
-
-    session: str
-    labelled: str
-    better: str
-    kind: str
-    tags: tuple[str, ...]
-    facts: str
-    why: str
-    players: tuple[AudioClip, ...]
-
-
 def audit_page(audit: Audit, *, title: str = TITLE) -> str:
     """Return the HTML page about an audit."""
     rows = audit.turns
@@ -62,7 +47,6 @@ def audit_page(audit: Audit, *, title: str = TITLE) -> str:
         title=title,
         cards=cards,
         every=int(((rows["kind"] != "") | rows["issue"]).sum()),
-        sessions=sorted({*doubtful["session"]}),
         summary=[f"{line}." if line[-1] != "." else line for line in facts(audit)],
         turns=_turns_table(doubtful),
         heard=clips is not None,
@@ -104,9 +88,9 @@ def _card(
     where = f"{row['start']:.1f} to {row['end']:.1f} s · {', '.join(chances)}"
     return Card(
         session=session,
-        labelled=labelled,
+        own=labelled,
         better="nobody" if kind == OUTLIER else better,
-        kind=kind or "suspected",
+        group=kind or "suspected",
         tags=tuple(tags),
         facts=where,
         why=f"{MEANING[kind][0].upper()}{MEANING[kind][1:]}." if kind else "",

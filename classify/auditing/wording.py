@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...common.counts import counted
 from ..features import encoder_kind
 from .findings import EXCHANGE, OUTLIER, SESSION, SWAP, TWO, Audit
 from .trial import CARRIES
@@ -28,10 +29,10 @@ def facts(audit: Audit) -> list[str]:
     encoder = f"{config['encoder']}{encoder_kind(config, ' ({})')}"
     judged = audit.turns["quality"].notna()
     count = audit.turns["session"][judged].nunique()
-    sessions = f"{count} session{'s' * (count != 1)}"
+    sessions = counted(count, "session")
     return [
         f"encoder: {encoder}; judged out of fold by {audit.learner.name}",
-        f"judged: {judged.sum()} of {len(audit.turns)} turns in {sessions}; the most "
+        f"judged: {counted(judged.sum(), 'turn', of=len(audit.turns))} in {sessions}; the most "
         f"probable speaker is the label in {audit.accuracy:.1%}",
         *_trial_lines(audit),
         *_kind_lines(audit),
@@ -45,7 +46,7 @@ def _trial_lines(audit: Audit) -> list[str]:
     if not trial.planted:
         return ["trial: no turn is free of suspicion to plant an error in; nothing is proposed"]
     text = (
-        f"trial: of {trial.planted} errors planted in unsuspected turns of "
+        f"trial: of {counted(trial.planted, 'error')} planted in unsuspected turns of "
         f"{audit.options.min_seconds:g} s and more {_percent(trial.recall)} are found with the "
         "right name"
     )
@@ -73,9 +74,15 @@ def _percent(share: Sequence[float]) -> str:
 
 def _kind_lines(audit: Audit) -> list[str]:
     counts = audit.turns["kind"].value_counts()
-    lines = [f"{kind}: {counts[kind]} turns, {MEANING[kind]}" for kind in MEANING if kind in counts]
+    lines = [
+        f"{kind}: {counted(counts[kind], 'turn')}, {MEANING[kind]}"
+        for kind in MEANING
+        if kind in counts
+    ]
     proposed = int(audit.turns["proposed"].sum())
-    lines.append(f"proposed: {proposed} corrections" + (f". {MIXED}" if proposed else ""))
+    lines.append(
+        f"proposed: {counted(proposed, 'correction')}" + (f". {MIXED}" if proposed else "")
+    )
     return lines
 
 
@@ -95,7 +102,7 @@ def left_out_lines(audit: Audit) -> list[str]:
     """Return lines on the turns that could not be judged, by session and reason."""
     groups = audit.left_out.groupby(["session", "reason"]).size()
     lines = [
-        f"left out: {count} turns of {session}, {reason}"
+        f"left out: {counted(count, 'turn')} of {session}, {reason}"
         for (session, reason), count in groups.items()
     ]
     if len(lines) > MOST_NAMED:

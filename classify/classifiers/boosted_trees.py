@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from .fitted import TREE_AXES, AxisWeights, TrainingSet
 
@@ -47,7 +48,9 @@ def check_trees(text: str, classes: int, axes: int) -> None:
     wrong = [key for key, value in expected.items() if header[key] != value]
     counts = {len(header[key].split(" ")) for key in ("feature_names", "feature_infos")}
     if wrong or counts != {features} or not 0 < features <= axes:
-        raise ValueError(f"trees: header is not for {classes} classes and {axes} features")
+        raise ValueError(
+            f"trees: header is not for {counted(classes, 'class')} and {counted(axes, 'feature')}"
+        )
     sizes = _whole(header["tree_sizes"])
     for number, size in enumerate(sizes):
         block, name = text[start : start + size], f"Tree={number}\n"
@@ -82,7 +85,7 @@ def _check_tree(tree: dict[str, str], features: int) -> None:
             valid = all(NUMBER.fullmatch(n) and math.isfinite(float(n)) for n in numbers)
             untold = leaves == 1 and key in ("leaf_weight", "leaf_count") and not numbers
             if not untold and (len(numbers) != length or not valid):
-                raise ValueError(f"trees: {key} is not {length} numbers")
+                raise ValueError(f"trees: {key} is not {counted(length, 'number')}")
     children = [_whole(tree[key]) for key in ("left_child", "right_child")]
     if (
         (tree["num_cat"], tree["is_linear"]) != ("0", "0")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...manifests.predictions import as_predictions
 from ..metrics import (
@@ -165,14 +166,10 @@ def conclude(rows: pd.DataFrame, where: str = "") -> str:
     meetings = rows[rows["stratum"] == "session"]
     claims = bool(whole["low"] > 0 or whole["high"] < 0)
     return (
-        f"{_difference(whole, claims)}, McNemar p {whole['p']:.2g}, {whole['segments']} segments "
-        f"in {where or _count(len(meetings))}"
+        f"{_difference(whole, claims)}, McNemar p {whole['p']:.2g}, "
+        f"{counted(whole['segments'], 'segment')} in {where or counted(len(meetings), 'meeting')}"
         f"{_disagreement(claims, whole['p'], len(meetings))}{_single(meetings)}"
     )
-
-
-def _count(meetings: int) -> str:
-    return f"{meetings} meeting{'s' if meetings > 1 else ''}"
 
 
 def _difference(whole: pd.Series, claims: bool) -> str:
@@ -211,8 +208,8 @@ def _choose(predictions: pd.DataFrame, where: str, split: str, model: str | None
     if (len(names) > 1) if model is None else (model not in names):
         request = "none is named" if model is None else f"{model!r} is not among them"
         raise InputError(
-            f"{where}: {len(names)} models are in the table and {request}, expected one; "
-            f"pass --model-{where.lower()} with one of {names}"
+            f"{where}: {counted(len(names), 'model', 'is')} in the table and {request}, expected "
+            f"one; pass --model-{where.lower()} with one of {names}"
         )
     return rows if model is None else rows[rows["model"] == model]
 
@@ -221,7 +218,7 @@ def _pair(first: pd.DataFrame, second: pd.DataFrame) -> _Pairs:
     both = first.merge(second, on="segment_id", suffixes=("_a", "_b"), validate="one_to_one")
     if not len(both):
         raise InputError(
-            f"B: 0 of {len(second)} segments are in A, expected some, first "
+            f"B: {counted(0, 'segment', 'is', of=len(second))} in A, expected some, first "
             f"{second['segment_id'].iloc[0]!r}; compare predictions for the same segment table"
         )
     for column in ("speaker", "session", "split"):
@@ -229,8 +226,8 @@ def _pair(first: pd.DataFrame, second: pd.DataFrame) -> _Pairs:
         if len(other):
             row = other.iloc[0]
             raise InputError(
-                f"B: {column} of {len(other)} of {len(both)} shared segments is not A's, first "
-                f"{row['segment_id']!r} with {row[f'{column}_b']!r}, expected "
+                f"B: {column} of {counted(len(other), 'shared segment', of=len(both))} is not "
+                f"A's, first {row['segment_id']!r} with {row[f'{column}_b']!r}, expected "
                 f"{row[f'{column}_a']!r}; predict both with the same segment table"
             )
     return _Pairs(
@@ -248,15 +245,15 @@ def _facts(models: tuple[str, str], left: list[pd.DataFrame], pairs: _Pairs) -> 
     for name, rows in zip("AB", left, strict=True):
         if len(rows):
             facts.append(
-                f"not compared: {len(rows)} of {shared + len(rows)} segments are only in {name}, "
-                f"first {rows['segment_id'].iloc[0]!r}"
+                f"not compared: {counted(len(rows), 'segment', 'is', of=shared + len(rows))} only "
+                f"in {name}, first {rows['segment_id'].iloc[0]!r}"
             )
     meetings = len(set(pairs.sessions))
     least = 0.5 ** (meetings - 1)  # all differences of one sign: 2 of 2^n ways to flip them
     if meetings > 1 and least > ALPHA:
         facts.append(
-            f"{meetings} meetings are few: a test over meetings cannot go below p {least:.2g}, "
-            "and the interval is rough"
+            f"{counted(meetings, 'meeting', 'is')} few: a test over meetings cannot go below p "
+            f"{least:.2g}, and the interval is rough"
         )
     return tuple(facts)
 

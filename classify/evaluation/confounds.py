@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.engine.options import HERE
 from ...common.errors import InputError
 from ...extract.store.reader import FeatureStore
@@ -134,7 +135,7 @@ def read_control(path: str | Path) -> pd.DataFrame:
         raise InputError(f"{path}: cannot be read ({problem}); make the run again") from problem
     if labels != 1:
         raise InputError(
-            f"{path}: {labels} rows are of {LABEL!r}, expected one; make the run again"
+            f"{path}: {counted(labels, 'row', 'is')} of {LABEL!r}, expected one; make the run again"
         )
     return frame
 
@@ -181,9 +182,10 @@ def person_of_label(
         return None
     if several:
         raise InputError(
-            f"{identity}: label {several[0]!r} is {len(persons_of[several[0]])} persons, first "
-            f"{min(persons_of[several[0]])!r}, expected one; make the table with "
-            "spk-manifests rttm --scope session"
+            f"{identity}: label {several[0]!r} is "
+            f"{counted(len(persons_of[several[0]]), 'person')}, first "
+            f"{min(persons_of[several[0]])!r}, expected one; make the table with spk-manifests "
+            "rttm --scope session"
         )
     return {label: next(iter(persons)) for label, persons in persons_of.items()}
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.log import with_progress
 from ...manifests.splits.tasks import Task
@@ -207,8 +208,9 @@ def conclude_curve(curve: pd.DataFrame) -> str:
     first, last = rows[0], rows[-1]
     text = (
         f"With {last['seconds']:g} s of speech per speaker {with_interval(last, *ACCURACY)} of "
-        f"{last['segments']:.0f} test segments are named rightly ({last['speakers']:.0f} speakers "
-        "have that much, the others give all they have)"
+        f"{counted(int(last['segments']), 'test segment', 'is')} named rightly "
+        f"({counted(int(last['speakers']), 'speaker', 'has')} that much, the others give all they "
+        "have)"
     )
     if len(rows) < len(every):
         more = ", ".join(f"{row['seconds']:g}" for row in every[len(rows) :])

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.log import with_progress
 from ...manifests.splits.tasks import Task
@@ -104,8 +105,8 @@ def open_set(
     if not cases:
         change = "--classifiers" if unfit[0][2] == NO_STOP else "--folds"
         raise InputError(
-            f"{run}: 0 of {len(unfit)} speakers can be left out ({unfit[0][2]} without them), "
-            f"expected at least 1; sweep with other {change} into another folder"
+            f"{run}: 0 of {counted(len(unfit), 'speaker')} can be left out ({unfit[0][2]} without "
+            f"them), expected at least 1; sweep with other {change} into another folder"
         )
     with one_thread([chosen.classifier]):
         trials = {name: _trials(chosen, cases, name) for name in ("valid", "test")}
@@ -135,11 +136,12 @@ def _large_enough(chosen: SweepChoice, run: str | Path) -> tuple[list[Task], lis
     tasks = [task for task in chosen.tasks if len(task.labels) >= FEWEST]
     if not tasks:
         raise InputError(
-            f"{run}: 0 of {len(chosen.tasks)} tasks have {FEWEST} speakers, expected at least 1; "
-            "sweep a table with larger meetings, or with --within corpus, into another folder"
+            f"{run}: {counted(0, 'task', 'has', of=len(chosen.tasks))} {FEWEST} speakers, "
+            "expected at least 1; sweep a table with larger meetings, or with --within corpus, "
+            "into another folder"
         )
     lines = [
-        f"left out: {task.name}, {len(task.labels)} speakers, fewer than {FEWEST}"
+        f"left out: {task.name}, {counted(len(task.labels), 'speaker')}, fewer than {FEWEST}"
         for task in chosen.tasks
         if len(task.labels) < FEWEST
     ]
@@ -284,7 +286,7 @@ def conclude_open_set(rows: pd.DataFrame) -> str:
         text += f"; if all were accepted, {row['named']:.1%}"
     if "valid_strangers" in rows and rows["wanted"].min() * row["valid_strangers"] < 1:
         text += (
-            f". Validation has {row['valid_strangers']:.0f} strangers, so a share below "
-            f"{1 / row['valid_strangers']:.1%} lets in none of them"
+            f". Validation has {counted(int(row['valid_strangers']), 'stranger')}, so a share "
+            f"below {1 / row['valid_strangers']:.1%} lets in none of them"
         )
     return f"{text}."

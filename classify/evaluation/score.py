@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.log import warn
 from ...manifests.predictions import as_predictions, names_nobody, parse_scores
@@ -191,19 +192,13 @@ def measure(
 
 
 def scored_rows(predictions: pd.DataFrame, split: str, where: str = "predictions") -> pd.DataFrame:
-    """Return the rows of a split (or ``all``) of a predictions table.
-
-    Raises
-    ------
-    InputError
-        There are none.
-    """
+    """Return the rows of a split (or ``all``) of a predictions table; `InputError` if none."""
     rows = predictions if split == "all" else predictions[predictions["split"] == split]
     if not len(rows):
         present = [name for name in sorted(set(predictions["split"])) if name]
         raise InputError(
-            f"{where}: 0 of {len(predictions)} rows have split {split!r}, expected at least 1; "
-            f"pass --split with one of {[*present, 'all']}"
+            f"{where}: {counted(0, 'row', 'has', of=len(predictions))} split {split!r}, expected "
+            f"at least 1; pass --split with one of {[*present, 'all']}"
         )
     return rows
 
@@ -215,7 +210,7 @@ def _join(rows: pd.DataFrame, table: pd.DataFrame | None) -> pd.DataFrame:
     unknown = rows["segment_id"][~rows["segment_id"].isin(indexed.index)]
     if len(unknown):
         raise InputError(
-            f"table: {len(unknown)} of {len(rows)} predicted segments are missing, "
+            f"table: {counted(len(unknown), 'predicted segment', 'is', of=len(rows))} missing, "
             f"first {unknown.iloc[0]!r}; pass the table that was predicted"
         )
     segments = indexed.loc[rows["segment_id"]].reset_index()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...common.counts import counted
 from ...manifests.splits.tasks import Task
 from ..classifiers.temperatures import ENOUGH
 from ..metrics import interval_groups, mean_interval
@@ -38,10 +39,10 @@ def places(rows: pd.DataFrame) -> str:
     drawn = interval_groups(sessions, speakers, one_task=one_task)[1]
     over = {
         "meetings": "meetings and segments",
-        "speakers": f"{people} speakers and their segments",
+        "speakers": f"{counted(people, 'speaker')} and their segments",
         "segments": "one speaker's segments",
     }[drawn]
-    return f"{count} meeting{'s' if count > 1 else ''} (interval over {over})"
+    return f"{counted(count, 'meeting')} (interval over {over})"
 
 
 def baselines(tasks: Sequence[Task], split: str) -> dict[str, float]:
@@ -65,7 +66,7 @@ def describe_sweep(
     return (
         f"{accuracy['model']}: chosen on validation ({choose(trials).accuracy:.1%}), it names "
         f"{accuracy['value']:.1%} ({accuracy['low']:.1%} to {accuracy['high']:.1%}) of "
-        f"{len(predictions)} test segments in {places(predictions)}; "
+        f"{counted(len(predictions), 'test segment')} in {places(predictions)}; "
         f"{_against_majority(table, tasks, predictions)}. "
         f"{_rivals(tasks, table, trials, settings)}"
     )
@@ -102,8 +103,8 @@ def _rivals(
         gain = chosen.correct.astype(int) - trial.correct.astype(int)
         equal += trial is not chosen and mean_interval(gain, groups)[0] <= 0
     return (
-        f"Of {len(trials) - 1} other combinations of layers and classifier, {equal} are not shown "
-        "to be worse on validation (95 % interval of the paired difference)."
+        f"Of {counted(len(trials) - 1, 'other combination')} of layers and classifier, {equal} "
+        "are not shown to be worse on validation (95 % interval of the paired difference)."
     )
 
 
@@ -114,9 +115,9 @@ def fold_facts(tasks: Sequence[Task], settings: SweepSettings) -> list[str]:
     held_out = sum(len(task.rows["valid"]) for task in tasks)
     near = [len(t.rows["train"]) - len(a) - len(b) for t in tasks for a, b in t.cuts]
     return [
-        f"folds: {settings.folds} blocks of time per speaker, {held_out} segments of train and "
-        f"valid held out in turn; {sum(near)} times a segment within {settings.gap:g} s was "
-        "not learnt"
+        f"folds: {counted(settings.folds, 'block')} of time per speaker, "
+        f"{counted(held_out, 'segment')} of train and valid held out in turn; {sum(near)} times a "
+        f"segment within {settings.gap:g} s was not learnt"
     ]
 
 
@@ -128,8 +129,8 @@ def calibration_facts(tasks: Sequence[Task], settings: SweepSettings) -> list[st
     held_out = "held-out" if settings.folds else "validation"
     repair = "select more segments" if settings.folds else "pass --folds 5, or select more segments"
     return [
-        f"calibration: {count} {held_out} segments of known speakers, fewer than {ENOUGH}: "
-        f"probabilities are rough, and near even where these do not carry more; {repair}"
+        f"calibration: {counted(count, f'{held_out} segment')} of known speakers, fewer than "
+        f"{ENOUGH}: probabilities are rough, and near even where these do not carry more; {repair}"
     ]
 
 
@@ -149,10 +150,10 @@ def choice_facts(
         else "pass --folds 5, which holds out train and valid in turn"
     )
     return [
-        f"valid: {count} segments are too few to choose by: the chosen accuracy is "
+        f"valid: {counted(count, 'segment', 'is')} too few to choose by: the chosen accuracy is "
         f"{with_interval({'value': chosen.accuracy, 'low': low, 'high': high}, *VALUE)}, and "
-        f"{equals} of {len(trials)} combinations have it, of which the simplest classifier is "
-        f"taken; {repair}"
+        f"{counted(equals, 'combination', 'has', of=len(trials))} it, of which the simplest "
+        f"classifier is taken; {repair}"
     ]
 
 
@@ -168,8 +169,8 @@ def refit_facts(
     valid = sum(int(np.sum(task.codes["valid"] >= 0)) for task in tasks)
     train = sum(len(task.rows["train"]) for task in tasks)
     return [
-        f"learnt: train and valid ({train} and {valid} segments), on which the chosen one is "
-        "fitted again, with the temperature from before; --no-refit leaves it at train"
+        f"learnt: train and valid ({train} and {counted(valid, 'segment')}), on which the chosen "
+        "one is fitted again, with the temperature from before; --no-refit leaves it at train"
     ]
 
 
@@ -204,8 +205,8 @@ def conclude_score(measures: pd.DataFrame, predictions: pd.DataFrame) -> list[st
         value, name = usual(by_measure)
         sentences.append(
             f"{model}: names {with_interval(accuracy, 'value', 'low', 'high')} of "
-            f"{accuracy['segments']} segments in {places(named)}; always naming the {name} gives "
-            f"{value:.1%}, guessing {by_measure['chance']['value']:.1%}."
+            f"{counted(accuracy['segments'], 'segment')} in {places(named)}; always naming the "
+            f"{name} gives {value:.1%}, guessing {by_measure['chance']['value']:.1%}."
         )
     return sentences
 
@@ -231,13 +232,16 @@ def _of_persons(label: Mapping[str, float], person: Mapping[str, float] | None) 
     if person is None:
         return "Who is who is not known: the meetings' names tell no series; pass --identity."
     if person["classes"] == label["classes"]:
-        return f"Each of the {label['classes']} labels is a person of its own: nothing is folded."
+        return (
+            f"Each of the {counted(int(label['classes']), 'label')} is a person of its own: "
+            "nothing is folded."
+        )
     wrong = round((1 - label["accuracy"]) * label["segments"])
     saved = round((person["accuracy"] - label["accuracy"]) * label["segments"])
     return (
-        f"Folded to {person['classes']} persons, the {label['classes']} labels give "
-        f"{with_interval(person, *ACCURACY)}: {saved} of {wrong} wrong names are the right person "
-        "under another label."
+        f"Folded to {counted(int(person['classes']), 'person')}, the "
+        f"{counted(int(label['classes']), 'label', 'gives')} {with_interval(person, *ACCURACY)}: "
+        f"{counted(saved, 'wrong name', 'is', of=wrong)} the right person under another label."
     )
 
 
@@ -255,9 +259,9 @@ def _of_rooms(meeting: Mapping[str, float], room: Mapping[str, float] | None) ->
     beside = "" if room is None else f", its date and room in {with_interval(room, *ACCURACY)}"
     return (
         f"The same features recognise the meeting alone in {with_interval(meeting, *ACCURACY)} of "
-        f"{meeting['segments']} test segments{beside}. As mean over meetings that is "
-        f"{with_interval(meeting, 'mean', 'mean_low', 'mean_high')}, where one name for all gives "
-        f"{meeting['mean_majority']:.1%}: {what}."
+        f"{counted(int(meeting['segments']), 'test segment')}{beside}. As mean over meetings that "
+        f"is {with_interval(meeting, 'mean', 'mean_low', 'mean_high')}, where one name for all "
+        f"gives {meeting['mean_majority']:.1%}: {what}."
     )
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...extract.store.reader import FeatureStore
 from ...manifests.formats.aishell4 import local_speaker, parse_session
@@ -95,12 +96,12 @@ def usable_rows(table: pd.DataFrame | str | Path, store: FeatureStore, log: Log)
     sessions = whole["session"].nunique()
     if sessions < 2:
         raise InputError(
-            f"table: holds {sessions} session{'s' * (sessions != 1)}, expected at least 2 to link; "
+            f"table: holds {counted(sessions, 'session')}, expected at least 2 to link; "
             "make one table of a folder with the annotations of several"
         )
     rows, rejected = rows_with_features(whole, store)
     if len(rejected):
-        log(f"left out: {len(rejected)} segments that extraction rejected")
+        log(f"left out: {counted(len(rejected), 'segment')} that extraction rejected")
     rows = usable_speech(rows, log)
     rows = rows.assign(seconds=rows["end"] - rows["start"])
     seconds = dict.fromkeys(sorted({*zip(whole["session"], whole["person"], strict=True)}), 0.0)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...common.counts import counted
 from ...common.files import atomic_write
 from ...common.outputs import check_own_folder, has_to_be_written, protecting
 from ..naming.decision import rounded_down
@@ -51,13 +52,13 @@ def summary(links: Links) -> Iterator[str]:
     people, unsure = links.people, links.unsure
     seen = people.groupby("person")["session"].nunique()
     yield (
-        f"{len(people)} of {len(people) + len(unsure)} labels are {len(seen)} persons, "
-        f"{int((seen > 1).sum())} of them in several sessions"
+        f"{counted(len(people), 'label', 'is', of=len(people) + len(unsure))} "
+        f"{counted(len(seen), 'person')}, {int((seen > 1).sum())} of them in several sessions"
     )
     if len(unsure):
         reasons = unsure["reason"].value_counts()
         why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-        yield f"left out as unsure: {len(unsure)} labels ({why}), listed in {UNSURE}"
+        yield f"left out as unsure: {counted(len(unsure), 'label')} ({why}), listed in {UNSURE}"
 
 
 def series_lines(links: Links) -> Iterator[str]:

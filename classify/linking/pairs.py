@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ..metrics import VerificationTrials, equal_error_rate
 from ..naming.scoring import unit
@@ -110,7 +111,7 @@ class Separation:
             return "nothing tells how well the encoder knows voices"
         return (
             f"equal-error rate {100 * self.eer:.1f} %, d' {self.d_prime:.2f} on {self.of} "
-            f"({self.same} pairs of one person, {self.different} of two)"
+            f"({counted(self.same, 'pair')} of one person, {self.different} of two)"
         )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.log import log as log_info
 from ...extract.store.reader import FeatureStore
@@ -189,13 +190,13 @@ def _known_people(
             f"expected such as {min(labels)}; correct them, or leave --identity out"
         )
     check_one_label_each(persons, str(identity))
-    log(f"{len(persons)} of {len(labels)} labels are known from {identity}")
+    log(f"{counted(len(persons), 'label', 'is', of=len(labels))} known from {identity}")
     guessed = _guessed(identity)
     if guessed:
         log(
-            f"{identity}: {guessed} rows have a confidence below 1, as guesses of link have; they "
-            "are taken for known, so that what is said of the encoder proves nothing; leave in the "
-            "file only people whom somebody has checked"
+            f"{identity}: {counted(guessed, 'row', 'has')} a confidence below 1, as guesses of "
+            "link have; they are taken for known, so that what is said of the encoder proves "
+            "nothing; leave in the file only people whom somebody has checked"
         )
     return persons
 
@@ -214,7 +215,7 @@ def _check_heard(heard: list[Label], settings: LinkOptions) -> None:
     sessions = len({session for session, _ in heard})
     if sessions < 2:
         raise InputError(
-            f"table: {sessions} session{'s' * (sessions != 1)} have a label with at least "
+            f"table: {counted(sessions, 'session', 'has')} a label with at least "
             f"{settings.min_seconds:g} s of usable speech, expected 2 or more; lower --min-seconds "
             "or name a table with more"
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.log import log
 from .clips import enrol_clips
@@ -69,7 +70,7 @@ def _enrol(
             audio_root=options.audio_root,
         )
     new = len(enrolled.speech) - (0 if voices is None else len(voices.speech))
-    log(f"{new} segments are new")
+    log(f"{counted(new, 'segment', 'is')} new")
     return enrolled
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.log import log as log_info
 from ...extract.store.reader import FeatureStore
@@ -88,7 +89,7 @@ def enrol(
     layers = _layers(store, voices, layer)
     rows, rejected = rows_with_features(as_table(table), store)
     if len(rejected):
-        log(f"left out: {len(rejected)} segments that extraction rejected")
+        log(f"left out: {counted(len(rejected), 'segment')} that extraction rejected")
     rows = usable_speech(_named(rows, identity, log), log)
     rows = _new_speech(rows, store, voices, log)
     if not len(rows):
@@ -111,7 +112,7 @@ def _named(rows: pd.DataFrame, identity: str | Path | None, log: Log) -> pd.Data
         persons = np.array([_person(*pair, identities) for pair in pairs], dtype=str)
         unnamed = {*rows["speaker"][persons == ""]}
         if unnamed:
-            log(f"left out: {len(unnamed)} speakers without a person in {identity}")
+            log(f"left out: {counted(len(unnamed), 'speaker')} without a person in {identity}")
     rows = rows.assign(person=persons)
     rows = rows[rows["person"] != ""]
     for name in sorted({*rows["person"]}):
@@ -143,7 +144,7 @@ def usable_speech(rows: pd.DataFrame, log: Log) -> pd.DataFrame:
     usable = long[clean | ~any_clean]
     if len(usable) < len(rows):
         log(
-            f"left out: {len(rows) - len(long)} segments shorter than {LEAST:g} s, "
+            f"left out: {counted(len(rows) - len(long), 'segment')} shorter than {LEAST:g} s, "
             f"{len(long) - len(usable)} in which others speak for more than {100 * MIXED:.0f} %"
         )
     return usable.sort_values(["session", "start", "end"], kind="stable")
@@ -186,7 +187,7 @@ def _new_speech(
         new.append(key not in enrolled)
         enrolled[key] = person
     if not all(new):
-        log(f"passed over: {len(new) - sum(new)} segments that are enrolled already")
+        log(f"passed over: {counted(len(new) - sum(new), 'segment')} enrolled already")
     return rows[np.array(new, dtype=bool)]
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...manifests.formats.registry import read_turns
 from ...manifests.formats.uem import read_uem
@@ -89,8 +90,9 @@ def _check_sessions(turns: pd.DataFrame, truth: pd.DataFrame, reference: str | P
     missing = sorted({*turns["session"]} - {*truth["session"]})
     if missing:
         raise InputError(
-            f"{reference}: {len(missing)} named sessions are missing, first {missing[0]!r}, found "
-            f"{sorted({*truth['session']})[:5]}; name the reference of the same sessions"
+            f"{reference}: {counted(len(missing), 'named session', 'is')} missing, first "
+            f"{missing[0]!r}, found {sorted({*truth['session']})[:5]}; name the reference of the "
+            "same sessions"
         )
 
 

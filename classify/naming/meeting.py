@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...common.audio.decoding import read_header
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.files import is_special
 from ...common.log import log as log_info
@@ -93,7 +94,10 @@ def apply(
         )
         with_features = segments[segments["segment_id"].isin({*map(str, store.ids())})]
         if len(with_features) < len(segments):
-            log(f"left out: {len(segments) - len(with_features)} segments that extraction rejected")
+            log(
+                f"left out: {counted(len(segments) - len(with_features), 'segment')} that "
+                "extraction rejected"
+            )
         X = store.read(with_features["segment_id"], voices.layer)
     named = name_clusters(voices, turns, with_features.reset_index(drop=True), X, settings)
     for line in summary(named):
@@ -126,8 +130,8 @@ def _recordings(
     path = Path(str(audio))
     if len(sessions) > 1:
         raise InputError(
-            f"--audio: one recording is given for {len(sessions)} sessions, first {sessions[0]!r}, "
-            "expected one session; pass --audio-root FOLDER"
+            f"--audio: one recording is given for {counted(len(sessions), 'session')}, first "
+            f"{sessions[0]!r}, expected one session; pass --audio-root FOLDER"
         )
     if is_special(path) or not path.is_file():
         raise InputError(f"{path}: is not a file, expected the recording; correct --audio")
@@ -164,7 +168,7 @@ def summary(named: Named) -> list[str]:
     if named.voices.calibration.calibrator is None:
         lines.append(named.voices.calibration_text())
     lines.append(
-        f"{len(clusters) - int(unknown.sum())} of {len(clusters)} clusters have a name"
+        f"{counted(len(clusters) - int(unknown.sum()), 'cluster', 'has', of=len(clusters))} a name"
         + (f", the others: {why}" if why else "")
         + f"; {int(clusters['doubtful'].sum())} doubtful; {what} of at least "
         f"{named.threshold:.3f} gives a name"

@@ -7,14 +7,13 @@ gives the same bytes. A clip whose recording is not there any more is a note in 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..report.errors import LONGEST, AudioClip, Clips
-from ..report.page import render
+from ..report.page import Card, render
 from ..report.svg import figure_to_svg, hue
 from ..report.tables import Cell, Table, number_cell, percent
 from .assignment import CONFLICT, MIXED, SHORT, STRANGER
@@ -45,19 +44,6 @@ HEADS = (
     ("reason", "why it has no name, or not the best"),
 )
 WIDTH, ROW, EDGE = 9.5, 0.22, 0.7  # inches of a timeline, of a row in it, of its axis
-
-
-@dataclass(frozen=True)
-class Card:
-    """A cluster with its clips."""
-
-    session: str
-    cluster: str
-    name: str
-    tags: tuple[str, ...]
-    facts: str
-    why: str
-    players: tuple[AudioClip, ...]
 
 
 def review_page(named: Named, *, title: str = TITLE) -> str:
@@ -122,8 +108,9 @@ def _card(row: Mapping[str, Any], named: Named, clips: Clips) -> Card:
         facts += f" · next: {row['second']}"
     return Card(
         session=str(row["session"]),
-        cluster=str(row["cluster"]),
-        name=str(row["name"]),
+        own=str(row["cluster"]),
+        better=str(row["name"]),
+        group=str(row["name"]),
         tags=tuple(tags),
         facts=facts,
         why=WHY.get(str(row["reason"]), ""),

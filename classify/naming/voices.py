@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...extract.store.layout import differing_keys, fingerprint
 from ...manifests.formats.turns import check_name
@@ -128,7 +129,7 @@ class Voices:
         """Say what is enrolled, how clusters are scored, and what the scores were calibrated on."""
         sums = self.stretches
         lines = [
-            f"{len(self.names)} persons, {len({*sums.sessions})} sessions, "
+            f"{counted(len(self.names), 'person')}, {counted(len({*sums.sessions}), 'session')}, "
             f"{sums.seconds.sum() / 60:.1f} min; encoder {self.config['encoder']}, layer "
             f"{self.layer} ({self.chosen})",
             f"score: {self.scorer.method}",
@@ -145,7 +146,7 @@ class Voices:
                 f"clips); a score of {learnt.threshold_score:.2f} names a cluster, or --threshold"
             )
         return (
-            f"calibration: {learnt.known_trials} trials of known persons, "
+            f"calibration: {counted(learnt.known_trials, 'trial')} of known persons, "
             f"{learnt.trials - learnt.known_trials} of strangers, left out in turn; "
             f"log-loss {learnt.loss:.3f}"
         )

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError, explain_write_errors
 from ...common.files import atomic_write, is_special
 from ...common.locks import lock_file
@@ -170,7 +171,7 @@ def _damaged(path: Path, problem: Exception) -> InputError:
 def _check_size(archive: Any) -> None:
     size = sum(member.file_size for member in archive.infolist())
     if size > LARGEST:
-        raise ValueError(f"{size} bytes unpacked, more than voices hold")
+        raise ValueError(f"{counted(size, 'byte')} unpacked, more than voices hold")
 
 
 def _check_schema(described: Any, path: Path) -> None:

@@ -11,12 +11,13 @@ import base64
 import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.files import atomic_write
 from ...common.log import log, with_progress
@@ -27,7 +28,7 @@ from ..evaluation.score import measure
 from ..features import Log
 from ..speaker_model import versions
 from . import analyses, figures
-from .errors import Clips, Error, find_errors, players
+from .errors import AudioClip, Clips, Error, find_errors, players
 from .runs import ReportedRun, read_runs
 from .sessions import by_meeting, meetings, meetings_table, sessions_of, short, speakers_table
 from .summary import caveats, doubts, summary
@@ -187,6 +188,20 @@ def _page(**content: Any) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Card:
+    """What `cards_to_hear` shows of something doubtful: whose it is, whose else, and clips."""
+
+    session: str
+    own: str  # a label or a cluster
+    better: str  # who fits it
+    group: str  # by which cards are filtered
+    tags: tuple[str, ...]
+    facts: str
+    why: str
+    players: tuple[AudioClip, ...]
+
+
 def render(template: str, **content: Any) -> str:
     """Return a page of one of `TEMPLATES`, with the style and the only script that may run."""
     import jinja2
@@ -200,6 +215,7 @@ def render(template: str, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["counted"] = counted
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(template).render(

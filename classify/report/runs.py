@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...manifests.splits.tasks import WITHIN_CORPUS
 from ...manifests.table import read_predictions
@@ -215,7 +216,7 @@ def _read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame | None:
         raise InputError(f"{path}: cannot be read ({problem}); make the run again") from problem
     if missing or not len(table):
         raise InputError(
-            f"{path}: columns {missing} are missing in {len(table)} rows, expected "
+            f"{path}: columns {missing} are missing in {counted(len(table), 'row')}, expected "
             f"{list(columns)} and at least 1 row; make the run again"
         )
     if "standardise" in table:  # shown as a separate classifier in all figures and tables

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ...common.counts import counted
 from ..evaluation.compare import ALPHA, Comparison
 from ..evaluation.wording import LABEL, places, usual
 from ..output import OTHER_TASK
@@ -36,7 +37,7 @@ def summary(
         text = (
             f"{f'with {run.encoder} ' if run.encoder else ''}"
             f"names {percent(row['value'])} ({interval_text(row['low'], row['high'])}) of "
-            f"{len(run.predictions)} segments in "
+            f"{counted(len(run.predictions), 'segment')} in "
             f"{places(run.predictions)}; always naming the {most} gives "
             f"{percent(value)}, guessing {percent(overall['chance']['value'])}{room}."
         )
@@ -80,7 +81,7 @@ def _shown(runs: Sequence[ReportedRun], pairs: Mapping[tuple[int, int], Comparis
     if not better:
         of = " of one task" if tasks else ""
         return [*([f"No difference between runs{of} is shown."] if alike else []), *tasks]
-    more = f"; in {rest} of {len(alike)} pairs no difference is shown" if rest else ""
+    more = f"; in {counted(rest, 'pair', of=len(alike))} no difference is shown" if rest else ""
     return [f"On the segments that both name, {', '.join(better)}{more}.", *tasks]
 
 
@@ -121,6 +122,6 @@ def doubts(runs: Sequence[ReportedRun], table: pd.DataFrame | None) -> list[tupl
         skipped = run.config.get("skipped_sessions")
         names = list(skipped) if isinstance(skipped, dict) else []
         if names:
-            lines.append((place, f"left out {len(names)} meetings, first {names[0]!r}"))
+            lines.append((place, f"left out {counted(len(names), 'meeting')}, first {names[0]!r}"))
         lines += [(place, line) for line in doubts_of(run.predictions, table)]
     return lines

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.log import with_progress
 from ..evaluation.compare import ALPHA, Comparison, compare
 from ..selection.run_inputs import difference_of
@@ -193,8 +194,8 @@ def unlike_notes(runs: Sequence[ReportedRun]) -> list[str]:
             other = unlike(runs[a], runs[b])
             if other:
                 lines.append(
-                    f"{names} share {len(other)} segment ids with another speaker, session, split "
-                    f"or time, first {min(other)!r}: {NOT_PAIRED}"
+                    f"{names} share {counted(len(other), 'segment id')} with another speaker, "
+                    f"session, split or time, first {min(other)!r}: {NOT_PAIRED}"
                 )
             ours, theirs = runs[a].inputs, runs[b].inputs
             if ours is not None and theirs is not None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...manifests.splits.methods import time_blocks
 from ...manifests.splits.overlap import RECORDING, count_neighbours, has_common_clock
@@ -106,8 +107,8 @@ def add_folds(
     if not folded:
         name, reason = next(iter(skipped.items()))
         raise InputError(
-            f"table: 0 of {len(skipped)} tasks can be folded, first {name!r} ({reason}), "
-            f"expected at least 1; {_fewer_folds(tasks, table, folds, gap)}"
+            f"table: 0 of {counted(len(skipped), 'task')} can be folded, first {name!r} "
+            f"({reason}), expected at least 1; {_fewer_folds(tasks, table, folds, gap)}"
         )
     return folded, skipped
 
@@ -161,7 +162,7 @@ def _why_not(cuts: Sequence[tuple[np.ndarray, np.ndarray]], folds: int) -> str:
     """Return why these cuts cannot serve as folds; empty where they can."""
     empty = sum(not len(learnt) for learnt, _ in cuts)
     if empty or not cuts:
-        return f"{empty} of {folds} folds have nothing left to learn from"
+        return f"{counted(empty, 'fold', 'has', of=folds)} nothing left to learn from"
     return ""
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.files import atomic_write
 from ...extract.store.reader import FeatureStore
@@ -116,9 +117,9 @@ def _check_features(
     for name in needed:
         if not (usable["split"] == name).any():
             raise InputError(
-                f"{store.path}: 0 of {(table['split'] == name).sum()} segments of split {name!r} "
-                "have features, expected at least 1; see why they were rejected with spk-store "
-                f"info {store.path}"
+                f"{store.path}: 0 of {counted((table['split'] == name).sum(), 'segment')} of "
+                f"split {name!r} have features, expected at least 1; see why they were rejected "
+                f"with spk-store info {store.path}"
             )
 
 
@@ -126,7 +127,7 @@ def _without_features(table: pd.DataFrame, usable: pd.DataFrame) -> dict[str, st
     """Return {session: reason} for sessions whose segments were all rejected at extraction."""
     gone = sorted(set(table["session"]) - set(usable["session"]))
     counts = table["session"].value_counts()
-    return {name: f"all {counts[name]} segments rejected at extraction" for name in gone}
+    return {name: f"all {counted(counts[name], 'segment')} rejected at extraction" for name in gone}
 
 
 def _unfit(
@@ -142,7 +143,7 @@ def _unfit(
     rows = task.rows["train"]
     ids = table["segment_id"].to_numpy(str)[rows]
     if len(set(checksums(store, ids, layers_of(settings, store)))) == 1:
-        return f"all {len(rows)} training segments have the same features"
+        return f"all {counted(len(rows), 'training segment', 'has')} the same features"
     return ""
 
 
@@ -160,8 +161,8 @@ def _nothing_left(unfit: Mapping[str, str]) -> str:
         else "look at the recordings: silence gives such features"
     )
     return (
-        f"table: {len(unfit)} of {len(unfit)} tasks cannot be done, first {name!r} ({why}), "
-        f"expected at least 1; {repair}"
+        f"table: {counted(len(unfit), 'task', of=len(unfit))} cannot be done, first {name!r} "
+        f"({why}), expected at least 1; {repair}"
     )
 
 
@@ -169,11 +170,13 @@ def left_out_lines(rejected: pd.DataFrame, skipped: Mapping[str, str], file: str
     """Return lines on the sessions and segments left out; after `MOST_NAMED`, refer to `file`."""
     lines = [f"left out: {name}, {reason}" for name, reason in skipped.items()]
     if len(lines) > MOST_NAMED:
-        more = f"left out: {len(lines) - MOST_NAMED} more sessions"
+        more = f"left out: {counted(len(lines) - MOST_NAMED, 'more session')}"
         lines = [*lines[:MOST_NAMED], f"{more}, see {file}" if file else more]
     if len(rejected):
         first = rejected["segment_id"].iloc[0]
-        lines.append(f"left out: {len(rejected)} segments rejected at extraction, first {first!r}")
+        lines.append(
+            f"left out: {counted(len(rejected), 'segment')} rejected at extraction, first {first!r}"
+        )
     return lines
 
 

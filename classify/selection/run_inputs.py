@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...common.counts import agree, counted
 from ...common.errors import InputError
 from ...common.files import atomic_write
 from ...extract.store.layout import differing_keys
@@ -199,11 +200,14 @@ def difference_of(then: pd.DataFrame, now: pd.DataFrame) -> str:
     gone, new = then.index.difference(now.index), now.index.difference(then.index)
     if len(gone):
         return (
-            f"{len(gone)} of the run's {len(then)} rows are missing, first {gone[0]!r}, expected "
-            "all of them"
+            f"{len(gone)} of the run's {counted(len(then), 'row')} {agree(len(gone), 'is', 'are')} "
+            f"missing, first {gone[0]!r}, expected all of them"
         )
     if len(new):
-        return f"{len(new)} of {len(now)} rows are not the run's, first {new[0]!r}, expected none"
+        return (
+            f"{counted(len(new), 'row', 'is', of=len(now))} not the run's, first {new[0]!r}, "
+            "expected none"
+        )
     now = now.loc[then.index]
     for column in (name for name in (*COLUMNS, "features") if name in then):
         rows = np.flatnonzero((then[column] != now[column]).to_numpy())
@@ -211,8 +215,9 @@ def difference_of(then: pd.DataFrame, now: pd.DataFrame) -> str:
             was, is_now = then[column].iloc[rows[0]], now[column].iloc[rows[0]]
             kind = "other features" if column == "features" else f"another {column}"
             return (
-                f"{len(rows)} of {len(then)} rows have {kind}, first {then.index[rows[0]]!r} with "
-                f"{is_now or 'none'!r}, expected the run's {was or 'none'!r}"
+                f"{counted(len(rows), 'row', 'has', of=len(then))} {kind}, first "
+                f"{then.index[rows[0]]!r} with {is_now or 'none'!r}, expected the run's "
+                f"{was or 'none'!r}"
             )
     return ""
 
@@ -255,9 +260,9 @@ def check_sealed(folder: str | Path, config: Mapping[str, Any]) -> None:
     differ = [name for name in named if now.get(name) != named[name]]
     if differ:
         raise InputError(
-            f"{folder}: {len(differ)} of {len(named)} files are not those that config.json was "
-            f"written with, first {differ[0]!r}, expected one run's; sweep again, or name a "
-            "predictions table instead of the folder"
+            f"{folder}: {counted(len(differ), 'file', 'is', of=len(named))} not those that "
+            f"config.json was written with, first {differ[0]!r}, expected one run's; sweep again, "
+            "or name a predictions table instead of the folder"
         )
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.cpus import available_cores
 from ...common.engine.folders import check_machines
 from ...common.engine.processes import run_in_processes
@@ -132,11 +133,17 @@ def _tell_plan(tasks: Sequence[Task], every: int, todo: Sequence[Share], log: Lo
     every_missing = [missing for _, missing in todo]
     left = sum(map(len, every_missing))
     if left < every:
-        log(f"{every - left} of {every} combinations were finished before and are not tried again")
+        log(
+            f"{counted(every - left, 'combination', 'was', of=every)} finished before, and not "
+            "tried again"
+        )
     grown = sum("lightgbm" in missing for missing in every_missing)
     if grown:
         trees = sum(len(task.labels) for task in tasks) * TREE_ROUNDS * grown
-        log(f"lightgbm: at most {trees} trees ({TREE_ROUNDS} rounds, {grown} layer sets)")
+        log(
+            f"lightgbm: at most {counted(trees, 'tree')} ({TREE_ROUNDS} rounds, "
+            f"{counted(grown, 'layer set')})"
+        )
 
 
 def _processes(jobs: int, sets: int) -> int:

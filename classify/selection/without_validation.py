@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...common.counts import counted
 from ...extract.store.reader import FeatureStore
 from ...manifests.splits.tasks import Task
 from ..classifiers.registry import penalty_path
@@ -81,7 +82,8 @@ def what_is_not_known(
     single = sum(count == 1 for count in counts.values())
     if single:
         lines.append(
-            f"{single} of {len(counts)} speakers have one training segment: how much their voices "
-            "vary is not known, so no threshold for strangers and no accuracy can be; add clips"
+            f"{counted(single, 'speaker', 'has', of=len(counts))} one training segment: how much "
+            "their voices vary is not known, so no threshold for strangers and no accuracy can "
+            "be; add clips"
         )
     return lines

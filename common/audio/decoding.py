@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..counts import counted
 from ..errors import InputError
 from ..files import is_special
 from .containers import TRUE_LENGTH, add_header, is_exact, reason_unread
@@ -173,8 +174,9 @@ def decode(
     except (OSError, RuntimeError) as problem:
         reason = getattr(problem, "error_string", None) or problem
         raise InputError(
-            f"{header.path}: decodes to {reached} samples ({str(reason).strip('.') or 'damaged'}), "
-            f"expected {header.frames} as its header says; replace the damaged file"
+            f"{header.path}: decodes to {counted(reached, 'sample')} "
+            f"({str(reason).strip('.') or 'damaged'}), expected {header.frames} as its header "
+            "says; replace the damaged file"
         ) from None
 
 
@@ -223,8 +225,9 @@ def end_of(header: Header, first: int, stop: int, what: str) -> int:
         return count
     if stop <= header.frames:
         raise InputError(
-            f"{header.path}: decodes to {count} samples ({count / header.rate:.4f} s), expected "
-            f"{header.frames} ({header.seconds:.4f} s) as its header says; replace the damaged file"
+            f"{header.path}: decodes to {counted(count, 'sample')} ({count / header.rate:.4f} s), "
+            f"expected {header.frames} ({header.seconds:.4f} s) as its header says; replace the "
+            "damaged file"
         )
     raise PastEndError(
         f"{header.path}: ends at {count / header.rate:.4f} s, {what} at {stop / header.rate:.4f} s"

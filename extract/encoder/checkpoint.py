@@ -15,6 +15,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from .files import WEIGHTS, check_content, quantized_tensors, read_json, sha256, weight_files
 from .lora import CONFIG, adapter_files
@@ -206,9 +207,9 @@ def _check_quantized(folder: Path, config: dict[str, Any], files: tuple[Path, ..
     if rounded:
         first = min(rounded)
         raise InputError(
-            f"{folder}: {len(rounded)} weights are not floating-point numbers, first {first!r} "
-            f"of {rounded[first]}, expected F32, F16 or BF16; name the encoder that it was made "
-            "from, before it was quantized"
+            f"{folder}: {counted(len(rounded), 'weight', 'is')} not in floating point, first "
+            f"{first!r} of {rounded[first]}, expected F32, F16 or BF16; name the encoder that it "
+            "was made from, before it was quantized"
         )
 
 

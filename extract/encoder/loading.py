@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...common.counts import agree, counted
 from ...common.errors import InputError
 from .checkpoint import Checkpoint, find_checkpoint
 from .frontend import LogMel, Waveforms
@@ -93,16 +94,16 @@ def load_model(checkpoint: Checkpoint) -> tuple[nn.Module, tuple[str, ...]]:
     missing += sorted(str(key) for key in loading_info.get("mismatched_keys", ()))
     if missing:
         raise InputError(
-            f"{checkpoint.folder}: {len(missing)} weights are missing or of another shape, first "
-            f"{missing[0]!r}, expected all of them; fetch the model again"
+            f"{checkpoint.folder}: {counted(len(missing), 'weight', 'is')} missing or of another "
+            f"shape, first {missing[0]!r}, expected all of them; fetch the model again"
         )
     notes = _notes(checkpoint, model, sorted(loading_info["unexpected_keys"]))
     if checkpoint.adapter:
         merged = merge_adapter(model, checkpoint.adapter)
         notes.append(
             f"{checkpoint.adapter[0]}: the LoRA adapter (rank {merged.rank}, "
-            f"{merged.layers} layers) is merged into the weights; move its files elsewhere to do "
-            "without it"
+            f"{counted(merged.layers, 'layer')}) is merged into the weights; move its files "
+            "elsewhere to do without it"
         )
     return fold_weight_norm(model.float()), tuple(notes)
 
@@ -169,9 +170,9 @@ def _notes(checkpoint: Checkpoint, model: Any, unexpected: list[str]) -> list[st
     ours = [key for key, name in names.items() if name[0] in parts and len(name) > 2]
     if ours:
         notes.append(
-            f"{checkpoint.folder}: {len(ours)} weights have no place in the encoder that "
-            f"config.json describes, first {ours[0]!r}, and are left out; correct config.json "
-            "where they belong there"
+            f"{checkpoint.folder}: {counted(len(ours), 'weight', 'has')} no place in the encoder "
+            f"that config.json describes, first {ours[0]!r}, and {agree(len(ours), 'is', 'are')} "
+            "left out; correct config.json where they belong there"
         )
     if "layer_weights" in unexpected or checkpoint.config.get("use_weighted_layer_sum"):
         notes.append(
@@ -181,9 +182,10 @@ def _notes(checkpoint: Checkpoint, model: Any, unexpected: list[str]) -> list[st
     languages = sorted(checkpoint.folder.glob("adapter.*"))
     if languages:
         notes.append(
-            f"{checkpoint.folder}: {len(languages)} adapters of languages lie beside the weights, "
-            f"first {languages[0].name}, and are left out; the encoder is used with the adapter "
-            "inside its own weights, as transformers loads it"
+            f"{checkpoint.folder}: {counted(len(languages), 'language adapter', 'lies')} beside "
+            f"the weights, first {languages[0].name}, and {agree(len(languages), 'is', 'are')} "
+            "left out; the encoder is used with the adapter inside its own weights, as "
+            "transformers loads it"
         )
     return notes
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from .files import check_content, read_json
 
@@ -172,8 +173,9 @@ def _check_targets(config: Path, settings: dict[str, Any], model: Any, there: se
     expected = {name for name, _ in model.named_modules() if f".{name}".endswith(ends)}
     if missing := sorted(expected - there):
         raise InputError(
-            f"{config}: {len(missing)} of {len(expected)} layers have no matrices in the adapter, "
-            f"first {missing[0]!r}, expected all that target_modules names; fetch it again"
+            f"{config}: {counted(len(missing), 'layer', 'has', of=len(expected))} no matrices in "
+            f"the adapter, first {missing[0]!r}, expected all that target_modules names; fetch it "
+            "again"
         )
 
 

@@ -8,6 +8,7 @@ import click
 
 from ...common.click_options import option
 from ...common.commands import Group, exit_left_out, locks, version_option, writes
+from ...common.counts import counted
 from ...common.outputs import BESIDE_STORE, Output
 
 
@@ -43,7 +44,7 @@ def _running_text(running: dict[str, Any]) -> str:
     whose = "by process {pid} on {host}, since {since}"
     state = "process is gone" if running["dead"] else f"heard of {running['silent']:.0f} s ago"
     lines = [
-        f"running: {running['done']} of {running['total']} segments committed, "
+        f"running: {counted(running['done'], 'segment', of=running['total'])} committed, "
         f"{whose.format(**running)} ({state})"
     ]
     for unit in running["units"]:
@@ -75,7 +76,9 @@ def verify_(path: str, table: str | None, audio_root: str | None) -> None:
     for fault in faults:
         click.echo(fault)
     if faults:
-        raise InputError(f"{path}: {len(faults)} faults, expected none; repair what is named above")
+        raise InputError(
+            f"{path}: {counted(len(faults), 'fault')}, expected none; repair what is named above"
+        )
     click.echo(f"{path}: every byte is as it was written")
 
 
@@ -98,7 +101,7 @@ def merge_(paths: tuple[str, ...], out: str, *, overwrite: bool, no_lock: bool) 
     from .reader import FeatureStore
 
     count = merge_stores(paths, out, overwrite=overwrite, lock=not no_lock)
-    text = f"{out}: {count} segments of {len(paths)} stores"
+    text = f"{out}: {counted(count, 'segment')} of {counted(len(paths), 'store')}"
     if rejected := len(FeatureStore.open(out).rejected()):
         text += f"; {rejected} rejected, see {rejected_path(out)}"
     click.echo(text)
@@ -113,7 +116,7 @@ def pack_(path: str, out: str, *, overwrite: bool) -> None:
     """Write STORE as a single HDF5 file OUT, layer by layer, for sharing."""
     from .export import pack
 
-    click.echo(f"{out}: {pack(path, out, overwrite=overwrite)} bytes")
+    click.echo(f"{out}: {counted(pack(path, out, overwrite=overwrite), 'byte')}")
 
 
 @store.command("export")
@@ -138,7 +141,7 @@ def export_(path: str, out: str, *, table: str | None, overwrite: bool) -> None:
 
     segments = None if table is None else read_table(table)
     count = export(path, out, table=segments, overwrite=overwrite)
-    text = f"{out}: {count} segments"
+    text = f"{out}: {counted(count, 'segment')}"
     if segments is None:
         left = len(FeatureStore.open(path).rejected())
         text += f"; {left} were rejected, see spk-store info {path}" if left else ""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import h5py
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError, explain_write_errors
 from ...common.files import atomic_open, check_free_space
 from ...common.log import with_progress
@@ -172,8 +173,9 @@ def _columns_of(table: pd.DataFrame, ids: np.ndarray, store: FeatureStore) -> di
     chosen = [name for name in ids.tolist() if name in there.index]
     if not chosen:
         raise InputError(
-            f"{store.path}: 0 of {len(table)} segments of the table have features, first "
-            f"{table['segment_id'].iloc[0]!r}, expected some; run spk-extract on the same table"
+            f"{store.path}: 0 of {counted(len(table), 'segment')} of the table have features, "
+            f"first {table['segment_id'].iloc[0]!r}, expected some; run spk-extract on the same "
+            "table"
         )
     rows = there.loc[chosen]
     numbers = {name: rows[name].to_numpy(np.float64) for name in ("start", "end")}

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.log import log as log_info
 from ...common.names import normal_name
@@ -60,14 +61,17 @@ class ImportSummary:
 
     def __str__(self) -> str:
         """Return one line."""
-        size = f"{self.layers} layer{'s' * (self.layers > 1)} x {self.dim}, {self.dtype}"
-        parts = [f"{self.store}: {self.segments} segments of {self.name}, {self.new} new, {size}"]
+        size = f"{counted(self.layers, 'layer')} x {self.dim}, {self.dtype}"
+        parts = [
+            f"{self.store}: {counted(self.segments, 'segment')} of {self.name}, {self.new} new, "
+            f"{size}"
+        ]
         if self.given not in DTYPES:
             parts.append(f"{self.given} in the file")
         if self.missing:
             parts.append(f"{self.missing} have no vector, see {rejected_path(self.store)}")
         if self.unexpected:
-            parts.append(f"{self.unexpected} vectors are of no segment of the table")
+            parts.append(f"{counted(self.unexpected, 'vector', 'is')} of no segment of the table")
         return "; ".join(parts)
 
 
@@ -225,9 +229,9 @@ def _named(
     bad = np.flatnonzero(~np.isfinite(values).all(axis=(0, 2)))
     if len(bad):
         raise InputError(
-            f"{path}: {len(bad)} of {len(vectors.ids)} vectors are not finite as {dtype}, first of "
-            f"{vectors.ids[bad[0]]!r}, expected numbers; correct them, or leave these segments out "
-            "of file and table"
+            f"{path}: {counted(len(bad), 'vector', 'is', of=len(vectors.ids))} not finite as "
+            f"{dtype}, first of {vectors.ids[bad[0]]!r}, expected numbers; correct them, or leave "
+            "these segments out of file and table"
         )
     identity = {"vectors_sha256": _sha256(vectors, values)}
     if weights:
@@ -280,17 +284,19 @@ def _check_same_segments(
     unexpected = [name for name in vectors.ids if name in strange]
     if len(missing) == len(wanted):
         raise InputError(
-            f"{path}: none of the table's {len(wanted)} segments has a vector, first vector "
-            f"{vectors.ids[0]!r}, first segment {wanted[0]!r}, expected the same segment_ids; name "
-            "the table that the vectors were made of"
+            f"{path}: none of the table's {counted(len(wanted), 'segment')} has a vector, first "
+            f"vector {vectors.ids[0]!r}, first segment {wanted[0]!r}, expected the same "
+            "segment_ids; name the table that the vectors were made of"
         )
+    lacking = f"{counted(len(missing), 'segment', 'has', of=len(wanted))} no vector"
+    spare = f"{counted(len(unexpected), 'vector', 'is', of=len(given))} of no segment of the table"
     for names, what, whose in (
-        (missing, f"of {len(wanted)} segments have no vector", "expected one for each"),
-        (unexpected, f"of {len(given)} vectors are of no segment of the table", "expected none"),
+        (missing, lacking, "expected one for each"),
+        (unexpected, spare, "expected none"),
     ):
         if names and not partial:
             raise InputError(
-                f"{path}: {len(names)} {what}, first {names[0]!r}, {whose}; correct either, or "
+                f"{path}: {what}, first {names[0]!r}, {whose}; correct either, or "
                 "pass --partial to take what both have"
             )
     return missing, unexpected
@@ -306,9 +312,9 @@ def _durations(path: str | Path, vectors: Vectors, rows: pd.DataFrame) -> dict[s
     other = [name for name, s in durations.items() if abs(exported[name] - s) > SAME_LENGTH]
     if other:
         raise InputError(
-            f"{path}: {len(other)} segments have another length in the table, first {other[0]!r} "
-            f"with {durations[other[0]]:.4f} s, expected {exported[other[0]]:.4f} s, of which the "
-            "features are; name the table that they were made of"
+            f"{path}: {counted(len(other), 'segment', 'has')} another length in the table, first "
+            f"{other[0]!r} with {durations[other[0]]:.4f} s, expected {exported[other[0]]:.4f} s, "
+            "of which the features are; name the table that they were made of"
         )
     return {name: exported[name] for name in durations}
 

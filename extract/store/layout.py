@@ -19,6 +19,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...common.counts import counted
 from ...common.engine.running import forget
 from ...common.errors import InputError, explain_write_errors
 from ...common.files import atomic_open, atomic_write, remove_temporary_files, sync_folder
@@ -169,8 +170,8 @@ def shard_paths(path: Path) -> list[Path]:
     strange = sorted(name for name in names if not SHARD_NAME.fullmatch(name))
     if strange:
         raise InputError(
-            f"{folder}: {len(strange)} names are not those of shards, first {strange[0]!r}, "
-            "expected SEQUENCE-FINGERPRINT-SHA256.h5; move them elsewhere"
+            f"{folder}: {counted(len(strange), 'name', 'is')} not of shards, first "
+            f"{strange[0]!r}, expected SEQUENCE-FINGERPRINT-SHA256.h5; move them elsewhere"
         )
     return [folder / name for name in sorted(names, key=lambda name: (shard_number(name), name))]
 

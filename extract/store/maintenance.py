@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ...common.counts import agree, counted
 from ...common.engine.running import PLACE as RUNNING
 from ...common.engine.running import describe, read_running
 from ...common.errors import InputError, explain_write_errors
@@ -165,8 +166,8 @@ def _check_conflicts(stores: Sequence[FeatureStore]) -> None:
                     )
     if conflicts:
         raise InputError(
-            f"merge: {len(conflicts)} segments have different features, first {conflicts[0]}, "
-            f"expected at most {ROUNDING:.0e} (what other batches round to); "
+            f"merge: {counted(len(conflicts), 'segment', 'has')} different features, first "
+            f"{conflicts[0]}, expected at most {ROUNDING:.0e} (what other batches round to); "
             "leave out one of the stores"
         )
 
@@ -306,31 +307,31 @@ def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[
     sums = zip(rows["audio_bytes"].tolist(), rows["audio_crc32"].tolist(), strict=True)
     expected = dict(zip(rows["segment_id"].tolist(), sums, strict=True))
     here = table["segment_id"].isin(expected)
-    there, rejected = table[here], {row["segment_id"] for row in store.rejected()}
+    there, rejected = table[here], [row["segment_id"] for row in store.rejected()]
     absent = table["segment_id"][~here & ~table["segment_id"].isin(rejected)]
     faults = []
     if len(absent):
         faults.append(
-            f"{store.path}: {len(absent)} of {len(table)} segments of the table have no features, "
-            f"first {absent.iloc[0]!r}; run spk-extract on the same table"
+            f"{store.path}: {len(absent)} of the table's {counted(len(table), 'segment')} "
+            f"{agree(len(absent), 'has', 'have')} no features, first {absent.iloc[0]!r}; run "
+            "spk-extract on the same table"
         )
     if len(there) < len(expected):
+        strange = counted(len(expected) - len(there), "segment", "is", of=len(expected))
         faults.append(
-            f"{store.path}: {len(expected) - len(there)} of {len(expected)} segments are not in "
-            "the table; pass the table that it was made of"
+            f"{store.path}: {strange} not in the table; pass the table that it was made of"
         )
     pairs = zip(there["audio"], segments_of(there, root), strict=True)
     for audio, segment in with_progress(pairs, "segments", total=len(there)):
+        where = f"{audio}: segment {segment.segment_id!r}"
         try:
             decoded = read_segment(segment, read_options)
         except Rejected as problem:
-            faults.append(
-                f"{audio}: segment {segment.segment_id!r} {problem.code}: {problem.message}"
-            )
+            faults.append(f"{where} {problem.code}: {problem.message}")
             continue
         if (decoded.nbytes, decoded.crc32) != expected[segment.segment_id]:
             faults.append(
-                f"{audio}: segment {segment.segment_id!r} has other samples than were encoded; "
-                "bring the recording back, or extract it to another store"
+                f"{where} has other samples than were encoded; bring the recording back, or "
+                "extract it to another store"
             )
     return faults

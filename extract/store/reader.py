@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from .layout import (
     check_same_config,
@@ -44,7 +45,10 @@ class FeatureStore:
 
     def __repr__(self) -> str:
         """Return what the store is, in one line."""
-        return f"<FeatureStore {self.path}: {len(self)} segments, {len(self.layers)} layers>"
+        return (
+            f"<FeatureStore {self.path}: {counted(len(self), 'segment')}, "
+            f"{counted(len(self.layers), 'layer')}>"
+        )
 
     def __init__(self, path: Path, described: Mapping[str, Any], shards: list[Shard]) -> None:
         self.path = path
@@ -164,7 +168,7 @@ class FeatureStore:
         missing = [segment_id for segment_id in ids if segment_id not in self._place]
         if missing:
             raise InputError(
-                f"{self.path}: {len(missing)} of {len(ids)} segments have no features, "
+                f"{self.path}: {counted(len(missing), 'segment', 'has', of=len(ids))} no features, "
                 f"first {missing[0]!r}, expected all; run spk-extract on the same table"
             )
         return np.array([self._place[segment_id] for segment_id in ids], dtype=np.int64)
@@ -207,6 +211,6 @@ def _duplicates(store: FeatureStore) -> str:
     twice = ids[counts > 1]
     names = [shard.path.name for shard in store.shards if twice[0] in shard.columns["segment_id"]]
     return (
-        f"{store.path}: {len(twice)} segments have features twice, first {str(twice[0])!r} in "
-        f"{names}, expected each id once; delete one of the shards"
+        f"{store.path}: {counted(len(twice), 'segment', 'has')} features twice, first "
+        f"{str(twice[0])!r} in {names}, expected each id once; delete one of the shards"
     )

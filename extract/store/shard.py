@@ -33,6 +33,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.signals import defer_signals
 
@@ -380,11 +381,11 @@ def _check_trailer(path: Path) -> tuple[int, int]:
         last = file.read()
         if end < 0 or not last.startswith(MARK):
             raise damaged_error(
-                path, f"{end + TRAILER.size} bytes without the mark of a complete file"
+                path, f"{counted(end + TRAILER.size, 'byte')} without the mark of a complete file"
             )
         _, start, size, expected = TRAILER.unpack(last)
         if start + size > end:
-            raise damaged_error(path, f"{end} bytes, fewer than its features need")
+            raise damaged_error(path, f"{counted(end, 'byte')}, fewer than its features need")
         file.seek(0)
         digest = hashlib.sha256(file.read(start))
         file.seek(start + size)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.files import WRITING, synced_file
 from .layout import fingerprint, normalize_config
@@ -290,7 +291,7 @@ class ShardWriter:
             exact = self.config.get("compute_dtype", "float32") == "float32"
             other = "" if exact else "pass --dtype float32 and name another store, or "
             raise InputError(
-                f"{self._where(segment_id)} hold {wrong} values that are not finite, expected "
+                f"{self._where(segment_id)} hold {counted(wrong, 'value')} not finite, expected "
                 f"numbers; {other}take the segment out of the table"
             )
         if self.config["dtype"] == "float16" and largest > FLOAT16_MAX:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...manifests.table import OPTIONAL_COLUMNS, SEGMENT_COLUMNS
 from ...manifests.text_files.delimited import read_delimited
@@ -192,7 +193,7 @@ def _offset(arrays: Mapping[str, np.ndarray], count: int) -> np.ndarray:
         return np.arange(count + 1)
     offset = arrays["offset"]
     if offset.shape != (count + 1,) or offset[0] or not (np.diff(offset) > 0).all():
-        raise ValueError(f"offset of {count} segments is {offset.tolist()[:5]}")
+        raise ValueError(f"offset of {counted(count, 'segment')} is {offset.tolist()[:5]}")
     return offset
 
 
@@ -208,7 +209,7 @@ def _by_segment(path: Path, arrays: Mapping[str, np.ndarray]) -> Vectors:
     shapes = {values.shape for values in arrays.values()}
     if len(shapes) != 1 or len(next(iter(shapes))) not in (1, 2):
         raise InputError(
-            f"{path}: holds no {IDS[0]!r}, and arrays of {len(shapes)} shapes "
+            f"{path}: holds no {IDS[0]!r}, and arrays of {counted(len(shapes), 'shape')} "
             f"{sorted(shapes)[:3]}, expected ids beside the vectors, or a vector of one length for "
             f"each segment; {SAVE}"
         )
@@ -221,8 +222,9 @@ def _only_array(path: Path, arrays: Mapping[str, np.ndarray], count: int) -> np.
     numbers = {n: a for n, a in arrays.items() if a.ndim in (2, 3) and a.dtype.kind in "fiu"}
     if len(numbers) != 1:
         raise InputError(
-            f"{path}: {len(numbers)} arrays may be the vectors ({', '.join(numbers) or 'none'}), "
-            f"expected one of shape ({count}, dim) or ({count}, layers, dim); {SAVE}"
+            f"{path}: {counted(len(numbers), 'array')} may be the vectors "
+            f"({', '.join(numbers) or 'none'}), expected one of shape ({count}, dim) or ({count}, "
+            f"layers, dim); {SAVE}"
         )
     return next(iter(numbers.values()))
 
@@ -247,8 +249,8 @@ def _check_layers(path: Path, layers: Mapping[int, np.ndarray], rows: int) -> No
     shape = next(iter(shapes))
     if len(shape) != 2 or shape[0] != rows or not shape[1]:
         raise InputError(
-            f"{path}: vectors have shape {shape}, expected a row for each of {rows} segments; "
-            "write it again"
+            f"{path}: vectors have shape {shape}, expected a row for each of "
+            f"{counted(rows, 'segment')}; write it again"
         )
 
 
@@ -291,8 +293,8 @@ def _of_columns(path: Path, frame: pd.DataFrame, config: Mapping[str, Any], sha2
         texts = [name for name in rest if frame[name].dtype.kind not in "fiu"]
         if texts or not rest:
             raise InputError(
-                f"{path}: {len(rest) - len(texts)} columns hold numbers, and {texts[:3]} others, "
-                "expected segment_id and numbers; delete the others"
+                f"{path}: {counted(len(rest) - len(texts), 'column', 'holds')} numbers, and "
+                f"{texts[:3]} others, expected segment_id and numbers; delete the others"
             )
         layers = _layers(path, frame[rest].to_numpy())
     _check_layers(path, layers, len(frame))
@@ -315,7 +317,7 @@ def _stacked(path: Path, name: str, lists: pd.Series) -> np.ndarray:
     lengths = sorted({np.size(values) for values in lists})
     if len(lengths) != 1:
         raise InputError(
-            f"{path}: lists in {name!r} have {len(lengths)} lengths ({lengths[:3]}), expected "
-            "vectors of one length; write it again"
+            f"{path}: lists in {name!r} have {counted(len(lengths), 'length')} ({lengths[:3]}), "
+            "expected vectors of one length; write it again"
         )
     return np.stack([np.asarray(values) for values in lists])

@@ -22,6 +22,7 @@ import numpy as np
 
 from ...common.audio.containers import SUFFIXES
 from ...common.audio.decoding import count_samples, read_header
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.files import list_files
 from ...common.options import numbers
@@ -229,8 +230,8 @@ def measured_room(clip: Clip, rate: int) -> np.ndarray:
     response = _read(clip, 0, clip.count, rate)
     if not response.any():
         raise InputError(
-            f"{clip.path}: all {clip.count} samples are equal, expected an impulse response; "
-            "remove the file from --reverb-dir"
+            f"{clip.path}: all {counted(clip.count, 'sample', 'is')} equal, expected an impulse "
+            "response; remove the file from --reverb-dir"
         )
     return response[np.abs(response).argmax() :]
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ...classify.classifiers.calibration import probabilities
+from ...common.counts import agree, counted
 from ...common.errors import InputError
 from ...common.names import normal_names
 from ...extract.encoder.checkpoint import BUILT_IN
@@ -168,9 +169,10 @@ def load_weights(module: SpeakerModule, checkpoint: dict[str, Any]) -> None:
         unknown = [str(problem).split("\n")[-1].strip()]
     if missing or unknown:
         raise InputError(
-            f"checkpoint of {module.subject.task}: {len(missing)} tensors are missing and "
-            f"{len(unknown)} do not fit, first {[*missing, *unknown][0]!r}, expected those that "
-            "its settings name; train it again in another --log-dir"
+            f"checkpoint of {module.subject.task}: {counted(len(missing), 'tensor', 'is')} "
+            f"missing and {len(unknown)} {agree(len(unknown), 'does', 'do')} not fit, first "
+            f"{[*missing, *unknown][0]!r}, expected those that its settings name; train it again "
+            "in another --log-dir"
         )
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...common.counts import agree, counted
 from ...common.errors import InputError, explain_write_errors
 from ...manifests.splits.tasks import rows_sha256
 from ..config import FinetuneConfig, anew, read_config, read_values, write_config
@@ -159,7 +160,9 @@ def check_folder(
 def _check_session(plan: TrainingPlan, version: int, folder: Path, origin: Origin) -> None:
     name = plan.names[version] if version < len(plan.names) else None
     if origin.session != name:
-        there = f"session {version} is {name!r}" if name else f"{len(plan.names)} sessions are"
+        there = (
+            f"session {version} is {name!r}" if name else counted(len(plan.names), "session", "is")
+        )
         raise InputError(
             f"{folder}: is of session {origin.session!r}, expected one of this table, whose "
             f"{there}; give the table as it was, or name another --log-dir"
@@ -205,15 +208,16 @@ def _check_made_from(
     changed, absent = differing_recordings(origin, plan.config)
     if changed:
         raise InputError(
-            f"{folder}: {len(changed)} recordings have other content than when it was trained, "
-            f"first {changed[0]!r}, expected the same; {ANOTHER}"
+            f"{folder}: {counted(len(changed), 'recording', 'has')} other content than when it "
+            f"was trained, first {changed[0]!r}, expected the same; {ANOTHER}"
         )
     if origin.recordings is None:
         log(f"{folder}: was begun by version 0.1.0, whose recordings cannot be compared")
     elif absent:
         log(
-            f"{folder}: {len(absent)} recordings are not below {plan.config.audio_root} and were "
-            f"not compared, first {absent[0]!r}"
+            f"{folder}: {counted(len(absent), 'recording', 'is')} not below "
+            f"{plan.config.audio_root} and {agree(len(absent), 'was', 'were')} not compared, "
+            f"first {absent[0]!r}"
         )
 
 
@@ -235,7 +239,7 @@ def _check_last(plan: TrainingPlan, folder: Path, result: SessionResult) -> None
     path = checkpoint_path(folder, result.session, "last", plan.config)
     if not path.is_file():
         raise InputError(
-            f"{folder}: has {result.epochs} epochs and no {path.name}, from which more would go "
-            f"on, expected it; delete {folder} to train all {plan.config.max_epochs} epochs, or "
-            "name another --log-dir"
+            f"{folder}: has {counted(result.epochs, 'epoch')} and no {path.name}, from which more "
+            f"would go on, expected it; delete {folder} to train all "
+            f"{counted(plan.config.max_epochs, 'epoch')}, or name another --log-dir"
         )

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.files import atomic_write
 from ...common.names import normal_name
@@ -163,7 +164,7 @@ def differing_rows(folder: Path, task: Task, table: pd.DataFrame, *, ordered: bo
     if not path.is_file():
         return "was trained on other rows than the table's (which ones it does not say)"
     old, new = _read_rows(path), _rows(task, table).set_index("segment_id")
-    text = f"was trained on {len(old)} rows, "
+    text = f"was trained on {counted(len(old), 'row')}, "
     for kind, names in _row_differences(old, new):
         if names:
             return f"{text}{len(names)} of which {kind} in this table, first {names[0]!r}"

@@ -8,6 +8,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.files import atomic_write
 from ...common.names import normal_name
@@ -117,16 +118,16 @@ def result_line(result: SessionResult, folder: Path, max_epochs: int | None = No
     text = f"{result.session}: {result.state}"
     if result.state == "done":
         text += (
-            f", {result.epochs} epochs in {result.seconds:.0f} s, "
+            f", {counted(result.epochs, 'epoch')} in {result.seconds:.0f} s, "
             f"best {result.best_epoch} (from 0){_at_its_cap(result, max_epochs)}, "
             f"validation {result.valid_accuracy:.1%} of {result.valid_segments}, "
-            f"test {result.test_accuracy:.1%} of {result.test_segments} segments"
+            f"test {result.test_accuracy:.1%} of {counted(result.test_segments, 'segment')}"
         )
         text += doubts(result.test_segments, result.test_unknown, result.test_learnt)
     if result.reason:
         text += f" ({result.reason})"
     if result.rejected:
-        text += f", {len(result.rejected)} segments rejected"
+        text += f", {counted(len(result.rejected), 'segment')} rejected"
     return f"{text}, {folder.name}"
 
 
@@ -140,9 +141,15 @@ def doubts(segments: int, unknown: int, learnt: int) -> str:
     """Return the caveats of a score on test segments, or ""."""
     text = ""
     if unknown:
-        text += f"; {unknown} of {segments} test segments have speakers without training segments"
+        text += (
+            f"; {counted(unknown, 'test segment', 'has', of=segments)} speakers without training "
+            "segments"
+        )
     if learnt:
-        text += f"; {learnt} of {segments} test segments share audio with training segments"
+        text += (
+            f"; {counted(learnt, 'test segment', 'shares', of=segments)} audio with training "
+            "segments"
+        )
     return text
 
 

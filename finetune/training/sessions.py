@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...common.counts import counted
 from ...common.errors import InputError, explain_write_errors
 from ...common.files import atomic_write
 from ...common.locks import FolderBusyError, FolderLock, lock_holder
@@ -121,8 +122,8 @@ def _check_session_names(config: FinetuneConfig, names: Sequence[str]) -> None:
         if name not in names:
             option = "--start-meeting" if name == config.start_meeting else "--sessions"
             raise InputError(
-                f"{option}: {name!r} is not in the table, expected one of its {len(names)} "
-                f"sessions such as {names[0]!r}; correct it"
+                f"{option}: {name!r} is not in the table, expected one of its "
+                f"{counted(len(names), 'session')} such as {names[0]!r}; correct it"
             )
 
 
@@ -323,7 +324,9 @@ def summary(plan: TrainingPlan, sessions: pd.DataFrame) -> str:
     if len(done):
         segments = done["test_segments"].sum()
         pooled = (done["test_accuracy"] * done["test_segments"]).sum() / segments
-        text += f" and predictions.csv; test accuracy {pooled:.1%} of {segments} segments"
+        text += (
+            f" and predictions.csv; test accuracy {pooled:.1%} of {counted(segments, 'segment')}"
+        )
         text += f", mean over sessions {done['test_accuracy'].mean():.1%}" * (len(done) > 1)
         text += doubts(segments, done["test_unknown"].sum(), done["test_learnt"].sum())
     return text

@@ -10,6 +10,7 @@ import click
 
 from ...common.click_options import option, options_of
 from ...common.commands import Command, exit_left_out, locks, writes
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.log import log
 from ...common.outputs import BESIDE_TABLE, Output
@@ -69,14 +70,14 @@ def cut(
         listing = list_files(segments, folder, format=options["format"])
         with protecting([] if overwrite else [Path(folder, LISTING)]):
             write_listing(listing, Path(folder, LISTING))
-        click.echo(f"{folder}/{LISTING}: {len(listing)} files listed, none cut")
+        click.echo(f"{folder}/{LISTING}: {counted(len(listing), 'file')} listed, none cut")
     else:
         done = cut_table(segments, root, folder, lock=not no_lock, **options)
         for line in done.clipped:
             log(line)
         click.echo(
-            f"{folder}: {done.written} files written, {done.complete} already complete, "
-            f"{done.decoded} recordings ({done.decoded_seconds / 60:.1f} min) decoded"
+            f"{folder}: {counted(done.written, 'file')} written, {done.complete} already complete, "
+            f"{counted(done.decoded, 'recording')} ({done.decoded_seconds / 60:.1f} min) decoded"
         )
     if notes is not None:
         _report_left_out(segments, notes, f"{folder}/{LISTING}")

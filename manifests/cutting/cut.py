@@ -34,6 +34,7 @@ from ...common.audio.decoding import (
     clipped_text,
     end_of,
 )
+from ...common.counts import counted
 from ...common.cpus import available_cores
 from ...common.errors import InputError
 from ...common.files import atomic_write
@@ -325,8 +326,9 @@ def _check_still_there(out: Path, names: list[str]) -> None:
     gone = [name for name in names if not (out / name).exists()]
     if gone:
         raise InputError(
-            f"{out}: {len(gone)} of {len(names)} files that were cut have disappeared, first "
-            f"{gone[0]!r}, expected all; leave the folder alone, or name another, and cut again"
+            f"{out}: {counted(len(gone), 'cut file', 'has', of=len(names))} disappeared, "
+            f"first {gone[0]!r}, expected all; leave the folder alone, or name another, and cut "
+            "again"
         )
 
 

@@ -22,6 +22,7 @@ from ...common.audio.decoding import (
     read_header,
     resample,
 )
+from ...common.counts import agree, counted
 from ...common.errors import InputError, explain_write_errors
 from ...common.files import rename_when_complete
 from ...common.outputs import has_to_be_written
@@ -116,7 +117,7 @@ def cut_recording(recording: Recording, spans: list[SampleRange], out: Path) -> 
         buffers = {channel: samples[keep - origin :] for channel, samples in buffers.items()}
         origin = keep
     raise InputError(
-        f"{header.path}: decodes to {reached} samples, expected {header.frames} as its "
+        f"{header.path}: decodes to {counted(reached, 'sample')}, expected {header.frames} as its "
         "header says; replace the damaged file"
     )
 
@@ -131,8 +132,9 @@ def _check_finite(header: Header, span: SampleRange, samples: np.ndarray) -> Non
     wrong = int((~np.isfinite(samples)).sum())
     if wrong:
         raise InputError(
-            f"{header.path}: {wrong} samples of {span.name!r} are NaN or infinite, expected "
-            "numbers; take the segment out of the table, or replace the recording"
+            f"{header.path}: {counted(wrong, 'sample')} of {span.name!r} "
+            f"{agree(wrong, 'is', 'are')} NaN or infinite, expected numbers; take the segment out "
+            "of the table, or replace the recording"
         )
 
 

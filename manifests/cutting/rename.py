@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.files import atomic_write
 from ...common.locks import folder_lock
@@ -198,13 +199,13 @@ def _runs(numbers: Iterable[int]) -> bool:
 def _doubt(speaker: _Speaker, session_runs: bool) -> str:
     """Return why a speaker's files cannot be matched by order, or ""."""
     if len(speaker.files) != len(speaker.rows):
-        return f"{len(speaker.files)} files for {len(speaker.rows)} rows"
+        return f"{counted(len(speaker.files), 'file')} for {counted(len(speaker.rows), 'row')}"
     numbers = [number for number, _ in speaker.files]
     if len(set(numbers)) < len(numbers):
         return "several files have the same number"
     shared = set(numbers) & {number for number, _ in speaker.rows}
     if shared and not session_runs and not _runs(numbers):
-        return f"{len(shared)} of {len(numbers)} numbers are listed, the others are not"
+        return f"{counted(len(shared), 'number', 'is', of=len(numbers))} listed, the others are not"
     return ""
 
 

@@ -9,6 +9,7 @@ import click
 
 from ...common.click_options import options_of
 from ...common.commands import Command, writes
+from ...common.counts import counted
 from ...common.outputs import Output, protecting
 from ..options import DemoOptions
 
@@ -23,7 +24,7 @@ def demo(out: str, overwrite: bool, **options: Any) -> None:
 
     with protecting([] if overwrite else [Path(out)]):
         names = write_corpus(out, **options)
-    click.echo(f"{out}: {len(names)} sessions, {names[0]} to {names[-1]}")
+    click.echo(f"{out}: {counted(len(names), 'session')}, {names[0]} to {names[-1]}")
 
 
 @click.command(cls=Command)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.files import atomic_write
 from ..cutting.recording import write_audio
@@ -116,8 +117,8 @@ def _check_only_demo_files(wav: Path, names: list[str]) -> None:
     strange = [name for name in strange if not name.startswith(".")]
     if strange:
         raise InputError(
-            f"{wav}: holds {len(strange)} files that are not of this demo, first {strange[0]!r}; "
-            "name another folder"
+            f"{wav}: holds {counted(len(strange), 'file')} not of this demo, first "
+            f"{strange[0]!r}; name another folder"
         )
 
 

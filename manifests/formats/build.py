@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...common.audio.decoding import check_length, count_samples, read_header
+from ...common.counts import agree, counted
 from ...common.cpus import available_cores
 from ...common.errors import InputError
 from ...common.names import is_placeholder, normal_name
@@ -121,9 +122,9 @@ def summarise(table: pd.DataFrame, notes: Sequence[Note]) -> str:
     """Summarise a table in one line: segments, sessions, speakers, hours, notes by kind."""
     hours = float((table["end"] - table["start"]).sum()) / 3600
     totals = [
-        f"{len(table)} segments",
-        f"{table['session'].nunique()} sessions",
-        f"{table['speaker'].nunique()} speakers",
+        counted(len(table), "segment"),
+        counted(table["session"].nunique(), "session"),
+        counted(table["speaker"].nunique(), "speaker"),
         f"{hours:.2f} h",
     ]
     kinds = Counter(note.kind for note in notes)
@@ -180,9 +181,9 @@ def speaker_labels(
     unnamed = [pair for pair in pairs if pair not in persons]
     if unnamed:
         raise InputError(
-            f"{identity}: {len(unnamed)} of {len(pairs)} speakers have no person, first "
-            f"{unnamed[0][1]!r} of session {unnamed[0][0]!r}, expected one each; add their rows, "
-            "or pass --skip-bad to leave their turns out"
+            f"{identity}: {counted(len(unnamed), 'speaker', 'has', of=len(pairs))} no person, "
+            f"first {unnamed[0][1]!r} of session {unnamed[0][0]!r}, expected one each; add their "
+            "rows, or pass --skip-bad to leave their turns out"
         )
     return persons
 
@@ -207,15 +208,17 @@ def read_identity(path: str | Path, notes: list[Note] | None = None) -> dict[tup
     double = rows[rows.duplicated(["session", "speaker"])]
     if len(double):
         raise InputError(
-            f"{path}: {len(double)} speakers are named twice, first {double['speaker'].iloc[0]!r} "
-            f"of session {double['session'].iloc[0]!r}, expected once; delete a row"
+            f"{path}: {counted(len(double), 'speaker', 'is')} named twice, first "
+            f"{double['speaker'].iloc[0]!r} of session {double['session'].iloc[0]!r}, expected "
+            "once; delete a row"
         )
     nameless = rows[(rows["person"] == "") | rows["person"].map(is_placeholder).astype(bool)]
     if len(nameless):
         raise InputError(
-            f"{path}: person of {len(nameless)} speakers is {nameless['person'].iloc[0] or 'empty'}"
-            f", first that of {nameless['speaker'].iloc[0]!r} in session "
-            f"{nameless['session'].iloc[0]!r}, expected a name; add it or delete the row"
+            f"{path}: person of {counted(len(nameless), 'speaker')} is "
+            f"{nameless['person'].iloc[0] or 'empty'}, first that of "
+            f"{nameless['speaker'].iloc[0]!r} in session {nameless['session'].iloc[0]!r}, "
+            "expected a name; add it or delete the row"
         )
     return dict(
         zip(zip(rows["session"], rows["speaker"], strict=True), rows["person"], strict=True)
@@ -271,7 +274,10 @@ def _lengths(
                 lengths[session] = job.result()
             except InputError as problem:
                 count = sum(turn.session == session for turn in usable.turns)
-                explained = InputError(f"{problem} ({count} turns of session {session!r} need it)")
+                explained = InputError(
+                    f"{problem} ({counted(count, 'turn')} of session {session!r} "
+                    f"{agree(count, 'needs', 'need')} it)"
+                )
                 usable.drop_or_raise(explained, recordings[session].name, skip=skip_bad)
     return lengths
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...common.audio.containers import SUFFIXES
+from ...common.counts import agree, counted
 from ...common.errors import InputError
 from ...common.names import normal_name
 from ..table import check_table, segment_id
@@ -65,12 +66,15 @@ def read_clips(
         rows += [_row(root, clip) for clip in clips]
     if len(persons) < FEWEST:
         raise InputError(
-            f"{folder}: holds clips of {len(persons)} persons, expected {FEWEST} or more as "
-            "FOLDER/NAME/*.wav; add a folder for each person"
+            f"{folder}: holds clips of {counted(len(persons), 'person')}, expected {FEWEST} or "
+            "more as FOLDER/NAME/*.wav; add a folder for each person"
         )
     _check_apart(root, [person.name for person in persons], log)
     if others:
-        log(f"{folder}: {len(others)} files or folders are passed over, first {others[0]!r}")
+        log(
+            f"{folder}: {len(others)} {agree(len(others), 'entry is', 'entries are')} passed over, "
+            f"first {others[0]!r}"
+        )
     return check_table(pd.DataFrame(rows), where=str(folder))
 
 

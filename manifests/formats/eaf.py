@@ -18,6 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
+from ...common.counts import agree, counted
 from ...common.errors import InputError
 from ...common.files import atomic_write
 from ...common.names import normal_name
@@ -107,7 +108,10 @@ def _read(
     )
     untimed = len(cells) - len(timed)
     if untimed:
-        notes.append(Note("untimed", name, f"{untimed} annotations without time give no turn"))
+        annotations = f"{counted(untimed, 'annotation')} without time"
+        notes.append(
+            Note("untimed", name, f"{annotations} {agree(untimed, 'gives', 'give')} no turn")
+        )
     annotation.notes += notes
     return annotation
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...common.counts import counted
 from ..splits.overlap import check_timeline
 from ..table import check_table
 from .registry import write_turns
@@ -63,7 +64,7 @@ def export_table(
         audio = {session: Path(audio_root, file) for session, file in files.items()}
     written = write_turns(turns, path, format, audio=audio)
     what = "folder" if written and written[0].is_dir() else "file"
-    return f"{len(written)} {what}{'s' * (len(written) != 1)}"
+    return counted(len(written), what)
 
 
 def local_speakers(table: pd.DataFrame) -> pd.Series:

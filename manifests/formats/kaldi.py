@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.files import atomic_write, list_files
 from ...common.log import log
@@ -122,8 +123,8 @@ def _fields(folder: Path, file: str, name: str) -> dict[str, str]:
 def _turn(row: list[str], line: int, place: str, directory: _Directory) -> Turn:
     if len(row) not in (4, 5) or (len(row) == 5 and not row[4].isdecimal()):
         raise InputError(
-            f"{place}: has {len(row)} fields, expected utterance, recording, start, end and "
-            "perhaps a channel from 0; delete or correct the line"
+            f"{place}: has {counted(len(row), 'field')}, expected utterance, recording, start, "
+            "end and perhaps a channel from 0; delete or correct the line"
         )
     utterance, recording = row[:2]
     speaker = directory.speakers.get(utterance, "")

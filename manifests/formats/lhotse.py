@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ...common.audio.decoding import count_samples, read_header
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.files import atomic_write
 from .json_values import number, parse_json_lines, read_json_text, text
@@ -61,7 +62,7 @@ def _read(file: Path, name: str, skip_bad: bool) -> Annotation:
     rows = parse_json_lines(read_json_text(file), name)
     recordings = [row for _, row in rows if isinstance(row, dict) and "sampling_rate" in row]
     if rows and len(recordings) == len(rows):
-        note = Note("ignored", name, f"{len(rows)} recordings hold no turn")
+        note = Note("ignored", name, f"{counted(len(rows), 'recording', 'holds')} no turn")
         return Annotation(notes=[note])
     supervisions = [(index, row) for index, value in rows for row in _supervisions(value)]
     return collect_turns(supervisions, _turn, name, unit="row", skip_bad=skip_bad)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...common.audio.containers import SUFFIXES, UNREAD, UNSURE, conversion
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.files import list_files
 from ...common.names import normal_name
@@ -54,7 +55,7 @@ def pair(audio_root: str | Path, sessions: Iterable[str]) -> Pairing:
         files = by_name.pop(normal_name(session), [])
         if len(files) > 1:
             raise InputError(
-                f"{audio_root}: session {session!r} has {len(files)} recordings, "
+                f"{audio_root}: session {session!r} has {counted(len(files), 'recording')}, "
                 f"{' and '.join(_below(root, file) for file in files)}, expected 1; move one away"
             )
         if files:
@@ -102,7 +103,11 @@ def unpaired_notes(
         hint = f"; likely {_below(root, likely)}" if likely else ""
         if session in pairing.unread:
             hint = f"; {_below(root, pairing.unread[session])} is of a kind that is not decoded"
-        done = f"{turns[session]} turns left out" if left_out else f"{turns[session]} turns"
+        done = (
+            f"{counted(turns[session], 'turn')} left out"
+            if left_out
+            else counted(turns[session], "turn")
+        )
         kind = "dropped" if left_out else "unpaired"
         notes.append(Note(kind, session, f"annotation without a recording, {done}{hint}"))
     return notes + [
@@ -124,10 +129,10 @@ def unpaired_error(
     more = f" and {_some(pairing.missing[1:])}" if pairing.missing[1:] else ""
     spare = _some([f"{f.stem!r} ({_below(root, f)})" for f in pairing.spare]) or "none"
     return InputError(
-        f"{audio_root}: {len(pairing.missing)} of {every} annotated sessions have no recording, "
-        f"first {session!r} ({turns[session]} turns){more}, expected {session}.wav or the like; "
-        f"recordings without annotation: {spare}; {_repair(pairing, session)}or pass "
-        "--allow-unpaired to leave such sessions out"
+        f"{audio_root}: {counted(len(pairing.missing), 'annotated session', 'has', of=every)} no "
+        f"recording, first {session!r} ({counted(turns[session], 'turn')}){more}, expected "
+        f"{session}.wav or the like; recordings without annotation: {spare}; "
+        f"{_repair(pairing, session)}or pass --allow-unpaired to leave such sessions out"
     )
 
 

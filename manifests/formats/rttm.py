@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.files import atomic_write
 from ..text_files.decoding import read_text
@@ -116,7 +117,9 @@ def _read_rows(rows: list[tuple[int, list[str]]], name: str, skip_bad: bool) -> 
     others = sum(row[0] in OTHER_TYPES for _, row in rows)
     if others:
         annotation.notes.append(
-            Note("ignored", name, f"{others} lines hold no turn (other than SPEAKER)")
+            Note(
+                "ignored", name, f"{counted(others, 'line', 'holds')} no turn (other than SPEAKER)"
+            )
         )
     for what, field in (("session", 1), ("speaker", 7)):
         names = (row[field] for _, row in rows if row[0] == "SPEAKER" and len(row) > 8)
@@ -150,13 +153,14 @@ def _check_fields(fields: list[str], place: str) -> None:
     """Raise `InputError` if there are too many or too few fields, or one does not belong there."""
     if len(fields) < 9:
         raise InputError(
-            f"{place}: has {len(fields)} fields, expected 9 or 10 (up to the confidence, so that a "
-            "line cut short is not read with half a name); delete or correct the line"
+            f"{place}: has {counted(len(fields), 'field')}, expected 9 or 10 (up to the "
+            "confidence, so that a line cut short is not read with half a name); delete or "
+            "correct the line"
         )
     if len(fields) > 10:
         raise InputError(
-            f"{place}: has {len(fields)} fields, expected 9 or 10: a blank in the session or the "
-            "speaker?; write '_' for it, or delete the line"
+            f"{place}: has {counted(len(fields), 'field')}, expected 9 or 10: a blank in the "
+            "session or the speaker?; write '_' for it, or delete the line"
         )
     if not CHANNEL.fullmatch(fields[2]) and fields[2].lower() not in EMPTY:
         raise _shifted(place, "channel", fields[2], "a number, A, B or <NA>")

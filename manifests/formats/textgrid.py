@@ -30,6 +30,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
+from ...common.counts import agree, counted
 from ...common.errors import InputError
 from ...common.files import atomic_write
 from ...common.names import normal_name
@@ -242,7 +243,7 @@ class _Parser:
         if self.ahead is not None:
             raise InputError(
                 f"{self.name}, line {self.ahead.line}: found {self.ahead.text[:40]!r} after "
-                f"{tiers} tiers, expected the file's end; correct the number of tiers"
+                f"{counted(tiers, 'tier')}, expected the file's end; correct the number of tiers"
             )
         self._check_speakers()
         self._note_choices(begin)
@@ -276,7 +277,9 @@ class _Parser:
         if choices:
             self._note("tiers", f"tiers: {'; '.join(choices)}; --tiers chooses the speakers'")
         if self.marks:
-            self._note("silence", f"{self.marks} intervals hold only non-lexical marks")
+            self._note(
+                "silence", f"{counted(self.marks, 'interval', 'holds')} only non-lexical marks"
+            )
         if self.silent:
             marks = ", ".join(f"{count} {mark!r}" for mark, count in self.silent.most_common(8))
             self._note("silence", f"taken as silence: {marks}; --silence sets the marks")
@@ -292,7 +295,9 @@ class _Parser:
         size = self._count()
         tier = normal_name(written)
         if kind != "IntervalTier":
-            self._note("ignored", f"tier {tier!r} is a {kind} with {size} points, not speech")
+            self._note(
+                "ignored", f"tier {tier!r} is a {kind} with {counted(size, 'point')}, not speech"
+            )
             for _ in range(size):
                 self._number(), self._string()
             return
@@ -314,7 +319,9 @@ class _Parser:
         last, backwards = 0.0, 0
         for index in range(size):
             if self.ahead is None or self.ahead.quoted:
-                self._note("repaired", f"tier {tier!r} has {index} intervals, announced {size}")
+                self._note(
+                    "repaired", f"tier {tier!r} has {counted(index, 'interval')}, announced {size}"
+                )
                 break
             start, end = self._interval(self.speakers[tier])
             backwards += index > 0 and start < last - TIER_END_SLACK
@@ -322,8 +329,8 @@ class _Parser:
         if backwards:
             self._note(
                 "strange",
-                f"tier {tier!r}: {backwards} intervals begin before the one before them ends, "
-                "which Praat never writes",
+                f"tier {tier!r}: {counted(backwards, 'interval', 'begins')} before the one "
+                f"before {agree(backwards, 'it', 'them')} ends, which Praat never writes",
             )
         return last
 

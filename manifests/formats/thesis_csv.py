@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.names import normal_name
 from ..splits.select import overlap_share, select_segments
@@ -265,8 +266,8 @@ def _files_table(
             annotation.drop_or_raise(problem, turn.place, skip=skip_bad)
     if not segments:
         raise InputError(
-            f"{audio_root}: holds 0 of the {len(turns)} listed files, expected at least 1; "
-            "correct the audio folder"
+            f"{audio_root}: holds 0 of the {counted(len(turns), 'listed file')}, expected at "
+            "least 1; correct the audio folder"
         )
     table = pd.DataFrame(list(segments.values()))
     return check_table(table.drop(columns="line") if (table["line"] < 0).any() else table)

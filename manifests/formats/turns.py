@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...common.audio.decoding import check_length, count_samples, read_header
+from ...common.counts import agree, counted
 from ...common.errors import InputError
 from ...common.files import atomic_write, list_files
 from ...common.names import changed_names, is_placeholder, normal_name
@@ -174,7 +175,9 @@ def collect_turns(
         except InputError as problem:
             annotation.drop_or_raise(problem, place, skip=skip_bad)
     for what, count in left_out.items():
-        annotation.notes.append(Note("ignored", name, f"{count} {unit}s {what} give no turn"))
+        gives = agree(count, "gives", "give")
+        message = f"{counted(count, unit)} {what} {gives} no turn"
+        annotation.notes.append(Note("ignored", name, message))
     for what, written in names.items():
         annotation.notes += name_notes(what, written, name)
     return annotation

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.files import atomic_write
 from ..table import MAX_SECONDS
@@ -54,8 +55,8 @@ def read_uem(path: str | Path) -> Spans:
 def _parse(row: list[str], place: str) -> tuple[str, tuple[float, float]]:
     if len(row) != 4:
         raise InputError(
-            f"{place}: has {len(row)} fields, expected session, channel, start and end; delete or "
-            "correct the line"
+            f"{place}: has {counted(len(row), 'field')}, expected session, channel, start and "
+            "end; delete or correct the line"
         )
     start, end = (parse_float(row[k], what=w, place=place) for k, w in ((2, "start"), (3, "end")))
     _check_span(start, end, place)

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from .overlap import RECORDING, SPEAKER, check_timeline, count_neighbours
 from .roll_call import roll_call_mask
@@ -97,7 +98,8 @@ def leakage_report(table: pd.DataFrame) -> pd.DataFrame:
     test = (table["split"] == "test").to_numpy()
     if not test.any():
         raise InputError(
-            f"table: 0 of {len(table)} segments are test, expected some; split it otherwise"
+            f"table: {counted(0, 'segment', 'is', of=len(table))} test, expected some; split it "
+            "otherwise"
         )
     check_timeline(table)
     leaks = _leaks_by_segment(table, test, (table["split"] == "train").to_numpy())

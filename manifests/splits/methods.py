@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.names import normal_name
 from ...common.options import DEFAULT_SEED
@@ -124,7 +125,7 @@ def leave_one_session_out(
         splits, counts = purge_leaks(table, splits, gap=gap, order=KEEP_TEST)
     if not (splits == "test").any():
         raise InputError(
-            f"session {session}: 0 of its {tested.sum()} segments are left to test "
+            f"session {session}: 0 of its {counted(tested.sum(), 'segment')} are left to test "
             f"({stranger.sum()} are of speakers in no other session), expected at least 1; make "
             "the table with --scope series or corpus or with --identity, or name another session"
         )
@@ -178,8 +179,9 @@ def roll_call(table: pd.DataFrame, *, valid_share: float = 0.15, gap: float = 2.
     missing = sorted(set(table["session"]) - set(table["session"][train]))
     if missing:
         raise InputError(
-            f"table: {len(missing)} sessions have no roll call, first {missing[0]!r}, expected "
-            "turns of different speakers at the start; select with --keep-roll-call, or use enrol"
+            f"table: {counted(len(missing), 'session', 'has')} no roll call, first "
+            f"{missing[0]!r}, expected turns of different speakers at the start; select with "
+            "--keep-roll-call, or use enrol"
         )
     splits, counts = _train_then_valid_test(table, train, valid_share, gap)
     speaker = group_codes(table, ("session", "speaker"))
@@ -260,8 +262,9 @@ def _draw(
     except ValueError:
         left = "" if option == "--test-share" else " that are not test"
         raise InputError(
-            f"session {table['session'].iloc[0]!r}: {option} {share:g} of its {len(table)} "
-            f"segments{left} of {table['speaker'].nunique()} speakers cannot be drawn by speaker, "
+            f"session {table['session'].iloc[0]!r}: {option} {share:g} of its "
+            f"{counted(len(table), 'segment')}{left} of "
+            f"{counted(table['speaker'].nunique(), 'speaker')} cannot be drawn by speaker, "
             f"expected at least 1 of each on both sides; {_share_that_fits(table, option)}"
         ) from None
 
@@ -312,9 +315,10 @@ def _share_to_count(size: np.ndarray, share: float) -> np.ndarray:
 def _check_known(speakers: pd.Series, strange: pd.Series, session: str, unknown: str) -> None:
     if unknown == "refuse" and len(strange):
         raise InputError(
-            f"session {session}: {strange.nunique()} of {speakers.nunique()} speakers are in no "
-            f"other session, first {strange.iloc[0]!r}, expected all; make the table with "
-            "--scope series or corpus or with --identity, or pass --unknown purge"
+            f"session {session}: "
+            f"{counted(strange.nunique(), 'speaker', 'is', of=speakers.nunique())} in no other "
+            f"session, first {strange.iloc[0]!r}, expected all; make the table with --scope "
+            "series or corpus or with --identity, or pass --unknown purge"
         )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ...common.counts import counted
 from ...common.errors import InputError
 
 RECORDING = ("audio",)
@@ -29,9 +30,9 @@ def check_timeline(table: pd.DataFrame) -> None:
     files = _scattered(table)
     if len(files):
         raise InputError(
-            f"table: {len(files)} sessions lie in several audio files, first {files.index[0]!r} in "
-            f"{int(files.iloc[0])}, expected one; use the table from before the cut, with its "
-            "times (of split and leaks: --times TABLE)"
+            f"table: {counted(len(files), 'session', 'lies')} in several audio files, first "
+            f"{files.index[0]!r} in {int(files.iloc[0])}, expected one; use the table from before "
+            "the cut, with its times (of split and leaks: --times TABLE)"
         )
 
 

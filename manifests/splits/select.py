@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.names import normal_name
 from .overlap import RECORDING, group_codes, has_common_clock, overlap_timeline
@@ -131,7 +132,8 @@ def _apply(
     if not left.any():
         effects = ", ".join(f"{rule} drops {len(ids)}" for rule, ids in dropped) or "it is empty"
         raise InputError(
-            f"table: 0 of {len(table)} segments are left ({effects}); loosen the rules"
+            f"table: {counted(0, 'segment', 'is', of=len(table))} left ({effects}); loosen the "
+            "rules"
         )
     return table[left].reset_index(drop=True), dropped
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...common.counts import counted
 from ...common.errors import InputError, check_choice
 from ..table import SPLITS
 
@@ -116,7 +117,7 @@ def _no_task(
     else:
         repair = "split it again with spk-manifests split"
     return (
-        f"table: {len(skipped)} of {len(skipped)} tasks cannot be done, first {first!r} "
+        f"table: {counted(len(skipped), 'task', of=len(skipped))} cannot be done, first {first!r} "
         f"({skipped[first]}), expected at least 1; {repair}"
     )
 
@@ -162,8 +163,8 @@ def rows_of_split(table: pd.DataFrame, split: str) -> pd.DataFrame:
     rows = table[table["split"] == split] if "split" in table else table[:0]
     if not len(rows):
         raise InputError(
-            f"table: 0 of {len(table)} segments have split {split!r}, expected at least 1; "
-            "pass --split all, or run spk-manifests split"
+            f"table: {counted(0, 'segment', 'has', of=len(table))} split {split!r}, expected at "
+            "least 1; pass --split all, or run spk-manifests split"
         )
     return rows
 

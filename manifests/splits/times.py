@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from ...common.counts import counted
 from ...common.errors import InputError
 
 SAME_LENGTH = 0.1  # s; a cut rounds to samples, the reference's to milliseconds
@@ -41,16 +42,16 @@ def with_times(table: pd.DataFrame, times: pd.DataFrame) -> pd.DataFrame:
         raise InputError(f"times: column {lacking[0]!r} is missing, expected it; {REPAIR}")
     by_key = times.drop_duplicates(keys).set_index(keys)[list(TIMES)]
     matched = by_key.reindex(pd.MultiIndex.from_frame(table[keys]) if keys[1:] else table[keys[0]])
-    _check_found(table, matched["start"].isna().to_numpy(), "have no times")
+    _check_found(table, matched["start"].isna().to_numpy(), "has", "no times")
     length = (table["end"] - table["start"]).to_numpy()
     other = np.abs((matched["end"] - matched["start"]).to_numpy() - length) > SAME_LENGTH
-    _check_found(table, other, "have another length there")
+    _check_found(table, other, "has", "another length there")
     return table.assign(**{name: matched[name].to_numpy() for name in TIMES})
 
 
-def _check_found(table: pd.DataFrame, wrong: np.ndarray, what: str) -> None:
+def _check_found(table: pd.DataFrame, wrong: np.ndarray, verb: str, what: str) -> None:
     if wrong.any():
         raise InputError(
-            f"times: {wrong.sum()} of {len(table)} segments {what}, first "
+            f"times: {counted(wrong.sum(), 'segment', verb, of=len(table))} {what}, first "
             f"{table['segment_id'].to_numpy()[wrong][0]!r}, expected all of them; {REPAIR}"
         )

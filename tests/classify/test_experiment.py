@@ -97,7 +97,7 @@ def test_what_is_left_out_is_told(tmp_path, table, features, write_store):
     )
     outcome = run_experiment(few, path, replace(FAST, layers="1"))
     assert f"left out: {session}, no test segments (35 train, 12 valid, 0 test)" in outcome.facts
-    told = f"left out: 1 segments rejected at extraction, first {table['segment_id'][0]!r}"
+    told = f"left out: 1 segment rejected at extraction, first {table['segment_id'][0]!r}"
     assert told in outcome.facts
 
 

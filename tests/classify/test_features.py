@@ -74,7 +74,7 @@ def test_rejected_segments_are_left_out_and_missing_ones_refused(
 ):
     ids = table["segment_id"]
     path = write_store(tmp_path / "s", ids[2:], features[2:], rejected=[ids[0]])
-    with pytest.raises(InputError, match=f"1 of {len(table)} segments have no features, first"):
+    with pytest.raises(InputError, match=f"1 of {len(table)} segments has no features, first"):
         rows_with_features(table, open_store(path))
     known, rejected = rows_with_features(table.drop(index=1), open_store(path))
     assert list(known["segment_id"]) == list(ids[2:])
@@ -151,7 +151,7 @@ def test_a_missing_validation_split_is_refused_with_the_repair(table):
 def test_a_table_without_any_task_is_refused(table):
     one = table[table["speaker"] == table["speaker"][0]].reset_index(drop=True)
     expected = (
-        "1 of 1 tasks cannot be done, first '20.*; use a table in which split train has .* two"
+        "1 of 1 task cannot be done, first '20.*; use a table in which split train has .* two"
     )
     with pytest.raises(InputError, match=expected):
         make_tasks(one, "session")

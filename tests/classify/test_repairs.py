@@ -103,7 +103,7 @@ SITUATIONS = [
         "curve table.csv store stopped --seconds 2",
         "run the same spk-classify sweep again, which goes on where it was",
         f"sweep table.csv store stopped {FAST}",
-        "1 of 1 combinations were finished before and are not tried again",
+        "1 of 1 combination was finished before, and not tried again",
         0,
     ),
     (

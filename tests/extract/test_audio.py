@@ -157,7 +157,7 @@ def test_samples_that_are_not_finite_are_told(tmp_path, value):
     samples = noise(RATE)
     samples[77] = value
     path = write(tmp_path / "a.wav", samples, subtype="FLOAT")
-    assert rejection(path, 0.0, 1.0) == ("not-finite", "1 samples are not finite")
+    assert rejection(path, 0.0, 1.0) == ("not-finite", "1 sample is not finite")
     read_segment(Segment("s", path, 0.5, 1.0), ReadOptions())  # the rest of the file is usable
 
 

@@ -79,7 +79,7 @@ def test_rejected_segments_end_with_3_and_are_listed(corpus, tmp_path):
         (["--layers", "0-99"], "--layers: value is '0-99'"),
         (["--shard", "2"], "--shard: value is '2', expected i/n"),
         (["--encoder", "/no/such"], "--encoder: '/no/such' is not a folder"),
-        (["--audio-root", "/no/such"], "/no/such: 1 of 1 recordings are missing"),
+        (["--audio-root", "/no/such"], "/no/such: 1 of 1 recording is missing"),
         (["--dtype", "float16", "--device", "cpu"], "--dtype: value is 'float16' on a CPU"),
     ],
 )

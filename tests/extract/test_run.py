@@ -230,7 +230,7 @@ def test_a_segment_whose_times_changed_under_its_id_is_refused(corpus, tmp_path)
     changed = table.copy()
     changed.loc[1, "start"] += 0.1
     name = changed.loc[1, "segment_id"]
-    with pytest.raises(InputError, match=f"1 segments have another length.*{name}.* with 1.9000 s"):
+    with pytest.raises(InputError, match=f"1 segment has another length.*{name}.* with 1.9000 s"):
         run_extraction(changed, store, settings(root))
 
 
@@ -473,7 +473,7 @@ def test_verify_tells_of_features_that_are_no_numbers_and_goes_on(corpus, tmp_pa
         check_table(pd.concat([table, rows])), tmp_path / "s", options, log=lines.append
     )
     assert re.fullmatch(
-        r"layer 2: 1 of 4\d segments are not finite in bfloat16, expected numbers; "
+        r"layer 2: 1 of 4\d segments is not finite in bfloat16, expected numbers; "
         "pass --dtype float32",
         lines[1],
     )

@@ -8,6 +8,7 @@ import soundfile
 import torch
 from click.testing import CliRunner
 
+from spk.common.counts import counted
 from spk.common.errors import InputError
 from spk.extract import FeatureStore
 from spk.finetune.cli import main
@@ -137,8 +138,9 @@ def test_segments_outside_train_that_were_trained_on_are_told(
     done = command(rows, folder, tmp_path, model(*trained), "--split", split)
     assert done.exit_code == 0
     (name,) = set(read_predictions(tmp_path / "out.csv")["model"])
-    assert name.endswith(f", {count} training segments") == bool(count)
-    told = f"{count} of {4 if split == 'all' else 2} segments are not of the split train and were"
+    assert name.endswith(f", {counted(count, 'training segment')}") == bool(count)
+    total = 4 if split == "all" else 2
+    told = f"{counted(count, 'segment', 'is', of=total)} not of the split train and "
     assert (told in done.output) == bool(count)
     assert ("first 's1'" in done.output) == bool(count)
 
@@ -146,7 +148,7 @@ def test_segments_outside_train_that_were_trained_on_are_told(
 def test_segments_of_no_split_that_were_trained_on_are_told(table, model):
     rows, folder = table
     found = predict(model("s0"), rows.drop(columns="split"), split="all", audio_root=folder)
-    assert found.table["model"].str.endswith(", 1 training segments").all()
+    assert found.table["model"].str.endswith(", 1 training segment").all()
 
 
 @pytest.mark.parametrize(("words", "channel"), [((), "1"), (("--channel", "0"), "0")])

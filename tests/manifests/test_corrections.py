@@ -51,7 +51,7 @@ def test_an_empty_name_removes_the_turn(turns):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        (("t9", "S1", "A", "B"), "1 of 1 turns are not in the table, first 't9'"),
+        (("t9", "S1", "A", "B"), "1 of 1 turn is not in the table, first 't9'"),
         (("t3", "S2", "A", "B"), "in another session of the table"),
         (("t3", "S1", "B", "A"), "labelled otherwise in the table"),
         (("t3", "S1", "A", "C"), "given a label its session lacks"),
@@ -92,7 +92,7 @@ def test_the_command_writes_the_table_and_who_was_what(turns, tmp_path):
     corrections.to_csv(tmp_path / "c.csv", index=False)
     said = correct(tmp_path / "t.csv", tmp_path / "c.csv", "-o", tmp_path / "new.csv")
     assert said.exit_code == 0, said.output
-    assert "1 labels corrected, 1 turns removed, 3 turns left" in said.output
+    assert "1 label corrected, 1 turn removed, 3 turns left" in said.output
     new = read_table(tmp_path / "new.csv")
     assert new["speaker"].tolist() == ["A", "B", "B"]
     record = json.loads((tmp_path / "new.csv.corrections.json").read_text())

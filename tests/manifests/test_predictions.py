@@ -43,7 +43,7 @@ def test_a_table_without_times_is_still_read(named, tmp_path):
 
 
 def test_times_that_are_none_are_refused(named):
-    with pytest.raises(InputError, match="start of 1 rows is not before its end, first 9"):
+    with pytest.raises(InputError, match="start of 1 row is not before its end, first 9"):
         check_predictions(named.assign(start=[9.0, 2.0, 4.0]))
 
 

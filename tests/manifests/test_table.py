@@ -66,19 +66,19 @@ def test_predictions_are_read_as_they_were_written(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"segment_id": ["a", "a"]}, "segment_id of 1 rows is given before, first 'a' in row 2"),
-        ({"start": [0.1, 3.25]}, "start of 1 rows is below 0 or not before its end, first 3.25"),
+        ({"segment_id": ["a", "a"]}, "segment_id of 1 row is given before, first 'a' in row 2"),
+        ({"start": [0.1, 3.25]}, "start of 1 row is below 0 or not before its end, first 3.25"),
         ({"start": [-0.1, 2]}, "expected 0 <= start < end; correct the table"),
-        ({"end": [1.9, float("inf")]}, "end of 1 rows is not a finite number, first inf"),
+        ({"end": [1.9, float("inf")]}, "end of 1 row is not a finite number, first inf"),
         ({"end": ["x", 1]}, "column 'end' holds what is not float64"),
-        ({"session": ["", "s"]}, "session of 1 rows is empty"),
-        ({"overlap": [0, 1.1]}, "overlap of 1 rows is out of range, first 1.1"),
-        ({"split": ["train", "dev"]}, "split of 1 rows is unknown, first 'dev'"),
+        ({"session": ["", "s"]}, "session of 1 row is empty"),
+        ({"overlap": [0, 1.1]}, "overlap of 1 row is out of range, first 1.1"),
+        ({"split": ["train", "dev"]}, "split of 1 row is unknown, first 'dev'"),
         ({"speaker": ["001", None]}, "'speaker' holds what is not str .row 2 is missing"),
         ({"line": [1, 2.7]}, "'line' holds what is not int64 .not all are whole"),
-        ({"line": [0, -1]}, "line of 1 rows is below 0, first -1 in row 2"),
-        ({"speaker": ["a", "<NA>"]}, "speaker of 1 rows is a placeholder, first '<NA>' in row 2"),
-        ({"channel": ["0", "left"]}, "channel of 1 rows is no channel, first 'left' in row 2"),
+        ({"line": [0, -1]}, "line of 1 row is below 0, first -1 in row 2"),
+        ({"speaker": ["a", "<NA>"]}, "speaker of 1 row is a placeholder, first '<NA>' in row 2"),
+        ({"channel": ["0", "left"]}, "channel of 1 row is no channel, first 'left' in row 2"),
     ],
 )
 def test_a_wrong_table_is_refused_with_its_first_offender(changes, message):
@@ -94,7 +94,7 @@ def test_missing_columns_are_named():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"score": [0.9, 1.5]}, "score of 1 rows is out of range, first 1.5 in row 2"),
+        ({"score": [0.9, 1.5]}, "score of 1 row is out of range, first 1.5 in row 2"),
         ({"segment_id": ["a", "a"]}, "first 'a of ridge' in row 2"),
     ],
 )

@@ -65,8 +65,8 @@ REJECTED = {  # name: content, what the listing of the rejected says
         'past-end,"a.wav: ends at 0.6236 s, the segment at 1.0000 s"',
     ),
     "truncated FLAC": (lambda: flac()[:500], UNREADABLE),
-    "NaN": (lambda: with_one(np.nan), "not-finite,1 samples are not finite"),
-    "infinite": (lambda: with_one(-np.inf), "not-finite,1 samples are not finite"),
+    "NaN": (lambda: with_one(np.nan), "not-finite,1 sample is not finite"),
+    "infinite": (lambda: with_one(-np.inf), "not-finite,1 sample is not finite"),
     "double beyond float": (
         lambda: wav(np.sign(NOISE) * 1e300, subtype="DOUBLE"),
         "not-finite,16000 samples are not finite",
@@ -104,7 +104,7 @@ def test_a_segment_without_usable_samples_is_rejected_with_its_reason(table, typ
     table(make())
     done = typed(EXTRACT)
     assert done.exit_code == 3, done.output
-    assert "0 of 1 segments have features" in done.stdout
+    assert "0 of 1 segment have features" in done.stdout
     assert Path("store.rejected.csv").read_text().split("\n")[1].startswith(f"a,{reason}")
 
 
@@ -123,8 +123,8 @@ def test_what_sounds_right_is_read(table, typed, case):
         (lambda: wav()[:44], "a.wav: ends at 0.0000 s, segment 'a' at 1.0000 s; make the table"),
         (lambda: wav()[:20000], "a.wav: ends at 0.6236 s, segment 'a' at 1.0000 s; make the table"),
         (lambda: flac()[:500], "a.wav: "),
-        (lambda: with_one(np.nan), "a.wav: 1 samples of 'a.wav' are NaN or infinite, expected"),
-        (lambda: with_one(np.inf), "a.wav: 1 samples of 'a.wav' are NaN or infinite, expected"),
+        (lambda: with_one(np.nan), "a.wav: 1 sample of 'a.wav' is NaN or infinite, expected"),
+        (lambda: with_one(np.inf), "a.wav: 1 sample of 'a.wav' is NaN or infinite, expected"),
         (lambda: with_rate(8000), "a.wav: sample rate is 8000 Hz, expected 16000 Hz; pass --res"),
         (lambda: with_rate(0), "a.wav: cannot be read"),
     ],
@@ -200,7 +200,7 @@ def test_no_pipe_or_device_is_opened(table, typed, told, tmp_path, ends, kind):
     os.mkfifo("pipe.wav")
     os.symlink("pipe.wav", "link.wav")
     table(audio=name)
-    assert "1 of 1 recordings are missing" in told(EXTRACT)
+    assert "1 of 1 recording is missing" in told(EXTRACT)
     assert f"{name}: cannot be read (a folder, pipe or device), expected" in told(CUT)
     good = pd.read_csv("t.csv").assign(segment_id="good", audio=str(tmp_path / "good.wav"))
     soundfile.write("good.wav", np.random.default_rng(1).uniform(-0.5, 0.5, 16000), 16000)
@@ -220,7 +220,7 @@ def test_what_is_no_file_is_told(table, told, name):
     os.symlink("nothing.wav", "link.wav")
     os.mkdir("folder.wav")
     table(audio=name)
-    missing = f".: 1 of 1 recordings are missing, first {name!r}, expected them there; name their"
+    missing = f".: 1 of 1 recording is missing, first {name!r}, expected them there; name their"
     assert missing in told(EXTRACT, longest=6000)
     assert f"{name}: cannot be read" in told(CUT, longest=12000)
 

@@ -11,7 +11,7 @@ from spk.manifests.table import write_table
 HEAD = "segment_id,audio,start,end,speaker,session"
 ROW = "a,a.wav,0,1.5,001,S1"
 DEEP = "[" * 100_000
-LATE = "t.csv: end of 1 rows is too late, first 1e+308 in row 1, expected at most 1e+07 s"
+LATE = "t.csv: end of 1 row is too late, first 1e+308 in row 1, expected at most 1e+07 s"
 
 
 def rows(*lines, head=HEAD):
@@ -41,26 +41,26 @@ TABLES = {
     "text for a time": (rows("a,a.wav,0,late,001,S1"), "column 'end' holds what is not float64"),
     "no time": (rows("a,a.wav,0,,001,S1"), "t.csv: column 'end' holds what is not float64"),
     "NaN": (rows("a,a.wav,0,nan,001,S1"), "t.csv: "),
-    "infinite": (rows("a,a.wav,0,inf,001,S1"), "t.csv: end of 1 rows is not a finite number"),
+    "infinite": (rows("a,a.wav,0,inf,001,S1"), "t.csv: end of 1 row is not a finite number"),
     "1e308": (rows("a,a.wav,0,1e308,001,S1"), LATE),
-    "backwards": (rows("a,a.wav,2,1,001,S1"), "start of 1 rows is below 0 or not before its end"),
-    "an id twice": (rows(ROW, ROW), "t.csv: segment_id of 1 rows is given before, first 'a' in"),
-    "no speaker": (rows("a,a.wav,0,1,,S1"), "t.csv: speaker of 1 rows is empty, first '' in row"),
+    "backwards": (rows("a,a.wav,2,1,001,S1"), "start of 1 row is below 0 or not before its end"),
+    "an id twice": (rows(ROW, ROW), "t.csv: segment_id of 1 row is given before, first 'a' in"),
+    "no speaker": (rows("a,a.wav,0,1,,S1"), "t.csv: speaker of 1 row is empty, first '' in row"),
     "half a line": (rows(ROW + ",1.5", head=HEAD + ",line"), "column 'line' holds what is not int"),
     "a line beyond 64 bits": (rows(ROW + ",1" + "0" * 30, head=HEAD + ",line"), "column 'line'"),
-    "overlap": (rows(ROW + ",1.5", head=HEAD + ",overlap"), "overlap of 1 rows is out of range"),
+    "overlap": (rows(ROW + ",1.5", head=HEAD + ",overlap"), "overlap of 1 row is out of range"),
     "split": (
         rows(ROW + ",tset", head=HEAD + ",split"),
-        "split of 1 rows is unknown, first 'tset'",
+        "split of 1 row is unknown, first 'tset'",
     ),
     "zero byte": (rows("a,a\0b.wav,0,1.5,001,S1"), "t.csv: "),
     "an escape sequence": (
         rows("a,a.wav,0,1.5,\x1b[2J,S1"),
-        "speaker of 1 rows is text with a control character, first '\\x1b[2J' in row 1, expected",
+        "speaker of 1 row is text with a control character, first '\\x1b[2J' in row 1, expected",
     ),
     "a line's end in a name": (
         rows('a,"a\nb.wav",0,1.5,001,S1'),
-        "audio of 1 rows is text with a control character, first 'a\\nb.wav' in row 1",
+        "audio of 1 row is text with a control character, first 'a\\nb.wav' in row 1",
     ),
     "no rows": (rows(), "table: 0 of 0 segments are left (min_seconds 0.1 drops 0); loosen"),
 }
@@ -177,10 +177,10 @@ def test_a_bad_reference_csv_is_one_line(told, content, message):
             "session,speaker\nS1,1\n",
             "i.csv: columns ['person'] are missing, found ['session', 'speaker']",
         ),
-        ("session,speaker,person\n", "i.csv: 1 of 1 speakers have no person, first '1'"),
-        ("session,speaker,person\nS1,1,\n", "i.csv: person of 1 speakers is empty"),
-        ("session,speaker,person\nS1,1,a\nS1,1,b\n", "i.csv: 1 speakers are named twice"),
-        ("session,speaker,person\nS1,1,\x1b[2J\n", "speaker of 1 rows is text with a control"),
+        ("session,speaker,person\n", "i.csv: 1 of 1 speaker has no person, first '1'"),
+        ("session,speaker,person\nS1,1,\n", "i.csv: person of 1 speaker is empty"),
+        ("session,speaker,person\nS1,1,a\nS1,1,b\n", "i.csv: 1 speaker is named twice"),
+        ("session,speaker,person\nS1,1,\x1b[2J\n", "speaker of 1 row is text with a control"),
     ],
 )
 def test_a_bad_identity_file_is_one_line(told, content, message):

@@ -158,9 +158,7 @@ def test_a_table_edited_after_extraction_is_told(copy, told, typed):
     longer = rows.assign(start=rows["start"] + 0.002 * (rows.index == 3))
     write_table(longer, edited)
     line = copy.extract(store).replace(str(copy.table), str(edited))
-    assert f"1 segments have another length in the table, first {rows.segment_id[3]!r}" in told(
-        line
-    )
+    assert f"1 segment has another length in the table, first {rows.segment_id[3]!r}" in told(line)
     # of the same length: found where the audio is decoded, and only there
     moved = rows.assign(**{name: rows[name] - 0.1 * (rows.index == 3) for name in ("start", "end")})
     done = verified(moved)
@@ -169,9 +167,9 @@ def test_a_table_edited_after_extraction_is_told(copy, told, typed):
     swapped = rows.assign(segment_id=[names[1], names[0], *names[2:]])
     assert verified(swapped).stdout.count("has other samples than were encoded") == 2
     renamed = rows.assign(segment_id=["new", *names[1:]])
-    assert "1 of 52 segments are not in the table" in verified(renamed).stdout
+    assert "1 of 52 segments is not in the table" in verified(renamed).stdout
     told_of = told(f"spk-classify sweep {edited} {store} out --classifiers centroid --jobs 1")
-    assert f"1 of {len(rows)} segments have no features, first 'new'" in told_of
+    assert f"1 of {len(rows)} segments has no features, first 'new'" in told_of
     # another speaker is another label and not another feature
     named = rows.assign(speaker=rows["speaker"] + "x")
     assert verified(named).exit_code == 0
@@ -186,7 +184,7 @@ def test_a_split_edited_after_a_sweep_is_another_sweep(copy, scene, told):
     place = rows.index[rows["split"] == "train"][0]
     rows.loc[place, "split"] = ""
     rows.to_csv(copy.table, index=False)
-    assert "1 of 53 rows have another split" in told(line)
+    assert "1 of 53 rows has another split" in told(line)
     assert "were finished before" not in scene.must(f"{line} --overwrite").out
 
 

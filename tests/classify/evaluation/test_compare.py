@@ -231,7 +231,7 @@ def test_segments_of_one_table_only_are_told(a, b):
     found = compare(a[a["segment_id"] != "M3"], b[~b["segment_id"].isin(["N0", "N1"])])
     assert row(found, "all")["segments"] == 11
     assert "not compared: 2 of 13 segments are only in A, first 'N0'" in found.facts
-    assert "not compared: 1 of 12 segments are only in B, first 'M3'" in found.facts
+    assert "not compared: 1 of 12 segments is only in B, first 'M3'" in found.facts
     rows = found.rows.set_index("stratum")[["unpaired_a", "unpaired_b"]]
     assert rows.loc["all"].tolist() == rows.loc["mean"].tolist() == [2, 1]
     assert rows.loc["session"].to_numpy().tolist() == [[0, 1], [2, 0]]

@@ -178,7 +178,7 @@ def test_only_the_asked_split_is_scored(small):
 
 
 def test_a_table_that_lacks_a_segment_is_refused(small, small_table):
-    with pytest.raises(InputError, match="1 of 8 predicted segments are missing, first 's7'"):
+    with pytest.raises(InputError, match="1 of 8 predicted segments is missing, first 's7'"):
         score(small, small_table[:-1])
 
 

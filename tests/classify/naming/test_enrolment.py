@@ -42,7 +42,7 @@ def test_enrolling_the_same_speech_twice_changes_nothing(voices, table, store, t
     lines = []
     again = enrol(table, store, voices=voices, log=lines.append)
     assert file_of(again, tmp_path) == file_of(voices, tmp_path)
-    assert lines == [f"passed over: {len(table)} segments that are enrolled already"]
+    assert lines == [f"passed over: {len(table)} segments enrolled already"]
 
 
 def test_session_by_session_or_all_at_once_are_the_same_voices(voices, table, store):

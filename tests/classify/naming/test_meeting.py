@@ -161,7 +161,7 @@ def test_turns_past_the_end_of_the_recording_are_left_out_and_counted(place, voi
     lines = []
     where = {"audio": place / "new.wav", "cache": tmp_path / "out", "log": lines.append}
     named = naming.apply(voices, tmp_path / "new.rttm", **where)
-    assert "left out: 1 segments that extraction rejected" in lines
+    assert "left out: 1 segment that extraction rejected" in lines
     row = named.clusters.set_index("cluster").loc["SPEAKER_09"]
     assert (row["name"], row["reason"]) == ("unknown_2", "short")
 

@@ -219,7 +219,7 @@ def test_the_command_writes_the_page(heard, tmp_path):
     ]
     done = CliRunner().invoke(main, words, catch_exceptions=False)
     assert done.exit_code == 0
-    assert done.stdout == f"wrote {out}: 1 runs, {out.stat().st_size / 1e6:.1f} MB\n"
+    assert done.stdout == f"wrote {out}: 1 run, {out.stat().st_size / 1e6:.1f} MB\n"
     assert "<title>A &amp; B</title>" in out.read_text()
     assert out.read_text().count('<li class="card"') == 2  # of three
 

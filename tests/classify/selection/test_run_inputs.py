@@ -42,13 +42,13 @@ def change(table, kind):
     name, other = table["segment_id"][row], table.copy()
     if kind == "fewer":
         fewer = table.drop(index=row).reset_index(drop=True)
-        return f"1 of the run's {len(table)} rows are missing, first {name!r}", fewer
+        return f"1 of the run's {len(table)} rows is missing, first {name!r}", fewer
     if kind == "more":
         more = pd.concat([table, table[:1].assign(segment_id="new")], ignore_index=True)
-        return f"1 of {len(more)} rows are not the run's, first 'new'", more
+        return f"1 of {len(more)} rows is not the run's, first 'new'", more
     value = {"split": "valid", "speaker": "somebody", "end": other["end"][row] + 0.25}[kind]
     other.loc[row, kind] = value
-    return f"1 of {len(table)} rows have another {kind}, first {name!r} with '{value}'", other
+    return f"1 of {len(table)} rows has another {kind}, first {name!r} with '{value}'", other
 
 
 @pytest.mark.parametrize("command", list(ADD))
@@ -90,7 +90,7 @@ def test_another_stores_features_are_refused(
     said = run(command, swept[0], store, swept[1], *ADD.get(command, FAST))
     assert said.exit_code == 1
     name = table["segment_id"][5]
-    assert f"{store}: 1 of {len(table)} rows have other features, first {name!r}" in said.output
+    assert f"{store}: 1 of {len(table)} rows has other features, first {name!r}" in said.output
 
 
 def test_rows_in_another_order_and_a_copied_store_are_the_same_run(

@@ -96,7 +96,7 @@ def test_trees_are_counted_before_they_grow(table, store):
     told = []
     settings = SweepSettings(classifiers="lightgbm", layers="1", jobs=1)
     sweep(table, store, tasks, settings, log=told.append)
-    assert told == ["lightgbm: at most 2700 trees (300 rounds, 1 layer sets)"]  # 9 speakers
+    assert told == ["lightgbm: at most 2700 trees (300 rounds, 1 layer set)"]  # 9 speakers
 
 
 @pytest.mark.parametrize(

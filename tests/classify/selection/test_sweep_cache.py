@@ -49,7 +49,7 @@ def test_a_killed_sweep_goes_on_with_what_is_missing(tmp_path, table, store, tas
     told = []
     again = sweep(table, store, tasks, FAST, cells=SweepCache(path, "a"), log=told.append)
     assert counted == [("1", "lda"), ("2", "ridge", "lda")]
-    assert told == ["3 of 6 combinations were finished before and are not tried again"]
+    assert told == ["3 of 6 combinations were finished before, and not tried again"]
     assert_same(whole, again)
     assert len(SweepCache(path, "a")) == 6
 

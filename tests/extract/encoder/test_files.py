@@ -85,9 +85,7 @@ def test_no_quantization_is_none(copy):
 def test_weights_that_are_no_floating_point_numbers_are_refused(copy, kind):
     name = "encoder.layers.0.attention.q_proj.weight"
     rewrite(copy, lambda tensors: tensors.update({name: (tensors[name] * 50).abs().to(kind)}))
-    with pytest.raises(
-        InputError, match=f"1 weights are not floating-point numbers, first '{name}"
-    ):
+    with pytest.raises(InputError, match=f"1 weight is not in floating point, first '{name}"):
         load_encoder(str(copy))
     change(copy / "config.json", quantization_config={"quant_method": "fp8"})
     with pytest.raises(InputError, match="'fp8'.*name the encoder that it was made from"):
@@ -157,4 +155,4 @@ def test_adapters_of_languages_beside_the_weights_are_reported(tmp_path, layer_e
     for language in ("cmn", "deu"):
         save_file({"x": torch.ones(1)}, tmp_path / f"adapter.{language}.safetensors")
     (note,) = load_encoder(str(tmp_path)).notes
-    assert "2 adapters of languages lie beside the weights, first adapter.cmn.safetensors" in note
+    assert "2 language adapters lie beside the weights, first adapter.cmn.safetensors" in note

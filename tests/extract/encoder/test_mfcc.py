@@ -99,7 +99,7 @@ def test_the_command_writes_a_store_that_says_baseline(table, tmp_path):
     words = [str(table), str(tmp_path / "f"), "--audio-root", str(tmp_path), "--encoder", "mfcc"]
     plan = CliRunner().invoke(main, [*words, "--plan"])
     assert plan.exit_code == 0, plan.output
-    assert "1 layers x 40" in plan.output
+    assert "1 layer x 40" in plan.output
     done = CliRunner().invoke(main, [*words, "--verify", "3"])
     assert done.exit_code == 0, done.output
     store = FeatureStore.open(tmp_path / "f")

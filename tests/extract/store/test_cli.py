@@ -42,7 +42,7 @@ def test_verify_lists_the_faults_and_exits_1(tmp_path: Path, make_store: Make) -
     result = run("verify", tmp_path / "a")
     assert result.exit_code == 1
     assert shard.name in result.stdout
-    assert "1 faults, expected none" in result.stderr
+    assert "1 fault, expected none" in result.stderr
 
 
 def test_merge_pack_and_export_write_what_they_say(tmp_path: Path, make_store: Make) -> None:

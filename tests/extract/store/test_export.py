@@ -130,7 +130,7 @@ def test_a_table_of_other_segments_is_refused(tmp_path: Path, make_store: Make) 
     make_store(tmp_path / "a", IDS)
     rows = {"segment_id": ["x"], "audio": "a.wav", "speaker": "A", "session": "S"}
     table = pd.DataFrame({**rows, "start": 0.0, "end": 1.0})
-    with pytest.raises(InputError, match="0 of 1 segments of the table have features, first 'x'"):
+    with pytest.raises(InputError, match="0 of 1 segment of the table have features, first 'x'"):
         export(tmp_path / "a", tmp_path / "a.npz", table=table)
 
 

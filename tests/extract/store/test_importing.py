@@ -113,7 +113,7 @@ def test_halves_and_singles_keep_their_bits_and_others_become_singles(table, tmp
     ("changes", "message"),
     [
         ({"ids": IDS[:4], "vectors": X[:4, 0]}, r"2 of 6 segments have no vector, first 's4'"),
-        ({"ids": [*IDS[:5], "no"]}, r"1 of 6 segments have no vector, first 's5'"),
+        ({"ids": [*IDS[:5], "no"]}, r"1 of 6 segments has no vector, first 's5'"),
         (
             {"ids": [*IDS, "no"], "vectors": X[[0] * 7, 0]},
             r"1 of 7 vectors .* no segment.*'no'",
@@ -143,7 +143,7 @@ def test_partial_takes_what_both_have_and_lists_the_rest(table, tmp_path, file):
     assert done.exit_code == 3
     assert "4 segments of x, 4 new" in done.output
     assert "2 have no vector" in done.output
-    assert "1 vectors are of no segment" in done.output
+    assert "1 vector is of no segment" in done.output
     store = FeatureStore.open(tmp_path / "store")
     assert store.ids().tolist() == IDS[:4]
     assert [row["code"] for row in store.rejected()] == ["no-vector"] * 2

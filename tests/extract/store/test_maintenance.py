@@ -145,7 +145,7 @@ def test_verify_tells_rows_of_the_table_that_have_no_features(
     table = pd.DataFrame(rows, columns=columns)
     assert verify_store(tmp_path / "store", table=table[:2], audio=tmp_path) == []  # s1 is rejected
     (fault,) = verify_store(tmp_path / "store", table=table, audio=tmp_path)
-    assert "2 of 4 segments of the table have no features, first 's2'; run spk-extract" in fault
+    assert "2 of the table's 4 segments have no features, first 's2'; run spk-extract" in fault
 
 
 def test_verify_wants_table_and_audio_together(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_merge_refuses_conflicts_and_writes_nothing(
     make_store(tmp_path / "a", IDS)
     with StoreWriter(tmp_path / "b", store_config) as writer:
         writer.add("s3", np.zeros((3, 4)), **row)
-    with pytest.raises(InputError, match="1 segments have different features, first 's3' in"):
+    with pytest.raises(InputError, match="1 segment has different features, first 's3' in"):
         merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -171,7 +171,7 @@ def test_ids_given_twice_are_reported_at_open(tmp_path: Path, make_store: Make) 
     make_store(tmp_path / "b", IDS[3:5])
     shard = next((tmp_path / "b" / "shards").iterdir())
     shutil.copy(shard, tmp_path / "a" / "shards")
-    with pytest.raises(InputError, match="1 segments have features twice, first 's3' in"):
+    with pytest.raises(InputError, match="1 segment has features twice, first 's3' in"):
         FeatureStore.open(tmp_path / "a")
 
 
@@ -208,7 +208,7 @@ def test_a_configuration_that_makes_no_store_is_refused(
     ("features", "told"),
     [
         (np.ones((4, 3)), r"shape \(4, 3\), expected \(3, 4\)"),
-        (np.where(np.eye(3, 4) > 0, np.nan, 1), "'s' hold 3 values that are not finite"),
+        (np.where(np.eye(3, 4) > 0, np.nan, 1), "'s' hold 3 values not finite"),
         (np.full((3, 4), -65520.0), "reach 65520, expected at most 65504.*dtype float32"),
     ],
 )
@@ -471,7 +471,7 @@ def test_foreign_files_among_the_shards_are_refused(tmp_path: Path, make_store: 
     make_store(tmp_path / "a", IDS)
     make_store(tmp_path / "b", ["other"], channel="mean")
     (tmp_path / "a" / "shards" / "copy.h5").write_bytes(b"")
-    with pytest.raises(InputError, match=r"1 names are not those of shards, first 'copy\.h5'"):
+    with pytest.raises(InputError, match=r"1 name is not of shards, first 'copy\.h5'"):
         FeatureStore.open(tmp_path / "a")
     (tmp_path / "a" / "shards" / "copy.h5").unlink()
     shutil.copy(next((tmp_path / "b" / "shards").iterdir()), tmp_path / "a" / "shards")

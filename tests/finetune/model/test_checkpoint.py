@@ -180,13 +180,13 @@ def test_tensors_that_are_missing_or_do_not_fit_are_refused(saved, make_module):
     state = checkpoint["state_dict"]
     load_weights(module, checkpoint)
     lacking = {name: value for name, value in state.items() if name != "head.out.bias"}
-    with pytest.raises(
-        InputError, match="M1: 1 tensors are missing and 0 do not .*'head.out.bias'"
-    ):
+    with pytest.raises(InputError, match="M1: 1 tensor is missing and 0 do not .*'head.out.bias'"):
         load_weights(module, {**checkpoint, "state_dict": lacking})
-    with pytest.raises(InputError, match="0 tensors are missing and 1 do not fit, first 'more'"):
+    with pytest.raises(InputError, match="0 tensors are missing and 1 does not fit, first 'more'"):
         load_weights(module, {**checkpoint, "state_dict": {**state, "more": torch.ones(1)}})
-    with pytest.raises(InputError, match="0 tensors .* 1 do not fit, first 'size mismatch.*out.bi"):
+    with pytest.raises(
+        InputError, match="0 tensors .* 1 does not fit, first 'size mismatch.*out.bi"
+    ):
         load_weights(
             module, {**checkpoint, "state_dict": {**state, "head.out.bias": torch.ones(9)}}
         )

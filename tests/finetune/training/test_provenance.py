@@ -96,7 +96,7 @@ OTHERS = {
     ),
     "one meeting less": (
         lambda table: table[table["session"] == "M1"],
-        "version_1: is of session 'M2', expected one of this table, whose 1 sessions are",
+        "version_1: is of session 'M2', expected one of this table, whose 1 session is",
     ),
     "a meeting that cannot be trained": (
         lambda table: changed(table, "split", "test", range(15)),
@@ -141,7 +141,7 @@ def test_other_audio_under_the_same_name_is_refused(meetings, fleet, tmp_path):
     content[-1] ^= 1
     (audio / "M2.wav").write_bytes(content)
     os.utime(audio / "M2.wav", ns=(0, 0))  # whatever the clock says
-    with pytest.raises(InputError, match=r"version_1: 1 recordings have other content .*'M2.wav'"):
+    with pytest.raises(InputError, match=r"version_1: 1 recording has other content .*'M2.wav'"):
         train_table(meetings[1], moved)
     (audio / "M2.wav").unlink()
     told = []
@@ -150,7 +150,7 @@ def test_other_audio_under_the_same_name_is_refused(meetings, fleet, tmp_path):
         "done",
     ]
     assert [line.split(": ")[1] for line in told] == [
-        f"1 recordings are not below {audio} and were not compared, first 'M2.wav'"
+        f"1 recording is not below {audio} and was not compared, first 'M2.wav'"
     ]
 
 
@@ -249,7 +249,7 @@ def test_folders_of_version_010_are_read_and_compared_as_far_as_they_say(
         train_table(changed(meetings[1], "speaker", "b"), fleet)
     named = predict(fleet.log_dir, meetings[1], audio_root=str(meetings[0]))
     assert len(named.table) == 12
-    with pytest.raises(InputError, match=r"version_0: has 1 epochs and no M1-last.ckpt"):
+    with pytest.raises(InputError, match=r"version_0: has 1 epoch and no M1-last.ckpt"):
         train_table(meetings[1], replace(fleet, max_epochs=2))
     monkeypatch.setattr(
         "spk.finetune.training.check_run.identity", lambda encoder: {"weights_sha256": "0" * 64}
@@ -371,9 +371,9 @@ def test_test_segments_that_share_audio_with_training_are_told(meetings, setting
     told = []
     config = replace(settings, log_dir=str(tmp_path / "logs"), sessions=("M1",))
     done = train_table(table, config, log=told.append)
-    assert "1 of 6 test segments have speakers without training segments" in told[0]
-    assert "1 of 6 test segments share audio with training segments" in told[0]
-    assert "1 of 6 test segments share audio" in done.text
+    assert "1 of 6 test segments has speakers without training segments" in told[0]
+    assert "1 of 6 test segments shares audio with training segments" in told[0]
+    assert "1 of 6 test segments shares audio" in done.text
     assert done.sessions[["test_unknown", "test_learnt"]].iloc[0].tolist() == [1, 1]
     assert read_result(tmp_path / "logs" / "version_0").test_learnt == 1
 

@@ -424,7 +424,7 @@ def test_absent_recordings_are_told_and_nothing_is_skipped_for_it(corpus, whole,
     config = replace(
         whole[0], log_dir=str(tmp_path), max_epochs=1, unfreeze="", sessions=(first(corpus),)
     )
-    with pytest.raises(InputError, match="1 of 1 recordings are missing, .*--audio-root"):
+    with pytest.raises(InputError, match="1 of 1 recording is missing, .*--audio-root"):
         train_table(corpus[1], replace(config, audio_root=str(tmp_path)))
     assert train_table(corpus[1], config).sessions["state"].tolist() == ["done", "not asked"]
 

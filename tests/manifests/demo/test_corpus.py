@@ -224,5 +224,5 @@ def test_numbers_out_of_range_are_refused(tmp_path, change, message):
 def test_a_folder_with_other_recordings_is_refused(tmp_path):
     (tmp_path / "wav").mkdir()
     (tmp_path / "wav" / "mine.flac").write_bytes(b"mine")
-    with pytest.raises(InputError, match="holds 1 files that are not of this demo, first 'mine"):
+    with pytest.raises(InputError, match="holds 1 file not of this demo, first 'mine"):
         demo(tmp_path, **SMALL)

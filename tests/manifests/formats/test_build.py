@@ -59,16 +59,14 @@ def test_what_has_no_partner_ends_the_run_or_is_dropped_and_listed(tmp_path):
     record(tmp_path, "a", 3)
     record(tmp_path, "c", 3)
     reading = Annotation([turn("a"), turn("b")])
-    with pytest.raises(
-        InputError, match=r"1 of 2 annotated sessions have no .* 'b' \(1 t"
-    ) as ended:
+    with pytest.raises(InputError, match=r"1 of 2 annotated sessions has no .* 'b' \(1 t") as ended:
         make_table(reading, audio_root=tmp_path)
     assert "recordings without annotation: 'c' (c.flac); add the recording" in str(ended.value)
     assert [note[:2] for note in ended.value.notes] == [("unpaired", "b"), ("unpaired", "c")]
     table, notes = with_notes(reading, audio_root=tmp_path, allow_unpaired=True)
     assert set(table["session"]) == {"a"}
     assert [note[:2] for note in notes] == [("dropped", "b"), ("unpaired", "c")]
-    assert notes[0].message == "annotation without a recording, 1 turns left out"
+    assert notes[0].message == "annotation without a recording, 1 turn left out"
 
 
 def test_duplicates_in_two_files_of_one_name_are_reported_by_their_paths(tmp_path):
@@ -133,13 +131,13 @@ def test_the_identity_file_names_persons_across_sessions(tmp_path):
     people.write_text("session,speaker,person\na,001-M,anna\nb,002-F,anna\n")
     table = make_table(Annotation([turn("a"), turn("b", "002-F")]), identity=people)
     assert list(table["speaker"]) == ["anna", "anna"]
-    with pytest.raises(InputError, match="1 of 2 speakers have no person, first '003-M' of"):
+    with pytest.raises(InputError, match="1 of 2 speakers has no person, first '003-M' of"):
         make_table(Annotation([turn("a"), turn("a", "003-M")]), identity=people)
     people.write_text("session,speaker,person\na,001-M,anna\nb,002-F,\nc,001-M\n")
     with pytest.raises(InputError, match=r"people\.csv: person of 2 speakers is empty, .*'002-F'"):
         make_table(Annotation([turn("a")]), identity=people)
     people.write_text("session,speaker,person\na,001-M,anna\na,001-M,bert\n")
-    with pytest.raises(InputError, match="1 speakers are named twice, first '001-M' of session"):
+    with pytest.raises(InputError, match="1 speaker is named twice, first '001-M' of session"):
         make_table(Annotation([turn("a")]), identity=people)
 
 

@@ -29,7 +29,7 @@ def test_a_clip_is_a_segment_of_the_person_whose_folder_it_lies_in(voices):
     assert table["end"].tolist() == [0.25, 1.0, 0.5]
     assert table["split"].tolist() == ["train"] * 3
     assert table["segment_id"].is_unique
-    assert lines == [f"{voices}: 1 files or folders are passed over, first 'Bob/notes.txt'"]
+    assert lines == [f"{voices}: 1 entry is passed over, first 'Bob/notes.txt'"]
 
 
 def test_what_is_no_folder_of_voices_is_refused(voices, tmp_path):

@@ -112,7 +112,7 @@ def test_a_table_of_cut_files_is_refused(run, table):
     table.assign(audio=[f"{n}.wav" for n in range(3)]).to_csv("cut.csv", index=False)
     done = run("export", "cut.csv", "o.rttm")
     assert done.exit_code == 1
-    assert "lie in several audio files" in done.output
+    assert "lies in several audio files" in done.output
 
 
 def test_files_of_a_folder_are_not_replaced_unless_that_is_wanted(run, table, tmp_path):

@@ -54,8 +54,8 @@ def test_recordings_hold_no_turn_and_are_passed_over(tmp_path):
     write(tmp_path, ROW, {k: v for k, v in ROW.items() if k != "speaker"})
     annotation = read_lhotse(tmp_path)
     assert len(annotation.turns) == 1
-    assert "1 recordings hold no turn" in [note.message for note in annotation.notes]
-    assert "1 rows without speaker give no turn" in [note.message for note in annotation.notes]
+    assert "1 recording holds no turn" in [note.message for note in annotation.notes]
+    assert "1 row without speaker gives no turn" in [note.message for note in annotation.notes]
 
 
 @pytest.mark.parametrize(

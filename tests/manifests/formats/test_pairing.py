@@ -99,7 +99,7 @@ def test_a_session_without_recording_ends_the_run_and_the_suggested_command_repa
     annotate("a.rttm", ("ES2002a", 1, 2, "A"))
     done = typed("rttm a.rttm t.csv --audio-root ami")
     assert done.exit_code == 1
-    assert "1 of 1 annotated sessions have no recording, first 'ES2002a' (1 turns)" in done.stderr
+    assert "1 of 1 annotated session has no recording, first 'ES2002a' (1 turn)" in done.stderr
     assert "'ES2002a.Mix-Headset' (ES2002a/ES2002a.Mix-Headset.wav)" in done.stderr
     assert [row[:2] for row in notes()] == [
         ["unpaired", "ES2002a"],
@@ -240,6 +240,6 @@ def test_the_references_spelling_tells_the_same(typed):
     annotate("r/S1.rttm", ("S1", 1, 3, "A"))
     annotate("r/S2.rttm", ("S2", 1, 3, "A"))
     words = "cut --rttm_dir r --pcm_dir wav --output_dir out --workers 1"
-    assert "annotated sessions have no recording, first 'S2'" in typed(words).stderr
+    assert "annotated sessions has no recording, first 'S2'" in typed(words).stderr
     assert typed(f"{words} --allow-unpaired").exit_code == LEFT_OUT
     assert Path("out/S1_A_0000.wav").exists()

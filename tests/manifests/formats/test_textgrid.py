@@ -50,7 +50,7 @@ def test_every_form_and_encoding_gives_the_same_turns(tmp_path, form, encoding):
         ("s1", "001-M", 1.5, 3.25, 0),
         ("s1", "002-F", 0.0, 2.0, 1),
     ]
-    assert [note.message for note in reading.notes] == ["1 intervals hold only non-lexical marks"]
+    assert [note.message for note in reading.notes] == ["1 interval holds only non-lexical marks"]
 
 
 def test_all_of_the_corpus_marks_alone_are_no_speech():
@@ -78,7 +78,7 @@ def test_point_tiers_are_passed_over_and_reported(tmp_path):
     text = short_form().replace("<exists>\n2\n", f"<exists>\n3\n{points}")
     reading = read(tmp_path, text)
     assert len(reading.turns) == 2
-    assert "tier 'marks' is a TextTier with 1 points, not speech" in reading.notes[0].message
+    assert "tier 'marks' is a TextTier with 1 point, not speech" in reading.notes[0].message
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_point_tiers_are_passed_over_and_reported(tmp_path):
         ),
         (
             short_form().replace("<exists>\n2\n", "<exists>\n1\n"),
-            "line 22: found 'IntervalTier' after 1 tiers, expected the file's end",
+            "line 22: found 'IntervalTier' after 1 tier, expected the file's end",
         ),
         (short_form({"a/b": [(0.0, 20.0, "x")]}), "speaker is 'a/b', expected a plain name"),
     ],

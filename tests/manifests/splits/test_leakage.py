@@ -69,7 +69,7 @@ def test_the_order_of_rows_changes_nothing():
     [
         (lambda t: t.drop(columns="split"), "table: column 'split' is missing"),
         (lambda t: t[t["split"] != "test"], "table: 0 of 7 segments are test"),
-        (lambda t: t.assign(audio=t["segment_id"]), "1 sessions lie in several audio files"),
+        (lambda t: t.assign(audio=t["segment_id"]), "1 session lies in several audio files"),
     ],
 )
 def test_a_table_that_cannot_tell_is_refused(change, told):

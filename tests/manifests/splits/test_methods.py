@@ -179,7 +179,7 @@ def test_speakers_who_do_not_answer_the_roll_call_are_purged_and_counted():
 
 
 def test_a_session_without_a_roll_call_is_refused():
-    with pytest.raises(InputError, match="1 sessions have no roll call, first 'm'"):
+    with pytest.raises(InputError, match="1 session has no roll call, first 'm'"):
         split_table(_alone(5), "roll-call")
 
 

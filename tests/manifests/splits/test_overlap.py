@@ -78,5 +78,5 @@ def test_a_session_cut_into_files_has_no_timeline():
     assert has_common_clock(table)
     table["audio"] = ["a.wav", "b.wav"]
     assert not has_common_clock(table)
-    with pytest.raises(InputError, match=r"1 sessions lie in several audio files, first 'm0' in 2"):
+    with pytest.raises(InputError, match=r"1 session lies in several audio files, first 'm0' in 2"):
         check_timeline(table)

@@ -67,7 +67,7 @@ def test_each_session_has_its_own_roll_call():
 
 def test_files_cut_out_of_a_session_tell_no_roll_call():
     table = _table([("a", 0, 2), ("b", 0, 3), ("a", 0, 4)])
-    with pytest.raises(InputError, match="1 sessions lie in several audio files, first 'm' in 3"):
+    with pytest.raises(InputError, match="1 session lies in several audio files, first 'm' in 3"):
         roll_call_mask(table.assign(audio=table["segment_id"]))
 
 

@@ -206,7 +206,7 @@ def test_one_real_meeting_of_a_series_is_left_out(real_data):
 def test_a_real_stranger_is_known_by_the_identity_file(real_data):
     reading = read_rttm(real_data / "meetings/TextGrid")
     table = make_table(reading, identity=real_data / "meetings/people.csv")
-    with pytest.raises(InputError, match="1 of 6 speakers are in no other session"):
+    with pytest.raises(InputError, match="1 of 6 speakers is in no other session"):
         split_table(table, "leave-one-session-out", session="20990102_M_R002S02C01")
 
 

@@ -92,7 +92,7 @@ def test_two_methods_need_no_times(method, whole, cut):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda t: t.iloc[1:], r"times: 1 of \d+ segments have no times, first '2099"),
+        (lambda t: t.iloc[1:], r"times: 1 of \d+ segments has no times, first '2099"),
         (lambda t: t.assign(end=t["end"] + 0.2), "segments have another length there, first"),
         (lambda t: t.assign(segment_id=t["segment_id"] + "x").drop(columns="line"), "'line' is"),
     ],

@@ -159,7 +159,7 @@ def read_table_of(folder, text):
             " 001",
             "speaker: 1 name is read in NFC without blanks at its ends, first ' 001' as",
         ),
-        (",train", ",Train", "split of 1 rows is read in lower case and without blanks"),
+        (",train", ",Train", "split of 1 row is read in lower case and without blanks"),
     ],
 )
 def test_normalised_names_are_reported_on_stderr(tmp_path, capsys, old, new, told):
@@ -198,7 +198,7 @@ def test_a_list_of_persons_may_come_from_a_spreadsheet(tmp_path):
 
 def test_a_placeholder_is_nobody(tmp_path):
     (tmp_path / "i.csv").write_text("session,speaker,person\nS1,1,<NA>\n")
-    with pytest.raises(InputError, match=r"person of 1 speakers is <NA>, first that of '1' in"):
+    with pytest.raises(InputError, match=r"person of 1 speaker is <NA>, first that of '1' in"):
         read_identity(tmp_path / "i.csv")
 
 
