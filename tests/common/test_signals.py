@@ -107,7 +107,7 @@ def test_a_signal_waits_for_what_would_take_it_for_a_fault(tmp_path, number, cod
 def test_what_a_library_makes_of_a_signal_ends_the_command_as_the_signal(tmp_path, number, code):
     body = (
         f"try:\n    os.kill(me, {int(number)})\n    time.sleep(60)\n"
-        "except SystemExit as problem:\n    raise SystemExit(f'{problem!r}, in a library') from None"
+        "except SystemExit as problem:\n    raise SystemExit(f'in a library: {problem!r}')"
     )
     with start(body, tmp_path) as running:
         out, err = running.communicate()

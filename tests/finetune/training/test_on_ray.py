@@ -133,6 +133,7 @@ def test_what_is_finished_starts_no_ray_and_is_tidied(corpus, here, tmp_path, mo
     assert_same(models(tmp_path), models(here))
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_worker_a_node_and_the_driver_killed_change_no_model(two, corpus, here, tmp_path):
     two.set_fault("slow.wav")
@@ -160,6 +161,7 @@ def begun(logs):
     return [len(pd.read_csv(path)) for path in logs.glob("version_*/metrics.csv")]
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_one_model_of_two_processes_is_that_of_one_machine_bit_for_bit(two, corpus, tmp_path):
     """Also where the task that started them is killed: all go on from the last epoch."""
