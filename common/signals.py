@@ -77,7 +77,7 @@ def defer_signals() -> Iterator[None]:
 
     For calls into libraries that treat `InterruptedBySignal` as an error of their own.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _in_main_thread():
         yield
         return
     _open.append(True)
@@ -92,6 +92,9 @@ def defer_signals() -> Iterator[None]:
 @contextmanager
 def keep_handlers() -> Iterator[None]:
     """Keep the handlers of Ctrl-C and SIGTERM within the context, whatever a library sets."""
+    if not _in_main_thread():  # no other may set them
+        yield
+        return
 
     def set_others(kind: signal.Signals, handler: Any) -> Any:
         return signal.getsignal(kind) if kind in KINDS else set_handler(kind, handler)
@@ -110,7 +113,7 @@ def exit_when_stuck(seconds: float, clear: Callable[[], object]) -> Iterator[Non
     For calls into libraries that wait in C++, where no Python runs, for what the signal has ended
     too. After a second signal that is a second. `clear` is called before, in another thread.
     """
-    if not _programs or threading.current_thread() is not threading.main_thread():
+    if not (_programs and _in_main_thread()):
         yield
         return
     receiver, sender = socket.socketpair()
@@ -151,7 +154,7 @@ def ignore_sigint_in_children() -> Iterator[None]:
     A terminal sends Ctrl-C to every process of a command. The command itself handles it again
     afterwards, and ends its children.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _in_main_thread():
         yield
         return
     before = set_handler(signal.SIGINT, signal.SIG_IGN)
@@ -183,6 +186,10 @@ def _answer(how: signal.Handlers) -> None:
     for kind in KINDS:
         if signal.getsignal(kind) is not signal.SIG_IGN:
             set_handler(kind, how)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _is_failure(problem: BaseException) -> bool:
@@ -236,7 +243,7 @@ def stop_then_raise(log: Callable[[str], object]) -> Iterator[Callable[[], bool]
     Yields a function that tells whether to stop. In another thread than the main one, which
     receives all signals, that is never so.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _in_main_thread():
         yield lambda: False
         return
     with stop_after_batch(log) as caught:
