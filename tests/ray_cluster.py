@@ -71,7 +71,7 @@ from spk.common.log import log
 from spk.common.signals import stop_then_raise
 
 address, moment, number = sys.argv[1] or None, sys.argv[2], int(sys.argv[3])
-UNITS = 4
+UNITS, waits = 4, [0.1, 0.5]
 
 def at(name):
     if moment == name:
@@ -92,13 +92,13 @@ def work(shared, payload):
 def describe(ray):
     at("machines are checked")
     check_machines(ray, None, [])
-    return Job(work, None, [Unit(str(n), f"unit {n}", 0.3) for n in range(UNITS)], publish)
+    return Job(work, None, [Unit(str(n), f"unit {n}", 1.0) for n in range(UNITS)], publish)
 
 def publish(unit, result):
     print(unit.name)
     at("a unit is published")
-    for wait in (0.1, 0.2) if moment == "two come while Ray waits" else ():
-        threading.Timer(wait, os.kill, (os.getpid(), number)).start()
+    while moment == "two come while Ray waits" and waits:
+        threading.Timer(waits.pop(), os.kill, (os.getpid(), number)).start()
 
 @click.command(cls=Command)
 def main():
