@@ -32,8 +32,10 @@ FIRST = "stopping after this batch; once more to stop at once"
 def test_a_driver_ends_by_its_signal_whenever_it_comes(two, tmp_path, moment, number):
     words = ["-c", DRIVER, two.address, moment, str(int(number))]
     driver = two.start_python(words, tmp_path)
-    _, errors = driver.communicate(timeout=60)
-    assert (driver.returncode, errors.splitlines()) == (128 + number, [FIRST, INTERRUPTED])
+    _, errors = driver.communicate(timeout=300)
+    assert driver.returncode == 128 + number, errors
+    said = errors.splitlines()  # a second signal may come before the first one is told
+    assert said in ([FIRST, INTERRUPTED], [INTERRUPTED][: "two" in moment])
     assert two.workers(rb"ray::work") == []
 
 
@@ -43,7 +45,7 @@ def test_a_signal_that_ends_the_processes_of_ray_while_it_starts_ends_the_driver
     driver = two.start_python(["-c", DRIVER, "", "never", "0"], tmp_path)
     two.wait_for(lambda: in_group(driver.pid, b"gcs_server"), driver)
     os.killpg(driver.pid, signal.SIGTERM)  # as scancel does: to all of them
-    _, errors = driver.communicate(timeout=60)
+    _, errors = driver.communicate(timeout=300)
     assert driver.returncode == 128 + signal.SIGTERM
     said = [line for line in errors.splitlines() if line[0] != "["]  # Ray's own lines
     assert said == [FIRST, INTERRUPTED]
