@@ -17,7 +17,7 @@ help:
 	@echo "make demo     the whole way on synthetic and real voices: table, features, sweep, names, scores"
 	@echo "make test     all tests"
 	@echo "make test-quick   all but the slow ones: kills, disks, several processes"
-	@echo "make test-ray   the tests of --engine ray, with Ray installed into the environment"
+	@echo "make test-ray   the tests on a Ray of this machine, which are the last of make test"
 	@echo "make test-pythons   all tests on every Python that setup.py promises and this machine has"
 	@echo "make fuzz     the readers and the store's opener, $(FUZZ_SECONDS) s each"
 	@echo "make faults   kills ($(FAULT_KILLS) times 400) and signals, full disks, damage, two at once, a Ray's machines"
@@ -40,18 +40,17 @@ $(READY): $(MADE_OF) | python
 demo: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash .ci/demo.sh "$(DEMO)"
 
+PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 test-quick: $(READY)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+	$(PYTEST) -n auto --dist loadfile -m "not slow and not ray"
 
+# Not beside one another, nor beside others: each Ray has as many processes as this machine has cores.
 test: $(READY)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	$(PYTEST) -n auto --dist loadfile -m "not ray"
+	$(PYTEST) -m ray
 
-# Ray is not part of the environment: its tests take minutes, and skip without it.
-RAY_TESTS := tests/common/test_engine.py tests/extract/pipeline tests/classify/selection/test_sweep_on_ray.py \
-  tests/finetune/training/test_on_ray.py tests/robustness/test_machines.py
 test-ray: $(READY)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[ray]"
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(RAY_TESTS)
+	$(PYTEST) -m ray
 
 # Each in an environment of its own, .venv-3.12 and so on; a Python that is not there is passed over.
 TEST ?= test
@@ -73,7 +72,6 @@ fuzz: $(READY)
 # One thread, as forks keep no others. The disks need root for their small file systems.
 FAULTS := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/robustness/campaigns
 faults: $(READY)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[ray]"
 	$(FAULTS)/kills.py $(FAULT_KILLS)
 	$(FAULTS)/damage.py
 	$(FAULTS)/disk.py

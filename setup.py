@@ -156,6 +156,7 @@ setup(
             "twine>=6.1",
             *DOCS,
             *LIBRARIES,
+            *RAY,
         ],
     },
     entry_points={

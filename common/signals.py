@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,11 +16,13 @@ from types import FrameType
 from typing import Any
 
 INTERRUPTED = "interrupted; run the same command to go on"
+KINDS = (signal.SIGINT, signal.SIGTERM)
 DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
-
+set_handler = signal.signal  # also within `keep_handlers`
 
 _held: list[int] = []  # signals received within `defer_signals`
 _open: list[bool] = []
+_programs: list[bool] = []  # whether `exit_on_signals` is in force
 
 
 class InterruptedBySignal(SystemExit):
@@ -32,9 +35,11 @@ def exit_on_signals() -> Iterator[None]:
 
     The handlers are never restored, so this is for programs only. During an import the process
     exits at once: there is nothing to clean up, and extension modules turn the exception into other
-    errors. A second signal always exits at once.
+    errors. What a library makes of the exception elsewhere ends the command in the same way. A
+    second signal always exits at once.
     """
     owner = os.getpid()
+    raised: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
         _answer(signal.SIG_DFL)
@@ -46,18 +51,23 @@ def exit_on_signals() -> Iterator[None]:
             _tell()
             os._exit(128 + number)
         else:
+            raised.append(number)
             raise InterruptedBySignal(128 + number)
 
-    for kind in (signal.SIGINT, signal.SIGTERM):
+    for kind in KINDS:
         if signal.getsignal(kind) in DEFAULTS:  # unless the shell has set it to be ignored
-            signal.signal(kind, end)
+            set_handler(kind, end)
+    _programs.append(True)
     try:
         yield
     except InterruptedBySignal:
         _tell()
         raise
-    except BaseException:
+    except BaseException as problem:
         _answer(signal.SIG_IGN)  # only the interpreter's shutdown is left
+        if raised and _is_failure(problem):
+            _tell()
+            raise InterruptedBySignal(128 + raised[0]) from None
         raise
 
 
@@ -67,7 +77,7 @@ def defer_signals() -> Iterator[None]:
 
     For calls into libraries that treat `InterruptedBySignal` as an error of their own.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _in_main_thread():
         yield
         return
     _open.append(True)
@@ -80,25 +90,83 @@ def defer_signals() -> Iterator[None]:
 
 
 @contextmanager
+def keep_handlers() -> Iterator[None]:
+    """Keep the handlers of Ctrl-C and SIGTERM within the context, whatever a library sets."""
+    if not _in_main_thread():  # no other may set them
+        yield
+        return
+
+    def set_others(kind: signal.Signals, handler: Any) -> Any:
+        return signal.getsignal(kind) if kind in KINDS else set_handler(kind, handler)
+
+    signal.signal = set_others  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        signal.signal = set_handler
+
+
+@contextmanager
+def exit_when_stuck(seconds: float, clear: Callable[[], object]) -> Iterator[None]:
+    """End a program (`exit_on_signals`) that is still in the context `seconds` after a signal.
+
+    For calls into libraries that wait in C++, where no Python runs, for what the signal has ended
+    too. After a second signal that is a second. `clear` is called before, in another thread.
+    """
+    if not (_programs and _in_main_thread()):
+        yield
+        return
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    watching = threading.Thread(target=_watch, args=(receiver, seconds, clear), daemon=True)
+    watching.start()
+    before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        sender.close()
+        watching.join()
+        receiver.close()
+
+
+def _watch(receiver: socket.socket, seconds: float, clear: Callable[[], object]) -> None:
+    """Read the numbers of signals until the other end is closed, or for so long after the first."""
+    numbers: list[int] = []
+    for patience in (None, seconds, 1.0):
+        receiver.settimeout(patience)
+        try:
+            number = receiver.recv(1)
+        except TimeoutError:
+            break
+        if not number:
+            return
+        numbers += number
+    clear()
+    _tell()
+    os._exit(128 + numbers[0])
+
+
+@contextmanager
 def ignore_sigint_in_children() -> Iterator[None]:
     """Make child processes started within the context ignore Ctrl-C.
 
     A terminal sends Ctrl-C to every process of a command. The command itself handles it again
     afterwards, and ends its children.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _in_main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = set_handler(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        set_handler(signal.SIGINT, before)
 
 
 def ignore_sigint() -> None:
     """Make this process, a worker, ignore Ctrl-C, which its parent handles."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    set_handler(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
@@ -115,9 +183,20 @@ def sigint_blocked() -> Iterator[None]:
 
 
 def _answer(how: signal.Handlers) -> None:
-    for kind in (signal.SIGINT, signal.SIGTERM):
+    for kind in KINDS:
         if signal.getsignal(kind) is not signal.SIG_IGN:
-            signal.signal(kind, how)
+            set_handler(kind, how)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _is_failure(problem: BaseException) -> bool:
+    """Tell whether a program ends because of a problem: not with a code that means it is done."""
+    if not isinstance(problem, SystemExit):
+        return True
+    return problem.code == 1 or isinstance(problem.code, str)
 
 
 def _importing(frame: FrameType | None) -> bool:
@@ -131,9 +210,6 @@ def _importing(frame: FrameType | None) -> bool:
 def _tell() -> None:
     """Write the line to stderr unbuffered: the signal may have come within a buffered write."""
     os.write(2, f"{INTERRUPTED}\n".encode())
-
-
-KINDS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -153,7 +229,7 @@ def stop_after_batch(log: Callable[[str], object], *, every: bool = False) -> It
         log("stopping after this batch; once more to stop at once")
 
     for kind in KINDS:
-        signal.signal(kind, note)
+        set_handler(kind, note)
     try:
         yield caught
     finally:
@@ -167,7 +243,7 @@ def stop_then_raise(log: Callable[[str], object]) -> Iterator[Callable[[], bool]
     Yields a function that tells whether to stop. In another thread than the main one, which
     receives all signals, that is never so.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _in_main_thread():
         yield lambda: False
         return
     with stop_after_batch(log) as caught:
@@ -179,4 +255,4 @@ def stop_then_raise(log: Callable[[str], object]) -> Iterator[Callable[[], bool]
 
 def _restore(handlers: dict[signal.Signals, Any]) -> None:
     for kind, handler in handlers.items():
-        signal.signal(kind, handler)
+        set_handler(kind, handler)

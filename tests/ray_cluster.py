@@ -57,6 +57,66 @@ cluster.shutdown()
 """
 
 
+# A driver of units that sleep, on a cluster or a Ray of its own, which receives a signal at the
+# moment that it is told: ADDRESS MOMENT NUMBER.
+DRIVER = """
+import os, sys, threading, time
+import click
+from spk.common.commands import Command
+from spk.common.engine import ray_session
+from spk.common.engine.folders import check_machines
+from spk.common.engine.ray_engine import run_units
+from spk.common.engine.work import Job, Unit
+from spk.common.log import log
+from spk.common.signals import stop_then_raise
+
+address, moment, number = sys.argv[1] or None, sys.argv[2], int(sys.argv[3])
+UNITS, waits = 4, [0.1, 0.5]
+
+def at(name):
+    if moment == name:
+        os.kill(os.getpid(), number)
+
+def around(place, name, before, after):
+    function = getattr(place, name)
+    def called(*arguments, **settings):
+        at(before)
+        result = function(*arguments, **settings)
+        at(after)
+        return result
+    setattr(place, name, called)
+
+def work(shared, payload):
+    time.sleep(payload)
+
+def describe(ray):
+    at("machines are checked")
+    check_machines(ray, None, [])
+    return Job(work, None, [Unit(str(n), f"unit {n}", 1.0) for n in range(UNITS)], publish)
+
+def publish(unit, result):
+    print(unit.name)
+    at("a unit is published")
+    while moment == "two come while Ray waits" and waits:
+        threading.Timer(waits.pop(), os.kill, (os.getpid(), number)).start()
+
+@click.command(cls=Command)
+def main():
+    os.environ |= {**ray_session.QUIET, ray_session.LOOPBACK: "0"}  # before Ray is imported
+    import ray._private.worker as worker
+    around(worker, "connect", "Ray connects", "Ray is connected")
+    around(worker.ray, "shutdown", "Ray ends", "Ray has ended")
+    ray_session.STUCK = 2.0
+    with stop_then_raise(log) as stop:
+        run_units(address, describe, stop, log)
+
+if __name__ == "__main__":
+    sys.argv[1:] = []
+    main()
+"""
+
+
+UNITS = 4  # of the driver
 UNIT = rb"ray::(extract|fit|train)_unit"  # what a process is called that is in one
 
 
@@ -103,8 +163,12 @@ class RayOfTwoNodes:
 
     def start(self, words, folder):
         """Start ``spk`` in a folder."""
+        return self.start_python(["-m", "spk", *words], folder)
+
+    def start_python(self, words, folder):
+        """Start Python in a folder, in a process group of its own."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "spk", *words],
+            [sys.executable, *words],
             cwd=folder,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -189,9 +253,9 @@ def start_two_nodes(folder):
     two.wait_until_gone()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ray_of_two_nodes(tmp_path_factory):
-    """Yield the Ray of two nodes of a module's tests; it must leave no process."""
+    """Yield the Ray of two nodes of all tests; it must leave no process."""
     pytest.importorskip("ray", reason="the extra ray is not installed")
     with start_two_nodes(tmp_path_factory.mktemp("ray")) as two:
         yield two

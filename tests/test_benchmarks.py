@@ -151,6 +151,8 @@ def test_a_training_case_that_fails_is_a_row_and_the_next_one_runs(
     assert "out of memory" in capsys.readouterr().err
 
 
+@pytest.mark.ray
+@pytest.mark.slow
 def test_the_engine_is_compared_with_a_loop_and_two_processes(tmp_path):
     pytest.importorskip("ray", reason="the extra ray is not installed")
     words = [str(BENCHMARKS / "engine.py"), str(tmp_path / "rows.csv"), "--only", "tiny"]

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 from ..log import debug
@@ -44,8 +45,16 @@ def run_units(
     stop
         As in `run_on_ray`, whose results are returned.
     """
-    with ray_session(address) as ray:
-        stopped, failed = run_on_ray(ray, describe(ray), stop)
+    begun = False
+    try:
+        with ray_session(address) as ray:
+            job, begun = describe(ray), True
+            stopped, failed = run_on_ray(ray, job, stop)
+    except Exception as problem:
+        if begun or not stop():
+            raise
+        debug("ended by the signal that Ray has received too", problem=problem)
+        return True, []
     tell_failed(failed, log)
     return stopped, failed
 
@@ -85,7 +94,6 @@ class _Run:
             max_calls=job.calls,
             max_retries=job.retries,
         )(job.function)
-        self._shared = ray.put(job.shared)
         self._waiting = iter(job.units)
         self._next = next(self._waiting, None)
         self._published = set[str]()  # keys of units of which a copy is still on its way
@@ -94,6 +102,10 @@ class _Run:
         self._slots, self._looked = 0, -MACHINES_EVERY
         self.flying: dict[Any, tuple[Unit, float]] = {}  # reference -> unit, when it was sent
         self.failed: list[FailedUnit] = []
+
+    @cached_property
+    def _shared(self) -> Any:
+        return self._ray.put(self._job.shared)
 
     def send(self) -> bool:
         """Send as many of the waiting units as fit; return whether any is not published yet."""

@@ -13,30 +13,32 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
-import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..cpus import available_cores
 from ..errors import InputError
 from ..extras import check_extra
+from ..signals import defer_signals, exit_when_stuck, keep_handlers
 from .work import Resources
 
 AUTH, TOKEN = "RAY_AUTH_MODE", "token"
 # Ray replaces 127.0.0.1 by the machine's own address, and then listens on all of them, unless it is
 # told that there is no cluster. It is the same on all systems, whatever its name says.
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-# Reports of usage are not sent; a unit that outgrows the memory is tried as often as one that dies.
+# Reports of usage are not sent; a unit that outgrows the memory is tried as often as one that dies;
+# signals are ours: Ray would print a stack for SIGTERM, and have the default action at its end.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
     "RAY_task_oom_retries": "3",
 }
 OBJECTS = 100_000_000  # bytes of shared memory: only names and counts travel
 PATIENCE = 60.0  # s that a machine may take to answer
+STUCK = 15.0  # s after a signal that Ray may wait for its processes, which may have ended by it
 KNOCK = 10.0  # s that the head may take to accept a connection; Ray itself would try for minutes
 
 
@@ -80,16 +82,17 @@ def ray_session(address: str | None) -> Iterator[Any]:
             "--engine: Ray is in use in this process already, expected that spk starts or joins "
             "it; call ray.shutdown() first, and name the cluster with --ray-address"
         )
-    handlers = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
-    with _folder_of_logs() if address is None else nullcontext("") as folder:
+    # for logs, and for sockets, whose paths have to be short
+    logs = TemporaryDirectory(prefix="spk-ray-", dir="/tmp", ignore_cleanup_errors=True)
+    with logs as folder, exit_when_stuck(STUCK, logs.cleanup):
         try:
-            _connect(ray, address, folder)
-            _restore(handlers)  # ray.init takes SIGTERM for itself
+            with defer_signals(), keep_handlers():  # ray.init takes SIGTERM for itself
+                _connect(ray, address, folder)
             _check_machines(ray)
             yield ray
         finally:
-            ray.shutdown()
-            _restore(handlers)
+            with defer_signals():
+                ray.shutdown()
 
 
 def count_slots(ray: Any, resources: Resources) -> int:
@@ -161,11 +164,6 @@ def one_line(problem: BaseException) -> str:
     return lines[-1] if lines else type(problem).__name__
 
 
-def _folder_of_logs() -> TemporaryDirectory[str]:
-    """Return a folder for logs and for sockets, whose paths have to be short."""
-    return TemporaryDirectory(prefix="spk-ray-", dir="/tmp", ignore_cleanup_errors=True)
-
-
 def _connect(ray: Any, address: str | None, folder: str) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
@@ -220,9 +218,3 @@ def _fit(node: dict[str, float], resources: Resources) -> int:
     wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
     fitting = (int(node.get(name, 0.0) / each) for name, each in wanted.items() if each)
     return min(fitting, default=1)
-
-
-def _restore(handlers: dict[signal.Signals, Any]) -> None:
-    if threading.current_thread() is threading.main_thread():  # no other may set them
-        for kind, handler in handlers.items():
-            signal.signal(kind, handler)

@@ -48,13 +48,9 @@ class CepstralFrontEnd:
         import torch
         from scipy.fft import dct
 
-        from .transformer import _transformers
-
-        _transformers()  # first: the next line alone fails beside a torchaudio that does not fit
-        from transformers.audio_utils import mel_filter_bank
-
         bins = WINDOW // 2 + 1
-        bank = mel_filter_bank(bins, BANDS, 0.0, RATE / 2, RATE)  # HTK's scale, unnormalised
+        filters = _import_audio_utils().mel_filter_bank
+        bank = filters(bins, BANDS, 0.0, RATE / 2, RATE)  # HTK's scale, unnormalised
         cosines = dct(np.eye(BANDS), norm="ortho")[:, :COEFFICIENTS]
         self._tables = {
             "bank": torch.from_numpy(bank),
@@ -97,6 +93,20 @@ class CepstralFrontEnd:
     def __call__(self, batch: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return the batch, which `prepare` made whole."""
         return batch
+
+
+def _import_audio_utils() -> Any:
+    """Import that part of transformers alone, which takes half the time of its models."""
+    from .torchaudio_import import FAILURES
+
+    try:
+        from transformers import audio_utils
+    except FAILURES:  # beside a torchaudio that does not fit
+        from .transformer import _transformers
+
+        _transformers()
+        from transformers import audio_utils
+    return audio_utils
 
 
 def mfcc_model() -> tuple[nn.Module, dict[str, Any]]:

@@ -147,6 +147,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_an_overdue_unit_is_sent_again_and_published_once(tmp_path):
     pytest.importorskip("ray", reason="the extra ray is not installed")

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import click
 import pytest
@@ -100,6 +101,66 @@ def test_a_signal_waits_for_what_would_take_it_for_a_fault(tmp_path, number, cod
     with start(body, tmp_path) as running:
         out, err = running.communicate()
     assert (running.returncode, out, err) == (code, "whole\nclosed\n", f"{INTERRUPTED}\n")
+
+
+@pytest.mark.parametrize(("number", "code"), ENDS)
+def test_what_a_library_makes_of_a_signal_ends_the_command_as_the_signal(tmp_path, number, code):
+    body = (
+        f"try:\n    os.kill(me, {int(number)})\n    time.sleep(60)\n"
+        "except SystemExit as problem:\n    raise SystemExit(f'in a library: {problem!r}')"
+    )
+    with start(body, tmp_path) as running:
+        out, err = running.communicate()
+    assert (running.returncode, out, err) == (code, "closed\n", f"{INTERRUPTED}\n")
+
+
+@pytest.mark.parametrize(("number", "code"), ENDS)
+def test_a_library_takes_no_signal_for_itself(tmp_path, number, code):
+    body = (
+        "from spk.common.signals import keep_handlers\n"
+        "with keep_handlers():\n"
+        "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "    signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "    signal.signal(signal.SIGUSR1, signal.SIG_IGN)\n"
+        "os.kill(me, signal.SIGUSR1)\n"
+        f"os.kill(me, {int(number)})\ntime.sleep(60)"
+    )
+    with start(body, tmp_path) as running:
+        out, err = running.communicate()
+    assert (running.returncode, out, err) == (code, "closed\n", f"{INTERRUPTED}\n")
+
+
+@pytest.mark.parametrize(("seconds", "again"), [(0.1, False), (300, True)])
+@pytest.mark.parametrize(("number", "code"), ENDS)
+def test_a_library_that_waits_without_python_is_left(tmp_path, number, code, seconds, again):
+    body = (
+        "import ctypes\nfrom spk.common.signals import exit_when_stuck\n"
+        "lock, library = ctypes.create_string_buffer(64), ctypes.CDLL(None)\n"
+        "library.pthread_mutex_lock(lock)\nprint('stuck', flush=True)\n"
+        f"with exit_when_stuck({seconds}, lambda: print('cleared', flush=True)):\n"
+        "    library.pthread_mutex_lock(lock)  # never returns"
+    )
+    with start(body, tmp_path) as running:
+        assert running.stdout.readline() == "stuck\n"
+        time.sleep(0.1)
+        running.send_signal(number)
+        if again:
+            time.sleep(0.1)  # two that are pending at once are one
+            running.send_signal(number)
+        out, err = running.communicate()
+    assert (running.returncode, out, err) == (code, "cleared\n", f"{INTERRUPTED}\n")
+
+
+def test_what_ends_in_time_after_a_signal_is_left_alone(tmp_path):
+    body = (
+        "from spk.common.signals import exit_when_stuck, stop_after_batch\n"
+        "with stop_after_batch(print) as caught, exit_when_stuck(0.2, lambda: print('cleared')):\n"
+        "    os.kill(me, 2)\ntime.sleep(0.5)\nprint(caught)"
+    )
+    with start(body, tmp_path) as running:
+        out, err = running.communicate()
+    said = "stopping after this batch; once more to stop at once\n[2]\nclosed\n"
+    assert (running.returncode, out, err) == (0, said, "")
 
 
 def test_ctrl_c_spares_what_was_started_deaf_and_ends_the_command(tmp_path):

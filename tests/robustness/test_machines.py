@@ -1,35 +1,29 @@
 """A small share of `machines.py`, and proof that it finds what it looks for."""
 
-import os
-import re
-import subprocess
-import sys
+import random
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from spk.extract.store.writer import StoreWriter
 
-CAMPAIGNS = Path(__file__).with_name("campaigns")
+ROWS = 160  # which are seven units
 
 
+@pytest.mark.ray
 @pytest.mark.slow
-def test_workers_and_nodes_are_killed_and_nothing_is_lost_or_doubled(tmp_path):
-    pytest.importorskip("ray", reason="the extra ray is not installed")
-    done = subprocess.run(
-        [sys.executable, str(CAMPAIGNS / "machines.py"), "3", "0", "300"],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^3 \| 2 \| 1 \| \d \| ", done.stdout, re.MULTILINE), done.stdout
-    assert "two drivers: the second was told, and went on at " in done.stdout
-    assert done.stdout.endswith("nothing found\n")
-    assert not list(tmp_path.glob("machines-*"))
+def test_workers_and_nodes_are_killed_and_nothing_is_lost_or_doubled(
+    machines, two, tmp_path, monkeypatch
+):
+    for name, value in two.environment.items():
+        monkeypatch.setenv(name, value)
+    machines.make_inputs(tmp_path / "inputs", ROWS)
+    two.set_fault("slow.flac")
+    work = machines.Machines(two, tmp_path / "inputs", tmp_path, random.Random(0))
+    work.run(3)
+    assert work.findings == []
+    assert [work.sums[kind] for kind in ("kills", "workers", "nodes")] == [3, 2, 1]
 
 
 def write(folder, names, value):

@@ -121,6 +121,7 @@ def fits(out):
     return path.read_text().splitlines()[1:] if path.exists() else []
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_two_nodes_find_what_one_machine_does_bit_for_bit(two, corpus, alone, tmp_path):
     code, said, errors = two.run(words(corpus, *on(two)), tmp_path)
@@ -129,6 +130,7 @@ def test_two_nodes_find_what_one_machine_does_bit_for_bit(two, corpus, alone, tm
     assert written(tmp_path / "out") == alone
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_worker_a_node_and_the_driver_killed_lose_and_double_nothing(
     two, corpus, alone, tmp_path

@@ -22,7 +22,7 @@ from spk.finetune.training import many_machines
 from spk.finetune.training.many_machines import Trained
 from spk.manifests.table import write_table
 
-EPOCHS = 4
+EPOCHS = 3
 
 
 def test_devices_are_not_counted_where_ray_hands_them_out():
@@ -133,6 +133,7 @@ def test_what_is_finished_starts_no_ray_and_is_tidied(corpus, here, tmp_path, mo
     assert_same(models(tmp_path), models(here))
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_worker_a_node_and_the_driver_killed_change_no_model(two, corpus, here, tmp_path):
     two.set_fault("slow.wav")
@@ -160,14 +161,14 @@ def begun(logs):
     return [len(pd.read_csv(path)) for path in logs.glob("version_*/metrics.csv")]
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_one_model_of_two_processes_is_that_of_one_machine_bit_for_bit(two, corpus, tmp_path):
     """Also where the task that started them is killed: all go on from the last epoch."""
     together = [*corpus, "--within", "corpus", "--devices", "2"]
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
-    code, _, errors = two.run(together, tmp_path / "here")
-    assert code == 0, errors
+    here = two.start(together, tmp_path / "here")
     two.set_fault("slow.wav")
     process = two.start([*together, *on(two)], tmp_path / "there")
     two.wait_for(lambda: begun(tmp_path / "there" / "logs"), process)
@@ -175,4 +176,6 @@ def test_one_model_of_two_processes_is_that_of_one_machine_bit_for_bit(two, corp
     two.clear()
     code, _, errors = said_by(process)
     assert (code, errors) == (0, "")
+    code, _, errors = said_by(here)
+    assert code == 0, errors
     assert_same(models(tmp_path / "there"), models(tmp_path / "here"))

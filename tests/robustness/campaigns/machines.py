@@ -33,9 +33,10 @@ from ray_cluster import RayOfTwoNodes, start_two_nodes
 
 from spk.extract import FeatureStore
 
-# Each segment is a batch of its own, so that the bits are those of a run without units.
+# Each segment is a batch of its own, so that the bits are those of a run without units. This
+# encoder is loaded the soonest, so that most of the time there is a unit to kill.
 EXTRACT = (
-    "spk-extract {0}/many.csv out --audio-root {0}/wav --encoder demo --workers 0 --device cpu "
+    "spk-extract {0}/many.csv out --audio-root {0}/wav --encoder mfcc --workers 0 --device cpu "
     "--batch-seconds 0.1"
 )
 RAY = " --engine ray --ray-address {0} --unit-minutes {1}"

@@ -12,12 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from helpers import noise_meeting, without_next_steps
+from ray_cluster import DRIVER, UNITS
 
-from spk.extract.store.reader import FeatureStore
-from spk.manifests.table import write_table
-
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
 
@@ -90,35 +87,31 @@ def end(process):
     process.kill()
 
 
-def extract(folder, address, environment):
-    """Extract a short meeting on a cluster; return the exit code and what is said on stderr."""
-    write_table(noise_meeting(folder, "m.wav", [(0.0, 0.5), (0.5, 1.0)]), folder / "table.csv")
-    code = "from spk.extract.cli import main; main()"
-    words = ["table.csv", "store", "--audio-root", ".", "--encoder", "untrained", "--device", "cpu"]
+def drive(address, environment):
+    """Run the units of a toy job on a cluster; return the exit code, and what is said."""
     done = subprocess.run(
-        [sys.executable, "-c", code, *words, "--engine", "ray", "--ray-address", address],
-        cwd=folder,
+        [sys.executable, "-c", DRIVER, address, "never", "0"],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,
     )
-    return done.returncode, without_next_steps(done.stderr)
+    return done.returncode, done.stdout, done.stderr
 
 
-def test_with_the_token_the_cluster_does_the_work(head, tmp_path):
+def test_with_the_token_the_cluster_does_the_work(head):
     address, token = head
-    said = extract(tmp_path, address, {**TOKEN, "RAY_AUTH_TOKEN_PATH": str(token)})
-    assert said == (0, "")
-    assert len(FeatureStore.open(tmp_path / "store")) == 2
+    code, said, errors = drive(address, {**TOKEN, "RAY_AUTH_TOKEN_PATH": str(token)})
+    assert (code, errors) == (0, "")
+    assert sorted(said.splitlines()) == [f"unit {number}" for number in range(UNITS)]
 
 
-def test_without_the_token_it_is_refused_before_anything_is_asked_of_it(head, tmp_path):
+def test_without_the_token_it_is_refused_before_anything_is_asked_of_it(head):
     address, token = head
-    code, errors = extract(
-        tmp_path, address, {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN_PATH": str(token)}
+    code, said, errors = drive(
+        address, {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN_PATH": str(token)}
     )
-    assert code == 1
+    assert (code, said) == (1, "")
     assert "expected RAY_AUTH_MODE=token" in errors
     assert errors.count("\n") == 1
 
@@ -127,7 +120,7 @@ def test_with_another_token_the_cluster_refuses(head, tmp_path):
     address, _ = head
     other = Path(tmp_path, "other_token")
     other.write_text(secrets.token_hex(32))
-    code, errors = extract(tmp_path, address, {**TOKEN, "RAY_AUTH_TOKEN_PATH": str(other)})
-    assert code == 1
+    code, said, errors = drive(address, {**TOKEN, "RAY_AUTH_TOKEN_PATH": str(other)})
+    assert (code, said) == (1, "")
     assert "Unauthenticated" in errors  # Ray's own lines come before ours
     assert f"--ray-address: '{address}' does not answer" in errors.splitlines()[-1]
