@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 INTERRUPTED = "interrupted; run the same command to go on"
+KINDS = (signal.SIGINT, signal.SIGTERM)
 DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 
 
@@ -48,7 +49,7 @@ def exit_on_signals() -> Iterator[None]:
         else:
             raise InterruptedBySignal(128 + number)
 
-    for kind in (signal.SIGINT, signal.SIGTERM):
+    for kind in KINDS:
         if signal.getsignal(kind) in DEFAULTS:  # unless the shell has set it to be ignored
             signal.signal(kind, end)
     try:
@@ -102,12 +103,12 @@ def ignore_sigint() -> None:
 
 
 @contextmanager
-def sigint_blocked() -> Iterator[None]:
-    """Block Ctrl-C within the context, and for good in child processes started in it.
+def signals_blocked() -> Iterator[None]:
+    """Block Ctrl-C and SIGTERM within the context, and for good in child processes started in it.
 
-    Children inherit the block from the start; this process receives a pending Ctrl-C afterwards.
+    Children inherit the block from the start; this process receives pending signals afterwards.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, KINDS)
     try:
         yield
     finally:
@@ -115,7 +116,7 @@ def sigint_blocked() -> Iterator[None]:
 
 
 def _answer(how: signal.Handlers) -> None:
-    for kind in (signal.SIGINT, signal.SIGTERM):
+    for kind in KINDS:
         if signal.getsignal(kind) is not signal.SIG_IGN:
             signal.signal(kind, how)
 
@@ -133,23 +134,19 @@ def _tell() -> None:
     os.write(2, f"{INTERRUPTED}\n".encode())
 
 
-KINDS = (signal.SIGINT, signal.SIGTERM)
-
-
 @contextmanager
-def stop_after_batch(log: Callable[[str], object], *, every: bool = False) -> Iterator[list[int]]:
+def stop_after_batch(log: Callable[[str], object]) -> Iterator[list[int]]:
     """Record the first Ctrl-C or SIGTERM within the context, so that a batch can be finished.
 
-    Yields the list of recorded signals. The second signal has its usual effect or, with `every`, is
-    recorded too. The command's exit code is then 128 plus the first signal's number.
+    Yields the list of recorded signals. The second signal has its usual effect. The command's exit
+    code is then 128 plus the first signal's number.
     """
     caught: list[int] = []
     before = {kind: signal.getsignal(kind) for kind in KINDS}
 
     def note(number: int, _frame: object) -> None:
         caught.append(number)
-        if not every:
-            _restore(before)
+        _restore(before)
         log("stopping after this batch; once more to stop at once")
 
     for kind in KINDS:
