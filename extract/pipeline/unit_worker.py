@@ -13,6 +13,7 @@ import pickle
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +23,7 @@ from ...common.engine.running import under_way
 from ...common.engine.work import Done
 from ...common.errors import InputError
 from ..options import ExtractOptions
-from ..profiling import Profile, TimedStage, recording
+from ..profiling import Profile, TimedStage, recording, recording_device
 from ..store.reader import FeatureStore
 from ..store.same_audio import AudioIndex
 from ..store.shard_writer import ShardWriter, UnnamedShard
@@ -97,13 +98,21 @@ def _worker(pickled: bytes) -> UnitWorker:
 
 
 class UnitWorker(ExtractionRun):
-    """A process's own run over units, one by one; what it learns of the device's memory stays."""
+    """A process's own run over units, one by one.
+
+    From unit to unit it keeps what it knows of the device's memory, and the memory itself, which
+    would have to be cleared for every unit.
+    """
 
     def __init__(self, spec: WorkerSpec) -> None:
+        from ..encoder.device import keep_freed_memory
+
         self._spec, self._notes = spec, list[str]()
         index = AudioIndex(FeatureStore.open(spec.store))
         writer, encoder = self._writer_to([]), load_for(spec)
         super().__init__(encoder, spec.layers, spec.options, writer, self._note, index)
+        self._memory = ExitStack()  # open until the process ends
+        self._memory.enter_context(keep_freed_memory(encoder.device))
 
     def encode_unit(self, batches: Batches, stop: Callable[[], bool]) -> Done:
         """Encode a unit, and return its `UnitResult`, with what was encoded before a problem."""
@@ -132,6 +141,9 @@ class UnitWorker(ExtractionRun):
             tuple(self._named(stage) for stage in profile.stages) if profile else (),
         )
         return replace(done, value=result)
+
+    def _session(self) -> AbstractContextManager[None]:
+        return recording_device(self._encoder.device)
 
     def _writer_to(self, shards: list[UnnamedShard]) -> ShardWriter:
         from ..encoder.device import convert
