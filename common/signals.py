@@ -170,12 +170,12 @@ def ignore_sigint() -> None:
 
 
 @contextmanager
-def sigint_blocked() -> Iterator[None]:
-    """Block Ctrl-C within the context, and for good in child processes started in it.
+def signals_blocked() -> Iterator[None]:
+    """Block Ctrl-C and SIGTERM within the context, and for good in child processes started in it.
 
-    Children inherit the block from the start; this process receives a pending Ctrl-C afterwards.
+    Children inherit the block from the start; this process receives pending signals afterwards.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, KINDS)
     try:
         yield
     finally:
@@ -213,19 +213,18 @@ def _tell() -> None:
 
 
 @contextmanager
-def stop_after_batch(log: Callable[[str], object], *, every: bool = False) -> Iterator[list[int]]:
+def stop_after_batch(log: Callable[[str], object]) -> Iterator[list[int]]:
     """Record the first Ctrl-C or SIGTERM within the context, so that a batch can be finished.
 
-    Yields the list of recorded signals. The second signal has its usual effect or, with `every`, is
-    recorded too. The command's exit code is then 128 plus the first signal's number.
+    Yields the list of recorded signals. The second signal has its usual effect. The command's exit
+    code is then 128 plus the first signal's number.
     """
     caught: list[int] = []
     before = {kind: signal.getsignal(kind) for kind in KINDS}
 
     def note(number: int, _frame: object) -> None:
         caught.append(number)
-        if not every:
-            _restore(before)
+        _restore(before)
         log("stopping after this batch; once more to stop at once")
 
     for kind in KINDS:

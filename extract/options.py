@@ -180,7 +180,7 @@ class ExtractSummary:
     untrained: bool = False
     shared: int = 0  # of `segments`, written in this run with features of equal samples
     trained_on: str = ""  # how much speech the encoder learnt from, where that is little
-    failed: tuple[str, ...] = ()  # units of another engine that were given up
+    failed: tuple[str, ...] = ()  # units that were given up
     again: int = 0  # tries of units that were lost, and sent again
 
     def __str__(self) -> str:

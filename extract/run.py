@@ -105,7 +105,8 @@ def extract(
     options = replace(options or ExtractOptions(), **settings)
     rows = as_table(table)
     summary = run_extraction(rows, store, options, encoder=encoder, log=log, lock=lock)
-    (warn if summary.rejected and log is log_info else log)(str(summary))
+    doubtful = summary.rejected or summary.failed
+    (warn if doubtful and log is log_info else log)(str(summary))
     return FeatureStore.open(store)
 
 

@@ -70,10 +70,11 @@ class UnitsFailedError(InputError):
 
 @dataclass(frozen=True)
 class Done:
-    """What a unit gave, or what the user can repair."""
+    """What a unit gave, and what the user can repair, or a bug, that kept it from giving all."""
 
     value: Any = None
     problem: str = ""
+    trace: str = ""  # of a bug
 
     @classmethod
     def by(cls, function: Callable[..., Any], *arguments: Any) -> Done:

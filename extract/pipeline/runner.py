@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from contextvars import copy_context
 from functools import partial
 from types import TracebackType
@@ -106,7 +106,7 @@ class ExtractionRun:
         """Encode batches and commit their rows; return whether `stop` ended the run early."""
         reading = read_batches(batches, self._reading, workers=count_workers(self._options))
         with ExitStack() as closed:
-            closed.enter_context(self._encoder.session())
+            closed.enter_context(self._session())
             writing = closed.enter_context(BackgroundWriter())
             batches_read = closed.enter_context(closing(reading))
             closed.callback(self._finish_batch, writing)
@@ -124,6 +124,10 @@ class ExtractionRun:
             self._finish_batch(writing)
             writing.put(self._writer.commit)
         return stopped
+
+    def _session(self) -> AbstractContextManager[None]:
+        """Return what is open while batches are encoded."""
+        return self._encoder.session()
 
     def _usable(self, read: Sequence[Read], writing: BackgroundWriter) -> Good:
         """Return the segments of a batch that have audio; record the others as rejected."""

@@ -1,8 +1,8 @@
-"""Cut an extraction into units of neighbouring recordings, for several machines.
+"""Units of an extraction: what one process does on its own, and how it is called.
 
-A unit is what one process does on its own: its segments are batched by themselves, so that its
-features depend neither on what else runs nor on where. Units are cut of the whole table, whatever
-the store holds, so that a run that goes on has those of the run before.
+For several machines they are cut of neighbouring recordings, and batched by themselves, so that
+their features depend neither on what else runs nor on where. They are cut of the whole table,
+whatever the store holds, so that a run that goes on has those of the run before.
 """
 
 from __future__ import annotations

@@ -2,29 +2,33 @@
 
 import multiprocessing
 import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 
 import numpy as np
 import pytest
-from helpers import noise_meeting
+from helpers import noise_meeting, without_next_steps
 from joblib.externals.loky import get_reusable_executor
 
+from spk.common.engine.work import Done
 from spk.common.errors import InputError
 from spk.extract.encoder.device import choose_devices
 from spk.extract.options import ExtractOptions
+from spk.extract.pipeline import multi_device
 from spk.extract.pipeline.batching import make_batches
-from spk.extract.pipeline.multi_device import (
-    MultiDeviceRun,
-    WorkerConnection,
+from spk.extract.pipeline.unit_worker import (
+    UnitResult,
+    UnitSpec,
+    UnitWorker,
     WorkerSpec,
-    _Worker,
-    worker_main,
+    extract_unit,
 )
 from spk.extract.planning import choose_segments
 from spk.extract.run import configuration, run_extraction
@@ -105,39 +109,11 @@ def test_two_devices_write_what_one_does(corpus, alone, tmp_path, monkeypatch):
     assert run_extraction(table, tmp_path / "store", options).new == 0
 
 
-def test_a_killed_process_ends_the_run_and_the_next_one_completes_it(
-    corpus, alone, tmp_path, monkeypatch
-):
-    options, table = corpus
-    store, hear, killed = tmp_path / "store", MultiDeviceRun._handle_message, []
-
-    def killing(self, worker, *others):
-        goes_on = hear(self, worker, *others)
-        if worker.encoded[0] and not killed:
-            killed.append(worker.name)
-            worker.process.kill()
-        return goes_on
-
-    monkeypatch.setattr(MultiDeviceRun, "_handle_message", killing)
-    told = r"cpu \(\d\): the process of this device ended early with signal 9, .*; run the same"
-    with pytest.raises(InputError, match=told):
-        run_extraction(table, store, options)
-    assert killed
-    assert multiprocessing.active_children() == []
-    assert unnamed(store) == []
-    committed = rows_of(store)  # of the other one
-    assert len(committed) < SEGMENTS - 1
-    assert run_extraction(table, store, replace(options, device="cpu")).new == SEGMENTS - 1 - len(
-        committed
-    )
-    assert_same(rows_of(store), alone)
-
-
 def unnamed(store):
     return [path.name for path in (store / "shards").iterdir() if path.name.startswith(".writing-")]
 
 
-# A worker is started anew from this script, so what it changes holds in each worker too.
+# A worker is started anew from a script, so what that changes holds in each worker too.
 SLOW = """
 import sys, time
 from spk.extract.store.shard_writer import ShardWriter
@@ -150,7 +126,34 @@ def slowly(self, temporary):
     return shard
 ShardWriter.__init__, ShardWriter._written = often, slowly
 """
-SLOW_RUN = """
+KILLS = """
+import os
+from spk.extract.pipeline import batching, multi_device
+multi_device.LEAST_SECONDS = 0  # several units for so few segments
+read = batching.read_segment
+def fatal(segment, reading):
+    if segment.segment_id == {segment_id!r} and not ({once} and os.path.exists("killed")):
+        open("killed", "a").close()
+        os.kill(os.getpid(), 9)
+    return read(segment, reading)
+batching.read_segment = fatal
+"""
+FULL = """
+import errno, os
+from pathlib import Path
+sync = os.fsync
+def fsync(handle):  # full for the process that comes first with a shard, for good
+    if "/shards/.writing-" in os.readlink(f"/proc/self/fd/{handle}"):
+        try:
+            Path("full").open("x").write(str(os.getpid()))
+        except FileExistsError:
+            pass
+        if Path("full").read_text() in (str(os.getpid()), ""):
+            raise OSError(errno.ENOSPC, "No space left on device")
+    sync(handle)
+os.fsync = fsync
+"""
+RUN = """
 from spk.extract import cli
 if __name__ == "__main__":
     cli.main()
@@ -158,24 +161,25 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def slow_run(corpus, tmp_path):
-    """Return a function that starts a run whose workers commit every two rows, and slowly."""
+def start(corpus, tmp_path):
+    """Return a function that starts the command on two devices, in a script that begins so."""
     options, table = corpus
     write_table(table, tmp_path / "table.csv")
-    (tmp_path / "slow.py").write_text(SLOW + SLOW_RUN)
     words = ["table.csv", "store", "--audio-root", options.audio_root, "--encoder", "demo"]
     words += ["--device", "cpu,cpu", "--batch-seconds", "1.5", "--store-dtype", "float32"]
-    command = [sys.executable, "slow.py", *words, "--workers", "1"]
     started = []
 
-    def start():
+    def start(changes=""):
+        (tmp_path / "script.py").write_text(changes + RUN)
         process = subprocess.Popen(
-            command, cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE, text=True
+            [sys.executable, "script.py", *words, "--workers", "1"],
+            cwd=tmp_path,
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         started.append(process)
-        while not any(tmp_path.glob("store/shards/0*.h5")) and process.poll() is None:
-            time.sleep(0.02)
-        assert process.poll() is None, process.stderr.read()
         return process
 
     yield start
@@ -183,6 +187,56 @@ def slow_run(corpus, tmp_path):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+@pytest.fixture
+def slow_run(start, tmp_path):
+    """Return a function that starts a run whose workers write every two rows, and slowly."""
+
+    def begin():
+        process = start(SLOW)
+        while not any(tmp_path.glob("store/shards/0*.h5")) and process.poll() is None:
+            time.sleep(0.02)
+        assert process.poll() is None, process.stderr.read()
+        return process
+
+    return begin
+
+
+def said_by(process):
+    """Return what a run says on stdout and on stderr, to its end."""
+    said, errors = process.communicate(timeout=180)
+    return said, without_next_steps(errors)
+
+
+def test_a_killed_process_is_made_anew_and_its_unit_is_tried_again(corpus, alone, start, tmp_path):
+    _, table = corpus
+    process = start(KILLS.format(segment_id=table["segment_id"][7], once=True))
+    said, errors = said_by(process)
+    assert process.returncode == 3  # a segment is silent
+    told = r"cpu \(\d\): the process of this device ended early with signal 9; tried again: "
+    assert re.fullmatch(told + r"\d+ segments of a.wav\n", errors)
+    assert "; 1 tries of units were lost and made again; " in said
+    assert_same(rows_of(tmp_path / "store"), alone)
+    assert unnamed(tmp_path / "store") == []
+
+
+def test_a_unit_that_kills_its_process_is_named_and_the_rest_is_done(
+    corpus, alone, start, tmp_path
+):
+    options, table = corpus
+    process = start(KILLS.format(segment_id=table["segment_id"][7], once=False))
+    said, errors = said_by(process)
+    assert process.returncode == 3
+    *tries, last = errors.splitlines()
+    assert len(tries) == 3
+    assert re.fullmatch(r"failed: \d+ segments of a.wav \(its process died in .* 4 tries\)", last)
+    assert "; 1 unit failed; run the same command to try again; " in said
+    committed = rows_of(tmp_path / "store")
+    assert len(committed) >= SEGMENTS / 2
+    assert_same(committed, {name: alone[name] for name in committed})
+    assert run_extraction(table, tmp_path / "store", options).new == len(alone) - len(committed)
+    assert_same(rows_of(tmp_path / "store"), alone)
 
 
 def test_workers_of_a_killed_parent_commit_nothing_while_the_next_run_has_the_store(
@@ -249,41 +303,14 @@ def test_a_closed_writer_leaves_the_next_ones_files_alone(tmp_path, store_config
     assert unnamed(tmp_path / "store") == []
 
 
-def test_a_full_disk_in_one_process_is_told_and_the_other_commits(
-    corpus, alone, tmp_path, monkeypatch
-):
+def test_a_full_disk_in_one_process_is_told_and_the_other_commits(corpus, alone, start, tmp_path):
     options, table = corpus
-    write_table(table, tmp_path / "table.csv")
-    full = """
-import errno, os
-from pathlib import Path
-sync = os.fsync
-def fsync(handle):  # full for the process that comes first with a shard, for good
-    if "/shards/.writing-" in os.readlink(f"/proc/self/fd/{handle}"):
-        try:
-            Path("full").open("x").write(str(os.getpid()))
-        except FileExistsError:
-            pass
-        if Path("full").read_text() in (str(os.getpid()), ""):
-            raise OSError(errno.ENOSPC, "No space left on device")
-    sync(handle)
-os.fsync = fsync
-"""
-    (tmp_path / "full.py").write_text(full + SLOW_RUN)
-    words = ["table.csv", "store", "--audio-root", options.audio_root, "--encoder", "demo"]
-    words += ["--device", "cpu,cpu", "--batch-seconds", "1.5", "--store-dtype", "float32"]
-    done = subprocess.run(
-        [sys.executable, "full.py", *words, "--workers", "1"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1, done.stderr
-    (line,) = done.stderr.splitlines()
+    process, store = start(FULL), tmp_path / "store"
+    _, errors = said_by(process)
+    assert process.returncode == 1, errors
+    (line,) = errors.splitlines()
     assert "store/shards: " in line
     assert "bytes are free on the disk, expected" in line
-    store = tmp_path / "store"
     committed = rows_of(store)
     assert len(committed) < SEGMENTS - 1
     assert_same(committed, {name: alone[name] for name in committed})
@@ -293,21 +320,13 @@ os.fsync = fsync
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_all_processes_ends_them_in_good_order(corpus, alone, tmp_path, kind):
-    options, table = corpus
-    write_table(table, tmp_path / "table.csv")
-    words = ["--audio-root", options.audio_root, "--encoder", "demo", "--device", "cpu,cpu"]
-    words += ["--batch-seconds", "1.5", "--store-dtype", "float32", "--workers", "1"]
-    code = "from spk.extract import cli; cli.main()"
-    command = [sys.executable, "-c", code, str(tmp_path / "table.csv"), str(tmp_path / "store")]
-    with subprocess.Popen(
-        [*command, *words], start_new_session=True, stderr=subprocess.PIPE, text=True
-    ) as process:
-        while len(group(process.pid)) < 3 and process.poll() is None:
-            time.sleep(0.05)
-        os.killpg(process.pid, kind)  # as a terminal or scancel does: to all of them
-        _, said = process.communicate(timeout=180)
-        assert process.returncode == 128 + kind
+def test_a_signal_to_all_processes_ends_them_in_good_order(alone, start, tmp_path, kind):
+    process = start()
+    while len(group(process.pid)) < 3 and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, kind)  # as a terminal or scancel does: to all of them
+    _, said = process.communicate(timeout=180)
+    assert process.returncode == 128 + kind
     assert said.splitlines() == [
         "stopping after this batch; once more to stop at once",
         "interrupted; run the same command to go on",
@@ -316,8 +335,8 @@ def test_a_signal_to_all_processes_ends_them_in_good_order(corpus, alone, tmp_pa
     while group(process.pid) and time.monotonic() < limit:
         time.sleep(0.05)
     assert group(process.pid) == []
-    kept = rows_of(tmp_path / "store")
-    assert_same(kept, {name: alone[name] for name in kept})
+    committed = rows_of(tmp_path / "store")
+    assert_same(committed, {name: alone[name] for name in committed})
 
 
 def group(leader):
@@ -335,73 +354,43 @@ def group(leader):
 
 @pytest.fixture
 def worker(corpus, tmp_path):
-    """Return a function that runs a worker here on all batches and returns what it says."""
+    """Return the batches of the corpus, and what a process needs to work on them."""
     from spk.extract.encoder.encoder import load_encoder
 
     options, table = corpus
-    options = replace(options, device="cpu")
     encoder = load_encoder("demo")
-    known = {
-        "name": "here",
-        "options": options,
-        "layers": (0, 5),
-        "provenance": encoder.provenance(),
-        "store": str(tmp_path / "store"),
-        "config": configuration(encoder, (0, 5), options),
-        "versions": {},
-        "threads": 1,
-        "begun": None,
-    }
-    StoreWriter(known["store"], known["config"]).close()  # as the parent has made it
-
-    def run(**changes):
-        ours, theirs = multiprocessing.get_context("spawn").Pipe()
-        batches = make_batches(choose_segments(table, options), 1.5)
-        for batch in [*batches, None]:
-            ours.send(batch)
-        worker_main(WorkerSpec(**{**known, **changes}), theirs)
-        theirs.close()
-        said = []
-        while ours.poll():
-            try:
-                said.append(ours.recv())
-            except (EOFError, ConnectionResetError):  # the latter where it left batches unread
-                break
-        return batches, said
-
-    return run
+    store, config = str(tmp_path / "store"), configuration(encoder, (0, 5), options)
+    StoreWriter(store, config).close()  # as the first process has made it
+    spec = WorkerSpec(
+        device="here",
+        options=replace(options, device="cpu"),
+        layers=(0, 5),
+        provenance=encoder.provenance(),
+        store=store,
+        config=config,
+        versions={},
+        threads=1,
+    )
+    return make_batches(choose_segments(table, options), 1.5), spec
 
 
-def shards(said):
-    return [what for kind, what in said if kind == "shard"]
+def unit_of(spec, batches, **settings):
+    return extract_unit(UnitSpec(pickle.dumps(spec), spec.store), batches, **settings)
 
 
-def test_a_worker_asks_writes_its_rows_and_says_that_it_ended(worker, tmp_path):
-    batches, said = worker()
-    kinds = [kind for kind, _ in said]
-    assert kinds.count("next") == len(batches) + 1
-    assert kinds[-4:] == ["shard", "progress", "profile", "ended"]
-    (shard,) = shards(said)
-    asked = [
-        one.segment_id for batch in batches for one in batch if one.start
-    ]  # the first is silent
-    assert sorted(shard.segment_ids) == sorted(asked)
+def usable(batches):
+    return sorted(segment.segment_id for batch in batches for segment in batch if segment.start)
+
+
+def test_a_unit_is_on_disk_without_a_name_when_it_is_done(worker, tmp_path):
+    batches, spec = worker
+    done = unit_of(spec, batches)
+    assert (done.problem, done.trace) == ("", "")
+    (shard,) = done.value.shards
+    assert sorted(shard.segment_ids) == usable(batches)
     assert [*shard.rejected.values()] == ["silent"]
     assert [path.name for path in (tmp_path / "store" / "shards").iterdir()] == [shard.temporary]
-    assert said[-3][1][1][0] == SEGMENTS - 1
-
-
-def test_a_worker_whose_parent_is_gone_leaves_nothing(worker, monkeypatch, tmp_path):
-    def gone(self, kind, said=None):
-        if kind == "shard":
-            assert len(unnamed(tmp_path / "store")) == 1
-            raise BrokenPipeError
-        send(self, kind, said)
-
-    send = WorkerConnection.send
-    monkeypatch.setattr(WorkerConnection, "send", gone)
-    worker()
-    assert unnamed(tmp_path / "store") == []
+    assert done.value.new == SEGMENTS - 1
 
 
 def test_a_bug_in_a_worker_names_the_segment_and_keeps_what_was_before(worker, monkeypatch):
@@ -416,44 +405,43 @@ def test_a_bug_in_a_worker_names_the_segment_and_keeps_what_was_before(worker, m
         return submit(self, waveforms, *settings)
 
     monkeypatch.setattr(Encoder, "encode_async", broken)
-    batches, said = worker()
-    (message, trace) = said[-1][1]
-    assert said[-1][0] == "failed"
-    assert message.startswith(batches[2][0].segment_id)
-    assert message.endswith("encoding failed")
-    assert "shapes differ" in trace
-    usable = [
-        one.segment_id for one in (*batches[0], *batches[1]) if one.start
-    ]  # the first is silent
-    (shard,) = shards(said)
-    assert sorted(shard.segment_ids) == sorted(usable)
+    batches, spec = worker
+    done = unit_of(spec, batches)
+    assert "shapes differ" in done.trace
+    last = done.trace.splitlines()[-1]
+    assert last.startswith(f"RuntimeError: {batches[2][0].segment_id}")
+    assert last.endswith("encoding failed")
+    (shard,) = done.value.shards
+    assert sorted(shard.segment_ids) == usable(batches[:2])
 
 
-def test_a_worker_that_is_told_to_stop_twice_sends_its_batch_first(worker, monkeypatch):
+def test_a_worker_that_is_to_stop_ends_after_its_batch(worker):
+    batches, spec = worker
+    asked = iter([False, False, False])
+    done = unit_of(spec, batches, stop=lambda: next(asked, True))
+    (shard,) = done.value.shards
+    assert sorted(shard.segment_ids) == usable(batches[:3])
+
+
+def test_a_process_learns_once_how_much_fits_into_the_devices_memory(worker, monkeypatch):
+    import torch
+
     from spk.extract.encoder.encoder import Encoder
 
-    submit, calls = Encoder.encode_async, []
+    submit = Encoder.encode_async
 
-    def stopped(self, *settings):
-        calls.append(None)
-        if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGTERM)
-        return submit(self, *settings)
+    def small(self, waveforms, *settings):
+        if len(waveforms) > 1:
+            raise torch.cuda.OutOfMemoryError("no room")
+        return submit(self, waveforms, *settings)
 
-    def killed(*_):
-        raise AssertionError("the second signal kills")
-
-    monkeypatch.setattr(Encoder, "encode_async", stopped)
-    before = signal.signal(signal.SIGTERM, killed)
-    try:
-        batches, said = worker()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert len(calls) == 3
-    (shard,) = shards(said)
-    assert len(shard.segment_ids) == sum(len(batch) for batch in batches[:3]) - len(shard.rejected)
-    assert "stopped by signal 15" in said[-1][1][0]
+    monkeypatch.setattr(Encoder, "encode_async", small)
+    batches, spec = worker
+    pairs = [batch for batch in batches if len(batch) == 2]
+    process = UnitWorker(spec)
+    notes = [process.encode_unit([batch], lambda: False).value.notes for batch in pairs[:2]]
+    assert [len(lines) for lines in notes] == [1, 0]
+    assert notes[0][0].startswith("here: a batch of 2 segments is too large")
 
 
 def test_a_script_without_a_guard_is_refused_in_the_process_of_a_device(corpus, tmp_path):
@@ -478,31 +466,49 @@ else:
 
 
 def test_an_encoder_that_changed_meanwhile_is_refused(worker):
-    _, said = worker(provenance={"encoder": "another"})
-    assert said == [("failed", (said[0][1][0],))]
-    assert "demo: the encoder on here is another than the run began with" in said[0][1][0]
+    batches, spec = worker
+    done = unit_of(replace(spec, provenance={"encoder": "another"}), batches)
+    assert "demo: the encoder on here is another than the run began with" in done.problem
+    assert done.value.shards == ()
 
 
-@pytest.mark.parametrize(
-    ("said", "kind"),
-    [
-        (("s01 and 2 more in its batch: encoding failed", "Traceback: shapes"), RuntimeError),
-        (("s00: silent: all samples are 0; leave out --strict",), InputError),
-    ],
-)
-def test_what_a_worker_says_it_failed_with_ends_the_run(corpus, tmp_path, monkeypatch, said, kind):
+@pytest.fixture
+def imitated(corpus, tmp_path, monkeypatch):
+    """Return a function that runs the corpus with units that are done as it is told."""
     options, table = corpus
-    ours, theirs = multiprocessing.get_context("spawn").Pipe()
-    theirs.send(("failed", said))
 
-    @contextmanager
-    def started(self, most):
-        yield [_Worker("cpu (1)", multiprocessing.current_process(), ours)]
+    def run(*dones):
+        def run_on_devices(job, stop, log):
+            for done, unit in zip(dones, job.units, strict=False):
+                job.publish(unit, done)
+            return False, []
 
-    monkeypatch.setattr(MultiDeviceRun, "_started", started)
-    with pytest.raises(kind, match=said[0]) as found:
-        run_extraction(table, tmp_path / "store", options)
-    assert ("Traceback: shapes" in str(found.value.__cause__)) == (kind is RuntimeError)
+        monkeypatch.setattr(multi_device, "run_on_devices", run_on_devices)
+        monkeypatch.setattr(multi_device, "LEAST_SECONDS", 0)
+        said = []
+        return run_extraction(table, tmp_path / "store", options, log=said.append), said
+
+    return run
+
+
+def test_what_the_user_can_repair_ends_the_run(imitated):
+    with pytest.raises(InputError, match="s00: silent: all samples are 0; leave out --strict"):
+        imitated(Done(UnitResult(), problem="s00: silent: all samples are 0; leave out --strict"))
+
+
+BUG = Done(UnitResult(), trace="Traceback: shapes\nRuntimeError: s01: encoding failed")
+
+
+def test_a_bug_is_told_and_its_unit_has_failed(imitated):
+    summary, said = imitated(Done(UnitResult(new=2, seconds=1.0, wall=1.0)), *[BUG] * 4)
+    assert len(summary.failed) == 4
+    assert sum("Traceback: shapes" in line for line in said) == 4
+
+
+def test_a_bug_that_leaves_no_unit_done_ends_the_run(imitated):
+    with pytest.raises(RuntimeError, match="s01: encoding failed") as raised:
+        imitated(*[BUG] * 4)
+    assert "Traceback: shapes" in str(raised.value.__cause__)
 
 
 def test_devices_are_listed(monkeypatch):

@@ -1,0 +1,265 @@
+"""Run a job's units on the devices of this machine, in a process for each: published as they come.
+
+Each process has a pipe of its own and shares nothing with the others, so that one that is killed
+leaves nothing locked. It receives a unit, and answers with what the job's function returns. Ctrl-C
+and SIGTERM, which a terminal or ``scancel`` sends to all processes, are left to this one: it asks
+the others to stop. Those of a killed parent end by themselves.
+
+A unit whose process died is tried again, on another device where there is one. A device that has
+nothing left to do takes a unit that is overdue on another.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context, resource_tracker
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from ..errors import InputError
+from ..signals import signals_blocked
+from .processes import DIED
+from .work import Done, FailedUnit, Job, Unit, overdue_after, tell_failed
+
+PATIENCE = 0.2  # s between looks whether to stop
+ENDING = 5.0  # s in which a process that has closed its pipe ends, and how is known
+RECENT = 1000  # finished units whose median tells which are overdue
+
+
+def run_on_devices(
+    job: Job, stop: Callable[[], bool], log: Callable[[str], object]
+) -> tuple[bool, list[FailedUnit]]:
+    """Run the units of a job; tell which ones failed, at the end.
+
+    Parameters
+    ----------
+    job
+        `shared` maps the name of each device to what the process there needs. `function` is called
+        with a third argument, which tells whether to stop; what it returns early is published too.
+        It returns what goes wrong, as a `Done`: what it raises ends its process, as a kill does.
+        After a `Done` with a trace the process is made anew, as a bug may have spoilt it.
+    stop
+        Asked several times a second.
+    log
+        Receives a line for each process that died, and for each unit that failed.
+
+    Returns
+    -------
+    tuple
+        Whether `stop` ended the job early, and the units that failed.
+
+    Raises
+    ------
+    InputError
+        A process cannot begin.
+    Exception
+        What `publish` raises. What the others have done by then is published, as on `stop`.
+    """
+    run, stopped = _Run(job, log), False
+    try:
+        while run.give() and not (stopped := stop()):
+            run.receive()
+        run.finish()
+    except Exception:
+        with suppress(Exception):  # the first one is told
+            run.finish()
+        raise
+    finally:
+        run.kill()
+    tell_failed(run.failed, log)
+    return stopped, run.failed
+
+
+class _DiedError(Exception):
+    """A process has ended by itself: with which signal or exit code."""
+
+
+class _Process:
+    """A process that does units, once it has `begun`."""
+
+    def __init__(self, function: Callable[..., Any], shared: Any) -> None:
+        context = get_context("spawn")
+        self.line, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs, function, shared), daemon=True)
+        self.begun = False
+        resource_tracker.ensure_running()  # starting it unblocks signals, so it comes first
+        with signals_blocked():
+            self._process.start()
+        theirs.close()  # so that the pipe closes when the process ends
+
+    def send(self, message: Unit | None) -> None:
+        """Send a unit, or None to end after the batch."""
+        with suppress(OSError):  # it has died, which `receive` will tell
+            self.line.send(message)
+
+    def receive(self) -> tuple[Any, ...]:
+        """Return what it has done, or nothing where it has only begun; raises `_DiedError`."""
+        try:
+            done: tuple[Any, ...] = self.line.recv()
+        except (EOFError, OSError):
+            self._process.join(ENDING)
+            self.kill()
+            code = self._process.exitcode or 0
+            raise _DiedError(f"signal {-code}" if code < 0 else f"code {code}") from None
+        self.begun = True
+        return done
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.line.close()
+        self._process.kill()
+        self._process.join()
+
+
+@dataclass(eq=False)
+class _Device:
+    """A device, its process if it has one, and the unit that is done there since when."""
+
+    name: str
+    process: _Process | None = None
+    unit: Unit | None = None
+    since: float = 0.0
+    stillborn: int = 0  # processes in a row that died before they had begun
+
+
+class _Run:
+    """A job on its way: units waiting, units under way, units to try again, units failed."""
+
+    def __init__(self, job: Job, log: Callable[[str], object]) -> None:
+        self._job, self._tell = job, log
+        self._devices = [_Device(name) for name in job.shared]
+        self._waiting = iter(job.units)
+        self._more = bool(self._devices)  # whether units may be waiting
+        self._finishing = False
+        self._again: list[Unit] = []
+        self._died: dict[str, list[str]] = {}  # key of a unit -> devices whose process it ended
+        self._published = set[str]()
+        self._took = deque[float](maxlen=RECENT)  # s of the last units that were finished
+        self.failed: list[FailedUnit] = []
+
+    def give(self) -> bool:
+        """Give each free device a unit, as far as there are any; tell whether any is not done."""
+        for device in self._devices:
+            if device.process is None and (self._more or self._again):
+                job = self._job
+                device.process = _Process(job.function, job.shared[device.name])
+            elif device.process and device.process.begun and device.unit is None:
+                device.unit, device.since = self._next(device), time.monotonic()
+                if device.unit:
+                    device.process.send(device.unit)
+        return self._more or any(unit.key not in self._published for unit in self._open())
+
+    def receive(self) -> None:
+        """Wait a moment for what processes say, and publish what they have done."""
+        running = [device for device in self._devices if device.process]
+        lines = wait([device.process.line for device in running if device.process], PATIENCE)
+        for device in running:
+            if device.process and device.process.line in lines:
+                try:
+                    done = device.process.receive()
+                except _DiedError as problem:
+                    self._count_death(device, str(problem))
+                else:
+                    if done and device.unit:
+                        self._publish(device, device.unit, *done)
+
+    def finish(self) -> None:
+        """Have all processes end after their batch, and publish it; raise the first problem."""
+        self._finishing, self._more, problems = True, False, list[Exception]()
+        self._again.clear()
+        for device in self._devices:
+            if device.process:
+                device.process.send(None)
+        while self.give():
+            try:
+                self.receive()
+            except Exception as problem:  # what the others have done is published all the same
+                problems.append(problem)
+        if problems:
+            raise problems[0]
+
+    def kill(self) -> None:
+        """End all processes at once."""
+        for device in self._devices:
+            if device.process:
+                device.process.kill()
+
+    def _publish(self, device: _Device, unit: Unit, done: Any) -> None:
+        """Publish what a device has done while it works on its next unit, or discard it."""
+        device.unit, took = None, time.monotonic() - device.since
+        if device.process and isinstance(done, Done) and done.trace:
+            device.process.kill()
+            device.process = None
+        if unit.key in self._published:
+            self._job.discard(done)
+            return
+        self._published.add(unit.key)
+        self._took.append(took)
+        self.give()
+        self._job.publish(unit, done)
+
+    def _count_death(self, device: _Device, how: str) -> None:
+        """Have the unit of a process that died tried again, or given up."""
+        text = f"{device.name}: the process of this device ended early with {how}"
+        begun = bool(device.process and device.process.begun)
+        unit, device.unit, device.process = device.unit, None, None
+        device.stillborn = 0 if begun else device.stillborn + 1
+        if not begun and (how.startswith("code") or device.stillborn > self._job.retries):
+            raise InputError(
+                f"{text}, expected it to begin; see what it says above, and run the same command "
+                "to go on"
+            )
+        if unit is None or self._finishing:
+            return
+        if unit.key in self._published or unit in self._open():
+            return
+        died = self._died.setdefault(unit.key, [])
+        died.append(device.name)
+        if len(died) > self._job.retries:
+            self.failed.append(FailedUnit(unit, DIED.format(len(died))))
+        else:
+            self._again.append(unit)
+            self._tell(f"{text}; tried again: {unit.name}")
+
+    def _next(self, device: _Device) -> Unit | None:
+        """Return the unit that a free device is to do, if there is one."""
+        if self._finishing:
+            return None
+        everywhere = {other.name for other in self._devices}
+        for unit in self._again:
+            if device.name not in self._died[unit.key] or everywhere <= {*self._died[unit.key]}:
+                self._again.remove(unit)
+                return unit
+        fresh = next(self._waiting, None)
+        self._more = fresh is not None
+        return fresh or self._overdue()
+
+    def _overdue(self) -> Unit | None:
+        """Return a unit that is overdue on one device, and is done nowhere else."""
+        since = time.monotonic() - overdue_after(self._took, self._job)
+        late = [device.unit for device in self._devices if device.unit and device.since < since]
+        units = self._open()
+        alone = (unit for unit in late if units.count(unit) == 1)
+        return next((unit for unit in alone if unit.key not in self._published), None)
+
+    def _open(self) -> list[Unit]:
+        """Return the units under way, each as often as it is, and those to try again."""
+        return [*(device.unit for device in self._devices if device.unit), *self._again]
+
+
+def _work(line: Connection, function: Callable[..., Any], shared: Any) -> None:
+    """Do units as they come, until there are no more or the parent is gone: its end of `line`.
+
+    While a unit is done nothing comes but the word to stop, or the end of the parent.
+    """
+    try:
+        line.send(())
+        while (unit := line.recv()) is not None:
+            line.send((function(shared, unit.payload, line.poll),))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        sys.exit(1)
