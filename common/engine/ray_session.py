@@ -24,6 +24,7 @@ from typing import Any
 from ..cpus import available_cores
 from ..errors import InputError
 from ..extras import check_extra
+from ..log import debug
 from .work import Resources
 
 AUTH, TOKEN = "RAY_AUTH_MODE", "token"
@@ -31,9 +32,13 @@ AUTH, TOKEN = "RAY_AUTH_MODE", "token"
 # told that there is no cluster. It is the same on all systems, whatever its name says.
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # Reports of usage are not sent; a unit that outgrows the memory is tried as often as one that dies.
-QUIET = {
+# A machine that is cut off closes no connection: by itself Ray asks only after five minutes whether
+# one still stands, and then waits for two. More than one ping a minute its servers would refuse.
+SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_task_oom_retries": "3",
+    "RAY_grpc_client_keepalive_time_ms": "60000",
+    "RAY_grpc_client_keepalive_timeout_ms": "20000",
 }
 OBJECTS = 100_000_000  # bytes of shared memory: only names and counts travel
 PATIENCE = 60.0  # s that a machine may take to answer
@@ -70,7 +75,7 @@ def ray_session(address: str | None) -> Iterator[Any]:
     """
     check_extra("ray", "--engine ray")
     check_address(address)
-    os.environ.update(QUIET | os.environ)
+    os.environ.update(SETTINGS | os.environ)
     if address is None or _is_loopback(address.rpartition(":")[0]):
         os.environ.setdefault(LOOPBACK, "0")
     import ray
@@ -85,6 +90,7 @@ def ray_session(address: str | None) -> Iterator[Any]:
         try:
             _connect(ray, address, folder)
             _restore(handlers)  # ray.init takes SIGTERM for itself
+            _silence(ray)
             _check_machines(ray)
             yield ray
         finally:
@@ -188,6 +194,14 @@ def _connect(ray: Any, address: str | None, folder: str) -> None:
             f"{ray.__version__}; start it with `ray start`, or leave --ray-address out to use this "
             "machine alone"
         ) from problem
+
+
+def _silence(ray: Any) -> None:
+    """Have what Ray says of machines and tasks that died go to the debug log.
+
+    It would print that, with pages of its own stack, to standard output.
+    """
+    ray._private.worker.print_to_stdstream = lambda data, **_: debug("\n".join(data["lines"]))
 
 
 def _check_machines(ray: Any) -> None:
