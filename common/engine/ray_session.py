@@ -191,8 +191,8 @@ def _connect(ray: Any, address: str | None, folder: str) -> None:
         what = f"--ray-address: {address!r}" if address else "--engine ray: a Ray of this machine"
         raise InputError(
             f"{what} does not answer ({one_line(problem)}), expected a running Ray of version "
-            f"{ray.__version__}; start it with `ray start`, or leave --ray-address out to use this "
-            "machine alone"
+            f"{ray.__version__}, of which this machine is a part; start it with `ray start`, here "
+            "too, or leave --ray-address out to use this machine alone"
         ) from problem
 
 
