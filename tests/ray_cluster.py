@@ -102,7 +102,7 @@ def publish(unit, result):
 
 @click.command(cls=Command)
 def main():
-    os.environ |= {**ray_session.QUIET, ray_session.LOOPBACK: "0"}  # before Ray is imported
+    os.environ |= {**ray_session.SETTINGS, ray_session.LOOPBACK: "0"}  # before Ray is imported
     import ray._private.worker as worker
     around(worker, "connect", "Ray connects", "Ray is connected")
     around(worker.ray, "shutdown", "Ray ends", "Ray has ended")

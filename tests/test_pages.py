@@ -66,7 +66,7 @@ NOT_TYPED = {
     "python benchmarks/": "hours, on data that is not at hand; tests/test_benchmarks.py",
     "docker": "the network; tests/test_container.py reads what it is built of",
     "ray": "tests/common/test_engine.py has Ray's own commands",
-    "head=$(scontrol": "Slurm",
+    "head=$(hostname": "Slurm",
     "srun": "Slurm",
     "--": "the rest of srun's line",
     "timeout -s KILL": "kills are tests/robustness/test_kills.py",

@@ -112,7 +112,7 @@ class _Run:
         now = time.monotonic()
         if now - self._looked >= MACHINES_EVERY:
             self._slots, self._looked = max(1, count_slots(self._ray, self._job.resources)), now
-        while self._next is not None and len(self.flying) < self._slots:
+        while self._next is not None and self._count_busy(now) < self._slots:
             self._send(self._next)
             self._next = next(self._waiting, None)
         return self._next is not None or any(
@@ -177,6 +177,10 @@ class _Run:
 
     def _send(self, unit: Unit) -> None:
         self.flying[self._remote.remote(self._shared, unit.payload)] = unit, time.monotonic()
+
+    def _count_busy(self, now: float) -> int:
+        """Count the copies that hold a slot; an overdue one may be on a machine that is cut off."""
+        return sum(now - since <= self._limit for _, since in self.flying.values())
 
     def _copies(self, unit: Unit) -> list[Any]:
         return [ref for ref, (other, _) in self.flying.items() if other.key == unit.key]

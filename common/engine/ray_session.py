@@ -22,6 +22,7 @@ from typing import Any
 from ..cpus import available_cores
 from ..errors import InputError
 from ..extras import check_extra
+from ..log import debug
 from ..signals import defer_signals, exit_when_stuck, keep_handlers
 from .work import Resources
 
@@ -31,10 +32,14 @@ AUTH, TOKEN = "RAY_AUTH_MODE", "token"
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # Reports of usage are not sent; a unit that outgrows the memory is tried as often as one that dies;
 # signals are ours: Ray would print a stack for SIGTERM, and have the default action at its end.
-QUIET = {
+# A machine that is cut off closes no connection: by itself Ray asks only after five minutes whether
+# one still stands, and then waits for two. More than one ping a minute its servers would refuse.
+SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
     "RAY_task_oom_retries": "3",
+    "RAY_grpc_client_keepalive_time_ms": "60000",
+    "RAY_grpc_client_keepalive_timeout_ms": "20000",
 }
 OBJECTS = 100_000_000  # bytes of shared memory: only names and counts travel
 PATIENCE = 60.0  # s that a machine may take to answer
@@ -72,7 +77,7 @@ def ray_session(address: str | None) -> Iterator[Any]:
     """
     check_extra("ray", "--engine ray")
     check_address(address)
-    os.environ.update(QUIET | os.environ)
+    os.environ.update(SETTINGS | os.environ)
     if address is None or _is_loopback(address.rpartition(":")[0]):
         os.environ.setdefault(LOOPBACK, "0")
     import ray
@@ -88,6 +93,7 @@ def ray_session(address: str | None) -> Iterator[Any]:
         try:
             with defer_signals(), keep_handlers():  # ray.init takes SIGTERM for itself
                 _connect(ray, address, folder)
+            _silence(ray)
             _check_machines(ray)
             yield ray
         finally:
@@ -183,9 +189,17 @@ def _connect(ray: Any, address: str | None, folder: str) -> None:
         what = f"--ray-address: {address!r}" if address else "--engine ray: a Ray of this machine"
         raise InputError(
             f"{what} does not answer ({one_line(problem)}), expected a running Ray of version "
-            f"{ray.__version__}; start it with `ray start`, or leave --ray-address out to use this "
-            "machine alone"
+            f"{ray.__version__}, of which this machine is a part; start it with `ray start`, here "
+            "too, or leave --ray-address out to use this machine alone"
         ) from problem
+
+
+def _silence(ray: Any) -> None:
+    """Have what Ray says of machines and tasks that died go to the debug log.
+
+    It would print that, with pages of its own stack, to standard output.
+    """
+    ray._private.worker.print_to_stdstream = lambda data, **_: debug("\n".join(data["lines"]))
 
 
 def _check_machines(ray: Any) -> None:

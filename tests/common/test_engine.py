@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -233,6 +234,24 @@ def test_what_the_driver_holds_does_not_grow_with_the_units():
     assert published == list(range(5000))
     assert ray.most == 4
     assert max(ahead) <= 5
+
+
+class RayCutOff(ImitatedRay):
+    """A Ray whose task 0 is on a machine that says nothing any more."""
+
+    def wait(self, flying, **_settings):
+        answering = [task for task in flying if task() != 0]
+        self.most = max(self.most, len(flying))
+        return answering[:1], [task for task in flying if task not in answering[:1]]
+
+
+def test_an_overdue_unit_holds_no_slot():
+    ray, published = RayCutOff(1), []
+    units = [Unit(str(number), f"unit {number}", number) for number in (1, 0, 2, 3)]
+    job = Job(lambda _, number: number, None, units, lambda unit, n: published.append(n), floor=0)
+    limit = time.monotonic() + 10
+    run_on_ray(ray, job, lambda: len(published) == 3 or time.monotonic() > limit)
+    assert published == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

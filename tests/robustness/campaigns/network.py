@@ -1,0 +1,238 @@
+"""Pull the cables of machines: ``python tests/robustness/campaigns/network.py [CUTS] [SECONDS]``.
+
+Two machines are made of this one, as root: each has processes, a network address, a host name,
+``/tmp`` and shared memory of its own, and sees the other by a cable to a switch, and a folder that
+both share, at ``/mnt``. On them the lines of "By hand, on two machines" of the page on clusters are
+typed: the token, Ray, and one extraction after another, once for the time that it takes, then with
+the cable of the second machine pulled in the middle for SECONDS. All must be there at the end, bit
+for bit as from the first machine by itself, each row once, and nothing half-written be left. The
+second machine must see who writes; a second writer there, and machines that lack a folder or have
+another version, must be told. Exit code 1 where anything is wrong, 2 where it is not root.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+from victims import Store, make_inputs
+
+from spk.extract import FeatureStore
+
+BOOT = """set -e
+hostname "$1"
+mount --bind "$2" /mnt
+mount -t tmpfs tmpfs /tmp
+mount -t tmpfs tmpfs /dev/shm
+mkdir /tmp/home
+ip link set lo up
+echo ready
+exec "$3" -c 'import signal
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that no process is left without a parent
+while True: signal.pause()'"""
+SPACES = {"net": "net", "uts": "uts", "mount": "mnt", "pid": "pid_for_children"}
+HEAD, SECOND, ADDRESS = "10.0.0.1", "10.0.0.2", "10.0.0.1:6379"
+TOKEN = "RAY_AUTH_MODE=token"
+# Each segment is a batch of its own, so that the bits are those of a run without units.
+EXTRACT = (
+    "spk-extract /mnt/many.csv {} --audio-root /mnt/wav --encoder untrained --workers 0 "
+    "--device cpu --batch-seconds 0.1"
+)
+RAY = f" --engine ray --ray-address {ADDRESS} --unit-minutes 0.1"
+ROWS, DONE = 2000, 3  # exit code of a whole run: some segments are silent
+LATEST = 1200.0  # s that a command may take
+
+
+class Machine:
+    """A machine, from its start until `off`, which ends all that runs there."""
+
+    def __init__(self, name: str, shared: Path) -> None:
+        words = ["unshare", *(f"--{space}" for space in SPACES), "--fork", "--kill-child"]
+        words += ["--mount-proc", "sh", "-c", BOOT, "sh", name, str(shared), sys.executable]
+        self._root = subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True)
+        assert self._root.stdout is not None
+        if self._root.stdout.readline() != b"ready\n":
+            sys.exit(f"{name}: does not start")
+        self.number = str(self._root.pid)
+
+    def start(self, line: str, **settings: str) -> subprocess.Popen[str]:
+        """Start what is typed there."""
+        spaces = [f"--{n}=/proc/{self.number}/ns/{file}" for n, file in SPACES.items()]
+        environment = {"HOME": "/tmp/home", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **settings}
+        return subprocess.Popen(
+            ["nsenter", *spaces, "sh", "-c", f"cd /tmp/home; {line}"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, line: str, **settings: str) -> tuple[int, str]:
+        """Return the exit code of what is typed there, and all that it says."""
+        process = self.start(line, **settings)
+        said, _ = process.communicate(timeout=LATEST)
+        return process.returncode, said
+
+    def must(self, line: str, **settings: str) -> str:
+        """Run what has no reason to fail, and return what it says."""
+        code, said = self.run(line, **settings)
+        if code:
+            sys.exit(f"{line}: exit code {code}: {said}")
+        return said
+
+    def off(self) -> None:
+        """Cut the power."""
+        os.killpg(self._root.pid, signal.SIGKILL)
+        self._root.wait()
+
+
+class TwoMachines:
+    """Two machines of one Ray, and the switch between them."""
+
+    def __init__(self, shared: Path) -> None:
+        self.all = [Machine(name, shared) for name in ("switch", "first", "second")]
+        self.switch, self.first, self.second = self.all
+        self.switch.must("ip link add lan type bridge; ip link set lan up")
+        for name, address in (("first", HEAD), ("second", SECOND)):
+            self._connect(getattr(self, name), name, address)
+        self.first.must("ray get-auth-token --generate > /dev/null; cp .ray/auth_token /mnt/token")
+        self.second.must("mkdir .ray; mv /mnt/token .ray/auth_token")
+        self.first.must("ray start --head --port=6379", RAY_AUTH_MODE="token")
+        self.join()
+
+    def _connect(self, machine: Machine, name: str, address: str) -> None:
+        cable = ["eth0", "netns", machine.number, "type", "veth", "peer", "name", name]
+        subprocess.run(["ip", "link", "add", *cable, "netns", self.switch.number], check=True)
+        self.switch.must(f"ip link set {name} master lan up")
+        machine.must(f"ip addr add {address}/24 dev eth0; ip link set eth0 up")
+        machine.must("ip route add default dev eth0")
+
+    def join(self) -> None:
+        """Have the second machine join Ray, which ends there when it was away for a minute."""
+        self.second.must(f"ray stop --force; ray start --address={ADDRESS}", RAY_AUTH_MODE="token")
+
+    def pull(self, *, back: bool = False) -> None:
+        """Pull the cable of the second machine, or plug it in again."""
+        self.switch.must(f"ip link set second {'up' if back else 'down'}")
+
+    def off(self) -> None:
+        """End all."""
+        for machine in self.all:
+            machine.off()
+
+
+class Campaign:
+    """Extractions on two machines, compared with one of the first machine by itself."""
+
+    def __init__(self, machines: TwoMachines, shared: Path) -> None:
+        self.machines, self.shared = machines, shared
+        self.store, self.findings = Store("", lambda inputs, turn: "", done=DONE), 0
+        self._extract("/mnt/alone/out", "")
+        self._whole = self.store.whole(shared / "alone")
+
+    def _extract(self, out: str, more: str = RAY, cut: float = 0.0) -> None:
+        """Extract on the first machine; pull the other one's cable in the middle for `cut` s."""
+        begun, place = time.monotonic(), self.shared / Path(out).parent.name
+        place.mkdir()
+        process = self.machines.first.start(EXTRACT.format(out) + more, RAY_AUTH_MODE="token")
+        if cut:
+            while process.poll() is None and len(self.store.files(place)) < 4:
+                time.sleep(0.1)
+            self._look_from_the_second()
+            self.machines.pull()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(cut)
+            self.machines.pull(back=True)
+        said, _ = process.communicate(timeout=LATEST)
+        took = time.monotonic() - begun
+        print(f"{place.name}: {took:.0f} s; {said.splitlines()[0] if said else ''}", flush=True)
+        self.expect(process.returncode == DONE and "raylet" not in said, f"{place.name}: {said}")
+
+    def check(self, name: str, cut: float = 0.0) -> None:
+        """Extract, and compare what is there."""
+        self._extract(f"/mnt/{name}/out", cut=cut)
+        place = self.shared / name
+        whole, shards = self.store.whole(place), FeatureStore.open(place / "out").shards
+        differ = [n for n in {*whole, *self._whole} if whole.get(n) != self._whole.get(n)]
+        self.expect(not differ, f"{name}: {len(differ)} differ, first {differ[:1]}")
+        ids = [n for shard in shards for n in FeatureStore.open(shard.path).ids().tolist()]
+        self.expect(len(ids) == len({*ids}), f"{name}: a segment has two rows")
+        self.expect(not self.store.torn(place), f"{name}: {self.store.torn(place)} are left")
+
+    def _look_from_the_second(self) -> None:
+        """Ask the second machine who writes, and have it try to."""
+        out = next(path for path in self.shared.glob("*/out/.running")).parent
+        seen = f"/mnt/{out.relative_to(self.shared)}"
+        _, said = self.machines.second.run(f"spk-store info {seen}")
+        told = re.search(r"^running: \d+ of .* on first, since .*\(heard of ", said, re.MULTILINE)
+        self.expect(bool(told), f"the second machine does not see who writes: {said}")
+        code, said = self.machines.second.run(EXTRACT.format(seen))
+        refused = code == 1 and '"host": "first"' in said
+        self.expect(refused, f"a second writer is let in: {code}: {said}")
+
+    def refusals(self) -> None:
+        """Start what the second machine cannot do; each must be told in one line."""
+        second = self.machines.second
+        self._refused("features", "/tmp/home/features/shards is not seen there")
+        second.must("mount -t tmpfs tmpfs /mnt/wav")
+        self._refused("/mnt/refused", "the audio /mnt/wav/")
+        second.must("umount /mnt/wav")
+        files = distribution("spk-toolkit").files or []
+        there = next(file.locate() for file in files if file.name == "METADATA")
+        second.must(f"sed 's/^Version:.*/Version: 0.0.1/' {there} > /tmp/old")
+        second.must(f"mount --bind /tmp/old {there}")
+        self._refused("/mnt/refused", "spk-toolkit is 0.0.1 there and ")
+        second.must(f"umount {there}")
+        code, said = self.machines.first.run(EXTRACT.format("/mnt/refused") + RAY)
+        self.expect(code == 1 and f"expected {TOKEN}" in said, f"no token: {code}: {said}")
+
+    def _refused(self, out: str, why: str) -> None:
+        expected = f"--ray-address: 1 machines cannot work, first {SECOND}: {why}"
+        line = EXTRACT.format(out) + RAY
+        code, said = self.machines.first.run(line, RAY_AUTH_MODE="token")
+        right = code == 1 and said.startswith(expected) and said.count("\n") == 1
+        self.expect(right, f"expected {expected!r}: {code}: {said}")
+
+    def expect(self, right: bool, told: str) -> None:
+        """Note what is wrong."""
+        if not right:
+            self.findings += 1
+            print(f"FOUND {told[-2000:]}", flush=True)
+
+
+def main(cuts: int = 2, seconds: float = 120.0, rows: int = ROWS) -> int:
+    """Pull cables, and print what it took; return how much was found."""
+    if os.geteuid():
+        print("network: machines are made of this one by root alone; not run", file=sys.stderr)
+        return 2
+    shared = Path(tempfile.mkdtemp(prefix="network-"))
+    make_inputs(shared, rows)
+    machines = TwoMachines(shared)
+    try:
+        work = Campaign(machines, shared)
+        work.refusals()
+        work.check("undisturbed")
+        for number in range(cuts):
+            work.check(f"cut-{number}", cut=seconds if number else 10.0)
+            machines.join()
+    finally:
+        machines.off()
+        shutil.rmtree(shared)
+    print(f"load {os.getloadavg()[0]:.0f}; {work.findings or 'nothing'} found")
+    return bool(work.findings)
+
+
+if __name__ == "__main__":
+    arguments: list[Any] = [int(word) for word in sys.argv[1:]]
+    sys.exit(main(*arguments))
