@@ -17,7 +17,7 @@ help:
 	@echo "make demo     the whole way on synthetic and real voices: table, features, sweep, names, scores"
 	@echo "make test     all tests"
 	@echo "make test-quick   all but the slow ones: kills, disks, several processes"
-	@echo "make test-ray   the tests on a Ray of this machine, which are the last of make test"
+	@echo "make test-ray   the tests on a Ray of this machine, the first of make test"
 	@echo "make test-pythons   all tests on every Python that setup.py promises and this machine has"
 	@echo "make fuzz     the readers and the store's opener, $(FUZZ_SECONDS) s each"
 	@echo "make faults   kills ($(FAULT_KILLS) times 400) and signals, full disks, damage, two at once, a Ray's machines"
@@ -44,10 +44,9 @@ PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 test-quick: $(READY)
 	$(PYTEST) -n auto --dist loadfile -m "not slow and not ray"
 
-# Not beside one another, nor beside others: each Ray has as many processes as this machine has cores.
+# Those on a Ray come first and by themselves, as each Ray has as many processes as there are cores.
 test: $(READY)
-	$(PYTEST) -n auto --dist loadfile -m "not ray"
-	$(PYTEST) -m ray
+	@failed=0; $(PYTEST) -m ray || failed=1; $(PYTEST) -n auto --dist loadfile -m "not ray" && exit $$failed
 
 test-ray: $(READY)
 	$(PYTEST) -m ray

@@ -111,11 +111,11 @@ def learnt_note(mask: np.ndarray, ids: Sequence[str]) -> list[str]:
     """Return a note on how many of the segments `ids` (n,) were learnt from; empty if none."""
     if not mask.any():
         return []
-    first = np.asarray(ids)[mask][0]
+    first, count = np.asarray(ids)[mask][0], int(mask.sum())
     return [
-        f"{counted(int(mask.sum()), 'segment', 'was', of=len(mask))} learnt from or chosen on, or "
-        f"share audio with such a segment, first {str(first)!r}: figures on them say little about "
-        "others"
+        f"{counted(count, 'segment', 'was', of=len(mask))} learnt from or chosen on, or "
+        f"{agree(count, 'shares', 'share')} audio with such a segment, first {str(first)!r}: "
+        "figures on them say little about others"
     ]
 
 
@@ -182,10 +182,12 @@ def _marked(model: str, rows: pd.DataFrame) -> list[str]:
     match = MARK.search(model)
     if match is None:
         return []
+    count = int(match[1])
     return [
-        f"{counted(int(match[1]), 'segment', 'was')} learnt from or chosen on, or share audio "
-        f"with such a one, as the model's name says ({len(rows)} {agree(len(rows), 'is', 'are')} "
-        "scored): figures on them say little about others"
+        f"{counted(count, 'segment', 'was')} learnt from or chosen on, or "
+        f"{agree(count, 'shares', 'share')} audio with such a one, as the model's name says "
+        f"({len(rows)} {agree(len(rows), 'is', 'are')} scored): figures on them say little about "
+        "others"
     ]
 
 

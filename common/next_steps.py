@@ -91,7 +91,7 @@ def _extract(table: str) -> str:
 AGAIN = [Step("{again}", given(name)) for name in (*TRIALS, UNFINISHED)]
 OF_CORPUS = [Step("spk-manifests rttm {out}/TextGrid {new:turns.csv} --audio-root {out}/wav")]
 OF_TURNS = [
-    Step("spk-manifests select {table} {new:segments.csv} --min-seconds 1", undivided("table")),
+    Step("spk-manifests select {table} {new:segments.csv} --min-seconds 1.5", undivided("table")),
     Step(_extract("table"), divided("table")),
 ]
 OF_PREDICTIONS = [Step("spk-classify score {predictions} --table {table}")]

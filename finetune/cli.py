@@ -121,7 +121,7 @@ def _chosen(given: dict[str, Any]) -> dict[str, Any]:
 def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> None:
     """Name the speakers of TABLE's segments; write the predictions table PREDICTIONS.
 
-    CHECKPOINT is a .ckpt file, or the folder of a fleet: each session is named by its own model.
+    CHECKPOINT is a .ckpt file, or the folder of several sessions: each is named by its own model.
     Exit code: 0 all done, 1 something to repair, 3 some segments or sessions are not named.
     """
     from ..manifests.table import read_table, write_predictions

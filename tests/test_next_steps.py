@@ -200,7 +200,7 @@ def test_quiet_commands_and_those_that_failed_say_nothing(turns):
 
 def test_behind_the_one_door_the_next_line_is_too(turns):
     (line,) = offered("manifests", "describe", "turns.csv", program="spk", group=spk)
-    assert line == "spk manifests select turns.csv segments.csv --min-seconds 1"
+    assert line == "spk manifests select turns.csv segments.csv --min-seconds 1.5"
 
 
 def test_new_files_have_names_at_which_nothing_lies(turns):

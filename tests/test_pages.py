@@ -230,9 +230,8 @@ def corpus_of_pages(tmp_path_factory, layer_encoder):
     )
     known = "".join(f"{session},ls1235,Ann\n{session},ls3807,Bo\n" for session in HALVES)
     (folder / "known.csv").write_text(f"session,speaker,person\n{known}")
-    later = [[t[0], "meeting", *t[2:]] for t in turns if float(t[3]) > 55]
-    (folder / "truth.rttm").write_text("".join(f"{' '.join(t)}\n" for t in later))
-    (folder / "meeting.rttm").write_text("".join(f"{' '.join(t)}\n" for t in later))
+    for name in ("truth.rttm", "meeting.rttm"):
+        shutil.copy(folder / "sample" / "truth.rttm", folder / name)
     (folder / "scored.uem").write_text("meeting 1 55 111\n")
     return folder
 

@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import runpy
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -75,6 +76,31 @@ def test_every_command_stands_in_the_reference(site):
     for name in [*commands(main, "spk")][1:]:
         page = Loaded(site / "reference" / f"{name.partition(' ')[0]}.html")
         assert name.replace(" ", "-") in page.ids
+
+
+HELP = """  --same-name [auto|never]
+                     Whether clusters may share a name.  [by --false-
+                     accepts]
+  -h, --help         Show this message &amp; exit."""
+
+
+def test_options_become_a_list():
+    code = f"<pre><span></span><code>{HELP}</code></pre>"
+    title = "<p><strong>Options:</strong></p>"
+    page = f'{title}\n<div class="language-text highlight">{code}</div>'
+    shown = runpy.run_path(str(ROOT / ".ci/site/blocks.py"))["on_page_content"](page)
+    assert re.findall("<dt><code.*?>(.*?)</code></dt><dd>(.*?)</dd>", shown) == [
+        ("--same-name [auto|never]", "Whether clusters may share a name.  [by --false-accepts]"),
+        ("-h, --help", "Show this message &amp; exit."),
+    ]
+
+
+def test_sentences_can_be_broken_and_rows_of_tables_cannot():
+    lines = ["layers  accuracy\n", "4 of 7 clusters have a name\n"]
+    spans = "".join(f'<span id="__span-0-{n}">{line}</span>' for n, line in enumerate(lines))
+    page = f'<div class="language-text highlight"><pre><code>{spans}</code></pre></div>'
+    shown = runpy.run_path(str(ROOT / ".ci/site/blocks.py"))["on_page_content"](page)
+    assert re.findall(r'class="prose">(.*)', shown) == ["4 of 7 clusters have a name"]
 
 
 @pytest.mark.slow

@@ -2,7 +2,8 @@
 
 The options of a command, which `mkdocs-click` prints as its ``--help`` aligns them, become a list.
 A line of output that is a sentence, not the row of a table, is marked (class ``prose``), so that
-the style can break it.
+the style can break it. What is typed in a cell may be broken after a comma or slash; what is short
+is marked, so that it is broken nowhere.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ OPTIONS = re.compile(
 )
 OUTPUT = re.compile(r'<div class="language-text highlight">.*?</div>', re.DOTALL)
 LINE = re.compile(r'<span id="(__span[^"]*)">(.*?\n)</span>', re.DOTALL)
+CELL = re.compile(r"<td[ >].*?</td>", re.DOTALL)
+CODE = re.compile(r"<code>([^<]*)</code>")
+SHORT = re.compile(r"<code>([^<\n]{1,24})</code>")
+JOINT = re.compile(r"(?<=[,/])(?=\w)")
 TAGS = re.compile(r"<[^>]+>")
 COLUMNS = re.compile(r"\S {2,}\S")  # what a row of a table has, and a sentence has not
 
@@ -25,7 +30,9 @@ COLUMNS = re.compile(r"\S {2,}\S")  # what a row of a table has, and a sentence 
 def on_page_content(content: str, **_: object) -> str:
     """Return a page's HTML with its options as lists and its sentences marked."""
     content = OPTIONS.sub(lambda block: _list(_text(block[1])), content)
-    return OUTPUT.sub(lambda block: LINE.sub(_marked, block[0]), content)
+    content = OUTPUT.sub(lambda block: LINE.sub(_marked, block[0]), content)
+    content = CELL.sub(lambda cell: CODE.sub(_jointed, cell[0]), content)
+    return SHORT.sub(r'<code class="short">\1</code>', content)
 
 
 def _text(code: str) -> str:
@@ -36,6 +43,10 @@ def _marked(line: re.Match[str]) -> str:
     if COLUMNS.search(_text(line[2])):
         return line[0]
     return f'<span id="{line[1]}" class="prose">{line[2]}</span>'
+
+
+def _jointed(code: re.Match[str]) -> str:
+    return f"<code>{JOINT.sub('<wbr>', code[1])}</code>"
 
 
 def _list(text: str) -> str:

@@ -119,7 +119,16 @@ def read_diarization(diarization: str | Path, input_format: str | None, log: Log
 def _recordings(
     turns: pd.DataFrame, audio: str | Path | None, audio_root: str | Path | None
 ) -> dict[str, Path]:
-    """Return each session's recording."""
+    """Return each session's recording; what is no audio is told, and not taken for silence."""
+    recordings = _named_recordings(turns, audio, audio_root)
+    for path in recordings.values():
+        read_header(path)
+    return recordings
+
+
+def _named_recordings(
+    turns: pd.DataFrame, audio: str | Path | None, audio_root: str | Path | None
+) -> dict[str, Path]:
     counts = turns["session"].value_counts(sort=False)
     sessions = list(counts.index)
     if audio_root is not None:
@@ -135,7 +144,6 @@ def _recordings(
         )
     if is_special(path) or not path.is_file():
         raise InputError(f"{path}: is not a file, expected the recording; correct --audio")
-    read_header(path)  # what is no audio is said to be none, and not short of speech
     return {sessions[0]: path}
 
 

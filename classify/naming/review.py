@@ -170,7 +170,7 @@ def timeline(turns: pd.DataFrame, *, name: str) -> Markup:
             axes.broken_barh(spans, (place - 0.35, 0.7), color=hue(place), linewidth=0)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set(xlabel="s", xlim=(0, float(turns["end"].max())))
+        axes.set(xlabel="s", xlim=(float(turns["start"].min()), float(turns["end"].max())))
 
     size = (WIDTH, ROW * len(names) + EDGE)
     return figure_to_svg(paint, name=name, size=size, label="Who speaks when")

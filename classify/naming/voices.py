@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...common.counts import counted
 from ...common.errors import InputError
-from ...extract.store.layout import differing_keys, fingerprint
+from ...extract.store.layout import differing_keys, fingerprint, setting_text
 from ...manifests.formats.turns import check_name
 from .calibration import Calibration, calibrate
 from .scoring import FEW, Scorer, fit_scorer
@@ -177,7 +177,8 @@ def check_same_encoder(voices: Voices, config: Mapping[str, Any], where: str | P
     differ = differing_keys(voices.config, config, free=FREE_KEYS)
     if differ:
         pairs = "; ".join(
-            f"{key} {config.get(key)!r}, not {voices.config.get(key)!r}" for key in differ
+            f"{key} {setting_text(config.get(key))}, not {setting_text(voices.config.get(key))}"
+            for key in differ
         )
         raise InputError(
             f"{where}: made with another encoder than the voices ({pairs}), expected the same; "

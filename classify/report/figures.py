@@ -82,6 +82,7 @@ def by_layer(trials: pd.DataFrame, *, name: str) -> Markup:
             _line(axes, number, rows["layer"], rows["valid_accuracy"])
         axes.set(xlabel="layer", ylabel="accuracy on validation")
         axes.locator_params(axis="x", integer=True)
+        axes.set_xlim(alone["layer"].min() - 0.5, alone["layer"].max() + 0.5)
         lowest = min(
             alone["valid_accuracy"].min(), alone["valid_low"][alone["classifier"] == best].min()
         )
@@ -144,11 +145,11 @@ def _band(axes: Axes, number: int, x: pd.Series, low: pd.Series, high: pd.Series
 
 
 def _percent(axes: Axes, side: Literal["x", "y"], lowest: float = 0.0) -> None:
-    """Scale an axis of shares from the 10 % step below `lowest` to 1, with a grid."""
+    """Scale an axis of shares from the 10 % step below `lowest`, at most 0.8, to 1, with a grid."""
     vertical = side == "y"
     limit = axes.set_ylim if vertical else axes.set_xlim
     ticks = axes.set_yticks if vertical else axes.set_xticks
-    first = math.floor(10 * lowest) / 10
+    first = min(math.floor(10 * lowest) / 10, 0.8)
     limit(first, 1.02)
     places = np.arange(math.ceil(first * 5), 6) / 5
     ticks(places, [f"{place:.0%}" for place in places])

@@ -21,7 +21,7 @@ import numpy as np
 from ...common.counts import agree, counted
 from ...common.errors import InputError
 from ...common.files import atomic_write
-from ...extract.store.layout import differing_keys
+from ...extract.store.layout import differing_keys, setting_text
 from ...extract.store.reader import FeatureStore
 from .sweep_cache import NOT_IN_A_CELL
 
@@ -185,7 +185,10 @@ def check_same_store(
     theirs = store.config
     differ = differing_keys(config, theirs, free=FREE_KEYS)
     if differ:
-        pairs = "; ".join(f"{key} {theirs.get(key)!r}, not {config.get(key)!r}" for key in differ)
+        pairs = "; ".join(
+            f"{key} {setting_text(theirs.get(key))}, not {setting_text(config.get(key))}"
+            for key in differ
+        )
         raise InputError(
             f"{store.path}: configuration is another than {whose} has ({pairs}), expected the "
             f"same; {repair}"

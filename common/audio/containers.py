@@ -100,7 +100,7 @@ def reason_unread(path: str) -> str:
     if kind or Path(path).suffix.lower() in UNREAD:
         content = f"holds {kind}" if kind else f"is a {Path(path).suffix.lower()} file"
         named = Path(path).with_suffix(".wav").name if Path(path).suffix.lower() in UNREAD else ""
-        then = f" and name {named} in the table" if named else ""
+        then = f" and name {named} instead" if named else ""
         return f"{content}, expected audio that libsndfile decodes; {conversion(path)}{then}"
     return ""
 

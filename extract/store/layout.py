@@ -33,6 +33,8 @@ HDF5 = b"\x89HDF\r\n\x1a\n"  # an HDF5 file's first bytes
 # whether recordings of another rate were allowed.
 RECORDED = ("assumed", "resample")
 NAMES = ("encoder", "revision")  # names of what the next two identify
+HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # a commit's, or SHA-256
+HASH_DIGITS = 12  # of a hash in a message
 HASHES = ("weights_sha256", "encoder_config_sha256")
 OPTIONS = {  # key of a configuration -> the option that sets it
     "channel": "--channel",
@@ -88,6 +90,16 @@ def differing_keys(
     return [key for key in keys if old.get(key, absent) != new.get(key, absent)]
 
 
+def setting_text(value: object) -> str:
+    """Return a configuration's value for a message, of a hash the digits that tell it apart.
+
+    >>> setting_text("5e" * 32), setting_text("mean")
+    ("'5e5e5e5e5e5e'", "'mean'")
+    """
+    is_hash = isinstance(value, str) and HASH.fullmatch(value)
+    return repr(str(value)[:HASH_DIGITS] if is_hash else value)
+
+
 def check_same_config(
     old: Mapping[str, Any],
     new: Mapping[str, Any],
@@ -97,7 +109,9 @@ def check_same_config(
     """Raise `InputError`, listing the keys that differ, if two configurations are incompatible."""
     keys = differing_keys(old, new)
     pairs = [(key, old.get(key, "nothing"), new.get(key, "nothing")) for key in keys]
-    differ = [f"{key}: {before!r}, asked {now!r}" for key, before, now in pairs]
+    differ = [
+        f"{key}: {setting_text(before)}, asked {setting_text(now)}" for key, before, now in pairs
+    ]
     if differ:
         raise InputError(
             f"{where}: made with another configuration ({'; '.join(differ)}), expected the same; "

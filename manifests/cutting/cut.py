@@ -104,6 +104,7 @@ def cut_segments(  # noqa: PLR0913  (the options of the command)
     Returns
     -------
     CutReport
+        The table of the cut files, their listing, and how much was new.
 
     Raises
     ------

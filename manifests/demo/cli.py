@@ -34,11 +34,14 @@ def sample(out: str, overwrite: bool) -> None:
     """Write a meeting of real voices, under two minutes, to the folder OUT.
 
     OUT receives the recording (wav), who speaks when (TextGrid), clips of six of the seven people
-    from the first half (clips), and the second half as a diarizer gives it (meeting.json).
+    from the first half (clips), and the second half as a diarizer gives it (meeting.json), with the
+    true names beside it (truth.rttm).
     """
     from .sample_meeting import write_sample
 
     with protecting([] if overwrite else [Path(out)]):
-        recording, turns, licence, clips, meeting = write_sample(out)
+        recording, turns, licence, clips, meeting, truth = write_sample(out)
     click.echo(f"{recording}, {turns}: seven readers of LibriSpeech, CC BY 4.0 ({licence})")
-    click.echo(f"{clips}, {meeting}: known voices, and a meeting to name (spk name)")
+    click.echo(
+        f"{clips}, {meeting}: known voices, and a meeting to name (spk name); {truth}: who it is"
+    )

@@ -7,6 +7,7 @@
     OUT/LICENCE.txt           whose voices these are: LibriSpeech, CC BY 4.0
     OUT/clips/NAME/1.flac ... what six of the seven say in the first half, a turn a file
     OUT/meeting.json          the second half as a diarizer gives it: SPEAKER_00, SPEAKER_01, ...
+    OUT/truth.rttm            who speaks in it really, for `spk-name score`
 
 Read English, cut at its pauses and put in another order, in a simulated room
 (`recipes/small_encoder/sample.py` made it). The encoder `small` was not trained on these seven, but
@@ -45,7 +46,8 @@ def write_sample(out: str | Path) -> list[Path]:
     Returns
     -------
     list of Path
-        The recording, its turns, the licence, the folder of clips and the meeting to name.
+        The recording, its turns, the licence, the folder of clips, the meeting to name and its
+        true names.
 
     Raises
     ------
@@ -57,9 +59,9 @@ def write_sample(out: str | Path) -> list[Path]:
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     [path.name for path in write_sample(folder)]
-    ['sample.ogg', 'sample.rttm', 'LICENCE.txt', 'clips', 'meeting.json']
+    ['sample.ogg', 'sample.rttm', 'LICENCE.txt', 'clips', 'meeting.json', 'truth.rttm']
     """
-    from ..formats.rttm import read_rttm
+    from ..formats.rttm import read_rttm, write_rttm
     from ..formats.whisperx import write_whisperx
 
     paths = []
@@ -76,8 +78,10 @@ def write_sample(out: str | Path) -> list[Path]:
     clips, meeting = Path(out) / "clips", Path(out) / "meeting.json"
     for name, content in _clips([turn for turn in turns if turn.start < HALF], paths[0]):
         atomic_write(clips / name, content)
-    write_whisperx([*_diarized(turn for turn in turns if turn.start >= HALF)], meeting)
-    return [*paths, clips, meeting]
+    named = [turn._replace(session=meeting.stem) for turn in turns if turn.start >= HALF]
+    write_whisperx([*_diarized(named)], meeting)
+    write_rttm(named, Path(out) / "truth.rttm")
+    return [*paths, clips, meeting, Path(out) / "truth.rttm"]
 
 
 def _clips(turns: Sequence[Turn], recording: Path) -> Iterator[tuple[str, bytes]]:

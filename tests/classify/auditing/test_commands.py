@@ -1,6 +1,7 @@
 """Through the command line: audit, correct, audit again."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -112,6 +113,9 @@ def test_the_page_names_the_turns_and_plays_them(swapped, store, tmp_path):
     assert heard.count("<audio") == 6  # the turn, the labelled speaker, the better one
     assert "data:audio/flac;base64," in heard
     assert audit_page(done) == heard
+    sure = replace(done, turns=done.turns.assign(kind="", issue=False))
+    assert "No turn is doubtful." in audit_page(sure)
+    assert "filters" not in audit_page(sure).partition("<main>")[2].partition("<script")[0]
 
 
 @pytest.mark.slow

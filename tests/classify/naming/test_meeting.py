@@ -166,6 +166,17 @@ def test_turns_past_the_end_of_the_recording_are_left_out_and_counted(place, voi
     assert (row["name"], row["reason"]) == ("unknown_2", "short")
 
 
+@pytest.mark.parametrize("option", ["audio", "audio_root"])
+def test_a_recording_that_is_no_audio_is_refused_and_not_called_short(
+    place, voices, tmp_path, option
+):
+    (tmp_path / "new.wav").write_bytes(b"no audio" * 100)
+    where = tmp_path if option == "audio_root" else tmp_path / "new.wav"
+    write_turns(turns_of(place, "new"), tmp_path / "new.rttm")
+    with pytest.raises(InputError, match="new.wav: "):
+        naming.apply(voices, tmp_path / "new.rttm", **{option: where}, log=silent)
+
+
 def test_a_session_without_its_recording_is_refused(place, voices, tmp_path):
     rows = turns_of(place, "new").assign(session="elsewhere")
     write_turns(rows, tmp_path / "a.rttm")

@@ -28,6 +28,16 @@ def test_the_sample_is_written_byte_by_byte(sample):
         assert (sample / place / name).read_bytes() == (SAMPLE / name).read_bytes()
 
 
+def test_the_truth_is_the_meeting_to_name_with_its_speakers_names(sample):
+    truth = read_turns(sample / "truth.rttm").turns
+    meeting = read_turns(sample / "meeting.json").turns
+    spans = [[(turn.session, turn.start, turn.end) for turn in turns] for turns in (truth, meeting)]
+    assert spans[0] == spans[1]
+    assert {turn.speaker for turn in truth} == {
+        turn.speaker for turn in read_turns(sample / "TextGrid").turns
+    }
+
+
 def test_the_sample_is_small_and_lasts_about_two_minutes():
     recording = SAMPLE / "sample.ogg"
     assert recording.stat().st_size < MOST_BYTES
