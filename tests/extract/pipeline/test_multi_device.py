@@ -138,6 +138,16 @@ def fatal(segment, reading):
     return read(segment, reading)
 batching.read_segment = fatal
 """
+READS = """
+import time
+from spk.extract.pipeline import batching
+read = batching.read_segment
+def slowly(segment, reading):
+    open("reading", "a").close()
+    time.sleep(0.2)
+    return read(segment, reading)
+batching.read_segment = slowly
+"""
 FULL = """
 import errno, os
 from pathlib import Path
@@ -321,8 +331,8 @@ def test_a_full_disk_in_one_process_is_told_and_the_other_commits(corpus, alone,
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_processes_ends_them_in_good_order(alone, start, tmp_path, kind):
-    process = start()
-    while len(group(process.pid)) < 3 and process.poll() is None:
+    process = start(READS)
+    while not (tmp_path / "reading").exists() and process.poll() is None:
         time.sleep(0.05)
     os.killpg(process.pid, kind)  # as a terminal or scancel does: to all of them
     _, said = process.communicate(timeout=180)
@@ -336,6 +346,7 @@ def test_a_signal_to_all_processes_ends_them_in_good_order(alone, start, tmp_pat
         time.sleep(0.05)
     assert group(process.pid) == []
     committed = rows_of(tmp_path / "store")
+    assert 0 < len(committed) < len(alone)
     assert_same(committed, {name: alone[name] for name in committed})
 
 
