@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "docs" / "cluster" / "Containerfile"
+PAGE = ROOT / "docs" / "how-to" / "cluster.md"
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +52,10 @@ def test_what_is_copied_exists_and_is_the_whole_package(steps):
     assert {*modules, "README.md", "constraints.txt"} <= copied
 
 
-def test_what_is_installed_are_extras_that_exist(steps):
+def test_what_is_installed_are_extras_that_exist_and_those_of_the_page(steps):
     (asked,) = re.findall(r'"\.\[([\w,]+)\]"', " ".join(text for _, text in steps))
-    assert {"extract", "ray"} <= set(asked.split(",")) <= extras()
+    assert set(asked.split(",")) <= extras()
+    assert f'"spk-toolkit[{asked}]"' in PAGE.read_text()
 
 
 def test_the_shell_of_each_step_is_valid(steps):
@@ -64,7 +66,7 @@ def test_the_shell_of_each_step_is_valid(steps):
 
 
 def test_the_documented_commands_name_the_file_and_arguments_that_it_has(steps):
-    told = (ROOT / "docs" / "how-to" / "cluster.md").read_text()
+    told = PAGE.read_text()
     commands = re.findall(r"^docker build .*$", told, re.MULTILINE)
     assert len(commands) == 2
     arguments = {text.split("=")[0] for name, text in steps if name == "ARG"}

@@ -119,3 +119,9 @@ def two_at_once() -> ModuleType:
 def machines() -> ModuleType:
     """Return the script `machines.py`."""
     return _load("machines")
+
+
+@pytest.fixture(scope="session")
+def network() -> ModuleType:
+    """Return the script `network.py`."""
+    return _load("network")

@@ -12,6 +12,7 @@ another version, must be told. Exit code 1 where anything is wrong, 2 where it i
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -49,7 +50,7 @@ EXTRACT = (
     "--device cpu --batch-seconds 0.1"
 )
 RAY = f" --engine ray --ray-address {ADDRESS} --unit-minutes 0.1"
-ROWS, DONE = 2000, 3  # exit code of a whole run: some segments are silent
+ROWS, DONE = 1200, 3  # exit code of a whole run: some segments are silent
 LATEST = 1200.0  # s that a command may take
 
 
@@ -149,7 +150,7 @@ class Campaign:
         if cut:
             while process.poll() is None and len(self.store.files(place)) < 4:
                 time.sleep(0.1)
-            self._look_from_the_second()
+            self._look_from_the_second(place)
             self.machines.pull()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(cut)
@@ -162,24 +163,32 @@ class Campaign:
     def check(self, name: str, cut: float = 0.0) -> None:
         """Extract, and compare what is there."""
         self._extract(f"/mnt/{name}/out", cut=cut)
-        place = self.shared / name
-        whole, shards = self.store.whole(place), FeatureStore.open(place / "out").shards
-        differ = [n for n in {*whole, *self._whole} if whole.get(n) != self._whole.get(n)]
-        self.expect(not differ, f"{name}: {len(differ)} differ, first {differ[:1]}")
-        ids = [n for shard in shards for n in FeatureStore.open(shard.path).ids().tolist()]
-        self.expect(len(ids) == len({*ids}), f"{name}: a segment has two rows")
-        self.expect(not self.store.torn(place), f"{name}: {self.store.torn(place)} are left")
+        self.compare(self.shared / name)
 
-    def _look_from_the_second(self) -> None:
-        """Ask the second machine who writes, and have it try to."""
-        out = next(path for path in self.shared.glob("*/out/.running")).parent
-        seen = f"/mnt/{out.relative_to(self.shared)}"
-        _, said = self.machines.second.run(f"spk-store info {seen}")
+    def compare(self, place: Path) -> None:
+        """Compare what is there with what the first machine has written by itself."""
+        whole, shards = self.store.whole(place), FeatureStore.open(place / "out").shards
+        differ = {name for name, _ in whole.items() ^ self._whole.items()}
+        self.expect(
+            not differ, f"{place.name}: {len(differ)} differ, first {min(differ, default='')}"
+        )
+        ids = [n for shard in shards for n in FeatureStore.open(shard.path).ids().tolist()]
+        self.expect(len(ids) == len({*ids}), f"{place.name}: a segment has two rows")
+        left = self.store.torn(place)
+        self.expect(not left, f"{place.name}: {left} are left")
+
+    def _look_from_the_second(self, place: Path) -> None:
+        """Ask the second machine who writes, and have it try to, while the writer stands still."""
+        writer = json.loads((place / "out" / "lock").read_text())["pid"]
+        self.machines.first.must(f"kill -STOP {writer}")
+        out, second = f"/mnt/{place.name}/out", self.machines.second
+        _, said = second.run(f"spk-store info {out}")
         told = re.search(r"^running: \d+ of .* on first, since .*\(heard of ", said, re.MULTILINE)
         self.expect(bool(told), f"the second machine does not see who writes: {said}")
-        code, said = self.machines.second.run(EXTRACT.format(seen))
+        code, said = second.run(EXTRACT.format(out))
         refused = code == 1 and '"host": "first"' in said
         self.expect(refused, f"a second writer is let in: {code}: {said}")
+        self.machines.first.must(f"kill -CONT {writer}")
 
     def refusals(self) -> None:
         """Start what the second machine cannot do; each must be told in one line."""
