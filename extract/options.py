@@ -202,8 +202,8 @@ class ExtractSummary:
             reasons = ", ".join(f"{code} {count}" for code, count in sorted(self.rejected.items()))
             parts.append(f"{sum(self.rejected.values())} rejected ({reasons}), see {self.listing}")
         if self.again:
-            tries = f"{self.again} {agree(self.again, 'try was', 'tries were')}"
-            parts.append(f"{tries} of units lost and made again")
+            tries, were = agree(self.again, "try", "tries"), agree(self.again, "was", "were")
+            parts.append(f"{self.again} {tries} of units {were} lost and made again")
         if self.failed:
             parts.append(
                 f"{counted(len(self.failed), 'unit')} failed; run the same command to try again"

@@ -168,7 +168,7 @@ def test_channels_that_are_finite_alone_and_infinite_together_are_rejected(table
 def test_a_segment_of_one_sample_is_too_short(table, typed):
     table(wav(), end=1 / RATE)
     assert typed(EXTRACT).exit_code == 3
-    expected = 'a,too-short,"segment has 1 samples, expected at least 400"'
+    expected = 'a,too-short,"segment has 1 sample, expected at least 400"'
     assert expected in Path("store.rejected.csv").read_text()
 
 

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from spk.extract.audio import Segment
+from spk.extract.store.layout import setting_text
 from spk.extract.store.reader import FeatureStore
 from spk.extract.store.writer import StoreWriter
 from spk.finetune.config import FinetuneConfig
@@ -82,10 +83,10 @@ def test_every_key_of_a_configuration_is_tried(corpus):
 def test_stores_of_another_configuration_are_not_mixed(corpus, tmp_path, told, key):
     other = one_other(corpus.folder / "store", tmp_path / "other", key)
     was = FeatureStore.open(corpus.folder / "store").config[key]
-    differs = f"made with another configuration ({key}: {OTHER[key]!r}, asked {was!r}), expected"
+    pair = f"{key}: {setting_text(OTHER[key])}, asked {setting_text(was)}"
+    differs = f"made with another configuration ({pair}), expected"
     assert differs in told(corpus.extract(other))
-    asked = f"made with another configuration ({key}: {OTHER[key]!r}, asked {was!r}), expected"
-    assert asked in told(f"spk-store merge {corpus.folder}/store {other} out")
+    assert differs in told(f"spk-store merge {corpus.folder}/store {other} out")
     assert not (tmp_path / "out").exists()
     (shard,) = (other / "shards").iterdir()
     shutil.copytree(corpus.folder / "store", tmp_path / "mixed")
@@ -107,7 +108,7 @@ def test_a_model_reads_no_store_of_another_configuration(corpus, model, tmp_path
     other = one_other(corpus.folder / "store", tmp_path / "other", key)
     found = told(f"spk-classify predict {model} {corpus.table} {other} predictions.csv")
     assert key in found
-    assert repr(OTHER[key]) in found
+    assert setting_text(OTHER[key]) in found
     assert not (tmp_path / "predictions.csv").exists()
 
 
