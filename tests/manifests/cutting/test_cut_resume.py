@@ -64,7 +64,7 @@ def test_files_that_go_while_others_are_cut_are_reported(meeting, tmp_path, monk
             shutil.rmtree(out)
 
     monkeypatch.setattr(recording, "write_audio", vanishing)
-    told = r"2 of 5 files that were cut have disappeared, first 'S1_001-M_0000.wav', expected all"
+    told = r"2 of 5 cut files have disappeared, first 'S1_001-M_0000.wav', expected all"
     with pytest.raises(InputError, match=told):
         cut_segments(turns, root, out)
     assert not (out / TABLE).exists()
@@ -74,7 +74,7 @@ def test_files_that_go_after_they_were_cut_are_reported(meeting, tmp_path, monke
     turns, root = meeting
     out = tmp_path / "out"
     monkeypatch.setattr("spk.manifests.cutting.cut.write_table", lambda *_: shutil.rmtree(out))
-    with pytest.raises(InputError, match="5 of 5 files that were cut have disappeared"):
+    with pytest.raises(InputError, match="5 of 5 cut files have disappeared"):
         cut_segments(turns, root, out)
 
 
