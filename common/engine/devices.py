@@ -138,7 +138,7 @@ class _Run:
         self._finishing = False
         self._again: list[Unit] = []
         self._died: dict[str, list[str]] = {}  # key of a unit -> devices whose process it ended
-        self._published = set[str]()
+        self._published = set[str]()  # keys of units of which a copy is still under way
         self._took = deque[float](maxlen=RECENT)  # s of the last units that were finished
         self.failed: list[FailedUnit] = []
 
@@ -146,7 +146,7 @@ class _Run:
         """Give each free device a unit, as far as there are any; tell whether any is not done."""
         for device in self._devices:
             if device.process is None and (self._more or self._again):
-                job = self._job
+                job, device.since = self._job, time.monotonic()
                 device.process = _Process(job.function, job.shared[device.name])
             elif device.process and device.process.begun and device.unit is None:
                 device.unit, device.since = self._next(device), time.monotonic()
@@ -195,10 +195,11 @@ class _Run:
         if device.process and isinstance(done, Done) and done.trace:
             device.process.kill()
             device.process = None
-        if unit.key in self._published:
+        again = unit.key in self._published
+        self._forget_unless_open(unit)
+        if again:
             self._job.discard(done)
             return
-        self._published.add(unit.key)
         self._took.append(took)
         self.give()
         self._job.publish(unit, done)
@@ -216,12 +217,16 @@ class _Run:
             )
         if unit is None or self._finishing:
             return
-        if unit.key in self._published or unit in self._open():
+        if unit in self._open():
+            return
+        if unit.key in self._published:
+            self._published.remove(unit.key)
             return
         died = self._died.setdefault(unit.key, [])
         died.append(device.name)
         if len(died) > self._job.retries:
             self.failed.append(FailedUnit(unit, DIED.format(len(died))))
+            del self._died[unit.key]
         else:
             self._again.append(unit)
             self._tell(f"{text}; tried again: {unit.name}")
@@ -230,9 +235,10 @@ class _Run:
         """Return the unit that a free device is to do, if there is one."""
         if self._finishing:
             return None
-        everywhere = {other.name for other in self._devices}
         for unit in self._again:
-            if device.name not in self._died[unit.key] or everywhere <= {*self._died[unit.key]}:
+            died = self._died[unit.key]
+            others = {other.name for other in self._devices if other.name not in died}
+            if device.name in others or others <= self._stuck():
                 self._again.remove(unit)
                 return unit
         fresh = next(self._waiting, None)
@@ -241,11 +247,29 @@ class _Run:
 
     def _overdue(self) -> Unit | None:
         """Return a unit that is overdue on one device, and is done nowhere else."""
-        since = time.monotonic() - overdue_after(self._took, self._job)
-        late = [device.unit for device in self._devices if device.unit and device.since < since]
-        units = self._open()
+        units, stuck = self._open(), self._stuck()
+        late = [device.unit for device in self._devices if device.unit and device.name in stuck]
         alone = (unit for unit in late if units.count(unit) == 1)
         return next((unit for unit in alone if unit.key not in self._published), None)
+
+    def _stuck(self) -> set[str]:
+        """Return the devices whose unit, or the beginning of whose process, is overdue."""
+        since = time.monotonic() - overdue_after(self._took, self._job)
+        return {
+            device.name
+            for device in self._devices
+            if device.process
+            and (device.unit or not device.process.begun)
+            and device.since < since
+        }
+
+    def _forget_unless_open(self, unit: Unit) -> None:
+        """Note that a unit is published while a copy is under way; else keep nothing of it."""
+        if unit in self._open():
+            self._published.add(unit.key)
+        else:
+            self._published.discard(unit.key)
+            self._died.pop(unit.key, None)
 
     def _open(self) -> list[Unit]:
         """Return the units under way, each as often as it is, and those to try again."""

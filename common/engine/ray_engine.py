@@ -3,23 +3,25 @@
 Tasks, as a task whose process or machine dies is run again elsewhere; actors would lose the unit
 they hold. As many units are sent as fit on the machines that are there, so that a unit's time runs
 from when it was sent, and what is held here does not grow with their number. The process of a task
-is kept for the next one, with whatever its function has loaded, unless the job says otherwise.
+is kept for the next one, with whatever its function has loaded, unless the job says otherwise, or a
+bug may have spoilt it.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import Any
 
 from ..log import debug
 from .processes import DIED
 from .ray_session import count_slots, one_line, ray_session
-from .work import FailedUnit, Job, Unit, overdue_after, tell_failed
+from .work import Done, FailedUnit, Job, Unit, overdue_after, tell_failed
 
 PATIENCE = 0.2  # s between looks whether to stop
 MACHINES_EVERY = 5.0  # s between looks which machines are there
@@ -79,7 +81,7 @@ def run_on_ray(ray: Any, job: Job, stop: Callable[[], bool]) -> tuple[bool, list
             raise
         return True, run.failed
     finally:
-        run.cancel(run.flying)
+        run.end()
     return False, run.failed
 
 
@@ -93,7 +95,7 @@ class _Run:
             num_gpus=job.resources.gpus,
             max_calls=job.calls,
             max_retries=job.retries,
-        )(job.function)
+        )(_in_sound_processes(job.function))
         self._waiting = iter(job.units)
         self._next = next(self._waiting, None)
         self._published = set[str]()  # keys of units of which a copy is still on its way
@@ -159,21 +161,26 @@ class _Run:
             recent = any(now - self.flying[copy][1] <= limit for copy in copies)
             if unit.key in self._published:
                 last = limit * self._job.overdue
-                self.cancel([copy for copy in copies if now - self.flying[copy][1] > last])
+                self._cancel([copy for copy in copies if now - self.flying[copy][1] > last])
             elif not recent and len(copies) <= self._job.retries:
                 self._send(unit)
 
-    def cancel(self, references: Any) -> None:
-        """End the processes of units, and wait for their end."""
-        left = list(references)
-        with suppress(Exception):  # a Ray that has ended runs nothing
-            for reference in left:
-                unit, _ = self.flying.pop(reference)
-                if not self._copies(unit):
-                    self._published.discard(unit.key)
-                self._ray.cancel(reference, force=True)
-            if left:
+    def end(self) -> None:
+        """End the processes of all units, and wait for their end."""
+        left = list(self.flying)
+        self._cancel(left)
+        if left:
+            with suppress(Exception):
                 self._ray.wait(left, num_returns=len(left), timeout=CANCELLED, fetch_local=False)
+
+    def _cancel(self, references: Iterable[Any]) -> None:
+        """Have the processes of units end: at once, but on machines that are cut off."""
+        for reference in references:
+            unit, _ = self.flying.pop(reference)
+            if not self._copies(unit):
+                self._published.discard(unit.key)
+            with suppress(Exception):  # a Ray that has ended runs nothing
+                self._ray.cancel(reference, force=True)
 
     def _send(self, unit: Unit) -> None:
         self.flying[self._remote.remote(self._shared, unit.payload)] = unit, time.monotonic()
@@ -193,3 +200,22 @@ class _Run:
         if isinstance(problem, died.OutOfMemoryError):
             return "its process outgrew the machine's memory in each try"
         return one_line(problem)
+
+
+def _in_sound_processes(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a job's function for a task: in a process that a bug may have spoilt no unit is done.
+
+    The process ends instead, and Ray tries the unit in another one.
+    """
+    bugs: list[str] = []  # of this process, as each has a copy of what is returned
+
+    @wraps(function)
+    def run(shared: Any, payload: Any) -> Any:
+        if bugs:
+            os._exit(1)
+        done = function(shared, payload)
+        if isinstance(done, Done) and done.trace:
+            bugs.append(done.trace)
+        return done
+
+    return run

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from multiprocessing import Pipe
 
 import pytest
 
+from spk.common.engine import devices
 from spk.common.engine.devices import run_on_devices
-from spk.common.engine.work import Job
+from spk.common.engine.work import Job, Unit
 
 # Units that misbehave once, or always; each answers with its name and its process.
 SCRIPT = """
@@ -63,7 +65,9 @@ def run(folder, names):
     """Return how a job of units of these names ends, what it publishes, and what it says."""
     (folder / "script.py").write_text(SCRIPT)
     words = [sys.executable, "script.py", ",".join(names)]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words, cwd=folder, capture_output=True, text=True, check=False, timeout=100
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)
 
@@ -92,6 +96,13 @@ def test_an_overdue_unit_is_done_by_a_free_device_and_published_once(tmp_path):
     assert (stopped, failed) == (False, [])
     assert sorted(name for name, *_ in published) == [*"abcdef", "hangs once"]
     assert len({device for _, device, _ in published}) == 1  # the other one hangs
+
+
+def test_a_unit_does_not_wait_for_a_device_that_hangs(tmp_path):
+    (stopped, failed), published, said = run(tmp_path, ["hangs once", *"ab", "kills once"])
+    assert (stopped, failed) == (False, [])
+    assert sorted(name for name, *_ in published) == [*"ab", "hangs once", "kills once"]
+    assert len({device for _, device, _ in published}) == len(said) == 1
 
 
 def test_a_process_that_met_a_bug_is_made_anew(tmp_path):
@@ -133,3 +144,37 @@ def test_a_process_that_cannot_begin_ends_the_job(tmp_path):
 
 def test_without_devices_nothing_is_done():
     assert run_on_devices(Job(print, {}, [], print), lambda: False, print) == (False, [])
+
+
+class ImitatedProcess:
+    """A process that has begun, and answers with the payload of each unit."""
+
+    begun = True
+
+    def __init__(self, function, shared):
+        self.line, self.theirs = Pipe()
+
+    def send(self, unit):
+        if unit:
+            self.theirs.send((unit.payload,))
+
+    def receive(self):
+        return self.line.recv()
+
+    def kill(self):
+        self.line.close()
+        self.theirs.close()
+
+
+def test_what_the_first_process_holds_does_not_grow_with_the_units(monkeypatch):
+    monkeypatch.setattr(devices, "_Process", ImitatedProcess)
+    published = []
+    units = (Unit(str(number), f"unit {number}", number) for number in range(2 * devices.RECENT))
+    job = Job(print, {"one": 1, "two": 2}, units, lambda unit, number: published.append(number))
+    run = devices._Run(job, print)
+    while run.give():
+        run.receive()
+    assert sorted(published) == list(range(2 * devices.RECENT))
+    held = [len(value) for value in vars(run).values() if hasattr(value, "__len__")]
+    assert max(held) == devices.RECENT  # the times of the last ones
+    run.kill()

@@ -118,14 +118,16 @@ def test_a_process_of_this_machine_that_dies_loses_its_own_unit_alone(tmp_path):
     assert failed == [["unit always", "its process died in each of 2 tries"]]
 
 
-# One unit hangs at its first try, and is done at its second; one has a bug.
+# One unit hangs at its first try, and is done at its second; one has a bug; one spoils its process.
 TWICE = """
 import json, os, sys, time
 from spk.common.engine.ray_engine import run_on_ray
 from spk.common.engine.ray_session import ray_session
-from spk.common.engine.work import Job, Unit
+from spk.common.engine.work import Done, Job, Unit
 
 def work(folder, name):
+    if name == "spoils":
+        os.environ["SPOILT"] = "1"
     if name == "hangs":
         try:
             open(os.path.join(folder, "begun"), "x").close()
@@ -134,12 +136,12 @@ def work(folder, name):
             pass
     if name == "bug":
         raise ValueError("a bug")
-    return name
+    return Done(name, trace="a bug" if "SPOILT" in os.environ else "")
 
 published = []
 if __name__ == "__main__":
-    units = [Unit(name, f"unit {name}", name) for name in ("hangs", "bug", "a", "b", "c")]
-    publish = lambda unit, result: published.append((unit.name, result))
+    units = [Unit(name, f"unit {name}", name) for name in ("spoils", "hangs", "bug", *"abcdef")]
+    publish = lambda unit, done: published.append((unit.name, done.value, done.trace))
     job = Job(work, sys.argv[1], units, publish, overdue=2.0, floor=1.0)
     with ray_session(None) as ray:
         stopped, failed = run_on_ray(ray, job, lambda: False)
@@ -150,7 +152,7 @@ if __name__ == "__main__":
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_an_overdue_unit_is_sent_again_and_published_once(tmp_path):
+def test_overdue_units_are_sent_again_and_none_is_done_where_a_bug_has_been(tmp_path):
     pytest.importorskip("ray", reason="the extra ray is not installed")
     (tmp_path / "twice.py").write_text(TWICE)
     done = subprocess.run(
@@ -163,7 +165,10 @@ def test_an_overdue_unit_is_sent_again_and_published_once(tmp_path):
     assert done.returncode == 0, done.stderr
     stopped, published, failed = json.loads(done.stdout)
     assert not stopped
-    assert published == [[f"unit {name}", name] for name in ("a", "b", "c", "hangs")]
+    names = [*"abcdef", "hangs", "spoils"]
+    assert published == [
+        [f"unit {name}", name, "a bug" if name == "spoils" else ""] for name in names
+    ]
     assert failed == [["unit bug", "ValueError: a bug"]]
 
 
@@ -252,6 +257,40 @@ def test_an_overdue_unit_holds_no_slot():
     limit = time.monotonic() + 10
     run_on_ray(ray, job, lambda: len(published) == 3 or time.monotonic() > limit)
     assert published == [1, 2, 3]
+
+
+class RayWithoutAnEnd(ImitatedRay):
+    """A Ray whose first copy of unit 0 does not end, not even when it is cancelled."""
+
+    def __init__(self, slots):
+        super().__init__(slots)
+        self.first, self.cancelled, self.waited = [], [], []
+
+    def wait(self, flying, timeout, **_settings):
+        self.first = self.first or [task for task in flying if task() == 0][:1]
+        self.waited.append(timeout)
+        answering = [task for task in flying if task not in self.first]
+        return answering[:1], [task for task in flying if task not in answering[:1]]
+
+    def cancel(self, task, **_settings):
+        self.cancelled.append(task)
+
+
+def test_the_driver_does_not_wait_for_a_copy_that_it_cancels_on_a_machine_that_is_cut_off():
+    ray, published, limit = RayWithoutAnEnd(1), [], time.monotonic() + 10
+
+    def units():
+        yield Unit("1", "unit 1", 1)
+        number = 0
+        while not ray.cancelled and time.monotonic() < limit:
+            yield Unit(str(number), f"unit {number}", number)
+            number += 2
+
+    job = Job(lambda _, number: number, None, units(), lambda unit, n: published.append(n), floor=0)
+    assert run_on_ray(ray, job, lambda: False) == (False, [])
+    assert ray.cancelled == ray.first
+    assert sorted(published) == [0, 1, *range(2, max(published) + 1, 2)]
+    assert max(ray.waited) < 1
 
 
 @pytest.mark.parametrize(

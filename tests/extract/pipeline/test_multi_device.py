@@ -226,7 +226,7 @@ def test_a_killed_process_is_made_anew_and_its_unit_is_tried_again(corpus, alone
     assert process.returncode == 3  # a segment is silent
     told = r"cpu \(\d\): the process of this device ended early with signal 9; tried again: "
     assert re.fullmatch(told + r"\d+ segments of a.wav\n", errors)
-    assert "; 1 tries of units were lost and made again; " in said
+    assert "; 1 try of units was lost and made again; " in said
     assert_same(rows_of(tmp_path / "store"), alone)
     assert unnamed(tmp_path / "store") == []
 
