@@ -17,7 +17,8 @@ from spk.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("manifests", "extract", "classify", "classify.naming", "finetune")
-PHONE = 390  # pixels
+WIDTHS = {"phone": 390, "laptop": 1440}  # pixels
+WIDTH = "(({scrollWidth, clientWidth}) => [scrollWidth, clientWidth])(document.documentElement)"
 # Formats with a number on the page of versions: the row's start, and where the number stands.
 SCHEMAS = {
     "store": "extract.store.shard",
@@ -84,22 +85,47 @@ HELP = """  --same-name [auto|never]
   -h, --help         Show this message &amp; exit."""
 
 
+def shown_by_blocks(page):
+    return runpy.run_path(str(ROOT / ".ci/site/blocks.py"))["on_page_content"](page)
+
+
 def test_options_become_a_list():
     code = f"<pre><span></span><code>{HELP}</code></pre>"
     title = "<p><strong>Options:</strong></p>"
     page = f'{title}\n<div class="language-text highlight">{code}</div>'
-    shown = runpy.run_path(str(ROOT / ".ci/site/blocks.py"))["on_page_content"](page)
-    assert re.findall("<dt><code.*?>(.*?)</code></dt><dd>(.*?)</dd>", shown) == [
+    shown = shown_by_blocks(page)
+    shown = re.sub("</?(?:span|code).*?>", "", shown)
+    assert re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", shown) == [
         ("--same-name [auto|never]", "Whether clusters may share a name.  [by --false-accepts]"),
         ("-h, --help", "Show this message &amp; exit."),
     ]
+
+
+def test_options_and_commands_are_not_broken_at_their_hyphens():
+    shown = shown_by_blocks("<p>or --audio-root; spk-store (test-spk-store, a/--b)</p>")
+    assert re.findall('<span class="short">(.*?)</span>', shown) == ["--audio-root", "spk-store"]
+
+
+def test_cells_of_figures_stay_one_line_and_those_of_sentences_get_room():
+    cells = ["97.6 (92-100)", "yes", "a sentence that would be squeezed to a word a line"]
+    shown = shown_by_blocks("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    assert re.findall('<td(?: class="(.*?)")?>', shown) == ["short", "", "long"]
+
+
+def test_what_help_and_tables_quote_is_shown_as_typed():
+    shown = shown_by_blocks(r"<td><code>a \| b</code></td>")
+    assert '<code class="short">a | b</code>' in shown
+    help_text = "  --gain FLOAT  As of `channel`."
+    block = f'<div class="highlight"><pre><span></span><code>{help_text}</code></pre></div>'
+    shown = shown_by_blocks(f"<p><strong>Options:</strong></p>\n{block}")
+    assert re.search('As of <code class="short">channel</code>', shown)
 
 
 def test_sentences_can_be_broken_and_rows_of_tables_cannot():
     lines = ["layers  accuracy\n", "4 of 7 clusters have a name\n"]
     spans = "".join(f'<span id="__span-0-{n}">{line}</span>' for n, line in enumerate(lines))
     page = f'<div class="language-text highlight"><pre><code>{spans}</code></pre></div>'
-    shown = runpy.run_path(str(ROOT / ".ci/site/blocks.py"))["on_page_content"](page)
+    shown = shown_by_blocks(page)
     assert re.findall(r'class="prose">(.*)', shown) == ["4 of 7 clusters have a name"]
 
 
@@ -130,19 +156,24 @@ def test_the_site_loads_nothing_from_another_host(site):
 
 
 @pytest.mark.slow
-def test_no_page_is_wider_than_a_phone(site, tmp_path_factory):
+def test_no_page_is_wider_than_its_window(site, tmp_path_factory):
     browser = open_browser(tmp_path_factory.mktemp("profile"))
+    pages = [page for page in site.rglob("*.html") if page.name != "404.html"]  # the host's paths
+    wider = []
     try:
-        browser.look(width=PHONE, height=800, mobile=True, whole=False)
-        for page in sorted(site.rglob("*.html")):
-            if page.name != "404.html":  # whose addresses are of the site's host
-                browser.open(page)
-                width = browser.run("document.documentElement.scrollWidth")
-                assert width <= PHONE, page
-                asked = [address for address in browser.requests() if address.startswith("http")]
-                assert asked == []
+        for page in sorted(pages):
+            browser.open(page)
+            asked = [address for address in browser.requests() if address.startswith("http")]
+            assert asked == []
+            for device, width in WIDTHS.items():
+                phone = device == "phone"
+                browser.look(width=width, height=800, mobile=phone, whole=False)
+                shown, window = browser.run(WIDTH)
+                if shown > min(window, width):
+                    wider.append((page.name, device, shown, window))
     finally:
         browser.close()
+    assert wider == []
 
 
 def test_the_page_of_versions_has_the_numbers_of_the_code():

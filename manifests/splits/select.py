@@ -64,8 +64,10 @@ def select_segments(  # noqa: PLR0913  (the options of the command)
         Segment table.
     sessions
         Names of the sessions to keep; None or empty: all.
-    min_seconds, max_seconds
-        Shortest and longest duration in s that is kept; None: no limit.
+    min_seconds
+        Shortest duration in s that is kept.
+    max_seconds
+        Longest duration in s that is kept; None: no limit.
     max_overlap
         Greatest share, 0..1, in which somebody else speaks too; None: no limit.
     min_segments
