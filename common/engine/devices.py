@@ -258,9 +258,7 @@ class _Run:
         return {
             device.name
             for device in self._devices
-            if device.process
-            and (device.unit or not device.process.begun)
-            and device.since < since
+            if device.process and (device.unit or not device.process.begun) and device.since < since
         }
 
     def _forget_unless_open(self, unit: Unit) -> None:

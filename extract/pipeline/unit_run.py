@@ -33,17 +33,26 @@ SAME_BUG = 3  # units that fail by a bug before any gives rows; one more ends th
 
 
 class UnitRun(ExtractionRun):
-    """A run whose batches are encoded in units, by other processes."""
+    """A run whose batches are encoded in units, by other processes.
+
+    Its batches fit each of the devices `names`, such as ``cuda:0``, of one machine.
+    """
 
     def __init__(
         self,
+        names: Sequence[str],
         encoder: Encoder,
         layers: Sequence[int],
         options: ExtractOptions,
         writer: StoreWriter,
         log: Callable[[str], object],
     ) -> None:
+        from ..encoder.device import shared_batch_seconds
+
         super().__init__(encoder, layers, options, writer, log)
+        fitting = shared_batch_seconds(names, encoder.provenance()["compute_dtype"])
+        self.batch_seconds = options.batch_seconds or fitting
+        self._names, self.devices = tuple(names), ", ".join(names)
         self._store, self._layers = writer, tuple(layers)
         self._key = fingerprint(writer.config)
         self._notes = set[str]()
