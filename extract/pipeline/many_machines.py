@@ -74,7 +74,7 @@ class RayRun(UnitRun):
         stopped, failed = run_units(
             self._options.ray_address, partial(self._describe, units, progress), stop, self._tell
         )
-        self.failed += failed
+        self._finish(failed)
         return stopped
 
     def _describe(self, units: Sequence[Unit], progress: Progress, ray: object) -> Job:

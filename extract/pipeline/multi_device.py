@@ -35,7 +35,7 @@ class MultiDeviceRun(UnitRun):
         left = deque(batches)
         job = self.job(self._specs(len(left)), self._units(left), progress)
         stopped, failed = run_on_devices(job, stop, self._tell)
-        self.failed += failed
+        self._finish(failed)
         return stopped
 
     def _specs(self, most: int) -> dict[str, UnitSpec]:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...common.engine.running import count_lost_tries
-from ...common.engine.work import Done, FailedUnit, Job, Resources, Unit
+from ...common.engine.work import Done, FailedUnit, Job, Resources, Unit, tell_failed
 from ..audio import Segment
 from ..options import ExtractOptions
 from ..profiling import current_profile
@@ -124,6 +124,11 @@ class UnitRun(ExtractionRun):
         if not self.new and len(self.failed) > SAME_BUG:
             raise RuntimeError(reason) from RuntimeError(f"in a worker:\n{trace}")
         self._tell(f"failed: {unit.name}\n{trace}")
+
+    def _finish(self, given_up: Sequence[FailedUnit]) -> None:
+        """Name the units that met a bug once more, after those that the engine has given up."""
+        tell_failed(self.failed, self._tell)
+        self.failed += given_up
 
     def _discard(self, done: Done) -> None:
         for shard in done.value.shards:
