@@ -55,7 +55,7 @@ class Running:
     updated
         When it last wrote that, s since the epoch.
     units
-        Those under way on machines of an engine.
+        Those under way on machines of an engine; not those whose process on this machine is gone.
     """
 
     done: int
@@ -139,6 +139,7 @@ def read_running(folder: Path) -> Running | None:
         Unit(last["name"], *_process_of(last), len(marks))
         for marks in tries.values()
         for last in [max(marks, key=lambda state: state["since"])]
+        if not is_gone(last["pid"], last["host"])
     ]
     units.sort(key=lambda unit: unit.since)
     return Running(job["done"], job["total"], *_process_of(job), job["updated"], tuple(units))

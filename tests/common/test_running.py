@@ -59,6 +59,20 @@ def test_units_under_way_are_told_with_their_process_and_the_lost_tries_are_coun
         assert read_running(tmp_path).units == ()
 
 
+def test_a_unit_whose_process_was_killed_is_not_under_way(tmp_path):
+    code = f"""
+import os, signal
+from pathlib import Path
+from spk.common.engine.running import under_way
+with under_way(Path({str(tmp_path)!r}), "0a", "a unit"):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    with announce(tmp_path, 9, lambda: 0):
+        subprocess.run([sys.executable, "-c", code], check=False)
+        assert read_running(tmp_path).units == ()
+        assert count_lost_tries(tmp_path, "0a") == 1
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"done": 1}', "\0", '{"pid": {}}'])
 def test_what_others_have_left_is_no_job(tmp_path, text):
     (tmp_path / ".running").mkdir()
