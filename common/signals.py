@@ -136,7 +136,7 @@ def _watch(receiver: socket.socket, seconds: float, clear: Callable[[], object])
     for patience in (None, seconds, 1.0):
         receiver.settimeout(patience)
         try:
-            number = receiver.recv(1)
+            number = _receive_number(receiver)
         except TimeoutError:
             break
         if not number:
@@ -145,6 +145,16 @@ def _watch(receiver: socket.socket, seconds: float, clear: Callable[[], object])
     clear()
     _tell()
     os._exit(128 + numbers[0])
+
+
+def _receive_number(receiver: socket.socket) -> bytes:
+    """Return the number of a signal that ends a program, or nothing where the other end is closed.
+
+    Those of all others that Python handles come too.
+    """
+    while (number := receiver.recv(1)) and number[0] not in KINDS:
+        pass
+    return number
 
 
 @contextmanager

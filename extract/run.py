@@ -172,8 +172,8 @@ def run_extraction(
         try:
             batches = job.plan(segments)
             committed = _committed(segments, writer)
-            with job.shown(batches) as progress, announce(writer.path, *committed) as tell:
-                interrupted = job.encode(batches, _telling(stop, tell), progress)
+            with job.shown(batches) as progress, announce(writer.path, *committed) as update:
+                interrupted = job.encode(batches, _updating(stop, update), progress)
         finally:  # an aborted run records its rejections too
             writer.commit()
             write_rejected(store, writer.rejections.values())
@@ -190,14 +190,14 @@ def _committed(segments: Sequence[Segment], writer: StoreWriter) -> tuple[int, C
     return len(segments), lambda: before + len(writer.done) - begun
 
 
-def _telling(stop: Callable[[], bool], tell: Callable[[], None]) -> Callable[[], bool]:
-    """Return `stop`, which is asked again and again, with what is to be told now and then."""
+def _updating(stop: Callable[[], bool], update: Callable[[], None]) -> Callable[[], bool]:
+    """Return `stop`, which is asked again and again, with the update of the job's state."""
 
-    def told() -> bool:
-        tell()
+    def updated() -> bool:
+        update()
         return stop()
 
-    return told
+    return updated
 
 
 def _check_engine(options: ExtractOptions, encoder: Encoder | None) -> None:

@@ -124,7 +124,7 @@ class _Device:
     process: _Process | None = None
     unit: Unit | None = None
     since: float = 0.0
-    stillborn: int = 0  # processes in a row that died before they had begun
+    failed_starts: int = 0  # processes in a row that died before they had begun
 
 
 class _Run:
@@ -169,13 +169,19 @@ class _Run:
                         self._publish(device, device.unit, *done)
 
     def finish(self) -> None:
-        """Have all processes end after their batch, and publish it; raise the first problem."""
+        """Have all processes end after their batch, and publish it; raise the first problem.
+
+        One that hangs has as long for that as a unit may take.
+        """
         self._finishing, self._more, problems = True, False, list[Exception]()
         self._again.clear()
         for device in self._devices:
+            device.since = time.monotonic()
             if device.process:
                 device.process.send(None)
-        while self.give():
+        while (
+            self.give() and {device.name for device in self._devices if device.unit} - self._stuck()
+        ):
             try:
                 self.receive()
             except Exception as problem:  # what the others have done is published all the same
@@ -209,8 +215,8 @@ class _Run:
         text = f"{device.name}: the process of this device ended early with {how}"
         begun = bool(device.process and device.process.begun)
         unit, device.unit, device.process = device.unit, None, None
-        device.stillborn = 0 if begun else device.stillborn + 1
-        if not begun and (how.startswith("code") or device.stillborn > self._job.retries):
+        device.failed_starts = 0 if begun else device.failed_starts + 1
+        if not begun and (how.startswith("code") or device.failed_starts > self._job.retries):
             raise InputError(
                 f"{text}, expected it to begin; see what it says above, and run the same command "
                 "to go on"
@@ -220,7 +226,7 @@ class _Run:
         if unit in self._open():
             return
         if unit.key in self._published:
-            self._published.remove(unit.key)
+            self._forget_unless_open(unit)
             return
         died = self._died.setdefault(unit.key, [])
         died.append(device.name)
@@ -258,9 +264,7 @@ class _Run:
         return {
             device.name
             for device in self._devices
-            if device.process
-            and (device.unit or not device.process.begun)
-            and device.since < since
+            if device.process and (device.unit or not device.process.begun) and device.since < since
         }
 
     def _forget_unless_open(self, unit: Unit) -> None:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..counts import counted
 from ..errors import InputError, explain_write_errors
 from ..extras import installed_versions
 from ..files import WRITING
@@ -50,8 +51,8 @@ def check_machines(
     if unfit:
         machine, reason = next(iter(unfit.items()))
         raise InputError(
-            f"--ray-address: {len(unfit)} machines cannot work, first {machine}: {reason}, "
-            "expected the same folders and versions on each; mount and install them "
+            f"--ray-address: {counted(len(unfit), 'machine')} cannot work, first {machine}: "
+            f"{reason}, expected the same folders and versions on each; mount and install them "
             f"alike{otherwise}"
         )
 

@@ -159,6 +159,8 @@ def ask_machines(ray: Any, function: Callable[..., str], *arguments: Any) -> dic
     for answer, machine in asked_of.items():
         try:
             said[machine] = ray.get(answer, timeout=PATIENCE) or said.get(machine, "")
+        except ray.exceptions.GetTimeoutError:
+            said[machine] = f"it does not answer within {PATIENCE:.0f} s"
         except ray.exceptions.RayError as problem:
             said[machine] = one_line(problem)
     return {machine: text for machine, text in said.items() if text}

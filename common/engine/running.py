@@ -26,9 +26,9 @@ from ..files import atomic_write_bytes
 from ..locks import is_gone
 
 PLACE, JOB = ".running", "job.json"
-EVERY = 5.0  # s between two words of a job
-WHO = {"pid": int, "host": str, "since": str}
-FORMS = ({"name": str, **WHO}, {"done": int, "total": int, "heard": float, **WHO})
+EVERY = 5.0  # s between updates of a job's file
+PROCESS = {"pid": int, "host": str, "since": str}
+FORMS = ({"name": str, **PROCESS}, {"done": int, "total": int, "updated": float, **PROCESS})
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Running:
-    """A job that runs, or has died without a word.
+    """A job that runs, or was killed.
 
     Attributes
     ----------
@@ -52,10 +52,10 @@ class Running:
         What is committed, of how many.
     pid, host, since
         Its process and machine, and when it began.
-    heard
-        When it last said so, s since the epoch.
+    updated
+        When it last wrote that, s since the epoch.
     units
-        Those under way on machines of an engine.
+        Those under way on machines of an engine; not those whose process on this machine is gone.
     """
 
     done: int
@@ -63,53 +63,53 @@ class Running:
     pid: int
     host: str
     since: str
-    heard: float
+    updated: float
     units: tuple[Unit, ...] = ()
 
     @property
-    def silent(self) -> float:
-        """How long nothing was heard of it, s."""
-        return max(0.0, time.time() - self.heard)
+    def age(self) -> float:
+        """How long ago that was, s."""
+        return max(0.0, time.time() - self.updated)
 
     @property
-    def dead(self) -> bool:
+    def gone(self) -> bool:
         """Whether it ran on this machine, and its process is gone."""
         return is_gone(self.pid, self.host)
 
 
 @contextmanager
 def announce(folder: Path, total: int, done: Callable[[], int]) -> Iterator[Callable[[], None]]:
-    """Tell of a job in `folder` while open; yield what is to be called now and then."""
+    """Write how far a job in `folder` is, while open; yield what writes that anew, now and then."""
     place = folder / PLACE
-    ours = {"total": total, **_who()}
+    ours = {"total": total, **_this_process()}
     last = [-EVERY]
 
-    def tell() -> None:
+    def update() -> None:
         if time.monotonic() - last[0] < EVERY:
             return
         last[0] = time.monotonic()
-        content = json.dumps({"done": done(), "heard": time.time(), **ours})
+        content = json.dumps({"done": done(), "updated": time.time(), **ours})
         with suppress(OSError):
             atomic_write_bytes(place / JOB, content.encode())
 
-    tell()
+    update()
     try:
-        yield tell
+        yield update
     finally:
         forget(folder)
 
 
 def forget(folder: Path) -> None:
-    """Remove what a job has told; for the holder of the folder's lock only."""
+    """Remove what a job has written of itself; for the holder of the folder's lock only."""
     shutil.rmtree(folder / PLACE, ignore_errors=True)
 
 
 @contextmanager
 def under_way(folder: Path, key: str, name: str) -> Iterator[None]:
-    """Tell of a try of a unit while it lasts, from the process that does it."""
+    """Leave a file for a try of a unit while it lasts, in the process that does it."""
     mark = folder / PLACE / f"{key}-{uuid.uuid4().hex}"
     with suppress(OSError):
-        mark.write_text(json.dumps({"name": name, **_who()}))
+        mark.write_text(json.dumps({"name": name, **_this_process()}))
     try:
         yield
     finally:
@@ -127,42 +127,43 @@ def count_lost_tries(folder: Path, key: str) -> int:
 
 
 def read_running(folder: Path) -> Running | None:
-    """Return what a job in `folder` tells, or None where none runs."""
+    """Return the state of the job in `folder`, or None where none runs."""
     job = _read(folder / PLACE / JOB)
     if job is None:
         return None
     tries: dict[str, list[dict[str, Any]]] = {}
     for mark in (folder / PLACE).glob("*-*"):
-        if (words := _read(mark)) is not None:
-            tries.setdefault(mark.name.split("-")[0], []).append(words)
+        if (state := _read(mark)) is not None:
+            tries.setdefault(mark.name.split("-")[0], []).append(state)
     units = [
-        Unit(last["name"], *_whose(last), len(marks))
+        Unit(last["name"], *_process_of(last), len(marks))
         for marks in tries.values()
-        for last in [max(marks, key=lambda words: words["since"])]
+        for last in [max(marks, key=lambda state: state["since"])]
+        if not is_gone(last["pid"], last["host"])
     ]
     units.sort(key=lambda unit: unit.since)
-    return Running(job["done"], job["total"], *_whose(job), job["heard"], tuple(units))
+    return Running(job["done"], job["total"], *_process_of(job), job["updated"], tuple(units))
 
 
 def describe(running: Running) -> dict[str, Any]:
     """Return a job's state as plain data, with what follows from it."""
-    return {**asdict(running), "silent": running.silent, "dead": running.dead}
+    return {**asdict(running), "age": running.age, "gone": running.gone}
 
 
-def _who() -> dict[str, Any]:
+def _this_process() -> dict[str, Any]:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
 
 
-def _whose(words: dict[str, Any]) -> tuple[int, str, str]:
-    return words["pid"], words["host"], words["since"]
+def _process_of(state: dict[str, Any]) -> tuple[int, str, str]:
+    return state["pid"], state["host"], state["since"]
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Return what was told there; nothing where it is gone, half-written, or of others."""
+    """Return what that file says; None where it is gone, half-written, or somebody else's."""
     try:
-        words: Any = json.loads(path.read_text()) if path.is_file() else None
+        content: Any = json.loads(path.read_text()) if path.is_file() else None
         forms = FORMS[path.name == JOB]
-        return {name: form(words[name]) for name, form in forms.items()}
+        return {name: form(content[name]) for name, form in forms.items()}
     except (OSError, ValueError, TypeError, KeyError, OverflowError):
         return None

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from ..counts import counted
 from ..errors import InputError
 
 RETRIES = 3  # further tries of a unit whose process or machine died
@@ -63,7 +64,7 @@ class UnitsFailedError(InputError):
     def __init__(self, where: object, failed: Sequence[FailedUnit], units: int) -> None:
         first = failed[0]
         super().__init__(
-            f"{where}: {len(failed)} of {units} units failed, first {first.unit.name} "
+            f"{where}: {counted(len(failed), 'unit', of=units)} failed, first {first.unit.name} "
             f"({first.reason}), expected all; run the same command to try again"
         )
 

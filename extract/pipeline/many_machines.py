@@ -45,12 +45,7 @@ class RayRun(UnitRun):
         writer: StoreWriter,
         log: Callable[[str], object],
     ) -> None:
-        from ..encoder.device import shared_batch_seconds
-
-        super().__init__(encoder, layers, options, writer, log)
-        if self._on_gpu and options.batch_seconds is None:
-            names, dtype = [str(encoder.device)], encoder.provenance()["compute_dtype"]
-            self.batch_seconds = shared_batch_seconds(names, dtype)
+        super().__init__([str(encoder.device)], encoder, layers, options, writer, log)
         self._unit_of: dict[str, int] = {}  # first segment_id of a batch -> place of its unit
         self.devices = "Ray"
 
@@ -79,14 +74,14 @@ class RayRun(UnitRun):
         stopped, failed = run_units(
             self._options.ray_address, partial(self._describe, units, progress), stop, self._tell
         )
-        self.failed += failed
+        self._finish(failed)
         return stopped
 
     def _describe(self, units: Sequence[Unit], progress: Progress, ray: object) -> Job:
         self._check_folders(ray, units)
         resources = unit_resources(ray, gpus=self._on_gpu, cores=DECODERS, option="--device")
-        environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-        spec = replace(self.spec("cuda:0" if self._on_gpu else "cpu"), environment=environment)
+        device = "cuda:0" if self._on_gpu else "cpu"
+        spec = replace(self.spec(device), environment=environment_of_tasks())
         return self.job(spec, units, progress, resources)
 
     @property
@@ -101,3 +96,8 @@ class RayRun(UnitRun):
         inputs.append((f"the encoder {encoder}", os.path.join(encoder, "config.json")))
         folder = Path(os.path.abspath(self._store.path), "shards")
         check_machines(ray, folder, inputs, packages=("spk-toolkit",), otherwise=ALONE)
+
+
+def environment_of_tasks() -> dict[str, str]:
+    """Return the environment variables of this process that tasks take over."""
+    return {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}

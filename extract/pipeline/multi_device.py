@@ -9,20 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from ...common.engine.devices import run_on_devices
 from ...common.engine.work import Done, Unit
 from ..audio import Segment
-from ..options import ExtractOptions
-from ..store.writer import StoreWriter
 from .batching import AHEAD
 from .runner import Progress, count_workers
 from .unit_run import UnitRun
 from .unit_worker import UnitSpec
-
-if TYPE_CHECKING:
-    from ..encoder.encoder import Encoder
 
 UNIT_SECONDS = 30.0  # s that a unit takes, about
 LEAST_SECONDS = 2.0  # s; smaller ones, at the end, would cost more than they balance
@@ -30,25 +24,9 @@ FIRST = AHEAD + 1  # batches of a unit while nothing is known of a device's spee
 
 
 class MultiDeviceRun(UnitRun):
-    """A run on several devices, with `names` such as ``cuda:0``."""
+    """A run on several devices of this machine."""
 
-    def __init__(
-        self,
-        names: Sequence[str],
-        encoder: Encoder,
-        layers: Sequence[int],
-        options: ExtractOptions,
-        writer: StoreWriter,
-        log: Callable[[str], object],
-    ) -> None:
-        from ..encoder.device import shared_batch_seconds
-
-        super().__init__(encoder, layers, options, writer, log)
-        self._names = tuple(names)
-        fitting = shared_batch_seconds(names, encoder.provenance()["compute_dtype"])
-        self.batch_seconds = options.batch_seconds or fitting
-        self.devices = ", ".join(names)
-        self._speed = 0.0  # batches that a process does in a second, of the last unit
+    _speed = 0.0  # batches that a process does in a second, of the last unit
 
     def encode(
         self, batches: Iterable[Sequence[Segment]], stop: Callable[[], bool], progress: Progress
@@ -57,7 +35,7 @@ class MultiDeviceRun(UnitRun):
         left = deque(batches)
         job = self.job(self._specs(len(left)), self._units(left), progress)
         stopped, failed = run_on_devices(job, stop, self._tell)
-        self.failed += failed
+        self._finish(failed)
         return stopped
 
     def _specs(self, most: int) -> dict[str, UnitSpec]:

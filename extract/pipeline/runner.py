@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...common.audio.decoding import check_channel, clipped_text, read_header
+from ...common.counts import counted
 from ...common.cpus import available_cores
 from ...common.engine.work import FailedUnit
 from ...common.errors import InputError
@@ -95,7 +96,7 @@ class ExtractionRun:
                 bar.update(seconds)
                 self.wall = time.perf_counter() - begun
                 speed = f"{self.seconds / self.wall:.0f} times real time"
-                bar.set_description_str(f"{self.new} segments, {speed}, ", refresh=False)
+                bar.set_description_str(f"{counted(self.new, 'segment')}, {speed}, ", refresh=False)
 
             yield progress
         self.wall = time.perf_counter() - begun
@@ -241,14 +242,14 @@ class SplitOnOutOfMemory:
     def _shrink(self, waveforms: Sequence[np.ndarray], padded: int) -> None:
         if len(waveforms) == 1:
             raise InputError(
-                f"--max-seconds: a waveform of {padded} samples alone is too large for the "
-                "device's memory, expected it to fit; pass a smaller --max-seconds and name "
+                f"--max-seconds: a waveform of {counted(padded, 'sample')} alone is too large for "
+                "the device's memory, expected it to fit; pass a smaller --max-seconds and name "
                 "another store"
             )
         if self._limit == np.inf:
             self._tell(
-                f"a batch of {len(waveforms)} segments is too large for the device's memory, "
-                "expected it to fit; going on with halves, pass a smaller --batch-seconds"
+                f"a batch of {counted(len(waveforms), 'segment')} is too large for the device's "
+                "memory, expected it to fit; going on with halves, pass a smaller --batch-seconds"
             )
         self._limit = padded // 2
 

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...common.engine.running import count_lost_tries
-from ...common.engine.work import Done, FailedUnit, Job, Resources, Unit
+from ...common.engine.work import Done, FailedUnit, Job, Resources, Unit, tell_failed
 from ..audio import Segment
 from ..options import ExtractOptions
 from ..profiling import current_profile
@@ -33,17 +33,26 @@ SAME_BUG = 3  # units that fail by a bug before any gives rows; one more ends th
 
 
 class UnitRun(ExtractionRun):
-    """A run whose batches are encoded in units, by other processes."""
+    """A run whose batches are encoded in units, by other processes.
+
+    Its batches fit each of the devices `names`, such as ``cuda:0``, of one machine.
+    """
 
     def __init__(
         self,
+        names: Sequence[str],
         encoder: Encoder,
         layers: Sequence[int],
         options: ExtractOptions,
         writer: StoreWriter,
         log: Callable[[str], object],
     ) -> None:
+        from ..encoder.device import shared_batch_seconds
+
         super().__init__(encoder, layers, options, writer, log)
+        fitting = shared_batch_seconds(names, encoder.provenance()["compute_dtype"])
+        self.batch_seconds = options.batch_seconds or fitting
+        self._names, self.devices = tuple(names), ", ".join(names)
         self._store, self._layers = writer, tuple(layers)
         self._key = fingerprint(writer.config)
         self._notes = set[str]()
@@ -115,6 +124,11 @@ class UnitRun(ExtractionRun):
         if not self.new and len(self.failed) > SAME_BUG:
             raise RuntimeError(reason) from RuntimeError(f"in a worker:\n{trace}")
         self._tell(f"failed: {unit.name}\n{trace}")
+
+    def _finish(self, given_up: Sequence[FailedUnit]) -> None:
+        """Name the units that met a bug once more, after those that the engine has given up."""
+        tell_failed(self.failed, self._tell)
+        self.failed += given_up
 
     def _discard(self, done: Done) -> None:
         for shard in done.value.shards:

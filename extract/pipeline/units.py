@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from ...common.counts import counted
 from ...common.engine.work import Unit, unit_key
 from ..audio import Segment
 from .batching import sort_segments
@@ -56,7 +57,7 @@ def unit_name(batches: Batches) -> str:
     segments = [segment for batch in batches for segment in batch]
     recordings = sorted({segment.path for segment in segments})
     count = len(segments) + sum(len(segment.same_span) for segment in segments)
-    return f"{count} segments of {_names(recordings)}"
+    return f"{counted(count, 'segment')} of {_names(recordings)}"
 
 
 def unit_mark(batches: Batches) -> str:
@@ -70,4 +71,4 @@ def _placed(segment: Segment) -> Segment:
 
 def _names(paths: Sequence[str]) -> str:
     first, last = os.path.basename(paths[0]), os.path.basename(paths[-1])
-    return first if first == last else f"{len(paths)} recordings, {first} to {last}"
+    return first if first == last else f"{counted(len(paths), 'recording')}, {first} to {last}"

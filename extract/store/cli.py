@@ -42,7 +42,7 @@ def info_(path: str) -> None:
 def _running_text(running: dict[str, Any]) -> str:
     """Return the lines that tell of an extraction under way."""
     whose = "by process {pid} on {host}, since {since}"
-    state = "process is gone" if running["dead"] else f"heard of {running['silent']:.0f} s ago"
+    state = "process is gone" if running["gone"] else f"updated {running['age']:.0f} s ago"
     lines = [
         f"running: {counted(running['done'], 'segment', of=running['total'])} committed, "
         f"{whose.format(**running)} ({state})"

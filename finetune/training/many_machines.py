@@ -29,7 +29,7 @@ from ...common.engine.work import RETRIES, Done, FailedUnit, Job, Resources, Uni
 from ...common.errors import InputError
 from ...common.log import log as tell
 from ...common.log import progress_bar
-from ...extract.pipeline.many_machines import ENVIRONMENT
+from ...extract.pipeline.many_machines import environment_of_tasks
 from .provenance import fingerprint, identity, load_encoder, read_origin
 from .session_result import RAY_TRAIN, SessionResult, read_result
 from .sessions import TrainingPlan, remove_leftovers, train_sessions, write_tables
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 Log = Callable[[str], None]
 PACKAGES = ("spk-toolkit", "lightning", "transformers")  # of one version on all machines
 WAIT = 10.0  # s that a task waits for a lock, which a process that was killed may still hold
-MANAGER = Resources(cpus=0)  # of the task that starts the processes of one model, and waits
+COORDINATOR = Resources(cpus=0)  # of the task that starts the processes of one model, and waits
 
 
 @dataclass(frozen=True)
-class FleetSpec:
+class TrainingSpec:
     """What every task needs: the plan, pickled, and how a session is trained."""
 
     plan: bytes
@@ -122,10 +122,9 @@ def _job(
             f"{'GPUs' if on_gpu else 'cores'} of the machines of Ray; correct it"
         )
     there = replace(plan, config=replace(config, **HERE))  # which models record
-    environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-    cores = int(each.cpus)
-    spec = FleetSpec(pickle.dumps(there), os.getcwd(), environment, on_gpu, cores, ranks)
-    resources = each if ranks == 1 else MANAGER
+    cores, environment = int(each.cpus), environment_of_tasks()
+    spec = TrainingSpec(pickle.dumps(there), os.getcwd(), environment, on_gpu, cores, ranks)
+    resources = each if ranks == 1 else COORDINATOR
     never = float("inf")
     return Job(train_unit, spec, units, publish, resources=resources, overdue=never, calls=1)
 
@@ -146,13 +145,13 @@ def _rows(plan: TrainingPlan) -> list[int]:
     return [row for task in plan.tasks.values() for rows in task.rows.values() for row in rows]
 
 
-def train_unit(spec: FleetSpec, version: int) -> Done:
+def train_unit(spec: TrainingSpec, version: int) -> Done:
     """Train a session in a process of Ray, and publish it."""
     return Done.by(_train, spec, version)
 
 
-def _train(spec: FleetSpec, version: int) -> Trained:
-    plan = _settle(spec)
+def _train(spec: TrainingSpec, version: int) -> Trained:
+    plan = _load_plan(spec)
     _check_encoder(plan)
     plan = replace(plan, tasks={version: plan.tasks[version]})
     lines: list[str] = []
@@ -168,8 +167,8 @@ def _train(spec: FleetSpec, version: int) -> Trained:
     return Trained(tuple(lines), bool(busy))
 
 
-def _settle(spec: FleetSpec) -> TrainingPlan:
-    """Make this process one of a fleet, and return the plan."""
+def _load_plan(spec: TrainingSpec) -> TrainingPlan:
+    """Set up a process of Ray as the driver is, and return the plan."""
     import torch
 
     os.environ.update(spec.environment)
@@ -198,7 +197,7 @@ def _check_encoder(plan: TrainingPlan) -> None:
         )
 
 
-def _context(spec: FleetSpec, plan: TrainingPlan, device: str = "") -> TrainingContext:
+def _context(spec: TrainingSpec, plan: TrainingPlan, device: str = "") -> TrainingContext:
     from .train_session import TrainingContext
 
     device = device or ("cuda:0" if spec.on_gpu else "cpu")
@@ -208,7 +207,7 @@ def _context(spec: FleetSpec, plan: TrainingPlan, device: str = "") -> TrainingC
     )
 
 
-def _train_together(task: Task, folder: Path, *, spec: FleetSpec, version: int) -> SessionResult:
+def _train_together(task: Task, folder: Path, *, spec: TrainingSpec, version: int) -> SessionResult:
     """Train one model in a process per device, each started again from the last epoch if one dies.
 
     Their lines go nowhere; the first one's files say how it ended.
@@ -268,7 +267,7 @@ def train_rank(shared: dict[str, Any]) -> None:
     from .train_session import train
 
     spec, version = shared["spec"], shared["version"]
-    plan = _settle(spec)
+    plan = _load_plan(spec)
     train(plan.tasks[version], plan.folder(version), _context(spec, plan, str(get_device())))
 
 

@@ -29,6 +29,9 @@ def work(device, name, stop):
         os.kill(os.getpid(), 9)
     if name == "hangs once" and first("hung"):
         time.sleep(1000)
+    if name == "hangs":
+        first("waiting")
+        time.sleep(1000)
     if name == "long":
         time.sleep(3)
     if name == "waits":
@@ -116,6 +119,18 @@ def test_what_is_under_way_is_published_when_the_job_is_stopped(tmp_path):
     (stopped, failed), published, _ = run(tmp_path, ["a", "waits", "waits too", *"bcdefgh"])
     assert (stopped, failed) == (True, [])
     assert "waits" in {name for name, *_ in published}
+
+
+def test_a_device_that_hangs_does_not_keep_a_job_that_is_stopped(tmp_path):
+    (stopped, failed), published, _ = run(tmp_path, ["a", "hangs", *"bcdefgh"])
+    assert (stopped, failed) == (True, [])
+    assert "a" in {name for name, *_ in published}
+
+
+def test_a_device_that_hangs_does_not_keep_a_job_that_cannot_publish(tmp_path):
+    end, published, _ = run(tmp_path, ["a", "hangs", "refused", *"bcdef"])
+    assert end == "refused"
+    assert {"a", "refused"} <= {name for name, *_ in published}
 
 
 def test_what_publish_raises_ends_the_job_and_others_are_published_first(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 
 from spk.common.engine.folders import look, probe_files
 from spk.common.engine.ray_engine import run_on_ray
-from spk.common.engine.ray_session import check_address
+from spk.common.engine.ray_session import ask_machines, check_address
 from spk.common.engine.work import Job, Unit
 from spk.common.errors import InputError
 
@@ -49,6 +49,28 @@ def test_rays_command_in_the_repair_exists():
     command = [sys.executable, "-m", "ray.scripts.scripts", "get-auth-token", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "--generate" in done.stdout
+
+
+def test_a_machine_that_does_not_answer_is_told():
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+
+    def get(answer, timeout):
+        if answer == "silent":
+            raise ray.exceptions.GetTimeoutError("Get timed out: some object(s) not ready.")
+        return ""
+
+    names = iter(["answers", "silent"])
+    task = SimpleNamespace(remote=lambda: next(names))
+    imitated = SimpleNamespace(
+        nodes=lambda: [
+            {"Alive": True, "NodeID": "0" * 56, "NodeManagerAddress": address}
+            for address in ("10.0.0.1", "10.0.0.2")
+        ],
+        remote=lambda **_: lambda _: SimpleNamespace(options=lambda **_: task),
+        get=get,
+        exceptions=ray.exceptions,
+    )
+    assert ask_machines(imitated, str) == {"10.0.0.2": "it does not answer within 60 s"}
 
 
 def test_a_machine_with_the_same_folders_sees_them(tmp_path):

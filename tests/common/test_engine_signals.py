@@ -75,7 +75,7 @@ def no_session(address):
 
 
 def unfit(ray):
-    raise InputError("1 machines cannot work")
+    raise InputError("1 machine cannot work")
 
 
 @pytest.mark.parametrize("ray", [session, no_session])

@@ -20,8 +20,8 @@ def test_a_job_tells_how_far_it_is_and_nothing_after_its_end(tmp_path, monkeypat
     with announce(tmp_path, 9, lambda: next(done)) as tell:
         told = read_running(tmp_path)
         assert (told.done, told.total, told.pid, told.host) == (3, 9, *OURS.values())
-        assert told.silent < 60
-        assert not told.dead
+        assert told.age < 60
+        assert not told.gone
         tell()
         assert read_running(tmp_path).done == 5
     assert read_running(tmp_path) is None
@@ -37,7 +37,7 @@ with announce(Path({str(tmp_path)!r}), 9, lambda: 2):
     os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", code], check=False)
-    assert read_running(tmp_path).dead
+    assert read_running(tmp_path).gone
 
 
 def test_units_under_way_are_told_with_their_process_and_the_lost_tries_are_counted(tmp_path):
@@ -57,6 +57,20 @@ def test_units_under_way_are_told_with_their_process_and_the_lost_tries_are_coun
         assert count_lost_tries(tmp_path, "0a") == 1
         assert count_lost_tries(tmp_path, "0a") == count_lost_tries(tmp_path, "0b") == 0
         assert read_running(tmp_path).units == ()
+
+
+def test_a_unit_whose_process_was_killed_is_not_under_way(tmp_path):
+    code = f"""
+import os, signal
+from pathlib import Path
+from spk.common.engine.running import under_way
+with under_way(Path({str(tmp_path)!r}), "0a", "a unit"):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    with announce(tmp_path, 9, lambda: 0):
+        subprocess.run([sys.executable, "-c", code], check=False)
+        assert read_running(tmp_path).units == ()
+        assert count_lost_tries(tmp_path, "0a") == 1
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"done": 1}', "\0", '{"pid": {}}'])

@@ -163,6 +163,18 @@ def test_what_ends_in_time_after_a_signal_is_left_alone(tmp_path):
     assert (running.returncode, out, err) == (0, said, "")
 
 
+def test_a_signal_that_ends_no_program_does_not_end_one_that_waits(tmp_path):
+    body = (
+        "import signal\nfrom spk.common.signals import exit_when_stuck\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('received'))\n"
+        "with exit_when_stuck(0.2, lambda: print('cleared')):\n"
+        "    os.kill(me, signal.SIGUSR1)\n    time.sleep(0.5)"
+    )
+    with start(body, tmp_path) as running:
+        out, err = running.communicate()
+    assert (running.returncode, out, err) == (0, "received\nclosed\n", "")
+
+
 def test_ctrl_c_spares_what_was_started_deaf_and_ends_the_command(tmp_path):
     body = (
         "import subprocess\nfrom spk.common.signals import ignore_sigint_in_children\n"

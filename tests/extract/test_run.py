@@ -203,7 +203,7 @@ def test_another_terminal_is_told_how_far_a_running_extraction_is(corpus, tmp_pa
     assert line.startswith(
         f"running: 4 of 24 segments committed, by process {os.getpid()} on {first['host']}, since "
     )
-    assert re.search(r"\(heard of \d s ago\)$", line)
+    assert re.search(r"\(updated \d s ago\)$", line)
     assert 4 <= last["done"] <= 24
     assert store_info(store)["running"] is None
     assert "running" not in CliRunner().invoke(commands, ["info", str(store)]).output

@@ -514,6 +514,8 @@ def test_a_bug_is_told_and_its_unit_has_failed(imitated):
     summary, said = imitated(Done(UnitResult(new=2, seconds=1.0, wall=1.0)), *[BUG] * 4)
     assert len(summary.failed) == 4
     assert sum("Traceback: shapes" in line for line in said) == 4
+    assert [line.count("\n") for line in said[-4:]] == [0] * 4  # named at the end, without it
+    assert all(line.endswith("(RuntimeError: s01: encoding failed)") for line in said[-4:])
 
 
 def test_a_bug_that_leaves_no_unit_done_ends_the_run(imitated):

@@ -207,7 +207,7 @@ class Campaign:
         self.expect(code == 1 and f"expected {TOKEN}" in said, f"no token: {code}: {said}")
 
     def _refused(self, out: str, why: str) -> None:
-        expected = f"--ray-address: 1 machines cannot work, first {SECOND}: {why}"
+        expected = f"--ray-address: 1 machine cannot work, first {SECOND}: {why}"
         line = EXTRACT.format(out) + RAY
         code, said = self.machines.first.run(line, RAY_AUTH_MODE="token")
         right = code == 1 and said.startswith(expected) and said.count("\n") == 1
