@@ -95,7 +95,7 @@ format: $(READY)
 
 # Built without the network; to look at it with its search: python3 -m http.server -d site
 docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 package: $(READY)
 	$(BIN)/python .ci/package.py

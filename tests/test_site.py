@@ -18,6 +18,7 @@ from spk.__main__ import main
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("manifests", "extract", "classify", "classify.naming", "finetune")
 WIDTHS = {"phone": 390, "laptop": 1440}  # pixels
+BUILD = ("build", "--strict")  # with --quiet mkdocs counts no warning, and every page passes
 WIDTH = "(({scrollWidth, clientWidth}) => [scrollWidth, clientWidth])(document.documentElement)"
 # Formats with a number on the page of versions: the row's start, and where the number stands.
 SCHEMAS = {
@@ -49,7 +50,7 @@ class Loaded(HTMLParser):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    command = [sys.executable, "-m", "mkdocs", *BUILD]
     done = subprocess.run(
         [*command, "--site-dir", str(folder / "site")],
         cwd=ROOT,
@@ -60,6 +61,10 @@ def site(tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr
     return folder / "site"
+
+
+def test_make_docs_builds_as_this_test_does():
+    assert re.findall(r"/mkdocs (.*)", (ROOT / "Makefile").read_text()) == [" ".join(BUILD)]
 
 
 def commands(command, name, context=None):
