@@ -359,7 +359,9 @@ def _check_needed(names: Sequence[str], needed: Mapping[str, str], where: str) -
     )
     repair = misspelt(names, missing)
     if not repair.startswith("rename"):
-        repair = f"make the table with {maker}"
+        repair = f"make the table with {maker}" + (
+            ", or add them: score is 0..1, model any name" if missing == ["score", "model"] else ""
+        )
     raise InputError(f"{where}: columns {missing} are missing, found {names}; {repair}")
 
 
