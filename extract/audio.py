@@ -201,12 +201,14 @@ def check_recordings_exist(
         )
 
 
-def check_recordings(segments: Iterable[Segment], reading: ReadOptions) -> None:
+def check_recordings(segments: Iterable[Segment], reading: ReadOptions) -> int:
     """Raise `InputError` if a recording's rate or channels are not those of the run.
 
+    Return the most channels of a recording whose segments do not name theirs.
     Only headers are read. Unreadable recordings are passed over: their segments are rejected one by
     one, as are segments whose own channel does not exist.
     """
+    most = 1
     for path, own in sorted({(segment.path, bool(segment.channel)) for segment in segments}):
         try:
             header = read_header(path)
@@ -215,6 +217,8 @@ def check_recordings(segments: Iterable[Segment], reading: ReadOptions) -> None:
         check_rate(header, reading.rate, resample=reading.resample)
         if not own:
             check_has_channel(header, reading.channel)
+            most = max(most, header.channels)
+    return most
 
 
 def count_channels(segments: Sequence[Segment]) -> int:
@@ -228,12 +232,11 @@ def count_channels(segments: Sequence[Segment]) -> int:
     return most
 
 
-def channel_note(segments: Sequence[Segment], channel: str) -> str:
+def channel_note(most: int, channel: str) -> str:
     """Return a line that says which of several channels is read; nothing where none is left out.
 
     In a recording with a speaker on each channel the others would not be heard.
     """
-    most = count_channels([segment for segment in segments if not segment.channel])
     if most == 1 or channel == "mean":
         return ""
     return (

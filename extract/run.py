@@ -156,8 +156,8 @@ def run_extraction(
     for note in encoder.notes:
         log(note)
     layers = parse_layers(options.layers, encoder.layer_count)
-    check_recordings(segments, read_options(encoder, options))  # rather than in mid-run
-    if note := channel_note(segments, options.channel):
+    most = check_recordings(segments, read_options(encoder, options))  # rather than in mid-run
+    if note := channel_note(most, options.channel):
         log(note)
     difference = None
     if options.verify:
