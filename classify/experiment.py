@@ -95,6 +95,10 @@ class ExperimentResult:
     control: pd.DataFrame | None = None
     identity: str | None = None
 
+    def __repr__(self) -> str:
+        """Return one line: a notebook shows it, and the models have thousands of numbers."""
+        return f"<ExperimentResult {self.conclusion}>"
+
 
 def run_experiment(  # noqa: PLR0913  (the options of the command)
     table: pd.DataFrame | str | Path,

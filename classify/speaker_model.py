@@ -91,12 +91,12 @@ class SpeakerModel:
     part: str
     within: str
     temperature: float
-    fitted: Mapping[str, FittedClassifier]
-    config: Mapping[str, Any]
-    origin: Mapping[str, Any]
-    knots: Mapping[str, np.ndarray] = field(default_factory=dict)
-    learnt: pd.DataFrame | None = None
-    temperatures: Mapping[str, float] = field(default_factory=dict)
+    fitted: Mapping[str, FittedClassifier] = field(repr=False)
+    config: Mapping[str, Any] = field(repr=False)
+    origin: Mapping[str, Any] = field(repr=False)
+    knots: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    learnt: pd.DataFrame | None = field(default=None, repr=False)
+    temperatures: Mapping[str, float] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:

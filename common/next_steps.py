@@ -364,8 +364,14 @@ def _audio_folder(table: str) -> str | None:
     audio = next((str(row["audio"]) for row in first_rows(table) if row.get("audio")), "")
     if os.path.isabs(audio):
         return ""
-    folders = islice(_folders(Path(table).parent), MOST_FOLDERS) if audio else ()
-    return next((str(folder) for folder in folders if (folder / audio).is_file()), None)
+    folder = folder_with(audio, Path(table).parent) if audio else None
+    return None if folder is None else str(folder)
+
+
+def folder_with(file: str, start: Path) -> Path | None:
+    """Return the nearest folder, `start` or below it, in which a file lies, or None."""
+    folders = islice(_folders(start), MOST_FOLDERS)
+    return next((folder for folder in folders if os.path.isfile(folder / file)), None)
 
 
 def _folders(start: Path) -> Iterator[Path]:

@@ -8,6 +8,7 @@ that the run can continue with the rest of the table.
 from __future__ import annotations
 
 import os
+import shlex
 import zlib
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -31,6 +32,7 @@ from ..common.audio.decoding import (
 )
 from ..common.counts import counted
 from ..common.errors import InputError
+from ..common.next_steps import folder_with
 from ..manifests.table import sample_span
 
 if TYPE_CHECKING:
@@ -190,18 +192,23 @@ def check_recordings_exist(
     paths = sorted({segment.path for segment in segments})
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing and (all_needed or len(missing) == len(paths)):
+        name = os.path.relpath(missing[0], audio_root)
+        folder = None if name.startswith(os.pardir) else folder_with(name, Path(audio_root))
         raise InputError(
             f"{audio_root}: {counted(len(missing), 'recording', 'is', of=len(paths))} missing, "
-            f"first {missing[0]!r}, expected them there; name their folder with --audio-root"
+            f"first {missing[0]!r}; name the folder of the recordings with --audio-root"
+            + (f" {shlex.quote(str(folder))}" if folder else "")
         )
 
 
-def check_recordings(segments: Iterable[Segment], reading: ReadOptions) -> None:
+def check_recordings(segments: Iterable[Segment], reading: ReadOptions) -> int:
     """Raise `InputError` if a recording's rate or channels are not those of the run.
 
+    Return the most channels of a recording whose segments do not name theirs.
     Only headers are read. Unreadable recordings are passed over: their segments are rejected one by
     one, as are segments whose own channel does not exist.
     """
+    most = 1
     for path, own in sorted({(segment.path, bool(segment.channel)) for segment in segments}):
         try:
             header = read_header(path)
@@ -210,6 +217,8 @@ def check_recordings(segments: Iterable[Segment], reading: ReadOptions) -> None:
         check_rate(header, reading.rate, resample=reading.resample)
         if not own:
             check_has_channel(header, reading.channel)
+            most = max(most, header.channels)
+    return most
 
 
 def count_channels(segments: Sequence[Segment]) -> int:
@@ -221,6 +230,19 @@ def count_channels(segments: Sequence[Segment]) -> int:
         except InputError:
             continue
     return most
+
+
+def channel_note(most: int, channel: str) -> str:
+    """Return a line that says which of several channels is read; nothing where none is left out.
+
+    In a recording with a speaker on each channel the others would not be heard.
+    """
+    if most == 1 or channel == "mean":
+        return ""
+    return (
+        f"recordings have up to {counted(most, 'channel')}, and only channel {channel} is read "
+        "(the first is 0); --channel names another, or mean, which mixes all"
+    )
 
 
 def _header(segment: Segment, reading: ReadOptions) -> Header:

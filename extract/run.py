@@ -22,7 +22,7 @@ from ..common.extras import check_extra, installed_versions
 from ..common.log import log as log_info
 from ..common.log import warn
 from ..manifests.table import as_table
-from .audio import Segment, check_recordings, check_recordings_exist
+from .audio import Segment, channel_note, check_recordings, check_recordings_exist
 from .options import ExtractOptions, ExtractSummary, parse_layers
 from .pipeline.many_machines import RayRun
 from .pipeline.multi_device import MultiDeviceRun
@@ -156,7 +156,9 @@ def run_extraction(
     for note in encoder.notes:
         log(note)
     layers = parse_layers(options.layers, encoder.layer_count)
-    check_recordings(segments, read_options(encoder, options))  # rather than in mid-run
+    most = check_recordings(segments, read_options(encoder, options))  # rather than in mid-run
+    if note := channel_note(most, options.channel):
+        log(note)
     difference = None
     if options.verify:
         names = _names(table)

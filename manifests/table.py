@@ -354,9 +354,9 @@ def _check_needed(names: Sequence[str], needed: Mapping[str, str], where: str) -
         raise InputError(
             f"{where}: is {kind.name}: columns {missing} are missing, found {names}; {kind.repair}"
         )
-    maker = (
-        "spk-classify predict" if "predicted" in needed else "spk-manifests rttm, textgrid or csv"
-    )
+    maker = "spk-manifests rttm, textgrid or csv"
+    if "predicted" in needed:
+        maker = "spk-classify predict, or add them: score is 0..1, model any name"
     repair = misspelt(names, missing)
     if not repair.startswith("rename"):
         repair = f"make the table with {maker}"

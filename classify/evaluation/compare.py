@@ -69,6 +69,10 @@ class Comparison:
     conclusion: str
     unpaired: tuple[pd.DataFrame, ...] = ()
 
+    def __repr__(self) -> str:
+        """Return what it concludes, in one line."""
+        return f"<Comparison {self.conclusion}>"
+
 
 @dataclass(frozen=True, eq=False)
 class _Pairs:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...common.counts import counted
 from .assignment import CONFLICT, MIXED, SHORT, STRANGER, assign, number_unknown, purity, rivals
 from .calibration import best_other
 from .clusters import seconds_of, speech_of, together
@@ -56,6 +57,11 @@ class Named:
     voices: Voices
     options: NamingOptions
     threshold: float
+
+    def __repr__(self) -> str:
+        """Return how much it holds, in one line."""
+        doubtful = int(self.clusters["doubtful"].sum())
+        return f"<Named {counted(len(self.clusters), 'cluster')}, {doubtful} doubtful>"
 
     @property
     def names(self) -> dict[tuple[str, str], str]:

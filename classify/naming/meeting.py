@@ -170,7 +170,10 @@ def summary(named: Named) -> list[str]:
         "name"
     ].str.startswith(f"{UNKNOWN}_")
     reasons = clusters["reason"][unknown].value_counts()
-    why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    why = ", ".join(
+        counted(count, reason) if reason == STRANGER else f"{count} {reason}"
+        for reason, count in reasons.items()
+    )
     what = "score" if named.voices.calibration.calibrator is None else "probability"
     lines = []
     if named.voices.calibration.calibrator is None:

@@ -127,14 +127,19 @@ class Voices:
 
     def summary(self) -> list[str]:
         """Say what is enrolled, how clusters are scored, and what the scores were calibrated on."""
+        return [self._enrolled_text(), f"score: {self.scorer.method}", self.calibration_text()]
+
+    def __repr__(self) -> str:
+        """Return who is enrolled, in one line."""
+        return f"<Voices {self._enrolled_text()}>"
+
+    def _enrolled_text(self) -> str:
         sums = self.stretches
-        lines = [
+        return (
             f"{counted(len(self.names), 'person')}, {counted(len({*sums.sessions}), 'session')}, "
             f"{sums.seconds.sum() / 60:.1f} min; encoder {self.config['encoder']}, layer "
-            f"{self.layer} ({self.chosen})",
-            f"score: {self.scorer.method}",
-        ]
-        return [*lines, self.calibration_text()]
+            f"{self.layer} ({self.chosen})"
+        )
 
     def calibration_text(self) -> str:
         """Say what probabilities were learnt from, or why there are none."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from ...common.counts import counted
 from ...common.errors import InputError
 from .files import WEIGHTS, check_content, quantized_tensors, read_json, sha256, weight_files
 from .lora import CONFIG, adapter_files
+from .mfcc import MFCC
 from .preprocessing import InputSettings, mel_input, waveform_input
+from .untrained import UNTRAINED
 
 SMALL = "small"  # the encoder that ships with spk, in the folder of that name
 BUILT_IN = {SMALL: str(Path(__file__).with_name(SMALL))}
@@ -148,6 +151,12 @@ def _fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
 
 
 def _not_at_hand(name: str, reason: str) -> str:
+    near = get_close_matches(name, (SMALL, MFCC, UNTRAINED), n=1)
+    if near and "/" not in name:
+        return (
+            f"{name}: encoder is not available, expected a hub id, a folder or a built-in encoder; "
+            f"pass --encoder {near[0]} if that is meant"
+        )
     return (
         f"{name}: encoder is not available ({reason}), expected it in the hub's cache or a folder; "
         f"run `hf download {name}` where there is a network, or name a folder with --encoder, or "

@@ -58,6 +58,11 @@ class Annotation:
     turns: list[Turn] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        """Return how much it holds, in one line: a meeting has hundreds of turns."""
+        turns, notes = counted(len(self.turns), "turn"), counted(len(self.notes), "note")
+        return f"<Annotation {turns}, {notes}>"
+
     def add(self, part: Annotation, name: str) -> None:
         """Append the content of one file; note if it has no turns."""
         self.turns += part.turns

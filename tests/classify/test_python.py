@@ -15,7 +15,7 @@ from spk.classify import (
     score,
     write_report,
 )
-from spk.manifests import read_table, split_table, write_predictions, write_table
+from spk.manifests import InputError, read_table, split_table, write_predictions, write_table
 
 CHOSEN = {"classifiers": ["ridge"], "layers": [1], "jobs": 1}
 
@@ -44,6 +44,23 @@ def test_a_random_split_is_named_leaky_whatever_is_made_of_it(random_table, stor
 def test_a_split_that_nobody_recorded_is_told(table, store, caplog):
     assert run_experiment(table, store, **CHOSEN).split == "unknown"
     assert told(caplog) == ["split: nobody recorded how this table was split, so it may leak"]
+
+
+def test_a_result_shows_itself_in_one_line(random_table, store):
+    result = run_experiment(random_table, store, **CHOSEN)
+    compared = compare(result.predictions, result.predictions)
+    assert repr(result) == f"<ExperimentResult {result.conclusion}>"
+    assert repr(compared) == f"<Comparison {compared.conclusion}>"
+    assert repr(result.model).startswith("SpeakerModel(classifier='ridge', ")
+    assert len(repr(result.model)) < 300
+
+
+def test_predictions_of_another_classifier_are_scored_once_they_have_score_and_model(table, store):
+    rows = table[table.split == "test"].assign(predicted=lambda rows: rows.speaker)
+    with pytest.raises(InputError, match="or add them: score is 0..1, model any name$"):
+        score(rows, table)
+    accuracy = score(rows.assign(score=1.0, model="own"), table, resamples=10).iloc[0]
+    assert (accuracy["measure"], accuracy["value"]) == ("accuracy", 1)
 
 
 def test_files_stand_for_tables_and_folders_for_stores(random_table, store, store_path, tmp_path):

@@ -49,6 +49,9 @@ def corpus(tmp_path_factory):
     return root, pd.concat(parts, ignore_index=True)
 
 
+TWO_CHANNELS = "recordings have up to 2 channels, and only channel 0 is read"
+
+
 def row(audio, start, end, speaker="001-M", session="S01"):
     return {
         "segment_id": segment_id(session, speaker, start, end),
@@ -63,6 +66,11 @@ def row(audio, start, end, speaker="001-M", session="S01"):
 def settings(root, **changes):
     known = {"encoder": "demo", "audio_root": str(root), "workers": 0, "store_dtype": "float32"}
     return ExtractOptions(**{**known, **changes})
+
+
+def but_channels(lines):
+    """Return a log that keeps all lines in `lines` but the one on the corpus' two channels."""
+    return lambda line: None if line.startswith(TWO_CHANNELS) else lines.append(line)
 
 
 def features(store, ids):
@@ -318,9 +326,16 @@ def test_strict_stops_at_the_first_rejected_segment(spoilt):
 
 def test_a_wrong_audio_root_is_told_before_anything_is_rejected(corpus, tmp_path):
     _, table = corpus
-    with pytest.raises(InputError, match="2 of 2 recordings are missing.*--audio-root"):
+    with pytest.raises(InputError, match="2 of 2 recordings are missing.*--audio-root$"):
         run_extraction(table, tmp_path / "store", settings(tmp_path))
     assert not (tmp_path / "store").exists()
+
+
+def test_a_folder_above_the_recordings_names_theirs(corpus, tmp_path):
+    root, table = corpus
+    (tmp_path / "all").symlink_to(root)
+    with pytest.raises(InputError, match=f"--audio-root {tmp_path / 'all'}$"):
+        run_extraction(table, tmp_path / "store", settings(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -410,7 +425,7 @@ def test_verify_tells_what_bfloat16_costs_layer_by_layer(corpus, tmp_path):
     root, table = corpus
     lines = []
     options = settings(root, verify=4, dtype="bfloat16", layers="0,5")
-    summary = run_extraction(table, tmp_path / "store", options, log=lines.append)
+    summary = run_extraction(table, tmp_path / "store", options, log=but_channels(lines))
     found = [
         re.fullmatch(
             r"layer (\d): relative error (\S+) \(median\), (\S+) \(largest\); "
@@ -425,7 +440,7 @@ def test_verify_tells_what_bfloat16_costs_layer_by_layer(corpus, tmp_path):
     assert all(float(half) <= float(most) for _, half, most, _ in found)
     assert all(0.99 < float(cosine) <= 1 for *_, cosine in found)
     lines.clear()
-    run_extraction(table, tmp_path / "exact", settings(root, verify=4), log=lines.append)
+    run_extraction(table, tmp_path / "exact", settings(root, verify=4), log=but_channels(lines))
     assert lines == []
 
 
@@ -434,7 +449,9 @@ def test_verify_names_segments_in_both_formats_where_there_are_enough(corpus, tm
     rows = table.assign(segment_id=table["segment_id"] + "-2", start=table["start"] + 0.02)
     lines = []
     options = settings(root, verify=48, dtype="bfloat16", layers="5")
-    run_extraction(check_table(pd.concat([table, rows])), tmp_path / "s", options, log=lines.append)
+    run_extraction(
+        check_table(pd.concat([table, rows])), tmp_path / "s", options, log=but_channels(lines)
+    )
     found = re.search(
         r"; accuracy (\S+), in float32 (\S+) \(difference \S+, \S+ to \S+\)$", lines[0]
     )
@@ -447,7 +464,7 @@ def test_verify_does_not_name_segments_of_the_split_test(corpus, tmp_path):
     table = table.assign(split=np.where(table["session"] == "S01", "test", "train"))
     lines = []
     options = settings(root, verify=24, dtype="bfloat16", layers="5")
-    run_extraction(check_table(table), tmp_path / "s", options, log=lines.append)
+    run_extraction(check_table(table), tmp_path / "s", options, log=but_channels(lines))
     named, drawn = re.match(r"accuracy: (\d+) of (\d+) segments can be named", lines[1]).groups()
     assert 0 < int(named) <= 12
     assert drawn == "24"
@@ -470,7 +487,7 @@ def test_verify_tells_of_features_that_are_no_numbers_and_goes_on(corpus, tmp_pa
     lines = []
     options = settings(root, verify=48, dtype="bfloat16", layers="0,2,5", batch_seconds=1000.0)
     summary = run_extraction(
-        check_table(pd.concat([table, rows])), tmp_path / "s", options, log=lines.append
+        check_table(pd.concat([table, rows])), tmp_path / "s", options, log=but_channels(lines)
     )
     assert re.fullmatch(
         r"layer 2: 1 of 4\d segments is not finite in bfloat16, expected numbers; "
@@ -516,7 +533,7 @@ def test_a_batch_too_large_for_memory_is_halved_and_told_once(corpus, whole, tmp
 
     monkeypatch.setattr(Encoder, "encode_async", small)
     lines = []
-    summary = run_extraction(table, tmp_path / "store", settings(root), log=lines.append)
+    summary = run_extraction(table, tmp_path / "store", settings(root), log=but_channels(lines))
     assert summary.new == 24
     assert len(lines) == 1
     assert "too large for the device's memory" in lines[0]
@@ -623,6 +640,18 @@ def test_another_runtime_error_is_not_taken_for_memory():
 
     with pytest.raises(RuntimeError, match="shapes differ"):
         SplitOnOutOfMemory(broken, lambda line: None)([np.zeros(7), np.zeros(5)])
+
+
+def test_of_several_channels_it_is_told_which_is_read(corpus, tmp_path):
+    root, table = corpus
+    mixed, first, own = [], [], []
+    options = settings(root, encoder="mfcc")
+    run_extraction(table, tmp_path / "first", options, log=first.append)
+    run_extraction(table.assign(channel="1"), tmp_path / "own", options, log=own.append)
+    options = settings(root, encoder="mfcc", channel="mean")
+    run_extraction(table, tmp_path / "mixed", options, log=mixed.append)
+    assert [line.startswith(TWO_CHANNELS) for line in first] == [True]
+    assert (own, mixed) == ([], [])
 
 
 def test_a_plan_counts_and_estimates_without_audio_or_weights(corpus, whole, layer_encoder):

@@ -220,7 +220,7 @@ def test_what_is_no_file_is_told(table, told, name):
     os.symlink("nothing.wav", "link.wav")
     os.mkdir("folder.wav")
     table(audio=name)
-    missing = f".: 1 of 1 recording is missing, first {name!r}, expected them there; name their"
+    missing = f".: 1 of 1 recording is missing, first {name!r}; name the"
     assert missing in told(EXTRACT, longest=6000)
     assert f"{name}: cannot be read" in told(CUT, longest=12000)
 

@@ -89,6 +89,15 @@ def test_every_kind_of_diarization_gets_the_same_names(place, voices, tmp_path, 
     assert named.clusters["seconds"].tolist() == pytest.approx([12.0] * 3)
 
 
+def test_voices_and_what_they_name_show_themselves_in_one_line(place, voices, tmp_path):
+    write_turns(turns_of(place, "new"), tmp_path / "new.rttm")
+    named = naming.apply(
+        voices, tmp_path / "new.rttm", audio=place / "new.wav", cache=place / "cache", log=silent
+    )
+    assert repr(named) == "<Named 3 clusters, 0 doubtful>"
+    assert repr(voices) == f"<Voices {voices.summary()[0]}>"
+
+
 def test_several_sessions_are_named_from_a_folder_of_recordings(place, voices, tmp_path):
     write_turns(turns_of(place, "new", "later"), tmp_path / "all.rttm")
     lines = []

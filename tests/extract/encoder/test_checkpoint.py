@@ -42,6 +42,17 @@ def test_offline_and_not_cached_names_the_folder_and_the_download(hub):
         load_encoder("some/encoder")
 
 
+@pytest.mark.parametrize(("typed", "meant"), [("smal", "small"), ("mfc", "mfcc")])
+def test_a_misspelt_built_in_encoder_is_named(hub, typed, meant):
+    with pytest.raises(InputError, match=f"^{typed}: encoder .*; pass --encoder {meant} if that"):
+        load_encoder(typed)
+
+
+def test_an_encoder_of_the_hub_is_not_taken_for_a_misspelt_one(hub):
+    with pytest.raises(InputError, match="run `hf download my/small`"):
+        load_encoder("my/small")
+
+
 def test_a_cached_encoder_has_its_commit_as_revision(hub, layer_encoder):
     repository = hub / "models--some--encoder"
     (repository / "refs").mkdir(parents=True)

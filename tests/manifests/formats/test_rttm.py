@@ -21,6 +21,10 @@ def test_a_line_becomes_a_turn_with_its_number(tmp_path):
     assert (turn.line, turn.place) == (2, "s1.rttm, line 3")
 
 
+def test_an_annotation_shows_how_much_it_holds(tmp_path):
+    assert repr(read_rttm(write(tmp_path, GOOD))) == "<Annotation 1 turn, 0 notes>"
+
+
 def test_nine_fields_crlf_bom_and_utf16_are_read_alike(tmp_path):
     nine = " ".join(GOOD.split()[:9])
     for text in (nine, GOOD + "\r\n", ("\ufeff" + GOOD).encode(), GOOD.encode("utf-16")):
