@@ -20,7 +20,7 @@ WITHOUT_SCROLLBARS = (
     "document.head.append(Object.assign(document.createElement('style'), "
     "{textContent: '* {scrollbar-width: none}'}))"
 )
-WIDTH, HEIGHT = 1000, 850  # pixels: the summary and the table of runs
+WIDTH, HEIGHT = 1260, 862  # pixels: the summary and the table of runs
 
 
 def write_report(meetings: Path, work: Path) -> Path:
