@@ -127,6 +127,7 @@ def test_a_worker_and_a_node_killed_in_a_unit_lose_and_double_nothing(two, corpu
         two.tell("add a node")
     assert (code, errors) == (REJECTED, "")
     assert re.search(r"; (1 try of units was|2 tries of units were) lost and made again", said)
+    assert "raylet" not in said  # what Ray says of a machine that died
     assert_same(rows_of(tmp_path / "store"), alone)
     assert unnamed(tmp_path) == []
 

@@ -1,13 +1,14 @@
 """Pull the cables of machines: ``python tests/robustness/campaigns/network.py [CUTS] [SECONDS]``.
 
 Two machines are made of this one, as root: each has processes, a network address, a host name,
-``/tmp`` and shared memory of its own, and sees the other by a cable to a switch, and a folder that
-both share, at ``/mnt``. On them the lines of "By hand, on two machines" of the page on clusters are
-typed: the token, Ray, and one extraction after another, once for the time that it takes, then with
-the cable of the second machine pulled in the middle for SECONDS. All must be there at the end, bit
-for bit as from the first machine by itself, each row once, and nothing half-written be left. The
-second machine must see who writes; a second writer there, and machines that lack a folder or have
-another version, must be told. Exit code 1 where anything is wrong, 2 where it is not root.
+``/tmp`` and shared memory of its own, sees the other by a cable to a switch, and shares the folder
+``/mnt`` with it. The lines of "By hand, on two machines" of the page on clusters are typed there:
+the token, Ray, and one extraction after another. It is left alone, then CUTS times the cable of the
+second machine is pulled while that is in a unit, for ten seconds and for SECONDS. All must be there
+at the end, bit for bit as from the first machine by itself, each row once, and nothing half-written
+be left. The second machine must see who writes; a second writer there, and machines that lack a
+folder or have another version, must be told. Exit code 1 where anything is wrong, 2 where it is not
+root.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -51,7 +54,11 @@ EXTRACT = (
 )
 RAY = f" --engine ray --ray-address {ADDRESS} --unit-minutes 0.1"
 ROWS, DONE = 1200, 3  # exit code of a whole run: some segments are silent
+SOME = 4  # shards after which something happens
+SHORT = 10.0  # s of a cut after which the machine still belongs to Ray
 LATEST = 1200.0  # s that a command may take
+Driver = subprocess.Popen[str]
+Meanwhile = Callable[[Path, Driver], None]
 
 
 class Machine:
@@ -142,27 +149,23 @@ class Campaign:
         self._extract("/mnt/alone/out", "")
         self._whole = self.store.whole(shared / "alone")
 
-    def _extract(self, out: str, more: str = RAY, cut: float = 0.0) -> None:
-        """Extract on the first machine; pull the other one's cable in the middle for `cut` s."""
+    def _extract(self, out: str, more: str = RAY, meanwhile: Meanwhile | None = None) -> None:
+        """Extract on the first machine; call what is to happen once some shards are there."""
         begun, place = time.monotonic(), self.shared / Path(out).parent.name
         place.mkdir()
         process = self.machines.first.start(EXTRACT.format(out) + more, RAY_AUTH_MODE="token")
-        if cut:
-            while process.poll() is None and len(self.store.files(place)) < 4:
+        if meanwhile:
+            while process.poll() is None and len(self.store.files(place)) < SOME:
                 time.sleep(0.1)
-            self._look_from_the_second(place)
-            self.machines.pull()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(cut)
-            self.machines.pull(back=True)
+            meanwhile(place, process)
         said, _ = process.communicate(timeout=LATEST)
         took = time.monotonic() - begun
         print(f"{place.name}: {took:.0f} s; {said.splitlines()[0] if said else ''}", flush=True)
         self.expect(process.returncode == DONE and "raylet" not in said, f"{place.name}: {said}")
 
-    def check(self, name: str, cut: float = 0.0) -> None:
+    def check(self, name: str, meanwhile: Meanwhile | None = None) -> None:
         """Extract, and compare what is there."""
-        self._extract(f"/mnt/{name}/out", cut=cut)
+        self._extract(f"/mnt/{name}/out", meanwhile=meanwhile)
         self.compare(self.shared / name)
 
     def compare(self, place: Path) -> None:
@@ -177,7 +180,25 @@ class Campaign:
         left = self.store.torn(place)
         self.expect(not left, f"{place.name}: {left} are left")
 
-    def _look_from_the_second(self, place: Path) -> None:
+    def cut(self, place: Path, process: Driver, *, seconds: float) -> None:
+        """Pull the cable of the second machine while it is in a unit."""
+        while process.poll() is None and not self._is_busy(place):
+            time.sleep(0.02)
+        self.machines.pull()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        self.machines.pull(back=True)
+
+    @staticmethod
+    def _is_busy(place: Path) -> bool:
+        """Tell whether the second machine is in a unit."""
+        for mark in (place / "out" / ".running").glob("*-*"):
+            with suppress(OSError):  # it is done
+                if '"host": "second"' in mark.read_text():
+                    return True
+        return False
+
+    def ask(self, place: Path, process: Driver) -> None:
         """Ask the second machine who writes, and have it try to, while the writer stands still."""
         writer = json.loads((place / "out" / "lock").read_text())["pid"]
         self.machines.first.must(f"kill -STOP {writer}")
@@ -220,7 +241,7 @@ class Campaign:
             print(f"FOUND {told[-2000:]}", flush=True)
 
 
-def main(cuts: int = 2, seconds: float = 120.0, rows: int = ROWS) -> int:
+def main(cuts: int = 1, seconds: float = 120.0, rows: int = ROWS) -> int:
     """Pull cables, and print what it took; return how much was found."""
     if os.geteuid():
         print("network: machines are made of this one by root alone; not run", file=sys.stderr)
@@ -231,10 +252,12 @@ def main(cuts: int = 2, seconds: float = 120.0, rows: int = ROWS) -> int:
     try:
         work = Campaign(machines, shared)
         work.refusals()
+        work.check("asked", work.ask)
         work.check("undisturbed")
         for number in range(cuts):
-            work.check(f"cut-{number}", cut=seconds if number else 10.0)
-            machines.join()
+            for length in (SHORT, seconds):
+                work.check(f"cut-{number}-{length:.0f}", partial(work.cut, seconds=length))
+                machines.join()
     finally:
         machines.off()
         shutil.rmtree(shared)
