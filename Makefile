@@ -20,7 +20,7 @@ help:
 	@echo "make test-ray   the tests on a Ray of this machine, the first of make test"
 	@echo "make test-pythons   all tests on every Python that setup.py promises and this machine has"
 	@echo "make fuzz     the readers and the store's opener, $(FUZZ_SECONDS) s each"
-	@echo "make faults   kills ($(FAULT_KILLS) times 400) and signals, full disks, damage, two at once, a Ray's machines"
+	@echo "make faults   kills ($(FAULT_KILLS) times 400) and signals, full disks, damage, two at once, a Ray's machines and cables"
 	@echo "make audit    known faults of the pinned versions (needs the network)"
 	@echo "make lint     ruff and mypy"
 	@echo "make docs     the site, into site/; a warning is an error"
@@ -68,7 +68,7 @@ fuzz: $(READY)
 	for target in rttm textgrid turns csv store; do \
 	  $(BIN)/python -W ignore tests/robustness/campaigns/fuzz.py $$target $(FUZZ_SECONDS) || exit 1; done
 
-# One thread, as forks keep no others. The disks need root for their small file systems.
+# One thread, as forks keep no others. Disks and cables need root.
 FAULTS := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/robustness/campaigns
 faults: $(READY)
 	$(FAULTS)/kills.py $(FAULT_KILLS)
@@ -76,6 +76,7 @@ faults: $(READY)
 	$(FAULTS)/disk.py
 	$(FAULTS)/two_at_once.py
 	$(FAULTS)/machines.py
+	$(FAULTS)/network.py
 
 audit: $(READY)
 	$(BIN)/python -m pip install --quiet pip-audit

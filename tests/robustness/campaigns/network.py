@@ -204,7 +204,7 @@ class Campaign:
         self.machines.first.must(f"kill -STOP {writer}")
         out, second = f"/mnt/{place.name}/out", self.machines.second
         _, said = second.run(f"spk-store info {out}")
-        told = re.search(r"^running: \d+ of .* on first, since .*\(heard of ", said, re.MULTILINE)
+        told = re.search(r"^running: \d+ of .* on first, since .*\(updated ", said, re.MULTILINE)
         self.expect(bool(told), f"the second machine does not see who writes: {said}")
         code, said = second.run(EXTRACT.format(out))
         refused = code == 1 and '"host": "first"' in said
