@@ -268,7 +268,7 @@ def tell(rows: list[Row], seconds: float) -> None:
             wall, spent = per_unit(rows, part, name)
             print(
                 f"  {name}: {1 / wall:.3g} units/s ({loop[0] / wall:.2f} of the loop's), "
-                f"{spent:.4f} s of processor time a unit ({spent / loop[1]:.3f} of the loop's)"
+                f"{spent:.4f} s of processor time a unit (the loop: {loop[1]:.4f} s)"
             )
     if any(row["part"] == "tiny" for row in rows):
         more = per_unit(rows, "tiny", SIDES[2])[1] - per_unit(rows, "tiny", SIDES[0])[1]
