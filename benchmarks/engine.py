@@ -16,6 +16,7 @@ driver while 100,000 units without work go by.
 import argparse
 import csv
 import json
+import math
 import os
 import subprocess
 import sys
@@ -266,9 +267,10 @@ def tell(rows: list[Row], seconds: float) -> None:
         print(f"units of {seconds if part == 'work' else 0:g} s, best round of each side:")
         for name in SIDES:
             wall, spent = per_unit(rows, part, name)
+            ratio = spent / loop[1] if loop[1] else math.nan  # a loop too short to be timed
             print(
                 f"  {name}: {1 / wall:.3g} units/s ({loop[0] / wall:.2f} of the loop's), "
-                f"{spent:.4f} s of processor time a unit ({spent / loop[1]:.3f} of the loop's)"
+                f"{spent:.4f} s of processor time a unit ({ratio:.3f} of the loop's)"
             )
     if any(row["part"] == "tiny" for row in rows):
         more = per_unit(rows, "tiny", SIDES[2])[1] - per_unit(rows, "tiny", SIDES[0])[1]

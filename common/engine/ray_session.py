@@ -33,12 +33,12 @@ LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # Reports of usage are not sent; a unit that outgrows the memory is tried as often as one that dies;
 # signals are ours: Ray would print a stack for SIGTERM, and have the default action at its end.
 # A machine that is cut off closes no connection: by itself Ray asks only after five minutes whether
-# one still stands, and then waits for two. More than one ping a minute its servers would refuse.
+# one still stands, and then waits for two. Its servers take a ping a minute, and not more.
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
     "RAY_task_oom_retries": "3",
-    "RAY_grpc_client_keepalive_time_ms": "60000",
+    "RAY_grpc_client_keepalive_time_ms": "75000",  # from an answer to the next ping
     "RAY_grpc_client_keepalive_timeout_ms": "20000",
 }
 OBJECTS = 100_000_000  # bytes of shared memory: only names and counts travel
