@@ -45,7 +45,7 @@ SITUATIONS = [
     ),
     (
         f"fit short.csv store model {FAST} --folds 5 --gap 60",
-        "tasks can be folded",
+        "task can be folded",
         None,  # whatever options the message names
         "wrote model:",
         0,

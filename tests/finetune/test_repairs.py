@@ -91,7 +91,7 @@ SITUATIONS = {
             f"{NEW} --sessions M2 --resume-from-checkpoint {LAST}",
             "is of 'M1'.*leave it out, or ask",
         ),
-        (f"{NEW} --sessions M2", "M2: done, 1 epochs"),
+        (f"{NEW} --sessions M2", "M2: done, 1 epoch in"),
     ],
     "a checkpoint of another table": [
         (
@@ -192,7 +192,7 @@ SITUATIONS = {
         ),
     ],
     "recordings that are elsewhere": [
-        (NEW.replace("root wav", "root ."), "recordings are missing.*with --audio-root"),
+        (NEW.replace("root wav", "root ."), "recording is missing.*with --audio-root"),
         (NEW, "b: 2 done"),
     ],
     "recordings of another rate to name": [
