@@ -103,7 +103,7 @@ def named(tmp_path_factory):
     folder, said = tmp_path_factory.mktemp("sample"), []
     lines = (
         (manifests, "sample voices"),
-        (manifests, "rttm voices turns.csv --audio-root voices/wav"),
+        (manifests, "rttm voices/TextGrid turns.csv --audio-root voices/wav"),
         (manifests, "split turns.csv table.csv"),
         (extract, "table.csv store --audio-root voices/wav --encoder small --workers 0"),
         (classify, "sweep table.csv store sweep --classifiers centroid"),
