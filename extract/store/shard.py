@@ -185,7 +185,7 @@ class _Image:
         return size
 
     def flush(self) -> None:
-        pass
+        """Do nothing, as nothing is held back: HDF5 calls it when it closes the file."""
 
     def part(self, first: int, stop: int) -> bytes:
         """Return the bytes from `first` to `stop`; zeros where nothing was written."""

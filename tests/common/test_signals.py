@@ -40,6 +40,13 @@ def start(body, folder, **options):
     return subprocess.Popen(words, cwd=folder, **pipes, **options)
 
 
+def end_of(body, folder):
+    """Let a program run; return its exit code, and what it says on stdout and stderr."""
+    with start(body, folder) as running:
+        said = running.communicate()
+    return running.returncode, *said
+
+
 @pytest.mark.parametrize(("number", "code"), ENDS)
 def test_a_signal_closes_what_is_open_and_tells_one_line(tmp_path, number, code):
     with start("print('begun', flush=True)\ntime.sleep(60)", tmp_path) as running:
@@ -98,9 +105,7 @@ def test_a_signal_waits_for_what_would_take_it_for_a_fault(tmp_path, number, cod
         "with defer_signals():\n    with defer_signals():\n"
         f"        os.kill(me, {int(number)})\n    print('whole')\nprint('not reached')"
     )
-    with start(body, tmp_path) as running:
-        out, err = running.communicate()
-    assert (running.returncode, out, err) == (code, "whole\nclosed\n", f"{INTERRUPTED}\n")
+    assert end_of(body, tmp_path) == (code, "whole\nclosed\n", f"{INTERRUPTED}\n")
 
 
 @pytest.mark.parametrize(("number", "code"), ENDS)
@@ -109,9 +114,7 @@ def test_what_a_library_makes_of_a_signal_ends_the_command_as_the_signal(tmp_pat
         f"try:\n    os.kill(me, {int(number)})\n    time.sleep(60)\n"
         "except SystemExit as problem:\n    raise SystemExit(f'in a library: {problem!r}')"
     )
-    with start(body, tmp_path) as running:
-        out, err = running.communicate()
-    assert (running.returncode, out, err) == (code, "closed\n", f"{INTERRUPTED}\n")
+    assert end_of(body, tmp_path) == (code, "closed\n", f"{INTERRUPTED}\n")
 
 
 @pytest.mark.parametrize(("number", "code"), ENDS)
@@ -125,9 +128,7 @@ def test_a_library_takes_no_signal_for_itself(tmp_path, number, code):
         "os.kill(me, signal.SIGUSR1)\n"
         f"os.kill(me, {int(number)})\ntime.sleep(60)"
     )
-    with start(body, tmp_path) as running:
-        out, err = running.communicate()
-    assert (running.returncode, out, err) == (code, "closed\n", f"{INTERRUPTED}\n")
+    assert end_of(body, tmp_path) == (code, "closed\n", f"{INTERRUPTED}\n")
 
 
 @pytest.mark.parametrize(("seconds", "again"), [(0.1, False), (300, True)])

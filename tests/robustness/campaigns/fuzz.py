@@ -235,14 +235,23 @@ def _forge(shard: Path, what: str, content: bytes) -> None:
 TARGETS = {"rttm": rttm, "textgrid": textgrid, "turns": turns, "csv": csv, "store": store}
 
 
-def try_one(name: str, data: bytes, folder: Path) -> bool:
-    """Return whether a target took the bytes; an `InputError` is a refusal."""
+def refusal(name: str, data: bytes, folder: Path) -> str | None:
+    """Return the message by which a target refused the bytes, None where it took them.
+
+    An `InputError` is a refusal; whatever else a target raises is a finding.
+    """
     try:
         TARGETS[name](data, folder)
     except InputError as problem:
-        str(problem).encode()  # a message that cannot be printed is no message
-        return False
-    return True
+        message = str(problem)
+        message.encode()  # one that cannot be printed is no message
+        return message
+    return None
+
+
+def try_one(name: str, data: bytes, folder: Path) -> bool:
+    """Return whether a target took the bytes."""
+    return refusal(name, data, folder) is None
 
 
 def main(name: str, seconds: float) -> None:
