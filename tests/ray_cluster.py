@@ -92,7 +92,9 @@ def work(shared, payload):
 def describe(ray):
     at("machines are checked")
     check_machines(ray, None, [])
-    return Job(work, None, [Unit(str(n), f"unit {n}", 1.0) for n in range(UNITS)], publish)
+    others = 1.0 if moment in {"never", "Ray ends", "Ray has ended"} else 1e6  # s: have to be ended
+    seconds = [1.0, *[others] * (UNITS - 1)]
+    return Job(work, None, [Unit(str(n), f"unit {n}", s) for n, s in enumerate(seconds)], publish)
 
 def publish(unit, result):
     print(unit.name)
