@@ -163,6 +163,10 @@ class RayOfTwoNodes:
         """Return the processes that are in a unit now, or in another kind of task."""
         return [number for number, line in self.processes().items() if re.match(kind, line)]
 
+    def wait_until_idle(self, kind=UNIT):
+        """Wait until no process is in a unit: Ray ends those of a driver soon after it."""
+        self.wait_for(lambda: not self.workers(kind), self.cluster)
+
     def start(self, words, folder):
         """Start ``spk`` in a folder."""
         return self.start_python(["-m", "spk", *words], folder)

@@ -37,7 +37,7 @@ def test_a_driver_ends_by_its_signal_whenever_it_comes(two, tmp_path, moment, nu
     if "two" in moment:  # the second one ends it at once: before the first is told, or as it exits
         ends += [(128 + number, [INTERRUPTED]), (-number, [FIRST]), (-number, [FIRST, INTERRUPTED])]
     assert (driver.returncode, errors.splitlines()) in ends
-    two.wait_for(lambda: not two.workers(rb"ray::work"), two.cluster)  # Ray ends them after it
+    two.wait_until_idle(rb"ray::work")
 
 
 @pytest.mark.ray

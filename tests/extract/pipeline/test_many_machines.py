@@ -155,7 +155,7 @@ def test_a_driver_tells_who_works_and_the_second_one_is_told_and_goes_on_after_i
     process.terminate()
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert two.workers() == unnamed(tmp_path) == []
+    two.wait_until_idle()
     assert store_info(tmp_path / "store")["running"] is None
     there = rows_of(tmp_path / "store")
     assert 0 < len(there) < len(alone)
@@ -225,10 +225,11 @@ def test_a_ray_of_this_machine_is_on_loopback_alone_and_ends_on_a_signal(
         "interrupted; run the same command to go on",
     ]
     assert (process.returncode, errors.splitlines()) == (128 + signal.SIGTERM, said)
-    assert two.workers() == unnamed(tmp_path) == []
+    two.wait_until_idle()
     there = rows_of(tmp_path / "store")
     assert 0 < len(there) < len(alone)
     assert_same(there, {name: alone[name] for name in there})
     root, table = corpus  # --engine local goes on
     run_extraction(table, tmp_path / "store", ExtractOptions(audio_root=str(root), **SETTINGS))
     assert_same(rows_of(tmp_path / "store"), alone)
+    assert unnamed(tmp_path) == []
