@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ except ModuleNotFoundError:
     raise ImportError(NO_FCNTL) from None
 
 HELD = (errno.EWOULDBLOCK, errno.EACCES)  # errors of flock if another process holds the lock
+ENDED = ("Z", "X")  # states of a process of Linux that runs no more
+SET = 60.0  # s by which a clock may have been set while a process ran
 UNLOCKED = (
     "--no-lock: nothing keeps a second command from writing to the same folder; run one at a time"
 )
@@ -110,11 +113,15 @@ def lock_holder(path: Path) -> dict[str, Any] | None:
         pid, host, since = int(said["pid"]), str(said["host"]), str(said["since"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return None if is_gone(pid, host) else {"pid": pid, "host": host, "since": since}
+    return None if is_gone(pid, host, since) else {"pid": pid, "host": host, "since": since}
 
 
-def is_gone(pid: int, host: str) -> bool:
-    """Return whether a process was on this machine and is no more."""
+def is_gone(pid: int, host: str, since: str) -> bool:
+    """Return whether a process was on this machine at a time (ISO 8601), and is no more.
+
+    Neither one that has ended and whose parent has not noticed, nor another that has got its number
+    since, as after a restart of the machine, is taken for it.
+    """
     if host != socket.gethostname():
         return False
     try:
@@ -123,7 +130,18 @@ def is_gone(pid: int, host: str) -> bool:
         return True
     except PermissionError:  # another user's
         pass
-    return False
+    try:
+        state, age = _state_and_age(pid)
+        return state in ENDED or time.time() - age > datetime.fromisoformat(since).timestamp() + SET
+    except (OSError, ValueError, AttributeError):  # a system without that, or no time
+        return False
+
+
+def _state_and_age(pid: int) -> tuple[str, float]:
+    """Return the state of a process of Linux, and how long ago it began, s."""
+    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    begun = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return fields[0].decode(), time.clock_gettime(time.CLOCK_BOOTTIME) - begun
 
 
 def _open(path: Path) -> TextIO:

@@ -57,6 +57,28 @@ def check_machines(
         )
 
 
+def working_folder(folder: str) -> list[tuple[str, str]]:
+    """Return the input of a job whose units `work_in` a folder; none for ""."""
+    return [(f"the working folder {folder}, which paths start from,", folder)] if folder else []
+
+
+def work_in(folder: str) -> None:
+    """Have relative paths start from a folder, in a process that does units; "" changes nothing.
+
+    Raises
+    ------
+    InputError
+        This machine, which joined after `check_machines`, does not see the folder.
+    """
+    try:
+        os.chdir(folder or os.curdir)
+    except OSError as problem:
+        raise InputError(
+            f"{folder}: is not seen on a machine of Ray ({problem.strerror}), expected the "
+            "working folder, which paths start from; run the command in a folder that all share"
+        ) from None
+
+
 @contextmanager
 def probe_files(folder: Path | None, inputs: Sequence[tuple[str, str]]) -> Iterator[Marks]:
     """Leave a file in `folder` while open; yield what `look` compares on another machine.
@@ -66,10 +88,10 @@ def probe_files(folder: Path | None, inputs: Sequence[tuple[str, str]]) -> Itera
     folder
         Where the machines write; None where only this process does.
     inputs
-        What it is called in messages, and the path, of each file that the job reads; those that
-        are not there are passed over.
+        What it is called in messages, and the path, of each file or folder that the job reads;
+        those that are not there are passed over.
     """
-    files = [(what, path) for what, path in inputs if os.path.isfile(path)]
+    files = [(what, path) for what, path in inputs if os.path.exists(path)]
     if folder is None:
         yield [(what, path, _content(path)) for what, path in files]
         return
@@ -116,7 +138,12 @@ def look(marks: Marks, versions: Mapping[str, str] | None = None) -> str:
 
 
 def _content(path: str) -> str:
-    """Return the size of a file and the SHA-256 of its first bytes; raises `OSError`."""
+    """Return the size of a file and the SHA-256 of its first bytes; raises `OSError`.
+
+    Of a folder nothing is compared.
+    """
+    if os.path.isdir(path):
+        return "folder"
     with open(path, "rb") as file:
         head = hashlib.sha256(file.read(HEAD)).hexdigest()
         return f"{os.fstat(file.fileno()).st_size} {head}"

@@ -14,8 +14,8 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -30,13 +30,16 @@ AUTH, TOKEN = "RAY_AUTH_MODE", "token"
 # Ray replaces 127.0.0.1 by the machine's own address, and then listens on all of them, unless it is
 # told that there is no cluster. It is the same on all systems, whatever its name says.
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-# Reports of usage are not sent; a unit that outgrows the memory is tried as often as one that dies;
-# signals are ours: Ray would print a stack for SIGTERM, and have the default action at its end.
+# Signals are ours: Ray would print a stack for SIGTERM, and have the default action at its end.
+HANDLER = "RAY_DISABLE_FAILURE_SIGNAL_HANDLER"
+# How often Ray tries to join what accepts connections; each time takes it 40 s.
+TRIES = "RAY_gcs_server_port_wait_time_s"
+# Reports of usage are not sent; a unit that outgrows the memory is tried as often as one that dies.
 # A machine that is cut off closes no connection: by itself Ray asks only after five minutes whether
 # one still stands, and then waits for two. Its servers take a ping a minute, and not more.
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
+    HANDLER: "1",
     "RAY_task_oom_retries": "3",
     "RAY_grpc_client_keepalive_time_ms": "75000",  # from an answer to the next ping
     "RAY_grpc_client_keepalive_timeout_ms": "20000",
@@ -57,7 +60,7 @@ def check_address(address: str | None) -> None:
     if address is None:
         return
     host, colon, port = address.rpartition(":")
-    if not (colon and host and port.isdecimal()) or "/" in host:
+    if not (colon and host and _is_port(port)) or "/" in host:
         raise InputError(
             f"--ray-address: value is {address!r}, expected HOST:PORT of the cluster's head, such "
             "as 10.0.0.1:6379; correct it"
@@ -77,23 +80,17 @@ def ray_session(address: str | None) -> Iterator[Any]:
     """
     check_extra("ray", "--engine ray")
     check_address(address)
-    os.environ.update(SETTINGS | os.environ)
-    if address is None or _is_loopback(address.rpartition(":")[0]):
-        os.environ.setdefault(LOOPBACK, "0")
-    import ray
-
-    if ray.is_initialized():
-        raise InputError(
-            "--engine: Ray is in use in this process already, expected that spk starts or joins "
-            "it; call ray.shutdown() first, and name the cluster with --ray-address"
-        )
     # for logs, and for sockets, whose paths have to be short
     logs = TemporaryDirectory(prefix="spk-ray-", dir="/tmp", ignore_cleanup_errors=True)
-    with logs as folder, exit_when_stuck(STUCK, logs.cleanup):
+    with (
+        _settings(address) as ray,
+        _silenced(ray),
+        logs as folder,
+        exit_when_stuck(STUCK, logs.cleanup),
+    ):
         try:
             with defer_signals(), keep_handlers():  # ray.init takes SIGTERM for itself
                 _connect(ray, address, folder)
-            _silence(ray)
             _check_machines(ray)
             yield ray
         finally:
@@ -172,6 +169,49 @@ def one_line(problem: BaseException) -> str:
     return lines[-1] if lines else type(problem).__name__
 
 
+@contextmanager
+def _settings(address: str | None) -> Iterator[Any]:
+    """Yield the module `ray`, idle, with our settings, which are taken back at the end.
+
+    What else the process uses Ray for, before or afterwards, has its own.
+    """
+    settings = dict(SETTINGS)
+    if address is None or _is_loopback(address.rpartition(":")[0]):
+        settings[LOOPBACK] = "0"
+    if address is not None:
+        settings[TRIES] = "1"
+    with ExitStack() as later, _added_to_environment(settings):
+        import ray
+
+        if ray.is_initialized():
+            raise InputError(
+                "--engine: Ray is in use in this process already, expected that spk starts or "
+                "joins it; call ray.shutdown() first, and name the cluster with --ray-address"
+            )
+        later.callback(_read_again, ray)
+        _read_again(ray)  # it may have been imported before
+        yield ray
+
+
+@contextmanager
+def _added_to_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set the environment variables that are not set, within the context."""
+    added = variables.keys() - os.environ.keys()
+    os.environ.update({name: variables[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _read_again(ray: Any) -> None:
+    """Have Ray take those variables as they are now that it reads when it is imported."""
+    constants = ray._private.ray_constants
+    constants.ENABLE_RAY_CLUSTER = constants.env_bool(LOOPBACK, not constants.IS_WINDOWS_OR_OSX)
+    setattr(constants, HANDLER, constants.env_bool(HANDLER, False))
+
+
 def _connect(ray: Any, address: str | None, folder: str) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
@@ -188,20 +228,38 @@ def _connect(ray: Any, address: str | None, folder: str) -> None:
             socket.create_connection((host.strip("[]"), int(port)), KNOCK).close()
         ray.init(address=address or "local", **options)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as problem:
-        what = f"--ray-address: {address!r}" if address else "--engine ray: a Ray of this machine"
-        raise InputError(
-            f"{what} does not answer ({one_line(problem)}), expected a running Ray of version "
-            f"{ray.__version__}, of which this machine is a part; start it with `ray start`, here "
-            "too, or leave --ray-address out to use this machine alone"
-        ) from problem
+        raise _not_joined(address, problem, ray.__version__) from problem
 
 
-def _silence(ray: Any) -> None:
-    """Have what Ray says of machines and tasks that died go to the debug log.
+def _not_joined(address: str | None, problem: Exception, version: str) -> InputError:
+    """Return what is said of a Ray that does not start, or cannot be joined."""
+    text = str(problem)
+    why = " ".join(text.split()) if text.startswith("Version mismatch") else one_line(problem)
+    if address is None:
+        return InputError(
+            f"--engine ray: Ray does not start on this machine ({why}), expected it to; free "
+            "memory and room in /tmp, or leave --engine out"
+        )
+    return InputError(
+        f"--ray-address: {address!r} cannot be joined ({why}), expected a running Ray of version "
+        f"{version}, of which this machine is a part; start it with `ray start`, here too, or "
+        "leave --ray-address out to use this machine alone"
+    )
+
+
+@contextmanager
+def _silenced(ray: Any) -> Iterator[None]:
+    """Have what Ray says of machines and tasks that died go to the debug log within the context.
 
     It would print that, with pages of its own stack, to standard output.
     """
-    ray._private.worker.print_to_stdstream = lambda data, **_: debug("\n".join(data["lines"]))
+    worker = ray._private.worker
+    before = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda data, **_: debug("\n".join(data["lines"]))
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
 
 
 def _check_machines(ray: Any) -> None:
@@ -221,6 +279,10 @@ def _unprotected(what: str) -> InputError:
 
 def _has_token() -> bool:
     return os.environ.get(AUTH, "").lower() == TOKEN
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and len(text) < 6 and 0 < int(text) < 1 << 16
 
 
 def _is_loopback(host: str) -> bool:

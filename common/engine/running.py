@@ -74,7 +74,7 @@ class Running:
     @property
     def gone(self) -> bool:
         """Whether it ran on this machine, and its process is gone."""
-        return is_gone(self.pid, self.host)
+        return is_gone(self.pid, self.host, self.since)
 
 
 @contextmanager
@@ -139,7 +139,7 @@ def read_running(folder: Path) -> Running | None:
         Unit(last["name"], *_process_of(last), len(marks))
         for marks in tries.values()
         for last in [max(marks, key=lambda state: state["since"])]
-        if not is_gone(last["pid"], last["host"])
+        if not is_gone(*_process_of(last))
     ]
     units.sort(key=lambda unit: unit.since)
     return Running(job["done"], job["total"], *_process_of(job), job["updated"], tuple(units))

@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...common.engine.folders import check_machines
+from ...common.engine.folders import check_machines, working_folder
 from ...common.engine.ray_engine import run_units
 from ...common.engine.ray_session import unit_resources
 from ...common.engine.work import Job, Unit
@@ -78,24 +78,39 @@ class RayRun(UnitRun):
         return stopped
 
     def _describe(self, units: Sequence[Unit], progress: Progress, ray: object) -> Job:
-        self._check_folders(ray, units)
+        folder = self._working_folder(units)
+        self._check_folders(ray, units, folder)
         resources = unit_resources(ray, gpus=self._on_gpu, cores=DECODERS, option="--device")
         device = "cuda:0" if self._on_gpu else "cpu"
-        spec = replace(self.spec(device), environment=environment_of_tasks())
+        environment = environment_of_tasks()
+        spec = replace(self.spec(device), folder=folder, environment=environment)
         return self.job(spec, units, progress, resources)
 
     @property
     def _on_gpu(self) -> bool:
         return str(self._encoder.device).startswith("cuda")
 
-    def _check_folders(self, ray: object, units: Sequence[Unit]) -> None:
+    def _working_folder(self, units: Sequence[Unit]) -> str:
+        """Return the folder that relative paths start from; "" where there are none."""
+        paths = {str(self._store.path), *recordings_of(units)}
+        if os.path.isdir(self._options.encoder):
+            paths.add(self._options.encoder)
+        return "" if all(map(os.path.isabs, paths)) else os.getcwd()
+
+    def _check_folders(self, ray: object, units: Sequence[Unit], folder: str) -> None:
         """Raise `InputError` where a machine does not see the store, the audio or the encoder."""
-        paths = sorted({s.path for unit in units for batch in unit.payload for s in batch})
+        paths = [os.path.abspath(path) for path in recordings_of(units)]
         encoder = os.path.abspath(self._options.encoder)
         inputs = [(f"the audio {path}", path) for path in dict.fromkeys((paths[0], paths[-1]))]
+        inputs += working_folder(folder)
         inputs.append((f"the encoder {encoder}", os.path.join(encoder, "config.json")))
-        folder = Path(os.path.abspath(self._store.path), "shards")
-        check_machines(ray, folder, inputs, packages=("spk-toolkit",), otherwise=ALONE)
+        shards = Path(os.path.abspath(self._store.path), "shards")
+        check_machines(ray, shards, inputs, packages=("spk-toolkit",), otherwise=ALONE)
+
+
+def recordings_of(units: Sequence[Unit]) -> list[str]:
+    """Return the paths of the recordings of units, sorted."""
+    return sorted({s.path for unit in units for batch in unit.payload for s in batch})
 
 
 def environment_of_tasks() -> dict[str, str]:

@@ -7,7 +7,6 @@ published once, whatever happened to the processes that worked on it.
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -78,15 +77,13 @@ class UnitRun(ExtractionRun):
     ) -> UnitSpec:
         """Return what a process needs that works on a device, called `name` in messages."""
         options, profile = self._options, current_profile()
-        if os.path.isdir(options.encoder):
-            options = replace(options, encoder=os.path.abspath(options.encoder))
         workers = options.workers if workers is None else workers
         worker = WorkerSpec(
             name,
             replace(options, device=device, workers=workers, batch_seconds=self.batch_seconds),
             self._layers,
             self._encoder.provenance(),
-            os.path.abspath(self._store.path),
+            str(self._store.path),
             self._store.config,
             self._store.versions,
             threads,

@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...common.engine.folders import work_in
 from ...common.engine.running import under_way
 from ...common.engine.work import Done
 from ...common.errors import InputError
@@ -57,10 +58,14 @@ class WorkerSpec:
 
 @dataclass(frozen=True)
 class UnitSpec:
-    """What comes with every unit: a `WorkerSpec`, pickled, the store, environment variables."""
+    """What comes with every unit: a `WorkerSpec`, pickled, the store, environment variables.
+
+    `folder` is what paths start from, where a process begins in another one and some are relative.
+    """
 
     worker: bytes
     store: str
+    folder: str = ""
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -82,6 +87,10 @@ def extract_unit(
 ) -> Done:
     """Encode a unit's batches; what `stop` or a bug leaves of them is not in the `UnitResult`."""
     os.environ.update(spec.environment)
+    try:
+        work_in(spec.folder)
+    except InputError as problem:
+        return Done(UnitResult(), problem=str(problem))
     with under_way(Path(spec.store), unit_mark(batches), unit_name(batches)):
         try:
             return _worker(spec.worker).encode_unit(batches, stop)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from ...common.counts import counted
 from ...common.engine.work import Unit, unit_key
@@ -42,11 +41,7 @@ def cut_units(segments: Iterable[Segment], minutes: float) -> list[list[Segment]
 
 
 def extraction_unit(batches: Batches, fingerprint: str) -> Unit:
-    """Return the unit of batches that are still to encode, in a store of that fingerprint.
-
-    Recordings are named by their whole paths, as another machine has another working folder.
-    """
-    batches = [[_placed(segment) for segment in batch] for batch in batches]
+    """Return the unit of batches that are still to encode, in a store of that fingerprint."""
     segments = [segment for batch in batches for segment in batch]
     inputs = [[s.segment_id, s.path, s.start, s.end, s.channel] for s in segments]
     return Unit(unit_key(fingerprint, inputs), unit_name(batches), batches)
@@ -63,10 +58,6 @@ def unit_name(batches: Batches) -> str:
 def unit_mark(batches: Batches) -> str:
     """Return what tells a unit from the others of its job: no two have a segment in common."""
     return unit_key(batches[0][0].segment_id)
-
-
-def _placed(segment: Segment) -> Segment:
-    return replace(segment, path=os.path.abspath(segment.path))
 
 
 def _names(paths: Sequence[str]) -> str:

@@ -270,7 +270,10 @@ def rejected_path(store: str | Path) -> str:
 
 
 def write_rejected(store: str | Path, rows: Collection[Mapping[str, str]]) -> None:
-    """Write STORE.rejected.csv (`segment_id`, `code`, `message`), or remove it without `rows`."""
+    """Write STORE.rejected.csv (`segment_id`, `code`, `message`), or remove it without `rows`.
+
+    In the order of `segment_id`, whatever was rejected first on which device or machine.
+    """
     path = Path(rejected_path(store))
     if not rows:
         path.unlink(missing_ok=True)
@@ -278,5 +281,5 @@ def write_rejected(store: str | Path, rows: Collection[Mapping[str, str]]) -> No
     text = io.StringIO()
     sheet = csv.DictWriter(text, ("segment_id", "code", "message"), lineterminator="\n")
     sheet.writeheader()
-    sheet.writerows(rows)
+    sheet.writerows(sorted(rows, key=lambda row: row["segment_id"]))
     atomic_write(path, text.getvalue().encode())

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...common.engine.folders import check_machines
+from ...common.engine.folders import check_machines, work_in, working_folder
 from ...common.engine.options import HERE
 from ...common.engine.ray_engine import run_units
 from ...common.engine.ray_session import count_slots, gpu_machines, unit_resources
@@ -137,6 +137,7 @@ def _inputs(plan: TrainingPlan) -> list[tuple[str, str]]:
     encoder = os.path.abspath(config.encoder)
     return [
         *((f"the audio {path}", path) for path in dict.fromkeys(paths)),
+        *working_folder(os.getcwd()),
         (f"the encoder {encoder}", os.path.join(encoder, "config.json")),
     ]
 
@@ -174,13 +175,7 @@ def _load_plan(spec: TrainingSpec) -> TrainingPlan:
     os.environ.update(spec.environment)
     for name in [name for name in os.environ if name.startswith("SLURM_")]:
         del os.environ[name]  # Lightning would take them for a layout of its processes
-    try:
-        os.chdir(spec.folder)
-    except OSError as problem:
-        raise InputError(
-            f"{spec.folder}: is not seen on a machine of Ray ({problem.strerror}), expected the "
-            "working folder, which paths start from; run the command in a folder that all share"
-        ) from None
+    work_in(spec.folder)
     torch.set_num_threads(spec.threads)
     plan: TrainingPlan = pickle.loads(spec.plan)  # noqa: S301 (of this run's own driver)
     return plan

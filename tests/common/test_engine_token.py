@@ -123,4 +123,4 @@ def test_with_another_token_the_cluster_refuses(head, tmp_path):
     code, said, errors = drive(address, {**TOKEN, "RAY_AUTH_TOKEN_PATH": str(other)})
     assert (code, said) == (1, "")
     assert "Unauthenticated" in errors  # Ray's own lines come before ours
-    assert f"--ray-address: '{address}' does not answer" in errors.splitlines()[-1]
+    assert f"--ray-address: '{address}' cannot be joined" in errors.splitlines()[-1]

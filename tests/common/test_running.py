@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
 
@@ -37,6 +38,26 @@ with announce(Path({str(tmp_path)!r}), 9, lambda: 2):
     os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", code], check=False)
+    assert read_running(tmp_path).gone
+
+
+def test_a_job_whose_parent_has_not_noticed_its_end_is_told_as_gone(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    job = {"done": 2, "total": 9, "updated": 0.0, "host": OURS["host"], "since": since}
+    (tmp_path / ".running").mkdir()
+    (tmp_path / ".running" / "job.json").write_text(json.dumps({**job, "pid": child.pid}))
+    assert not read_running(tmp_path).gone
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert read_running(tmp_path).gone
+    child.communicate()
+
+
+def test_another_process_of_the_same_number_is_not_the_job(tmp_path):
+    job = {"done": 2, "total": 9, "updated": 0.0, **OURS, "since": "2026-01-01T00:00:00+00:00"}
+    (tmp_path / ".running").mkdir()
+    (tmp_path / ".running" / "job.json").write_text(json.dumps(job))
     assert read_running(tmp_path).gone
 
 
