@@ -32,7 +32,7 @@ from ..common.audio.decoding import (
 )
 from ..common.counts import counted
 from ..common.errors import InputError
-from ..common.next_steps import folder_with
+from ..common.nearby import folder_with
 from ..manifests.table import sample_span
 
 if TYPE_CHECKING:
@@ -243,6 +243,11 @@ def channel_note(most: int, channel: str) -> str:
         f"recordings have up to {counted(most, 'channel')}, and only channel {channel} is read "
         "(the first is 0); --channel names another, or mean, which mixes all"
     )
+
+
+def channels_unread(segments: Iterable[Segment], channel: str) -> str:
+    """Return the line of `channel_note` for recordings whose segments name no channel."""
+    return channel_note(count_channels([s for s in segments if not s.channel]), channel)
 
 
 def _header(segment: Segment, reading: ReadOptions) -> Header:

@@ -381,7 +381,10 @@ def frozen_layers(config: FinetuneConfig, epoch: int, layer_count: int) -> int:
     frozen = layer_count if isinstance(setting, str) else setting
     if frozen > layer_count:
         raise option_error(
-            "freeze_encoder_layers", setting, f"at most {layer_count}, the encoder's layers, or all"
+            "freeze_encoder_layers",
+            setting,
+            f"at most {layer_count}, the encoder's layers, or all",
+            repair=f"pass --freeze-encoder-layers {layer_count // 2 or 'all'}",
         )
     for first, left in unfreeze_steps(config.unfreeze):
         if left >= layer_count:
