@@ -88,5 +88,7 @@ def _tables(folder: Path) -> list[Path]:
 def _is_divided_so(table: Path, splits: dict[Any, Any]) -> bool:
     """Return whether a segment table holds segments, all of them with these splits."""
     rows = [row for row in first_rows(table) if row.get("segment_id") in splits]
-    of_segments = all(row.get("audio") and row.get("split") for row in rows)
-    return bool(rows) and of_segments and all(r["split"] == splits[r["segment_id"]] for r in rows)
+    of_segments = all(row.get("audio") and "predicted" not in row for row in rows)
+    return (
+        bool(rows) and of_segments and all(r.get("split") == splits[r["segment_id"]] for r in rows)
+    )

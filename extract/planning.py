@@ -54,19 +54,19 @@ def plan(table: pd.DataFrame, options: ExtractOptions) -> Plan:
     """Return what `extract` would do; nothing is decoded and no weight is loaded."""
     segments = choose_segments(table, options)
     seconds = sum(segment.duration for segment in segments)
-    found: dict[str, Any] = {
+    recordings: dict[str, Any] = {
         "channels": count_channels(segments),
         "absent": _absent(segments, options),
     }
     try:
         count, hidden = _shape(options)
     except InputError as problem:
-        return Plan(len(segments), seconds, None, str(problem), **found)
+        return Plan(len(segments), seconds, None, str(problem), **recordings)
     layers, dim = len(parse_layers(options.layers, count)), row_width(options, hidden)
     rows = seconds * _frame_rate(options) if options.frames else len(segments)
     size = int(rows * layers * dim * np.dtype(options.store_dtype).itemsize)
     note = f"{counted(layers, 'layer')} x {dim}, {options.store_dtype}"
-    return Plan(len(segments), seconds, size, note, **found)
+    return Plan(len(segments), seconds, size, note, **recordings)
 
 
 def _absent(segments: list[Segment], options: ExtractOptions) -> str:

@@ -49,6 +49,11 @@ class PredictionResult:
     rejected: dict[str, str]
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """Return how many segments are named, in one line."""
+        named = counted(len(self.table), "segment")
+        return f"<PredictionResult {named}, {self.table['model'].iloc[0]}>"
+
 
 def predict(  # noqa: PLR0913  (the options of the command)
     checkpoint: str | Path,

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +56,7 @@ class FinetuneSummary:
     Both are empty in a process that only helped another one with its model.
     """
 
-    sessions: pd.DataFrame | None
+    sessions: pd.DataFrame | None = field(repr=False)
     text: str
     busy: tuple[str, ...] = ()  # sessions that another process works on
     interrupted: bool = False

@@ -67,6 +67,11 @@ class CutReport:
     decoded_seconds: float  # s of audio decoded, over all recordings
     clipped: list[str]  # a line for each recording that is shorter than its header claims
 
+    def __repr__(self) -> str:
+        """Return how much was done, in one line."""
+        files = counted(self.written, "file")
+        return f"<CutReport {files} written, {self.complete} already complete>"
+
 
 def cut_segments(  # noqa: PLR0913  (the options of the command)
     table: pd.DataFrame,

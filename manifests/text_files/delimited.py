@@ -57,8 +57,8 @@ def read_delimited(path: str | Path, columns: Iterable[str], repair: str) -> She
         raise InputError(f"{path}: cannot be read ({problem.strerror}); {repair}") from None
     text = re.sub(r'\A\s*"?sep=."?\n', "", decode(data, path))
     if not text.strip():
-        held = counted(len(data), "byte")
-        raise InputError(f"{path}: is empty, {held}, expected a table; {repair}")
+        size = counted(len(data), "byte")
+        raise InputError(f"{path}: is empty, {size}, expected a table; {repair}")
     separator, spaced = _separator(text, columns)
     try:
         cells = pd.read_csv(

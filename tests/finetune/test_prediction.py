@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import soundfile
@@ -175,3 +176,37 @@ def test_recordings_are_resampled_as_in_training_unless_told_otherwise(table, mo
         with pytest.raises(InputError, match="sample rate is 8000 Hz"):
             embed(checkpoint, slow, tmp_path / "no", {**options, "resample": given})
     assert embed(model(resample=True), slow, tmp_path / "store", options).segments == 4
+
+
+def test_nobody_is_named_below_a_probability(table, model, tmp_path):
+    rows, folder = table
+    checkpoint = model(task="M1")
+    plain = predict(checkpoint, rows, audio_root=folder).table
+    between = float(plain["score"].mean())
+    below = ("--unknown-below", repr(between))
+    done = command(rows, folder, tmp_path, checkpoint, *below)
+    assert done.exit_code == 0, done.output
+    found = read_predictions(tmp_path / "out.csv")
+    unsure = plain["score"] < between
+    assert unsure.tolist() in ([True, False], [False, True])
+    assert (found["predicted"] == "unknown").tolist() == unsure.tolist()
+    assert found["best"].tolist() == plain["predicted"].tolist()
+    assert f"unknown: 1 of 2 segments, probability below {between:.6g}\n" in done.stdout
+    for wrong in ("1.5", "auto"):
+        assert command(rows, folder, tmp_path, checkpoint, "--unknown-below", wrong).exit_code
+
+
+def test_of_several_channels_it_is_told_which_is_read(table, model):
+    rows, folder = table
+    soundfile.write(
+        f"{folder}/two.wav", np.random.default_rng(0).normal(0, 0.1, (160_000, 2)), 16000
+    )
+    both, told = rows.assign(audio="two.wav"), "recordings have up to 2 channels, and only channel"
+    (note,) = predict(model(channel="1"), both, audio_root=folder).notes
+    assert note.startswith(f"{told} 1 is read")
+    for settings, found in (
+        ({"channel": "mean"}, both),
+        ({}, both.assign(channel="1")),
+        ({}, rows),
+    ):
+        assert predict(model(**settings), found, audio_root=folder).notes == ()
