@@ -69,7 +69,8 @@ class Audit:
     def __repr__(self) -> str:
         """Return how many turns were judged, in one line."""
         judged = counted(len(self.turns) - len(self.left_out), "turn", of=len(self.turns))
-        return f"<Audit {judged} judged, {int(self.turns['proposed'].sum())} corrections proposed>"
+        proposed = counted(int(self.turns["proposed"].sum()), "correction")
+        return f"<Audit {judged} judged, {proposed} proposed>"
 
     @property
     def left_out(self) -> pd.DataFrame:

@@ -136,7 +136,7 @@ def unpaired_error(
     root, session = Path(audio_root), pairing.missing[0]
     every = len(pairing.missing) + len(pairing.recordings)
     more = f" and {_some(pairing.missing[1:])}" if pairing.missing[1:] else ""
-    begun = f", first {place}" if place else ""
+    begun = f", the first in {place}" if place else ""
     spare = _some([f"{f.stem!r} ({_below(root, f)})" for f in pairing.spare]) or "none"
     return InputError(
         f"{audio_root}: {counted(len(pairing.missing), 'annotated session', 'has', of=every)} no "
