@@ -44,6 +44,7 @@ from extract_corpus import chosen_reader, lengths_of, write_corpus
 from extract_rows import Row, memory_held, peak, product_ceiling, ratios
 from extract_sides import SIZES, Plain, compiled, gflop, read_back, run_ours, run_plain
 
+from spk.common.counts import counted
 from spk.extract.cli import KERNELS
 from spk.extract.encoder.encoder import Encoder, load_encoder
 from spk.extract.options import ExtractOptions, parse_layers
@@ -252,7 +253,10 @@ def main() -> None:
     shutil.rmtree(args.work, ignore_errors=True)
     args.work.mkdir(parents=True)
     bench = Bench(args, args.work)
-    print(f"# {processor()}, {os.cpu_count()} cores, torch {torch.__version__}", end=", ")
+    print(
+        f"# {processor()}, {counted(os.cpu_count() or 1, 'core')}, torch {torch.__version__}",
+        end=", ",
+    )
     print(f"{torch.get_num_threads()} threads")
     print("\n".join(ratios(rows_of(bench))))
     shutil.rmtree(args.work)

@@ -21,6 +21,8 @@ import torch
 from encoders import write_encoder
 from meetings import run, tables
 
+from spk.common.counts import counted
+
 SETTINGS = (
     *("--config", "transfer", "--freeze-encoder-layers", "4", "--cache-prefix"),
     *("--learning-rate", "1e-3", "--head-learning-rate", "1e-3", "--accelerator", "cpu"),
@@ -51,7 +53,9 @@ def progress(folder: Path) -> str:
     histories = list(folder.glob("version_*/metrics.csv"))
     open_ones = [path for path in histories if not (path.parent / "result.json").is_file()]
     epochs = sum(len(pd.read_csv(path)) for path in open_ones)
-    return f"{finished} sessions finished, {epochs} epochs of the next one kept"
+    return (
+        f"{counted(finished, 'session')} finished, {counted(epochs, 'epoch')} of the next one kept"
+    )
 
 
 def unequal(whole: Path, stopped: Path) -> list[str]:

@@ -18,6 +18,8 @@ import numpy as np
 import soundfile
 from scipy.signal import fftconvolve, firwin2
 
+from spk.common.counts import counted
+
 RATE = 16000
 SEED = 5
 SPOKEN = 20.0  # s of each person in each session
@@ -129,7 +131,8 @@ def main(packed: Path, out: Path) -> None:
     lines = [",".join(row) + "\n" for row in (("session", "speaker", "person"), *rows)]
     (out / "people.csv").write_text("".join(lines))
     people = {person for _, _, person in rows}
-    print(f"{len(rows)} speakers in {len({row[0] for row in rows})} sessions, {len(people)} people")
+    sessions = counted(len({row[0] for row in rows}), "session")
+    print(f"{counted(len(rows), 'speaker')} in {sessions}, {len(people)} people")
 
 
 if __name__ == "__main__":

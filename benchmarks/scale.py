@@ -88,7 +88,7 @@ def measured(line: str, rows: int) -> dict[str, object]:
     shown = " ".join(word for word in line.split()[:2] + words[-1:] if not word.startswith("/"))
     peak = int(done.stderr.split()[-1]) / 1e3
     row = dict(zip(COLUMNS, (shown, rows, round(seconds, 1), round(peak)), strict=True))
-    print(f"{shown:34} {rows:>9,} rows {seconds:8.1f} s {peak:7.0f} MB", flush=True)
+    print(f"{shown:34}: rows {rows:>9,} {seconds:8.1f} s {peak:7.0f} MB", flush=True)
     return row
 
 

@@ -71,18 +71,32 @@ def _one_line_errors(ctx: click.Context) -> Iterator[None]:
     try:
         yield
     except InputError as problem:
-        _exit_with(problem)
+        _exit_with(problem, ctx)
     except ModuleNotFoundError as problem:
         missing = explain_missing_module(problem, ctx.command_path)
         if missing is None:
             raise
-        _exit_with(missing)
+        _exit_with(missing, ctx)
 
 
-def _exit_with(problem: InputError) -> NoReturn:
+def _exit_with(problem: InputError, ctx: click.Context) -> NoReturn:
     debug("traceback of the line below", problem=problem)
-    click.echo(problem_text(str(problem)), err=True)
+    click.echo(problem_text(_as_typed(str(problem), ctx)), err=True)
     raise SystemExit(FAILED) from problem
+
+
+def _as_typed(text: str, ctx: click.Context) -> str:
+    """Return an error's text whose WHERE is an argument of Python as the command line has it.
+
+    A path stands for itself; any other option is named by its flag.
+    """
+    name, colon, rest = text.partition(": ")
+    param = next((p for p in ctx.command.params if p.name == name), None)
+    if param is None or not colon:
+        return text
+    value = ctx.params.get(name)
+    is_path = isinstance(value, (str, Path)) and isinstance(param.type, click.Path)
+    return f"{value if is_path else _label(param)}: {rest}"
 
 
 class Command(_OneLineErrors, click.Command):

@@ -8,7 +8,10 @@ follows. In a line stand:
     {recordings}     --audio-root with the folder of the table's audio, looked for near the table;
                      else AUDIO, to be filled in, which a line before it says
     {clips}          the same, or nothing where it is not near
-    {again}          the command itself, without what made it a trial (`TRIALS`)
+    {again}          the command itself, without what made it a trial (`TRIALS`); without the
+                     options that follow in {again:encoder,layers}
+    {audio}          {recordings} where the body has found that they are not where it looked
+    {table_near}     --table with the only table near predictions that is theirs, and {clips}
     {page}           the address of the page that was written, of a folder {page:NAME} in it
     {same}           options of `SWEEPS` as they were typed: what is fitted is tried as it was
     {a_run}          a sweep's folder where its predictions were given, and so {b_run}
@@ -18,14 +21,12 @@ A step is offered where its condition (`when`) holds and all that stands in it i
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,15 @@ import click
 from click.core import ParameterSource
 
 from .log import is_quiet, log
+from .nearby import audio_folder, first_rows, table_of
 from .terminal import paint
 
 Values = Mapping[str, Any]  # of a command's arguments and options
 KNOWN = "spk.known"  # in click's `meta`: what a command's body has found out (`know`)
 TRIALS = ("plan", "dry_run", "listing_only")  # options that try, or do a part
+AUDIO_AWAY = "audio_away"  # what a body knows that has not found the recordings
 UNFINISHED = "unfinished"  # what a body knows whose units were given up
 AUDIO = " --audio-root AUDIO"
-MOST_ROWS = 1000  # of a table that are looked at
-MOST_FOLDERS = 500  # near a table in which its audio is looked for
-DEEPEST = 3  # folders below the table's
 # Options of `sweep` that `fit` has too, and by which it would choose another model.
 SWEEPS = (
     *("within", "layers", "combine", "pooling_part", "classifiers", "penalty"),
@@ -88,7 +88,11 @@ def _extract(table: str) -> str:
     return f"spk-extract {{{table}}} {{new:features}}{{recordings}} --encoder small"
 
 
-AGAIN = [Step("{again}", given(name)) for name in (*TRIALS, UNFINISHED)]
+AGAIN = [Step("{again}{audio}", given(name)) for name in (*TRIALS, UNFINISHED)]
+# What a plan cannot count is of an encoder that is not at hand; one that is has other options.
+OTHER_ENCODER = Step(
+    "{again:encoder,revision,normalize,layers} --encoder small{audio}", given("encoder_away")
+)
 OF_CORPUS = [Step("spk-manifests rttm {out}/TextGrid {new:turns.csv} --audio-root {out}/wav")]
 OF_TURNS = [
     Step("spk-manifests select {table} {new:segments.csv} --min-seconds 1.5", undivided("table")),
@@ -112,7 +116,10 @@ def _of_run(run: str) -> list[Step]:
 END: list[Step] = []  # nothing follows: the question is answered, or the file is for other programs
 
 STEPS: dict[str, list[Step]] = {
-    "spk-manifests sample": OF_CORPUS,
+    "spk-manifests sample": [
+        *OF_CORPUS,
+        Step("spk-name enrol {new:team.voices} --clips {out}/clips"),
+    ],
     "spk-manifests demo": OF_CORPUS,
     **{
         f"spk-manifests {name}": OF_TURNS
@@ -148,7 +155,7 @@ STEPS: dict[str, list[Step]] = {
     ],
     "spk-manifests match-csv": AGAIN,
     "spk-manifests export": END,
-    "spk-extract": [*AGAIN, *_of_features("store_path")],
+    "spk-extract": [OTHER_ENCODER, *AGAIN, *_of_features("store_path")],
     "spk-store info": [Step("spk-store verify {path}")],
     "spk-store verify": END,
     "spk-store merge": [Step("spk-store verify {out}")],
@@ -181,9 +188,14 @@ STEPS: dict[str, list[Step]] = {
     "spk-classify predict": OF_PREDICTIONS,
     "spk-classify score": [
         *_of_run("predictions"),
-        Step("spk-classify report {predictions} -o {new:report.html}", not_given("table")),
+        Step(
+            "spk-classify report {predictions}{table_near} -o {new:report.html}",
+            not_given("table"),
+        ),
     ],
-    "spk-classify compare": [Step("spk-classify report {a_run} {b_run} -o {new:report.html}")],
+    "spk-classify compare": [
+        Step("spk-classify report {a_run} {b_run}{table_near} -o {new:report.html}")
+    ],
     "spk-classify report": [Step("python3 -m webbrowser -t {page}")],
     "spk-name enrol": [Step("spk-name list {voices}")],
     "spk-name apply": [
@@ -233,7 +245,7 @@ def next_lines(ctx: click.Context) -> list[str]:
             lines.append(step.line.format_map(_Words(values, name, ctx)))
         except KeyError:  # something in it is not known
             continue
-        if step in AGAIN:
+        if step.line.startswith("{again"):
             break
     if ctx.find_root().info_name == "spk":  # typed so, and so is what follows
         lines = [re.sub("^spk-", "spk ", line) for line in lines]
@@ -254,7 +266,9 @@ class _Words(dict[str, Any]):
             return shlex.quote(_run_of(str(super().__getitem__(key[0]))))
         made = {
             "new": lambda: _New(self._folder()),
-            "again": lambda: shlex.join([*self._name.split(), *typed_words(self._ctx)]),
+            "again": lambda: _Again(self._name, self._ctx, moved=bool(self.get(AUDIO_AWAY))),
+            "audio": lambda: self._audio_root(AUDIO) if self.get(AUDIO_AWAY) else "",
+            "table_near": self._table_near,
             "same": lambda: "".join(f" {shlex.quote(word)}" for word in self._swept()),
             "page": lambda: _Page(self.get("output") or self.get("out")),
         }
@@ -263,8 +277,12 @@ class _Words(dict[str, Any]):
     def _swept(self) -> list[str]:
         return typed_options(self._ctx, SWEEPS)
 
-    def _audio_root(self, unknown: str) -> str:
-        folder = _audio_folder(str(super().__getitem__("table")))
+    def _table_near(self) -> str:
+        table = table_of(str(self.get("a") or self.get("predictions")))
+        return f" --table {shlex.quote(table)}{self._audio_root('', table)}" if table else ""
+
+    def _audio_root(self, unknown: str, table: str | None = None) -> str:
+        folder = audio_folder(table or str(super().__getitem__("table")))
         if folder is None:
             return unknown
         return f" --audio-root {shlex.quote(folder)}" if folder else ""
@@ -274,6 +292,17 @@ class _Words(dict[str, Any]):
         outputs = getattr(self._ctx.command.callback, "outputs", ())
         names = [*(output.name for output in outputs), "table"]
         return next((Path(str(self.get(name))).parent for name in names if name in self), Path())
+
+
+class _Again:
+    """A command as it was typed, without the options that the format names."""
+
+    def __init__(self, name: str, ctx: click.Context, *, moved: bool) -> None:
+        self._name, self._ctx, self._moved = name, ctx, moved
+
+    def __format__(self, omitted: str) -> str:
+        names = [*omitted.split(","), *(["audio_root"] if self._moved else [])]
+        return shlex.join([*self._name.split(), *typed_words(self._ctx, names)])
 
 
 class _New:
@@ -311,12 +340,12 @@ class _Page:
         return path.as_uri()
 
 
-def typed_words(ctx: click.Context) -> list[str]:
-    """Return a command's words as they were typed, without those of `TRIALS`."""
+def typed_words(ctx: click.Context, omitted: Sequence[str] = ()) -> list[str]:
+    """Return a command's words as they were typed, without those of `TRIALS` and `omitted`."""
     words, options = list[str](), list[str]()
     for param in ctx.command.params:
         value = ctx.params.get(param.name or "")
-        if value is None or param.name in TRIALS:
+        if value is None or param.name in (*TRIALS, *omitted):
             continue
         if not isinstance(param, click.Option):
             words += [str(part) for part in (value if isinstance(value, tuple) else (value,))]
@@ -339,50 +368,3 @@ def typed_options(ctx: click.Context, names: Sequence[str]) -> list[str]:
             is_flag = isinstance(param, click.Option) and param.is_flag
             options += flags[:1] if is_flag else [w for v in values for w in (flags[0], v)]
     return options
-
-
-def first_rows(path: object) -> list[dict[str, Any]]:
-    """Return some rows of a segment table of ours, or nothing where it is none."""
-    text = str(path)
-    try:
-        if text.endswith(".parquet"):
-            from pyarrow.parquet import ParquetFile
-
-            batches = ParquetFile(text).iter_batches(MOST_ROWS)
-            return next((batch.to_pylist() for batch in batches), [])
-        with open(text, encoding="utf-8-sig", newline="") as file:
-            return list(islice(csv.DictReader(file), MOST_ROWS))
-    except (OSError, ValueError, csv.Error):  # of another kind, or gone
-        return []
-
-
-def _audio_folder(table: str) -> str | None:
-    """Return the folder that a table's audio is in, near the table; "" where it needs none.
-
-    None where it is not found, or the table is none of ours.
-    """
-    audio = next((str(row["audio"]) for row in first_rows(table) if row.get("audio")), "")
-    if os.path.isabs(audio):
-        return ""
-    folder = folder_with(audio, Path(table).parent) if audio else None
-    return None if folder is None else str(folder)
-
-
-def folder_with(file: str, start: Path) -> Path | None:
-    """Return the nearest folder, `start` or below it, in which a file lies, or None."""
-    folders = islice(_folders(start), MOST_FOLDERS)
-    return next((folder for folder in folders if os.path.isfile(folder / file)), None)
-
-
-def _folders(start: Path) -> Iterator[Path]:
-    """Yield a folder and those below it, the nearest first."""
-    level = [start]
-    for _ in range(DEEPEST + 1):
-        yield from level
-        below: Sequence[Path] = []
-        for folder in level:
-            try:
-                below = [*below, *sorted(path for path in folder.iterdir() if path.is_dir())]
-            except OSError:
-                continue
-        level = list(below)

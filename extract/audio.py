@@ -7,8 +7,6 @@ that the run can continue with the rest of the table.
 
 from __future__ import annotations
 
-import os
-import shlex
 import zlib
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..common.audio.containers import check_files_exist
 from ..common.audio.decoding import (
     Header,
     PastEndError,
@@ -32,7 +31,6 @@ from ..common.audio.decoding import (
 )
 from ..common.counts import counted
 from ..common.errors import InputError
-from ..common.next_steps import folder_with
 from ..manifests.table import sample_span
 
 if TYPE_CHECKING:
@@ -189,16 +187,7 @@ def check_recordings_exist(
     segments: Iterable[Segment], audio_root: str | Path, *, all_needed: bool = True
 ) -> None:
     """Raise `InputError` if recordings are missing or, without `all_needed`, if all are missing."""
-    paths = sorted({segment.path for segment in segments})
-    missing = [path for path in paths if not os.path.isfile(path)]
-    if missing and (all_needed or len(missing) == len(paths)):
-        name = os.path.relpath(missing[0], audio_root)
-        folder = None if name.startswith(os.pardir) else folder_with(name, Path(audio_root))
-        raise InputError(
-            f"{audio_root}: {counted(len(missing), 'recording', 'is', of=len(paths))} missing, "
-            f"first {missing[0]!r}; name the folder of the recordings with --audio-root"
-            + (f" {shlex.quote(str(folder))}" if folder else "")
-        )
+    check_files_exist({segment.path for segment in segments}, audio_root, all_needed=all_needed)
 
 
 def check_recordings(segments: Iterable[Segment], reading: ReadOptions) -> int:
@@ -243,6 +232,11 @@ def channel_note(most: int, channel: str) -> str:
         f"recordings have up to {counted(most, 'channel')}, and only channel {channel} is read "
         "(the first is 0); --channel names another, or mean, which mixes all"
     )
+
+
+def channels_unread(segments: Iterable[Segment], channel: str) -> str:
+    """Return the line of `channel_note` for recordings whose segments name no channel."""
+    return channel_note(count_channels([s for s in segments if not s.channel]), channel)
 
 
 def _header(segment: Segment, reading: ReadOptions) -> Header:

@@ -53,7 +53,9 @@ def main(table: str, store_path: str, *, plan: bool, no_lock: bool, **options: A
     if plan:
         from .planning import plan as plan_run
 
-        click.echo(str(plan_run(segments, settings)))
+        planned = plan_run(segments, settings)
+        click.echo(str(planned))
+        know(encoder_away=planned.size is None, audio_away=bool(planned.absent))
         return
     os.environ.update(KERNELS | os.environ)
     from .run import run_extraction

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..common.counts import counted
 from ..common.errors import InputError
-from .audio import Segment, count_channels, segments_of
+from .audio import Segment, check_recordings_exist, count_channels, segments_of
 from .encoder.checkpoint import Checkpoint, find_checkpoint
 from .encoder.mfcc import COEFFICIENTS, HOP, MFCC, RATE
 from .encoder.untrained import UNTRAINED_NAMES, UNTRAINED_SHAPE
@@ -27,7 +27,8 @@ FRAMES_PER_SECOND = 50  # of the untrained encoder: one frame per 320 samples at
 class Plan:
     """What a run would do: `size` is the estimated bytes of the store, absent where `note` says.
 
-    `channels` are the most that one of the recordings has.
+    `channels` are the most that one of the recordings has; `absent` says which of them are not
+    there.
     """
 
     segments: int
@@ -35,32 +36,46 @@ class Plan:
     size: int | None
     note: str
     channels: int = 1
+    absent: str = ""
 
     def __str__(self) -> str:
-        """Return one line, and another where cutting first would save time."""
+        """Return one line; others where cutting first would save time, or recordings are absent."""
         size = "unknown" if self.size is None else f"about {self.size / 1e6:,.1f} MB"
         line = f"{counted(self.segments, 'segment')}, {self.seconds / 3600:.2f} h, cache {size}"
         advice = (
             f"\nrecordings have up to {counted(self.channels, 'channel')}, and all are decoded to "
             "read one; where you extract more than once, or on a GPU, cut first: spk-manifests cut"
         )
-        return f"{line} ({self.note})" + (advice if self.channels > 1 else "")
+        absent = f"\n{self.absent}" if self.absent else ""
+        return f"{line} ({self.note})" + (advice if self.channels > 1 else "") + absent
 
 
 def plan(table: pd.DataFrame, options: ExtractOptions) -> Plan:
     """Return what `extract` would do; nothing is decoded and no weight is loaded."""
     segments = choose_segments(table, options)
     seconds = sum(segment.duration for segment in segments)
-    channels = count_channels(segments)
+    recordings: dict[str, Any] = {
+        "channels": count_channels(segments),
+        "absent": _absent(segments, options),
+    }
     try:
         count, hidden = _shape(options)
     except InputError as problem:
-        return Plan(len(segments), seconds, None, str(problem), channels)
+        return Plan(len(segments), seconds, None, str(problem), **recordings)
     layers, dim = len(parse_layers(options.layers, count)), row_width(options, hidden)
     rows = seconds * _frame_rate(options) if options.frames else len(segments)
     size = int(rows * layers * dim * np.dtype(options.store_dtype).itemsize)
     note = f"{counted(layers, 'layer')} x {dim}, {options.store_dtype}"
-    return Plan(len(segments), seconds, size, note, channels)
+    return Plan(len(segments), seconds, size, note, **recordings)
+
+
+def _absent(segments: list[Segment], options: ExtractOptions) -> str:
+    """Return what a run would say if it stopped for want of recordings, or nothing."""
+    try:
+        check_recordings_exist(segments, options.audio_root, all_needed=False)
+    except InputError as problem:
+        return str(problem)
+    return ""
 
 
 def choose_segments(table: pd.DataFrame, options: ExtractOptions) -> list[Segment]:

@@ -380,9 +380,9 @@ def frozen_layers(config: FinetuneConfig, epoch: int, layer_count: int) -> int:
     setting = config.freeze_encoder_layers
     frozen = layer_count if isinstance(setting, str) else setting
     if frozen > layer_count:
-        raise option_error(
-            "freeze_encoder_layers", setting, f"at most {layer_count}, the encoder's layers, or all"
-        )
+        most = f"at most {layer_count}, the encoder's layers, or all"
+        repair = f"pass --freeze-encoder-layers {layer_count // 2 or 'all'}"
+        raise option_error("freeze_encoder_layers", setting, most, repair=repair)
     for first, left in unfreeze_steps(config.unfreeze):
         if left >= layer_count:
             raise option_error(

@@ -47,6 +47,13 @@ class PredictOptions(CheckedOptions):
     split: str = option_field(
         "test", "Rows of TABLE that are named; all for a table without a split.", choices=SPLITS
     )
+    unknown_below: float | None = option_field(
+        None,
+        "Name a segment 'unknown' whose most probable speaker is less probable.",
+        least=0,
+        most=1,
+        metavar="PROBABILITY",
+    )
     audio_root: str = _audio_root()
     encoder: str | None = _encoder()
     channel: str | None = _channel()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ..common.counts import agree, counted
 from ..common.errors import InputError
 from ..common.log import with_progress
+from ..extract.audio import channels_unread, segments_of
+from ..manifests.predictions import unnamed_lines, with_unknown
 from ..manifests.splits.tasks import rows_of_split
 from .config import FinetuneConfig
 from .training.session_result import read_result
@@ -39,7 +41,7 @@ class PredictionResult:
     rejected : {segment id: why}
         Unusable segments.
     notes : lines
-        Reasons to doubt the predictions.
+        Reasons to doubt the predictions, and how many name nobody.
     """
 
     table: pd.DataFrame
@@ -47,12 +49,18 @@ class PredictionResult:
     rejected: dict[str, str]
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """Return how many segments are named, in one line."""
+        named = counted(len(self.table), "segment")
+        return f"<PredictionResult {named}, {self.table['model'].iloc[0]}>"
 
-def predict(
+
+def predict(  # noqa: PLR0913  (the options of the command)
     checkpoint: str | Path,
     table: pd.DataFrame,
     *,
     split: str = "test",
+    unknown_below: float | None = None,
     audio_root: str = ".",
     encoder: str | None = None,
     device: str = "auto",
@@ -68,6 +76,9 @@ def predict(
     ----------
     checkpoint
         A checkpoint, or the folder of several sessions: each is named by its own model.
+    unknown_below
+        Probability, 0..1, below which the most probable speaker is not named; `best` keeps the
+        name.
     encoder
         Folder or hub id of the encoder, where it is no longer where the checkpoint says.
     device
@@ -111,9 +122,11 @@ def predict(
     table = pd.concat(tables, ignore_index=True)
     if scored.learnt:
         table["model"] += f", {counted(len(scored.learnt), 'training segment')}"
-    return PredictionResult(
-        table, _left_out(rows, sessions, rejected), rejected, scored.notes(len(table))
-    )
+    table = table if unknown_below is None else with_unknown(table, unknown_below)
+    unread = channels_unread(segments_of(rows, audio_root), config.channel)
+    notes = [unread] if unread else []
+    notes += [*scored.notes(len(table)), *unnamed_lines(table, unknown_below)]
+    return PredictionResult(table, _left_out(rows, sessions, rejected), rejected, tuple(notes))
 
 
 @dataclass
@@ -313,7 +326,6 @@ def _predict_session(
     """Predict a session's usable segments, if any; return {segment id: why not} for the others."""
     import numpy as np
 
-    from ..extract.audio import segments_of
     from .data.dataset import SegmentDataset, encoder_read_options, load_samples
     from .model.checkpoint import model_name, predictions_table, score_segments
 

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from ..common.errors import InputError
 from ..common.extras import check_extra
 from ..common.log import is_quiet, log, logging_to_stderr, warn
 from ..common.signals import ignore_sigint, stop_after_batch
+from ..extract.audio import channels_unread, segments_of
 from ..manifests.split_record import split_method
 from ..manifests.table import as_table, read_predictions
 from .config import FinetuneConfig, read_config
@@ -55,7 +56,7 @@ class FinetuneSummary:
     Both are empty in a process that only helped another one with its model.
     """
 
-    sessions: pd.DataFrame | None
+    sessions: pd.DataFrame | None = field(repr=False)
     text: str
     busy: tuple[str, ...] = ()  # sessions that another process works on
     interrupted: bool = False
@@ -174,6 +175,9 @@ def train_table(
     plan = replace(plan_training(table, config, split), lock=lock)
     devices = choose_devices(config, log) if config.engine == "local" else []
     plan = write_or_check_config(plan, warn)
+    segments = segments_of(table, config.audio_root)
+    if not config.channel_prob and (unread := channels_unread(segments, config.channel)):
+        warn(unread)
     _check_shared_model(config, config.devices if config.within == "corpus" else 1)
     failed: list[FailedUnit] = []
     if config.engine == "ray":

@@ -44,6 +44,10 @@ class Corrected:
     applied: pd.DataFrame
     record: str = ""
 
+    def __repr__(self) -> str:
+        """Return what was corrected, in one line."""
+        return f"<Corrected {self.summary}>"
+
     @property
     def summary(self) -> str:
         """Return one line: how many turns were corrected, removed and left, and the record."""

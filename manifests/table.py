@@ -14,14 +14,12 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common.audio.containers import SUFFIXES as RECORDINGS
 from ..common.counts import counted
 from ..common.errors import InputError
 from ..common.files import atomic_write
@@ -30,12 +28,12 @@ from ..common.names import changed_names, is_placeholder, normal_name
 from .split_record import keep_record, read_record_into, record_of
 from .text_files.delimited import Sheet, decimal_points, expected_names, misspelt, read_delimited
 from .text_files.kinds import kind_of
+from .text_files.table_path import TABLE_MAKER, input_suffix, table_suffix
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-SUFFIXES = (".csv", ".parquet")
 SPLITS = ("train", "valid", "test")
 MAX_SECONDS = 1e7  # s, 116 days: no recording is longer; up to there each sample has a number
 ID = re.compile(r"(.+)_\d{4,}\.\d{4}_\d{4,}\.\d{4}(?:_ch\d+)?")  # `segment_id`
@@ -71,6 +69,7 @@ PREDICTION_OPTIONAL = {  # tables of older versions have neither times nor `best
     "best": "str",  # the most probable speaker, also where `predicted` is `UNKNOWN_SPEAKER`
     "scores": "str",  # JSON object {speaker: calibrated probability}, all candidates
 }
+PREDICTIONS_MAKER = "spk-classify predict"
 UNKNOWN_SPEAKER = "unknown"  # predicted where nobody is probable enough
 
 
@@ -123,7 +122,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     InputError
         The file cannot be read, or `check_table` refuses it.
     """
-    sheet = _read(path, {**SEGMENT_COLUMNS, **OPTIONAL_COLUMNS})
+    sheet = _read(path, {**SEGMENT_COLUMNS, **OPTIONAL_COLUMNS}, TABLE_MAKER)
     table = check_table(_with_points(sheet), where=str(path))
     _tell(sheet, table, ("session", "speaker"), path)
     read_record_into(table, path)
@@ -187,7 +186,7 @@ def check_table(table: pd.DataFrame, where: str = "table") -> pd.DataFrame:
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
     """Read and check a predictions table (columns: `PREDICTION_COLUMNS`, `PREDICTION_OPTIONAL`)."""
-    sheet = _read(path, {**PREDICTION_COLUMNS, **PREDICTION_OPTIONAL})
+    sheet = _read(path, {**PREDICTION_COLUMNS, **PREDICTION_OPTIONAL}, PREDICTIONS_MAKER)
     predictions = check_predictions(_with_points(sheet), str(path))
     _tell(sheet, predictions, ("session", "speaker", "predicted"), path)
     return predictions
@@ -218,18 +217,16 @@ def check_predictions(predictions: pd.DataFrame, where: str = "predictions") -> 
     return predictions
 
 
-def _read(path: str | Path, columns: Mapping[str, str]) -> Sheet:
+def _read(path: str | Path, columns: Mapping[str, str], maker: str) -> Sheet:
     import pandas as pd
 
     path = Path(path)
-    if os.path.isdir(path) or not (path.suffix or os.path.isfile(path)):
-        raise _no_table(path)
-    if _suffix(path) == ".csv":
-        return read_delimited(path, columns, "make it with spk-manifests")
+    if input_suffix(path) == ".csv":
+        return read_delimited(path, columns, f"make it with {maker}")
     try:
         rows = pd.read_parquet(path)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; make it with spk-manifests") from None
+        raise InputError(f"{path}: no such file; make it with {maker}") from None
     except Exception as problem:  # pandas and pyarrow raise a dozen kinds for a damaged file
         reason = " ".join(str(problem).split())  # some reasons have several lines
         raise InputError(f"{path}: cannot be read ({reason}); write it again") from problem
@@ -284,7 +281,7 @@ def _normal_scores(text: str) -> str:
 def _write(table: pd.DataFrame, path: str | Path) -> None:
     path, table = Path(path), table.copy(deep=False)
     table.attrs = {}  # of which a Parquet file would keep a copy that nobody checks
-    if _suffix(path) == ".parquet":
+    if table_suffix(path) == ".parquet":
         atomic_write(path, table.to_parquet(index=False))
     else:
         others = [
@@ -294,29 +291,6 @@ def _write(table: pd.DataFrame, path: str | Path) -> None:
         quoting = csv.QUOTE_ALL if risky else csv.QUOTE_MINIMAL  # the writer leaves \r bare
         text = table.to_csv(index=False, lineterminator="\n", quoting=quoting)
         atomic_write(path, text.encode())
-
-
-def _no_table(path: Path) -> InputError:
-    """Return what is said of a folder given as a table, or of what is not there."""
-    if not os.path.isdir(path):
-        return InputError(f"{path}: no such file, expected a .csv or .parquet; correct the path")
-    kinds = {"store.json": "a store", "model.json": "a model", "cells.jsonl": "a sweep"}
-    kind = next((kind for mark, kind in kinds.items() if (path / mark).is_file()), "a folder")
-    inside = [name for name in ("predictions.csv", "segments.csv") if (path / name).is_file()]
-    repair = f"name {path / inside[0]}" if inside else "name the table itself"
-    return InputError(f"{path}: is {kind}, expected a table, .csv or .parquet; {repair}")
-
-
-def _suffix(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix in RECORDINGS:
-        raise InputError(
-            f"{path}: is a recording by its suffix, expected a table, .csv or .parquet; name the "
-            "table (spk-manifests rttm, textgrid or csv makes one)"
-        )
-    if suffix not in SUFFIXES:
-        raise InputError(f"{path}: suffix is {suffix!r}, expected .csv or .parquet; rename it")
-    return suffix
 
 
 def _typed(
@@ -350,13 +324,14 @@ def _check_needed(names: Sequence[str], needed: Mapping[str, str], where: str) -
     if not missing:
         return
     kind = kind_of(",".join(map(str, names)), where)
-    if kind is not None and kind.name != "a segment table":
+    meant = "a predictions table" if "predicted" in needed else "a segment table"
+    if kind is not None and kind.name not in ("a segment table", meant):
         raise InputError(
             f"{where}: is {kind.name}: columns {missing} are missing, found {names}; {kind.repair}"
         )
-    maker = "spk-manifests rttm, textgrid or csv"
+    maker = TABLE_MAKER
     if "predicted" in needed:
-        maker = "spk-classify predict, or add them: score is 0..1, model any name"
+        maker = f"{PREDICTIONS_MAKER}, or add them: score is 0..1, model any name"
     repair = misspelt(names, missing)
     if not repair.startswith("rename"):
         repair = f"make the table with {maker}"

@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each package's files and sub-packages, from the ground up: an import leads to what stands before
 # it in its package, or to a package before it. Within a sub-package there is only no circle.
 ORDER = {
-    "common": "lazy counts errors extras names terminal log next_steps locks outputs signals cpus "
-    "environment files options click_options commands audio engine",
+    "common": "lazy counts errors extras names terminal log nearby next_steps locks outputs "
+    "signals cpus environment files options click_options commands audio engine",
     "manifests": "options text_files split_record table predictions corrections splits formats "
     "cutting demo cli",
     "extract": "audio store options profiling encoder pipeline planning verification run cli",

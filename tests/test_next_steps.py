@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from spk.__main__ import main as spk
 from spk.common.commands import LEFT_OUT
-from spk.common.next_steps import AGAIN, STEPS
+from spk.common.nearby import table_of
+from spk.common.next_steps import STEPS
 from spk.manifests.cli import main as manifests
 
 FIELD = re.compile(r"\{[^}]*\}")
@@ -31,7 +32,8 @@ def commands(group=spk, name="spk", parent=None):
 
 
 COMMANDS = dict(commands())
-LINES = sorted({step.line for steps in STEPS.values() for step in steps if step not in AGAIN})
+LINES = {step.line for steps in STEPS.values() for step in steps}
+LINES = sorted(line for line in LINES if not line.startswith("{again"))
 
 
 def steps_of(done, codes=(0,)):
@@ -53,7 +55,7 @@ def test_every_command_says_what_is_next_or_that_nothing_is():
 def test_each_line_is_one_that_its_command_takes(line):
     line = re.sub("{(recordings|clips)}", " --audio-root AUDIO", line)
     words = shlex.split(FIELD.sub("word", line.replace("{same}", " --folds 5")))
-    if words[0] in ("word", "python3"):  # the command itself; a browser
+    if words[0] == "python3":  # a browser
         return
     name = words.pop(0) if words[0] in COMMANDS else f"{words.pop(0)} {words.pop(0)}"
     assert COMMANDS[name].make_context(name, words)
@@ -69,6 +71,7 @@ def test_from_the_sample_each_next_line_leads_to_the_report(typed, tmp_path, mon
         seen += [f"or {other}" for other in others]
     assert [" ".join(line.split()[:2]) for line in seen] == [
         "spk-manifests sample",
+        "or spk-name",
         "spk-manifests rttm",
         "spk-manifests select",
         "spk-manifests split",
@@ -122,6 +125,14 @@ def test_from_the_sample_each_next_line_leads_to_the_report(typed, tmp_path, mon
             "spk-extract table.csv store --audio-root corpus/wav --encoder demo",
         ),
         (
+            "spk-extract table.csv store --audio-root no --encoder demo --plan",
+            "spk-extract table.csv store --encoder demo --audio-root corpus/wav",
+        ),
+        (
+            "spk-extract table.csv new --encoder nobody/none --layers 9 --revision a --plan",
+            "spk-extract table.csv new --encoder small --audio-root corpus/wav",
+        ),
+        (
             "spk-extract turns.csv other --audio-root corpus/wav --encoder demo",
             "spk-manifests split turns.csv table-2.csv",
         ),
@@ -138,9 +149,14 @@ def test_from_the_sample_each_next_line_leads_to_the_report(typed, tmp_path, mon
         ),
         (
             "spk-classify compare named.csv sweep/predictions.csv",
-            "spk-classify report named.csv sweep -o report.html",
+            "spk-classify report named.csv sweep --table table.csv --audio-root corpus/wav -o "
+            "report.html",
         ),
-        ("spk-classify score named.csv", "spk-classify report named.csv -o report.html"),
+        (
+            "spk-classify score named.csv",
+            "spk-classify report named.csv --table table.csv --audio-root corpus/wav -o "
+            "report.html",
+        ),
         ("spk-finetune predict fleet table.csv new.csv --audio-root corpus/wav", "spk-classify "),
         ("spk-name enrol team.voices table.csv store --layer 1", "spk-name list team.voices"),
         ("spk-name list team.voices", ""),
@@ -251,3 +267,18 @@ def test_what_is_fitted_is_tried_as_the_sweep_was(typed, made):
     words = "spk-classify fit table.csv store model-2 --classifiers centroid --folds 3 --no-refit"
     assert sorted(fit.split()) == sorted(words.split())
     assert typed(fit).exit_code == 0
+
+
+def test_the_table_of_predictions_is_the_only_one_near_with_their_split(turns):
+    turns["split"] = ["train", "test"] * 15
+    turns.to_csv("table.csv", index=False)
+    Path("sweep").mkdir()
+    test = turns[turns["split"] == "test"]
+    test.assign(predicted="A", score=1.0, model="m").to_csv("sweep/predictions.csv", index=False)
+    assert table_of("sweep/predictions.csv") == "table.csv"
+    turns.assign(split="train").to_csv("other.csv", index=False)  # not so divided
+    test.drop(columns="audio").to_csv("named.csv", index=False)  # no segment table
+    assert table_of("sweep/predictions.csv") == "table.csv"
+    turns.to_parquet("again.parquet")
+    assert table_of("sweep/predictions.csv") is None, "which of both is not known"
+    assert table_of("nowhere.csv") is None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...common.counts import counted
 from ...extract.store.reader import FeatureStore
 from .held_out import Learner
 from .options import AuditOptions
@@ -64,6 +65,12 @@ class Audit:
     accuracy: float
     listened: bool
     related: bool
+
+    def __repr__(self) -> str:
+        """Return how many turns were judged, in one line."""
+        judged = counted(len(self.turns) - len(self.left_out), "turn", of=len(self.turns))
+        proposed = counted(int(self.turns["proposed"].sum()), "correction")
+        return f"<Audit {judged} judged, {proposed} proposed>"
 
     @property
     def left_out(self) -> pd.DataFrame:

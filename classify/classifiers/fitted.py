@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -66,11 +66,11 @@ class FittedClassifier:
 
     kind: str
     labels: tuple[str, ...]
-    mean: np.ndarray
-    scale: np.ndarray
-    weights: np.ndarray
-    intercept: np.ndarray
-    booster: str = ""
+    mean: np.ndarray = field(repr=False)
+    scale: np.ndarray = field(repr=False)
+    weights: np.ndarray = field(repr=False)
+    intercept: np.ndarray = field(repr=False)
+    booster: str = field(default="", repr=False)
 
     def scores(self, X: np.ndarray) -> np.ndarray:
         """Return one score per row of `X` (m, d) and label, (m, classes); higher is likelier."""

@@ -76,6 +76,14 @@ class Links:
     series: pd.DataFrame
     facts: Mapping[str, Any]
 
+    def __repr__(self) -> str:
+        """Return how much was linked, in one line."""
+        people = counted(self.people["person"].nunique(), "person")
+        return (
+            f"<Links {counted(len(self.people), 'label')} of {people}, {len(self.unsure)} unsure, "
+            f"{counted(len(self.pairs), 'pair')} scored>"
+        )
+
 
 def link(
     table: pd.DataFrame | str | Path,

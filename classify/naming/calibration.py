@@ -14,7 +14,7 @@ and a, b >= 0, so that a better score never means less. Known persons and strang
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -97,7 +97,7 @@ class Calibration:
     """
 
     calibrator: Calibrator | None
-    strangers: np.ndarray
+    strangers: np.ndarray = field(repr=False)
     threshold_score: float
     loss: float = np.inf
     known_trials: int = 0

@@ -11,9 +11,8 @@ from ...common.click_options import option, options_of
 from ...common.commands import Group, exit_left_out, version_option, writes
 from ...common.outputs import MEASURES, Output
 from ...common.terminal import show
-from .options import EnrolOptions, NamingOptions, OutputOptions, check_one_audio
+from .options import ZIP, EnrolOptions, NamingOptions, OutputOptions, check_one_audio
 
-ZIP = b"PK\3\4"  # a file of voices begins like this
 _VOICES = click.argument("voices", type=click.Path(path_type=Path))
 
 

@@ -6,15 +6,18 @@ Where others have sessions, clips have themselves: calibration leaves them out o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...common.audio.containers import SUFFIXES, UNREAD, conversion
+from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.files import list_files
 from ...common.log import log as log_info
+from ...common.log import warn
 from ...common.names import normal_name
 from ...extract.options import ExtractOptions
 from ...extract.run import extract
@@ -101,11 +104,27 @@ def clips_table(folder: str | Path) -> pd.DataFrame:
         name = normal_name(path.parts[0])
         check_person(name, str(file))
         rows += _clip_rows(path, name, audio_seconds(file), recording_hash(file))
+    _tell_deeper(root, [Path(str(row["audio"])) for row in rows])
     if not rows:
         raise InputError(
             f"{folder}: holds 0 recordings, expected {folder}/NAME/*.wav; correct the path"
         )
     return check_table(pd.DataFrame(rows))
+
+
+def _tell_deeper(root: Path, clips: Sequence[Path]) -> None:
+    """Tell of persons whose clips lie in several folders below: the persons may be these."""
+    below: dict[str, set[str]] = {}
+    for clip in clips:
+        below.setdefault(clip.parts[0], set()).add(clip.parts[1] if len(clip.parts) > 2 else "")
+    deeper = [name for name, folders in below.items() if len(folders) > 1 and "" not in folders]
+    if deeper:
+        first = min(below[deeper[0]])
+        warn(
+            f"{root}: all clips of {counted(len(deeper), 'person', of=len(below))} lie in folders "
+            f"of folders, first {deeper[0]}/{first}; if {first!r} is a person, name "
+            f"{root / deeper[0]}"
+        )
 
 
 def _clip_rows(path: Path, name: str, seconds: float, content: str) -> list[dict[str, object]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...common.errors import InputError
@@ -24,14 +25,17 @@ ROUNDING = 1e-6  # s
 Spans = list[tuple[float, float]]  # (start, end), in order, apart
 
 
-def turns_table(turns: Iterable[Turn]) -> pd.DataFrame:
-    """Return turns as rows `session`, `cluster`, `start`, `end`, `channel`, `text`, by time."""
+def turns_table(turns: Iterable[Turn], where: str | Path) -> pd.DataFrame:
+    """Return turns as rows `session`, `cluster`, `start`, `end`, `channel`, `text`, by time.
+
+    `where` is the file they were read from.
+    """
     import pandas as pd
 
     rows = [(turn.session, turn.speaker, *turn[2:4], turn.channel, turn.text) for turn in turns]
     if not rows:
         raise InputError(
-            "diarization: holds 0 turns with a speaker, expected at least 1; diarize the recording "
+            f"{where}: holds 0 turns with a speaker, expected at least 1; diarize the recording "
             "first (whisperx --diarize), or name another file"
         )
     table = pd.DataFrame(rows, columns=["session", "cluster", "start", "end", "channel", "text"])

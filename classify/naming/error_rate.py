@@ -69,7 +69,7 @@ def score(
         A file cannot be read, the reference lacks a session, or nothing is scored.
     """
     turns, enrolled = read_named(named)
-    truth = turns_table(read_turns(reference).turns)
+    truth = turns_table(read_turns(reference).turns, reference)
     _check_sessions(turns, truth, reference)
     spans = {} if uem is None else {s: merge(parts) for s, parts in read_uem(uem).items()}
     enrolled_names = {underscored(name) for name in enrolled}

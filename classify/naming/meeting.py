@@ -7,6 +7,7 @@ none.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -30,6 +31,8 @@ from .voices import UNKNOWN, Voices, check_enrolled
 
 if TYPE_CHECKING:
     import pandas as pd
+
+NAME_IT = "name the recording of a single session with --audio in the place of --audio-root"
 
 
 def apply(
@@ -110,10 +113,11 @@ def read_diarization(diarization: str | Path, input_format: str | None, log: Log
     try:
         annotation = read_turns(diarization, input_format)
     except InputError as problem:  # which names the argument of `read_turns`
-        raise InputError(str(problem).replace("format=...", "--input-format")) from None
+        text = re.sub(r"format=\.\.\.|--format", "--input-format", str(problem))
+        raise InputError(text) from None
     for note in annotation.notes:
         log(f"{note.place}: {note.message}")
-    return turns_table(annotation.turns)
+    return turns_table(annotation.turns, diarization)
 
 
 def _recordings(
@@ -134,7 +138,7 @@ def _named_recordings(
     if audio_root is not None:
         pairing = pair(audio_root, sessions)
         if pairing.missing:
-            raise unpaired_error(pairing, audio_root, counts.to_dict())
+            raise unpaired_error(pairing, audio_root, counts.to_dict(), otherwise=NAME_IT)
         return dict(pairing.recordings)
     path = Path(str(audio))
     if len(sessions) > 1:

@@ -8,6 +8,7 @@ from ...common.errors import InputError
 from ...common.options import CheckedOptions, joined, option_field, parse_channel
 
 DEFAULT_ENCODER = "small"  # of clips
+ZIP = b"PK\3\4"  # a file of voices begins like this
 SAME_NAME = ("auto", "never", "always")
 FORMATS = ("rttm", "json", "csv", "srt", "vtt", "txt")
 ENROLMENT, DECISION, READING, WRITING = (

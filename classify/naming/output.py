@@ -208,8 +208,9 @@ def read_named(folder: str | Path) -> tuple[pd.DataFrame, list[str]]:
         described = json.loads((folder / MARK).read_bytes())
         enrolled = [str(name) for name in described["enrolled"]]
     except (OSError, ValueError, KeyError, TypeError) as problem:
+        reason = getattr(problem, "strerror", None) or problem
         raise InputError(
-            f"{folder}: no {MARK} can be read there ({problem}), expected the folder that spk name "
+            f"{folder}: no {MARK} can be read there ({reason}), expected the folder that spk name "
             "apply wrote; name that"
         ) from None
     files = sorted(folder.glob("*.rttm"))
@@ -219,4 +220,4 @@ def read_named(folder: str | Path) -> tuple[pd.DataFrame, list[str]]:
             "rttm,json,csv"
         )
     turns = [turn for file in files for turn in read_turns(file, "rttm").turns]
-    return turns_table(turns), enrolled
+    return turns_table(turns, folder), enrolled

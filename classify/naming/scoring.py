@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...common.counts import counted
 from .stretches import Stretches
 
 FEW = 3  # persons
@@ -67,6 +68,10 @@ class Scorer:
     centre: np.ndarray
     whitening: Whitening
     models: np.ndarray
+
+    def __repr__(self) -> str:
+        """Return whom it scores and how, in one line."""
+        return f"<Scorer {counted(len(self.names), 'person')}, {self.method}>"
 
     @property
     def method(self) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from ...common.counts import counted
+
 STRETCH = 5.0  # s of speech after which a stretch is complete
 
 
@@ -35,6 +37,11 @@ class Stretches:
 
     def __len__(self) -> int:
         return len(self.seconds)
+
+    def __repr__(self) -> str:
+        """Return how much speech of how many people it is, in one line."""
+        minutes = self.seconds.sum() / 60
+        return f"<Stretches {len(self)} of {counted(len(self.names), 'person')}, {minutes:.1f} min>"
 
     @property
     def names(self) -> list[str]:

@@ -27,12 +27,15 @@ from ...common.errors import InputError, explain_write_errors
 from ...common.files import atomic_write, is_special
 from ...common.locks import lock_file
 from ...extract.store.layout import fingerprint
+from ...manifests.text_files.kinds import kind_of
 from .calibration import Calibration, Calibrator
+from .options import ZIP
 from .stretches import Stretches
 from .voices import Sample, Voices
 
 SCHEMA = 1
 KINDS = {"person": "i", "session": "i", "seconds": "f", "sums": "f", "strangers": "f"}
+HEAD = 4000  # bytes by which another kind of file is told
 LARGEST = 2**32  # bytes that the arrays may hold
 
 
@@ -142,7 +145,9 @@ def load_voices(path: str | Path) -> Voices:
             f"{path}: is a folder or device, expected voices, a file; correct the path"
         )
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+        data = path.read_bytes()
+        _check_begins(data, path)
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             _check_size(arrays.zip)
             text = arrays["description"].tobytes()
             columns = {name: arrays[name] for name in KINDS}
@@ -166,6 +171,15 @@ def _damaged(path: Path, problem: Exception) -> InputError:
         f"{path}: cannot be read as voices ({problem}), expected a file of spk name enrol; name "
         "that, or bring it back from a copy"
     )
+
+
+def _check_begins(data: bytes, path: Path) -> None:
+    """Raise `ValueError` for another kind of file, which numpy would take for a pickle."""
+    if not data:
+        raise ValueError("it is empty")
+    if not data.startswith(ZIP):
+        kind = kind_of(data[:HEAD].decode(errors="replace"), path)
+        raise ValueError(f"it is {kind.name}" if kind else "it is of another kind")
 
 
 def _check_size(archive: Any) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,9 +50,9 @@ class Inputs:
         The store's configuration.
     """
 
-    rows: pd.DataFrame
+    rows: pd.DataFrame = field(repr=False)
     layers: Sequence[int]
-    store: Mapping[str, Any]
+    store: Mapping[str, Any] = field(repr=False)
 
     @property
     def sha256(self) -> str:

@@ -6,8 +6,14 @@ the command that converts it.
 
 from __future__ import annotations
 
+import os
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
+
+from ..counts import counted
+from ..errors import InputError
+from ..nearby import folder_with
 
 # Every container of libsndfile but headerless RAW, whose rate and channels nobody knows.
 SUFFIXES = (
@@ -123,3 +129,22 @@ def add_header(path: str) -> str:
         "if it holds 16 bits, mono, at 16 kHz, give it a header: "
         f"`ffmpeg -f s16le -ar 16000 -ac 1 -i {shlex.quote(path)} {target}`"
     )
+
+
+def check_files_exist(
+    files: Iterable[str], audio_root: str | Path, *, all_needed: bool = True
+) -> None:
+    """Raise `InputError` if recordings are missing or, without `all_needed`, if all are missing.
+
+    The repair names the folder in which they lie, where that is near.
+    """
+    paths = sorted(set(files))
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing and (all_needed or len(missing) == len(paths)):
+        name = os.path.relpath(missing[0], audio_root)
+        folder = None if name.startswith(os.pardir) else folder_with(name, Path(audio_root))
+        raise InputError(
+            f"{audio_root}: {counted(len(missing), 'recording', 'is', of=len(paths))} missing, "
+            f"first {missing[0]!r}; name the folder of the recordings with --audio-root"
+            + (f" {shlex.quote(str(folder))}" if folder else "")
+        )

@@ -121,6 +121,13 @@ class Encoder:
         self.batch_seconds = default_batch_seconds(device, dtype)
         self._lane = DeviceTransfer(device)
 
+    def __repr__(self) -> str:
+        """Return which encoder it is and where it computes, in one line."""
+        return (
+            f"<Encoder {self._provenance['encoder']}: layers 0 to {self.layer_count}, width "
+            f"{self.hidden_size}, {self.rate} Hz, {self.device}>"
+        )
+
     def provenance(self) -> dict[str, Any]:
         """Return what identifies the encoder and the way it computes."""
         return {

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...common.audio.containers import check_files_exist
 from ...common.audio.decoding import (
     Header,
     PastEndError,
@@ -66,6 +67,11 @@ class CutReport:
     decoded: int  # recordings opened for cutting
     decoded_seconds: float  # s of audio decoded, over all recordings
     clipped: list[str]  # a line for each recording that is shorter than its header claims
+
+    def __repr__(self) -> str:
+        """Return how much was done, in one line."""
+        files = counted(self.written, "file")
+        return f"<CutReport {files} written, {self.complete} already complete>"
 
 
 def cut_segments(  # noqa: PLR0913  (the options of the command)
@@ -213,6 +219,9 @@ def _plan(
         raise InputError("table: 0 segments are listed, expected at least 1; loosen the selection")
     channels = _channels(table, str(settings["channel"]))
     resample = bool(settings["resample"])
+    paths = [str(root / audio) for audio in table["audio"].unique()]
+    # What is there and no file is told as what it is, when it is opened.
+    check_files_exist([p for p in paths if os.path.isfile(p) or not os.path.lexists(p)], root)
     recordings = {
         audio: inspect_recording(root / audio, resample=resample)
         for audio in sorted(set(table["audio"]))

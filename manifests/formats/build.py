@@ -237,7 +237,8 @@ def _paired_rows(
     pairing = pair(audio_root, counts)
     usable.notes += unpaired_notes(pairing, audio_root, counts, left_out=allow_unpaired)
     if pairing.missing and not allow_unpaired:
-        raise unpaired_error(pairing, audio_root, counts)
+        places = (turn.place for turn in usable.turns if turn.session == pairing.missing[0])
+        raise unpaired_error(pairing, audio_root, counts, place=next(places))
     lengths = _lengths(usable, pairing.recordings, skip_bad)
     rows = []
     for turn in usable.turns:

@@ -21,6 +21,7 @@ from ...common.files import list_files
 from ...common.names import normal_name
 from .turns import Note
 
+LEAVE_OUT = "pass --allow-unpaired to leave such sessions out"
 SHOWN = 3  # names per side that a message lists
 ALIKE = 0.8  # `difflib` ratio from which one name may be a typo of another
 
@@ -121,18 +122,27 @@ def unpaired_notes(
 
 
 def unpaired_error(
-    pairing: Pairing, audio_root: str | Path, turns: Mapping[str, int]
+    pairing: Pairing,
+    audio_root: str | Path,
+    turns: Mapping[str, int],
+    *,
+    place: str = "",
+    otherwise: str = LEAVE_OUT,
 ) -> InputError:
-    """Return the error for annotated sessions that have no recording."""
+    """Return the error for annotated sessions that have no recording.
+
+    `place` is where the first of them is annotated, `otherwise` what to do but to add a recording.
+    """
     root, session = Path(audio_root), pairing.missing[0]
     every = len(pairing.missing) + len(pairing.recordings)
     more = f" and {_some(pairing.missing[1:])}" if pairing.missing[1:] else ""
+    begun = f", the first in {place}" if place else ""
     spare = _some([f"{f.stem!r} ({_below(root, f)})" for f in pairing.spare]) or "none"
     return InputError(
         f"{audio_root}: {counted(len(pairing.missing), 'annotated session', 'has', of=every)} no "
-        f"recording, first {session!r} ({counted(turns[session], 'turn')}){more}, expected "
+        f"recording, first {session!r} ({counted(turns[session], 'turn')}{begun}){more}, expected "
         f"{session}.wav or the like; recordings without annotation: {spare}; "
-        f"{_repair(pairing, session)}or pass --allow-unpaired to leave such sessions out"
+        f"{_repair(pairing, session)}or {otherwise}"
     )
 
 

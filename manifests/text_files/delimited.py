@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ...common.counts import counted
 from ...common.errors import InputError
 from .decoding import decode
 from .kinds import kind_of
@@ -55,6 +56,9 @@ def read_delimited(path: str | Path, columns: Iterable[str], repair: str) -> She
     except OSError as problem:
         raise InputError(f"{path}: cannot be read ({problem.strerror}); {repair}") from None
     text = re.sub(r'\A\s*"?sep=."?\n', "", decode(data, path))
+    if not text.strip():
+        size = counted(len(data), "byte")
+        raise InputError(f"{path}: is empty, {size}, expected a table; {repair}")
     separator, spaced = _separator(text, columns)
     try:
         cells = pd.read_csv(

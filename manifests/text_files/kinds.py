@@ -128,6 +128,11 @@ def _delimited(lines: list[str], path: Path) -> Kind | None:
         (("path", "label"), "a list of cut files", "run spk-manifests csv on it"),
         (("session", "speaker", "person"), "a list of persons", "name it with --identity"),
         (
+            ("segment_id", "predicted", "score"),
+            "a predictions table",
+            "name the table whose segments it names",
+        ),
+        (
             ("start", "end", "speaker"),
             "a list of turns (start, end, speaker)",
             "run spk-manifests turns on it",

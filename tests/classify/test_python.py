@@ -53,6 +53,8 @@ def test_a_result_shows_itself_in_one_line(random_table, store):
     assert repr(compared) == f"<Comparison {compared.conclusion}>"
     assert repr(result.model).startswith("SpeakerModel(classifier='ridge', ")
     assert len(repr(result.model)) < 300
+    for part in (result.inputs, *result.model.fitted.values()):
+        assert "\n" not in repr(part)
 
 
 def test_predictions_of_another_classifier_are_scored_once_they_have_score_and_model(table, store):

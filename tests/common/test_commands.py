@@ -135,3 +135,33 @@ def test_commands_of_a_group_have_what_commands_have():
 
     assert told(group, "one-more", "-q", TOOL_ONE_MORE_SEED="7") == (0, "7\n", "")
     assert told(group, "one-more", TOOL_ONE_MORE_QUIET="1") == (0, "0\n", "")
+
+
+@click.command(cls=Command)
+@click.argument("table", type=click.Path())
+@click.option("--runs", type=click.Path())
+@click.option("--layers")
+@click.option("--said")
+def picky(table, runs, layers, said):
+    """Refuse what it is told to, as a function of Python does."""
+    raise InputError(said)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("table: column 'split' is missing; split it", "a/t.csv: column 'split' is missing; "),
+        ("runs: holds none; name another", "swept: holds none; name another"),
+        ("layers: 9 is not there, expected 0: correct it", "--layers: 9 is not there, expected 0:"),
+        ("said: is wrong", "--said: is wrong"),
+        ("table 3: is wrong", "table 3: is wrong"),
+        ("t.csv: table: is wrong", "t.csv: table: is wrong"),
+        ("table", "table"),
+    ],
+)
+def test_an_error_names_what_was_typed_in_the_place_of_an_argument_in_python(said, shown):
+    code, _, stderr = told(picky, "a/t.csv", "--runs", "swept", "--layers", "9", "--said", said)
+    assert code == 1
+    assert stderr.startswith(shown)
+    unset = told(picky, "a/t.csv", "--said", "runs: none is given; name one")[2]
+    assert unset == "--runs: none is given; name one\n"

@@ -9,7 +9,7 @@ import pytest
 from spk.common.counts import agree, counted
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("common", "manifests", "extract", "classify", "finetune")
+PACKAGES = ("common", "manifests", "extract", "classify", "finetune", "benchmarks")
 FILES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 TEMPLATES = sorted((ROOT / "classify/report/templates").glob("*.html"))
 NOUNS = (
@@ -21,7 +21,7 @@ NOUNS = (
     "weights|windows|words"
 )
 ADJECTIVE = r"(?!(?:as|at|by|for|from|has|have|in|is|of|on|one|the|to|two|with)\b)[a-z]+ "
-BARE_NOUN = re.compile(rf" (?:{ADJECTIVE}){{0,2}}(?:{NOUNS})\b")
+BARE_NOUN = re.compile(rf" (?:{ADJECTIVE}){{0,2}}(?:{NOUNS})\b(?!\.csv)")
 BARE_VERB = re.compile(r" (?:are|have|were|do)\b")
 NEVER_ONE = re.compile(r"[A-Z][A-Z_]+(?: [-+] 1)?")  # a constant
 NO_COUNT = ("dtype", "empty[0]", "kind", "name", "split", "text", "tier")  # words, not numbers

@@ -659,7 +659,9 @@ def test_a_plan_counts_and_estimates_without_audio_or_weights(corpus, whole, lay
     found = plan(table, ExtractOptions(encoder=str(layer_encoder), audio_root="nowhere"))
     assert (found.segments, found.size) == (24, 24 * 4 * 64 * 2)
     assert found.seconds == pytest.approx(2 * sum(DURATIONS))
-    assert str(found) == "24 segments, 0.01 h, cache about 0.0 MB (4 layers x 64, float16)"
+    first, absent = str(found).split("\n")
+    assert first == "24 segments, 0.01 h, cache about 0.0 MB (4 layers x 64, float16)"
+    assert re.match("nowhere: (.+) of \\1 recordings are missing, first '.*--audio-root$", absent)
 
 
 def test_a_plan_advises_to_cut_where_recordings_have_channels(corpus, layer_encoder):

@@ -175,3 +175,31 @@ def test_recordings_are_resampled_as_in_training_unless_told_otherwise(table, mo
         with pytest.raises(InputError, match="sample rate is 8000 Hz"):
             embed(checkpoint, slow, tmp_path / "no", {**options, "resample": given})
     assert embed(model(resample=True), slow, tmp_path / "store", options).segments == 4
+
+
+def test_nobody_is_named_below_a_probability(table, model, tmp_path):
+    rows, folder = table
+    checkpoint = model(task="M1")
+    result = predict(checkpoint, rows, audio_root=folder)
+    plain = result.table
+    assert repr(result) == f"<PredictionResult 2 segments, {plain['model'].iloc[0]}>"
+    between = float(plain["score"].mean())
+    below = ("--unknown-below", repr(between))
+    done = command(rows, folder, tmp_path, checkpoint, *below)
+    assert done.exit_code == 0, done.output
+    found = read_predictions(tmp_path / "out.csv")
+    unsure = plain["score"] < between
+    assert unsure.tolist() in ([True, False], [False, True])
+    assert (found["predicted"] == "unknown").tolist() == unsure.tolist()
+    assert found["best"].tolist() == plain["predicted"].tolist()
+    assert f"unknown: 1 of 2 segments, probability below {between:.6g}\n" in done.stdout
+    for wrong in ("1.5", "auto"):
+        assert command(rows, folder, tmp_path, checkpoint, "--unknown-below", wrong).exit_code
+
+
+def test_of_several_channels_it_is_told_which_is_read(table, model):
+    rows, folder = table  # of a recording of two channels
+    (note,) = predict(model(channel="1"), rows, audio_root=folder).notes
+    assert note.startswith("recordings have up to 2 channels, and only channel 1 is read")
+    assert predict(model(channel="mean"), rows, audio_root=folder).notes == ()
+    assert predict(model(), rows.assign(channel="1"), audio_root=folder).notes == ()

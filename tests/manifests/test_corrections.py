@@ -40,6 +40,7 @@ def test_without_corrections_the_table_stays_as_it_is(turns):
     done = correct_table(turns, rows_of(("t3", "S1", "A", "B")).iloc[:0])
     assert list(done.table.speaker) == list(turns.speaker)
     assert done.applied.empty
+    assert repr(done) == f"<Corrected {done.summary}>"
 
 
 def test_an_empty_name_removes_the_turn(turns):

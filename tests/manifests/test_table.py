@@ -111,6 +111,31 @@ def test_files_that_are_no_tables_are_refused(tmp_path):
         read_table(tmp_path / "u.csv")
     with pytest.raises(InputError, match="suffix is '.txt', expected .csv or .parquet"):
         read_table(tmp_path / "t.txt")
+    (tmp_path / "e.csv").write_text("\n")
+    with pytest.raises(InputError, match="e.csv: is empty, 1 byte, expected a table; make it with"):
+        read_table(tmp_path / "e.csv")
+
+
+def test_an_annotation_in_the_place_of_a_table_is_told_with_its_command(tmp_path):
+    (tmp_path / "m.json").write_text('{"segments": []}')
+    with pytest.raises(InputError, match="m.json: is a JSON file, .*; run spk-manifests whisperx"):
+        read_table(tmp_path / "m.json")
+    (tmp_path / "m.rttm").write_text("SPEAKER S1 1 0.5 2 <NA> <NA> Anna <NA> <NA>")
+    with pytest.raises(
+        InputError, match="is an RTTM, expected a table, .*; run spk-manifests rttm"
+    ):
+        read_table(tmp_path / "m.rttm")
+
+
+def test_predictions_and_tables_are_told_apart(tmp_path):
+    write_predictions(predictions(start=0.0, end=1.0), tmp_path / "p.csv")
+    with pytest.raises(InputError, match="p.csv: is a predictions table: .*'audio'.* missing"):
+        read_table(tmp_path / "p.csv")
+    predictions().drop(columns="model").to_csv(tmp_path / "q.csv", index=False)
+    with pytest.raises(InputError, match="'model'. are missing.*; make the table with spk-class"):
+        read_predictions(tmp_path / "q.csv")
+    with pytest.raises(InputError, match="u.csv: no such file; make it with spk-classify predict"):
+        read_predictions(tmp_path / "u.csv")
 
 
 def test_seconds_become_samples_as_counted_by_hand():

@@ -222,7 +222,8 @@ def test_what_is_no_file_is_told(table, told, name):
     table(audio=name)
     missing = f".: 1 of 1 recording is missing, first {name!r}; name the"
     assert missing in told(EXTRACT, longest=6000)
-    assert f"{name}: cannot be read" in told(CUT, longest=12000)
+    there = os.path.lexists(name)
+    assert (f"{name}: cannot be read" if there else missing) in told(CUT, longest=12000)
 
 
 def test_a_suffix_that_means_no_header_is_told(table, typed, told):

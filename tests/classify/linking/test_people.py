@@ -34,6 +34,15 @@ def test_everybody_is_linked_through_rooms_that_outshout_the_voices(table, store
     assert links.facts["layer"] == 1
 
 
+def test_links_show_themselves_in_one_line(table, store):
+    links, _ = linked(table, store)
+    people = links.people["person"].nunique()
+    assert repr(links) == (
+        f"<Links {len(links.people)} labels of {people} persons, {len(links.unsure)} unsure, "
+        f"{len(links.pairs)} pairs scored>"
+    )
+
+
 def test_the_function_returns_the_people(table, store):
     frame = classify.link(table, store, log=lambda line: None)
     pd.testing.assert_frame_equal(frame, linked(table, store)[0].people)

@@ -72,8 +72,8 @@ def test_sessions_have_clusters_of_their_own():
 
 def test_turns_are_in_order_of_time_and_none_are_refused():
     rows = [Turn("s", "A", 3.0, 4.0, 0, "x"), Turn("s", "B", 1.0, 2.0, 1, "x", "1", "hello")]
-    table = turns_table(rows)
+    table = turns_table(rows, "a.rttm")
     assert table["cluster"].tolist() == ["B", "A"]
     assert table[["channel", "text"]].to_numpy().tolist() == [["1", "hello"], ["", ""]]
     with pytest.raises(InputError, match="holds 0 turns"):
-        turns_table([])
+        turns_table([], "a.rttm")

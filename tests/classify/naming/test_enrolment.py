@@ -190,6 +190,21 @@ def test_a_long_clip_is_several_segments(tmp_path):
     assert pd.Series(rows["session"]).unique().tolist() == ["Ann/a.wav"]
 
 
+def test_persons_whose_clips_lie_a_folder_deeper_are_told(tmp_path, caplog):
+    for clip in ("clips/Ann/a.wav", "clips/Bo/b.wav", "Cem/1/c.wav", "Di/d.wav", "Di/2/d.wav"):
+        (tmp_path / clip).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / clip, np.zeros(16000), 16000)
+    assert sorted({*clips_table(tmp_path)["speaker"]}) == ["Cem", "Di", "clips"]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line == (
+        f"{tmp_path}: all clips of 1 of 3 persons lie in folders of folders, first clips/Ann; if "
+        f"'Ann' is a person, name {tmp_path / 'clips'}"
+    )
+    caplog.clear()
+    assert sorted({*clips_table(tmp_path / "clips")["speaker"]}) == ["Ann", "Bo"]
+    assert not caplog.records
+
+
 def test_a_clip_in_no_persons_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds 0 recordings, expected .*NAME"):
         clips_table(tmp_path)

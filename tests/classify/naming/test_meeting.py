@@ -96,6 +96,24 @@ def test_voices_and_what_they_name_show_themselves_in_one_line(place, voices, tm
     )
     assert repr(named) == "<Named 3 clusters, 0 doubtful>"
     assert repr(voices) == f"<Voices {voices.summary()[0]}>"
+    people = f"{len(voices.names)} persons"
+    assert repr(voices.scorer) == f"<Scorer {people}, {voices.scorer.method}>"
+    assert repr(voices.stretches).startswith(f"<Stretches {len(voices.stretches)} of {people}, ")
+    assert repr(voices.calibration).startswith("Calibration(calibrator=")
+    assert "array" not in repr(voices.calibration)
+
+
+def test_sessions_without_a_recording_are_told_with_the_option_that_names_it(
+    place, voices, tmp_path
+):
+    write_turns(turns_of(place, "new").assign(session="old"), tmp_path / "old.rttm")
+    with pytest.raises(InputError, match="'old' .*name the recording .* with --audio in the pl"):
+        naming.apply(voices, tmp_path / "old.rttm", audio_root=place, log=silent)
+    with pytest.raises(InputError, match="suffix is '.wav', .* or pass --input-format, one of"):
+        naming.apply(voices, place / "new.wav", audio=place / "new.wav", log=silent)
+    (tmp_path / "none.rttm").touch()
+    with pytest.raises(InputError, match="none.rttm: holds 0 turns with a speaker"):
+        naming.apply(voices, tmp_path / "none.rttm", audio=place / "new.wav", log=silent)
 
 
 def test_several_sessions_are_named_from_a_folder_of_recordings(place, voices, tmp_path):

@@ -138,6 +138,16 @@ def test_a_file_cut_short_is_refused(path):
         load_voices(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("", "it is empty"), ('{"segments": []}', "it is a JSON file"), ("?", "it is of another")],
+)
+def test_another_kind_of_file_is_told_as_what_it_is(tmp_path, text, told):
+    (tmp_path / "a").write_text(text)
+    with pytest.raises(InputError, match=f"cannot be read as voices .{told}"):
+        load_voices(tmp_path / "a")
+
+
 def test_nothing_is_unpickled(path):
     changed(path, "seconds", lambda array: np.array([print], dtype=object))
     with pytest.raises(InputError, match="allow_pickle"):

@@ -9,8 +9,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 from click.testing import CliRunner
 from helpers import REFERENCE_CONFIG
@@ -427,6 +429,26 @@ def test_absent_recordings_are_told_and_nothing_is_skipped_for_it(corpus, whole,
     with pytest.raises(InputError, match="1 of 1 recording is missing, .*--audio-root"):
         train_table(corpus[1], replace(config, audio_root=str(tmp_path)))
     assert train_table(corpus[1], config).sessions["state"].tolist() == ["done", "not asked"]
+
+
+def test_of_several_channels_it_is_told_which_is_read(corpus, settings, tmp_path):
+    folder, table = corpus
+    for file in (folder / "wav").iterdir():
+        samples, rate = soundfile.read(file)
+        soundfile.write(tmp_path / file.name, np.stack([samples, samples], axis=1), rate)
+    asked = {"max_epochs": 1, "unfreeze": "", "sessions": (first(corpus),)}
+    for audio_root, changes, told in (
+        (tmp_path, {}, True),
+        (tmp_path, {"channel": "mean"}, False),
+        (tmp_path, {"channel_prob": 0.5}, False),
+        (folder / "wav", {}, False),
+    ):
+        lines: list[str] = []
+        log_dir = str(tmp_path / f"{len([*tmp_path.iterdir()])}")
+        asked |= {"audio_root": str(audio_root), "log_dir": log_dir}
+        train_table(table, replace(settings, **asked, **changes), warn=lines.append)
+        heard = [line.startswith("recordings have up to 2 channels, and only") for line in lines]
+        assert any(heard) == told
 
 
 def test_leftovers_of_a_kill_go(corpus, whole, tmp_path):

@@ -1,6 +1,7 @@
 """`cut`: what its files hold and are called, and what it refuses."""
 
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +145,7 @@ def test_options_out_of_range_are_refused(meeting, tmp_path, change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"audio": "gone.flac"}, "gone.flac: cannot be read"),
+        ({"audio": "gone.flac"}, "1 of 2 recordings is missing, first .*gone.flac"),
         (
             {"end": 46.0},
             r"S1.flac: ends at 45.0000 s, segment 'S1.*' at 46.0000 s; make the table again",
@@ -166,6 +167,16 @@ def test_two_segments_of_one_name_are_refused(meeting, tmp_path):
     turns, root = meeting
     with pytest.raises(InputError, match="would both be cut to 'S1_001-M_0000.wav'"):
         cut_segments(turns.assign(line=0), root, tmp_path / "out")
+
+
+def test_recordings_that_lie_elsewhere_near_are_told_with_their_folder(meeting, tmp_path):
+    turns, root = meeting
+    with pytest.raises(InputError) as told:
+        cut_segments(turns, root.parent, tmp_path / "out")
+    folder = shlex.quote(str(root))
+    assert str(told.value).startswith(f"{root.parent}: 1 of 1 recording is missing, first ")
+    assert str(told.value).endswith(f"the folder of the recordings with --audio-root {folder}")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_damaged_recording_is_named(tmp_path, audio, table):
