@@ -67,7 +67,7 @@ def predict(
     Parameters
     ----------
     checkpoint
-        A checkpoint, or the folder of several sessions: each is named by its own model.
+        A checkpoint, or the folder of several sessions: each session is named by its own model.
     encoder
         Folder or hub id of the encoder, where it is no longer where the checkpoint says.
     device
