@@ -69,7 +69,7 @@ def main(table: str, store_path: str, *, plan: bool, no_lock: bool, **options: A
         )
     click.echo(str(summary))
     if summary.interrupted:
-        log("interrupted; run the same command to go on")
+        log("interrupted; run the same command to resume")
         sys.exit(128 + caught[0])
     know(unfinished=bool(summary.failed))
     sys.exit(LEFT_OUT if summary.rejected or summary.failed else 0)

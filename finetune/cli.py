@@ -73,10 +73,11 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
         click.echo(done.text)
     if done.busy:
         warn(
-            f"another process works on {counted(len(done.busy), 'session')}, first {done.busy[0]!r}"
+            f"another process is working on {counted(len(done.busy), 'session')}, first "
+            f"{done.busy[0]!r}"
         )
     if done.interrupted:
-        log("interrupted; run the same command to go on")
+        log("interrupted; run the same command to resume")
         sys.exit(128 + caught[0])
     know(unfinished=bool(done.failed))
     sys.exit(BUSY if done.busy else LEFT_OUT if done.left_out or done.failed else 0)

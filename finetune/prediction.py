@@ -203,7 +203,7 @@ def _check_any_predicted(
         )
     raise InputError(
         f"table: {counted(0, 'segment', 'is', of=len(rows))} of a session that {checkpoint} "
-        "knows, expected at least 1, since a model of one session names that session alone; name "
+        "knows, expected at least 1, since a model of one session names only that session; name "
         "another table, or for new meetings train on the table of the known ones by spk-finetune "
         "fit --within corpus and name that --log-dir"
     )

@@ -100,7 +100,7 @@ OTHERS = {
     ),
     "a meeting that cannot be trained": (
         lambda table: changed(table, "split", "test", range(15)),
-        "'M1' was trained there, expected rows that can be trained, and the table's cannot (no "
+        "'M1' was trained there, expected rows that can be trained, but the table's cannot (no "
         "train segments",
     ),
 }
