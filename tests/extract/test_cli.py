@@ -149,7 +149,7 @@ def test_ctrl_c_in_a_terminal_leaves_a_whole_store_and_no_traceback(corpus, tmp_
     assert "Traceback" not in err
     if kept < 58:  # else the machine was so fast that the signal came after the end
         assert process.returncode == 130
-        assert f"{kept} of 58 segments have features" in out
+        assert f"{kept} of 58 segments ha" in out  # has or have
 
 
 @pytest.mark.slow
