@@ -116,7 +116,7 @@ def test_guesses_that_are_passed_for_known_are_told(table, store, people, named,
     guesses.to_csv(tmp_path / "people.csv", index=False)
     lines = linked(table, store, identity=tmp_path / "people.csv")[1]
     assert f"{len(guesses)} rows have a confidence below 1, as guesses from link have" in lines
-    assert "guesses of link" not in linked(table, store, identity=named([*people]))[1]
+    assert "guesses from link" not in linked(table, store, identity=named([*people]))[1]
 
 
 def test_too_few_pairs_are_no_fault_of_the_encoder(people, tmp_path):
