@@ -38,13 +38,12 @@ COMMANDS = {
     "finetune": (
         "finetune.cli",
         "main",
-        "Train the encoder itself to tell speakers apart, meeting by meeting; use what was "
-        "trained.",
+        "Train the encoder itself to tell speakers apart, meeting by meeting; use the result.",
     ),
     "info": (
         "info",
         "info",
-        "Tell what a bug report needs: versions, devices, encoder cache, locks.",
+        "Show what a bug report needs: versions, devices, encoder cache, locks.",
     ),
 }
 
@@ -75,8 +74,8 @@ class _LazyGroup(Group):
 def main() -> None:
     """Tell who speaks in each segment of a meeting.
 
-    One door to the six commands: `spk extract` is `spk-extract`, and so on; `spk info` tells what a
-    bug report needs.
+    The six commands under one name: `spk extract` is `spk-extract`, and so on. `spk info` shows
+    what a bug report needs.
     """
 
 

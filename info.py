@@ -18,11 +18,11 @@ from .common.commands import Command
 @click.argument("folder", type=click.Path(), default=".")
 @option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def info(folder: str, *, as_json: bool) -> None:
-    """Tell what a bug report needs: versions, devices, encoder cache, locks.
+    """Show what a bug report needs: versions, devices, encoder cache, locks.
 
-    FOLDER is where the command in question writes: can it be locked, how much space is left?
-    Takes some seconds where torch is installed, which is asked for its devices. No passwords, no
-    tokens; the home folder is written ~.
+    FOLDER is where the command in question writes: can it be locked, how much space is left? Takes
+    some seconds if torch is installed, to list its devices. Shows no passwords or tokens; the home
+    folder is shown as ~.
     """
     facts = collect(folder)
     click.echo(json.dumps(facts, indent=1, ensure_ascii=False) if as_json else facts_text(facts))

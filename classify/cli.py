@@ -31,8 +31,8 @@ CLIPS = "Known voices"
 _IDENTITY = option(
     "--identity",
     type=click.Path(path_type=Path),
-    help="CSV session,speaker,person: over all labels, what folds those of one person; without "
-    "it, one number within a series is one person.",
+    help="CSV session,speaker,person: over all labels, merges those of one person; without it, one "
+    "number within a series is one person.",
 )
 
 
@@ -58,7 +58,7 @@ main.add_command(link)
 @locks
 @writes(
     Output("out", folder=True, mark="cells.jsonl"),
-    overwrite="Begin OUT anew where it is another sweep's; of the same one it goes on.",
+    overwrite="Restart OUT if it holds another sweep; the same sweep resumes.",
 )
 def sweep(
     table: Path,
@@ -74,11 +74,11 @@ def sweep(
 
     TABLE is a segment table with a split, STORE its features. OUT receives sweep.csv, sweep.png,
     predictions.csv and metrics.csv (the chosen one on test) and config.json; within the corpus also
-    control.csv: is it the voice or the room that is recognised? Finished trials are kept in
-    OUT/cells.jsonl: a stopped sweep goes on where it was; one of another table, store or setting
-    needs --overwrite. Meetings that cannot be used are left out by name (left_out.csv). Exit code 3
-    where there are any, or where layers were given up, as each killed its process: nothing is
-    chosen then.
+    control.csv: does it recognise the voice or the room? Finished combinations are kept in
+    OUT/cells.jsonl: a stopped sweep resumes; one with another table, store or setting needs
+    --overwrite. Meetings that cannot be used are left out by name (left_out.csv). Exit code 3 if
+    there are any, or if layers were given up because they killed their process; nothing is chosen
+    then.
     """
     from ..common.engine.work import UnitsFailedError
     from ..common.locks import folder_lock
@@ -144,16 +144,17 @@ class _Fit(Command):
     type=click.Path(path_type=Path),
     metavar="FOLDER",
     group=CLIPS,
-    help="Learn the voices of FOLDER/NAME/*.wav instead of TABLE and STORE: one set of all names.",
+    help="Train on the voices of FOLDER/NAME/*.wav instead of TABLE and STORE: one set of all "
+    "names.",
 )
 @option(
     "--encoder",
     group=CLIPS,
-    help="Of the clips, as spk-extract has it; its default without it.",
+    help="Encoder of the clips, as in spk-extract.",
 )
 @writes(
     Output("model", folder=True, mark="model.json"),
-    overwrite="Replace the model that is there, when the new is done.",
+    overwrite="Replace an existing model once the new one is complete.",
 )
 def fit(
     table: Path,
@@ -165,10 +166,11 @@ def fit(
     overwrite: bool,
     **settings: Any,
 ) -> None:
-    """Fit on the train rows of TABLE what validation chooses, and keep it in the folder MODEL.
+    """Fit what validation chooses on the train rows of TABLE, and save it in the folder MODEL.
 
     Name one layer, classifier and penalty to fit exactly that. Without validation rows nothing is
-    chosen: centroid, the mean of the layers, probabilities uncalibrated. Test rows are not read.
+    chosen: centroid on the mean of the layers, with uncalibrated probabilities. Test rows are not
+    read.
     """
     from ..extract.options import DEFAULT_ENCODER
     from ..manifests.split_record import split_method
@@ -263,8 +265,8 @@ def score(
 ) -> None:
     """Measure PREDICTIONS, with 95 % intervals over meetings and segments.
 
-    With --table, predictions over all labels are followed by their control: the accuracy once the
-    labels of one person are folded, and how well the meeting is recognised where `sweep` left that
+    With --table, predictions over all labels are followed by their control: the accuracy with the
+    labels of one person merged, and how well the meeting is recognised, if `sweep` wrote that
     beside them.
     """
     from ..common.errors import InputError
@@ -311,8 +313,8 @@ def score(
 def compare(a: Path, b: Path, output: Path | None, **settings: Any) -> None:
     """Compare the predictions tables A and B on the segments that both hold.
 
-    Prints accuracies, B - A with 95 % intervals, who alone is right how often and McNemar's p, over
-    all and by meeting, and concludes no more than the interval carries.
+    Prints accuracies, B - A with 95 % intervals, how often only one of them is right, and McNemar's
+    p, over all and by meeting. It claims only what the interval supports.
     """
     from ..manifests.table import read_predictions
     from .evaluation.compare import compare as pair

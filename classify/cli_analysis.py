@@ -32,7 +32,7 @@ def _of_a_run(command: Callable[..., Any]) -> Callable[..., Any]:
 @locks
 @writes(Output("run", inside="learning.csv"))
 def curve(table: Path, store: Path, run: Path, **options: Any) -> None:
-    """Learn from ever more speech per speaker what RUN chose. Writes RUN/learning.csv."""
+    """Train RUN's choice on more and more speech per speaker. Writes RUN/learning.csv."""
     from .evaluation.learning_curve import conclude_curve, learning_curve
 
     _add(learning_curve, conclude_curve, "learning.csv", table, store, run, **options)
@@ -44,7 +44,7 @@ def curve(table: Path, store: Path, run: Path, **options: Any) -> None:
 @locks
 @writes(Output("run", inside="openset.csv"))
 def open_set(table: Path, store: Path, run: Path, **options: Any) -> None:
-    """Leave each speaker out in turn: how often is a stranger let in? Writes RUN/openset.csv."""
+    """Leave each speaker out in turn: how often is a stranger accepted? Writes RUN/openset.csv."""
     from .evaluation.open_set import conclude_open_set
     from .evaluation.open_set import open_set as leave_out
 
@@ -96,7 +96,7 @@ def report(runs: tuple[str, ...], output: Path, **options: Any) -> None:
     """Show RUNs side by side on one page, which needs no network.
 
     A RUN is a folder that `sweep` wrote, or a predictions table (of `predict` or of fine-tuning);
-    NAME=PATH gives it another name than its own.
+    NAME=PATH gives it another name.
     """
     from ..common.files import atomic_write
     from .report.page import report as page

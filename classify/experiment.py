@@ -210,8 +210,8 @@ def _check_identity(
         return
     if settings.within != "corpus":
         raise InputError(
-            f"identity: {identity} is given with within {settings.within!r}, where no labels are "
-            "folded, expected 'corpus'; pass --within corpus, or leave --identity out"
+            f"identity: {identity} is given with within {settings.within!r}, which merges no "
+            "labels, expected 'corpus'; pass --within corpus, or leave --identity out"
         )
     person_of_label(table, identity)
 

@@ -20,7 +20,7 @@ CLASSIFIERS = ("centroid", "ridge", "lda", "logistic", "linear-svm", "lightgbm")
 SPLITS = ("train", "valid", "test", "all")
 RESAMPLES = 1000  # of the bootstrap
 AUTO = "auto"  # the threshold is what open-set measured
-WHAT, HOW, RUNNING = "What is tried", "How it is compared", "What is done"
+WHAT, HOW, RUNNING = "What is tried", "How it is compared", "How it runs"
 HEARD, LINKED = "What is heard", "What is linked"
 
 
@@ -58,7 +58,8 @@ class SweepSettings(CheckedOptions):
     )
     combine: str = option_field(
         "alone",
-        "Each layer alone, all of them in one vector, their mean, or every two or three in one.",
+        "Each layer alone, all of them in one vector, their mean, or every two or three in one "
+        "vector.",
         choices=("alone", "concat", "average", "pairs", "triples"),
         group=WHAT,
     )
@@ -77,7 +78,7 @@ class SweepSettings(CheckedOptions):
     )
     penalty: float | None = option_field(
         None,
-        "The only one tried: ridge's alpha, LDA's shrinkage (0..1), 1/C of the others.",
+        "The only value tried: ridge's alpha, LDA's shrinkage (0..1), 1/C of the others.",
         default_text="chosen on validation",
         group=WHAT,
     )
@@ -93,14 +94,14 @@ class SweepSettings(CheckedOptions):
     )
     folds: int = option_field(
         0,
-        "Cross-validate over train and valid in so many blocks of time per speaker; 0: the "
-        "validation rows decide.",
+        "Cross-validate over train and valid in this many blocks of time per speaker; 0: use the "
+        "validation rows.",
         least=0,
         group=HOW,
     )
     gap: float = option_field(
         2.0,
-        "With --folds, what lies nearer to a held-out segment is not learnt.",
+        "With --folds: segments nearer to a held-out one are not trained on.",
         unit="s",
         least=0,
         group=HOW,
@@ -116,10 +117,10 @@ class SweepSettings(CheckedOptions):
     )
     refit: bool = option_field(
         True,
-        "Fit what validation chose again on train and validation, before test is scored.",
+        "Refit what validation chose on train and validation before scoring test.",
         group=HOW,
     )
-    seed: int = seed_field("Of everything drawn.", group=HOW)
+    seed: int = seed_field("Seed of everything random.", group=HOW)
     jobs: int = option_field(0, "Processes; 0: one per core.", least=0, group=HOW)
     engine: str = engine_field("which read STORE", group=RUNNING)
     ray_address: str | None = ray_address_field(group=RUNNING)
@@ -143,8 +144,8 @@ class PredictOptions(CheckedOptions):
     )
     unknown_below: str | None = option_field(
         None,
-        "Name a segment 'unknown' whose most probable speaker is less probable; auto: than the "
-        "threshold that open-set found for the model.",
+        "Name a segment 'unknown' if its most probable speaker is less probable than this; auto: "
+        "the threshold that open-set found for the model.",
         parse=parse_unknown_below,
         native=joined,
         expected="a probability from 0 to 1, or auto",
@@ -155,7 +156,7 @@ class PredictOptions(CheckedOptions):
     )
     false_accepts: float = option_field(
         0.05,
-        "With auto: the share of strangers that may be let in, as open-set measured it.",
+        "With auto: the share of strangers that may be accepted, as measured by open-set.",
         over=0,
         under=1,
     )
@@ -166,19 +167,19 @@ class ScoreOptions(CheckedOptions):
     """Which predictions are measured, and how surely."""
 
     split: str = option_field("test", "Rows that are scored.", choices=SPLITS)
-    resamples: int = option_field(RESAMPLES, "Of the bootstrap.", least=1)
-    seed: int = seed_field("Of the bootstrap.")
+    resamples: int = option_field(RESAMPLES, "Bootstrap resamples.", least=1)
+    seed: int = seed_field("Seed of the bootstrap.")
 
 
 @dataclass(frozen=True)
 class CompareOptions(CheckedOptions):
     """Which predictions are compared, and how surely."""
 
-    model_a: str | None = option_field(None, "The model of A to take, where it holds several.")
-    model_b: str | None = option_field(None, "The model of B to take, where it holds several.")
+    model_a: str | None = option_field(None, "The model of A to compare, if it has several.")
+    model_b: str | None = option_field(None, "The model of B to compare, if it has several.")
     split: str = option_field("test", "Rows that are compared.", choices=SPLITS)
-    resamples: int = option_field(RESAMPLES, "Of the bootstrap.", least=1)
-    seed: int = seed_field("Of everything drawn.")
+    resamples: int = option_field(RESAMPLES, "Bootstrap resamples.", least=1)
+    seed: int = seed_field("Seed of everything random.")
 
 
 @dataclass(frozen=True)
@@ -187,12 +188,14 @@ class CurveOptions(CheckedOptions):
 
     seconds: str = option_field(
         "1,2,5,10,30,60",
-        "Speech learnt per speaker; whole segments, until so many s are reached.",
+        "Training speech per speaker in s; whole segments, until it is reached.",
         native=joined,
         metavar="NUMBERS",
     )
-    draws: int = option_field(5, "The first in time, others random.", least=1)
-    seed: int = seed_field("Of draws and bootstrap.")
+    draws: int = option_field(
+        5, "Draws of the speech: the first in time, the others random.", least=1
+    )
+    seed: int = seed_field("Seed of draws and bootstrap.")
 
 
 @dataclass(frozen=True)
@@ -201,11 +204,11 @@ class OpenSetOptions(CheckedOptions):
 
     false_accepts: str = option_field(
         "0.01,0.05,0.1",
-        "Shares of strangers that the threshold may let in on validation.",
+        "Shares of strangers that the threshold may accept on validation.",
         native=joined,
         metavar="NUMBERS",
     )
-    seed: int = seed_field("Of the bootstrap.")
+    seed: int = seed_field("Seed of the bootstrap.")
 
 
 @dataclass(frozen=True)
@@ -220,18 +223,18 @@ class LinkOptions(CheckedOptions):
         group=HEARD,
     )
     min_seconds: float = option_field(
-        5.0, "A label of less speech is left out as short.", unit="s", least=0, group=HEARD
+        5.0, "A label with less speech is left out as short.", unit="s", least=0, group=HEARD
     )
     same_id: float = option_field(
         0.99,
-        "How probable it is, before anybody is heard, that an id is one person in two sessions of "
-        "a series; 0: ids say nothing.",
+        "Prior probability that an id is one person in two sessions of a series; 0: ids are "
+        "ignored.",
         least=0,
         under=1,
         group=LINKED,
     )
     min_confidence: float = option_field(
-        0.8, "A label of less confidence is left out as unsure.", least=0, most=1, group=LINKED
+        0.8, "A label with less confidence is left out as unsure.", least=0, most=1, group=LINKED
     )
 
 
@@ -247,4 +250,4 @@ class ReportOptions(CheckedOptions):
     )
     errors: int = option_field(20, "Most confident errors to show of each run.", least=0)
     split: str = option_field("test", "Rows that are reported.", choices=SPLITS)
-    title: str = option_field("Who speaks in the meeting", "Of the page.")
+    title: str = option_field("Who speaks in the meeting", "Title of the page.")

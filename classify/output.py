@@ -40,8 +40,8 @@ WRITTEN = (
 )
 OF_THE_CHOICE = ("learning.csv", "openset.csv")
 OTHER_TASK = (
-    "runs within the corpus choose among all speakers, the others among a meeting's: their "
-    "difference is one of tasks too"
+    "runs within the corpus choose among all speakers, the others among a meeting's: their tasks "
+    "differ too"
 )
 MOST_SHOWN = 200  # trials; 25 layers by six classifiers are shown whole
 

@@ -60,7 +60,7 @@ NEW_MEETING = (
     "the known meetings, and predict with that model"
 )
 ENROLMENTS = ("enrol", "roll-call")  # splits after which only the training rows may be learnt from
-KNOWS_THE_ROOM = "this also rewards knowing the room: spk-classify sweep says how much"
+KNOWS_THE_ROOM = "this also rewards recognising the room: spk-classify sweep says how much"
 
 
 @dataclass(frozen=True, eq=False)

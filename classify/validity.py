@@ -251,7 +251,7 @@ def unnamed_note(rows: pd.DataFrame, table: pd.DataFrame | None, *, corpus: bool
     rest = f"; of the other {others}, {right.mean():.1%} are named rightly" if others else ""
     return [
         f"{counted(count, 'segment', 'is', of=len(rows))} named {UNKNOWN_SPEAKER!r}{who}: that "
-        f"counts as not right{but}{rest}"
+        f"counts as wrong{but}{rest}"
     ]
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-INTERRUPTED = "interrupted; run the same command to go on"
+INTERRUPTED = "interrupted; run the same command to resume"
 KINDS = (signal.SIGINT, signal.SIGTERM)
 DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 set_handler = signal.signal  # also within `keep_handlers`

@@ -32,19 +32,19 @@ KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
     "--plan",
     is_flag=True,
     group=RUNNING,
-    help="Tell segments, hours and cache size; do nothing.",
+    help="Show segments, hours and cache size; do nothing else.",
 )
 @locks
 @writes(
     Output("store_path", folder=True, mark="store.json", beside=BESIDE_STORE),
     Output("profile", form=PROFILE, beside={".trace.json": TRACE}),
-    overwrite="Replace the FILE of --profile. STORE is never begun anew: for other features name "
+    overwrite="Replace the FILE of --profile. STORE is never restarted: for other features name "
     "another, or remove it.",
 )
 def main(table: str, store_path: str, *, plan: bool, no_lock: bool, **options: Any) -> None:
     """Write the encoder's features of every segment in TABLE to the cache STORE, a folder.
 
-    Run it again to go on where it stopped. Exit code: 0 all done, 1 something to repair, 3 some
+    Run it again to resume where it stopped. Exit code: 0 all done, 1 something to repair, 3 some
     segments were rejected (listed in STORE.rejected.csv) or failed, 130 or 143 interrupted.
     """
     from ..manifests.table import read_table
@@ -71,7 +71,7 @@ def main(table: str, store_path: str, *, plan: bool, no_lock: bool, **options: A
         )
     click.echo(str(summary))
     if summary.interrupted:
-        log("interrupted; run the same command to go on")
+        log("interrupted; run the same command to resume")
         sys.exit(128 + caught[0])
     know(unfinished=bool(summary.failed))
     sys.exit(LEFT_OUT if summary.rejected or summary.failed else 0)

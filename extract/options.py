@@ -21,7 +21,7 @@ DEFAULT_ENCODER = "jonatasgrosman/wav2vec2-large-xlsr-53-chinese-zh-cn"
 UNPOOLED = "none"  # the pooling of frames, stored as they are
 POOLINGS = ("mean+std", "mean", "std", "max")
 AUDIO, ENCODER, FEATURES = "Audio", "Encoder", "Features"
-COMPUTING, RUNNING = "Computing", "What is done"
+COMPUTING, RUNNING = "Computing", "How it runs"
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class ExtractOptions(CheckedOptions):
     ray_address: str | None = ray_address_field(group=RUNNING)
     unit_minutes: float = option_field(
         60.0,
-        "With --engine ray: audio that a process does before it is committed, at most.",
+        "With --engine ray: most audio that a process encodes before a commit.",
         unit="min",
         over=0,
         group=RUNNING,

@@ -273,7 +273,7 @@ def _devices(options: ExtractOptions, encoder: Encoder | None) -> tuple[list[str
     if imported and len(devices) > 1:
         raise InputError(
             f"--device: value is {options.device!r} in a script that the process of each device "
-            'imports anew, expected extract() under `if __name__ == "__main__":`; put it there'
+            'imports again, expected extract() under `if __name__ == "__main__":`; put it there'
         )
     if encoder is not None and len(devices) > 1:
         raise InputError(

@@ -24,7 +24,7 @@ from .options import EmbedOptions, PredictOptions
 @click.group(cls=Group, context_settings={"auto_envvar_prefix": "SPK_FINETUNE"})
 @version_option
 def main() -> None:
-    """Train the encoder itself to tell speakers apart, meeting by meeting; use what was trained."""
+    """Train the encoder itself to tell speakers apart, meeting by meeting; use the result."""
 
 
 @main.command()
@@ -38,10 +38,10 @@ def main() -> None:
 def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -> None:
     """Fine-tune one model per session of TABLE (a segment table with a split), or one for all.
 
-    Run it again to go on where it stopped. LOG_DIR receives config.yaml, sessions.csv,
+    Run it again to resume where it stopped. LOG_DIR receives config.yaml, sessions.csv,
     predictions.csv and a folder version_X per session with its checkpoints. Exit code: 0 all done,
-    1 something to repair, 3 some segments could not be used or sessions not be trained (or were
-    given up on the machines of Ray), 4 another process works on some of the sessions, 130 or 143
+    1 something to repair, 3 some segments could not be used or some sessions not trained (or given
+    up by --engine ray), 4 another process is working on some of the sessions, 130 or 143
     interrupted.
     """
     from ..common.errors import InputError
@@ -73,10 +73,11 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
         click.echo(done.text)
     if done.busy:
         warn(
-            f"another process works on {counted(len(done.busy), 'session')}, first {done.busy[0]!r}"
+            f"another process is working on {counted(len(done.busy), 'session')}, first "
+            f"{done.busy[0]!r}"
         )
     if done.interrupted:
-        log("interrupted; run the same command to go on")
+        log("interrupted; run the same command to resume")
         sys.exit(128 + caught[0])
     know(unfinished=bool(done.failed))
     sys.exit(BUSY if done.busy else LEFT_OUT if done.left_out or done.failed else 0)
@@ -121,8 +122,8 @@ def _chosen(given: dict[str, Any]) -> dict[str, Any]:
 def predict(checkpoint: str, table: str, predictions: str, **options: Any) -> None:
     """Name the speakers of TABLE's segments; write the predictions table PREDICTIONS.
 
-    CHECKPOINT is a .ckpt file, or the folder of several sessions: each is named by its own model.
-    Exit code: 0 all done, 1 something to repair, 3 some segments or sessions are not named.
+    CHECKPOINT is a .ckpt file, or the folder of several sessions: each session is named by its own
+    model. Exit code: 0 all done, 1 something to repair, 3 some segments or sessions are not named.
     """
     from ..manifests.table import read_table, write_predictions
     from .prediction import predict as name_speakers
@@ -156,7 +157,7 @@ def embed(
 ) -> None:
     """Write the tuned encoder's features of TABLE's segments to STORE, for spk-classify.
 
-    CHECKPOINT is one .ckpt file. Exit codes as of spk-extract.
+    CHECKPOINT is one .ckpt file. Exit codes as for spk-extract.
     """
     from ..manifests.table import read_table
     from .prediction import embed as extract_tuned

@@ -86,7 +86,7 @@ _head = partial(option_field, group="Head")
 _optimiser = partial(option_field, group="Optimiser")
 _augmentation = partial(option_field, group="Augmentation, in training only")
 _outputs = partial(option_field, group="Outputs")
-_resuming = partial(option_field, group="Going on")
+_resuming = partial(option_field, group="Resuming")
 _hardware = partial(option_field, group="Hardware")
 # Keys of the reference's file that change nothing here, and so are read and forgotten.
 WITHOUT_EFFECT = ("log_every_n_steps",)
@@ -100,7 +100,7 @@ class FinetuneConfig:
     within: str = _task(
         "session", "One model per session, or one for all (corpus).", choices=("session", "corpus")
     )
-    seed: int = seed_field("Of all that is random.", group="Task")
+    seed: int = seed_field("Seed of everything random.", group="Task")
     max_epochs: int = _task(40, "Most epochs.", least=1)
     patience: int | None = _task(
         3, "Epochs without a better monitored value before stopping; none: never.", least=1
@@ -108,7 +108,7 @@ class FinetuneConfig:
 
     # batches
     batch_size: int | None = _batches(None, "Most segments in a batch.", least=1)
-    batch_seconds: float = _batches(40.0, "Most audio in a batch, with padding.", unit="s", over=0)
+    batch_seconds: float = _batches(40.0, "Most audio in a padded batch.", unit="s", over=0)
     accumulate: int = _batches(1, "Batches per optimiser step.", least=1)
     crop_seconds: float | None = _batches(
         None, "Length of random crops in training.", unit="s", over=0
@@ -122,7 +122,7 @@ class FinetuneConfig:
     )
 
     # audio
-    csv_path: str | None = _audio(None, "The table, where TABLE is not given.", result=False)
+    csv_path: str | None = _audio(None, "The table, if TABLE is not given.", result=False)
     audio_root: str = _audio(".", AUDIO_ROOT, result=False)
     sample_rate: int | None = _audio(None, "The encoder's rate in Hz.", least=1, hidden=True)
     channel: str = _audio(
@@ -157,7 +157,7 @@ class FinetuneConfig:
     )
     unfreeze: str = _encoder(
         "",
-        "EPOCH:LAYERS,...: from that epoch (of 0, 1, ...) so few stay frozen.",
+        "EPOCH:LAYERS,...: from that epoch (0, 1, ...) only that many layers stay frozen.",
         parse=unfreeze_steps,
         expected="EPOCH:LAYERS,... such as 3:4,6:0, epochs rising from 1, layers falling",
     )
@@ -190,24 +190,24 @@ class FinetuneConfig:
     margin: float = _head(0.2, "Margin of aam, in radians.", least=0, under=1.5)
     scale: float = _head(30.0, "Scale of aam.", over=0)
     label_smoothing: float = _head(
-        0.0, "Share of the truth given to all speakers.", least=0, under=1
+        0.0, "Share of the target spread over all speakers.", least=0, under=1
     )
     class_weights: str = _head(
         "none", "balanced: rare speakers weigh more.", choices=("none", "balanced")
     )
 
     # optimiser
-    learning_rate: float = _optimiser(3e-5, "Of the encoder (AdamW).", over=0, most=1)
+    learning_rate: float = _optimiser(3e-5, "Learning rate of the encoder (AdamW).", over=0, most=1)
     head_learning_rate: float | None = _optimiser(
-        None, "Of the head; none: learning_rate.", over=0, most=1
+        None, "Learning rate of the head; none: learning_rate.", over=0, most=1
     )
     layer_decay: float = _optimiser(
         1.0, "Factor of the learning rate per layer downwards.", over=0, most=1
     )
-    weight_decay: float = _optimiser(0.01, "Of AdamW.", **SHARE)
-    lr_step: int = _optimiser(3, "Epochs between two falls of the learning rates.", least=1)
-    lr_gamma: float = _optimiser(0.95, "Factor of each fall.", over=0, most=1)
-    gradient_clip: float = _optimiser(1.0, "Largest norm of the gradient; 0: any.", least=0)
+    weight_decay: float = _optimiser(0.01, "Weight decay of AdamW.", **SHARE)
+    lr_step: int = _optimiser(3, "Epochs between two decreases of the learning rates.", least=1)
+    lr_gamma: float = _optimiser(0.95, "Factor of each decrease.", over=0, most=1)
+    gradient_clip: float = _optimiser(1.0, "Largest norm of the gradient; 0: no limit.", least=0)
 
     # augmentation, in training only
     speed_prob: float = _augmentation(0.0, "Probability of another speed.", **SHARE)
@@ -221,13 +221,13 @@ class FinetuneConfig:
     noise_dir: str | None = _augmentation(None, "Folder of recorded noise.")
     noise_snr: str = _augmentation("5,20", "Lowest and highest signal to noise, in dB.", **DECIBEL)
     noise_color: str = _augmentation(
-        "pink", "Of made noise, where noise_dir is not given.", choices=("white", "pink", "brown")
+        "pink", "Colour of synthetic noise, without noise_dir.", choices=("white", "pink", "brown")
     )
     reverb_prob: float = _augmentation(0.0, "Probability of reverberation.", **SHARE)
     reverb_dir: str | None = _augmentation(None, "Folder of recorded room responses.")
     reverb_seconds: str = _augmentation(
         "0.2,0.8",
-        "Shortest and longest RT60 of made rooms, in s.",
+        "Shortest and longest RT60 of synthetic rooms, in s.",
         parse=number_range(0.01, 10),
         expected="two numbers from 0.01 to 10, the lower first",
     )
@@ -239,7 +239,7 @@ class FinetuneConfig:
 
     # outputs
     checkpoint_monitor: str = _outputs(
-        "val_acc", "What the best epoch is chosen by.", choices=tuple(MODES)
+        "val_acc", "Value by which the best epoch is chosen.", choices=tuple(MODES)
     )
     checkpoint_mode: str | None = _outputs(
         None, "max for val_acc, min for val_loss.", choices=("max", "min"), hidden=True
@@ -252,18 +252,18 @@ class FinetuneConfig:
         expected="a whole number from 1, or -1 for all",
     )
     checkpoint_dir: str = _outputs(
-        "checkpoints", "Folder in each version's, or absolute.", result=False
+        "checkpoints", "Folder inside each version's folder, or absolute.", result=False
     )
     log_dir: str = _outputs("lightning_logs", "Folder of the runs.", result=False)
-    keep_encoder: bool = _outputs(False, "Let checkpoints hold frozen tensors too.", result=False)
+    keep_encoder: bool = _outputs(False, "Save frozen tensors in checkpoints too.", result=False)
     keep_last: bool = _outputs(
-        True, "Keep -last.ckpt at max_epochs, from which more epochs can go on.", result=False
+        True, "Keep -last.ckpt at max_epochs, to add more epochs later.", result=False
     )
 
     # going on
     resume_from_checkpoint: bool | str = _resuming(
         True,
-        "Go on with unfinished sessions; false: anew; or a checkpoint's path.",
+        "Resume unfinished sessions; false: restart them; or a checkpoint's path.",
         result=False,
         expected="true, false or a path",
     )
@@ -282,13 +282,13 @@ class FinetuneConfig:
     # hardware
     accelerator: str = _hardware(
         "auto",
-        "Where to compute; cuda is taken for gpu.",
+        "Where to compute; cuda means gpu.",
         choices=("auto", "cpu", "gpu", "cuda"),
         also={"cuda": "gpu"},  # what torch calls the reference's accelerator
     )
-    devices: int = _hardware(1, "How many.", least=1, result=False)
+    devices: int = _hardware(1, "Number of devices.", least=1, result=False)
     workers_per_device: int = _hardware(
-        1, "Sessions trained at once on each.", least=1, result=False
+        1, "Sessions trained at once on each device.", least=1, result=False
     )
     dtype: str = _hardware(
         "auto",
@@ -297,7 +297,7 @@ class FinetuneConfig:
         aliases=("precision",),
     )
     gradient_checkpointing: bool = _hardware(False, "Less memory, more time.")
-    cache_prefix: bool = _hardware(False, "Keep what the frozen layers say.", result=False)
+    cache_prefix: bool = _hardware(False, "Cache the output of the frozen layers.", result=False)
     engine: str = engine_field("a session on each device", _hardware)
     ray_address: str | None = ray_address_field(_hardware)
 

@@ -19,7 +19,7 @@ SPLITS = ("train", "valid", "test", "all")
 _encoder = partial(
     option_field,
     None,
-    "Folder or hub id of the encoder, where it has moved.",
+    "Folder or hub id of the encoder, if it has moved.",
     default_text="as in training",
 )
 _audio_root = partial(option_field, ".", AUDIO_ROOT, path=True)
@@ -65,7 +65,7 @@ class PredictOptions(CheckedOptions):
         aliases=("accelerator",),
     )
     batch_seconds: float = option_field(
-        40.0, "Audio in a batch, padding counted.", unit="s", over=0
+        40.0, "Audio in a batch, including padding.", unit="s", over=0
     )
 
 

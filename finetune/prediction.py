@@ -75,7 +75,7 @@ def predict(  # noqa: PLR0913  (the options of the command)
     Parameters
     ----------
     checkpoint
-        A checkpoint, or the folder of several sessions: each is named by its own model.
+        A checkpoint, or the folder of several sessions: each session is named by its own model.
     unknown_below
         Probability, 0..1, below which the most probable speaker is not named; `best` keeps the
         name.
@@ -216,7 +216,7 @@ def _check_any_predicted(
         )
     raise InputError(
         f"table: {counted(0, 'segment', 'is', of=len(rows))} of a session that {checkpoint} "
-        "knows, expected at least 1, since a model of one session names that session alone; name "
+        "knows, expected at least 1, since a model of one session names only that session; name "
         "another table, or for new meetings train on the table of the known ones by spk-finetune "
         "fit --within corpus and name that --log-dir"
     )

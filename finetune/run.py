@@ -58,7 +58,7 @@ class FinetuneSummary:
 
     sessions: pd.DataFrame | None = field(repr=False)
     text: str
-    busy: tuple[str, ...] = ()  # sessions that another process works on
+    busy: tuple[str, ...] = ()  # sessions that another process is working on
     interrupted: bool = False
     left_out: int = 0  # segments that could not be used, sessions that could not be trained
     failed: tuple[str, ...] = ()  # sessions that were given up on the machines of Ray
@@ -230,7 +230,7 @@ def _check_shared_model(config: FinetuneConfig, ranks: int) -> None:
         raise InputError(
             f"--unfreeze: value is {config.unfreeze!r} with {counted(ranks, 'device')} on one "
             "model, expected nothing, since layers that open later would not be kept equal; leave "
-            "out one of both"
+            "out one of the two"
         )
 
 
@@ -253,7 +253,7 @@ def choose_devices(config: FinetuneConfig, log: Log) -> list[str]:
         return ["cpu"] * config.devices
     if config.devices > count:
         raise InputError(
-            f"--devices: value is {config.devices}, expected at most {count}, the GPUs there are; "
+            f"--devices: value is {config.devices}, expected at most {count}, the number of GPUs; "
             "correct it"
         )
     return [f"cuda:{number}" for number in range(config.devices)]
@@ -349,5 +349,5 @@ def _check_exit_codes(codes: Sequence[int]) -> None:
     if failed:
         raise InputError(
             f"workers: {len(failed)} of {len(codes)} ended early, first with code {failed[0]}, "
-            "expected 0; see above, and run the same command to go on"
+            "expected 0; see above, and run the same command to resume"
         )

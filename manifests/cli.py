@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 _TIMES = option(
     "--times",
     type=click.Path(),
-    help="Of cut files: when in the session each was spoken, as the table that was cut or the "
-    "folder of RTTMs says.",
+    help="For cut files: the table that was cut, or the folder of RTTMs, with their times in the "
+    "session.",
 )
 # Kinds of notes that say who is taken for whom: shown, not only listed.
 CHOICES = ("renamed", "columns", "tiers", "speakers", "channel", "offset", "strange")
@@ -68,7 +68,7 @@ def _annotated(body: Callable[..., Any]) -> Callable[..., Any]:
 @options_of(TableOptions)
 @_annotated
 def rttm(path: str, table: str, **options: Any) -> None:
-    """Make the segment table TABLE (.csv or .parquet) of the RTTM file or folder PATH."""
+    """Make the segment table TABLE (.csv or .parquet) from the RTTM file or folder PATH."""
     from .formats.rttm import read_rttm
 
     _make_segments(read_rttm, path, table, **options)
@@ -78,7 +78,7 @@ def rttm(path: str, table: str, **options: Any) -> None:
 @options_of(TextGridOptions)
 @_annotated
 def textgrid(path: str, table: str, silence: tuple[str, ...], **options: Any) -> None:
-    """Make the segment table TABLE (.csv or .parquet) of the TextGrid file or folder PATH."""
+    """Make the segment table TABLE (.csv or .parquet) from the TextGrid file or folder PATH."""
     from .formats.textgrid import SILENCE, read_textgrid
 
     _make_segments(read_textgrid, path, table, silence=silence or SILENCE, **options)
@@ -88,7 +88,7 @@ def textgrid(path: str, table: str, silence: tuple[str, ...], **options: Any) ->
 @options_of(TableOptions)
 @_annotated
 def whisperx(path: str, table: str, **options: Any) -> None:
-    """Make the segment table TABLE of the WhisperX JSON (or SegLST) file or folder PATH."""
+    """Make the segment table TABLE from the WhisperX JSON (or SegLST) file or folder PATH."""
     from .formats.whisperx import read_whisperx
 
     _make_segments(read_whisperx, path, table, **options)
@@ -98,7 +98,7 @@ def whisperx(path: str, table: str, **options: Any) -> None:
 @options_of(CueOptions)
 @_annotated
 def srt(path: str, table: str, **options: Any) -> None:
-    """Make the segment table TABLE of the SRT file or folder PATH."""
+    """Make the segment table TABLE from the SRT file or folder PATH."""
     from .formats.srt import read_srt
 
     _make_segments(read_srt, path, table, **options)
@@ -108,7 +108,7 @@ def srt(path: str, table: str, **options: Any) -> None:
 @options_of(CueOptions)
 @_annotated
 def vtt(path: str, table: str, **options: Any) -> None:
-    """Make the segment table TABLE of the WebVTT file or folder PATH."""
+    """Make the segment table TABLE from the WebVTT file or folder PATH."""
     from .formats.vtt import read_vtt
 
     _make_segments(read_vtt, path, table, **options)
@@ -118,7 +118,7 @@ def vtt(path: str, table: str, **options: Any) -> None:
 @options_of(CueOptions)
 @_annotated
 def txt(path: str, table: str, **options: Any) -> None:
-    """Make the segment table TABLE of the file or folder PATH of text with times."""
+    """Make the segment table TABLE from the file or folder PATH of text with times."""
     from .formats.txt import read_txt
 
     _make_segments(read_txt, path, table, **options)
@@ -128,7 +128,7 @@ def txt(path: str, table: str, **options: Any) -> None:
 @options_of(EafOptions)
 @_annotated
 def eaf(path: str, table: str, **options: Any) -> None:
-    """Make the segment table TABLE of the ELAN file (.eaf) or folder PATH."""
+    """Make the segment table TABLE from the ELAN file (.eaf) or folder PATH."""
     from .formats.eaf import read_eaf
 
     _make_segments(read_eaf, path, table, **options)
@@ -138,7 +138,7 @@ def eaf(path: str, table: str, **options: Any) -> None:
 @options_of(TableOptions)
 @_annotated
 def lhotse(path: str, table: str, **options: Any) -> None:
-    """Make the segment table TABLE of the lhotse supervisions or cuts PATH, or a folder of them."""
+    """Make the segment table TABLE from the lhotse supervisions, cuts or folder PATH."""
     from .formats.lhotse import read_lhotse
 
     _make_segments(read_lhotse, path, table, **options)
@@ -148,7 +148,7 @@ def lhotse(path: str, table: str, **options: Any) -> None:
 @options_of(TableOptions)
 @_annotated
 def kaldi(path: str, table: str, **options: Any) -> None:
-    """Make the segment table TABLE of the Kaldi data directory PATH."""
+    """Make the segment table TABLE from the Kaldi data directory PATH."""
     from .formats.kaldi import read_kaldi
 
     _make_segments(read_kaldi, path, table, **options)
@@ -158,7 +158,7 @@ def kaldi(path: str, table: str, **options: Any) -> None:
 @options_of(TableOptions)
 @_annotated
 def turns(path: str, table: str, **options: Any) -> None:
-    """Make the segment table TABLE of a CSV of turns PATH (columns file,start,end,speaker)."""
+    """Make the segment table TABLE from a CSV of turns PATH (columns file,start,end,speaker)."""
     from .formats.segmented_csv import read_segmented_csv
 
     _make_segments(read_segmented_csv, path, table, **options)
@@ -168,10 +168,11 @@ def turns(path: str, table: str, **options: Any) -> None:
 @options_of(CsvOptions)
 @_annotated
 def csv(path: str, table: str, **options: Any) -> None:
-    """Make the segment table TABLE of a reference CSV PATH (columns path,label).
+    """Make the segment table TABLE from a CSV of cut files PATH (columns path,label).
 
     With --rttm-dir the segments are turns in session time, and --audio-root holds the recordings.
-    Without it they are the cut files, each from 0 s to its end; PATH names them from --audio-root.
+    Without it they are the cut files, each from 0 s to its end, with paths relative to
+    --audio-root.
     """
     from .formats.thesis_csv import read_reference_csv
 
@@ -207,10 +208,10 @@ def select(table: str, out: str, **options: Any) -> None:
 @_TIMES
 @writes(Output("out", TABLE, over=("table",), beside=BESIDE_TABLE))
 def split(table: str, out: str, method: str, times: str | None, **options: Any) -> None:
-    """Divide TABLE into train, valid and test; write it to OUT, and how to OUT.split.json.
+    """Divide TABLE into train, valid and test; write it to OUT, and the method to OUT.split.json.
 
-    Of cut files a TABLE says no times: leave-one-session-out and random need none, and purge
-    nothing then; for the other methods pass --times.
+    A TABLE of cut files has no times: leave-one-session-out and random need none, but then purge
+    nothing; for the other methods pass --times.
     """
     from .split_record import KEY, summarise
     from .splits.split import split_table
@@ -231,9 +232,9 @@ def split(table: str, out: str, method: str, times: str | None, **options: Any) 
 @option("--output", "-o", type=click.Path(), required=True, help="The corrected table.")
 @writes(Output("output", TABLE, over=("table",), beside=BESIDE_TABLE | BESIDE_CORRECTED))
 def correct(table: str, corrections: str, output: str) -> None:
-    """Apply CORRECTIONS of labels to TABLE, with a record of who was what.
+    """Apply CORRECTIONS of labels to TABLE, and record the old and new names.
 
-    CORRECTIONS has columns segment_id,session,labelled,suggested, as corrections.csv of
+    CORRECTIONS has columns segment_id,session,labelled,suggested, like corrections.csv from
     spk-classify audit; an empty suggested removes the turn. Listen first, and delete rows you do
     not agree with. Rows that do not match TABLE, and a TABLE changed since, are refused.
     """
@@ -254,7 +255,7 @@ def correct(table: str, corrections: str, output: str) -> None:
 @_TIMES
 @writes(Output("output", (".csv",)))
 def leaks(table: str, output: str | None, times: str | None) -> None:
-    """Tell how far the test segments of TABLE are known from training."""
+    """Report how much of the test segments of TABLE leaks from training."""
     from .split_record import record_of, summarise
     from .splits.leakage import leakage_report
     from .table import read_table
@@ -289,10 +290,10 @@ def describe(table: str, output: str | None) -> None:
 @options_of(ExportOptions)
 @writes(Output("out", either=True))
 def export(table: str, out: str, **options: Any) -> None:
-    """Write the turns of TABLE as another format: a file OUT, or a folder of one per session.
+    """Write the turns of TABLE in another format: to a file OUT, or a folder with one per session.
 
-    OUT is a file where it has the format's suffix (.rttm .json .seglst.json .TextGrid .srt .vtt
-    .txt .eaf .jsonl .jsonl.gz .csv); kaldi, and lhotse with its recordings, are a folder.
+    OUT is a file if it has the format's suffix (.rttm .json .seglst.json .TextGrid .srt .vtt
+    .txt .eaf .jsonl .jsonl.gz .csv); kaldi, and lhotse with its recordings, write a folder.
     """
     from ..common.outputs import protecting
     from .formats.export import export_table

@@ -30,17 +30,17 @@ class TableOptions(CheckedOptions):
         "Folder of the recordings, searched below; without it ends are not checked.",
         path=True,
     )
-    scope: str = option_field("session", "Where a speaker id means one person.", choices=SCOPES)
+    scope: str = option_field("session", "Where one speaker id is one person.", choices=SCOPES)
     identity: str | None = option_field(
         None, "CSV session,speaker,person that names everybody.", path=True
     )
     skip_bad: bool = option_field(
         False,
         "Drop and list bad lines, unreadable recordings, and speakers whom --identity does not "
-        "name, instead of stopping at one.",
+        "name, instead of stopping at the first.",
     )
     allow_unpaired: bool = option_field(
-        False, "Leave sessions without a recording out, instead of stopping."
+        False, "Leave out sessions without a recording, instead of stopping."
     )
 
 
@@ -90,16 +90,16 @@ class ExportOptions(CheckedOptions):
     """In which format a table's turns are written."""
 
     format: str | None = option_field(
-        None, "Of the files.", choices=FORMATS, default_text="by OUT's suffix"
+        None, "Format of the files.", choices=FORMATS, default_text="by OUT's suffix"
     )
     audio_root: str | None = option_field(
         None,
-        "Folder that the table's relative paths start from; formats that list recordings do so "
-        "with it.",
+        "Folder that the table's relative paths start from; with it, formats that can list "
+        "recordings do so.",
         path=True,
     )
     full_labels: bool = option_field(
-        False, "Write speakers as TABLE has them, not without the session before them."
+        False, "Write speakers as in TABLE, with the session before them."
     )
 
 
@@ -107,9 +107,9 @@ class ExportOptions(CheckedOptions):
 class CsvOptions(TableOptions):
     """How a segment table is made of the reference project's CSV."""
 
-    rttm_dir: str | None = option_field(None, "RTTMs that the files were cut by.", path=True)
+    rttm_dir: str | None = option_field(None, "RTTMs from which the files were cut.", path=True)
     last_underscore: bool = option_field(
-        False, "Speakers hold no '_': divide labels at the last one, where no cut's table says how."
+        False, "Speakers contain no '_': split labels at the last one, if there is no cut table."
     )
 
 
@@ -118,10 +118,12 @@ class SelectOptions(CheckedOptions):
     """Which segments of a table are kept."""
 
     sessions: tuple[str, ...] = option_field((), "Session to keep; may be given again.")
-    min_seconds: float = option_field(0.0, "Shortest.", unit="s", least=0)
-    max_seconds: float | None = option_field(None, "Longest.", unit="s", over=0)
-    max_overlap: float | None = option_field(None, "Greatest share with another voice.", **SHARE)
-    min_segments: int = option_field(1, "Fewest per speaker, at the end.", least=1)
+    min_seconds: float = option_field(0.0, "Shortest segment.", unit="s", least=0)
+    max_seconds: float | None = option_field(None, "Longest segment.", unit="s", over=0)
+    max_overlap: float | None = option_field(None, "Largest share of overlap.", **SHARE)
+    min_segments: int = option_field(
+        1, "Fewest segments per speaker, after the other rules.", least=1
+    )
     keep_roll_call: bool = option_field(False, "Keep the opening roll call in any case.")
 
 
@@ -129,7 +131,7 @@ class SelectOptions(CheckedOptions):
 class SplitOptions(CheckedOptions):
     """How a table is divided; None: as the method has it."""
 
-    method: str = option_field("chronological", "What decides.", choices=METHODS)
+    method: str = option_field("chronological", "How to divide TABLE.", choices=METHODS)
     test_share: float | None = option_field(
         None, "Share of each speaker's segments.", default_text="0.2", **SHARE
     )
@@ -137,7 +139,7 @@ class SplitOptions(CheckedOptions):
         None, "Share of the rest.", default_text="0.15; random: 0", **SHARE
     )
     gap: float | None = option_field(
-        None, "Purge what is nearer than this.", unit="s", least=0, default_text="2"
+        None, "Purge segments nearer than this.", unit="s", least=0, default_text="2"
     )
     folds: int | None = option_field(
         None, "blocked-k: number of blocks.", least=2, default_text="5"
@@ -148,7 +150,7 @@ class SplitOptions(CheckedOptions):
     session: str | None = option_field(None, "leave-one-session-out: the session that is test.")
     unknown: str | None = option_field(
         None,
-        "leave-one-session-out: speakers of no other session.",
+        "leave-one-session-out: test speakers whom no other session has.",
         choices=("refuse", "purge"),
         default_text="refuse",
     )
@@ -158,7 +160,7 @@ class SplitOptions(CheckedOptions):
     seed: int | None = seed_field("random: the seed.", optional=True)
     within: str | None = option_field(
         None,
-        "random: where to draw.",
+        "random: draw within each session, or the corpus.",
         choices=("session", "corpus"),
         default_text="session",
     )
@@ -181,13 +183,18 @@ class CutSource(CheckedOptions):
     )
     output_dir: str | None = option_field(None, "With --rttm-dir: OUT.", path=True, group=SOURCE)
     min_seconds: float | None = option_field(
-        None, "With --rttm-dir: shortest.", unit="s", least=0, default_text="1.5", group=SOURCE
+        None,
+        "With --rttm-dir: shortest segment.",
+        unit="s",
+        least=0,
+        default_text="1.5",
+        group=SOURCE,
     )
     skip_bad: bool = option_field(
         False, "With --rttm-dir: drop and list bad lines and unreadable recordings.", group=SOURCE
     )
     allow_unpaired: bool = option_field(
-        False, "With --rttm-dir: leave sessions without recording out.", group=SOURCE
+        False, "With --rttm-dir: leave out sessions without a recording.", group=SOURCE
     )
 
 
@@ -196,7 +203,7 @@ class CutOptions(CheckedOptions):
     """How segments are cut to files."""
 
     format: str = option_field(
-        "wav", "Of the files, both 16 bits.", choices=("wav", "flac"), group=FILES
+        "wav", "Format of the files, both 16 bits.", choices=("wav", "flac"), group=FILES
     )
     channel: str = option_field(
         "0",
@@ -210,7 +217,7 @@ class CutOptions(CheckedOptions):
     resample: bool = option_field(False, "Accept other sample rates than 16000 Hz.", group=FILES)
     jobs: int = option_field(
         0,
-        "Recordings cut side by side; 0: one per core.",
+        "Recordings cut in parallel; 0: one per core.",
         least=0,
         aliases=("workers",),
         group=FILES,
@@ -222,7 +229,7 @@ class DemoOptions(CheckedOptions):
     """What the synthetic corpus is like."""
 
     sessions: int = option_field(4, "Meetings, 1 to 20.", least=1, most=20)
-    minutes: float = option_field(5.0, "Of each, 1 to 60.", least=1, most=60)
-    speakers: int = option_field(5, "In each, 2 to 9.", least=2, most=9)
-    channels: int = option_field(8, "Of the last, 1 to 16.", least=1, most=16)
-    seed: int = seed_field("Draws everything.")
+    minutes: float = option_field(5.0, "Minutes of each, 1 to 60.", least=1, most=60)
+    speakers: int = option_field(5, "Speakers in each, 2 to 9.", least=2, most=9)
+    channels: int = option_field(8, "Channels of the last, 1 to 16.", least=1, most=16)
+    seed: int = seed_field("Seed of everything random.")

@@ -26,7 +26,7 @@ SCHEMAS = {
     "model folder": "classify.speaker_model_files",
     "voices": "classify.naming.voices_file",
     "inputs of a sweep": "classify.selection.run_inputs",
-    "trials of a sweep": "classify.selection.sweep_cache",
+    "combinations of a sweep": "classify.selection.sweep_cache",
 }
 
 

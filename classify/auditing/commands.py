@@ -27,12 +27,12 @@ SHOWN = ("rank", "segment_id", "suggested", "probability", "quality", "kind")
 @options_of(AuditOptions)
 @writes(Output("out", folder=True, mark="audit.json"))
 def audit(table: Path, store: Path, out: Path, *, overwrite: bool, **options: Any) -> None:
-    """Rank the turns of TABLE by how probably they carry the wrong name; write to OUT.
+    """Rank the turns of TABLE by how likely their name is wrong; write to OUT.
 
-    STORE holds the features of TABLE's turns. Each turn is judged by what has learnt neither it nor
-    what is near it. OUT receives audit.csv (every turn), corrections.csv (what is proposed; after
-    you have listened, spk-manifests correct applies it), audit.html to listen by, and audit.json.
-    Exit code 3: some turns could not be judged.
+    STORE holds the features of TABLE's turns. Each turn is judged by a classifier trained on
+    neither it nor turns near it. OUT receives audit.csv (every turn), corrections.csv (what is
+    proposed; after you have listened, spk-manifests correct applies it), audit.html to listen by,
+    and audit.json. Exit code 3: some turns could not be judged.
     """
     from ...manifests.table import read_table
     from .output import check_audit_folder, write_audit

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...common.options import AUDIO_ROOT, CheckedOptions, joined, option_field, seed_field
 
-LEARNT, CLAIMED, HEARD = "How it is learnt", "What is proposed", "What is listened to"
+LEARNT, CLAIMED, HEARD = "How turns are judged", "What is proposed", "Listening"
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class AuditOptions(CheckedOptions):
 
     run: str | None = option_field(
         None,
-        "Sweep folder whose layers, classifier and penalty are taken.",
+        "Sweep folder whose layers, classifier and penalty are used.",
         path=True,
         default_text="chosen by the same folds",
         group=LEARNT,
@@ -38,7 +38,7 @@ class AuditOptions(CheckedOptions):
         5, "Blocks of time per speaker, each judged by the others.", least=2, group=LEARNT
     )
     gap: float = option_field(
-        2.0, "What lies nearer to a judged turn is not learnt.", unit="s", least=0, group=LEARNT
+        2.0, "Turns nearer to a judged turn are not trained on.", unit="s", least=0, group=LEARNT
     )
     identity: str | None = option_field(
         None,
@@ -49,15 +49,14 @@ class AuditOptions(CheckedOptions):
     )
     min_probability: float = option_field(
         0.8,
-        "Propose a name for a single turn only where it is at least so probable.",
+        "Least probability of a name proposed for a single turn.",
         over=0,
         most=1,
         group=CLAIMED,
     )
     min_seconds: float = option_field(
         1.0,
-        "Propose a name for a single turn only if it is at least so long: a recogniser mistakes "
-        "shorter ones.",
+        "Shortest single turn for which a name is proposed: shorter ones are often misrecognised.",
         unit="s",
         least=0,
         group=CLAIMED,
@@ -68,6 +67,6 @@ class AuditOptions(CheckedOptions):
         path=True,
         group=HEARD,
     )
-    shown: int = option_field(50, "Most turns on the page.", least=0, group=HEARD)
-    seed: int = seed_field("Of the trial with planted errors.")
+    shown: int = option_field(50, "Most turns shown on the page.", least=0, group=HEARD)
+    seed: int = seed_field("Seed of the trial with planted errors.")
     jobs: int = option_field(0, "Processes; 0: one per core.", least=0)

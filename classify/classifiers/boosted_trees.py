@@ -107,7 +107,7 @@ def _trees(fold: TrainingSet) -> AxisWeights:
 
     if not fold.rounds and (fold.valid_codes is None or not np.any(fold.valid_codes >= 0)):
         raise InputError(
-            "lightgbm: 0 validation segments are given, expected at least 1 to stop by; "
+            "lightgbm: 0 validation segments are given, expected at least 1 for early stopping; "
             "leave lightgbm out of --classifiers"
         )
     if not fold.rotation.train.shape[1]:  # all rows are equal, which LightGBM does not accept

@@ -190,9 +190,9 @@ def _disagreement(claims: bool, p: float, meetings: int) -> str:
         return ""
     prefix, level = "; interval and McNemar disagree:", f"{ALPHA:.2g}"
     if claims:
-        why = "the interval leaves out 0, so take the difference for unsettled"
+        why = "the interval excludes 0, so the difference is unsettled"
         return f"{prefix} McNemar's p is not below {level}, but {why}"
-    reason = ", which takes segments for independent of their meeting" if meetings > 1 else ""
+    reason = ", which treats segments as independent of their meeting" if meetings > 1 else ""
     return f"{prefix} McNemar's p is below {level}{reason}, but the interval holds 0"
 
 

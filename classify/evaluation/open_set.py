@@ -51,7 +51,7 @@ COLUMNS = (
     "known",
     "valid_strangers",
 )
-NOBODY = "a fold learns nobody else"
+NOBODY = "a fold would train on nobody else"
 FEWEST = 3  # speakers of a task: one to leave out, two to distinguish
 
 

@@ -173,7 +173,7 @@ def read_config(run: str | Path) -> dict[str, Any]:
     if (run / "cells.jsonl").is_file() and not (run / "config.json").exists():
         raise InputError(
             f"{run}: holds a sweep that was stopped before its end, expected a finished one; run "
-            "the same spk-classify sweep again, which goes on where it was"
+            "the same spk-classify sweep again, which resumes it"
         )
     raise InputError(
         f"{run}: holds no config.json of a sweep, expected settings, chosen and store in it; "

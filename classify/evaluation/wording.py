@@ -130,7 +130,7 @@ def calibration_facts(tasks: Sequence[Task], settings: SweepSettings) -> list[st
     repair = "select more segments" if settings.folds else "pass --folds 5, or select more segments"
     return [
         f"calibration: {counted(count, f'{held_out} segment')} of known speakers, fewer than "
-        f"{ENOUGH}: probabilities are rough, and near even where these do not carry more; {repair}"
+        f"{ENOUGH}: probabilities are rough, and nearly even if the evidence is weak; {repair}"
     ]
 
 

@@ -22,8 +22,8 @@ NOTHING = "nothing"
 WEAK, UNTOLD, ALIKE = "weak encoder", "too few pairs", "nobody stands out"
 WHY = {
     WEAK: f"the encoder is too weak to link people (d' below {WEAKEST:g})",
-    UNTOLD: "too few pairs of labels tell whether the encoder can link people (d' unknown)",
-    ALIKE: "no pairs of labels stand out, so that nobody is there twice or the encoder cannot tell",
+    UNTOLD: "there are too few pairs to tell whether the encoder can link people (d' unknown)",
+    ALIKE: "no pairs of labels stand out: nobody is there twice, or the encoder cannot tell",
 }
 
 
@@ -68,7 +68,7 @@ class Basis:
         """Yield what the user should know before trusting the result."""
         yield f"encoder: {self.separation}"
         if self.weakness:
-            yield f"{self.weakness}: nothing is claimed of anybody who is not known"
+            yield f"{self.weakness}: nothing is claimed about anybody who is not known"
         elif self.calibrated_on == SERIES:
             yield (
                 "confidence is calibrated on ids of a series, as if most were one person; some "
@@ -76,11 +76,11 @@ class Basis:
             )
         elif self.calibrated_on == NOTHING:
             yield (
-                "confidence is uncalibrated: nobody is known, and it is a guess from how scores "
-                "lie; name some people with --identity"
+                "confidence is uncalibrated: nobody is known, so it is a guess from the "
+                "distribution of scores; name some people with --identity"
             )
         if self.separation.of == HALVES:
-            yield "that is of halves of one recording; between rooms people are harder to tell"
+            yield "that is of halves of one recording; people are harder to tell apart across rooms"
 
 
 def basis_of(

@@ -20,8 +20,8 @@ from ..options import LinkOptions
 @option(
     "--identity",
     type=click.Path(path_type=Path),
-    help="CSV session,speaker,person of those who are known; they keep their names, and what "
-    "scores mean is learnt from them.",
+    help="CSV session,speaker,person of known people; they keep their names, and scores are "
+    "calibrated on them.",
 )
 @options_of(LinkOptions)
 @writes(Output("out", folder=True, mark="link.json"))
@@ -37,10 +37,10 @@ def link(
     """Find which labels of different sessions are one person, and write who is who to OUT.
 
     TABLE is a segment table of several sessions, STORE its features. OUT receives people.csv, which
-    --identity reads, without labels that are unsure (unsure.csv); links.csv, every pair with its
-    probability; series.csv, ids that are not one person in all sessions of a series; and link.json.
-    Two labels of one session are never one person. With an encoder that cannot tell people apart
-    nobody is linked, and that is said. Exit code 3: some labels are left out as unsure.
+    --identity reads, except unsure labels (unsure.csv); links.csv, every pair with its probability;
+    series.csv, ids that are not one person in all sessions of a series; and link.json. Two labels
+    of one session are never one person. If the encoder cannot tell people apart, nobody is linked,
+    and the output says so. Exit code 3: some labels are left out as unsure.
     """
     from ...common.log import log
     from .output import series_lines, summary, write_links

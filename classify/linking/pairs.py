@@ -108,7 +108,7 @@ class Separation:
 
     def __str__(self) -> str:
         if not self.of:
-            return "nothing tells how well the encoder knows voices"
+            return "nothing shows how well the encoder tells voices apart"
         return (
             f"equal-error rate {100 * self.eer:.1f} %, d' {self.d_prime:.2f} on {self.of} "
             f"({counted(self.same, 'pair')} of one person, {self.different} of two)"

@@ -202,9 +202,9 @@ def _known_people(
     guessed = _guessed(identity)
     if guessed:
         log(
-            f"{identity}: {counted(guessed, 'row', 'has')} a confidence below 1, as guesses of "
-            "link have; they are taken for known, so that what is said of the encoder proves "
-            "nothing; leave in the file only people whom somebody has checked"
+            f"{identity}: {counted(guessed, 'row', 'has')} a confidence below 1, as guesses from "
+            "link have; they are treated as known, so the measure of the encoder proves nothing; "
+            "keep only people whom somebody has checked"
         )
     return persons
 

@@ -33,7 +33,7 @@ def main() -> None:
     help="CSV session,speaker,person: who is enrolled, under which name.",
 )
 @options_of(EnrolOptions)
-@writes(Output("voices", form=ZIP), overwrite="Begin VOICES anew.")
+@writes(Output("voices", form=ZIP), overwrite="Restart VOICES.")
 def enrol(
     voices: Path,
     table: Path | None,
@@ -43,11 +43,11 @@ def enrol(
     overwrite: bool,
     **settings: Any,
 ) -> None:
-    """Add people to the file VOICES, of a segment table and its store, or of clips.
+    """Add people to the file VOICES, from a segment table and its store, or from clips.
 
     TABLE and STORE are a segment table and its features (spk extract); its speakers are the names,
-    or --identity says who is who. --clips reads FOLDER/NAME/*.wav. The same speech is
-    enrolled once, however often it is given. Features of clips are kept in VOICES.features.
+    or --identity says who is who. --clips reads FOLDER/NAME/*.wav. Speech given more than once is
+    enrolled once. Features of clips are kept in VOICES.features.
     """
     from .commands import enrol_into
 
@@ -59,7 +59,7 @@ def enrol(
 @main.command("apply")
 @_VOICES
 @click.argument("diarization", type=click.Path(path_type=Path))
-@option("--audio", type=click.Path(path_type=Path), help="The recording of the only session.")
+@option("--audio", type=click.Path(path_type=Path), help="The recording, if there is one session.")
 @option(
     "--audio-root",
     type=click.Path(path_type=Path),
@@ -81,8 +81,8 @@ def apply_names(
     """Give the speakers of DIARIZATION the names of VOICES, and unknown_1, ... to strangers.
 
     DIARIZATION is an RTTM, a WhisperX JSON, an EAF or a lhotse JSONL. The output folder receives
-    SESSION.rttm, SESSION.json, names.csv and what else --formats names; features are kept in its
-    folder features, so that a second run need not make them. Exit code 3: some names are doubtful.
+    SESSION.rttm, SESSION.json, names.csv and the other --formats; features are kept in its folder
+    features for the next run. Exit code 3: some names are doubtful.
     """
     from .commands import cluster_lines
     from .meeting import apply
@@ -123,8 +123,8 @@ def apply_names(
 def score(named: Path, reference: Path, uem: Path | None, output: Path | None) -> None:
     """Measure the names in the folder OUT against REFERENCE, an RTTM with the true names.
 
-    Prints the open-set identification error by time: speech that is missed, made up, or under
-    another name than its own, where whoever is not enrolled is rightly unknown.
+    Prints the open-set identification error by time: speech that is missed, false, or under the
+    wrong name; for people not enrolled, unknown is right.
     """
     from ..output import write_metrics
     from .error_rate import error_lines
@@ -141,7 +141,7 @@ def score(named: Path, reference: Path, uem: Path | None, output: Path | None) -
 @main.command("list")
 @_VOICES
 def list_people(voices: Path) -> None:
-    """List who is enrolled in VOICES, by how much speech, and what the scores rest on."""
+    """List who is enrolled in VOICES, with how much speech, and how scores are calibrated."""
     from ..output import number_table
     from .voices_file import load_voices
 
@@ -153,7 +153,7 @@ def list_people(voices: Path) -> None:
 @_VOICES
 @click.argument("name")
 def remove(voices: Path, name: str) -> None:
-    """Take the person NAME and all of that speech out of VOICES."""
+    """Remove the person NAME and all their speech from VOICES."""
     from ...common.names import normal_name
     from .voices_file import change_voices, load_voices
 

@@ -222,7 +222,7 @@ def _layers(store: FeatureStore, voices: Voices | None, layer: int | None) -> li
     if voices is not None and layer not in (None, voices.layer):
         raise InputError(
             f"--layer: value is {layer}, expected {voices.layer}, the voices'; leave it out, or "
-            "enrol everybody anew into another file"
+            "enrol everybody again in another file"
         )
     layer = layer if voices is None else voices.layer
     if layer is None:

@@ -63,7 +63,8 @@ class NamingOptions(CheckedOptions):
 
     false_accepts: float = option_field(
         0.05,
-        "Share of strangers that may be given a name, on the enrolment with people left out.",
+        "Share of strangers that may be given a name, measured on the enrolment with people left "
+        "out.",
         least=0,
         under=1,
         group=DECISION,
@@ -76,7 +77,7 @@ class NamingOptions(CheckedOptions):
     )
     present: str | None = option_field(
         None,
-        "The only people who can have been there, separated by commas.",
+        "The only people who can have been present, separated by commas.",
         native=joined,
         parse=parse_names,
         expected="names separated by commas",
@@ -92,24 +93,24 @@ class NamingOptions(CheckedOptions):
     )
     min_purity: float = option_field(
         0.7,
-        "Least share of a cluster's speech that by itself tells of the same person.",
+        "Least share of a cluster's speech that points to the same person by itself.",
         least=0,
         most=1,
         group=DECISION,
     )
     min_seconds: float = option_field(
-        5.0, "A cluster of less speech gets no name.", unit="s", least=0, group=DECISION
+        5.0, "A cluster with less speech gets no name.", unit="s", least=0, group=DECISION
     )
     input_format: str | None = option_field(
         None,
-        "Of DIARIZATION: rttm, whisperx, eaf, lhotse, srt, vtt, txt, textgrid, csv, ...",
+        "Format of DIARIZATION: rttm, whisperx, eaf, lhotse, srt, vtt, txt, textgrid, csv, ...",
         metavar="NAME",
         default_text="by its suffix and content",
         group=READING,
     )
     channel: str | None = option_field(
         None,
-        "Index from 0, or mean, where the diarization names none.",
+        "Index from 0, or mean, if the diarization names none.",
         parse=parse_channel,
         native=joined,
         expected="an index from 0 or 'mean'",
@@ -118,7 +119,7 @@ class NamingOptions(CheckedOptions):
         group=READING,
     )
     encoder: str | None = option_field(
-        None, "Where the voices' encoder lies now.", default_text="as enrolled", group=READING
+        None, "Where the voices' encoder is now.", default_text="as enrolled", group=READING
     )
     device: str = option_field("auto", "auto, cpu, cuda or cuda:i.", group=READING)
 
@@ -142,7 +143,7 @@ class OutputOptions(CheckedOptions):
         group=WRITING,
     )
     review: bool = option_field(
-        False, "Also review.html: clusters to listen to beside the voices.", group=WRITING
+        False, "Also write review.html: clusters to listen to beside the voices.", group=WRITING
     )
 
     @property

@@ -30,7 +30,7 @@ OWN, OTHER, VOICE = 2, 2, 2  # clips that tell of the name, of others, and of th
 WHY = {
     STRANGER: "Nobody who is enrolled fits well enough.",
     SHORT: "Too little speech that is nobody else's at the same time.",
-    MIXED: "Its segments tell of several people; listen to those that tell of others.",
+    MIXED: "Its segments point to several people; listen to those that point to others.",
     CONFLICT: "A cluster that speaks at the same time has the name that fits best.",
 }
 HEADS = (
@@ -39,8 +39,8 @@ HEADS = (
     ("probability", "of the name, or that nobody enrolled fits"),
     ("second", "the next most probable person"),
     ("margin", "score above the next person's"),
-    ("speech", "s that the name was judged by"),
-    ("purity", "share that by itself tells of the same person"),
+    ("speech", "s of speech that the name is based on"),
+    ("purity", "share that points to the same person by itself"),
     ("reason", "why it has no name, or not the best"),
 )
 WIDTH, ROW, EDGE = 9.5, 0.22, 0.7  # inches of a timeline, of a row in it, of its axis

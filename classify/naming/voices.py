@@ -146,8 +146,8 @@ class Voices:
         learnt = self.calibration
         if learnt.calibrator is None:
             return (
-                "calibration: none, since the enrolment is too little to leave speech out and "
-                f"people too (it takes {FEW + 1} persons, of whom some are in two sessions or "
+                "calibration: none, since the enrolment is too small to leave out both speech and "
+                f"people (it takes {FEW + 1} persons, of whom some are in two sessions or "
                 f"clips); a score of {learnt.threshold_score:.2f} names a cluster, or --threshold"
             )
         return (
@@ -187,5 +187,5 @@ def check_same_encoder(voices: Voices, config: Mapping[str, Any], where: str | P
         )
         raise InputError(
             f"{where}: made with another encoder than the voices ({pairs}), expected the same; "
-            "extract with that encoder, or enrol the people anew into another file"
+            "extract with that encoder, or enrol the people again in another file"
         )

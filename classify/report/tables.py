@@ -30,7 +30,7 @@ NAMING = (
 CONFIDENCE = ("log_loss", "calibration_error", "eer", "min_dcf")  # low is good
 TOLD_ABOVE = ("facts", "conclusion", "identity")  # settings shown elsewhere on the page
 MEANING = {
-    "accuracy": "share of segments named rightly",
+    "accuracy": "share of segments named correctly",
     "accuracy_meetings": "mean of the meetings' accuracies",
     "accuracy_time": "accuracy weighted by duration",
     "balanced_accuracy": "mean of the speakers' accuracies",

@@ -232,7 +232,7 @@ def score_folds(
     """Do as `cross_validate`, reusing the sums of `rows` between calls."""
     if "lightgbm" in paths:
         raise InputError(
-            "lightgbm: 0 validation segments are given, expected at least 1 to stop by; "
+            "lightgbm: 0 validation segments are given, expected at least 1 for early stopping; "
             "leave lightgbm out of --classifiers, or --folds out"
         )
     X, codes, classes = rows.X, rows.codes, rows.classes

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LEFT_OUT_FILE = "left_out.csv"
 MOST_NAMED = 20  # sessions listed on the terminal; the file lists all
-NO_STOP = "no validation segment of a speaker in train, which lightgbm needs to stop by"
+NO_STOP = "no validation segment of a speaker in train, which lightgbm needs for early stopping"
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ def _check_parts(table: pd.DataFrame, needed: Sequence[str], settings: SweepSett
         folds = suggest_folds(table, settings.within)
         grown = "lightgbm" in settings.classifiers.split(",")
         also = " and leave lightgbm out of --classifiers" if folds and grown else ""
-        repair = folds or "make it anew with spk-manifests split and --valid-share SHARE"
+        repair = folds or "make it again with spk-manifests split and --valid-share SHARE"
         raise InputError(
             "table: 0 segments have split 'valid', expected at least 1 to choose by; "
             f"{repair}{also}"

@@ -166,7 +166,7 @@ def begin_run(
     The inputs are written first, so that an interrupted run records them too. With `anew`, a run of
     other inputs is replaced; until the new one is done, the folder has no ``config.json``.
     """
-    repair = "pass --overwrite to begin it anew, or name another folder"
+    repair = "pass --overwrite to restart it, or name another folder"
     try:
         check_same_inputs(folder, table, store, repair=repair)
     except InputError:

@@ -66,7 +66,7 @@ class SweepCache:
         if not same and not anew and not begun and os.path.lexists(path):
             raise InputError(
                 f"{path.parent}: holds a sweep of another table, store, setting or version of spk, "
-                "expected the same; pass --overwrite to begin it anew, or name another folder"
+                "expected the same; pass --overwrite to restart it, or name another folder"
             )
         for line in lines[1:] if same else []:
             self._remember(_trial(line))

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 NOTHING = "nothing"  # what such a model was chosen and calibrated on
 FIXED = ("alone", "concat", "average")  # ways to combine layers that need no choice
 NOT_CALIBRATED = (
-    "uncalibrated: no validation rows, so probabilities tell who is more probable and not how "
-    "probable; how often a name is right is not known either"
+    "uncalibrated: no validation rows, so probabilities rank speakers but do not say how probable "
+    "they are; how often a name is right is unknown too"
 )
 
 
@@ -83,7 +83,7 @@ def what_is_not_known(
     if single:
         lines.append(
             f"{counted(single, 'speaker', 'has', of=len(counts))} one training segment: how much "
-            "their voices vary is not known, so no threshold for strangers and no accuracy can "
-            "be; add clips"
+            "their voices vary is not known, so there is no threshold for strangers and no "
+            "accuracy; add clips"
         )
     return lines

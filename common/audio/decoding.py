@@ -253,7 +253,7 @@ def _mend(path: str) -> str:
     with open(path, "rb") as file:
         riff = file.read(4) == b"RIFF"
     read, write = ("-ignore_length 1 ", "-rf64 auto -f wav ") if riff else ("", "-f mp3 ")
-    return f"write the header anew: `mv {new} {old} && ffmpeg {read}-i {old} -c copy {write}{new}`"
+    return f"rewrite the header: `mv {new} {old} && ffmpeg {read}-i {old} -c copy {write}{new}`"
 
 
 def clipped_text(header: Header) -> str:

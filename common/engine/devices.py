@@ -218,8 +218,8 @@ class _Run:
         device.failed_starts = 0 if begun else device.failed_starts + 1
         if not begun and (how.startswith("code") or device.failed_starts > self._job.retries):
             raise InputError(
-                f"{text}, expected it to begin; see what it says above, and run the same command "
-                "to go on"
+                f"{text}, expected it to start; see what it says above, and run the same command "
+                "to resume"
             )
         if unit is None or self._finishing:
             return

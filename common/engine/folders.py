@@ -52,8 +52,8 @@ def check_machines(
         machine, reason = next(iter(unfit.items()))
         raise InputError(
             f"--ray-address: {counted(len(unfit), 'machine')} cannot work, first {machine}: "
-            f"{reason}, expected the same folders and versions on each; mount and install them "
-            f"alike{otherwise}"
+            f"{reason}, expected the same folders and versions on each; mount and install the same "
+            f"on each{otherwise}"
         )
 
 

@@ -70,8 +70,8 @@ def _baseline(normalize: str | None) -> tuple[nn.Module, CepstralFrontEnd, dict[
     """Return the parts of ``mfcc``; its coefficients are of the waveform as it is."""
     if normalize == "yes":
         raise InputError(
-            f"--normalize: value is 'yes' beside --encoder {MFCC}, whose coefficients are of the "
-            "waveform as it is, expected no; leave it out"
+            f"--normalize: value is 'yes' beside --encoder {MFCC}, whose coefficients are computed "
+            "from the waveform as it is, expected no; leave it out"
         )
     model, provenance = mfcc_model()
     return model, CepstralFrontEnd(), provenance
@@ -172,7 +172,7 @@ def _notes(checkpoint: Checkpoint, model: Any, unexpected: list[str]) -> list[st
         notes.append(
             f"{checkpoint.folder}: {counted(len(ours), 'weight', 'has')} no place in the encoder "
             f"that config.json describes, first {ours[0]!r}, and {agree(len(ours), 'is', 'are')} "
-            "left out; correct config.json where they belong there"
+            "left out; correct config.json if they belong there"
         )
     if "layer_weights" in unexpected or checkpoint.config.get("use_weighted_layer_sum"):
         notes.append(

@@ -100,7 +100,7 @@ def waveform_input(folder: Path, config: dict[str, Any], normalize: str | None) 
     normalization = NORMALIZED if says else NOT_NORMALIZED
     notes: tuple[str, ...] = ()
     if normalize is not None and NORMALIZE[normalize] != normalization:
-        notes = (f"--normalize: {normalize!r} is obeyed, though {path} says the opposite",)
+        notes = (f"--normalize: {normalize!r} is used, though {path} says the opposite",)
         normalization = NORMALIZE[normalize]
     return InputSettings(normalization, _rate(path, settings), notes=notes)
 
@@ -126,8 +126,8 @@ def mel_input(folder: Path, config: dict[str, Any], normalize: str | None) -> In
     """Return the input settings of w2v-BERT, whose feature extractor must be present and match."""
     if normalize is not None:
         raise InputError(
-            f"--normalize: value is {normalize!r} for {folder}, which hears log-mel features that "
-            "are always normalised, expected none; leave it out"
+            f"--normalize: value is {normalize!r} for {folder}, whose log-mel features are always "
+            "normalised, expected none; leave it out"
         )
     extractor = read_extractor(folder)
     if extractor is None:

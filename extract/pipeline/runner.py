@@ -249,7 +249,7 @@ class SplitOnOutOfMemory:
         if self._limit == np.inf:
             self._tell(
                 f"a batch of {counted(len(waveforms), 'segment')} is too large for the device's "
-                "memory, expected it to fit; going on with halves, pass a smaller --batch-seconds"
+                "memory, expected it to fit; continuing with halves; pass a smaller --batch-seconds"
             )
         self._limit = padded // 2
 

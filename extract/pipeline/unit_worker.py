@@ -196,8 +196,9 @@ def load_for(spec: WorkerSpec) -> Encoder:
     )
     if encoder.provenance() != spec.provenance:
         raise InputError(
-            f"{options.encoder}: the encoder on {spec.device or 'a worker of Ray'} is another than "
-            "the run began with, expected the same on every device; name a revision, or pass "
+            f"{options.encoder}: the encoder on {spec.device or 'a worker of Ray'} differs from "
+            "the one that the run began with, expected the same on every device; name a revision, "
+            "or pass "
             "--dtype"
         )
     return encoder

@@ -23,8 +23,8 @@ def store() -> None:
 def info_(path: str) -> None:
     """Show segments, layers, size, configuration and rejected segments of STORE.
 
-    Of an extraction that is writing to it: how far it is, by whom, since when, and the units that
-    machines are working on. It is not disturbed.
+    If an extraction is writing to it: its progress, by whom, since when, and the units that
+    machines are working on. The extraction is not disturbed.
     """
     from .maintenance import store_info
 
@@ -157,12 +157,12 @@ def export_(path: str, out: str, *, table: str | None, overwrite: bool) -> None:
 @click.argument("vectors", type=click.Path())
 @click.argument("table", type=click.Path())
 @click.argument("out", metavar="STORE", type=click.Path())
-@option("--name", help="Name of the encoder; of what spk-store export wrote the file knows it.")
+@option("--name", help="Name of the encoder; files from spk-store export contain it.")
 @option(
     "--weights",
     type=click.Path(),
     help="File of the encoder's weights, whose SHA-256 then identifies the encoder, so that stores "
-    "of several VECTORS belong together; without it each VECTORS is an encoder of its own.",
+    "of several VECTORS match; without it each VECTORS counts as another encoder.",
 )
 @option(
     "--partial",
@@ -177,7 +177,7 @@ def export_(path: str, out: str, *, table: str | None, overwrite: bool) -> None:
 def import_(
     vectors: str, table: str, out: str, *, overwrite: bool, no_lock: bool, **options: Any
 ) -> None:
-    """Make STORE of VECTORS that another encoder made of the segments in TABLE.
+    """Make STORE from VECTORS that another encoder computed for the segments in TABLE.
 
     VECTORS is an .npz (`segment_id` and an array (rows, dim) or (rows, layers, dim), or an array
     per segment, by its id), a .parquet or a .csv (`segment_id` and the numbers, or a list of them),

@@ -286,7 +286,7 @@ def _check_same_segments(
         raise InputError(
             f"{path}: none of the table's {counted(len(wanted), 'segment')} has a vector, first "
             f"vector {vectors.ids[0]!r}, first segment {wanted[0]!r}, expected the same "
-            "segment_ids; name the table that the vectors were made of"
+            "segment_ids; name the table that the vectors were made from"
         )
     lacking = f"{counted(len(missing), 'segment', 'has', of=len(wanted))} no vector"
     spare = f"{counted(len(unexpected), 'vector', 'is', of=len(given))} of no segment of the table"
@@ -351,6 +351,6 @@ def _check_same_features(store: FeatureStore, segment_id: str, own: np.ndarray) 
     read = store.read_frames if store.kind == "frames" else lambda name, n: store.read([name], n)
     if any(not np.array_equal(read(segment_id, n), own[k]) for k, n in enumerate(layers)):
         raise InputError(
-            f"{store.path}: features of {segment_id!r} are others than in the file, expected the "
+            f"{store.path}: features of {segment_id!r} differ from those in the file, expected the "
             "same; name another store"
         )

@@ -319,7 +319,7 @@ def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[
     if len(there) < len(expected):
         strange = counted(len(expected) - len(there), "segment", "is", of=len(expected))
         faults.append(
-            f"{store.path}: {strange} not in the table; pass the table that it was made of"
+            f"{store.path}: {strange} not in the table; pass the table that it was made from"
         )
     pairs = zip(there["audio"], segments_of(there, root), strict=True)
     for audio, segment in with_progress(pairs, "segments", total=len(there)):
@@ -331,7 +331,7 @@ def _audio_faults(store: FeatureStore, table: pd.DataFrame, root: Path) -> list[
             continue
         if (decoded.nbytes, decoded.crc32) != expected[segment.segment_id]:
             faults.append(
-                f"{where} has other samples than were encoded; bring the recording back, or "
+                f"{where} has other samples than those encoded; bring the recording back, or "
                 "extract it to another store"
             )
     return faults

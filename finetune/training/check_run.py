@@ -140,7 +140,8 @@ def check_folder(
     if origin is None:
         if (folder / "result.json").is_file():
             raise InputError(
-                f"{folder}: holds a result and no task.json, which says of what, expected both; "
+                f"{folder}: holds a result without task.json, which says what it is of, expected "
+                "both; "
                 f"{anew(folder)}, or name another --log-dir"
             )
         return
@@ -169,7 +170,7 @@ def _check_session(plan: TrainingPlan, version: int, folder: Path, origin: Origi
         )
     if name not in plan.doable:
         raise InputError(
-            f"{folder}: {name!r} was trained there, expected rows that can be trained, and the "
+            f"{folder}: {name!r} was trained there, expected rows that can be trained, but the "
             f"table's cannot ({plan.left_out[name]}); {ANOTHER}"
         )
 
@@ -202,8 +203,8 @@ def _check_made_from(
         if encoder.get(name, own) != own:
             raise InputError(
                 f"{folder}: was trained on an encoder whose {name} is {encoder[name]!r}, and that "
-                f"of {plan.config.encoder!r} is {own!r}, expected the same; name the "
-                "encoder of then with --encoder, or another --log-dir"
+                f"of {plan.config.encoder!r} is {own!r}, expected the same; name the earlier "
+                "encoder with --encoder, or another --log-dir"
             )
     changed, absent = differing_recordings(origin, plan.config)
     if changed:
@@ -239,7 +240,7 @@ def _check_last(plan: TrainingPlan, folder: Path, result: SessionResult) -> None
     path = checkpoint_path(folder, result.session, "last", plan.config)
     if not path.is_file():
         raise InputError(
-            f"{folder}: has {counted(result.epochs, 'epoch')} and no {path.name}, from which more "
-            f"would go on, expected it; delete {folder} to train all "
+            f"{folder}: has {counted(result.epochs, 'epoch')} and no {path.name}, which more "
+            f"training needs, expected it; delete {folder} to train all "
             f"{counted(plan.config.max_epochs, 'epoch')}, or name another --log-dir"
         )

@@ -37,7 +37,7 @@ SHOWN = 10  # names of a kind that match-csv prints; a corpus has thousands
     "--listing-only",
     is_flag=True,
     group=FILES,
-    help="Write OUT/segments.csv alone; needs no audio.",
+    help="Write only OUT/segments.csv; needs no audio.",
 )
 @locks
 @writes(
@@ -58,7 +58,7 @@ def cut(
 ) -> None:
     """Cut the segments of TABLE to mono 16 kHz files in the folder OUT, and list them in a CSV.
 
-    Or, as the reference project's prepare_segments_from_rttm.py:
+    Or, like the thesis project's prepare_segments_from_rttm.py:
     --rttm-dir RTTM --audio-root AUDIO --output-dir OUT.
     """
     from ...common.outputs import protecting
@@ -96,7 +96,7 @@ def _report_left_out(segments: pd.DataFrame, notes: list[Note], listing: str) ->
 @click.command("match-csv", cls=Command)
 @option("--segments-dir", type=click.Path(), required=True, help="Folder of the segment files.")
 @option("--csv-path", type=click.Path(), required=True, help="CSV with the columns path,label.")
-@option("--dry-run", is_flag=True, help="Tell what would be renamed, and rename nothing.")
+@option("--dry-run", is_flag=True, help="Show what would be renamed; rename nothing.")
 @option(
     "--output",
     "-o",
@@ -109,7 +109,7 @@ def _report_left_out(segments: pd.DataFrame, notes: list[Note], listing: str) ->
 def match_csv(
     segments_dir: str, csv_path: str, *, dry_run: bool, output: str | None, no_lock: bool
 ) -> None:
-    """Rename a folder of segment files to what a reference CSV lists; never overwrite."""
+    """Rename a folder of segment files to the names in a CSV; never overwrite."""
     from .rename import match_csv as rename
     from .rename import write_rows
 

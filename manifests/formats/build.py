@@ -141,7 +141,7 @@ def _drop_duplicates(turns: Sequence[Turn], usable: Annotation, skip_bad: bool) 
             continue
         problem = InputError(
             f"{turn.place}: the turn of {turn.speaker!r} from {turn.start:g} to {turn.end:g} s is "
-            f"given before in {places[name]}, expected once; delete the line"
+            f"already given in {places[name]}, expected once; delete the line"
         )
         usable.drop_or_raise(problem, turn.place, skip=skip_bad)
 

@@ -164,6 +164,7 @@ def _divide(label: str, place: str, last_underscore: bool) -> tuple[str, str]:
     (first, *_, last) = pairs
     raise InputError(
         f"{place}: label is {label!r}, which may be speaker {last[1]!r} of session {last[0]!r} or "
-        f"{first[1]!r} of {first[0]!r}, expected one '_'; pass --rttm-dir with the RTTMs that the "
-        f"files were cut by, or --last-underscore for the first, or put {CUT_TABLE} beside the CSV"
+        f"{first[1]!r} of {first[0]!r}, expected one '_'; pass --rttm-dir with the RTTMs from "
+        f"which the files were cut, or --last-underscore for the first, or put {CUT_TABLE} beside "
+        "the CSV"
     )

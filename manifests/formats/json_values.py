@@ -20,7 +20,7 @@ from .turns import NUMBER
 
 GZIP = b"\x1f\x8b"
 LARGEST = 2**30  # bytes of an unpacked file
-AGAIN = "take the file from its writer again"
+AGAIN = "write the file again"
 
 
 def read_json_text(path: Path) -> str:
@@ -40,7 +40,7 @@ def read_json_text(path: Path) -> str:
         reason = getattr(problem, "strerror", None) or problem
         raise InputError(f"{path}: cannot be read ({reason}); {AGAIN}") from None
     if len(data) > LARGEST:
-        raise InputError(f"{path}: unpacks to more than {LARGEST} bytes, expected less; divide it")
+        raise InputError(f"{path}: unpacks to more than {LARGEST} bytes, expected less; split it")
     return decode(data, path)
 
 

@@ -208,7 +208,7 @@ def _turn_of(row: ListedFile, index: Mapping[str, list[Turn]]) -> Turn:
         both = " and ".join(turn.place for turn in turns[:2])
         raise InputError(
             f"{row.place}: path is {row.path!r}, the turns of {both}, expected those of one; take "
-            "only the RTTMs that the files were cut by"
+            "only the RTTMs from which the files were cut"
         )
     if turns and (row.session or row.label == f"{turns[0].session}_{turns[0].speaker}"):
         return turns[0]
@@ -221,7 +221,7 @@ def _turn_of(row: ListedFile, index: Mapping[str, list[Turn]]) -> Turn:
         )
     raise InputError(
         f"{row.place}: speaker is {turn.speaker!r}, expected {others[0].speaker!r} as in "
-        f"{others[0].place}; take the RTTMs that the files were cut by"
+        f"{others[0].place}; take the RTTMs from which the files were cut"
     )
 
 

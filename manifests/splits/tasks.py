@@ -129,7 +129,7 @@ def check_splits(table: pd.DataFrame, needed: Sequence[str] = SPLITS) -> None:
             option = " and --valid-share SHARE" if split == "valid" else ""
             raise InputError(
                 f"table: 0 segments have split {split!r}, expected at least 1; "
-                f"make it anew with spk-manifests split{option}"
+                f"make it again with spk-manifests split{option}"
             )
 
 

@@ -64,7 +64,7 @@ def test_scores_over_all_labels_say_where_the_room_is_told_apart(tmp_path, table
     named = run("predict", tmp_path / "model", table_path, store_path, tmp_path / "p.csv")
     assert named.exit_code == 0
     scored = run("score", tmp_path / "p.csv", "-o", tmp_path / "m.json")
-    told = "rewards knowing the room: spk-classify sweep says how much"
+    told = "rewards recognising the room: spk-classify sweep says how much"
     assert told in scored.output
     assert told in json.loads((tmp_path / "m.json").read_text())["facts"][0]
 

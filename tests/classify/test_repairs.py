@@ -38,7 +38,8 @@ SITUATIONS = [
     ),
     (
         f"fit plain.csv store model {FAST}",
-        "0 segments have split 'train', expected at least 1; make it anew with spk-manifests split",
+        "0 segments have split 'train', expected at least 1; make it again with spk-manifests "
+        "split",
         "spk-manifests split plain.csv again.csv",
         "again.csv: chronological",
         0,
@@ -59,7 +60,8 @@ SITUATIONS = [
     ),
     (
         "sweep guests.csv store out --classifiers lightgbm --layers 1",
-        "which lightgbm needs to stop by (12 valid)), expected at least 1; leave lightgbm out of",
+        "which lightgbm needs for early stopping (12 valid)), expected at least 1; leave lightgbm "
+        "out of",
         f"sweep guests.csv store out {FAST}",
         "12 of 12 segments have speakers that the model does not know",
         0,
@@ -101,7 +103,7 @@ SITUATIONS = [
     ),
     (
         "curve table.csv store stopped --seconds 2",
-        "run the same spk-classify sweep again, which goes on where it was",
+        "run the same spk-classify sweep again, which resumes it",
         f"sweep table.csv store stopped {FAST}",
         "1 of 1 combination was finished before, and not tried again",
         0,
@@ -115,14 +117,14 @@ SITUATIONS = [
     ),
     (
         f"sweep other.csv store swept {FAST}",
-        "pass --overwrite to begin it anew, or name another folder",
+        "pass --overwrite to restart it, or name another folder",
         f"sweep other.csv store another {FAST}",
         "wrote another/sweep.csv",
         0,
     ),
     (
         f"sweep other.csv store swept {FAST}",
-        "pass --overwrite to begin it anew, or name another folder",
+        "pass --overwrite to restart it, or name another folder",
         f"sweep other.csv store swept {FAST} --overwrite",
         "wrote swept/sweep.csv",
         0,

@@ -198,7 +198,7 @@ def test_features_are_those_of_the_channel_that_the_row_names(telephone, typed):
     assert typed("spk-store verify store --table t.csv --audio .").exit_code == 0
     of_both_sides(channel=["1", "1", "1", "0", "0", "0"])
     done = typed("spk-store verify store --table t.csv --audio .")
-    assert (done.exit_code, done.output.count("has other samples than were encoded")) == (1, 6)
+    assert (done.exit_code, done.output.count("has other samples than those encoded")) == (1, 6)
 
 
 def test_a_channel_that_is_not_there_is_refused_or_rejected(telephone, typed, told):

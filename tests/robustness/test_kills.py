@@ -183,5 +183,5 @@ def test_ctrl_c_while_torch_is_imported_is_one_line(tmp_path):
         running.send_signal(signal.SIGINT)
         _, told = running.communicate()
     assert running.returncode == 130
-    assert told.splitlines()[-1] == "interrupted; run the same command to go on"
+    assert told.splitlines()[-1] == "interrupted; run the same command to resume"
     assert "Traceback" not in told

@@ -142,7 +142,7 @@ def test_audio_that_changed_under_its_name_is_found(copy, told, typed):
     done = typed(f"spk-store verify {store} --table {copy.table} --audio {copy.folder}/wav")
     changed = rows["audio"] == name
     assert done.exit_code == 1
-    assert done.stdout.count("has other samples than were encoded") == changed.sum()
+    assert done.stdout.count("has other samples than those encoded") == changed.sum()
     assert f"{changed.sum()} faults, expected none" in done.stderr
     soundfile.write(path, np.stack([samples, samples], 1), 8000)
     line = copy.extract(store)
@@ -163,10 +163,10 @@ def test_a_table_edited_after_extraction_is_told(copy, told, typed):
     # of the same length: found where the audio is decoded, and only there
     moved = rows.assign(**{name: rows[name] - 0.1 * (rows.index == 3) for name in ("start", "end")})
     done = verified(moved)
-    assert f"segment {rows.segment_id[3]!r} has other samples than were encoded" in done.stdout
+    assert f"segment {rows.segment_id[3]!r} has other samples than those encoded" in done.stdout
     names = rows["segment_id"].tolist()
     swapped = rows.assign(segment_id=[names[1], names[0], *names[2:]])
-    assert verified(swapped).stdout.count("has other samples than were encoded") == 2
+    assert verified(swapped).stdout.count("has other samples than those encoded") == 2
     renamed = rows.assign(segment_id=["new", *names[1:]])
     assert "1 of 52 segments is not in the table" in verified(renamed).stdout
     told_of = told(f"spk-classify sweep {edited} {store} out --classifiers centroid --jobs 1")

@@ -202,12 +202,12 @@ def test_interval_and_mcnemar_that_disagree_are_both_told():
     found = conclude(make_rows(-0.05, 0.2, 0.001))
     assert found.startswith("no difference is shown: B - A is 10.0 points")
     assert (
-        "interval and McNemar disagree: McNemar's p is below 0.05, which takes segments for "
+        "interval and McNemar disagree: McNemar's p is below 0.05, which treats segments as "
         "independent of their meeting, but the interval holds 0"
     ) in found
     found = conclude(make_rows(0.01, 0.2, 0.07))
     assert found.startswith("B is better by 10.0 points")
-    assert "disagree: McNemar's p is not below 0.05, but the interval leaves out 0, so" in found
+    assert "disagree: McNemar's p is not below 0.05, but the interval excludes 0, so" in found
     found = conclude(make_rows(-0.05, 0.2, 0.001, alone=(0.04,)))
     assert "independent of their meeting" not in found
     assert found.endswith("McNemar's p is below 0.05, but the interval holds 0")

@@ -232,7 +232,7 @@ def test_how_many_have_nobody_is_told(with_nobody):
     score(strange, resamples=FEW, log=lines.append)
     assert lines[-1] == (
         "3 of 8 segments are named 'unknown', 1 of them of speakers that the model does not know: "
-        "that counts as not right; of the other 5, 60.0% are named rightly"
+        "that counts as wrong; of the other 5, 60.0% are named rightly"
     )
     lines.clear()
     score(with_nobody.drop(columns="best"), resamples=FEW, log=lines.append)
@@ -255,4 +255,4 @@ def test_nobody_is_right_only_where_the_table_calls_the_speaker_so(with_nobody):
     lines = []
     found = score(strange, resamples=FEW, log=lines.append)
     assert found["value"][0] == 4 / 8
-    assert "counts as not right, but for 1 whose speaker the table calls so; of the" in lines[-1]
+    assert "counts as wrong, but for 1 whose speaker the table calls so; of the" in lines[-1]

@@ -124,8 +124,8 @@ def test_guesses_that_are_passed_for_known_are_told(table, store, people, named,
     guesses = linked(table, store)[0].people
     guesses.to_csv(tmp_path / "people.csv", index=False)
     lines = linked(table, store, identity=tmp_path / "people.csv")[1]
-    assert f"{len(guesses)} rows have a confidence below 1, as guesses of link have" in lines
-    assert "guesses of link" not in linked(table, store, identity=named([*people]))[1]
+    assert f"{len(guesses)} rows have a confidence below 1, as guesses from link have" in lines
+    assert "guesses from link" not in linked(table, store, identity=named([*people]))[1]
 
 
 def test_too_few_pairs_are_no_fault_of_the_encoder(people, tmp_path):
@@ -134,7 +134,7 @@ def test_too_few_pairs_are_no_fault_of_the_encoder(people, tmp_path):
     table = toy_table(two)
     store = toy_store(tmp_path / "store", table, toy_vectors(table, two))
     links, lines = linked(table, store)
-    assert "too few pairs of labels tell whether the encoder can link people" in lines
+    assert "there are too few pairs to tell whether the encoder can link people" in lines
     assert links.unsure["reason"].tolist() == ["too few pairs"] * 2
 
 
@@ -172,7 +172,7 @@ def test_where_nobody_is_there_twice_nothing_stands_out(tmp_path):
     table = toy_table(people)
     store = toy_store(tmp_path / "store", table, toy_vectors(table, people))
     links, lines = linked(table, store, same_id=0.0)
-    assert "nobody is there twice or the encoder cannot tell: nothing is claimed" in lines
+    assert "nobody is there twice, or the encoder cannot tell: nothing is claimed" in lines
     assert {*links.unsure["reason"]} == {"nobody stands out"}  # which is no fault of the encoder
     assert links.people.empty
 

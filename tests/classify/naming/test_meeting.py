@@ -245,4 +245,4 @@ def test_one_person_or_two_can_be_looked_for(place, tmp_path):
         named = naming.apply(few, tmp_path / "new.rttm", **where)
         assert names_of(named)["SPEAKER_00"] == "Bo"
         assert named.clusters["probability"].isna().all()
-        assert any("calibration: none, since the enrolment is too little" in line for line in lines)
+        assert any("calibration: none, since the enrolment is too small" in line for line in lines)

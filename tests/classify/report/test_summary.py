@@ -82,7 +82,7 @@ def test_runs_that_share_nothing_are_not_compared(make_runs):
 
 def test_a_model_over_all_labels_carries_its_warning(make_runs):
     runs = make_runs({1}, {2}, models=("x, within corpus", "y"))
-    assert "rewards knowing the room" in told(runs)[0][1]
-    assert "rewards knowing the room" not in told(runs)[1][1]
-    assert any("difference is one of tasks too" in text for text in caveats(runs, pairs_of(runs)))
+    assert "rewards recognising the room" in told(runs)[0][1]
+    assert "rewards recognising the room" not in told(runs)[1][1]
+    assert any("their tasks differ too" in text for text in caveats(runs, pairs_of(runs)))
     assert not any("tasks" in text for text in caveats(runs[1:], {}))

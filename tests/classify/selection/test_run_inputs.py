@@ -76,7 +76,7 @@ def test_a_sweep_does_not_go_on_in_the_folder_of_another_table(
     said = run("sweep", tmp_path / "other.csv", store_path, swept[1], *FAST)
     assert said.exit_code == 1
     assert told in said.output
-    assert said.output.endswith("; pass --overwrite to begin it anew, or name another folder\n")
+    assert said.output.endswith("; pass --overwrite to restart it, or name another folder\n")
     assert before == {file.name: file.read_bytes() for file in swept[1].iterdir()}
 
 

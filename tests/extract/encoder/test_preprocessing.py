@@ -245,7 +245,7 @@ def test_the_option_is_obeyed_against_the_file_and_that_is_reported(tmp_path, gr
     folder = describe(tmp_path / "encoder", group_encoder, **says)
     encoder = load_encoder(str(folder), normalize="no")
     assert encoder.provenance()["normalization"] == "none"
-    assert "--normalize: 'no' is obeyed, though" in encoder.notes[0]
+    assert "--normalize: 'no' is used, though" in encoder.notes[0]
     assert load_encoder(str(folder), normalize="yes").notes == ()
 
 

@@ -339,7 +339,7 @@ def test_a_signal_to_all_processes_ends_them_in_good_order(alone, start, tmp_pat
     assert process.returncode == 128 + kind
     assert said.splitlines() == [
         "stopping after this batch; once more to stop at once",
-        "interrupted; run the same command to go on",
+        "interrupted; run the same command to resume",
     ]
     limit = time.monotonic() + 30  # a process that has said its last word may take a moment to go
     while group(process.pid) and time.monotonic() < limit:
@@ -472,14 +472,14 @@ else:
     ended = subprocess.run(
         [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert "'cpu,cpu' in a script that the process of each device imports anew" in ended.stderr
+    assert "'cpu,cpu' in a script that the process of each device imports again" in ended.stderr
     assert 'expected extract() under `if __name__ == "__main__":`; put it there' in ended.stderr
 
 
 def test_an_encoder_that_changed_meanwhile_is_refused(worker):
     batches, spec = worker
     done = unit_of(replace(spec, provenance={"encoder": "another"}), batches)
-    assert "demo: the encoder on here is another than the run began with" in done.problem
+    assert "demo: the encoder on here differs from the one that the run began with" in done.problem
     assert done.value.shards == ()
 
 

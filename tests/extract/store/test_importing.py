@@ -171,7 +171,7 @@ def test_the_weights_file_identifies_the_encoder_of_several_files(table, tmp_pat
     import_vectors(half, table[:3], tmp_path / "store", **options)
     store = import_vectors(rest, table[3:].reset_index(drop=True), tmp_path / "store", **options)
     np.testing.assert_array_equal(store.read(IDS, 0), X[:, 0])
-    with pytest.raises(InputError, match=r"features of 's0' are others than in the file"):
+    with pytest.raises(InputError, match=r"features of 's0' differ from those in the file"):
         import_vectors(file("c.npz", vectors=-X[:, 0]), table, tmp_path / "store", **options)
 
 

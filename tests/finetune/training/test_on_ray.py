@@ -47,7 +47,7 @@ def corpus(meetings, tmp_path_factory):
     ("busy", "failed", "code", "said"),
     [
         ([], ["M1", "M2"], 3, ""),
-        (["M1"], ["M2"], 4, "another process works on 1 session, first 'M1'\n"),
+        (["M1"], ["M2"], 4, "another process is working on 1 session, first 'M1'\n"),
     ],
 )
 def test_sessions_that_failed_or_are_anothers_have_their_exit_codes(

@@ -100,7 +100,7 @@ OTHERS = {
     ),
     "a meeting that cannot be trained": (
         lambda table: changed(table, "split", "test", range(15)),
-        "'M1' was trained there, expected rows that can be trained, and the table's cannot (no "
+        "'M1' was trained there, expected rows that can be trained, but the table's cannot (no "
         "train segments",
     ),
 }
@@ -209,7 +209,7 @@ def test_a_result_and_its_note_belong_together(meetings, fleet):
     with pytest.raises(InputError, match="version_0: result.json does not match task.json"):
         train_table(meetings[1], fleet)
     (version / "task.json").unlink()
-    with pytest.raises(InputError, match="version_0: holds a result and no task.json"):
+    with pytest.raises(InputError, match="version_0: holds a result without task.json"):
         train_table(meetings[1], fleet)
 
 

@@ -720,7 +720,7 @@ def test_a_signal_ends_the_command_in_good_order(corpus, whole, tmp_path, kind, 
         running.send_signal(kind)
         _, told = running.communicate()
     assert running.returncode == code
-    assert "interrupted; run the same command to go on" in told
+    assert "interrupted; run the same command to resume" in told
     assert "Traceback" not in told
 
 

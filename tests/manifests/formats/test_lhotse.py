@@ -84,7 +84,7 @@ def test_a_damaged_file_is_named(tmp_path):
     path = write(tmp_path, ROW, name="a.jsonl.gz")
     path.write_bytes(path.read_bytes()[:-12])
     with pytest.raises(
-        InputError, match=r"a\.jsonl\.gz: cannot be read \(.*\); take the file from"
+        InputError, match=r"a\.jsonl\.gz: cannot be read \(.*\); write the file again"
     ):
         turns(path)
     (tmp_path / "b.jsonl").write_text('{"id": ')
