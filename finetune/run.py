@@ -11,7 +11,8 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -180,11 +181,12 @@ def train_table(
         warn(unread)
     _check_shared_model(config, config.devices if config.within == "corpus" else 1)
     failed: list[FailedUnit] = []
-    if config.engine == "ray":
-        _check_resume_used(plan)
-        busy, interrupted, failed = train_on_ray(plan, stop, log)
-    else:
-        busy, interrupted = _train_here(plan, devices, stop, log)
+    with _none_left_running(plan):
+        if config.engine == "ray":
+            _check_resume_used(plan)
+            busy, interrupted, failed = train_on_ray(plan, stop, log)
+        else:
+            busy, interrupted = _train_here(plan, devices, stop, log)
     if config.within == "corpus" and len(devices) > 1 and not _first_rank():
         return FinetuneSummary(sessions=None, text="", interrupted=interrupted)
     given_up = tuple(unit.unit.name for unit in failed)
@@ -199,6 +201,17 @@ def train_table(
         failed=given_up,
         log_dir=str(config.log_dir),
     )
+
+
+@contextmanager
+def _none_left_running(plan: TrainingPlan) -> Iterator[None]:
+    """Have sessions.csv tell of no session that it is being trained, where a problem ends all."""
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):  # the first one is told
+            write_tables(plan)
+        raise
 
 
 def _train_here(

@@ -281,6 +281,18 @@ def test_another_terminal_reads_in_sessions_csv_who_trains_what(corpus, settings
     assert write_tables(plan)["state"].tolist() == ["unfinished", "unfinished"]
 
 
+def test_a_problem_that_ends_the_run_leaves_no_session_that_is_said_to_be_trained(
+    corpus, settings, tmp_path, monkeypatch
+):
+    def train(task, folder, *, run):
+        raise InputError(f"{pd.read_csv(tmp_path / 'sessions.csv')['state'][0]}, on purpose")
+
+    monkeypatch.setattr("spk.finetune.training.train_session.train", train)
+    with pytest.raises(InputError, match="^running, on purpose"):
+        train_table(corpus[1], replace(settings, log_dir=str(tmp_path)))
+    assert pd.read_csv(tmp_path / "sessions.csv")["state"].tolist() == ["unfinished", "waiting"]
+
+
 def test_other_settings_are_refused_by_name(corpus, whole):
     config = replace(whole[0], learning_rate=2e-3, dropout=0.1)
     with pytest.raises(InputError, match=r"settings \['dropout', 'learning_rate'\] differ"):
