@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -50,6 +51,10 @@ COMMANDS = {
 
 class _LazyGroup(Group):
     """A group that imports a command only to run it, so that `spk --help` answers at once."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[arg-type]  # for "Did you mean ...?"
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of the data."""

@@ -88,15 +88,17 @@ def _exit_with(problem: InputError, ctx: click.Context) -> NoReturn:
 def _as_typed(text: str, ctx: click.Context) -> str:
     """Return an error's text whose WHERE is an argument of Python as the command line has it.
 
-    A path stands for itself; any other option is named by its flag.
+    A path stands for itself, where the error is not that it "is given"; any other option is named
+    by its flag.
     """
-    name, colon, rest = text.partition(": ")
+    where, colon, rest = text.partition(": ")
+    name = where.replace("-", "_")
     param = next((p for p in ctx.command.params if p.name == name), None)
     if param is None or not colon:
         return text
     value = ctx.params.get(name)
     is_path = isinstance(value, (str, Path)) and isinstance(param.type, click.Path)
-    return f"{value if is_path else _label(param)}: {rest}"
+    return f"{value if is_path and 'is given' not in rest else _label(param)}: {rest}"
 
 
 class Command(_OneLineErrors, click.Command):

@@ -30,6 +30,34 @@ SCHEMAS = {
 }
 
 
+READABLE = 4.5  # the least contrast of text with what it stands on, WCAG 2.2, 1.4.3
+# Of the words in code: their class, colour and the colour below, once painted, as [r, g, b].
+CODE_COLOURS = """(() => {
+    const brush = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+    const painted = (...colours) => {
+        for (const colour of ["white", ...colours]) {
+            brush.fillStyle = colour;
+            brush.fillRect(0, 0, 1, 1);
+        }
+        return [...brush.getImageData(0, 0, 1, 1).data].slice(0, 3);
+    };
+    return [...document.querySelectorAll(".highlight code span[class]")].map((word) => {
+        const below = getComputedStyle(word.closest("code")).backgroundColor;
+        return [word.className, painted(below, getComputedStyle(word).color), painted(below)];
+    });
+})()"""
+
+
+def contrast(colour, other):
+    """Return the contrast of two colours, [r, g, b] from 0 to 255, as WCAG 2.2 defines it."""
+    lights = []
+    for channels in (colour, other):
+        parts = [part / 255 for part in channels]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        lights.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    return (max(lights) + 0.05) / (min(lights) + 0.05)
+
+
 class Loaded(HTMLParser):
     """What a browser loads with a page by itself, and the ids that links may lead to."""
 
@@ -179,6 +207,23 @@ def test_no_page_is_wider_than_its_window(site, tmp_path_factory):
     finally:
         browser.close()
     assert wider == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_code_can_be_read_in_the_light_and_in_the_dark(site, tmp_path, dark):
+    browser = open_browser(tmp_path)
+    shown = []
+    try:
+        browser.look(dark=dark)
+        for page in ("how-to/names.html", "reference/python.html", "tutorial/index.html"):
+            browser.open(site / page)
+            shown += browser.run(CODE_COLOURS)
+    finally:
+        browser.close()
+    assert len({kind for kind, *_ in shown}) > 5
+    ratios = {(kind, *text): contrast(text, ground) for kind, text, ground in shown}
+    assert {kind: ratio for kind, ratio in ratios.items() if ratio < READABLE} == {}
 
 
 def test_the_page_of_versions_has_the_numbers_of_the_code():

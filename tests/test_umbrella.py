@@ -48,7 +48,7 @@ def test_help_behind_the_door_is_the_commands_own(name):
 def test_a_command_that_is_not_there_is_refused_by_name():
     done = CliRunner().invoke(main, ["extrakt"])
     assert done.exit_code == 2
-    assert "No such command 'extrakt'" in done.output
+    assert "No such command 'extrakt'. Did you mean 'extract'?" in done.output
 
 
 def test_what_can_be_repaired_is_one_line_behind_the_door_too():

@@ -10,6 +10,7 @@ collar. Source: Bredin (2017), pyannote.metrics.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ from .voices import RESERVED, UNKNOWN
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ...manifests.formats.turns import Annotation
 
 PARTS = ("known_missed", "wrong_name", "stranger_named", "missed_speech", "false_alarm")
 RESAMPLES = 1000
@@ -69,7 +72,7 @@ def score(
         A file cannot be read, the reference lacks a session, or nothing is scored.
     """
     turns, enrolled = read_named(named)
-    truth = turns_table(read_turns(reference).turns, reference)
+    truth = turns_table(_read_reference(reference).turns, reference)
     _check_sessions(turns, truth, reference)
     spans = {} if uem is None else {s: merge(parts) for s, parts in read_uem(uem).items()}
     enrolled_names = {underscored(name) for name in enrolled}
@@ -84,6 +87,14 @@ def score(
             labelled(said, enrolled_names), labelled(heard, enrolled_names), spans.get(session)
         )
     return error_table(rows, seed=seed)
+
+
+def _read_reference(reference: str | Path) -> Annotation:
+    """Read the reference; a folder of several formats has no option here that says which."""
+    try:
+        return read_turns(reference)
+    except InputError as problem:
+        raise InputError(re.sub("say which, format=.*", "name the RTTM", str(problem))) from None
 
 
 def _check_sessions(turns: pd.DataFrame, truth: pd.DataFrame, reference: str | Path) -> None:

@@ -108,8 +108,9 @@ def _encoder(voices: Voices, options: ExtractOptions) -> Encoder:
         "dtype": options.dtype,
     }
     encoder = load_encoder(options.encoder, **where)
-    then = voices.config["normalization"]
-    if encoder.provenance()["normalization"] != then and then in NORMALIZE:
+    then, now = voices.config["normalization"], encoder.provenance()
+    is_theirs = now["weights_sha256"] == voices.config["weights_sha256"]
+    if is_theirs and now["normalization"] != then and then in NORMALIZE:
         return load_encoder(options.encoder, normalize=NORMALIZE[then], **where)
     return encoder
 

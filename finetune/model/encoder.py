@@ -79,6 +79,11 @@ class PartlyFrozenEncoder(nn.Module):
         self.model.config.layerdrop = 0.0
         self.front, self.rate, self._config = parts.front, parts.rate, config
         self.layer_count = len(self.model.encoder.layers)
+        if not self.layer_count:
+            raise InputError(
+                f"{config.encoder}: has no layers, expected an encoder that can be trained; name "
+                "another with --encoder"
+            )
         self.wanted = parse_layer_choice(config.states, self.layer_count)
         self.top = max(self.wanted)
         frozen_layers(config, 0, self.layer_count)  # checks that there are that many

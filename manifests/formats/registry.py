@@ -273,11 +273,15 @@ def _format_of_folder(path: Path) -> str:
         return "kaldi"
     suffixes = sorted({f".{suffix.rpartition('.')[2]}" for suffix in _all_suffixes()})
     names = {_format_read(file) for file in list_files(path, tuple(suffixes))}
-    if len(names) != 1:
-        content = f"files of {', '.join(sorted(names))}" if names else "no file of a known format"
+    if not names:
         raise InputError(
-            f"{path}: holds {content}, expected those of one format; say which, format=..., one of "
-            f"{', '.join(FORMATS)}"
+            f"{path}: holds no file of a known format, expected some with a suffix of "
+            f"{', '.join(_suffixes())}; correct the path"
+        )
+    if len(names) > 1:
+        raise InputError(
+            f"{path}: holds files of {', '.join(sorted(names))}, expected those of one format; say "
+            f"which, format=..., one of {', '.join(FORMATS)}"
         )
     return names.pop()
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SEPARATORS = (",", ";", "\t")
 INDEX = re.compile(r"(Unnamed: \d+.*)?")  # what pandas calls the column of row numbers
+MOST_NAMES = 5  # of files in a folder that was named in the place of one
 LIKENESS = 0.75  # similarity, 0..1, from which a column name counts as a misspelt expected one
 
 
@@ -53,6 +54,11 @@ def read_delimited(path: str | Path, columns: Iterable[str], repair: str) -> She
         data = Path(path).read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {repair}") from None
+    except IsADirectoryError:
+        inside = ", ".join(sorted(file.name for file in Path(path).glob("*.csv"))[:MOST_NAMES])
+        raise InputError(
+            f"{path}: is a folder, expected a file; name one in it ({inside or 'no .csv'})"
+        ) from None
     except OSError as problem:
         raise InputError(f"{path}: cannot be read ({problem.strerror}); {repair}") from None
     text = re.sub(r'\A\s*"?sep=."?\n', "", decode(data, path))

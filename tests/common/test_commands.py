@@ -141,8 +141,9 @@ def test_commands_of_a_group_have_what_commands_have():
 @click.argument("table", type=click.Path())
 @click.option("--runs", type=click.Path())
 @click.option("--layers")
+@click.option("--audio-root")
 @click.option("--said")
-def picky(table, runs, layers, said):
+def picky(table, runs, layers, audio_root, said):
     """Refuse what it is told to, as a function of Python does."""
     raise InputError(said)
 
@@ -154,6 +155,8 @@ def picky(table, runs, layers, said):
         ("runs: holds none; name another", "swept: holds none; name another"),
         ("layers: 9 is not there, expected 0: correct it", "--layers: 9 is not there, expected 0:"),
         ("said: is wrong", "--said: is wrong"),
+        ("runs: no table is given; pass it too", "--runs: no table is given; "),
+        ("audio-root: is wrong", "--audio-root: is wrong"),
         ("table 3: is wrong", "table 3: is wrong"),
         ("t.csv: table: is wrong", "t.csv: table: is wrong"),
         ("table", "table"),

@@ -168,6 +168,8 @@ def test_clips_of_any_rate_are_enrolled_under_their_folders_name(clips, tmp_path
     assert voices.calibration.known_trials > 0  # clips are left out in turn
     again = enrol_clips(clips, tmp_path / "cache", voices=voices, log=silent)
     assert file_of(again, tmp_path) == file_of(voices, tmp_path)
+    with pytest.raises(InputError, match="mfcc: made with another encoder than the voices"):
+        enrol_clips(clips, tmp_path / "other", voices=voices, encoder="mfcc", log=silent)
 
 
 def test_clips_of_more_people_join_voices_of_one_layer_of_many(clips, tmp_path):

@@ -299,5 +299,11 @@ def test_states_that_are_not_there_are_refused(make_trunk):
     assert parse_layer_choice("last", 2) == parse_layer_choice("2", 2) == (2,)
     with pytest.raises(InputError, match="--states: value is '4', expected last, mix or .* 0 to 3"):
         make_trunk("layer", states="4")
-    with pytest.raises(InputError, match="--freeze-encoder-layers: value is 4, expected at most 3"):
+    frozen = "--freeze-encoder-layers: value is 4, expected at most 3, .*-layers 1$"
+    with pytest.raises(InputError, match=frozen):
         make_trunk("layer", freeze_encoder_layers=4)
+
+
+def test_an_encoder_without_layers_is_refused():
+    with pytest.raises(InputError, match="^mfcc: has no layers, .*; name another with --encoder$"):
+        PartlyFrozenEncoder(load_encoder_parts("mfcc"), FinetuneConfig(encoder="mfcc"))

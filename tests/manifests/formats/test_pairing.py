@@ -99,7 +99,8 @@ def test_a_session_without_recording_ends_the_run_and_the_suggested_command_repa
     annotate("a.rttm", ("ES2002a", 1, 2, "A"))
     done = typed("rttm a.rttm t.csv --audio-root ami")
     assert done.exit_code == 1
-    assert "1 of 1 annotated session has no recording, first 'ES2002a' (1 turn)" in done.stderr
+    assert "1 of 1 annotated session has no recording, first 'ES2002a' (1 turn, " in done.stderr
+    assert "the first in a.rttm, line 1), expected ES2002a.wav" in done.stderr
     assert "'ES2002a.Mix-Headset' (ES2002a/ES2002a.Mix-Headset.wav)" in done.stderr
     assert [row[:2] for row in notes()] == [
         ["unpaired", "ES2002a"],

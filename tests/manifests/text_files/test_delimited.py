@@ -205,3 +205,6 @@ def test_a_placeholder_is_nobody(tmp_path):
 def test_a_file_that_is_absent_is_reported_with_its_repair(tmp_path):
     with pytest.raises(InputError, match=r"x\.csv: no such file; correct the path"):
         read_delimited(tmp_path / "x.csv", ["path"], "correct the path")
+    (tmp_path / "a.csv").touch()
+    with pytest.raises(InputError, match=r"is a folder, expected a file; name one in it .a\.csv"):
+        read_delimited(tmp_path, ["path"], "correct the path")
