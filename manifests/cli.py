@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +152,8 @@ def kaldi(path: str, table: str, **options: Any) -> None:
     """Make the segment table TABLE of the Kaldi data directory PATH."""
     from .formats.kaldi import read_kaldi
 
-    _make_segments(read_kaldi, path, table, **options)
+    read = partial(read_kaldi, audio_root=options["audio_root"])
+    _make_segments(read, path, table, **options)
 
 
 @main.command()

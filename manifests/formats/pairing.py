@@ -49,9 +49,11 @@ def pair(audio_root: str | Path, sessions: Iterable[str]) -> Pairing:
         )
     sure, unsure, unread = (_by_name(root, kinds) for kinds in (SUFFIXES, UNSURE, UNREAD))
     by_name = {**unsure, **sure}
-    _check_any(root, by_name, unread)
+    wanted = sorted(set(sessions))
+    if wanted:
+        _check_any(root, by_name, unread)
     recordings, missing = {}, []
-    for session in sorted(set(sessions)):
+    for session in wanted:
         files = by_name.pop(normal_name(session), [])
         if len(files) > 1:
             raise InputError(
