@@ -159,6 +159,17 @@ def kaldi(path: str, table: str, **options: Any) -> None:
 @main.command()
 @options_of(TableOptions)
 @_annotated
+def nemo(path: str, table: str, **options: Any) -> None:
+    """Make the segment table TABLE of the NeMo manifest PATH, or a folder of them."""
+    from .formats.nemo import read_nemo
+
+    read = partial(read_nemo, audio_root=options["audio_root"])
+    _make_segments(read, path, table, **options)
+
+
+@main.command()
+@options_of(TableOptions)
+@_annotated
 def turns(path: str, table: str, **options: Any) -> None:
     """Make the segment table TABLE of a CSV of turns PATH (columns file,start,end,speaker)."""
     from .formats.segmented_csv import read_segmented_csv
@@ -294,7 +305,8 @@ def export(table: str, out: str, **options: Any) -> None:
     """Write the turns of TABLE as another format: a file OUT, or a folder of one per session.
 
     OUT is a file where it has the format's suffix (.rttm .json .seglst.json .TextGrid .srt .vtt
-    .txt .eaf .jsonl .jsonl.gz .csv); kaldi, and lhotse with its recordings, are a folder.
+    .txt .eaf .jsonl .jsonl.gz .nemo.json .csv; with --format nemo also .json or .jsonl); kaldi,
+    and lhotse with its recordings, are a folder.
     """
     from ..common.outputs import protecting
     from .formats.export import export_table

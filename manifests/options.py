@@ -13,8 +13,8 @@ from ..common.options import CheckedOptions, joined, option_field, parse_channel
 SCOPES = ("session", "series", "corpus")
 METHODS = ("chronological", "blocked-k", "leave-one-session-out", "enrol", "roll-call", "random")
 FORMATS = (
-    *("rttm", "whisperx", "seglst", "textgrid", "srt", "vtt", "txt", "eaf", "lhotse", "kaldi"),
-    "csv",
+    *("rttm", "whisperx", "seglst", "textgrid", "srt", "vtt", "txt", "eaf", "lhotse", "nemo"),
+    *("kaldi", "csv"),
 )
 CUE_FORMS = ("any", "voice", "brackets", "number", "colon")
 SHARE: dict[str, Any] = {"least": 0.0, "most": 1.0, "metavar": "0..1"}

@@ -106,11 +106,13 @@ class Annotation:
 
 def check_same_recording(session: str, listed: Listed, before: Listed) -> None:
     """Raise `InputError` where two lists name different files as one session's recording."""
-    file, other = (entry.file or entry.bases[0] / entry.path for entry in (listed, before))
+    if (listed.path, listed.bases) == (before.path, before.bases):
+        return
+    file, other = (os.path.abspath(e.file or e.bases[0] / e.path) for e in (listed, before))
     if file != other:
         raise InputError(
-            f"{listed.place}: the recording of {session!r} is {str(file)!r}, and in {before.place} "
-            f"{str(other)!r}, expected one; give one of them another name, or read the files one "
+            f"{listed.place}: the recording of {session!r} is {file!r}, and in {before.place} "
+            f"{other!r}, expected one; give one of them another name, or read the files one "
             "by one"
         )
 

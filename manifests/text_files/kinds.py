@@ -23,7 +23,7 @@ MARKS = (  # how a file begins, what it is, what to do
     (r"(?s).{0,2000}<ANNOTATION_DOCUMENT", "an ELAN file (.eaf)", "run spk-manifests eaf on it"),
     (r"<\w|<\?xml|<!", "an XML file", "export it as RTTM, or as a Praat TextGrid"),
     (rf"\[{CLOCK} --> {CLOCK}\]", "a text with times", "run spk-manifests txt on it"),
-    (r"[{\[]", "a JSON file", "run spk-manifests whisperx or lhotse on it"),
+    (r"[{\[]", "a JSON file", "run spk-manifests whisperx, lhotse or nemo on it"),
     (r"WEBVTT", "a subtitle file (WebVTT)", "run spk-manifests vtt on it"),
     (rf"(?s:.{{0,80}}){CLOCK} --> {CLOCK}", "a subtitle file (SRT)", "run spk-manifests srt on it"),
     (r"(SPEAKER|SPKR-INFO)\s", "an RTTM", "run spk-manifests rttm on it"),
