@@ -17,12 +17,12 @@ from typing import Any, NoReturn
 
 from ...common.errors import InputError
 from ..text_files.decoding import decode
+from ..text_files.kinds import NEMO
 from .turns import NUMBER
 
 GZIP = b"\x1f\x8b"
 LARGEST = 2**30  # bytes of an unpacked file
 AGAIN = "take the file from its writer again"
-NEMO = r'\s*\[?\s*\{(?!.{0,4000}"segments").{0,4000}"audio_file(?:path|name)"'  # its first line
 
 
 def read_json_text(path: Path) -> str:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from ...common.errors import InputError, check_choice
 from ...common.files import list_files
 from ...common.log import log
+from ..text_files.kinds import NEMO
 from . import eaf, kaldi, lhotse, nemo, rttm, segmented_csv, srt, textgrid, txt, vtt, whisperx
-from .json_values import NEMO
 from .turns import Annotation, Turn
 from .writing import by_session, turns_of, without_blanks
 

@@ -291,7 +291,9 @@ def test_other_readers_say_who_reads_it(folder):
                 InputError, match=f"is a NeMo manifest, expected {form}; run spk-ma"
             ):
                 read_turns(path, name)
-        with pytest.raises(InputError, match="is a JSON file, .* nemo on it"):
+        with pytest.raises(
+            InputError, match="is a NeMo manifest, expected an RTTM; run spk-manifests n"
+        ):
             read_turns(path, "rttm")
 
 
