@@ -17,7 +17,7 @@ from pathlib import Path
 from ...common.audio.decoding import read_header
 from ...common.counts import counted
 from ...common.errors import InputError
-from .pairing import Pairing, pair
+from .pairing import LEAVE_OUT, Pairing, pair
 from .turns import Listed, audio_seconds
 
 COMMAND = "a command, which is never run"
@@ -73,7 +73,10 @@ def _is_below(session: str, listed: Mapping[str, Listed], root: Path) -> bool:
 
 
 def missing_error(
-    pairing: Pairing, listed: Mapping[str, Listed], turns: Mapping[str, int]
+    pairing: Pairing,
+    listed: Mapping[str, Listed],
+    turns: Mapping[str, int],
+    otherwise: str = LEAVE_OUT,
 ) -> InputError:
     """Return the error for sessions whose recordings are not where they are listed, if at all."""
     session = pairing.missing[0]
@@ -82,18 +85,17 @@ def missing_error(
         f"{counted(len(pairing.missing), 'annotated session', 'has', of=every)} no recording, "
         f"first {session!r} with {counted(turns[session], 'turn')}"
     )
-    leave = "or pass --allow-unpaired to leave such sessions out"
     if session not in listed:
         return InputError(
             f"{next(iter(listed.values())).place.split(',')[0]}: does not list session "
-            f"{session!r}, expected its recording ({without}); add it, pass --audio-root with the "
-            f"folder of the recordings, {leave}"
+            f"{session!r}, expected its recording ({without}); add it, or pass --audio-root with "
+            f"the folder of the recordings{otherwise}"
         )
     entry = listed[session]
     path = entry.path if len(entry.path) <= SHOWN else entry.path[: SHOWN - 3] + "..."
     return InputError(
         f"{entry.place}: {path!r} is {entry.refusal or 'not there'}, expected the path of a "
-        f"recording ({without}); {_repair(session, entry)}, {leave}"
+        f"recording ({without}); {_repair(session, entry)}{otherwise}"
     )
 
 
@@ -103,7 +105,7 @@ def _repair(session: str, entry: Listed) -> str:
         made = "write what it prints to" if entry.refusal == COMMAND else "write it as"
         return f"{made} FOLDER/{session}.wav and pass --audio-root FOLDER"
     relative = "" if os.path.isabs(entry.path) else "run spk where the path starts from, "
-    return f"correct it, {relative}pass --audio-root with the folder of the recordings"
+    return f"correct it, {relative}or pass --audio-root with the folder of the recordings"
 
 
 class ListedRecordings:

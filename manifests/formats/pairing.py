@@ -122,10 +122,16 @@ def unpaired_notes(
     ]
 
 
+LEAVE_OUT = ", or pass --allow-unpaired to leave such sessions out"
+
+
 def unpaired_error(
-    pairing: Pairing, audio_root: str | Path, turns: Mapping[str, int]
+    pairing: Pairing,
+    audio_root: str | Path,
+    turns: Mapping[str, int],
+    otherwise: str = LEAVE_OUT,
 ) -> InputError:
-    """Return the error for annotated sessions that have no recording."""
+    """Return the error for annotated sessions that have no recording; `otherwise` ends it."""
     root, session = Path(audio_root), pairing.missing[0]
     every = len(pairing.missing) + len(pairing.recordings)
     more = f" and {_some(pairing.missing[1:])}" if pairing.missing[1:] else ""
@@ -134,19 +140,19 @@ def unpaired_error(
         f"{audio_root}: {counted(len(pairing.missing), 'annotated session', 'has', of=every)} no "
         f"recording, first {session!r} ({counted(turns[session], 'turn')}){more}, expected "
         f"{session}.wav or the like; recordings without annotation: {spare}; "
-        f"{_repair(pairing, session)}or pass --allow-unpaired to leave such sessions out"
+        f"{_repair(pairing, session)}{otherwise}"
     )
 
 
 def _repair(pairing: Pairing, session: str) -> str:
     if session in pairing.unread:
         file = pairing.unread[session]
-        return f"{file.name} is of a kind that is not decoded: {conversion(str(file))}, "
+        return f"{file.name} is of a kind that is not decoded: {conversion(str(file))}"
     likely = likely_recording(session, pairing.spare)
     if likely is None:
-        return "add the recording or correct its name, "
+        return "add the recording or correct its name"
     target = likely.with_name(session + likely.suffix)
-    return f"if {likely.name} is meant, type `mv {_quoted(likely)} {_quoted(target)}`, "
+    return f"if {likely.name} is meant, type `mv {_quoted(likely)} {_quoted(target)}`"
 
 
 def _quoted(file: Path) -> str:

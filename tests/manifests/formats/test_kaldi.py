@@ -217,7 +217,7 @@ def test_a_command_is_refused_and_the_repair_works(run, tmp_path):
             "r-1 a.wav",
             "line 1: 'a.wav' is not there, .*; correct it, run spk where the path starts",
         ),
-        ("r-1 /no/a.wav", "line 1: '/no/a.wav' is not there, .*; correct it, pass --audio-root wi"),
+        ("r-1 /no/a.wav", "line 1: '/no/a.wav' is not there, .*; correct it, or pass --audio-root"),
         ("r-1", "line 1: '' is not there"),
         ("r-1 d", "line 1: 'd' is not there"),
         ("r-1 x.ark:12", "line 1: 'x.ark:12' is a place in an archive, .*; write it as FOLDER/r-1"),

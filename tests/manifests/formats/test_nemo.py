@@ -150,7 +150,7 @@ def test_a_bare_name_that_is_nowhere_lists_no_place(folder):
     assert done.output == (
         "manifest.json, line 1: 'wav/S1.wav' is not there, expected the path of a recording (1 of "
         "1 annotated session has no recording, first 'S1' with 1 turn); correct it, run spk where "
-        "the path starts from, pass --audio-root with the folder of the recordings, or pass "
+        "the path starts from, or pass --audio-root with the folder of the recordings, or pass "
         "--allow-unpaired to leave such sessions out; see t.csv.notes.csv\n"
     )
     write(folder, {**ROW, "audio_filepath": "s3://b/S1.wav"})
