@@ -22,7 +22,7 @@ from .turns import Listed, audio_seconds
 
 COMMAND = "a command, which is never run"
 ARCHIVE = "a place in an archive"
-SHOWN = 60  # characters of a path that a message shows
+SHOWN = 60  # characters of a command that a message shows
 
 
 def locate(
@@ -92,7 +92,8 @@ def missing_error(
             f"the folder of the recordings{otherwise}"
         )
     entry = listed[session]
-    path = entry.path if len(entry.path) <= SHOWN else entry.path[: SHOWN - 3] + "..."
+    long = entry.refusal and len(entry.path) > SHOWN
+    path = f"{entry.path[: SHOWN - 3]}..." if long else entry.path
     return InputError(
         f"{entry.place}: {path!r} is {entry.refusal or 'not there'}, expected the path of a "
         f"recording ({without}); {_repair(session, entry)}{otherwise}"
