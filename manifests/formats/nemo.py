@@ -16,8 +16,9 @@ is run in. A bare name that is in neither, as in NeMo's tarred sets, lists no pl
 
 Written is a line per turn, with the recording's absolute path, or the bare name ``SESSION.wav``
 where none is known; `uniq_id` only where the file is not called after the session. Times are as they
-are; since a duration is kept, an end may move by less than 1e-8 s. After NeMo's `manifest.py`,
-`collections.py` (`ASRSpeechLabel`) and `speaker_utils.py`, read in 2026.
+are; since a duration is kept, an end may move by less than 1e-8 s. After NeMo's own readers:
+`manifest.py`, `collections.py` (`ASRSpeechLabel`, `EndtoEndDiarizationSpeechLabel`) and
+`speaker_utils.py` (`audio_rttm_map`) of github.com/NVIDIA-NeMo/Speech.
 """  # noqa: E501 (a table)
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ from .turns import (
 )
 
 SUFFIXES = (".json", ".jsonl")
-AUDIO, RTTM = ("audio_filepath", "audio_filename"), ("rttm_filepath", "rttm_filename")
+AUDIO = ("audio_filepath", "audio_filename")
+RTTM = ("rttm_filepath", "rttm_filename", "rttm_file")
 NOBODY = ("infer", "UNK")  # labels by which NeMo says that nobody is named
 NO_TEXT = "-"
 DIGITS = 8  # of an end, as lhotse rounds start + duration

@@ -102,6 +102,13 @@ def test_turns_of_a_diarized_line_are_its_rttms(folder):
     assert turns(folder) == [("S1", "B", 3.0, 4.0)]
 
 
+@pytest.mark.parametrize("key", ["rttm_filepath", "rttm_filename", "rttm_file"])
+def test_an_rttm_is_named_by_any_of_nemos_keys(folder, key):
+    rttm(folder, ("S1", 0.5, 1, "A"))
+    row = {name: value for name, value in SESSION.items() if name != "rttm_filepath"}
+    assert turns(write(folder, {**row, key: "rttm/S1.rttm"})) == [("S1", "A", 0.5, 1.5)]
+
+
 def test_windows_of_a_recording_cut_its_rttm_as_nemo_does(folder):
     rttm(folder, ("S1", 0.5, 1, "A"), ("S1", 1, 2, "B"), ("S1", 8, 1, "A"))
     window = {**SESSION, "offset": 1, "duration": 1.0}
