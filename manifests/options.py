@@ -27,7 +27,8 @@ class TableOptions(CheckedOptions):
 
     audio_root: str | None = option_field(
         None,
-        "Folder of the recordings, searched below; without it ends are not checked.",
+        "Folder of the recordings, searched below; without it they are where PATH lists them "
+        "(Kaldi, NeMo), or ends are not checked.",
         path=True,
     )
     scope: str = option_field("session", "Where a speaker id means one person.", choices=SCOPES)
@@ -95,7 +96,7 @@ class ExportOptions(CheckedOptions):
     audio_root: str | None = option_field(
         None,
         "Folder that the table's relative paths start from; formats that list recordings do so "
-        "with it.",
+        "with it, or where paths are absolute.",
         path=True,
     )
     full_labels: bool = option_field(

@@ -8,7 +8,7 @@ an utterance is a whole recording, and its end, like an end of -1, is taken from
 A relative path of `wav.scp` starts from the folder that spk is run in, as in Kaldi; commands are
 never run (`listed`). `reco2file_and_channel` says which channel (A to H, or from 1) of a file a
 recording is. That counts where the file is named with another channel than the first, and the
-recording that is read has several; a recording of one channel is that channel already.
+recording that is read has several; a recording of its own with one channel is that channel already.
 
 Written are all files that `utils/validate_data_dir.sh` asks for, sorted by bytes (``LC_ALL=C``):
 utterances are ``speaker-recording-start-end``, in milliseconds of fixed width, so that they sort as
@@ -33,7 +33,7 @@ from ...common.files import atomic_write, list_files
 from ...common.log import log
 from ...common.names import normal_name
 from ..text_files.decoding import read_text
-from .listed import ARCHIVE, COMMAND, ListedRecordings
+from .listed import ARCHIVE, COMMAND, ListedRecordings, drop_ambiguous_names
 from .turns import (
     Annotation,
     Listed,
@@ -142,6 +142,10 @@ def _read(folder: Path, name: str, audio_root: str | Path | None, skip_bad: bool
     annotation = collect_turns(
         rows, lambda row, line, at: _turn(row, line, at, directory), place, skip_bad=skip_bad
     )
+    silent = directory.speakers.keys() - directory.lines.keys()
+    if silent:
+        message = f"{counted(len(silent), 'utterance')} of {NEEDED} not in segments"
+        annotation.notes.append(Note("ignored", name, message))
     annotation.recordings = listed
     _choose_channels(annotation, sides, directory.recordings)
     return annotation
@@ -195,12 +199,12 @@ def _listed(folder: Path, name: str, sides: Mapping[str, _Side]) -> dict[str, Li
             refusal = COMMAND
         elif re.search(r":\d+$", path) and not os.path.isfile(path):
             refusal = ARCHIVE
-        session = normal_name(recording)
-        own_name = "" if refusal else Path(path).stem
-        other_name = sides[session].file if session in sides else own_name
-        place = f"{name}/wav.scp, line {line + 1}"
-        listed[session] = Listed(path, place, (Path(),), other_name, refusal)
-    return listed
+        place, other_name = f"{name}/wav.scp, line {line + 1}", "" if refusal else Path(path).stem
+        listed[normal_name(recording)] = Listed(path, place, (Path(),), other_name, refusal)
+    return {
+        session: entry._replace(other_name=sides[session].file) if session in sides else entry
+        for session, entry in drop_ambiguous_names(listed).items()
+    }
 
 
 def _choose_channels(
@@ -215,7 +219,7 @@ def _choose_channels(
         for session in sorted({turn.session for turn in annotation.turns if not turn.channel})
         if session in sides
         and channels[sides[session].file] != {"0"}
-        and recordings.channels(session) != 1
+        and not recordings.is_one_channel(session)
     }
     annotation.turns = [
         turn if turn.channel else turn._replace(channel=chosen.get(turn.session, ""))

@@ -3,8 +3,8 @@
 Without ``--audio-root`` a recording is where the list says: a relative path starts from the folders
 that its format names. ``--audio-root`` wins over the list: there the same relative path is looked
 for first, then a file of the session's name, as for formats without a list, then one of the name
-that the list gives the file. Absolute paths and commands of the list are not used then. Commands
-are never run.
+that the list gives the file, if it gives no other file that name. Absolute paths and commands of
+the list are not used then. Commands are never run.
 """
 
 from __future__ import annotations
@@ -70,6 +70,22 @@ def _is_below(session: str, listed: Mapping[str, Listed], root: Path) -> bool:
     if session not in listed or listed[session].refusal or os.path.isabs(listed[session].path):
         return False
     return os.path.isfile(root / listed[session].path)
+
+
+def drop_ambiguous_names(listed: Mapping[str, Listed]) -> dict[str, Listed]:
+    """Return listed recordings without the other names that files of several paths have.
+
+    >>> listed = {s: Listed(f"{s}/mix.wav", "", (), "mix") for s in ("S1", "S2")}
+    >>> [entry.other_name for entry in drop_ambiguous_names(listed).values()]
+    ['', '']
+    """
+    paths: dict[str, set[str]] = {}
+    for entry in listed.values():
+        paths.setdefault(entry.other_name, set()).add(entry.path)
+    return {
+        session: entry._replace(other_name="") if len(paths[entry.other_name]) > 1 else entry
+        for session, entry in listed.items()
+    }
 
 
 def missing_error(
@@ -142,9 +158,11 @@ class ListedRecordings:
         """
         return audio_seconds(self._files[session]) if session in self._files else None
 
-    def channels(self, session: str) -> int | None:
-        """Return how many channels a session's recording has, None where none can be read."""
+    def is_one_channel(self, session: str) -> bool:
+        """Return whether a session has a recording of its own, and that has one channel."""
         try:
-            return read_header(self._files[session]).channels
+            file = self._files[session]
+            own = sum(other == file for other in self._files.values()) == 1
+            return own and read_header(file).channels == 1
         except (KeyError, InputError):
-            return None  # whoever needs the recording says what is wrong with it
+            return False  # whoever needs the recording says what is wrong with it

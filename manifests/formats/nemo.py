@@ -36,7 +36,7 @@ from ...common.files import atomic_write
 from ...common.log import log
 from ...common.names import normal_name
 from .json_values import number, parse_json_lines, read_json_text, text
-from .listed import ListedRecordings
+from .listed import ListedRecordings, drop_ambiguous_names
 from .rttm import read_rttm
 from .segmented_csv import file_session
 from .turns import (
@@ -139,6 +139,7 @@ def _manifest(
             session = _session(row, sessions[audio[line]])
             if session not in listed and _is_place(entry):
                 listed[session] = entry
+    listed = drop_ambiguous_names(listed)
     recordings = ListedRecordings(listed, {*listed, *sessions.values()}, audio_root)
     return _Manifest(bases, sessions, listed, recordings)
 

@@ -1,6 +1,7 @@
 """Kaldi data directories as kaldi's own scripts and others write them."""
 
 import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +194,27 @@ def test_audio_root_wins_over_wav_scp(run, tmp_path):
     assert read_rows()[0][1] == "sub/mix.wav"
 
 
+def test_a_file_is_not_taken_for_another_of_its_name(run, tmp_path):
+    more = {"segments": "u1 r-1 0 1\nu2 r-2 1 2\n", "utt2spk": "u1 A\nu2 B\n"}
+    record(tmp_path / "root" / "mix.wav")
+    done = run("--audio-root", "root", **more, **{"wav.scp": "r-1 /a/mix.wav\nr-2 /b/mix.wav\n"})
+    assert "2 of 2 annotated sessions have no recording, first 'r-1'" in done.output
+
+
+def test_ids_are_compared_in_nfc(run, tmp_path):
+    record(tmp_path / "a.wav")
+    name = unicodedata.normalize("NFD", "é")
+    done = run(segments=f"u1 {name} 0 1\n", utt2spk="u1 A\n", **{"wav.scp": "é a.wav\n"})
+    assert (done.exit_code, read_rows()[0][0]) == (0, "é"), done.output
+
+
+def test_an_utterance_without_segment_is_counted(tmp_path):
+    write(tmp_path, segments="u1 r 0 1\n", utt2spk="u1 A\nu2 B\n")
+    assert [note.message for note in read_kaldi(tmp_path).notes] == [
+        "1 utterance of utt2spk not in segments"
+    ]
+
+
 def test_a_command_is_refused_and_the_repair_works(run, tmp_path):
     made = (
         "d/wav.scp, line 1: 'touch harm; sph2pipe -f wav /x y.sph |' is a command, which is never"
@@ -277,6 +299,13 @@ def test_sides_of_a_conversation_are_read_from_their_channels(run, tmp_path):
     for name in ("f-A", "f-B"):
         record(tmp_path / "mono" / f"{name}.wav")
     assert channels(run("--audio-root", "mono", **SIDES, **{"wav.scp": pipes})) == []
+
+
+def test_a_mix_of_both_sides_is_not_taken_for_each(run, tmp_path):
+    record(tmp_path / "wav" / "f.wav")
+    done = run("--audio-root", "wav", **SIDES, **{"wav.scp": "f-A a |\nf-B b |\n"})
+    assert done.exit_code == 1
+    assert "segments, line 2: channel is 1 (from 0), expected less than the 1 of" in done.output
 
 
 def test_a_first_channel_alone_means_nothing_and_a_fifth_field_comes_first(run, tmp_path):

@@ -188,6 +188,9 @@ def test_recordings_of_one_name_are_told_apart_by_their_folders(folder):
     names = ["id1_Q3G_00086", "id2_Q3G_00086", "id2_Q3G_00087"]
     assert table["session"].tolist() == names
     assert table["audio"].tolist() == [str(folder / file) for file in files]
+    record(folder.parent / "root" / "00086.wav")
+    failed = CliRunner().invoke(main, ["nemo", "m", "u.csv", "--audio-root", "root"])
+    assert "3 of 3 annotated sessions have no recording, first 'id1_Q3G_00086'" in failed.output
     assert "have one name, so sessions are called after their folders too, as 'id1_Q" in done.stderr
 
 
