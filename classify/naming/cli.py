@@ -83,9 +83,9 @@ def apply_names(
 
     DIARIZATION is an RTTM, a WhisperX JSON, an EAF, a lhotse JSONL, a NeMo manifest or a Kaldi
     directory; where it lists its recordings, neither --audio nor --audio-root is needed. The
-    output folder receives
-    SESSION.rttm, SESSION.json, names.csv and what else --formats names; features are kept in its
-    folder features, so that a second run need not make them. Exit code 3: some names are doubtful.
+    output folder receives SESSION.rttm, SESSION.json, names.csv and what else --formats names;
+    features are kept in its folder features, so that a second run need not make them. Exit code 3:
+    some names are doubtful.
     """
     from .commands import cluster_lines
     from .meeting import apply

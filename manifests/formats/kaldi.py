@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ...common.counts import counted
+from ...common.counts import agree, counted
 from ...common.errors import InputError
 from ...common.files import atomic_write, list_files
 from ...common.log import log
@@ -119,17 +119,10 @@ def read_kaldi(
 
 
 def _read(folder: Path, name: str, audio_root: str | Path | None, skip_bad: bool) -> Annotation:
-    if (folder / "segments").is_file():
-        place, rows = (
-            f"{name}/segments",
-            [(n, row.split()) for n, row in _lines(folder / "segments")],
-        )
-    else:
-        place = f"{name}/{NEEDED}"
-        rows = [
-            (n, [utterance, utterance, "0", "-1"])
-            for n, utterance, _ in _rows(folder, NEEDED, name)
-        ]
+    source = "segments" if (folder / "segments").is_file() else NEEDED
+    rows = [(line, row.split()) for line, row in _lines(folder / source)]
+    if source == NEEDED:  # an utterance is a recording
+        rows = [(line, [row[0], row[0], "0", "-1"]) for line, row in rows]
     sides = _sides(folder, name)
     listed = _listed(folder, name, sides)
     sessions = {normal_name(row[1]) for _, row in rows if len(row) > 1}
@@ -140,11 +133,15 @@ def _read(folder: Path, name: str, audio_root: str | Path | None, skip_bad: bool
         ListedRecordings(listed, sessions, audio_root),
     )
     annotation = collect_turns(
-        rows, lambda row, line, at: _turn(row, line, at, directory), place, skip_bad=skip_bad
+        rows,
+        lambda row, line, place: _turn(row, line, place, directory),
+        f"{name}/{source}",
+        skip_bad=skip_bad,
     )
-    silent = directory.speakers.keys() - directory.lines.keys()
+    silent = len(directory.speakers.keys() - directory.lines.keys())
     if silent:
-        message = f"{counted(len(silent), 'utterance')} of {NEEDED} not in segments"
+        verb = agree(silent, "is", "are")
+        message = f"{counted(silent, 'utterance')} of {NEEDED} {verb} not in segments"
         annotation.notes.append(Note("ignored", name, message))
     annotation.recordings = listed
     _choose_channels(annotation, sides, directory.recordings)
@@ -202,7 +199,9 @@ def _listed(folder: Path, name: str, sides: Mapping[str, _Side]) -> dict[str, Li
         place, other_name = f"{name}/wav.scp, line {line + 1}", "" if refusal else Path(path).stem
         listed[normal_name(recording)] = Listed(path, place, (Path(),), other_name, refusal)
     return {
-        session: entry._replace(other_name=sides[session].file) if session in sides else entry
+        session: entry
+        if entry.other_name or session not in sides
+        else entry._replace(other_name=sides[session].file)
         for session, entry in drop_ambiguous_names(listed).items()
     }
 

@@ -211,7 +211,7 @@ def test_ids_are_compared_in_nfc(run, tmp_path):
 def test_an_utterance_without_segment_is_counted(tmp_path):
     write(tmp_path, segments="u1 r 0 1\n", utt2spk="u1 A\nu2 B\n")
     assert [note.message for note in read_kaldi(tmp_path).notes] == [
-        "1 utterance of utt2spk not in segments"
+        "1 utterance of utt2spk is not in segments"
     ]
 
 
