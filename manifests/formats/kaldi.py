@@ -1,9 +1,9 @@
 """Read and write Kaldi data directories: `segments`, `utt2spk`, `spk2utt`, `wav.scp`, `text`.
 
 Read are `utt2spk`, which must be there, `segments` (four fields, or five with the channel from 0),
-`text`, `wav.scp` and `reco2file_and_channel`. The session is the recording's id. Without `segments`
-an utterance is a whole recording, and its end, like an end of -1, is taken from `reco2dur` or
-`utt2dur`, or from the recording itself.
+`text`, `wav.scp` and `reco2file_and_channel`. The session is the recording's id, with ``_`` for
+each ``/``. Without `segments` an utterance is a whole recording, and its end, like an end of -1, is
+taken from `reco2dur` or `utt2dur`, or from the recording itself.
 
 A relative path of `wav.scp` starts from the folder that spk is run in, as in Kaldi; commands are
 never run (`listed`). `reco2file_and_channel` says which channel (A to H, or from 1) of a file a
@@ -125,12 +125,13 @@ def _read(folder: Path, name: str, audio_root: str | Path | None, skip_bad: bool
         rows = [(line, [row[0], row[0], "0", "-1"]) for line, row in rows]
     sides = _sides(folder, name)
     listed = _listed(folder, name, sides)
-    sessions = {normal_name(row[1]) for _, row in rows if len(row) > 1}
+    recordings = sorted({row[1] for _, row in rows if len(row) > 1})
+    _check_sessions(recordings, f"{name}/{source}")
     directory = _Directory(
         _fields(folder, NEEDED, name),
         _fields(folder, "text", name),
         {**_fields(folder, "utt2dur", name), **_fields(folder, "reco2dur", name)},
-        ListedRecordings(listed, sessions, audio_root),
+        ListedRecordings(listed, map(_key, recordings), audio_root),
     )
     annotation = collect_turns(
         rows,
@@ -143,9 +144,38 @@ def _read(folder: Path, name: str, audio_root: str | Path | None, skip_bad: bool
         verb = agree(silent, "is", "are")
         message = f"{counted(silent, 'utterance')} of {NEEDED} {verb} not in segments"
         annotation.notes.append(Note("ignored", name, message))
+    renamed = [recording for recording in recordings if "/" in recording]
+    if renamed:
+        message = (
+            f"'/' is '_' in {counted(len(renamed), 'session')}, first {_session(renamed[0])!r}"
+        )
+        annotation.notes.append(Note("renamed", name, message))
     annotation.recordings = listed
     _choose_channels(annotation, sides, directory.recordings)
     return annotation
+
+
+def _session(recording: str) -> str:
+    """Return the session of a recording's id; WeSpeaker's are paths, as ``id1/x/00001.wav``."""
+    return recording.replace("/", "_")
+
+
+def _key(recording: str) -> str:
+    """Return by what a recording is found: its session, as turns have it in the end."""
+    return normal_name(_session(recording))
+
+
+def _check_sessions(recordings: Sequence[str], place: str) -> None:
+    """Raise `InputError` where two recordings would be one session."""
+    ids: dict[str, str] = {}
+    for recording in recordings:
+        other = ids.setdefault(_session(recording), recording)
+        if other != recording:
+            raise InputError(
+                f"{place}: recordings {other!r} and {recording!r} would both be session "
+                f"{_session(recording)!r}, since '/' becomes '_', expected different names; rename "
+                "one"
+            )
 
 
 def _lines(file: Path) -> list[tuple[int, str]]:
@@ -183,7 +213,7 @@ def _sides(folder: Path, name: str) -> dict[str, _Side]:
             )
         code = fields[1]
         index = int(code) - 1 if code.isdecimal() else ord(code) - ord("A")
-        sides[normal_name(recording)] = _Side(fields[0], str(index))
+        sides[_key(recording)] = _Side(fields[0], str(index))
     return sides
 
 
@@ -197,7 +227,7 @@ def _listed(folder: Path, name: str, sides: Mapping[str, _Side]) -> dict[str, Li
         elif re.search(r":\d+$", path) and not os.path.isfile(path):
             refusal = ARCHIVE
         place, other_name = f"{name}/wav.scp, line {line + 1}", "" if refusal else Path(path).stem
-        listed[normal_name(recording)] = Listed(path, place, (Path(),), other_name, refusal)
+        listed[_key(recording)] = Listed(path, place, (Path(),), other_name, refusal)
     return {
         session: entry
         if entry.other_name or session not in sides
@@ -255,7 +285,7 @@ def _turn(row: list[str], line: int, place: str, directory: _Directory) -> Turn:
         end = _end(utterance, recording, place, directory)
     text = directory.texts.get(utterance, "")
     channel = str(int(row[4][:4])) if len(row) == 5 else ""
-    return Turn(recording, speaker, start, end, line, place, channel, text)
+    return Turn(_session(recording), speaker, start, end, line, place, channel, text)
 
 
 def _end(utterance: str, recording: str, place: str, directory: _Directory) -> float:
@@ -263,7 +293,7 @@ def _end(utterance: str, recording: str, place: str, directory: _Directory) -> f
     text = directory.seconds.get(recording, directory.seconds.get(utterance, ""))
     if text:
         return parse_float(text, what="duration", place=place)
-    seconds = directory.recordings.seconds(normal_name(recording))
+    seconds = directory.recordings.seconds(_key(recording))
     if seconds is None:
         raise InputError(
             f"{place}: the end of {recording!r} is the recording's, which no reco2dur or utt2dur "

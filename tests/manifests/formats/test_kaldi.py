@@ -208,6 +208,24 @@ def test_ids_are_compared_in_nfc(run, tmp_path):
     assert (done.exit_code, read_rows()[0][0]) == (0, "é"), done.output
 
 
+def test_ids_that_are_paths_are_sessions(run, tmp_path):
+    """As WeSpeaker writes them for VoxCeleb."""
+    ids = ["id1/x/00001.wav", "id2/x/00001.wav"]
+    for name in ids:
+        record(tmp_path / "vox" / name, 2)
+    done = run(
+        utt2spk="".join(f"{name} {name[:3]}\n" for name in ids),
+        **{"wav.scp": "".join(f"{name} vox/{name}\n" for name in ids)},
+    )
+    assert done.exit_code == 0, done.output
+    assert read_rows() == [
+        (name.replace("/", "_"), str(tmp_path / "vox" / name), 2.0) for name in ids
+    ]
+    assert "d: '/' is '_' in 2 sessions, first 'id1_x_00001.wav'" in done.stderr
+    done = run(utt2spk="a/b A\na_b B\n", reco2dur="a/b 1\na_b 1\n")
+    assert "d/utt2spk: recordings 'a/b' and 'a_b' would both be session 'a_b', since" in done.output
+
+
 def test_an_utterance_without_segment_is_counted(tmp_path):
     write(tmp_path, segments="u1 r 0 1\n", utt2spk="u1 A\nu2 B\n")
     assert [note.message for note in read_kaldi(tmp_path).notes] == [
