@@ -213,7 +213,12 @@ def _span(row: Mapping[str, Any], place: str) -> tuple[float, float | None]:
         raise InputError(f"{place}: offset is '{start:g}' s, expected >= 0; correct it")
     if row.get("duration") is None:
         return start, None
-    return start, round(start + number(row, "duration", place), DIGITS)
+    seconds = number(row, "duration", place)
+    if seconds < 0:
+        raise InputError(
+            f"{place}: duration is '{seconds:g}' s, expected > 0; delete or correct the line"
+        )
+    return start, round(start + seconds, DIGITS)
 
 
 def _turn(row: Any, line: int, place: str, manifest: _Manifest) -> Turn:
@@ -252,13 +257,13 @@ def _diarized(
     if file not in manifest.rttms:
         manifest.rttms[file] = read_rttm(file, skip_bad=skip_bad)
         part.notes += manifest.rttms[file].notes
-    turns = _of_session(manifest.rttms[file].turns, session, file, place, part.notes)
-    for turn in turns:
-        last = turn.end if end is None else min(turn.end, end)
-        if max(turn.start, start) < last:
-            inside = turn._replace(session=session, start=max(turn.start, start), end=last)
-            part.turns.append(check_turn(inside))
-    changed = len({turn[2:4] for turn in turns} - {turn[2:4] for turn in part.turns})
+    changed = 0
+    for turn in _of_session(manifest.rttms[file].turns, session, file, place, part.notes):
+        first, last = max(turn.start, start), turn.end if end is None else min(turn.end, end)
+        changed += (first, last) != (turn.start, turn.end)
+        if first < last:
+            inside = Turn(session, turn.speaker, first, last, turn.line, f"{place}, {turn.place}")
+            part.turns.append(check_turn(inside._replace(channel=turn.channel)))
     if changed:
         message = f"{counted(changed, 'turn', 'is')} cut or left out, as offset and duration say"
         part.notes.append(Note("clipped", f"{place}, {file.name}", message))
@@ -286,7 +291,8 @@ def _notes(
 ) -> Iterator[Note]:
     """Yield what was taken for the speaker and the session, where a line does not say it."""
     objects = {line: row for line, row in rows if isinstance(row, dict)}
-    waiting = sum(not _is_diarized(row) and row.get("label") in NOBODY for row in objects.values())
+    nobody = [row for row in objects.values() if row.get("speaker") in (None, "")]
+    waiting = sum(row.get("label") in NOBODY and not _is_diarized(row) for row in nobody)
     if waiting:
         message = (
             f"{counted(waiting, 'line', 'names')} nobody, and no RTTM; for what NeMo's diarizer "

@@ -75,6 +75,8 @@ def test_speaker_comes_before_label(folder):
     both = {**ROW, "speaker": "Bea", "label": "happy"}
     path = write(folder, {**row, "speaker": "Anna"}, {**ROW, "offset": 3, "speaker": "Anna"}, both)
     assert [turn[1] for turn in turns(path)] == ["Anna", "Anna", "Bea"]
+    named = write(folder, {**ROW, "speaker": "Anna", "label": "infer"}, name="b.json")
+    assert (turns(named)[0][1], read_nemo(named).notes) == ("Anna", [])
     assert messages(path, "speakers") == ["1 label beside a speaker, not read"]
 
 
@@ -118,6 +120,14 @@ def test_windows_of_a_recording_cut_its_rttm_as_nemo_does(folder):
         "3 turns are cut or left out, as offset and duration say",
         "3 turns are cut or left out, as offset and duration say",
     ]
+    write(folder, window, {**window, "offset": 1.25})
+    done = CliRunner().invoke(main, ["nemo", "m", "t.csv"])
+    assert done.exit_code == 0, "windows may overlap"
+    write(folder, SESSION, SESSION)
+    done = CliRunner().invoke(main, ["nemo", "m", "u.csv"])
+    assert "manifest.json, line 2, S1.rttm, line 1: the turn of 'A' from 0.5 to 1.5 s is giv" in (
+        done.output
+    )
 
 
 def test_relative_paths_start_from_the_manifest_and_then_from_the_folder_of_the_run(folder):
@@ -244,6 +254,7 @@ def test_what_is_wrong_is_named(folder, change, message):
         ({"rttm_filepath": "rttm"}, "line 1: rttm_filepath is 'rttm', expected the path of a file"),
         ({"audio_filepath": "S2.wav"}, "S1.rttm holds 2 sessions, first 'S1', expected 'S2'; name"),
         ({"offset": -1}, "line 1: offset is '-1' s, expected >= 0"),
+        ({"duration": -1}, "line 1: duration is '-1' s, expected > 0"),
     ],
 )
 def test_what_is_wrong_in_a_diarized_line_is_named(folder, change, message):
