@@ -260,6 +260,7 @@ def test_a_command_is_refused_and_the_repair_works(run, tmp_path):
         ("r-1 /no/a.wav", "line 1: '/no/a.wav' is not there, .*; correct it, or pass --audio-root"),
         ("r-1", "line 1: '' is not there"),
         ("r-1 d", "line 1: 'd' is not there"),
+        ("r-1 /dev/zero", "line 1: '/dev/zero' is not there"),
         ("r-1 x.ark:12", "line 1: 'x.ark:12' is a place in an archive, .*; write it as FOLDER/r-1"),
         ("r-1 | cat", r"line 1: '\| cat' is a command, which is never run"),
         ("r-2 a.wav", r"d/wav.scp: does not list session 'r-1', expected its recording \(1 of 1 a"),
