@@ -3,13 +3,14 @@
 Without ``--audio-root`` a recording is where the list says: a relative path starts from the folders
 that its format names. ``--audio-root`` wins over the list: there the same relative path is looked
 for first, then a file of the session's name, as for formats without a list, then one of the name
-that the list gives the file, if it gives no other file that name. Absolute paths and commands of
-the list are not used then. Commands are never run.
+that the list gives the file, if it gives no other file that name and no other session has that
+file. Absolute paths and commands of the list are not used then. Commands are never run.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -52,10 +53,8 @@ def locate(
     root = Path(audio_root)
     recordings = {name: root / listed[name].path for name in names if _is_below(name, listed, root)}
     pairing = pair(root, [name for name in names if name not in recordings])
-    others = {n: listed[n].other_name for n in pairing.missing if n in listed}
-    by_other_name = pair(root, filter(None, others.values())).recordings if others else {}
     recordings |= pairing.recordings
-    recordings |= {n: by_other_name[other] for n, other in others.items() if other in by_other_name}
+    recordings |= _by_other_name(root, listed, pairing, {*recordings.values()})
     files_used = {*recordings.values()}
     return Pairing(
         {name: recordings[name] for name in names if name in recordings},
@@ -63,6 +62,17 @@ def locate(
         [file for file in pairing.spare if file not in files_used],
         pairing.unread,
     )
+
+
+def _by_other_name(
+    root: Path, listed: Mapping[str, Listed], pairing: Pairing, files_used: set[Path]
+) -> dict[str, Path]:
+    """Return recordings of missing sessions that are called as in their list, and no other's."""
+    names = {n: listed[n].other_name for n in pairing.missing if n in listed}
+    names = {session: name for session, name in names.items() if name}
+    files = pair(root, names.values()).recordings if names else {}
+    free = {*pairing.spare} - files_used
+    return {s: files[name] for s, name in names.items() if files.get(name) in free}
 
 
 def _is_below(session: str, listed: Mapping[str, Listed], root: Path) -> bool:
@@ -148,6 +158,10 @@ class ListedRecordings:
     def _files(self) -> dict[str, Path]:
         return locate(self._sessions, self._listed, self._audio_root).recordings
 
+    @cached_property
+    def _uses(self) -> Counter[Path]:
+        return Counter(self._files.values())
+
     def seconds(self, session: str) -> float | None:
         """Return how long a session's recording is (s), None where there is none.
 
@@ -162,7 +176,6 @@ class ListedRecordings:
         """Return whether a session has a recording of its own, and that has one channel."""
         try:
             file = self._files[session]
-            own = sum(other == file for other in self._files.values()) == 1
-            return own and read_header(file).channels == 1
+            return self._uses[file] == 1 and read_header(file).channels == 1
         except (KeyError, InputError):
             return False  # whoever needs the recording says what is wrong with it

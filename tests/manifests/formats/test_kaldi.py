@@ -199,6 +199,9 @@ def test_a_file_is_not_taken_for_another_of_its_name(run, tmp_path):
     record(tmp_path / "root" / "mix.wav")
     done = run("--audio-root", "root", **more, **{"wav.scp": "r-1 /a/mix.wav\nr-2 /b/mix.wav\n"})
     assert "2 of 2 annotated sessions have no recording, first 'r-1'" in done.output
+    more["segments"] = more["segments"].replace("r-2", "mix")
+    done = run("--audio-root", "root", **more, **{"wav.scp": "r-1 /a/mix.wav\nmix /b/x.wav\n"})
+    assert "1 of 2 annotated sessions has no recording, first 'r-1'" in done.output
 
 
 def test_ids_are_compared_in_nfc(run, tmp_path):
