@@ -125,7 +125,7 @@ STEPS: dict[str, list[Step]] = {
         f"spk-manifests {name}": OF_TURNS
         for name in (
             *("rttm", "textgrid", "whisperx", "srt", "vtt", "txt", "eaf", "lhotse", "kaldi"),
-            *("turns", "csv", "describe"),
+            *("nemo", "turns", "csv", "describe"),
         )
     },
     "spk-manifests select": [

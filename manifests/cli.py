@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +152,19 @@ def kaldi(path: str, table: str, **options: Any) -> None:
     """Make the segment table TABLE from the Kaldi data directory PATH."""
     from .formats.kaldi import read_kaldi
 
-    _make_segments(read_kaldi, path, table, **options)
+    read = partial(read_kaldi, audio_root=options["audio_root"])
+    _make_segments(read, path, table, **options)
+
+
+@main.command()
+@options_of(TableOptions)
+@_annotated
+def nemo(path: str, table: str, **options: Any) -> None:
+    """Make the segment table TABLE from the NeMo manifest PATH, or a folder of them."""
+    from .formats.nemo import read_nemo
+
+    read = partial(read_nemo, audio_root=options["audio_root"])
+    _make_segments(read, path, table, **options)
 
 
 @main.command()
@@ -293,7 +306,8 @@ def export(table: str, out: str, **options: Any) -> None:
     """Write the turns of TABLE in another format: to a file OUT, or a folder with one per session.
 
     OUT is a file if it has the format's suffix (.rttm .json .seglst.json .TextGrid .srt .vtt
-    .txt .eaf .jsonl .jsonl.gz .csv); kaldi, and lhotse with its recordings, write a folder.
+    .txt .eaf .jsonl .jsonl.gz .nemo.json .csv; with --format nemo also .json or .jsonl); kaldi,
+    and lhotse with its recordings, write a folder.
     """
     from ..common.outputs import protecting
     from .formats.export import export_table

@@ -13,8 +13,8 @@ from ..common.options import CheckedOptions, joined, option_field, parse_channel
 SCOPES = ("session", "series", "corpus")
 METHODS = ("chronological", "blocked-k", "leave-one-session-out", "enrol", "roll-call", "random")
 FORMATS = (
-    *("rttm", "whisperx", "seglst", "textgrid", "srt", "vtt", "txt", "eaf", "lhotse", "kaldi"),
-    "csv",
+    *("rttm", "whisperx", "seglst", "textgrid", "srt", "vtt", "txt", "eaf", "lhotse", "nemo"),
+    *("kaldi", "csv"),
 )
 CUE_FORMS = ("any", "voice", "brackets", "number", "colon")
 SHARE: dict[str, Any] = {"least": 0.0, "most": 1.0, "metavar": "0..1"}
@@ -27,7 +27,8 @@ class TableOptions(CheckedOptions):
 
     audio_root: str | None = option_field(
         None,
-        "Folder of the recordings, searched below; without it ends are not checked.",
+        "Folder of the recordings, searched below; without it they are where PATH lists them "
+        "(Kaldi, NeMo), or ends are not checked.",
         path=True,
     )
     scope: str = option_field("session", "Where one speaker id is one person.", choices=SCOPES)
@@ -94,8 +95,8 @@ class ExportOptions(CheckedOptions):
     )
     audio_root: str | None = option_field(
         None,
-        "Folder that the table's relative paths start from; with it, formats that can list "
-        "recordings do so.",
+        "Folder that the table's relative paths start from; formats that can list recordings do so "
+        "with it, or if paths are absolute.",
         path=True,
     )
     full_labels: bool = option_field(

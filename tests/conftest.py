@@ -75,7 +75,7 @@ def group_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 MEETING = "20990301_S_R001S01C01"  # the first of the demo corpus
-EXPORTED = ("whisperx", "srt", "vtt", "txt", "eaf", "lhotse", "kaldi", "csv")
+EXPORTED = ("whisperx", "srt", "vtt", "txt", "eaf", "lhotse", "nemo", "kaldi", "csv")
 MADE = (
     "spk-manifests demo corpus --sessions 2 --minutes 1 --speakers 3 --channels 1",
     "spk-manifests rttm corpus/TextGrid turns.csv --audio-root corpus/wav",

@@ -50,7 +50,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OF_EVERY_COMMAND = {"overwrite", "no_lock", "quiet", "verbose"}  # common/commands.py
 ONLY_IN_PYTHON = {"lock", "before", "log", "tell", "notes", "dropped"}
 SPLIT = manifests_options.SplitOptions
-PLAIN, CUES = ("whisperx", "lhotse", "kaldi", "turns"), ("srt", "vtt", "txt")
+PLAIN, CUES = ("whisperx", "lhotse", "nemo", "kaldi", "turns"), ("srt", "vtt", "txt")
 # command -> its settings, and the options of its own: files, and what is done instead
 DECLARED = [
     (manifests.commands["rttm"], [manifests_options.TableOptions], set()),

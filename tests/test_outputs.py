@@ -29,6 +29,7 @@ FILES = {
     "spk-manifests txt": ("written/txt OUT", ".csv"),
     "spk-manifests eaf": ("written/eaf OUT", ".csv"),
     "spk-manifests lhotse": ("written/lhotse OUT", ".csv"),
+    "spk-manifests nemo": ("written/nemo OUT", ".csv"),
     "spk-manifests kaldi": ("written/kaldi OUT", ".csv"),
     "spk-manifests turns": ("written/csv OUT", ".csv"),
     "spk-manifests export": ("turns.csv OUT", ".rttm"),

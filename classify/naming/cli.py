@@ -11,7 +11,7 @@ from ...common.click_options import option, options_of
 from ...common.commands import Group, exit_left_out, version_option, writes
 from ...common.outputs import MEASURES, Output
 from ...common.terminal import show
-from .options import ZIP, EnrolOptions, NamingOptions, OutputOptions, check_one_audio
+from .options import ZIP, EnrolOptions, NamingOptions, OutputOptions
 
 _VOICES = click.argument("voices", type=click.Path(path_type=Path))
 
@@ -80,16 +80,16 @@ def apply_names(
 ) -> None:
     """Give the speakers of DIARIZATION the names of VOICES, and unknown_1, ... to strangers.
 
-    DIARIZATION is an RTTM, a WhisperX JSON, an EAF or a lhotse JSONL. The output folder receives
-    SESSION.rttm, SESSION.json, names.csv and the other --formats; features are kept in its folder
-    features for the next run. Exit code 3: some names are doubtful.
+    DIARIZATION is an RTTM, a WhisperX JSON, an EAF, a lhotse JSONL, a NeMo manifest or a Kaldi
+    directory; where it lists its recordings, neither --audio nor --audio-root is needed. The output
+    folder receives SESSION.rttm, SESSION.json, names.csv and the other --formats; features are kept
+    in its folder features for the next run. Exit code 3: some names are doubtful.
     """
     from .commands import cluster_lines
     from .meeting import apply
     from .output import write_named
     from .voices_file import load_voices
 
-    check_one_audio(audio, audio_root)
     formats, review = settings.pop("formats"), settings.pop("review")
     named = apply(
         load_voices(voices),

@@ -19,7 +19,8 @@ from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.files import is_special
 from ...common.log import log as log_info
-from ...manifests.formats.pairing import pair, unpaired_error
+from ...manifests.formats.listed import locate, missing_error
+from ...manifests.formats.pairing import unpaired_error
 from ...manifests.formats.registry import read_turns
 from .assignment import CONFLICT, MIXED, SHORT, STRANGER
 from .clusters import evidence, turns_table
@@ -32,7 +33,9 @@ from .voices import UNKNOWN, Voices, check_enrolled
 if TYPE_CHECKING:
     import pandas as pd
 
-NAME_IT = "name the recording of a single session with --audio in the place of --audio-root"
+    from ...manifests.formats.turns import Annotation, Listed
+
+NAME_IT = ", or name the recording of a single session with --audio in the place of --audio-root"
 
 
 def apply(
@@ -50,11 +53,13 @@ def apply(
     Parameters
     ----------
     diarization
-        RTTM, WhisperX JSON, ELAN's EAF or lhotse's JSONL, of one session or several.
+        RTTM, WhisperX JSON, ELAN's EAF, lhotse's JSONL, a NeMo manifest or another format, of one
+        session or several.
     audio
         The recording of the only session; or else
     audio_root
-        the folder of recordings, each named after its session.
+        the folder of recordings, each named after its session. Neither is needed where the
+        diarization lists its recordings (Kaldi, NeMo).
     cache
         Folder that keeps the features; a second run takes them from there.
     log
@@ -78,10 +83,11 @@ def apply(
     1 SPEAKER_01  unknown_1         0.93
     """
     settings = NamingOptions(**options)
-    check_one_audio(audio, audio_root)
     check_enrolled(settings.present_names, voices.names, "--present")
-    turns = read_diarization(diarization, settings.input_format, log)
-    recordings = _recordings(turns, audio, audio_root)
+    annotation = read_diarization(diarization, settings.input_format, log)
+    check_one_audio(audio, audio_root, listed=bool(annotation.recordings))
+    turns = turns_table(annotation.turns, diarization)
+    recordings = _recordings(turns, annotation.recordings, audio, audio_root)
     segments = _segments(turns, recordings)
     place = nullcontext(cache) if cache is not None else tempfile.TemporaryDirectory()
     with place as folder:
@@ -108,8 +114,8 @@ def apply(
     return named
 
 
-def read_diarization(diarization: str | Path, input_format: str | None, log: Log) -> pd.DataFrame:
-    """Return the turns of a diarization (`clusters.turns_table`), in a format or in its own."""
+def read_diarization(diarization: str | Path, input_format: str | None, log: Log) -> Annotation:
+    """Return the turns of a diarization, in a format or in its own, and log its notes."""
     try:
         annotation = read_turns(diarization, input_format)
     except InputError as problem:  # which names the argument of `read_turns`
@@ -117,30 +123,38 @@ def read_diarization(diarization: str | Path, input_format: str | None, log: Log
         raise InputError(text) from None
     for note in annotation.notes:
         log(f"{note.place}: {note.message}")
-    return turns_table(annotation.turns, diarization)
+    return annotation
 
 
 def _recordings(
-    turns: pd.DataFrame, audio: str | Path | None, audio_root: str | Path | None
+    turns: pd.DataFrame,
+    listed: Mapping[str, Listed],
+    audio: str | Path | None,
+    audio_root: str | Path | None,
 ) -> dict[str, Path]:
     """Return each session's recording; what is no audio is told, and not taken for silence."""
-    recordings = _named_recordings(turns, audio, audio_root)
+    recordings = _named_recordings(turns, listed, audio, audio_root)
     for path in recordings.values():
         read_header(path)
     return recordings
 
 
 def _named_recordings(
-    turns: pd.DataFrame, audio: str | Path | None, audio_root: str | Path | None
+    turns: pd.DataFrame,
+    listed: Mapping[str, Listed],
+    audio: str | Path | None,
+    audio_root: str | Path | None,
 ) -> dict[str, Path]:
     counts = turns["session"].value_counts(sort=False)
     sessions = list(counts.index)
-    if audio_root is not None:
-        pairing = pair(audio_root, sessions)
+    if audio is None:
+        pairing = locate(sessions, listed, audio_root)
+        if pairing.missing and audio_root is None:
+            raise missing_error(pairing, listed, counts.to_dict(), otherwise="")
         if pairing.missing:
-            raise unpaired_error(pairing, audio_root, counts.to_dict(), otherwise=NAME_IT)
+            raise unpaired_error(pairing, str(audio_root), counts.to_dict(), otherwise=NAME_IT)
         return dict(pairing.recordings)
-    path = Path(str(audio))
+    path = Path(audio)
     if len(sessions) > 1:
         raise InputError(
             f"--audio: one recording is given for {counted(len(sessions), 'session')}, first "

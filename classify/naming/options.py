@@ -103,7 +103,7 @@ class NamingOptions(CheckedOptions):
     )
     input_format: str | None = option_field(
         None,
-        "Format of DIARIZATION: rttm, whisperx, eaf, lhotse, srt, vtt, txt, textgrid, csv, ...",
+        "Format of DIARIZATION: rttm, whisperx, eaf, lhotse, nemo, kaldi, srt, vtt, txt, csv, ...",
         metavar="NAME",
         default_text="by its suffix and content",
         group=READING,
@@ -153,9 +153,10 @@ class OutputOptions(CheckedOptions):
         return [name for name in FORMATS if name in typed]
 
 
-def check_one_audio(audio: object, audio_root: object) -> None:
-    """Raise `InputError` unless one of the two is given."""
-    if (audio is None) == (audio_root is None):
+def check_one_audio(audio: object, audio_root: object, *, listed: bool) -> None:
+    """Raise `InputError` unless one is given, or neither where the diarization lists recordings."""
+    neither = audio is None and audio_root is None
+    if (audio is None) == (audio_root is None) and not (listed and neither):
         given = "none is given" if audio is None else "both are given"
         raise InputError(
             f"--audio, --audio-root: {given}, expected one of them; pass the recording, or the "

@@ -21,6 +21,7 @@ from ...common.errors import InputError
 from ...common.files import atomic_write
 from ...common.names import normal_name
 from ...common.outputs import check_own_folder, has_to_be_written, protecting, same_place
+from ...manifests.formats.json_values import parse_json, read_json_text
 from ...manifests.formats.registry import read_turns, write_turns
 from ...manifests.formats.whisperx import LISTS, rename_speakers
 from .decision import COLUMNS, Named, rounded_down
@@ -178,7 +179,10 @@ def _given(diarization: str | Path | None) -> dict[str, Any] | None:
     """Return the document of a WhisperX JSON; None for other formats."""
     if diarization is None or Path(diarization).suffix.lower() != ".json":
         return None
-    document = json.loads(Path(diarization).read_bytes().decode("utf-8-sig"))
+    try:
+        document = parse_json(read_json_text(Path(diarization)), str(diarization))
+    except InputError:  # lines of JSON
+        return None
     whisperx = isinstance(document, dict) and isinstance(document.get("segments"), list)
     return document if whisperx else None
 

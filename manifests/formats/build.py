@@ -20,7 +20,8 @@ from ...common.names import is_placeholder, normal_name
 from ..table import check_table, segment_id
 from ..text_files.delimited import check_columns, read_delimited
 from .aishell4 import scoped_speaker
-from .pairing import pair, unpaired_error, unpaired_notes
+from .listed import locate, missing_error
+from .pairing import Pairing, unpaired_error, unpaired_notes
 from .turns import Annotation, Note, Turn, name_notes
 
 if TYPE_CHECKING:
@@ -48,8 +49,9 @@ def make_table(
         Turns and notes of `read_turns`, or of a format's own reader.
     audio_root
         Folder, searched recursively, with one recording per session, named after it, with any
-        suffix that libsndfile reads. Without it, `audio` is ``{session}.flac`` and ends are not
-        checked, which is noted.
+        suffix that libsndfile reads. Without it, recordings are where the annotation lists them
+        (`listed.locate`), and `audio` is absolute; where it lists none, `audio` is
+        ``{session}.flac`` and ends are not checked, which is noted.
     scope
         ``session``, ``series`` or ``corpus``: the scope within which a speaker id is one person.
     identity
@@ -77,7 +79,7 @@ def make_table(
         speaker that the identity file does not name, a session without recording, or no turn at
         all; with the notes made until then.
     """
-    usable = Annotation(notes=list(annotation.notes))
+    usable = Annotation(notes=list(annotation.notes), recordings=annotation.recordings)
     try:
         rows = _rows(annotation, usable, audio_root, scope, identity, skip_bad, allow_unpaired)
     except InputError as problem:
@@ -101,12 +103,12 @@ def _rows(
     if identity is not None and skip_bad:
         usable.turns = drop_nameless(usable.turns, identity, usable.notes)
     names = speaker_labels(usable.turns, scope=scope, identity=identity, notes=usable.notes)
-    if audio_root is None:
+    if audio_root is None and not usable.recordings:
         usable.notes.append(Note("unchecked", "audio", "no audio folder: ends were not checked"))
         rows = [_row(turn, f"{turn.session}.flac", turn.end, names) for turn in usable.turns]
     else:
         rows = _paired_rows(
-            usable, Path(audio_root), names, skip_bad=skip_bad, allow_unpaired=allow_unpaired
+            usable, audio_root, names, skip_bad=skip_bad, allow_unpaired=allow_unpaired
         )
     if not rows:
         dropped = [note.message for note in usable.notes if note.kind in ("dropped", "ignored")]
@@ -227,28 +229,36 @@ def read_identity(path: str | Path, notes: list[Note] | None = None) -> dict[tup
 
 def _paired_rows(
     usable: Annotation,
-    audio_root: Path,
+    audio_root: str | Path | None,
     names: Mapping[tuple[str, str], str],
     *,
     skip_bad: bool,
     allow_unpaired: bool,
 ) -> list[dict[str, object]]:
-    counts = Counter(turn.session for turn in usable.turns)
-    pairing = pair(audio_root, counts)
-    usable.notes += unpaired_notes(pairing, audio_root, counts, left_out=allow_unpaired)
-    if pairing.missing and not allow_unpaired:
-        places = (turn.place for turn in usable.turns if turn.session == pairing.missing[0])
-        raise unpaired_error(pairing, audio_root, counts, place=next(places))
+    pairing = _pairing(usable, audio_root, allow_unpaired)
     lengths = _lengths(usable, pairing.recordings, skip_bad)
     rows = []
     for turn in usable.turns:
         if turn.session in lengths:
             file = pairing.recordings[turn.session]
-            audio = file.relative_to(audio_root).as_posix()
+            audio = str(file.absolute() if audio_root is None else file.relative_to(audio_root))
             end = _clip(turn, lengths[turn.session], usable, skip_bad)
             if end is not None:
                 rows.append(_row(turn, audio, end, names))
     return rows
+
+
+def _pairing(usable: Annotation, audio_root: str | Path | None, allow_unpaired: bool) -> Pairing:
+    """Return each session's recording; raise where one has none, unless it may be left out."""
+    counts = Counter(turn.session for turn in usable.turns)
+    pairing = locate(counts, usable.recordings, audio_root)
+    usable.notes += unpaired_notes(pairing, audio_root or "", counts, left_out=allow_unpaired)
+    if pairing.missing and not allow_unpaired:
+        if audio_root is None:
+            raise missing_error(pairing, usable.recordings, counts)
+        places = (turn.place for turn in usable.turns if turn.session == pairing.missing[0])
+        raise unpaired_error(pairing, audio_root, counts, place=next(places))
+    return pairing
 
 
 class _Length(NamedTuple):

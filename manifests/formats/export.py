@@ -36,8 +36,8 @@ def export_table(
     path, format
         As for `write_turns`.
     audio_root
-        Folder that the table's relative paths start from; with it, formats that list recordings
-        (lhotse, Kaldi, CSV) do so.
+        Folder that the table's relative paths start from; with it, or where paths are absolute,
+        formats that list recordings (lhotse, Kaldi, NeMo, CSV) do so.
     full_labels
         Write speakers as the table has them.
 
@@ -58,10 +58,12 @@ def export_table(
     for name in ("channel", "text"):
         if name in table:
             turns[name] = table[name].astype("str")
-    audio = None
-    if audio_root is not None:
-        files = table.drop_duplicates("session").set_index("session")["audio"]
-        audio = {session: Path(audio_root, file) for session, file in files.items()}
+    files = table.drop_duplicates("session").set_index("session")["audio"]
+    audio = {
+        session: Path(audio_root or "", file)
+        for session, file in files.items()
+        if audio_root is not None or Path(file).is_absolute()
+    }
     written = write_turns(turns, path, format, audio=audio)
     what = "folder" if written and written[0].is_dir() else "file"
     return counted(len(written), what)

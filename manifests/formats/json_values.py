@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, NoReturn
 
 from ...common.errors import InputError
 from ..text_files.decoding import decode
+from ..text_files.kinds import NEMO
 from .turns import NUMBER
 
 GZIP = b"\x1f\x8b"
@@ -61,6 +63,14 @@ def parse_json(text: str, place: str) -> Any:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def check_not_nemo(text: str, name: str, expected: str) -> None:
+    """Raise `InputError` if a text that could not be used begins as a NeMo manifest does."""
+    if re.match(NEMO, text):
+        raise InputError(
+            f"{name}: is a NeMo manifest, expected {expected}; run spk-manifests nemo on it"
+        )
 
 
 def parse_json_lines(text: str, name: str) -> list[tuple[int, Any]]:

@@ -1,8 +1,14 @@
 """Read and write Kaldi data directories: `segments`, `utt2spk`, `spk2utt`, `wav.scp`, `text`.
 
-Read are `utt2spk`, which must be there, `segments` (four fields, or five with the channel from 0)
-and `text`. Without `segments` an utterance is a whole recording, and its end, like an end of -1, is
-taken from `reco2dur` or `utt2dur`. The session is the recording's id.
+Read are `utt2spk`, which must be there, `segments` (four fields, or five with the channel from 0),
+`text`, `wav.scp` and `reco2file_and_channel`. The session is the recording's id, with ``_`` for
+each ``/``. Without `segments` an utterance is a whole recording, and its end, like an end of -1, is
+taken from `reco2dur` or `utt2dur`, or from the recording itself.
+
+A relative path of `wav.scp` starts from the folder that spk is run in, as in Kaldi; commands are
+never run (`listed`). `reco2file_and_channel` says which channel (A to H, or from 1) of a file a
+recording is. That counts where the file is named with another channel than the first, and the
+recording that is read has several; a recording of its own with one channel is that channel already.
 
 Written are all files that `utils/validate_data_dir.sh` asks for, sorted by bytes (``LC_ALL=C``):
 utterances are ``speaker-recording-start-end``, in milliseconds of fixed width, so that they sort as
@@ -14,47 +20,76 @@ any turn has a text. Blanks in names become ``_``. Times have six decimal places
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ...common.counts import counted
+from ...common.counts import agree, counted
 from ...common.errors import InputError
 from ...common.files import atomic_write, list_files
 from ...common.log import log
+from ...common.names import normal_name
 from ..text_files.decoding import read_text
-from .turns import Annotation, Turn, collect_turns, find_files, parse_float, relative_name
+from .listed import ARCHIVE, COMMAND, ListedRecordings, drop_ambiguous_names
+from .turns import (
+    Annotation,
+    Listed,
+    Note,
+    Turn,
+    collect_turns,
+    find_files,
+    parse_float,
+    relative_name,
+)
 from .writing import decimal_seconds, microseconds, milliseconds, without_blanks
 
-NEEDED = "utt2spk"
+NEEDED, SIDES = "utt2spk", "reco2file_and_channel"
+SIDE = re.compile(r"[A-H]|[1-9]\d{0,3}")
 TO_THE_END = -1.0  # an end that stands for the recording's
 SIGNS = ("-", "!")  # between speaker and recording; no printable sign sorts before the last
 DIGITS = 8  # of milliseconds in an id: up to 27 hours, and more where a time is later
 
 
-class _Directory(NamedTuple):
+class _Side(NamedTuple):
+    """The file that a recording is a channel of, and which (from 0)."""
+
+    file: str
+    channel: str
+
+
+@dataclass
+class _Directory:
     """What a data directory says, each file by its first field."""
 
     speakers: dict[str, str]
     texts: dict[str, str]
     seconds: dict[str, str]
+    recordings: ListedRecordings
+    lines: dict[str, int] = field(default_factory=dict)  # utterance -> where it was met first
 
 
-def read_kaldi(path: str | Path, *, skip_bad: bool = False) -> Annotation:
+def read_kaldi(
+    path: str | Path, *, audio_root: str | Path | None = None, skip_bad: bool = False
+) -> Annotation:
     """Read one Kaldi data directory, or all below a folder.
 
     Parameters
     ----------
     path
         A folder with `utt2spk`, or one that is searched for such folders.
+    audio_root
+        Where recordings are looked for that are needed to know ends or channels; None: where
+        `wav.scp` says.
     skip_bad
         Drop bad lines and folders, with a note each, instead of stopping at the first.
 
     Returns
     -------
     Annotation
-        Turns in the order of `segments`, times in seconds.
+        Turns in the order of `segments`, times in seconds, and what `wav.scp` lists.
 
     Raises
     ------
@@ -75,7 +110,7 @@ def read_kaldi(path: str | Path, *, skip_bad: bool = False) -> Annotation:
     for folder in folders:
         name = relative_name(path, folder) if folder != path else folder.name
         try:
-            annotation.add(_read(folder, name, skip_bad), name)
+            annotation.add(_read(folder, name, audio_root, skip_bad), name)
         except InputError as problem:
             if folder == path and not skip_bad:
                 raise
@@ -83,20 +118,64 @@ def read_kaldi(path: str | Path, *, skip_bad: bool = False) -> Annotation:
     return annotation
 
 
-def _read(folder: Path, name: str, skip_bad: bool) -> Annotation:
+def _read(folder: Path, name: str, audio_root: str | Path | None, skip_bad: bool) -> Annotation:
+    source = "segments" if (folder / "segments").is_file() else NEEDED
+    rows = [(line, row.split()) for line, row in _lines(folder / source)]
+    if source == NEEDED:  # an utterance is a recording
+        rows = [(line, [row[0], row[0], "0", "-1"]) for line, row in rows]
+    sides = _sides(folder, name)
+    listed = _listed(folder, name, sides)
+    recordings = sorted({row[1] for _, row in rows if len(row) > 1})
+    _check_sessions(recordings, f"{name}/{source}")
     directory = _Directory(
         _fields(folder, NEEDED, name),
         _fields(folder, "text", name),
         {**_fields(folder, "utt2dur", name), **_fields(folder, "reco2dur", name)},
+        ListedRecordings(listed, map(_key, recordings), audio_root),
     )
-    place = f"{name}/segments" if (folder / "segments").is_file() else f"{name}/{NEEDED}"
-    if (folder / "segments").is_file():
-        rows = [(line, row.split()) for line, row in _lines(folder / "segments")]
-    else:
-        rows = [(n, [utt, utt, "0", "-1"]) for n, utt in enumerate(directory.speakers)]
-    return collect_turns(
-        rows, lambda row, line, at: _turn(row, line, at, directory), place, skip_bad=skip_bad
+    annotation = collect_turns(
+        rows,
+        lambda row, line, place: _turn(row, line, place, directory),
+        f"{name}/{source}",
+        skip_bad=skip_bad,
     )
+    silent = len(directory.speakers.keys() - directory.lines.keys())
+    if silent:
+        verb = agree(silent, "is", "are")
+        message = f"{counted(silent, 'utterance')} of {NEEDED} {verb} not in segments"
+        annotation.notes.append(Note("ignored", name, message))
+    renamed = [recording for recording in recordings if "/" in recording]
+    if renamed:
+        message = (
+            f"'/' is '_' in {counted(len(renamed), 'session')}, first {_session(renamed[0])!r}"
+        )
+        annotation.notes.append(Note("renamed", name, message))
+    annotation.recordings = listed
+    _choose_channels(annotation, sides, directory.recordings)
+    return annotation
+
+
+def _session(recording: str) -> str:
+    """Return the session of a recording's id; WeSpeaker's are paths, as ``id1/x/00001.wav``."""
+    return recording.replace("/", "_")
+
+
+def _key(recording: str) -> str:
+    """Return by what a recording is found: its session, as turns have it in the end."""
+    return normal_name(_session(recording))
+
+
+def _check_sessions(recordings: Sequence[str], place: str) -> None:
+    """Raise `InputError` where two recordings would be one session."""
+    ids: dict[str, str] = {}
+    for recording in recordings:
+        other = ids.setdefault(_session(recording), recording)
+        if other != recording:
+            raise InputError(
+                f"{place}: recordings {other!r} and {recording!r} would both be session "
+                f"{_session(recording)!r}, since '/' becomes '_', expected different names; rename "
+                "one"
+            )
 
 
 def _lines(file: Path) -> list[tuple[int, str]]:
@@ -104,20 +183,81 @@ def _lines(file: Path) -> list[tuple[int, str]]:
     return [(line, row) for line, row in rows if row.strip()]
 
 
-def _fields(folder: Path, file: str, name: str) -> dict[str, str]:
-    """Return {first field: the rest of its line} of a file, nothing where it is not there."""
-    if not (folder / file).is_file():
-        return {}
-    fields: dict[str, str] = {}
-    for line, row in _lines(folder / file):
+def _rows(folder: Path, file: str, name: str) -> Iterator[tuple[int, str, str]]:
+    """Yield (line, first field, the rest) of a file, nothing where it is not there."""
+    lines: dict[str, int] = {}
+    for line, row in _lines(folder / file) if (folder / file).is_file() else ():
         key, rest = [*row.split(maxsplit=1), ""][:2]
-        if key in fields:
+        if lines.setdefault(key, line) != line:
             raise InputError(
                 f"{name}/{file}, line {line + 1}: {key!r} is given twice, expected once; delete "
                 "the line"
             )
-        fields[key] = rest.strip()
-    return fields
+        yield line, key, rest.strip()
+
+
+def _fields(folder: Path, file: str, name: str) -> dict[str, str]:
+    """Return {first field: the rest of its line} of a file, nothing where it is not there."""
+    return {key: rest for _, key, rest in _rows(folder, file, name)}
+
+
+def _sides(folder: Path, name: str) -> dict[str, _Side]:
+    """Return what `reco2file_and_channel` says of each recording."""
+    sides = {}
+    for line, recording, rest in _rows(folder, SIDES, name):
+        fields = rest.split()
+        if len(fields) != 2 or not SIDE.fullmatch(fields[1]):
+            raise InputError(
+                f"{name}/{SIDES}, line {line + 1}: {rest!r} is given for {recording!r}, expected "
+                "a file and a channel (A to H, or a number from 1); correct the line"
+            )
+        code = fields[1]
+        index = int(code) - 1 if code.isdecimal() else ord(code) - ord("A")
+        sides[_key(recording)] = _Side(fields[0], str(index))
+    return sides
+
+
+def _listed(folder: Path, name: str, sides: Mapping[str, _Side]) -> dict[str, Listed]:
+    """Return what `wav.scp` says of each recording."""
+    listed = {}
+    for line, recording, path in _rows(folder, "wav.scp", name):
+        refusal = ""
+        if path == "-" or path.startswith("|") or path.endswith("|"):
+            refusal = COMMAND
+        elif re.search(r":\d+$", path) and not os.path.isfile(path):
+            refusal = ARCHIVE
+        place, other_name = f"{name}/wav.scp, line {line + 1}", "" if refusal else Path(path).stem
+        listed[_key(recording)] = Listed(path, place, (Path(),), other_name, refusal)
+    return {
+        session: entry
+        if entry.other_name or session not in sides
+        else entry._replace(other_name=sides[session].file)
+        for session, entry in drop_ambiguous_names(listed).items()
+    }
+
+
+def _choose_channels(
+    annotation: Annotation, sides: Mapping[str, _Side], recordings: ListedRecordings
+) -> None:
+    """Give turns the channels that `reco2file_and_channel` says; see the module."""
+    channels = defaultdict(set)
+    for side in sides.values():
+        channels[side.file].add(side.channel)
+    chosen = {
+        session: sides[session].channel
+        for session in sorted({turn.session for turn in annotation.turns if not turn.channel})
+        if session in sides
+        and channels[sides[session].file] != {"0"}
+        and not recordings.is_one_channel(session)
+    }
+    annotation.turns = [
+        turn if turn.channel else turn._replace(channel=chosen.get(turn.session, ""))
+        for turn in annotation.turns
+    ]
+    annotation.notes += [
+        Note("channel", session, f"turns are read from channel {channel} (from 0), as {SIDES} says")
+        for session, channel in chosen.items()
+    ]
 
 
 def _turn(row: list[str], line: int, place: str, directory: _Directory) -> Turn:
@@ -127,6 +267,12 @@ def _turn(row: list[str], line: int, place: str, directory: _Directory) -> Turn:
             "end and perhaps a channel from 0; delete or correct the line"
         )
     utterance, recording = row[:2]
+    first = directory.lines.setdefault(utterance, line)
+    if first != line:
+        raise InputError(
+            f"{place}: {utterance!r} is given before in line {first + 1}, expected once; delete "
+            "the line"
+        )
     speaker = directory.speakers.get(utterance, "")
     if not speaker or len(speaker.split()) > 1:
         shown = f"{speaker!r}" if speaker else "missing"
@@ -136,16 +282,25 @@ def _turn(row: list[str], line: int, place: str, directory: _Directory) -> Turn:
         )
     start, end = (parse_float(row[k], what=w, place=place) for k, w in ((2, "start"), (3, "end")))
     if end == TO_THE_END:
-        seconds = directory.seconds.get(recording, directory.seconds.get(utterance, ""))
-        if not seconds:
-            raise InputError(
-                f"{place}: the end of {recording!r} is the recording's, which no reco2dur or "
-                "utt2dur says, expected its seconds; write them with utils/data/get_reco2dur.sh"
-            )
-        end = parse_float(seconds, what="duration", place=place)
+        end = _end(utterance, recording, place, directory)
     text = directory.texts.get(utterance, "")
     channel = str(int(row[4][:4])) if len(row) == 5 else ""
-    return Turn(recording, speaker, start, end, line, place, channel, text)
+    return Turn(_session(recording), speaker, start, end, line, place, channel, text)
+
+
+def _end(utterance: str, recording: str, place: str, directory: _Directory) -> float:
+    """Return a recording's length (s): as a file of lengths says, or else its own."""
+    text = directory.seconds.get(recording, directory.seconds.get(utterance, ""))
+    if text:
+        return parse_float(text, what="duration", place=place)
+    seconds = directory.recordings.seconds(_key(recording))
+    if seconds is None:
+        raise InputError(
+            f"{place}: the end of {recording!r} is the recording's, which no reco2dur or utt2dur "
+            "says, and the recording is not found, expected its seconds; pass --audio-root with "
+            "its folder, or write them with utils/data/get_reco2dur.sh"
+        )
+    return seconds
 
 
 def write_kaldi(

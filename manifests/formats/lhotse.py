@@ -24,7 +24,7 @@ from ...common.audio.decoding import count_samples, read_header
 from ...common.counts import counted
 from ...common.errors import InputError
 from ...common.files import atomic_write
-from .json_values import number, parse_json_lines, read_json_text, text
+from .json_values import check_not_nemo, number, parse_json_lines, read_json_text, text
 from .turns import Annotation, Note, Turn, collect_turns, read_files
 
 SUFFIXES = (".jsonl", ".json", ".gz")
@@ -59,7 +59,10 @@ def read_lhotse(path: str | Path, *, skip_bad: bool = False) -> Annotation:
 
 
 def _read(file: Path, name: str, skip_bad: bool) -> Annotation:
-    rows = parse_json_lines(read_json_text(file), name)
+    content = read_json_text(file)
+    rows = parse_json_lines(content, name)
+    if not any(isinstance(row, dict) and {"recording_id", "id"} & row.keys() for _, row in rows):
+        check_not_nemo(content, name, "a manifest of lhotse")
     recordings = [row for _, row in rows if isinstance(row, dict) and "sampling_rate" in row]
     if rows and len(recordings) == len(rows):
         note = Note("ignored", name, f"{counted(len(rows), 'recording', 'holds')} no turn")

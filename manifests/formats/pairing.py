@@ -21,7 +21,7 @@ from ...common.files import list_files
 from ...common.names import normal_name
 from .turns import Note
 
-LEAVE_OUT = "pass --allow-unpaired to leave such sessions out"
+LEAVE_OUT = ", or pass --allow-unpaired to leave such sessions out"
 SHOWN = 3  # names per side that a message lists
 ALIKE = 0.8  # `difflib` ratio from which one name may be a typo of another
 
@@ -50,9 +50,11 @@ def pair(audio_root: str | Path, sessions: Iterable[str]) -> Pairing:
         )
     sure, unsure, unread = (_by_name(root, kinds) for kinds in (SUFFIXES, UNSURE, UNREAD))
     by_name = {**unsure, **sure}
-    _check_any(root, by_name, unread)
+    wanted = sorted(set(sessions))
+    if wanted:
+        _check_any(root, by_name, unread)
     recordings, missing = {}, []
-    for session in sorted(set(sessions)):
+    for session in wanted:
         files = by_name.pop(normal_name(session), [])
         if len(files) > 1:
             raise InputError(
@@ -131,7 +133,7 @@ def unpaired_error(
 ) -> InputError:
     """Return the error for annotated sessions that have no recording.
 
-    `place` is where the first of them is annotated, `otherwise` what to do but to add a recording.
+    `place` is where the first of them is annotated; `otherwise` ends it: what to do but to add one.
     """
     root, session = Path(audio_root), pairing.missing[0]
     every = len(pairing.missing) + len(pairing.recordings)
@@ -142,19 +144,19 @@ def unpaired_error(
         f"{audio_root}: {counted(len(pairing.missing), 'annotated session', 'has', of=every)} no "
         f"recording, first {session!r} ({counted(turns[session], 'turn')}{begun}){more}, expected "
         f"{session}.wav or the like; recordings without annotation: {spare}; "
-        f"{_repair(pairing, session)}or {otherwise}"
+        f"{_repair(pairing, session)}{otherwise}"
     )
 
 
 def _repair(pairing: Pairing, session: str) -> str:
     if session in pairing.unread:
         file = pairing.unread[session]
-        return f"{file.name} is of a kind that is not decoded: {conversion(str(file))}, "
+        return f"{file.name} is of a kind that is not decoded: {conversion(str(file))}"
     likely = likely_recording(session, pairing.spare)
     if likely is None:
-        return "add the recording or correct its name, "
+        return "add the recording or correct its name"
     target = likely.with_name(session + likely.suffix)
-    return f"if {likely.name} is meant, type `mv {_quoted(likely)} {_quoted(target)}`, "
+    return f"if {likely.name} is meant, type `mv {_quoted(likely)} {_quoted(target)}`"
 
 
 def _quoted(file: Path) -> str:

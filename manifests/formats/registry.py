@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from ...common.errors import InputError, check_choice
 from ...common.files import list_files
 from ...common.log import log
-from . import eaf, kaldi, lhotse, rttm, segmented_csv, srt, textgrid, txt, vtt, whisperx
+from ..text_files.kinds import NEMO
+from . import eaf, kaldi, lhotse, nemo, rttm, segmented_csv, srt, textgrid, txt, vtt, whisperx
 from .turns import Annotation, Turn
 from .writing import by_session, turns_of, without_blanks
 
@@ -36,6 +37,7 @@ class Format(NamedTuple):
     write: Callable[[Sequence[Turn], Path, Audio], None]
     one_session: bool = True  # in a file
     blanks: bool = True  # in names; else they become "_"
+    shared: tuple[str, ...] = ()  # suffixes of its files that are another format's
 
 
 def _without_audio(write: Callable[[Sequence[Turn], Path], None]) -> Callable[..., None]:
@@ -66,6 +68,9 @@ FORMATS = {
         lhotse.write_lhotse,
         one_session=False,
     ),
+    "nemo": Format(
+        (".nemo.json",), nemo.read_nemo, nemo.write_nemo, False, shared=(".json", ".jsonl")
+    ),
     "kaldi": Format((), kaldi.read_kaldi, kaldi.write_kaldi, False, blanks=False),
     "csv": Format(
         (".csv",),
@@ -81,9 +86,10 @@ CONTENT = (  # how a text begins, and its format
     (r'\s*(?:File type\s*=\s*)?"?ooTextFile', "textgrid"),
     (r"(?s).{0,2000}<ANNOTATION_DOCUMENT", "eaf"),
     (r'(?s)\s*[\[{].{0,4000}"recording_id"', "lhotse"),
+    (NEMO, "nemo"),
     (r"\s*[\[{]\s*[{\"\]}]", "whisperx"),
 )
-AMBIGUOUS = (".txt", ".json")  # suffixes of several formats
+AMBIGUOUS = (".txt", ".json", ".jsonl")  # suffixes of several formats
 HEAD = 4000  # bytes of a file that its format is read from
 
 
@@ -146,7 +152,7 @@ def write_turns(
     format
         One of `FORMATS`; None: by the suffix.
     audio
-        Session -> recording, for formats that name it (lhotse, Kaldi, CSV).
+        Session -> recording, for formats that name it (lhotse, Kaldi, NeMo, CSV).
 
     Returns
     -------
@@ -221,7 +227,7 @@ def _is_file(path: Path, name: str) -> bool:
     other = _format_of(path)
     if other is None or not FORMATS[name].suffixes:
         return False
-    ends = path.name.lower().endswith(FORMATS[name].suffixes)
+    ends = path.name.lower().endswith(FORMATS[name].suffixes + FORMATS[name].shared)
     if not ends:
         raise InputError(
             f"{path}: suffix is {path.suffix!r}, expected {written_suffix(name)}, or none for a "

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import html
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import NamedTuple
 from ...common.errors import InputError
 from ..text_files.decoding import read_text
 from ..text_files.kinds import check_kind
-from .turns import Annotation, Note, Turn, collect_turns, read_files
+from .turns import Annotation, Note, Turn, collect_turns, count_speakers, read_files
 
 CLOCK = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
 TIMES = re.compile(rf"\s*{CLOCK}\s*-->\s*{CLOCK}(?:\s.*)?")
@@ -39,7 +38,6 @@ FORMS = {  # how a cue names its speaker; group 1 is the name
     "number": re.compile(r"\s*\(speaker ([0-9]+)\)"),  # whisper.cpp
     "colon": re.compile(r"\s*(?:-\s*)?([^\W_][^:：<>\[\](){},;!?\"]{0,39})[:：](?=\s|$)"),
 }
-SHOWN = 8  # speakers that a note names
 
 
 def plain_text(block: str) -> str:
@@ -177,12 +175,10 @@ def _seconds(hours: str | None, minutes: str, seconds: str, fraction: str | None
 
 def _speaker_note(annotation: Annotation, form: str, name: str) -> list[Note]:
     """Return a note on who was taken for a speaker, where the format itself does not say."""
-    counts = Counter(turn.speaker for turn in annotation.turns)
-    if form == "voice" or not counts:
+    if form == "voice" or not annotation.turns:
         return []
-    listed = ", ".join(f"{count} {who!r}" for who, count in counts.most_common(SHOWN))
-    more = ", ..." if len(counts) > SHOWN else ""
-    message = f"speakers, by the form {form!r}: {listed}{more}; --speakers chooses the form"
+    speakers = count_speakers(annotation.turns)
+    message = f"speakers, by the form {form!r}: {speakers}; --speakers chooses the form"
     return [Note("speakers", name, message)]
 
 

@@ -1,4 +1,4 @@
-"""What the RTTM, TextGrid and CSV readers share: files, names, numbers, bad lines.
+"""What the readers of annotations share: files, names, numbers, bad lines, listed recordings.
 
 A reader turns annotation files into an `Annotation`: turns exactly as annotated, and notes on
 everything that it dropped or that the user should know. `manifests/formats/build.py` builds the
@@ -43,6 +43,22 @@ class Turn(NamedTuple):
     text: str = ""  # what is said, where the annotation says it
 
 
+class Listed(NamedTuple):
+    """Where an annotation says that a session's recording is."""
+
+    path: str  # as written
+    place: str  # "file, line N" for messages
+    bases: tuple[Path, ...]  # folders that a relative path may start from, the first that has it
+    other_name: str = ""  # what the file may be called, beside the session's name
+    refusal: str = ""  # what it is instead of a path
+
+    @property
+    def file(self) -> Path | None:
+        """Return the recording, None where there is no such file."""
+        files = () if self.refusal else (base / self.path for base in self.bases)
+        return next((file for file in files if os.path.isfile(file)), None)
+
+
 class Note(NamedTuple):
     """Something the user should know: its kind, place and message."""
 
@@ -53,10 +69,11 @@ class Note(NamedTuple):
 
 @dataclass
 class Annotation:
-    """Turns in file order, and notes on what was dropped, clipped or repaired."""
+    """Turns in file order, notes on what was dropped, clipped or repaired, listed recordings."""
 
     turns: list[Turn] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    recordings: dict[str, Listed] = field(default_factory=dict)  # by session, where listed
 
     def __repr__(self) -> str:
         """Return how much it holds, in one line: a meeting has hundreds of turns."""
@@ -64,7 +81,16 @@ class Annotation:
         return f"<Annotation {turns}, {notes}>"
 
     def add(self, part: Annotation, name: str) -> None:
-        """Append the content of one file; note if it has no turns."""
+        """Append the content of one file; note if it has no turns.
+
+        Raises
+        ------
+        InputError
+            It lists another recording for a session than a file before.
+        """
+        for session, listed in part.recordings.items():
+            check_same_recording(session, listed, self.recordings.get(session, listed))
+        self.recordings |= part.recordings
         self.turns += part.turns
         self.notes += part.notes
         if not part.turns:
@@ -76,6 +102,19 @@ class Annotation:
             option = "" if "--skip-bad" in str(problem) else ", or pass --skip-bad"
             raise InputError(f"{problem}{option}") from problem
         self.notes.append(Note("dropped", place, str(problem)))
+
+
+def check_same_recording(session: str, listed: Listed, before: Listed) -> None:
+    """Raise `InputError` where two lists name different files as one session's recording."""
+    if (listed.path, listed.bases) == (before.path, before.bases):
+        return
+    file, other = (os.path.abspath(e.file or e.bases[0] / e.path) for e in (listed, before))
+    if file != other:
+        raise InputError(
+            f"{listed.place}: the recording of {session!r} is {file!r}, and in {before.place} "
+            f"{other!r}, expected one; give one of them another name, or read the files one "
+            "by one"
+        )
 
 
 def find_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -270,6 +309,17 @@ def check_turn(turn: Turn) -> Turn:
 
 def _short(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+def count_speakers(turns: Iterable[Turn], shown: int = 8) -> str:
+    """List who speaks and how often, the most frequent first.
+
+    >>> count_speakers([Turn("S1", "Anna", 0, 1, 0, "row 1")])
+    "1 'Anna'"
+    """
+    counts = Counter(turn.speaker for turn in turns)
+    more = ", ..." if len(counts) > shown else ""
+    return ", ".join(f"{count} {who!r}" for who, count in counts.most_common(shown)) + more
 
 
 def rows_left_out(notes: Sequence[Note]) -> bool:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from ...common.errors import InputError
 from ...common.files import atomic_write
-from .json_values import number, parse_json, read_json_text, text
+from .json_values import check_not_nemo, number, parse_json, read_json_text, text
 from .turns import Annotation, Turn, collect_turns, read_files
 
 LISTS = ("segments", "word_segments")  # of a document, that hold speakers
@@ -71,7 +71,12 @@ def read_whisperx(path: str | Path, *, skip_bad: bool = False) -> Annotation:
 
 
 def _read(file: Path, name: str, skip_bad: bool) -> Annotation:
-    keys, rows = _rows_of(parse_json(read_json_text(file), name), name)
+    content = read_json_text(file)
+    try:
+        keys, rows = _rows_of(parse_json(content, name), name)
+    except InputError:
+        check_not_nemo(content, name, "WhisperX JSON")
+        raise
     return collect_turns(
         enumerate(rows),
         lambda row, index, place: _turn(row, keys, file.stem, index, place),

@@ -17,12 +17,14 @@ from .decoding import PRAAT_TEXT
 ELAN = "run spk-manifests eaf on the .eaf that it was exported from"
 NUMBER = r"[-+]?(?:\d{1,20}\.?\d{0,20}|\.\d{1,20})(?:[eE][-+]?\d{1,3})?"
 CLOCK = r"\d{1,4}:\d\d(?::\d\d)?[.,]\d{1,6}"
+NEMO = r'\s*\[?\s*\{(?!.{0,4000}"segments").{0,4000}"audio_file(?:path|name)"'  # its first line
 MARKS = (  # how a file begins, what it is, what to do
     (r'(File type = )?"?ooTextFile', "a text file of Praat", "run spk-manifests textgrid on it"),
     (r'"Praat chronological TextGrid', "a chronological TextGrid of Praat", PRAAT_TEXT),
     (r"(?s).{0,2000}<ANNOTATION_DOCUMENT", "an ELAN file (.eaf)", "run spk-manifests eaf on it"),
     (r"<\w|<\?xml|<!", "an XML file", "export it as RTTM, or as a Praat TextGrid"),
     (rf"\[{CLOCK} --> {CLOCK}\]", "a text with times", "run spk-manifests txt on it"),
+    (NEMO, "a NeMo manifest", "run spk-manifests nemo on it"),
     (r"[{\[]", "a JSON file", "run spk-manifests whisperx or lhotse on it"),
     (r"WEBVTT", "a subtitle file (WebVTT)", "run spk-manifests vtt on it"),
     (rf"(?s:.{{0,80}}){CLOCK} --> {CLOCK}", "a subtitle file (SRT)", "run spk-manifests srt on it"),

@@ -67,12 +67,13 @@ def test_any_bytes_are_turns_of_a_textgrid_or_refused(fuzz, tmp_path, data):
 
 MARKUP = """{ } [ ] : , "segments" "start" "end" "speaker" "A" 0 1.5 -1 1e400 null NaN "\\ud800"
 "recording_id" "duration" "supervisions" "channel" <TIER> </TIER> <!DOCTYPE WEBVTT <v> </v> --> [A]:
-00:00:01,5 0:01.25 99:99:99 &amp; &#0; file,start,end,speaker S1,0,1,A"""
+00:00:01,5 0:01.25 99:99:99 &amp; &#0; file,start,end,speaker S1,0,1,A "audio_filepath" "a/b.wav"
+"offset" "label" "rttm_filepath" "uniq_id" """
 CUES = st.lists(st.sampled_from([*MARKUP.split(), "\n", "\n\n"]), max_size=40).map(" ".join)
 
 
 @FEW
-@given(kind=st.sampled_from([bytes([n]) for n in range(8)]), data=as_bytes(CUES))
+@given(kind=st.sampled_from([bytes([n]) for n in range(9)]), data=as_bytes(CUES))
 def test_any_bytes_are_turns_of_another_format_or_refused(fuzz, tmp_path, kind, data):
     refusal = fuzz.refusal("turns", kind + data, tmp_path)
     assert refusal is None or is_line(refusal), refusal

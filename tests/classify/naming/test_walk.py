@@ -14,6 +14,7 @@ from browser import CLIP_SECONDS, open_browser
 from click.testing import CliRunner
 
 from spk.__main__ import main
+from spk.manifests.formats.registry import read_turns, write_turns
 
 NEW, STRANGER = "20990101_S_R001S03C01", "dsp07"
 NAMED = ("20990101_S_R001S01C01", "20990101_S_R001S02C01", "20990102_M_R002S01C01")
@@ -81,6 +82,23 @@ def test_a_second_run_extracts_nothing_and_changes_nothing(walked, real_data, mo
         f"--audio-root {meetings}/wav --output {folder}/out --review"
     )
     assert {path: path.read_bytes() for path in (folder / "out").glob("*.*")} == before
+
+
+@pytest.mark.parametrize("form", ["nemo", "kaldi"])
+def test_a_diarization_that_lists_its_recording_needs_no_option_for_it(
+    walked, real_data, tmp_path, form
+):
+    folder, _ = walked
+    rows = pd.DataFrame(read_turns(real_data / "meetings" / "TextGrid" / f"{NEW}.rttm").turns)
+    place, out = tmp_path / ("new.nemo.json" if form == "nemo" else "new"), tmp_path / "out"
+    write_turns(rows, place, form, audio={NEW: real_data / "meetings" / "wav" / f"{NEW}.flac"})
+    shutil.copytree(folder / "out" / "features", out / "features")
+    typed(f"spk name apply {folder}/team.voices {place} -o {out}")
+    assert (out / "names.csv").read_text() == (folder / "out" / "names.csv").read_text()
+    write_turns(rows, place, form, audio={NEW: tmp_path / "no.flac"})
+    done = typed(f"spk name apply {folder}/team.voices {place} -o {tmp_path}/other", codes=(1,))
+    assert "no.flac' is not there, expected the path of a recording" in done
+    assert "allow-unpaired" not in done, "which this command has not"
 
 
 def test_the_same_words_in_python_give_the_same_names(walked, real_data):

@@ -29,6 +29,10 @@ FILES = {  # command -> name of its file, what it is made of; {0} the speaker, {
         "S1.jsonl",
         '{{"recording_id": "S1", "start": 0.5, "duration": {2}, "speaker": "{0}"}}\n',
     ),
+    "nemo": (
+        "S1.json",
+        '{{"audio_filepath": "S1.wav", "offset": 0.5, "duration": {2}, "label": "{0}"}}\n',
+    ),
     "turns": ("S1.csv", "file,start,end,speaker\nS1,0.5,{1}e-3,{0}\n"),
 }
 

@@ -108,6 +108,15 @@ def test_recordings_are_listed_where_their_folder_is_named(run, table, tmp_path)
     assert (tmp_path / "o.csv").read_text().splitlines()[1] == "wav/S1.flac,0.5,2.5,Anna"
 
 
+def test_recordings_with_absolute_paths_are_listed_without_their_folder(run, table, tmp_path):
+    audio = [f"{tmp_path}/wav/{name}.flac" for name in table["session"]]
+    table.assign(audio=audio).to_csv("absolute.csv", index=False)
+    run("export", "absolute.csv", "k", "--format", "kaldi")
+    assert (tmp_path / "k" / "wav.scp").read_text() == (
+        f"S1 {tmp_path}/wav/S1.flac\nS2 {tmp_path}/wav/S2.flac\n"
+    )
+
+
 def test_a_table_of_cut_files_is_refused(run, table):
     table.assign(audio=[f"{n}.wav" for n in range(3)]).to_csv("cut.csv", index=False)
     done = run("export", "cut.csv", "o.rttm")

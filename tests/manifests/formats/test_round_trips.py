@@ -34,6 +34,7 @@ PRECISION = {  # s; half of the last place that a format writes, or what adding 
     "txt": 0.0005,
     "eaf": 0.0005,
     "lhotse": 1e-8,
+    "nemo": 1e-8,
     "kaldi": 1e-6,
     "csv": 0.0,
 }

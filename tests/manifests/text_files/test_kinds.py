@@ -30,6 +30,11 @@ READ = {  # file, content, what it is called; another command reads it
         '[{"speaker": "A", "start": 1, "end": 4.5}, {"speaker": "B", "start": 5, "end": 8.25}]',
         "a JSON file",
     ),
+    "manifest.json": (
+        '{"audio_filepath": "S1.wav", "duration": 3.5, "label": "A", "offset": 1}\n'
+        '{"audio_filepath": "S1.wav", "duration": 3.25, "label": "B", "offset": 5}\n',
+        "a NeMo manifest",
+    ),
     "a.srt": (
         "1\n00:00:01,000 --> 00:00:04,500\n[A]: x\n\n2\n00:00:05,000 --> 00:00:08,250\n[B]: y\n",
         "a subtitle file",

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from types import FunctionType
 
@@ -57,7 +58,8 @@ GRID = (
     '"001-M"\n0\n9\n2\n0\n2\n"嗯"\n2\n9\n""\n'
 )
 TABLE = "segment_id,audio,start,end,speaker,session,line\na,a.wav,0,1.5,001,NA,3\n"
-KINDS = ("whisperx", "eaf", "lhotse", "srt", "vtt", "txt", "csv", "kaldi")
+KINDS = ("whisperx", "eaf", "lhotse", "srt", "vtt", "txt", "csv", "kaldi", "nemo")
+KALDI = ("segments", "utt2spk", "wav.scp", "reco2file_and_channel")
 EAF = (
     b'<ANNOTATION_DOCUMENT><HEADER TIME_UNITS="milliseconds"/><TIME_ORDER><TIME_SLOT '
     b'TIME_SLOT_ID="a" TIME_VALUE="5"/><TIME_SLOT TIME_SLOT_ID="b" TIME_VALUE="900"/></TIME_ORDER>'
@@ -77,6 +79,10 @@ SEEDS = {  # what a guided run starts from
         b"\5[00:00.000 --> 00:02.000]  A: x\n",
         b"\6file,start,end,speaker\na/S1.wav,0 days 00:00:01,2.5,A\n",
         b"\7u1 r1 0.5 2 1\nu2 r1 3 4\n\0u1 A\nu2 B\n",
+        b"\7u1 r1 0 2\nu2 r2 3 -1\n\0u1 A\nu2 B\n\0r1 S1.wav\nr2 S1.wav\n\0r1 f A\nr2 f B\n",
+        b'\x08{"audio_filepath": "S1.wav", "offset": 0.5, "duration": 1, "label": "A"}\n',
+        b'\x08{"audio_filepath": "S1.wav", "duration": null, "label": "A", "uniq_id": "M"}\n',
+        b'\x08{"audio_filepath": "a/S1.wav", "rttm_filepath": "a.rttm", "label": "infer"}\n',
     ],
     "csv": [
         b"\0" + TABLE.encode(),
@@ -124,14 +130,18 @@ def turns(data: bytes, folder: Path) -> None:
     kind = KINDS[data[0] % len(KINDS) if data else 0]
     path = folder / "data"
     if kind == "kaldi":
-        parts = data[1:].split(b"\0", 1)
-        path.mkdir(exist_ok=True)
-        (path / "segments").write_bytes(parts[0])
-        (path / "utt2spk").write_bytes(parts[-1])
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+        parts = data[1:].split(b"\0")
+        for name, part in zip(KALDI, parts if len(parts) > 1 else parts * 2, strict=False):
+            (path / name).write_bytes(part)
     else:
         path = folder / f"S1{FORMATS[kind].suffixes[-1]}"
         path.write_bytes(data[1:])
     annotation = read_turns(path, kind, skip_bad=bool(len(data) % 2))
+    with suppress(InputError):  # most recordings that are listed are not there
+        make_table(annotation, skip_bad=True)
+    annotation.recordings.clear()
     again(annotation, folder)
     rows = pd.DataFrame([turn._asdict() for turn in annotation.turns])
     shutil.rmtree(folder / "again", ignore_errors=True)
