@@ -84,7 +84,7 @@ def apply(
     """
     settings = NamingOptions(**options)
     check_enrolled(settings.present_names, voices.names, "--present")
-    annotation = read_diarization(diarization, settings.input_format, log)
+    annotation = read_diarization(diarization, settings.input_format, log, audio_root)
     check_one_audio(audio, audio_root, listed=bool(annotation.recordings))
     turns = turns_table(annotation.turns, diarization)
     recordings = _recordings(turns, annotation.recordings, audio, audio_root)
@@ -114,10 +114,15 @@ def apply(
     return named
 
 
-def read_diarization(diarization: str | Path, input_format: str | None, log: Log) -> Annotation:
+def read_diarization(
+    diarization: str | Path,
+    input_format: str | None,
+    log: Log,
+    audio_root: str | Path | None = None,
+) -> Annotation:
     """Return the turns of a diarization, in a format or in its own, and log its notes."""
     try:
-        annotation = read_turns(diarization, input_format)
+        annotation = read_turns(diarization, input_format, audio_root=audio_root)
     except InputError as problem:  # which names the argument of `read_turns`
         text = re.sub(r"format=\.\.\.|--format", "--input-format", str(problem))
         raise InputError(text) from None

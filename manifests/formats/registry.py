@@ -79,6 +79,7 @@ FORMATS = {
         one_session=False,
     ),
 }
+LISTING = ("kaldi", "nemo")  # formats that list their recordings
 FOLDERS = ("lhotse", "kaldi")  # formats of which all sessions go into one folder
 CONTENT = (  # how a text begins, and its format
     (r"(?:;;[^\n]*\n|\s)*(?:SPEAKER|SPKR-INFO)\s", "rttm"),
@@ -97,6 +98,7 @@ def read_turns(
     path: str | Path,
     format: str | None = None,  # noqa: A002
     *,
+    audio_root: str | Path | None = None,
     skip_bad: bool = False,
 ) -> Annotation:
     """Read the turns of a file or folder in any of the formats.
@@ -107,6 +109,9 @@ def read_turns(
         File, or folder that is searched below.
     format
         One of `FORMATS`; None: by suffix and content.
+    audio_root
+        Folder of the recordings, for formats whose turns may end where their recording does
+        (Kaldi, NeMo); None: recordings are where the file lists them.
     skip_bad
         Drop bad turns and files, with a note each, instead of stopping at the first.
 
@@ -131,7 +136,9 @@ def read_turns(
     """
     if format is not None:
         check_choice("format", format, tuple(FORMATS))
-    return FORMATS[format or _format_read(Path(path))].read(path, skip_bad=skip_bad)
+    name = format or _format_read(Path(path))
+    places = {"audio_root": audio_root} if name in LISTING else {}
+    return FORMATS[name].read(path, skip_bad=skip_bad, **places)
 
 
 def write_turns(

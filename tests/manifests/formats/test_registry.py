@@ -1,7 +1,9 @@
 """A file's format is known by its suffix, or by how it begins."""
 
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 
 from spk.common.errors import InputError
 from spk.manifests.formats.registry import FORMATS, read_turns, write_turns
@@ -35,6 +37,17 @@ def test_json_of_lhotse_is_told_from_whisperx(tmp_path):
     text = (tmp_path / "a.jsonl").read_text().strip()
     (tmp_path / "a.json").write_text(f"[{text}]")
     assert [turn.session for turn in read_turns(tmp_path / "a.json").turns] == ["S1"]
+
+
+def test_turns_to_a_recordings_end_are_read_with_its_folder(tmp_path):
+    soundfile.write(tmp_path / "S1.wav", np.zeros(12000), 8000)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "utt2spk").write_text("S1 A\n")
+    (tmp_path / "m.json").write_text('{"audio_filepath": "x/S1.wav", "speaker": "A"}')
+    (tmp_path / "S1.rttm").write_text("SPEAKER S1 1 0 1.5 <NA> <NA> A <NA> <NA>\n")
+    for name in ("d", "m.json", "S1.rttm"):
+        (turn,) = read_turns(tmp_path / name, audio_root=tmp_path).turns
+        assert turn[:4] == ("S1", "A", 0.0, 1.5)
 
 
 def test_a_folder_of_several_formats_is_refused_unless_one_is_named(tmp_path):
