@@ -112,7 +112,9 @@ def test_sessions_without_a_recording_are_told_with_the_option_that_names_it(
     with pytest.raises(InputError, match="suffix is '.wav', .* or pass --input-format, one of"):
         naming.apply(voices, place / "new.wav", audio=place / "new.wav", log=silent)
     (tmp_path / "none.rttm").touch()
-    with pytest.raises(InputError, match="holds files of csv, whisperx, .* say which, --input-format"):
+    with pytest.raises(
+        InputError, match="holds files of csv, whisperx, .* say which, --input-format"
+    ):
         naming.apply(voices, place, audio_root=place, log=silent)
     with pytest.raises(InputError, match="none.rttm: holds 0 turns with a speaker"):
         naming.apply(voices, tmp_path / "none.rttm", audio=place / "new.wav", log=silent)
