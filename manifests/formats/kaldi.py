@@ -270,7 +270,7 @@ def _turn(row: list[str], line: int, place: str, directory: _Directory) -> Turn:
     first = directory.lines.setdefault(utterance, line)
     if first != line:
         raise InputError(
-            f"{place}: {utterance!r} is given before in line {first + 1}, expected once; delete "
+            f"{place}: {utterance!r} is already given in line {first + 1}, expected once; delete "
             "the line"
         )
     speaker = directory.speakers.get(utterance, "")

@@ -64,7 +64,7 @@ def read_delimited(path: str | Path, columns: Iterable[str], repair: str) -> She
     text = re.sub(r'\A\s*"?sep=."?\n', "", decode(data, path))
     if not text.strip():
         size = counted(len(data), "byte")
-        raise InputError(f"{path}: is empty, {size}, expected a table; {repair}")
+        raise InputError(f"{path}: is empty, {size}, expected a table; write it again")
     separator, spaced = _separator(text, columns)
     try:
         cells = pd.read_csv(

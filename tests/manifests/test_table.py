@@ -112,7 +112,9 @@ def test_files_that_are_no_tables_are_refused(tmp_path):
     with pytest.raises(InputError, match="suffix is '.txt', expected .csv or .parquet"):
         read_table(tmp_path / "t.txt")
     (tmp_path / "e.csv").write_text("\n")
-    with pytest.raises(InputError, match="e.csv: is empty, 1 byte, expected a table; make it with"):
+    with pytest.raises(
+        InputError, match="e.csv: is empty, 1 byte, expected a table; write it again"
+    ):
         read_table(tmp_path / "e.csv")
 
 

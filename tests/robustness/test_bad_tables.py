@@ -19,7 +19,7 @@ def rows(*lines, head=HEAD):
 
 
 TABLES = {
-    "0 bytes": ("", "t.csv: cannot be read (No columns to parse from file); write it again"),
+    "0 bytes": ("", "t.csv: is empty, 0 bytes, expected a table; write it again"),
     "binary": (bytes(range(256)), "t.csv: byte 216 is not UTF-16, expected UTF-8 or"),
     "GBK": (rows(ROW.replace("001", "张")).encode("gbk"), "it looks like GBK: mv t.csv t.csv.gbk"),
     "an open quote": (rows('"a,a.wav,0'), "t.csv: cannot be read ("),
@@ -62,7 +62,7 @@ TABLES = {
         rows('a,"a\nb.wav",0,1.5,001,S1'),
         "audio of 1 row is text with a control character, first 'a\\nb.wav' in row 1",
     ),
-    "no rows": (rows(), "table: 0 of 0 segments are left (min_seconds 0.1 drops 0); loosen"),
+    "no rows": (rows(), "t.csv: 0 of 0 segments are left (min_seconds 0.1 drops 0); loosen"),
 }
 RECORD = {
     "method": "random",
@@ -156,7 +156,7 @@ def test_a_bad_settings_file_is_one_line_and_builds_nothing(told, case):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "ref.csv: cannot be read (No columns to parse from file)"),
+        ("", "ref.csv: is empty, 0 bytes"),
         ("path;lable\n", "ref.csv: columns ['label'] are missing, found ['path', 'lable']; rename"),
         ("path,label\n../../x_001_0003.wav,y\n", "expected {session}_{speaker}_{NNNN}.wav"),
         ("path,label\n/etc/.._001_0003.wav,.._001\n", "session is '..', expected a plain name"),
@@ -172,7 +172,7 @@ def test_a_bad_reference_csv_is_one_line(told, content, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "i.csv: cannot be read (No columns to parse from file)"),
+        ("", "i.csv: is empty, 0 bytes"),
         (
             "session,speaker\nS1,1\n",
             "i.csv: columns ['person'] are missing, found ['session', 'speaker']",
@@ -197,7 +197,7 @@ def test_bad_scores_are_one_line(told, scores):
     pd.DataFrame([{**row, "split": "test", "model": "m", "scores": scores}]).to_csv("p.csv")
     table = pd.read_csv("p.csv", index_col=0)
     table.to_csv("p.csv", index=False)
-    assert "predictions: scores are " in told("spk-classify score p.csv")
+    assert "p.csv: scores are " in told("spk-classify score p.csv")
 
 
 @pytest.mark.parametrize(

@@ -261,7 +261,7 @@ def test_list_tells_who_is_enrolled_and_remove_takes_one_out(walked, tmp_path):
     [
         ("apply {v} {r} -o {o}", "--audio, --audio-root: none is given"),
         ("apply {v} {r} --audio {a} --audio-root {w} -o {o}", "both are given"),
-        ("apply {v} {w} --audio {a} -o {o}", "files of one format|expected those of one format"),
+        ("apply {v} {w} --audio {a} -o {o}", "holds no file of a known format"),
         ("apply {v} {r} --audio {w} -o {o}", "is not a file, expected the recording"),
         ("apply {v} {r} --audio {r} -o {o}", "expected audio that libsndfile decodes|is not audio"),
         (

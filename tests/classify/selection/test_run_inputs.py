@@ -60,7 +60,7 @@ def test_another_table_is_refused_with_what_differs(
     write_table(other, tmp_path / "other.csv")
     said = run(command, tmp_path / "other.csv", store_path, swept[1], *ADD[command])
     assert said.exit_code == 1
-    assert said.output.startswith(f"table: {told}")
+    assert said.output.startswith(f"{tmp_path / 'other.csv'}: {told}")
     assert said.output.endswith("; pass the table and the store that were swept\n")
     assert not list(swept[1].glob("*.csv.tmp"))
     assert not (swept[1] / "learning.csv").exists()

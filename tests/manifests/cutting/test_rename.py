@@ -232,7 +232,7 @@ def test_a_file_that_came_while_a_renaming_was_interrupted_is_not_overwritten(tm
         ("file,label\na.wav,a\n", r"columns \['path'\] are missing, found \['file', 'label'\]"),
         ("path,label\nx/a.wav,a\ny/a.wav,a\n", r"line 3: path is 'y/a.wav', expected .*not listed"),
         ("path,label\nx/a.txt,a\n", "line 2: path is 'x/a.txt', expected a .wav or .flac"),
-        ("", r"a.csv: cannot be read \(No columns to parse from file\)"),
+        ("", r"a.csv: is empty, 0 bytes, expected a table; write it again"),
     ],
 )
 def test_a_csv_that_lists_something_else_is_refused(tmp_path, text, message):

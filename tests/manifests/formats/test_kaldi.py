@@ -355,7 +355,7 @@ def test_one_recording_in_two_places_is_refused(tmp_path):
 
 def test_an_utterance_is_given_once(tmp_path):
     write(tmp_path, segments="u r 0 1\n\nu r 1 2\n", utt2spk="u A\n")
-    with pytest.raises(InputError, match="segments, line 3: 'u' is given before in line 1, expec"):
+    with pytest.raises(InputError, match="segments, line 3: 'u' is already given in line 1, expec"):
         turns(tmp_path)
 
 

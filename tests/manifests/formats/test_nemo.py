@@ -125,7 +125,7 @@ def test_windows_of_a_recording_cut_its_rttm_as_nemo_does(folder):
     assert done.exit_code == 0, "windows may overlap"
     write(folder, SESSION, SESSION)
     done = CliRunner().invoke(main, ["nemo", "m", "u.csv"])
-    assert "manifest.json, line 2, S1.rttm, line 1: the turn of 'A' from 0.5 to 1.5 s is giv" in (
+    assert "manifest.json, line 2, S1.rttm, line 1: the turn of 'A' from 0.5 to 1.5 s is alre" in (
         done.output
     )
 
@@ -293,7 +293,7 @@ def test_a_turn_that_is_given_twice_is_refused(folder):
     write(folder, ROW, ROW)
     done = CliRunner().invoke(main, ["nemo", "m", "t.csv"])
     assert (
-        "manifest.json, line 2: the turn of 'Anna' from 0.5 to 1.75 s is given before in man"
+        "manifest.json, line 2: the turn of 'Anna' from 0.5 to 1.75 s is already given in man"
         in (done.output)
     )
 
