@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 INTERRUPTED = "interrupted; run the same command to resume"
+AFTER_BATCH = "stopping after this batch; once more to stop at once"
 KINDS = (signal.SIGINT, signal.SIGTERM)
 DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 set_handler = signal.signal  # also within `keep_handlers`
@@ -223,11 +224,11 @@ def _tell() -> None:
 
 
 @contextmanager
-def stop_after_batch(log: Callable[[str], object]) -> Iterator[list[int]]:
+def stop_after_batch(log: Callable[[str], object], line: str = AFTER_BATCH) -> Iterator[list[int]]:
     """Record the first Ctrl-C or SIGTERM within the context, so that a batch can be finished.
 
-    Yields the list of recorded signals. The second signal has its usual effect. The command's exit
-    code is then 128 plus the first signal's number.
+    Yields the list of recorded signals. At the first one `line` is logged; the second has its usual
+    effect. The command's exit code is then 128 plus the first signal's number.
     """
     caught: list[int] = []
     before = {kind: signal.getsignal(kind) for kind in KINDS}
@@ -235,7 +236,7 @@ def stop_after_batch(log: Callable[[str], object]) -> Iterator[list[int]]:
     def note(number: int, _frame: object) -> None:
         caught.append(number)
         _restore(before)
-        log("stopping after this batch; once more to stop at once")
+        log(line)
 
     for kind in KINDS:
         set_handler(kind, note)
@@ -246,7 +247,9 @@ def stop_after_batch(log: Callable[[str], object]) -> Iterator[list[int]]:
 
 
 @contextmanager
-def stop_then_raise(log: Callable[[str], object]) -> Iterator[Callable[[], bool]]:
+def stop_then_raise(
+    log: Callable[[str], object], line: str = AFTER_BATCH
+) -> Iterator[Callable[[], bool]]:
     """Let a loop end in good order: the first Ctrl-C or SIGTERM has its usual effect afterwards.
 
     Yields a function that tells whether to stop. In another thread than the main one, which
@@ -255,7 +258,7 @@ def stop_then_raise(log: Callable[[str], object]) -> Iterator[Callable[[], bool]
     if not _in_main_thread():
         yield lambda: False
         return
-    with stop_after_batch(log) as caught:
+    with stop_after_batch(log, line) as caught:
         yield lambda: bool(caught)
     if caught:
         signal.raise_signal(caught[0])

@@ -10,6 +10,7 @@ import click
 
 from ..common.click_options import option, options_of
 from ..common.commands import LEFT_OUT, Command, locks, version_option, writes
+from ..common.engine.options import stopping_line
 from ..common.log import log
 from ..common.next_steps import know
 from ..common.outputs import BESIDE_STORE, Output
@@ -60,7 +61,7 @@ def main(table: str, store_path: str, *, plan: bool, no_lock: bool, **options: A
     os.environ.update(KERNELS | os.environ)
     from .run import run_extraction
 
-    with stop_after_batch(log) as caught:
+    with stop_after_batch(log, stopping_line(settings.engine)) as caught:
         summary = run_extraction(
             segments,
             store_path,

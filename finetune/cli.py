@@ -12,6 +12,7 @@ import click
 from ..common.click_options import option, options_of
 from ..common.commands import BUSY, LEFT_OUT, Group, locks, version_option, writes
 from ..common.counts import counted
+from ..common.engine.options import stopping_line
 from ..common.log import log, warn
 from ..common.next_steps import know
 from ..common.outputs import BESIDE_STORE, TABLE, Output
@@ -59,7 +60,7 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
     from .run import train_table
 
     know(table=path, tuned=str(Path(settings.log_dir, "predictions.csv")))
-    with stop_after_batch(log) as caught:
+    with stop_after_batch(log, stopping_line(settings.engine)) as caught:
         done = train_table(
             read_table(path),
             settings,

@@ -19,6 +19,7 @@ import numpy as np
 from ...common.counts import counted
 from ...common.cpus import available_cores
 from ...common.engine.folders import check_machines
+from ...common.engine.options import stopping_line
 from ...common.engine.processes import run_in_processes
 from ...common.engine.ray_engine import run_units
 from ...common.engine.ray_session import unit_resources
@@ -173,7 +174,7 @@ def _run_on_ray(job: Job, store: FeatureStore, address: str | None) -> list[Fail
         core = unit_resources(ray, gpus=0, cores=1, option="--ray-address")
         return replace(job, resources=core)
 
-    with stop_then_raise(tell) as stop:
+    with stop_then_raise(tell, stopping_line("ray")) as stop:
         return run_units(address, describe, stop, tell)[1]
 
 

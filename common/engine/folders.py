@@ -71,7 +71,8 @@ def work_in(folder: str) -> None:
         This machine, which joined after `check_machines`, does not see the folder.
     """
     try:
-        os.chdir(folder or os.curdir)
+        if folder:
+            os.chdir(folder)
     except OSError as problem:
         raise InputError(
             f"{folder}: is not seen on a machine of Ray ({problem.strerror}), expected the "

@@ -12,9 +12,11 @@ from typing import Any
 from ..errors import InputError
 from ..extras import check_extra
 from ..options import option_field
+from ..signals import AFTER_BATCH
 from .ray_session import check_address
 
 ENGINES = ("local", "ray")
+ENDING = "stopping, and ending the units under way; once more to stop at once"
 HERE: dict[str, Any] = {"engine": "local", "ray_address": None}  # of what is part of a job itself
 Field = Callable[..., Any]  # `option_field`, maybe with a group
 
@@ -55,6 +57,11 @@ def beside_engine(option: str, value: object, engine: str, *, why: str = "", rep
         f"{option}: value is {value!r} beside --engine {engine}{reason} expected none there; "
         f"{repair}"
     )
+
+
+def stopping_line(engine: str) -> str:
+    """Return what is told at the first Ctrl-C or SIGTERM: Ray does not end a unit after a batch."""
+    return ENDING if engine == "ray" else AFTER_BATCH
 
 
 def check_engine(engine: str, ray_address: str | None) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -11,9 +12,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from spk.common.engine.folders import look, probe_files
+from spk.common.engine.folders import look, probe_files, working_folder
 from spk.common.engine.ray_engine import run_on_ray
-from spk.common.engine.ray_session import ask_machines, check_address
+from spk.common.engine.ray_session import (
+    LOOPBACK,
+    SETTINGS,
+    ask_machines,
+    check_address,
+    ray_session,
+)
 from spk.common.engine.work import Job, Unit
 from spk.common.errors import InputError
 
@@ -38,10 +45,74 @@ def test_a_cluster_on_the_loopback_address_needs_no_token(address, monkeypatch):
     check_address(address)
 
 
-@pytest.mark.parametrize("address", ["ray://head:10001", "head", "head:", ":6379", "auto"])
+ADDRESSES = ["ray://head:10001", "head", "head:", ":6379", "auto", "127.0.0.1:0", "h:65536"]
+ADDRESSES += [f"127.0.0.1:{10**20}"]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
 def test_an_address_of_another_form_is_told(address):
     with pytest.raises(InputError, match=r"--ray-address: value is .* expected HOST:PORT"):
         check_address(address)
+
+
+@pytest.fixture
+def idle_ray(monkeypatch):
+    """Return Ray, imported before it is used, which does not start."""
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    for name in (*SETTINGS, LOOPBACK):
+        monkeypatch.delenv(name, raising=False)
+    constants = ray._private.ray_constants
+    monkeypatch.setattr(constants, "ENABLE_RAY_CLUSTER", True)
+    monkeypatch.setattr(constants, "RAY_DISABLE_FAILURE_SIGNAL_HANDLER", False)
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "nodes", list)
+    return ray
+
+
+def test_rays_settings_hold_for_a_job_alone_also_where_ray_was_imported_before(idle_ray):
+    def state():
+        constants, worker = idle_ray._private.ray_constants, idle_ray._private.worker
+        read = constants.ENABLE_RAY_CLUSTER, constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER
+        return *read, worker.print_to_stdstream, dict(os.environ)
+
+    before = state()
+    with ray_session(None) as ray:
+        assert ray._private.services.resolve_ip_for_localhost("127.0.0.1") == "127.0.0.1"
+        within = state()
+        assert within[:2] == (False, True)
+        assert within[2] != before[2]
+        assert within[3].items() >= SETTINGS.items()
+    assert state() == before
+
+
+MISMATCH = """Version mismatch: The cluster was started with:
+    Ray: 2.59.0
+    Python: 3.12.4
+This process on node 127.0.0.1 was started with:
+    Ray: 2.60.0
+    Python: 3.11.7
+"""
+
+
+@pytest.mark.parametrize(
+    ("joined", "text", "said"),
+    [
+        (True, MISMATCH, "cannot be joined (Version mismatch: The cluster was started with: Ray: "),
+        (True, "pages\nno GCS\n", "cannot be joined (no GCS), expected a running Ray of version"),
+        (False, "no room\n", "--engine ray: Ray does not start on this machine (no room), expect"),
+    ],
+)
+def test_why_there_is_no_ray_is_told_in_one_line(idle_ray, monkeypatch, joined, text, said):
+    def fail(**_):
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(idle_ray, "init", fail)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}" if joined else None
+        with pytest.raises(InputError) as problem, ray_session(address):
+            pass
+    assert said in str(problem.value)
+    assert "\n" not in str(problem.value)
 
 
 def test_rays_command_in_the_repair_exists():
@@ -92,6 +163,16 @@ def test_a_machine_with_other_folders_of_the_same_name_is_told(tmp_path):
         (tmp_path / "a.wav").unlink()
         assert look(marks) == "the audio is not seen there (No such file or directory)"
     assert look(marks) == f"{tmp_path}/store is not seen there (No such file or directory)"
+
+
+def test_a_machine_without_the_working_folder_is_told(tmp_path):
+    (tmp_path / "work").mkdir()
+    assert working_folder("") == []  # where no path is relative
+    with probe_files(None, working_folder(f"{tmp_path}/work")) as marks:
+        assert look(marks) == ""
+        (tmp_path / "work").rmdir()
+        expected = f"the working folder {tmp_path}/work, which paths start from, is not seen there"
+        assert look(marks) == f"{expected} (No such file or directory)"
 
 
 def test_inputs_alone_are_seen_and_nothing_is_written_beside_them(tmp_path, monkeypatch):

@@ -221,7 +221,7 @@ def test_a_ray_of_this_machine_is_on_loopback_alone_and_ends_on_a_signal(
     os.killpg(process.pid, signal.SIGTERM)  # as scancel does: to all of them
     _, errors = process.communicate(timeout=60)
     said = [
-        "stopping after this batch; once more to stop at once",
+        "stopping, and ending the units under way; once more to stop at once",
         "interrupted; run the same command to resume",
     ]
     assert (process.returncode, errors.splitlines()) == (128 + signal.SIGTERM, said)

@@ -19,6 +19,7 @@ from joblib.externals.loky import get_reusable_executor
 
 from spk.common.engine.work import Done
 from spk.common.errors import InputError
+from spk.extract.audio import Segment
 from spk.extract.encoder.device import choose_devices
 from spk.extract.options import ExtractOptions
 from spk.extract.pipeline import multi_device
@@ -30,6 +31,7 @@ from spk.extract.pipeline.unit_worker import (
     WorkerSpec,
     extract_unit,
 )
+from spk.extract.pipeline.units import extraction_unit
 from spk.extract.planning import choose_segments
 from spk.extract.run import configuration, run_extraction
 from spk.extract.store.reader import FeatureStore
@@ -402,6 +404,26 @@ def test_a_unit_is_on_disk_without_a_name_when_it_is_done(worker, tmp_path):
     assert [*shard.rejected.values()] == ["silent"]
     assert [path.name for path in (tmp_path / "store" / "shards").iterdir()] == [shard.temporary]
     assert done.value.new == SEGMENTS - 1
+
+
+def test_recordings_are_called_what_was_typed_wherever_the_process_began(
+    worker, corpus, tmp_path, monkeypatch
+):
+    batches, spec = worker
+    monkeypatch.chdir(tmp_path)
+    typed = [
+        [replace(segment, path=os.path.basename(segment.path)) for segment in batch]
+        for batch in [*batches, [Segment("absent", "absent.wav", 1.0, 2.0)]]
+    ]
+    unit = extraction_unit(typed, "a store")
+    begun = UnitSpec(pickle.dumps(spec), spec.store, folder=corpus[0].audio_root)
+    with StoreWriter(spec.store, spec.config) as writer:
+        done = extract_unit(begun, unit.payload)
+        writer.publish(*done.value.shards)
+    assert done.value.new == SEGMENTS - 1
+    assert writer.rejections["absent"]["message"].startswith("absent.wav: cannot be read")
+    gone = extract_unit(replace(begun, folder=str(tmp_path / "gone")), unit.payload)
+    assert gone.problem.startswith(f"{tmp_path}/gone: is not seen on a machine of Ray (No such")
 
 
 def test_a_bug_in_a_worker_names_the_segment_and_keeps_what_was_before(worker, monkeypatch):

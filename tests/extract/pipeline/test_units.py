@@ -42,6 +42,7 @@ def test_units_do_not_depend_on_the_order_of_the_table():
 def test_a_units_key_covers_its_segments_and_the_stores_configuration():
     unit = extraction_unit([SEGMENTS[:2], SEGMENTS[2:4]], "f")
     assert unit.name == "4 segments of b.wav"
+    assert unit.payload == [SEGMENTS[:2], SEGMENTS[2:4]]
     others = [
         extraction_unit([SEGMENTS[:2], SEGMENTS[2:5]], "f"),
         extraction_unit([SEGMENTS[:2], SEGMENTS[2:4]], "g"),

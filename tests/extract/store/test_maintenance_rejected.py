@@ -60,6 +60,16 @@ def test_a_merged_store_has_its_list(corpus):
     assert sorted(listed(root / "all")) == SILENT
 
 
+def test_the_list_does_not_depend_on_what_was_rejected_first(tmp_path, store_config):
+    for name, order in (("a", "xyz"), ("b", "zxy")):
+        with StoreWriter(tmp_path / name, store_config) as writer:
+            for segment_id in order:
+                writer.reject(segment_id, "silent", "all samples are 0")
+            writer.commit()
+            write_rejected(tmp_path / name, writer.rejections.values())
+    assert listed(tmp_path / "a") == listed(tmp_path / "b") == ["x", "y", "z"]
+
+
 def test_the_list_goes_when_nothing_is_rejected(tmp_path, store_config, row):
     with StoreWriter(tmp_path / "a", store_config) as writer:
         writer.reject("s", "silent", "all samples are 0")
