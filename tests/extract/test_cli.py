@@ -124,7 +124,7 @@ def test_a_signal_ends_the_run_after_a_batch_with_its_own_code(
     result = call(corpus, "usable.csv", tmp_path / "store", "--batch-seconds", "4")
     assert result.exit_code == 128 + number
     assert "8 of 58 segments have features, 8 of them new" in result.stdout
-    assert result.stderr.splitlines()[-1] == "interrupted; run the same command to go on"
+    assert result.stderr.splitlines()[-1] == "interrupted; run the same command to resume"
     assert signal.getsignal(number) is before
     assert len(FeatureStore.open(tmp_path / "store").ids()) == 8
 
