@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -54,7 +54,8 @@ class _LazyGroup(Group):
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
-        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[arg-type]  # for "Did you mean ...?"
+        names = dict.fromkeys(COMMANDS)  # by which click suggests what was meant
+        self.commands = cast("dict[str, click.Command]", names)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of the data."""

@@ -80,7 +80,8 @@ def table_of(predictions: str) -> str | None:
 
 def _tables(folder: Path) -> list[Path]:
     try:
-        return sorted(file for file in folder.iterdir() if file.suffix in (".csv", ".parquet"))
+        files = [file for file in folder.iterdir() if file.suffix in (".csv", ".parquet")]
+        return sorted(file for file in files if file.is_file())  # a pipe would be waited for
     except OSError:
         return []
 

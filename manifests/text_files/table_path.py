@@ -49,10 +49,13 @@ def table_suffix(path: Path) -> str:
 
 def _kind_of_file(path: Path) -> Kind | None:
     """Return what a file's text says that it is, or None."""
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return kind_of(file.read(HEAD).decode(errors="replace"), path)
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                return kind_of(file.read(HEAD).decode(errors="replace"), path)
+    except OSError:  # the suffix alone is told
+        pass
+    return None
 
 
 def _no_table(path: Path) -> InputError:

@@ -42,7 +42,7 @@ RTTM = {
     "long session": (line(session="x" * MANY), f"line 1: session is '{'x' * 37}...', expected a"),
     "long number": (line(start="1" * MANY), f"line 1: onset is '{'1' * 37}...', expected a finite"),
     "many fields": ("SPEAKER" + " x" * 1_000_000, "line 1: has 1000001 fields, expected 9 or 10"),
-    "twice": (f"{line()}\n{line()}", "a.rttm, line 2: the turn of '001-M' from 1 to 3 s is already given"),
+    "twice": (f"{line()}\n{line()}", "a.rttm, line 2: the turn of '001-M' from 1 to 3 s is alre"),
     "zeros after a crash": (f"{line()}\n" + "\0" * 512, "line 2: type is '\\x00\\x00"),
 }
 TEXTGRID = {
