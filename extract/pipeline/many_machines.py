@@ -35,7 +35,7 @@ ENVIRONMENT = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "HF_HUB_OFFLINE")  # what task
 
 
 class RayRun(UnitRun):
-    """A run on the machines of a Ray."""
+    """A run on the machines of a Ray cluster."""
 
     def __init__(
         self,
