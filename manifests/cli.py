@@ -189,7 +189,7 @@ def csv(path: str, table: str, **options: Any) -> None:
     """
     from .formats.thesis_csv import read_reference_csv
 
-    with _notes_written(table):
+    with _notes_written(path, table):
         made = read_reference_csv(path, **options)
     _write_segments(*made, table)
 
@@ -354,24 +354,25 @@ def _make_segments(
     from .formats.turns import Note
 
     own = {name: options.pop(name) for name in READERS_OPTIONS if name in options}
-    with _notes_written(table):
+    with _notes_written(path, table):
         annotation, notes = read(path, skip_bad=skip_bad, **own), list[Note]()
         made = make_table(annotation, skip_bad=skip_bad, notes=notes, **options)
     _write_segments(made, notes, table)
 
 
 @contextmanager
-def _notes_written(table: str) -> Iterator[None]:
-    """List what was noted beside the table, also where there will be none."""
+def _notes_written(path: str, table: str) -> Iterator[None]:
+    """List notes beside the table even if it is not made, and name the annotation by its path."""
     from .formats.turns import write_notes
 
     try:
         yield
     except InputError as problem:
-        if not problem.notes:
-            raise
-        listed = write_notes(problem.notes, table)
-        raise InputError(f"{problem}; see {listed}") from problem
+        where, _, rest = str(problem).partition(": ")
+        text = f"{path}: {rest}" if where == "annotation" else str(problem)
+        if problem.notes:
+            text += f"; see {write_notes(problem.notes, table)}"
+        raise InputError(text) from problem
 
 
 def _write_segments(segments: Any, notes: Any, path: str) -> None:

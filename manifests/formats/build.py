@@ -115,7 +115,7 @@ def _rows(
         first = f" (first left out: {dropped[0]})" if dropped else ""
         raise InputError(
             f"annotation: holds 0 usable turns of {len(annotation.turns)}{first}, expected at "
-            "least 1; correct the folders"
+            "least 1; correct the path or the annotation"
         )
     return rows
 

@@ -21,7 +21,7 @@ def line(**changes):
 
 
 RTTM = {
-    "0 bytes": (b"", "annotation: holds 0 usable turns of 0, expected at least 1"),
+    "0 bytes": (b"", "a.rttm: holds 0 usable turns of 0, expected at least 1"),
     "binary": (bytes(range(1, 256)), "a.rttm: byte 127 is not UTF-8, expected UTF-8 or UTF-16"),
     "8 fields": (b"SPEAKER S1 1 1.0 2.0 <NA> <NA> 1", "a.rttm, line 1: has 8 fields, expected 9"),
     "negative start": (line(start="-1"), "line 1: start is '-1' s, expected >= 0"),
@@ -53,8 +53,8 @@ TEXTGRID = {
         '"ooTextFile" "Pitch"',
         "line 1: is a text file of Praat that holds a Pitch, not a",
     ),
-    "no tiers": (GRID.replace(" 1\n", " 0\n"), "annotation: holds 0 usable turns"),
-    "cut short": (GRID + TIER, "annotation: holds 0 usable turns"),
+    "no tiers": (GRID.replace(" 1\n", " 0\n"), "S1.TextGrid: holds 0 usable turns of 0"),
+    "cut short": (GRID + TIER, "S1.TextGrid: holds 0 usable turns of 0"),
     "tiers by the million": (GRID.replace(" 1\n", " 999999999\n"), "ends at line"),
     "points by the million": (GRID + '"TextTier" "x" 0 9 999999999\n', "ends at line 4 where a"),
     "size of a million digits": (GRID + TIER.replace("9 1", "9 " + "1" * 10**6), "size is '1111"),
