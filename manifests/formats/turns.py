@@ -24,6 +24,7 @@ from ...common.errors import InputError
 from ...common.files import atomic_write, list_files
 from ...common.names import changed_names, is_placeholder, normal_name
 from ..table import MAX_SECONDS
+from ..text_files.kinds import READERS
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # float() also takes nan and 1_0
 UNREADABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in the text of a turn
@@ -135,10 +136,17 @@ def find_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
         raise InputError(f"{path}: no such file or folder; correct the path")
     files = list_files(path, suffixes)
     if not files:
-        raise InputError(
-            f"{path}: holds 0 files with suffix {', '.join(suffixes)}; correct the path"
-        )
+        raise InputError(f"{path}: holds 0 files with suffix {', '.join(suffixes)}{_others(path)}")
     return files
+
+
+def _others(folder: Path) -> str:
+    """Return which annotations a folder holds instead, if any, and what to do."""
+    found = Counter(file.suffix.lower() for file in list_files(folder, tuple(READERS)))
+    if not found:
+        return "; correct the path"
+    ((suffix, number),) = found.most_common(1)
+    return f", but {number} with {suffix}; run spk-manifests {READERS[suffix]} on it"
 
 
 def relative_name(path: str | Path, file: Path) -> str:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ...common.errors import InputError
 from .decoding import PRAAT_TEXT
 
+READERS = {".rttm": "rttm", ".textgrid": "textgrid", ".eaf": "eaf", ".srt": "srt", ".vtt": "vtt"}
 ELAN = "run spk-manifests eaf on the .eaf that it was exported from"
 NUMBER = r"[-+]?(?:\d{1,20}\.?\d{0,20}|\.\d{1,20})(?:[eE][-+]?\d{1,3})?"
 CLOCK = r"\d{1,4}:\d\d(?::\d\d)?[.,]\d{1,6}"

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -98,8 +100,16 @@ def test_binary_and_missing_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
         read_rttm(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"holds 0 files with suffix \.rttm"):
+    with pytest.raises(InputError, match=r"holds 0 files with suffix \.rttm; correct the path"):
         read_rttm(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(("name", "command"), [("S1.TextGrid", "textgrid"), ("S1.EAF", "eaf")])
+def test_a_folder_of_another_format_is_told_with_the_command_that_reads_it(tmp_path, name, command):
+    (tmp_path / name).touch()
+    other = rf"but 1 with {Path(name).suffix.lower()}; run spk-manifests {command} on it"
+    with pytest.raises(InputError, match=rf"holds 0 files with suffix \.rttm, {other}"):
+        read_rttm(tmp_path)
 
 
 def test_the_real_meetings_hold_as_many_turns_as_an_independent_reader_counts(real_data):
