@@ -130,7 +130,8 @@ def summarise(table: pd.DataFrame, notes: Sequence[Note]) -> str:
         f"{hours:.2f} h",
     ]
     kinds = Counter(note.kind for note in notes)
-    return ", ".join(totals + [f"{count} {kind}" for kind, count in kinds.items()])
+    each = ", ".join(f"{kind}: {count}" for kind, count in kinds.items())
+    return ", ".join(totals + ([f"{counted(len(notes), 'note')} ({each})"] if notes else []))
 
 
 def _drop_duplicates(turns: Sequence[Turn], usable: Annotation, skip_bad: bool) -> None:

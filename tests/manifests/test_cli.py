@@ -37,7 +37,8 @@ def annotated(tmp_path):
 def test_rttm_makes_a_table_and_says_that_ends_were_not_checked(run, annotated):
     done = run("rttm", annotated, "t.csv")
     assert done.stdout == (
-        "t.csv: 24 segments, 1 session, 2 speakers, 0.01 h, 1 unchecked; see t.csv.notes.csv\n"
+        "t.csv: 24 segments, 1 session, 2 speakers, 0.01 h, 1 note (unchecked: 1); "
+        "see t.csv.notes.csv\n"
     )
     assert done.exit_code == 0
     assert len(read_table("t.csv")) == 24
@@ -53,7 +54,7 @@ def test_a_bad_line_is_one_line_and_exit_code_1_or_dropped(run, annotated):
         "delete or correct the line, or pass --skip-bad\n"
     )
     done = run("rttm", annotated, "t.csv", "--skip-bad")
-    assert (done.exit_code, "1 dropped" in done.output) == (LEFT_OUT, True)
+    assert (done.exit_code, "2 notes (dropped: 1, unchecked: 1)" in done.output) == (LEFT_OUT, True)
     assert list(pd.read_csv("t.csv.notes.csv")["kind"]) == ["dropped", "unchecked"]
 
 
@@ -162,8 +163,8 @@ def test_what_the_references_spelling_leaves_out_is_reported_and_listed(run, ann
     told = run("cut", *words).stdout.splitlines()
     assert told[-2].startswith("seg: 16 files written")
     assert told[-1] == (
-        "seg/segments.csv: 16 segments, 1 session, 2 speakers, 0.01 h, 8 min_seconds 1.5; "
-        "see seg/segments.csv.notes.csv"
+        "seg/segments.csv: 16 segments, 1 session, 2 speakers, 0.01 h, "
+        "8 notes (min_seconds 1.5: 8); see seg/segments.csv.notes.csv"
     )
     assert len(pd.read_csv("seg/segments.csv.notes.csv")) == 8
     assert run("cut", *words, "--format", "flac").exit_code == 1
