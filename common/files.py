@@ -134,7 +134,7 @@ def _locked_sibling(path: Path) -> tuple[int, Path]:
 
 
 def _part_prefix(path: Path) -> str:
-    """Return how the name of a file that is not complete begins; eight signs follow."""
+    """Return the prefix of an incomplete file's name; eight characters follow."""
     whole = len(os.fsencode(path.name)) <= LONGEST_STEM
     return f".{path.name if whole else shortened(path.name, LONGEST_STEM)}.{PART}"
 
