@@ -76,7 +76,7 @@ class FeatureStore:
             There is no store, one of its files is damaged, or an id occurs twice.
         """
         path = Path(path)
-        place = Path(os.path.abspath(path))  # where it stays, whatever folder is worked in later
+        place = Path(os.path.abspath(path))  # valid in any working folder
         if path.is_file():
             check_store_file(path)
             shard = read_shard(place)
