@@ -161,7 +161,7 @@ def convert(target: np.ndarray, values: np.ndarray) -> float:
     return float(np.max(largest))
 
 
-# Bytes / itemsize per second of audio at the peak, in the front end: 3200 positions of 512 channels
+# Elements per second of audio at the peak, in the front end: 3200 positions of 512 channels
 # for the first convolution, norm and activation, and the second's windows and output.
 POSITIONS = (3200 * 3 + 1600 * 4) * 512
 CPU_SECONDS = 20.0  # a CPU is fastest while a batch stays near its caches
