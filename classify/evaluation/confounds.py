@@ -4,8 +4,8 @@ AISHELL-4's labels are valid within one meeting, so recognising the room narrows
 accuracies on the same test segments show by how much: of the label; of the person, with the labels
 of one person merged; and of the meeting, which the same layers and classifier learn instead of
 speakers. Each is reported with the accuracy of always naming the most frequent class in train. A
-meeting may be recognised by its room or by its participants; where meeting names encode a series, a
-fourth accuracy is of date and room alone.
+meeting may be recognised by its room or by its participants; if meeting names encode a series, a
+fourth accuracy is that of date and room alone.
 """
 
 from __future__ import annotations

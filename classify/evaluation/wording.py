@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 VALUE = ("value", "low", "high")
 ACCURACY = ("accuracy", "low", "high")  # columns of a share and its interval
-# what a control over all labels is of (`confounds.COLUMNS`)
+# what a control over all labels recognises (`confounds.COLUMNS`)
 LABEL, MEETING, ROOM = "label", "meeting", "room (series)"
-SERIES, IDENTITY = "person (series)", "person (identity)"  # what persons are known from
+SERIES, IDENTITY = "person (series)", "person (identity)"  # sources of persons
 
 
 def places(rows: pd.DataFrame) -> str:
     """Return the number of meetings in predictions, and what their interval is over.
 
-    Of several models, the first decides whether there is a single task over all labels.
+    With several models, the first decides whether there is a single task over all labels.
     """
     sessions, speakers = (rows[name].to_numpy(str) for name in ("session", "speaker"))
     one_task = "model" in rows and within_corpus(str(rows["model"].iloc[0]))

@@ -68,8 +68,8 @@ class ValidationScores:
 def choose(trials: Sequence[Candidate]) -> Candidate:
     """Return the trial with the highest validation accuracy; ties go to the lowest log-loss.
 
-    Where validation is too small to choose by (`too_small`), ties are common and go to the simplest
-    classifier, in the order of `PENALTIES`, then to the lowest log-loss.
+    If validation is too small to choose by (`too_small`), ties are common; they go to the simplest
+    classifier, in the order of `PENALTIES`, and then to the lowest log-loss.
     """
     best = min(trials, key=lambda trial: (-trial.accuracy, trial.log_loss))
     if not too_small(best):
@@ -80,13 +80,13 @@ def choose(trials: Sequence[Candidate]) -> Candidate:
 
 
 def too_small(trial: Candidate) -> bool:
-    """Tell whether the interval of a trial's validation accuracy is wider than `WIDE`."""
+    """Return whether the interval of a trial's validation accuracy is wider than `WIDE`."""
     low, high = wider_interval(trial)
     return high - low > WIDE
 
 
 def wider_interval(trial: Candidate) -> tuple[float, float]:
-    """Return the wider of a trial's interval and Wilson's, which has a width at accuracy 1 too."""
+    """Return the wider of a trial's interval and Wilson's, which has a width even at accuracy 1."""
     own, other = trial.interval, wilson(int(trial.correct.sum()), len(trial.correct))
     return max(own, other, key=lambda ends: ends[1] - ends[0])
 
