@@ -51,7 +51,7 @@ class Option(click.Option):
 
 
 def _spellings(names: Iterable[str]) -> Iterator[str]:
-    """Yield each spelling, and the one with underscores where it differs."""
+    """Yield each spelling, and its form with underscores if that differs."""
     for name in names:
         yield name
         underscored = f"--{name[2:].replace('-', '_')}"

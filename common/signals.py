@@ -260,7 +260,7 @@ def stop_then_raise(log: Callable[[str], object]) -> Iterator[Callable[[], bool]
         yield lambda: bool(caught)
     if caught:
         signal.raise_signal(caught[0])
-        raise InterruptedBySignal(128 + caught[0])  # where the usual effect is none
+        raise InterruptedBySignal(128 + caught[0])  # if the usual effect is nothing
 
 
 def _restore(handlers: dict[signal.Signals, Any]) -> None:

@@ -119,7 +119,7 @@ def paint(text: str, stream: TextIO, **style: Any) -> str:
 
 
 def has_colours(stream: TextIO) -> bool:
-    """Tell whether a stream is a terminal that may be coloured (https://no-color.org)."""
+    """Return whether a stream is a terminal that may be coloured (https://no-color.org)."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return stream.isatty() and not plain
 

@@ -176,7 +176,7 @@ def group_by_span(
 
 
 def _rate(path: str) -> int:
-    """Return a recording's rate in Hz, or 0 where it cannot be opened."""
+    """Return a recording's rate in Hz, or 0 if it cannot be opened."""
     try:
         return read_header(path).rate
     except InputError:
@@ -194,7 +194,7 @@ def check_recordings(segments: Iterable[Segment], reading: ReadOptions) -> int:
     """Raise `InputError` if a recording's rate or channels are not those of the run.
 
     Return the most channels of a recording whose segments do not name theirs.
-    Only headers are read. Unreadable recordings are passed over: their segments are rejected one by
+    Only headers are read. Unreadable recordings are skipped: their segments are rejected one by
     one, as are segments whose own channel does not exist.
     """
     most = 1

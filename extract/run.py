@@ -75,7 +75,7 @@ def extract(
         one.
     log
         Receives lines of progress, the last a summary; by default they go to `logging`, as a
-        warning where segments were rejected.
+        warning if segments were rejected.
     lock
         Hold the store's lock; without it, no other process may write there.
     settings

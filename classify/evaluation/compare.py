@@ -123,7 +123,7 @@ def compare(
     split : "train", "valid", "test" or "all"
         The rows to compare.
     model_a, model_b : str, optional
-        The model whose rows to use; needed where a table holds several.
+        The model whose rows to use; needed if a table holds several.
 
     Raises
     ------

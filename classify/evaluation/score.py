@@ -84,14 +84,14 @@ class _Rows:
     groups: np.ndarray  # (n,) int, resampled first by intervals
     drawn: str  # what the groups are
     truth: np.ndarray  # (n,) int
-    predicted: np.ndarray  # (n,) int, -1 where nobody is named
+    predicted: np.ndarray  # (n,) int, -1 if nobody is named
     best_right: np.ndarray  # (n,) bool, whether the most probable speaker is the true one
     score: np.ndarray  # (n,) 0..1, of the most probable speaker
     candidates: np.ndarray  # (n,) int, their number
     majority: np.ndarray  # (n,) bool, whether the majority label is right
     trained: bool  # whether the majority is that of the training rows
     duration: np.ndarray | None  # (n,) s
-    chances: np.ndarray | None  # (n, most candidates), NaN where none
+    chances: np.ndarray | None  # (n, most candidates), NaN if none
     column: np.ndarray | None  # (n,) the truth's column of `chances`, or -1
 
     @property

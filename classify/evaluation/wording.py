@@ -122,7 +122,7 @@ def fold_facts(tasks: Sequence[Task], settings: SweepSettings) -> list[str]:
 
 
 def calibration_facts(tasks: Sequence[Task], settings: SweepSettings) -> list[str]:
-    """Return a warning where validation is too small to calibrate probabilities."""
+    """Return a warning if validation is too small to calibrate probabilities."""
     count = sum(int(np.sum(task.codes["valid"] >= 0)) for task in tasks)
     if count >= ENOUGH:
         return []
@@ -137,7 +137,7 @@ def calibration_facts(tasks: Sequence[Task], settings: SweepSettings) -> list[st
 def choice_facts(
     trials: Sequence[Candidate], tasks: Sequence[Task], settings: SweepSettings
 ) -> list[str]:
-    """Return a warning where validation is too small to choose by."""
+    """Return a warning if validation is too small to choose by."""
     chosen = choose(trials)
     if len(trials) == 1 or not too_small(chosen):
         return []
@@ -160,7 +160,7 @@ def choice_facts(
 def refit_facts(
     tasks: Sequence[Task], settings: SweepSettings, origin: Mapping[str, Any]
 ) -> list[str]:
-    """Return a line on the rows the chosen classifier was fitted on, where that is a choice."""
+    """Return a line on the rows the chosen classifier was fitted on, if that is a choice."""
     if settings.folds:
         return []
     if origin["fitted_on"] == "train":

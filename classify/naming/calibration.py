@@ -167,7 +167,7 @@ def halves(stretches: Stretches) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _features(scores: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Return the inputs (n, P, 4) of the four coefficients; NaN where scores are."""
+    """Return the inputs (n, P, 4) of the four coefficients; NaN where a score is."""
     margin = scores - best_other(scores)
     length = np.broadcast_to(np.log(seconds / UNIT)[:, None], scores.shape)
     return np.stack([scores, margin, length, np.ones_like(scores)], axis=2)

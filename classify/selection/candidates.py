@@ -123,7 +123,7 @@ def make_trial(
     ----------
     outcomes : one per task
     codes : (n,) int
-        True classes of all tasks' validation rows; -1 where unknown.
+        True classes of all tasks' validation rows; -1 if unknown.
     meetings : (n,)
         Each row's meeting, or other group that `metrics.interval_groups` resamples.
     """
@@ -158,7 +158,7 @@ def learnt_codes(codes: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def _loss(scores: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
     """Return the calibrated log-loss over rows of known label, and its temperature.
 
-    The log-loss is NaN where no label is known.
+    The log-loss is NaN if no label is known.
     """
     labelled, temperature = codes >= 0, shared_temperature(scores, codes)
     if not labelled.any():

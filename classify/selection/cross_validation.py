@@ -159,7 +159,7 @@ def _held_out(
 
 
 def _why_not(cuts: Sequence[tuple[np.ndarray, np.ndarray]], folds: int) -> str:
-    """Return why these cuts cannot serve as folds; empty where they can."""
+    """Return why these cuts cannot serve as folds; empty if they can."""
     empty = sum(not len(learnt) for learnt, _ in cuts)
     if empty or not cuts:
         return f"{counted(empty, 'fold', 'has', of=folds)} nothing left to learn from"
@@ -214,7 +214,7 @@ def cross_validate(
     Returns
     -------
     scores : {classifier: [(m, classes) float64 per penalty]}
-        Rows in order of position; -inf where a fold's training rows lack the class.
+        Rows in order of position; -inf if a fold's training rows lack the class.
     notes : {classifier: [str per penalty]}
         On fits that did not converge.
 

@@ -118,7 +118,7 @@ def under_way(folder: Path, key: str, name: str) -> Iterator[None]:
 
 
 def count_lost_tries(folder: Path, key: str) -> int:
-    """Return how many tries of a unit were killed, and remove their files."""
+    """Return how many tries of a unit ended with a dead process, and remove their files."""
     marks = list((folder / PLACE).glob(f"{key}-*"))
     for mark in marks:
         with suppress(OSError):
@@ -127,7 +127,7 @@ def count_lost_tries(folder: Path, key: str) -> int:
 
 
 def read_running(folder: Path) -> Running | None:
-    """Return the state of the job in `folder`, or None where none runs."""
+    """Return the state of the job in `folder`, or None if none runs."""
     job = _read(folder / PLACE / JOB)
     if job is None:
         return None

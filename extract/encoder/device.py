@@ -148,7 +148,7 @@ def convert(target: np.ndarray, values: np.ndarray) -> float:
     Returns
     -------
     float
-        The largest magnitude of `values`; NaN where one is NaN.
+        The largest magnitude of `values`; NaN if one is NaN.
     """
     rows = max(1, (ALONE - 1) // values.shape[2])  # rows of a part
     step = max(1, rows // values.shape[1])  # layers of a part
@@ -165,7 +165,7 @@ def convert(target: np.ndarray, values: np.ndarray) -> float:
 # for the first convolution, norm and activation, and the second's windows and output.
 POSITIONS = (3200 * 3 + 1600 * 4) * 512
 CPU_SECONDS = 20.0  # a CPU is fastest while a batch stays near its caches
-GPU_SECONDS = 480.0  # beyond this an H200 is limited by the host's launches; more only takes memory
+GPU_SECONDS = 480.0  # with less, an H200 waits for the host's launches; more only takes memory
 SPARE = 0.5  # share of the free memory for a batch; the next one is prepared beside it
 
 

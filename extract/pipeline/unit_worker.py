@@ -41,7 +41,7 @@ UNIT_ROWS = 1 << 14  # most segments of a shard; with large rows, 256 MB is reac
 class WorkerSpec:
     """What a process needs to work on units.
 
-    `device` is its name in messages, "" where it has none; `begun` is the start of the run's
+    `device` is its name in messages, "" if it has none; `begun` is the start of the run's
     profile, if there is one.
     """
 

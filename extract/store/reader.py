@@ -142,7 +142,7 @@ class FeatureStore:
     def _read_into(
         self, places: np.ndarray, position: int, features: np.ndarray | None = None
     ) -> np.ndarray:
-        """Return a layer's features (n, dim) float32, in `features` where that is given."""
+        """Return a layer's features (n, dim) float32, in `features` if given."""
         if features is None:
             features = np.empty((len(places), self.dim), dtype=np.float32)
         owner = np.searchsorted(self._starts, places, side="right") - 1

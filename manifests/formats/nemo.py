@@ -2,7 +2,7 @@
 
 | line | turns |
 |---|---|
-| with `speaker`, or else `label` (speaker recognition) | one, from `offset` (0 where absent or null) for `duration` |
+| with `speaker`, or else `label` (speaker recognition) | one, from `offset` (0 if absent or null) for `duration` |
 | with `rttm_filepath`, and no speaker or the label ``infer`` or ``UNK`` (diarization) | those of the RTTM, cut to `offset` and `duration` |
 | with neither | none; such lines are counted in a note |
 
