@@ -13,7 +13,7 @@ follows. The lines may contain:
     {audio}          {recordings}, if the command did not find them where it looked
     {table_near}     --table with the only table near the predictions that matches, and {clips}
     {page}           the address of the page that was written; {page:NAME} for one in a folder
-    {same}           options of `SWEEPS` as typed, so that a sweep tries what was fitted
+    {same}           options of `SWEEPS` as typed, so that `fit` chooses as the sweep did
     {a_run}          the sweep's folder, if its predictions were given; likewise {b_run}
 
 A step is suggested if its condition (`when`) holds and all its placeholders are known.

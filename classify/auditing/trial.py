@@ -32,7 +32,7 @@ Labels = dict[str, np.ndarray]  # codes of each task's training rows
 class Trial:
     """Numbers of planted errors, of those proposed correctly, and of all proposals.
 
-    `proposed` has, for each repetition, the audit's own proposals and those of the trial alone.
+    `proposed` counts in each repetition the audit's own proposals and the trial's further ones.
     """
 
     planted: int
