@@ -74,7 +74,7 @@ def best_run(gain: np.ndarray) -> tuple[int, int]:
 def exchanged_sessions(
     table: pd.DataFrame, X: np.ndarray, person_of: Mapping[str, str], *, seed: int = 0
 ) -> dict[tuple[str, str], tuple[str, bool]]:
-    """Return {(session, label): (the label it is exchanged with, whether in this session)}.
+    """Return {(session, label): (the label it is exchanged with, whether surely in this one)}.
 
     Each label's mean vector, after centring and scaling per session, is compared with each person's
     mean over the other sessions. Two labels are exchanged if each is nearer to the other's person

@@ -2,9 +2,9 @@
 
 Turns are ranked by cleanlab's normalised margin, the probability of the label minus that of the
 most probable other speaker. If it is negative, it is multiplied by the square root of the turn's
-length up to 3 s, since a recogniser can be sure and wrong about short turns. Both were chosen on
-meetings composed of single voices (`docs/how-to/audit.md`). Cleanlab's confident learning
-determines how many turns of a session are suspected.
+length as a share of 3 s, at most 1, since a recogniser can be sure and wrong about short turns.
+Both were chosen on meetings composed of single voices (`docs/how-to/audit.md`). Cleanlab's
+confident learning determines how many turns of a session are suspected.
 
 A turn fits nobody if its cosine with the nearest speaker is far below that of other turns of its
 length; short turns fit everybody less, so the median is taken as a function of log seconds.

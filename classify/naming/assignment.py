@@ -2,10 +2,10 @@
 
 Each pair of cluster and person has a gain: how far its log-probability (without calibration, its
 score) lies above the threshold. Names are assigned so that the sum of gains is largest; a cluster
-without a gain above 0 is unknown. Nobody speaks twice at once, so of two clusters that speak at the
-same time for longer than `allowed_together` only one can have a given name; other clusters may
-share a name, since diarizers split people. If no name may be shared, this is the assignment problem
-(Kuhn, 1955); with sharing it is a small integer program, solved exactly.
+whose gains are all below 0 is unknown. Nobody speaks twice at once, so of two clusters that speak
+at the same time for longer than `allowed_together` only one can have a given name; other clusters
+may share a name, since diarizers split people. If no name may be shared, this is the assignment
+problem (Kuhn, 1955); with sharing it is a small integer program, solved exactly.
 """
 
 from __future__ import annotations

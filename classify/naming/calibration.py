@@ -9,8 +9,8 @@ persons of
     a * score + b * (score - the best other score) + c * log(seconds / 10) + d
 
 and 0 for `unknown`. The four coefficients maximise the likelihood with a light penalty and with
-a, b >= 0, so that a better score is never less probable. Known persons and strangers have equal
-weight.
+a, b >= 0, so that a higher score never makes its person less probable. Known persons and strangers
+have equal weight.
 """
 
 from __future__ import annotations

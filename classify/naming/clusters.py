@@ -1,6 +1,6 @@
 """A diarization's clusters: their speech, the part without overlap, and simultaneous speech.
 
-A cluster is one label of one session. Its evidence are the spans of at least `LEAST` s in which
+A cluster is one label of one session. Its evidence is the spans of at least `LEAST` s in which
 nobody else speaks; those longer than `LONGEST` s are divided evenly, so that a wrong turn is not
 hidden in a long one.
 """

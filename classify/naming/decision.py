@@ -59,7 +59,7 @@ class Named:
     threshold: float
 
     def __repr__(self) -> str:
-        """Return the number of names and clusters, in one line."""
+        """Return the numbers of clusters and of doubtful ones, in one line."""
         doubtful = int(self.clusters["doubtful"].sum())
         return f"<Named {counted(len(self.clusters), 'cluster')}, {doubtful} doubtful>"
 

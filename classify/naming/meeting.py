@@ -137,7 +137,7 @@ def _recordings(
     audio: str | Path | None,
     audio_root: str | Path | None,
 ) -> dict[str, Path]:
-    """Return each session's recording; a file without audio is an error, not silence."""
+    """Return each session's recording; raise `InputError` if one is not audio."""
     recordings = _named_recordings(turns, listed, audio, audio_root)
     for path in recordings.values():
         read_header(path)

@@ -147,7 +147,7 @@ def _first_line(problem: Exception) -> str:
 
 @contextmanager
 def _alone(checkpoint: Checkpoint) -> Iterator[Path]:
-    """Yield a folder without the adapter, as transformers loads it if PEFT is installed.
+    """Yield a folder without the adapter, which transformers would load if PEFT is installed.
 
     The result must not depend on which packages are installed.
     """

@@ -24,7 +24,7 @@ from .varlen import Packing, attention_of
 
 
 def _transformers() -> Any:
-    """Import transformers with its models: one that does not fit torch would only fail later."""
+    """Import transformers with its models now: an add-on that does not fit torch breaks them."""
     try:
         return _with_models()
     except FAILURES:

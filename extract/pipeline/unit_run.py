@@ -123,7 +123,7 @@ class UnitRun(ExtractionRun):
         self._tell(f"failed: {unit.name}\n{trace}")
 
     def _finish(self, given_up: Sequence[FailedUnit]) -> None:
-        """List the units that met a bug again, after those that the engine has given up."""
+        """List once more the units that met a bug, after those that the engine has given up."""
         tell_failed(self.failed, self._tell)
         self.failed += given_up
 

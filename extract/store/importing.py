@@ -222,7 +222,7 @@ def _stacked(vectors: Vectors, dtype: np.dtype) -> np.ndarray:
 def _named(
     path: str | Path, vectors: Vectors, name: str, weights: str | Path | None
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Return configuration and stored vectors of an encoder known only by name and weights file."""
+    """Return configuration and stored vectors of an encoder known only by name and hash."""
     half = next(iter(vectors.layers.values())).dtype == np.float16
     dtype = "float16" if half else "float32"
     values = _stacked(vectors, DTYPES[dtype])

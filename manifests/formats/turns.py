@@ -76,7 +76,7 @@ class Annotation:
     recordings: dict[str, Listed] = field(default_factory=dict)  # by session, where listed
 
     def __repr__(self) -> str:
-        """Return the number of turns and the like, in one line: a meeting has hundreds of turns."""
+        """Return the numbers of turns and notes, in one line: a meeting has hundreds of turns."""
         turns, notes = counted(len(self.turns), "turn"), counted(len(self.notes), "note")
         return f"<Annotation {turns}, {notes}>"
 

@@ -103,7 +103,7 @@ class Started:
                 os.kill(self.pid, number)
 
     def end(self) -> int:
-        """Wait for the end and return the exit code; a command that hangs is killed, with a note."""
+        """Wait for the end and return the exit code; one that hangs is killed and reported."""
         limit = time.perf_counter() + LONGEST
         while self.code is None:
             time.sleep(0.002)
