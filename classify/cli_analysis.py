@@ -1,4 +1,4 @@
-"""The commands ``spk-classify curve``, ``open-set`` and ``report``: more about finished runs."""
+"""The commands ``spk-classify curve``, ``open-set`` and ``report``: analyses of finished runs."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def _add(
     no_lock: bool,
     **options: Any,
 ) -> None:
-    """Write an analysis to the run's folder; print which model it is of, the table, the conclusion.
+    """Write an analysis to the run's folder; print its model, the table, the conclusion.
 
-    Nobody else writes to the folder meanwhile, and a folder that is no sweep's is left alone.
+    The folder is locked meanwhile, and left alone if it is not a sweep's.
     """
     from ..common.locks import folder_lock
     from ..manifests.table import read_table

@@ -1,4 +1,4 @@
-"""Fit a model of known voices: a folder of clips for each person, and no table."""
+"""Fit a model of known voices from a folder of clips per person, without a table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-CLIPS = "clips"  # the split of a model that was fitted on a folder of them
+CLIPS = "clips"  # the split recorded for a model that was fitted on clips
 
 
 def fit_clips(
@@ -33,28 +33,28 @@ def fit_clips(
     log: Log = lambda text: None,
     before: Callable[[Mapping[str, Any]], None] = lambda foretold: None,
 ) -> tuple[SpeakerModel, list[str], pd.DataFrame]:
-    """Fit a model of the voices in ``FOLDER/NAME/*.wav``, one over all of them.
+    """Fit a single model of all the voices in ``FOLDER/NAME/*.wav``.
 
-    Features are extracted as `spk-extract` does by default, so that the model fits a store that was
-    made with the same encoder.
+    Features are extracted with the defaults of `spk-extract`, so that the model fits stores made
+    with the same encoder.
 
     Parameters
     ----------
     folder
-        As `manifests.formats.clips.read_clips` reads it; one clip of each person is enough.
+        As read by `manifests.formats.clips.read_clips`; one clip per person is enough.
     encoder
-        As of `spk-extract`.
+        As for `spk-extract`.
 
     Returns
     -------
     tuple
-        As of `fit_best`.
+        As for `fit_best`.
 
     Raises
     ------
     InputError
-        As of `read_clips`, `run_extraction` and `fit_best`; or no clip of a person can be used, or
-        two persons have the same clip.
+        As for `read_clips`, `run_extraction` and `fit_best`; or none of a person's clips can be
+        used, or two persons have the same clip.
     """
     from ..extract.run import run_extraction
 
@@ -71,7 +71,7 @@ def fit_clips(
 
 
 def _check_usable(folder: str | Path, table: pd.DataFrame, store: FeatureStore, log: Log) -> None:
-    """Name the clips that were rejected; refuse a person of whom no clip is left."""
+    """List the clips that were rejected; refuse a person without any usable clip."""
     reasons = {row["segment_id"]: row["message"] for row in store.rejected()}
     for speaker, clips in table.groupby("speaker", sort=False):
         unusable = clips[clips["segment_id"].isin(reasons)]

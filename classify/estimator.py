@@ -1,6 +1,6 @@
 """Our classifiers as a scikit-learn estimator, for pipelines, grids and cross-validation.
 
-scikit-learn is imported with this file; nothing that must start quickly imports it.
+scikit-learn is imported with this file; no module that must start quickly imports it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .classifiers.registry import fit_path, penalty_path
 from .selection.candidates import learnt_codes
 from .selection.cross_validation import FEWEST, cross_validate
 
-STOPPING_FOLDS = 3  # one of them is held out to say when LightGBM stops, where none calibrates
-UNSTOPPED_ROUNDS = 100  # LightGBM's own default, where no row can be held out
+STOPPING_FOLDS = 3  # without calibration, one of these is held out to stop LightGBM
+UNSTOPPED_ROUNDS = 100  # LightGBM's own default, if no row can be held out
 
 
 def _stratified(codes: np.ndarray, folds: int) -> np.ndarray:
-    """Return the fold (n,) of each row: a class's rows are dealt out in turn; -1 without folds.
+    """Return the fold (n,) of each row: each class's rows are dealt out in turn; -1: in no fold.
 
-    A class of one row is always learnt.
+    A class with a single row is always in training.
     """
     fold = np.full(len(codes), -1)
     for code in np.unique(codes):
@@ -39,27 +39,27 @@ def _stratified(codes: np.ndarray, folds: int) -> np.ndarray:
 
 
 class SpeakerClassifier(ClassifierMixin, BaseEstimator):
-    """A classifier of this package with standardisation inside.
+    """A classifier of this package, including standardisation.
 
     Parameters
     ----------
     classifier : "centroid", "ridge", "lda", "logistic", "linear-svm" or "lightgbm"
     penalty : float, optional
-        Ridge's alpha, LDA's shrinkage, 1/C of the others; None takes the middle of its path.
+        Ridge's alpha, LDA's shrinkage, 1/C of the others; None: the middle of its path.
     seed : int
-        Of the linear SVM and LightGBM.
+        For the linear SVM and LightGBM.
     calibration_folds : int
-        Of the stratified cross-validation whose held-out scores choose the temperature of
-        `predict_proba`, >= 2; each costs a fit. 0: no fit more, and a temperature of 1. For
-        LightGBM one of these folds (of three for 0) is held out, which also says when to stop; then
-        so many rounds are grown on all rows.
+        Folds of the stratified cross-validation whose held-out scores set the temperature of
+        `predict_proba`, >= 2; each costs one fit. 0: no extra fit, and a temperature of 1. For
+        LightGBM one of these folds (of three if 0) is held out and also decides when to stop; then
+        that number of rounds is grown on all rows.
 
     Attributes
     ----------
     classes_ : (classes,)
     fitted_ : FittedClassifier
     temperature_ : float
-        What `predict_proba` divides scores by; 1 where no class has two rows to hold one out.
+        Divides scores in `predict_proba`; 1 if no class has two rows, so that none is held out.
 
     Examples
     --------
@@ -118,7 +118,7 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
         return rounds, find_temperature(scores, held_out_codes)
 
     def _penalty(self) -> float | None:
-        """Return the penalty to fit with, or raise where a parameter is out of range."""
+        """Return the penalty to fit with, or raise if a parameter is out of range."""
         folds = self.calibration_folds
         if folds != 0 and folds < FEWEST:
             raise InputError(
@@ -128,7 +128,7 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
         return penalties[len(penalties) // 2]
 
     def _temperature(self, X: np.ndarray, codes: np.ndarray, penalty: float | None) -> float:
-        """Return the temperature of least log-loss on rows that were held out in turn."""
+        """Return the temperature of lowest log-loss on rows that were held out in turn."""
         fold = _stratified(codes, self.calibration_folds)
         cuts = [
             (np.flatnonzero(fold != number), np.flatnonzero(fold == number))
@@ -154,8 +154,8 @@ class SpeakerClassifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the calibrated probability of each class, (m, classes); rows sum to 1.
 
-        The softmax of the scores divided by `temperature_`: one number, so the likeliest class is
-        the one that `predict` names.
+        The softmax of the scores divided by `temperature_`. As this is a single number, the most
+        probable class is the one that `predict` returns.
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)

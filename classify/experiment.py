@@ -96,7 +96,7 @@ class ExperimentResult:
     identity: str | None = None
 
     def __repr__(self) -> str:
-        """Return one line: a notebook shows it, and the models have thousands of numbers."""
+        """Return one line, for notebooks: the models have thousands of numbers."""
         return f"<ExperimentResult {self.conclusion}>"
 
 
@@ -125,12 +125,12 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
     settings
         What to try, and how.
     split
-        How the table was split; None: from its record (``table.attrs["split"]``). The result names
-        it; a leaky split also marks the names of the model and its predictions.
+        How the table was split; None: from its record (``table.attrs["split"]``). The result
+        includes it; a leaky split also marks the names of the model and its predictions.
     log
         Receives lines of progress.
     keep : path, optional
-        A file for finished trials; those of the same sweep are not repeated. Its folder becomes the
+        File for finished trials; those of the same sweep are not repeated. Its folder becomes the
         run's folder, which must not hold a run of another table or store.
     anew : bool
         Whether to replace such a run, or a file of another sweep, rather than raise `InputError`.
@@ -145,7 +145,7 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
         Segments have no features, a split is missing, a setting is unknown, or the identity file
         does not fit.
     UnitsFailedError
-        Layers were given up, as each killed its process; `keep` has the others.
+        Layers were given up because each killed its process; `keep` has the others.
 
     Examples
     --------
@@ -195,7 +195,7 @@ def run_experiment(  # noqa: PLR0913  (the options of the command)
 
 
 def _recorded_split(table: pd.DataFrame) -> str:
-    """Return how a table was split, with a warning where that makes scores doubtful."""
+    """Return how a table was split, with a warning if that makes scores doubtful."""
     method = split_method(table)
     for line in split_doubts(method):
         warn(line)
@@ -229,7 +229,7 @@ def fit(
     Parameters
     ----------
     table, store, settings, changes
-        As in `run_experiment`. With a single layer, classifier and penalty there is no choice.
+        As in `run_experiment`. With a single layer, classifier and penalty, nothing is chosen.
     log
         Receives lines on what was left out and chosen.
 
@@ -268,9 +268,9 @@ def fit_best(
 
     The facts are sentences to show; left out are the rows that could not be used (`segment_id,
     session, reason`). Without validation rows nothing is chosen, and the model is uncalibrated,
-    which is warned of (`selection.without_validation`). Test rows are not read. Parameters and
-    errors are those of `run_experiment`; `before` is called with the result of
-    `speaker_model.foretell` before the sweep.
+    with a warning (`selection.without_validation`). Test rows are not read. Parameters and errors
+    are those of `run_experiment`; `before` is called with the result of `speaker_model.foretell`
+    before the sweep.
     """
     settings = settings or SweepSettings()
     opened = open_store(store)

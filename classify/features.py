@@ -124,7 +124,7 @@ def open_store(store: FeatureStore | str | Path) -> FeatureStore:
 
 
 def encoder_kind(config: Mapping[str, Any], form: str = "{}") -> str:
-    """Return the kind of an encoder that learnt little or nothing, in `form`; else nothing.
+    """Return the kind of an encoder with little or no training, in `form`; otherwise "".
 
     >>> encoder_kind({"untrained": True}, " ({})")
     ' (untrained encoder)'

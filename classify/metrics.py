@@ -3,8 +3,8 @@
 Intervals are percentile intervals (95 %) of a two-layer bootstrap: meetings are drawn with
 replacement, then segments within each drawn meeting. Where there is one meeting, or one task over
 all labels, speakers are drawn instead, then their segments (`interval_groups`); such an interval
-says nothing about other meetings. Resampled segments repeat, which raises the
-expected calibration error: its interval may lie above its value.
+says nothing about other meetings. Resampled segments repeat, which raises the expected calibration
+error: its interval may lie above its value.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def balanced_accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
 def macro_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
     """Return the mean F1 of the classes that occur in `truth` or `predicted`, (n,) int.
 
-    A `predicted` of -1 is no class.
+    A `predicted` of -1 is not a class.
     """
     classes = int(max(truth.max(), predicted.max())) + 1
     named = predicted[predicted >= 0]
@@ -60,9 +60,9 @@ class VerificationTrials:
     Parameters
     ----------
     probabilities : (n, classes) float64
-        NaN where a segment has no such candidate.
+        NaN if the segment does not have that candidate.
     truth : (n,) int
-        Column of the true label; -1 where it is not among the candidates.
+        Column of the true label; -1 if it is not among the candidates.
     """
 
     def __init__(self, probabilities: np.ndarray, truth: np.ndarray) -> None:
@@ -113,10 +113,10 @@ def session_mean(values: np.ndarray, groups: np.ndarray) -> float:
 def interval_groups(
     sessions: np.ndarray, speakers: np.ndarray, *, one_task: bool = False
 ) -> tuple[np.ndarray, str]:
-    """Return what an interval draws before segments, (n,) int of each segment, and its name.
+    """Return what an interval draws before segments, (n,) int per segment, and its name.
 
-    Meetings; speakers where there is one meeting or `one_task` over all labels; ``segments`` where
-    there is one of these, too.
+    These are meetings; speakers, with a single meeting or `one_task` over all labels; or
+    ``segments``, with only one of these too.
 
     >>> interval_groups(np.array(["m", "m"]), np.array(["b", "a"]))[1]
     'speakers'

@@ -25,19 +25,19 @@ HEARD, LINKED = "What is heard", "What is linked"
 
 
 def check_temperature(text: str) -> None:
-    """Raise `ValueError` for another calibration than the only one there is."""
+    """Raise `ValueError` for any calibration but the only one there is."""
     if text != "temperature":
         raise ValueError(text)
 
 
 def check_standardised(text: str) -> None:
-    """Raise `ValueError` for another standardisation than the only one there is."""
+    """Raise `ValueError` for any standardisation but the only one there is."""
     if text != "yes":
         raise ValueError(text)
 
 
 def parse_unknown_below(text: str) -> None:
-    """Raise `ValueError` for what is neither a probability nor ``auto``."""
+    """Raise `ValueError` unless the text is a probability or ``auto``."""
     if text != AUTO:
         numbers(text, 0, 1)
         parse_float(text)
@@ -137,7 +137,7 @@ class SweepSettings(CheckedOptions):
 
 @dataclass(frozen=True)
 class PredictOptions(CheckedOptions):
-    """Which segments are named, and who is probable enough to be."""
+    """Which segments to name, and how probable a speaker must be."""
 
     split: str = option_field(
         "test", "Rows of TABLE that are named; all for a table without a split.", choices=SPLITS
@@ -164,7 +164,7 @@ class PredictOptions(CheckedOptions):
 
 @dataclass(frozen=True)
 class ScoreOptions(CheckedOptions):
-    """Which predictions are measured, and how surely."""
+    """Which predictions to measure, and with how many resamples."""
 
     split: str = option_field("test", "Rows that are scored.", choices=SPLITS)
     resamples: int = option_field(RESAMPLES, "Bootstrap resamples.", least=1)
@@ -173,7 +173,7 @@ class ScoreOptions(CheckedOptions):
 
 @dataclass(frozen=True)
 class CompareOptions(CheckedOptions):
-    """Which predictions are compared, and how surely."""
+    """Which predictions to compare, and with how many resamples."""
 
     model_a: str | None = option_field(None, "The model of A to compare, if it has several.")
     model_b: str | None = option_field(None, "The model of B to compare, if it has several.")
@@ -184,7 +184,7 @@ class CompareOptions(CheckedOptions):
 
 @dataclass(frozen=True)
 class CurveOptions(CheckedOptions):
-    """How much speech is learnt from."""
+    """How much training speech to try."""
 
     seconds: str = option_field(
         "1,2,5,10,30,60",
@@ -200,7 +200,7 @@ class CurveOptions(CheckedOptions):
 
 @dataclass(frozen=True)
 class OpenSetOptions(CheckedOptions):
-    """How many strangers may be let in."""
+    """Which rates of falsely accepted strangers to evaluate."""
 
     false_accepts: str = option_field(
         "0.01,0.05,0.1",
@@ -213,7 +213,7 @@ class OpenSetOptions(CheckedOptions):
 
 @dataclass(frozen=True)
 class LinkOptions(CheckedOptions):
-    """How labels of different sessions become persons (docs/how-to/link.md has the choice)."""
+    """How labels of different sessions become persons (docs/how-to/link.md has the reasons)."""
 
     layer: int | None = option_field(
         None,
@@ -240,7 +240,7 @@ class LinkOptions(CheckedOptions):
 
 @dataclass(frozen=True)
 class ReportOptions(CheckedOptions):
-    """What the page shows."""
+    """What the report shows."""
 
     table: str | None = option_field(
         None, "Segment table: adds durations, overlaps, the split and its leaks.", path=True

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 CONTROL_FILE = "control.csv"
-# what a sweep writes besides its cache
+# the files of a sweep besides its cache
 WRITTEN = (
     *("sweep.csv", "sweep.png", "predictions.csv", "metrics.csv", CONTROL_FILE, "config.json"),
     LEFT_OUT_FILE,
@@ -43,7 +43,7 @@ OTHER_TASK = (
     "runs within the corpus choose among all speakers, the others among a meeting's: their tasks "
     "differ too"
 )
-MOST_SHOWN = 200  # trials; 25 layers by six classifiers are shown whole
+MOST_SHOWN = 200  # trials; 25 layers by six classifiers fit
 
 
 def sweep_rows(outcome: ExperimentResult) -> list[dict[str, Any]]:

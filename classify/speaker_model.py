@@ -59,7 +59,7 @@ NEW_MEETING = (
     "for meetings that nobody fitted, run spk-classify fit with --within corpus on the table of "
     "the known meetings, and predict with that model"
 )
-ENROLMENTS = ("enrol", "roll-call")  # splits after which only the training rows may be learnt from
+ENROLMENTS = ("enrol", "roll-call")  # splits that allow training on their training rows only
 KNOWS_THE_ROOM = "this also rewards recognising the room: spk-classify sweep says how much"
 
 
@@ -109,7 +109,7 @@ class SpeakerModel:
 
     @property
     def calibrated(self) -> bool:
-        """Whether validation rows or folds said how far its probabilities carry."""
+        """Whether its probabilities were calibrated on validation rows or folds."""
         return self.origin.get("chosen_and_calibrated_on") != NOTHING
 
 
@@ -189,7 +189,7 @@ def foretell(
     *,
     split: str = "unknown",
 ) -> dict[str, Any]:
-    """Return the attributes that `fit`'s model will have whatever validation chooses.
+    """Return the attributes that `fit`'s model will have, whatever validation chooses.
 
     Layers are those to choose from.
     """
@@ -214,7 +214,7 @@ def _fit_task(
 ) -> FittedClassifier:
     """Fit on train, or with `both` on train and validation."""
     rounds = 0
-    if both and trial.classifier == "lightgbm":  # only validation can say when to stop
+    if both and trial.classifier == "lightgbm":  # only validation can decide when to stop
         before = _fit_task(task, X, rows, trial, settings, both=False)
         rounds = count_rounds(before.booster, len(task.labels))
     task = with_validation(task) if both else task
@@ -272,7 +272,7 @@ def predict(
     split
         "train", "valid", "test" or "all": the rows to name; "all" for a table without a split.
     unknown_below
-        Probability, 0..1: a less probable speaker is ``unknown``, and `best` says who it was.
+        Probability, 0..1: a less probable speaker is ``unknown``, and `best` has the speaker.
     log
         Receives lines on segments left out and on doubtful results.
 

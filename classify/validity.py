@@ -1,10 +1,10 @@
-"""Why a score may be meaningless: segments that the model learnt from, speakers it cannot name.
+"""Why a score may be meaningless: segments used in training, speakers that cannot be named.
 
-A segment counts as learnt from if a training row has its id, or shares audio with it in the same
-recording (whatever the folder); validation rows count too, since layers, penalty and calibration
-were chosen on them. Segments that the table itself marks train or valid are expected to be, and are
-not counted. Predictions carry the count in the model's name, so that it is visible when they are
-scored later.
+A segment counts as used if a training row has its id, or shares audio with it in the same recording
+(whatever the folder). Validation rows count too, since layers, penalty and calibration were chosen
+on them. Segments that the table itself marks train or valid are expected to be used, and are not
+counted. Predictions carry the count in the model's name, so that it is visible when they are scored
+later.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _same(a: _File, b: _File) -> bool:
 
 
 def learnt_note(mask: np.ndarray, ids: Sequence[str]) -> list[str]:
-    """Return a note on how many of the segments `ids` (n,) were learnt from; empty if none."""
+    """Return a note on how many of the segments `ids` (n,) were used in training; [] if none."""
     if not mask.any():
         return []
     first, count = np.asarray(ids)[mask][0], int(mask.sum())
@@ -120,7 +120,7 @@ def learnt_note(mask: np.ndarray, ids: Sequence[str]) -> list[str]:
 
 
 def marked(model: str, mask: np.ndarray) -> str:
-    """Append to a model's name the number of predicted segments that it learnt from."""
+    """Append to a model's name the number of predicted segments used in its training."""
     return f"{model}, {counted(int(mask.sum()), 'training segment')}" if mask.any() else model
 
 
@@ -130,7 +130,7 @@ def doubts_of(predictions: pd.DataFrame, table: pd.DataFrame | None = None) -> l
     Parameters
     ----------
     table : segment table, optional
-        Its training rows are assumed to be those that the model learnt from.
+        Its training rows are assumed to be the model's.
     """
     lines = []
     groups = list(predictions.groupby("model", sort=False))
@@ -148,9 +148,9 @@ def doubts_of(predictions: pd.DataFrame, table: pd.DataFrame | None = None) -> l
 
 
 def split_doubts(method: str) -> list[str]:
-    """Say that a split flatters, or that nobody recorded how it was made; nothing of others.
+    """Return a warning if a split is too easy, or if how it was made is not recorded.
 
-    `method` is what `split_record.split_method` returns.
+    `method` is the result of `split_record.split_method`.
     """
     if "leaky" in method:
         return [

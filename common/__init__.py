@@ -1,1 +1,1 @@
-"""The ground floor of `spk`: what every package stands on."""
+"""The foundation of `spk`, used by every other package."""

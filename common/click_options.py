@@ -1,9 +1,8 @@
 """Click options made from the fields of a dataclass.
 
 A setting is declared once, by `options.option_field`: its name, type, choices, unit, help and
-default. `options_of` makes the command's option of it, and the site shows what the commands have.
-The value that was typed is checked by the dataclass itself, so that Python and the command line
-refuse alike.
+default. `options_of` turns it into the command's option, from which the site's reference is made.
+The dataclass itself checks the typed value, so that Python and the command line refuse the same.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from typing import Any, get_args, get_type_hints
 import click
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-SCALARS = {int: "INTEGER", float: "FLOAT"}  # type -> what stands for a value in the help
+SCALARS = {int: "INTEGER", float: "FLOAT"}  # type -> placeholder for a value in the help
 UNITS = {"s": "SECONDS", "Hz": "HZ", "dB": "DB"}
 
 
 class Option(click.Option):
-    """An option with spellings that work and are not shown, in a group of the help.
+    """An option with a heading in the help, and with extra spellings that the help does not show.
 
     Each spelling may also be typed with underscores, as in the configuration's keys.
 
@@ -31,7 +30,7 @@ class Option(click.Option):
     aliases : iterable of str
         Other spellings, such as ``--pretrained-model``.
     group : str
-        Heading that the option stands under in the help.
+        Heading of the option in the help.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class Option(click.Option):
 
 
 def _spellings(names: Iterable[str]) -> Iterator[str]:
-    """Yield each spelling, and the one with underscores where it differs."""
+    """Yield each spelling, and its form with underscores if that differs."""
     for name in names:
         yield name
         underscored = f"--{name[2:].replace('-', '_')}"
@@ -61,7 +60,7 @@ def _spellings(names: Iterable[str]) -> Iterator[str]:
 
 
 def option(*names: str, **attributes: Any) -> Decorator:
-    """Return `click.option` for an `Option`; its default is shown where it says something."""
+    """Return `click.option` for an `Option`; its default is shown if it is informative."""
     attributes.setdefault("show_default", attributes.get("default") not in (None, (), False))
     return click.option(*names, cls=Option, **attributes)
 
@@ -71,15 +70,15 @@ def options_of(
 ) -> Decorator:
     """Return a decorator that adds one option per field of a dataclass, in its order.
 
-    The body is given the values as the dataclass has them: checked, each in its field's type.
+    The body receives the values as the dataclass has them: checked and converted to each type.
 
     Parameters
     ----------
     settings
         Fields made by `options.option_field`.
     defaults
-        Give the command the fields' defaults; without, an option that is not typed is None (or no
-        value, where it may be repeated), so that a file decides, and nothing is checked here.
+        Give the command the fields' defaults. Without this, an option that is not typed is None (or
+        empty, if it may be repeated), so that a file can decide, and nothing is checked here.
     leave_out
         Fields without an option.
     """
@@ -120,12 +119,12 @@ def _decorator(setting: Field[Any], hint: Any, *, defaults: bool) -> Decorator:
 
 
 def option_name(setting: Field[Any]) -> str:
-    """Return how a field's option is typed."""
+    """Return a field's option as it is typed."""
     return "--" + setting.name.replace("_", "-")
 
 
 def _type(setting: Field[Any], hint: Any, *, none: bool) -> dict[str, Any]:
-    """Return the attributes of an option that tell what may be typed, `none` where it says more."""
+    """Return the attributes of an option's type; `none` if None has a meaning of its own."""
     choices = setting.metadata["choices"]
     if _is_switch(hint):
         return {"is_flag": True}
@@ -145,13 +144,13 @@ def _is_repeated(hint: Any) -> bool:
 
 
 def _is_switch(hint: Any) -> bool:
-    """Tell whether a setting is true or false, or not said, and no text."""
+    """Return whether a setting is a boolean or None, and never text."""
     kinds = get_args(hint) or (hint,)
     return bool in kinds and str not in kinds
 
 
 def default_text(setting: Field[Any], *, none: bool = True) -> str:
-    """Return a field's default in words; "" where it goes without saying, unless with `none`."""
+    """Return a field's default in words; "" if it is obvious, unless with `none`."""
     default = setting.default
     if setting.metadata["default_text"]:
         return str(setting.metadata["default_text"])

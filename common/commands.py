@@ -86,10 +86,10 @@ def _exit_with(problem: InputError, ctx: click.Context) -> NoReturn:
 
 
 def _as_typed(text: str, ctx: click.Context) -> str:
-    """Return an error's text whose WHERE is an argument of Python as the command line has it.
+    """Return an error's text, with its WHERE as on the command line instead of as in Python.
 
-    A path stands for itself, where the error is not that it "is given"; any other option is named
-    by its flag.
+    An argument is replaced by its path, unless the error is that it "is given"; an option is
+    replaced by its flag.
     """
     where, colon, rest = text.partition(": ")
     name = where.replace("-", "_")
@@ -151,7 +151,7 @@ def _debug_start(ctx: click.Context) -> None:
 
 @contextmanager
 def _next_told(ctx: click.Context) -> Iterator[None]:
-    """Tell what to do next once a command has done what it was asked to, or all but some rows."""
+    """Suggest what to do next, after a command that has succeeded fully or except for some rows."""
     try:
         yield
     except SystemExit as ended:
@@ -172,7 +172,7 @@ class Group(_OneLineErrors, click.Group):
             return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the first sentence of each command, to its end: click cuts it to one line."""
+        """Write the whole first sentence of each command, which click would cut to one line."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl(

@@ -1,8 +1,8 @@
-"""What a bug report needs to know of the machine and of what is installed there.
+"""What a bug report needs: facts about the machine and the installed packages.
 
-Each function returns plain values under names that people read. Secrets are left out: of the
-environment only `VARIABLES` and ``SPK_...`` are told, without what looks like a password, and the
-home folder is written ``~``.
+Each function returns plain values under readable names. Secrets are left out: of the environment,
+only `VARIABLES` and ``SPK_...`` are listed, without anything that looks like a password, and the
+home folder is written as ``~``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VARIABLES = (
     *("HDF5_USE_FILE_LOCKING", "OMP_NUM_THREADS", "RAY_AUTH_MODE"),
 )
 SECRET = re.compile("token|secret|passw|key|credential", re.IGNORECASE)
-LOGIN = re.compile(r"//[^/@\s]+@")  # of an address
+LOGIN = re.compile(r"//[^/@\s]+@")  # in an address
 NO_DEVELOPER = re.compile(r"extra == ['\"](?:dev|docs)['\"]")
 
 
@@ -82,7 +82,7 @@ def packages() -> dict[str, str]:
 
 
 def extras() -> dict[str, str]:
-    """Return for each extra whether it is there, or what it lacks."""
+    """Return for each extra whether it is installed, or what it lacks."""
     missing = {extra: missing_modules(extra) for extra in EXTRAS}
     return {
         name: f"lacks {', '.join(lacks)}" if lacks else "yes" for name, lacks in missing.items()
@@ -90,7 +90,7 @@ def extras() -> dict[str, str]:
 
 
 def devices() -> dict[str, str]:
-    """Return the GPUs that torch sees, each with its memory; imports torch, where it is there."""
+    """Return the GPUs that torch sees, with their memory; imports torch if it is installed."""
     if "torch" in missing_modules("extract"):
         return {"torch": "not installed"}
     try:
@@ -101,7 +101,7 @@ def devices() -> dict[str, str]:
         for number in range(torch.cuda.device_count()):
             card = torch.cuda.get_device_properties(number)
             cards[f"cuda:{number}"] = f"{card.name}, {card.total_memory / GIB:.1f} GiB"
-    except Exception as problem:  # a driver or a library that does not fit: all kinds are told
+    except Exception as problem:  # an unsuitable driver or library raises many kinds
         return {"torch": f"cannot be used: {type(problem).__name__}: {problem}"}
     return {"torch": built, **(cards or {"cuda": "no GPU"})}
 
@@ -114,7 +114,7 @@ def folder_facts(folder: str | Path) -> dict[str, str]:
     Raises
     ------
     InputError
-        There is no such folder.
+        The folder does not exist.
     """
     if not os.path.isdir(folder):
         raise InputError(f"{folder}: is no folder, expected one; name the one you write to")
@@ -128,7 +128,7 @@ def folder_facts(folder: str | Path) -> dict[str, str]:
 
 
 def _file_system(folder: Path) -> str:
-    """Return the kind of file system, such as ext4 or nfs4; "unknown" where nothing tells."""
+    """Return the kind of file system, such as ext4 or nfs4; "unknown" if it cannot be found out."""
     kinds = {}
     for line in _text("/proc/self/mountinfo").splitlines():
         before, _, after = line.partition(" - ")
@@ -138,7 +138,7 @@ def _file_system(folder: Path) -> str:
 
 
 def _locks(folder: Path) -> str:
-    """Lock a file that lasts for a moment, twice; say what came of it."""
+    """Lock a temporary file twice; describe the outcome."""
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".spk-info-") as file:
             if not lock_file(file.fileno(), wait=False):
@@ -152,7 +152,7 @@ def _locks(folder: Path) -> str:
 
 
 def variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what of the environment changes how spk runs, without secrets."""
+    """Return the environment variables that affect how spk runs, without secrets."""
     own = sorted(name for name in environment if name.startswith("SPK_"))
     return {
         name: "(set)" if SECRET.search(name) else LOGIN.sub("//...@", environment[name])

@@ -1,7 +1,7 @@
-"""Which extra of `spk-toolkit` brings what, and one line for a command that lacks it.
+"""Which extra of `spk-toolkit` installs what, and the one-line error of a command that lacks it.
 
 `pip install spk-toolkit` alone is enough for tables, stores and classifiers, without torch.
-``setup.py`` holds the versions; a test compares the two lists.
+``setup.py`` has the versions; a test compares the two lists.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from .errors import InputError
 
 DISTRIBUTION = "spk-toolkit"
-# Extra -> modules without which nothing of it runs. torchaudio is needed by two augmentations only.
+# Extra -> modules that it cannot do without. Only two augmentations need torchaudio.
 EXTRAS = {
     "audit": ("cleanlab",),
     "extract": ("torch", "transformers"),
@@ -25,7 +25,7 @@ EXTRAS = {
 
 
 def check_extra(extra: str, where: str) -> None:
-    """Raise `InputError` where a module of an extra is not installed; nothing is imported.
+    """Raise `InputError` if a module of an extra is not installed; nothing is imported.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def missing_modules(extra: str) -> list[str]:
 
 
 def explain_missing_module(problem: ModuleNotFoundError, where: str) -> InputError | None:
-    """Return what is said of an import that failed; None where no extra brings the module."""
+    """Return the error for a failed import; None if no extra installs the module."""
     module = (problem.name or "").partition(".")[0]
     extra = next((name for name, modules in EXTRAS.items() if module in modules), None)
     return _missing(extra, where, [module]) if extra else None

@@ -134,7 +134,7 @@ def _locked_sibling(path: Path) -> tuple[int, Path]:
 
 
 def _part_prefix(path: Path) -> str:
-    """Return how the name of a file that is not complete begins; eight signs follow."""
+    """Return the prefix of an incomplete file's name; eight characters follow."""
     whole = len(os.fsencode(path.name)) <= LONGEST_STEM
     return f".{path.name if whole else shortened(path.name, LONGEST_STEM)}.{PART}"
 
@@ -184,7 +184,7 @@ def replace_folder(draft: Path, path: Path) -> None:
 
 @defer_signals()
 def _exchange(draft: Path, path: Path) -> None:
-    """Exchange the names of two folders, through a third name where there is no system call."""
+    """Exchange the names of two folders, through a third name if there is no system call."""
     names = os.fsencode(draft), os.fsencode(path)
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename and rename(FROM_HERE, names[0], FROM_HERE, names[1], EXCHANGE) == 0:

@@ -23,15 +23,15 @@ except ModuleNotFoundError:
     raise ImportError(NO_FCNTL) from None
 
 HELD = (errno.EWOULDBLOCK, errno.EACCES)  # errors of flock if another process holds the lock
-ENDED = ("Z", "X")  # states of a process of Linux that runs no more
-SET = 60.0  # s by which a clock may have been set while a process ran
+ENDED = ("Z", "X")  # states of a Linux process that no longer runs
+SET = 60.0  # s by which the clock may have been adjusted while a process ran
 UNLOCKED = (
     "--no-lock: nothing keeps a second command from writing to the same folder; run one at a time"
 )
 
 
 class FolderBusyError(InputError):
-    """Another process writes into the folder."""
+    """Another process is writing to the folder."""
 
 
 def lock_file(handle: int, *, wait: bool) -> bool:
@@ -105,8 +105,8 @@ class FolderLock:
 def lock_holder(path: Path) -> dict[str, Any] | None:
     """Return who holds the lock file `path` (`pid`, `host`, `since`), without touching the lock.
 
-    None where it was released, or its holder was killed on this machine. One that was killed on
-    another is still named.
+    None if the lock was released, or its holder was killed on this machine. A holder killed on
+    another machine is still named.
     """
     try:
         said = json.loads(path.read_text())
@@ -117,10 +117,10 @@ def lock_holder(path: Path) -> dict[str, Any] | None:
 
 
 def is_gone(pid: int, host: str, since: str) -> bool:
-    """Return whether a process was on this machine at a time (ISO 8601), and is no more.
+    """Return whether a process ran on this machine at a time (ISO 8601) and has ended.
 
-    Neither one that has ended and whose parent has not noticed, nor another that has got its number
-    since, as after a restart of the machine, is taken for it.
+    A process that has ended but was not reaped yet counts as gone, and so does one whose number
+    another process has now, as after a reboot.
     """
     if host != socket.gethostname():
         return False
@@ -128,17 +128,17 @@ def is_gone(pid: int, host: str, since: str) -> bool:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return True
-    except PermissionError:  # another user's
+    except PermissionError:  # another user's process
         pass
     try:
         state, age = _state_and_age(pid)
         return state in ENDED or time.time() - age > datetime.fromisoformat(since).timestamp() + SET
-    except (OSError, ValueError, AttributeError):  # a system without that, or no time
+    except (OSError, ValueError, AttributeError):  # a system without /proc, or not a time
         return False
 
 
 def _state_and_age(pid: int) -> tuple[str, float]:
-    """Return the state of a process of Linux, and how long ago it began, s."""
+    """Return the state of a Linux process, and how long ago it started, in s."""
     fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     begun = int(fields[19]) / os.sysconf("SC_CLK_TCK")
     return fields[0].decode(), time.clock_gettime(time.CLOCK_BOOTTIME) - begun

@@ -1,7 +1,7 @@
 """Lines and progress bars for the user beside the results: on stderr, lines through `logging`.
 
-``--quiet`` leaves errors alone there; ``--verbose`` adds what happens inside, with the time, and
-the traceback of what can be repaired. In Python nothing is set: whoever imports `spk` decides.
+``--quiet`` leaves only errors there; ``--verbose`` adds details, with the time, and tracebacks of
+errors that the user can repair. In Python nothing is configured: the importing program decides.
 """
 
 from __future__ import annotations
@@ -44,30 +44,30 @@ class _ToStderr(logging.Handler):
 
 
 def log(line: str) -> None:
-    """Tell the user a line of information, on stderr."""
+    """Log a line of information for the user."""
     logging.getLogger(NAME).info("%s", line)
 
 
 def warn(line: str) -> None:
-    """Tell the user what makes a result doubtful; from Python `logging` shows it unasked."""
+    """Log what makes a result doubtful; in Python, `logging` shows it by default."""
     logging.getLogger(NAME).warning("%s", line)
 
 
 def debug(line: str, *, problem: BaseException | None = None) -> None:
-    """Note a detail that only ``--verbose`` shows, with the traceback of a problem."""
+    """Log a detail that only ``--verbose`` shows, with the traceback of a problem."""
     logging.getLogger(NAME).debug("%s", line, exc_info=problem)
 
 
 def is_quiet() -> bool:
-    """Tell whether only errors are wanted: then nothing draws a progress bar."""
+    """Return whether only errors are wanted, and so no progress bars."""
     return logging.getLogger(NAME).level > logging.INFO
 
 
 def progress_bar(total: float, **look: Any) -> tqdm:
-    """Return a bar to `update` until `total`, on terminals alone, gone when it is closed.
+    """Return a bar to `update` up to `total`; only on terminals, and erased when it is closed.
 
-    `look` is what tqdm takes: `unit`, `bar_format`. What takes more than a second or two on a
-    corpus has one; nothing is drawn where there is nothing to do.
+    `look` is passed to tqdm: `unit`, `bar_format`. Anything that takes more than a second or two on
+    a corpus has a bar; none is drawn if there is nothing to do.
     """
     from tqdm import tqdm
 
@@ -76,7 +76,7 @@ def progress_bar(total: float, **look: Any) -> tqdm:
 
 
 def with_progress(items: Iterable[Item], unit: str, total: int | None = None) -> Iterator[Item]:
-    """Yield items, with a bar of how many are done; `total` for those that have no length."""
+    """Yield items, with a bar of how many are done; give `total` for items without a length."""
     count = len(items) if isinstance(items, Sized) else total or 0
     with progress_bar(count, unit=f" {unit}") as bar:
         for item in items:
@@ -86,7 +86,7 @@ def with_progress(items: Iterable[Item], unit: str, total: int | None = None) ->
 
 @contextmanager
 def logging_to_stderr(*, quiet: bool = False, verbose: bool = False) -> Iterator[None]:
-    """Show the lines of `log`, and of `debug` where `verbose`, until the block ends."""
+    """Show the lines of `log` within the context, and those of `debug` if `verbose`."""
     logger, handler = logging.getLogger(NAME), _ToStderr()
     before = logger.level, logger.propagate
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO

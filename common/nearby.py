@@ -1,7 +1,6 @@
-"""What lies near a file: the rows of a table, its recordings, and the table of predictions.
+"""Find files near a file: a table's first rows, its recordings, the table of predictions.
 
-A command that ends says with it what may be typed next; a file that is not as expected is passed
-over, as if it were not there.
+Used to suggest the next command, so files that are not as expected are skipped silently.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-MOST_ROWS = 1000  # of a table that are looked at
-MOST_FOLDERS = 500  # near a table in which its audio is looked for
-MOST_FILES = 50  # near predictions among which their table is looked for
+MOST_ROWS = 1000  # rows of a table that are read
+MOST_FOLDERS = 500  # folders searched for a table's audio
+MOST_FILES = 50  # files searched for the table of predictions
 DEEPEST = 3  # folders below the table's
 
 
 def first_rows(path: object) -> list[dict[str, Any]]:
-    """Return some rows of a segment table of ours, or nothing where it is none."""
+    """Return the first rows of a segment table of ours, or nothing if it is not one."""
     text = str(path)
     try:
         if text.endswith(".parquet"):
@@ -30,14 +29,14 @@ def first_rows(path: object) -> list[dict[str, Any]]:
             return next((batch.to_pylist() for batch in batches), [])
         with open(text, encoding="utf-8-sig", newline="") as file:
             return list(islice(csv.DictReader(file), MOST_ROWS))
-    except (OSError, ValueError, csv.Error):  # of another kind, or gone
+    except (OSError, ValueError, csv.Error):  # another kind of file, or gone
         return []
 
 
 def audio_folder(table: str) -> str | None:
-    """Return the folder that a table's audio is in, near the table; "" where it needs none.
+    """Return the folder near the table that holds its audio; "" if the table needs none.
 
-    None where it is not found, or the table is none of ours.
+    None if it is not found, or the file is not a table of ours.
     """
     audio = next((str(row["audio"]) for row in first_rows(table) if row.get("audio")), "")
     if os.path.isabs(audio):
@@ -47,7 +46,7 @@ def audio_folder(table: str) -> str | None:
 
 
 def folder_with(file: str, start: Path) -> Path | None:
-    """Return the nearest folder, `start` or below it, in which a file lies, or None."""
+    """Return the nearest folder, `start` or one below it, that contains a file, or None."""
     folders = islice(_folders(start), MOST_FOLDERS)
     return next((folder for folder in folders if os.path.isfile(folder / file)), None)
 
@@ -67,9 +66,9 @@ def _folders(start: Path) -> Iterator[Path]:
 
 
 def table_of(predictions: str) -> str | None:
-    """Return the only table in the folder of predictions, or the one above, that is theirs.
+    """Return the only table that matches predictions, in their folder or the one above, or None.
 
-    Theirs has a split, which in no row that is looked at is another one.
+    A table matches if its first rows have the same splits as the predictions.
     """
     splits = {row.get("segment_id"): row.get("split") for row in first_rows(predictions)}
     above = Path(os.path.abspath(predictions)).parents[:2]

@@ -1,22 +1,22 @@
-"""What to do next: the last line of a command, on stderr, to be typed as it is.
+"""What to do next: the last line of a command, on stderr, ready to be typed.
 
-`STEPS` is the one place where it is said; a new command gets an entry there, `END` if nothing
-follows. In a line stand:
+`STEPS` lists the suggestions of every command; a new command gets an entry there, `END` if nothing
+follows. The lines may contain:
 
-    {table}          what was given as that argument or option
-    {new:table.csv}  a path beside the command's output at which nothing lies yet
-    {recordings}     --audio-root with the folder of the table's audio, looked for near the table;
-                     else AUDIO, to be filled in, which a line before it says
-    {clips}          the same, or nothing where it is not near
-    {again}          the command itself, without what made it a trial (`TRIALS`); without the
-                     options that follow in {again:encoder,layers}
-    {audio}          {recordings} where the body has found that they are not where it looked
-    {table_near}     --table with the only table near predictions that is theirs, and {clips}
-    {page}           the address of the page that was written, of a folder {page:NAME} in it
-    {same}           options of `SWEEPS` as they were typed: what is fitted is tried as it was
-    {a_run}          a sweep's folder where its predictions were given, and so {b_run}
+    {table}          the value of that argument or option
+    {new:table.csv}  a path beside the command's output at which nothing exists yet
+    {recordings}     --audio-root with the folder of the table's audio, searched for near the table;
+                     else AUDIO, to be filled in, as an extra line explains
+    {clips}          the same, or nothing if the folder is not found
+    {again}          the command itself, without the options that made it a trial (`TRIALS`) and
+                     without those listed, as in {again:encoder,layers}
+    {audio}          {recordings}, if the command did not find them where it looked
+    {table_near}     --table with the only table near the predictions that matches, and {clips}
+    {page}           the address of the page that was written; {page:NAME} for one in a folder
+    {same}           options of `SWEEPS` as typed, so that `fit` chooses as the sweep did
+    {a_run}          the sweep's folder, if its predictions were given; likewise {b_run}
 
-A step is offered where its condition (`when`) holds and all that stands in it is known.
+A step is suggested if its condition (`when`) holds and all its placeholders are known.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from .nearby import audio_folder, first_rows, table_of
 from .terminal import paint
 
 Values = Mapping[str, Any]  # of a command's arguments and options
-KNOWN = "spk.known"  # in click's `meta`: what a command's body has found out (`know`)
-TRIALS = ("plan", "dry_run", "listing_only")  # options that try, or do a part
-AUDIO_AWAY = "audio_away"  # what a body knows that has not found the recordings
-UNFINISHED = "unfinished"  # what a body knows whose units were given up
+KNOWN = "spk.known"  # in click's `meta`: what a command's body has found (`know`)
+TRIALS = ("plan", "dry_run", "listing_only")  # options that only try, or do a part
+AUDIO_AWAY = "audio_away"  # set by a body that has not found the recordings
+UNFINISHED = "unfinished"  # set by a body some of whose units were given up
 AUDIO = " --audio-root AUDIO"
-# Options of `sweep` that `fit` has too, and by which it would choose another model.
+# Options that `sweep` and `fit` share, and that affect which model is chosen.
 SWEEPS = (
     *("within", "layers", "combine", "pooling_part", "classifiers", "penalty"),
     *("folds", "gap", "refit", "seed"),
@@ -52,7 +52,7 @@ SWEEPS = (
 
 @dataclass(frozen=True)
 class Step:
-    """A line that may be typed next, offered where the condition holds."""
+    """A suggested line, offered if the condition holds."""
 
     line: str
     when: Callable[[Values], bool] = lambda values: True
@@ -64,7 +64,7 @@ def divided(name: str) -> Callable[[Values], bool]:
 
 
 def undivided(name: str) -> Callable[[Values], bool]:
-    """Return the condition that a table has none, but times by which it can be split."""
+    """Return the condition that a table has no such rows, but times by which to split it."""
 
     def holds(values: Values) -> bool:
         rows = first_rows(values.get(name))
@@ -89,7 +89,7 @@ def _extract(table: str) -> str:
 
 
 AGAIN = [Step("{again}{audio}", given(name)) for name in (*TRIALS, UNFINISHED)]
-# What a plan cannot count is of an encoder that is not at hand; one that is has other options.
+# A plan cannot size an encoder that is not at hand; another encoder has other options.
 OTHER_ENCODER = Step(
     "{again:encoder,revision,normalize,layers} --encoder small{audio}", given("encoder_away")
 )
@@ -113,7 +113,7 @@ def _of_run(run: str) -> list[Step]:
     return [Step(line)]
 
 
-END: list[Step] = []  # nothing follows: the question is answered, or the file is for other programs
+END: list[Step] = []  # nothing follows: the question is answered, or other programs read the file
 
 STEPS: dict[str, list[Step]] = {
     "spk-manifests sample": [
@@ -217,13 +217,13 @@ BY_VARIABLE = {name.upper().replace("-", "_").replace(" ", "_"): name for name i
 
 
 def know(**values: object) -> None:
-    """Let the last line know what only a command's body can tell."""
+    """Record, for the last line, what only a command's body can know."""
     meta = click.get_current_context().meta
     meta[KNOWN] = {**meta.get(KNOWN, {}), **values}
 
 
 def tell_next(ctx: click.Context) -> None:
-    """Log what to do after a command that has done what it was asked to."""
+    """Log what to do next, after a command that has succeeded."""
     if is_quiet():
         return
     for number, line in enumerate(next_lines(ctx)):
@@ -233,7 +233,7 @@ def tell_next(ctx: click.Context) -> None:
 
 
 def next_lines(ctx: click.Context) -> list[str]:
-    """Return what may be typed after a command, the first before others."""
+    """Return the suggestions after a command, the best first."""
     name = BY_VARIABLE.get(ctx.auto_envvar_prefix or "", "")
     values = {key: value for key, value in ctx.params.items() if value not in (None, (), "")}
     values |= ctx.meta.get(KNOWN, {})
@@ -243,17 +243,17 @@ def next_lines(ctx: click.Context) -> list[str]:
             continue
         try:
             lines.append(step.line.format_map(_Words(values, name, ctx)))
-        except KeyError:  # something in it is not known
+        except KeyError:  # a placeholder is not known
             continue
         if step.line.startswith("{again"):
             break
-    if ctx.find_root().info_name == "spk":  # typed so, and so is what follows
+    if ctx.find_root().info_name == "spk":  # typed as `spk NAME`, so suggest that form
         lines = [re.sub("^spk-", "spk ", line) for line in lines]
     return lines
 
 
 class _Words(dict[str, Any]):
-    """What stands for each name in a step's line, quoted for the shell."""
+    """The value of each placeholder in a step's line, quoted for the shell."""
 
     def __init__(self, values: Values, name: str, ctx: click.Context) -> None:
         super().__init__(values)
@@ -288,14 +288,14 @@ class _Words(dict[str, Any]):
         return f" --audio-root {shlex.quote(folder)}" if folder else ""
 
     def _folder(self) -> Path:
-        """Return where new things are suggested: beside the command's output, or its table."""
+        """Return where to suggest new files: beside the command's output, or else its table."""
         outputs = getattr(self._ctx.command.callback, "outputs", ())
         names = [*(output.name for output in outputs), "table"]
         return next((Path(str(self.get(name))).parent for name in names if name in self), Path())
 
 
 class _Again:
-    """A command as it was typed, without the options that the format names."""
+    """A command as typed, without the options that the format specification lists."""
 
     def __init__(self, name: str, ctx: click.Context, *, moved: bool) -> None:
         self._name, self._ctx, self._moved = name, ctx, moved
@@ -306,7 +306,7 @@ class _Again:
 
 
 class _New:
-    """A path in a folder at which nothing lies; its name is the format's specification."""
+    """A path in a folder at which nothing exists yet; the format specification is its name."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -321,14 +321,14 @@ class _New:
 
 
 def _run_of(predictions: str) -> str:
-    """Return the folder of the sweep that wrote predictions, or themselves where none did."""
+    """Return the folder of the sweep that wrote the predictions, or their own path if none did."""
     path = Path(predictions)
     swept = path.stem == "predictions" and (path.parent / "sweep.csv").is_file()
     return str(path.parent if swept else path)
 
 
 class _Page:
-    """The address of a page that is there: a file, or one in a folder, its name as the format."""
+    """The address of an existing page: a file, or the one in a folder that the format names."""
 
     def __init__(self, path: object) -> None:
         self._path = Path(str(path)).absolute()
@@ -341,7 +341,7 @@ class _Page:
 
 
 def typed_words(ctx: click.Context, omitted: Sequence[str] = ()) -> list[str]:
-    """Return a command's words as they were typed, without those of `TRIALS` and `omitted`."""
+    """Return a command's words as typed, without the options in `TRIALS` and `omitted`."""
     words, options = list[str](), list[str]()
     for param in ctx.command.params:
         value = ctx.params.get(param.name or "")

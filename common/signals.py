@@ -111,8 +111,9 @@ def keep_handlers() -> Iterator[None]:
 def exit_when_stuck(seconds: float, clear: Callable[[], object]) -> Iterator[None]:
     """End a program (`exit_on_signals`) that is still in the context `seconds` after a signal.
 
-    For calls into libraries that wait in C++, where no Python runs, for what the signal has ended
-    too. After a second signal that is a second. `clear` is called before, in another thread.
+    For calls into libraries that wait in C++, where no Python runs, for processes that the signal
+    has ended too. After a second signal the limit is one second. `clear` is called first, in
+    another thread.
     """
     if not (_programs and _in_main_thread()):
         yield
@@ -132,7 +133,7 @@ def exit_when_stuck(seconds: float, clear: Callable[[], object]) -> Iterator[Non
 
 
 def _watch(receiver: socket.socket, seconds: float, clear: Callable[[], object]) -> None:
-    """Read the numbers of signals until the other end is closed, or for so long after the first."""
+    """Read signal numbers until the other end is closed, or `seconds` after the first."""
     numbers: list[int] = []
     for patience in (None, seconds, 1.0):
         receiver.settimeout(patience)
@@ -149,9 +150,9 @@ def _watch(receiver: socket.socket, seconds: float, clear: Callable[[], object])
 
 
 def _receive_number(receiver: socket.socket) -> bytes:
-    """Return the number of a signal that ends a program, or nothing where the other end is closed.
+    """Return the number of a signal that ends a program, or nothing if the other end is closed.
 
-    Those of all others that Python handles come too.
+    The numbers of all other signals that Python handles arrive too.
     """
     while (number := receiver.recv(1)) and number[0] not in KINDS:
         pass
@@ -204,7 +205,7 @@ def _in_main_thread() -> bool:
 
 
 def _is_failure(problem: BaseException) -> bool:
-    """Tell whether a program ends because of a problem: not with a code that means it is done."""
+    """Return whether a program ends because of a problem, not with an exit code for success."""
     if not isinstance(problem, SystemExit):
         return True
     return problem.code == 1 or isinstance(problem.code, str)
@@ -219,7 +220,7 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def _tell() -> None:
-    """Write the line to stderr unbuffered: the signal may have come within a buffered write."""
+    """Write the line to stderr unbuffered: the signal may have interrupted a buffered write."""
     os.write(2, f"{INTERRUPTED}\n".encode())
 
 
@@ -250,10 +251,10 @@ def stop_after_batch(log: Callable[[str], object], line: str = AFTER_BATCH) -> I
 def stop_then_raise(
     log: Callable[[str], object], line: str = AFTER_BATCH
 ) -> Iterator[Callable[[], bool]]:
-    """Let a loop end in good order: the first Ctrl-C or SIGTERM has its usual effect afterwards.
+    """Let a loop end in an orderly way; the first Ctrl-C or SIGTERM takes effect afterwards.
 
-    Yields a function that tells whether to stop. In another thread than the main one, which
-    receives all signals, that is never so.
+    Yields a function that returns whether to stop. Outside the main thread, which receives all
+    signals, it never does.
     """
     if not _in_main_thread():
         yield lambda: False
@@ -262,7 +263,7 @@ def stop_then_raise(
         yield lambda: bool(caught)
     if caught:
         signal.raise_signal(caught[0])
-        raise InterruptedBySignal(128 + caught[0])  # where the usual effect is none
+        raise InterruptedBySignal(128 + caught[0])  # if the usual effect is nothing
 
 
 def _restore(handlers: dict[signal.Signals, Any]) -> None:

@@ -1,9 +1,9 @@
 """How a command's results look: aligned plain text, or tables and colours on a terminal.
 
-What is written to a file or a pipe is plain text, the same bytes on every machine. On a terminal
-tables are drawn by rich in the width there is: names of columns are broken after ``_``, and what
-is still too wide goes on below, beside its first columns. Nothing is coloured where ``NO_COLOR`` is
-set, or ``TERM`` is dumb.
+What goes to a file or a pipe is plain text, the same bytes on every machine. On a terminal, rich
+draws tables in the available width: column names are broken after ``_``, and columns that still do
+not fit follow below, beside the first columns. Nothing is coloured if ``NO_COLOR`` is set or
+``TERM`` is dumb.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table as RichTable
 
-Row = Mapping[str, str]  # of a table: column -> text
+Row = Mapping[str, str]  # a table's row: column -> text
 GAP = 2  # blanks between columns
-CHOSEN = "chosen"  # column whose "yes" marks the row that was decided for
+CHOSEN = "chosen"  # the column whose "yes" marks the chosen row
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under the names of their columns, with a line above where there is a title.
+    """Rows of text under their column names, with a title line above if there is a title.
 
-    `text` is what stands in a pipe, if not `format_columns` of the rows.
+    `text` is the plain-text form, if it is not `format_columns` of the rows.
     """
 
     rows: Sequence[Row]
@@ -86,12 +86,12 @@ def _is_number(text: str) -> bool:
 
 
 def plain(*parts: str | Table) -> str:
-    """Return parts of a result below each other, as plain text."""
+    """Return the parts of a result, one below the other, as plain text."""
     return "\n".join(map(str, parts))
 
 
 def show(*parts: str | Table) -> None:
-    """Print parts of a result below each other on stdout, tables as the place can show them."""
+    """Print the parts of a result, one below the other, on stdout; tables suit the terminal."""
     if not sys.stdout.isatty():
         click.echo(plain(*parts))
         return
@@ -103,23 +103,23 @@ def show(*parts: str | Table) -> None:
 
 
 def warn_of(line: str) -> None:
-    """Print a line of a result that makes it doubtful or smaller: yellow on a terminal."""
+    """Print a line that qualifies a result, such as a doubt or a gap: yellow on a terminal."""
     click.echo(paint(line, sys.stdout, fg="yellow"))
 
 
 def problem_text(message: str) -> str:
-    """Return an error as it is told on stderr: its place, up to the first colon, in red."""
+    """Return an error as printed on stderr: its place, up to the first colon, in red."""
     place, colon, rest = message.partition(": ")
     return paint(place + colon[:1], sys.stderr, fg="red", bold=True) + colon[1:] + rest
 
 
 def paint(text: str, stream: TextIO, **style: Any) -> str:
-    """Return a text in a style of `click.style`, or as it is where `stream` shows no colours."""
+    """Return a text in a style of `click.style`, unchanged if `stream` shows no colours."""
     return click.style(text, **style) if has_colours(stream) else text
 
 
 def has_colours(stream: TextIO) -> bool:
-    """Tell whether a stream is a terminal that may be coloured (https://no-color.org)."""
+    """Return whether a stream is a terminal that may be coloured (https://no-color.org)."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return stream.isatty() and not plain
 
@@ -139,10 +139,10 @@ def _draw(table: Table) -> None:
 
 
 def _pieces(rows: Sequence[Row], width: int) -> list[list[Row]]:
-    """Return a table's rows in pieces of some columns each, no piece wider than `width`.
+    """Split a table's rows into pieces of a few columns each, none wider than `width`.
 
-    Names of columns are broken where needed. Each piece after the first begins with the columns
-    that tell the rows apart, and has no rows that say nothing else.
+    Column names are broken where needed. Each piece after the first begins with the columns that
+    tell the rows apart, and omits rows that have nothing else to show.
     """
     if _sum(_width(rows, name) for name in rows[0]) <= width:
         return [list(rows)]
@@ -166,9 +166,9 @@ def _pieces(rows: Sequence[Row], width: int) -> list[list[Row]]:
 
 
 def _keys(rows: Sequence[Row], most: int) -> list[str]:
-    """Return the columns that tell rows apart: the first, and those of words that follow it.
+    """Return the columns that tell rows apart: the first, and the text columns right after it.
 
-    Of more than `most` characters the left ones are left out.
+    If they are wider than `most` characters, columns are dropped from the left.
     """
     first, *others = rows[0]
     words = takewhile(lambda name: not _are_numbers([row[name] for row in rows]), others)

@@ -1,4 +1,4 @@
-"""A table of segments and its audio become layer-wise features in an HDF5 cache."""
+"""Extract layer-wise features of a table's segments into an HDF5 cache."""
 
 from typing import TYPE_CHECKING
 

@@ -151,17 +151,17 @@ def read_segment(segment: Segment, reading: ReadOptions) -> Audio:
 
 
 def digest_of(samples: np.ndarray) -> int:
-    """Return 64 bits, never 0, by which segments of other samples (contiguous) are told apart."""
+    """Return 64 bits, never 0, that tell different samples (contiguous) apart."""
     return int.from_bytes(blake2b(samples.data, digest_size=8).digest(), "little") or 1
 
 
 def group_by_span(
     segments: Iterable[Segment], channel: str, done: AbstractSet[str]
 ) -> list[Segment]:
-    """Return one segment for each run of samples, in order; the others are its `same_span`.
+    """Return one segment for each distinct span, in order; the others are its `same_span`.
 
-    Segments are the same if they are of one recording, channel and first and last sample, whatever
-    they are called. Of a group some of whose ids are `done`, only the rest is returned.
+    Segments have the same span if recording, channel, first and last sample are equal, whatever
+    their ids. If some ids of a group are `done`, only the others are returned.
     """
     groups: dict[tuple[object, ...], list[Segment]] = {}
     rates: dict[str, int] = {}
@@ -176,7 +176,7 @@ def group_by_span(
 
 
 def _rate(path: str) -> int:
-    """Return a recording's rate in Hz, or 0 where it cannot be opened."""
+    """Return a recording's rate in Hz, or 0 if it cannot be opened."""
     try:
         return read_header(path).rate
     except InputError:
@@ -194,7 +194,7 @@ def check_recordings(segments: Iterable[Segment], reading: ReadOptions) -> int:
     """Raise `InputError` if a recording's rate or channels are not those of the run.
 
     Return the most channels of a recording whose segments do not name theirs.
-    Only headers are read. Unreadable recordings are passed over: their segments are rejected one by
+    Only headers are read. Unreadable recordings are skipped: their segments are rejected one by
     one, as are segments whose own channel does not exist.
     """
     most = 1
@@ -222,9 +222,9 @@ def count_channels(segments: Sequence[Segment]) -> int:
 
 
 def channel_note(most: int, channel: str) -> str:
-    """Return a line that says which of several channels is read; nothing where none is left out.
+    """Return a line that says which of several channels is read; "" if there is only one.
 
-    In a recording with a speaker on each channel the others would not be heard.
+    If each speaker has a channel of their own, the other speakers would not be heard.
     """
     if most == 1 or channel == "mean":
         return ""

@@ -17,10 +17,10 @@ from ..common.outputs import BESIDE_STORE, Output
 from ..common.signals import stop_after_batch
 from .options import RUNNING, ExtractOptions
 
-# How the two files of --profile begin.
+# First bytes of the two files of --profile.
 PROFILE, TRACE = b"segments: ", b'{"traceEvents": '
-# oneDNN, in which torch computes on a CPU, keeps what it made for the last 1024 shapes, and here
-# each batch has another shape: without a bound that is most of the memory of a long run.
+# oneDNN, torch's CPU backend, caches what it builds for the last 1024 shapes, and here every batch
+# has another shape: without a limit the cache takes most of the memory of a long run.
 KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
 
 

@@ -179,9 +179,9 @@ class ExtractSummary:
     compute_dtype: str = "float32"
     untrained: bool = False
     shared: int = 0  # of `segments`, written in this run with features of equal samples
-    trained_on: str = ""  # how much speech the encoder learnt from, where that is little
+    trained_on: str = ""  # how much speech the encoder was trained on, if that is little
     failed: tuple[str, ...] = ()  # units that were given up
-    again: int = 0  # tries of units that were lost, and sent again
+    again: int = 0  # lost tries of units, which were repeated
 
     def __str__(self) -> str:
         """Return one line."""

@@ -1,4 +1,4 @@
-"""Which segments a run takes, in which order, and what it would cost; no weight is loaded here."""
+"""Choose and order the segments of a run, and estimate its cost, without loading any weights."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ FRAMES_PER_SECOND = 50  # of the untrained encoder: one frame per 320 samples at
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do: `size` is the estimated bytes of the store, absent where `note` says.
+    """What a run would do: `size` is the estimated bytes of the store, absent if `note` says why.
 
-    `channels` are the most that one of the recordings has; `absent` says which of them are not
-    there.
+    `channels` is the largest number of channels of a recording; `absent` says which recordings are
+    missing.
     """
 
     segments: int
@@ -39,7 +39,7 @@ class Plan:
     absent: str = ""
 
     def __str__(self) -> str:
-        """Return one line; others where cutting first would save time, or recordings are absent."""
+        """Return one line, or more if cutting first would save time or recordings are missing."""
         size = "unknown" if self.size is None else f"about {self.size / 1e6:,.1f} MB"
         line = f"{counted(self.segments, 'segment')}, {self.seconds / 3600:.2f} h, cache {size}"
         advice = (
@@ -70,7 +70,7 @@ def plan(table: pd.DataFrame, options: ExtractOptions) -> Plan:
 
 
 def _absent(segments: list[Segment], options: ExtractOptions) -> str:
-    """Return what a run would say if it stopped for want of recordings, or nothing."""
+    """Return the error of a run that would stop because recordings are missing, or ""."""
     try:
         check_recordings_exist(segments, options.audio_root, all_needed=False)
     except InputError as problem:
@@ -85,7 +85,7 @@ def choose_segments(table: pd.DataFrame, options: ExtractOptions) -> list[Segmen
 
 
 def _shape(options: ExtractOptions) -> tuple[int, int]:
-    """Return the encoder's number of layers and width of a state, by its configuration alone."""
+    """Return the encoder's number of layers and width of a state, from its configuration alone."""
     if options.encoder in UNTRAINED_NAMES:
         return UNTRAINED_SHAPE["num_hidden_layers"], UNTRAINED_SHAPE["hidden_size"]
     if options.encoder == MFCC:
@@ -95,19 +95,19 @@ def _shape(options: ExtractOptions) -> tuple[int, int]:
 
 
 def _frame_rate(options: ExtractOptions) -> float:
-    """Return how many frames a second of audio gives."""
+    """Return the number of frames per second of audio."""
     if options.encoder == MFCC:
         return RATE / HOP
     return FRAMES_PER_SECOND if options.encoder in UNTRAINED_NAMES else _find(options).frame_rate
 
 
 def _find(options: ExtractOptions) -> Checkpoint:
-    """Find the encoder's configuration, no weights."""
+    """Find the encoder's configuration, without its weights."""
     return find_checkpoint(
         options.encoder, revision=options.revision, normalize=options.normalize, weights=False
     )
 
 
 def row_width(options: ExtractOptions, hidden: int) -> int:
-    """Return how many numbers a layer's row has, of states of width `hidden`."""
+    """Return how many numbers a row has at one layer, for states of width `hidden`."""
     return hidden * (2 if options.pooling == "mean+std" and not options.frames else 1)

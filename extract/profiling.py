@@ -44,7 +44,7 @@ class TimedStage:
 class Profile:
     """The timed stages of a run's threads and device; any thread may add to it.
 
-    `begun` (of `time.perf_counter`) is that of another process where its stages are to be merged.
+    `begun` (in `time.perf_counter`) is another process's if their stages are to be merged.
     """
 
     def __init__(self, begun: float | None = None) -> None:

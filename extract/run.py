@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 SAME_LENGTH = 1e-3  # s; cutting a segment to a file rounds it to whole samples
 
-ENGINE_DEVICES = ("auto", "cpu", "cuda")  # of --engine ray
+ENGINE_DEVICES = ("auto", "cpu", "cuda")  # allowed with --engine ray
 RECORDED_IF_GIVEN = ("assumed", "baseline", "trained_on")  # of an encoder's provenance
 
 
@@ -75,7 +75,7 @@ def extract(
         one.
     log
         Receives lines of progress, the last a summary; by default they go to `logging`, as a
-        warning where segments were rejected.
+        warning if segments were rejected.
     lock
         Hold the store's lock; without it, no other process may write there.
     settings
@@ -186,14 +186,14 @@ def run_extraction(
 
 
 def _committed(segments: Sequence[Segment], writer: StoreWriter) -> tuple[int, Callable[[], int]]:
-    """Return how many segments are asked for, and what tells how many of them are committed."""
+    """Return how many segments are requested, and a function counting those committed."""
     before = sum(segment.segment_id in writer.done for segment in segments)
     begun = len(writer.done)
     return len(segments), lambda: before + len(writer.done) - begun
 
 
 def _updating(stop: Callable[[], bool], update: Callable[[], None]) -> Callable[[], bool]:
-    """Return `stop`, which is asked again and again, with the update of the job's state."""
+    """Return `stop` such that each call also updates the job's state."""
 
     def updated() -> bool:
         update()
@@ -203,7 +203,7 @@ def _updating(stop: Callable[[], bool], update: Callable[[], None]) -> Callable[
 
 
 def _check_engine(options: ExtractOptions, encoder: Encoder | None) -> None:
-    """Refuse what another engine cannot do, before anything is loaded."""
+    """Refuse settings that another engine does not support, before anything is loaded."""
     check_may_join(options.engine, options.ray_address)
     if options.engine == "local":
         return

@@ -257,7 +257,7 @@ def paired_interval(first: np.ndarray, other: np.ndarray) -> tuple[float, float,
     """Return the difference of two paired proportions (n,) bool, and its 95 % interval.
 
     Source: Agresti and Min (2005), the Wald interval with half a pair added to each of four cells;
-    it has a width even where no pair differs.
+    it has a width even if no pair differs.
     """
     gains, losses = int((first & ~other).sum()) + 0.5, int((other & ~first).sum()) + 0.5
     count = len(first) + 2

@@ -1,4 +1,4 @@
-"""A table of segments and its audio become an encoder tuned on each meeting."""
+"""Fine-tune an encoder on each meeting, from a table of segments and its audio."""
 
 from typing import TYPE_CHECKING
 

@@ -87,9 +87,10 @@ def fit(table: str | None, config: str | None, *, no_lock: bool, **given: Any) -
 def _with_seed_of_folder(
     settings: FinetuneConfig, config: str | None, typed: dict[str, Any]
 ) -> FinetuneConfig:
-    """Return the settings, with the seed of the run that their folder holds if none is named.
+    """Return the settings, with the seed of the run in their folder if none is named.
 
-    So a run of version 0.1.0, whose default was another, goes on by the command that began it.
+    Version 0.1.0 had another default seed: this way its runs resume with the command that began
+    them.
     """
     from ..common.errors import InputError
     from .config import read_values
@@ -99,12 +100,12 @@ def _with_seed_of_folder(
         return settings
     try:
         return replace(settings, seed=read_values(path).get("seed", settings.seed))
-    except InputError:  # another program's file, which is refused with the folder
+    except InputError:  # another program's file, which is refused together with the folder
         return settings
 
 
 def _chosen(given: dict[str, Any]) -> dict[str, Any]:
-    """Return what was typed; of an option that may be repeated, each part between commas."""
+    """Return the typed options; comma-separated values of a repeatable option are split."""
     chosen = {}
     for name, value in given.items():
         if isinstance(value, tuple) and value:

@@ -30,11 +30,11 @@ from ..extract.options import DEFAULT_ENCODER
 from .config_file import check_key, read_settings, write_settings
 from .config_forms import all_form, check_layer_choice, shard_form, unfreeze_steps
 
-MODES = {"val_acc": "max", "val_loss": "min"}  # what is monitored -> which is better
+MODES = {"val_acc": "max", "val_loss": "min"}  # monitored value -> which is better
 
 
 def check_combinations(fit: Mapping[str, Any], where: Mapping[str, str]) -> None:
-    """Raise `InputError` where settings, each in range, contradict each other."""
+    """Raise `InputError` if settings contradict each other, though each is in range."""
     for name, expected, repair in _contradictions(fit):
         raise option_error(name, fit[name], expected, repair=repair, where=where)
 
@@ -56,7 +56,7 @@ def _contradictions(fit: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _never_open(fit: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield what would be asked to train and never does."""
+    """Yield settings for parts that they ask to train but that never unfreeze."""
     frozen, last = fit["freeze_encoder_layers"], fit["max_epochs"] - 1
     if not fit["freeze_feature_extractor"] and frozen != 0:
         expected = (
@@ -88,13 +88,13 @@ _augmentation = partial(option_field, group="Augmentation, in training only")
 _outputs = partial(option_field, group="Outputs")
 _resuming = partial(option_field, group="Resuming")
 _hardware = partial(option_field, group="Hardware")
-# Keys of the reference's file that change nothing here, and so are read and forgotten.
+# Keys of the reference's file that have no effect here; they are accepted and ignored.
 WITHOUT_EFFECT = ("log_every_n_steps",)
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Settings of a run. Each is checked; those that contradict each other are refused."""
+    """Settings of a run. Each is checked, and settings that contradict each other are refused."""
 
     # task
     within: str = _task(
@@ -260,7 +260,7 @@ class FinetuneConfig:
         True, "Keep -last.ckpt at max_epochs, to add more epochs later.", result=False
     )
 
-    # going on
+    # resuming
     resume_from_checkpoint: bool | str = _resuming(
         True,
         "Resume unfinished sessions; false: restart them; or a checkpoint's path.",
@@ -284,7 +284,7 @@ class FinetuneConfig:
         "auto",
         "Where to compute; cuda means gpu.",
         choices=("auto", "cpu", "gpu", "cuda"),
-        also={"cuda": "gpu"},  # what torch calls the reference's accelerator
+        also={"cuda": "gpu"},  # torch's name for the reference's accelerator
     )
     devices: int = _hardware(1, "Number of devices.", least=1, result=False)
     workers_per_device: int = _hardware(
@@ -316,14 +316,14 @@ def _settled(values: Mapping[str, Any], where: Mapping[str, str]) -> dict[str, A
 def read_config(
     source: str | Path | None, given: Mapping[str, Any] | None = None
 ) -> FinetuneConfig:
-    """Return the settings of a file or preset, with those given in their place.
+    """Return the settings of a file or preset, overridden by those given.
 
     Parameters
     ----------
     source
         A YAML file, or ``transfer`` or ``baseline``; None: the defaults.
     given
-        What was typed, by name; a None means none.
+        Typed settings, by name; None means not typed.
 
     Raises
     ------
@@ -339,28 +339,28 @@ def read_config(
 
 
 def read_values(source: str | Path) -> dict[str, Any]:
-    """Return the settings that a file or preset names, as written, by their names of today."""
+    """Return the settings that a file or preset contains, as written, by their current names."""
     names = [key.name for key in fields(FinetuneConfig)]
     values = read_settings(source, [*names, *WITHOUT_EFFECT], former_names())
     return {name: value for name, value in values.items() if name in names}
 
 
 def former_names() -> dict[str, str]:
-    """Return {name of before: name of today} of the settings that were renamed."""
+    """Return {former name: current name} of renamed settings."""
     return {
         former: key.name for key in fields(FinetuneConfig) for former in key.metadata["aliases"]
     }
 
 
 def by_names_of_today(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings that an earlier version wrote, by their names of today."""
+    """Return settings that an earlier version wrote, by their current names."""
     renamed = former_names()
     effective = {name: value for name, value in values.items() if name not in WITHOUT_EFFECT}
     return {renamed.get(name, name): value for name, value in effective.items()}
 
 
 def write_config(config: FinetuneConfig, path: str | Path) -> None:
-    """Write every setting as YAML, whole or not at all; `read_config` gives an equal one back."""
+    """Write all settings as YAML, atomically; `read_config` reads equal ones back."""
     write_settings(vars(config), path)
 
 
@@ -370,7 +370,7 @@ def frozen_layers(config: FinetuneConfig, epoch: int, layer_count: int) -> int:
     Raises
     ------
     InputError
-        The encoder has fewer than `layer_count`.
+        The encoder has fewer layers than `layer_count`.
 
     Examples
     --------
@@ -394,5 +394,5 @@ def frozen_layers(config: FinetuneConfig, epoch: int, layer_count: int) -> int:
 
 
 def anew(folder: Path) -> str:
-    """Return the repair of a session's folder that is damaged."""
+    """Return the repair for a damaged session folder."""
     return f"delete {folder} and run spk-finetune fit again to train that session anew"

@@ -1,8 +1,8 @@
-"""A file of settings on disk: flat YAML, whose values are read as they are written.
+"""Read and write a settings file: flat YAML, whose values are read as written.
 
-No object is ever made of the YAML's tags: its nodes are walked, and a value is a text, true, false,
-null, or a list of these. So ``3e-5``, a text to PyYAML, and ``001``, a number to it, arrive alike
-as written, and the setting's field tells the type.
+No object is ever made from the YAML's tags: its nodes are walked, and a value is text, true, false,
+null, or a list of these. Thus ``3e-5``, which PyYAML reads as text, and ``001``, which it reads as
+a number, both arrive as written, and the setting's field decides the type.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..common.options import shorten
 
 PRESETS = Path(__file__).with_name("presets")
 LARGEST = 1_000_000  # bytes of a file
-TEXTS = ("str", "int", "float", "timestamp")  # YAML's kinds that are read as written
+TEXTS = ("str", "int", "float", "timestamp")  # YAML types that are read as written
 TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 TAG = "tag:yaml.org,2002:"
 
@@ -28,13 +28,13 @@ def read_settings(
 ) -> dict[str, Any]:
     """Return the values of a file, or of a preset by its name, as written.
 
-    A key of before stands for the one of today (`former`).
+    A former key is replaced by the current one (`former`).
 
     Raises
     ------
     InputError
-        There is no such file, it is not YAML of known keys, each once, or a value is nested or has
-        a tag.
+        There is no such file, it is not YAML of known keys without repetition, or a value is nested
+        or has a tag.
     """
     settings: dict[str, Any] = {}
     for key, value in _pairs(source, _content(source)):
@@ -50,7 +50,7 @@ def read_settings(
 
 
 def write_settings(values: Mapping[str, Any], path: str | Path) -> None:
-    """Write a file that `read_settings` reads, whole or not at all."""
+    """Write a file that `read_settings` reads, atomically."""
     import yaml
 
     plain = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
@@ -59,7 +59,7 @@ def write_settings(values: Mapping[str, Any], path: str | Path) -> None:
 
 
 def check_key(name: str, names: Collection[str], what: str) -> None:
-    """Raise `InputError` for a name that is not known, with the one it resembles."""
+    """Raise `InputError` for an unknown name, suggesting one that it resembles."""
     if name not in names:
         close = difflib.get_close_matches(name[:60], names, n=1)
         repair = f"did you mean {close[0]!r}?" if close else "delete it"
@@ -95,7 +95,7 @@ def _content(source: str | Path) -> bytes:
 
 
 def _pairs(source: str | Path, content: bytes) -> list[tuple[Any, Any]]:
-    """Return the pairs of nodes (key, value) of a YAML mapping."""
+    """Return the (key, value) node pairs of a YAML mapping."""
     import yaml
 
     try:
@@ -120,7 +120,7 @@ def _pairs(source: str | Path, content: bytes) -> list[tuple[Any, Any]]:
 
 
 def _value(where: str, node: Any) -> Any:
-    """Return a node's text, truth, None, or list of these."""
+    """Return a node's value: text, boolean, None, or a list of these."""
     import yaml
 
     if isinstance(node, yaml.SequenceNode) and node.tag == f"{TAG}seq":

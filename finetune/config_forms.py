@@ -1,6 +1,6 @@
-"""Settings that are a text of their own form: what each may be.
+"""Forms of settings that are text: one function each checks what a setting may be.
 
-A form raises `ValueError` for another text; the setting's field says in words what is expected.
+It raises `ValueError` for any other text; the setting's field has the expected form in words.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from ..common.options import parse_int
 
 
 def unfreeze_steps(text: str) -> list[tuple[int, int]]:
-    """Return (epoch, layers that stay frozen from then on) of a text such as ``3:4,6:0``.
+    """Return (epoch, layers that stay frozen from then on) from a text such as ``3:4,6:0``.
 
     Raises
     ------
     ValueError
-        Not of that form, an epoch below 1 or not after the one before, or layers that don't fall.
+        The text has another form, an epoch is below 1 or not after the previous one, or the
+        number of layers does not fall.
 
     Examples
     --------
@@ -34,14 +35,14 @@ def unfreeze_steps(text: str) -> list[tuple[int, int]]:
 
 
 def shard_form(text: str) -> None:
-    """Raise `ValueError` where extraction would refuse the shard."""
+    """Raise `ValueError` if extraction would refuse the shard."""
     from ..extract.pipeline.batching import take_part
 
     take_part([], text)
 
 
 def check_layer_choice(text: str) -> None:
-    """Raise `ValueError` for what is not ``last``, ``mix`` or a number of digits."""
+    """Raise `ValueError` unless the text is ``last``, ``mix`` or a number."""
     if text not in ("last", "mix") and not (text.isascii() and text.isdigit()):
         raise ValueError(text)
 

@@ -42,7 +42,7 @@ def _channel() -> Any:
 
 @dataclass(frozen=True)
 class PredictOptions(CheckedOptions):
-    """Which segments are named, and how."""
+    """Which segments to name, and how."""
 
     split: str = option_field(
         "test", "Rows of TABLE that are named; all for a table without a split.", choices=SPLITS
@@ -71,7 +71,7 @@ class PredictOptions(CheckedOptions):
 
 @dataclass(frozen=True)
 class EmbedOptions(CheckedOptions):
-    """Which features are written, and how they are computed."""
+    """Which features to write, and how to compute them."""
 
     audio_root: str = _audio_root()
     encoder: str | None = _encoder()

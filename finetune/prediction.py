@@ -41,7 +41,7 @@ class PredictionResult:
     rejected : {segment id: why}
         Unusable segments.
     notes : lines
-        Reasons to doubt the predictions, and how many name nobody.
+        Reasons to doubt the predictions, and how many segments have nobody named.
     """
 
     table: pd.DataFrame
@@ -69,8 +69,8 @@ def predict(  # noqa: PLR0913  (the options of the command)
 ) -> PredictionResult:
     """Name the speaker of each segment of a split.
 
-    Segments that are not of the split train and were trained on, by their id or by audio that they
-    share, are counted in the model's name: figures on them say little about others.
+    Segments outside the split train that the model was trained on, by their id or by shared audio,
+    are counted in the model's name: scores on them say little about others.
 
     Parameters
     ----------
@@ -80,19 +80,19 @@ def predict(  # noqa: PLR0913  (the options of the command)
         Probability, 0..1, below which the most probable speaker is not named; `best` keeps the
         name.
     encoder
-        Folder or hub id of the encoder, where it is no longer where the checkpoint says.
+        Folder or hub id of the encoder, if it is no longer where the checkpoint says.
     device
         ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
     log
-        Is given a line where there is no GPU and one was asked for.
+        Receives a line if a GPU was requested but there is none.
     changes
-        `batch_seconds`, `channel`, `resample`: of `FinetuneConfig`, in the place of those of
-        the training, where they are not None.
+        `batch_seconds`, `channel`, `resample` of `FinetuneConfig`, which override those of the
+        training unless None.
 
     Raises
     ------
     InputError
-        A checkpoint or its encoder cannot be had, or nothing is left.
+        A checkpoint or its encoder cannot be loaded, or nothing is left.
     """
     rows = rows_of_split(table, split)
     options = {name: value for name, value in changes.items() if value is not None}
@@ -133,13 +133,13 @@ def predict(  # noqa: PLR0913  (the options of the command)
 class Doubts:
     """Reasons to doubt a score: segments that were trained on, and unknown speakers."""
 
-    by_id: set[str] = field(default_factory=set)  # trained on, though not of the split train
+    by_id: set[str] = field(default_factory=set)  # trained on, though outside the split train
     by_audio: set[str] = field(default_factory=set)  # share audio with training segments
     strangers: dict[str, str] = field(default_factory=dict)  # segment id -> speaker
 
     @property
     def learnt(self) -> set[str]:
-        """Ids of the segments that the model learnt from."""
+        """Ids of the segments that the model was trained on."""
         return self.by_id | self.by_audio
 
     def add(self, module: SpeakerModule, rows: pd.DataFrame, audio_root: str) -> None:
@@ -176,7 +176,7 @@ class Doubts:
 
 
 def _device(name: str, log: Log) -> torch.device:
-    """Return the device to compute on; ``gpu``, as of before, is the CPU where there is none."""
+    """Return the device to compute on; ``gpu``, a former name, falls back to the CPU."""
     import torch
 
     from ..extract.encoder.device import choose_device

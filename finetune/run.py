@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 Log = Callable[[str], None]
-PATIENCE = 0.5  # s between two looks at the workers
+PATIENCE = 0.5  # s between checks on the workers
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ def finetune(
     log: Log = log,
     **settings: Any,
 ) -> FinetuneSummary:
-    """Tune an encoder on the speakers of each session of a table; go on where a run stopped.
+    """Tune an encoder on the speakers of each session of a table, or resume a run.
 
     Parameters
     ----------
@@ -94,11 +94,11 @@ def finetune(
     config
         Settings, or a YAML file of them.
     preset
-        "transfer" or "baseline", in the place of `config`.
+        "transfer" or "baseline", instead of `config`.
     log
-        Receives a line per session, and what makes the result doubtful.
+        Receives a line per session, and reasons to doubt the result.
     settings
-        Some of `FinetuneConfig` by name, in the place of those of `config` or `preset`, such as
+        Fields of `FinetuneConfig` by name, which override those of `config` or `preset`, such as
         ``audio_root="wav"``, ``log_dir="tuned"``, ``encoder="demo"``.
 
     Returns
@@ -109,15 +109,15 @@ def finetune(
     Raises
     ------
     InputError
-        As `train_table` does; or both a `config` and a `preset` are given.
+        As for `train_table`; or both `config` and `preset` are given.
 
     Examples
     --------
     >>> tuned = finetune("table.csv", preset="transfer", audio_root="wav")  # doctest: +SKIP
     >>> tuned.predictions.head()  # doctest: +SKIP
 
-    Several devices or workers are a process each, which imports your script anew: call this under
-    ``if __name__ == "__main__":`` there.
+    With several devices or workers, each has a process that imports your script again: call this
+    under ``if __name__ == "__main__":``.
     """
     if config is not None and preset is not None:
         raise InputError(
@@ -205,11 +205,11 @@ def train_table(
 
 @contextmanager
 def _none_left_running(plan: TrainingPlan) -> Iterator[None]:
-    """Have sessions.csv tell of no session that it is being trained, where a problem ends all."""
+    """If a problem ends the run, rewrite sessions.csv so that no session is shown as running."""
     try:
         yield
     except BaseException:
-        with suppress(Exception):  # the first one is told
+        with suppress(Exception):  # the first problem is the one that is raised
             write_tables(plan)
         raise
 
@@ -346,7 +346,7 @@ def _worker(plan: TrainingPlan, device: str, threads: int, quiet: bool) -> None:
     log = partial(print, file=sys.stderr, flush=True)
     parent = os.getppid()  # a killed parent cannot end its workers, so they check for it
     with logging_to_stderr(quiet=quiet), stop_after_batch(lambda line: None) as caught:
-        ignore_sigint()  # the parent says SIGTERM
+        ignore_sigint()  # the parent sends SIGTERM
         try:
             _, interrupted = _train_all(
                 plan, device, lambda: bool(caught) or os.getppid() != parent, print

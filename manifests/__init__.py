@@ -1,4 +1,4 @@
-"""Meetings on disk become a table of segments."""
+"""Turn meetings on disk into a table of segments."""
 
 from typing import TYPE_CHECKING
 

@@ -41,7 +41,7 @@ _TIMES = option(
     help="For cut files: the table that was cut, or the folder of RTTMs, with their times in the "
     "session.",
 )
-# Kinds of notes that say who is taken for whom: shown, not only listed.
+# Kinds of notes that say who was identified as whom: shown, not only listed.
 CHOICES = ("renamed", "columns", "tiers", "speakers", "channel", "offset", "strange")
 
 READERS_OPTIONS = ("tiers", "silence", "participants", "speakers")
@@ -320,7 +320,7 @@ def export(table: str, out: str, **options: Any) -> None:
 
 
 def _timed(table: pd.DataFrame, times: str | None) -> pd.DataFrame:
-    """Return a table of cut files with the times that a table of meetings, or RTTMs, say."""
+    """Return a table of cut files with the times from a table of meetings or from RTTMs."""
     if times is None:
         return table
     from .formats.build import make_table
@@ -349,7 +349,7 @@ def _make_segments(
     skip_bad: bool,
     **options: Any,
 ) -> None:
-    """Write the segment table of what `read` makes of a path; it takes its own of the options."""
+    """Write the segment table of what `read` returns; options that `read` knows are passed on."""
     from .formats.build import make_table
     from .formats.turns import Note
 

@@ -1,10 +1,10 @@
-"""Corrections of a segment table's labels, applied with a record of who was what.
+"""Apply corrections to a segment table's labels, and record the old and new names.
 
-A corrections file is a CSV with the columns `COLUMNS`, one row per turn; others are ignored, so
-rows may be deleted and names changed by hand before it is applied. An empty ``suggested`` removes
+A corrections file is a CSV with the columns `COLUMNS`, one row per turn; other columns are ignored.
+Rows may be deleted and names changed by hand before it is applied. An empty ``suggested`` removes
 the turn. ``table`` is a fingerprint of the turns and labels that the corrections were made for: a
-table that has changed since is refused. Segment ids stay, so that the features of a store still
-belong to their turns.
+table that has changed since is refused. Segment ids do not change, so that the features in a store
+still belong to their turns.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 COLUMNS = ("segment_id", "session", "labelled", "suggested")
 FINGERPRINT = "table"
-EVERY_TURN = "proposed"  # column of audit.csv alone, whose rows are not all corrections
+EVERY_TURN = "proposed"  # a column only of audit.csv, whose rows are not all corrections
 (SUFFIX,) = BESIDE_CORRECTED
 MAKER = "make it with spk-classify audit"
 
 
 @dataclass(frozen=True, eq=False)
 class Corrected:
-    """A corrected table, the corrections that were applied (`COLUMNS`), their record's file."""
+    """A corrected table, the applied corrections (`COLUMNS`), and the file of their record."""
 
     table: pd.DataFrame
     applied: pd.DataFrame
@@ -106,18 +106,18 @@ def correct_table(
     Parameters
     ----------
     table
-        Segment table; its order and its other columns stay.
+        Segment table; its order and other columns do not change.
     corrections
-        As `read_corrections` returns them.
+        As returned by `read_corrections`.
     where
-        Of messages: the corrections file.
+        The corrections file, for messages.
 
     Raises
     ------
     InputError
-        The corrections are of another table, or of another state of this one; a turn is unknown or
-        given twice, has another label than `labelled`, or gets a label that its session does not
-        have.
+        The corrections are for another table, or for another state of this one; a turn is unknown
+        or given twice, has another label than `labelled`, or gets a label that its session does
+        not have.
     """
     table = check_table(table)
     _check_same_table(table, corrections, where)
@@ -196,12 +196,12 @@ def record_bytes(corrected: Corrected, before: pd.DataFrame) -> bytes:
 
 
 def correct_file(table: str | Path, corrections: str | Path, output: str | Path) -> Corrected:
-    """Correct the table in a file into another file, and write the record beside that.
+    """Correct the table in a file, and write it to another file with the record beside it.
 
     Raises
     ------
     InputError
-        As of `read_corrections` and `correct_table`, or a file cannot be written.
+        As for `read_corrections` and `correct_table`, or a file cannot be written.
     """
     before = read_table(table)
     done = correct_table(before, read_corrections(corrections), where=str(corrections))

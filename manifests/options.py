@@ -23,7 +23,7 @@ SOURCE, FILES = "What is cut", "How it is cut"
 
 @dataclass(frozen=True)
 class TableOptions(CheckedOptions):
-    """How a segment table is made of annotations."""
+    """How to make a segment table from annotations."""
 
     audio_root: str | None = option_field(
         None,
@@ -47,7 +47,7 @@ class TableOptions(CheckedOptions):
 
 @dataclass(frozen=True)
 class TextGridOptions(TableOptions):
-    """How a segment table is made of TextGrids."""
+    """How to make a segment table from TextGrids."""
 
     tiers: tuple[str, ...] = option_field(
         (),
@@ -63,7 +63,7 @@ class TextGridOptions(TableOptions):
 
 @dataclass(frozen=True)
 class EafOptions(TableOptions):
-    """How a segment table is made of ELAN files."""
+    """How to make a segment table from ELAN files."""
 
     tiers: tuple[str, ...] = option_field(
         (),
@@ -77,7 +77,7 @@ class EafOptions(TableOptions):
 
 @dataclass(frozen=True)
 class CueOptions(TableOptions):
-    """How a segment table is made of cues (SRT, WebVTT, timed text)."""
+    """How to make a segment table from cues (SRT, WebVTT, timed text)."""
 
     speakers: str = option_field(
         "any",
@@ -88,7 +88,7 @@ class CueOptions(TableOptions):
 
 @dataclass(frozen=True)
 class ExportOptions(CheckedOptions):
-    """In which format a table's turns are written."""
+    """The format in which to write a table's turns."""
 
     format: str | None = option_field(
         None, "Format of the files.", choices=FORMATS, default_text="by OUT's suffix"
@@ -106,7 +106,7 @@ class ExportOptions(CheckedOptions):
 
 @dataclass(frozen=True)
 class CsvOptions(TableOptions):
-    """How a segment table is made of the reference project's CSV."""
+    """How to make a segment table from the reference project's CSV."""
 
     rttm_dir: str | None = option_field(None, "RTTMs from which the files were cut.", path=True)
     last_underscore: bool = option_field(
@@ -116,7 +116,7 @@ class CsvOptions(TableOptions):
 
 @dataclass(frozen=True)
 class SelectOptions(CheckedOptions):
-    """Which segments of a table are kept."""
+    """Which segments of a table to keep."""
 
     sessions: tuple[str, ...] = option_field((), "Session to keep; may be given again.")
     min_seconds: float = option_field(0.0, "Shortest segment.", unit="s", least=0)
@@ -130,7 +130,7 @@ class SelectOptions(CheckedOptions):
 
 @dataclass(frozen=True)
 class SplitOptions(CheckedOptions):
-    """How a table is divided; None: as the method has it."""
+    """How to divide a table; None: the method's default."""
 
     method: str = option_field("chronological", "How to divide TABLE.", choices=METHODS)
     test_share: float | None = option_field(
@@ -169,7 +169,7 @@ class SplitOptions(CheckedOptions):
 
 @dataclass(frozen=True)
 class CutSource(CheckedOptions):
-    """What is cut: a table, or the turns of RTTM files."""
+    """What to cut: a table, or the turns of RTTM files."""
 
     audio_root: str | None = option_field(
         None,
@@ -201,7 +201,7 @@ class CutSource(CheckedOptions):
 
 @dataclass(frozen=True)
 class CutOptions(CheckedOptions):
-    """How segments are cut to files."""
+    """How to cut segments to files."""
 
     format: str = option_field(
         "wav", "Format of the files, both 16 bits.", choices=("wav", "flac"), group=FILES
@@ -227,7 +227,7 @@ class CutOptions(CheckedOptions):
 
 @dataclass(frozen=True)
 class DemoOptions(CheckedOptions):
-    """What the synthetic corpus is like."""
+    """The size and seed of the synthetic corpus."""
 
     sessions: int = option_field(4, "Meetings, 1 to 20.", least=1, most=20)
     minutes: float = option_field(5.0, "Minutes of each, 1 to 60.", least=1, most=60)

@@ -1,8 +1,8 @@
-"""Who speaks in which segment, as a model names them: the rows of a predictions table.
+"""Make and read predictions tables: who speaks in which segment, according to a model.
 
-The columns are those of `table.PREDICTION_COLUMNS`, and `table.read_predictions` reads the file.
-`start` and `end` are the segment's; rows are joined to others by ``segment_id`` alone. `scores` is
-a JSON object {speaker: probability} of all candidates.
+The columns are `table.PREDICTION_COLUMNS`, and `table.read_predictions` reads the file. `start` and
+`end` are the segment's; rows are joined to others by ``segment_id`` alone. `scores` is a JSON
+object {speaker: probability} of all candidates.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def as_predictions(predictions: pd.DataFrame | str | Path) -> pd.DataFrame:
-    """Return a predictions table, checked, of a table or its file."""
+    """Return a checked predictions table, given one or its file."""
     if isinstance(predictions, (str, Path)):
         return read_predictions(predictions)
     return check_predictions(predictions)
@@ -37,7 +37,7 @@ def make_predictions(
     score: np.ndarray,
     scores: Sequence[str] | np.ndarray,
 ) -> pd.DataFrame:
-    """Return the predictions table of segments, checked.
+    """Return the checked predictions table of segments.
 
     Parameters
     ----------
@@ -46,9 +46,9 @@ def make_predictions(
     model
         Name of the model.
     predicted, score
-        (n,) speakers that are named, and their probabilities, 0..1.
+        (n,) the named speakers, and their probabilities, 0..1.
     scores
-        (n,) texts, as `scores_text` gives them.
+        (n,) texts, as returned by `scores_text`.
     """
     times = [name for name in ("start", "end") if name in rows]
     named = rows[["segment_id", "session", "speaker", *times]].assign(
@@ -58,9 +58,9 @@ def make_predictions(
 
 
 def with_unknown(predictions: pd.DataFrame, below: float) -> pd.DataFrame:
-    """Return predictions in which whoever is less probable than `below` is `UNKNOWN_SPEAKER`.
+    """Return predictions in which speakers less probable than `below` become `UNKNOWN_SPEAKER`.
 
-    `score` stays the probability of the speaker of highest probability, whom `best` names.
+    `score` remains the probability of the most probable speaker, and `best` names that speaker.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def with_unknown(predictions: pd.DataFrame, below: float) -> pd.DataFrame:
     Raises
     ------
     InputError
-        A candidate is called so, and could not be told from nobody; or `below` is out of range.
+        A candidate has that name, and would be confused with nobody; or `below` is out of range.
     """
     if not 0 <= below <= 1:
         raise InputError(f"unknown_below: {below} is given, expected 0 to 1; correct it")
@@ -88,16 +88,16 @@ def with_unknown(predictions: pd.DataFrame, below: float) -> pd.DataFrame:
 
 
 def names_nobody(predictions: pd.DataFrame) -> pd.Series:
-    """Return which rows (n,) bool name nobody, as `with_unknown` makes them.
+    """Return which rows (n,) bool name nobody, as made by `with_unknown`.
 
-    A speaker who is called `UNKNOWN_SPEAKER` is somebody: `best` is absent, or names him or her.
+    A real speaker called `UNKNOWN_SPEAKER` counts as named: `best` is absent or is that speaker.
     """
     unknown = predictions["predicted"] == UNKNOWN_SPEAKER
     return unknown & (predictions.get("best", UNKNOWN_SPEAKER) != UNKNOWN_SPEAKER)
 
 
 def unnamed_lines(named: pd.DataFrame, below: float | None) -> list[str]:
-    """Say how many of the predictions name nobody, for a probability below `below`."""
+    """Return lines on how many predictions name nobody, with a probability below `below`."""
     if below is None:
         return []
     count = int((named["predicted"] == UNKNOWN_SPEAKER).sum())

@@ -1,9 +1,9 @@
-"""How a table was divided into train, valid and test: a record that travels with the table.
+"""The record of how a table was divided into train, valid and test; it travels with the table.
 
-In memory it is ``table.attrs["split"]``, which pandas hands on through a choice of rows, `assign`
-and the like; on disk it is ``TABLE.split.json``, which `table.write_table` writes beside the table
-and `table.read_table` reads back. So a random split, whose scores flatter, is named as leaky by
-whatever uses the table, whether from a command or from Python. A table without a record was divided
+In memory it is ``table.attrs["split"]``, which pandas preserves through row selection, `assign` and
+the like; on disk it is ``TABLE.split.json``, which `table.write_table` writes beside the table and
+`table.read_table` reads back. Thus a random split, whose scores are too good, is reported as leaky
+by anything that uses the table, from a command or from Python. A table without a record was divided
 by somebody else: its method is "unknown".
 """
 
@@ -28,17 +28,17 @@ UNKNOWN = "unknown"
 
 
 def record_of(table: pd.DataFrame) -> dict[str, Any] | None:
-    """Return how a table was split, or None where nobody recorded it.
+    """Return how a table was split, or None if there is no record.
 
     Raises
     ------
     InputError
-        ``table.attrs["split"]`` holds something else.
+        ``table.attrs["split"]`` is not a record.
     """
     record = table.attrs.get(KEY)
     if record is None:
         return None
-    if isinstance(record, str):  # what `read_record_into` was told
+    if isinstance(record, str):  # an error message from `read_record_into`
         raise InputError(record)
     try:
         return _checked(record)
@@ -50,7 +50,7 @@ def record_of(table: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def split_method(table: pd.DataFrame | str | Path) -> str:
-    """Return how a table, or the file of one, was split: "chronological", "random (leaky)" ...
+    """Return how a table, or a table file, was split: "chronological", "random (leaky)" ...
 
     "unknown" without a record.
 
@@ -72,7 +72,7 @@ def write_record(record: dict[str, Any], table_path: str | Path) -> None:
 
 
 def read_record(table_path: str | Path) -> dict[str, Any] | None:
-    """Return how a table was split, or None where nobody wrote it down.
+    """Return how a table was split, or None if there is no record beside it.
 
     Raises
     ------
@@ -89,10 +89,10 @@ def read_record(table_path: str | Path) -> dict[str, Any] | None:
 
 
 def read_record_into(table: pd.DataFrame, path: str | Path) -> None:
-    """Give a table that was read the record beside its file.
+    """Attach the record beside a table's file to the table that was read from it.
 
-    A damaged record stops nobody who does not ask for it, such as who splits the table again:
-    `record_of` raises then.
+    A damaged record only matters to those who need it, and not, for example, when the table is
+    split again: `record_of` raises then.
     """
     table.attrs = {}
     try:
@@ -104,7 +104,7 @@ def read_record_into(table: pd.DataFrame, path: str | Path) -> None:
 
 
 def keep_record(record: dict[str, Any] | None, path: str | Path) -> None:
-    """Write a record beside a table's file; without one, leave none of an earlier table there."""
+    """Write a record beside a table's file; without one, remove an earlier table's record."""
     if record is not None:
         write_record(record, path)
     elif _is_record(record_path(path)):
@@ -112,12 +112,12 @@ def keep_record(record: dict[str, Any] | None, path: str | Path) -> None:
 
 
 def record_path(table_path: str | Path) -> Path:
-    """Return where the record of a table's file stands."""
+    """Return the path of the record of a table's file."""
     return Path(f"{table_path}{SUFFIX}")
 
 
 def summarise(record: dict[str, Any]) -> str:
-    """Return one line: the method, the counts, what was purged why, and who cannot be tested."""
+    """Return one line: the method, the counts, what was purged and why, and untested speakers."""
     counts = ", ".join(f"{count} {name}" for name, count in record["counts"].items())
     reasons = ", ".join(f"{count} {why}" for why, count in record["purged"].items() if count)
     text = f"{record['method']}{' (leaky)' if record['leaky'] else ''}: {counts}"
@@ -129,7 +129,7 @@ def summarise(record: dict[str, Any]) -> str:
 
 
 def _checked(record: Any) -> dict[str, Any]:
-    """Return a record of the form that `split_table` gives; `ValueError` names what is not."""
+    """Return a record in the form that `split_table` makes; `ValueError` says what is wrong."""
     forms = {"method": str, "parameters": dict, "counts": dict, "purged": dict, "leaky": bool}
     forms |= {"untrained": list, "untested": list}
     wrong = [k for k, kind in forms.items() if not isinstance(dict(record).get(k), kind)]
@@ -140,7 +140,7 @@ def _checked(record: Any) -> dict[str, Any]:
 
 
 def _is_record(path: Path) -> bool:
-    """Tell whether a file is a record by how it begins; another one is the user's."""
+    """Return whether a file begins like a record; any other file is the user's own."""
     try:
         with path.open("rb") as file:
             return file.read(64).startswith(BESIDE_TABLE[SUFFIX])

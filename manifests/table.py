@@ -1,12 +1,12 @@
-"""The three tables' schemas that live on disk, and the one reader and writer of each.
+"""The schemas of the tables on disk, each with its one reader and writer.
 
-Segment table: one row per segment, columns `SEGMENT_COLUMNS` (needed) and `OPTIONAL_COLUMNS`
-(kept where present). Predictions table: one row per scored segment, `PREDICTION_COLUMNS` and
-`PREDICTION_OPTIONAL`. Other columns are carried along as they are; what looks like a misspelt one
-is told on stderr. Both are CSV or Parquet, by suffix. Rows are joined by ``segment_id`` alone.
+Segment table: one row per segment, columns `SEGMENT_COLUMNS` (required) and `OPTIONAL_COLUMNS`
+(kept if present). Predictions table: one row per scored segment, `PREDICTION_COLUMNS` and
+`PREDICTION_OPTIONAL`. Other columns are kept unchanged; names that look misspelt are reported on
+stderr. Both are CSV or Parquet, by suffix. Rows are joined by ``segment_id`` alone.
 
-Names of sessions and speakers are brought to their normal form (`common/names.py`) whenever a
-table is checked, so that "A " and "A" are one speaker everywhere, and reading tells it.
+Names of sessions and speakers are normalised (`common/names.py`) whenever a table is checked, so
+that "A " and "A" are the same speaker everywhere; reading a table reports this.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 SPLITS = ("train", "valid", "test")
 MAX_SECONDS = 1e7  # s, 116 days: no recording is longer; up to there each sample has a number
 ID = re.compile(r"(.+)_\d{4,}\.\d{4}_\d{4,}\.\d{4}(?:_ch\d+)?")  # `segment_id`
-CHANNEL = re.compile(r"0*(\d{1,4})(?:\.0+)?")  # a spreadsheet makes 1.0 of 1
+CHANNEL = re.compile(r"0*(\d{1,4})(?:\.0+)?")  # a spreadsheet turns 1 into 1.0
 CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f]")  # control characters; some steer a terminal
 
 SEGMENT_COLUMNS = {
@@ -49,9 +49,9 @@ SEGMENT_COLUMNS = {
     "session": "str",  # the meeting
 }
 OPTIONAL_COLUMNS = {
-    "channel": "str",  # 0-based index of the recording's channel, or empty: as --channel says
+    "channel": "str",  # 0-based index of the recording's channel; empty: the run's --channel
     "line": "int64",  # 0-based line of the annotation file; the reference's NNNN
-    "overlap": "float64",  # 0..1, share in which somebody else speaks too
+    "overlap": "float64",  # 0..1, share of the time in which somebody else speaks too
     "split": "str",  # one of SPLITS, or empty: purged, belongs to none
 }
 PREDICTION_COLUMNS = {
@@ -66,15 +66,15 @@ PREDICTION_COLUMNS = {
 PREDICTION_OPTIONAL = {  # tables of older versions have neither times nor `best`
     "start": "float64",  # s, the segment's, from the start of its audio file
     "end": "float64",  # s
-    "best": "str",  # the most probable speaker, also where `predicted` is `UNKNOWN_SPEAKER`
+    "best": "str",  # the most probable speaker, even if `predicted` is `UNKNOWN_SPEAKER`
     "scores": "str",  # JSON object {speaker: calibrated probability}, all candidates
 }
 PREDICTIONS_MAKER = "spk-classify predict"
-UNKNOWN_SPEAKER = "unknown"  # predicted where nobody is probable enough
+UNKNOWN_SPEAKER = "unknown"  # predicted if nobody is probable enough
 
 
 def segment_id(session: str, speaker: str, start: float, end: float, channel: str = "") -> str:
-    """Return the identity of a turn, made from its content (times in seconds, to 0.1 ms).
+    """Return the id of a turn, made from its content (times in seconds, to 0.1 ms).
 
     >>> segment_id("20200709_L_R002S03C01", "001-M", 35.8939, 37.419)
     '20200709_L_R002S03C01_001-M_0035.8939_0037.4190'
@@ -86,7 +86,7 @@ def segment_id(session: str, speaker: str, start: float, end: float, channel: st
 
 
 def id_names(identity: str) -> str:
-    """Return ``{session}_{speaker}`` of a `segment_id`, or nothing where it is another one.
+    """Return ``{session}_{speaker}`` of a `segment_id`; "" for ids of another form.
 
     >>> id_names("S1_A_0001.0000_0002.5000_ch1"), id_names("utt7")
     ('S1_A', '')
@@ -115,7 +115,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     -------
     DataFrame
         Columns as in `SEGMENT_COLUMNS` and `OPTIONAL_COLUMNS`, rows in file order; the record of
-        its split, if one lies beside the file, in ``attrs["split"]``.
+        its split, if there is one beside the file, in ``attrs["split"]``.
 
     Raises
     ------
@@ -143,14 +143,14 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
 
 
 def as_table(table: pd.DataFrame | str | Path) -> pd.DataFrame:
-    """Return a segment table, checked, of a table or its file."""
+    """Return a checked segment table, given one or its file."""
     return read_table(table) if isinstance(table, (str, Path)) else check_table(table)
 
 
 def check_table(table: pd.DataFrame, where: str = "table") -> pd.DataFrame:
-    """Return `table` with the schema's dtypes and normal names, or raise `InputError`.
+    """Return `table` with the schema's dtypes and normalised names, or raise `InputError`.
 
-    Columns of the schema come first, in its order; then all others, as they are.
+    Columns of the schema come first, in its order; then all others, unchanged.
     """
     table = _typed(table, SEGMENT_COLUMNS, OPTIONAL_COLUMNS, where)
     table = _with_normal_names(table, ("session", "speaker"))
@@ -193,7 +193,7 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
 
 
 def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
-    """Check a predictions table and write it whole or not at all."""
+    """Check a predictions table and write it atomically."""
     _write(check_predictions(predictions, str(path)), path)
 
 
@@ -235,13 +235,13 @@ def _read(path: str | Path, columns: Mapping[str, str], maker: str) -> Sheet:
 
 
 def _with_points(sheet: Sheet) -> pd.DataFrame:
-    """Return the rows of a file, with a point in numbers of which its separator allows a comma."""
+    """Return a file's rows, with decimal commas replaced if its separator allows them."""
     numbers = [name for name in ("start", "end", "overlap", "score") if name in sheet.rows]
     return decimal_points(sheet, numbers)
 
 
 def _tell(sheet: Sheet, table: pd.DataFrame, names: Sequence[str], path: str | Path) -> None:
-    """Say on stderr what of a file was not taken letter by letter."""
+    """Report on stderr which of a file's values were not read literally."""
     notes = list(sheet.notes)
     for name in names:
         message = changed_names(sheet.rows[name].astype("str").unique())
@@ -254,7 +254,7 @@ def _tell(sheet: Sheet, table: pd.DataFrame, names: Sequence[str], path: str | P
 
 
 def _with_normal_names(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Return `table` with the names in `columns` in their normal form."""
+    """Return `table` with the names in `columns` normalised."""
     for column in columns:
         normal = {name: normal_name(name) for name in table[column].unique()}
         if any(name != new for name, new in normal.items()):
@@ -263,12 +263,12 @@ def _with_normal_names(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFr
 
 
 def _has_other_names(raw: pd.DataFrame, predictions: pd.DataFrame) -> bool:
-    """Return whether names were changed, so that those in the column `scores` are to be too."""
+    """Return whether names were changed, so that those in `scores` must be changed too."""
     return not all(raw[name].equals(predictions[name]) for name in ("speaker", "predicted"))
 
 
 def _normal_scores(text: str) -> str:
-    """Return a JSON object {speaker: probability} with normal names; as it is if it is none."""
+    """Return a JSON object {speaker: probability} with normalised names; other text unchanged."""
     try:
         scores = json.loads(text)
     except (ValueError, RecursionError):
@@ -280,7 +280,7 @@ def _normal_scores(text: str) -> str:
 
 def _write(table: pd.DataFrame, path: str | Path) -> None:
     path, table = Path(path), table.copy(deep=False)
-    table.attrs = {}  # of which a Parquet file would keep a copy that nobody checks
+    table.attrs = {}  # otherwise a Parquet file would keep a copy that nobody checks
     if table_suffix(path) == ".parquet":
         atomic_write(path, table.to_parquet(index=False))
     else:
@@ -319,7 +319,7 @@ def _typed(
 
 
 def _check_needed(names: Sequence[str], needed: Mapping[str, str], where: str) -> None:
-    """Raise `InputError` where a needed column is missing, saying what the file may be."""
+    """Raise `InputError` if a required column is missing, saying what the file may be."""
     missing = [name for name in needed if name not in names]
     if not missing:
         return
@@ -339,7 +339,7 @@ def _check_needed(names: Sequence[str], needed: Mapping[str, str], where: str) -
 
 
 def _tidy(column: pd.Series) -> pd.Series:
-    """Return a column without what spreadsheets and other tables do to splits and channels."""
+    """Undo what spreadsheets and other programs do to a column of splits or channels."""
     if column.name == "split":
         plain = {text: str(text).strip().lower() for text in column.dropna().unique()}
         return column.map({text: new if new in SPLITS else text for text, new in plain.items()})
@@ -355,7 +355,7 @@ def _tidy(column: pd.Series) -> pd.Series:
 
 
 def _cast(column: pd.Series, dtype: str) -> pd.Series:
-    """Return the column as `dtype`; raise `ValueError` where that would lose something."""
+    """Return the column as `dtype`; raise `ValueError` if that would lose information."""
     if dtype == "str" and column.isna().any():
         raise ValueError(f"row {int(column.isna().to_numpy().argmax()) + 1} is missing")
     if dtype != "int64":

@@ -1,10 +1,10 @@
-"""Fixtures that several rooms share; nothing here reaches the network."""
+"""Fixtures shared by several packages; nothing here uses the network."""
 
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, on models of a few numbers
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel, on tiny models
 
 import runpy
 import shlex
@@ -23,7 +23,7 @@ from spk.common.errors import InputError
 from spk.extract.encoder.torchaudio_import import import_torchaudio
 
 with suppress(InputError):
-    import_torchaudio()  # else `import transformers` fails beside a torch without CUDA
+    import_torchaudio()  # otherwise `import transformers` fails with a torch without CUDA
 ROOT = Path(__file__).resolve().parents[1]
 ASKS = ("_local_scalar_dense", "aten.item", "aten.is_nonzero")  # operations that read one number
 DATA = Path(os.environ.get("SPK_DATA", ROOT.parent / "shared" / "data"))
@@ -96,7 +96,7 @@ MADE = (
 
 
 def _typed(line: str) -> Result:
-    """Run a line as a user types it, in this process; a traceback is raised."""
+    """Run a command line in this process; a traceback is raised."""
     from spk.classify.cli import main as classify
     from spk.classify.naming.cli import main as naming
     from spk.extract.cli import main as extract
@@ -125,13 +125,13 @@ def _write_correction(table: Path, out: Path) -> None:
 
 @pytest.fixture
 def typed() -> Callable[[str], Result]:
-    """Return a function that runs a line as a user types it."""
+    """Return a function that runs a command line as a user would type it."""
     return _typed
 
 
 @pytest.fixture(scope="session")
 def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder in which all of `MADE` was typed."""
+    """Return a folder in which all commands of `MADE` were run."""
     folder = tmp_path_factory.mktemp("made")
     before = Path.cwd()
     os.chdir(folder)
@@ -147,7 +147,7 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def made(_made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a copy of it, which is the current folder."""
+    """Return a copy of `_made`, which is the current folder."""
     folder = tmp_path / "made"
     shutil.copytree(_made, folder)
     monkeypatch.chdir(folder)
@@ -156,7 +156,7 @@ def made(_made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def setup_arguments(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """Return what setup.py tells setuptools."""
+    """Return the arguments that setup.py passes to setuptools."""
     given: dict[str, object] = {}
     monkeypatch.setattr(setuptools, "setup", lambda **arguments: given.update(arguments))
     runpy.run_path(str(ROOT / "setup.py"))
@@ -165,10 +165,10 @@ def setup_arguments(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> object:
-    """Return the times that the host waited for a device, `meta`, which stands in for a GPU.
+    """Return the times that the host waited for a device; `meta` stands in for a GPU.
 
-    Its tensors have shapes and formats but no numbers, so whatever asks for one would have to wait:
-    a number read, a copy back, an index by a mask, a copy from memory that a GPU can't read itself.
+    Its tensors have shapes and formats but no numbers, so anything that needs one would wait: a
+    number read, a copy back, an index by a mask, a copy from memory that a GPU cannot read itself.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -183,7 +183,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> object:
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             kwargs, name = kwargs or {}, str(func)
-            if name.startswith("aten.to."):  # in inference mode; made of `_to_copy`, which is below
+            if name.startswith("aten.to."):  # in inference mode; calls `_to_copy`
                 with self:
                     return func.decompose(*args, **kwargs)
             there = "meta" in map(type_of, args)

@@ -1,4 +1,4 @@
-"""What tests of several packages share: recordings of noise, and the reference's config file."""
+"""Shared by tests of several packages: recordings of noise, and the reference's config file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import soundfile
 
 from spk.manifests.table import check_table, segment_id
 
-# The reference project's own config file, letter by letter.
+# The reference project's own config file, verbatim.
 REFERENCE_CONFIG = """\
 seed: 42
 max_epochs: 40
@@ -34,7 +34,7 @@ accelerator: "gpu"
 devices: 1
 """
 
-# The configuration of a toy store; layers, pooling and dim are the test's own.
+# The configuration of a toy store; each test sets layers, pooling and dim.
 TOY_STORE = {
     "schema": 1,
     "kind": "pooled",
@@ -55,7 +55,7 @@ TOY_STORE = {
 
 
 def without_next_steps(errors: str) -> str:
-    """Return what a command says on stderr, without what it says to type next."""
+    """Return what a command prints to stderr, without its suggestions of what to do next."""
     lines = errors.splitlines(keepends=True)
     return "".join(line for line in lines if not line.startswith(("next: ", "or:   ")))
 
@@ -75,13 +75,13 @@ def noise_meeting(
     Parameters
     ----------
     folder, audio
-        Where it is written, and its name there; the stem is the session.
+        Folder to write to, and the file's name there; its stem is the session.
     spans
         Start and end of each segment, s.
     speakers
-        Their names, who take turns.
+        Their names; they take turns.
     silent
-        How much of the beginning is zeros, s.
+        Seconds of zeros at the beginning.
     """
     seconds = max(end for _, end in spans) + 1
     samples = np.random.default_rng(seed).uniform(-0.5, 0.5, (int(seconds * 16000), channels))

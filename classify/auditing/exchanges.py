@@ -1,10 +1,10 @@
-"""Two speakers of a session whose labels are exchanged, for a stretch of time or all of it.
+"""Find two speakers of a session whose labels are exchanged, for a while or throughout.
 
-Within a session a stretch can be seen, since the rest of the session tells the two apart: it is the
-run of turns of both in which the other's label is the more probable by the greatest sum. Where the
-stretch is as long as the rest, both readings are equally good, and folds learn a mixture: nothing
-is found. Labels that are exchanged throughout are right within the session; only other sessions,
-whose labels are known to be of the same persons, can tell.
+Within a session, an exchange for a while can be detected, since the rest of the session tells the
+two apart: it is the run of turns of both in which the other's label is more probable by the largest
+sum. If it is as long as the rest, both readings are equally good, folds learn a mixture, and
+nothing is found. Labels that are exchanged throughout are consistent within the session; only other
+sessions, whose labels are known to be the same persons, can show it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from .held_out import Judged
 if TYPE_CHECKING:
     import pandas as pd
 
-LIMIT = 5.0  # most that one turn says, natural logarithm of the ratio of two probabilities
+LIMIT = 5.0  # limit of one turn's evidence, natural logarithm of a ratio of probabilities
 FEWEST = 3  # turns of each of the two that fit the other
-AGREED = 0.8  # of each one's turns in the stretch
-DRAWS, SURE = 200, 0.95  # of turns, and the share of draws in which an exchange is to be seen
+AGREED = 0.8  # share of each speaker's turns in the run
+DRAWS, SURE = 200, 0.95  # draws of turns, and the share of them that must show the exchange
 
 
 def exchanged_stretches(judged: Judged, start: np.ndarray) -> np.ndarray:
-    """Return each turn's label after the exchange it lies in, (n,) int; -1 where it lies in none.
+    """Return each turn's label after the exchange it lies in, (n,) int; -1 outside exchanges.
 
     Parameters
     ----------
@@ -54,13 +54,13 @@ def exchanged_stretches(judged: Judged, start: np.ndarray) -> np.ndarray:
 
 
 def _gain(chances: np.ndarray, is_a: np.ndarray) -> np.ndarray:
-    """Return by how much the other label is more probable, (n,) of probabilities (n, 2)."""
+    """Return by how much the other label is more probable (n,), from probabilities (n, 2)."""
     ratio = np.log(np.maximum(chances, np.finfo(float).tiny))
     return np.clip(np.where(is_a, 1, -1) * (ratio[:, 1] - ratio[:, 0]), -LIMIT, LIMIT)
 
 
 def best_run(gain: np.ndarray) -> tuple[int, int]:
-    """Return first and stop of the adjacent numbers of greatest sum; (0, 0) where none is > 0.
+    """Return the start and stop of the run with the greatest sum; (0, 0) if none is above 0.
 
     >>> best_run(np.array([-1.0, 2.0, -1.0, 3.0, -4.0]))
     (1, 4)
@@ -74,13 +74,13 @@ def best_run(gain: np.ndarray) -> tuple[int, int]:
 def exchanged_sessions(
     table: pd.DataFrame, X: np.ndarray, person_of: Mapping[str, str], *, seed: int = 0
 ) -> dict[tuple[str, str], tuple[str, bool]]:
-    """Return {(session, label): (the label it is exchanged with, whether it is that session's)}.
+    """Return {(session, label): (the label it is exchanged with, whether surely in this one)}.
 
-    Each label's mean vector, after centring and scaling each session, is compared with the mean of
-    each person in the other sessions. Two labels are exchanged where each is nearer to the person
-    of the other than to its own, also when turns are drawn anew. Where two sessions disagree, each
-    may look exchanged to the other, and nobody can say which is: the second value is true only
-    where two other sessions with both persons agree.
+    Each label's mean vector, after centring and scaling per session, is compared with each person's
+    mean over the other sessions. Two labels are exchanged if each is nearer to the other's person
+    than to its own, also when turns are resampled. If two sessions disagree, each may appear
+    exchanged relative to the other, and it is unclear which one is: the second value is true only
+    if two other sessions with both persons agree.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What an audit finds: kinds of errors, the table of turns, and what they were found with."""
+"""The findings of an audit: kinds of errors, the table of turns, and how they were found."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ COLUMNS = {  # of the table that `audit` returns
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What an audit found.
+    """The findings of an audit.
 
     Attributes
     ----------
     turns : DataFrame
         Columns `COLUMNS`, a row per turn of the table, the most doubtful label first.
     table : segment table
-        As it was audited.
+        As given.
     trial : Trial
         How many planted errors were found.
     accuracy : float

@@ -1,8 +1,8 @@
-"""Turns that hold two voices: their halves, judged apart, are two people's.
+"""Detect turns with two voices: their halves, judged separately, belong to two people.
 
-A pooled vector of two voices lies between them and looks like many others, so the halves are
-extracted as the store was, and scored by the classifiers that have not learnt the turn. The
-features of halves are kept, so that a second audit need not make them.
+A pooled vector of two voices lies between them and is not unusual, so the halves are extracted with
+the store's settings, and scored by classifiers that were not trained on the turn. The features of
+halves are cached for the next audit.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from ..features import Log
 
-LEAST_SECONDS = 2.0  # s, of a turn: shorter halves tell too little
+LEAST_SECONDS = 2.0  # s, of a turn: shorter halves say too little
 SURE = 0.7  # probability of each half's speaker
 PARTS = ("first half", "second half")
 
@@ -65,7 +65,7 @@ def extract_halves(
     Raises
     ------
     InputError
-        The encoder is another than the store's, or as `run_extraction` does.
+        The encoder is not the store's, or as for `run_extraction`.
     """
     from ...extract.run import run_extraction
 
@@ -99,10 +99,10 @@ def two_voices(
     *,
     seed: int = 0,
 ) -> np.ndarray:
-    """Return how surely a turn's halves are of two people, (rows of the table,) float.
+    """Return how surely a turn's halves are two people, (rows of the table,) float.
 
-    That is the lower of the probabilities of the halves' speakers; 0 where they are the same
-    person's, or the turn is too short.
+    This is the lower of the probabilities of the halves' speakers; 0 if both are the same person or
+    the turn is too short.
     """
     made = {str(name) for name in halves.ids()}
     ids = table["segment_id"].to_numpy(str)
@@ -146,7 +146,7 @@ def _score(
     learner: Learner,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scores (n, K) of the first and second halves of a task's turns that have them."""
+    """Return scores (n, K) of first and second halves, for a task's turns that have them."""
     rows = task.rows["train"]
     halved = have[rows]
     path = {learner.classifier: (learner.penalty,)}

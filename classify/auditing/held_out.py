@@ -1,8 +1,8 @@
-"""Judge each turn of a session by a classifier that has learnt neither it nor what is near it.
+"""Judge each turn of a session by a classifier trained on neither it nor turns near it.
 
 Folds are those of `selection.cross_validation`: blocks of time per speaker, purged at the edges.
-Here the opening roll call is judged too, and train, valid, test and purged turns are all learnt
-from: the labels of all are in question, and no score is reported.
+Here the opening roll call is also judged, and train, valid, test and purged turns are all used for
+training: all labels are in question, and no score is reported.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Learner:
 
     @property
     def name(self) -> str:
-        """Return it as the model column of predictions does, such as ``ridge, layer 5``."""
+        """Return the entry of a model column, such as ``ridge, layer 5``."""
         return f"{self.classifier}, {self.layers.description}"
 
 
@@ -57,9 +57,9 @@ class Judged:
     Attributes
     ----------
     codes : (n,) int
-        The label of each turn; -1 where its fold has not learnt that label.
+        The label of each turn; -1 if its fold was not trained on that label.
     scores : (n, K) float64
-        Of the classifiers that have not learnt the turn; -inf where they lack the label.
+        Of classifiers that were not trained on the turn; -inf if they lack the label.
     chances : (n, K) float64
         Calibrated probabilities; rows sum to 1.
     """
@@ -73,7 +73,7 @@ class Judged:
 
     @property
     def own(self) -> np.ndarray:
-        """Return the probability (n,) of each turn's label; 0 where it is not learnt."""
+        """Return the probability (n,) of each turn's label; 0 if its fold lacks the label."""
         chances = self.chances[np.arange(len(self.rows)), np.maximum(self.codes, 0)]
         return np.where(self.codes >= 0, chances, 0)
 
@@ -118,14 +118,14 @@ def _settings(options: AuditOptions, *, folds: int) -> SweepSettings:
 def choose_learner(
     table: pd.DataFrame, store: FeatureStore, tasks: Sequence[Task], options: AuditOptions
 ) -> Learner:
-    """Return the choice of the sweep `options.run`, or what names most of the labels in `tasks`.
+    """Return the choice of the sweep `options.run`, or the learner that names most labels right.
 
-    A run's table may differ, as after a correction; its store must be of the same encoder.
+    The table may differ from the run's, as after a correction; the store must have its encoder.
 
     Raises
     ------
     InputError
-        The run chose LightGBM, which cannot be folded, or its store is another.
+        The run chose LightGBM, which cannot be cross-validated, or its store differs.
     """
     if options.run is None:
         settings = _settings(options, folds=options.folds)
@@ -169,7 +169,7 @@ def judge(
     ----------
     X : (rows of the table, d) float
     labels : {task: codes}, optional
-        Instead of the tasks' own codes of their training rows.
+        Used instead of the tasks' own codes of their training rows.
     """
     with one_thread([learner.classifier]):
         scored = [_scores(task, X, learner, seed, (labels or {}).get(task.name)) for task in tasks]
@@ -183,7 +183,7 @@ def judge(
 def _scores(
     task: Task, X: np.ndarray, learner: Learner, seed: int, codes: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return scores (n, K) of the judged turns, and their codes (n,), -1 where not learnt."""
+    """Return scores (n, K) of the judged turns, and their codes (n,), -1 if the fold lacks them."""
     codes = task.codes["train"] if codes is None else codes
     path = {learner.classifier: (learner.penalty,)}
     rows, classes = X[task.rows["train"]], len(task.labels)

@@ -1,12 +1,13 @@
-"""Confident learning on held-out probabilities: whose label is probably wrong, and who fits.
+"""Confident learning on held-out probabilities: which labels are probably wrong, and who fits.
 
-Turns are ranked by cleanlab's normalised margin, the probability of the label less that of the
-most probable other speaker, times the root of the turn's length up to 3 s where that is negative: a
-recogniser is sure and wrong about short turns. Both were chosen on meetings made of single voices
-(`docs/how-to/audit.md`). Cleanlab's confident learning says how many of a session to suspect.
+Turns are ranked by cleanlab's normalised margin, the probability of the label minus that of the
+most probable other speaker. If it is negative, it is multiplied by the square root of the turn's
+length as a share of 3 s, at most 1, since a recogniser can be sure and wrong about short turns.
+Both were chosen on meetings composed of single voices (`docs/how-to/audit.md`). Cleanlab's
+confident learning determines how many turns of a session are suspected.
 
-A turn fits nobody where its cosine with the nearest speaker is far below that of other turns of its
-length; short turns fit everybody less, so the median is taken along the logarithm of seconds.
+A turn fits nobody if its cosine with the nearest speaker is far below that of other turns of its
+length; short turns fit everybody less, so the median is taken as a function of log seconds.
 
 Source: Northcutt, Jiang and Chuang (2021), Confident learning, JAIR 70 (``prune_by_noise_rate``).
 """
@@ -25,21 +26,21 @@ from .options import AuditOptions
 if TYPE_CHECKING:
     import pandas as pd
 
-FAR = 3.0  # robust standard deviations below what turns of that length have
-LEAST_SECONDS = 1.0  # s; a shorter turn is not called an outlier: it fits nobody by nature
-ENOUGH_SECONDS = 3.0  # s; a longer turn tells no more of who speaks
-FEWEST_TURNS = 10  # to say what is usual in a session
+FAR = 3.0  # robust standard deviations below the usual value for turns of that length
+LEAST_SECONDS = 1.0  # s; shorter turns fit nobody well, and are not called outliers
+ENOUGH_SECONDS = 3.0  # s; more speech makes the speaker no clearer
+FEWEST_TURNS = 10  # to determine what is usual in a session
 NORMAL = 1.4826  # standard deviation of a normal distribution, in median absolute deviations
 
 
 @dataclass(frozen=True, eq=False)
 class Issues:
-    """What a session's judged turns (n,) tell of their labels.
+    """The evidence of a session's judged turns (n,) on their labels.
 
     Attributes
     ----------
     quality : (n,) float64
-        0 (wrong) to 1 (right); NaN where the label is not judged.
+        0 (wrong) to 1 (right); NaN if the label was not judged.
     suspect : (n,) bool
         Cleanlab's label issues.
     better : (n,) int
@@ -68,7 +69,7 @@ class Issues:
 
 
 def find_issues(judged: Judged, fit: np.ndarray, seconds: np.ndarray) -> Issues:
-    """Return what a session's turns tell of their labels.
+    """Return the evidence of a session's turns on their labels.
 
     Parameters
     ----------
@@ -103,13 +104,13 @@ def _confident_learning(codes: np.ndarray, chances: np.ndarray) -> tuple[np.ndar
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on labels without turns, which are never suggested
         quality = get_label_quality_scores(codes, chances, method="normalized_margin")
-        several = len(np.unique(codes)) > 1  # cleanlab learns from two labels and more
+        several = len(np.unique(codes)) > 1  # cleanlab needs at least two labels
         suspect = find_label_issues(codes, chances, n_jobs=1) if several else np.zeros(len(codes))
     return quality, np.asarray(suspect, bool)
 
 
 def doubt(quality: pd.Series, seconds: pd.Series) -> pd.Series:
-    """Return by how much another speaker fits better, weighted by length where one does; -1 to 1.
+    """Return how much better another speaker fits, -1 to 1; positive values weighted by length.
 
     >>> import pandas as pd
     >>> doubt(pd.Series([0.0, 0.0, 1.0]), pd.Series([3.0, 0.75, 0.75])).tolist()
@@ -121,7 +122,7 @@ def doubt(quality: pd.Series, seconds: pd.Series) -> pd.Series:
 
 
 def fits_nobody(fit: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Return which turns (n,) bool lie `FAR` below the fit that turns of their length have.
+    """Return which turns (n,) bool lie `FAR` below the usual fit for their length.
 
     >>> fit = np.append(np.linspace(0.6, 0.7, 20), -0.2)
     >>> fits_nobody(fit, np.full(21, 3.0)).nonzero()[0]

@@ -1,8 +1,8 @@
-"""The files of an audit: every turn, the corrections proposed, the settings, a page to listen by.
+"""Write the files of an audit: all turns, proposed corrections, settings, a page to listen by.
 
-``audit.csv`` has a row per turn (`findings.COLUMNS`); ``corrections.csv`` is what ``spk-manifests
-correct`` applies, to be edited before; ``audit.json`` says what both were made with. All are
-drafted first: where one of them may not be replaced, none is.
+``audit.csv`` has a row per turn (`findings.COLUMNS`); ``corrections.csv`` is input for
+``spk-manifests correct``, to be edited first; ``audit.json`` records how both were made. All files
+are drafted first: if one of them may not be replaced, none is.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 MARK = "audit.json"
 TURNS, CORRECTIONS, PAGE = "audit.csv", "corrections.csv", "audit.html"
 WRITTEN = (TURNS, CORRECTIONS, PAGE)
-PLACES = ("jobs", "shown", "audio_root")  # options that change no result
-DIGITS = 4  # after the point, of probabilities and seconds
+PLACES = ("jobs", "shown", "audio_root")  # options that do not affect results
+DIGITS = 4  # decimals of probabilities and seconds
 EVIDENCE = ("kind", "probability", "quality", "rank", "start", "end")
 
 
 def check_audit_folder(folder: Path) -> None:
-    """Refuse a folder with files of others, before anything is made there.
+    """Refuse a folder with other people's files, before anything is made there.
 
     Raises
     ------
     InputError
-        Files that an audit writes are there without its ``audit.json``.
+        It has files of the names that an audit writes, but no ``audit.json``.
     """
     check_own_folder(folder, MARK, WRITTEN)
 
 
 def write_audit(audit: Audit, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
-    """Write an audit to a folder, all of it or nothing; return what was written.
+    """Write an audit to a folder, all of it or nothing; return the files written.
 
     Raises
     ------
@@ -68,14 +68,14 @@ def write_audit(audit: Audit, folder: str | Path, *, overwrite: bool = False) ->
 
 
 def corrections(audit: Audit) -> pd.DataFrame:
-    """Return the corrections proposed, as `manifests.corrections` reads them."""
+    """Return the proposed corrections, as `manifests.corrections` reads them."""
     rows = audit.turns[audit.turns["proposed"]][[*NEEDED, *EVIDENCE]]
     rows = rows.assign(**{FINGERPRINT: fingerprint(audit.table)})
     return rows.round(dict.fromkeys(_numbers(rows), DIGITS))
 
 
 def described(audit: Audit) -> dict[str, Any]:
-    """Return what an audit was made with, and its rates, as it is written to ``audit.json``."""
+    """Return an audit's settings and rates, as written to ``audit.json``."""
     from importlib.metadata import version
 
     config, trial, turns = audit.store.config, audit.trial, audit.turns

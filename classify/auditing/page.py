@@ -1,6 +1,6 @@
-"""The page to listen by: each doubtful turn beside clean turns of both speakers.
+"""Make the page to listen by: each doubtful turn beside clean turns of both speakers.
 
-One HTML file in the style of the report (`report.page`), which needs no network; the same input
+It is one HTML file in the style of the report (`report.page`), and needs no network; the same input
 gives the same bytes. Without ``--audio-root`` it has no clips.
 """
 
@@ -56,9 +56,9 @@ def audit_page(audit: Audit, *, title: str = TITLE) -> str:
 
 
 def _clean_turns(turns: pd.DataFrame, table: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """Return {(session, speaker): the turn that tells best what the speaker sounds like}.
+    """Return {(session, speaker): the turn that best shows what the speaker sounds like}.
 
-    Of turns without a suspicion, the surest label first, among those long enough to listen to.
+    Among turns without suspicion that are long enough, it is the one with the surest label.
     """
     rows = turns[(turns["kind"] == "") & ~turns["issue"] & turns["quality"].notna()]
     seconds = (rows["end"] - rows["start"]).clip(upper=SAMPLE)
@@ -99,7 +99,7 @@ def _card(
 
 
 def _percent(chance: float) -> str:
-    """Return a probability in per cent, rounded down, so that nothing reads as certain."""
+    """Return a probability in per cent, rounded down, so that nothing appears certain."""
     return percent(math.floor(1000 * chance) / 1000)
 
 

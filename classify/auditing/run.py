@@ -1,4 +1,4 @@
-"""The audit: judge every turn out of fold, say what is wrong with its label, propose a name."""
+"""Run an audit: judge every turn out of fold, classify doubtful labels, propose names."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ def audit(
     log: Log = log,
     **options: Any,
 ) -> pd.DataFrame:
-    """Rank the turns of a table by how probably their label is wrong.
+    """Rank the turns of a table by how likely their label is wrong.
 
     Parameters
     ----------
     table
-        Segment table, or its file; its split is not looked at.
+        Segment table, or its file; its split is ignored.
     store
         Pooled features of its segments, or their folder.
     log
-        Receives lines on what was found and left out.
+        Receives lines on findings and on what was left out.
     options
         Fields of `AuditOptions`.
 
     Returns
     -------
     DataFrame
-        A row per turn, the most doubtful first: who it is `labelled`, who is `suggested` with which
-        calibrated `probability`, the `quality` of the label (0 to 1), `issue` where cleanlab
+        A row per turn, the most doubtful first: the label (`labelled`), the `suggested` speaker
+        with its calibrated `probability`, the `quality` of the label (0 to 1), `issue` if cleanlab
         suspects it, the `kind` (``swap``, ``exchange``, ``exchanged session``, ``outlier``, ``two
-        voices``), whether a correction is `proposed`, and the `reason` why a turn was not judged.
+        voices``), whether a correction is `proposed`, and the `reason` if a turn was not judged.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def run_audit(
 ) -> Audit:
     """Audit a segment table; parameters and errors are those of `audit`.
 
-    Halves of turns are extracted into the folder `cache`, if `options` name the recordings.
+    If `options` name the recordings, halves of turns are extracted into the folder `cache`.
     """
     check_extra("audit", "audit")
     opened = open_store(store)
@@ -122,7 +122,7 @@ def run_audit(
 
 @dataclass(frozen=True, eq=False)
 class _Data:
-    """What is judged, and by what: the rows with features, folded tasks, X (n, d), a learner."""
+    """Input of the judgement: the rows with features, folded tasks, X (n, d), a learner."""
 
     table: pd.DataFrame
     tasks: Sequence[Task]
@@ -132,7 +132,7 @@ class _Data:
 
 
 def _share_people(table: pd.DataFrame, person_of: Mapping[str, str] | None) -> bool:
-    """Return whether some person is known to be in two sessions."""
+    """Return whether any person is known to be in two sessions."""
     if person_of is None:
         return False
     heard = {*zip(table["session"], table["speaker"].map(person_of), strict=True)}
@@ -161,7 +161,7 @@ def _accuracy(judged: Sequence[Judged]) -> float:
 
 
 def _judge(data: _Data, labels: Labels | None = None) -> tuple[list[Judged], list[Issues]]:
-    """Judge all sessions, with other labels than the tasks' where they are given."""
+    """Judge all sessions, with `labels` instead of the tasks' own if given."""
     seed, learner = data.options.seed, data.learner
     judged = judge(data.tasks, data.X, learner, seed=seed, labels=labels)
     nearest = replace(learner, classifier="centroid", penalty=None)
@@ -174,7 +174,7 @@ def _judge(data: _Data, labels: Labels | None = None) -> tuple[list[Judged], lis
 
 
 def _trial(data: _Data, issues: Sequence[Issues]) -> Trial:
-    """Return how many errors are found that are planted among turns above suspicion."""
+    """Return how many errors are found that were planted in turns above suspicion."""
     pairs = zip(data.tasks, issues, strict=True)
     above = [without(task, issue.suspect | np.isnan(issue.quality)) for task, issue in pairs]
     tasks = [task for task in above if task.cuts]
@@ -241,7 +241,7 @@ def _as_json(labels: np.ndarray, chances: np.ndarray) -> str:
 def _all_turns(
     ready: Prepared, skipped: Mapping[str, str], frames: Sequence[pd.DataFrame]
 ) -> pd.DataFrame:
-    """Return the judged turns and those that could not be, with all `COLUMNS`."""
+    """Return the judged turns and those that could not be judged, with all `COLUMNS`."""
     import pandas as pd
 
     whole = ready.whole.rename(columns={"speaker": "labelled"})
@@ -259,7 +259,7 @@ def _all_turns(
 
 
 def _ranked(turns: pd.DataFrame) -> pd.DataFrame:
-    """Order turns by the doubt about their label; those of exchanged speakers come first."""
+    """Order turns by doubt in their label; turns of exchanged speakers come first."""
     whole = turns["kind"].isin((SESSION, EXCHANGE))
     certain = -doubt(turns["quality"], turns["end"] - turns["start"])
     order = turns.assign(later=~whole, certain=certain).sort_values(

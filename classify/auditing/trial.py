@@ -1,13 +1,13 @@
-"""Would errors be found? Some are planted on purpose, in the very data that is audited.
+"""Estimate whether errors would be found, by planting some in the audited data itself.
 
-The suspects are taken out, some of the other turns are given another speaker of their session, and
-all is judged again. How many of them are proposed, with the right name, is the most that an audit
-with this encoder finds: turns that are short or hard to tell are spared. Where it is low, nothing
-is proposed.
+The suspects are removed, some other turns are given another speaker of their session, and
+everything is judged again. The share of planted errors that is proposed with the right name is the
+most that an audit with this encoder can find, since turns that are short or hard to tell are
+spared. If it is low, nothing is proposed.
 
-What it cannot tell is how many of the first proposals are the recogniser's own mistakes: these
-look like wrong labels. The precision of a trial counts every one of them as a mistake, so it is the
-least that may be true at this rate of errors.
+The trial cannot tell how many of the first proposals are the recogniser's own mistakes, which look
+like wrong labels. Its precision counts all of them as mistakes, so it is a lower bound at this rate
+of errors.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from ...manifests.splits.tasks import Task
 from ..metrics import wilson
 from .held_out import Judged
 
-RATE = 0.05  # of the turns are given another speaker
+RATE = 0.05  # share of turns that are given another speaker
 TRIALS = 3
-CARRIES = 0.5  # of the planted errors: below that, nothing is proposed
+CARRIES = 0.5  # share of planted errors to be found; below it, nothing is proposed
 
 Labels = dict[str, np.ndarray]  # codes of each task's training rows
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Planted errors, how many of them were proposed rightly, and all that was proposed.
+    """Numbers of planted errors, of those proposed correctly, and of all proposals.
 
-    `proposed` holds for each repetition what the audit proposes, and what only the trial does.
+    `proposed` counts in each repetition the audit's own proposals and the trial's further ones.
     """
 
     planted: int
@@ -41,17 +41,17 @@ class Trial:
 
     @property
     def recall(self) -> tuple[float, float, float]:
-        """Return the share of planted errors that are found, with its 95 % interval."""
+        """Return the share of planted errors that is found, with its 95 % interval."""
         return _share(self.right, self.planted)
 
     @property
     def precision(self) -> tuple[float, float, float]:
-        """Return the least share of proposals that are right, with its 95 % interval."""
+        """Return a lower bound of the share of correct proposals, with its 95 % interval."""
         return _share(self.right, self.proposed)
 
     @property
     def carries(self) -> bool:
-        """Return whether enough errors are found for proposals to be made."""
+        """Return whether enough errors are found to make proposals."""
         return self.recall[0] >= CARRIES
 
 
@@ -60,7 +60,7 @@ def _share(count: int, of: int) -> tuple[float, float, float]:
 
 
 def without(task: Task, suspect: np.ndarray) -> Task:
-    """Return a task in which no fold learns or judges the turns `suspect`, (n,) bool."""
+    """Return a task without the turns `suspect`, (n,) bool, in training or judgement."""
     gone = np.searchsorted(task.rows["train"], task.rows["valid"][suspect])
     cuts = [tuple(part[~np.isin(part, gone)] for part in cut) for cut in task.cuts]
     folded = tuple((learnt, held_out) for learnt, held_out in cuts if len(learnt) and len(held_out))
@@ -81,19 +81,19 @@ def try_planted(
     before: int = 0,
     seed: int = 0,
 ) -> Trial:
-    """Plant errors `TRIALS` times, and count what is proposed.
+    """Plant errors `TRIALS` times, and count the proposals.
 
     Parameters
     ----------
     tasks
-        Without the suspects, as `without` returns them.
+        Without the suspects, as returned by `without`.
     eligible : {task: (n,) bool}
         Turns in ``rows["valid"]`` that may be given another speaker.
     propose : function of {task: codes}
-        Judges the tasks with these labels; returns, per task, what was judged, and the proposed
+        Judges the tasks with these labels; returns for each task what was judged, and the proposed
         label of each turn, (n,) int, -1 for none.
     before : int
-        Proposals of the audit itself.
+        Number of proposals of the audit itself.
     """
     rng = np.random.default_rng(seed)
     counts = np.zeros(3, int)
@@ -111,7 +111,7 @@ def try_planted(
 def _plant(
     task: Task, eligible: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return codes (m,) of the training rows, some of them wrong, and which are, (m,) bool."""
+    """Return codes (m,) of the training rows, some of them wrong, and which ones, (m,) bool."""
     place = np.searchsorted(task.rows["train"], task.rows["valid"][eligible])
     count = min(len(place), max(1, round(RATE * len(task.rows["valid"]))))
     codes, planted = task.codes["train"].copy(), np.zeros(len(task.rows["train"]), bool)

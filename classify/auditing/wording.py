@@ -1,4 +1,4 @@
-"""Sentences about an audit that claim no more than it carries."""
+"""Sentences about an audit that claim no more than it shows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEANING = {
     TWO: "the two halves are two people's",
     OUTLIER: "fits nobody of the session: crosstalk or noise",
 }
-MOST_NAMED = 20  # sessions in lines; the file lists every turn
+MOST_NAMED = 20  # sessions listed in lines; the file lists every turn
 MIXED = (
     "A proposal is no finding: a recogniser's own mistakes look like wrong labels, so listen "
     "before you correct."
@@ -24,7 +24,7 @@ MIXED = (
 
 
 def facts(audit: Audit) -> list[str]:
-    """Return lines on what an audit was made with, found, and cannot say."""
+    """Return lines on an audit's settings, its findings, and its limits."""
     config = audit.store.config
     encoder = f"{config['encoder']}{encoder_kind(config, ' ({})')}"
     judged = audit.turns["quality"].notna()

@@ -45,7 +45,7 @@ def find_temperature(scores: np.ndarray, codes: np.ndarray) -> float:
     Parameters
     ----------
     scores : (n, classes) float64
-        -inf where a row has no such candidate.
+        -inf if a row has no such candidate.
     codes : (n,) int
         True class; -1 (no training segment) is left out.
     """

@@ -5,7 +5,7 @@ all rows by subtraction; centring and standardising are algebra on those sums. T
 over the folds' held-out rows, so each row is multiplied once. Ridge and LDA need nothing else: one
 Cholesky factor per penalty solves for all classes, and one product scores the held-out rows for all
 penalties. The sums are of features standardised over all rows, which keeps cancellation small;
-where a fold would still lose precision, `GramSums.fold_sums` returns None and the caller fits the
+if a fold would still lose precision, `GramSums.fold_sums` returns None and the caller fits the
 rows themselves.
 
 Source: Engstrom and Jensen (2024), Shortcutting cross-validation, arXiv 2401.13185 (total minus
@@ -40,7 +40,7 @@ class FoldSums:
     gram : (d, d) float64
         Z'Z of the standardised rows Z.
     counts : (classes,) float64
-        Rows per class; 0 where the fold lacks a class.
+        Rows per class; 0 if the fold lacks a class.
     sums : (classes, d) float64
         Sum of each class's standardised rows.
     """
@@ -113,7 +113,7 @@ class GramSums:
     def fold_sums(self, fold: int) -> FoldSums | None:
         """Return the sums of the training rows of cut number `fold`.
 
-        Returns None where the difference of sums would be inexact: a feature varies in the fold by
+        Returns None if the difference of sums would be inexact: a feature varies in the fold by
         less than `LEAST_VARIANCE` of its variance over all rows, and is not constant in the fold.
         """
         learnt = self.cuts[fold][0]
@@ -162,7 +162,7 @@ def lda_scores(
 ) -> list[np.ndarray] | None:
     """Return scores (m, classes) of raw `rows` by LDA with constant shrinkage, once per shrinkage.
 
-    As `linear.lda_path`. A class absent from the fold has score -inf. Returns None where almost
+    As `linear.lda_path`. A class absent from the fold has score -inf. Returns None if almost
     nothing varies within classes, so that the difference of sums would be inexact.
     """
     total, present = fold.counts.sum(), fold.counts > 0
@@ -182,7 +182,7 @@ def lda_scores(
 
 
 def centroid_scores(fold: FoldSums, rows: np.ndarray) -> np.ndarray:
-    """Return the cosine (m, classes) of raw `rows` with each class mean; -inf where absent."""
+    """Return the cosine (m, classes) of raw `rows` with each class mean; -inf if absent."""
     cosine = unit(fold.standardise(rows)) @ unit(fold.sums).T
     return np.where(fold.counts > 0, cosine, -np.inf)
 

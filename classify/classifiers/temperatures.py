@@ -1,4 +1,4 @@
-"""Temperatures shared by all tasks and per task, shrunk where validation has little evidence.
+"""Temperatures shared by all tasks and per task, shrunk if validation has little evidence.
 
 With few validation rows, the temperature of lowest log-loss may be a product of chance. The gain in
 log-loss over uniform probabilities is therefore compared with its standard error: without evidence
@@ -29,7 +29,7 @@ def shared_temperature(scores: np.ndarray, codes: np.ndarray) -> float:
     Parameters
     ----------
     scores : (n, classes) float64
-        -inf where a row has no such candidate.
+        -inf if a row has no such candidate.
     codes : (n,) int
         True class; -1 is left out. Without any true class, probabilities are uniform.
     """
@@ -101,7 +101,7 @@ def _near(scores: np.ndarray, codes: np.ndarray, shared: float, count: int) -> f
 
 
 def _scale(scores: np.ndarray) -> float:
-    """Return the largest difference of a row's scores, 1 where nothing differs."""
+    """Return the largest difference of a row's scores, 1 if nothing differs."""
     finite = np.where(np.isfinite(scores), scores, np.nan)
     if not np.isfinite(scores).any():
         return 1.0

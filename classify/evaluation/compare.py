@@ -123,7 +123,7 @@ def compare(
     split : "train", "valid", "test" or "all"
         The rows to compare.
     model_a, model_b : str, optional
-        The model whose rows to use; needed where a table holds several.
+        The model whose rows to use; needed if a table holds several.
 
     Raises
     ------
@@ -163,8 +163,8 @@ def holm(p: np.ndarray) -> np.ndarray:
 def conclude(rows: pd.DataFrame, where: str = "") -> str:
     """Return one sentence on which of the two is better, if the interval shows a difference.
 
-    It mentions where McNemar's test disagrees, and names single meetings only where they differ
-    after Holm's correction. `rows` is as in `Comparison`, `where` as from `wording.places`.
+    It mentions if McNemar's test disagrees, and names single meetings only if they differ after
+    Holm's correction. `rows` is as in `Comparison`, `where` as from `wording.places`.
     """
     whole = rows[rows["stratum"] == "all"].iloc[0]
     meetings = rows[rows["stratum"] == "session"]
@@ -337,7 +337,7 @@ def _interval(
 
 
 def _mcnemar(only_a: int, only_b: int) -> float:
-    """Return the two-sided exact p value: under no difference, each such pair is a fair coin."""
+    """Return the two-sided exact p value: without a difference, each such pair is a fair coin."""
     from scipy.stats import binomtest
 
     pairs = only_a + only_b

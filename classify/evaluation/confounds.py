@@ -4,8 +4,8 @@ AISHELL-4's labels are valid within one meeting, so recognising the room narrows
 accuracies on the same test segments show by how much: of the label; of the person, with the labels
 of one person merged; and of the meeting, which the same layers and classifier learn instead of
 speakers. Each is reported with the accuracy of always naming the most frequent class in train. A
-meeting may be recognised by its room or by its participants; where meeting names encode a series, a
-fourth accuracy is of date and room alone.
+meeting may be recognised by its room or by its participants; if meeting names encode a series, a
+fourth accuracy is that of date and room alone.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def confound_table(
     DataFrame
         Columns `COLUMNS`: what is recognised; its number of classes in train; accuracy over
         segments with its 95 % interval, and that of always naming the most frequent class in train;
-        the same as mean over meetings; segments. There is no row of persons where they are not
-        known, and a row with 0 segments for meetings of which none is in train.
+        the same as mean over meetings; segments. There is no row of persons if they are not known,
+        and a row with 0 segments for meetings if none of them is in train.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def confound_tables(
     """Return {model: its control} for the models over all labels in a predictions table.
 
     Rows of label and person are as in `confound_table`. Rows of the meeting come from the file
-    `beside`, written by `sweep`, where it is of these predictions; so do persons without
+    `beside`, written by `sweep`, if it belongs to these predictions; so do persons without
     `identity`.
     """
     rows = predictions if split == "all" else predictions[predictions["split"] == split]
@@ -162,7 +162,7 @@ def speaker_and_person_rows(
 def person_of_label(
     table: pd.DataFrame, identity: str | Path | None = None
 ) -> dict[str, str] | None:
-    """Return {label: person}; None where neither a file nor the meetings' names give persons.
+    """Return {label: person}; None if neither a file nor the meetings' names give persons.
 
     Without a file, labels of the same date, room and number are one person, which is almost always
     right (`manifests.formats.aishell4`).
@@ -212,7 +212,7 @@ def _of_meetings(
     """Train the chosen layers and classifier on sessions, with a penalty from validation.
 
     Evaluated on the test segments whose meeting is in train, by meeting and by date and room.
-    Returns no rows where there is no meeting to choose by.
+    Returns no rows if there is no meeting to choose by.
     """
     table, learnt = ready.table, rows_in_train(ready.whole)
     train = learnt["session"].to_numpy(str)
@@ -244,7 +244,7 @@ def _named_meetings(
     settings: SweepSettings,
     tested: pd.DataFrame,
 ) -> pd.DataFrame | None:
-    """Return the predicted meeting of each segment; None where there is nothing to choose by."""
+    """Return the predicted meeting of each segment; None if there is nothing to choose by."""
     table = ready.table
     needed = ("train", "test") if settings.folds else SPLITS
     tasks, _ = make_tasks(table, "corpus", needed=needed, target="session", whole=ready.whole)

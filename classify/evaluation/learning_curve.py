@@ -133,7 +133,7 @@ def _enrol(task: Task, order: np.ndarray, duration: np.ndarray, length: float) -
     first = np.lexsort((order[rows], codes))
     speech, label = duration[rows[first]], codes[first]
     so_far = np.cumsum(speech) - speech
-    begun = so_far[np.searchsorted(label, label)]  # what the labels before have spoken
+    begun = so_far[np.searchsorted(label, label)]  # speech of the labels before
     taken = np.sort(first[np.round(so_far - begun, TICK) < length])
     return replace(
         task,
@@ -218,9 +218,9 @@ def conclude_curve(curve: pd.DataFrame) -> str:
     if len(rows) == 1:
         return f"{text}."
     text += f"; with {first['seconds']:g} s {with_interval(first, *ACCURACY)}."
-    if "behind_low" not in curve:  # of a curve from before there was a paired difference
+    if "behind_low" not in curve:  # curves from older versions have no paired difference
         return text
-    short = len(rows) < len(every)  # then the last of all is what everybody has
+    short = len(rows) < len(every)  # then the last one is what everybody has
     most = "all they have" if short else f"{last['seconds']:g} s"
     behind = {row["seconds"]: row["behind_low"] > 0 for row in (rows if short else rows[:-1])}
     parts = [

@@ -1,8 +1,8 @@
-"""The threshold that `open_set` measured for a model, read back from the sweep's folder.
+"""Read back the threshold that `open_set` measured for a model, from the sweep's folder.
 
-A threshold holds for the probabilities that it was found with: of the same classifier, layers,
-encoder, training rows and calibration. So the folder has to be of a sweep whose choice is the
-model, and ``openset.csv`` has to be of that sweep as it is now.
+A threshold is valid only for the probabilities that it was measured on: same classifier, layers,
+encoder, training rows and calibration. So the sweep in the folder must have chosen the model, and
+``openset.csv`` must belong to the sweep as it is now.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ ORIGIN = ("split", "seed", "segments", "chosen_and_calibrated_on")
 def threshold_of(
     model: SpeakerModel, *, unknown_below: str | None, run: str | None, false_accepts: float
 ) -> float | None:
-    """Return the probability that the options of ``spk-classify predict`` ask for, or None.
+    """Return the probability set by the options of ``spk-classify predict``, or None.
 
     Raises
     ------
     InputError
         ``auto`` and the sweep's folder are given one without the other, a share is given without
-        ``auto``, or `measured_threshold` refuses.
+        ``auto``, or as for `measured_threshold`.
     """
     if (unknown_below == AUTO) != (run is not None):
         raise InputError(
@@ -53,21 +53,21 @@ def threshold_of(
 
 
 def measured_threshold(model: SpeakerModel, run: str | Path, false_accepts: float) -> float:
-    """Return the probability below which `open_set` takes a segment for a stranger's.
+    """Return the probability below which `open_set` rejects a segment as a stranger's.
 
     Parameters
     ----------
     model
-        As `spk-classify fit` made it from the sweep's table and store.
+        Made by `spk-classify fit` from the sweep's table and store.
     run
-        Folder of the sweep, with what `spk-classify open-set` added.
+        Folder of the sweep, including the output of `spk-classify open-set`.
     false_accepts
-        The wanted share of strangers, one of those that were measured.
+        The wanted share of accepted strangers; must have been measured.
 
     Raises
     ------
     InputError
-        The folder is of no sweep, of one that chose another model, or has no threshold for this
+        The folder is not a sweep's, the sweep chose another model, or has no threshold for this
         share.
     """
     config = read_config(run)
@@ -91,7 +91,7 @@ def measured_threshold(model: SpeakerModel, run: str | Path, false_accepts: floa
 
 
 def _differences(model: SpeakerModel, config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what a sweep has otherwise than a model; nothing where its choice is the model."""
+    """Yield the differences between a sweep's choice and a model; none if they are the same."""
     chosen, settings, origin = config["chosen"], config["settings"], config.get("origin", {})
     for name in ("classifier", "penalty"):
         if chosen[name] != getattr(model, name):

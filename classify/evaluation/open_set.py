@@ -149,7 +149,7 @@ def _large_enough(chosen: SweepChoice, run: str | Path) -> tuple[list[Task], lis
 
 
 def _why_unfit(chosen: SweepChoice, task: Task, code: int) -> str:
-    """Return why a task cannot be learnt without a label; empty where it can."""
+    """Return why a task cannot be trained without a label; "" if it can."""
     codes = task.codes["train"]
     if not all(np.any(codes[learnt] != code) for learnt, _ in task.cuts):
         return NOBODY
@@ -282,7 +282,7 @@ def conclude_open_set(rows: pd.DataFrame) -> str:
         f"validation lets in {strangers} of them on test ({verdict}), and accepts and rightly "
         f"names {identified} of known speakers' trials"
     )
-    if "named" in rows:  # less in a table from before these were counted
+    if "named" in rows:  # tables from older versions do not count these
         text += f"; if all were accepted, {row['named']:.1%}"
     if "valid_strangers" in rows and rows["wanted"].min() * row["valid_strangers"] < 1:
         text += (

@@ -8,12 +8,12 @@ The result has one row per model, stratum, group and measure. Measures over all 
   (p = 0.01), each segment being a trial against each candidate (need `scores`);
 - ``majority`` and ``chance``: always naming the speaker with most training segments in the closed
   set (`tasks.majority_label`; needs a table), and guessing among the candidates; without a table
-  ``majority_scored``: the speaker with most of the scored segments, which only the truth tells;
+  ``majority_scored``: the speaker with most of the scored segments, known only from the truth;
 - by ``session``, ``speaker``, ``duration`` and ``overlap``: accuracy only.
 
-Where nobody is named (`predictions.names_nobody`), a segment is right only if the table calls its
-speaker ``unknown``, and is else of no class of ``macro_f1``; ``calibration_error`` takes the most
-probable speaker.
+If nobody is named (`predictions.names_nobody`), a segment is right only if the table calls its
+speaker ``unknown``; otherwise it belongs to no class of ``macro_f1``. ``calibration_error`` uses
+the most probable speaker.
 """
 
 from __future__ import annotations
@@ -78,20 +78,20 @@ Group = tuple[str, str, np.ndarray]  # stratum, group, its rows (n,) bool
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """One model's predictions as arrays over its n segments; None where not known."""
+    """One model's predictions as arrays over its n segments; None if not known."""
 
     sessions: np.ndarray  # (n,) int
     groups: np.ndarray  # (n,) int, resampled first by intervals
     drawn: str  # what the groups are
     truth: np.ndarray  # (n,) int
-    predicted: np.ndarray  # (n,) int, -1 where nobody is named
+    predicted: np.ndarray  # (n,) int, -1 if nobody is named
     best_right: np.ndarray  # (n,) bool, whether the most probable speaker is the true one
     score: np.ndarray  # (n,) 0..1, of the most probable speaker
     candidates: np.ndarray  # (n,) int, their number
     majority: np.ndarray  # (n,) bool, whether the majority label is right
     trained: bool  # whether the majority is that of the training rows
     duration: np.ndarray | None  # (n,) s
-    chances: np.ndarray | None  # (n, most candidates), NaN where none
+    chances: np.ndarray | None  # (n, most candidates), NaN if none
     column: np.ndarray | None  # (n,) the truth's column of `chances`, or -1
 
     @property
@@ -123,7 +123,8 @@ def score(
     seed
         Of the bootstrap.
     log
-        Receives lines on what makes the measures doubtful: a split that leaks, segments that were
+        Receives lines on what makes the measures doubtful: a split that leaks, segments used in
+        training, speakers that the model does not know.
         trained on, speakers that the model does not know.
 
     Returns
@@ -265,7 +266,7 @@ def _candidates(
 ) -> list[tuple[str, ...]]:
     """Return each row's candidates: those with a score, or else the speakers of its closed set.
 
-    The closed set is that of train or, where train is empty, of the scored rows.
+    The closed set is that of train or, if train is empty, of the scored rows.
     """
     if scores is not None:
         return [tuple(named) for named in scores]
@@ -287,9 +288,9 @@ def _majority(
 ) -> np.ndarray:
     """Return the majority label of each row's closed set, among its candidates.
 
-    Counted in `train` or, where that is empty, in the scored rows. The closed set is the row's
-    meeting if the model is not over all labels and every candidate is in that meeting; a person may
-    attend several meetings and be the majority of one.
+    Counted in `train` or, if that is empty, in the scored rows. The closed set is the row's meeting
+    if the model is not over all labels and every candidate is in that meeting; a person may attend
+    several meetings and be the majority of one.
     """
     counted = train if len(train) else rows
     meetings = {name: list(speakers) for name, speakers in _by_session(counted)}

@@ -111,7 +111,7 @@ def read_chosen(run: str | Path, table: pd.DataFrame, store: str | Path) -> Swee
 
 
 def _settings(config: Mapping[str, Any]) -> SweepSettings:
-    """Return a run's settings, those of earlier versions alone as their nearest of today."""
+    """Return a run's settings; those of earlier versions become their nearest current ones."""
     settings = {**config["settings"], "calibration": "temperature", "standardise": "yes"}
     if settings["combine"] == MIX:
         settings["combine"] = "concat"

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 VALUE = ("value", "low", "high")
 ACCURACY = ("accuracy", "low", "high")  # columns of a share and its interval
-# what a control over all labels is of (`confounds.COLUMNS`)
+# what a control over all labels recognises (`confounds.COLUMNS`)
 LABEL, MEETING, ROOM = "label", "meeting", "room (series)"
-SERIES, IDENTITY = "person (series)", "person (identity)"  # what persons are known from
+SERIES, IDENTITY = "person (series)", "person (identity)"  # sources of persons
 
 
 def places(rows: pd.DataFrame) -> str:
     """Return the number of meetings in predictions, and what their interval is over.
 
-    Of several models, the first decides whether there is a single task over all labels.
+    With several models, the first decides whether there is a single task over all labels.
     """
     sessions, speakers = (rows[name].to_numpy(str) for name in ("session", "speaker"))
     one_task = "model" in rows and within_corpus(str(rows["model"].iloc[0]))
@@ -122,7 +122,7 @@ def fold_facts(tasks: Sequence[Task], settings: SweepSettings) -> list[str]:
 
 
 def calibration_facts(tasks: Sequence[Task], settings: SweepSettings) -> list[str]:
-    """Return a warning where validation is too small to calibrate probabilities."""
+    """Return a warning if validation is too small to calibrate probabilities."""
     count = sum(int(np.sum(task.codes["valid"] >= 0)) for task in tasks)
     if count >= ENOUGH:
         return []
@@ -137,7 +137,7 @@ def calibration_facts(tasks: Sequence[Task], settings: SweepSettings) -> list[st
 def choice_facts(
     trials: Sequence[Candidate], tasks: Sequence[Task], settings: SweepSettings
 ) -> list[str]:
-    """Return a warning where validation is too small to choose by."""
+    """Return a warning if validation is too small to choose by."""
     chosen = choose(trials)
     if len(trials) == 1 or not too_small(chosen):
         return []
@@ -160,7 +160,7 @@ def choice_facts(
 def refit_facts(
     tasks: Sequence[Task], settings: SweepSettings, origin: Mapping[str, Any]
 ) -> list[str]:
-    """Return a line on the rows the chosen classifier was fitted on, where that is a choice."""
+    """Return a line on the rows the chosen classifier was fitted on, if that is a choice."""
     if settings.folds:
         return []
     if origin["fitted_on"] == "train":

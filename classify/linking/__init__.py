@@ -1,4 +1,4 @@
-"""Which labels of different sessions are one person."""
+"""Find which labels of different sessions are one person."""
 
 from typing import TYPE_CHECKING
 

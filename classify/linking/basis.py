@@ -1,8 +1,8 @@
-"""What linked labels rest on: how well the encoder tells people apart, what calibrated scores.
+"""The basis of a result: how well the encoder tells people apart, and what calibrated the scores.
 
-Nothing is claimed of anybody who is not known where d' is below `WEAKEST`, where too few pairs tell
-it, or where nobody is known and no pairs stand out from all others: then either
-nobody is there twice, or the encoder cannot tell.
+Only known people are named if d' is below `WEAKEST`, if there are too few pairs to measure it, or
+if nobody is known and no pairs stand out from the others: then either nobody occurs twice, or the
+encoder cannot tell.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from scipy.special import expit
 from .calibration import PairCalibration
 from .pairs import ENOUGH, FEW, HALVES, IDENTITY, SERIES, Pairs, Separation
 
-WEAKEST = 3.0  # d'; of two normal distributions, an equal-error rate of 6.7 %
-STANDS_OUT = 4.0  # deviations between two heaps of scores of which nobody is known
+WEAKEST = 3.0  # d'; for two normal distributions, an equal-error rate of 6.7 %
+STANDS_OUT = 4.0  # deviations between the two distributions of scores, if nobody is known
 NOTHING = "nothing"
 WEAK, UNTOLD, ALIKE = "weak encoder", "too few pairs", "nobody stands out"
 WHY = {
@@ -29,7 +29,7 @@ WHY = {
 
 @dataclass(frozen=True)
 class Basis:
-    """What a result rests on.
+    """The basis of a result.
 
     Attributes
     ----------
@@ -38,9 +38,9 @@ class Basis:
     calibrated_on : str
         `IDENTITY`, `SERIES` or `NOTHING`.
     expected : float
-        How many pairs are one person, by their probabilities.
+        Expected number of pairs that are one person, by their probabilities.
     heaps : float
-        How many deviations the two heaps of scores lie apart, as they were learnt.
+        Distance of the two fitted distributions of scores, in deviations.
     """
 
     separation: Separation
@@ -50,7 +50,7 @@ class Basis:
 
     @property
     def reason(self) -> str:
-        """Return the key of `WHY` for which nothing is claimed; empty where something is."""
+        """Return the key of `WHY` if only known people are named; otherwise ""."""
         if not self.separation.of:
             return UNTOLD
         if not self.separation.d_prime >= WEAKEST:
@@ -61,7 +61,7 @@ class Basis:
 
     @property
     def weakness(self) -> str:
-        """Say why nothing is claimed; empty where something is."""
+        """Return why only known people are named; otherwise ""."""
         return WHY.get(self.reason, "")
 
     def lines(self) -> Iterator[str]:
@@ -86,7 +86,7 @@ class Basis:
 def basis_of(
     separation: Separation, pairs: Pairs, learnt: PairCalibration, same_id: float
 ) -> Basis:
-    """Return what a calibration rests on."""
+    """Return the basis of a calibration."""
     calibrated_on = NOTHING
     if same_id > 0 and pairs.same_id.sum() >= FEW:
         calibrated_on = SERIES

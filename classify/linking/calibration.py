@@ -1,15 +1,17 @@
-"""Scores of pairs become probabilities that both are one person.
+"""Convert scores of label pairs into probabilities that both labels are one person.
 
-The scores of pairs of one person and of two are two normal distributions; what a score says is the
-logarithm of their ratio, which never falls as the score rises (beyond the best it stays). Their
-means, their variances, and how often sessions of different series share people are those of the
-greatest likelihood (expectation maximisation): pairs of the identity file count as they are, pairs
-of a series by how probable it is that an id stays one person there, all others by what was learnt
-of them. A label is at most one label of another session, so what speaks for one of them speaks
-against the others. Where nobody is known this is a guess about two overlapping heaps, which nothing
-has checked. A few made-up pairs, as alike as the two halves of a label are, keep the heap of one
-person in its place where there are none. It is also kept the narrower of the two: pairs of one
-person differ less in how alike they are, and a wide heap would take in the most alike strangers.
+The scores of pairs of one person, and of pairs of two, are modelled as two normal distributions.
+The evidence of a score is the logarithm of their ratio, held constant beyond its maximum so that it
+never falls as the score rises. Expectation maximisation fits the means, the variances and the
+share of people whom sessions of different series have in common. In it, a pair from the identity
+file has its known answer, a pair within a series the prior probability that an id stays one person
+there, and every other pair the learnt share. A label matches at most one label of another session,
+so evidence for one match counts against the others.
+
+If nobody is known, this is a guess about two overlapping distributions, which nothing verifies. A
+few made-up pairs, as similar as the two halves of a label are, hold the distribution of one person
+in place when there are no such pairs. It is also kept the narrower of the two: pairs of one person
+vary less in similarity, and a wide distribution would take in the most similar strangers.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ from scipy.special import expit, logit
 from .labels import Labels
 from .pairs import SAME, UNKNOWN, Pairs, half_scores
 
-ROUNDS, ENOUGH = 200, 1e-6  # of expectation maximisation, and the change that ends it
-MADE_UP = 2.0  # pairs
-SHARED = 0.2  # share of the people of another series that caution reckons with, at least
-VARIES = 0.5, 0.75  # deviation of pairs of one person, at least and at most, in that of two
-CERTAIN = 30.0  # log-odds, at most
+ROUNDS, ENOUGH = 200, 1e-6  # of expectation maximisation, and the change at which it stops
+MADE_UP = 2.0  # pairs of one person
+SHARED = 0.2  # assumed share of people common to different series, at least, for cautious odds
+VARIES = 0.5, 0.75  # bounds of one person's deviation, as shares of the deviation of two
+CERTAIN = 30.0  # largest log-odds
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class ScoreModel:
     different, different_deviation : float
         Of pairs of two.
     shared : float
-        Share of the people of a session who are in another, where no ids tell (0..1).
+        Share of a session's people who are also in another, if their ids do not tell (0..1).
     """
 
     same: float
@@ -51,14 +53,14 @@ class ScoreModel:
 
     @property
     def d_prime(self) -> float:
-        """Return the distance of the means in deviations."""
+        """Return the distance of the two means, in standard deviations."""
         spread = np.sqrt((self.same_deviation**2 + self.different_deviation**2) / 2)
         return float((self.same - self.different) / spread)
 
     def log_ratio(self, scores: np.ndarray) -> np.ndarray:
-        """Return how far scores (m,) speak for one person; it never falls as the score rises."""
+        """Return the evidence (m,) of scores for one person; it never falls as the score rises."""
         a, b = self.same_deviation**-2, self.different_deviation**-2
-        if a != b:  # the ratio is a parabola: stay on the side that rises
+        if a != b:  # the ratio is a parabola: stay on its rising side
             turn = (a * self.same - b * self.different) / (a - b)
             scores = np.minimum(scores, turn) if a > b else np.maximum(scores, turn)
         inner, outer = a * np.square(scores - self.same), b * np.square(scores - self.different)
@@ -67,17 +69,17 @@ class ScoreModel:
 
 @dataclass(frozen=True, eq=False)
 class PairCalibration:
-    """What scores mean.
+    """Calibrated scores.
 
     Attributes
     ----------
     model : ScoreModel
     log_odds : (m,) float64
-        That a pair is one person, by score and by what is known before; of pairs of the identity
-        file too, as if they were not known.
+        That a pair is one person, from its score and the prior; for pairs of the identity file
+        too, as if they were unknown.
     cautious : (m,) float64
-        The same if at least `SHARED` of the people of other series were shared: where scores
-        overlap, that few are shared and that few are found look alike.
+        The same with at least `SHARED` of the people common to other series: if scores overlap,
+        few common people cannot be told from common people who were not found.
     """
 
     model: ScoreModel
@@ -86,7 +88,7 @@ class PairCalibration:
 
 
 def calibrate_pairs(labels: Labels, pairs: Pairs, same_id: float) -> PairCalibration:
-    """Learn what the scores of pairs mean, as the module says."""
+    """Fit the distributions and return the log-odds of each pair, as the module describes."""
     own, scores = _own_half_score(labels), pairs.scores
     middle, spread = float(np.median(scores)), max(float(scores.std()), 1e-6)
     model = ScoreModel(max(own, middle + 1e-3), spread, middle, spread, 0.5)
@@ -103,7 +105,7 @@ def calibrate_pairs(labels: Labels, pairs: Pairs, same_id: float) -> PairCalibra
 
 
 class Rivals:
-    """The other labels of a session that a label could be instead."""
+    """The competing matches of each pair: other labels in either of its sessions."""
 
     def __init__(self, labels: Labels, pairs: Pairs) -> None:
         codes = np.unique(labels.sessions, return_inverse=True)[1]
@@ -113,17 +115,18 @@ class Rivals:
             self._ends.append(np.unique(groups, return_inverse=True)[1])
 
     def less(self, log_odds: np.ndarray) -> np.ndarray:
-        """Return log-odds (m,) that a pair is one person and not one of its rivals."""
+        """Return the log-odds (m,) that a pair is one person and none of its rivals is."""
         odds = np.exp(np.clip(log_odds, -CERTAIN, CERTAIN))
         rest = sum(np.bincount(group, weights=odds)[group] - odds for group in self._ends)
         return np.asarray(np.clip(log_odds, -CERTAIN, CERTAIN) - np.log1p(np.maximum(rest, 0)))
 
 
 def prior(pairs: Pairs, same_id: float, shared: float) -> np.ndarray:
-    """Return the log-odds (m,) that a pair is one person, before it is heard.
+    """Return the log-odds (m,) that a pair is one person, before its score is known.
 
-    A person of one session is in the other with the probability `shared`, as any of its `people`;
-    within a series with `same_id` as the same id, else as any other.
+    A person is also in the other session with probability `shared`, and is then any of its `people`
+    with equal probability. Within a series, the person has the same id with probability `same_id`,
+    and otherwise is any of the other people.
     """
     chance = shared / pairs.people
     if same_id > 0:
@@ -133,18 +136,18 @@ def prior(pairs: Pairs, same_id: float, shared: float) -> np.ndarray:
 
 
 def _own_half_score(labels: Labels) -> float:
-    """Return the mean score of a label's first half against its second; 1 where there are none."""
+    """Return the mean score of labels' first halves against their second; 1 if there are none."""
     scores, own = half_scores(labels)
     return float(scores[own].mean()) if own.any() else 1.0
 
 
 def _fitted(pairs: Pairs, weight: np.ndarray, own: float, same_id: float) -> ScoreModel:
-    """Return the model of pairs that are one person by `weight` (m,), and of `MADE_UP` more."""
+    """Return the model of pairs that are one person with `weight` (m,), plus `MADE_UP` pairs."""
     scores = np.append(pairs.scores, own)
     same, same_deviation = _moments(scores, np.append(weight, MADE_UP))
     different, different_deviation = _moments(scores, np.append(1 - weight, 0.0))
     least, most = (share * different_deviation for share in VARIES)
-    across = ~pairs.in_series | (same_id == 0)  # whose chance is not given by their ids
+    across = ~pairs.in_series | (same_id == 0)  # their ids do not determine the prior
     possible = (1 / pairs.people[across]).sum()  # people who could be in both
     shared = float((weight[across].sum() + 0.5) / (possible + 1.0))
     return ScoreModel(

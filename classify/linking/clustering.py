@@ -1,10 +1,10 @@
-"""Labels become persons: the partition of the greatest likelihood, one label of a session each.
+"""Partition labels into persons by maximum likelihood, with at most one label per session each.
 
-A partition is worth the sum of the log-odds of all pairs that it puts together. To begin with,
-clusters are joined by average linkage while their mean log-odds are above 0 (scipy), which never
-joins two labels of one session. Then each session's labels in turn are taken out and given back to
-the clusters, or to none, in the best way as a whole (the assignment problem; Kuhn, 1955), until
-that changes nothing; the worth only rises, and no session has two labels in a cluster at any time.
+The value of a partition is the sum of the log-odds of all pairs that it puts together. Average
+linkage (scipy) starts by joining clusters while their mean log-odds are above 0, which never joins
+two labels of one session. Then each session's labels in turn are taken out and reassigned to the
+clusters, or to none, in the best way overall (the assignment problem; Kuhn, 1955), until nothing
+changes. The value only rises, and a cluster never has two labels of one session.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from __future__ import annotations
 import numpy as np
 
 NEVER, FAR = -np.inf, 1e12
-CERTAIN = 30.0  # log-odds, of which more would decide nothing else
+CERTAIN = 30.0  # log-odds; more would not change any decision
 ROUNDS = 50
 
 
 def pair_matrix(first: np.ndarray, second: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
-    """Return a symmetric matrix (n, n) of the values (m,) of pairs; `NEVER` for all others."""
+    """Return a symmetric matrix (n, n) of the values (m,) of pairs; `NEVER` elsewhere."""
     matrix = np.full((n, n), NEVER)
     matrix[first, second] = matrix[second, first] = values
     return matrix
@@ -29,11 +29,11 @@ def partition(log_odds: np.ndarray, sessions: np.ndarray, persons: np.ndarray) -
     Parameters
     ----------
     log_odds : (n, n) float
-        Symmetric: of being one person; -inf: they can't be. The diagonal says nothing.
+        Symmetric, that two labels are one person; -inf: impossible. The diagonal is ignored.
     sessions : (n,) str
-        Two labels of one session are never in a cluster.
+        Two labels of one session are never in the same cluster.
     persons : (n,) str
-        Who is known to be who; empty: nobody knows. Labels of one person are always in a cluster,
+        Known persons; empty if unknown. Labels of one person are always in the same cluster, those
         of two persons never.
 
     Examples
@@ -59,7 +59,7 @@ def partition(log_odds: np.ndarray, sessions: np.ndarray, persons: np.ndarray) -
 
 
 def _linked(worth: np.ndarray, together: np.ndarray) -> np.ndarray:
-    """Return the clusters of average linkage, as far as their mean worth is above 0."""
+    """Return the clusters of average linkage, joined while their mean value is above 0."""
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
 
@@ -75,7 +75,7 @@ def _linked(worth: np.ndarray, together: np.ndarray) -> np.ndarray:
 def _reassigned(
     worth: np.ndarray, clusters: np.ndarray, free: np.ndarray, here: np.ndarray
 ) -> np.ndarray:
-    """Give the labels `free` of the session `here` to clusters in the best way as a whole."""
+    """Reassign the labels `free` of session `here` to clusters, in the best way overall."""
     from scipy.optimize import linear_sum_assignment
 
     if not len(free):
@@ -86,7 +86,7 @@ def _reassigned(
     mine = worth[free][:, ~here]
     never = np.isneginf(mine).astype(float) @ member > 0
     gains = np.where(never, -FAR, np.where(np.isneginf(mine), 0.0, mine) @ member)
-    # beside the clusters each label may be alone, which is worth nothing
+    # besides the clusters, each label may stay alone, which has value 0
     choices = np.concatenate([gains, np.zeros((len(free), len(free)))], axis=1)
     rows, columns = linear_sum_assignment(choices, maximize=True)
     moved = clusters.copy()
@@ -102,16 +102,17 @@ def _numbered(clusters: np.ndarray) -> np.ndarray:
 
 
 def confidence(log_odds: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Return how probable each label's cluster is for it (n,), given all others' clusters.
+    """Return the probability (n,) of each label's cluster, given the clusters of all others.
 
-    Each cluster stands for a person, whose log-odds are the mean over its other labels (their
-    errors are not independent, so they do not add up); beside them is somebody else, whom no other
-    label names. Clusters with another label of the session count as rivals: the two may be swapped.
+    Each cluster represents a person; its log-odds are the mean over its other labels, since their
+    errors are not independent and so do not add up. Another candidate is somebody whom no other
+    label represents. Clusters with another label of the session compete too, as the two labels may
+    be swapped.
 
     Parameters
     ----------
     log_odds : (n, n) float
-        -inf where a pair is not scored.
+        -inf if a pair is not scored.
     """
     scored = np.isfinite(log_odds)
     np.fill_diagonal(scored, False)

@@ -1,12 +1,12 @@
-"""What is heard of each label: one vector per speaker and session, the room taken out.
+"""Represent each label by one vector per speaker and session, with the room removed.
 
-A label's vector is the mean over its speech, scaled and whitened by what its own stretches of
-about five seconds differ in (`naming.scoring`). What the labels of a session share is its room, its
-microphone, and the chance of who sat there. Labels of one session are different people, so their
-spread tells how far the mean of n labels strays by chance; what session means spread beyond that
-is the room's. Of the session's mean that share is taken out, which is the best linear prediction of
-the room where sessions draw their people independently. Where the same people meet again their
-means agree, and less than the room is taken out.
+A label's vector is the mean over its speech, scaled and whitened by the differences between its own
+stretches of about five seconds (`naming.scoring`). What the labels of a session have in common is
+its room, its microphone, and the chance of who was there. Labels of one session are different
+people, so their spread shows how far the mean of n labels varies by chance; any further spread of
+session means is due to the room. That share of the session's mean is removed, which is the best
+linear prediction of the room if sessions draw their people independently. If the same people meet
+again, the session means agree, and less than the room is removed.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ Label = tuple[str, str]  # session, and the speaker's id there
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """The n labels that are heard.
+    """The n labels with usable speech.
 
     Attributes
     ----------
     sessions, speakers : (n,) str
         Speakers as annotated, valid within their session.
     series : (n,) str
-        Date and room of AISHELL-4's sessions; empty where the name does not tell.
+        Date and room of AISHELL-4's sessions; empty if the name does not give them.
     seconds : (n,) float64
-        Of speech that was heard.
+        Of speech used.
     vectors : (n, dim) float64
-        Scaled and whitened, the room taken out.
+        Scaled and whitened, with the room removed.
     halves : (n, 2, dim) float64
-        The same of the first and of the second half of the speech; NaN where there are no two.
+        The same for the first and the second half of the speech; NaN if there are not two.
     rooms : (n,) float64
-        Which share of the session's mean was taken out.
+        Share of the session's mean that was removed.
     """
 
     sessions: np.ndarray
@@ -67,28 +67,28 @@ class Labels:
 
     @property
     def pairs(self) -> list[Label]:
-        """Return session and speaker of each."""
+        """Return the session and speaker of each label."""
         return [*zip(map(str, self.sessions), map(str, self.speakers), strict=True)]
 
     def of(self, rows: np.ndarray) -> Labels:
-        """Return some of the labels, by a mask (n,) bool or row numbers."""
+        """Return some of the labels, selected by a mask (n,) bool or row numbers."""
         return Labels(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 class Speech(NamedTuple):
-    """The segments that are heard, and every label of the table with its seconds of them."""
+    """The segments used, and every label of the table with its seconds of them."""
 
     rows: pd.DataFrame
     seconds: Mapping[Label, float]
 
 
 def usable_rows(table: pd.DataFrame | str | Path, store: FeatureStore, log: Log) -> Speech:
-    """Return the segments that say something of a voice; lines about the others go to `log`.
+    """Return the segments that are usable to identify a voice; `log` receives lines on the others.
 
     Raises
     ------
     InputError
-        The table has one session, or the store lacks segments.
+        The table has only one session, or the store lacks segments.
     """
     whole = as_table(table)
     pairs = zip(whole["session"], whole["speaker"], strict=True)
@@ -115,7 +115,7 @@ def read_labels(rows: pd.DataFrame, store: FeatureStore, layer: int) -> Labels:
     keys, codes = np.unique(np.stack([sessions, speakers], axis=1), axis=0, return_inverse=True)
     codes = codes.reshape(-1)
     width = len(str(len(keys)))
-    numbers = np.array([f"{code:0{width}d}" for code in codes])  # which sort as the labels do
+    numbers = np.array([f"{code:0{width}d}" for code in codes])  # sort like the labels
     stretches = make_stretches(X, rows["seconds"].to_numpy(float), numbers, sessions)
     whitening = fit_whitening(stretches)
     vectors = whitening.apply(person_means(stretches))
@@ -151,11 +151,11 @@ def _halves(stretches: Stretches) -> np.ndarray:
 
 
 def room_of(vectors: np.ndarray, sessions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return what of each label's vector (n, dim) is its room, and the share of the session's mean.
+    """Return the room's part of each label's vector (n, dim), and the share of the session mean.
 
-    The room's share of the variance of a session's mean is r / (r + p / n), with p the variance
-    between the n labels of a session and r what session means vary beyond p / n (Henderson, 1975:
-    best linear prediction), both as means over features.
+    The room's share of the variance of a session's mean is r / (r + p / n), where p is the variance
+    between the n labels of a session and r the variance of session means beyond p / n (Henderson,
+    1975: best linear prediction), both as means over features.
     """
     codes = np.unique(sessions, return_inverse=True)[1]
     counts = np.bincount(codes)

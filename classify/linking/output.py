@@ -1,8 +1,8 @@
-"""The files of linked labels, and what is said of them.
+"""Write the files of linked labels, and summarise them.
 
-``people.csv`` is what ``--identity`` reads; ``unsure.csv`` the labels that have no row there;
-``links.csv`` every pair that was scored; ``series.csv`` the ids that are several people in a
-series; ``link.json`` settings, encoder and what the confidence rests on. All are written, or none.
+``people.csv`` is the input of ``--identity``; ``unsure.csv`` lists the labels left out of it;
+``links.csv`` every scored pair; ``series.csv`` ids that are several people in a series;
+``link.json`` settings, encoder and the basis of the confidence. Either all are written or none.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ PEOPLE, UNSURE, LINKS, SERIES = "people.csv", "unsure.csv", "links.csv", "series
 
 
 def write_links(links: Links, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
-    """Write who is who to a folder, and return the files.
+    """Write linked labels to a folder, and return the files.
 
     Raises
     ------
     InputError
-        A file is there with other content, or cannot be written.
+        A file exists with other content, or cannot be written.
     """
     folder = Path(folder)
     tables = {PEOPLE: links.people, UNSURE: links.unsure, LINKS: links.pairs, SERIES: links.series}
@@ -48,7 +48,7 @@ def write_links(links: Links, folder: str | Path, *, overwrite: bool = False) ->
 
 
 def summary(links: Links) -> Iterator[str]:
-    """Yield what was found: persons, and how many labels are unsure, and why."""
+    """Yield the result: persons, and how many labels are unsure, and why."""
     people, unsure = links.people, links.unsure
     seen = people.groupby("person")["session"].nunique()
     yield (

@@ -1,6 +1,6 @@
-"""Pairs of labels of different sessions: how alike they are, and what is known of them.
+"""Score pairs of labels of different sessions, and collect what is known about them.
 
-Nothing is scored within a session, where two labels are different people by what a label is.
+Pairs within a session are not scored: its labels are different people by definition.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..naming.scoring import unit
 from .labels import Label, Labels
 
 SAME, DIFFERENT, UNKNOWN = 1, 0, -1
-FEW, ENOUGH = 4, 10  # pairs of one person that tell of the encoder; and of those that are known
+FEW, ENOUGH = 4, 10  # fewest pairs of one person to measure the encoder on; of known people
 IDENTITY, SERIES, HALVES = "known people", "ids of a series", "halves of a session"
 
 
@@ -28,15 +28,15 @@ class Pairs:
     Attributes
     ----------
     first, second : (m,) int
-        Numbers of the labels, first < second.
+        Indices of the labels, first < second.
     scores : (m,) float64
         Cosine.
     truth : (m,) int
         `SAME` or `DIFFERENT` by the identity file, else `UNKNOWN`.
     in_series, same_id : (m,) bool
-        Whether the sessions are of one series, and whether the ids are equal too.
+        Whether the sessions are of one series, and whether the ids are also equal.
     people : (m,) int
-        How many labels the session of the two that has more of them has.
+        Number of labels in the larger of the two sessions.
     """
 
     first: np.ndarray
@@ -71,7 +71,7 @@ def make_pairs(labels: Labels, persons: Mapping[Label, str]) -> Pairs:
 
 
 def check_one_label_each(persons: Mapping[Label, str], where: str) -> None:
-    """Raise `InputError` where one person is two labels of a session."""
+    """Raise `InputError` if one person is two labels of a session."""
     seen: dict[tuple[str, str], str] = {}
     for (session, speaker), person in persons.items():
         other = seen.setdefault((session, person), speaker)
@@ -89,15 +89,15 @@ class Separation:
     Attributes
     ----------
     of : str
-        What it was measured on: `IDENTITY`, `SERIES` (taken for true) or `HALVES` (in one room,
-        which is easier); empty where there is too little of all.
+        What it was measured on: `IDENTITY`, `SERIES` (ids taken as true) or `HALVES` (within one
+        room, which is easier); empty if there are too few pairs of any.
     same, different : int
-        Pairs.
+        Numbers of pairs.
     eer : float
         Equal-error rate (0..1).
     d_prime : float
-        Distance of the two medians in deviations, taken from the median absolute deviation: some
-        ids that are not one person move it little, and the equal-error rate much.
+        Distance of the two medians in deviations, estimated from the median absolute deviation:
+        a few ids that are not one person barely change it, unlike the equal-error rate.
     """
 
     of: str
@@ -116,7 +116,7 @@ class Separation:
 
 
 def measure_separation(labels: Labels, pairs: Pairs, same_id: float) -> Separation:
-    """Measure how well scores tell people apart, on what is known best."""
+    """Measure how well scores tell people apart, on the most certain pairs available."""
     certain, series = pairs.truth != UNKNOWN, pairs.in_series & (same_id > 0)
     known_better = np.where(certain, pairs.truth == SAME, pairs.same_id)
     halves = half_scores(labels)
@@ -131,7 +131,7 @@ def measure_separation(labels: Labels, pairs: Pairs, same_id: float) -> Separati
 
 
 def half_scores(labels: Labels) -> tuple[np.ndarray, np.ndarray]:
-    """Return scores (k,) of first against second halves of one session, and whose are one label."""
+    """Return scores (k,) of first against second halves in a session, and which are one label."""
     whole = labels.of(~np.isnan(labels.halves).any(axis=(1, 2)))
     scores = unit(whole.halves[:, 0]) @ unit(whole.halves[:, 1]).T
     inside = whole.sessions[:, None] == whole.sessions
@@ -147,6 +147,6 @@ def _separation(of: str, scores: np.ndarray, same: np.ndarray) -> Separation:
 
 
 def _robust(values: np.ndarray) -> tuple[float, float]:
-    """Return the median, and the deviation of a normal distribution of this median deviation."""
+    """Return the median, and a normal distribution's deviation from the median absolute one."""
     middle = float(np.median(values))
     return middle, float(1.4826 * np.median(np.abs(values - middle)))

@@ -1,8 +1,8 @@
-"""Who is who over all sessions: the whole flow of ``spk-classify link``.
+"""Find who is who across sessions: the whole flow of ``spk-classify link``.
 
-Read what is heard of each label, score labels of different sessions, learn what scores mean, make
-persons of labels, and leave out who is unsure. Where the encoder can't tell people apart nothing is
-claimed of anybody who isn't known.
+Average the speech of each label, score labels of different sessions against each other, calibrate
+the scores, group labels into persons, and leave out the unsure ones. If the encoder cannot tell
+people apart, only known people are named.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ LINKS = (
     *("score", "probability", "linked", "known"),
 )
 SHORT, DOUBTFUL = "short", "doubtful"
-DIGITS = 4  # after the point, of probabilities
+DIGITS = 4  # decimals of probabilities
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +61,13 @@ class Links:
     people : DataFrame
         Columns `PEOPLE`: a row for each label that is known or sure.
     unsure : DataFrame
-        Columns `UNSURE`: the labels that are left out, with the best guess and why.
+        Columns `UNSURE`: the labels left out, each with the best guess and the reason.
     pairs : DataFrame
         Columns `LINKS`: every pair that was scored.
     series : DataFrame
         Columns `series.COLUMNS`: ids that are not one person in all sessions of a series.
     facts : dict
-        Settings, encoder, and what the confidence rests on.
+        Settings, encoder, and the basis of the confidence.
     """
 
     people: pd.DataFrame
@@ -93,13 +93,13 @@ def link(
     log: Log = log_info,
     **options: Any,
 ) -> pd.DataFrame:
-    """Return who is one person over the sessions of a table; see `link_labels`.
+    """Return which labels are one person across the sessions of a table; see `link_labels`.
 
     Returns
     -------
     DataFrame
-        `session`, `speaker`, `person` and `confidence`: what ``--identity`` reads. Labels that are
-        unsure have no row.
+        `session`, `speaker`, `person` and `confidence`, the input of ``--identity``. Unsure labels
+        have no row.
 
     Examples
     --------
@@ -124,21 +124,21 @@ def link_labels(
     Parameters
     ----------
     table
-        Segment table, or its file, of two sessions or more.
+        Segment table, or its file, with at least two sessions.
     store
         Pooled features of its segments.
     identity
-        CSV `session,speaker,person` of those who are known: they keep their names.
+        CSV `session,speaker,person` of known people, who keep their names.
     log
-        Receives a line for what was left out, and what the result rests on.
+        Receives lines on what was left out, and on the basis of the result.
     options
         `layer`, `min_seconds`, `same_id` and `min_confidence`, as `LinkOptions` has them.
 
     Raises
     ------
     InputError
-        There is one session, the store lacks segments or the layer, or one person is known as two
-        labels of a session.
+        There is only one session, the store lacks segments or the layer, or one person is known as
+        two labels of a session.
     """
     settings, store = LinkOptions(**options), open_store(store)
     layers = _layers(store, settings.layer)
@@ -155,7 +155,7 @@ def link_labels(
 
 
 class _Reading:
-    """What a layer says: labels, their pairs, and how well these are told apart."""
+    """Result at one layer: labels, their pairs, and how well these are told apart."""
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ def _layers(store: FeatureStore, layer: int | None) -> list[int]:
 def _known_people(
     identity: str | Path | None, labels: Mapping[Label, float], log: Log
 ) -> dict[Label, str]:
-    """Return who of the table's labels is known."""
+    """Return the known persons among the table's labels."""
     if identity is None:
         return {}
     named = read_identity(identity)
@@ -210,7 +210,7 @@ def _known_people(
 
 
 def _guessed(identity: str | Path) -> int:
-    """Return how many rows of an identity file have a confidence that is not certain."""
+    """Return how many rows of an identity file have a confidence below 1."""
     import pandas as pd
 
     rows = read_delimited(identity, PEOPLE, "correct the path").rows
@@ -273,7 +273,7 @@ def _rows(
 ) -> pd.DataFrame:
     """Return a row for each label of the table: person, confidence, seconds, and why unsure.
 
-    `unclaimed` is why nothing is claimed of those who are not known, if so.
+    `unclaimed` is the reason why only known people are named, if there is one.
     """
     import pandas as pd
 
@@ -332,7 +332,7 @@ def _pairs_table(
 
 
 def _with_certainty(pairs: Pairs, log_odds: np.ndarray | float) -> np.ndarray:
-    """Return log-odds (m,), of pairs of known people as they are."""
+    """Return log-odds (m,), with those of known people set to certainty."""
     known_odds = np.where(pairs.truth == SAME, CERTAIN, -CERTAIN)
     return np.where(pairs.truth == UNKNOWN, log_odds, known_odds)
 
@@ -344,7 +344,7 @@ def _facts(
     config: Mapping[str, Any],
     basis: Basis,
 ) -> dict[str, Any]:
-    """Return what ``link.json`` says."""
+    """Return the content of ``link.json``."""
     pairs, separation = reading.pairs, asdict(reading.separation)
     for name in ("eer", "d_prime"):
         separation[name] = None if np.isnan(separation[name]) else round(separation[name], DIGITS)

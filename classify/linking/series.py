@@ -1,8 +1,8 @@
-"""Ids that are not one person in all sessions of a series.
+"""Find ids that are not one person in all sessions of a series.
 
-An id of AISHELL-4 within sessions of one date and room is almost always one person, so whoever
-merges labels by series trusts it. Where the voices say otherwise, each label of the id is told,
-with its person and the probability that it is not the same as its other labels.
+In AISHELL-4, an id within sessions of one date and room is almost always one person, and merging
+labels by series relies on this. If the voices disagree, each label of the id is reported, with its
+person and the probability that it differs from the other labels.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ def disputed_ids(
     Parameters
     ----------
     log_odds : (n, n) float
-        Of being one person.
+        That two labels are one person.
     clusters : (n,) int
     rows
         Columns `session`, `speaker`, `person` of all labels.
     min_probability
-        Of not being one person, which some label of the id must have.
+        Of not being one person; at least one label of the id must reach it.
 
     Returns
     -------
     DataFrame
-        Columns `COLUMNS`: `agree` of the `others` sessions with the id in the series have the same
-        person; `probability` is that the label is nobody of those who disagree.
+        Columns `COLUMNS`: `agree` of the `others` sessions with this id in the series have the
+        same person; `probability` is that the label is none of those that disagree.
     """
     import pandas as pd
 
@@ -74,7 +74,7 @@ def disputed_ids(
 def _label_row(
     label: int, members: list[int], log_odds: np.ndarray, clusters: np.ndarray
 ) -> tuple[int, float]:
-    """Return how many others of the id are the label's person, and how surely the rest are not."""
+    """Return how many others of the id are the same person, and how surely the rest differ."""
     others = np.array([k for k in members if k != label], dtype=int)
     agree = clusters[others] == clusters[label]
     rest = others[~agree]

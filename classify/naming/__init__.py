@@ -1,4 +1,4 @@
-"""Known voices in, a diarized meeting in, names out."""
+"""Name the speakers of a diarized meeting after enrolled voices."""
 
 from typing import TYPE_CHECKING
 

@@ -1,11 +1,11 @@
-"""Which cluster gets which name, most probable as a whole.
+"""Assign names to clusters so that the assignment as a whole is the most probable.
 
-Each pair of cluster and person has a gain: how far its log-probability (its score, without
-calibration) lies above the threshold. Names are given so that the gains add up to the most; who
-has none above 0 is unknown. Of two clusters that speak at once for longer than `allowed_together`
-only one can have a name, since nobody speaks twice at a time; others may share it, since diarizers
-divide people. Where no name may be shared this is the assignment problem (Kuhn, 1955); with
-sharing it is a small integer program, solved exactly.
+Each pair of cluster and person has a gain: how far its log-probability (without calibration, its
+score) lies above the threshold. Names are assigned so that the sum of gains is largest; a cluster
+whose gains are all below 0 is unknown. Nobody speaks twice at once, so of two clusters that speak
+at the same time for longer than `allowed_together` only one can have a given name; other clusters
+may share a name, since diarizers split people. If no name may be shared, this is the assignment
+problem (Kuhn, 1955); with sharing it is a small integer program, solved exactly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STRANGER, SHORT, MIXED, CONFLICT = "stranger", "short", "mixed", "conflict"
 
 
 def allowed_together(a: Spans, b: Spans) -> float:
-    """Return for how long (s) two clusters of one person may seem to speak at once."""
+    """Return for how long (s) two clusters of one person may appear to speak at once."""
     return max(LEAST_TOGETHER, SHARE_TOGETHER * min(seconds_of(a), seconds_of(b)))
 
 
@@ -31,10 +31,10 @@ def rivals(
     at_once: Mapping[tuple[str, str], float],
     same_name: str = "auto",
 ) -> list[tuple[int, int]]:
-    """Return the pairs of clusters, by number, of which only one can have a name.
+    """Return the pairs of clusters, as indices, that cannot share a name.
 
-    `same_name`: ``never`` lets no two share one, ``always`` any, ``auto`` those that hardly speak
-    at once.
+    With `same_name` ``never``, no two can share one; with ``always``, any can; with ``auto``, those
+    that hardly speak at once.
     """
     pairs = [(i, k) for k in range(len(clusters)) for i in range(k)]
     if same_name != "auto":
@@ -52,14 +52,14 @@ def _at_once(a: str, b: str, at_once: Mapping[tuple[str, str], float]) -> float:
 
 
 def assign(gains: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Return each cluster's person (n,) int; -1 where it has none.
+    """Return each cluster's person (n,) int; -1 if it has none.
 
     Parameters
     ----------
     gains : (n, P) float
-        Only what is >= 0 can be given; NaN or less: it cannot.
+        Only gains >= 0 are assigned, never NaN.
     pairs
-        Clusters that cannot share a name (`rivals`).
+        Pairs of clusters that cannot share a name (`rivals`).
 
     Examples
     --------
@@ -75,12 +75,12 @@ def assign(gains: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
     rows, columns = np.nonzero(np.nan_to_num(gains, nan=-1.0) >= 0)
     if not len(rows):
         return named
-    bounded = [rows == row for row in np.unique(rows)]  # one name each
+    bounded = [rows == row for row in np.unique(rows)]  # at most one name each
     for i, k in pairs:
         both = np.intersect1d(columns[rows == i], columns[rows == k])
         bounded += [(columns == person) & ((rows == i) | (rows == k)) for person in both]
     matrix = coo_array(np.array(bounded, dtype=float))
-    # the least more for a name than for none, so that a gain of 0 gives one
+    # a name is worth slightly more than none, so that a gain of 0 assigns one
     result = milp(
         -(gains[rows, columns] + 1e-6),
         integrality=np.ones(len(rows)),
@@ -93,12 +93,12 @@ def assign(gains: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
 
 
 def purity(best: np.ndarray, seconds: np.ndarray, person: int) -> float:
-    """Return the share of a cluster's seconds (n,) whose own best person (n,) int is `person`."""
+    """Return the share of a cluster's seconds (n,) with `person` as the best person (n,) int."""
     return float(seconds[best == person].sum() / seconds.sum())
 
 
 def number_unknown(seconds: Mapping[str, float]) -> dict[str, str]:
-    """Return {cluster: ``unknown_1`` ...}, who speaks longest first.
+    """Return {cluster: ``unknown_1`` ...}, in order of falling speaking time.
 
     >>> number_unknown({"A": 3.0, "B": 9.0})
     {'B': 'unknown_1', 'A': 'unknown_2'}

@@ -1,14 +1,16 @@
-"""Scores become probabilities over the persons plus `unknown`, learnt from the enrolment alone.
+"""Convert scores into probabilities of the persons and `unknown`, using the enrolment alone.
 
-Enrolled sessions (clips where each is one person's) are left out in turn. What was said in one is
-a trial against the voices made from all others: of a known person where those hold the speaker, of
-a stranger where the speaker is left out of them altogether. Trials are as long as clusters are:
-some stretches, and all. The probability of a person is a softmax over persons of
+Enrolled sessions (or single clips, if each session is one person's) are left out in turn. Speech of
+a left-out session is a trial against the voices made from the others: a trial of a known person if
+those include the speaker, or of a stranger if the speaker is left out of them completely. Trials
+are as long as clusters are: a few stretches, or all. The probability of a person is a softmax over
+persons of
 
     a * score + b * (score - the best other score) + c * log(seconds / 10) + d
 
-beside 0 for `unknown`; the four numbers are those of the greatest likelihood, with a light penalty
-and a, b >= 0, so that a better score never means less. Known persons and strangers count the same.
+and 0 for `unknown`. The four coefficients maximise the likelihood with a light penalty and with
+a, b >= 0, so that a higher score never makes its person less probable. Known persons and strangers
+have equal weight.
 """
 
 from __future__ import annotations
@@ -22,30 +24,30 @@ from ..evaluation.open_set import find_threshold
 from .scoring import FEW, fit_scorer
 from .stretches import STRETCH, Stretches
 
-MOST_FOLDS, MOST_GROUPS = 8, 8  # of sessions and of persons left out
+MOST_FOLDS, MOST_GROUPS = 8, 8  # of sessions, and of groups of persons, left out
 LENGTHS = (5.0, 15.0, 45.0, np.inf)  # s of a trial
-DRAWS = 3  # of each length from one session
-FEWEST_TRIALS = 6  # known persons in sessions left out
-PENALTY = 2e-4  # of the numbers' squares, which hinders them from growing without end
+DRAWS = 3  # of each length per session
+FEWEST_TRIALS = 6  # known persons in left-out sessions
+PENALTY = 2e-4  # on the squared coefficients, to bound them
 UNIT = 10.0  # s
 SCORE = 0.5  # a cosine
 
 
 @dataclass(frozen=True, eq=False)
 class Trials:
-    """What left-out speech scores.
+    """Scores of left-out speech.
 
     Attributes
     ----------
     names : list of str
         The P persons.
     scores : (n, P) float64
-        NaN where a person was left out.
+        NaN if a person was left out.
     seconds : (n,) float64
     truth : (n,) int
         Column of the speaker; -1: a stranger.
     weights : (n,) float64
-        The trials of one person in one session weigh 1 together, known or as a stranger.
+        The trials of one person in one session have a total weight of 1, as known or as stranger.
     """
 
     names: list[str]
@@ -57,7 +59,7 @@ class Trials:
 
 @dataclass(frozen=True)
 class Calibrator:
-    """The four numbers; see the module."""
+    """The four coefficients; see the module."""
 
     score: float
     margin: float
@@ -70,9 +72,9 @@ class Calibrator:
         Parameters
         ----------
         scores : (n, P) float
-            NaN where a person is no candidate, whose probability is 0.
+            NaN if a person is not a candidate and has probability 0.
         seconds : (n,) float
-            Speech that each was scored on, > 0.
+            Amount of speech behind each score, > 0.
         """
         numbers = np.array([self.score, self.margin, self.length, self.offset])
         return _log_softmax(_features(scores, seconds) @ numbers)
@@ -80,18 +82,19 @@ class Calibrator:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What leaving speech out taught.
+    """Result of leaving speech out.
 
     Attributes
     ----------
     calibrator : Calibrator, optional
-        None where the enrolment is too little; then scores alone decide.
+        None if there is too little enrolled speech; then scores alone decide.
     strangers : (k,) float64
-        The most probable person's probability of each stranger's trial.
+        For each trial of a stranger, the probability of the most probable person.
     threshold_score : float
-        Least score that names a cluster where there is no calibrator.
+        Lowest score that names a cluster, for use without a calibrator.
     loss : float
-        Log-loss of the trials, known persons and strangers alike; infinite without calibrator.
+        Log-loss of the trials, known persons and strangers weighted equally; infinite without a
+        calibrator.
     known_trials, trials : int
         Trials of known persons, and all.
     """
@@ -114,7 +117,7 @@ class Calibration:
 
 
 def calibrate(stretches: Stretches) -> Calibration:
-    """Learn from the enrolment what its scores mean, as the module says."""
+    """Learn from the enrolment what its scores mean, as the module describes."""
     plain = score_threshold(stretches)
     trials = make_trials(stretches)
     if trials is None:
@@ -129,11 +132,12 @@ def calibrate(stretches: Stretches) -> Calibration:
 
 
 def score_threshold(stretches: Stretches) -> float:
-    """Return the least score that names a cluster where nothing can be calibrated.
+    """Return the lowest score that names a cluster, for use without a calibrator.
 
-    Voices are made of every other stretch, the rest is scored: halfway between the median of the
-    persons' own scores and that of the best other person's. Of one person alone, the score that
-    95 % of the own stretches reach; where no person has two stretches, `SCORE`.
+    Voices are made from every other stretch, and the rest is scored. The threshold is halfway
+    between the median of persons' own scores and the median of the best other person's. With a
+    single person, it is the score that 95 % of the person's stretches reach; if no person has two
+    stretches, it is `SCORE`.
     """
     own, other = halves(stretches)
     if not len(own):
@@ -144,9 +148,9 @@ def score_threshold(stretches: Stretches) -> float:
 
 
 def halves(stretches: Stretches) -> tuple[np.ndarray, np.ndarray]:
-    """Return the own score (k,) of every other stretch and the best other one, NaN without.
+    """Return the own score (k,) of every other stretch, and the best other person's or NaN.
 
-    Of persons with two stretches or more; voices are made of the rest.
+    Only persons with at least two stretches are scored; voices are made from the rest.
     """
     persons = np.searchsorted(stretches.names, stretches.persons)
     rank = np.array([(persons[:row] == persons[row]).sum() for row in range(len(persons))], int)
@@ -163,14 +167,14 @@ def halves(stretches: Stretches) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _features(scores: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Return what the four numbers are multiplied by (n, P, 4); NaN where a score is."""
+    """Return the inputs (n, P, 4) of the four coefficients; NaN where a score is."""
     margin = scores - best_other(scores)
     length = np.broadcast_to(np.log(seconds / UNIT)[:, None], scores.shape)
     return np.stack([scores, margin, length, np.ones_like(scores)], axis=2)
 
 
 def best_other(scores: np.ndarray) -> np.ndarray:
-    """Return (n, P) the best score of another person; the score itself where there is none."""
+    """Return (n, P) the best score of another person; the score itself if there is none."""
     filled = np.where(np.isnan(scores), -np.inf, scores)
     if scores.shape[1] < 2:
         return scores
@@ -189,7 +193,7 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def fit_calibrator(trials: Trials) -> Calibrator:
-    """Return the numbers of the greatest penalised likelihood of trials that have both kinds."""
+    """Return the coefficients of greatest penalised likelihood; needs trials of both kinds."""
     from scipy.optimize import minimize
 
     features = _features(trials.scores, trials.seconds)
@@ -214,7 +218,7 @@ def fit_calibrator(trials: Trials) -> Calibrator:
 
 
 def _balanced(trials: Trials) -> np.ndarray:
-    """Return weights (n,) that sum to a half for known persons and to a half for strangers."""
+    """Return weights (n,) that sum to 1/2 over known persons and 1/2 over strangers."""
     is_known, weights = trials.truth >= 0, trials.weights.copy()
     for kind in (is_known, ~is_known):
         weights[kind] *= 0.5 / weights[kind].sum()
@@ -224,8 +228,8 @@ def _balanced(trials: Trials) -> np.ndarray:
 def folds_of(stretches: Stretches) -> np.ndarray:
     """Return which stretches are left out together (n,) int: sessions, or clips by their rank.
 
-    A session of several persons is left out as one; of sessions of one person each, the first of
-    every person together, then the second, and so on.
+    A session of several persons is left out as a whole. Of sessions with one person each, the first
+    of every person are left out together, then the second, and so on.
     """
     pairs = sorted({*zip(map(str, stretches.sessions), map(str, stretches.persons), strict=True)})
     people: dict[str, list[str]] = {}
@@ -244,10 +248,10 @@ def folds_of(stretches: Stretches) -> np.ndarray:
 
 
 def make_trials(stretches: Stretches) -> Trials | None:
-    """Leave sessions and persons out in turn; None where the enrolment is too little for that.
+    """Leave sessions and persons out in turn; None if there is too little enrolled speech.
 
-    It takes `FEW` persons beside the one left out, and `FEWEST_TRIALS` persons in sessions that
-    are left out while others hold them.
+    This needs `FEW` persons besides those left out, and at least `FEWEST_TRIALS` cases of a person
+    in a left-out session who is also in other sessions.
     """
     folds, names = folds_of(stretches), stretches.names
     persons = np.searchsorted(names, stretches.persons)
@@ -270,7 +274,7 @@ def make_trials(stretches: Stretches) -> Trials | None:
 
 
 def _pairs(persons: np.ndarray, folds: np.ndarray, truth: np.ndarray) -> set[tuple[int, int]]:
-    """Return (person, fold) of those that are known in some trial and lie in several folds."""
+    """Return the (person, fold) pairs of persons who are known in some trial."""
     known_persons = set(truth[truth >= 0].tolist())
     return {
         (p, f) for p, f in zip(persons.tolist(), folds.tolist(), strict=True) if p in known_persons
@@ -305,14 +309,14 @@ def _score_left_out(
 
 
 def _of_one_person(stretches: Stretches) -> np.ndarray:
-    """Return which stretches (n,) bool lie in a session of one person."""
+    """Return which stretches (n,) bool are in sessions of one person."""
     pairs = {*zip(map(str, stretches.sessions), map(str, stretches.persons), strict=True)}
     sessions = [session for session, _ in pairs]
     return np.array([sessions.count(str(session)) == 1 for session in stretches.sessions])
 
 
 def _draws(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield neighbouring stretches of about each length, from evenly spread places."""
+    """Yield runs of neighbouring stretches, about as long as each length, evenly spread."""
     for length in LENGTHS:
         count = len(rows) if np.isinf(length) else max(1, round(length / STRETCH))
         if count > len(rows) or (count == len(rows) and not np.isinf(length)):

@@ -1,7 +1,7 @@
-"""Clips of people whose names are known become voices: ``FOLDER/NAME/*.wav``.
+"""Turn clips of known people into voices: ``FOLDER/NAME/*.wav``.
 
-A clip holds one person's speech alone; any container that libsndfile reads, of any sample rate.
-Where others have sessions, clips have themselves: calibration leaves them out one by one.
+A clip has the speech of one person only, in any container that libsndfile reads, at any sample
+rate. For calibration each clip counts as a session, and is left out by itself.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ def enrol_clips(
 ) -> Voices:
     """Enrol people from clips of their speech alone, ``FOLDER/NAME/*.wav``, under these names.
 
-    Any container that libsndfile reads, of any sample rate; a clip is what other clips are
-    compared with, as a session is elsewhere.
+    Any container that libsndfile reads is accepted, at any sample rate; each clip counts as a
+    session for calibration.
 
     Parameters
     ----------
     cache
-        Folder that keeps the features; a second run takes them from there.
+        Folder that keeps the features for the next run.
     encoder
         Hub id, folder, ``small`` or ``mfcc``; None: that of `voices`, or `DEFAULT_ENCODER`.
     voices, layer, log
-        As of `enrol`.
+        As for `enrol`.
 
     Raises
     ------
     InputError
-        There are no such clips, one cannot be read, or as `enrol` does.
+        There are no such clips, one cannot be read, or as for `enrol`.
     """
     table = clips_table(folder)
     root = str(Path(folder).absolute())
@@ -83,7 +83,8 @@ def clips_table(folder: str | Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        There is no such folder, clip or name, or a clip cannot be read: no voice is missed quietly.
+        There is no such folder, clip or name, or a clip cannot be read, so that no voice is missing
+        unnoticed.
     """
     import pandas as pd
 
@@ -113,7 +114,7 @@ def clips_table(folder: str | Path) -> pd.DataFrame:
 
 
 def _tell_deeper(root: Path, clips: Sequence[Path]) -> None:
-    """Tell of persons whose clips lie in several folders below: the persons may be these."""
+    """Warn of persons whose clips all lie in several subfolders: these may be the persons."""
     below: dict[str, set[str]] = {}
     for clip in clips:
         below.setdefault(clip.parts[0], set()).add(clip.parts[1] if len(clip.parts) > 2 else "")

@@ -1,8 +1,8 @@
-"""A diarization's clusters: their speech, what of it is theirs alone, and who speaks at once.
+"""A diarization's clusters: their speech, the part without overlap, and simultaneous speech.
 
-A cluster is one label of one session. Its evidence are the stretches in which nobody else speaks,
-of `LEAST` s and more; what is longer than `LONGEST` s is divided evenly, so that one wrong turn
-does not hide in a long one.
+A cluster is one label of one session. Its evidence is the spans of at least `LEAST` s in which
+nobody else speaks; those longer than `LONGEST` s are divided evenly, so that a wrong turn is not
+hidden in a long one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LEAST, LONGEST = 0.8, 10.0  # s of a segment of evidence
 ROUNDING = 1e-6  # s
-Spans = list[tuple[float, float]]  # (start, end), in order, apart
+Spans = list[tuple[float, float]]  # (start, end), sorted and disjoint
 
 
 def turns_table(turns: Iterable[Turn], where: str | Path) -> pd.DataFrame:
@@ -44,7 +44,7 @@ def turns_table(turns: Iterable[Turn], where: str | Path) -> pd.DataFrame:
 
 
 def merge(spans: Iterable[tuple[float, float]]) -> Spans:
-    """Return spans in order, those that touch joined.
+    """Return spans in order, with touching ones joined.
 
     >>> merge([(3, 4), (0, 2), (1, 3)])
     [(0, 4)]
@@ -59,7 +59,7 @@ def merge(spans: Iterable[tuple[float, float]]) -> Spans:
 
 
 def subtract(spans: Spans, others: Spans) -> Spans:
-    """Return what of merged spans lies outside merged others.
+    """Return the parts of merged spans that lie outside merged others.
 
     >>> subtract([(0, 10)], [(2, 3), (9, 12)])
     [(0, 2), (3, 9)]
@@ -87,7 +87,7 @@ def seconds_of(spans: Spans) -> float:
 
 
 def speech_of(turns: pd.DataFrame) -> dict[str, Spans]:
-    """Return {cluster: its speech} of one session's turns, clusters in order of name."""
+    """Return {cluster: its speech} for one session's turns, clusters in order of name."""
     return {
         str(cluster): merge(zip(rows["start"].tolist(), rows["end"].tolist(), strict=True))
         for cluster, rows in turns.groupby("cluster", sort=True)
@@ -95,7 +95,7 @@ def speech_of(turns: pd.DataFrame) -> dict[str, Spans]:
 
 
 def together(speech: dict[str, Spans]) -> dict[tuple[str, str], float]:
-    """Return for each two clusters for how long (s) they speak at once."""
+    """Return for each pair of clusters how long (s) both speak at once."""
     names = list(speech)
     return {
         (a, b): seconds_of(speech[a]) - seconds_of(subtract(speech[a], speech[b]))
@@ -105,9 +105,9 @@ def together(speech: dict[str, Spans]) -> dict[tuple[str, str], float]:
 
 
 def evidence(turns: pd.DataFrame) -> pd.DataFrame:
-    """Return the segments that tell of a voice: `session`, `cluster`, `start`, `end`, `channel`.
+    """Return the segments of evidence: `session`, `cluster`, `start`, `end`, `channel`.
 
-    Each lies in one channel: the one that most of the cluster's turns name.
+    All are read from one channel: the one that most of the cluster's turns name.
     """
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""What the commands of ``spk name`` do beyond calling a function: sources, and lines to print."""
+"""The work of the ``spk name`` commands beyond calling a function: sources, and lines to print."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from .voices_file import change_voices, save_voices
 def enrol_into(
     path: Path, sources: Mapping[str, Path | None], options: EnrolOptions, *, anew: bool = False
 ) -> Voices:
-    """Add people to the voices in a file, which is made if absent, and return them.
+    """Add people to the voices in a file, which is created if absent, and return them.
 
     Parameters
     ----------
     sources
         `table`, `store` and `identity`, or `clips`.
     anew
-        Begin the file anew where it is there.
+        Start the file anew if it exists.
 
     Raises
     ------
     InputError
-        As of `enrol` and `change_voices`.
+        As for `enrol` and `change_voices`.
     click.UsageError
-        The sources do not go together.
+        The sources cannot be combined.
     """
     _check_sources(sources, options)
     if not anew:
@@ -49,7 +49,7 @@ def enrol_into(
 def _enrol(
     voices: Voices | None, path: Path, sources: Mapping[str, Path | None], options: EnrolOptions
 ) -> Voices:
-    """Return voices with those of the sources, and tell how many segments are new."""
+    """Return the voices with those of the sources added, and log how many segments are new."""
     clips, table, store = (sources[name] for name in ("clips", "table", "store"))
     if clips is not None:
         cache = f"{path}.features"
@@ -75,7 +75,7 @@ def _enrol(
 
 
 def _check_sources(sources: Mapping[str, Path | None], options: EnrolOptions) -> None:
-    """Raise `click.UsageError` unless there are TABLE and STORE, or --clips alone."""
+    """Raise `click.UsageError` unless the sources are TABLE and STORE, or --clips alone."""
     clips, store = sources["clips"], sources["store"]
     if (clips is None) == (store is None) or (clips is not None and sources["table"] is not None):
         raise click.UsageError("Give TABLE and STORE, or --clips FOLDER.")

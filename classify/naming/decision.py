@@ -1,6 +1,6 @@
-"""Who each cluster is: scores of clusters and of their segments become names with reasons.
+"""Decide who each cluster is: scores of clusters and their segments become names with reasons.
 
-Nothing here reads audio: turns and their segments' vectors in, names out.
+No audio is read here; the input is turns and the vectors of their segments.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from .voices import Voices
 if TYPE_CHECKING:
     import pandas as pd
 
-DOUBT = 0.8  # a name, or that there is none, is doubtful below this probability
-SEVERAL = 0.5  # share of speech that by itself has names, where all of it together has none
-CLOSE = 0.1  # without calibration: within so much of the threshold
+DOUBT = 0.8  # below this probability, a name or `unknown` is doubtful
+SEVERAL = 0.5  # share of speech with names segment by segment, in a cluster without a name
+CLOSE = 0.1  # without calibration: this near the threshold
 COLUMNS = (
     *("session", "cluster", "name", "probability", "second", "margin", "seconds", "purity"),
     "reason",
@@ -40,15 +40,15 @@ class Named:
         `session`, `start`, `end`, `cluster`, `name`, `probability`, `channel`, `text`, by time.
     clusters : DataFrame
         `COLUMNS`, `score`, `doubtful`: a row for each cluster, by session and speaking time.
-        `seconds` is the speech that the name was judged by, `probability` that of the name, NaN
-        where it says nothing; `second` is the next most probable person, `margin` how far the
-        score lies above the next.
+        `seconds` is the amount of speech judged; `probability` that of the name, NaN if not
+        defined; `second` the next most probable person; `margin` how far the score lies above the
+        next.
     evidence : DataFrame
-        Segments that were scored: `session`, `cluster`, `start`, `end`, `audio`, `channel`,
-        `best` (the person that the segment alone tells of), `score` (of that person).
+        The segments scored: `session`, `cluster`, `start`, `end`, `audio`, `channel`, `best` (the
+        most probable person from this segment alone), `score` (of that person).
     voices : Voices
     threshold : float
-        Least probability, or without calibration score, that gave a name.
+        Lowest probability, or score without calibration, that gives a name.
     """
 
     turns: pd.DataFrame
@@ -59,7 +59,7 @@ class Named:
     threshold: float
 
     def __repr__(self) -> str:
-        """Return how much it holds, in one line."""
+        """Return the numbers of clusters and of doubtful ones, in one line."""
         doubtful = int(self.clusters["doubtful"].sum())
         return f"<Named {counted(len(self.clusters), 'cluster')}, {doubtful} doubtful>"
 
@@ -89,12 +89,12 @@ def name_clusters(
     X: np.ndarray,
     settings: NamingOptions | None = None,
 ) -> Named:
-    """Name the clusters of turns by their segments' vectors X (n, dim): all but the extraction.
+    """Name the clusters of turns, given their segments' vectors X (n, dim).
 
     Parameters
     ----------
     turns
-        As `clusters.turns_table` returns them.
+        As returned by `clusters.turns_table`.
     segments
         A row for each vector: `session`, `cluster`, `start`, `end` (s).
     """
@@ -123,14 +123,14 @@ def name_clusters(
 
 
 def _present(voices: Voices, scores: np.ndarray, settings: NamingOptions) -> np.ndarray:
-    """Return scores (n, P) with NaN for whoever was not there."""
+    """Return scores (n, P), with NaN for persons who were not present."""
     names = settings.present_names
     absent = [bool(names) and name not in names for name in voices.names]
     return np.where(np.array(absent), np.nan, scores)
 
 
 class _Session:
-    """The clusters of one session, and what is found of each."""
+    """The clusters of one session, and the findings on each."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class _Session:
     ) -> tuple[np.ndarray | None, np.ndarray]:
         """Return log-probabilities (n, P + 1), if calibrated, and gains (n, P); NaN without speech.
 
-        `scores` (n, P) are those of `seconds` (n,) of speech.
+        `scores` (n, P) were computed on `seconds` (n,) of speech.
         """
         calibrator = self.voices.calibration.calibrator
         if calibrator is None:
@@ -177,7 +177,7 @@ class _Session:
         return logs, logs[:, :-1] - np.log(max(threshold, 1e-300))
 
     def purity(self, cluster: int, person: int) -> float:
-        """Return the share of speech whose own best is a person, of those no better than it."""
+        """Return the share of speech that fits a person best, of those no better overall."""
         rows, own = self._rows[cluster], self.scores[cluster]
         scores = self._scores[rows][:, own <= own[person]]
         columns = np.flatnonzero(own <= own[person])
@@ -207,7 +207,7 @@ class _Session:
         ]
 
     def _reason(self, k: int) -> str:
-        """Return why a cluster can have no name, whatever the others have."""
+        """Return why a cluster cannot have a name, whatever the others have."""
         if not self.seconds[k] or self.seconds[k] < self.settings.min_seconds:
             return SHORT
         best = int(np.nanargmax(self.scores[k]))

@@ -1,8 +1,8 @@
-"""Speech of people whose names are known becomes voices.
+"""Turn speech of known people into voices, from a segment table and its store.
 
-From a segment table and its store. Used are segments of `LEAST` s and more; of each person in each
-session those in which others speak for at most `MIXED` of the time, unless there is no such
-segment. What is enrolled already is passed over.
+Segments of at least `LEAST` s are used. For each person and session, only those in which others
+speak for at most `MIXED` of the time are used, unless there are none. Speech that is already
+enrolled is skipped.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Log = Callable[[str], object]
-LEAST = 0.8  # s; a shorter segment says little of a voice
+LEAST = 0.8  # s; shorter segments say little about a voice
 MIXED = 0.2  # share of a segment in which others speak
-SAMPLES, SAMPLE = 3, 6.0  # clips of each person to listen to, and how long one need be, s
+SAMPLES, SAMPLE = 3, 6.0  # clips per person to listen to, and their sufficient length in s
 
 
 def enrol(
@@ -46,7 +46,7 @@ def enrol(
     audio_root: str | Path | None = None,
     log: Log = log_info,
 ) -> Voices:
-    """Enrol the speakers of a table, under their labels there or the names of an identity file.
+    """Enrol the speakers of a table, under their labels or the names of an identity file.
 
     Parameters
     ----------
@@ -55,27 +55,27 @@ def enrol(
     store
         Pooled features of its segments.
     voices
-        Enrolled before, to add to; without, new ones are made.
+        Existing voices to add to; if not given, new ones are made.
     identity
         CSV `session,speaker,person`; speakers that it does not name are left out.
     layer
-        One of the store's; None: of new voices the one whose left-out speech is told best, of
-        others theirs.
+        One of the store's layers. None: for existing voices their layer, for new ones the layer
+        that identifies left-out speech best.
     audio_root
-        Folder that the table's relative paths start from, so that a review page can play samples.
+        Base of the table's relative paths, so that a review page can play samples.
     log
-        Receives a line for what was left out or passed over.
+        Receives lines on what was left out or skipped.
 
     Returns
     -------
     Voices
-        The old ones and the new, calibrated anew.
+        The old voices and the new ones, recalibrated.
 
     Raises
     ------
     InputError
         The store is of another encoder than `voices`, lacks the layer or some segments, speech is
-        enrolled already under another name, or there is none to enrol.
+        already enrolled under another name, or there is none to enrol.
 
     Examples
     --------
@@ -121,7 +121,7 @@ def _named(rows: pd.DataFrame, identity: str | Path | None, log: Log) -> pd.Data
 
 
 def _person(session: str, label: str, identities: Mapping[tuple[str, str], str]) -> str:
-    """Return who a label is in a session; empty where the identity file doesn't say."""
+    """Return who a label is in a session; "" if the identity file does not say."""
     local = local_speaker(session, label)
     if (session, local) in identities:
         return identities[session, local]
@@ -129,9 +129,9 @@ def _person(session: str, label: str, identities: Mapping[tuple[str, str], str])
 
 
 def usable_speech(rows: pd.DataFrame, log: Log) -> pd.DataFrame:
-    """Return the rows that are long enough, and as free of other speech as there are.
+    """Return the rows that are long enough; of each `person` and session, the least overlapped.
 
-    Of each `person` in each session; the rows are sorted by session and time.
+    The rows are sorted by session and time.
     """
     long = rows[rows["end"] - rows["start"] >= LEAST - 1e-6]
     if "overlap" not in long and len(long) and has_common_clock(long):
@@ -218,7 +218,7 @@ def _added(
 
 
 def _layers(store: FeatureStore, voices: Voices | None, layer: int | None) -> list[int]:
-    """Return the layers that come into question."""
+    """Return the layers to choose from."""
     if voices is not None and layer not in (None, voices.layer):
         raise InputError(
             f"--layer: value is {layer}, expected {voices.layer}, the voices'; leave it out, or "
@@ -243,7 +243,7 @@ def _stretches(rows: pd.DataFrame, store: FeatureStore, layer: int) -> Stretches
 
 
 def _choose_layer(layers: Mapping[int, Stretches], log: Log) -> tuple[int, str]:
-    """Return the layer that tells left-out speech best, and how it was chosen."""
+    """Return the layer that identifies left-out speech best, and how it was chosen."""
     losses = {layer: calibrate(stretches).loss for layer, stretches in layers.items()}
     if np.isfinite(min(losses.values())):
         best = min(losses, key=lambda layer: losses[layer])
@@ -257,7 +257,7 @@ def _choose_layer(layers: Mapping[int, Stretches], log: Log) -> tuple[int, str]:
 
 
 def _gap(stretches: Stretches) -> float:
-    """Return how far persons' own scores lie above others', in deviations; 0 where none can be."""
+    """Return how far persons' own scores exceed others', in deviations; 0 if not measurable."""
     own, other = halves(stretches)
     gap = own - other
     gap = gap[~np.isnan(gap)]

@@ -1,11 +1,11 @@
-"""Open-set identification error by time, and what it is made of.
+"""Open-set identification error by time, and its parts.
 
-At every moment those who speak are set against those who are named. Persons that are not enrolled
-are `unknown` on both sides. A speaker whose name is among the named is right; of the others as many
-as can be are taken for one another (`wrong` name, `missed` known person who is unknown, `stranger`
-who has a name); who is left over is missed speech or a false alarm. The error is the seconds of all
-five over those of speech in the reference, as `pyannote.metrics.identification` has it without a
-collar. Source: Bredin (2017), pyannote.metrics.
+At every moment, the people who speak are compared with those who are named. Persons who are not
+enrolled are `unknown` on both sides. A speaker whose name is among the named is correct. As many of
+the others as possible are paired as confusions (`wrong` name, `missed` known person called unknown,
+`stranger` with a name); the rest are missed speech or false alarms. The error is the duration of
+all five over the duration of speech in the reference, as in `pyannote.metrics.identification`
+without a collar. Source: Bredin (2017), pyannote.metrics.
 """
 
 from __future__ import annotations
@@ -45,25 +45,25 @@ def score(
     uem: str | Path | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Score the folder that `apply` wrote against a reference with names.
+    """Score a folder that `apply` wrote against a reference with names.
 
     Parameters
     ----------
     named
         The folder.
     reference
-        RTTM, or another diarization, whose speakers are named as the enrolled persons are.
+        RTTM, or another diarization, whose speakers have the names of the enrolled persons.
     uem
-        File of ``session channel start end`` lines: what is scored. Without it all of a session,
-        from 0 to its last turn.
+        File of ``session channel start end`` lines: the regions to score. Without it, each
+        session is scored from 0 to its last turn.
     seed
-        Of the interval's draws.
+        For the draws of the interval.
 
     Returns
     -------
     DataFrame
         A row for each session and one for ``all``: `session`, `error` (0 or more), `low`, `high`
-        (95 % interval over sessions, of ``all`` where there are several), `speech` (s of the
+        (95 % interval over sessions, for ``all`` with several sessions), `speech` (s in the
         reference), and the seconds of each of `PARTS`.
 
     Raises
@@ -90,7 +90,7 @@ def score(
 
 
 def _read_reference(reference: str | Path) -> Annotation:
-    """Read the reference; a folder of several formats has no option here that says which."""
+    """Read the reference; a folder with several formats is refused, as no option selects one."""
     try:
         return read_turns(reference)
     except InputError as problem:
@@ -108,9 +108,9 @@ def _check_sessions(turns: pd.DataFrame, truth: pd.DataFrame, reference: str | P
 
 
 def labelled(turns: pd.DataFrame, enrolled_names: set[str]) -> list[tuple[str, str, float, float]]:
-    """Return (speaker, label, start, end) of turns; the label of who is not `known` is `unknown`.
+    """Return (speaker, label, start, end) of turns; speakers not enrolled have the label `unknown`.
 
-    A speaker's turns that touch or overlap are one.
+    Turns of one speaker that touch or overlap are merged.
     """
     rows = []
     for cluster, part in turns.groupby("cluster", sort=True):
@@ -131,9 +131,9 @@ def error_seconds(
     Parameters
     ----------
     truth, named
-        (speaker, label, start, end) as of `labelled`.
+        (speaker, label, start, end) as returned by `labelled`.
     spans
-        What is scored (s), merged; None: everything.
+        The regions to score (s), merged; None: everything.
     """
     events: list[tuple[float, int, str, int]] = []
     for side, rows in enumerate((truth, named)):
@@ -162,7 +162,7 @@ def _edges(span: tuple[float, float]) -> tuple[tuple[float, int], tuple[float, i
 
 
 def count_errors(truth: Mapping[str, int], named: Mapping[str, int]) -> dict[str, int]:
-    """Return how many of those who speak are wrong in which way, and how many speak (`speech`).
+    """Return how many speakers are wrong in each way, and how many speak (`speech`).
 
     >>> counts = count_errors({"Ann": 1, "unknown": 1}, {"Ann": 1, "Bo": 1})
     >>> counts["stranger_named"], counts["speech"]
@@ -204,7 +204,7 @@ def error_table(rows: Mapping[str, Row], *, seed: int = 0) -> pd.DataFrame:
 
 
 def _interval(values: np.ndarray, seed: int) -> tuple[float, float]:
-    """Return the interval of the pooled error, sessions drawn with replacement."""
+    """Return the interval of the pooled error, with sessions drawn with replacement."""
     if len(values) < 2:
         return float("nan"), float("nan")
     draws = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
@@ -213,7 +213,7 @@ def _interval(values: np.ndarray, seed: int) -> tuple[float, float]:
 
 
 def error_lines(table: pd.DataFrame, log: Callable[[str], object]) -> None:
-    """Say what `score` found: the whole, its parts, and each session."""
+    """Log the result of `score`: the total, its parts, and each session."""
     whole = table.iloc[-1]
     interval = (
         "" if np.isnan(whole["low"]) else f" ({100 * whole['low']:.1f}-{100 * whole['high']:.1f})"

@@ -1,7 +1,7 @@
-"""Features of new speech, made as those of the voices were, and kept for the next time.
+"""Extract features of new speech as those of the voices were, and cache them.
 
-A folder holds a store for each way that features were made: another layer, channel or encoder is
-another store, so that none stands in another's way.
+A folder has a separate store for each way of extraction, so that another layer, channel or encoder
+never conflicts with what is there.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ def features_like(
 ) -> FeatureStore:
     """Return a store with features of a table's segments at the voices' layer.
 
-    What is in the cache is not made again; where all is there, no encoder is loaded.
+    Cached features are not extracted again; if all are cached, no encoder is loaded.
 
     Parameters
     ----------
     encoder
-        Where the voices' encoder lies now; None: where it lay.
+        Current location of the voices' encoder; None: as recorded.
     settings
-        `audio_root`, `channel`, `device`, as `ExtractOptions` has them.
+        `audio_root`, `channel`, `device`, as in `ExtractOptions`.
 
     Raises
     ------
     InputError
-        The encoder is another than the voices', or as `run_extraction` does.
+        The encoder is not the voices', or as for `run_extraction`.
     """
     table = check_table(table)
     options = ExtractOptions(**{**_options(voices, encoder), **settings})
@@ -68,16 +68,16 @@ def features_like(
 
 
 def store_name(of: str, options: ExtractOptions) -> str:
-    """Return the name of the store of features that are made with these options.
+    """Return the name of the store for features extracted with these options.
 
-    `of` is the fingerprint of the voices that they are for, or nothing.
+    `of` is the fingerprint of the voices that they are for, or "".
     """
     facts = (of, options.encoder, options.revision, options.layers, options.channel, options.device)
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 
 def recording_hash(path: str | Path) -> str:
-    """Return 16 hexadecimal digits of a file's SHA-256, which tell it from any other."""
+    """Return 16 hexadecimal digits of a file's SHA-256, which identify it."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
@@ -99,7 +99,7 @@ def _options(voices: Voices, encoder: str | None) -> dict[str, Any]:
 
 
 def _encoder(voices: Voices, options: ExtractOptions) -> Encoder:
-    """Load the encoder, and normalise waveforms as was done for the voices."""
+    """Load the encoder, normalising waveforms as for the voices."""
     from ...extract.encoder.encoder import load_encoder
 
     where: dict[str, Any] = {
@@ -116,11 +116,11 @@ def _encoder(voices: Voices, options: ExtractOptions) -> Encoder:
 
 
 def _configuration(encoder: Encoder, options: ExtractOptions) -> dict[str, Any]:
-    """Return what a store of the encoder would say, of the layer if the encoder has it."""
+    """Return the configuration of a store of the encoder, with the layer if the encoder has it."""
     layers = parse_layers("all", encoder.layer_count)
     return configuration(encoder, layers, replace(options, layers="all"))
 
 
 def _settled(store: FeatureStore) -> set[str]:
-    """Return the ids of the segments that a store has features of, or has rejected."""
+    """Return the ids of the segments that have features in a store or were rejected."""
     return {*map(str, store.ids()), *(row["segment_id"] for row in store.rejected())}

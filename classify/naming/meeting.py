@@ -1,8 +1,8 @@
-"""Names for the clusters of a diarized meeting: the whole flow of ``spk name apply``.
+"""Name the clusters of a diarized meeting: the whole flow of ``spk name apply``.
 
-Read the turns, cut away where others speak, extract with the voices' encoder, score clusters and
-their segments, assign names as a whole, and say of each cluster how sure that is and why it has
-none.
+Read the turns, cut out overlapped speech, extract features with the voices' encoder, score clusters
+and their segments, assign names as a whole, and report for each cluster how sure its name is, or
+why it has none.
 """
 
 from __future__ import annotations
@@ -48,22 +48,22 @@ def apply(
     log: Log = log_info,
     **options: Any,
 ) -> Named:
-    """Give the clusters of a diarization the names of enrolled people.
+    """Name the clusters of a diarization after enrolled people.
 
     Parameters
     ----------
     diarization
         RTTM, WhisperX JSON, ELAN's EAF, lhotse's JSONL, a NeMo manifest or another format, of one
-        session or several.
+        or several sessions.
     audio
-        The recording of the only session; or else
+        The recording, if there is only one session.
     audio_root
-        the folder of recordings, each named after its session. Neither is needed where the
-        diarization lists its recordings (Kaldi, NeMo).
+        Alternatively, the folder of recordings, each named after its session. Neither is needed if
+        the diarization lists its recordings (Kaldi, NeMo).
     cache
-        Folder that keeps the features; a second run takes them from there.
+        Folder that keeps the features for the next run.
     log
-        Receives lines of what was left out, and of what the names rest on.
+        Receives lines on what was left out, and on the basis of the names.
     options
         `false_accepts`, `threshold`, `present`, `same_name`, `min_purity`, `min_seconds`,
         `input_format`, `channel`, `encoder`, `device`, as `NamingOptions` has them.
@@ -71,8 +71,8 @@ def apply(
     Raises
     ------
     InputError
-        A file cannot be read, a session has no recording, the encoder is another than the voices',
-        or somebody present is not enrolled.
+        A file cannot be read, a session has no recording, the encoder is not the voices', or
+        somebody in `present` is not enrolled.
 
     Examples
     --------
@@ -120,10 +120,10 @@ def read_diarization(
     log: Log,
     audio_root: str | Path | None = None,
 ) -> Annotation:
-    """Return the turns of a diarization, in a format or in its own, and log its notes."""
+    """Return the turns of a diarization, in the given format or the detected one; log its notes."""
     try:
         annotation = read_turns(diarization, input_format, audio_root=audio_root)
-    except InputError as problem:  # which names the argument of `read_turns`
+    except InputError as problem:  # it names the argument of `read_turns`
         text = re.sub(r"format=\.\.\.|--format", "--input-format", str(problem))
         raise InputError(text) from None
     for note in annotation.notes:
@@ -137,7 +137,7 @@ def _recordings(
     audio: str | Path | None,
     audio_root: str | Path | None,
 ) -> dict[str, Path]:
-    """Return each session's recording; what is no audio is told, and not taken for silence."""
+    """Return each session's recording; raise `InputError` if one is not audio."""
     recordings = _named_recordings(turns, listed, audio, audio_root)
     for path in recordings.values():
         read_header(path)
@@ -171,9 +171,9 @@ def _named_recordings(
 
 
 def _segments(turns: pd.DataFrame, recordings: Mapping[str, Path]) -> pd.DataFrame:
-    """Return the evidence as a segment table; ids hold the recording's hash, start and end.
+    """Return the evidence as a segment table; ids contain the recording's hash, start and end.
 
-    So features that are kept belong to the audio, whatever the cluster is called today.
+    Cached features thus belong to the audio, whatever a cluster is called in a later run.
     """
     rows = evidence(turns)
     hashes = {session: recording_hash(path) for session, path in recordings.items()}
@@ -187,7 +187,7 @@ def _segments(turns: pd.DataFrame, recordings: Mapping[str, Path]) -> pd.DataFra
 
 
 def summary(named: Named) -> list[str]:
-    """Say how many clusters have a name, who is doubtful, and by which threshold."""
+    """Return lines on how many clusters have a name, which are doubtful, and the threshold."""
     clusters = named.clusters
     unknown = clusters["reason"].isin([STRANGER, SHORT, MIXED, CONFLICT]) & clusters[
         "name"

@@ -8,7 +8,7 @@ from ...common.errors import InputError
 from ...common.options import CheckedOptions, joined, option_field, parse_channel
 
 DEFAULT_ENCODER = "small"  # of clips
-ZIP = b"PK\3\4"  # a file of voices begins like this
+ZIP = b"PK\3\4"  # first bytes of a voices file
 SAME_NAME = ("auto", "never", "always")
 FORMATS = ("rttm", "json", "csv", "srt", "vtt", "txt")
 ENROLMENT, DECISION, READING, WRITING = (
@@ -125,7 +125,7 @@ class NamingOptions(CheckedOptions):
 
     @property
     def present_names(self) -> list[str]:
-        """Return the names of `present`; none where all can have been there."""
+        """Return the names in `present`; none if anybody may have been there."""
         return [] if self.present is None else [name.strip() for name in self.present.split(",")]
 
 
@@ -154,7 +154,7 @@ class OutputOptions(CheckedOptions):
 
 
 def check_one_audio(audio: object, audio_root: object, *, listed: bool) -> None:
-    """Raise `InputError` unless one is given, or neither where the diarization lists recordings."""
+    """Raise `InputError` unless one is given, or none if the diarization lists recordings."""
     neither = audio is None and audio_root is None
     if (audio is None) == (audio_root is None) and not (listed and neither):
         given = "none is given" if audio is None else "both are given"

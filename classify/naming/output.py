@@ -1,9 +1,9 @@
-"""The files of a named diarization: RTTM, WhisperX JSON, subtitles, the list of names.
+"""Write the files of a named diarization: RTTM, WhisperX JSON, subtitles, the list of names.
 
-Each session has its files, ``SESSION.rttm`` and so on; ``names.csv`` lists the clusters of all, and
-``naming.json`` says what they were made with, who was enrolled, and which files there are. All are
-drafted first: where one of them may not be replaced, none is. What an earlier run with other names
-left goes when its files are replaced.
+Each session has its own files, ``SESSION.rttm`` and so on; ``names.csv`` lists the clusters of all
+sessions; ``naming.json`` records how they were made, who was enrolled, and the list of files. All
+files are drafted first: if one of them may not be replaced, none is. When files of an earlier run
+are replaced, its other files are removed.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 MARK, LIST, REVIEW = "naming.json", "names.csv", "review.html"
 SUBTITLES = ("srt", "vtt", "txt")
-PLACES = ("input_format", "encoder", "device")  # options that change no name
-DIGITS = 4  # after the point, of probabilities and seconds
+PLACES = ("input_format", "encoder", "device")  # options that do not affect names
+DIGITS = 4  # decimals of probabilities and seconds
 
 
 def write_named(
@@ -44,28 +44,29 @@ def write_named(
     review: bool = False,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Write what `apply` found to a folder, all of it or nothing.
+    """Write the result of `apply` to a folder, all of it or nothing.
 
     Parameters
     ----------
     diarization
-        The file that was named: a WhisperX JSON is written as it is but for its speakers.
+        The diarization that was named: a WhisperX JSON is written back with only its speakers
+        changed.
     formats
         Some of ``rttm json csv srt vtt txt``.
     review
-        Also the page to listen to (`review.review_page`).
+        Also write the page to listen to (`review.review_page`).
     overwrite
-        Replace files that are there with other content.
+        Replace existing files that have other content.
 
     Returns
     -------
     list of Path
-        What was written.
+        The files written.
 
     Raises
     ------
     InputError
-        A file is there with other content, or cannot be written.
+        A file exists with other content, or cannot be written.
     """
     folder = Path(folder)
     check_own_folder(folder, MARK, [LIST, REVIEW])
@@ -103,7 +104,7 @@ def _json(document: Mapping[str, Any]) -> bytes:
 
 
 def _before(folder: Path) -> dict[str, Any]:
-    """Return what an earlier run said in `MARK`; nothing where none can be read."""
+    """Return what an earlier run wrote to `MARK`; empty if it cannot be read."""
     try:
         described = json.loads((folder / MARK).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -136,7 +137,7 @@ def names_table(named: Named) -> pd.DataFrame:
 
 
 def _described(named: Named) -> dict[str, Any]:
-    """Return what `MARK` says, but for the files, as it reads back from JSON."""
+    """Return the content of `MARK` without the files, as it reads back from JSON."""
     from importlib.metadata import version
 
     voices, calibration = named.voices, named.voices.calibration
@@ -159,7 +160,7 @@ def _described(named: Named) -> dict[str, Any]:
 def _document(
     named: Named, session: str, turns: pd.DataFrame, diarization: str | Path | None
 ) -> dict[str, Any]:
-    """Return a session as WhisperX JSON: the given one where it is that, else its turns."""
+    """Return a session as WhisperX JSON: the given document if it is one, else its turns."""
     rows = named.clusters[named.clusters["session"] == session]
     columns = zip(rows["cluster"], rows["name"], rows["probability"], strict=True)
     names = {
@@ -188,7 +189,7 @@ def _given(diarization: str | Path | None) -> dict[str, Any] | None:
 
 
 def _labels(document: Mapping[str, Any], names: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (speaker as the document has it, cluster) of the speakers that have a name."""
+    """Yield (speaker as in the document, cluster) for each speaker that has a name."""
     for key in LISTS:
         for row in document.get(key) or []:
             for part in [row, *((row.get("words") if isinstance(row, dict) else None) or [])]:
@@ -198,7 +199,7 @@ def _labels(document: Mapping[str, Any], names: Mapping[str, Any]) -> Iterator[t
 
 
 def read_named(folder: str | Path) -> tuple[pd.DataFrame, list[str]]:
-    """Return the turns that `write_named` left in a folder, and who was enrolled.
+    """Return the turns that `write_named` wrote to a folder, and who was enrolled.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""The page to review names on: each cluster's clips beside the enrolled voice, doubtful ones first.
+"""Make the page to review names: each cluster's clips beside the enrolled voice, doubtful first.
 
-One HTML file in the style of the report (`report.page`), which needs no network; the same input
-gives the same bytes. A clip whose recording is not there any more is a note in its place.
+It is one HTML file in the style of the report (`report.page`), and needs no network; the same input
+gives the same bytes. If a recording no longer exists, a note replaces its clips.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TITLE = "Names to review"
-OWN, OTHER, VOICE = 2, 2, 2  # clips that tell of the name, of others, and of the enrolled voice
+OWN, OTHER, VOICE = 2, 2, 2  # clips for the name, for others, and of the enrolled voice
 WHY = {
     STRANGER: "Nobody who is enrolled fits well enough.",
     SHORT: "Too little speech that is nobody else's at the same time.",
@@ -43,16 +43,16 @@ HEADS = (
     ("purity", "share that points to the same person by itself"),
     ("reason", "why it has no name, or not the best"),
 )
-WIDTH, ROW, EDGE = 9.5, 0.22, 0.7  # inches of a timeline, of a row in it, of its axis
+WIDTH, ROW, EDGE = 9.5, 0.22, 0.7  # inches of a timeline, a row, the axis
 
 
 def review_page(named: Named, *, title: str = TITLE) -> str:
-    """Return the HTML page about what `apply` found.
+    """Return the HTML page about the result of `apply`.
 
     Parameters
     ----------
     named
-        With `audio` in its evidence, the path of each segment's recording.
+        Its evidence needs `audio`, the path of each segment's recording.
     """
     rows = named.clusters.sort_values("doubtful", ascending=False, kind="stable")
     clips = Clips(Path("/"), _clip_table(named))
@@ -77,7 +77,7 @@ def review_page(named: Named, *, title: str = TITLE) -> str:
 
 
 def _clip_table(named: Named) -> pd.DataFrame:
-    """Return all segments that can be played, by id: evidence, and the voices' samples."""
+    """Return all playable segments, by id: the evidence, and samples of the voices."""
     import pandas as pd
 
     columns = ["audio", "start", "end", "channel"]
@@ -119,7 +119,7 @@ def _card(row: Mapping[str, Any], named: Named, clips: Clips) -> Card:
 
 
 def _players(row: Mapping[str, Any], named: Named, clips: Clips) -> Iterator[AudioClip]:
-    """Yield clips of the cluster that tell of its person, of others, and of the person's voice."""
+    """Yield clips that suggest the cluster's person, clips that suggest others, and the voice."""
     here = (named.evidence["session"] == row["session"]) & (
         named.evidence["cluster"] == row["cluster"]
     )
@@ -160,7 +160,7 @@ def _clusters_table(named: Named) -> Table:
 
 
 def timeline(turns: pd.DataFrame, *, name: str) -> Markup:
-    """Draw who speaks when, a line for each name, from turns with `name`, `start` and `end`."""
+    """Draw who speaks when, a row per name, from turns with `name`, `start` and `end`."""
     names: Sequence[str] = list(dict.fromkeys(turns["name"]))
 
     def paint(axes: Axes) -> None:

@@ -1,13 +1,13 @@
-"""How well a vector fits each enrolled person: cosine after centring and whitening.
+"""Score how well a vector fits each enrolled person: cosine after centring and whitening.
 
 Centre, scale and whitening are learnt from the enrolment alone. The scale is each feature's
-deviation within persons; whitening takes out what a person's own stretches differ in (Hatch and
-others, 2006, Within-class covariance normalization for SVM-based speaker recognition), with the
-covariance shrunk towards the identity as Ledoit and Wolf (2004) say, and by a tenth at least,
-since stretches of one session are more alike than they count. Scores are not normalised by other
-persons' scores: on clips of 10 to 60 people that named fewer of them (docs/how-to/names.md). With
-fewer than `FEW` persons there is nothing to centre on: the cosine is taken of the scaled vectors as
-they are.
+deviation within persons. Whitening removes the directions in which a person's own stretches differ
+(Hatch and others, 2006, Within-class covariance normalization for SVM-based speaker recognition);
+the covariance is shrunk towards the identity as in Ledoit and Wolf (2004), by at least a tenth,
+since stretches of one session are more similar than their number suggests. Scores are not
+normalised by other persons' scores: on clips of 10 to 60 people, that named fewer of them
+(docs/how-to/names.md). With fewer than `FEW` persons there is nothing to centre on, and the cosine
+of the scaled vectors is used.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from ...common.counts import counted
 from .stretches import Stretches
 
 FEW = 3  # persons
-MOST = 400  # stretches that the covariance is learnt from
+MOST = 400  # stretches used to estimate the covariance
 LEAST_SHRINKAGE = 0.1
-FLAT = 1e-3  # share of the features' median deviation below which one says nothing
+FLAT = 1e-3  # share of the features' median deviation; a feature that varies less is uninformative
 PLAIN = "cosine of scaled vectors (too few persons to centre on)"
 WHITENED = "cosine after centring and whitening"
 
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
-    """What takes out of vectors in what a person's own stretches differ.
+    """Removes from vectors the differences between a person's own stretches.
 
     Attributes
     ----------
     scale : (dim,) float64
         Deviation of each feature within persons.
     axes, gains : (dim, r) and (r,) float64
-        Directions that whitening changes, and what is added to the vector along each, times its
-        part there.
+        Directions that whitening changes, and the gain of each: the vector's component along it,
+        times the gain, is added to the vector.
     """
 
     scale: np.ndarray
@@ -70,12 +70,12 @@ class Scorer:
     models: np.ndarray
 
     def __repr__(self) -> str:
-        """Return whom it scores and how, in one line."""
+        """Return the persons and the method, in one line."""
         return f"<Scorer {counted(len(self.names), 'person')}, {self.method}>"
 
     @property
     def method(self) -> str:
-        """Say how scores are made."""
+        """Return how scores are computed, in words."""
         return PLAIN if len(self.names) < FEW else WHITENED
 
     def scores(self, X: np.ndarray) -> np.ndarray:
@@ -102,7 +102,7 @@ def person_means(stretches: Stretches) -> np.ndarray:
 
 
 def fit_whitening(stretches: Stretches) -> Whitening:
-    """Learn from what stretches of one person differ in."""
+    """Learn whitening from the differences between stretches of one person."""
     persons = np.searchsorted(stretches.names, stretches.persons)
     residuals, weights = stretches.means - person_means(stretches)[persons], stretches.seconds
     scale = _scale(residuals, weights)
@@ -111,7 +111,7 @@ def fit_whitening(stretches: Stretches) -> Whitening:
 
 
 def _scale(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return each feature's root mean square (dim,), and 1 or a floor where it says nothing."""
+    """Return each feature's root mean square (dim,); for uninformative ones 1 or a floor."""
     root = np.sqrt(weights @ np.square(values) / weights.sum())
     middle = float(np.median(root[root > 0])) if root.any() else 1.0
     return np.asarray(np.maximum(root, FLAT * middle))
@@ -127,9 +127,8 @@ def _evenly(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.nda
 def _whitening(residuals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return axes (dim, r) and gains (r,) of the inverse root of the shrunk covariance.
 
-    The covariance is divided by its mean variance, and the root by that of the shrinkage's part
-    of the identity, so that whatever lies in no residual is left as it is; cosines do not see
-    factors.
+    The covariance is divided by its mean variance, and the root by its value for the identity part
+    alone, so that directions outside the residuals do not change; cosines ignore overall factors.
     """
     count, dim = residuals.shape
     gram = residuals @ residuals.T
@@ -146,7 +145,7 @@ def _whitening(residuals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _shrinkage(gram: np.ndarray, count: int, dim: int) -> float:
-    """Return Ledoit and Wolf's share of the identity, from the residuals' products (n, n)."""
+    """Return Ledoit and Wolf's weight of the identity, from the residuals' products (n, n)."""
     square = np.square(gram).sum() / count**2
     spread = square / dim - (np.trace(gram) / (count * dim)) ** 2
     error = (np.square(np.diag(gram)).sum() / count - square) / (count * dim)
@@ -155,6 +154,6 @@ def _shrinkage(gram: np.ndarray, count: int, dim: int) -> float:
 
 
 def unit(X: np.ndarray) -> np.ndarray:
-    """Return vectors (n, dim) at length 1; those of length 0 as they are."""
+    """Return vectors (n, dim) scaled to length 1; zero vectors are unchanged."""
     length = np.linalg.norm(X, axis=1, keepdims=True)
     return np.asarray(X / np.where(length > 0, length, 1.0))

@@ -1,8 +1,8 @@
 """Stretches: enrolled speech as sums over about five seconds of one person in one session.
 
-What is kept of a voice is for each stretch the person, the session, the seconds and the sum of the
-segments' vectors, each times its seconds. Sums of stretches are those of a session, of a person and
-of all, so that each of them can be added, removed or left out in turn.
+For each stretch, these are kept: the person, the session, the seconds, and the sum of the segments'
+vectors, each multiplied by its seconds. Sums of stretches give those of a session, a person or
+everybody, so each of these can be added, removed or left out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Stretches:
     seconds : (n,) float64
         Of speech, > 0.
     sums : (n, dim) float32
-        Each segment's vector times its seconds, added up.
+        Sum of each segment's vector times its seconds.
     """
 
     persons: np.ndarray
@@ -39,7 +39,7 @@ class Stretches:
         return len(self.seconds)
 
     def __repr__(self) -> str:
-        """Return how much speech of how many people it is, in one line."""
+        """Return the amount of speech and the number of people, in one line."""
         minutes = self.seconds.sum() / 60
         return f"<Stretches {len(self)} of {counted(len(self.names), 'person')}, {minutes:.1f} min>"
 
@@ -54,21 +54,21 @@ class Stretches:
         return self.sums.astype(np.float64) / self.seconds[:, None]
 
     def of(self, rows: np.ndarray) -> Stretches:
-        """Return some of the stretches, by a mask (n,) bool or row numbers."""
+        """Return some of the stretches, selected by a mask (n,) bool or row numbers."""
         return Stretches(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def plus(self, other: Stretches) -> Stretches:
-        """Return these stretches and others."""
+        """Return these stretches followed by others."""
         pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
         return Stretches(*(np.concatenate(pair) for pair in pairs))
 
     def mean(self) -> np.ndarray:
-        """Return the mean (dim,) of all, weighted by seconds."""
+        """Return the mean (dim,) of all stretches, weighted by seconds."""
         return np.asarray(self.sums.sum(axis=0, dtype=np.float64) / self.seconds.sum())
 
 
 def no_stretches(dim: int) -> Stretches:
-    """Return stretches of nobody."""
+    """Return an empty set of stretches."""
     names = np.zeros(0, dtype="U1")
     return Stretches(names, names, np.zeros(0), np.zeros((0, dim), np.float32))
 
@@ -76,7 +76,7 @@ def no_stretches(dim: int) -> Stretches:
 def make_stretches(
     X: np.ndarray, seconds: np.ndarray, persons: np.ndarray, sessions: np.ndarray
 ) -> Stretches:
-    """Add up segments to stretches; what is left at a session's end joins the stretch before.
+    """Sum segments to stretches; the remainder of a session joins its last stretch.
 
     Parameters
     ----------

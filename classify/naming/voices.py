@@ -1,8 +1,8 @@
-"""Voices: the persons that are enrolled, as sums of their speech, and what was learnt from them.
+"""Voices: enrolled persons, as sums of their speech, and what is learnt from them.
 
-Persons and sessions can be added and removed; whatever is learnt (centre, whitening, calibration)
-is learnt anew from the sums that are there. The same speech counts once: it is known by the hash
-of its samples.
+Persons and sessions can be added and removed; everything learnt (centre, whitening, calibration) is
+then learnt again from the remaining sums. The same speech, identified by the hash of its samples,
+counts once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 UNKNOWN = "unknown"
 RESERVED = re.compile(r"unknown([ _]\d+)?", re.IGNORECASE)
-# not compared between stores: which layers lie there, how they are stored, what channel was read
+# keys that may differ between stores: layers present, storage format, channel read
 FREE_KEYS = ("layers", "dtype", "schema", "channel", "max_seconds", "compute_dtype")
 
 
@@ -52,16 +52,16 @@ class Voices:
     config : dict
         Configuration of the store that the vectors came from.
     layer : int
-        Whose vectors they are.
+        The layer of the vectors.
     chosen : str
         How the layer was chosen.
     stretches : Stretches
         The sums.
     speech : {hash: (person, session)}
-        Every segment that is in the sums.
+        Every segment included in the sums.
     samples : tuple of Sample
     learnt : Calibration, optional
-        What a file of the same voices holds.
+        Calibration read from a file of the same voices.
     """
 
     config: Mapping[str, Any]
@@ -84,12 +84,12 @@ class Voices:
 
     @cached_property
     def calibration(self) -> Calibration:
-        """Return what leaving speech out taught, learnt anew unless a file has it."""
+        """Return the calibration, from the file if it has one, else learnt now."""
         return calibrate(self.stretches) if self.learnt is None else self.learnt
 
     @cached_property
     def scorer(self) -> Scorer:
-        """Return what scores vectors against the persons."""
+        """Return the scorer of vectors against the persons."""
         return fit_scorer(self.stretches)
 
     def remove(self, name: str) -> Voices:
@@ -126,7 +126,7 @@ class Voices:
         return pd.DataFrame(rows, columns=["person", "sessions", "segments", "seconds"])
 
     def summary(self) -> list[str]:
-        """Say what is enrolled, how clusters are scored, and what the scores were calibrated on."""
+        """Return lines on who is enrolled, how clusters are scored, and how calibrated."""
         return [self._enrolled_text(), f"score: {self.scorer.method}", self.calibration_text()]
 
     def __repr__(self) -> str:
@@ -142,7 +142,7 @@ class Voices:
         )
 
     def calibration_text(self) -> str:
-        """Say what probabilities were learnt from, or why there are none."""
+        """Return in words what probabilities were learnt from, or why there are none."""
         learnt = self.calibration
         if learnt.calibrator is None:
             return (
@@ -168,7 +168,7 @@ def check_enrolled(names: Sequence[str], enrolled: Sequence[str], where: str) ->
 
 
 def check_person(name: str, where: str) -> None:
-    """Raise `InputError` for a name that cannot be written, or that a stranger may have."""
+    """Raise `InputError` for a name that cannot be written, or that is reserved for strangers."""
     check_name(name, what="person", place=where)
     if RESERVED.fullmatch(name):
         raise InputError(
@@ -178,7 +178,7 @@ def check_person(name: str, where: str) -> None:
 
 
 def check_same_encoder(voices: Voices, config: Mapping[str, Any], where: str | Path) -> None:
-    """Raise `InputError` with the keys that differ unless vectors are of the voices' encoder."""
+    """Raise `InputError`, naming differing keys, unless vectors are of the voices' encoder."""
     differ = differing_keys(voices.config, config, free=FREE_KEYS)
     if differ:
         pairs = "; ".join(

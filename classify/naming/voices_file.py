@@ -1,10 +1,10 @@
-"""The file of voices: JSON and arrays in one npz, written whole or not at all, read without pickle.
+"""The voices file: JSON and arrays in one npz, written atomically, read without pickle.
 
-``description`` holds the JSON as bytes: schema, encoder's configuration and fingerprint, layer and
-how it was chosen, names of persons and sessions, hashes of the enrolled speech with person and
-session, samples to listen to, the calibrator's numbers. ``person`` and ``session`` (n,) number the
-names; ``seconds`` (n,) and ``sums`` (n, dim) are the stretches'; ``strangers`` (k,) are the
-probabilities that thresholds are set by.
+``description`` is the JSON as bytes: schema, configuration and fingerprint of the encoder, layer
+and how it was chosen, names of persons and sessions, hashes of the enrolled speech with person and
+session, samples to listen to, coefficients of the calibrator. ``person`` and ``session`` (n,) are
+indices into the names; ``seconds`` (n,) and ``sums`` (n, dim) are those of the stretches;
+``strangers`` (k,) are the probabilities from which thresholds are set.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from .voices import Sample, Voices
 
 SCHEMA = 1
 KINDS = {"person": "i", "session": "i", "seconds": "f", "sums": "f", "strangers": "f"}
-HEAD = 4000  # bytes by which another kind of file is told
-LARGEST = 2**32  # bytes that the arrays may hold
+HEAD = 4000  # bytes that are enough to recognise another kind of file
+LARGEST = 2**32  # bytes of all arrays
 
 
 def save_voices(voices: Voices, path: str | Path) -> None:
-    """Write voices to a file, in one step; the same voices are the same bytes.
+    """Write voices to a file atomically; the same voices give the same bytes.
 
     Raises
     ------
@@ -83,18 +83,18 @@ def save_voices(voices: Voices, path: str | Path) -> None:
 def change_voices(path: Path, change: Callable[[Voices | None], Voices]) -> Voices:
     """Change the voices in a file, and return them.
 
-    Two commands at once lose nothing: where another one has written the file since it was read,
-    its voices are what is changed.
+    Concurrent commands lose nothing: if another one has written the file since it was read, the
+    change is applied to its voices.
 
     Parameters
     ----------
     change
-        Called with the voices of the file, or None where there is none; maybe several times.
+        Called with the file's voices, or None if there is no file; possibly several times.
 
     Raises
     ------
     InputError
-        As of `load_voices` and `save_voices`.
+        As for `load_voices` and `save_voices`.
     """
     while True:
         before = _content(path)
@@ -109,7 +109,7 @@ def change_voices(path: Path, change: Callable[[Voices | None], Voices]) -> Voic
 
 
 def _content(path: Path) -> bytes | None:
-    """Return what a file holds: None where there is none, b"" where it is not to be read."""
+    """Return a file's content; None if there is no file, b"" if it cannot be read."""
     if not os.path.lexists(path):
         return None
     with suppress(OSError):
@@ -174,7 +174,7 @@ def _damaged(path: Path, problem: Exception) -> InputError:
 
 
 def _check_begins(data: bytes, path: Path) -> None:
-    """Raise `ValueError` for another kind of file, which numpy would take for a pickle."""
+    """Raise `ValueError` for another kind of file, which numpy would treat as a pickle."""
     if not data:
         raise ValueError("it is empty")
     if not data.startswith(ZIP):
@@ -201,7 +201,7 @@ def _check_schema(described: Any, path: Path) -> None:
 
 
 def _voices(described: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> Voices:
-    """Return the voices of a description and arrays; raise `ValueError` where they do not fit."""
+    """Return the voices from a description and arrays; raise `ValueError` if they do not fit."""
     stretches = _stretches(described, columns)
     numbers = described["calibrator"]
     calibrator = None if numbers is None else Calibrator(**{k: float(numbers[k]) for k in numbers})

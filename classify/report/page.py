@@ -142,18 +142,18 @@ def write_report(
     Parameters
     ----------
     runs
-        Folders that a sweep wrote, or predictions tables; or these by the name they are to have.
+        Folders of sweeps, or predictions tables; or a mapping of names to these.
     path
-        ``.html``; one that is there is replaced.
+        ``.html``; an existing file is replaced.
     log
-        Receives what makes the numbers doubtful, which the page says too.
+        Receives each reason to doubt the numbers; the page shows them too.
     options
         `table`, `audio_root`, `errors`, `split` and `title` of `report`.
 
     Raises
     ------
     InputError
-        As of `report`, or the page cannot be written.
+        As for `report`, or the page cannot be written.
 
     Examples
     --------
@@ -190,12 +190,12 @@ def _page(**content: Any) -> str:
 
 @dataclass(frozen=True)
 class Card:
-    """What `cards_to_hear` shows of something doubtful: whose it is, whose else, and clips."""
+    """A doubtful item on a page of `cards_to_hear`: its label, the better one, and clips."""
 
     session: str
     own: str  # a label or a cluster
-    better: str  # who fits it
-    group: str  # by which cards are filtered
+    better: str  # who fits better
+    group: str  # cards are filtered by it
     tags: tuple[str, ...]
     facts: str
     why: str
@@ -203,7 +203,7 @@ class Card:
 
 
 def render(template: str, **content: Any) -> str:
-    """Return a page of one of `TEMPLATES`, with the style and the only script that may run."""
+    """Return a page from one of `TEMPLATES`, with the style and the only script that may run."""
     import jinja2
     from markupsafe import Markup
 

@@ -88,9 +88,9 @@ class ReportedRun:
 
     @property
     def encoder(self) -> str:
-        """Return the encoder, and whether it is untrained or a baseline; empty where unknown.
+        """Return the encoder, and whether it is untrained or a baseline; "" if unknown.
 
-        One in a local folder is called as the folder is.
+        An encoder in a local folder is called by the folder's name.
         """
         store = self.config.get("store")
         if not isinstance(store, dict) or not store.get("encoder"):

@@ -68,8 +68,8 @@ class ValidationScores:
 def choose(trials: Sequence[Candidate]) -> Candidate:
     """Return the trial with the highest validation accuracy; ties go to the lowest log-loss.
 
-    Where validation is too small to choose by (`too_small`), ties are common and go to the simplest
-    classifier, in the order of `PENALTIES`, then to the lowest log-loss.
+    If validation is too small to choose by (`too_small`), ties are common; they go to the simplest
+    classifier, in the order of `PENALTIES`, and then to the lowest log-loss.
     """
     best = min(trials, key=lambda trial: (-trial.accuracy, trial.log_loss))
     if not too_small(best):
@@ -80,13 +80,13 @@ def choose(trials: Sequence[Candidate]) -> Candidate:
 
 
 def too_small(trial: Candidate) -> bool:
-    """Tell whether the interval of a trial's validation accuracy is wider than `WIDE`."""
+    """Return whether the interval of a trial's validation accuracy is wider than `WIDE`."""
     low, high = wider_interval(trial)
     return high - low > WIDE
 
 
 def wider_interval(trial: Candidate) -> tuple[float, float]:
-    """Return the wider of a trial's interval and Wilson's, which has a width at accuracy 1 too."""
+    """Return the wider of a trial's interval and Wilson's, which has a width even at accuracy 1."""
     own, other = trial.interval, wilson(int(trial.correct.sum()), len(trial.correct))
     return max(own, other, key=lambda ends: ends[1] - ends[0])
 
@@ -123,7 +123,7 @@ def make_trial(
     ----------
     outcomes : one per task
     codes : (n,) int
-        True classes of all tasks' validation rows; -1 where unknown.
+        True classes of all tasks' validation rows; -1 if unknown.
     meetings : (n,)
         Each row's meeting, or other group that `metrics.interval_groups` resamples.
     """
@@ -158,7 +158,7 @@ def learnt_codes(codes: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def _loss(scores: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
     """Return the calibrated log-loss over rows of known label, and its temperature.
 
-    The log-loss is NaN where no label is known.
+    The log-loss is NaN if no label is known.
     """
     labelled, temperature = codes >= 0, shared_temperature(scores, codes)
     if not labelled.any():

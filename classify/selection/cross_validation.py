@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 FEWEST = 2  # folds
 SUGGESTED = range(5, FEWEST - 1, -1)
-GAPS = (2.0, 1.0, 0.0)  # s, tried in this order for the repair of a message; the first: the default
+GAPS = (2.0, 1.0, 0.0)  # s, tried in this order for a message's repair; the first is the default
 
 
 def join_tuning(table: pd.DataFrame) -> pd.DataFrame:
@@ -83,7 +83,7 @@ def add_folds(
         Distance (s) from a held-out segment within which segments are not trained on. Where a
         session spans several audio files, its times are not comparable and nothing is purged.
     hold_out_roll_call : bool
-        Treat the opening roll call as any other turns.
+        Treat the opening roll call like other turns.
 
     Returns
     -------
@@ -114,7 +114,7 @@ def add_folds(
 
 
 def suggest_folds(table: pd.DataFrame, within: str) -> str:
-    """Return options that fold a table without validation rows; empty where none do."""
+    """Return options that fold a table without validation rows; "" if none do."""
     joined = join_tuning(table)
     try:
         tasks, _ = make_tasks(joined, within, needed=("train",))
@@ -124,7 +124,7 @@ def suggest_folds(table: pd.DataFrame, within: str) -> str:
 
 
 def _fewer_folds(tasks: Sequence[Task], table: pd.DataFrame, folds: int, gap: float) -> str:
-    """Return the repair of a message that no task can be folded."""
+    """Return the repair for the error that no task can be folded."""
     fewer = range(min(folds, SUGGESTED[0]), FEWEST - 1, -1)
     options = _options(
         tasks, table, fewer, (gap, *(less for less in GAPS if less < gap)), given=gap
@@ -140,9 +140,9 @@ def _options(
     *,
     given: float,
 ) -> str:
-    """Return the first --folds and --gap with which a task can be folded; empty where none can.
+    """Return the first --folds and --gap with which a task can be folded; "" if there are none.
 
-    The gap is named only where it differs from `given`.
+    The gap is included only if it differs from `given`.
     """
     parts = [table.iloc[task.rows["train"]].reset_index(drop=True) for task in tasks]
     for gap in gaps:
@@ -159,7 +159,7 @@ def _held_out(
 
 
 def _why_not(cuts: Sequence[tuple[np.ndarray, np.ndarray]], folds: int) -> str:
-    """Return why these cuts cannot serve as folds; empty where they can."""
+    """Return why these cuts cannot serve as folds; empty if they can."""
     empty = sum(not len(learnt) for learnt, _ in cuts)
     if empty or not cuts:
         return f"{counted(empty, 'fold', 'has', of=folds)} nothing left to learn from"
@@ -214,7 +214,7 @@ def cross_validate(
     Returns
     -------
     scores : {classifier: [(m, classes) float64 per penalty]}
-        Rows in order of position; -inf where a fold's training rows lack the class.
+        Rows in order of position; -inf if a fold's training rows lack the class.
     notes : {classifier: [str per penalty]}
         On fits that did not converge.
 
@@ -282,7 +282,7 @@ def _from_rows(
     scores: Scores = {}
     for name, path in paths.items():
         scores[name] = [np.full((len(rows), classes), -np.inf) for _ in path]
-        if len(present) == 1:  # nothing to tell apart
+        if len(present) == 1:  # a single class
             for block in scores[name]:
                 block[:, present] = 0
             continue

@@ -137,7 +137,7 @@ def _unfit(
     names: Sequence[str],
     settings: SweepSettings,
 ) -> str:
-    """Return why a task can be neither learnt nor chosen by; empty where it can."""
+    """Return why a task can be neither learnt nor chosen by; empty if it can."""
     if "lightgbm" in names and not settings.folds and not np.any(task.codes["valid"] >= 0):
         return f"{NO_STOP} ({len(task.rows['valid'])} valid)"
     rows = task.rows["train"]

@@ -43,7 +43,7 @@ class Inputs:
     Attributes
     ----------
     rows : DataFrame of str, indexed by segment id
-        `COLUMNS` and ``features``, a checksum, empty where extraction rejected the segment.
+        `COLUMNS` and ``features``, a checksum, empty if extraction rejected the segment.
     layers : list of int
         The layers that the checksums cover.
     store : dict
@@ -76,7 +76,7 @@ def _text(value: object) -> str:
 
 
 def checksums(store: FeatureStore, ids: Sequence[str], layers: Sequence[int]) -> list[str]:
-    """Return a checksum of each segment's features at `layers`; empty where it has none.
+    """Return a checksum of each segment's features at `layers`; empty if it has none.
 
     Computed from the CRC-32 that the store holds per segment and layer; no feature is read.
     """
@@ -103,7 +103,7 @@ def write_inputs(inputs: Inputs, folder: str | Path) -> None:
 
 
 def read_inputs(folder: str | Path) -> Inputs | None:
-    """Return the recorded inputs of a run's folder; None where it has no record.
+    """Return the recorded inputs of a run's folder; None if it has no record.
 
     Raises
     ------
@@ -161,7 +161,7 @@ def begin_run(
     *,
     anew: bool = False,
 ) -> None:
-    """Prepare a folder for a sweep; raise `InputError` where it holds a run of other inputs.
+    """Prepare a folder for a sweep; raise `InputError` if it holds a run of other inputs.
 
     The inputs are written first, so that an interrupted run records them too. With `anew`, a run of
     other inputs is replaced; until the new one is done, the folder has no ``config.json``.
@@ -196,7 +196,7 @@ def check_same_store(
 
 
 def difference_of(then: pd.DataFrame, now: pd.DataFrame) -> str:
-    """Describe the first difference of `now` from `then` (`Inputs.rows`); empty where none.
+    """Describe the first difference of `now` from `then` (`Inputs.rows`); empty if none.
 
     Segments are compared first, then columns; the first row that differs is named.
     """

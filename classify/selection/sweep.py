@@ -3,7 +3,7 @@
 Validation is the table's validation rows or, with folds, every row of train and valid, held out in
 turn. Layers are distributed among processes, here or on the machines of Ray, each with one layer in
 memory; linear algebra runs on one thread per process, so results do not depend on the number of
-processes. Each layer's fits are added to the cache as they come, by this process alone.
+processes. This process alone adds each layer's fits to the cache as they finish.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 
 TUNING = ("train", "valid")
-PACKAGES = ("spk-toolkit", *COMPUTED_BY)  # of one version on all machines
+PACKAGES = ("spk-toolkit", *COMPUTED_BY)  # must have the same version on all machines
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class _Work:
 
     store: FeatureStore
     ids: np.ndarray
-    groups: np.ndarray  # of all validation rows: resampled first by intervals
+    groups: np.ndarray  # of all validation rows; intervals resample these first
     tasks: Sequence[Task]
     settings: SweepSettings
 
@@ -100,7 +100,7 @@ def sweep(
     InputError
         A setting is unknown or not in the store, or LightGBM has no validation rows to stop by.
     UnitsFailedError
-        Layers were given up, as each killed its process; `cells` has the others.
+        Layers were given up because each killed its process; `cells` has the others.
     """
     names = classifier_names(settings)
     sets = layer_sets(settings.layers, settings.combine, store)
@@ -154,7 +154,7 @@ def _processes(jobs: int, sets: int) -> int:
 
 
 def _run(work: _Work, todo: Sequence[Share], publish: Callable[[Unit, Done], None]) -> None:
-    """Have the shares done, here or on the machines of Ray, and published as they come."""
+    """Run the shares, here or on the machines of Ray, and publish each as it finishes."""
     if not todo:
         return
     settings, units = work.settings, [_unit(work, share) for share in todo]
@@ -185,7 +185,7 @@ def _unit(work: _Work, share: Share) -> Unit:
 
 
 def _files(store: FeatureStore) -> list[tuple[str, str]]:
-    """Return the files of a store by which a machine is asked whether it sees the same one."""
+    """Return the files of a store that other machines must see with the same content."""
     path = os.path.abspath(store.path)
     shards = [str(shard.path) for shard in store.shards]
     files = [os.path.join(path, "store.json"), path, *shards[:1], *shards[-1:]]

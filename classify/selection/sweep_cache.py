@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 3  # of the file and of the computation of cells; 3: LDA's spread for few samples
 Share = tuple[LayerSet, list[str]]  # a layer set, and the classifiers to try on it
-COMPUTED_BY = ("numpy", "scipy", "scikit-learn", "lightgbm")  # of whose versions cells are
+COMPUTED_BY = ("numpy", "scipy", "scikit-learn", "lightgbm")  # cells depend on their versions
 # settings that select cells or use the chosen one, but do not change a cell's content
 NOT_IN_A_CELL = (
     *("layers", "standardise", "classifiers", "jobs", "calibration", "refit"),
@@ -62,7 +62,7 @@ class SweepCache:
             return
         lines = _whole_lines(path)
         same = lines[:1] == [{"schema": SCHEMA, "fingerprint": mark}]
-        begun = len(lines) == 1  # and no more: nothing is lost
+        begun = len(lines) == 1  # only its first line: replacing it loses nothing
         if not same and not anew and not begun and os.path.lexists(path):
             raise InputError(
                 f"{path.parent}: holds a sweep of another table, store, setting or version of spk, "

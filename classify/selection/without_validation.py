@@ -1,8 +1,8 @@
-"""A model without validation rows: what is fitted where nothing can be chosen, and what it lacks.
+"""A model without validation rows: what is fitted if nothing can be chosen, and its limits.
 
-Of the classifiers that are named the simplest that has no penalty to choose, centroid; of several
-layers the mean. Its probabilities are even but for their order, since no row says how far a score
-carries.
+It is centroid, the simplest of the named classifiers without a penalty to choose, on the mean of
+several layers. Its probabilities are flat except for their order, since no row shows how reliable a
+score is.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ NOT_CALIBRATED = (
 def settings_without_choice(
     table: pd.DataFrame, store: FeatureStore, settings: SweepSettings
 ) -> SweepSettings | None:
-    """Return settings that name one candidate, for a table without validation rows.
+    """Return settings that name a single candidate, for a table without validation rows.
 
-    None where validation or folds decide, or where a penalty or a combination is to be chosen.
+    None if validation or folds decide, or if a penalty or a combination is to be chosen.
     """
     split = table["split"] if "split" in table else table["segment_id"].iloc[:0]
     if settings.folds or (split == "valid").any() or not (split == "train").any():
@@ -73,7 +73,7 @@ def only_candidate(store: FeatureStore, settings: SweepSettings) -> Candidate:
 def what_is_not_known(
     table: pd.DataFrame, tasks: Sequence[Task], chosen: Candidate, tried: SweepSettings
 ) -> list[str]:
-    """Say what a model of this candidate lacks; `tried` are the settings as they were given."""
+    """Describe what a model of this candidate lacks; `tried` are the settings as given."""
     lines = [NOT_CALIBRATED]
     if chosen.classifier != tried.classifiers or chosen.layers.combine != tried.combine:
         lines.append(f"nothing was chosen: {chosen.name}, of what --classifiers and --layers allow")

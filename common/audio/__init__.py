@@ -1,1 +1,1 @@
-"""Recordings: what a file holds, and its samples, to the sample."""
+"""Recordings: headers and samples, exact to the sample."""

@@ -1,7 +1,7 @@
 """Audio files by name and by content: which are recordings, which codecs seek to the sample.
 
-libsndfile decodes the containers of `SUFFIXES`. What it cannot decode is named as what it is, with
-the command that converts it.
+libsndfile decodes the containers of `SUFFIXES`. For other formats, the error says what the file is
+and which command converts it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from ..counts import counted
 from ..errors import InputError
 from ..nearby import folder_with
 
-# Every container of libsndfile but headerless RAW, whose rate and channels nobody knows.
+# Every container of libsndfile except headerless RAW, whose rate and channels are unknown.
 SUFFIXES = (
     *(".wav", ".wave", ".bwf", ".amb", ".rf64", ".w64", ".wv", ".flac", ".fla", ".ogg", ".oga"),
     *(".opus", ".mp3", ".mp2", ".mp1", ".mpga", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf"),
     *(".sph", ".nist", ".voc", ".avr", ".htk", ".iff", ".svx", ".8svx", ".paf", ".fap", ".pvf"),
     *(".sf", ".ircam", ".sd2", ".sds", ".mpc2k", ".wve", ".xi"),
 )
-# Also other things than audio: a recording only where no other file has its name.
+# These may also hold something else: taken as a recording only if no other file has that name.
 UNSURE = (".mat", ".mat4", ".mat5", ".snd2", ".prc")
-# What people record in, and libsndfile does not decode.
+# Common recording formats that libsndfile does not decode.
 UNREAD = (
     *(".m4a", ".mp4", ".m4b", ".m4v", ".aac", ".adts", ".wma", ".wmv", ".asf", ".mov", ".qt"),
     *(".mkv", ".mka", ".webm", ".weba", ".amr", ".3gp", ".3g2", ".ac3", ".eac3", ".dts", ".ape"),
@@ -32,7 +32,7 @@ UNREAD = (
     *(".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".tak", ".shorten"),
 )
 
-# Whose seek lands on the sample asked for, as benchmarks/seeking.py measures it; no other is used.
+# Seeks are exact in these, as measured by benchmarks/seeking.py; no other file is read by seeking.
 EXACT = {
     "AIFF": "PCM_S8 PCM_16 PCM_24 PCM_32 PCM_U8 FLOAT DOUBLE ULAW ALAW IMA_ADPCM",
     "AU": "PCM_S8 PCM_16 PCM_24 PCM_32 FLOAT DOUBLE ULAW ALAW",
@@ -56,10 +56,10 @@ EXACT = {
     "WAVEX": "PCM_16 PCM_24 PCM_32 PCM_U8 FLOAT DOUBLE ULAW ALAW",
     "WVE": "ALAW",
 }
-# Decoded from their start, but as long as their header says: Ogg counts samples in every page.
+# Decoded from the start, but the header's length is right: Ogg counts samples in every page.
 TRUE_LENGTH = ("VORBIS", "OPUS")
 
-_SIGNATURES = (  # place, bytes, what begins so
+_SIGNATURES = (  # position, bytes, what a file with them is
     (4, b"ftyp", "MP4 (m4a)"),
     (0, bytes.fromhex("3026b2758e66cf11"), "ASF (wma)"),
     (0, bytes.fromhex("1a45dfa3"), "Matroska or WebM"),
@@ -86,7 +86,7 @@ def is_exact(container: str, codec: str) -> bool:
 
 
 def reason_unread(path: str) -> str:
-    """Return why a file that libsndfile refuses is no recording, and the repair: ``WHAT; DO``."""
+    """Return why libsndfile cannot read a file, and the repair: ``WHAT; DO``."""
     try:
         with open(path, "rb") as file:
             head = file.read(2048)
@@ -112,18 +112,18 @@ def reason_unread(path: str) -> str:
 
 
 def conversion(path: str) -> str:
-    """Return the command that makes a recording of a file that is none, as it can be typed."""
+    """Return the shell command that converts a file to a recording that can be read."""
     suffix = Path(path).suffix.lower()
     if suffix in UNREAD:
         source, target, before = path, str(Path(path).with_suffix(".wav")), ""
-    else:  # its name is in tables, so the copy takes it
+    else:  # tables refer to its name, so the copy takes it over
         source, target = f"{path}.original", path if suffix in (".wav", ".flac") else f"{path}.wav"
         before = f"mv {shlex.quote(path)} {shlex.quote(source)} && "
     return f"convert it: `{before}ffmpeg -i {shlex.quote(source)} -ar 16000 {shlex.quote(target)}`"
 
 
 def add_header(path: str) -> str:
-    """Return the command that gives samples without a header one."""
+    """Return the command that adds a header to headerless samples."""
     target = shlex.quote(str(Path(path).with_suffix(".wav")))
     return (
         "if it holds 16 bits, mono, at 16 kHz, give it a header: "
@@ -136,7 +136,7 @@ def check_files_exist(
 ) -> None:
     """Raise `InputError` if recordings are missing or, without `all_needed`, if all are missing.
 
-    The repair names the folder in which they lie, where that is near.
+    The repair names the folder that contains them, if it is nearby.
     """
     paths = sorted(set(files))
     missing = [path for path in paths if not os.path.isfile(path)]

@@ -1,8 +1,8 @@
-"""What a decoder writes to stderr by itself is not the user's; all other lines are passed on.
+"""Drop the remarks that a decoder writes to stderr; all other lines are passed on.
 
-libmpg123 has no switch for its remarks inside libsndfile, so they are taken off the file
-descriptor while it works. Threads share a descriptor: whatever else comes meanwhile is passed on
-when the decoder pauses, at the latest after a block.
+libmpg123 inside libsndfile cannot be made quiet, so its remarks are taken off the file descriptor
+while it works. Threads share the descriptor: what else is written meanwhile is passed on when the
+decoder pauses, at the latest after a block.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ REMARK = re.compile(
 
 
 class _Diversion:
-    """Descriptor 2 leads to a file while `users` decode; all but remarks goes on from there."""
+    """Redirect descriptor 2 to a file while `users` decode; pass on all lines but remarks."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -63,7 +63,7 @@ class _Diversion:
         place = self._file.fileno()
         text = os.pread(place, os.fstat(place).st_size - self._passed, self._passed)
         self._passed += len(text)
-        with suppress(OSError):  # nobody may listen any more
+        with suppress(OSError):  # stderr may be closed
             os.write(self._stderr, REMARK.sub(b"", text))
 
 
@@ -72,7 +72,7 @@ _diversion = _Diversion()
 
 @contextmanager
 def without_decoder_lines() -> Iterator[None]:
-    """While open, what libmpg123 writes to stderr is dropped; also for several threads at once."""
+    """Drop what libmpg123 writes to stderr within the context; safe in several threads at once."""
     with _diversion.lock:
         _diversion.enter()
     try:

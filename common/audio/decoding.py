@@ -1,8 +1,8 @@
 """One way to read audio: header, true length, decoding from a sample on, channel, mix, resampling.
 
 A sample position means the same to every reader. Where libsndfile's seek is exact
-(`containers.EXACT`) a file is decoded from the place asked for; everywhere else from its start,
-once: what was decoded of such a recording is kept in memory, up to `HELD` bytes of all of them.
+(`containers.EXACT`), a file is decoded from the requested position. All other files are decoded
+once from the start, and their samples stay in memory, up to `HELD` bytes in total.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ FULL_SCALE = 32768
 
 
 class Header(NamedTuple):
-    """What an audio file says of itself; `size` and `modified` tell it from a later one."""
+    """The header of an audio file; `size` and `modified` distinguish it from a later version."""
 
     path: str
     rate: int  # Hz
     channels: int
-    frames: int  # samples of each channel; where the header lies, `count_samples` has the truth
+    frames: int  # samples per channel; may be wrong: `count_samples` has the truth
     container: str
     codec: str
     size: int  # bytes
@@ -49,7 +49,7 @@ class Header(NamedTuple):
 
     @property
     def exact(self) -> bool:
-        """Whether a seek lands on the sample asked for."""
+        """Whether a seek lands exactly on the requested sample."""
         return is_exact(self.container, self.codec)
 
     @property
@@ -64,7 +64,7 @@ def read_header(path: str | Path) -> Header:
     Raises
     ------
     InputError
-        It is missing, no file, or not of a kind that libsndfile decodes; with the repair.
+        The file is missing, not a file, or not decodable by libsndfile; says how to repair it.
     """
     path = str(path)
     if is_special(path):
@@ -104,10 +104,10 @@ def _read_header(path: str, size: int, modified: int) -> Header:
 
 
 def count_samples(header: Header) -> int:
-    """Return how many samples a recording really has, where its header may promise more.
+    """Return how many samples a recording really has, even if its header promises more.
 
-    Formats whose headers are not to be trusted (MP3) are decoded whole; of the others only the
-    last sample, unless that is not there.
+    Formats with unreliable headers (MP3) are decoded completely; for the others, only the last
+    sample is, unless it is missing.
     """
     return _count_samples(header)
 
@@ -189,7 +189,7 @@ def _sequential() -> Any:
     import soundfile
 
     class Sequential(soundfile.SoundFile):
-        """A file that is read on and on: soundfile's own `read` seeks after every block."""
+        """A file read sequentially: soundfile's own `read` seeks after every block."""
 
         def seekable(self) -> bool:
             return False
@@ -239,7 +239,7 @@ class PastEndError(InputError):
 
 
 def check_length(header: Header) -> None:
-    """Raise `InputError` where the file's size shows that its header tells a wrong length."""
+    """Raise `InputError` if the file's size shows that its header states a wrong length."""
     seconds = unannounced_seconds(header.path, header.seconds)
     if seconds:
         raise InputError(
@@ -257,7 +257,7 @@ def _mend(path: str) -> str:
 
 
 def clipped_text(header: Header) -> str:
-    """Return what is told of a recording whose header promises more than decodes."""
+    """Return the note on a recording whose header promises more than can be decoded."""
     count = count_samples(header)
     return (
         f"{header.path}: header says {header.seconds:.4f} s, {count / header.rate:.4f} s decode; "
@@ -268,12 +268,12 @@ def clipped_text(header: Header) -> str:
 def read_channel(
     header: Header, first: int, stop: int, channel: str, *, integers: bool = False
 ) -> np.ndarray:
-    """Return samples `first` to `stop` of one channel, or of the mean: fewer where it ends.
+    """Return samples `first` to `stop` of one channel, or of the mean: fewer if the file ends.
 
     Returns
     -------
     ndarray
-        (n,) float32 in -1..1, or int16 with `integers` (only of what seeks exactly).
+        (n,) float32 in -1..1, or int16 with `integers` (only for files with exact seeks).
 
     Raises
     ------
@@ -296,7 +296,7 @@ def _joined(blocks: list[np.ndarray]) -> np.ndarray:
 
 
 class _Decoded:
-    """One channel of a recording, decoded from its start as far as it decodes."""
+    """One channel of a recording, decoded from the start as far as possible."""
 
     def __init__(self, header: Header, channel: str) -> None:
         self._size = BLOCK_SECONDS * header.rate
@@ -338,7 +338,7 @@ def check_channel(channel: str) -> str:
 def check_has_channel(
     header: Header, channel: str, repair: str = "pass --channel 0 or mean"
 ) -> None:
-    """Raise `InputError` where a recording has no such channel."""
+    """Raise `InputError` if a recording does not have that channel."""
     if channel != "mean" and int(channel) >= header.channels:
         raise InputError(
             f"{header.path}: channels are {header.channels}, expected more than {channel}; {repair}"
@@ -346,7 +346,7 @@ def check_has_channel(
 
 
 def check_rate(header: Header, rate: int, *, resample: bool) -> None:
-    """Raise `InputError` where a recording has another rate (Hz) and none may be converted."""
+    """Raise `InputError` if a recording's rate (Hz) differs and resampling is not allowed."""
     if header.rate != rate and not resample:
         raise InputError(
             f"{header.path}: sample rate is {header.rate} Hz, expected {rate} Hz; pass --resample"

@@ -1,9 +1,9 @@
-"""How long audio really is, where the header of its file says less.
+"""The true length of audio files whose header states less.
 
-Programs that stream write 0 for a length that they do not know yet, and 32 bits wrap round at
-4 GB: such a RIFF file goes on after its ``data`` chunk with what is no chunk. An MPEG file without
-a table of its frames has no length at all, and libsndfile's guess by the first frame's bit rate is
-where it stops to decode.
+Programs that stream write 0 for a length that they do not know yet, and 32-bit lengths wrap round
+at 4 GB: such a RIFF file goes on after its ``data`` chunk with bytes that are not a chunk. An MPEG
+file without a table of frames states no length, and libsndfile stops decoding at the length that it
+guesses from the first frame's bit rate.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 from typing import BinaryIO
 
-JUNK = 1.0  # s of audio; what is shorter behind a RIFF's samples may be a tag or padding
-KILOBITS = {  # (MPEG 1, layer) of which 2 stands for 2 and 3 after MPEG 1
+JUNK = 1.0  # s of audio; anything shorter after a RIFF's samples may be a tag or padding
+KILOBITS = {  # (MPEG 1, layer); for versions other than MPEG 1, layer 2 stands for 2 and 3
     (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448, 0),
     (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 0),
     (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0),
@@ -22,7 +22,7 @@ KILOBITS = {  # (MPEG 1, layer) of which 2 stands for 2 and 3 after MPEG 1
 
 
 def unannounced_seconds(path: str, announced: float) -> float:
-    """Return how many s of audio a RIFF or MPEG file holds, where its header says less.
+    """Return how many s of audio a RIFF or MPEG file holds, if its header states less.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def unannounced_seconds(path: str, announced: float) -> float:
     Returns
     -------
     float
-        The length in s by the file's content; 0 where the header is right, or of another kind.
+        The length in s by the file's content; 0 if the header is right or the file of another kind.
     """
     try:
         with open(path, "rb") as file:
@@ -51,7 +51,7 @@ def _riff_seconds(file: BinaryIO, size: int) -> float:
 
 
 def _data_chunk(file: BinaryIO, size: int) -> tuple[int, int, int]:
-    """Return place and announced length of a RIFF's samples, and bytes per s; 0, 0, 0 if none."""
+    """Return position and stated length of a RIFF's samples, and bytes per s; 0, 0, 0 if none."""
     if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
         return 0, 0, 0
     place, per_second = 12, 0
@@ -67,7 +67,7 @@ def _data_chunk(file: BinaryIO, size: int) -> tuple[int, int, int]:
 
 
 def _are_chunks(file: BinaryIO, place: int, size: int) -> bool:
-    """Return whether RIFF chunks stand from `place` to the end of the file, or nothing but zeros.
+    """Return whether only RIFF chunks, or only zeros, follow from `place` to the end of the file.
 
     A file that was padded to whole disk blocks ends in zeros.
     """
@@ -89,7 +89,7 @@ def _are_chunks(file: BinaryIO, place: int, size: int) -> bool:
 
 
 def _mpeg_seconds(file: BinaryIO, size: int) -> float:
-    """Return the length (s) of the MPEG audio frames that follow one another; 0 where none does."""
+    """Return the length (s) of consecutive MPEG audio frames; 0 if there are none."""
     file.seek(0)
     head = file.read(10)
     place = 0
@@ -107,7 +107,7 @@ def _mpeg_seconds(file: BinaryIO, size: int) -> float:
 
 
 def _frame(head: bytes) -> tuple[int, float]:
-    """Return bytes and s of an MPEG frame with this header; 0, 0 where it is none (ISO 11172-3)."""
+    """Return the bytes and s of an MPEG frame with this header; 0, 0 if invalid (ISO 11172-3)."""
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
     place, rate = head[2] >> 4, head[2] >> 2 & 3
     if head[0] != 0xFF or head[1] < 0xE0 or version == 1 or layer == 4 or rate == 3:

@@ -1,4 +1,4 @@
-"""What is costly to make and large to hold: made by one thread, held while it is in use."""
+"""A cache of large objects that are costly to make: each is made by one thread, others wait."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Sized(Protocol):
-    """A thing that knows its size."""
+    """An object that knows its size."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it holds."""
+        """Bytes that it occupies."""
 
 
 Thing = TypeVar("Thing", bound=Sized)
 
 
 class Recent(Generic[Thing]):
-    """The things that were asked for last, up to `limit` bytes; the last one in any case."""
+    """The most recently used objects, up to `limit` bytes; the last one is always kept."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -35,7 +35,7 @@ class Recent(Generic[Thing]):
         return len(self._futures)
 
     def get(self, key: Hashable, make: Callable[[], Thing]) -> Thing:
-        """Return the thing of a key; where it is not held, `make` it, or wait for who does."""
+        """Return the object of a key; otherwise `make` it, or wait for the thread that does."""
         with self._lock:
             future, mine = self._futures.get(key), False
             if future is None:

@@ -1,12 +1,12 @@
-"""Run a job's units on the devices of this machine, in a process for each: published as they come.
+"""Run a job's units on this machine's devices, one process per device; publish each as it finishes.
 
-Each process has a pipe of its own and shares nothing with the others, so that one that is killed
-leaves nothing locked. It receives a unit, and answers with what the job's function returns. Ctrl-C
-and SIGTERM, which a terminal or ``scancel`` sends to all processes, are left to this one: it asks
-the others to stop. Those of a killed parent end by themselves.
+Each process has its own pipe and shares nothing with the others, so that a killed one leaves
+nothing locked. It receives a unit, and answers with what the job's function returns. A terminal or
+``scancel`` sends Ctrl-C and SIGTERM to all processes; the workers leave them to this one, which
+asks them to stop. Workers whose parent was killed end by themselves.
 
-A unit whose process died is tried again, on another device where there is one. A device that has
-nothing left to do takes a unit that is overdue on another.
+A unit whose process died is tried again, on another device if there is one. A device with nothing
+left to do also starts a unit that is overdue on another.
 """
 
 from __future__ import annotations
@@ -26,25 +26,26 @@ from ..signals import signals_blocked
 from .processes import DIED
 from .work import Done, FailedUnit, Job, Unit, overdue_after, tell_failed
 
-PATIENCE = 0.2  # s between looks whether to stop
-ENDING = 5.0  # s in which a process that has closed its pipe ends, and how is known
-RECENT = 1000  # finished units whose median tells which are overdue
+PATIENCE = 0.2  # s between checks whether to stop
+ENDING = 5.0  # s for a process to end, and its exit code to be known, after it closed its pipe
+RECENT = 1000  # last finished units, whose median decides which are overdue
 
 
 def run_on_devices(
     job: Job, stop: Callable[[], bool], log: Callable[[str], object]
 ) -> tuple[bool, list[FailedUnit]]:
-    """Run the units of a job; tell which ones failed, at the end.
+    """Run the units of a job; return which ones failed, at the end.
 
     Parameters
     ----------
     job
-        `shared` maps the name of each device to what the process there needs. `function` is called
-        with a third argument, which tells whether to stop; what it returns early is published too.
-        It returns what goes wrong, as a `Done`: what it raises ends its process, as a kill does.
-        After a `Done` with a trace the process is made anew, as a bug may have spoilt it.
+        `shared` maps each device's name to what the process there needs. `function` is called with
+        a third argument, a function that tells whether to stop; a partial result that it then
+        returns is published too. It returns problems as a `Done`: an exception ends its process, as
+        a kill does. After a `Done` with a trace the process is replaced, as a bug may have
+        corrupted its state.
     stop
-        Asked several times a second.
+        Called several times a second.
     log
         Receives a line for each process that died, and for each unit that failed.
 
@@ -56,7 +57,7 @@ def run_on_devices(
     Raises
     ------
     InputError
-        A process cannot begin.
+        A process cannot start.
     Exception
         What `publish` raises. What the others have done by then is published, as on `stop`.
     """
@@ -66,7 +67,7 @@ def run_on_devices(
             run.receive()
         run.finish()
     except Exception:
-        with suppress(Exception):  # the first one is told
+        with suppress(Exception):  # the first problem is the one that is raised
             run.finish()
         raise
     finally:
@@ -76,11 +77,11 @@ def run_on_devices(
 
 
 class _DiedError(Exception):
-    """A process has ended by itself: with which signal or exit code."""
+    """A process has ended by itself; the argument is its signal or exit code."""
 
 
 class _Process:
-    """A process that does units, once it has `begun`."""
+    """A worker process, ready for units once it has `begun`."""
 
     def __init__(self, function: Callable[..., Any], shared: Any) -> None:
         context = get_context("spawn")
@@ -93,12 +94,12 @@ class _Process:
         theirs.close()  # so that the pipe closes when the process ends
 
     def send(self, message: Unit | None) -> None:
-        """Send a unit, or None to end after the batch."""
-        with suppress(OSError):  # it has died, which `receive` will tell
+        """Send a unit, or None to end after the current batch."""
+        with suppress(OSError):  # it has died, as `receive` will report
             self.line.send(message)
 
     def receive(self) -> tuple[Any, ...]:
-        """Return what it has done, or nothing where it has only begun; raises `_DiedError`."""
+        """Return its answer, or nothing if it has only started; raises `_DiedError`."""
         try:
             done: tuple[Any, ...] = self.line.recv()
         except (EOFError, OSError):
@@ -118,17 +119,17 @@ class _Process:
 
 @dataclass(eq=False)
 class _Device:
-    """A device, its process if it has one, and the unit that is done there since when."""
+    """A device, its process if any, and the unit in progress there, with its start time."""
 
     name: str
     process: _Process | None = None
     unit: Unit | None = None
     since: float = 0.0
-    failed_starts: int = 0  # processes in a row that died before they had begun
+    failed_starts: int = 0  # processes in a row that died before they were ready
 
 
 class _Run:
-    """A job on its way: units waiting, units under way, units to try again, units failed."""
+    """A job in progress: units waiting, units running, units to retry, units failed."""
 
     def __init__(self, job: Job, log: Callable[[str], object]) -> None:
         self._job, self._tell = job, log
@@ -137,13 +138,13 @@ class _Run:
         self._more = bool(self._devices)  # whether units may be waiting
         self._finishing = False
         self._again: list[Unit] = []
-        self._died: dict[str, list[str]] = {}  # key of a unit -> devices whose process it ended
-        self._published = set[str]()  # keys of units of which a copy is still under way
-        self._took = deque[float](maxlen=RECENT)  # s of the last units that were finished
+        self._died: dict[str, list[str]] = {}  # key of a unit -> devices whose process died on it
+        self._published = set[str]()  # keys of published units of which a copy is still running
+        self._took = deque[float](maxlen=RECENT)  # s of each of the last finished units
         self.failed: list[FailedUnit] = []
 
     def give(self) -> bool:
-        """Give each free device a unit, as far as there are any; tell whether any is not done."""
+        """Give each free device a unit, if any is left; return whether any unit is not done."""
         for device in self._devices:
             if device.process is None and (self._more or self._again):
                 job, device.since = self._job, time.monotonic()
@@ -155,7 +156,7 @@ class _Run:
         return self._more or any(unit.key not in self._published for unit in self._open())
 
     def receive(self) -> None:
-        """Wait a moment for what processes say, and publish what they have done."""
+        """Wait a moment for answers from the processes, and publish what they have done."""
         running = [device for device in self._devices if device.process]
         lines = wait([device.process.line for device in running if device.process], PATIENCE)
         for device in running:
@@ -169,9 +170,9 @@ class _Run:
                         self._publish(device, device.unit, *done)
 
     def finish(self) -> None:
-        """Have all processes end after their batch, and publish it; raise the first problem.
+        """Let all processes finish their current batch, and publish it; raise the first problem.
 
-        One that hangs has as long for that as a unit may take.
+        A process that hangs is given as long as a unit may take.
         """
         self._finishing, self._more, problems = True, False, list[Exception]()
         self._again.clear()
@@ -211,7 +212,7 @@ class _Run:
         self._job.publish(unit, done)
 
     def _count_death(self, device: _Device, how: str) -> None:
-        """Have the unit of a process that died tried again, or given up."""
+        """After a process died, queue its unit again, or give it up."""
         text = f"{device.name}: the process of this device ended early with {how}"
         begun = bool(device.process and device.process.begun)
         unit, device.unit, device.process = device.unit, None, None
@@ -238,7 +239,7 @@ class _Run:
             self._tell(f"{text}; tried again: {unit.name}")
 
     def _next(self, device: _Device) -> Unit | None:
-        """Return the unit that a free device is to do, if there is one."""
+        """Return the next unit for a free device, if there is one."""
         if self._finishing:
             return None
         for unit in self._again:
@@ -252,14 +253,14 @@ class _Run:
         return fresh or self._overdue()
 
     def _overdue(self) -> Unit | None:
-        """Return a unit that is overdue on one device, and is done nowhere else."""
+        """Return a unit that is overdue on one device and running on no other."""
         units, stuck = self._open(), self._stuck()
         late = [device.unit for device in self._devices if device.unit and device.name in stuck]
         alone = (unit for unit in late if units.count(unit) == 1)
         return next((unit for unit in alone if unit.key not in self._published), None)
 
     def _stuck(self) -> set[str]:
-        """Return the devices whose unit, or the beginning of whose process, is overdue."""
+        """Return the devices whose unit, or whose process start, is overdue."""
         since = time.monotonic() - overdue_after(self._took, self._job)
         return {
             device.name
@@ -268,7 +269,7 @@ class _Run:
         }
 
     def _forget_unless_open(self, unit: Unit) -> None:
-        """Note that a unit is published while a copy is under way; else keep nothing of it."""
+        """Remember a published unit while a copy of it is running; otherwise forget it."""
         if unit in self._open():
             self._published.add(unit.key)
         else:
@@ -276,14 +277,14 @@ class _Run:
             self._died.pop(unit.key, None)
 
     def _open(self) -> list[Unit]:
-        """Return the units under way, each as often as it is, and those to try again."""
+        """Return the running units, once per copy, and those to retry."""
         return [*(device.unit for device in self._devices if device.unit), *self._again]
 
 
 def _work(line: Connection, function: Callable[..., Any], shared: Any) -> None:
-    """Do units as they come, until there are no more or the parent is gone: its end of `line`.
+    """Do units as they arrive, until there are no more or the parent closes its end of `line`.
 
-    While a unit is done nothing comes but the word to stop, or the end of the parent.
+    During a unit, only the request to stop or the parent's end can arrive.
     """
     try:
         line.send(())

@@ -1,9 +1,9 @@
-"""Whether a machine sees the folders of a job: files to look for, and a look from over there.
+"""Check that the machines of a job share its folders.
 
-Machines that share no folder would write into folders of their own name, which nobody collects. So
-a file is left in the folder to write to, and each machine is asked whether it sees that file, and
-the inputs, with the same content, and whether it can write beside it. Packages that results depend
-on must have one version everywhere.
+Machines without a shared folder would each write into a folder of their own, from which nothing is
+collected. So a probe file is left in the output folder, and each machine reports whether it sees
+that file and the inputs with the same content, and can write beside the probe. Packages that
+results depend on must have the same version everywhere.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ..extras import installed_versions
 from ..files import WRITING
 from .ray_session import ask_machines
 
-PROBE = f"{WRITING}probe-"  # how the name of the file to look for begins
-HEAD = 1 << 16  # bytes of an input that are compared, beside its size
-Marks = Sequence[tuple[str, str, str]]  # of each file: what it stands for, its path, its content
+PROBE = f"{WRITING}probe-"  # start of the probe file's name
+HEAD = 1 << 16  # bytes of an input that are compared, besides its size
+Marks = Sequence[tuple[str, str, str]]  # for each file: name in messages, path, content
 
 
 def check_machines(
@@ -35,16 +35,16 @@ def check_machines(
     packages: Sequence[str] = (),
     otherwise: str = "",
 ) -> None:
-    """Raise `InputError` where a machine of Ray cannot do a job.
+    """Raise `InputError` if a machine of Ray cannot do a job.
 
     Parameters
     ----------
     folder, inputs
         As in `probe_files`.
     packages
-        Those that must have the versions that they have here.
+        Packages that must have the same versions as here.
     otherwise
-        What remains where folders cannot be shared, in the words of a repair.
+        What else the user can do if folders cannot be shared, worded as a repair.
     """
     with probe_files(folder, inputs) as marks:
         unfit = ask_machines(ray, look, marks, installed_versions(packages))
@@ -63,7 +63,7 @@ def working_folder(folder: str) -> list[tuple[str, str]]:
 
 
 def work_in(folder: str) -> None:
-    """Have relative paths start from a folder, in a process that does units; "" changes nothing.
+    """Make a worker process resolve relative paths from a folder; "" changes nothing.
 
     Raises
     ------
@@ -82,15 +82,15 @@ def work_in(folder: str) -> None:
 
 @contextmanager
 def probe_files(folder: Path | None, inputs: Sequence[tuple[str, str]]) -> Iterator[Marks]:
-    """Leave a file in `folder` while open; yield what `look` compares on another machine.
+    """Leave a probe file in `folder` within the context; yield what `look` compares elsewhere.
 
     Parameters
     ----------
     folder
-        Where the machines write; None where only this process does.
+        Folder that the machines write to; None if only this process writes.
     inputs
-        What it is called in messages, and the path, of each file or folder that the job reads;
-        those that are not there are passed over.
+        Name in messages, and path, of each file or folder that the job reads; missing ones are
+        skipped.
     """
     files = [(what, path) for what, path in inputs if os.path.exists(path)]
     if folder is None:
@@ -107,14 +107,14 @@ def probe_files(folder: Path | None, inputs: Sequence[tuple[str, str]]) -> Itera
 
 
 def look(marks: Marks, versions: Mapping[str, str] | None = None) -> str:
-    """Return what this machine lacks, or nothing.
+    """Return what this machine lacks, or "".
 
     Parameters
     ----------
     marks
-        From `probe_files`: what it has to see, and to write beside the first where that is a probe.
+        From `probe_files`: what it must see; if the first is a probe, it must write beside it.
     versions
-        Those that packages must have.
+        Required versions of packages.
     """
     for name, version in installed_versions(list(versions or {})).items():
         if versions and version != versions[name]:
@@ -141,7 +141,7 @@ def look(marks: Marks, versions: Mapping[str, str] | None = None) -> str:
 def _content(path: str) -> str:
     """Return the size of a file and the SHA-256 of its first bytes; raises `OSError`.
 
-    Of a folder nothing is compared.
+    The content of a folder is not compared.
     """
     if os.path.isdir(path):
         return "folder"

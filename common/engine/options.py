@@ -1,7 +1,7 @@
 """Which engine runs a job: the two settings that extraction, sweep and fine-tuning share.
 
-Each is declared here once, so that the option, its help, its errors and the checks before anything
-is loaded are the same for all of them.
+They are declared once, so that options, help, errors and the checks before anything is loaded are
+the same everywhere.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from .ray_session import check_address
 
 ENGINES = ("local", "ray")
 ENDING = "stopping, and ending the units under way; once more to stop at once"
-HERE: dict[str, Any] = {"engine": "local", "ray_address": None}  # of what is part of a job itself
-Field = Callable[..., Any]  # `option_field`, maybe with a group
+HERE: dict[str, Any] = {"engine": "local", "ray_address": None}  # for a run inside a job
+Field = Callable[..., Any]  # `option_field`, possibly with a group
 
 
 def engine_field(what: str, field: Field = option_field, **display: Any) -> Any:
-    """Return the field `engine`; `what` tells in its help what the machines of Ray share."""
+    """Return the field `engine`; `what` is what Ray's machines share, for the help."""
     return field(
         "local",
         f"local: this machine; ray: the machines of a Ray cluster, {what}.",
@@ -45,7 +45,7 @@ def ray_address_field(field: Field = option_field, **display: Any) -> Any:
 
 
 def beside_engine(option: str, value: object, engine: str, *, why: str = "", repair: str) -> str:
-    """Return the message for an option that an engine leaves nothing to do.
+    """Return the message for an option that has no effect with an engine.
 
     Examples
     --------
@@ -60,19 +60,19 @@ def beside_engine(option: str, value: object, engine: str, *, why: str = "", rep
 
 
 def stopping_line(engine: str) -> str:
-    """Return what is told at the first Ctrl-C or SIGTERM: Ray does not end a unit after a batch."""
+    """Return the line for the first Ctrl-C or SIGTERM: on Ray, units do not finish their batch."""
     return ENDING if engine == "ray" else AFTER_BATCH
 
 
 def check_engine(engine: str, ray_address: str | None) -> None:
-    """Raise `InputError` for an address that would not be used."""
+    """Raise `InputError` for an address that the engine does not use."""
     if ray_address is not None and engine != "ray":
         repair = "pass --engine ray, or leave the address out"
         raise InputError(beside_engine("--ray-address", ray_address, engine, repair=repair))
 
 
 def check_may_join(engine: str, ray_address: str | None) -> None:
-    """Raise `InputError` where Ray is asked for and absent, or its cluster may not be joined."""
+    """Raise `InputError` if Ray is needed but not installed, or its cluster may not be joined."""
     if engine == "ray":
         check_extra("ray", "--engine ray")
         check_address(ray_address)

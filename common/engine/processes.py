@@ -1,8 +1,9 @@
-"""Run a job's units in processes of this machine, by joblib: each published as it comes.
+"""Run a job's units in processes of this machine, by joblib; publish each as it finishes.
 
-joblib gives up all that is under way when one of its processes dies, for want of memory, say. What
-was published stays, and the rest is begun again: side by side as long as that leads on, then each
-by itself, so that the units that kill their process are named and the others are done.
+When one of its processes dies, of lack of memory for example, joblib gives up everything in
+progress. Published units stay; the rest is started again, in parallel as long as that makes
+progress, and then one by one, so that the units that kill their process are identified and the
+others are done.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ DIED = "its process died in each of {} tries"
 
 
 def run_in_processes(job: Job, processes: int) -> list[FailedUnit]:
-    """Run the units of a job in so many processes, or in this one; return those that failed.
+    """Run the units of a job in `processes` processes, or in this one; return those that failed.
 
-    Units are published by this process, in the order in which they finish. Their function has one
-    thread for linear algebra in a process of its own.
+    This process publishes the units, in the order in which they finish. In a process of its own,
+    the job's function has one thread for linear algebra.
 
     Raises
     ------
     Exception
-        What a unit's function or `publish` raises, which ends the job.
+        What the job's function or `publish` raises, which ends the job.
     """
     units = list(job.units)
     if min(processes, len(units)) <= 1:
@@ -42,7 +43,7 @@ def run_in_processes(job: Job, processes: int) -> list[FailedUnit]:
 
 
 def _alone(job: Job, left: dict[str, Unit]) -> Callable[[Unit], FailedUnit | None]:
-    """Return a function that tries a unit by itself, and returns it if it killed each process."""
+    """Return a function that runs a unit alone, and returns it if it killed every process."""
     tries = job.retries + 1
 
     def run(unit: Unit) -> FailedUnit | None:
@@ -57,7 +58,7 @@ def _alone(job: Job, left: dict[str, Unit]) -> Callable[[Unit], FailedUnit | Non
 
 
 def _publish_some(job: Job, left: dict[str, Unit], processes: int) -> None:
-    """Publish units and remove them from `left`, until all are or a process dies."""
+    """Publish units and remove them from `left`, until none is left or a process dies."""
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     try:

@@ -1,10 +1,10 @@
-"""Run a job's units as Ray tasks: finite retries, overdue units sent again, failed ones returned.
+"""Run a job's units as Ray tasks, with limited retries; overdue units are started again.
 
-Tasks, as a task whose process or machine dies is run again elsewhere; actors would lose the unit
-they hold. As many units are sent as fit on the machines that are there, so that a unit's time runs
-from when it was sent, and what is held here does not grow with their number. The process of a task
-is kept for the next one, with whatever its function has loaded, unless the job says otherwise, or a
-bug may have spoilt it.
+Tasks rather than actors: a task whose process or machine dies runs again elsewhere, while an actor
+would lose its unit. Only as many units are sent as fit on the machines present, so that a unit's
+time runs from when it was sent, and memory here does not grow with the number of units. A task's
+process is reused for the next one, with whatever its function has loaded, unless the job says
+otherwise or a bug may have corrupted its state.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .processes import DIED
 from .ray_session import count_slots, one_line, ray_session
 from .work import Done, FailedUnit, Job, Unit, overdue_after, tell_failed
 
-PATIENCE = 0.2  # s between looks whether to stop
-MACHINES_EVERY = 5.0  # s between looks which machines are there
-CANCELLED = 10.0  # s that cancelled tasks have to end
-RECENT = 1000  # finished units whose median tells which are overdue
-COUNT_EVERY = 1.0  # s between counts of that
+PATIENCE = 0.2  # s between checks whether to stop
+MACHINES_EVERY = 5.0  # s between checks of which machines are there
+CANCELLED = 10.0  # s for cancelled tasks to end
+RECENT = 1000  # last finished units, whose median decides which are overdue
+COUNT_EVERY = 1.0  # s between counts of overdue units
 
 
 def run_units(
@@ -36,16 +36,16 @@ def run_units(
     stop: Callable[[], bool],
     log: Callable[[str], object],
 ) -> tuple[bool, list[FailedUnit]]:
-    """Join or start a Ray and run a job there; tell which units failed, at the end.
+    """Join or start Ray and run a job there; return which units failed, at the end.
 
     Parameters
     ----------
     address
-        Of a cluster's head; None: a Ray of this machine.
+        Of a cluster's head; None: a Ray of this machine alone.
     describe
-        Called with the module `ray`, joined; it checks the machines and returns the job.
+        Called with the module `ray`, connected; it checks the machines and returns the job.
     stop
-        As in `run_on_ray`, whose results are returned.
+        As in `run_on_ray`, whose result is returned.
     """
     begun = False
     try:
@@ -65,7 +65,7 @@ def run_on_ray(ray: Any, job: Job, stop: Callable[[], bool]) -> tuple[bool, list
     """Run the units of a job; return whether `stop` ended it early, and the units that failed.
 
     When this returns, or raises what `publish` raises, no unit is running. A signal that ends the
-    job may have reached the processes of Ray as well: what they fail in then is no failure.
+    job may also have reached Ray's processes: what fails after it does not count as a failure.
     """
     run = _Run(ray, job)
     try:
@@ -86,7 +86,7 @@ def run_on_ray(ray: Any, job: Job, stop: Callable[[], bool]) -> tuple[bool, list
 
 
 class _Run:
-    """A job on its way: units waiting, units sent (each maybe more than once), units failed."""
+    """A job in progress: units waiting, units sent (possibly more than once), units failed."""
 
     def __init__(self, ray: Any, job: Job) -> None:
         self._ray, self._job = ray, job
@@ -98,8 +98,8 @@ class _Run:
         )(_in_sound_processes(job.function))
         self._waiting = iter(job.units)
         self._next = next(self._waiting, None)
-        self._published = set[str]()  # keys of units of which a copy is still on its way
-        self._took = deque[float](maxlen=RECENT)  # s of the last units that were finished
+        self._published = set[str]()  # keys of published units of which a copy is still running
+        self._took = deque[float](maxlen=RECENT)  # s of each of the last finished units
         self._limit, self._counted = float("inf"), -math.inf
         self._slots, self._looked = 0, -MACHINES_EVERY
         self.flying: dict[Any, tuple[Unit, float]] = {}  # reference -> unit, when it was sent
@@ -146,10 +146,10 @@ class _Run:
         return None
 
     def send_overdue(self) -> None:
-        """Send units again that are overdue; whichever copy ends first is published.
+        """Start overdue units again; whichever copy finishes first is published.
 
-        The other ones are not ended at once: their processes may only be slow to load, and would
-        never come to work.
+        The other copies are not ended at once: their processes may only be slow to load, and would
+        otherwise never get to work.
         """
         now = time.monotonic()
         if now - self._counted >= COUNT_EVERY:
@@ -166,7 +166,7 @@ class _Run:
                 self._send(unit)
 
     def end(self) -> None:
-        """End the processes of all units, and wait for their end."""
+        """End the processes of all units, and wait until they have ended."""
         left = list(self.flying)
         self._cancel(left)
         if left:
@@ -174,7 +174,7 @@ class _Run:
                 self._ray.wait(left, num_returns=len(left), timeout=CANCELLED, fetch_local=False)
 
     def _cancel(self, references: Iterable[Any]) -> None:
-        """Have the processes of units end: at once, but on machines that are cut off."""
+        """Cancel units; on machines that can be reached, their processes end at once."""
         for reference in references:
             unit, _ = self.flying.pop(reference)
             if not self._copies(unit):
@@ -186,14 +186,14 @@ class _Run:
         self.flying[self._remote.remote(self._shared, unit.payload)] = unit, time.monotonic()
 
     def _count_busy(self, now: float) -> int:
-        """Count the copies that hold a slot; an overdue one may be on a machine that is cut off."""
+        """Count the copies that occupy a slot; an overdue one may be on a lost machine."""
         return sum(now - since <= self._limit for _, since in self.flying.values())
 
     def _copies(self, unit: Unit) -> list[Any]:
         return [ref for ref, (other, _) in self.flying.items() if other.key == unit.key]
 
     def _why(self, problem: Exception) -> str:
-        """Return in one line why a unit was given up."""
+        """Return the reason, in one line, why a unit was given up."""
         died = self._ray.exceptions
         if isinstance(problem, (died.WorkerCrashedError, died.NodeDiedError)):
             return DIED.format(self._job.retries + 1)
@@ -203,11 +203,11 @@ class _Run:
 
 
 def _in_sound_processes(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a job's function for a task: in a process that a bug may have spoilt no unit is done.
+    """Wrap a job's function so that no unit runs in a process that a bug may have corrupted.
 
-    The process ends instead, and Ray tries the unit in another one.
+    Such a process exits instead, and Ray runs the unit in another one.
     """
-    bugs: list[str] = []  # of this process, as each has a copy of what is returned
+    bugs: list[str] = []  # per process: each has its own copy of the function
 
     @wraps(function)
     def run(shared: Any, payload: Any) -> Any:

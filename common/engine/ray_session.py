@@ -1,11 +1,11 @@
-"""Ray, joined or started: who may be joined, how much fits on it, what each machine says.
+"""Join or start Ray: which clusters are allowed, how many units fit, what each machine answers.
 
-Without an address a Ray of this machine alone starts, bound to the loopback address and without
-dashboard; it ends with the context, or with this process. With one, that cluster is joined, and
-left as it was. Whoever reaches a cluster without authentication can run programs on it, so a
-cluster beyond this machine's loopback address is refused unless its token is in use.
+Without an address, a Ray of this machine alone is started, bound to the loopback address and
+without a dashboard; it ends with the context or with this process. With an address, that cluster is
+joined and left as it was. Anyone who reaches a cluster without authentication can run programs on
+it, so a cluster beyond this machine's loopback address is refused unless its token is in use.
 
-``ray stop`` is never called: it ends processes by their names, those of other people too.
+``ray stop`` is never called: it kills processes by name, including other people's.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from ..signals import defer_signals, exit_when_stuck, keep_handlers
 from .work import Resources
 
 AUTH, TOKEN = "RAY_AUTH_MODE", "token"
-# Ray replaces 127.0.0.1 by the machine's own address, and then listens on all of them, unless it is
-# told that there is no cluster. It is the same on all systems, whatever its name says.
+# Ray replaces 127.0.0.1 by the machine's own address, and then listens on all interfaces, unless
+# this setting disables clusters. Despite its name it works on all systems.
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-# Signals are ours: Ray would print a stack for SIGTERM, and have the default action at its end.
+# We handle signals: Ray would print a stack for SIGTERM, and restore the default action at its end.
 HANDLER = "RAY_DISABLE_FAILURE_SIGNAL_HANDLER"
-# How often Ray tries to join what accepts connections; each time takes it 40 s.
+# How often Ray retries an address that accepts connections; each try takes 40 s.
 TRIES = "RAY_gcs_server_port_wait_time_s"
-# Reports of usage are not sent; a unit that outgrows the memory is tried as often as one that dies.
-# A machine that is cut off closes no connection: by itself Ray asks only after five minutes whether
-# one still stands, and then waits for two. Its servers take a ping a minute, and not more.
+# Usage reports are off; a unit that outgrows the memory is retried as often as one that dies. A
+# machine that is cut off closes no connection: by default Ray checks only after five minutes, then
+# waits for two. Its servers accept one ping a minute, no more.
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     HANDLER: "1",
     "RAY_task_oom_retries": "3",
-    "RAY_grpc_client_keepalive_time_ms": "75000",  # from an answer to the next ping
+    "RAY_grpc_client_keepalive_time_ms": "75000",  # from one answer to the next ping
     "RAY_grpc_client_keepalive_timeout_ms": "20000",
 }
-OBJECTS = 100_000_000  # bytes of shared memory: only names and counts travel
-PATIENCE = 60.0  # s that a machine may take to answer
-STUCK = 15.0  # s after a signal that Ray may wait for its processes, which may have ended by it
-KNOCK = 10.0  # s that the head may take to accept a connection; Ray itself would try for minutes
+OBJECTS = 100_000_000  # bytes of shared memory: only names and counts are exchanged
+PATIENCE = 60.0  # s for a machine to answer
+STUCK = 15.0  # s that Ray may wait, after a signal, for processes that the signal may have ended
+KNOCK = 10.0  # s for the head to accept a connection; Ray itself would try for minutes
 
 
 def check_address(address: str | None) -> None:
@@ -71,7 +71,7 @@ def check_address(address: str | None) -> None:
 
 @contextmanager
 def ray_session(address: str | None) -> Iterator[Any]:
-    """Yield the module `ray`, joined to a cluster or to a Ray of its own, until left.
+    """Yield the module `ray`, joined to a cluster or to a Ray of its own, within the context.
 
     Raises
     ------
@@ -104,16 +104,16 @@ def count_slots(ray: Any, resources: Resources) -> int:
 
 
 def unit_resources(ray: Any, *, gpus: float, cores: int, option: str) -> Resources:
-    """Return what a unit takes: a GPU, or a part of one, and cores beside it; else one core.
+    """Return what a unit occupies: a GPU or part of one, with some cores; without a GPU, one core.
 
     Parameters
     ----------
     gpus
         From 0 to 1.
     cores
-        That it uses beside its GPU, where its share of the machine's is as large.
+        Cores wanted beside the GPU; fewer if its share of the machine's cores is smaller.
     option
-        What chooses the device, for the message.
+        The option that chooses the device, for the message.
 
     Raises
     ------
@@ -139,9 +139,9 @@ def gpu_machines(ray: Any) -> list[tuple[float, float]]:
 
 
 def ask_machines(ray: Any, function: Callable[..., str], *arguments: Any) -> dict[str, str]:
-    """Return what each machine answers to a question, by its address; "" are left out.
+    """Call a function on each machine; return the answers that are not "", by machine address.
 
-    A machine that fails to answer is in the result with the reason.
+    A machine that fails to answer is listed with the reason.
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -164,16 +164,16 @@ def ask_machines(ray: Any, function: Callable[..., str], *arguments: Any) -> dic
 
 
 def one_line(problem: BaseException) -> str:
-    """Return the last line of what Ray says of a problem, which names it."""
+    """Return the last line of an error from Ray, which names the problem."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
     return lines[-1] if lines else type(problem).__name__
 
 
 @contextmanager
 def _settings(address: str | None) -> Iterator[Any]:
-    """Yield the module `ray`, idle, with our settings, which are taken back at the end.
+    """Yield the module `ray`, not yet started, with our settings; restore them at the end.
 
-    What else the process uses Ray for, before or afterwards, has its own.
+    Any other use of Ray in the process, before or afterwards, has its own settings.
     """
     settings = dict(SETTINGS)
     if address is None or _is_loopback(address.rpartition(":")[0]):
@@ -206,7 +206,7 @@ def _added_to_environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def _read_again(ray: Any) -> None:
-    """Have Ray take those variables as they are now that it reads when it is imported."""
+    """Make Ray read again the variables that it otherwise reads only when imported."""
     constants = ray._private.ray_constants
     constants.ENABLE_RAY_CLUSTER = constants.env_bool(LOOPBACK, not constants.IS_WINDOWS_OR_OSX)
     setattr(constants, HANDLER, constants.env_bool(HANDLER, False))
@@ -232,7 +232,7 @@ def _connect(ray: Any, address: str | None, folder: str) -> None:
 
 
 def _not_joined(address: str | None, problem: Exception, version: str) -> InputError:
-    """Return what is said of a Ray that does not start, or cannot be joined."""
+    """Return the error for a Ray that does not start or cannot be joined."""
     text = str(problem)
     why = " ".join(text.split()) if text.startswith("Version mismatch") else one_line(problem)
     if address is None:
@@ -249,9 +249,9 @@ def _not_joined(address: str | None, problem: Exception, version: str) -> InputE
 
 @contextmanager
 def _silenced(ray: Any) -> Iterator[None]:
-    """Have what Ray says of machines and tasks that died go to the debug log within the context.
+    """Send what Ray says of dead machines and tasks to the debug log within the context.
 
-    It would print that, with pages of its own stack, to standard output.
+    By default it prints that, with long stacks of its own, to standard output.
     """
     worker = ray._private.worker
     before = worker.print_to_stdstream
@@ -263,7 +263,7 @@ def _silenced(ray: Any) -> Iterator[None]:
 
 
 def _check_machines(ray: Any) -> None:
-    """Refuse a cluster that listens on a network without a token, whatever name it went by."""
+    """Refuse a cluster that listens on a network without a token, under whatever name."""
     machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
     if not all(map(_is_loopback, machines)) and not _has_token():
         raise _unprotected(f"--ray-address: the cluster listens on {min(machines)}")

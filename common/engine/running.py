@@ -1,10 +1,10 @@
-"""What another terminal may know of a running job: small files in the folder that it writes to.
+"""The state of a running job, for other terminals: small files in its output folder.
 
-``FOLDER/.running/job.json`` holds how far the job is, by whom (process and machine) and since when;
-its owner replaces it every few seconds. Beside it each try of a unit on some machine has a file
-while it lasts, and longer where its process died: so the tries of a unit can be counted. Whoever
-reads takes no lock. The folder goes with the job; what a killed one leaves, the next one removes.
-None of this is needed: where it cannot be written, the job goes on.
+``FOLDER/.running/job.json`` says how far the job is, who runs it (process and machine) and since
+when; its owner rewrites it every few seconds. Each try of a unit on another machine has a file
+beside it while it runs; if its process dies the file stays, so that lost tries can be counted.
+Readers take no lock. The folder is removed with the job, or by the next job if that was killed.
+A job does not depend on these files: if they cannot be written, it goes on.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FORMS = ({"name": str, **PROCESS}, {"done": int, "total": int, "updated": float,
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit under way: its name, the process and machine that do it, since when, which try."""
+    """A running unit: name, process and machine, start, number of the try."""
 
     name: str
     pid: int
@@ -44,18 +44,18 @@ class Unit:
 
 @dataclass(frozen=True)
 class Running:
-    """A job that runs, or was killed.
+    """The state of a job that runs or was killed.
 
     Attributes
     ----------
     done, total
-        What is committed, of how many.
+        Units committed, of how many.
     pid, host, since
-        Its process and machine, and when it began.
+        Process, machine and start time.
     updated
-        When it last wrote that, s since the epoch.
+        When the file was last written, s since the epoch.
     units
-        Those under way on machines of an engine; not those whose process on this machine is gone.
+        Units running on an engine's machines, except those whose process on this machine is gone.
     """
 
     done: int
@@ -68,18 +68,18 @@ class Running:
 
     @property
     def age(self) -> float:
-        """How long ago that was, s."""
+        """Seconds since the last update."""
         return max(0.0, time.time() - self.updated)
 
     @property
     def gone(self) -> bool:
-        """Whether it ran on this machine, and its process is gone."""
+        """Whether it ran on this machine and its process is gone."""
         return is_gone(self.pid, self.host, self.since)
 
 
 @contextmanager
 def announce(folder: Path, total: int, done: Callable[[], int]) -> Iterator[Callable[[], None]]:
-    """Write how far a job in `folder` is, while open; yield what writes that anew, now and then."""
+    """Write a job's state in `folder` within the context; yield a function that may update it."""
     place = folder / PLACE
     ours = {"total": total, **_this_process()}
     last = [-EVERY]
@@ -100,13 +100,13 @@ def announce(folder: Path, total: int, done: Callable[[], int]) -> Iterator[Call
 
 
 def forget(folder: Path) -> None:
-    """Remove what a job has written of itself; for the holder of the folder's lock only."""
+    """Remove a job's state; only for the holder of the folder's lock."""
     shutil.rmtree(folder / PLACE, ignore_errors=True)
 
 
 @contextmanager
 def under_way(folder: Path, key: str, name: str) -> Iterator[None]:
-    """Leave a file for a try of a unit while it lasts, in the process that does it."""
+    """Keep a file for one try of a unit within the context, in the process that runs it."""
     mark = folder / PLACE / f"{key}-{uuid.uuid4().hex}"
     with suppress(OSError):
         mark.write_text(json.dumps({"name": name, **_this_process()}))
@@ -118,7 +118,7 @@ def under_way(folder: Path, key: str, name: str) -> Iterator[None]:
 
 
 def count_lost_tries(folder: Path, key: str) -> int:
-    """Return how many tries of a unit have not ended by themselves, and forget them."""
+    """Return how many tries of a unit ended with a dead process, and remove their files."""
     marks = list((folder / PLACE).glob(f"{key}-*"))
     for mark in marks:
         with suppress(OSError):
@@ -127,7 +127,7 @@ def count_lost_tries(folder: Path, key: str) -> int:
 
 
 def read_running(folder: Path) -> Running | None:
-    """Return the state of the job in `folder`, or None where none runs."""
+    """Return the state of the job in `folder`, or None if none runs."""
     job = _read(folder / PLACE / JOB)
     if job is None:
         return None
@@ -146,7 +146,7 @@ def read_running(folder: Path) -> Running | None:
 
 
 def describe(running: Running) -> dict[str, Any]:
-    """Return a job's state as plain data, with what follows from it."""
+    """Return a job's state as plain data, with the derived `age` and `gone`."""
     return {**asdict(running), "age": running.age, "gone": running.gone}
 
 
@@ -160,7 +160,7 @@ def _process_of(state: dict[str, Any]) -> tuple[int, str, str]:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Return what that file says; None where it is gone, half-written, or somebody else's."""
+    """Return the content of a state file; None if it is gone, half-written, or someone else's."""
     try:
         content: Any = json.loads(path.read_text()) if path.is_file() else None
         forms = FORMS[path.name == JOB]

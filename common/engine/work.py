@@ -1,13 +1,13 @@
-"""What is to be done, in units, whoever does it: the description that engines share.
+"""The description of a job in units, shared by all engines.
 
-A unit has a key, which covers its inputs, and a payload for the function of its job. The function
-leaves what it makes on disk under temporary names and returns what it takes to publish that; only
-the process that describes the job publishes, once for each unit. A unit is done when it is
-published: whatever happens to the processes, the same command asks what is published and runs the
-rest. A unit may therefore run twice, and what the second one leaves is discarded.
+A unit has a key, which covers its inputs, and a payload for the job's function. The function leaves
+its output on disk under temporary names and returns what is needed to publish it; only the process
+that owns the job publishes, once per unit. A unit is done when it is published: whatever happens to
+the processes, the same command checks what is published and runs the rest. A unit may therefore run
+twice, and the second result is discarded.
 
-An engine tries a unit a finite number of times, sends one that is overdue again, and returns the
-units that failed.
+An engine tries a unit a limited number of times, starts an overdue one again, and returns the units
+that failed.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ..counts import counted
 from ..errors import InputError
 
 RETRIES = 3  # further tries of a unit whose process or machine died
-OVERDUE = 10.0  # times the median of the finished units
-FLOOR = 60.0  # s; no unit is overdue before
+OVERDUE = 10.0  # a unit is overdue after this many times the median of the finished units
+FLOOR = 60.0  # s; no unit is overdue earlier
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,20 @@ class Resources:
 
 @dataclass(frozen=True)
 class FailedUnit:
-    """A unit that was given up, and why, in one line."""
+    """A unit that was given up, and the reason, in one line."""
 
     unit: Unit
     reason: str
 
 
 def tell_failed(failed: Iterable[FailedUnit], log: Callable[[str], object]) -> None:
-    """Name the units that were given up, a line each."""
+    """Log the units that were given up, a line each."""
     for given_up in failed:
         log(f"failed: {given_up.unit.name} ({given_up.reason})")
 
 
 class UnitsFailedError(InputError):
-    """Some units were given up, and the others are published: the same command tries them again."""
+    """Some units were given up, the others are published; the same command tries them again."""
 
     def __init__(self, where: object, failed: Sequence[FailedUnit], units: int) -> None:
         first = failed[0]
@@ -71,7 +71,7 @@ class UnitsFailedError(InputError):
 
 @dataclass(frozen=True)
 class Done:
-    """What a unit gave, and what the user can repair, or a bug, that kept it from giving all."""
+    """A unit's result, with the user's problem or the bug that kept it from being complete."""
 
     value: Any = None
     problem: str = ""
@@ -79,14 +79,14 @@ class Done:
 
     @classmethod
     def by(cls, function: Callable[..., Any], *arguments: Any) -> Done:
-        """Call a function where its unit is done."""
+        """Call a function in the process where its unit runs."""
         try:
             return cls(function(*arguments))
         except InputError as problem:
             return cls(problem=str(problem))
 
     def get(self) -> Any:
-        """Return what it gave; raise what a run of this process would have raised."""
+        """Return the result, or raise what a run in this process would have raised."""
         if self.problem:
             raise InputError(self.problem)
         return self.value
@@ -94,12 +94,12 @@ class Done:
 
 @dataclass(frozen=True)
 class Job:
-    """Units that are done by one function.
+    """Units that one function processes.
 
     Parameters
     ----------
     function
-        Called with `shared` and a unit's payload, in another process; what it returns is small.
+        Called with `shared` and a unit's payload, in another process; its result must be small.
     shared
         What all units need.
     publish
@@ -109,9 +109,9 @@ class Job:
     retries
         Further tries of a unit whose process or machine died.
     overdue, floor
-        A unit that takes `overdue` times the median, and at least `floor` s, is sent again.
+        A unit that takes `overdue` times the median, and at least `floor` s, is started again.
     calls
-        Units that a process does before it ends, with what it holds; 0: any number.
+        Number of units after which a process ends, to free what it holds; 0: no limit.
     """
 
     function: Callable[[Any, Any], Any]
@@ -127,7 +127,7 @@ class Job:
 
 
 def unit_key(*inputs: Any) -> str:
-    """Return a key that covers inputs, each of which has a form in JSON.
+    """Return a key that covers the inputs, which must be serialisable as JSON.
 
     Examples
     --------
@@ -140,9 +140,9 @@ def unit_key(*inputs: Any) -> str:
 
 
 def overdue_after(took: Collection[float], job: Job) -> float:
-    """Return after how many s a unit is overdue, by what the finished ones took (s).
+    """Return after how many s a unit is overdue, given the times of finished units (s).
 
-    Without a finished unit none is overdue.
+    Until a unit has finished, none is overdue.
 
     Examples
     --------

@@ -26,7 +26,7 @@ from .untrained import UNTRAINED
 
 SMALL = "small"  # the encoder that ships with spk, in the folder of that name
 BUILT_IN = {SMALL: str(Path(__file__).with_name(SMALL))}
-TRAINED_ON = "trained_on"  # in a config.json: how much speech, where that is little
+TRAINED_ON = "trained_on"  # in a config.json: how much speech, if that is little
 W2V_BERT = "wav2vec2-bert"
 FRAME = 320  # samples at 16 kHz
 MODEL_TYPES = (
@@ -65,7 +65,7 @@ class Checkpoint:
 
     @property
     def frame_rate(self) -> float:
-        """How many frames a second of audio gives: 50 where config.json does not say."""
+        """Frames per second of audio: 50 unless config.json says otherwise."""
         strides = self.config.get("conv_stride") or (FRAME,)
         return float(self.input.rate / prod(strides))
 
@@ -134,7 +134,7 @@ def find_checkpoint(
 
 
 def in_hub_cache(name: str) -> bool:
-    """Tell whether an encoder of the hub lies in its cache, weights too; asks no network."""
+    """Return whether an encoder is in the hub's cache, with its weights; uses no network."""
     from huggingface_hub import try_to_load_from_cache
 
     config = try_to_load_from_cache(name, "config.json")

@@ -1,4 +1,4 @@
-"""Which device computes, in which number format, how data gets there, and its memory."""
+"""The device, its number format and memory, and the transfer of data to and from it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ SEVERAL = "auto, cpu, cuda, cuda:1, cuda:all or a list such as cuda:0,cuda:1"
 
 
 def choose_device(name: str, expected: str = ONE) -> torch.device:
-    """Return the device of that name, or raise `InputError` where it is not there.
+    """Return the device of that name, or raise `InputError` if it does not exist.
 
-    What was `expected` stands in the error.
+    `expected` is the EXPECTED part of the error.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -42,12 +42,12 @@ def choose_device(name: str, expected: str = ONE) -> torch.device:
 
 
 def choose_devices(names: str) -> list[str]:
-    """Return the devices of ``cuda:all`` or of a list such as ``cuda:0,cuda:1``, one by one.
+    """Return the single devices of ``cuda:all`` or of a list such as ``cuda:0,cuda:1``.
 
     Raises
     ------
     InputError
-        One of them is not there, or they are not all of one type.
+        One of them does not exist, or they are not all of one type.
     """
     devices = names.split(",")
     if names == "cuda:all":
@@ -62,7 +62,7 @@ def choose_devices(names: str) -> list[str]:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the number format to compute in, or raise `InputError` where `device` has it not."""
+    """Return the number format to compute in, or raise `InputError` if `device` lacks it."""
     if name not in DTYPES:
         raise InputError(f"--dtype: value is {name!r}, expected one of {list(DTYPES)}; correct it")
     if name == "auto":
@@ -77,7 +77,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def out_of_memory(problem: Exception) -> bool:
-    """Tell whether torch could not allocate; frees what it holds in reserve on a GPU."""
+    """Return whether torch could not allocate; on a GPU, free its reserve."""
     exhausted = isinstance(problem, torch.cuda.OutOfMemoryError) or "can't allocate" in str(problem)
     if exhausted and torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -85,16 +85,15 @@ def out_of_memory(problem: Exception) -> bool:
 
 
 def carried(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """Return a small tensor of the CPU on a device, which is not waited for."""
-    pinned = torch.device(device).type == "cuda"  # from pageable memory the copy would wait
+    """Copy a small CPU tensor to a device without waiting for it."""
+    pinned = torch.device(device).type == "cuda"  # a copy from pageable memory would wait
     return (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=True)
 
 
 class DeviceTransfer:
-    """The way of batches to a device and of features back, beside its computing.
+    """Transfers of batches to a device, and of features back, in parallel with its computing.
 
-    On a GPU both ways have a stream of their own and memory that the GPU reads by itself (pinned);
-    on a CPU nothing is copied.
+    On a GPU each direction has its own stream and pinned memory; on a CPU nothing is copied.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -104,13 +103,13 @@ class DeviceTransfer:
             self._going, self._coming = torch.cuda.Stream(device), torch.cuda.Stream(device)
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-        """Return memory on the CPU for a batch that goes `to_device`."""
+        """Return CPU memory for a batch that goes `to_device`."""
         return torch.empty(shape, dtype=dtype, pin_memory=self._gpu)
 
     def to_device(self, batch: torch.Tensor) -> torch.Tensor:
-        """Return a batch on the device; what the device is told next waits for it."""
+        """Return a batch on the device; work queued later waits for it."""
         if not self._gpu:
-            return batch.to(self.device)  # as it is, on a CPU
+            return batch.to(self.device)  # no copy on a CPU
         with torch.cuda.stream(self._going):
             moved = batch.to(self.device, non_blocking=True)
         computing = torch.cuda.current_stream(self.device)
@@ -119,7 +118,7 @@ class DeviceTransfer:
         return moved
 
     def to_host(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
-        """Send a tensor to the CPU; return what waits for it and gives it."""
+        """Send a tensor to the CPU; return a function that waits for it and returns it."""
         if not self._gpu:
             return lambda: tensor
         host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
@@ -137,21 +136,21 @@ class DeviceTransfer:
         return wait
 
 
-ALONE = 1 << 15  # numbers from which torch divides the work between its threads
+ALONE = 1 << 15  # size from which torch divides the work between its threads
 
 
 def convert(target: np.ndarray, values: np.ndarray) -> float:
     """Copy a 3-D array into one of another number format, rounded to the nearest.
 
-    numpy converts to float16 without the processor's instruction for it, ten times as slowly. In
-    parts so small that torch starts no threads for them: whoever calls this is one of many.
+    numpy converts to float16 without the processor's instruction for it, ten times as slowly as
+    torch. The parts are too small for torch to start threads: the caller is one of many.
 
     Returns
     -------
     float
-        The largest magnitude of `values`; NaN where one is NaN.
+        The largest magnitude of `values`; NaN if one is NaN.
     """
-    rows = max(1, (ALONE - 1) // values.shape[2])  # of a part
+    rows = max(1, (ALONE - 1) // values.shape[2])  # rows of a part
     step = max(1, rows // values.shape[1])  # layers of a part
     largest = []
     for first in range(0, len(values), step):
@@ -162,18 +161,18 @@ def convert(target: np.ndarray, values: np.ndarray) -> float:
     return float(np.max(largest))
 
 
-# Numbers that a second of audio takes at its peak, in the front end: 3200 positions of 512 channels
-# out of the first convolution, norm and activation, and the second's windows and output.
+# Elements per second of audio at the peak, in the front end: 3200 positions of 512 channels
+# for the first convolution, norm and activation, and the second's windows and output.
 POSITIONS = (3200 * 3 + 1600 * 4) * 512
 CPU_SECONDS = 20.0  # a CPU is fastest while a batch stays near its caches
-GPU_SECONDS = 480.0  # on an H200 the host binds below (launches); more only takes memory
-SPARE = 0.5  # share of the free memory that a batch may take; the next one is prepared beside it
+GPU_SECONDS = 480.0  # with less, an H200 waits for the host's launches; more only takes memory
+SPARE = 0.5  # share of the free memory for a batch; the next one is prepared beside it
 
 
 def default_batch_seconds(device: torch.device, dtype: torch.dtype, sharing: int = 1) -> float:
-    """Return the audio, in s, that suits a batch on this device with the memory free now.
+    """Return the seconds of audio that suit a batch on this device, given its free memory.
 
-    On a GPU the memory is for so many processes, `sharing` it.
+    On a GPU, `sharing` processes share the memory.
     """
     if device.type == "cpu":
         return CPU_SECONDS
@@ -181,7 +180,7 @@ def default_batch_seconds(device: torch.device, dtype: torch.dtype, sharing: int
 
 
 def shared_batch_seconds(names: Sequence[str], dtype: str) -> float:
-    """Return the audio, in s, that suits a batch on each of these devices; frees what is spare."""
+    """Return the seconds of audio that suit a batch on all these devices; frees reserves."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     devices = [choose_device(name) for name in names]
@@ -193,12 +192,12 @@ def shared_batch_seconds(names: Sequence[str], dtype: str) -> float:
 
 
 def threads_each(count: int) -> int:
-    """Return how many of this machine's threads each of so many processes may compute with."""
+    """Return how many of this machine's threads each of `count` processes may use."""
     return max(1, torch.get_num_threads() // count)
 
 
 def set_threads_and_device(name: str, threads: int) -> None:
-    """Have this process compute with so many threads, and on that GPU where none is named."""
+    """Limit this process to `threads` threads, and make that GPU its default device."""
     torch.set_num_threads(threads)
     device = choose_device(name)
     if device.type == "cuda":
@@ -206,7 +205,7 @@ def set_threads_and_device(name: str, threads: int) -> None:
 
 
 def batch_seconds_for_memory(free: int, itemsize: int) -> float:
-    """Return how many s of audio a batch may hold with so many bytes free; at least 1.
+    """Return how many s of audio a batch may hold with `free` bytes of memory; at least 1.
 
     Examples
     --------
@@ -216,8 +215,8 @@ def batch_seconds_for_memory(free: int, itemsize: int) -> float:
     return max(1.0, min(GPU_SECONDS, float(SPARE * free // (POSITIONS * itemsize))))
 
 
-# Parameters of glibc's malloc.h, what they are while a CPU works, and what they are set to after:
-# the bounds that glibc's own rule reaches in a process that has freed large blocks.
+# Parameters of glibc's malloc.h, their values while a CPU works, and their values afterwards: the
+# limits that glibc itself reaches in a process that has freed large blocks.
 TRIM, MAP_FROM, MAPS = -1, -3, -4  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX
 WORKING = {TRIM: 2**31 - 1, MAPS: 0}
 RESTING = {TRIM: 64 << 20, MAP_FROM: 32 << 20, MAPS: 65536}
@@ -225,10 +224,10 @@ RESTING = {TRIM: 64 << 20, MAP_FROM: 32 << 20, MAPS: 65536}
 
 @contextmanager
 def keep_freed_memory(device: torch.device) -> Iterator[None]:
-    """While open, memory that a CPU's tensors leave is kept for the next ones.
+    """Within this context, memory freed by CPU tensors is kept for the next ones.
 
-    The C library's habit is to give the largest blocks back to the system, which must clear every
-    page again for the next one. Elsewhere than with glibc nothing changes.
+    By default the C library returns the largest blocks to the system, which must clear every page
+    again for the next one. Without glibc nothing changes.
     """
     library = ctypes.CDLL(None) if device.type == "cpu" else None
     if library is None or not hasattr(library, "mallopt"):

@@ -1,12 +1,12 @@
 """A frozen speech encoder: waveforms to layer-wise features that do not depend on their batch.
 
-State 0 enters the first transformer layer, state k leaves layer k, and the last state is the
-encoder's output, after its final layer norm where it has one (`LAYER_DEFINITION`): as s3prl,
-fairseq and transformers 4 number them. transformers 5 gives the last one before the norm.
-w2v-BERT has no norm after its layers, and what may follow them (an adapter) is left out.
+State 0 is the input of the first transformer layer, state k the output of layer k. The last state
+is the encoder's output, after its final layer norm if it has one (`LAYER_DEFINITION`), as in s3prl,
+fairseq and transformers 4; transformers 5 returns the last state before the norm. w2v-BERT has no
+norm after its layers, and whatever follows them (an adapter) is left out.
 
-Promise: in float32 a segment's features differ by less than 1e-5 (relative) between one batch
-and another, whether the front end has layer norm, group norm or log-mel features.
+Promise: in float32, a segment's features differ by less than 1e-5 (relative) from one batch to
+another, whether the front end has layer norm, group norm or log-mel features.
 """
 
 from __future__ import annotations
@@ -56,26 +56,26 @@ def load_encoder(
     Parameters
     ----------
     name
-        Local folder, hub id, ``small``: the encoder that ships with spk, trained on 4.5 h of
-        speech, ``untrained``: a tiny one made from a seed, or ``mfcc``: cepstral coefficients, a
-        baseline without weights and with state 0 alone.
+        Local folder, hub id, or one of: ``small``, the encoder that ships with spk, trained on
+        4.5 h of speech; ``untrained``, a tiny one made from a seed; ``mfcc``, cepstral
+        coefficients, a baseline without weights and with state 0 only.
     revision
         Branch, tag or commit of a hub id.
     normalize
-        ``yes`` or ``no``: whether waveforms are normalised, whatever the encoder's files say.
+        ``yes`` or ``no``: whether waveforms are normalised, overriding the encoder's files.
     device
-        ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+        ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:1``.
     dtype
-        ``auto`` is bfloat16 on a GPU that computes in it, else float32: on a CPU bfloat16 is
-        faster where there is AVX512-BF16 or AMX, but only float32 keeps the promise above.
+        ``auto`` is bfloat16 on a GPU that supports it, else float32: bfloat16 is faster on a CPU
+        with AVX512-BF16 or AMX, too, but only float32 keeps the promise above.
 
     Raises
     ------
     InputError
-        The encoder is not at hand or not of a known kind, or the device can't do what is asked.
+        The encoder cannot be found or is of an unknown kind, or the device does not support this.
     """
     where = choose_device(device)
-    # 8 bits of a number that nothing learnt from is a worse baseline, and no faster
+    # 8 bits of an untrained number make a worse baseline, and no faster one
     number = choose_dtype("float32" if name == MFCC and dtype == "auto" else dtype, where)
     parts = load_encoder_parts(name, revision=revision, normalize=normalize)
     return Encoder(parts, device=where, dtype=number)
@@ -95,9 +95,9 @@ class Encoder:
     shortest
         Fewest samples that make one frame.
     notes
-        What the user should read of its files, a line each.
+        What the user should know about its files, a line each.
     batch_seconds
-        Audio in a batch that suits the device and its free memory, in s.
+        Seconds of audio per batch that suit the device and its free memory.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Encoder:
         dtype: torch.dtype,
         masked: bool = False,
     ) -> None:
-        """Put an encoder on its device; `masked` keeps the mask where attention needs none."""
+        """Put an encoder on its device; `masked` uses a mask even if the attention needs none."""
         self._masked = masked
         self._model = parts.model.eval().requires_grad_(False).to(device, dtype)
         self._provenance = parts.provenance
@@ -122,14 +122,14 @@ class Encoder:
         self._lane = DeviceTransfer(device)
 
     def __repr__(self) -> str:
-        """Return which encoder it is and where it computes, in one line."""
+        """Return the encoder and its device, in one line."""
         return (
             f"<Encoder {self._provenance['encoder']}: layers 0 to {self.layer_count}, width "
             f"{self.hidden_size}, {self.rate} Hz, {self.device}>"
         )
 
     def provenance(self) -> dict[str, Any]:
-        """Return what identifies the encoder and the way it computes."""
+        """Return what identifies the encoder and the way it is computed."""
         return {
             **self._provenance,
             "compute_dtype": str(self._dtype).removeprefix("torch."),
@@ -141,7 +141,7 @@ class Encoder:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """While open, keep memory for the next batch, and measure the device's stages."""
+        """Within this context, keep memory for the next batch, and time the device's stages."""
         with keep_freed_memory(self.device), recording_device(self.device):
             yield
 
@@ -164,8 +164,8 @@ class Encoder:
         pooling
             One of `POOLINGS`.
         max_seconds
-            A longer waveform is encoded in equal windows whose statistics add up; at least twice
-            `shortest`.
+            A longer waveform is encoded in equal windows whose statistics are merged; at least
+            twice `shortest`.
 
         Returns
         -------
@@ -181,7 +181,7 @@ class Encoder:
         layers: Sequence[int],
         max_seconds: float = math.inf,
     ) -> list[np.ndarray]:
-        """Return each waveform's own states, (frames, layers, hidden_size) float32."""
+        """Return the states of each waveform, (frames, layers, hidden_size) float32."""
         batch = self.encode_async(waveforms, layers, UNPOOLED, max_seconds)
         return [states for states, _ in batch.rows()]
 
@@ -192,9 +192,9 @@ class Encoder:
         pooling: str,
         max_seconds: float,
     ) -> EncodedBatch:
-        """Tell the device to do what `encode` does, or with `UNPOOLED` what `states` does.
+        """Start what `encode` does or, with `UNPOOLED`, what `states` does.
 
-        A GPU then works while the next batch is made ready. On a CPU it is done at once.
+        A GPU works while the next batch is prepared. On a CPU the work is done at once.
         """
         self._check(waveforms, layers, max_seconds)
         check_pooling(pooling, UNPOOLED)
@@ -203,7 +203,7 @@ class Encoder:
         if short:
             batch, lengths = self._prepared([waveforms[i] for i in short])
             parts.append(self._forward(short, batch, lengths, layers, pooling))
-        windowed = "mean+std" if pooling == "std" else pooling  # deviations alone do not add up
+        windowed = "mean+std" if pooling == "std" else pooling  # deviations alone cannot be merged
         for i in long:
             for window in self._cut(waveforms[i], max_seconds):
                 length = torch.tensor([window.shape[1]])
@@ -213,7 +213,7 @@ class Encoder:
     def _by_length(
         self, waveforms: Sequence[np.ndarray], max_seconds: float
     ) -> tuple[list[int], list[int]]:
-        """Return the places of the waveforms up to, and of those beyond, `max_seconds`."""
+        """Return the indices of the waveforms up to `max_seconds`, and of the longer ones."""
         long = [i for i, row in enumerate(waveforms) if len(row) > max_seconds * self.rate]
         return [i for i in range(len(waveforms)) if i not in set(long)], long
 
@@ -222,7 +222,7 @@ class Encoder:
     ) -> None:
         check_layers(layers, self.layer_count)
         check_lengths(waveforms, self.shortest)
-        least = 2 * self.shortest / self.rate  # equal windows may be half as long as allowed
+        least = 2 * self.shortest / self.rate  # equal windows may be half the allowed length
         if not max_seconds >= least:
             raise InputError(
                 f"--max-seconds: value is {max_seconds} s, expected at least {least} s; pass more"
@@ -234,7 +234,7 @@ class Encoder:
             return self._front.prepare(waveforms, self._lane)
 
     def _cut(self, waveform: np.ndarray, max_seconds: float) -> list[torch.Tensor]:
-        """Prepare a waveform as a whole; cut it into equal windows (1, length, ...)."""
+        """Prepare a whole waveform, then cut it into equal windows (1, length, ...)."""
         batch, _ = self._prepared([waveform])
         count = math.ceil(len(waveform) / (max_seconds * self.rate))
         return list(torch.tensor_split(batch, count, dim=1))
@@ -248,9 +248,9 @@ class Encoder:
         layers: Sequence[int],
         pooling: str,
     ) -> EncodedPart:
-        """Run the encoder over a prepared batch, and send what is asked for to the CPU.
+        """Run the encoder over a prepared batch, and send the requested states to the CPU.
 
-        There is no mask for rows of equal length, which keeps the fast attention kernels.
+        Rows of equal length get no mask, so that the fast attention kernels apply.
         """
         frames = self._front.frames(lengths)
         padding = PaddingMask(frames, int(frames.max()), self.device)

@@ -1,14 +1,13 @@
-"""Waveforms of unequal length become frames that know nothing of each other or of the padding.
+"""Turn waveforms of unequal length into frames that depend neither on each other nor on padding.
 
-Two front ends, alike to use: `prepare` makes a padded batch and each row's length, `frames` says
-how many real frames so long a row gives, and a call turns the batch into the input of the model's
-feature projection. `shortest` is the fewest samples that make one frame. A prepared row may be
-cut into windows along its second axis.
+There are two front ends with the same interface: `prepare` makes a padded batch and the length of
+each row, `frames` returns how many real frames rows of given lengths have, and calling the front
+end turns the batch into the input of the model's feature projection. `shortest` is the fewest
+samples that make one frame. A prepared row may be cut into windows along its second axis.
 
-`Waveforms` is wav2vec2's kind. Two places where a batch could leak into a segment are closed
-there: the waveform is normalised over its own samples, and group norm over time counts real
-positions only. `LogMel` is that of w2v-BERT 2.0, whose feature extractor sees one segment at a
-time.
+`Waveforms` is for wav2vec2 and its relatives. It closes the two places where a batch could affect
+a segment: each waveform is normalised over its own samples, and group norm over time counts real
+positions only. `LogMel` is for w2v-BERT 2.0, whose feature extractor sees one segment at a time.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ from .device import DeviceTransfer
 from .pooling import PaddingMask
 
 EPSILON = 1e-7  # added to the variance, as transformers' Wav2Vec2FeatureExtractor does
-# Of log-mel frames, as transformers' SeamlessM4TFeatureExtractor (Kaldi's defaults): samples of a
-# window, from one to the next, and in the Fourier transform; pre-emphasis; the least power in a bin
+# Log-mel frames, as in transformers' SeamlessM4TFeatureExtractor (Kaldi's defaults): samples per
+# window, per hop and per Fourier transform; pre-emphasis; the lowest power of a mel bin
 WINDOW, HOP, TRANSFORM = 400, 160, 512
 EMPHASIS = 0.97
 FLOOR = float(np.finfo(np.float32).eps)
 
 
 class Waveforms:
-    """Front end of wav2vec2's kind: convolutions over samples. Batches are (n, samples)."""
+    """Front end of wav2vec2 and relatives: convolutions over samples. Batches are (n, samples)."""
 
     def __init__(self, model: Any, *, normalized: bool) -> None:
         self._layers = model.feature_extractor.conv_layers
@@ -52,7 +51,7 @@ class Waveforms:
         return normalize(batch, lengths) if self.normalized else batch, lengths
 
     def frames(self, lengths: torch.Tensor) -> torch.Tensor:
-        """Return how many frames so many samples (n,) give."""
+        """Return how many frames rows of these lengths (n,), in samples, have."""
         return frame_counts(self._layers, lengths)
 
     def __call__(self, batch: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -63,9 +62,10 @@ class Waveforms:
 class LogMel:
     """Front end of w2v-BERT 2.0: log-mel frames. Batches are (n, frames, channels).
 
-    The numbers are those of transformers' SeamlessM4TFeatureExtractor for one segment alone, with
-    its own window and filters, of all rows at once and on the device. As there, all is computed in
-    float64 and rounded in two places: a float32 transform would lose a quiet band to a loud one.
+    The numbers are those of transformers' SeamlessM4TFeatureExtractor for a single segment, with
+    its window and filters, but computed for all rows at once on the device. As there, everything is
+    computed in float64 and rounded in two places: in a float32 transform, a loud band would drown a
+    quiet one.
     """
 
     def __init__(self, extractor: Any) -> None:  # transformers' SeamlessM4TFeatureExtractor
@@ -79,8 +79,8 @@ class LogMel:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a batch (n, frames, channels) on the device, and frames (n,) on the CPU.
 
-        Not padded to a multiple of the stride, as the extractor does by default: its mask leaves
-        out a frame that is half padding, so none is made.
+        Rows are not padded to a multiple of the stride, as the extractor does by default: its mask
+        drops a frame that is half padding, so none is made.
         """
         batch, lengths = pad(waveforms, lane)
         counts = (lengths - WINDOW) // HOP + 1
@@ -92,7 +92,7 @@ class LogMel:
         return PaddingMask(frames, whole, mels.device).only(mels).float(), frames
 
     def _log_mels(self, batch: torch.Tensor) -> torch.Tensor:
-        """Return the logarithms (n, windows, bins) of the mel bands' power in each window."""
+        """Return the log power (n, windows, bins) of the mel bands in each window."""
         self._window, self._filters = (
             table.to(batch.device) for table in (self._window, self._filters)
         )
@@ -102,22 +102,22 @@ class LogMel:
         windows = torch.sub(windows, before, alpha=EMPHASIS).mul_(self._window)
         spectrum = torch.fft.rfft(windows, n=TRANSFORM).to(torch.complex64)  # as the extractor
         power = spectrum.real.double().square() + spectrum.imag.double().square()
-        return (power @ self._filters).clamp(min=FLOOR).log().float().double()  # here, too
+        return (power @ self._filters).clamp(min=FLOOR).log().float().double()  # rounded here, too
 
     def frames(self, lengths: torch.Tensor) -> torch.Tensor:
         """Return `lengths` (n,), which are frames already."""
         return lengths
 
     def __call__(self, batch: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Return the batch, which `prepare` made whole."""
+        """Return the batch unchanged, as `prepare` has done all the work."""
         return batch
 
 
 def normalize_bins(mels: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """Give each bin of each row (n, windows, bins) zero mean and unit variance over its `counts`.
 
-    The variance is the sample's (divided by one less than the count), and the mean is rounded to
-    float32, as in the extractor: where two frames are all, that shows.
+    The variance has the divisor count - 1, and the mean is rounded to float32, both as in the
+    extractor: with only two frames, the difference shows.
     """
     real = PaddingMask(counts, mels.shape[1], mels.device)
     count = real.count.to(mels.dtype)[:, None, None]
@@ -128,7 +128,7 @@ def normalize_bins(mels: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
 
 
 def check_lengths(waveforms: Sequence[np.ndarray], shortest: int) -> None:
-    """Raise `InputError` where a waveform has fewer than `shortest` samples."""
+    """Raise `InputError` if a waveform has fewer than `shortest` samples."""
     short = [i for i, waveform in enumerate(waveforms) if len(waveform) < shortest]
     if short:
         raise InputError(
@@ -140,7 +140,7 @@ def check_lengths(waveforms: Sequence[np.ndarray], shortest: int) -> None:
 def pad(rows: Sequence[np.ndarray], lane: DeviceTransfer) -> tuple[torch.Tensor, torch.Tensor]:
     """Return rows (length, ...) as a batch (n, length, ...) on the device, and lengths (n,).
 
-    The batch is int16 where all rows are, else float32.
+    The batch is int16 if all rows are, else float32.
     """
     lengths = torch.tensor([len(row) for row in rows])
     whole = all(row.dtype == np.int16 for row in rows)
@@ -161,7 +161,7 @@ def normalize(batch: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 
 
 def frame_counts(layers: Iterable[Any], samples: torch.Tensor) -> torch.Tensor:
-    """Return how many frames the front end's convolutions make of so many samples (n,)."""
+    """Return how many frames the convolutions make of rows of `samples` (n,) samples."""
     for layer in layers:
         samples = _positions(layer.conv, samples)
     return samples
@@ -177,11 +177,11 @@ def receptive_field(layers: Iterable[Any]) -> int:
 
 
 def convolve(layers: Iterable[Any], batch: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Run a wav2vec2-kind front end: batch (n, samples) to (n, frames, channels).
+    """Run a front end of wav2vec2's kind: batch (n, samples) to (n, frames, channels).
 
-    No convolution pads, so a real frame sees real samples only; group norm is the one exception.
-    Channels come last throughout: the layers' norms then need no transposed copies, and a
-    convolution is a product of matrices.
+    No convolution pads, so a real frame depends on real samples only; group norm is the one
+    exception. Channels come last throughout: the layers' norms then need no transposed copies, and
+    a convolution is a matrix product.
     """
     states = batch[..., None]
     for layer in layers:
@@ -199,17 +199,17 @@ def convolve(layers: Iterable[Any], batch: torch.Tensor, lengths: torch.Tensor) 
 def convolution(conv: nn.Conv1d, states: torch.Tensor) -> torch.Tensor:
     """Convolve states (n, time, channels) without padding: (n, positions, out channels).
 
-    In float32 a window of `stride` steps is a row of a matrix that lies in memory as it is, and a
-    longer window is the sum of two such products. Narrower formats would round between the two, so
-    there the windows are copied; so are those over samples, where the products are thin. Under
-    autocast states become that format before they are copied, whatever the norm before gave.
+    In float32, a window of `stride` steps is a matrix row that needs no copy, and a longer window
+    is the sum of two such products. Narrower formats would be rounded between the two, so there the
+    windows are copied; so are windows over samples, where the products are thin. Under autocast,
+    states are converted to its format before they are copied, whatever the norm before returned.
     """
     states = states.to(product_dtype(states))
     size, stride = conv.kernel_size[0], conv.stride[0]
     count = (states.shape[1] - size) // stride + 1
     whole = states.dtype != torch.float32 or states.shape[2] == 1
     step = size if whole else stride
-    total: Any = conv.bias  # and then the products so far
+    total: Any = conv.bias  # the bias, then the sum of the products so far
     for first in range(0, size, step):
         wide = min(step, size - first)
         rows = states[:, first:].as_strided(
@@ -222,7 +222,7 @@ def convolution(conv: nn.Conv1d, states: torch.Tensor) -> torch.Tensor:
 
 
 def product_dtype(states: torch.Tensor) -> torch.dtype:
-    """Return the format that products of states are computed in: theirs, or that of autocast."""
+    """Return the format in which products of states are computed: theirs, or that of autocast."""
     kind = states.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
 

@@ -1,4 +1,4 @@
-"""Weights into a model: a checkpoint's, or random ones made from a seed; its front end."""
+"""Load weights into a model, from a checkpoint or drawn from a seed, and its front end."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from .untrained import UNTRAINED_NAMES, untrained_model
 
 @dataclass(frozen=True)
 class LoadedEncoder:
-    """What an encoder is made of: `provenance` identifies it, `rate` is in Hz.
+    """The parts of an encoder: `provenance` identifies it, `rate` is in Hz.
 
-    `notes` is what the user should read of it: what was assumed, left out or merged, a line each.
+    `notes` tells the user what was assumed, left out or merged, a line each.
     """
 
-    model: Any  # one of transformers', all shaped alike; float32 on the CPU
+    model: Any  # a transformers model, all alike in structure; float32 on the CPU
     front: Waveforms | LogMel | CepstralFrontEnd
     provenance: dict[str, Any]
     rate: int
@@ -43,10 +43,10 @@ def load_encoder_parts(
 ) -> LoadedEncoder:
     """Load an encoder by folder, hub id, ``small``, ``untrained`` or ``mfcc``.
 
-    Raises `InputError` where it cannot be had.
+    Raises `InputError` if it cannot be loaded.
 
-    `normalize` (``yes`` or ``no``) decides whether waveforms are normalised, whatever its files say
-    of it; None leaves it to them.
+    `normalize` (``yes`` or ``no``) decides whether waveforms are normalised, overriding the
+    encoder's files; None leaves it to them.
     """
     if name in UNTRAINED_NAMES:
         model, provenance = untrained_model()
@@ -67,7 +67,7 @@ def load_encoder_parts(
 
 
 def _baseline(normalize: str | None) -> tuple[nn.Module, CepstralFrontEnd, dict[str, Any]]:
-    """Return the parts of ``mfcc``; its coefficients are of the waveform as it is."""
+    """Return the parts of ``mfcc``, whose input is the waveform without normalisation."""
     if normalize == "yes":
         raise InputError(
             f"--normalize: value is 'yes' beside --encoder {MFCC}, whose coefficients are computed "
@@ -83,8 +83,8 @@ def load_model(checkpoint: Checkpoint) -> tuple[nn.Module, tuple[str, ...]]:
     Raises
     ------
     InputError
-        The weights cannot be read, some are missing (they would be random), or a setting may
-        change them in a way that is not known here.
+        The weights cannot be read, some are missing (and would be random), or an unknown setting
+        may change the states.
     """
     with _alone(checkpoint) as folder:
         model, loading_info = _from_pretrained(checkpoint, folder)
@@ -109,9 +109,9 @@ def load_model(checkpoint: Checkpoint) -> tuple[nn.Module, tuple[str, ...]]:
 
 
 def _from_pretrained(checkpoint: Checkpoint, folder: Path) -> tuple[Any, dict[str, Any]]:
-    """Return transformers' model, without a head, and what it says of the file's tensors."""
+    """Return transformers' model without a head, and its report on the file's tensors."""
     transformers = _transformers()
-    # By itself transformers would round to the dtype that config.json names.
+    # By default transformers would round to the dtype that config.json names.
     dtype = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
     try:
         with _quiet():
@@ -127,7 +127,7 @@ def _from_pretrained(checkpoint: Checkpoint, folder: Path) -> tuple[Any, dict[st
             f"{checkpoint.folder}: a package that it needs is missing "
             f"({_first_line(problem)}), expected it; install it"
         ) from problem
-    except Exception as problem:  # each format's reader has its own kinds
+    except Exception as problem:  # each format's reader raises its own kinds
         raise InputError(
             f"{checkpoint.folder}: weights cannot be read ({_cause(problem)}); "
             "fetch them again, as safetensors where there are any"
@@ -147,9 +147,9 @@ def _first_line(problem: Exception) -> str:
 
 @contextmanager
 def _alone(checkpoint: Checkpoint) -> Iterator[Path]:
-    """Give the folder, or one without the adapter: where PEFT is installed, transformers loads it.
+    """Yield a folder without the adapter, which transformers would load if PEFT is installed.
 
-    What is merged must not depend on which packages there are.
+    The result must not depend on which packages are installed.
     """
     if not checkpoint.adapter:
         yield checkpoint.folder
@@ -162,11 +162,11 @@ def _alone(checkpoint: Checkpoint) -> Iterator[Path]:
 
 
 def _notes(checkpoint: Checkpoint, model: Any, unexpected: list[str]) -> list[str]:
-    """Return what a user should read of weights that are left out; a head's are no news."""
+    """Return notes on weights that were left out, other than those of a head."""
     notes = []
     parts = {name for name, _ in model.named_children()}
     names = {key: key.removeprefix(f"{model.base_model_prefix}.").split(".") for key in unexpected}
-    # A head of x-vectors has a feature_extractor too, but no part inside it.
+    # A head for x-vectors has a feature_extractor too, but without parts inside.
     ours = [key for key, name in names.items() if name[0] in parts and len(name) > 2]
     if ours:
         notes.append(
@@ -201,7 +201,7 @@ def load_front_end(checkpoint: Checkpoint, model: nn.Module) -> Waveforms | LogM
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from drawing bars and from listing heads that are rightly left out."""
+    """Keep transformers from drawing progress bars and from listing heads that are left out."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,8 +1,8 @@
 """Mel-frequency cepstral coefficients: a conventional baseline that has no weights.
 
-The numbers are those of ``torchaudio.transforms.MFCC`` for one segment alone, with 20 coefficients
+The numbers are those of ``torchaudio.transforms.MFCC`` for a single segment, with 20 coefficients
 of 40 mel bands, windows of 25 ms every 10 ms and no padding at the ends. They are computed here, in
-float64, so that they do not need torchaudio's compiled files and do not depend on the batch.
+float64, so that they need no compiled files of torchaudio and do not depend on the batch.
 
 Source: Davis and Mermelstein (1980), Comparison of parametric representations for monosyllabic
 word recognition.
@@ -30,16 +30,16 @@ RATE = 16000  # Hz
 COEFFICIENTS, BANDS = 20, 40
 WINDOW, HOP = 400, 160  # samples: 25 ms and 10 ms
 LEAST_POWER = 1e-10  # torchaudio's AmplitudeToDB
-RANGE = 80.0  # dB below the segment's loudest band; what is quieter counts as that
+RANGE = 80.0  # dB below the segment's loudest band; quieter values are raised to that
 SETTINGS = (
     f"{COEFFICIENTS} coefficients of {BANDS} mel bands, {WINDOW} samples every {HOP}, {RANGE:g} dB"
 )
 
 
 class CepstralFrontEnd:
-    """Front end that gives a segment's coefficients. Batches are (n, frames, coefficients).
+    """Front end that returns a segment's coefficients. Batches are (n, frames, coefficients).
 
-    Alike to use as `frontend.LogMel`.
+    It has the same interface as `frontend.LogMel`.
     """
 
     shortest = WINDOW
@@ -91,12 +91,12 @@ class CepstralFrontEnd:
         return lengths
 
     def __call__(self, batch: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Return the batch, which `prepare` made whole."""
+        """Return the batch unchanged, as `prepare` has done all the work."""
         return batch
 
 
 def _import_audio_utils() -> Any:
-    """Import that part of transformers alone, which takes half the time of its models."""
+    """Import only this part of transformers, in half the time that its models take."""
     from .torchaudio_import import FAILURES
 
     try:
@@ -110,9 +110,9 @@ def _import_audio_utils() -> Any:
 
 
 def mfcc_model() -> tuple[nn.Module, dict[str, Any]]:
-    """Return what stands where an encoder has its transformer, and the coefficients' provenance.
+    """Return a stand-in for an encoder's transformer, and the coefficients' provenance.
 
-    It has no layers, so that state 0, which enters the first, is all.
+    It has no layers, so state 0, the input of the first layer, is the only one.
     """
     from torch import nn
 

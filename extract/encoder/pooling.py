@@ -1,8 +1,8 @@
-"""A segment's states become one vector per layer: statistics over its own frames, in float32.
+"""Pool a segment's states into one vector per layer: statistics over its own frames, in float32.
 
-``mean``, ``std`` (population form, two passes; one frame gives 0), ``max``, and ``mean+std``,
-which is the mean's numbers followed by the deviation's. Statistics of windows of one segment add
-up to the segment's (Chan, Golub and LeVeque 1979, eq. 2.1).
+``mean``, ``std`` (population form, two passes; 0 for a single frame), ``max``, and ``mean+std``,
+the mean followed by the deviation. Statistics of a segment's windows can be merged into those of
+the segment (Chan, Golub and LeVeque 1979, eq. 2.1).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Pooled = tuple[np.ndarray, np.ndarray]  # features (n, layers, dim) and frames (
 
 
 def check_pooling(pooling: str, *others: str) -> None:
-    """Raise `InputError` where `pooling` is none of `POOLINGS`, nor one of `others`."""
+    """Raise `InputError` if `pooling` is neither one of `POOLINGS` nor one of `others`."""
     if pooling not in (*POOLINGS, *others):
         raise InputError(
             f"--pooling: value is {pooling!r}, expected one of {list(POOLINGS)}; correct it"
@@ -30,12 +30,12 @@ def check_pooling(pooling: str, *others: str) -> None:
 
 
 class PaddingMask:
-    """Which positions of a padded batch are real, asked for once and used at every layer.
+    """Which positions of a padded batch are real; computed once and used at every layer.
 
     Attributes
     ----------
     mask
-        (n, size) bool on the device, true where real; None where all rows are of that length.
+        (n, size) bool on the device, true where real; None if no row is padded.
     lengths
         (n,) on the CPU: each row's length.
     count
@@ -43,7 +43,7 @@ class PaddingMask:
     """
 
     def __init__(self, lengths: torch.Tensor, size: int, device: torch.device | str) -> None:
-        """Take `lengths` (n,) on the CPU, so that the device is not waited for."""
+        """Take `lengths` (n,) on the CPU, to avoid waiting for the device."""
         self.lengths = lengths
         there = carried(lengths, device)
         places = torch.arange(size, device=device)
@@ -51,16 +51,16 @@ class PaddingMask:
         self.count = there.float()
 
     def only(self, values: torch.Tensor, filling: float = 0.0) -> torch.Tensor:
-        """Return values (n, size) or (n, size, d) with `filling` at padding, whatever is there."""
+        """Return values (n, size) or (n, size, d) with padding replaced by `filling`."""
         if self.mask is None:
             return values
         mask = self.mask if values.dim() == 2 else self.mask[..., None]
         return torch.where(mask, values, filling)
 
     def deviations(self, values: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-        """Return values (n, size, d), which are 0 at padding, less each row's mean (n, d) float32.
+        """Return values (n, size, d) minus each row's mean (n, d) float32; both are 0 at padding.
 
-        In one pass: padding stays 0 since there 0 times the mean is taken away.
+        In a single pass: at padding the mean is multiplied by 0 before it is subtracted.
         """
         if self.mask is None:
             return values - mean[:, None]
@@ -76,7 +76,7 @@ def pool(
     Returns
     -------
     torch.Tensor
-        (n, d) float32, or (n, 2 d) for ``mean+std``; ``none`` gives `states` as they are.
+        (n, d) float32, or (n, 2 d) for ``mean+std``; ``none`` returns `states` unchanged.
     """
     if pooling == UNPOOLED:
         return states
@@ -98,9 +98,9 @@ def pool(
 
 
 def root_sum_square(values: torch.Tensor, *, fused: bool | None = None) -> torch.Tensor:
-    """Return the root of the sum of squares of values (n, time, d) over time; takes their memory.
+    """Return the root of the sum of squares of values (n, time, d) over time; overwrites them.
 
-    `fused` is one pass over them, by default on a GPU; on a CPU torch has only a slow one.
+    `fused` is a single pass, the default on a GPU; torch's version for CPUs is slow.
     """
     if values.is_cuda if fused is None else fused:
         return torch.linalg.vector_norm(values, dim=1)
@@ -108,12 +108,12 @@ def root_sum_square(values: torch.Tensor, *, fused: bool | None = None) -> torch
 
 
 def merge_windows(features: np.ndarray, frames: np.ndarray, pooling: str) -> np.ndarray:
-    """Merge pooled windows (w, layers, dim) of `frames` (w,) frames to those of all frames.
+    """Merge pooled windows (w, layers, dim) of `frames` (w,) frames each.
 
     Returns
     -------
     np.ndarray
-        (layers, dim) float32. ``std`` alone does not add up: pool ``mean+std`` and take a half.
+        (layers, dim) float32. ``std`` alone cannot be merged: pool ``mean+std`` and take one half.
     """
     if pooling == "max":
         return features.max(axis=0)
@@ -129,14 +129,14 @@ def merge_windows(features: np.ndarray, frames: np.ndarray, pooling: str) -> np.
 
 @dataclass(frozen=True, eq=False)
 class EncodedPart:
-    """Some of a batch's waveforms, or one window of one, on their way from the device.
+    """Some of a batch's waveforms, or one window of one, whose features the device is sending.
 
     Attributes
     ----------
     places
-        Which waveforms of the batch they are of.
+        Indices of these waveforms in the batch.
     arrived
-        Waits for the pooled states (n, layers, dim), or the states (n, time, layers, dim).
+        Waits for and returns the pooled states (n, layers, dim), or states (n, time, layers, dim).
     frames
         (n,) int64.
     """
@@ -147,7 +147,7 @@ class EncodedPart:
 
 
 class EncodedBatch:
-    """A batch that the device may still be computing; whoever asks for its rows waits for them."""
+    """A batch that the device may still be computing; reading its rows waits for them."""
 
     def __init__(self, parts: Sequence[EncodedPart], pooling: str) -> None:
         self._parts, self._pooling = parts, pooling
@@ -170,7 +170,7 @@ class EncodedBatch:
         return np.stack(features), np.array(frames)
 
     def _joined(self, windows: Sequence[tuple[np.ndarray, int]]) -> tuple[np.ndarray, int]:
-        """Return a waveform's features, whose windows follow each other."""
+        """Return a waveform's features, merged from its consecutive windows."""
         if len(windows) == 1:
             return windows[0]
         features, frames = zip(*windows, strict=True)

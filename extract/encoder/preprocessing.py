@@ -141,7 +141,7 @@ def mel_input(folder: Path, config: dict[str, Any], normalize: str | None) -> In
     _expect(path, "feature_extractor_type", kind, EXTRACTOR)
     _expect(path, "stride", settings.get("stride", 2), STRIDE)
     _expect(path, "num_mel_bins", settings.get("num_mel_bins", 80), bins)
-    if settings.get("feature_size", 80) == 1:  # any other is only told to whoever pads
+    if settings.get("feature_size", 80) == 1:  # other values only concern padding
         raise _unfit(path, "feature_size", 1, f"{bins}, the number of mel bins")
     # Other kinds have tables of positions, which a cast to bfloat16 would round.
     positions = config.get("position_embeddings_type", "relative_key")

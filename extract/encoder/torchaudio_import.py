@@ -1,10 +1,9 @@
-"""Import torchaudio where its compiled files do not fit the torch that is installed.
+"""Import torchaudio even if its compiled files do not fit the installed torch.
 
-The Linux wheel of torchaudio 2.11 links CUDA libraries: beside a CPU build of torch its import
-fails, and with it that of every audio model of transformers. spk calls functions of torchaudio
-that are written in Python alone (`functional.speed`, `functional.add_noise`), and these need no
-compiled file. So where the import fails, it is tried again with a stand-in for the module
-`torchaudio._extension`, which loads them.
+The Linux wheel of torchaudio 2.11 links CUDA libraries: with a CPU build of torch its import fails,
+and so does that of every audio model of transformers. spk only calls functions of torchaudio that
+are pure Python (`functional.speed`, `functional.add_noise`). So if the import fails, it is repeated
+with a stand-in for the module that loads the compiled files, `torchaudio._extension`.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ FAILURES = (ImportError, OSError, RuntimeError)  # absent; a missing library; an
 
 
 class _NotCompiled(ModuleType):
-    """Say to torchaudio that nothing compiled is there, as a build without it does."""
+    """Tell torchaudio that nothing compiled is there, as a build without it does."""
 
     def __getattr__(self, name: str) -> Any:
-        """Return False for what is asked whether it is there, a decorator for ``fail_if_no_*``."""
+        """Return False for any flag, and a decorator for ``fail_if_no_*``."""
         if name.startswith("__"):
             raise AttributeError(name)
         return _as_it_is if name.startswith("fail_if_no") else False
@@ -36,12 +35,12 @@ def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def import_torchaudio() -> ModuleType:
-    """Return torchaudio, with its compiled files or without.
+    """Return torchaudio, with or without its compiled files.
 
     Raises
     ------
     InputError
-        It is not installed, or fails for another reason than its compiled files.
+        It is not installed, or fails for a reason other than its compiled files.
     """
     try:
         return import_module("torchaudio")

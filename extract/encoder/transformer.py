@@ -1,7 +1,7 @@
-"""The transformer's layers, state by state: each is handed on as it passes and then forgotten.
+"""Run a transformer's layers, handing on each state as it passes, so that none is kept.
 
-Works by hooks on the model's own layers, so that relative position biases, adapters inside a
-layer and whatever attention kernel transformers chose stay as they are.
+This uses hooks on the model's own layers, so relative position biases, adapters inside a layer and
+the attention kernel that transformers chose all stay as they are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .varlen import Packing, attention_of
 
 
 def _transformers() -> Any:
-    """Import transformers with its models: an add-on that does not fit torch breaks them late."""
+    """Import transformers with its models now: an add-on that does not fit torch breaks them."""
     try:
         return _with_models()
     except FAILURES:
@@ -48,7 +48,7 @@ def _with_models() -> Any:
 
 
 def fold_weight_norm(model: nn.Module) -> nn.Module:
-    """Replace weight norm by the weights it gives, once, in the dtype the model has now."""
+    """Replace weight norm by the resulting weights, once, in the model's current dtype."""
     for module in list(model.modules()):
         if nn.utils.parametrize.is_parametrized(module, "weight"):
             nn.utils.parametrize.remove_parametrizations(module, "weight")
@@ -58,7 +58,7 @@ def fold_weight_norm(model: nn.Module) -> nn.Module:
 
 
 class _LastAskedFor(Exception):  # noqa: N818 (no failure: the layers above need not run)
-    """Raised out of the layer loop once the last state asked for was seen."""
+    """Raised out of the layer loop once the last requested state has passed."""
 
 
 def run_layers(
@@ -67,12 +67,12 @@ def run_layers(
     mask: torch.Tensor | None,
     packing: Packing | None = None,
 ) -> torch.Tensor:
-    """Return a transformer's output (n, time, d); nothing of the padding reaches a real frame.
+    """Return a transformer's output (n, time, d); padding does not affect real frames.
 
-    Where `mask` (n, time) is false, frames are padding; with a `packing` attention needs no mask.
-    Nobody attends to padding, and the positional convolution sees zeros there. w2v-BERT has none:
-    its positions are in the attention, and its layers' own convolutions look back only. Without
-    layers (``mfcc``) the output is `hidden`.
+    Frames are padding where `mask` (n, time) is false; with a `packing`, attention needs no mask.
+    No frame attends to padding, and the positional convolution sees zeros there. w2v-BERT has no
+    such convolution: its positions are part of the attention, and its layers' own convolutions only
+    look back. Without layers (``mfcc``), the output is `hidden`.
     """
     if not len(encoder.layers):
         return hidden
@@ -88,7 +88,7 @@ def run_layers(
 
 @contextmanager
 def mixed_masks() -> Iterator[None]:
-    """While open, torch says nothing of WavLM's bool mask beside a float bias, which it allows."""
+    """Within this context, silence torch's warning on WavLM's bool mask beside a float bias."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*mismatched key_padding_mask.*")
         yield
@@ -100,10 +100,10 @@ def layer_states(
     layers: Collection[int],
     reduce: Callable[[torch.Tensor], torch.Tensor],
 ) -> Iterator[dict[int, torch.Tensor]]:
-    """While open, keep of each block's input or output that is one of `layers` what `reduce` gives.
+    """Within this context, collect `reduce` of the states whose numbers are in `layers`.
 
-    The pass through the blocks ends after the last of `layers`. The last block has no hook: its
-    state counts after the final layer norm, if there is one.
+    The pass ends after the last of `layers`. The last block has no hook: its state is taken after
+    the final layer norm, if there is one.
     """
     states: dict[int, torch.Tensor] = {}
     final = max(layers)
@@ -129,10 +129,10 @@ def layer_states(
 
 @contextmanager
 def _zero_padding(module: nn.Module, mask: torch.Tensor | None) -> Iterator[None]:
-    """While open, every convolution inside `module` sees zeros where `mask` (n, time) is false.
+    """Within this context, convolutions inside `module` see zeros where `mask` (n, time) is false.
 
-    A stack of positional convolutions (data2vec-audio) or a norm before one (HuBERT with batch
-    norm) would else carry padding into the last real frames.
+    Otherwise a stack of positional convolutions (data2vec-audio), or a norm before one (HuBERT with
+    batch norm), would carry padding into the last real frames.
     """
 
     def zero(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -148,7 +148,7 @@ def _zero_padding(module: nn.Module, mask: torch.Tensor | None) -> Iterator[None
 
 
 def check_layers(layers: Collection[int], count: int) -> None:
-    """Raise `InputError` where there is none of `layers`, or one that is not 0 to `count`."""
+    """Raise `InputError` if `layers` is empty or has a number outside 0 to `count`."""
     wrong = [layer for layer in layers if not 0 <= layer <= count]
     if wrong or not len(layers):
         raise InputError(
@@ -158,5 +158,5 @@ def check_layers(layers: Collection[int], count: int) -> None:
 
 
 def first_output(output: Any) -> torch.Tensor:
-    """Return what a module gives, or the first of several things."""
+    """Return a module's output, or the first one of several."""
     return output[0] if isinstance(output, tuple) else output

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from torch import nn
 
 UNTRAINED = "untrained"
-UNTRAINED_NAMES = (UNTRAINED, "demo")  # the second is that of version 0.2
+UNTRAINED_NAMES = (UNTRAINED, "demo")  # the second is its name in version 0.2
 UNTRAINED_SEED = 20240
 UNTRAINED_SHAPE: dict[str, Any] = {
     "hidden_size": 64,
     "num_hidden_layers": 5,
     "num_attention_heads": 4,
     "intermediate_size": 128,
-    # Two convolutions with wav2vec2's receptive field (400 samples) and step (320): cheap, and
-    # the first is a bank of filters, without which random numbers keep little of a voice.
+    # Two convolutions with wav2vec2's receptive field (400 samples) and step (320): cheap, and the
+    # first is a filter bank, as random weights would preserve little of a voice.
     "num_feat_extract_layers": 2,
     "conv_dim": (64, 64),
     "conv_kernel": (400, 1),

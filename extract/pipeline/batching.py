@@ -48,7 +48,7 @@ def take_part(segments: Sequence[Part], shard: str) -> list[Part]:
 
 
 def make_batches(segments: Iterable[Segment], batch_seconds: float) -> list[list[Segment]]:
-    """Cut segments into batches, in order; the longest times the number is <= `batch_seconds`.
+    """Cut segments, in order, into batches; longest times number is at most `batch_seconds`.
 
     A longer segment is a batch of its own.
     """

@@ -1,6 +1,6 @@
-"""Run an extraction on several machines, as tasks of Ray.
+"""Run an extraction on several machines, as Ray tasks.
 
-Units are cut of the whole table, and a task does one with what its process has loaded.
+Units are cut from the whole table; a task encodes one with the encoder that its process has loaded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ALONE = (
     ", or run each machine by itself with --shard i/n into a store of its own, then spk-store merge"
 )
-ENVIRONMENT = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "HF_HUB_OFFLINE")  # what tasks take over
+ENVIRONMENT = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "HF_HUB_OFFLINE")  # passed on to tasks
 
 
 class RayRun(UnitRun):
@@ -46,7 +46,7 @@ class RayRun(UnitRun):
         log: Callable[[str], object],
     ) -> None:
         super().__init__([str(encoder.device)], encoder, layers, options, writer, log)
-        self._unit_of: dict[str, int] = {}  # first segment_id of a batch -> place of its unit
+        self._unit_of: dict[str, int] = {}  # first segment_id of a batch -> index of its unit
         self.devices = "Ray"
 
     def plan(self, segments: Sequence[Segment]) -> list[list[Segment]]:
@@ -66,7 +66,7 @@ class RayRun(UnitRun):
     def encode(
         self, batches: Iterable[Sequence[Segment]], stop: Callable[[], bool], progress: Progress
     ) -> bool:
-        """Have the units of batches encoded, and commit their shards."""
+        """Have units of batches encoded, and commit their shards."""
         grouped = groupby(batches, lambda batch: self._unit_of[batch[0].segment_id])
         units = [self.unit(unit) for _, unit in grouped]
         if not units or stop():
@@ -91,14 +91,14 @@ class RayRun(UnitRun):
         return str(self._encoder.device).startswith("cuda")
 
     def _working_folder(self, units: Sequence[Unit]) -> str:
-        """Return the folder that relative paths start from; "" where there are none."""
+        """Return the folder that relative paths start from; "" if there are none."""
         paths = {str(self._store.path), *recordings_of(units)}
         if os.path.isdir(self._options.encoder):
             paths.add(self._options.encoder)
         return "" if all(map(os.path.isabs, paths)) else os.getcwd()
 
     def _check_folders(self, ray: object, units: Sequence[Unit], folder: str) -> None:
-        """Raise `InputError` where a machine does not see the store, the audio or the encoder."""
+        """Raise `InputError` if a machine does not see the store, the audio or the encoder."""
         paths = [os.path.abspath(path) for path in recordings_of(units)]
         encoder = os.path.abspath(self._options.encoder)
         inputs = [(f"the audio {path}", path) for path in dict.fromkeys((paths[0], paths[-1]))]
@@ -109,10 +109,10 @@ class RayRun(UnitRun):
 
 
 def recordings_of(units: Sequence[Unit]) -> list[str]:
-    """Return the paths of the recordings of units, sorted."""
+    """Return the paths of the units' recordings, sorted."""
     return sorted({s.path for unit in units for batch in unit.payload for s in batch})
 
 
 def environment_of_tasks() -> dict[str, str]:
-    """Return the environment variables of this process that tasks take over."""
+    """Return the environment variables of this process that are passed on to tasks."""
     return {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}

@@ -1,8 +1,8 @@
 """Run an extraction on several devices of one machine, with one process per device.
 
-The batches are those of one device: of the whole table, sorted by length. A unit is the next few of
-them, as many as take a process some seconds (`UNIT_SECONDS`), so that a process that is killed
-loses little; towards the end units get smaller, so that all devices end together.
+The batches are those of a single device: from the whole table, sorted by length. A unit is the next
+few batches, enough for some seconds (`UNIT_SECONDS`), so that a killed process loses little;
+towards the end units get smaller, so that all devices finish together.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from .runner import Progress, count_workers
 from .unit_run import UnitRun
 from .unit_worker import UnitSpec
 
-UNIT_SECONDS = 30.0  # s that a unit takes, about
-LEAST_SECONDS = 2.0  # s; smaller ones, at the end, would cost more than they balance
-FIRST = AHEAD + 1  # batches of a unit while nothing is known of a device's speed
+UNIT_SECONDS = 30.0  # approximate s per unit
+LEAST_SECONDS = 2.0  # s; smaller units, at the end, would cost more than they balance
+FIRST = AHEAD + 1  # batches of a unit while a device's speed is unknown
 
 
 class MultiDeviceRun(UnitRun):
     """A run on several devices of this machine."""
 
-    _speed = 0.0  # batches that a process does in a second, of the last unit
+    _speed = 0.0  # batches per second of one process, from the last unit
 
     def encode(
         self, batches: Iterable[Sequence[Segment]], stop: Callable[[], bool], progress: Progress
     ) -> bool:
-        """Have the batches encoded by the processes of the devices, and commit their shards."""
+        """Have the devices' processes encode the batches, and commit their shards."""
         left = deque(batches)
         job = self.job(self._specs(len(left)), self._units(left), progress)
         stopped, failed = run_on_devices(job, stop, self._tell)
@@ -39,7 +39,7 @@ class MultiDeviceRun(UnitRun):
         return stopped
 
     def _specs(self, most: int) -> dict[str, UnitSpec]:
-        """Return what the processes of at most `most` devices need, by the devices' names."""
+        """Return, by device name, what the processes of at most `most` devices need."""
         from ..encoder.device import threads_each
 
         count = len(self._names)
@@ -55,7 +55,7 @@ class MultiDeviceRun(UnitRun):
         return specs
 
     def _units(self, batches: deque[Sequence[Segment]]) -> Iterator[Unit]:
-        """Yield units, each made when a device is free."""
+        """Yield units, each made when a device becomes free."""
         while batches:
             count = unit_size(len(batches), len(self._names), self._speed)
             yield self.unit(batches.popleft() for _ in range(count))
@@ -69,12 +69,12 @@ class MultiDeviceRun(UnitRun):
 def unit_size(batches: int, devices: int, speed: float) -> int:
     """Return how many of the remaining batches the next unit has.
 
-    Half of a device's share at most, so that what is left evens out what the units differ by.
+    At most half of a device's share, so that the rest can balance differences between units.
 
     Parameters
     ----------
     speed
-        Batches that one device does in a second; 0 where that is not known yet.
+        Batches per second of one device; 0 if not known yet.
 
     Examples
     --------

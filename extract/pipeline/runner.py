@@ -2,7 +2,7 @@
 
 Threads decode the next batches while the device encodes one and a thread writes those before. The
 queues between them are short, so memory is bounded; a failure in any of them ends the run and names
-the segment. A batch too large for the device's memory is split.
+the segment. A batch that is too large for the device's memory is split.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class ExtractionRun:
         self._same_audio = same_audio  # by default of what the store holds at the first batch
         self.new, self.shared = 0, 0
         self.failed: list[FailedUnit] = []  # of an engine that runs in units
-        self.again = 0  # tries of such units that were lost
+        self.again = 0  # lost tries of such units
         self.seconds, self.wall, self.padding = 0.0, 0.0, 0.0
 
     def plan(self, segments: Sequence[Segment]) -> list[list[Segment]]:

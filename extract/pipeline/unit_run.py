@@ -1,8 +1,8 @@
-"""The run that an engine does in units: what its first process does, on one machine or on several.
+"""The main process of a run that an engine does in units, on one machine or several.
 
-It asks the store what is there, sends the rest in units, and commits what processes have written
-(`unit_worker`): it alone holds the store's lock, and a commit is the renaming of a shard. A unit is
-published once, whatever happened to the processes that worked on it.
+It checks what the store has, sends the rest in units, and commits what workers have written
+(`unit_worker`): it alone holds the store's lock, and a commit renames a shard. A unit is published
+once, whatever happened to the processes that worked on it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from .units import extraction_unit, unit_mark
 if TYPE_CHECKING:
     from ..encoder.encoder import Encoder
 
-SAME_BUG = 3  # units that fail by a bug before any gives rows; one more ends the run
+SAME_BUG = 3  # units that may fail by a bug before any yields rows; one more ends the run
 
 
 class UnitRun(ExtractionRun):
     """A run whose batches are encoded in units, by other processes.
 
-    Its batches fit each of the devices `names`, such as ``cuda:0``, of one machine.
+    Its batches fit each of the devices `names` of one machine, such as ``cuda:0``.
     """
 
     def __init__(
@@ -63,19 +63,19 @@ class UnitRun(ExtractionRun):
         progress: Progress,
         resources: Resources | None = None,
     ) -> Job:
-        """Return the description of the work, for an engine."""
+        """Return the description of the job, for an engine."""
         publish = partial(self._publish, progress)
         resources = resources or Resources()
         return Job(extract_unit, shared, units, publish, self._discard, resources)
 
     def unit(self, batches: Iterable[Sequence[Segment]]) -> Unit:
-        """Return the unit of batches that are still to encode."""
+        """Return the unit for batches that are still to be encoded."""
         return extraction_unit([list(batch) for batch in batches], self._key)
 
     def spec(
         self, device: str, *, name: str = "", workers: int | None = None, threads: int = 1
     ) -> UnitSpec:
-        """Return what a process needs that works on a device, called `name` in messages."""
+        """Return what a worker process on a device needs; messages call the device `name`."""
         options, profile = self._options, current_profile()
         workers = options.workers if workers is None else workers
         worker = WorkerSpec(
@@ -115,7 +115,7 @@ class UnitRun(ExtractionRun):
             profile.stages += result.stages
 
     def _fail(self, unit: Unit, trace: str) -> None:
-        """Name a unit that met a bug; end the run where all have so far."""
+        """Report a unit that met a bug; end the run if all units have so far."""
         reason = trace.splitlines()[-1]
         self.failed.append(FailedUnit(unit, reason))
         if not self.new and len(self.failed) > SAME_BUG:
@@ -123,7 +123,7 @@ class UnitRun(ExtractionRun):
         self._tell(f"failed: {unit.name}\n{trace}")
 
     def _finish(self, given_up: Sequence[FailedUnit]) -> None:
-        """Name the units that met a bug once more, after those that the engine has given up."""
+        """List once more the units that met a bug, after those that the engine has given up."""
         tell_failed(self.failed, self._tell)
         self.failed += given_up
 

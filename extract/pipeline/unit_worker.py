@@ -1,8 +1,8 @@
-"""Encode a unit of batches in a process of an engine, into shards without final names.
+"""Encode a unit of batches in an engine's worker process, into shards without final names.
 
-A process loads the encoder once. For each unit it writes the shards under temporary names into the
-store's folder, where they are on disk when it returns their names; the process that holds the
-store's lock renames them (`unit_run`). Rows never pass between processes, and one that outlives its
+A process loads the encoder once. For each unit it writes shards under temporary names into the
+store's folder, and returns their names when they are on disk; the process that holds the store's
+lock renames them (`unit_run`). Rows never pass between processes, and a worker that outlives its
 run commits nothing: the next writer removes its files.
 """
 
@@ -34,14 +34,14 @@ from .units import Batches, unit_mark, unit_name
 if TYPE_CHECKING:
     from ..encoder.encoder import Encoder
 
-UNIT_ROWS = 1 << 14  # segments of a shard at most; 256 MB come first where rows are large
+UNIT_ROWS = 1 << 14  # most segments of a shard; with large rows, 256 MB is reached first
 
 
 @dataclass(frozen=True)
 class WorkerSpec:
     """What a process needs to work on units.
 
-    `device` is its name in messages, "" where it has none; `begun` is the start of the run's
+    `device` is its name in messages, "" if it has none; `begun` is the start of the run's
     profile, if there is one.
     """
 
@@ -58,9 +58,9 @@ class WorkerSpec:
 
 @dataclass(frozen=True)
 class UnitSpec:
-    """What comes with every unit: a `WorkerSpec`, pickled, the store, environment variables.
+    """What is sent with every unit: a pickled `WorkerSpec`, the store, environment variables.
 
-    `folder` is what paths start from, where a process begins in another one and some are relative.
+    `folder` is the base of relative paths, if a process starts in another folder.
     """
 
     worker: bytes
@@ -71,13 +71,13 @@ class UnitSpec:
 
 @dataclass(frozen=True)
 class UnitResult:
-    """What a unit gave: its shards' names, its counts, lines for the user, and timed stages."""
+    """A unit's result: its shards' names, counts, lines for the user, and timed stages."""
 
     shards: tuple[UnnamedShard, ...] = ()
     new: int = 0
     seconds: float = 0.0  # of audio encoded
     shared: int = 0
-    wall: float = 0.0  # s that it took, once the encoder was loaded
+    wall: float = 0.0  # s of work, without loading the encoder
     notes: tuple[str, ...] = ()
     stages: tuple[TimedStage, ...] = ()
 
@@ -85,7 +85,7 @@ class UnitResult:
 def extract_unit(
     spec: UnitSpec, batches: Batches, stop: Callable[[], bool] = lambda: False
 ) -> Done:
-    """Encode a unit's batches; what `stop` or a bug leaves of them is not in the `UnitResult`."""
+    """Encode a unit's batches; after a `stop` or a bug, the `UnitResult` covers those done."""
     os.environ.update(spec.environment)
     try:
         work_in(spec.folder)
@@ -102,15 +102,15 @@ def extract_unit(
 
 @lru_cache(maxsize=1)
 def _worker(pickled: bytes) -> UnitWorker:
-    """Return what a process loads once."""
+    """Return a process's `UnitWorker`, made once."""
     return UnitWorker(pickle.loads(pickled))  # noqa: S301 (of this run's own first process)
 
 
 class UnitWorker(ExtractionRun):
-    """A process's own run over units, one by one.
+    """A process's own run over units, one at a time.
 
-    From unit to unit it keeps what it knows of the device's memory, and the memory itself, which
-    would have to be cleared for every unit.
+    Between units it keeps what it has learnt about the device's memory, and the memory itself,
+    which would otherwise be cleared for every unit.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
@@ -124,7 +124,7 @@ class UnitWorker(ExtractionRun):
         self._memory.enter_context(keep_freed_memory(encoder.device))
 
     def encode_unit(self, batches: Batches, stop: Callable[[], bool]) -> Done:
-        """Encode a unit, and return its `UnitResult`, with what was encoded before a problem."""
+        """Encode a unit; return its `UnitResult`, including what was encoded before a problem."""
         begun, shards = time.perf_counter(), list[UnnamedShard]()
         self._writer, self._notes = self._writer_to(shards), []
         self.new, self.shared, self.seconds = 0, 0, 0.0
@@ -134,7 +134,7 @@ class UnitWorker(ExtractionRun):
             with recording(profile):
                 try:
                     self.encode(batches, stop, lambda seconds: None)
-                finally:  # an error does not lose the rows already encoded
+                finally:  # an error does not lose rows already encoded
                     self._writer.commit()
         except InputError as problem:
             done = Done(problem=str(problem))
@@ -180,7 +180,7 @@ def load_for(spec: WorkerSpec) -> Encoder:
     Raises
     ------
     InputError
-        It is another than the run began with.
+        It is not the encoder that the run began with.
     """
     from ..encoder.device import set_threads_and_device
     from ..encoder.encoder import load_encoder

@@ -1,8 +1,8 @@
-"""Units of an extraction: what one process does on its own, and how it is called.
+"""Units of an extraction: the share of work that one process does, and its name.
 
-For several machines they are cut of neighbouring recordings, and batched by themselves, so that
-their features depend neither on what else runs nor on where. They are cut of the whole table,
-whatever the store holds, so that a run that goes on has those of the run before.
+For several machines, units are cut from neighbouring recordings and batched separately, so that
+features depend neither on what else runs nor on where. They are cut from the whole table, whatever
+the store has, so that a resumed run has the units of the run before.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Batches = list[list[Segment]]
 
 
 def cut_units(segments: Iterable[Segment], minutes: float) -> list[list[Segment]]:
-    """Cut segments into units of up to so many minutes of audio, each sorted for batching.
+    """Cut segments into units of up to `minutes` of audio, each sorted for batching.
 
-    Recordings stay together as far as they fit; a segment that is longer is a unit of its own.
+    Recordings stay together if they fit; a longer segment is a unit of its own.
 
     Examples
     --------
@@ -41,14 +41,14 @@ def cut_units(segments: Iterable[Segment], minutes: float) -> list[list[Segment]
 
 
 def extraction_unit(batches: Batches, fingerprint: str) -> Unit:
-    """Return the unit of batches that are still to encode, in a store of that fingerprint."""
+    """Return the unit of batches still to be encoded, in a store with that fingerprint."""
     segments = [segment for batch in batches for segment in batch]
     inputs = [[s.segment_id, s.path, s.start, s.end, s.channel] for s in segments]
     return Unit(unit_key(fingerprint, inputs), unit_name(batches), batches)
 
 
 def unit_name(batches: Batches) -> str:
-    """Return how a unit is called in messages."""
+    """Return a unit's name in messages."""
     segments = [segment for batch in batches for segment in batch]
     recordings = sorted({segment.path for segment in segments})
     count = len(segments) + sum(len(segment.same_span) for segment in segments)
@@ -56,7 +56,7 @@ def unit_name(batches: Batches) -> str:
 
 
 def unit_mark(batches: Batches) -> str:
-    """Return what tells a unit from the others of its job: no two have a segment in common."""
+    """Return what tells a unit from the others of its job: no two share a segment."""
     return unit_key(batches[0][0].segment_id)
 
 

@@ -40,7 +40,7 @@ def info_(path: str) -> None:
 
 
 def _running_text(running: dict[str, Any]) -> str:
-    """Return the lines that tell of an extraction under way."""
+    """Return the lines on a running extraction."""
     whose = "by process {pid} on {host}, since {since}"
     state = "process is gone" if running["gone"] else f"updated {running['age']:.0f} s ago"
     lines = [

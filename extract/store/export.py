@@ -92,8 +92,8 @@ def export(
     `configuration` (JSON), and per layer ``layer_N (rows, dim)`` in the stored dtype; segment i
     owns the rows ``offset[i]:offset[i+1]``. ``.parquet`` (pooled stores): a row per segment,
     ``layer_N`` a float32 list of length dim; the configuration in the schema's metadata. Both hold
-    `content_sha256`, by which the import knows whether all that is still so. An existing
-    file is never replaced by other content unless `overwrite`.
+    `content_sha256`, by which an import detects whether anything was changed. An existing file is
+    never replaced by other content unless `overwrite`.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def export(
 def content_sha256(config: Mapping[str, Any], columns: Mapping[str, Any], crc32: np.ndarray) -> str:
     """Return what identifies an export: configuration, `segment_id` and `COLUMNS`, features.
 
-    `crc32` (n, layers) are of the features.
+    `crc32` (n, layers) are the features' checksums.
     """
     listed = [np.asarray(columns[name]).tolist() for name in ("segment_id", *COLUMNS)]
     digest = hashlib.sha256(

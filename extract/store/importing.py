@@ -1,12 +1,12 @@
-"""Make a store of vectors that another encoder made: checked, and never taken for another's.
+"""Make a store of vectors that another encoder made: checked, and never mistaken for another's.
 
-The identity of such an encoder is the name that the user gives and, since nobody knows its weights,
-the SHA-256 of all its vectors: `vectors_sha256` in the store's configuration. Two files of vectors
-are thus two encoders, even under one name. Where the file of the weights is at hand its SHA-256
-takes that place, and stores of several files belong together.
+Such an encoder is identified by the name that the user gives and, since its weights are unknown, by
+the SHA-256 of all its vectors, `vectors_sha256` in the store's configuration. Two files of vectors
+thus count as two encoders, even under one name. If the file of weights is at hand, its SHA-256 is
+used instead, and stores from several files belong together.
 
-What `export` wrote gives the same store again: configuration, bits, durations and checksums of
-samples, if its vectors still are what it says.
+What `export` wrote gives the same store again, with configuration, bits, durations and checksums of
+samples, as long as its vectors are unchanged.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-POOLING = "imported"  # how an imported vector came from its frames is not known
+POOLING = "imported"  # how a vector was pooled from its frames is unknown
 NO_VECTOR = "no-vector"  # code of a segment that the file of vectors lacks
 SAME_LENGTH = 1e-3  # s
 
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What an import did."""
+    """Result of an import."""
 
     store: str
     name: str
-    segments: int  # of the table, with features in the store
-    new: int  # of these, written now
+    segments: int  # segments of the table with features in the store
+    new: int  # of these, written by this import
     layers: int
     dim: int
     dtype: str
@@ -87,41 +87,41 @@ def import_vectors(  # noqa: PLR0913  (the options of the command)
     log: Callable[[str], object] = log_info,
     lock: bool = True,
 ) -> FeatureStore:
-    """Make a store of the vectors that another encoder made of a table's segments, and open it.
+    """Make a store of another encoder's vectors for a table's segments, and open it.
 
     Parameters
     ----------
     vectors
-        ``.npz``, ``.parquet`` or ``.csv``, as `vectors` describes them; finite numbers, of which
-        float16 and float32 stay as they are, and others become float32.
+        ``.npz``, ``.parquet`` or ``.csv``, in a form that `vectors` describes; finite numbers.
+        float16 and float32 stay as they are, other types become float32.
     table
         Segment table, or its file; joined by `segment_id`.
     store
-        Folder; made if absent. Where it has rows of the same file, what is there stays.
+        Folder; created if absent. Rows that it already has from the same file stay.
     name
-        Of the encoder; needed but for what `export` wrote, which says it itself.
+        Of the encoder; not needed for what `export` wrote, which includes it.
     weights
         File of the encoder's weights, which identifies it instead of the vectors.
     partial
-        Take what table and vectors share. Segments without a vector are then rejected
-        (``no-vector``), and other vectors left out.
+        Import what table and vectors have in common. Segments without a vector are then rejected
+        (``no-vector``), and other vectors are left out.
     overwrite
-        Replace a store that is there, once the new one is complete.
+        Replace an existing store, once the new one is complete.
     log
-        Receives a line that sums up.
+        Receives a summary line.
     lock
         Hold the store's lock; without it, no other process may write there.
 
     Returns
     -------
     FeatureStore
-        All that the store holds.
+        The whole store.
 
     Raises
     ------
     InputError
-        The file is none of these forms, ids are missing, unexpected or given twice, numbers are
-        not finite, or the store is of another encoder or has other features of a segment.
+        The file has none of these forms, ids are missing, unexpected or repeated, numbers are not
+        finite, or the store is of another encoder or has other features for a segment.
 
     Examples
     --------
@@ -147,7 +147,7 @@ def run_import(  # noqa: PLR0913  (the options of the command)
     overwrite: bool = False,
     lock: bool = True,
 ) -> ImportSummary:
-    """Do what `import_vectors` says, and sum up."""
+    """Import as `import_vectors` does, and return the summary."""
     if overwrite and os.path.lexists(store):
         options: dict[str, Any] = {"name": name, "weights": weights, "partial": partial}
         written = begin_anew(
@@ -202,7 +202,7 @@ def _identified(
 
 
 def _as_exported(vectors: Vectors) -> np.ndarray | None:
-    """Return the bits that an export was written with; None where it is none, or was changed."""
+    """Return the bits that an export was written with; None if it is no export, or was changed."""
     config = vectors.config
     if config.get("dtype") not in DTYPES or not set(COLUMNS) <= set(vectors.columns):
         return None
@@ -215,14 +215,14 @@ def _as_exported(vectors: Vectors) -> np.ndarray | None:
 
 def _stacked(vectors: Vectors, dtype: np.dtype) -> np.ndarray:
     given = [vectors.layers[layer] for layer in sorted(vectors.layers)]
-    with np.errstate(over="ignore", invalid="ignore"):  # seen by `_named`
+    with np.errstate(over="ignore", invalid="ignore"):  # reported by `_named`
         return np.stack(given).astype(dtype)
 
 
 def _named(
     path: str | Path, vectors: Vectors, name: str, weights: str | Path | None
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Return configuration and stored vectors of an encoder of which no more than this is known."""
+    """Return configuration and stored vectors of an encoder known only by name and hash."""
     half = next(iter(vectors.layers.values())).dtype == np.float16
     dtype = "float16" if half else "float32"
     values = _stacked(vectors, DTYPES[dtype])
@@ -254,7 +254,7 @@ def _crc32(vectors: Vectors, values: np.ndarray) -> np.ndarray:
 
 
 def _sha256(vectors: Vectors, values: np.ndarray) -> str:
-    """Return what identifies vectors and their ids, whatever the order of the rows."""
+    """Return what identifies vectors and their ids, independent of the order of rows."""
     order = sorted(range(len(vectors.ids)), key=vectors.ids.__getitem__)
     head = [[vectors.ids[k] for k in order], sorted(vectors.layers), str(values.dtype)]
     digest = hashlib.sha256(json.dumps(head).encode())
@@ -303,7 +303,7 @@ def _check_same_segments(
 
 
 def _durations(path: str | Path, vectors: Vectors, rows: pd.DataFrame) -> dict[str, float]:
-    """Return {segment_id: length in s}; refuse an export of segments that had other times."""
+    """Return {segment_id: length in s}; refuse an export whose segments had other times."""
     lengths = (rows["end"] - rows["start"]).tolist()
     durations = dict(zip(rows["segment_id"].tolist(), lengths, strict=True))
     if "duration" not in vectors.columns:
@@ -322,7 +322,7 @@ def _durations(path: str | Path, vectors: Vectors, rows: pd.DataFrame) -> dict[s
 def _write(
     writer: StoreWriter, vectors: Vectors, values: np.ndarray, durations: Mapping[str, float]
 ) -> int:
-    """Write what the store lacks, and return how many; refuse other features of a segment."""
+    """Write what the store lacks, and return how many; refuse other features for a segment."""
     there = FeatureStore.open(writer.path)
     frames = writer.config["kind"] == "frames"
     new = 0

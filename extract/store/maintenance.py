@@ -119,7 +119,7 @@ def merge_stores(
 
 
 def begin_anew(out: Path, write: Callable[[Path], Written], *, lock: bool = True) -> Written:
-    """Have `write` make a store in a temporary folder beside `out`, then replace `out` with it.
+    """Let `write` make a store in a temporary folder beside `out`, then replace `out` with it.
 
     Raises
     ------

@@ -76,7 +76,7 @@ class FeatureStore:
             There is no store, one of its files is damaged, or an id occurs twice.
         """
         path = Path(path)
-        place = Path(os.path.abspath(path))  # where it stays, whatever folder is worked in later
+        place = Path(os.path.abspath(path))  # valid in any working folder
         if path.is_file():
             check_store_file(path)
             shard = read_shard(place)
@@ -142,7 +142,7 @@ class FeatureStore:
     def _read_into(
         self, places: np.ndarray, position: int, features: np.ndarray | None = None
     ) -> np.ndarray:
-        """Return a layer's features (n, dim) float32, in `features` where that is given."""
+        """Return a layer's features (n, dim) float32, in `features` if given."""
         if features is None:
             features = np.empty((len(places), self.dim), dtype=np.float32)
         owner = np.searchsorted(self._starts, places, side="right") - 1

@@ -1,12 +1,13 @@
-"""Find stored features by the samples that they are of, whatever their segment is called.
+"""Find stored features by their audio samples, whatever their segment is called.
 
-A speaker who is renamed gives a segment another id, and so do two labels on one span; the samples
-stay, and with them the features. Samples are the same if their number, CRC-32 and digest are: no
-name of a file or speaker enters, so audio that changed under its name is not found, and neither is
-a span that is shifted by one sample.
+If a speaker is renamed, the segment gets another id; two labels on one span have two ids. The
+samples, and so the features, are the same. Samples are the same if their number, CRC-32 and digest
+are equal: file and speaker names do not count, so audio that changed under its old name is not
+found, and neither is a span shifted by one sample.
 
-Rows from before digests were recorded are found if also the span that their `segment_id` ends in
-(`manifests.table.segment_id`) is the same. Imported vectors, whose samples are unknown, are not.
+Rows from before digests were recorded are found only if the span at the end of their `segment_id`
+(`manifests.table.segment_id`) is also the same. Imported vectors, whose samples are unknown, are
+not found.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class AudioIndex:
-    """The rows of an open store by the samples of their segments."""
+    """The rows of an open store, indexed by their segments' samples."""
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
@@ -40,7 +41,7 @@ class AudioIndex:
                 self._by_span.setdefault(key, int(place))
 
     def find(self, segment_id: str, audio: Audio) -> int | None:
-        """Return the place of a row whose features are of a segment's samples; None without one."""
+        """Return the index of a row with features of the segment's samples, or None."""
         digest, (sizes, sums) = np.uint64(audio.digest), self._samples
         first, stop = (np.searchsorted(self._digests, digest, side) for side in ("left", "right"))
         for place in self._order[first:stop]:
@@ -60,6 +61,6 @@ class AudioIndex:
 
 
 def _span_of(segment_id: str) -> str:
-    """Return the part of an id made by `manifests.table.segment_id` that names no one, or ""."""
+    """Return the part of a `manifests.table.segment_id` that names no speaker, or ""."""
     names = id_names(segment_id)
     return segment_id.removeprefix(names) if names else ""

@@ -1,17 +1,17 @@
-"""Read the vectors that another program made of segments, at one layer or several.
+"""Read vectors that another program made of segments, at one layer or several.
 
-Three forms, by suffix:
+There are three forms, by suffix:
 
-- ``.npz``: `segment_id` (or `segment_ids`, `ids`), n texts, and either one array of numbers, of
-  shape (n, dim) or (n, layers, dim), whatever its name, or arrays ``layer_N`` (n, dim). Without ids
-  each array is of the segment whose id is its name, (dim,) or (layers, dim).
-- ``.parquet``: `segment_id` and either one column of lists, columns ``layer_N`` of lists, or a
-  column for each number, in their order.
-- ``.csv``: `segment_id` and a column for each number.
+- ``.npz``: `segment_id` (or `segment_ids`, `ids`), n texts, and either a single numeric array
+  (n, dim) or (n, layers, dim) of any name, or arrays ``layer_N`` (n, dim). Without ids, each array
+  belongs to the segment whose id is its name, and is (dim,) or (layers, dim).
+- ``.parquet``: `segment_id` and either one column of lists, columns ``layer_N`` of lists, or one
+  column per number, in order.
+- ``.csv``: `segment_id` and one column per number.
 
-Columns of a segment table or of an export, and row numbers that pandas wrote, are passed over.
-Nothing is unpickled. What `export` wrote also has a `configuration`, and `content_sha256`, by which
-it shows whether the vectors are still those.
+Columns of a segment table or an export, and row numbers that pandas wrote, are ignored. Nothing is
+unpickled. What `export` wrote also has a `configuration`, and a `content_sha256` that shows whether
+the vectors are unchanged.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".npz", ".parquet", ".csv")
 IDS = ("segment_id", "segment_ids", "ids")
 LAYER = re.compile(r"layer_(\d{1,4})")
-ROW_NUMBERS = ("index", "Unnamed: 0")  # as pandas calls the numbers of rows that it wrote
+ROW_NUMBERS = ("index", "Unnamed: 0")  # names that pandas gives to row numbers
 PASSED_OVER = {*SEGMENT_COLUMNS, *OPTIONAL_COLUMNS, *COLUMNS, "offset", *ROW_NUMBERS}
 SAVE = "save numpy.savez(FILE, segment_id=ids, vectors=array)"
 MAGICS = (  # first bytes, what such a file is, what to do
@@ -56,22 +56,22 @@ EXPECTED = "vectors as .npz, .parquet or .csv"
 
 @dataclass(frozen=True, eq=False)
 class Vectors:
-    """Vectors of segments, as a file has them.
+    """Vectors of segments, as read from a file.
 
     Attributes
     ----------
     ids
         Of the n segments.
     layers : {number: (rows, dim)}
-        Numbers of one type; row i, or the rows ``offset[i]:offset[i+1]``, is of segment i.
+        All of one numeric type; segment i has row i, or the rows ``offset[i]:offset[i+1]``.
     offset
         (n+1,) int64.
     columns : {name: (n,)}
-        Those of `shard.COLUMNS` that an export has.
+        Those of `shard.COLUMNS` that an export includes.
     config
         The configuration of an exported store; empty for other files.
     content_sha256
-        As an export has it.
+        As recorded in an export.
     """
 
     ids: list[str]
@@ -88,8 +88,8 @@ def read_vectors(path: str | Path) -> Vectors:
     Raises
     ------
     InputError
-        It is missing, of another format than its suffix says, or of another form than those above;
-        an id occurs twice; numbers are missing.
+        The file is missing, does not match its suffix, or has none of the forms above; an id
+        occurs twice; numbers are missing.
     """
     path = Path(path)
     _check_format(path)
@@ -109,7 +109,7 @@ def read_vectors(path: str | Path) -> Vectors:
 
 
 def _check_format(path: Path) -> None:
-    """Refuse what is no file of vectors, and say what it is."""
+    """Refuse a file that is not one of vectors, and say what it is."""
     if (path / "store.json").is_file():
         raise InputError(
             f"{path}: is a store, expected {EXPECTED}; name it where a command takes STORE"
@@ -188,7 +188,7 @@ def _read_npz(path: Path) -> Vectors:
 
 
 def _offset(arrays: Mapping[str, np.ndarray], count: int) -> np.ndarray:
-    """Return the rows (count+1,) at which segments begin; raise `ValueError` for others."""
+    """Return the rows (count+1,) at which segments begin; raise `ValueError` if invalid."""
     if "configuration" not in arrays:
         return np.arange(count + 1)
     offset = arrays["offset"]

@@ -1,1 +1,1 @@
-"""Segments as batches of waveforms, augmented."""
+"""Read segments as batches of waveforms, and augment them."""

@@ -1,1 +1,1 @@
-"""Training of one session or many, stopped and resumed."""
+"""Train one session or many, with stopping and resuming."""

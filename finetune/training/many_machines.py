@@ -1,12 +1,12 @@
-"""Train on several machines, as tasks of Ray: a session per task, with its GPU or one core.
+"""Train on several machines, as Ray tasks: one session per task, with a GPU or one core each.
 
-A task does what a process does that trains sessions on one machine: it holds the lock of the
-session's folder, trains there from the last epoch that was kept, and writes ``result.json`` last,
-which publishes the session. So a task whose process died is run again elsewhere and goes on, and a
-session that another process trains is left to it. One model for the whole corpus on several devices
-is a task too: it holds the lock, and Ray Train starts a process per device.
+A task does what a training process does on one machine: it holds the lock of the session's folder,
+resumes training there from the last saved epoch, and writes ``result.json`` last, which publishes
+the session. So if a task's process dies, the task runs again elsewhere and resumes; and a session
+that another process is training is left to it. A single model for the whole corpus on several
+devices is a task too: it holds the lock, and Ray Train starts a process per device.
 
-A session is never sent twice at a time: the second copy would only wait for the first one's lock.
+A session never has two tasks at a time: the second would only wait for the lock of the first.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ if TYPE_CHECKING:
     from .train_session import TrainingContext
 
 Log = Callable[[str], None]
-PACKAGES = ("spk-toolkit", "lightning", "transformers")  # of one version on all machines
-WAIT = 10.0  # s that a task waits for a lock, which a process that was killed may still hold
-COORDINATOR = Resources(cpus=0)  # of the task that starts the processes of one model, and waits
+PACKAGES = ("spk-toolkit", "lightning", "transformers")  # the same version on all machines
+WAIT = 10.0  # s to wait for a lock, which a killed process may still hold
+COORDINATOR = Resources(cpus=0)  # of the task that starts a single model's processes, and waits
 
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """What every task needs: the plan, pickled, and how a session is trained."""
+    """What every task needs: the pickled plan, and how a session is trained."""
 
     plan: bytes
-    folder: str  # that relative paths start from
+    folder: str  # base of relative paths
     environment: dict[str, str]
     on_gpu: bool
     threads: int
-    ranks: int  # processes of one model
+    ranks: int  # processes of a single model
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def train_on_ray(
     Returns
     -------
     tuple
-        The sessions that another process has, whether `stop` ended it, and what was given up.
+        The sessions that another process is training, whether `stop` ended it, what was given up.
     """
     remove_leftovers(plan)
     units = [_unit(plan, version) for version in plan.tasks if not plan.finished(version)]
@@ -107,7 +107,7 @@ def _job(
     log: Log,
     ray: Any,
 ) -> Job:
-    """Check the machines, and return what they are to do."""
+    """Check the machines, and return their job."""
     config = plan.config
     check_machines(ray, Path(os.path.abspath(config.log_dir)), _inputs(plan), packages=PACKAGES)
     on_gpu = config.accelerator != "cpu" and bool(gpu_machines(ray))
@@ -121,7 +121,7 @@ def _job(
             f"--devices: value is {ranks}, expected at most {count_slots(ray, each)}, the "
             f"{'GPUs' if on_gpu else 'cores'} of the machines of Ray; correct it"
         )
-    there = replace(plan, config=replace(config, **HERE))  # which models record
+    there = replace(plan, config=replace(config, **HERE))  # models record this
     cores, environment = int(each.cpus), environment_of_tasks()
     spec = TrainingSpec(pickle.dumps(there), os.getcwd(), environment, on_gpu, cores, ranks)
     resources = each if ranks == 1 else COORDINATOR
@@ -130,7 +130,7 @@ def _job(
 
 
 def _inputs(plan: TrainingPlan) -> list[tuple[str, str]]:
-    """Return the files by which a machine is asked whether it sees what is trained on."""
+    """Return the files that other machines must see with the same content."""
     config, rows = plan.config, plan.table.iloc[_rows(plan)]
     names = sorted({*rows["audio"].map(str)})
     paths = [os.path.abspath(Path(config.audio_root, name)) for name in (names[0], names[-1])]
@@ -147,7 +147,7 @@ def _rows(plan: TrainingPlan) -> list[int]:
 
 
 def train_unit(spec: TrainingSpec, version: int) -> Done:
-    """Train a session in a process of Ray, and publish it."""
+    """Train a session in a Ray process, and publish it."""
     return Done.by(_train, spec, version)
 
 
@@ -169,12 +169,12 @@ def _train(spec: TrainingSpec, version: int) -> Trained:
 
 
 def _load_plan(spec: TrainingSpec) -> TrainingPlan:
-    """Set up a process of Ray as the driver is, and return the plan."""
+    """Set up a Ray process like the driver, and return the plan."""
     import torch
 
     os.environ.update(spec.environment)
     for name in [name for name in os.environ if name.startswith("SLURM_")]:
-        del os.environ[name]  # Lightning would take them for a layout of its processes
+        del os.environ[name]  # Lightning would read them as a layout of its processes
     work_in(spec.folder)
     torch.set_num_threads(spec.threads)
     plan: TrainingPlan = pickle.loads(spec.plan)  # noqa: S301 (of this run's own driver)
@@ -182,7 +182,7 @@ def _load_plan(spec: TrainingSpec) -> TrainingPlan:
 
 
 def _check_encoder(plan: TrainingPlan) -> None:
-    """Refuse an encoder that is called the same on this machine and is another."""
+    """Refuse an encoder that has the same name on this machine but other content."""
     encoder = identity(load_encoder(plan.config).provenance)
     differ = [name for name, value in plan.encoder.items() if encoder.get(name) != value]
     if differ:
@@ -203,9 +203,9 @@ def _context(spec: TrainingSpec, plan: TrainingPlan, device: str = "") -> Traini
 
 
 def _train_together(task: Task, folder: Path, *, spec: TrainingSpec, version: int) -> SessionResult:
-    """Train one model in a process per device, each started again from the last epoch if one dies.
+    """Train a single model with a process per device; if one dies, all resume from the last epoch.
 
-    Their lines go nowhere; the first one's files say how it ended.
+    Their output is discarded; the files of the first process say how the training ended.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -213,7 +213,7 @@ def _train_together(task: Task, folder: Path, *, spec: TrainingSpec, version: in
 
     _free_devices()
     place = Path(os.path.abspath(folder), RAY_TRAIN)
-    shutil.rmtree(place, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(place, ignore_errors=True)  # left by a killed run
     trainer = TorchTrainer(
         train_rank,
         train_loop_config={"spec": spec, "version": version},
@@ -241,9 +241,9 @@ def _train_together(task: Task, folder: Path, *, spec: TrainingSpec, version: in
 
 
 def _free_devices() -> None:
-    """Free the devices of a try before this one, which was killed.
+    """Free the devices reserved by an earlier try that was killed.
 
-    Ray Train does that only on a cluster with a dashboard. This job has no other groups of devices.
+    Ray Train does so only on a cluster with a dashboard. This job reserves no other devices.
     """
     import ray
     from ray.util import placement_group_table, remove_placement_group
@@ -251,12 +251,12 @@ def _free_devices() -> None:
 
     job = ray.get_runtime_context().get_job_id()
     for name, group in placement_group_table().items():
-        if name.endswith(job) and group["state"] != "REMOVED":  # their last digits are the job's
+        if name.endswith(job) and group["state"] != "REMOVED":  # names end in the job's last digits
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(name))))
 
 
 def train_rank(shared: dict[str, Any]) -> None:
-    """Train a model in one of its processes, which Ray Train has started."""
+    """Train a model in one of the processes that Ray Train has started for it."""
     from ray.train.torch import get_device
 
     from .train_session import train
@@ -267,7 +267,7 @@ def train_rank(shared: dict[str, Any]) -> None:
 
 
 def _cause(problem: Exception) -> Exception:
-    """Return what the user can repair of what ended the processes of a model, or the whole."""
+    """Return the user-repairable cause of the processes' end, or else the whole exception."""
     failures = getattr(problem, "worker_failures", {})
     for failure in failures.values():
         for error in (failure, getattr(failure, "_base_exc", None), failure.__cause__):

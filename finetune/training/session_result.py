@@ -111,9 +111,9 @@ def keeps_last(result: SessionResult, config: FinetuneConfig) -> bool:
 
 
 def result_line(result: SessionResult, folder: Path, max_epochs: int | None = None) -> str:
-    """Return what is told when a session is finished, of at most `max_epochs` where that is known.
+    """Return the line for the user on a session; `max_epochs` is its limit of epochs, if known.
 
-    Where validation was still rising as it ended, more epochs may give more.
+    The line says if training ended at that limit, since more epochs may then improve the result.
     """
     text = f"{result.session}: {result.state}"
     if result.state == "done":

@@ -159,11 +159,11 @@ def train_sessions(
         with _lock_folder(folder, plan) as locked:
             if not locked:
                 busy.append(task.name)
-            elif not plan.finished(version):  # another process may have finished it just now
-                (folder / "result.json").unlink(missing_ok=True)  # more epochs are to follow
+            elif not plan.finished(version):  # another process may just have finished it
+                (folder / "result.json").unlink(missing_ok=True)  # more epochs will follow
                 _write_task_file(folder, task, plan)
                 _remove(_half_written(folder, plan.config))
-                _write_sessions(plan)  # so that another terminal sees who trains it
+                _write_sessions(plan)  # so that other terminals see who trains it
                 result = train(task, folder)
                 log(result_line(result, folder, plan.config.max_epochs))
                 write_tables(plan)
@@ -263,7 +263,7 @@ def write_tables(plan: TrainingPlan) -> pd.DataFrame:
     tables = [_predictions(plan.folder(version)) for version in done]
     rejected = [(r.session, segment, why) for r in results for segment, why in r.rejected.items()]
     if tables:
-        # those of sessions that an older version finished have fewer columns
+        # sessions finished by an older version have fewer columns
         together = pd.concat(tables, join="inner", ignore_index=True)
         write_predictions(together, root / "predictions.csv")
     else:
@@ -277,7 +277,7 @@ def write_tables(plan: TrainingPlan) -> pd.DataFrame:
 
 
 def _write_sessions(plan: TrainingPlan) -> tuple[list[SessionResult], pd.DataFrame]:
-    """Write sessions.csv, finished ones and others; return the results and that table."""
+    """Write sessions.csv, with unfinished sessions too; return finished results and the table."""
     import pandas as pd
 
     results = [

@@ -78,7 +78,7 @@ DIVERGED = (
     "scores are not finite, so the training diverged: a lower --learning-rate, a lower "
     "--gradient-clip or --dtype float32, in another --log-dir"
 )
-# Layers that unfreeze later, and states that are not read, leave parameters without a gradient.
+# Layers that unfreeze later, and states that are not read, have parameters without a gradient.
 DISTRIBUTED = "ddp_find_unused_parameters_true"
 
 

@@ -220,7 +220,7 @@ def _plan(
     channels = _channels(table, str(settings["channel"]))
     resample = bool(settings["resample"])
     paths = [str(root / audio) for audio in table["audio"].unique()]
-    # What is there and no file is told as what it is, when it is opened.
+    # Anything there that is not a file is identified when it is opened.
     check_files_exist([p for p in paths if os.path.isfile(p) or not os.path.lexists(p)], root)
     recordings = {
         audio: inspect_recording(root / audio, resample=resample)

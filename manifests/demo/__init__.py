@@ -1,1 +1,1 @@
-"""A synthetic corpus of the shape of AISHELL-4."""
+"""A synthetic corpus with the layout of AISHELL-4."""

@@ -9,9 +9,9 @@
     OUT/meeting.json          the second half as a diarizer gives it: SPEAKER_00, SPEAKER_01, ...
     OUT/truth.rttm            who speaks in it really, for `spk-name score`
 
-Read English, cut at its pauses and put in another order, in a simulated room
-(`recipes/small_encoder/sample.py` made it). The encoder `small` was not trained on these seven, but
-they are among the 82 speakers on whom it was chosen.
+Read English, cut at its pauses and rearranged, in a simulated room (made by
+`recipes/small_encoder/sample.py`). The encoder `small` was not trained on these seven people, but
+they are among the 82 speakers on whom it was selected.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 SAMPLE = Path(__file__).with_name("sample")
 PLACES = {"sample.ogg": "wav", "sample.rttm": "TextGrid", "LICENCE.txt": "."}
-HALF = 55.0  # s: turns that begin before are clips of known voices, the others the meeting to name
-STRANGER = "ls250"  # of whom there is no clip
+HALF = 55.0  # s: earlier turns become clips of known voices, later ones the meeting to name
+STRANGER = "ls250"  # has no clip
 
 
 def write_sample(out: str | Path) -> list[Path]:
@@ -100,7 +100,7 @@ def _clips(turns: Sequence[Turn], recording: Path) -> Iterator[tuple[str, bytes]
 
 
 def _diarized(turns: Iterable[Turn]) -> Iterator[Turn]:
-    """Yield the turns with the names that a diarizer gives: by who speaks first."""
+    """Yield the turns with a diarizer's names, numbered by who speaks first."""
     names: dict[str, str] = {}
     for turn in turns:
         name = names.setdefault(turn.speaker, f"SPEAKER_{len(names):02d}")

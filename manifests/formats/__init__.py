@@ -1,1 +1,1 @@
-"""Annotation formats: RTTM, TextGrid and CSV become turns, and turns the segment table."""
+"""Annotation formats: read turns from RTTM, TextGrid, CSV and others; build the segment table."""

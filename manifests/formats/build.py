@@ -46,11 +46,11 @@ def make_table(
     Parameters
     ----------
     annotation
-        Turns and notes of `read_turns`, or of a format's own reader.
+        Turns and notes from `read_turns`, or from a format's own reader.
     audio_root
         Folder, searched recursively, with one recording per session, named after it, with any
         suffix that libsndfile reads. Without it, recordings are where the annotation lists them
-        (`listed.locate`), and `audio` is absolute; where it lists none, `audio` is
+        (`listed.locate`), and `audio` is absolute; if none are listed, `audio` is
         ``{session}.flac`` and ends are not checked, which is noted.
     scope
         ``session``, ``series`` or ``corpus``: the scope within which a speaker id is one person.
@@ -69,8 +69,8 @@ def make_table(
     Returns
     -------
     DataFrame
-        The segment table, sorted by session, start, end and speaker; with the column `text` where
-        the annotation has texts.
+        The segment table, sorted by session, start, end and speaker; with the column `text` if the
+        annotation has texts.
 
     Raises
     ------
@@ -250,7 +250,7 @@ def _paired_rows(
 
 
 def _pairing(usable: Annotation, audio_root: str | Path | None, allow_unpaired: bool) -> Pairing:
-    """Return each session's recording; raise where one has none, unless it may be left out."""
+    """Return each session's recording; raise if one has none, unless it may be left out."""
     counts = Counter(turn.session for turn in usable.turns)
     pairing = locate(counts, usable.recordings, audio_root)
     usable.notes += unpaired_notes(pairing, audio_root or "", counts, left_out=allow_unpaired)

@@ -1,9 +1,9 @@
 """Read clips of known voices: a folder for each person, ``FOLDER/NAME/*.wav``.
 
-The name of the folder is the speaker's, a file is one segment from its start to its end, and
-all are of split ``train``. Audio of every suffix that can be decoded is read; other files and
-deeper folders are passed over and told. Folders whose names are the same but for how accents are
-stored are refused: nobody sees the difference.
+The folder's name is the speaker's, each file is one segment from start to end, and all are of split
+``train``. Audio with any decodable suffix is read; other files and deeper folders are skipped, and
+reported. Folders whose names differ only in how accents are encoded are refused, since nobody can
+see the difference.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-FEWEST = 2  # persons: one alone is named whoever speaks
+FEWEST = 2  # persons; with one alone, every voice would get that name
 
 
 def read_clips(
@@ -34,9 +34,9 @@ def read_clips(
     Parameters
     ----------
     folder
-        Holds a folder for each person, and that his or her recordings.
+        Has a folder for each person with their recordings.
     log
-        Receives a line on what is passed over.
+        Receives a line on what was skipped.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _check_apart(root: Path, names: list[str], log: Callable[[str], object]) -> None:
-    """Refuse two names of one normal form; tell of two that differ by capitals alone."""
+    """Refuse two names with the same normal form; log two that differ only in capitals."""
     persons: dict[str, str] = {}
     lower: dict[str, str] = {}
     for name in names:
@@ -98,7 +98,7 @@ def _check_apart(root: Path, names: list[str], log: Callable[[str], object]) -> 
 
 
 def _row(root: Path, clip: Path) -> dict[str, object]:
-    """Return the row of a clip, which is a session of its own."""
+    """Return the row of a clip, which is its own session."""
     name = clip.relative_to(root).as_posix()
     place, repair = str(clip.parent), "rename the folder"
     speaker = check_name(clip.parent.name, what="name", place=place, repair=repair)

@@ -3,7 +3,7 @@
 A file is named ``{session}_{speaker}_{NNNN}.wav``, NNNN being the 0-based line of the turn in its
 session's RTTM, and its label is ``{session}_{speaker}`` (miaomiami/thesis, data_fixed.csv). If the
 session or the speaker contains a ``_``, a label can be split in several ways. The table that `cut`
-leaves beside its listing settles which is meant; without it such a label is refused, unless the
+leaves beside its listing decides between them; without it such a label is refused, unless the
 session or the speaker has AISHELL-4's form.
 """
 
@@ -39,7 +39,7 @@ class ListedFile(NamedTuple):
     place: str  # for messages
     session: str = ""
     speaker: str = ""  # as annotated, local to its session
-    line: int = -1  # of the annotation; -1 where the table has none
+    line: int = -1  # of the annotation; -1 if the table has none
 
 
 def cut_stem(names: str, line: int | None = None) -> str:

@@ -1,10 +1,10 @@
 """Read and write ELAN's EAF (2.7 to 3.0): one tier per speaker, one annotation per turn.
 
 Speakers are the tiers that are time-aligned and have no parent; child tiers repeat the speech of
-their parent (words, translations) and are left out, with a note. `tiers` chooses others. The
-speaker is the tier's name, or its PARTICIPANT where `participants` is true (several tiers may have
-one). An annotation is a turn even where its text is empty. One whose time slots have no time value
-gives no turn, and is counted. The session is the file's name. Times are whole milliseconds.
+their parent (words, translations) and are left out, with a note. `tiers` overrides this. The
+speaker is the tier's name, or its PARTICIPANT if `participants` is true (several tiers may share
+one). An annotation is a turn even if its text is empty; if its time slots have no time values, it
+gives no turn and is counted. The session is the file's name. Times are whole milliseconds.
 
 A document type (DTD) is refused: no program writes one, and its entities could fill the memory.
 """
@@ -67,7 +67,7 @@ def read_eaf(
     tiers
         Names of the speakers' tiers, or patterns (``*``, ``?``); empty: see the module.
     participants
-        Take PARTICIPANT for the speaker instead of the tier's name, where a tier has one.
+        Use PARTICIPANT as the speaker instead of the tier's name, if a tier has one.
 
     Returns
     -------
@@ -210,7 +210,7 @@ def write_eaf(turns: Sequence[Turn], path: str | Path) -> None:
 
 
 def _add_times(root: ET.Element, turns: Sequence[Turn]) -> dict[Turn, list[str]]:
-    """Add a time slot for each start and each end, sorted; return each turn's two."""
+    """Add a time slot for each start and each end, sorted; return the two slots of each turn."""
     order = ET.SubElement(root, "TIME_ORDER")
     slots: dict[Turn, list[str]] = {turn: ["", ""] for turn in turns}
     times = [(time, side, turn) for turn in turns for side, time in enumerate(milliseconds(turn))]

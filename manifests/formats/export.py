@@ -1,8 +1,8 @@
 """Write the turns of a segment table as another format.
 
 Speakers are written as they were annotated: a label that begins with its session (``S1_A``) loses
-it, unless another speaker of the session has the rest as label, or full labels are wanted. Times
-are the table's, so a turn that was cut at its recording's end is written so.
+that prefix, unless the rest is another speaker's label in the session, or full labels are
+requested. Times are the table's, so a turn that was cut at its recording's end is written that way.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ def export_table(
     path, format
         As for `write_turns`.
     audio_root
-        Folder that the table's relative paths start from; with it, or where paths are absolute,
+        Folder that the table's relative paths start from. With it, or if paths are absolute,
         formats that list recordings (lhotse, Kaldi, NeMo, CSV) do so.
     full_labels
-        Write speakers as the table has them.
+        Write speakers as in the table.
 
     Returns
     -------
     str
-        How many files there are, for people.
+        The number of files, in words.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def export_table(
 
 
 def local_speakers(table: pd.DataFrame) -> pd.Series:
-    """Return each row's speaker without the session before it, where that stays one speaker's.
+    """Return each row's speaker without its session prefix, if that remains unambiguous.
 
     Parameters
     ----------

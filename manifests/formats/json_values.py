@@ -1,7 +1,7 @@
-"""Read JSON and JSON lines, also compressed by gzip, and check the values that turns are made of.
+"""Read JSON and JSON lines, optionally gzipped, and check the values that turns are made from.
 
-Numbers that JSON does not have (NaN, Infinity) are refused, and so is what is nested too deeply to
-be read, or unpacks to more than `LARGEST` bytes.
+Numbers that JSON does not allow (NaN, Infinity) are refused, and so are files that are nested too
+deeply or unpack to more than `LARGEST` bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ AGAIN = "write the file again"
 
 
 def read_json_text(path: Path) -> str:
-    """Return the text of a JSON or JSON lines file, unpacked where it is compressed by gzip.
+    """Return the text of a JSON or JSON lines file, unpacked if it is gzipped.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def check_not_nemo(text: str, name: str, expected: str) -> None:
-    """Raise `InputError` if a text that could not be used begins as a NeMo manifest does."""
+    """Raise `InputError` if an unusable text begins like a NeMo manifest."""
     if re.match(NEMO, text):
         raise InputError(
             f"{name}: is a NeMo manifest, expected {expected}; run spk-manifests nemo on it"
@@ -74,7 +74,7 @@ def check_not_nemo(text: str, name: str, expected: str) -> None:
 
 
 def parse_json_lines(text: str, name: str) -> list[tuple[int, Any]]:
-    """Return (0-based line, value) of each line that is not blank; of a JSON list, its items."""
+    """Return (0-based line, value) of each line that is not blank, or the items of a JSON list."""
     if text.lstrip().startswith("["):
         items = parse_json(text, name)
         return list(enumerate(items))
@@ -86,7 +86,7 @@ def parse_json_lines(text: str, name: str) -> list[tuple[int, Any]]:
 
 
 def number(row: Mapping[str, Any], key: str, place: str) -> float:
-    """Return a finite number of an object, also where it is written as text, or raise."""
+    """Return a finite number from an object, even if written as text, or raise `InputError`."""
     value = row.get(key)
     is_text = isinstance(value, str) and NUMBER.fullmatch(value.strip())
     if is_text or (isinstance(value, (int, float)) and not isinstance(value, bool)):
@@ -105,12 +105,12 @@ def _float(value: Any) -> float:
 
 
 def text(row: Mapping[str, Any], key: str, place: str) -> str:
-    """Return a text of an object, "" where there is none, or raise `InputError`."""
+    """Return a text from an object, "" if there is none, or raise `InputError`."""
     value = row.get(key)
     if value is None:
         return ""
     if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)  # a speaker's number
+        return str(value)  # a speaker given as a number
     if not isinstance(value, str):
         raise InputError(f"{place}: {key} is {repr(value)[:40]}, expected text; correct it")
     return value

@@ -1,20 +1,21 @@
 """Read and write Kaldi data directories: `segments`, `utt2spk`, `spk2utt`, `wav.scp`, `text`.
 
-Read are `utt2spk`, which must be there, `segments` (four fields, or five with the channel from 0),
-`text`, `wav.scp` and `reco2file_and_channel`. The session is the recording's id, with ``_`` for
-each ``/``. Without `segments` an utterance is a whole recording, and its end, like an end of -1, is
+The input is `utt2spk`, which is required, `segments` (four fields, or five with the channel from
+0), `text`, `wav.scp` and `reco2file_and_channel`. The session is the recording's id, with ``_`` for
+each ``/``. Without `segments` each utterance is a whole recording; its end, like an end of -1, is
 taken from `reco2dur` or `utt2dur`, or from the recording itself.
 
-A relative path of `wav.scp` starts from the folder that spk is run in, as in Kaldi; commands are
+Relative paths in `wav.scp` start from the folder that spk is run in, as in Kaldi; commands are
 never run (`listed`). `reco2file_and_channel` says which channel (A to H, or from 1) of a file a
-recording is. That counts where the file is named with another channel than the first, and the
-recording that is read has several; a recording of its own with one channel is that channel already.
+recording is. It is used if it names a channel other than the first for that file, and the recording
+that is read has several channels; a separate recording with one channel is already that channel.
 
-Written are all files that `utils/validate_data_dir.sh` asks for, sorted by bytes (``LC_ALL=C``):
-utterances are ``speaker-recording-start-end``, in milliseconds of fixed width, so that they sort as
-their speakers do; where one speaker's name begins another's (``001``, ``001-M``) the first sign
-between is ``!`` instead of ``-``. `wav.scp` is written for recordings that are known, `text` where
-any turn has a text. Blanks in names become ``_``. Times have six decimal places.
+The output has all files that `utils/validate_data_dir.sh` requires, sorted by bytes
+(``LC_ALL=C``). Utterances are ``speaker-recording-start-end``, in milliseconds of fixed width, so
+that they sort like their speakers; if one speaker's name is a prefix of another's (``001``,
+``001-M``), the first separator is ``!`` instead of ``-``. `wav.scp` is written for recordings that
+are known, `text` if any turn has a text. Blanks in names become ``_``. Times have six decimal
+places.
 """
 
 from __future__ import annotations
@@ -48,13 +49,13 @@ from .writing import decimal_seconds, microseconds, milliseconds, without_blanks
 
 NEEDED, SIDES = "utt2spk", "reco2file_and_channel"
 SIDE = re.compile(r"[A-H]|[1-9]\d{0,3}")
-TO_THE_END = -1.0  # an end that stands for the recording's
-SIGNS = ("-", "!")  # between speaker and recording; no printable sign sorts before the last
-DIGITS = 8  # of milliseconds in an id: up to 27 hours, and more where a time is later
+TO_THE_END = -1.0  # an end that means the recording's end
+SIGNS = ("-", "!")  # between speaker and recording; no printable character sorts before the last
+DIGITS = 8  # of milliseconds in an id: up to 27 hours, more if a time is later
 
 
 class _Side(NamedTuple):
-    """The file that a recording is a channel of, and which (from 0)."""
+    """The file that a recording is a channel of, and the channel's index (from 0)."""
 
     file: str
     channel: str
@@ -62,13 +63,13 @@ class _Side(NamedTuple):
 
 @dataclass
 class _Directory:
-    """What a data directory says, each file by its first field."""
+    """The content of a data directory, each file by its first field."""
 
     speakers: dict[str, str]
     texts: dict[str, str]
     seconds: dict[str, str]
     recordings: ListedRecordings
-    lines: dict[str, int] = field(default_factory=dict)  # utterance -> where it was met first
+    lines: dict[str, int] = field(default_factory=dict)  # utterance -> its first line
 
 
 def read_kaldi(
@@ -79,9 +80,9 @@ def read_kaldi(
     Parameters
     ----------
     path
-        A folder with `utt2spk`, or one that is searched for such folders.
+        A folder with `utt2spk`, or a folder to search for such folders.
     audio_root
-        Where recordings are looked for that are needed to know ends or channels; None: where
+        Where to look for recordings that are needed to determine ends or channels; None: where
         `wav.scp` says.
     skip_bad
         Drop bad lines and folders, with a note each, instead of stopping at the first.
@@ -100,7 +101,7 @@ def read_kaldi(
     if path.is_file():
         path = path.parent
     if not path.is_dir():
-        find_files(path, ())  # says that there is none
+        find_files(path, ())  # raises that there is none
     folders = [file.parent for file in list_files(path, ("",)) if file.name == NEEDED]
     if not folders:
         raise InputError(
@@ -121,7 +122,7 @@ def read_kaldi(
 def _read(folder: Path, name: str, audio_root: str | Path | None, skip_bad: bool) -> Annotation:
     source = "segments" if (folder / "segments").is_file() else NEEDED
     rows = [(line, row.split()) for line, row in _lines(folder / source)]
-    if source == NEEDED:  # an utterance is a recording
+    if source == NEEDED:  # each utterance is a whole recording
         rows = [(line, [row[0], row[0], "0", "-1"]) for line, row in rows]
     sides = _sides(folder, name)
     listed = _listed(folder, name, sides)
@@ -156,17 +157,17 @@ def _read(folder: Path, name: str, audio_root: str | Path | None, skip_bad: bool
 
 
 def _session(recording: str) -> str:
-    """Return the session of a recording's id; WeSpeaker's are paths, as ``id1/x/00001.wav``."""
+    """Return the session of a recording's id; WeSpeaker's ids are paths, as ``id1/x/00001.wav``."""
     return recording.replace("/", "_")
 
 
 def _key(recording: str) -> str:
-    """Return by what a recording is found: its session, as turns have it in the end."""
+    """Return the key that identifies a recording: its session in the final form."""
     return normal_name(_session(recording))
 
 
 def _check_sessions(recordings: Sequence[str], place: str) -> None:
-    """Raise `InputError` where two recordings would be one session."""
+    """Raise `InputError` if two recordings would become one session."""
     ids: dict[str, str] = {}
     for recording in recordings:
         other = ids.setdefault(_session(recording), recording)
@@ -184,7 +185,7 @@ def _lines(file: Path) -> list[tuple[int, str]]:
 
 
 def _rows(folder: Path, file: str, name: str) -> Iterator[tuple[int, str, str]]:
-    """Yield (line, first field, the rest) of a file, nothing where it is not there."""
+    """Yield (line, first field, the rest) of a file; nothing if it does not exist."""
     lines: dict[str, int] = {}
     for line, row in _lines(folder / file) if (folder / file).is_file() else ():
         key, rest = [*row.split(maxsplit=1), ""][:2]
@@ -197,12 +198,12 @@ def _rows(folder: Path, file: str, name: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _fields(folder: Path, file: str, name: str) -> dict[str, str]:
-    """Return {first field: the rest of its line} of a file, nothing where it is not there."""
+    """Return {first field: the rest of its line} of a file; empty if it does not exist."""
     return {key: rest for _, key, rest in _rows(folder, file, name)}
 
 
 def _sides(folder: Path, name: str) -> dict[str, _Side]:
-    """Return what `reco2file_and_channel` says of each recording."""
+    """Return the content of `reco2file_and_channel` for each recording."""
     sides = {}
     for line, recording, rest in _rows(folder, SIDES, name):
         fields = rest.split()
@@ -218,7 +219,7 @@ def _sides(folder: Path, name: str) -> dict[str, _Side]:
 
 
 def _listed(folder: Path, name: str, sides: Mapping[str, _Side]) -> dict[str, Listed]:
-    """Return what `wav.scp` says of each recording."""
+    """Return the content of `wav.scp` for each recording."""
     listed = {}
     for line, recording, path in _rows(folder, "wav.scp", name):
         refusal = ""
@@ -239,7 +240,7 @@ def _listed(folder: Path, name: str, sides: Mapping[str, _Side]) -> dict[str, Li
 def _choose_channels(
     annotation: Annotation, sides: Mapping[str, _Side], recordings: ListedRecordings
 ) -> None:
-    """Give turns the channels that `reco2file_and_channel` says; see the module."""
+    """Assign to turns the channels from `reco2file_and_channel`; see the module."""
     channels = defaultdict(set)
     for side in sides.values():
         channels[side.file].add(side.channel)
@@ -289,7 +290,7 @@ def _turn(row: list[str], line: int, place: str, directory: _Directory) -> Turn:
 
 
 def _end(utterance: str, recording: str, place: str, directory: _Directory) -> float:
-    """Return a recording's length (s): as a file of lengths says, or else its own."""
+    """Return a recording's length (s), from a file of lengths or from the recording."""
     text = directory.seconds.get(recording, directory.seconds.get(utterance, ""))
     if text:
         return parse_float(text, what="duration", place=place)
@@ -311,13 +312,13 @@ def write_kaldi(
     Parameters
     ----------
     audio
-        Session -> recording, for `wav.scp`, which is left out where none is known.
+        Session -> recording, for `wav.scp`, which is not written if none is known.
 
     Raises
     ------
     InputError
-        Two names would become one, two turns have one utterance's id, no id sorts as its speaker
-        does, or the folder cannot be written.
+        Two names would become one, two turns would have the same utterance id, no id sorts like its
+        speaker, or the folder cannot be written.
     """
     folder, written = Path(path), without_blanks(turns, "Kaldi")
     ids = _utterances(written)
@@ -344,7 +345,7 @@ def write_kaldi(
 
 
 def _utterances(turns: Sequence[Turn]) -> list[str]:
-    """Return an id of each turn that sorts as its speaker does."""
+    """Return for each turn an id that sorts like its speaker."""
     for sign in SIGNS:
         ids = [_utterance(turn, sign) for turn in turns]
         speakers = dict(zip(ids, (turn.speaker for turn in turns), strict=True))

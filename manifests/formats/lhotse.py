@@ -1,15 +1,14 @@
-"""Read and write lhotse manifests: supervisions become turns, of recordings by their ids.
+"""Read and write lhotse manifests: supervisions become turns, and recording ids become sessions.
 
-Read are supervisions and cuts, as JSON lines or one JSON list, also compressed (``.jsonl``,
-``.jsonl.gz``, ``.json``). Of a cut the supervisions' times count from the cut's start, and are
-moved to the recording's; cuts that are mixed of several (``tracks``) are refused, since their times
-belong to no recording. Manifests of recordings hold no turn, and are passed over with a note. The
-session is `recording_id`. Where a recording's channels are all 0, or a turn has several channels,
-the turn names none.
+The input is supervisions and cuts, as JSON lines or one JSON list, optionally compressed
+(``.jsonl``, ``.jsonl.gz``, ``.json``). The times of a cut's supervisions count from the cut's
+start, and are shifted to the recording's; mixed cuts (``tracks``) are refused, since their times
+belong to no single recording. Manifests of recordings have no turns, and are skipped with a note.
+If all of a recording's channels are 0, or a turn has several channels, the turn names none.
 
-Written are ``supervisions.jsonl.gz`` and, where the audio is known and read,
-``recordings.jsonl.gz`` into a folder, or supervisions alone into a ``.jsonl`` or ``.jsonl.gz``.
-Times are as they are; since lhotse keeps a duration, an end may move by less than 1e-8 s.
+The output is ``supervisions.jsonl.gz`` and, if the audio is known and read,
+``recordings.jsonl.gz`` in a folder, or supervisions alone in a ``.jsonl`` or ``.jsonl.gz``. Times
+are unchanged, but since lhotse stores a duration, an end may move by less than 1e-8 s.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def read_lhotse(path: str | Path, *, skip_bad: bool = False) -> Annotation:
     Raises
     ------
     InputError
-        A file is no such manifest, or a row is bad (file and number of the row).
+        A file is not such a manifest, or a row is bad (file and number of the row).
     """
     annotation = read_files(
         path, SUFFIXES, lambda file, name: _read(file, name, skip_bad), skip_bad=skip_bad
@@ -72,7 +71,7 @@ def _read(file: Path, name: str, skip_bad: bool) -> Annotation:
 
 
 def _supervisions(row: Any) -> Iterator[Any]:
-    """Yield the supervisions of a row: itself, or those of a cut, on the recording's clock."""
+    """Yield the supervisions of a row, itself or those of a cut, with the recording's times."""
     supervisions = row.get("supervisions") if isinstance(row, dict) else None
     if not isinstance(supervisions, list):
         yield row
@@ -105,7 +104,7 @@ def _turn(row: Any, index: int, place: str) -> Turn:
 
 
 def _channel(value: Any, place: str) -> str:
-    """Return a turn's channel, "" where it has several."""
+    """Return a turn's channel; "" if it has several."""
     channels = value if isinstance(value, list) else [value]
     if not all(type(channel) is int and 0 <= channel < 10000 for channel in channels):
         raise InputError(
@@ -115,7 +114,7 @@ def _channel(value: Any, place: str) -> str:
 
 
 def _drop_single_channels(annotation: Annotation) -> None:
-    """Take the channel from turns of recordings whose turns all name the first."""
+    """Remove the channel from turns of recordings in which all turns name the first."""
     several = {turn.session for turn in annotation.turns if turn.channel not in ("", "0")}
     annotation.turns = [
         turn if turn.session in several else turn._replace(channel="") for turn in annotation.turns
@@ -138,7 +137,7 @@ def write_lhotse(
     path
         A ``.jsonl``, a ``.jsonl.gz``, or a folder.
     audio
-        Session -> recording; those that are there are listed in a folder's recordings.
+        Session -> recording; those that exist are listed in a folder's recordings.
 
     Raises
     ------

@@ -1,10 +1,10 @@
 """Find the recordings that an annotation itself lists (Kaldi's `wav.scp`, NeMo's `audio_filepath`).
 
-Without ``--audio-root`` a recording is where the list says: a relative path starts from the folders
-that its format names. ``--audio-root`` wins over the list: there the same relative path is looked
-for first, then a file of the session's name, as for formats without a list, then one of the name
-that the list gives the file, if it gives no other file that name and no other session has that
-file. Absolute paths and commands of the list are not used then. Commands are never run.
+Without ``--audio-root``, a recording is where the list says; a relative path starts from the
+folders that its format prescribes. ``--audio-root`` takes precedence over the list. Below it, three
+names are tried: the same relative path; then a file with the session's name, as for formats without
+a list; then a file with the name from the list, if the list gives that name to no other file and no
+other session has that file. Absolute paths in the list are then not used. Commands are never run.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ SHOWN = 60  # characters of a command that a message shows
 def locate(
     sessions: Iterable[str], listed: Mapping[str, Listed], audio_root: str | Path | None
 ) -> Pairing:
-    """Return each session's recording; see the module for where it is looked for.
+    """Return each session's recording; the module describes where it is looked for.
 
     Parameters
     ----------
     sessions
         As annotated.
     listed
-        Where the annotation says that their recordings are.
+        The locations of their recordings according to the annotation.
     audio_root
-        Folder that is searched below instead; None: the list alone counts.
+        Folder to search instead; None: only the list counts.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def locate(
 def _by_other_name(
     root: Path, listed: Mapping[str, Listed], pairing: Pairing, files_used: set[Path]
 ) -> dict[str, Path]:
-    """Return recordings of missing sessions that are called as in their list, and no other's."""
+    """Return missing sessions' recordings that have the name from their list, and are unclaimed."""
     names = {n: listed[n].other_name for n in pairing.missing if n in listed}
     names = {session: name for session, name in names.items() if name}
     files = pair(root, names.values()).recordings if names else {}
@@ -76,14 +76,14 @@ def _by_other_name(
 
 
 def _is_below(session: str, listed: Mapping[str, Listed], root: Path) -> bool:
-    """Return whether the relative path that is listed for a session leads to a file from `root`."""
+    """Return whether the relative path listed for a session leads to a file below `root`."""
     if session not in listed or listed[session].refusal or os.path.isabs(listed[session].path):
         return False
     return os.path.isfile(root / listed[session].path)
 
 
 def drop_ambiguous_names(listed: Mapping[str, Listed]) -> dict[str, Listed]:
-    """Return listed recordings without the other names that files of several paths have.
+    """Return listed recordings without those other names that several different paths share.
 
     >>> listed = {s: Listed(f"{s}/mix.wav", "", (), "mix") for s in ("S1", "S2")}
     >>> [entry.other_name for entry in drop_ambiguous_names(listed).values()]
@@ -104,7 +104,7 @@ def missing_error(
     turns: Mapping[str, int],
     otherwise: str = LEAVE_OUT,
 ) -> InputError:
-    """Return the error for sessions whose recordings are not where they are listed, if at all."""
+    """Return the error for sessions whose recordings are not listed, or not where listed."""
     session = pairing.missing[0]
     every = len(pairing.missing) + len(pairing.recordings)
     without = (
@@ -127,7 +127,7 @@ def missing_error(
 
 
 def _repair(session: str, entry: Listed) -> str:
-    """Return what brings a recording to where it is found."""
+    """Return how to put a recording where it is found."""
     if entry.refusal:
         made = "write what it prints to" if entry.refusal == COMMAND else "write it as"
         return f"{made} FOLDER/{session}.wav and pass --audio-root FOLDER"
@@ -136,14 +136,14 @@ def _repair(session: str, entry: Listed) -> str:
 
 
 class ListedRecordings:
-    """The recordings of an annotation, looked for when one is needed.
+    """The recordings of an annotation, searched for when one is first needed.
 
     Parameters
     ----------
     listed, audio_root
         As for `locate`.
     sessions
-        Whose recordings may be needed.
+        Those whose recordings may be needed.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class ListedRecordings:
         return Counter(self._files.values())
 
     def seconds(self, session: str) -> float | None:
-        """Return how long a session's recording is (s), None where there is none.
+        """Return the length of a session's recording (s), or None if there is none.
 
         Raises
         ------
@@ -173,9 +173,9 @@ class ListedRecordings:
         return audio_seconds(self._files[session]) if session in self._files else None
 
     def is_one_channel(self, session: str) -> bool:
-        """Return whether a session has a recording of its own, and that has one channel."""
+        """Return whether a session has a recording of its own with a single channel."""
         try:
             file = self._files[session]
             return self._uses[file] == 1 and read_header(file).channels == 1
         except (KeyError, InputError):
-            return False  # whoever needs the recording says what is wrong with it
+            return False  # reported when the recording is needed

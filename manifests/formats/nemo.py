@@ -2,21 +2,22 @@
 
 | line | turns |
 |---|---|
-| with `speaker`, or else `label` (speaker recognition) | one, from `offset` (0 where absent or null) for `duration` |
+| with `speaker`, or else `label` (speaker recognition) | one, from `offset` (0 if absent or null) for `duration` |
 | with `rttm_filepath`, and no speaker or the label ``infer`` or ``UNK`` (diarization) | those of the RTTM, cut to `offset` and `duration` |
 | with neither | none; such lines are counted in a note |
 
-A line with a speaker and an RTTM is refused. A `duration` that is null or absent is the recording's,
-to its end. A session is called after its recording's file, or by `uniq_id` where a line has one;
-where files of one name lie in several folders, as many folders as tell all apart precede it. An
-RTTM's own session does not matter, as in NeMo; one of several sessions has to have the line's.
+A line with both a speaker and an RTTM is refused. If `duration` is null or absent, it extends to
+the recording's end. A session is named after its recording's file, or by `uniq_id` if the line has
+one; if several folders have files of one name, as many folders as needed are prefixed to tell all
+apart. As in NeMo, the session in an RTTM does not matter, unless it has several sessions: then one
+of them must be the line's.
 
-Relative paths start from the manifest's folder, or, where no such file is, from the folder that spk
-is run in. A bare name that is in neither, as in NeMo's tarred sets, lists no place.
+Relative paths start from the manifest's folder or, if there is no such file, from the folder that
+spk is run in. A bare name that is in neither, as in NeMo's tarred sets, gives no location.
 
-Written is a line per turn, with the recording's absolute path, or the bare name ``SESSION.wav``
-where none is known; `uniq_id` only where the file is not called after the session. Times are as they
-are; since a duration is kept, an end may move by less than 1e-8 s. After NeMo's own readers:
+Output has a line per turn, with the recording's absolute path, or the bare name ``SESSION.wav`` if
+it is not known; `uniq_id` only if the file is not named after the session. Times are unchanged, but
+since a duration is stored, an end may move by less than 1e-8 s. This follows NeMo's own readers:
 `manifest.py`, `collections.py` (`ASRSpeechLabel`, `EndtoEndDiarizationSpeechLabel`) and
 `speaker_utils.py` (`audio_rttm_map`) of github.com/NVIDIA-NeMo/Speech.
 """  # noqa: E501 (a table)
@@ -54,7 +55,7 @@ from .turns import (
 SUFFIXES = (".json", ".jsonl")
 AUDIO = ("audio_filepath", "audio_filename")
 RTTM = ("rttm_filepath", "rttm_filename", "rttm_file")
-NOBODY = ("infer", "UNK")  # labels by which NeMo says that nobody is named
+NOBODY = ("infer", "UNK")  # labels that in NeMo mean that nobody is named
 NO_TEXT = "-"
 DIGITS = 8  # of an end, as lhotse rounds start + duration
 
@@ -69,20 +70,20 @@ def read_nemo(
     path
         File or folder, searched recursively for ``.json`` and ``.jsonl``.
     audio_root
-        Where recordings are looked for whose length is needed; None: where the manifest says.
+        Where to look for recordings whose length is needed; None: where the manifest says.
     skip_bad
         Drop bad lines and files, with a note each, instead of stopping at the first.
 
     Returns
     -------
     Annotation
-        Turns, first those of lines with a speaker, then those of RTTMs, times in seconds; and
-        where the manifest says that the recordings are.
+        Turns, first those of lines with a speaker, then those of RTTMs, times in seconds; and the
+        locations of recordings according to the manifest.
 
     Raises
     ------
     InputError
-        A file is no such manifest, or a line is bad (file and number of the line).
+        A file is not such a manifest, or a line is bad (file and number of the line).
     """
     return read_files(
         path,
@@ -94,13 +95,13 @@ def read_nemo(
 
 @dataclass
 class _Manifest:
-    """What the lines of one manifest have in common."""
+    """What the lines of one manifest share."""
 
-    bases: tuple[Path, ...]  # that relative paths start from
+    bases: tuple[Path, ...]  # folders that relative paths start from
     sessions: dict[str, str]  # audio path as written: session
     listed: dict[str, Listed]  # session: its recording
     recordings: ListedRecordings
-    rttms: dict[Path, Annotation] = field(default_factory=dict)  # that were read
+    rttms: dict[Path, Annotation] = field(default_factory=dict)  # already read
 
 
 def _read(file: Path, name: str, audio_root: str | Path | None, skip_bad: bool) -> Annotation:
@@ -145,7 +146,7 @@ def _manifest(
 
 
 def _first(row: Any, keys: Sequence[str]) -> Any:
-    """Return the value of the first of the keys that a line has, None where it has none."""
+    """Return a line's value for the first of the keys that it has, or None."""
     values = (row.get(key) for key in keys) if isinstance(row, dict) else ()
     return next((value for value in values if value not in (None, "")), None)
 
@@ -156,12 +157,12 @@ def _listed(path: str, bases: tuple[Path, ...], place: str) -> Listed:
 
 
 def _is_place(entry: Listed) -> bool:
-    """Return whether a path says where a recording is; of a tarred set a bare name does not."""
+    """Return whether a path locates a recording; a bare name in a tarred set does not."""
     return "/" in entry.path or entry.file is not None
 
 
 def _session_names(paths: set[str], bases: tuple[Path, ...]) -> dict[str, str]:
-    """Return what recordings are called: file names, after as many folders as tell all apart."""
+    """Return the names of recordings: file names, with as many folders as tell all apart."""
     entries = {path: _listed(path, bases, "") for path in paths}
     files = {path: os.path.abspath(e.file or bases[0] / e.path) for path, e in entries.items()}
     folders = {path: file.split("/")[:-1] for path, file in files.items()}
@@ -182,13 +183,13 @@ def _session(row: Mapping[str, Any], name: str) -> str:
 
 
 def _is_diarized(row: Any) -> bool:
-    """Return whether a line leaves its turns to an RTTM."""
+    """Return whether a line takes its turns from an RTTM."""
     nobody = isinstance(row, dict) and row.get("speaker") in (None, "")
     return nobody and _first(row, RTTM) is not None and row.get("label") in (None, "", *NOBODY)
 
 
 def _checked_session(row: Any, place: str, manifest: _Manifest) -> str:
-    """Return a line's session, or raise `InputError` where its recording is not fit."""
+    """Return a line's session, or raise `InputError` if its recording is unsuitable."""
     path = _first(row, AUDIO)
     if not isinstance(path, str):
         shown = f"an object with {list(row)[:8]}" if isinstance(row, dict) else repr(row)[:40]
@@ -207,7 +208,7 @@ def _checked_session(row: Any, place: str, manifest: _Manifest) -> str:
 
 
 def _span(row: Mapping[str, Any], place: str) -> tuple[float, float | None]:
-    """Return where a line begins and ends (s), None for the recording's end."""
+    """Return where a line begins and ends (s); None means the recording's end."""
     start = 0.0 if row.get("offset") is None else number(row, "offset", place)
     if start < 0:
         raise InputError(f"{place}: offset is '{start:g}' s, expected >= 0; correct it")
@@ -245,7 +246,7 @@ def _turn(row: Any, line: int, place: str, manifest: _Manifest) -> Turn:
 def _diarized(
     row: Mapping[str, Any], place: str, manifest: _Manifest, skip_bad: bool
 ) -> Annotation:
-    """Return the turns of the RTTM that a line names, within the line's offset and duration."""
+    """Return the turns of the RTTM that a line names, cut to the line's offset and duration."""
     session, (start, end) = _checked_session(row, place, manifest), _span(row, place)
     path, part = _first(row, RTTM), Annotation()
     file = _listed(path, manifest.bases, place).file if isinstance(path, str) else None
@@ -273,7 +274,7 @@ def _diarized(
 def _of_session(
     turns: Sequence[Turn], session: str, file: Path, place: str, notes: list[Note]
 ) -> list[Turn]:
-    """Return the turns of an RTTM that are a session's: all of them, if of one session."""
+    """Return a session's turns in an RTTM; if the RTTM has only one session, all turns."""
     names = sorted({turn.session for turn in turns})
     if len(names) > 1 and session not in names:
         raise InputError(
@@ -289,7 +290,7 @@ def _of_session(
 def _notes(
     rows: Sequence[tuple[int, Any]], turns: Sequence[Turn], manifest: _Manifest, name: str
 ) -> Iterator[Note]:
-    """Yield what was taken for the speaker and the session, where a line does not say it."""
+    """Yield notes on what was used as the speaker and the session, if a line does not say."""
     objects = {line: row for line, row in rows if isinstance(row, dict)}
     nobody = [row for row in objects.values() if row.get("speaker") in (None, "")]
     waiting = sum(row.get("label") in NOBODY and not _is_diarized(row) for row in nobody)

@@ -133,7 +133,8 @@ def unpaired_error(
 ) -> InputError:
     """Return the error for annotated sessions that have no recording.
 
-    `place` is where the first of them is annotated; `otherwise` ends it: what to do but to add one.
+    `place` is where the first of them is annotated; `otherwise` ends the message with what to do
+    instead of adding one.
     """
     root, session = Path(audio_root), pairing.missing[0]
     every = len(pairing.missing) + len(pairing.recordings)

@@ -1,8 +1,9 @@
-"""The formats by name: which suffixes they have, what reads and what writes them.
+"""The formats by name: their suffixes, readers and writers.
 
-`read_turns` finds a file's format by its suffix, or by how its text begins where the suffix is of
-no format or of several (``.txt``, ``.json``). `write_turns` writes one file where the path has the
-format's suffix, and a folder with one file per session otherwise; Kaldi is always one folder.
+`read_turns` determines a file's format by its suffix, or by how its text begins if the suffix
+belongs to no format or to several (``.txt``, ``.json``). `write_turns` writes a single file if the
+path has the format's suffix, and otherwise a folder with a file per session; Kaldi is always one
+folder.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ Audio = Mapping[str, Path]
 class Format(NamedTuple):
     """A format of annotations.
 
-    `suffixes` are in lower case, the written one first; none where the format is a folder.
+    `suffixes` are in lower case, the one used for writing first; empty if the format is a folder.
     """
 
     suffixes: tuple[str, ...]
     read: Callable[..., Annotation]
     write: Callable[[Sequence[Turn], Path, Audio], None]
-    one_session: bool = True  # in a file
-    blanks: bool = True  # in names; else they become "_"
-    shared: tuple[str, ...] = ()  # suffixes of its files that are another format's
+    one_session: bool = True  # in each file
+    blanks: bool = True  # allowed in names; otherwise they become "_"
+    shared: tuple[str, ...] = ()  # suffixes of its files that belong to another format
 
 
 def _without_audio(write: Callable[[Sequence[Turn], Path], None]) -> Callable[..., None]:
@@ -80,7 +81,7 @@ FORMATS = {
     ),
 }
 LISTING = ("kaldi", "nemo")  # formats that list their recordings
-FOLDERS = ("lhotse", "kaldi")  # formats of which all sessions go into one folder
+FOLDERS = ("lhotse", "kaldi")  # formats that put all sessions into one folder
 CONTENT = (  # how a text begins, and its format
     (r"(?:;;[^\n]*\n|\s)*(?:SPEAKER|SPKR-INFO)\s", "rttm"),
     (r"\s*WEBVTT", "vtt"),
@@ -91,7 +92,7 @@ CONTENT = (  # how a text begins, and its format
     (r"\s*[\[{]\s*[{\"\]}]", "whisperx"),
 )
 AMBIGUOUS = (".txt", ".json", ".jsonl")  # suffixes of several formats
-HEAD = 4000  # bytes of a file that its format is read from
+HEAD = 4000  # bytes of a file that are read to determine its format
 
 
 def read_turns(
@@ -106,7 +107,7 @@ def read_turns(
     Parameters
     ----------
     path
-        File, or folder that is searched below.
+        File, or folder that is searched recursively.
     format
         One of `FORMATS`; None: by suffix and content.
     audio_root
@@ -155,7 +156,7 @@ def write_turns(
     turns
         Columns session, speaker, start, end (s), and optionally channel (index from 0) and text.
     path
-        A file with the format's suffix, or a folder, into which each session goes as a file.
+        A file with the format's suffix, or a folder, in which each session gets a file.
     format
         One of `FORMATS`; None: by the suffix.
     audio
@@ -164,13 +165,13 @@ def write_turns(
     Returns
     -------
     list of Path
-        The files that were written, but for a format that is a folder: the folder.
+        The files written; for a format that is a folder, the folder.
 
     Raises
     ------
     InputError
-        The format is unknown or does not hold several sessions in a file, a turn cannot be
-        written, or the file cannot.
+        The format is unknown or cannot hold several sessions in a file, a turn cannot be written,
+        or the file cannot be written.
 
     Examples
     --------
@@ -195,7 +196,7 @@ def write_turns(
         FORMATS[name].write(spoken, path, audio or {})
         return [path]
     if not FORMATS[name].blanks:
-        without_blanks(spoken, name)  # two files must not have sessions of one name
+        without_blanks(spoken, name)  # two sessions must not get the same file name
     files = []
     for session, part in by_session(spoken):
         files.append(path / f"{session}{written_suffix(name)}")
@@ -209,7 +210,7 @@ def written_suffix(name: str) -> str:
 
 
 def _format_of(path: Path) -> str | None:
-    """Return the format whose suffix is the longest that a path ends in."""
+    """Return the format with the longest suffix that a path ends in."""
     suffixes = {suffix: name for name, form in FORMATS.items() for suffix in form.suffixes}
     ends = [suffix for suffix in suffixes if path.name.lower().endswith(suffix)]
     return suffixes[max(ends, key=len)] if ends else None
@@ -253,7 +254,7 @@ def _check_sessions(turns: Sequence[Turn], path: Path, name: str) -> None:
 
 
 def _tell_session(turns: Sequence[Turn], path: Path, name: str) -> None:
-    """Tell the user where a file's name alone says the session, and says another."""
+    """Log if a file's name, which alone gives the session in this format, differs from it."""
     read = path.name[: -len(path.suffix)]
     other = [turn.session for turn in turns if turn.session != read]
     if FORMATS[name].one_session and other:
@@ -261,7 +262,7 @@ def _tell_session(turns: Sequence[Turn], path: Path, name: str) -> None:
 
 
 def _format_read(path: Path) -> str:
-    """Return the format of a file or folder that is there."""
+    """Return the format of an existing file or folder."""
     if path.is_dir():
         return _format_of_folder(path)
     suffix = _format_of(path)

@@ -1,11 +1,11 @@
-"""Read and write a CSV of turns as audformat has it: ``file,start,end,speaker``.
+"""Read and write a CSV of turns as in audformat: ``file,start,end,speaker``.
 
 Times are seconds, or what pandas writes for a duration (``0 days 00:00:01.500000``, ``00:00:01.5``,
-``1.5s``), as in audformat's tables; both are read by `audformat.utils.read_csv`. The session is the
-column `session` where there is one, or else the name in `file` without folder and suffix, or else
-the name of the CSV.
-Columns `text` and `channel` (from 0) are read where present. Written are seconds as they are,
-`session` only where the file does not say it, `text` and `channel` only where a turn has them.
+``1.5s``), as in audformat's tables; `audformat.utils.read_csv` reads both. The session is the
+column `session` if there is one, else the name in `file` without folder and suffix, else the name
+of the CSV. The columns `text` and `channel` (from 0) are read if present. Output has seconds
+unchanged, `session` only if the file name does not give it, `text` and `channel` only if a turn has
+them.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _turn(row: Mapping[str, str], index: int, place: str) -> Turn:
 
 
 def parse_seconds(text: str, what: str, place: str) -> float:
-    """Return a time in seconds, written as seconds or as a duration of pandas.
+    """Return a time in seconds, given as seconds or as a pandas duration.
 
     >>> parse_seconds("0 days 00:01:01.500000", "start", "a.csv, row 1")
     61.5
@@ -113,7 +113,7 @@ def file_session(file: str) -> str:
 def write_segmented_csv(
     turns: Sequence[Turn], path: str | Path, audio: Mapping[str, Path] | None = None
 ) -> None:
-    """Write turns of any number of sessions as one CSV, times as they are.
+    """Write turns of any number of sessions as one CSV, times unchanged.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Read and write SRT (SubRip): numbered cues with times in milliseconds.
 
-SRT has no speakers; they are read from the cues' text by the forms of `subtitles.py`, and written
-as WhisperX does, ``[name]: text``. Coordinates after the times, markup and numbers are passed over.
-The session is the file's name. Written are whole milliseconds with a comma, numbers from 1, UTF-8
+SRT has no speakers; they are read from the cues' text in the forms of `subtitles.py`, and written
+as in WhisperX, ``[name]: text``. Coordinates after the times, markup and cue numbers are ignored.
+The session is the file's name. Output has whole milliseconds with a comma, numbers from 1, UTF-8
 and LF; line breaks within a text become blanks.
 """
 

@@ -1,14 +1,13 @@
-"""What SRT, WebVTT and timed text share: cues with their times, and who speaks in them.
+"""Shared by SRT, WebVTT and timed text: cues with their times, and who speaks in them.
 
 A cue is a line of times and the lines below it, up to a blank line or the next line of times;
-numbers and ids before it are not looked at. Hours may be missing, minutes and seconds have one or
-two digits, and what follows the point or comma is a decimal fraction of one to three digits or
-none.
+numbers and ids before it are ignored. Hours may be missing, minutes and seconds have one or two
+digits, and the decimal fraction after a point or comma has up to three digits.
 
-None of these formats says who speaks, but for WebVTT's voices. What programs write instead are the
-forms in `FORMS`. A file has one: the first of them that any of its cues has, or the one that is
-asked for. A cue without it gives no turn; two voices in one cue give two turns of its times.
-Whoever speaks after a dash cannot be told.
+Apart from WebVTT's voices, these formats do not say who speaks. `FORMS` lists what programs write
+instead. A file uses one form: the first one that any of its cues has, or the requested one. A cue
+without it gives no turn; two voices in one cue give two turns with its times. Speakers who are only
+marked by a dash cannot be identified.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from .turns import Annotation, Note, Turn, collect_turns, count_speakers, read_f
 
 CLOCK = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
 TIMES = re.compile(rf"\s*{CLOCK}\s*-->\s*{CLOCK}(?:\s.*)?")
-SPAN = re.compile(rf"\[?\s*{CLOCK}\s*-->\s*{CLOCK}")  # how such a line begins
-START = re.compile(r"\[?\s*[\d:.,]+\s*-->")  # how one that may be wrong begins
+SPAN = re.compile(rf"\[?\s*{CLOCK}\s*-->\s*{CLOCK}")  # how a line of times begins
+START = re.compile(r"\[?\s*[\d:.,]+\s*-->")  # how one begins that may be wrong
 ARROW = "-->"
 MARKUP = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
 VOICE = re.compile(r"<v(?:\.[^\s<>.]*)*[ \t]+([^<>]*)>")
@@ -41,7 +40,7 @@ FORMS = {  # how a cue names its speaker; group 1 is the name
 
 
 def plain_text(block: str) -> str:
-    """Return text without markup and entities, its lines as they are.
+    """Return text without markup and entities, keeping its lines.
 
     >>> plain_text("<i>Tom &amp; <00:01.000>Ann</i>")
     'Tom & Ann'
@@ -50,18 +49,18 @@ def plain_text(block: str) -> str:
 
 
 class CueFormat(NamedTuple):
-    """What tells one format of cues from another."""
+    """What distinguishes one format of cues from another."""
 
     title: str  # for messages
     times: re.Pattern[str] = TIMES  # a line of times in eight groups; a ninth is text on that line
-    clean: Callable[[str], str] = plain_text  # makes plain text of a cue's lines
-    check: Callable[[str, Path, str], None] | None = None  # raises where a text is of another kind
+    clean: Callable[[str], str] = plain_text  # turns a cue's lines into plain text
+    check: Callable[[str, Path, str], None] | None = None  # raises if a text is of another kind
 
 
 def read_cue_files(
     path: str | Path, suffix: str, kind: CueFormat, *, form: str, skip_bad: bool
 ) -> Annotation:
-    """Read one file of cues, or all of this suffix below a folder, as `read_cues` does."""
+    """Read one file of cues, or all with the suffix below a folder, as `read_cues` does."""
     return read_files(
         path,
         (suffix,),
@@ -71,7 +70,7 @@ def read_cue_files(
 
 
 def read_cues(file: Path, name: str, kind: CueFormat, *, form: str, skip_bad: bool) -> Annotation:
-    """Read a file of cues, which messages call `name`; `form` is one of `FORMS` or "any".
+    """Read a file of cues, called `name` in messages; `form` is one of `FORMS` or "any".
 
     Raises
     ------
@@ -104,7 +103,7 @@ def read_cues(file: Path, name: str, kind: CueFormat, *, form: str, skip_bad: bo
 
 
 def _blocks(text: str, times: re.Pattern[str]) -> Iterator[tuple[int, str, str]]:
-    """Yield (0-based line, line of times, lines below it joined) of each cue."""
+    """Yield for each cue (0-based line, line of times, lines below it joined)."""
     lines = text.split("\n")
     starts = [line for line, row in enumerate(lines) if ARROW in row and _is_times(row, times)]
     for start, stop in pairwise([*starts, len(lines)]):
@@ -125,7 +124,7 @@ def _is_times(row: str, times: re.Pattern[str]) -> bool:
 
 
 def _form_of(blocks: Sequence[str], clean: Callable[[str], str]) -> str:
-    """Return the first form that any cue has, "colon" if none has one."""
+    """Return the first form that any cue has, or "colon" if none has any."""
     for form in FORMS:
         if any(_named(block, form, clean) for block in blocks):
             return form
@@ -143,7 +142,7 @@ def _named(block: str, form: str, clean: Callable[[str], str]) -> re.Match[str] 
 def _spoken(
     times: str, block: str, form: str, clean: Callable[[str], str]
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield (line of times, speaker, text) of each speaker of a cue."""
+    """Yield (line of times, speaker, text) for each speaker of a cue."""
     match = _named(block, form, clean)
     if match is None:
         yield times, "", clean(block)
@@ -174,7 +173,7 @@ def _seconds(hours: str | None, minutes: str, seconds: str, fraction: str | None
 
 
 def _speaker_note(annotation: Annotation, form: str, name: str) -> list[Note]:
-    """Return a note on who was taken for a speaker, where the format itself does not say."""
+    """Return a note on who was identified as a speaker, if the format itself does not say."""
     if form == "voice" or not annotation.turns:
         return []
     speakers = count_speakers(annotation.turns)
@@ -188,7 +187,7 @@ def in_brackets(turns: Sequence[Turn], form: str) -> Iterator[tuple[Turn, str]]:
     Raises
     ------
     InputError
-        A speaker's name would not be read back.
+        A speaker's name would not be read back correctly.
     """
     for turn in turns:
         line = f"[{turn.speaker}]: {turn.text}".rstrip()

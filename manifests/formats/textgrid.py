@@ -1,4 +1,4 @@
-"""Read and write Praat TextGrids: one interval tier per speaker; one with a transcript is a turn.
+"""Read and write Praat TextGrids: an interval tier per speaker; an interval with text is a turn.
 
 Long and short text form, UTF-8 and UTF-16 (Praat manual, "TextGrid file formats"). Both forms are
 the same sequence of numbers and quoted strings once comments (``!`` to the end of the line), free
@@ -14,9 +14,9 @@ is left out; a file with a tier called just ``words`` or ``phones``, which names
 Which intervals are silence: empty marks, marks that hold only AISHELL-4's non-lexical marks, and
 the aligners' marks in `SILENCE`, which `silence` replaces. They are counted.
 
-Written is the long form in UTF-8, from 0 s to the last turn's end, times as they are. A turn whose
-text is none of speech has the mark ``speech``. Turns of one speaker that overlap go into further
-tiers of the same name, which are read as one speaker's.
+Output is the long form in UTF-8, from 0 s to the last turn's end, with times unchanged. A turn
+whose text contains no speech gets the mark ``speech``. Overlapping turns of one speaker go into
+additional tiers of the same name, which are read as one speaker's.
 """
 
 from __future__ import annotations

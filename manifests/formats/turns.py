@@ -1,4 +1,4 @@
-"""What the readers of annotations share: files, names, numbers, bad lines, listed recordings.
+"""Shared by the readers of annotations: files, names, numbers, bad lines, listed recordings.
 
 A reader turns annotation files into an `Annotation`: turns exactly as annotated, and notes on
 everything that it dropped or that the user should know. `manifests/formats/build.py` builds the
@@ -27,8 +27,8 @@ from ..table import MAX_SECONDS
 from ..text_files.kinds import READERS
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # float() also takes nan and 1_0
-UNREADABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in the text of a turn
-LONGEST_NAME = 100  # characters; `cut` shortens what does not fit in a file name
+UNREADABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # not allowed in a turn's text
+LONGEST_NAME = 100  # characters; `cut` shortens names that are too long for a file name
 
 
 class Turn(NamedTuple):
@@ -40,22 +40,22 @@ class Turn(NamedTuple):
     end: float  # s
     line: int  # 0-based, in its file (TextGrid: number of the speech interval)
     place: str  # "file, line N" for messages
-    channel: str = ""  # 0-based index in its recording; "" where the annotation names none
-    text: str = ""  # what is said, where the annotation says it
+    channel: str = ""  # 0-based index in its recording; "" if the annotation has none
+    text: str = ""  # what is said, if annotated
 
 
 class Listed(NamedTuple):
-    """Where an annotation says that a session's recording is."""
+    """The location of a session's recording, according to an annotation."""
 
     path: str  # as written
     place: str  # "file, line N" for messages
-    bases: tuple[Path, ...]  # folders that a relative path may start from, the first that has it
-    other_name: str = ""  # what the file may be called, beside the session's name
-    refusal: str = ""  # what it is instead of a path
+    bases: tuple[Path, ...]  # base folders of a relative path; the first that has it counts
+    other_name: str = ""  # another name that the file may have, besides the session's
+    refusal: str = ""  # what the entry is, if it is not a path
 
     @property
     def file(self) -> Path | None:
-        """Return the recording, None where there is no such file."""
+        """Return the recording, or None if there is no such file."""
         files = () if self.refusal else (base / self.path for base in self.bases)
         return next((file for file in files if os.path.isfile(file)), None)
 
@@ -77,7 +77,7 @@ class Annotation:
     recordings: dict[str, Listed] = field(default_factory=dict)  # by session, where listed
 
     def __repr__(self) -> str:
-        """Return how much it holds, in one line: a meeting has hundreds of turns."""
+        """Return the numbers of turns and notes, in one line: a meeting has hundreds of turns."""
         turns, notes = counted(len(self.turns), "turn"), counted(len(self.notes), "note")
         return f"<Annotation {turns}, {notes}>"
 
@@ -87,7 +87,7 @@ class Annotation:
         Raises
         ------
         InputError
-            It lists another recording for a session than a file before.
+            It lists a recording for a session that differs from an earlier file's.
         """
         for session, listed in part.recordings.items():
             check_same_recording(session, listed, self.recordings.get(session, listed))
@@ -106,7 +106,7 @@ class Annotation:
 
 
 def check_same_recording(session: str, listed: Listed, before: Listed) -> None:
-    """Raise `InputError` where two lists name different files as one session's recording."""
+    """Raise `InputError` if two lists name different files as a session's recording."""
     if (listed.path, listed.bases) == (before.path, before.bases):
         return
     file, other = (os.path.abspath(e.file or e.bases[0] / e.path) for e in (listed, before))
@@ -195,18 +195,18 @@ def collect_turns(
     unit: str = "line",
     skip_bad: bool = False,
 ) -> Annotation:
-    """Return the turns that `parse` makes of a file's rows, checked, and notes on the others.
+    """Return the checked turns that `parse` makes from a file's rows, and notes on the others.
 
-    A row without speaker, or with its end at its start, gives no turn; such rows are counted.
+    A row without a speaker, or whose end is at its start, gives no turn; such rows are counted.
 
     Parameters
     ----------
     rows
         (number from 0, row).
     parse
-        Makes a turn of a row, its number and its place.
+        Makes a turn from a row, its number and its place.
     name, unit
-        What messages call the file and its rows.
+        Names of the file and its rows in messages.
     skip_bad
         Drop bad rows, with a note each, instead of stopping at the first.
     """

@@ -1,9 +1,9 @@
 """Read and write timed text: one turn a line, ``[00:00:01.000 --> 00:00:02.500] [Anna]: text``.
 
-The form is that of whisper's and whisper.cpp's output in a terminal, with the speaker as WhisperX
-writes it. Lines without times go on with the turn above. A text without any times, such as
-WhisperX's own ``.txt``, is refused: it does not say when anybody speaks. The session is the file's
-name. Times are whole milliseconds; line breaks within a text become blanks.
+This is the form of whisper's and whisper.cpp's output in a terminal, with speakers as in WhisperX.
+Lines without times continue the turn above. A text without any times, such as WhisperX's own
+``.txt``, is refused: it does not say when anybody speaks. The session is the file's name. Times are
+whole milliseconds; line breaks within a text become blanks.
 """
 
 from __future__ import annotations

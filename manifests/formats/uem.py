@@ -1,11 +1,11 @@
-"""Read and write UEM: the spans of each recording that are scored, ``session channel start end``.
+"""Read and write UEM: the spans of each recording to score, ``session channel start end``.
 
-Any blanks between fields, comments (``;;``, or ``;`` as dscore has it), empty lines and any channel
-are read; spans keep their order and are not merged. Written are lines sorted by session and start,
-channel 1, three to six decimal places.
+Fields may be separated by any blanks; comments (``;;``, or dscore's ``;``), empty lines and any
+channel are accepted; spans keep their order and are not merged. Output lines are sorted by session
+and start, with channel 1 and three to six decimal places.
 
-What a UEM means for a session that it does not list differs: md-eval scores such a session whole,
-pyannote's protocols leave it out. Here it is absent from what is read, and the caller decides.
+Programs differ on a session that a UEM does not list: md-eval scores it completely, pyannote's
+protocols leave it out. Here it is absent from the result, and the caller decides.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Read and write WebVTT: cues with times in milliseconds, and voices (``<v Anna>text``).
 
-Voices are read first; where a file has none, the forms of `subtitles.py` (Zoom's ``Anna: text``,
-WhisperX's ``[Anna]: text``). Header lines, notes, styles, regions, cue ids and cue settings are
-passed over. The session is the file's name. Written are hours always, whole milliseconds, and
-``<v Anna>text`` with ``& < >`` as entities; line breaks within a text become blanks.
+Voices are read first; if a file has none, the forms of `subtitles.py` (Zoom's ``Anna: text``,
+WhisperX's ``[Anna]: text``) are tried. Header lines, notes, styles, regions, cue ids and cue
+settings are ignored. The session is the file's name. Output always has hours, whole milliseconds,
+and ``<v Anna>text`` with ``& < >`` as entities; line breaks within a text become blanks.
 """
 
 from __future__ import annotations

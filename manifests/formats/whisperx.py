@@ -1,4 +1,4 @@
-"""Read and write WhisperX JSON, and the JSON of programs near it.
+"""Read and write WhisperX JSON, and the JSON of related programs.
 
 | document | turns |
 |---|---|
@@ -7,10 +7,11 @@
 | ``[{"session_id", "speaker", "start_time", "end_time", "words"}, ...]`` (SegLST, meeteval) | its items, of the session that each names |
 | ``{"transcription": [...]}`` (whisper.cpp) | items with a `speaker` other than ``?``, from milliseconds |
 
-A turn is a segment with the segment's speaker; words with another speaker are not looked at, and
-`word_segments` are the same words once more. A segment without speaker (absent, null or empty), or
-with an end at its start, gives no turn, and both are counted in a note. The session is the file's
-name, but for SegLST. Written are the keys `start`, `end`, `text` and `speaker`, numbers as they are.
+A turn is a segment with the segment's speaker; words with another speaker are ignored, and so is
+`word_segments`, which repeats the words. A segment without a speaker (absent, null or empty), or
+whose end is at its start, gives no turn; both kinds are counted in a note. The session is the
+file's name, except in SegLST. Output has the keys `start`, `end`, `text` and `speaker`, with
+numbers unchanged.
 """  # noqa: E501 (a table)
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from ...common.files import atomic_write
 from .json_values import check_not_nemo, number, parse_json, read_json_text, text
 from .turns import Annotation, Turn, collect_turns, read_files
 
-LISTS = ("segments", "word_segments")  # of a document, that hold speakers
-UNSURE = "?"  # whisper.cpp's speaker where two channels are equally loud
+LISTS = ("segments", "word_segments")  # lists in a document that have speakers
+UNSURE = "?"  # whisper.cpp's speaker if two channels are equally loud
 
 
 class _Keys(NamedTuple):
-    """What a kind of document calls a turn's parts; `unit` is that of its times, in 1/s."""
+    """The keys of a turn's parts in one kind of document; `unit` is that of its times, in 1/s."""
 
     session: str
     start: str
@@ -87,7 +88,7 @@ def _read(file: Path, name: str, skip_bad: bool) -> Annotation:
 
 
 def _rows_of(document: Any, name: str) -> tuple[_Keys, list[Any]]:
-    """Return how a document calls its parts, and its rows."""
+    """Return a document's keys, and its rows."""
     if isinstance(document, dict) and isinstance(document.get("segments"), list):
         return SEGMENT, document["segments"]
     if isinstance(document, dict) and isinstance(document.get("transcription"), list):
@@ -107,7 +108,7 @@ def _rows_of(document: Any, name: str) -> tuple[_Keys, list[Any]]:
 
 
 def _with_offsets(row: Any) -> Any:
-    """Return an item of whisper.cpp with its times, which stand one object deeper."""
+    """Return an item of whisper.cpp with its times, which are nested one object deeper."""
     offsets = row.get("offsets") if isinstance(row, dict) else None
     return {**row, **offsets} if isinstance(offsets, dict) else row
 
@@ -135,7 +136,7 @@ def _turn(row: Any, keys: _Keys, session: str, index: int, place: str) -> Turn:
 
 
 def write_whisperx(turns: Sequence[Turn], path: str | Path) -> None:
-    """Write the turns of one session as WhisperX JSON (UTF-8), times as they are."""
+    """Write the turns of one session as WhisperX JSON (UTF-8), times unchanged."""
     atomic_write(path, _dumped({"segments": [*_segments(turns)]}))
 
 
@@ -150,7 +151,7 @@ def _segments(turns: Sequence[Turn]) -> Iterator[dict[str, Any]]:
 
 
 def write_seglst(turns: Sequence[Turn], path: str | Path) -> None:
-    """Write turns of any number of sessions as one SegLST (meeteval), times as they are."""
+    """Write turns of any number of sessions as one SegLST (meeteval), times unchanged."""
     rows = [
         {
             "session_id": turn.session,
@@ -171,21 +172,21 @@ def _dumped(document: Any) -> bytes:
 def rename_speakers(
     document: dict[str, Any], names: Mapping[str, tuple[str, float | None]]
 ) -> dict[str, Any]:
-    """Return a WhisperX document with other names for its speakers.
+    """Return a WhisperX document with its speakers renamed.
 
     Parameters
     ----------
     document
-        As `json.load` returns it; it is not changed.
+        As returned by `json.load`; it is not changed.
     names
-        Speaker of the document -> name and probability (0..1), or None where there is none.
+        Speaker in the document -> name and probability (0..1), or None if there is none.
 
     Returns
     -------
     dict
-        The same document, in the same order; in segments, their words and `word_segments` whose
-        `speaker` is a key of `names`, `speaker` is the name, followed by `speaker_confidence`, the
-        probability (absent where it is None), and `diarized_speaker`, the speaker as it was.
+        The same document, in the same order. In segments, their words and `word_segments` whose
+        `speaker` is a key of `names`, `speaker` becomes the name, followed by `speaker_confidence`,
+        the probability (absent if None), and `diarized_speaker`, the original speaker.
 
     Examples
     --------
@@ -202,7 +203,7 @@ def rename_speakers(
 
 
 def _renamed_row(row: Any, names: Mapping[str, tuple[str, float | None]]) -> Any:
-    """Return a segment or word, and the words in it, with the name of its speaker."""
+    """Return a segment or word, including the words in it, with its speaker renamed."""
     if not isinstance(row, dict):
         return row
     speaker = row.get("speaker")

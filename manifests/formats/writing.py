@@ -1,4 +1,4 @@
-"""What the writers of annotations share: turns of a table, milliseconds, names without blanks.
+"""Shared by the writers of annotations: turns of a table, milliseconds, names without blanks.
 
 Turns are written in the order of session, start, end and speaker. Times in whole milliseconds are
 rounded half up, and a turn that would then be empty is 1 ms long.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 NEEDED = ("session", "speaker", "start", "end")
-CHANNEL = re.compile(r"0*(\d{1,4})(?:\.0+)?")  # a column with gaps makes 1.0 of 1
+CHANNEL = re.compile(r"0*(\d{1,4})(?:\.0+)?")  # 1 becomes 1.0 in a column with gaps
 
 
 class Span(NamedTuple):
@@ -30,7 +30,7 @@ class Span(NamedTuple):
 
 
 def turns_of(table: pd.DataFrame, where: str = "turns") -> list[Turn]:
-    """Return the turns of a table, checked and in the order in which they are written.
+    """Return the turns of a table, checked and in the order of writing.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def turns_of(table: pd.DataFrame, where: str = "turns") -> list[Turn]:
 
 
 def _texts(table: pd.DataFrame, name: str) -> list[str]:
-    """Return a column as texts, "" where it is missing."""
+    """Return a column as texts; "" if it is missing."""
     if name not in table:
         return [""] * len(table)
     return table[name].astype("object").where(table[name].notna(), "").map(str).tolist()
@@ -117,7 +117,7 @@ def decimal_seconds(value: float) -> str:
 
 
 def clock(milliseconds: int, point: str = ".") -> str:
-    """Return milliseconds as ``HH:MM:SS.mmm``, hours always.
+    """Return milliseconds as ``HH:MM:SS.mmm``, always with hours.
 
     >>> clock(3723004, ",")
     '01:02:03,004'
@@ -128,12 +128,12 @@ def clock(milliseconds: int, point: str = ".") -> str:
 
 
 def without_blanks(turns: Sequence[Turn], form: str) -> list[Turn]:
-    """Return turns whose names have ``_`` for each blank, for a format that divides at blanks.
+    """Replace blanks in the turns' names by ``_``, for a format whose fields are split at blanks.
 
     Raises
     ------
     InputError
-        Two sessions, or two speakers of a session, would have one name.
+        Two sessions, or two speakers of a session, would get the same name.
     """
     check_equal_names((turn.session for turn in turns), "sessions", form)
     for session, spoken in by_session(turns):
@@ -151,7 +151,7 @@ def underscored(name: str) -> str:
 
 
 def check_equal_names(names: Iterable[str], what: str, form: str) -> None:
-    """Raise `InputError` where two names differ only in what becomes ``_``."""
+    """Raise `InputError` if two names differ only in characters that become ``_``."""
     written: dict[str, str] = {}
     for name in names:
         other = written.setdefault(underscored(name), name)
@@ -164,7 +164,7 @@ def check_equal_names(names: Iterable[str], what: str, form: str) -> None:
 
 
 def without_overlap(turns: Iterable[Turn]) -> list[list[Turn]]:
-    """Return turns, sorted by start, in as few rows as hold no two at once."""
+    """Divide turns, sorted by start, into the fewest rows without overlaps."""
     rows: list[list[Turn]] = []
     for turn in turns:
         free = next((row for row in rows if row[-1].end <= turn.start), None)
@@ -184,7 +184,7 @@ def by_session(turns: Iterable[Turn]) -> Iterator[tuple[str, list[Turn]]]:
 
 
 def speakers_of(turns: Iterable[Turn]) -> dict[str, list[Turn]]:
-    """Return ``{speaker: turns}``, speakers in the order in which they first speak."""
+    """Return ``{speaker: turns}``, in the order in which speakers first speak."""
     speakers: dict[str, list[Turn]] = {}
     for turn in turns:
         speakers.setdefault(turn.speaker, []).append(turn)

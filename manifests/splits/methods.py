@@ -1,9 +1,9 @@
-"""The six ways to divide segments into train, valid and test.
+"""The six methods to divide segments into train, valid and test.
 
 A speaker's segments in a session are ordered by start, end and id, so the order of rows never
-matters. Shares are shares of a speaker's number of segments in a session. All but `random` end in
-a purge (`manifests/splits/leakage.py`). Each returns the splits (n,) in the order of rows ('' is
-purged) and the number of purged segments by reason.
+matters. Shares are shares of a speaker's number of segments in a session. All methods but `random`
+end with a purge (`manifests/splits/leakage.py`). Each returns the splits (n,) in the order of rows
+('' is purged) and the number of purged segments by reason.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ Assigned = tuple[np.ndarray, dict[str, int]]  # split (n,) str, and number purge
 def chronological(
     table: pd.DataFrame, *, test_share: float = 0.2, valid_share: float = 0.15, gap: float = 2.0
 ) -> Assigned:
-    """Take each speaker's last segments for test, and the last of the others for validation.
+    """Take each speaker's last segments for test, and the last of the rest for validation.
 
     Parameters
     ----------
     test_share
-        Share of a speaker's segments in a session, 0..1 exclusive; at least one segment where the
+        Share of a speaker's segments in a session, 0..1 exclusive; at least one segment if the
         speaker has two, and never the first.
     valid_share
-        Share of what is left, 0 (none) to 1 exclusive; at least one where the speaker has three.
+        Share of the rest, 0 (none) to 1 exclusive; at least one if the speaker has three.
     gap
         Distance in s, >= 0, up to which segments of different splits are too near.
     """
@@ -75,7 +75,7 @@ def blocked(table: pd.DataFrame, *, folds: int = 5, fold: int = 0, gap: float = 
 
 
 def time_blocks(table: pd.DataFrame, folds: int, reserved: np.ndarray) -> np.ndarray:
-    """Return the block (n,) int of each segment: 0 to `folds` - 1 in order of its speaker's time.
+    """Return the block (n,) int of each segment: 0 to `folds` - 1, by time within its speaker.
 
     Segments that are `reserved` (n,) bool are in no block and get a negative number.
     """
@@ -93,8 +93,8 @@ def leave_one_session_out(
 ) -> Assigned:
     """Take one session for test, and the last segments of each speaker elsewhere for validation.
 
-    Of files cut out of sessions, whose times nobody knows, nothing is purged, and the last of a
-    speaker are those of the last lines.
+    For cut files without times, nothing is purged, and a speaker's last segments are those with the
+    last annotation lines.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def leave_one_session_out(
     gap
         Distance in s, >= 0, up to which segments of different splits are too near.
     unknown
-        What to do with a speaker of that session whom no other has: `refuse`, or `purge`.
+        What to do with a speaker who is only in that session: `refuse`, or `purge`.
     """
     _share("valid_share", valid_share)
     if unknown not in ("refuse", "purge"):
@@ -137,15 +137,15 @@ def enrolment_seconds(
 ) -> Assigned:
     """Train on the first seconds of each speaker's speech in a session, test on the rest.
 
-    Validation is the part of the rest that follows the enrolment: it chooses layers and penalties
-    but nobody's voice is learnt from it. Where segments leak, enrolment stays whole, since it is
-    short, and the later part gives way: validation to train, test to both.
+    Validation is the part of the rest that follows the enrolment: it chooses layers and penalties,
+    but no voice is learnt from it. If segments leak, the enrolment stays whole, since it is short,
+    and the later part gives way: validation to train, test to both.
 
     Parameters
     ----------
     seconds
-        Speech in s, > 0; whole segments are taken while that brings their sum nearer to it, and at
-        least one, so it is missed by half a segment at most (or by a first one that is longer).
+        Speech in s, > 0; whole segments are added while that brings their sum nearer to it, and at
+        least one, so the error is at most half a segment (or more if the first one is longer).
     valid_share
         Share of the rest, 0 (none) to 1 exclusive.
     gap
@@ -159,7 +159,7 @@ def enrolment_seconds(
     spoken = length.groupby(speaker).cumsum() - length
     # Rounded again, since 10.000000001 s before a segment are 10 s.
     nearer = (spoken == 0) | ((spoken + length / 2).round(6) <= seconds)
-    enrolled = nearer.groupby(speaker).cummin().astype(bool)  # none after one that is left
+    enrolled = nearer.groupby(speaker).cummin().astype(bool)  # none after one that is left out
     return _train_then_valid_test(table, enrolled.sort_index().to_numpy(), valid_share, gap)
 
 
@@ -201,10 +201,10 @@ def random(
 ) -> Assigned:
     """Draw test segments at random per speaker: the reference project's split, which leaks.
 
-    The same rows as scikit-learn's ``train_test_split(test_size=0.2, random_state=42,
-    stratify=labels)`` gives for rows in the order of the reference CSV (session, speaker, line).
-    Half of the test segments adjoin a training segment of their speaker. Only the roll call is
-    purged, where it was drawn for test; files cut out of a session tell no roll call.
+    It draws the same rows as scikit-learn's ``train_test_split(test_size=0.2, random_state=42,
+    stratify=labels)`` for rows in the order of the reference CSV (session, speaker, line). Half of
+    the test segments adjoin a training segment of their speaker. Only roll-call segments drawn for
+    test are purged; in cut files without times, the roll call cannot be found.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def random(
     seed
         `random_state`, 0 to 2**32 - 1.
     within
-        Draw in each `session` by itself (session models), or in the whole `corpus` at once.
+        Draw in each `session` separately (session models), or in the whole `corpus` at once.
     """
     _share("test_share", test_share, positive=True)
     _share("valid_share", valid_share)
@@ -241,7 +241,7 @@ def random(
 def _train_then_valid_test(
     table: pd.DataFrame, train: np.ndarray, valid_share: float, gap: float
 ) -> Assigned:
-    """Let validation and then test follow `train`, which holds the first of each speaker."""
+    """Assign validation, then test, after `train`, which has each speaker's first segments."""
     _share("valid_share", valid_share)
     rank, size = _order_after(table, train)
     place = [train, rank < _share_to_count(size, valid_share)]
@@ -270,7 +270,7 @@ def _draw(
 
 
 def _share_that_fits(table: pd.DataFrame, option: str) -> str:
-    """Return a repair: the least share that can be drawn by speaker, or fewer speakers."""
+    """Return a repair: the smallest share that can be drawn by speaker, or fewer speakers."""
     counts = table["speaker"].value_counts()
     if counts.min() < 2:
         return f"select with --min-segments {2 if option == '--test-share' else 3}"
@@ -289,7 +289,7 @@ def _ordered(table: pd.DataFrame, *, by_line: bool = False) -> pd.DataFrame:
 
 
 def _order(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each row its 0-based place (n,) among its speaker's in the session, and theirs."""
+    """Return for each row its 0-based rank (n,) in its speaker's session, and their number (n,)."""
     ordered = _ordered(table)
     groups = ordered.groupby(["session", "speaker"], sort=False)["start"]
     rank, size = groups.cumcount().sort_index(), groups.transform("size").sort_index()
@@ -305,7 +305,7 @@ def _order_after(table: pd.DataFrame, first: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _share_to_count(size: np.ndarray, share: float) -> np.ndarray:
-    """Return `share` of each size, half up, at least 1 and at most all but 1 where that exists."""
+    """Return `share` of each size, rounded half up, from 1 to all but 1 if possible."""
     if share == 0:
         return np.zeros_like(size)
     part = np.floor(size * share + 0.5).astype(int)
@@ -323,7 +323,7 @@ def _check_known(speakers: pd.Series, strange: pd.Series, session: str, unknown:
 
 
 def _share(name: str, value: float, *, positive: bool = False) -> None:
-    """Raise `InputError` unless 0 <= `value` < 1 (0 < `value` < 1 where it must be positive)."""
+    """Raise `InputError` unless 0 <= `value` < 1 (0 < `value` < 1 if it must be positive)."""
     if not 0 <= value < 1 or (positive and value == 0):
         least = "> 0" if positive else ">= 0"
         raise InputError(f"{name}: is {value:g}, expected {least} and < 1; correct it")

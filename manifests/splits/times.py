@@ -1,8 +1,8 @@
-"""Times of cut files come back from the table before the cut, or from turns of the annotation.
+"""Restore the times of cut files, from the table before the cut or from annotated turns.
 
-A cut file begins at 0 s, so a table of them does not say when in its session a segment was spoken,
-which every split in order of time needs. It has the segments' ids, or their lines in the
-annotation, and by these it is joined with a table that says when.
+A cut file begins at 0 s, so a table of cut files does not say when in its session a segment was
+spoken, which every split in order of time needs. Such a table is joined with one that has the
+times, by segment ids or by annotation lines.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ import pandas as pd
 from ...common.counts import counted
 from ...common.errors import InputError
 
-SAME_LENGTH = 0.1  # s; a cut rounds to samples, the reference's to milliseconds
+SAME_LENGTH = 0.1  # s; a cut rounds to samples, the thesis project's to milliseconds
 TIMES = ("audio", "start", "end")
 REPAIR = "pass the table that was cut, or its RTTMs"
 
 
 def with_times(table: pd.DataFrame, times: pd.DataFrame) -> pd.DataFrame:
-    """Return `table` with the recordings and times that `times` has of the same segments.
+    """Return `table` with the recordings and times of the same segments in `times`.
 
     Parameters
     ----------
     table
         Segment table of cut files.
     times
-        Segment table of their sessions: with the same segment ids, or, where none is the same, with
-        the same sessions and lines.
+        Segment table of their sessions, with the same segment ids or, if none match, with the same
+        sessions and lines.
 
     Raises
     ------
     InputError
-        A segment is not in `times`, or another length there.
+        A segment is not in `times`, or has another length there.
     """
     keys = ["segment_id"]
     if not table["segment_id"].isin(times["segment_id"]).any() and "line" in table:

@@ -1,1 +1,1 @@
-"""Text and tables as people save them: encodings, separators, other kinds of file."""
+"""Read text and tables as people save them: encodings, separators, unexpected kinds of file."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SEPARATORS = (",", ";", "\t")
 INDEX = re.compile(r"(Unnamed: \d+.*)?")  # what pandas calls the column of row numbers
-MOST_NAMES = 5  # of files in a folder that was named in the place of one
+MOST_NAMES = 5  # files listed if a folder was given instead of a file
 LIKENESS = 0.75  # similarity, 0..1, from which a column name counts as a misspelt expected one
 
 
@@ -180,8 +180,8 @@ def misspelt(names: Sequence[str], missing: Sequence[str]) -> str:
 def decimal_points(sheet: Sheet, columns: Sequence[str]) -> pd.DataFrame:
     """Replace decimal commas by points in `columns`, if the sheet uses decimal commas.
 
-    Where the separator is a comma, or some numbers have a point, ``1,234`` may well mean a
-    thousand: it is left as it is, and will not parse as a number.
+    If the separator is a comma, or some numbers have a point, ``1,234`` may well mean a thousand:
+    it is left as it is, and will not parse as a number.
     """
     rows = sheet.rows
     if sheet.separator == "," or any(_holds(rows[name], ".") for name in columns):

@@ -1,7 +1,7 @@
-"""The path of a table: ``.csv`` or ``.parquet``, and what was named in its place.
+"""The path of a table, ``.csv`` or ``.parquet``, and errors for anything else.
 
-A folder, a recording or an annotation where a table is meant is told as what it is, with what to do
-with it.
+A folder, a recording or an annotation given instead of a table is identified as such, with what to
+do with it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from .kinds import Kind, kind_of
 
 SUFFIXES = (".csv", ".parquet")
 TABLE_MAKER = "spk-manifests rttm, textgrid or csv"
-HEAD = 20_000  # bytes of a file by which its kind is told
+HEAD = 20_000  # bytes that are read to identify a file
 
 
 def input_suffix(path: Path) -> str:
-    """Return the suffix of a table that is to be read, or raise `InputError`.
+    """Return the suffix of a table to be read, or raise `InputError`.
 
-    A file with another suffix is told as what its text says that it is, and not to be renamed.
+    A file with another suffix is identified by its text, so that nobody is told just to rename it.
     """
     if os.path.isdir(path) or not (path.suffix or os.path.isfile(path)):
         raise _no_table(path)
@@ -48,7 +48,7 @@ def table_suffix(path: Path) -> str:
 
 
 def _kind_of_file(path: Path) -> Kind | None:
-    """Return what a file's text says that it is, or None."""
+    """Return the kind of a file, judging by its text, or None."""
     try:
         if path.is_file():
             with path.open("rb") as file:
@@ -59,7 +59,7 @@ def _kind_of_file(path: Path) -> Kind | None:
 
 
 def _no_table(path: Path) -> InputError:
-    """Return what is said of a folder given as a table, or of what is not there."""
+    """Return the error for a folder given as a table, or a missing file."""
     if not os.path.isdir(path):
         return InputError(f"{path}: no such file, expected a .csv or .parquet; correct the path")
     kinds = {"store.json": "a store", "model.json": "a model", "cells.jsonl": "a sweep"}

@@ -1,4 +1,4 @@
-"""A synthetic corpus for classify: a table with a split, and a store whose layer 1 tells voices."""
+"""A synthetic corpus for classify: a table with a split, and a store whose layer 1 is the best."""
 
 import hashlib
 import io
@@ -128,7 +128,7 @@ def make_heard_table():
 
 
 def make_predictions(table, wrong, model="ridge, layer 1"):
-    """Return predictions of the test rows, of which the rows numbered `wrong` are mistaken."""
+    """Return predictions of the test rows; the rows numbered `wrong` are mistaken."""
     test = table[table["split"] == "test"].reset_index(drop=True)
     others = {session: sorted(set(rows["speaker"])) for session, rows in table.groupby("session")}
     rows = []
@@ -147,7 +147,7 @@ def make_predictions(table, wrong, model="ridge, layer 1"):
 
 @pytest.fixture(scope="session")
 def heard(tmp_path_factory):
-    """Return a folder with what a report is made of: table.csv, wav/, a run `one` and `two.csv`."""
+    """Return a folder with a report's inputs: table.csv, wav/, a run `one` and `two.csv`."""
     folder = tmp_path_factory.mktemp("heard")
     make_recordings(folder / "wav", MEETINGS)
     table = make_heard_table()

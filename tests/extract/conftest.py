@@ -30,15 +30,15 @@ def store_config() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def row() -> dict[str, Any]:
-    """Return what `StoreWriter.add` wants beside id and features."""
+    """Return the arguments of `StoreWriter.add` other than id and features."""
     return {"duration": 1.5, "frames": 74, "audio_bytes": 96000, "audio_crc32": 0xFFFFFFFF}
 
 
 @pytest.fixture(scope="session")
 def make_store(store_config: dict[str, Any], row: dict[str, Any]) -> Callable[..., np.ndarray]:
-    """Return a function that writes ids to a store and returns their features as float16 has them.
+    """Return a function that writes ids to a store and returns their features, rounded to float16.
 
-    Features of an id depend on the id alone: (n, layers, dim) float32.
+    Features of an id depend only on the id: (n, layers, dim) float32.
     """
 
     def make(path: Path, ids: Sequence[str], commit_rows: int = 4, **changes: Any) -> np.ndarray:
@@ -58,7 +58,7 @@ def make_store(store_config: dict[str, Any], row: dict[str, Any]) -> Callable[..
 
 @pytest.fixture
 def copy(tmp_path, layer_encoder):
-    """Return a folder with an encoder's files that a test may break."""
+    """Return a folder with an encoder's files that a test may damage."""
     folder = tmp_path / "copy"
     folder.mkdir()
     for file in layer_encoder.iterdir():

@@ -1,4 +1,4 @@
-"""Tiny encoders of every kind, waveforms, recordings, and the models built of them."""
+"""Tiny encoders of every kind, waveforms, recordings, and models built from them."""
 
 from collections.abc import Callable
 from functools import cache
@@ -39,9 +39,9 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 def encoder_of(
     layer_encoder: Path, group_encoder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:
-    """Return a function that gives the folder of an encoder: layer, group, or one of `KINDS`.
+    """Return a function that returns an encoder's folder: layer, group, or one of `KINDS`.
 
-    The demo encoder, of five layers, has none and is its own name.
+    The demo encoder, with five layers, has no folder and is its own name.
     """
     ready = {"layer": layer_encoder, "group": group_encoder, "demo": Path("demo")}
 
@@ -79,7 +79,7 @@ def waveforms() -> list[np.ndarray]:
 
 @pytest.fixture(scope="session")
 def make_trunk(encoder_of: Callable[[str], Path]) -> Callable[..., Any]:
-    """Return a function that makes a trunk of a kind of encoder, in training mode."""
+    """Return a function that makes a partly frozen encoder of a kind, in training mode."""
 
     def make(kind: str, **settings: Any) -> Any:
         from spk.extract.encoder.loading import load_encoder_parts
@@ -169,7 +169,7 @@ def meetings(tmp_path_factory):
     return folder, pd.DataFrame(rows, columns=names)
 
 
-# What CUDA's autocast computes in float32 and a CPU's leaves as it comes, by torch's documentation.
+# What CUDA's autocast computes in float32 but a CPU's leaves unchanged, by torch's documentation.
 WIDENED = (
     *("layer_norm", "group_norm", "softmax.int", "log_softmax.int", "sum", "sum.dim_IntList"),
     *("rsqrt", "pow.Tensor_Scalar", "cross_entropy_loss", "nll_loss", "acos", "exp", "log"),
@@ -179,7 +179,7 @@ WIDENED = (
 
 @pytest.fixture
 def cuda_autocast() -> Any:
-    """While in use, autocast on a CPU casts as it does on a GPU."""
+    """Make autocast on a CPU cast as on a GPU, while the fixture is in use."""
     import torch
 
     library = torch.library.Library("aten", "IMPL", "AutocastCPU")
@@ -195,7 +195,7 @@ def cuda_autocast() -> Any:
 
 
 def _widened(kernel: Any) -> Callable[..., Any]:
-    """Return an operation that takes float32 for narrower formats, below autocast."""
+    """Return an operation that converts narrower formats to float32, below autocast."""
     import torch
 
     inside = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)

@@ -22,7 +22,7 @@ def _audio(path: Path, seconds: float, channels: int = 1, rate: int = RATE, seed
 
 
 def _table(*turns: tuple[str, str, float, float, int]) -> pd.DataFrame:
-    """Return a segment table in session scope of (session, speaker, start, end, line)."""
+    """Return a segment table in session scope from (session, speaker, start, end, line)."""
     return pd.DataFrame(
         {
             "segment_id": [segment_id(s, p, start, end) for s, p, start, end, _ in turns],
@@ -44,7 +44,7 @@ def audio() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def table() -> Callable[..., pd.DataFrame]:
-    """Return a function that makes a segment table of (session, speaker, start, end, line)."""
+    """Return a function that makes a segment table from (session, speaker, start, end, line)."""
     return _table
 
 

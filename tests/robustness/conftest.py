@@ -27,7 +27,7 @@ COMMANDS = {
 
 
 def _typed(line: str) -> Result:
-    """Run a command as it is typed; what is not told in a line is a fault of ours, and raised."""
+    """Run a command line; anything not reported in one line is our fault, and raised."""
     name, *words = line.split()
     done = CliRunner().invoke(COMMANDS[name], words)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
@@ -37,11 +37,11 @@ def _typed(line: str) -> Result:
 
 def _load(name: str) -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(CAMPAIGNS)  # the scripts use one another
+        patch.syspath_prepend(CAMPAIGNS)  # the scripts import each other
         path = CAMPAIGNS / f"{name}.py"
         spec = importlib.util.spec_from_file_location(f"campaigns_{name}", path)
         module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # where dataclasses look for their own
+        sys.modules[spec.name] = module  # where dataclasses look up their module
         spec.loader.exec_module(module)
         return module
 
@@ -54,7 +54,7 @@ def typed() -> Callable[[str], Result]:
 
 @pytest.fixture
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """Return a function that runs a command in an empty folder, which must refuse in one line."""
+    """Return a function that runs a command in an empty folder and expects a one-line refusal."""
     monkeypatch.chdir(tmp_path)
 
     def run(line: str, longest: int = 1000) -> str:
@@ -70,7 +70,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str
 
 @pytest.fixture(scope="session")
 def one_row() -> Callable[..., pd.DataFrame]:
-    """Return a function that gives a segment table of one row, with changes."""
+    """Return a function that makes a segment table of one row, with changes."""
 
     def table(**changes: object) -> pd.DataFrame:
         row = {"segment_id": "a", "audio": "a.wav", "start": 0.0, "end": 1.0}

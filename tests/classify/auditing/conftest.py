@@ -1,9 +1,9 @@
-"""Toy meetings whose labels are partly wrong; the features know better."""
+"""Toy meetings with partly wrong labels, and features that show the truth."""
 
 import numpy as np
 import pytest
 
-ERRORS = 4  # turns of each session that carry another speaker's name
+ERRORS = 4  # turns of each session with another speaker's name
 LEARNT = {"layers": "1", "classifiers": "ridge", "jobs": 1}
 
 
@@ -21,7 +21,7 @@ def swap_labels(table, count=ERRORS, seed=0):
 
 @pytest.fixture(scope="session")
 def swapped(table):
-    """A table of which four turns per session carry a wrong name, and the right names."""
+    """A table in which four turns per session have a wrong name, and the right names."""
     return swap_labels(table)
 
 

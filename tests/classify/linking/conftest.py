@@ -1,4 +1,4 @@
-"""Toy meetings, their features, and files of who is known."""
+"""Toy meetings, their features, and identity files of known people."""
 
 import pandas as pd
 import pytest

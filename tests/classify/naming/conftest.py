@@ -17,7 +17,7 @@ SECONDS = 2.5
 
 
 def voice_of(name):
-    """Return a person's vector (DIM,), the same wherever it is asked for."""
+    """Return a person's vector (DIM,), always the same."""
     return np.random.default_rng(zlib.crc32(name.encode())).normal(size=DIM)
 
 
@@ -42,7 +42,7 @@ def toy_vectors(table, noise=NOISE, seed=0):
 
 
 def toy_store(path, table, vectors=None, **changes):
-    """Write a store of the table's vectors; each segment has samples of its own."""
+    """Write a store of the table's vectors; each segment has its own samples."""
     vectors = toy_vectors(table) if vectors is None else vectors
     config = {**CONFIG, "layers": list(range(vectors.shape[1])), "dim": DIM, **changes}
     lengths = (table["end"] - table["start"]).tolist()
@@ -86,7 +86,7 @@ def make_vectors():
 
 @pytest.fixture(scope="package")
 def vectors_of():
-    """Return a function: people's names -> vectors (n, DIM) with half the noise of layer 1."""
+    """Return a function from people's names to vectors (n, DIM) with half the noise of layer 1."""
     rng = np.random.default_rng(8)
     sigma = NOISE[1] / 2
     return lambda names: np.stack([voice_of(n) + sigma * rng.normal(size=DIM) for n in names])

@@ -2,16 +2,16 @@
 
 Usage: ``python tests/robustness/campaigns/damage.py [PLACES] [SEED]``.
 
-Each time a fresh copy of a store loses or changes something: a byte is flipped, a file is cut
-short, a shard is deleted. Then it is asked of the copy:
+In each round, a fresh copy of a store loses or changes something: a byte is flipped, a file is
+truncated, a shard is deleted. Then these questions are asked of the copy:
 
 - does `spk-store verify` name the file (a deleted shard leaves nothing to name);
 - is every value that can still be read the one that was written;
-- does the repair that the message names give the store back: the files named are deleted and
-  `spk-extract` runs again (a packed file is packed again). Counted is how many rows were extracted
-  anew, and how many of these needlessly: rows that were unharmed but lay in a deleted file.
+- does the repair in the message restore the store: the named files are deleted and `spk-extract`
+  runs again (a packed file is packed again). The rows extracted again are counted, and those of
+  them that were unharmed but in a deleted file.
 
-Ends with exit code 1 if a wrong value was read or a promise was not held.
+Exit code 1 if a wrong value was read or a promise was broken.
 """
 
 import json
@@ -40,11 +40,11 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Original:
-    """A store as it was committed, and what it gives."""
+    """A committed store and its content."""
 
     path: Path
     truth: dict[str, tuple[bytes, ...]]
-    again: str  # the command that extracts what is missing, `STORE` for its name
+    again: str  # the command that extracts what is missing, with `STORE` for its name
 
 
 def make_originals(folder: Path, corpus: Corpus) -> dict[str, Original]:
@@ -87,7 +87,7 @@ def change(path: Path, how: str, rng: np.random.Generator) -> tuple[Path, int]:
 
 
 def harmed(original: Original, copy: Path, file: Path, how: str, place: int) -> set[str]:
-    """Return the segments whose features, or why there are none, a change can have reached."""
+    """Return the segments whose features, or rejection, a change may have affected."""
     if file.name == "store.json":
         return set()
     shard = read_shard(original.path / file.relative_to(copy) if copy != file else original.path)
@@ -101,7 +101,7 @@ def harmed(original: Original, copy: Path, file: Path, how: str, place: int) -> 
 
 
 def read_all(copy: Path, truth: dict[str, tuple[bytes, ...]]) -> tuple[bool, list[str]]:
-    """Read every row at every layer; return whether an error was told, and every wrong answer."""
+    """Read every row at every layer; return whether an error was raised, and all wrong answers."""
     try:
         store = FeatureStore.open(copy)
     except InputError:
@@ -130,10 +130,10 @@ def read_all(copy: Path, truth: dict[str, tuple[bytes, ...]]) -> tuple[bool, lis
 
 
 def promised(original: Original, file: Path) -> bool:
-    """Whether a changed file says something else of what is promised.
+    """Return whether a changed file alters something that is promised.
 
-    Not promised are a deleted shard's rows (nothing is left that could be wrong), and in store.json
-    the spaces and the versions, which are told and not compared.
+    Not promised are a deleted shard's rows (nothing is left that could be wrong) and, in
+    store.json, the whitespace and the versions, which are recorded but not compared.
     """
     if not file.exists():
         return False
@@ -150,7 +150,7 @@ def promised(original: Original, file: Path) -> bool:
 
 
 def repair(original: Original, copy: Path, told: str) -> int:
-    """Do what `verify` asked for and extract again; return how many rows were extracted."""
+    """Do what `verify` advised and extract again; return how many rows were extracted."""
     for name in re.findall(rf"^({re.escape(str(copy))}\S*?)(?::|$)", told, re.MULTILINE):
         if Path(name).name == "store.json":
             shutil.copy(original.path / "store.json", name)
@@ -215,7 +215,7 @@ def try_one(
 def damage(
     places: int, seed: int, folder: Path, originals: dict[str, Original]
 ) -> tuple[dict[str, Counter], list[str]]:
-    """Damage stores at so many places; return counts by change and the promises not held."""
+    """Damage stores at `places` places; return counts by change, and the broken promises."""
     rng = np.random.default_rng(seed)
     table: dict[str, Counter] = {how: Counter() for how in dict.fromkeys(CHANGES)}
     found: list[str] = []

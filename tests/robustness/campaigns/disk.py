@@ -2,11 +2,11 @@
 
 Usage: ``python tests/robustness/campaigns/disk.py [ROUNDS] [SEED]``.
 
-Each job writes to a disk of its own (a tmpfs, which needs the right to mount). Full: so much is
-free that it ends at a random write. Limit: no file may be larger than a random size (RLIMIT_FSIZE;
-the write fails with another error than on a full disk). Read-only: from the start. Gone: its folder
-is deleted while it works. A job must end with one line; what is there must be whole and right; and
-with room the same command must end with what an undisturbed run gives.
+Each job writes to a disk of its own (a tmpfs, which needs the right to mount). Full: the free space
+ends at a random write. Limit: no file may be larger than a random size (RLIMIT_FSIZE; writes then
+fail with another error than on a full disk). Read-only: from the start. Gone: the job's folder is
+deleted while it works. The job must end with one line, what it has left must be complete and
+correct, and with enough room the same command must finish with the result of an undisturbed run.
 """
 
 import re
@@ -25,9 +25,9 @@ import numpy as np
 from scene import ALONE, Corpus, Told, contents, make_corpus, must, remount, scratch, small_disk
 from scene import typed as run
 
-PAGE = 4096  # bytes; a tmpfs gives whole ones
+PAGE = 4096  # bytes; a tmpfs allocates whole pages
 FIT = "--encoder demo --within session --max-epochs 2 --freeze-encoder-layers 4"
-GONE = Told(1, "", "", "")  # whatever was told of a folder that is no longer there
+GONE = Told(1, "", "", "")  # output for a folder that no longer exists
 COLUMNS = ("rounds", "told in a line", "with bytes", "finished", "lost or wrong", "went on to end")
 
 
@@ -35,8 +35,8 @@ COLUMNS = ("rounds", "told in a line", "with bytes", "finished", "lost or wrong"
 class Job:
     """A command that writes to `OUT`.
 
-    `whole` returns what a finished run has left, the same in every run; `part` what is there after
-    one that was stopped, each of which must be one of the whole's.
+    `whole` returns the output of a finished run, which is always the same; `part` returns what a
+    stopped run has left, all of which must be part of the whole.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Job:
     truth: dict = field(default_factory=dict)
     size: int = 0  # bytes on disk
     largest: int = 0  # bytes of its largest file
-    seconds: float = 0.0  # that it takes
+    seconds: float = 0.0  # duration of a run
 
     def told(self, out: Path) -> Told:
         """Run it."""
@@ -54,7 +54,7 @@ class Job:
 
 
 def store_parts(out: Path) -> dict:
-    """Return what a store gives, nothing where there is none yet."""
+    """Return the content of a store, or nothing if there is none yet."""
     return contents(out) if (out / "store.json").exists() else {}
 
 
@@ -128,7 +128,7 @@ def make_jobs(corpus: Corpus, folder: Path, fleet: bool = True) -> list[Job]:
 
 
 def judge(job: Job, out: Path, done: Told, counts: Counter) -> list[str]:
-    """Judge a run that may have been stopped: its line, and what it has left."""
+    """Judge a run that may have been stopped, by its line and what it has left."""
     broken = []
     finished = done.code in (0, 3) and not done.trace
     counts["rounds"] += 1
@@ -153,9 +153,9 @@ def judge(job: Job, out: Path, done: Told, counts: Counter) -> list[str]:
 
 
 def go_on(job: Job, out: Path, before: Told, counts: Counter) -> list[str]:
-    """Run it again where nothing hinders it; it must end with what an undisturbed run leaves.
+    """Run the job again with nothing in its way; it must give the result of an undisturbed run.
 
-    What is finished is not begun again: `pack`, `export` and `fit` refuse a name that is taken.
+    Finished output is not written again: `pack`, `export` and `fit` refuse an existing name.
     """
     done = before if before.code in (0, 3) and not before.trace else job.told(out)
     try:
@@ -178,7 +178,7 @@ def limited(size: int) -> Iterator[None]:
 
 
 def full(job: Job, rng: np.random.Generator, counts: Counter) -> list[str]:
-    """Let the disk be full at a random write, then make room."""
+    """Let the disk fill up at a random write, then make room."""
     with small_disk(3 * job.size + (1 << 20)) as disk:
         out, ballast = disk / "out", disk / "ballast"
         free = shutil.disk_usage(disk).free - int(rng.integers(0, job.size + PAGE))
@@ -190,7 +190,7 @@ def full(job: Job, rng: np.random.Generator, counts: Counter) -> list[str]:
 
 
 def limit(job: Job, rng: np.random.Generator, counts: Counter) -> list[str]:
-    """Let files have a random size at most, then any."""
+    """Limit files to a random size, then remove the limit."""
     with scratch("limit") as folder:
         with limited(int(np.exp(rng.uniform(0, np.log(job.largest))))):
             done = job.told(folder / "out")
@@ -199,7 +199,7 @@ def limit(job: Job, rng: np.random.Generator, counts: Counter) -> list[str]:
 
 
 def read_only(job: Job, _rng: np.random.Generator, counts: Counter) -> list[str]:
-    """Let nothing be written, then all."""
+    """Make the disk read-only, then writable."""
     with small_disk(3 * job.size + (1 << 20)) as disk:
         remount(disk, "ro")
         done = job.told(disk / "out")
@@ -211,7 +211,7 @@ def read_only(job: Job, _rng: np.random.Generator, counts: Counter) -> list[str]
 
 
 def gone(job: Job, rng: np.random.Generator, counts: Counter) -> list[str]:
-    """Delete the folder and that around it at a random moment after its first file is there."""
+    """Delete the job's folder and its parent at a random moment after the first file appeared."""
     with scratch("gone") as folder:
         out, ended = folder / "disk" / "out", threading.Event()
         out.parent.mkdir()
@@ -234,7 +234,7 @@ def gone(job: Job, rng: np.random.Generator, counts: Counter) -> list[str]:
         counts["told in a line"] += done.clear and not finished
         broken = [] if done.clear else [f"{done.code} {done.err[-800:]!r} {done.trace[-1500:]}"]
         left = job.part(out) if finished and out.parent.exists() else job.truth
-        if left != job.truth:  # made again by a job that did not notice
+        if left != job.truth:  # written again by a job that did not notice
             counts["lost or wrong"] += 1
             broken.append(f"ended well with {len(left)} of {len(job.truth)} parts there")
         shutil.rmtree(out.parent, ignore_errors=True)
@@ -247,7 +247,7 @@ KINDS = {"full": full, "limit": limit, "read-only": read_only, "gone": gone}
 def disks(
     rounds: int, seed: int, folder: Path, *, kinds: tuple[str, ...] = tuple(KINDS), fleet=True
 ) -> tuple[dict[tuple[str, str], Counter], list[str]]:
-    """Try each job so many times on each kind of disk; return counts and promises not held."""
+    """Try each job `rounds` times on each kind of disk; return counts and broken promises."""
     rng = np.random.default_rng(seed)
     jobs = make_jobs(make_corpus(folder / "corpus"), folder, fleet)
     table: dict[tuple[str, str], Counter] = {}

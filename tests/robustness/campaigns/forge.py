@@ -1,4 +1,4 @@
-"""Make files as somebody who means harm would: right in all that can be checked but one thing."""
+"""Forge files as an attacker would: everything that can be checked is right, except one thing."""
 
 import hashlib
 from pathlib import Path
@@ -9,7 +9,7 @@ from spk.extract.store.shard import trailer
 
 
 def seal(path: Path) -> Path:
-    """Give an HDF5 file a shard's last bytes, and the name that its content asks for."""
+    """Give an HDF5 file a shard's trailer, and the name that belongs to its content."""
     with h5py.File(path, "r") as file:
         features = file.get("features")
         start, size = features.id.get_offset() or 0, features.id.get_storage_size()

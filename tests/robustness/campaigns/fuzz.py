@@ -1,12 +1,12 @@
-"""Feed bytes to what reads files from elsewhere.
+"""Feed bytes to the readers of files from elsewhere.
 
 Usage: ``python tests/robustness/campaigns/fuzz.py TARGET [SECONDS]``.
 
-A target takes any bytes and returns, or raises `InputError`; what else it raises is a finding. What
-is read is also written and read again, and must come out the same. ``make fuzz`` runs each target
-for ten minutes: guided by coverage where atheris can be installed, else by hypothesis. A finding's
-bytes are printed as Python writes them; make a case of `test_readers.py` of them, or of the test
-that stands beside the reader.
+A target takes any bytes and either returns or raises `InputError`; any other exception is a
+finding. What was read is also written and read again, and must be the same. ``make fuzz`` runs each
+target for ten minutes, guided by coverage if atheris can be installed, else by hypothesis. The
+bytes of a finding are printed as a Python literal; add them as a case to `test_readers.py`, or to
+the reader's own tests.
 """
 
 import importlib.util
@@ -66,7 +66,7 @@ EAF = (
     b'<TIER TIER_ID="A"><ANNOTATION><ALIGNABLE_ANNOTATION TIME_SLOT_REF1="a" TIME_SLOT_REF2="b">'
     b"</ALIGNABLE_ANNOTATION></ANNOTATION></TIER></ANNOTATION_DOCUMENT>"
 )
-SEEDS = {  # what a guided run starts from
+SEEDS = {  # initial inputs of a guided run
     "rttm": [LINE.encode(), (LINE * 2).encode("utf-16"), b";; note\nSPKR-INFO x\n"],
     "textgrid": [GRID.encode(), GRID.encode("utf-16")],
     "turns": [
@@ -103,7 +103,7 @@ SEEDS = {  # what a guided run starts from
 
 
 def again(reading: Annotation, folder: Path) -> None:
-    """Make a table of what was read; it must come back from the disk as it is."""
+    """Make a table of what was read; reading it back from disk must give the same table."""
     table = make_table(reading, skip_bad=True)
     for name in ("t.csv", "t.parquet"):
         write_table(table, folder / name)
@@ -139,7 +139,7 @@ def turns(data: bytes, folder: Path) -> None:
         path = folder / f"S1{FORMATS[kind].suffixes[-1]}"
         path.write_bytes(data[1:])
     annotation = read_turns(path, kind, skip_bad=bool(len(data) % 2))
-    with suppress(InputError):  # most recordings that are listed are not there
+    with suppress(InputError):  # most listed recordings do not exist
         make_table(annotation, skip_bad=True)
     annotation.recordings.clear()
     again(annotation, folder)
@@ -173,7 +173,7 @@ def csv(data: bytes, folder: Path) -> None:
 
 
 def store(data: bytes, folder: Path) -> None:
-    """Open a store of which the bytes change a part; the first byte says which."""
+    """Open a store partly changed by the bytes; the first byte says which part."""
     path = folder / "store"
     expected = _make_store(path)
     (shard,) = (path / "shards").iterdir()
@@ -246,21 +246,21 @@ TARGETS = {"rttm": rttm, "textgrid": textgrid, "turns": turns, "csv": csv, "stor
 
 
 def refusal(name: str, data: bytes, folder: Path) -> str | None:
-    """Return the message by which a target refused the bytes, None where it took them.
+    """Return the message with which a target refused the bytes, or None if it accepted them.
 
-    An `InputError` is a refusal; whatever else a target raises is a finding.
+    An `InputError` is a refusal; any other exception is a finding.
     """
     try:
         TARGETS[name](data, folder)
     except InputError as problem:
         message = str(problem)
-        message.encode()  # one that cannot be printed is no message
+        message.encode()  # it must be printable
         return message
     return None
 
 
 def try_one(name: str, data: bytes, folder: Path) -> bool:
-    """Return whether a target took the bytes."""
+    """Return whether a target accepted the bytes."""
     return refusal(name, data, folder) is None
 
 
@@ -287,7 +287,7 @@ def main(name: str, seconds: float) -> None:
             raise
         if engine is _guided and time.perf_counter() > began + seconds:
             end()
-            os._exit(0)  # libFuzzer would end the process before anything could be told
+            os._exit(0)  # libFuzzer would end the process before anything could be reported
 
     for seed in SEEDS[name]:
         one(seed)

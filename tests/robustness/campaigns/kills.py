@@ -2,15 +2,16 @@
 
 Usage: ``python tests/robustness/campaigns/kills.py [SCALE] [--only NAME]``.
 
-The promise: killed at any moment, no committed feature is lost or changed, and the next run
-completes it. A third of the kills (``kill -9``) come at any moment of a run, a third while the
-writer works, and a third inside a commit: as soon as something half-written is seen, or up to half
-a millisecond later. After each kill, and beside the running writer, what is committed is read back
-and compared bit for bit with what was seen before and with an uninterrupted run; after two to six
-kills the command runs to its end, and all it leaves must equal what the uninterrupted run left.
-Then SIGTERM and Ctrl-C at random moments: one line, 143 or 130, nothing lost, and the next run
-completes. Most runs are forks (`started`), every so many are processes of their own, imports and
-all. Exit code 1 where anything is lost, changed, wrong, unreadable, unfinished or unclean.
+The promise: if a command is killed at any moment, no committed feature is lost or changed, and the
+next run completes it. A third of the kills (``kill -9``) come at a random moment of a run, a third
+while the writer works, and a third inside a commit: as soon as something half-written is seen, or
+up to half a millisecond later. After each kill, and while the writer runs, what is committed is
+read back and compared bit for bit with what was seen before and with an uninterrupted run. After
+two to six kills the command runs to its end, and its output must equal the uninterrupted run's.
+Then SIGTERM and Ctrl-C come at random moments: they must give one line and exit code 143 or 130,
+nothing may be lost, and the next run must complete. Most runs are forks (`started`); some are
+separate processes, including their imports. Exit code 1 if anything is lost, changed, wrong,
+unreadable, unfinished or unclean.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from pathlib import Path
 from started import Started, preload
 from victims import Items, Victim, make_inputs, victims
 
-KILLS = {"extraction, pooled": 100, "extraction, --frames": 100}  # others 50
+KILLS = {"extraction, pooled": 100, "extraction, --frames": 100}  # the others 50
 OTHERS = 50
-SIGNALS = 10  # of each kind and command
+SIGNALS = 10  # of each kind, per command
 MOMENTS = ("any", "working", "commit")
 HURRY = 0.0005  # s after a half-written file is seen
 BEGUN = re.compile(r"manifests/cli.py\", line \d+, in main|^Aborted|^interrupted", re.MULTILINE)
@@ -47,17 +48,17 @@ STOPPED = ("signals", "own processes", "at work", "by a line", "at start", *BAD)
 
 
 class Campaign:
-    """Runs of one command that are ended before their time.
+    """Runs of one command that are interrupted.
 
     Parameters
     ----------
-    victim : what is run
+    victim : the command to run
     inputs : folder that `make_inputs` has filled
-    folder : where it works
+    folder : working folder
     rng : draws the moments
     own : int
-        One in so many runs is a process of its own; 0: none.
-    before : called in each fork first, to break a promise
+        One in this many runs is a separate process; 0: none.
+    before : called in each fork first, to break a promise on purpose
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Campaign:
         self._start_up = max(0.0, slow - self._seconds)  # s, of a process of its own
 
     def _undisturbed(self, name: str, *, real: bool = False) -> tuple[float, float]:
-        """Run to the end; return how long it took, and how long until it worked, in s."""
+        """Run to the end; return the duration, and the time until it began to work, in s."""
         place = self._folder / name
         place.mkdir(parents=True)
         begun, idle = time.perf_counter(), self.victim.sign(place)
@@ -100,7 +101,7 @@ class Campaign:
         return spent, waited
 
     def run(self, count: int, end: Callable[[Path, Items, int], bool]) -> Counter:
-        """End `count` runs before their time, in rounds that each complete one folder; the sums."""
+        """Interrupt `count` runs, in rounds that each complete one folder; return the sums."""
         self.sums: Counter = Counter()
         limit = self._round + 10 * count
         while count > 0:
@@ -119,7 +120,7 @@ class Campaign:
         return self.sums
 
     def kill(self, place: Path, known: Items, left: int) -> bool:
-        """Kill a run in a folder of which `known` was seen; tell whether it was still running."""
+        """Kill a run in a folder with `known` items; return whether it was still running."""
         idle, torn = self.victim.sign(place), self.victim.torn(place)
         moment, real = MOMENTS[left % len(MOMENTS)], self._is_own(left, 1)
         run = self._start(place, real=real)
@@ -140,7 +141,7 @@ class Campaign:
         return killed
 
     def stop(self, number: int) -> Callable[[Path, Items, int], bool]:
-        """Return what stops a run with a signal; it tells whether the run was still going."""
+        """Return a function that stops a run by a signal, and returns whether it was running."""
 
         def end(place: Path, known: Items, left: int) -> bool:
             idle, real = self.victim.sign(place), self._is_own(left, 4)
@@ -163,7 +164,7 @@ class Campaign:
         return bool(self._own) and left % max(1, self._own // more) == 1
 
     def _judge(self, code: int, number: int, run: Started, worked: bool) -> None:
-        """Count how a run that was stopped has ended."""
+        """Count how a stopped run has ended."""
         told = run.told()
         lines = told.splitlines()
         if code != 128 + number and not worked and not BEGUN.search(told):
@@ -179,7 +180,7 @@ class Campaign:
         return Started(words, place, self._folder / "log", real=real, before=before)
 
     def _wait(self, moment: str, place: Path, run: Started, idle: object, *, real: bool) -> None:
-        """Return when the end is due, or the run is over."""
+        """Return when the moment to interrupt has come, or the run is over."""
         begun = time.perf_counter()
         if moment == "any":
             time.sleep(self._rng.uniform(0, self._seconds + self._start_up * real))
@@ -214,7 +215,7 @@ class Campaign:
         known.update(found)
 
     def _finish(self, place: Path, known: Items) -> None:
-        """Run the command to its end; all it leaves must equal the uninterrupted run's."""
+        """Run the command to its end; its output must equal the uninterrupted run's."""
         run = self._start(place)
         code = run.end()
         run.sweep_up()
@@ -241,7 +242,7 @@ def row(name: str, sums: Counter, columns: tuple[str, ...]) -> str:
 
 
 def main(scale: float, only: str, seed: int, own: int, rows: int) -> int:
-    """Kill and stop everything; print a row of figures each; return how much was found."""
+    """Kill and stop all commands; print a row of figures each; return the number of faults."""
     folder = Path(tempfile.mkdtemp(prefix="kills-"))
     begun, found = time.perf_counter(), 0
     make_inputs(folder / "inputs", rows)

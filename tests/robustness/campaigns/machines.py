@@ -1,14 +1,14 @@
 """Kill what a Ray runs on: ``python tests/robustness/campaigns/machines.py [KILLS] [SEED]``.
 
-A Ray of two nodes on this machine runs one extraction after another, each by a driver of its own,
-while processes are killed with ``kill -9``: workers that are in a unit, and each third time a node
-with all its processes, which is then replaced. Now and then the driver is killed as well,
-and the same command goes on. After each kill what is committed is read back and compared bit for
-bit with what was seen before and with a plain run of this machine; at the end all must be there,
-each row once, and nothing half-written be left. A unit that was hit four times may be given up: it
-must be named, with exit code 3, and the same command must complete it. Then two drivers work on one
-store: the second is told who holds the lock, and completes it after the first one's end. Exit code
-1 where anything is lost, changed, wrong, doubled, unreadable or unfinished.
+Two Ray nodes on this machine run one extraction after another, each with its own driver, while
+processes are killed with ``kill -9``: workers in the middle of a unit and, every third time, a node
+with all its processes, which is then replaced. Sometimes the driver is killed as well, and the same
+command resumes. After each kill, what is committed is read back and compared bit for bit with what
+was seen before and with a plain run on this machine; at the end every row must be there once, and
+nothing half-written may be left. A unit that was hit four times may be given up: it must be named,
+with exit code 3, and the same command must complete it. Then two drivers work on one store: the
+second must be told who holds the lock, and completes the store after the first has ended. Exit code
+1 if anything is lost, changed, wrong, doubled, unreadable or unfinished.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from ray_cluster import RayOfTwoNodes, start_two_nodes
 
 from spk.extract import FeatureStore
 
-# Each segment is a batch of its own, so that the bits are those of a run without units. This
-# encoder is loaded the soonest, so that most of the time there is a unit to kill.
+# Each segment is a batch of its own, so that the bits equal those of a run without units. This
+# encoder loads the fastest, so that most of the time there is a unit to kill.
 EXTRACT = (
     "spk-extract {0}/many.csv out --audio-root {0}/wav --encoder mfcc --workers 0 --device cpu "
     "--batch-seconds 0.1"
 )
 RAY = " --engine ray --ray-address {0} --unit-minutes {1}"
 MINUTES = 0.05  # of audio in a unit: 24 segments
-PER_RUN = 10  # kills of one extraction, at most
+PER_RUN = 10  # most kills of one extraction
 DONE = 3  # exit code of a whole run: some segments are silent
 SHOWN = ("kills", "workers", "nodes", "drivers", "runs", "lost tries", "given up")
-ENOUGH = 3  # broken promises
+ENOUGH = 3  # broken promises after which to stop
 ROWS = 900
 
 
 class Machines:
-    """Extractions on a Ray whose processes are killed."""
+    """Extractions on a Ray cluster whose processes are killed."""
 
     def __init__(self, two: RayOfTwoNodes, inputs: Path, folder: Path, rng: random.Random) -> None:
         self._two, self._inputs, self._folder, self._rng = two, inputs, folder, rng
@@ -64,12 +64,12 @@ class Machines:
         self._reference, self._whole = self.store.look(alone), self.store.whole(alone)
 
     def start(self, place: Path, log: str = "log") -> Started:
-        """Start a driver, a process of its own: Ray ends a fork of this one."""
+        """Start a driver as a separate process, since Ray ends forks of this one."""
         words = EXTRACT.format(self._inputs) + RAY.format(self._two.address, MINUTES)
         return Started(words.split(), place, self._folder / log, real=True)
 
     def run(self, count: int) -> None:
-        """Kill so many workers and nodes, over as many extractions as that takes."""
+        """Kill `count` workers and nodes, over as many extractions as needed."""
         while self.sums["kills"] < count and len(self.findings) < ENOUGH:
             place, known = self._folder / str(self.sums["runs"]), Items()
             place.mkdir()
@@ -90,7 +90,7 @@ class Machines:
             shutil.rmtree(place)
 
     def kill(self, place: Path, known: Items, driver: Started) -> bool:
-        """Kill a worker in a unit, or a node; tell whether the driver was still at work."""
+        """Kill a worker in a unit, or a node; return whether the driver was still working."""
         while not (busy := self._two.workers()):
             if driver.code is not None:
                 return False
@@ -114,7 +114,7 @@ class Machines:
         return driver.code is None
 
     def finish(self, place: Path, known: Items, driver: Started) -> None:
-        """Let a driver come to its end, and the command again where a unit was given up."""
+        """Let a driver finish, and run the command again if a unit was given up."""
         code, told = self.end(driver)
         while "failed: " in told and code == DONE:
             self.sums["given up"] += told.count("failed: ")
@@ -139,7 +139,7 @@ class Machines:
             self.found("unclean", f"{len(left)} files are left")
 
     def end(self, driver: Started) -> tuple[int, str]:
-        """Wait for a driver's end; return its exit code and what it told on standard error."""
+        """Wait for a driver to end; return its exit code and what it printed to standard error."""
         code = driver.end()
         last = driver.log.read_text()
         self.sums["lost tries"] += sum(map(int, re.findall(r"(\d+) tries of units were", last)))
@@ -163,13 +163,13 @@ class Machines:
         known.update(found)
 
     def two_drivers(self) -> None:
-        """Start a second driver on a store at work; it is told, and goes on after the end."""
+        """Start a second driver on a store in use; it must refuse, and complete it afterwards."""
         place, known = self._folder / "two", Items()
         place.mkdir()
         first = self.start(place)
         while not self.store.files(place) and first.code is None:
             time.sleep(0.01)
-        first.send(signal.SIGSTOP)  # so that it is not done before the second has begun
+        first.send(signal.SIGSTOP)  # so that it does not finish before the second has started
         second = self.start(place, "second")
         code, told = second.end(), second.told()
         if code != 1 or f'writing is locked by {{"pid": {first.pid},' not in told:
@@ -183,20 +183,20 @@ class Machines:
         print(f"two drivers: the second was told, and went on at {before} of {len(known)} rows")
 
     def found(self, what: str, told: str) -> None:
-        """Note a broken promise."""
+        """Record a broken promise."""
         self.sums[what] += 1
         self.findings.append(f"FOUND {what}: {told}")
         print(self.findings[-1], flush=True)
 
 
 def main(kills: int = 50, seed: int = 0, rows: int = ROWS) -> int:
-    """Kill, and print the figures; return how much was found."""
+    """Kill processes, and print the figures; return the number of faults."""
     folder, begun = Path(tempfile.mkdtemp(prefix="machines-")), time.perf_counter()
     (folder / "ray").mkdir()
     make_inputs(folder / "inputs", rows)
     with start_two_nodes(folder / "ray") as two:
-        os.environ.update(two.environment)  # which the drivers have
-        two.set_fault("slow.flac")  # so that units last while others start anew
+        os.environ.update(two.environment)  # which the drivers inherit
+        two.set_fault("slow.flac")  # so that units last while other processes restart
         work = Machines(two, folder / "inputs", folder, random.Random(seed))
         work.run(kills)
         work.two_drivers()

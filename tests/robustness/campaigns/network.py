@@ -1,14 +1,13 @@
 """Pull the cables of machines: ``python tests/robustness/campaigns/network.py [CUTS] [SECONDS]``.
 
-Two machines are made of this one, as root: each has processes, a network address, a host name,
-``/tmp`` and shared memory of its own, sees the other by a cable to a switch, and shares the folder
-``/mnt`` with it. The lines of "By hand, on two machines" of the page on clusters are typed there:
-the token, Ray, and one extraction after another. It is left alone, then CUTS times the cable of the
-second machine is pulled while that is in a unit, for ten seconds and for SECONDS. All must be there
-at the end, bit for bit as from the first machine by itself, each row once, and nothing half-written
-be left. The second machine must see who writes; a second writer there, and machines that lack a
-folder or have another version, must be told. Exit code 1 where anything is wrong, 2 where it is not
-root.
+Two machines are made from this one, as root: each has its own processes, network address, host
+name, ``/tmp`` and shared memory; they are connected by cables to a switch, and share the folder
+``/mnt``. The lines of "By hand, on two machines" on the page about clusters are typed there: the
+token, Ray, and one extraction after another. The first is left alone; then, CUTS times, the cable
+of the second machine is pulled while it is in a unit, for ten seconds and for SECONDS. At the end
+every row must be there once, bit for bit as from the first machine alone, and nothing half-written
+may be left. The second machine must see who writes; a second writer there, and machines that lack a
+folder or have another version, must be refused. Exit code 1 if anything is wrong, 2 without root.
 """
 
 from __future__ import annotations
@@ -54,15 +53,15 @@ EXTRACT = (
 )
 RAY = f" --engine ray --ray-address {ADDRESS} --unit-minutes 0.1"
 ROWS, DONE = 1200, 3  # exit code of a whole run: some segments are silent
-SOME = 4  # shards after which something happens
-SHORT = 10.0  # s of a cut after which the machine still belongs to Ray
-LATEST = 1200.0  # s that a command may take
+SOME = 4  # shards after which to intervene
+SHORT = 10.0  # s of a cut that Ray tolerates
+LATEST = 1200.0  # longest time of a command, s
 Driver = subprocess.Popen[str]
 Meanwhile = Callable[[Path, Driver], None]
 
 
 class Machine:
-    """A machine, from its start until `off`, which ends all that runs there."""
+    """A machine, from its start until `off`, which ends everything that runs there."""
 
     def __init__(self, name: str, shared: Path) -> None:
         words = ["unshare", *(f"--{space}" for space in SPACES), "--fork", "--kill-child"]
@@ -74,7 +73,7 @@ class Machine:
         self.number = str(self._root.pid)
 
     def start(self, line: str, **settings: str) -> subprocess.Popen[str]:
-        """Start what is typed there."""
+        """Start a command line there."""
         spaces = [f"--{n}=/proc/{self.number}/ns/{file}" for n, file in SPACES.items()]
         environment = {"HOME": "/tmp/home", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **settings}
@@ -87,13 +86,13 @@ class Machine:
         )
 
     def run(self, line: str, **settings: str) -> tuple[int, str]:
-        """Return the exit code of what is typed there, and all that it says."""
+        """Run a command line there; return its exit code and its output."""
         process = self.start(line, **settings)
         said, _ = process.communicate(timeout=LATEST)
         return process.returncode, said
 
     def must(self, line: str, **settings: str) -> str:
-        """Run what has no reason to fail, and return what it says."""
+        """Run a command line that has no reason to fail, and return its output."""
         code, said = self.run(line, **settings)
         if code:
             sys.exit(f"{line}: exit code {code}: {said}")
@@ -106,7 +105,7 @@ class Machine:
 
 
 class TwoMachines:
-    """Two machines of one Ray, and the switch between them."""
+    """Two machines of one Ray cluster, and the switch between them."""
 
     def __init__(self, shared: Path) -> None:
         self.all = [Machine(name, shared) for name in ("switch", "first", "second")]
@@ -127,21 +126,21 @@ class TwoMachines:
         machine.must("ip route add default dev eth0")
 
     def join(self) -> None:
-        """Have the second machine join Ray, which ends there when it was away for a minute."""
+        """Let the second machine join Ray again, which ends there after a minute offline."""
         self.second.must(f"ray stop --force; ray start --address={ADDRESS}", RAY_AUTH_MODE="token")
 
     def pull(self, *, back: bool = False) -> None:
-        """Pull the cable of the second machine, or plug it in again."""
+        """Unplug the cable of the second machine, or plug it in again."""
         self.switch.must(f"ip link set second {'up' if back else 'down'}")
 
     def off(self) -> None:
-        """End all."""
+        """End both machines."""
         for machine in self.all:
             machine.off()
 
 
 class Campaign:
-    """Extractions on two machines, compared with one of the first machine by itself."""
+    """Extractions on two machines, compared with one on the first machine alone."""
 
     def __init__(self, machines: TwoMachines, shared: Path) -> None:
         self.machines, self.shared = machines, shared
@@ -150,7 +149,7 @@ class Campaign:
         self._whole = self.store.whole(shared / "alone")
 
     def _extract(self, out: str, more: str = RAY, meanwhile: Meanwhile | None = None) -> None:
-        """Extract on the first machine; call what is to happen once some shards are there."""
+        """Extract on the first machine; call `meanwhile` once some shards are there."""
         begun, place = time.monotonic(), self.shared / Path(out).parent.name
         place.mkdir()
         process = self.machines.first.start(EXTRACT.format(out) + more, RAY_AUTH_MODE="token")
@@ -164,12 +163,12 @@ class Campaign:
         self.expect(process.returncode == DONE and "raylet" not in said, f"{place.name}: {said}")
 
     def check(self, name: str, meanwhile: Meanwhile | None = None) -> None:
-        """Extract, and compare what is there."""
+        """Extract, and compare the result."""
         self._extract(f"/mnt/{name}/out", meanwhile=meanwhile)
         self.compare(self.shared / name)
 
     def compare(self, place: Path) -> None:
-        """Compare what is there with what the first machine has written by itself."""
+        """Compare the result with what the first machine wrote alone."""
         whole, shards = self.store.whole(place), FeatureStore.open(place / "out").shards
         differ = {name for name, _ in whole.items() ^ self._whole.items()}
         self.expect(
@@ -191,15 +190,15 @@ class Campaign:
 
     @staticmethod
     def _is_busy(place: Path) -> bool:
-        """Tell whether the second machine is in a unit."""
+        """Return whether the second machine is in a unit."""
         for mark in (place / "out" / ".running").glob("*-*"):
-            with suppress(OSError):  # it is done
+            with suppress(OSError):  # the unit is done
                 if '"host": "second"' in mark.read_text():
                     return True
         return False
 
     def ask(self, place: Path, process: Driver) -> None:
-        """Ask the second machine who writes, and have it try to, while the writer stands still."""
+        """Ask the second machine who writes, and let it try to, while the writer is paused."""
         writer = json.loads((place / "out" / "lock").read_text())["pid"]
         self.machines.first.must(f"kill -STOP {writer}")
         out, second = f"/mnt/{place.name}/out", self.machines.second
@@ -212,7 +211,7 @@ class Campaign:
         self.machines.first.must(f"kill -CONT {writer}")
 
     def refusals(self) -> None:
-        """Start what the second machine cannot do; each must be told in one line."""
+        """Start what the second machine cannot do; each must be refused in one line."""
         second = self.machines.second
         self._refused("features", "/tmp/home/features/shards is not seen there")
         second.must("mount -t tmpfs tmpfs /mnt/wav")
@@ -235,14 +234,14 @@ class Campaign:
         self.expect(right, f"expected {expected!r}: {code}: {said}")
 
     def expect(self, right: bool, told: str) -> None:
-        """Note what is wrong."""
+        """Record a fault unless `right`."""
         if not right:
             self.findings += 1
             print(f"FOUND {told[-2000:]}", flush=True)
 
 
 def main(cuts: int = 1, seconds: float = 120.0, rows: int = ROWS) -> int:
-    """Pull cables, and print what it took; return how much was found."""
+    """Pull cables, and print the durations; return the number of faults."""
     if os.geteuid():
         print("network: machines are made of this one by root alone; not run", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""What the fault scripts share: a small corpus, stores of it, a command typed in this process."""
+"""Shared by the fault scripts: a small corpus, stores of it, a command run in this process."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ ALONE = "--batch-seconds 0.1"  # each segment a batch of its own: the same bits 
 
 
 class Told(NamedTuple):
-    """What a command ended with; `trace` is the traceback where it had one."""
+    """The result of a command; `trace` is its traceback, if any."""
 
     code: int
     out: str
@@ -38,13 +38,13 @@ class Told(NamedTuple):
 
     @property
     def clear(self) -> bool:
-        """Whether all is well, or one line says what is not."""
+        """Whether the command succeeded, or reported its problem in one line."""
         lines = self.err.strip().count("\n") + bool(self.err.strip())
         return not self.trace and (self.code in (0, 3, 4) or lines == 1)
 
 
 def typed(line: str) -> Told:
-    """Run a command in this process as it is typed."""
+    """Run a command line in this process."""
     from spk.classify.cli import main as classify
     from spk.extract.cli import main as extract
     from spk.extract.store.cli import store
@@ -64,7 +64,7 @@ def typed(line: str) -> Told:
 
 
 def must(line: str) -> Told:
-    """Run a command that has no reason to fail."""
+    """Run a command line that has no reason to fail."""
     done = typed(line)
     if done.trace or done.code not in (0, 3):
         raise RuntimeError(f"{line}: {done.code} {done.err} {done.trace}")
@@ -73,7 +73,7 @@ def must(line: str) -> Told:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Two short meetings on disk, their table, and how their features are asked for."""
+    """Two short meetings on disk, their table, and the command that extracts their features."""
 
     folder: Path
     table: Path
@@ -102,7 +102,7 @@ def make_corpus(folder: Path, sessions: int = 2) -> Corpus:
 
 
 def contents(path: Path) -> dict[str, tuple[bytes, ...]]:
-    """Return all that a store gives of each segment, checked, as bytes; rejected ones too."""
+    """Return everything that a store has for each segment, checked, as bytes; rejections too."""
     store = FeatureStore.open(path)
     rows = store.rows()
     found: dict[str, tuple[bytes, ...]] = {
@@ -124,7 +124,7 @@ def one_layer(store: FeatureStore, name: str, layer: int) -> bytes:
 
 @contextmanager
 def scratch(name: str) -> Iterator[Path]:
-    """Yield an empty folder, in memory where there is such a disk: files are synced to theirs."""
+    """Yield an empty folder, in memory if possible, as files are synced to disk."""
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=memory))
     try:
@@ -161,7 +161,7 @@ def remount(folder: Path, how: str) -> None:
 
 
 def side_by_side(lines: list[str], delays: list[float]) -> list[Told]:
-    """Run commands at once, each in a process forked from this one; return what each told."""
+    """Run commands at the same time, each in a fork of this process; return their results."""
     context = get_context("fork")
     pipes, workers = [], []
     for line, delay in zip(lines, delays, strict=True):
@@ -179,7 +179,7 @@ def side_by_side(lines: list[str], delays: list[float]) -> list[Told]:
 def start(process: BaseProcess) -> None:
     """Start a forked process."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that libraries have threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # about the threads of libraries
         process.start()
 
 

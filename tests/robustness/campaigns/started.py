@@ -1,7 +1,7 @@
-"""A command that runs beside us, as it is typed: a fork of this process, or a process of its own.
+"""Run a command beside this process: as a fork of it, or as a separate process.
 
-A fork begins with what `preload` has imported, so it costs a fraction of a second where a process
-of its own takes seconds to import torch. It has a session of its own, as one that a shell starts.
+A fork starts with what `preload` has imported, so it takes a fraction of a second, while a separate
+process takes seconds to import torch. It has its own session, like a command started by a shell.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-ENTRIES = {  # of the installed scripts
+ENTRIES = {  # of the installed commands
     "spk-manifests": ("spk.manifests.cli", "main"),
     "spk-extract": ("spk.extract.cli", "main"),
     "spk-store": ("spk.extract.store.cli", "store"),
@@ -42,16 +42,16 @@ HEAVY = (
         "spk.finetune.training.train_session",
     ),
 )
-LONGEST = 300.0  # s that a command may take; they take seconds
+LONGEST = 300.0  # s that a command may take; most take seconds
 
 
 def preload() -> None:
-    """Import what the commands need; nothing may be computed here, forks would share its threads.
+    """Import what the commands need, without computing: forks would share the threads.
 
     Raises
     ------
     SystemExit
-        The linear algebra would have threads of its own, which no fork keeps.
+        Linear algebra would start threads, which forks do not keep.
     """
     if os.environ.get("OMP_NUM_THREADS") != "1":
         sys.exit("OMP_NUM_THREADS: is not 1, expected 1, since forks keep no threads; set it")
@@ -61,7 +61,7 @@ def preload() -> None:
 
 
 class Started:
-    """A command that was started.
+    """A running command.
 
     Parameters
     ----------
@@ -95,15 +95,15 @@ class Started:
         return self._code
 
     def send(self, number: int, *, group: bool = False) -> None:
-        """Send a signal to the process, or as a terminal does to all it has started."""
+        """Send a signal to the process, or, like a terminal, to all processes that it started."""
         if self.code is None:
             try:
                 (os.killpg if group else os.kill)(self.pid, number)
-            except ProcessLookupError:  # it has not made its session yet
+            except ProcessLookupError:  # it has not created its session yet
                 os.kill(self.pid, number)
 
     def end(self) -> int:
-        """Wait for its end and return the exit code; one that hangs is killed and told."""
+        """Wait for the end and return the exit code; one that hangs is killed and reported."""
         limit = time.perf_counter() + LONGEST
         while self.code is None:
             time.sleep(0.002)
@@ -113,7 +113,7 @@ class Started:
         return int(self.code)
 
     def sweep_up(self) -> None:
-        """Kill what it has started and left."""
+        """Kill processes that it started and left behind."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
@@ -134,14 +134,14 @@ def _real(words: Sequence[str], folder: Path, log: Path) -> int:
             stderr=err,
             start_new_session=True,
         )
-    started.returncode = 0  # its end is ours to wait for
+    started.returncode = 0  # we wait for it ourselves
     return started.pid
 
 
 def _be(
     words: Sequence[str], folder: Path, log: Path, before: Callable[[], None] | None
 ) -> NoReturn:
-    """Be the command, as its installed script is, and end as the interpreter ends."""
+    """Become the command, like its installed script, and exit as the interpreter does."""
     code = 1
     try:
         os.setsid()

@@ -1,10 +1,10 @@
-"""Two at work on one folder: ``python tests/robustness/campaigns/two_at_once.py [ROUNDS] [SEED]``.
+"""Two commands on one folder: ``python tests/robustness/campaigns/two_at_once.py [ROUNDS] [SEED]``.
 
-Commands are started side by side, up to a third of their time apart: two extractions into one
-store, two merges, two cuts, two sweeps of other settings, two fits, two fleets. Each must do its
-work or end with one line that says why not; what is left must be what one alone would have left.
-Then a reader opens and reads a store again and again while a writer commits. Then locks of the
-dead: a writer killed with its lock, and a lock file of another machine; neither may block.
+Commands are started side by side, up to a third of their duration apart: two extractions into one
+store, two merges, two cuts, two sweeps with different settings, two fits, two fine-tuning runs.
+Each must do its work or end with one line that says why not; the result must be that of one command
+alone. Then a reader repeatedly opens and reads a store while a writer commits. Then stale locks: of
+a writer that was killed, and of another machine; neither may block.
 """
 
 import json
@@ -39,23 +39,23 @@ CONFIG = {
     "channel": "0",
 }
 TOLD = ("writing is locked by", "exists with other content")
-BUSY = 4  # exit code of a fleet that leaves a session to another process
+BUSY = 4  # exit code of a fine-tuning run that leaves a session to another process
 COLUMNS = ("rounds", "both did it", "one was told", "neither", "lost or wrong")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two commands on one `OUT`, and what they leave."""
+    """Two commands on one `OUT`, and their results."""
 
     name: str
     lines: tuple[str, str]
     whole: Callable[[Path], dict]
-    seconds: float  # that one alone takes
+    seconds: float  # duration of one alone
     truths: tuple[dict, ...]  # of each command alone
 
 
 def make_pairs(corpus: Corpus, folder: Path, fleet: bool = True) -> list[Pair]:
-    """Return the pairs, each with what one alone leaves."""
+    """Return the pairs, each with the result of one command alone."""
     store, parts = folder / "store", [folder / "part1", folder / "part2"]
     must(corpus.extract(store))
     for number, part in enumerate(parts, 1):
@@ -97,7 +97,7 @@ def _fleet(out: Path) -> dict:
 
 
 def try_pair(pair: Pair, out: Path, rng: np.random.Generator, counts: Counter) -> list[str]:
-    """Run a pair side by side; return the promises not held."""
+    """Run a pair side by side; return the broken promises."""
     delay = float(rng.uniform(0, pair.seconds / 3))
     delays = [0.0, delay] if rng.random() < 0.7 else [0.0, 0.0]
     told = side_by_side([line.replace("OUT", str(out)) for line in pair.lines], delays)
@@ -136,7 +136,7 @@ def features_of(name: str) -> np.ndarray:
 
 
 def write_many(path: str, seconds: float) -> None:
-    """Write rows, a commit for every few, until the time is over."""
+    """Write rows, with a commit every few rows, until the time is over."""
     end, number = time.perf_counter() + seconds, 0
     with StoreWriter(path, CONFIG, commit_rows=3) as writer:
         while time.perf_counter() < end:
@@ -148,7 +148,7 @@ def write_many(path: str, seconds: float) -> None:
 
 
 def read_many(folder: Path, seconds: float) -> tuple[Counter, list[str]]:
-    """Open and read a store while it grows; every row ever seen must stay and be right."""
+    """Open and read a store while it grows; every row ever seen must remain correct."""
     path, counts, broken = folder / "growing", Counter(), []
     with StoreWriter(path, CONFIG):
         pass
@@ -180,14 +180,14 @@ def read_many(folder: Path, seconds: float) -> tuple[Counter, list[str]]:
 
 
 def hold_and_die(path: str) -> None:
-    """Take a store's lock and die with it."""
+    """Take a store's lock and die while holding it."""
     writer = StoreWriter(path, CONFIG)
     os.kill(os.getpid(), signal.SIGKILL)
     writer.close()
 
 
 def dead_locks(folder: Path, rounds: int) -> tuple[Counter, list[str]]:
-    """Leave locks behind as the dead do; the next writer must not be blocked."""
+    """Leave stale locks behind; the next writer must not be blocked."""
     counts, broken = Counter(), []
     other = {"pid": 1, "host": "elsewhere", "since": "2020-01-01T00:00:00+00:00"}
     for number in range(rounds):
@@ -213,7 +213,7 @@ def dead_locks(folder: Path, rounds: int) -> tuple[Counter, list[str]]:
 def together(
     rounds: int, seed: int, folder: Path, *, fleet: bool = True, seconds: float = 10.0
 ) -> tuple[dict[str, Counter], dict[str, Counter], list[str]]:
-    """Try each pair so many times, a reader for so long, and locks; return counts and faults."""
+    """Try each pair `rounds` times, a reader, and locks; return counts and faults."""
     rng = np.random.default_rng(seed)
     table: dict[str, Counter] = {}
     found = []

@@ -1,7 +1,7 @@
-"""What is killed: five commands, how their work shows on disk, and what they have promised to keep.
+"""The commands to kill: how their work shows on disk, and what they promise to keep.
 
-Each `Victim` says what is typed, what is committed in its folder (a digest per row, file, epoch or
-cell), and what the whole is when nothing more is to do. A digest is of bits: nothing may differ.
+Each `Victim` defines the command line, what is committed in its folder (a digest per row, file,
+epoch or cell), and what must be there in the end. Digests are of bits: nothing may differ.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ SILENT = 5  # segments of digital silence, which are rejected
 
 
 class Victim:
-    """A command to be killed; paths of its words start from the folder where it is typed.
+    """A command to be killed; paths in it are relative to its working folder.
 
     Attributes
     ----------
     out : str
-        What it writes to.
+        The output.
     commits : int
-        About how many commits a run has; one of them is drawn to be killed in.
+        Approximate number of commits in a run; one of them is drawn to be killed in.
     done : tuple of int
-        Exit codes of a whole run.
+        Exit codes of a complete run.
     watched : bool
-        Whether it can be read while it is written.
+        Whether the output can be read while it is written.
     """
 
     out = "out"
@@ -67,11 +67,11 @@ class Victim:
         self.name, self._words = name, words
 
     def words(self, inputs: Path, turn: int) -> list[str]:
-        """Return what is typed; some settings change from turn to turn, results do not."""
+        """Return the command line; some settings vary with `turn`, but results do not."""
         return self._words(inputs, turn).split()
 
     def sign(self, folder: Path) -> object:
-        """Return what changes as soon as a writer works."""
+        """Return something that changes as soon as a writer works."""
         raise NotImplementedError
 
     def torn(self, folder: Path) -> set[object]:
@@ -79,24 +79,24 @@ class Victim:
         raise NotImplementedError
 
     def beats(self, folder: Path) -> set[object]:
-        """Return what is new at each commit, while or just after it happens."""
+        """Return something that changes with each commit, during or just after it."""
         return self.torn(folder)
 
     def files(self, folder: Path) -> set[str]:
-        """Return the committed files, by a look at the folder alone."""
+        """Return the committed files, judging by the folder's listing alone."""
         raise NotImplementedError
 
     def look(self, folder: Path) -> Items:
-        """Return what is committed; any exception means that it cannot be read."""
+        """Return the committed items; any exception means that they cannot be read."""
         raise NotImplementedError
 
     def whole(self, folder: Path) -> Items:
-        """Return all that a finished run must have left, bit for bit."""
+        """Return everything that a finished run must have left, bit for bit."""
         raise NotImplementedError
 
 
 class Store(Victim):
-    """An extraction or a merge: a store, its rows, and the list of the rejected."""
+    """An extraction or a merge: a store, its rows, and its list of rejected segments."""
 
     def __init__(self, name: str, words: Callable[[Path, int], str], *, done: int) -> None:
         super().__init__(name, words)
@@ -116,7 +116,7 @@ class Store(Victim):
         return {name for name in _names(folder / self.out / "shards") if name[0] != "."}
 
     def look(self, folder: Path) -> Items:
-        """Return a digest of each row, its columns and features at every layer; prove all bytes."""
+        """Return a digest of each row, with its columns and all layers; verify all bytes."""
         out = folder / self.out
         if not (out / "store.json").exists():
             return {}
@@ -151,7 +151,7 @@ class Cut(Victim):
     commits = 40
 
     def sign(self, folder: Path) -> object:
-        """Return the request's file, which each run writes anew."""
+        """Return the request's file, which each run rewrites."""
         path = folder / self.out / "cut.json"
         return path.stat().st_ino if path.exists() else None
 
@@ -174,7 +174,7 @@ class Cut(Victim):
 
 
 class Fleet(Victim):
-    """A fleet of fine-tunes: epochs and finished sessions."""
+    """A fine-tuning run: epochs and finished sessions."""
 
     commits = 30
     done = (3,)  # one of the sessions has too few segments to be trained
@@ -217,7 +217,7 @@ class Fleet(Victim):
         return found
 
     def whole(self, folder: Path) -> Items:
-        """Return all of that, the fleet's tables, and what should not be there any more."""
+        """Return the same, with the run's tables, and anything that should have been removed."""
         out = folder / self.out
         sessions = pd.read_csv(out / "sessions.csv").drop(columns="seconds").to_csv()
         tables = {"sessions": sessions, "predictions": _digest(out / "predictions.csv")}
@@ -228,14 +228,14 @@ class Fleet(Victim):
 
 
 class Sweep(Victim):
-    """A sweep: finished cells, and what is concluded from them."""
+    """A sweep: finished cells, and the results drawn from them."""
 
     done = (3,)  # one of the meetings has too few segments
     commits = 24
     results = ("sweep.csv", "metrics.csv", "predictions.csv", "config.json")
 
     def sign(self, folder: Path) -> object:
-        """Return the file of cells, which each run begins by writing anew."""
+        """Return the file of cells, which each run first rewrites."""
         path = folder / self.out / "cells.jsonl"
         return path.stat().st_ino if path.exists() else None
 
@@ -265,14 +265,14 @@ class Sweep(Victim):
         out = folder / self.out
         results = {name: _digest(out / name) for name in self.results}
         left = {str(name): "left" for name in self.torn(folder)}
-        # `jobs` is among the settings and is no result
+        # `jobs` is recorded in the settings but is not a result
         config = json.loads((out / "config.json").read_bytes())
         config["settings"]["jobs"] = 0
         return {**self.look(folder), **results, **left, "config.json": repr(config)}
 
 
 def victims() -> list[Victim]:
-    """Return them all; `inputs` of their words is the folder that `make_inputs` has filled."""
+    """Return all victims; in their words, `inputs` is the folder that `make_inputs` has filled."""
     extract = "spk-extract {0}/many.csv out --audio-root {0}/wav --encoder demo --workers 2"
     fit = (
         "spk-finetune fit {0}/split.csv --audio-root {0}/wav --encoder demo --log-dir out "
@@ -342,7 +342,7 @@ def _stores(folder: Path, rows: int) -> None:
 
 
 def _features(table: pd.DataFrame, folder: Path) -> None:
-    """Write features that tell the table's speakers apart, the higher the layer the better."""
+    """Write features that tell the table's speakers apart, higher layers better."""
     rng = np.random.default_rng(3)
     centres = {name: rng.standard_normal((4, 96)) for name in sorted({*table["speaker"]})}
     with StoreWriter(folder, CONFIG) as writer:
@@ -360,7 +360,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _hidden(folder: Path, begin: str) -> set[object]:
-    """Return the hidden files of a folder, with their numbers: a later one is another."""
+    """Return a folder's hidden files with their inode numbers, so that a later file differs."""
     found = set()
     for name in _names(folder):
         if name.startswith(begin):
@@ -391,7 +391,7 @@ def _lists(rows: dict[str, np.ndarray]) -> list[list]:
 
 
 def _history(path: Path) -> list[str]:
-    """Return each epoch's row, as it is written, without its wall time."""
+    """Return each epoch's row as written, without its duration."""
     if not path.is_file():
         return []
     rows = pd.read_csv(path, dtype=str).drop(columns="seconds")
