@@ -142,10 +142,10 @@ def find_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 def _others(folder: Path) -> str:
     """Return which annotations a folder holds instead, if any, and what to do."""
-    found = Counter(file.suffix.lower() for file in list_files(folder, tuple(READERS)))
-    if not found:
+    present = Counter(file.suffix.lower() for file in list_files(folder, tuple(READERS)))
+    if not present:
         return "; correct the path"
-    ((suffix, number),) = found.most_common(1)
+    ((suffix, number),) = present.most_common(1)
     return f", but {number} with {suffix}; run spk-manifests {READERS[suffix]} on it"
 
 

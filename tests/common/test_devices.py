@@ -151,7 +151,7 @@ def test_a_process_that_cannot_begin_ends_the_job(tmp_path):
     done = subprocess.run(
         [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert "one: the process of this device ended early with code 1, expected it to begin" in (
+    assert "one: the process of this device ended early with code 1, expected it to start" in (
         done.stderr
     )
     assert done.stderr.count("AttributeError: ") == 1
