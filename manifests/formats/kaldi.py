@@ -45,7 +45,13 @@ from .turns import (
     parse_float,
     relative_name,
 )
-from .writing import decimal_seconds, microseconds, milliseconds, without_blanks
+from .writing import (
+    check_equal_names,
+    decimal_seconds,
+    microseconds,
+    milliseconds,
+    without_blanks,
+)
 
 NEEDED, SIDES = "utt2spk", "reco2file_and_channel"
 SIDE = re.compile(r"[A-H]|[1-9]\d{0,3}")
@@ -127,7 +133,8 @@ def _read(folder: Path, name: str, audio_root: str | Path | None, skip_bad: bool
     sides = _sides(folder, name)
     listed = _listed(folder, name, sides)
     recordings = sorted({row[1] for _, row in rows if len(row) > 1})
-    _check_sessions(recordings, f"{name}/{source}")
+    place, result = f"{name}/{source}", "session {!r}, since '/' becomes '_'"
+    check_equal_names(recordings, "recordings", place, _session, result)
     directory = _Directory(
         _fields(folder, NEEDED, name),
         _fields(folder, "text", name),
@@ -164,19 +171,6 @@ def _session(recording: str) -> str:
 def _key(recording: str) -> str:
     """Return the key that identifies a recording: its session in the final form."""
     return normal_name(_session(recording))
-
-
-def _check_sessions(recordings: Sequence[str], place: str) -> None:
-    """Raise `InputError` if two recordings would become one session."""
-    ids: dict[str, str] = {}
-    for recording in recordings:
-        other = ids.setdefault(_session(recording), recording)
-        if other != recording:
-            raise InputError(
-                f"{place}: recordings {other!r} and {recording!r} would both be session "
-                f"{_session(recording)!r}, since '/' becomes '_', expected different names; rename "
-                "one"
-            )
 
 
 def _lines(file: Path) -> list[tuple[int, str]]:

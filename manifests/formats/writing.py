@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...common.errors import InputError
@@ -150,16 +150,21 @@ def underscored(name: str) -> str:
     return re.sub(r"\s", "_", name)
 
 
-def check_equal_names(names: Iterable[str], what: str, form: str) -> None:
-    """Raise `InputError` if two names differ only in characters that become ``_``."""
-    written: dict[str, str] = {}
+def check_equal_names(
+    names: Iterable[str],
+    what: str,
+    where: str,
+    change: Callable[[str], str] = underscored,
+    result: str = "written as {!r}, since blanks become '_'",
+) -> None:
+    """Raise `InputError` if `change` makes two names equal; `result` says what they would be."""
+    changed: dict[str, str] = {}
     for name in names:
-        other = written.setdefault(underscored(name), name)
+        other = changed.setdefault(change(name), name)
         if other != name:
             raise InputError(
-                f"{form}: {what} {other!r} and {name!r} would both be written as "
-                f"{underscored(name)!r}, since blanks become '_', expected different names; "
-                "rename one"
+                f"{where}: {what} {other!r} and {name!r} would both be "
+                f"{result.format(change(name))}, expected different names; rename one"
             )
 
 

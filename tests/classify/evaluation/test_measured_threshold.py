@@ -6,6 +6,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from helpers import silent
 
 from spk.classify.cli import main
 from spk.classify.evaluation.measured_threshold import measured_threshold
@@ -21,19 +22,15 @@ from spk.manifests.table import read_predictions, write_table
 FAST = SweepSettings(classifiers="ridge", layers="1", penalty=10.0, jobs=1)
 
 
-def quiet(line):
-    """Take a line and tell nobody."""
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, table, store_path):
     """Return a folder with a table, a sweep that open-set was run on, and a model of its choice."""
     folder = tmp_path_factory.mktemp("threshold")
     write_table(table, folder / "table.csv")
-    write_outcome(run_experiment(table, store_path, FAST, log=quiet), folder / "run")
+    write_outcome(run_experiment(table, store_path, FAST, log=silent), folder / "run")
     line = ["open-set", folder / "table.csv", store_path, folder / "run", "--false-accepts", "0.3"]
     assert CliRunner().invoke(main, list(map(str, line))).exit_code == 0
-    save_model(fit(table, store_path, FAST, log=quiet), folder / "model")
+    save_model(fit(table, store_path, FAST, log=silent), folder / "model")
     return folder
 
 
@@ -60,7 +57,7 @@ def test_predict_names_nobody_below_it(made, table, store_path, tmp_path):
     assert named["predicted"].tolist() == named["best"].mask(below, "unknown").tolist()
     assert f"unknown: {below.sum()} of {len(named)} segments, probability below" in done.output
     python = predict(
-        load_model(made / "model"), table, store_path, unknown_below=threshold, log=quiet
+        load_model(made / "model"), table, store_path, unknown_below=threshold, log=silent
     )
     assert python["predicted"].tolist() == named["predicted"].tolist()
 
@@ -72,11 +69,11 @@ def test_a_share_that_was_not_measured_is_refused(made, model):
 
 def test_another_model_than_the_sweeps_choice_is_refused(made, model, table, store_path):
     others = {
-        "penalty": fit(table, store_path, FAST, penalty=100.0, log=quiet),
-        "layers": fit(table, store_path, FAST, layers="2", log=quiet),
+        "penalty": fit(table, store_path, FAST, penalty=100.0, log=silent),
+        "layers": fit(table, store_path, FAST, layers="2", log=silent),
         "weights_sha256": replace(model, config={**model.config, "weights_sha256": "c"}),
-        "seed": fit(table, store_path, FAST, seed=1, log=quiet),
-        "segments": fit(table.drop(index=0).reset_index(drop=True), store_path, FAST, log=quiet),
+        "seed": fit(table, store_path, FAST, seed=1, log=silent),
+        "segments": fit(table.drop(index=0).reset_index(drop=True), store_path, FAST, log=silent),
         "calibration": replace(model, temperature=2 * model.temperature),
     }
     for what, other in others.items():

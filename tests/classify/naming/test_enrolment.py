@@ -4,16 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from helpers import silent
 
 from spk.classify.naming.clips import clips_table, enrol_clips
 from spk.classify.naming.enrolment import enrol
 from spk.classify.naming.voices import check_person
 from spk.classify.naming.voices_file import save_voices
 from spk.common.errors import InputError
-
-
-def silent(line):
-    pass
 
 
 def file_of(voices, tmp_path):

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from helpers import silent
 
 from spk.classify import naming
 from spk.classify.naming.voices_file import load_voices
@@ -15,10 +16,6 @@ from spk.manifests.table import check_table
 
 RATE = 16000
 PEOPLE = ("Ann", "Bo", "Cem", "Di")
-
-
-def silent(line):
-    pass
 
 
 def sound_of(person, seconds, seed):
